@@ -1,0 +1,5 @@
+"""`python -m iekd` is `iekd`."""
+
+from iekd.cli import app
+
+app(prog_name="iekd")

@@ -1,0 +1,320 @@
+"""The command line: `iekd train | runs | compare | models | datasets | serve`.
+
+Exit status: 0 done, 1 the run failed, 2 bad arguments. Errors are one sentence on standard error. With --json the last
+line of standard output is one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from iekd.config import RunConfig, make_config
+from iekd.errors import UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split("\n")[0])
+runs_app = typer.Typer(no_args_is_help=True, help="List, show, stop and delete runs.")
+app.add_typer(runs_app, name="runs")
+out, err = Console(), Console(stderr=True)
+
+RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="IEKD_RUNS_DIR", help="Folder that holds the runs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+RUNS = Path("runs")
+
+
+def says_why(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A UserError becomes its sentence and exit status 2."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except UserError as error:
+            err.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+            raise typer.Exit(2) from None
+
+    return wrapped
+
+
+def _help(field: str) -> str:
+    info = RunConfig.model_fields[field]
+    default = ",".join(map(str, info.default)) if isinstance(info.default, tuple) else info.default
+    return f"{info.description} [default: {default}]" if default not in (None, "") else str(info.description)
+
+
+def _option(field: str, kind: Any = str) -> Any:
+    """An option of `train` that mirrors a field of RunConfig; unset means the field's default."""
+    return Annotated[Optional[kind], typer.Option("--" + field.replace("_", "-"), help=_help(field), show_default=False)]
+
+
+@app.command()
+@says_why
+def train(
+    dataset: _option("dataset") = None,  # type: ignore[valid-type]
+    teacher: _option("teacher") = None,  # type: ignore[valid-type]
+    student: _option("student") = None,  # type: ignore[valid-type]
+    methods: _option("methods") = None,  # type: ignore[valid-type]
+    seeds: _option("seeds") = None,  # type: ignore[valid-type]
+    epochs: _option("epochs", int) = None,  # type: ignore[valid-type]
+    batch_size: _option("batch_size", int) = None,  # type: ignore[valid-type]
+    lr: _option("lr", float) = None,  # type: ignore[valid-type]
+    momentum: _option("momentum", float) = None,  # type: ignore[valid-type]
+    weight_decay: _option("weight_decay", float) = None,  # type: ignore[valid-type]
+    schedule: _option("schedule") = None,  # type: ignore[valid-type]
+    inheritance_weight: _option("inheritance_weight", float) = None,  # type: ignore[valid-type]
+    exploration_weight: _option("exploration_weight", float) = None,  # type: ignore[valid-type]
+    factor_weight: _option("factor_weight", float) = None,  # type: ignore[valid-type]
+    temperature: _option("temperature", float) = None,  # type: ignore[valid-type]
+    kd_weight: _option("kd_weight", float) = None,  # type: ignore[valid-type]
+    auto_encoder_epochs: _option("auto_encoder_epochs", int) = None,  # type: ignore[valid-type]
+    teacher_epochs: _option("teacher_epochs", int) = None,  # type: ignore[valid-type]
+    limit_train: _option("limit_train", int) = None,  # type: ignore[valid-type]
+    test_fraction: _option("test_fraction", float) = None,  # type: ignore[valid-type]
+    resolution: _option("resolution", int) = None,  # type: ignore[valid-type]
+    data_seed: _option("data_seed", int) = None,  # type: ignore[valid-type]
+    device: _option("device") = None,  # type: ignore[valid-type]
+    precision: _option("precision") = None,  # type: ignore[valid-type]
+    name: _option("name") = None,  # type: ignore[valid-type]
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Train students side by side; without options, the run that the page starts with."""
+    values = {k: v for k, v in locals().items() if k not in ("runs_dir", "as_json")}
+    values["methods"] = methods and tuple(m.strip() for m in methods.split(",") if m.strip())
+    values["seeds"] = seeds and _numbers("seeds", seeds)
+    config = make_config(**values)
+
+    from iekd.progress import Display
+    from iekd.runs.report import summary
+    from iekd.runs.store import FAILED, Store
+    from iekd.runs.worker import execute, stop_on_signals
+
+    run, handle = Store(runs_dir).create(config)
+    try:
+        with Display(err, run.id) as display:
+            status = execute(run, stop_on_signals(run), display.update)
+    finally:
+        if handle is not None:
+            os.close(handle)
+    report = run.report
+    if status.state == FAILED:
+        err.print(f"[bold red]The run failed:[/] {escape(str(status.error))}", highlight=False, soft_wrap=True)
+    elif report:
+        out.print(results_table(report)) if not as_json else None
+    if not as_json:
+        out.print(f"Run [bold]{run.id}[/] is {status.state}: {escape(str(run.path))}", highlight=False, soft_wrap=True)
+    else:
+        nothing = {"run": run.id, "path": str(run.path), "state": status.state, "seconds": status.seconds, "teacher": None,
+                   "learners": [], "dataset": config.dataset, "device": status.device, "error": status.error}  # fmt: skip
+        _print_json(summary(report) if report else nothing)
+    if status.state == FAILED:
+        raise typer.Exit(1)
+
+
+def results_table(report: dict[str, Any]) -> Table:
+    """The coloured table at the end of a run."""
+    from iekd.runs.report import verdict
+
+    table = Table(title=f"{report['dataset']}: accuracy on {report['test_images']:,} test images", caption=verdict(report))
+    for column in ("network", "seed", "parameters", "last epoch", "best epoch"):
+        table.add_column(column, justify="left" if column == "network" else "right")
+    if teacher := report["teacher"]:
+        table.add_row(f"teacher {teacher['model']}", "", f"{teacher['params']:,}", f"{teacher['accuracy']:.2f} %", "", style="cyan")
+    best = max(learner["accuracy_last"] for learner in report["learners"])
+    for r in report["learners"]:
+        style = "bold green" if r["accuracy_last"] == best and len(report["learners"]) > 1 else ""
+        last, peak = f"{r['accuracy_last']:.2f} %", f"{r['accuracy_best']:.2f} %"
+        table.add_row(r["method"], str(r["seed"]), f"{r['params']:,}", last, peak, style=style)
+    return table
+
+
+@runs_app.command("list")
+@says_why
+def runs_list(runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+    """Every run with its state, newest first."""
+    from iekd.runs.store import Store
+
+    runs = Store(runs_dir).list()
+    if as_json:
+        _print_json({"runs": [_overview(run) for run in runs]})
+        return
+    if not runs:
+        out.print(f"No runs in '{escape(str(runs_dir))}' yet. 'iekd train' makes one.")
+        return
+    table = Table()
+    for column in ("run", "name", "state", "data set", "teacher", "student", "methods", "accuracy"):
+        table.add_column(column)
+    for run in runs:
+        row = _overview(run)
+        best = ", ".join(f"{r['method']} {r['accuracy_last']:.1f}" for r in row["learners"])
+        words = [row["run"], row["name"], row["state"], row["dataset"], row["teacher"], row["student"], ",".join(row["methods"]), best]
+        table.add_row(*map(escape, words))
+    out.print(table)
+
+
+@runs_app.command("show")
+@says_why
+def runs_show(run_id: Annotated[str, typer.Argument(metavar="ID")], runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+    """One run: configuration, state, results and the end of its log."""
+    from iekd.runs.store import Store
+
+    run = Store(runs_dir).get(run_id)
+    status, report = run.status, run.report
+    if as_json:
+        _print_json({**_overview(run), "status": status.__dict__, "config": run.config.model_dump(mode="json"), "report": report})
+        return
+    out.print(f"[bold]{run.id}[/] {status.state} {status.stage} {status.progress:.0%}", highlight=False)
+    if status.error:
+        out.print(f"[red]{escape(status.error)}[/]", soft_wrap=True)
+    out.print(escape(run.config.command_line()), highlight=False, soft_wrap=True)
+    if report:
+        out.print(results_table(report))
+    out.print(escape(run.log_tail()), highlight=False, soft_wrap=True)
+
+
+@runs_app.command("stop")
+@says_why
+def runs_stop(run_id: Annotated[str, typer.Argument(metavar="ID")], runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+    """Stop a run after its current step; what its students learned so far is kept."""
+    from iekd.runs.launcher import stop_and_wait
+    from iekd.runs.store import Store
+
+    status = stop_and_wait(Store(runs_dir).get(run_id))
+    _say(as_json, f"Run {run_id} is {status.state}.", {"run": run_id, "state": status.state})
+
+
+@runs_app.command("delete")
+@says_why
+def runs_delete(run_id: Annotated[str, typer.Argument(metavar="ID")], runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+    """Delete a run that is over: its folder with models, metrics and log."""
+    from iekd.runs.store import Store
+
+    Store(runs_dir).delete(run_id)
+    _say(as_json, f"Run {run_id} is deleted.", {"run": run_id, "deleted": True})
+
+
+@app.command("compare")
+@says_why
+def compare_command(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    run_id: Annotated[Optional[str], typer.Option("--run", help="The run whose models answer; unset: the shipped ones.")] = None,
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """What teacher and students say of images, side by side."""
+    from iekd.compare import compare, demo_models, run_models
+    from iekd.runs.store import Store
+
+    models = run_models(Store(runs_dir).get(run_id)) if run_id else demo_models()
+    results = compare(models, [(str(path), path) for path in images])
+    broken = [r for r in results if r.error]
+    for result in broken:
+        err.print(f"[bold red]Error:[/] {escape(str(result.error))}", highlight=False, soft_wrap=True)
+    if as_json:
+        rows = []
+        for r in results:
+            said = {name: [{"label": l, "score": s} for l, s in p.top] for name, p in r.predictions.items()}
+            rows.append({"path": r.name, "predictions": said, **({"error": r.error} if r.error else {})})
+        _print_json({"images": rows})
+    else:
+        table = Table()
+        table.add_column("image")
+        for name in models:
+            table.add_column(name)
+        for r in results:
+            if not r.error:
+                table.add_row(escape(r.name), *(f"{escape(p.label)} {p.top[0][1]:.0%}" for p in r.predictions.values()))
+        out.print(table)
+    if broken:
+        raise typer.Exit(2)
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """The networks that can teach or learn, with their sizes, and the shipped checkpoints."""
+    from iekd.models.catalog import models as catalog
+    from iekd.teachers import shipped_models
+
+    rows = [{"name": m.name, "params": m.params(3, 10), "macs": m.macs} for m in catalog().values()]
+    shipped = [{"name": name, "model": card.model, "method": card.method, "accuracy": card.accuracy, "datasets": card.datasets}
+               for name, card in shipped_models().items()]  # fmt: skip
+    if as_json:
+        _print_json({"models": rows, "checkpoints": shipped})
+        return
+    table = Table("model", "parameters", "million multiply-adds (32 x 32)", title="Networks (10 classes, colour)")
+    for row in rows:
+        table.add_row(row["name"], f"{row['params']:,}", f"{row['macs'] / 1e6:.0f}")
+    out.print(table)
+    if shipped:
+        table = Table("checkpoint", "model", "trained by", "accuracy", "for", title="Shipped checkpoints")
+        for s in shipped:
+            table.add_row(s["name"], s["model"], s["method"], f"{s['accuracy']:.2f} %", ", ".join(s["datasets"]))
+        out.print(table)
+
+
+@app.command()
+def datasets(as_json: AsJson = False) -> None:
+    """The data sets that can be trained on."""
+    from iekd.data import available
+
+    if as_json:
+        _print_json({"datasets": [d.__dict__ for d in available()]})
+        return
+    table = Table("data set", "training", "test", "classes", "images", "")
+    for d in available():
+        kind = f"{d.resolution} x {d.resolution} {'grey' if d.channels == 1 else 'colour'}"
+        table.add_row(d.name, f"{d.train_images:,}", f"{d.test_images:,}", str(d.classes), kind, d.note)
+    table.add_row("folder:PATH", "", "", "", "any size", "your own: PATH/train/<class>/*, PATH/test/<class>/*")
+    out.print(table)
+
+
+@app.command()
+@says_why
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for the whole network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; the next free one is taken if it is busy.")] = 7860,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Open the page (the same as `python app.py`)."""
+    from iekd.ui.layout import launch
+
+    launch(host, port, runs_dir)
+
+
+def _overview(run: Any) -> dict[str, Any]:
+    from iekd.runs.report import summary
+
+    config, status, report = run.config, run.status, run.report
+    learners = summary(report)["learners"] if report else []
+    return {
+        "run": run.id, "name": config.name, "path": str(run.path), "state": status.state, "seconds": status.seconds,
+        "dataset": config.dataset, "teacher": config.teacher, "student": config.student,
+        "methods": list(config.methods), "seeds": list(config.seeds), "learners": learners,
+    }  # fmt: skip
+
+
+def _numbers(field: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(",") if word.strip())
+    except ValueError:
+        raise UserError(f"{field.capitalize()} '{text}' cannot be used: give whole numbers with commas, such as 0,1,2.") from None
+
+
+def _say(as_json: bool, sentence: str, value: dict[str, Any]) -> None:
+    _print_json(value) if as_json else out.print(sentence, highlight=False)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value, default=str) + "\n")
+
+

@@ -1,0 +1,144 @@
+"""What several classifiers say of the same images, side by side.
+
+Predictions run on the CPU, one image at a time, which is also how the shown latency is measured. Leaves out: why
+(explain.py, later).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from iekd.data.images import ImageSource, to_array
+from iekd.errors import DataError, UserError
+from iekd.models.artifact import CARD, WEIGHTS, ModelCard
+from iekd.runs.store import Run
+from iekd.teachers import checkpoints_dir, shipped_models
+
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One model's answer for one image: up to five (label, score in 0..1), best first, and the time it took."""
+
+    top: list[tuple[str, float]]
+    milliseconds: float
+
+    @property
+    def label(self) -> str:
+        return self.top[0][0]
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """One image: what the networks saw (H,W,C) uint8 and what each said; or why it could not be read."""
+
+    name: str
+    seen: np.ndarray | None
+    predictions: dict[str, Prediction] = field(default_factory=dict)
+    error: str | None = None
+
+
+class Classifier:
+    """A saved model, ready to answer.
+
+    images (H,W,C) uint8 of the card's resolution and channels -> Prediction.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises UserError if the folder holds no usable model."""
+        from iekd.engine.learner import Normalise
+        from iekd.models.artifact import load_model
+
+        self.model, self.card = load_model(folder)
+        self.normalise = Normalise(self.card.mean, self.card.std)
+        self.bytes = (folder / WEIGHTS).stat().st_size
+
+    def predict(self, image: np.ndarray) -> Prediction:
+        import torch
+
+        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]  # (1,C,H,W)
+        start = time.perf_counter()
+        with torch.inference_mode():
+            scores = self.model(self.normalise(pixels)).logits.softmax(1)[0]
+        elapsed = (time.perf_counter() - start) * 1000
+        best = scores.topk(min(TOP, len(scores)))
+        labels = [self.card.class_names[i] for i in best.indices.tolist()]
+        return Prediction(list(zip(labels, best.values.tolist())), elapsed)
+
+
+def load_classifier(folder: Path) -> Classifier:
+    """A Classifier that stays in memory until the folder is written again; the 16 used last are kept."""
+    return _cached(folder.resolve(), (folder / CARD).stat().st_mtime_ns if (folder / CARD).is_file() else 0)
+
+
+@lru_cache(maxsize=16)
+def _cached(folder: Path, _: int) -> Classifier:
+    return Classifier(folder)
+
+
+def run_models(run: Run) -> dict[str, Path]:
+    """The models of a run to compare: the teacher, and each method's student of the first seed.
+
+    Raises:
+        UserError: the run has saved none.
+    """
+    chosen: dict[str, Path] = {}
+    for name, folder in run.model_folders.items():
+        chosen.setdefault("teacher" if name == "teacher" else ModelCard.read(folder).method, folder)
+    if not chosen:
+        raise UserError(f"The run '{run.id}' has no trained models ({run.status.state}). Choose one that has finished.")
+    return chosen
+
+
+def demo_models() -> dict[str, Path]:
+    """The shipped models as a run would name them: teacher, baseline, ie-ft.
+
+    Raises:
+        UserError: no shipped models on this machine.
+    """
+    found = {card.method if "student" in name or card.method != "baseline" else "teacher": name
+             for name, card in shipped_models().items()}  # fmt: skip
+    if not found:
+        raise UserError(f"There are no shipped models in '{checkpoints_dir()}'. Finish a run and compare that.")
+    order = ["teacher", "baseline", *sorted(set(found) - {"teacher", "baseline"})]
+    return {name: checkpoints_dir() / found[name] for name in order if name in found}
+
+
+def compare(models: Mapping[str, Path], images: Sequence[tuple[str, ImageSource]]) -> list[ImageResult]:
+    """Every model's answer for every image. An image that cannot be read has its reason instead of answers.
+
+    Args:
+        models: shown name -> folder of a saved model; all must know the same classes and see the same size.
+        images: (shown name, anything that data.images.open_image takes).
+    Raises:
+        UserError: a model cannot be loaded, or the models do not belong together.
+    """
+    loaded = {name: load_classifier(folder) for name, folder in models.items()}
+    first_name, first = next(iter(loaded.items()))
+    for name, other in loaded.items():
+        if other.card.class_names != first.card.class_names:
+            raise UserError(
+                f"'{name}' and '{first_name}' do not know the same classes ({len(other.card.class_names)} and "
+                f"{len(first.card.class_names)}), so they cannot be compared. Choose models of one data set."
+            )
+    results = []
+    for shown, source in images:
+        try:
+            seen = to_array(source, first.card.resolution, first.card.channels, shown)
+        except DataError as error:
+            results.append(ImageResult(shown, None, error=str(error)))
+            continue
+        answers = {}
+        for name, classifier in loaded.items():
+            same = (classifier.card.resolution, classifier.card.channels) == (first.card.resolution, first.card.channels)
+            image = seen if same else to_array(source, classifier.card.resolution, classifier.card.channels, shown)
+            answers[name] = classifier.predict(image)
+        results.append(ImageResult(shown, seen, answers))
+    return results

@@ -1,0 +1,144 @@
+"""The registry of data sets: name -> what it is, and how to load it.
+
+A source is a function `(request) -> Dataset`, registered under the name the user types. `folder:PATH` is the one open
+name. Describing and checking names is instant; `load` may decode or download.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from iekd.data.dataset import Dataset
+from iekd.errors import DataError, UserError, unknown_name
+
+FOLDER = "folder:"
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of a data set without opening it. Zero means: not known before loading."""
+
+    name: str
+    title: str
+    train_images: int
+    test_images: int
+    classes: int
+    channels: int
+    resolution: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a source may need to know: `resolution` is None for the data set's own size."""
+
+    name: str
+    resolution: int | None
+    test_fraction: float
+    seed: int
+
+
+Source = Callable[[Request], Dataset]
+_SOURCES: dict[str, tuple[DatasetInfo, Source]] = {}
+
+
+def register(info: DatasetInfo) -> Callable[[Source], Source]:
+    """Decorator: the function below loads the data set that `info` describes."""
+
+    def add(source: Source) -> Source:
+        _SOURCES[info.name] = (info, source)
+        return source
+
+    return add
+
+
+def available() -> list[DatasetInfo]:
+    """The named data sets, in the order they are shown."""
+    return [info for info, _ in _sources().values()]
+
+
+def check_name(name: str) -> str:
+    """Return `name` if a data set of that name can be asked for; a folder must exist.
+
+    Raises:
+        UserError: unknown name (with the closest match), or no such folder.
+    """
+    if name.startswith(FOLDER):
+        path = Path(name.removeprefix(FOLDER)).expanduser()
+        if not path.is_dir():
+            raise DataError(f"There is no folder '{path}'. Give the path of a folder with one sub-folder per class.")
+        return FOLDER + str(path.resolve())
+    if name not in _sources():
+        raise unknown_name("data set", name, [*_sources(), "folder:PATH"])
+    return name
+
+
+def describe(name: str) -> DatasetInfo:
+    """What is known of a data set without opening it; for a folder, its files are counted."""
+    name = check_name(name)
+    if name.startswith(FOLDER):
+        from iekd.data.folder import describe_folder
+
+        return describe_folder(name)
+    return _sources()[name][0]
+
+
+def load(name: str, *, resolution: int | None = None, test_fraction: float = 0.2, seed: int = 0) -> Dataset:
+    """Load a data set into memory, downloading it into the cache folder where that is needed.
+
+    Args:
+        name: a registered name, or `folder:PATH`.
+        resolution: side of the square images; None for the data set's own.
+        test_fraction, seed: how a folder without `test/` is split.
+    Raises:
+        DataError: it cannot be had; the message says what to do.
+    """
+    name = check_name(name)
+    request = Request(name, resolution, test_fraction, seed)
+    if name.startswith(FOLDER):
+        from iekd.data.folder import load_folder
+
+        return load_folder(request)
+    return _sources()[name][1](request)
+
+
+def thumbnails(name: str, per_class: int = 1) -> list[tuple[np.ndarray, str]]:
+    """A few test images with their class names, where they can be shown without a download.
+
+    Returns a list of (image (H,W,C) uint8, class name); empty if the data are not on this machine yet.
+    """
+    name = check_name(name)
+    if name.startswith(FOLDER):
+        from iekd.data.folder import folder_thumbnails
+
+        return folder_thumbnails(name, per_class)
+    from iekd.data import sources
+
+    if not sources.at_hand(name):
+        return []
+    data = load(name)
+    shown = []
+    for k, class_name in enumerate(data.class_names):
+        for i in np.flatnonzero(data.test.labels == k)[:per_class]:
+            shown.append((data.test.images[i], class_name))
+    return shown
+
+
+def cache_dir() -> Path:
+    """Where downloads are kept: `$IEKD_CACHE_DIR`, else `~/.cache/iekd`."""
+    return Path(os.environ.get("IEKD_CACHE_DIR") or Path.home() / ".cache" / "iekd")
+
+
+def _sources() -> dict[str, tuple[DatasetInfo, Source]]:
+    from iekd.data import sources  # registers on import; late, because it imports this module
+
+    assert sources
+    return _SOURCES
+
+
+__all__ = ["DatasetInfo", "Request", "UserError", "available", "cache_dir", "check_name", "describe", "load", "register", "thumbnails"]

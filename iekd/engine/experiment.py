@@ -1,0 +1,226 @@
+"""The stages of a run: teacher -> auto-encoder -> students -> evaluation, as one generator.
+
+Yields a StageStart at each stage, Metrics in between and one Result at the end. Knows data and networks, but no files.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Union
+
+import torch
+from torch import Tensor, nn
+
+from iekd.config import RunConfig, learner_name
+from iekd.data.dataset import Dataset
+from iekd.engine.accelerate import autocast, choose_device, choose_precision, freeze
+from iekd.engine.batches import Batches, to_device
+from iekd.engine.learner import Learner, Normalise, predict
+from iekd.engine.loop import train
+from iekd.engine.metrics import Metrics, TrainingError
+from iekd.losses import ReconstructionLoss
+from iekd.methods import Baseline, MethodOptions, TeacherOutput, build_method
+from iekd.models.catalog import models
+from iekd.models.factors import AutoEncoder
+from iekd.models.registry import build
+
+TEACHER, AUTO_ENCODER, STUDENTS, EVALUATION = "teacher", "auto-encoder", "students", "evaluation"
+
+
+@dataclass(frozen=True)
+class StageStart:
+    """A stage begins; `steps` optimisation steps (of each learner) are ahead, 0 where there is nothing to train."""
+
+    stage: str
+    steps: int
+
+
+@dataclass(frozen=True)
+class Network:
+    """A classifier and the normalisation that it expects."""
+
+    model: nn.Module
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class LearnerResult:
+    """Accuracies in percent on the test split; `class_accuracy` in the order of the class names."""
+
+    name: str
+    network: Network
+    accuracy_last: float
+    accuracy_best: float
+    class_accuracy: list[float]
+    agreement: float | None = None
+    method: str = ""
+    seed: int = 0
+
+
+@dataclass
+class Result:
+    """What a finished run has: the teacher (None without one) and the students."""
+
+    teacher: LearnerResult | None
+    learners: list[LearnerResult] = field(default_factory=list)
+
+
+Event = Union[StageStart, Metrics, Result]
+
+
+class FrozenTeacher:
+    """images (B,C,H,W) uint8 -> TeacherOutput, without gradients; the factor only once an auto-encoder is set."""
+
+    def __init__(self, network: Network, device: torch.device, precision: torch.dtype) -> None:
+        self.device, self.precision = device, precision
+        self.model = freeze(network.model).to(device)
+        self.normalise = Normalise(network.mean, network.std).to(device)
+        self.encoder: nn.Module | None = None
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> TeacherOutput:
+        with autocast(self.device, self.precision):
+            features = self.model(self.normalise(images))
+            return TeacherOutput(features, self.encoder(features.stages[-1]) if self.encoder else None)
+
+
+class Experiment:
+    """One run's training. Iterate `events()`; `students` can be read at any time, to save what has been learned."""
+
+    def __init__(self, config: RunConfig, dataset: Dataset, teacher: Network | None = None) -> None:
+        """teacher: a trained network for config.teacher, or None to train one if the run needs it."""
+        self.config, self.dataset, self.teacher = config, dataset, teacher
+        self.device = choose_device(config.device)
+        self.precision = choose_precision(config.precision, self.device)
+        self.statistics = dataset.statistics
+        self.students: dict[str, Learner] = {}
+
+    def events(self) -> Iterator[Event]:
+        config = self.config
+        train_images, train_labels = to_device(self.dataset.train, self.device)
+        test = to_device(self.dataset.test, self.device)
+        batches = Batches(train_images, train_labels, config.batch_size, config.data_seed)
+        frozen = None
+        if config.needs_teacher:
+            if self.teacher is None:
+                self.teacher = yield from self._train_teacher(batches, test)
+            frozen = FrozenTeacher(self.teacher, self.device, self.precision)
+        if config.needs_auto_encoder:
+            assert frozen is not None
+            frozen.encoder = yield from self._train_auto_encoder(batches, frozen)
+        yield StageStart(STUDENTS, config.epochs * len(batches))
+        self.students = {learner.name: learner for learner in self._make_students(len(batches))}
+        taught = any(learner.method.needs_teacher for learner in self.students.values())
+        yield from train(list(self.students.values()), batches, frozen if taught else None, test, config.epochs)
+        yield StageStart(EVALUATION, 0)
+        yield self._evaluate(test)
+
+    def network(self, learner: Learner) -> Network:
+        """The learner's student, ready to be saved."""
+        return Network(learner.model, *self.statistics)
+
+    def _train_teacher(self, batches: Batches, test: tuple[Tensor, Tensor]) -> Iterator[Event]:  # returns a Network
+        epochs = self.config.teacher_epochs
+        yield StageStart(TEACHER, epochs * len(batches))
+        torch.manual_seed(0)
+        learner = self._learner(TEACHER, TEACHER, self.config.teacher, Baseline(), epochs, len(batches))
+        yield from train([learner], batches, None, test, epochs)
+        return self.network(learner)  # type: ignore[return-value]
+
+    def _train_auto_encoder(self, batches: Batches, teacher: FrozenTeacher) -> Iterator[Event]:  # returns an encoder
+        """Reconstruct the teacher's last-stage feature; return the encoder, frozen (Huang et al. 2021, section 3)."""
+        epochs = self.config.auto_encoder_epochs
+        steps = epochs * len(batches)
+        yield StageStart(AUTO_ENCODER, steps)
+        torch.manual_seed(0)
+        channels = models()[self.config.teacher].feature_channels
+        auto_encoder = AutoEncoder(channels, channels // 2).to(self.device, memory_format=torch.channels_last)
+        criterion = ReconstructionLoss()
+        optimizer = torch.optim.SGD(
+            auto_encoder.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=self.config.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=max(2, steps), cycle_momentum=False)
+        step, losses = 0, []
+        for epoch in range(epochs):
+            for images, _ in batches.epoch(epoch):
+                feature = teacher(images).features.stages[-1]  # (B,c,h,w)
+                with autocast(self.device, self.precision):
+                    _, reconstruction = auto_encoder(feature)
+                loss = criterion(reconstruction, feature)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                losses.append(loss.detach())
+                step += 1
+                if step % self._report_every == 0 or step % len(batches) == 0:
+                    mean = torch.stack(losses).mean().item()
+                    losses = []
+                    if mean != mean:
+                        raise TrainingError("The auto-encoder's loss became NaN. Check the teacher's checkpoint.")
+                    values = {"loss": mean, "reconstruction": mean}
+                    yield Metrics(AUTO_ENCODER, AUTO_ENCODER, "train", step / len(batches), step, values)
+        return freeze(auto_encoder.encoder)  # type: ignore[return-value]
+
+    def _make_students(self, steps_per_epoch: int) -> list[Learner]:
+        config = self.config
+        options = MethodOptions(
+            config.inheritance_weight, config.exploration_weight, config.factor_weight,
+            config.temperature, config.kd_weight,
+        )  # fmt: skip
+        channels = models()[config.student].feature_channels
+        factor_channels = models()[config.teacher].feature_channels // 2 if config.needs_teacher else 0
+        learners = []
+        for seed in config.seeds:
+            torch.manual_seed(seed)
+            student = build(config.student, len(self.dataset.class_names), self.dataset.channels)
+            for name in config.methods:
+                torch.manual_seed(seed)  # a method's own weights do not depend on which others are trained
+                method = build_method(name, options, channels, factor_channels)
+                learner = self._learner(
+                    learner_name(name, seed), STUDENTS, copy.deepcopy(student), method, config.epochs, steps_per_epoch
+                )
+                learners.append(learner)
+        return learners
+
+    def _learner(
+        self, name: str, stage: str, model: nn.Module | str, method: nn.Module, epochs: int, steps_per_epoch: int
+    ) -> Learner:
+        if isinstance(model, str):
+            model = build(model, len(self.dataset.class_names), self.dataset.channels)
+        return Learner(
+            name, stage, model, method, Normalise(*self.statistics), self.config,
+            epochs=epochs, steps_per_epoch=steps_per_epoch, device=self.device, precision=self.precision,
+            report_every=self._report_every,
+        )  # fmt: skip
+
+    @property
+    def _report_every(self) -> int:
+        """Steps between rows: about ten rows an epoch for the sample, a thousand images apart."""
+        return max(1, 1000 // self.config.batch_size)
+
+    def _evaluate(self, test: tuple[Tensor, Tensor]) -> Result:
+        """Everything once more in float32 on the test split."""
+        images, labels = test
+        classes = len(self.dataset.class_names)
+        of_teacher = None
+        result = Result(None)
+
+        def judge(name: str, network: Network, best: float | None) -> tuple[LearnerResult, Tensor]:
+            normalise = Normalise(network.mean, network.std).to(self.device)
+            answers = predict(network.model.to(self.device), normalise, images, self.device).argmax(1)
+            right = (answers == labels).double()
+            accuracy = right.mean().item() * 100
+            per_class = [right[labels == k].mean().item() * 100 for k in range(classes)]
+            agreement = None if of_teacher is None else (answers == of_teacher).double().mean().item() * 100
+            return LearnerResult(name, network, accuracy, max(accuracy, best or 0), per_class, agreement), answers
+
+        if self.teacher is not None:
+            result.teacher, of_teacher = judge(TEACHER, self.teacher, None)
+        for (method, seed), learner in zip(self.config.learner_names, self.students.values()):
+            judged, _ = judge(learner.name, self.network(learner), learner.best_accuracy)
+            result.learners.append(LearnerResult(**{**judged.__dict__, "method": method, "seed": seed}))
+        return result

@@ -1,0 +1,26 @@
+"""What training yields while it goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """One row of one learner.
+
+    kind: "train" (means over the steps since the last row) or "test" (after an epoch).
+    epoch: how many passes are done, as a fraction within an epoch; step: how many steps.
+    values: train: "loss", the method's terms, "accuracy" (percent, augmented images), "lr"; test: "accuracy", "loss".
+    """
+
+    stage: str
+    learner: str
+    kind: str
+    epoch: float
+    step: int
+    values: dict[str, float] = field(default_factory=dict)
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says why and what to change."""

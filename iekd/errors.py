@@ -1,0 +1,29 @@
+"""Errors whose message is one sentence for the person at the page or the command line.
+
+Every message says what was wrong, which value it was and what to do. Anything else that escapes is a bug.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something the user asked for cannot be done; the message says why and what to do instead."""
+
+
+class DataError(UserError):
+    """A data set or an image cannot be read."""
+
+
+class RunError(UserError):
+    """A run does not exist, is in the wrong state, or its folder cannot be used."""
+
+
+def unknown_name(kind: str, value: str, known: Iterable[str]) -> UserError:
+    """A UserError for a misspelt name that offers the closest known one."""
+    known = list(known)
+    close = difflib.get_close_matches(value.lower(), known, n=1, cutoff=0.5)
+    hint = f"Did you mean '{close[0]}'?" if close else f"Choose one of: {', '.join(known)}."
+    return UserError(f"Unknown {kind} '{value}'. {hint}")

@@ -1,0 +1,96 @@
+"""A trained classifier on disk: `model.safetensors` (weights) + `model.json` (everything needed to use them).
+
+Used for the shipped checkpoints, the models of a run and exports alike. Leaves out: optimiser state.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from iekd.errors import UserError
+
+WEIGHTS, CARD = "model.safetensors", "model.json"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What `model.json` says.
+
+    model: a name of the registry. datasets: data sets whose images and classes it was made for.
+    mean, std: per channel, of pixel values scaled to 0..1. accuracy: percent on the test split.
+    command: what trained it. origin: a fingerprint of a teacher's training, to know when it can be used again.
+    """
+
+    model: str
+    datasets: tuple[str, ...]
+    class_names: tuple[str, ...]
+    channels: int
+    resolution: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    accuracy: float | None
+    params: int
+    method: str = "baseline"
+    seed: int = 0
+    command: str = ""
+    origin: str = ""
+
+    @staticmethod
+    def read(folder: Path) -> ModelCard:
+        """The card of a model's folder.
+
+        Raises:
+            UserError: missing or not a card.
+        """
+        path = folder / CARD
+        try:
+            values: dict[str, Any] = json.loads(path.read_text())
+            known = {f.name for f in fields(ModelCard)}
+            return ModelCard(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
+        except FileNotFoundError:
+            raise UserError(f"There is no model in '{folder}': '{CARD}' is missing.") from None
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"'{path}' is not a model card ({error}). Export the model again.") from None
+
+
+def save_model(folder: Path, model: Any, card: ModelCard) -> None:
+    """Write a torch module and its card; the folder appears whole or not at all, and replaces an older one."""
+    from safetensors.torch import save_file
+
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, part / WEIGHTS)
+    (part / CARD).write_text(json.dumps(asdict(card), indent=2) + "\n")
+    for name in (WEIGHTS, CARD):
+        with open(part / name, "rb") as written:
+            os.fsync(written.fileno())
+    if folder.exists():
+        shutil.rmtree(folder)
+    part.rename(folder)
+
+
+def load_model(folder: Path) -> tuple[Any, ModelCard]:
+    """(torch module in evaluation mode on the CPU, its card).
+
+    Raises:
+        UserError: missing, broken, or weights that do not fit the network the card names.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from iekd.models.registry import build
+
+    card = ModelCard.read(folder)
+    model = build(card.model, len(card.class_names), card.channels)
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"The weights in '{folder}' cannot be loaded ({reason}). Export the model again.") from None
+    return model.eval(), card

@@ -1,0 +1,46 @@
+"""The networks that turn features into factors (Huang et al. 2021, section 3; Kim et al. 2018 call them paraphraser
+and translator).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def _coder(c_in: int, c_out: int) -> nn.Sequential:
+    """LeakyReLU, then three 3x3 convolutions c_in -> c_in -> c_out -> c_out, each with batch norm and LeakyReLU."""
+    layers: list[nn.Module] = [nn.LeakyReLU(0.1)]
+    for a, b in ((c_in, c_in), (c_in, c_out), (c_out, c_out)):
+        conv = nn.Conv2d(a, b, 3, 1, 1, bias=False)
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        layers += [conv, nn.BatchNorm2d(b), nn.LeakyReLU(0.1)]
+    return nn.Sequential(*layers)
+
+
+class AutoEncoder(nn.Module):
+    """Teacher side: feature (B,c,h,w) -> factor (B,k,h,w) -> reconstruction (B,c,h,w).
+
+    Trained by reconstruction, then frozen; only the encoder is used while students train.
+    """
+
+    def __init__(self, channels: int, factor_channels: int) -> None:
+        super().__init__()
+        self.factor_channels = factor_channels
+        self.encoder = _coder(channels, factor_channels)
+        self.decoder = _coder(factor_channels, channels)
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
+        factor = self.encoder(feature)
+        return factor, self.decoder(factor)
+
+
+class FactorEncoder(nn.Module):
+    """Student side: feature (B,c,h,w) -> factor (B,k,h,w); trained together with the student."""
+
+    def __init__(self, channels: int, factor_channels: int) -> None:
+        super().__init__()
+        self.layers = _coder(channels, factor_channels)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        factor: Tensor = self.layers(feature)
+        return factor

@@ -1,0 +1,39 @@
+"""The command line's view of a run in progress: a bar, and a line per epoch."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from iekd.runs.store import Status
+
+
+class Display:
+    """`update` is what runs.worker.execute calls; everything goes to `console`, standard error as a rule."""
+
+    def __init__(self, console: Console, run_id: str) -> None:
+        self.console, self.run_id = console, run_id
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
+            TextColumn("left"), TimeRemainingColumn(), console=console, transient=True,
+        )  # fmt: skip
+        self.task = self.bar.add_task("starting", total=1.0)
+
+    def __enter__(self) -> Display:
+        self.console.print(f"Run {self.run_id} (Ctrl-C stops it and keeps what has been learned)", highlight=False)
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bar.stop()
+
+    def update(self, status: Status, row: dict[str, Any] | None) -> None:
+        speed = f" {status.images_per_second:,.0f} images/s" if status.images_per_second else ""
+        stage = status.stage if status.state == "running" and status.stage else status.state
+        self.bar.update(self.task, completed=status.progress, description=f"{stage}{speed}")
+        if row and row["kind"] == "test":
+            accuracy = row["values"]["accuracy"]
+            self.bar.print(f"epoch {row['epoch']:.0f}  {row['learner']:<18} test accuracy {accuracy:.2f} %", highlight=False)

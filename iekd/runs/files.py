@@ -1,0 +1,67 @@
+"""Small files that several processes read while one writes: readers never see half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` in one step: temporary name, flush, fsync, rename."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "w") as file:
+            json.dump(value, file, indent=1, default=str)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any | None:
+    """The value in `path`, or None if there is no such file or it is not JSON."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+class LineWriter:
+    """Appends JSON lines, one write() each, numbered from where the file ends."""
+
+    def __init__(self, path: Path) -> None:
+        self.count = path.read_bytes().count(b"\n") if path.exists() else 0
+        self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def append(self, row: dict[str, Any]) -> None:
+        line = json.dumps({"seq": self.count, **row}, separators=(",", ":")) + "\n"
+        os.write(self.file, line.encode())
+        self.count += 1
+
+    def close(self) -> None:
+        os.close(self.file)
+
+
+def read_lines(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """(rows after byte `offset`, the offset to go on from). A last line without its end is left for the next call."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except FileNotFoundError:
+        return [], offset
+    whole = data[: data.rfind(b"\n") + 1]
+    return [json.loads(line) for line in whole.splitlines() if line.strip()], offset + len(whole)
+
+
+def read_tail(path: Path, lines: int) -> str:
+    """The last lines of a text file that may be large."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 400 * lines))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+    except FileNotFoundError:
+        return ""

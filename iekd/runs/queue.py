@@ -1,0 +1,61 @@
+"""Who trains when: one run per device, first come first served.
+
+Every waiting worker looks for itself, so the queue needs no server: the oldest living queued run for a device goes
+next, once the kernel gives it the device's lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from iekd.runs.store import QUEUED, Run, Store
+
+
+def device_name(requested: str) -> str:
+    """Which device a run will use, told without importing torch: "cuda", "mps" or "cpu"."""
+    if requested != "auto":
+        return requested
+    if Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists():
+        return "cuda"
+    return "mps" if platform.system() == "Darwin" and platform.machine() == "arm64" else "cpu"
+
+
+def ahead_of(run: Run, store: Store) -> list[Run]:
+    """Living queued runs for the same device that came earlier, oldest first."""
+    device, mine = device_name(run.config.device), (run.status.created, run.id)
+    waiting = []
+    for other in store.list():
+        if other.id == run.id or device_name(other.config.device) != device:
+            continue
+        status = other.status
+        if status.state == QUEUED and (status.created, other.id) < mine:
+            waiting.append((status.created, other))
+    return [other for _, other in sorted(waiting, key=lambda pair: (pair[0], pair[1].id))]
+
+
+@contextmanager
+def device_turn(run: Run, store: Store, stop: Callable[[], bool], poll: float = 0.5) -> Iterator[bool]:
+    """Wait for the device; yields True while it is held, or False if `stop()` came first."""
+    locks = store.root / ".locks"
+    locks.mkdir(exist_ok=True)
+    handle = os.open(locks / device_name(run.config.device), os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        while not stop():
+            if not ahead_of(run, store):
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    pass
+                else:
+                    yield True
+                    return
+            time.sleep(poll)
+        yield False
+    finally:
+        os.close(handle)

@@ -1,0 +1,262 @@
+"""Run folders: create, list, read, delete. The folder is the truth; nothing is kept in memory.
+
+    runs/<id>/config.json    what was asked, immutable
+              status.json    state, stage, progress, error; replaced in one step
+              metrics.jsonl  one row per line, append-only
+              events.jsonl   changes of state
+              log.txt        what a person would want to read
+              control.json   what a person asked since (stop)
+              run.lock       held by the worker while it lives
+              models/        teacher and students, loadable by themselves
+              report.json    results; report.md the same to read
+"""
+
+from __future__ import annotations
+
+import difflib
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from iekd.config import RunConfig, learner_name
+from iekd.errors import RunError
+from iekd.runs.files import LineWriter, read_json, read_lines, read_tail, write_json
+
+QUEUED, RUNNING, STOPPING = "queued", "running", "stopping"
+STOPPED, FINISHED, FAILED, LOST = "stopped", "finished", "failed", "lost"
+LIVE = (QUEUED, RUNNING, STOPPING)
+
+
+@dataclass
+class Status:
+    """What status.json holds. Times are seconds since 1970; progress is 0..1 over the whole run."""
+
+    state: str = QUEUED
+    created: float = 0.0
+    started: float | None = None
+    ended: float | None = None
+    pid: int | None = None
+    pid_started: float | None = None
+    stage: str = ""
+    stage_progress: float = 0.0
+    progress: float = 0.0
+    eta_seconds: float | None = None
+    images_per_second: float | None = None
+    device: str = ""
+    error: str | None = None
+
+    @property
+    def live(self) -> bool:
+        return self.state in LIVE
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it has been running, or ran."""
+        return None if self.started is None else (self.ended or time.time()) - self.started
+
+
+class Run:
+    """One run folder. Every property reads the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.id = path.name
+
+    @property
+    def config(self) -> RunConfig:
+        values = read_json(self.path / "config.json")
+        if not isinstance(values, dict):
+            raise RunError(f"The run '{self.id}' has no readable config.json. Delete it.")
+        # paths of folders may be gone by now; a run that exists can still be shown
+        return RunConfig.model_construct(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    @property
+    def status(self) -> Status:
+        """The state; a run whose worker has gone without a final state is `lost`."""
+        status = self._stored_status()
+        if status.live and not self.alive():
+            status = self._stored_status()  # it may have ended between the two looks
+            if status.live:
+                status.state = LOST
+                status.error = "The training process is gone: it was killed, or the machine was restarted."
+        return status
+
+    def _stored_status(self) -> Status:
+        values = read_json(self.path / "status.json") or {}
+        known = {f.name for f in fields(Status)}
+        return Status(**{k: v for k, v in values.items() if k in known})
+
+    def write_status(self, status: Status) -> None:
+        write_json(self.path / "status.json", asdict(status))
+
+    def alive(self) -> bool:
+        """True while a worker holds the run's lock; the kernel drops it when the worker dies."""
+        try:
+            with open(self.path / "run.lock") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def lock(self) -> int:
+        """Take the run's lock; return the file descriptor that holds it (and may be inherited by a worker).
+
+        Raises:
+            RunError: another process has it.
+        """
+        handle = os.open(self.path / "run.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        for _ in range(20):  # a reader's look holds it for a moment
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return handle
+            except BlockingIOError:
+                time.sleep(0.05)
+        os.close(handle)
+        raise RunError(f"The run '{self.id}' is already being worked on by another process.")
+
+    def metrics(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+        """(rows after byte `offset`, next offset)."""
+        return read_lines(self.path / "metrics.jsonl", offset)
+
+    def metrics_writer(self) -> LineWriter:
+        return LineWriter(self.path / "metrics.jsonl")
+
+    def event(self, name: str, **values: Any) -> None:
+        writer = LineWriter(self.path / "events.jsonl")
+        writer.append({"time": time.time(), "event": name, **values})
+        writer.close()
+
+    @property
+    def report(self) -> dict[str, Any] | None:
+        """Results, or None while there are none."""
+        return read_json(self.path / "report.json")
+
+    def log_tail(self, lines: int = 12) -> str:
+        return read_tail(self.path / "log.txt", lines)
+
+    @property
+    def stop_requested(self) -> bool:
+        return (read_json(self.path / "control.json") or {}).get("request") == "stop"
+
+    @property
+    def model_folders(self) -> dict[str, Path]:
+        """Saved models by name: "teacher" first, then the learners in the order of training."""
+        root = self.path / "models"
+        found = {p.name: p for p in sorted(root.iterdir()) if (p / "model.json").is_file()} if root.is_dir() else {}
+        order = ["teacher", *(learner_name(m, s) for m, s in self.config.learner_names)]
+        return {name: found[name] for name in order if name in found}
+
+
+class Store:
+    """All runs below one folder."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root).expanduser()
+
+    def create(self, config: RunConfig, key: str | None = None) -> tuple[Run, int | None]:
+        """A new run folder in state queued, and the descriptor of its lock (None if `key` was already used).
+
+        key: the same key always names the same run, so that twenty clicks start one.
+
+        Raises:
+            RunError: the folder cannot be written.
+        """
+        run_id = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            if key is not None:
+                taken = self._claim(key, run_id)
+                if taken != run_id:
+                    return self._wait_for(taken), None
+            run = Run(self.root / run_id)
+            # complete before it gets its name: no reader sees a folder without a configuration
+            part = self.root / f".{run_id}.part"
+            part.mkdir()
+            write_json(part / "config.json", config.model_dump(mode="json"))
+            handle = Run(part).lock()
+            write_json(part / "status.json", asdict(Status(created=time.time())))
+            part.rename(run.path)
+        except OSError as error:
+            raise RunError(
+                f"The runs folder '{self.root}' cannot be written ({error.strerror}). "
+                "Choose another with --runs-dir or free some space."
+            ) from None
+        run.event(QUEUED)
+        return run, handle
+
+    def get(self, run_id: str) -> Run:
+        """The run of that id.
+
+        Raises:
+            RunError: there is none; names the closest.
+        """
+        path = self.root / run_id
+        if run_id and Path(run_id).name == run_id and not run_id.startswith(".") and (path / "config.json").is_file():
+            return Run(path)
+        known = [run.id for run in self.list()]
+        close = difflib.get_close_matches(run_id, known, n=1)
+        hint = f"Did you mean '{close[0]}'?" if close else "'iekd runs list' shows those there are."
+        raise RunError(f"There is no run '{run_id}' in '{self.root}'. {hint}")
+
+    def list(self) -> list[Run]:
+        """Every run, newest first."""
+        if not self.root.is_dir():
+            return []
+        found = (p for p in self.root.iterdir() if not p.name.startswith(".") and (p / "config.json").is_file())
+        return [Run(p) for p in sorted(found, key=lambda p: p.name, reverse=True)]
+
+    def delete(self, run_id: str) -> None:
+        """Remove a run that is over, and all of it.
+
+        Raises:
+            RunError: no such run, or it is still going.
+        """
+        run = self.get(run_id)
+        if run.alive():
+            raise RunError(f"The run '{run_id}' is still {run.status.state}. Stop it first.")
+        trash = self.root / f".{run_id}.deleted"
+        run.path.rename(trash)
+        shutil.rmtree(trash)
+
+    def _claim(self, key: str, run_id: str) -> str:
+        """The run that owns `key`: `run_id` if nobody had it."""
+        keys = self.root / ".keys"
+        keys.mkdir(exist_ok=True)
+        path = keys / hashlib.sha256(key.encode()).hexdigest()[:32]
+        part = keys / f"{path.name}.{run_id}"
+        part.write_text(run_id)
+        try:
+            os.link(part, path)  # fails if it is there, and never shows an empty file
+            return run_id
+        except FileExistsError:
+            return path.read_text()
+        finally:
+            part.unlink()
+
+    def _wait_for(self, run_id: str) -> Run:
+        for _ in range(100):
+            if (self.root / run_id / "config.json").is_file():
+                break
+            time.sleep(0.05)
+        return self.get(run_id)
+
+
+@contextmanager
+def released(handle: int) -> Iterator[None]:
+    """Close a lock's descriptor at the end, which releases it unless a worker inherited it."""
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+

@@ -1,0 +1,295 @@
+"""The process that trains one run: `python -m iekd.runs.worker RUN_DIR --lock FD`. The command line calls `execute`.
+
+It waits for its turn on the device, turns the experiment's events into rows and states on disk, and leaves exactly one
+final state. Not here: what training does (engine/), and who started it (launcher.py, cli.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from iekd import __version__, data
+from iekd.config import RunConfig, learner_name
+from iekd.data.dataset import Dataset
+from iekd.errors import UserError
+from iekd.models.artifact import ModelCard, load_model, save_model
+from iekd.plan import STAGES, Plan, make_plan
+from iekd.runs.queue import ahead_of, device_turn
+from iekd.runs.report import write_report
+from iekd.runs.store import FAILED, FINISHED, QUEUED, RUNNING, STOPPED, STOPPING, Run, Status, Store
+from iekd.teachers import find_teacher, origin, teacher_folder
+
+log = logging.getLogger("iekd")
+STATUS_EVERY = 0.5  # seconds between writes of status.json
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has finished its step."""
+
+
+def execute(run: Run, stop: Callable[[], bool], watch: Callable[[Status, dict[str, Any] | None], None] | None = None) -> Status:
+    """Train a run whose lock the caller holds; returns its final status.
+
+    stop: asked between steps; True ends the run as `stopped`.
+    watch: called with the status, and each new row of metrics, for whoever sits in front of it.
+    """
+    me = psutil.Process()
+    status = replace(run.status, state=QUEUED, pid=me.pid, pid_started=me.create_time(), error=None)
+    run.write_status(status)
+    store = Store(run.path.parent)
+    with _log_to(run.path / "log.txt"):
+        try:
+            if waiting := len(ahead_of(run, store)):
+                log.info("Waiting for %d earlier run(s) on this device.", waiting)
+            with device_turn(run, store, stop) as mine:
+                if not mine:
+                    raise Stopped
+                _Training(run, status, stop, watch).train()
+            status.state = FINISHED
+            status.progress = status.stage_progress = 1.0
+        except Stopped:
+            status.state = STOPPED
+        except UserError as error:
+            status.state, status.error = FAILED, str(error)
+        except BaseException as error:
+            status.state, status.error = FAILED, explain(error)
+            log.exception("Training failed")
+        status.ended = time.time()
+        status.eta_seconds = None
+        log.info("The run is %s.%s", status.state, f" {status.error}" if status.error else "")
+        run.write_status(status)
+        run.event(status.state, **({"error": status.error} if status.error else {}))
+        if watch:
+            watch(status, None)
+    return status
+
+
+def explain(error: BaseException) -> str:
+    """One sentence for an error that was not foreseen, with what to try."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if type(error).__name__ == "TrainingError":
+        return text
+    if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text.lower():
+        return "Out of memory. Use a smaller batch size, fewer seeds or methods at once, or a smaller model."
+    if "no space left" in text.lower() or getattr(error, "errno", None) == 28:
+        return "The disk is full. Free some space, then start the run again."
+    return f"Unexpected error ({type(error).__name__}: {text}). The log has the details."
+
+
+class _Training:
+    """The part between getting the device and the final state."""
+
+    def __init__(self, run: Run, status: Status, stop: Callable[[], bool],
+                 watch: Callable[[Status, dict[str, Any] | None], None] | None) -> None:  # fmt: skip
+        self.run, self.status, self.stop, self.watch = run, status, stop, watch
+        self.config: RunConfig = run.config
+        self.written = 0.0
+
+    def train(self) -> None:
+        status = self.status
+        status.state, status.started, status.stage = RUNNING, time.time(), "loading"
+        self._write(force=True)
+        self.run.event(RUNNING)
+        self._check_stop()
+        dataset = self._load_data()
+        self._check_stop()
+        from iekd.engine.experiment import Experiment, Network, Result, StageStart
+        from iekd.engine.metrics import Metrics
+
+        found = find_teacher(self.config, self.run.path.parent) if self.config.needs_teacher else None
+        teacher = None
+        if found:
+            model, card = load_model(found)
+            _check_fits(card, dataset, found)
+            teacher = Network(model, card.mean, card.std)
+            log.info("Teacher: %s from '%s'.", self.config.teacher, found.name)
+        self.plan = make_plan(
+            self.config, len(dataset.train), len(dataset.test), dataset.channels, len(dataset.class_names),
+            dataset.resolution, teacher is not None,
+        )  # fmt: skip
+        experiment = Experiment(self.config, dataset, teacher)
+        status.device = str(experiment.device)
+        log.info("Training on %s (%s).", experiment.device, str(experiment.precision).removeprefix("torch."))
+        rows = self.run.metrics_writer()
+        begun = self.work_began = time.monotonic()
+        images_seen = 0
+        try:
+            events = experiment.events()
+            with contextlib.closing(events):
+                for event in events:
+                    if isinstance(event, StageStart):
+                        self._start_stage(event.stage, event.steps)
+                        images_seen, begun = 0, time.monotonic()
+                        trained_teacher = experiment.teacher if self.config.needs_teacher and not found else None
+                        if trained_teacher and event.stage != "teacher":
+                            self._keep_teacher(trained_teacher, dataset)
+                    elif isinstance(event, Metrics):
+                        row = {"time": round(time.time(), 3), **asdict(event)}
+                        rows.append(row)
+                        self._progress(event)
+                        if event.kind == "train":
+                            images_seen = event.step * min(self.config.batch_size, len(dataset.train))
+                            status.images_per_second = images_seen / max(1e-3, time.monotonic() - begun)
+                        self._write(row=row)
+                    else:
+                        self._finish(experiment, event, dataset)
+                    self._check_stop()
+        except Stopped:
+            log.info("Stopping: saving what the students have learned so far.")
+            status.state = STOPPING
+            self._write(force=True)
+            self._save(experiment, Result(None), dataset)
+            raise
+        finally:
+            rows.close()
+
+    def _load_data(self) -> Dataset:
+        config = self.config
+        log.info("Loading data set %s.", config.dataset)
+        dataset = data.load(
+            config.dataset, resolution=config.resolution, test_fraction=config.test_fraction, seed=config.data_seed
+        ).limited(config.limit_train, config.data_seed)
+        log.info(
+            "%d training and %d test images of %d classes, %d x %d, %s.", len(dataset.train), len(dataset.test),
+            len(dataset.class_names), dataset.resolution, dataset.resolution, "grey" if dataset.channels == 1 else "colour",
+        )  # fmt: skip
+        return dataset
+
+    def _start_stage(self, stage: str, steps: int) -> None:
+        self.status.stage, self.stage_steps, self.status.stage_progress = stage, steps, 0.0
+        self.status.images_per_second = None
+        log.info("Stage: %s%s.", stage, f", {steps} steps" if steps else "")
+        self.run.event("stage", stage=stage)
+        self._write(force=True)
+
+    def _progress(self, row: Any) -> None:
+        """Progress over the run: stages weigh what they cost. Learners in step: the row's own position is the stage's."""
+        plan: Plan = self.plan
+        self.status.stage_progress = max(self.status.stage_progress, min(1.0, row.step / max(1, self.stage_steps)))
+        before = sum(plan.macs[s] for s in STAGES[: STAGES.index(self.status.stage)])
+        done = before + plan.macs[self.status.stage] * self.status.stage_progress
+        self.status.progress = done / plan.total
+        elapsed = time.monotonic() - self.work_began
+        if self.status.progress > 0.02:
+            self.status.eta_seconds = elapsed * (1 - self.status.progress) / self.status.progress
+
+    def _write(self, row: dict[str, Any] | None = None, force: bool = False) -> None:
+        now = time.monotonic()
+        if force or now - self.written > STATUS_EVERY:
+            self.run.write_status(self.status)
+            self.written = now
+        if self.watch:
+            self.watch(self.status, row)
+
+    def _check_stop(self) -> None:
+        if self.stop():
+            raise Stopped
+
+    def _card(self, network: Any, model: str, dataset: Dataset, **values: Any) -> ModelCard:
+        return ModelCard(
+            model=model, datasets=(dataset.name,), class_names=dataset.class_names, channels=dataset.channels,
+            resolution=dataset.resolution, mean=network.mean, std=network.std,
+            params=sum(p.numel() for p in network.model.parameters()), command=self.config.command_line(), **values,
+        )  # fmt: skip
+
+    def _keep_teacher(self, network: Any, dataset: Dataset) -> None:
+        folder = teacher_folder(self.config, self.run.path.parent)
+        if not folder.is_dir():
+            card = self._card(network, self.config.teacher, dataset, accuracy=None, origin=origin(self.config))
+            save_model(folder, network.model, card)
+
+    def _save(self, experiment: Any, result: Any, dataset: Dataset) -> None:
+        """Write teacher and students to `models/`; accuracies are those of the result, or the last epoch's."""
+        judged = {r.name: r for r in result.learners}
+        folder = self.run.path / "models"
+        if experiment.teacher is not None:
+            accuracy = result.teacher.accuracy_last if result.teacher else None
+            card = self._card(experiment.teacher, self.config.teacher, dataset, accuracy=accuracy)
+            save_model(folder / "teacher", experiment.teacher.model, card)
+        for method, seed in self.config.learner_names:
+            learner = experiment.students.get(learner_name(method, seed))
+            if learner is not None and learner.steps:
+                network = experiment.network(learner)
+                accuracy = judged[learner.name].accuracy_last if learner.name in judged else learner.last_accuracy
+                card = self._card(network, self.config.student, dataset, accuracy=accuracy, method=method, seed=seed)
+                save_model(folder / learner.name, network.model, card)
+
+    def _finish(self, experiment: Any, result: Any, dataset: Dataset) -> None:
+        self._save(experiment, result, dataset)
+        elapsed = time.monotonic() - self.work_began
+        write_report(self.run, self.status, result, dataset, speed=self.plan.total / elapsed, versions=_versions())
+
+
+def _check_fits(card: ModelCard, dataset: Dataset, folder: Path) -> None:
+    if card.class_names != dataset.class_names or card.channels != dataset.channels:
+        raise UserError(
+            f"The teacher in '{folder}' knows {len(card.class_names)} classes that are not those of {dataset.name}. "
+            "Choose a teacher that was trained on this data set."
+        )
+
+
+def _versions() -> dict[str, str]:
+    import torch
+
+    return {"iekd": __version__, "python": platform.python_version(), "torch": torch.__version__}
+
+
+@contextlib.contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("iekd")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+        handler.close()
+
+
+def stop_on_signals(run: Run) -> Callable[[], bool]:
+    """A stop() that turns true on SIGTERM, SIGINT or a written request; a second SIGINT ends the process at once."""
+    asked: list[int] = []
+
+    def on_signal(number: int, _: object) -> None:
+        if number == signal.SIGINT and asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    return lambda: bool(asked) or run.stop_requested
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Train one run (started by iekd itself).")
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--lock", type=int, help="inherited descriptor of the run's lock")
+    arguments = parser.parse_args()
+    run = Run(arguments.run_dir)
+    handle = arguments.lock if arguments.lock is not None else run.lock()
+    os.set_inheritable(handle, False)
+    status = execute(run, stop_on_signals(run))
+    return 0 if status.state in (FINISHED, STOPPED) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+
