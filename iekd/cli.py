@@ -22,7 +22,9 @@ from rich.table import Table
 from iekd.config import RunConfig, make_config
 from iekd.errors import UserError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split("\n")[0])
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split("\n")[0]
+)
 runs_app = typer.Typer(no_args_is_help=True, help="List, show, stop and delete runs.")
 app.add_typer(runs_app, name="runs")
 out, err = Console(), Console(stderr=True)
@@ -54,7 +56,9 @@ def _help(field: str) -> str:
 
 def _option(field: str, kind: Any = str) -> Any:
     """An option of `train` that mirrors a field of RunConfig; unset means the field's default."""
-    return Annotated[Optional[kind], typer.Option("--" + field.replace("_", "-"), help=_help(field), show_default=False)]
+    return Annotated[
+        Optional[kind], typer.Option("--" + field.replace("_", "-"), help=_help(field), show_default=False)
+    ]
 
 
 @app.command()
@@ -114,8 +118,10 @@ def train(
     if not as_json:
         out.print(f"Run [bold]{run.id}[/] is {status.state}: {escape(str(run.path))}", highlight=False, soft_wrap=True)
     else:
-        nothing = {"run": run.id, "path": str(run.path), "state": status.state, "seconds": status.seconds, "teacher": None,
-                   "learners": [], "dataset": config.dataset, "device": status.device, "error": status.error}  # fmt: skip
+        nothing: dict[str, Any] = {
+            "run": run.id, "path": str(run.path), "state": status.state, "seconds": status.seconds, "teacher": None,
+            "learners": [], "dataset": config.dataset, "device": status.device, "error": status.error,
+        }  # fmt: skip
         _print_json(summary(report) if report else nothing)
     if status.state == FAILED:
         raise typer.Exit(1)
@@ -125,11 +131,20 @@ def results_table(report: dict[str, Any]) -> Table:
     """The coloured table at the end of a run."""
     from iekd.runs.report import verdict
 
-    table = Table(title=f"{report['dataset']}: accuracy on {report['test_images']:,} test images", caption=verdict(report))
+    table = Table(
+        title=f"{report['dataset']}: accuracy on {report['test_images']:,} test images", caption=verdict(report)
+    )
     for column in ("network", "seed", "parameters", "last epoch", "best epoch"):
         table.add_column(column, justify="left" if column == "network" else "right")
     if teacher := report["teacher"]:
-        table.add_row(f"teacher {teacher['model']}", "", f"{teacher['params']:,}", f"{teacher['accuracy']:.2f} %", "", style="cyan")
+        table.add_row(
+            f"teacher {teacher['model']}",
+            "",
+            f"{teacher['params']:,}",
+            f"{teacher['accuracy']:.2f} %",
+            "",
+            style="cyan",
+        )
     best = max(learner["accuracy_last"] for learner in report["learners"])
     for r in report["learners"]:
         style = "bold green" if r["accuracy_last"] == best and len(report["learners"]) > 1 else ""
@@ -157,21 +172,39 @@ def runs_list(runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
     for run in runs:
         row = _overview(run)
         best = ", ".join(f"{r['method']} {r['accuracy_last']:.1f}" for r in row["learners"])
-        words = [row["run"], row["name"], row["state"], row["dataset"], row["teacher"], row["student"], ",".join(row["methods"]), best]
+        words = [
+            row["run"],
+            row["name"],
+            row["state"],
+            row["dataset"],
+            row["teacher"],
+            row["student"],
+            ",".join(row["methods"]),
+            best,
+        ]
         table.add_row(*map(escape, words))
     out.print(table)
 
 
 @runs_app.command("show")
 @says_why
-def runs_show(run_id: Annotated[str, typer.Argument(metavar="ID")], runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+def runs_show(
+    run_id: Annotated[str, typer.Argument(metavar="ID")], runs_dir: RunsDir = RUNS, as_json: AsJson = False
+) -> None:
     """One run: configuration, state, results and the end of its log."""
     from iekd.runs.store import Store
 
     run = Store(runs_dir).get(run_id)
     status, report = run.status, run.report
     if as_json:
-        _print_json({**_overview(run), "status": status.__dict__, "config": run.config.model_dump(mode="json"), "report": report})
+        _print_json(
+            {
+                **_overview(run),
+                "status": status.__dict__,
+                "config": run.config.model_dump(mode="json"),
+                "report": report,
+            }
+        )
         return
     out.print(f"[bold]{run.id}[/] {status.state} {status.stage} {status.progress:.0%}", highlight=False)
     if status.error:
@@ -184,7 +217,9 @@ def runs_show(run_id: Annotated[str, typer.Argument(metavar="ID")], runs_dir: Ru
 
 @runs_app.command("stop")
 @says_why
-def runs_stop(run_id: Annotated[str, typer.Argument(metavar="ID")], runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+def runs_stop(
+    run_id: Annotated[str, typer.Argument(metavar="ID")], runs_dir: RunsDir = RUNS, as_json: AsJson = False
+) -> None:
     """Stop a run after its current step; what its students learned so far is kept."""
     from iekd.runs.launcher import stop_and_wait
     from iekd.runs.store import Store
@@ -195,7 +230,9 @@ def runs_stop(run_id: Annotated[str, typer.Argument(metavar="ID")], runs_dir: Ru
 
 @runs_app.command("delete")
 @says_why
-def runs_delete(run_id: Annotated[str, typer.Argument(metavar="ID")], runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+def runs_delete(
+    run_id: Annotated[str, typer.Argument(metavar="ID")], runs_dir: RunsDir = RUNS, as_json: AsJson = False
+) -> None:
     """Delete a run that is over: its folder with models, metrics and log."""
     from iekd.runs.store import Store
 
@@ -207,7 +244,9 @@ def runs_delete(run_id: Annotated[str, typer.Argument(metavar="ID")], runs_dir: 
 @says_why
 def compare_command(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    run_id: Annotated[Optional[str], typer.Option("--run", help="The run whose models answer; unset: the shipped ones.")] = None,
+    run_id: Annotated[
+        Optional[str], typer.Option("--run", help="The run whose models answer; unset: the shipped ones.")
+    ] = None,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
@@ -223,7 +262,9 @@ def compare_command(
     if as_json:
         rows = []
         for r in results:
-            said = {name: [{"label": l, "score": s} for l, s in p.top] for name, p in r.predictions.items()}
+            said = {
+                name: [{"label": label, "score": score} for label, score in p.top] for name, p in r.predictions.items()
+            }
             rows.append({"path": r.name, "predictions": said, **({"error": r.error} if r.error else {})})
         _print_json({"images": rows})
     else:
@@ -245,9 +286,13 @@ def models(as_json: AsJson = False) -> None:
     from iekd.models.catalog import models as catalog
     from iekd.teachers import shipped_models
 
-    rows = [{"name": m.name, "params": m.params(3, 10), "macs": m.macs} for m in catalog().values()]
-    shipped = [{"name": name, "model": card.model, "method": card.method, "accuracy": card.accuracy, "datasets": card.datasets}
-               for name, card in shipped_models().items()]  # fmt: skip
+    rows: list[dict[str, Any]] = [
+        {"name": m.name, "params": m.params(3, 10), "macs": m.macs} for m in catalog().values()
+    ]
+    shipped: list[dict[str, Any]] = [
+        {"name": name, **{k: getattr(card, k) for k in ("model", "method", "accuracy", "params", "datasets")}}
+        for name, card in shipped_models().items()
+    ]
     if as_json:
         _print_json({"models": rows, "checkpoints": shipped})
         return
@@ -307,7 +352,9 @@ def _numbers(field: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in text.split(",") if word.strip())
     except ValueError:
-        raise UserError(f"{field.capitalize()} '{text}' cannot be used: give whole numbers with commas, such as 0,1,2.") from None
+        raise UserError(
+            f"{field.capitalize()} '{text}' cannot be used: give whole numbers with commas, such as 0,1,2."
+        ) from None
 
 
 def _say(as_json: bool, sentence: str, value: dict[str, Any]) -> None:
@@ -316,5 +363,3 @@ def _say(as_json: bool, sentence: str, value: dict[str, Any]) -> None:
 
 def _print_json(value: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(value, default=str) + "\n")
-
-

@@ -70,7 +70,7 @@ class Classifier:
         elapsed = (time.perf_counter() - start) * 1000
         best = scores.topk(min(TOP, len(scores)))
         labels = [self.card.class_names[i] for i in best.indices.tolist()]
-        return Prediction(list(zip(labels, best.values.tolist())), elapsed)
+        return Prediction(list(zip(labels, best.values.tolist(), strict=True)), elapsed)
 
 
 def load_classifier(folder: Path) -> Classifier:
@@ -103,8 +103,7 @@ def demo_models() -> dict[str, Path]:
     Raises:
         UserError: no shipped models on this machine.
     """
-    found = {card.method if "student" in name or card.method != "baseline" else "teacher": name
-             for name, card in shipped_models().items()}  # fmt: skip
+    found = {"teacher" if card.role == "teacher" else card.method: name for name, card in shipped_models().items()}
     if not found:
         raise UserError(f"There are no shipped models in '{checkpoints_dir()}'. Finish a run and compare that.")
     order = ["teacher", "baseline", *sorted(set(found) - {"teacher", "baseline"})]
@@ -137,7 +136,10 @@ def compare(models: Mapping[str, Path], images: Sequence[tuple[str, ImageSource]
             continue
         answers = {}
         for name, classifier in loaded.items():
-            same = (classifier.card.resolution, classifier.card.channels) == (first.card.resolution, first.card.channels)
+            same = (classifier.card.resolution, classifier.card.channels) == (
+                first.card.resolution,
+                first.card.channels,
+            )
             image = seen if same else to_array(source, classifier.card.resolution, classifier.card.channels, shown)
             answers[name] = classifier.predict(image)
         results.append(ImageResult(shown, seen, answers))

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from iekd import data
 from iekd.errors import UserError, unknown_name
-from iekd.models.catalog import check_model, known_models
+from iekd.models.catalog import check_model
 
 METHODS = {
     "baseline": "Labels only",
@@ -59,7 +59,9 @@ class RunConfig(BaseModel):
     teacher_epochs: int = Field(30, ge=1, le=10_000, description="passes that train a teacher where none is at hand")
     limit_train: int | None = Field(None, ge=2, description="use only this many training images, balanced over classes")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="share held out when a folder has no test/ of its own")
-    resolution: int | None = Field(None, ge=8, le=512, description="side of the square images; unset: the data set's own")
+    resolution: int | None = Field(
+        None, ge=8, le=512, description="side of the square images; unset: the data set's own"
+    )
     data_seed: int = Field(0, ge=0, lt=2**31, description="fixes splits, the order of images and their augmentation")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it")
@@ -111,13 +113,20 @@ class RunConfig(BaseModel):
         return [(method, seed) for seed in self.seeds for method in self.methods]
 
     def command_line(self) -> str:
-        """The `iekd train` command that gives this run; options at their default are left out."""
+        """The `iekd train` command that gives this run: what people change most, and whatever is not at its default."""
         words = ["iekd", "train"]
+        always = ("dataset", "teacher", "student", "methods", "seeds", "epochs")
         for field, info in RunConfig.model_fields.items():
             value = getattr(self, field)
-            if value == info.default:
+            if value == info.default and field not in always:
                 continue
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else value
+            text = (
+                ",".join(map(str, value))
+                if isinstance(value, tuple)
+                else f"{value:g}"
+                if isinstance(value, float)
+                else value
+            )
             words += ["--" + field.replace("_", "-"), shlex.quote(str(text))]
         return " ".join(words)
 
@@ -160,6 +169,3 @@ def _distinct(kind: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
         if value in values[:i]:
             raise UserError(f"The {kind} '{value}' is named twice. Name each {kind} once.")
     return values
-
-
-__all__ = ["METHODS", "NO_TEACHER", "RunConfig", "known_models", "learner_name", "make_config"]

@@ -1,4 +1,4 @@
-"""Methods: how a student is taught. Each turns (student features, teacher's answer, labels) into a loss with named terms.
+"""Methods: how a student is taught. Each turns (student features, teacher's answer, labels) into a loss with terms.
 
 A method owns whatever is trained beside the student (the factor encoders) and nothing else: no data, no optimiser, no
 files. Not here: what a loss computes (losses/), and when the auto-encoder is trained (engine/experiment.py).
@@ -108,6 +108,8 @@ class InheritanceExplorationFT(Method):
     """
 
     needs_factor = True
+    inheritance_channels: Tensor
+    exploration_channels: Tensor
 
     def __init__(self, options: MethodOptions, channels: int, factor_channels: int) -> None:
         super().__init__()
@@ -150,7 +152,8 @@ def build_method(name: str, options: MethodOptions, channels: int, factor_channe
 
 
 def _factor(teacher: TeacherOutput | None) -> Tensor:
-    assert teacher is not None and teacher.factor is not None
+    assert teacher is not None
+    assert teacher.factor is not None
     return teacher.factor
 
 
@@ -158,7 +161,7 @@ def _same_size(factor: Tensor, like: Tensor) -> Tensor:
     """Pool a student's larger map, or stretch a smaller one, to the teacher's (h,w); equal sizes pass untouched."""
     if factor.shape[2:] == like.shape[2:]:
         return factor
-    return F.adaptive_avg_pool2d(factor, like.shape[2:])
+    return F.adaptive_avg_pool2d(factor, (like.shape[2], like.shape[3]))
 
 
 def _detached(**terms: Tensor) -> dict[str, Tensor]:

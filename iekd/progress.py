@@ -27,7 +27,9 @@ class Display:
         self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.bar.stop()
 
     def update(self, status: Status, row: dict[str, Any] | None) -> None:
@@ -36,4 +38,6 @@ class Display:
         self.bar.update(self.task, completed=status.progress, description=f"{stage}{speed}")
         if row and row["kind"] == "test":
             accuracy = row["values"]["accuracy"]
-            self.bar.print(f"epoch {row['epoch']:.0f}  {row['learner']:<18} test accuracy {accuracy:.2f} %", highlight=False)
+            self.bar.print(
+                f"epoch {row['epoch']:.0f}  {row['learner']:<18} test accuracy {accuracy:.2f} %", highlight=False
+            )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from iekd.config import RunConfig
+from iekd.data.registry import FOLDER, describe
 from iekd.errors import UserError
 from iekd.models.artifact import CARD, ModelCard
 
@@ -42,8 +43,11 @@ def origin(config: RunConfig) -> str:
 
 def find_teacher(config: RunConfig, runs_dir: Path) -> Path | None:
     """The folder of a trained teacher for this configuration, or None if the run has to train it."""
+    datasets = {config.dataset}
+    if not config.dataset.startswith(FOLDER):
+        datasets.add(describe(config.dataset).part_of)
     for name, card in _cards(checkpoints_dir()):
-        fits = card.model == config.teacher and card.method == "baseline" and config.dataset in card.datasets
+        fits = card.role == "teacher" and card.model == config.teacher and not datasets.isdisjoint(card.datasets)
         if fits and config.resolution in (None, card.resolution):
             return checkpoints_dir() / name
     trained = teacher_folder(config, runs_dir)

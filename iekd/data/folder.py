@@ -41,7 +41,7 @@ def load_folder(request: Request) -> Dataset:
         log.warning("Skipped, cannot be read: %s", name)
     if skipped:
         log.warning("%d of %d images in '%s' were skipped.", len(skipped), len(train) + len(test), root)
-    for part, split in zip(("training", "test"), splits):
+    for part, split in zip(("training", "test"), splits, strict=True):
         missing = [c for k, c in enumerate(class_names) if k not in split.labels]
         if part == "training" and missing:
             raise DataError(f"No readable training image of class '{missing[0]}' in '{root}'. Add some, or remove it.")
@@ -79,17 +79,21 @@ def _scan(root: Path, test_fraction: float, seed: int) -> tuple[tuple[str, ...],
     if test_root is not None and not train_root.is_dir():
         raise DataError(f"'{root}' has a folder '{test_root.name}' but no 'train'. Add 'train/<class>/' with images.")
     base = root if test_root is None else train_root
-    class_names = tuple(sorted(d.name for d in base.iterdir() if d.is_dir() and not d.name.startswith(".") and _files(d)))
+    class_names = tuple(
+        sorted(d.name for d in base.iterdir() if d.is_dir() and not d.name.startswith(".") and _files(d))
+    )
     if not class_names:
         raise DataError(
-            f"No images found in '{base}'. It must hold one sub-folder per class, with PNG, JPEG, WebP, BMP or GIF files."
+            f"No images found in '{base}'. It must hold a sub-folder per class, with PNG, JPEG, WebP, BMP or GIF files."
         )
     if len(class_names) == 1:
         raise DataError(f"'{base}' has only one class, '{class_names[0]}'. Training needs at least two sub-folders.")
     if test_root is not None:
         extra = sorted(d.name for d in test_root.iterdir() if d.is_dir() and d.name not in class_names and _files(d))
         if extra:
-            raise DataError(f"Class '{extra[0]}' is in '{test_root}' but not in '{base}'. Use the same class names in both.")
+            raise DataError(
+                f"Class '{extra[0]}' is in '{test_root}' but not in '{base}'. Use the same class names in both."
+            )
         listed = [[(p, k) for k, c in enumerate(class_names) for p in _files(r / c)] for r in (base, test_root)]
         return class_names, listed[0], listed[1]
     rng = np.random.default_rng(seed)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from iekd.data.dataset import Dataset
-from iekd.errors import DataError, UserError, unknown_name
+from iekd.errors import DataError, unknown_name
 
 FOLDER = "folder:"
 
@@ -31,6 +31,7 @@ class DatasetInfo:
     channels: int
     resolution: int
     note: str = ""
+    part_of: str = ""  # a larger data set of the same classes, whose teachers fit this one too
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,3 @@ def _sources() -> dict[str, tuple[DatasetInfo, Source]]:
 
     assert sources
     return _SOURCES
-
-
-__all__ = ["DatasetInfo", "Request", "UserError", "available", "cache_dir", "check_name", "describe", "load", "register", "thumbnails"]

@@ -31,7 +31,11 @@ BUNDLED = Path(__file__).parent / "bundled" / f"{SAMPLE}.npz"
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
-@register(DatasetInfo(SAMPLE, "Fashion-MNIST, 10,000-image sample", 10_000, 10_000, 10, 1, 28, "shipped, no download"))
+@register(
+    DatasetInfo(
+        SAMPLE, "Fashion-MNIST, 10,000-image sample", 10_000, 10_000, 10, 1, 28, "shipped, no download", "fashion-mnist"
+    )
+)
 def fashion_mnist_sample(request: Request) -> Dataset:
     """1,000 training images a class and the full test set of Fashion-MNIST (Xiao et al. 2017, MIT licence)."""
     return _resized(_bundled(), request.resolution)
@@ -127,7 +131,7 @@ def _from_torchvision(request: Request, train: Any, test: Any, class_names: tupl
     for part in (train, test):
         images = np.asarray(part.data)  # MNIST-like: tensor (N,H,W); CIFAR: array (N,H,W,3)
         splits.append(Split(images if images.ndim == 4 else images[..., None], np.asarray(part.targets, np.int64)))
-    return _resized(Dataset(request.name, class_names, *splits), request.resolution)
+    return _resized(Dataset(request.name, class_names, splits[0], splits[1]), request.resolution)
 
 
 def _resized(dataset: Dataset, resolution: int | None) -> Dataset:

@@ -22,10 +22,11 @@ from iekd.engine.metrics import TrainingError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def choose_device(name: str) -> torch.device:
-    """"auto" -> cuda, mps or cpu, the first that is there. A named device must be there.
+    """ "auto" -> cuda, mps or cpu, the first that is there. A named device must be there.
 
     Raises:
         TrainingError: it is not.
@@ -39,7 +40,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """"auto" -> bfloat16 where the hardware multiplies it natively, else float32."""
+    """ "auto" -> bfloat16 where the hardware multiplies it natively, else float32."""
     if name == "auto":
         if device.type == "cuda":
             native = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -62,6 +63,13 @@ def autocast(device: torch.device, precision: torch.dtype) -> contextlib.Abstrac
     if precision == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, precision)
+
+
+def channels_last(network: Network, device: torch.device) -> Network:
+    """Move a network in place; convolutions are fastest when each pixel's channels lie side by side."""
+    network.to(device)
+    network.to(memory_format=torch.channels_last)
+    return network
 
 
 def freeze(network: nn.Module) -> nn.Module:
@@ -125,7 +133,7 @@ def side_by_side(
         finally:
             outbox.put(None)
 
-    tasks = [produce, *(lambda w=w, i=i: consume(w, i) for w, i in zip(workers, inboxes))]
+    tasks = [produce, *(lambda w=w, i=i: consume(w, i) for w, i in zip(workers, inboxes, strict=True))]
     threads = [threading.Thread(target=guarded, args=(task,), daemon=True) for task in tasks]
     before = torch.get_num_threads()
     for thread in threads:

@@ -6,7 +6,8 @@ Yields a StageStart at each stage, Metrics in between and one Result at the end.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import math
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Union
 
@@ -15,13 +16,13 @@ from torch import Tensor, nn
 
 from iekd.config import RunConfig, learner_name
 from iekd.data.dataset import Dataset
-from iekd.engine.accelerate import autocast, choose_device, choose_precision, freeze
+from iekd.engine.accelerate import autocast, channels_last, choose_device, choose_precision, freeze
 from iekd.engine.batches import Batches, to_device
 from iekd.engine.learner import Learner, Normalise, predict
 from iekd.engine.loop import train
 from iekd.engine.metrics import Metrics, TrainingError
 from iekd.losses import ReconstructionLoss
-from iekd.methods import Baseline, MethodOptions, TeacherOutput, build_method
+from iekd.methods import Baseline, Method, MethodOptions, TeacherOutput, build_method
 from iekd.models.catalog import models
 from iekd.models.factors import AutoEncoder
 from iekd.models.registry import build
@@ -98,7 +99,7 @@ class Experiment:
         self.statistics = dataset.statistics
         self.students: dict[str, Learner] = {}
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Generator[Event, None, None]:
         config = self.config
         train_images, train_labels = to_device(self.dataset.train, self.device)
         test = to_device(self.dataset.test, self.device)
@@ -122,22 +123,22 @@ class Experiment:
         """The learner's student, ready to be saved."""
         return Network(learner.model, *self.statistics)
 
-    def _train_teacher(self, batches: Batches, test: tuple[Tensor, Tensor]) -> Iterator[Event]:  # returns a Network
+    def _train_teacher(self, batches: Batches, test: tuple[Tensor, Tensor]) -> Generator[Event, None, Network]:
         epochs = self.config.teacher_epochs
         yield StageStart(TEACHER, epochs * len(batches))
         torch.manual_seed(0)
         learner = self._learner(TEACHER, TEACHER, self.config.teacher, Baseline(), epochs, len(batches))
         yield from train([learner], batches, None, test, epochs)
-        return self.network(learner)  # type: ignore[return-value]
+        return self.network(learner)
 
-    def _train_auto_encoder(self, batches: Batches, teacher: FrozenTeacher) -> Iterator[Event]:  # returns an encoder
+    def _train_auto_encoder(self, batches: Batches, teacher: FrozenTeacher) -> Generator[Event, None, nn.Module]:
         """Reconstruct the teacher's last-stage feature; return the encoder, frozen (Huang et al. 2021, section 3)."""
         epochs = self.config.auto_encoder_epochs
         steps = epochs * len(batches)
         yield StageStart(AUTO_ENCODER, steps)
         torch.manual_seed(0)
         channels = models()[self.config.teacher].feature_channels
-        auto_encoder = AutoEncoder(channels, channels // 2).to(self.device, memory_format=torch.channels_last)
+        auto_encoder = channels_last(AutoEncoder(channels, channels // 2), self.device)
         criterion = ReconstructionLoss()
         optimizer = torch.optim.SGD(
             auto_encoder.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=self.config.weight_decay
@@ -159,11 +160,11 @@ class Experiment:
                 if step % self._report_every == 0 or step % len(batches) == 0:
                     mean = torch.stack(losses).mean().item()
                     losses = []
-                    if mean != mean:
+                    if not math.isfinite(mean):
                         raise TrainingError("The auto-encoder's loss became NaN. Check the teacher's checkpoint.")
                     values = {"loss": mean, "reconstruction": mean}
                     yield Metrics(AUTO_ENCODER, AUTO_ENCODER, "train", step / len(batches), step, values)
-        return freeze(auto_encoder.encoder)  # type: ignore[return-value]
+        return freeze(auto_encoder.encoder)
 
     def _make_students(self, steps_per_epoch: int) -> list[Learner]:
         config = self.config
@@ -187,7 +188,7 @@ class Experiment:
         return learners
 
     def _learner(
-        self, name: str, stage: str, model: nn.Module | str, method: nn.Module, epochs: int, steps_per_epoch: int
+        self, name: str, stage: str, model: nn.Module | str, method: Method, epochs: int, steps_per_epoch: int
     ) -> Learner:
         if isinstance(model, str):
             model = build(model, len(self.dataset.class_names), self.dataset.channels)
@@ -220,7 +221,7 @@ class Experiment:
 
         if self.teacher is not None:
             result.teacher, of_teacher = judge(TEACHER, self.teacher, None)
-        for (method, seed), learner in zip(self.config.learner_names, self.students.values()):
+        for (method, seed), learner in zip(self.config.learner_names, self.students.values(), strict=True):
             judged, _ = judge(learner.name, self.network(learner), learner.best_accuracy)
             result.learners.append(LearnerResult(**{**judged.__dict__, "method": method, "seed": seed}))
         return result

@@ -9,13 +9,16 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from iekd.config import RunConfig
-from iekd.engine.accelerate import autocast
+from iekd.engine.accelerate import autocast, channels_last
 from iekd.engine.metrics import Metrics, TrainingError
 from iekd.methods import Method, TeacherOutput
 
 
 class Normalise(nn.Module):
     """images (B,C,H,W) uint8 -> float32 with the given per-channel mean and standard deviation (0..1 pixel values)."""
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
@@ -25,8 +28,7 @@ class Normalise(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         pixels = images.to(torch.float32, memory_format=torch.channels_last)
-        normalised: Tensor = pixels * self.scale + self.shift
-        return normalised
+        return pixels * self.scale + self.shift
 
 
 def make_schedule(name: str, optimizer: torch.optim.Optimizer, lr: float, steps: int) -> LRScheduler:
@@ -51,8 +53,8 @@ class Learner:
     ) -> None:  # fmt: skip
         self.name, self.stage, self.device, self.precision = name, stage, device, precision
         self.steps_per_epoch, self.report_every = steps_per_epoch, report_every
-        self.model = model.to(device, memory_format=torch.channels_last)
-        self.method = method.to(device, memory_format=torch.channels_last)
+        self.model = channels_last(model, device)
+        self.method = channels_last(method, device)
         self.normalise = normalise.to(device)
         self.optimizer = torch.optim.SGD(
             [*self.model.parameters(), *self.method.parameters()],
@@ -81,7 +83,7 @@ class Learner:
         correct = (output.logits.detach().argmax(1) == labels).float().mean() * 100
         self._add({"loss": output.loss.detach(), **output.terms, "accuracy": correct})
         if self.steps % self.report_every == 0 or self.steps % self.steps_per_epoch == 0:
-            yield self._row("train", {**self._means(), "lr": self.schedule.get_last_lr()[0]})
+            yield self._row("train", {**self._means(), "lr": float(self.schedule.get_last_lr()[0])})
 
     def evaluate(self, images: Tensor, labels: Tensor) -> Metrics:
         """A row with the test accuracy (percent) and cross-entropy on images (N,C,H,W) uint8, labels (N,)."""
@@ -99,7 +101,7 @@ class Learner:
     def _means(self) -> dict[str, float]:
         """Means since the last call: the one place in training that waits for the device."""
         values = torch.stack(list(self._sums.values())).double().cpu() / self._summed
-        means = dict(zip(self._sums, values.tolist()))
+        means = dict(zip(self._sums, values.tolist(), strict=True))
         self._sums, self._summed = {}, 0
         if not all(map(torch.isfinite, values)):
             raise TrainingError(
@@ -114,13 +116,13 @@ class Learner:
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, normalise: Normalise, images: Tensor, device: torch.device, precision: torch.dtype = torch.float32,
-    batch_size: int = 500,
+    model: nn.Module, normalise: Normalise, images: Tensor, device: torch.device,
+    precision: torch.dtype = torch.float32, batch_size: int = 500,
 ) -> Tensor:  # fmt: skip
     """Logits (N,K) float32 of images (N,C,H,W) uint8, in evaluation mode."""
     model.eval()
     parts = []
-    for batch in images.split(batch_size):
+    for batch in torch.split(images, batch_size):
         with autocast(device, precision):
             parts.append(model(normalise(batch)).logits.float())
     return torch.cat(parts)

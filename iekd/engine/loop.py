@@ -6,7 +6,7 @@ same steps of several learners on several cores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -33,7 +33,7 @@ class Shared(NamedTuple):
 def train(
     learners: list[Learner], batches: Batches, teacher: Teacher | None, test: tuple[Tensor, Tensor],
     epochs: int, parallel: bool | None = None,
-) -> Iterator[Metrics]:  # fmt: skip
+) -> Generator[Metrics, None, None]:  # fmt: skip
     """Train all learners for `epochs` passes over `batches`; after each, evaluate them on `test` (images, labels).
 
     parallel: learners side by side on the CPU's cores; None decides. The numbers are those of the plain loop with as

@@ -23,7 +23,8 @@ class ModelCard:
 
     model: a name of the registry. datasets: data sets whose images and classes it was made for.
     mean, std: per channel, of pixel values scaled to 0..1. accuracy: percent on the test split.
-    command: what trained it. origin: a fingerprint of a teacher's training, to know when it can be used again.
+    role: "teacher" or "student"; method and seed: how it was trained. command: what trained it.
+    origin: a fingerprint of a teacher's training, to know when it can be used again.
     """
 
     model: str
@@ -35,6 +36,7 @@ class ModelCard:
     std: tuple[float, ...]
     accuracy: float | None
     params: int
+    role: str = "student"
     method: str = "baseline"
     seed: int = 0
     command: str = ""
@@ -51,7 +53,10 @@ class ModelCard:
         try:
             values: dict[str, Any] = json.loads(path.read_text())
             known = {f.name for f in fields(ModelCard)}
-            return ModelCard(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
+            stored: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known
+            }
+            return ModelCard(**stored)
         except FileNotFoundError:
             raise UserError(f"There is no model in '{folder}': '{CARD}' is missing.") from None
         except (OSError, ValueError, TypeError) as error:

@@ -124,5 +124,3 @@ def _python_path() -> str:
     """Lets the worker import this very package, also when it is used from a checkout that is not installed."""
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
-
-

@@ -10,7 +10,9 @@ from iekd.runs.files import write_json
 from iekd.runs.store import Run, Status
 
 
-def write_report(run: Run, status: Status, result: Any, dataset: Dataset, speed: float, versions: dict[str, str]) -> None:
+def write_report(
+    run: Run, status: Status, result: Any, dataset: Dataset, speed: float, versions: dict[str, str]
+) -> None:
     """Write both files. `result` is an engine Result; `speed` in multiply-accumulates per second."""
     config = run.config
 
@@ -18,7 +20,7 @@ def write_report(run: Run, status: Status, result: Any, dataset: Dataset, speed:
         return {
             **first,
             "params": sum(p.numel() for p in r.network.model.parameters()),
-            "class_accuracy": dict(zip(dataset.class_names, r.class_accuracy)),
+            "class_accuracy": dict(zip(dataset.class_names, r.class_accuracy, strict=True)),
             **({} if r.agreement is None else {"agreement_with_teacher": r.agreement}),
         }
 
@@ -27,7 +29,9 @@ def write_report(run: Run, status: Status, result: Any, dataset: Dataset, speed:
         "path": str(run.path),
         "state": "finished",
         "seconds": status.seconds,
-        "teacher": judged(result.teacher, model=config.teacher, accuracy=result.teacher.accuracy_last) if result.teacher else None,
+        "teacher": judged(result.teacher, model=config.teacher, accuracy=result.teacher.accuracy_last)
+        if result.teacher
+        else None,
         "learners": [
             judged(r, method=r.method, seed=r.seed, accuracy_last=r.accuracy_last, accuracy_best=r.accuracy_best)
             for r in result.learners

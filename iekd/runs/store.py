@@ -1,14 +1,14 @@
 """Run folders: create, list, read, delete. The folder is the truth; nothing is kept in memory.
 
-    runs/<id>/config.json    what was asked, immutable
-              status.json    state, stage, progress, error; replaced in one step
-              metrics.jsonl  one row per line, append-only
-              events.jsonl   changes of state
-              log.txt        what a person would want to read
-              control.json   what a person asked since (stop)
-              run.lock       held by the worker while it lives
-              models/        teacher and students, loadable by themselves
-              report.json    results; report.md the same to read
+runs/<id>/config.json    what was asked, immutable
+          status.json    state, stage, progress, error; replaced in one step
+          metrics.jsonl  one row per line, append-only
+          events.jsonl   changes of state
+          log.txt        what a person would want to read
+          control.json   what a person asked since (stop)
+          run.lock       held by the worker while it lives
+          models/        teacher and students, loadable by themselves
+          report.json    results; report.md the same to read
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ class Run:
         if not isinstance(values, dict):
             raise RunError(f"The run '{self.id}' has no readable config.json. Delete it.")
         # paths of folders may be gone by now; a run that exists can still be shown
-        return RunConfig.model_construct(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return RunConfig.model_construct(None, **stored)
 
     @property
     def status(self) -> Status:
@@ -258,5 +259,3 @@ def released(handle: int) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-

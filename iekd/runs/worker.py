@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import psutil
 
@@ -27,20 +27,22 @@ from iekd.data.dataset import Dataset
 from iekd.errors import UserError
 from iekd.models.artifact import ModelCard, load_model, save_model
 from iekd.plan import STAGES, Plan, make_plan
+from iekd.runs.files import LineWriter
 from iekd.runs.queue import ahead_of, device_turn
 from iekd.runs.report import write_report
 from iekd.runs.store import FAILED, FINISHED, QUEUED, RUNNING, STOPPED, STOPPING, Run, Status, Store
 from iekd.teachers import find_teacher, origin, teacher_folder
 
 log = logging.getLogger("iekd")
+Watcher = Callable[[Status, Optional[dict[str, Any]]], None]
 STATUS_EVERY = 0.5  # seconds between writes of status.json
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818 - not an error
     """The run was asked to stop and has finished its step."""
 
 
-def execute(run: Run, stop: Callable[[], bool], watch: Callable[[Status, dict[str, Any] | None], None] | None = None) -> Status:
+def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) -> Status:
     """Train a run whose lock the caller holds; returns its final status.
 
     stop: asked between steps; True ends the run as `stopped`.
@@ -92,69 +94,72 @@ def explain(error: BaseException) -> str:
 class _Training:
     """The part between getting the device and the final state."""
 
-    def __init__(self, run: Run, status: Status, stop: Callable[[], bool],
-                 watch: Callable[[Status, dict[str, Any] | None], None] | None) -> None:  # fmt: skip
+    def __init__(self, run: Run, status: Status, stop: Callable[[], bool], watch: Watcher | None) -> None:
         self.run, self.status, self.stop, self.watch = run, status, stop, watch
         self.config: RunConfig = run.config
         self.written = 0.0
 
     def train(self) -> None:
-        status = self.status
-        status.state, status.started, status.stage = RUNNING, time.time(), "loading"
+        """Everything from loading the data to the report; raises Stopped when asked to."""
+        self.status.state, self.status.started, self.status.stage = RUNNING, time.time(), "loading"
         self._write(force=True)
         self.run.event(RUNNING)
         self._check_stop()
-        dataset = self._load_data()
+        self.dataset = self._load_data()
         self._check_stop()
-        from iekd.engine.experiment import Experiment, Network, Result, StageStart
-        from iekd.engine.metrics import Metrics
+        from iekd.engine.experiment import Experiment, Result
 
-        found = find_teacher(self.config, self.run.path.parent) if self.config.needs_teacher else None
-        teacher = None
-        if found:
-            model, card = load_model(found)
-            _check_fits(card, dataset, found)
-            teacher = Network(model, card.mean, card.std)
-            log.info("Teacher: %s from '%s'.", self.config.teacher, found.name)
+        teacher = self._find_teacher()
         self.plan = make_plan(
-            self.config, len(dataset.train), len(dataset.test), dataset.channels, len(dataset.class_names),
-            dataset.resolution, teacher is not None,
+            self.config, len(self.dataset.train), len(self.dataset.test), self.dataset.channels,
+            len(self.dataset.class_names), self.dataset.resolution, teacher is not None,
         )  # fmt: skip
-        experiment = Experiment(self.config, dataset, teacher)
-        status.device = str(experiment.device)
-        log.info("Training on %s (%s).", experiment.device, str(experiment.precision).removeprefix("torch."))
+        self.experiment = Experiment(self.config, self.dataset, teacher)
+        self.status.device = str(self.experiment.device)
+        precision = str(self.experiment.precision).removeprefix("torch.")
+        log.info("Training on %s (%s).", self.experiment.device, precision)
+        self.work_began = time.monotonic()
         rows = self.run.metrics_writer()
-        begun = self.work_began = time.monotonic()
-        images_seen = 0
         try:
-            events = experiment.events()
-            with contextlib.closing(events):
+            with contextlib.closing(self.experiment.events()) as events:
                 for event in events:
-                    if isinstance(event, StageStart):
-                        self._start_stage(event.stage, event.steps)
-                        images_seen, begun = 0, time.monotonic()
-                        trained_teacher = experiment.teacher if self.config.needs_teacher and not found else None
-                        if trained_teacher and event.stage != "teacher":
-                            self._keep_teacher(trained_teacher, dataset)
-                    elif isinstance(event, Metrics):
-                        row = {"time": round(time.time(), 3), **asdict(event)}
-                        rows.append(row)
-                        self._progress(event)
-                        if event.kind == "train":
-                            images_seen = event.step * min(self.config.batch_size, len(dataset.train))
-                            status.images_per_second = images_seen / max(1e-3, time.monotonic() - begun)
-                        self._write(row=row)
-                    else:
-                        self._finish(experiment, event, dataset)
+                    self._handle(event, rows, trains_teacher=teacher is None)
                     self._check_stop()
         except Stopped:
             log.info("Stopping: saving what the students have learned so far.")
-            status.state = STOPPING
+            self.status.state = STOPPING
             self._write(force=True)
-            self._save(experiment, Result(None), dataset)
+            self._save(Result(None))
             raise
         finally:
             rows.close()
+
+    def _handle(self, event: Any, rows: LineWriter, trains_teacher: bool) -> None:
+        from iekd.engine.experiment import Result, StageStart
+
+        if isinstance(event, StageStart):
+            self._start_stage(event.stage, event.steps)
+            if trains_teacher and self.experiment.teacher is not None:
+                self._keep_teacher()
+        elif isinstance(event, Result):
+            self._finish(event)
+        else:
+            row = {"time": round(time.time(), 3), **asdict(event)}
+            rows.append(row)
+            self._progress(event)
+            self._write(row=row)
+
+    def _find_teacher(self) -> Any | None:
+        """The trained teacher as an engine Network; None if the run has to train it, or needs none."""
+        from iekd.engine.experiment import Network
+
+        folder = find_teacher(self.config, self.run.path.parent) if self.config.needs_teacher else None
+        if folder is None:
+            return None
+        model, card = load_model(folder)
+        _check_fits(card, self.dataset, folder)
+        log.info("Teacher: %s from '%s'.", self.config.teacher, folder.name)
+        return Network(model, card.mean, card.std)
 
     def _load_data(self) -> Dataset:
         config = self.config
@@ -164,20 +169,25 @@ class _Training:
         ).limited(config.limit_train, config.data_seed)
         log.info(
             "%d training and %d test images of %d classes, %d x %d, %s.", len(dataset.train), len(dataset.test),
-            len(dataset.class_names), dataset.resolution, dataset.resolution, "grey" if dataset.channels == 1 else "colour",
+            len(dataset.class_names), dataset.resolution, dataset.resolution,
+            "grey" if dataset.channels == 1 else "colour",
         )  # fmt: skip
         return dataset
 
     def _start_stage(self, stage: str, steps: int) -> None:
         self.status.stage, self.stage_steps, self.status.stage_progress = stage, steps, 0.0
         self.status.images_per_second = None
+        self.stage_began = time.monotonic()
         log.info("Stage: %s%s.", stage, f", {steps} steps" if steps else "")
         self.run.event("stage", stage=stage)
         self._write(force=True)
 
     def _progress(self, row: Any) -> None:
-        """Progress over the run: stages weigh what they cost. Learners in step: the row's own position is the stage's."""
+        """Progress over the run, in which a stage weighs what it costs; learners in lock-step are equally far."""
         plan: Plan = self.plan
+        if row.kind == "train":
+            images = row.step * min(self.config.batch_size, len(self.dataset.train))
+            self.status.images_per_second = images / max(1e-3, time.monotonic() - self.stage_began)
         self.status.stage_progress = max(self.status.stage_progress, min(1.0, row.step / max(1, self.stage_steps)))
         before = sum(plan.macs[s] for s in STAGES[: STAGES.index(self.status.stage)])
         done = before + plan.macs[self.status.stage] * self.status.stage_progress
@@ -198,39 +208,43 @@ class _Training:
         if self.stop():
             raise Stopped
 
-    def _card(self, network: Any, model: str, dataset: Dataset, **values: Any) -> ModelCard:
+    def _card(self, network: Any, model: str, **values: Any) -> ModelCard:
+        dataset = self.dataset
         return ModelCard(
             model=model, datasets=(dataset.name,), class_names=dataset.class_names, channels=dataset.channels,
             resolution=dataset.resolution, mean=network.mean, std=network.std,
             params=sum(p.numel() for p in network.model.parameters()), command=self.config.command_line(), **values,
         )  # fmt: skip
 
-    def _keep_teacher(self, network: Any, dataset: Dataset) -> None:
+    def _keep_teacher(self) -> None:
+        """Put the teacher that this run trained where later runs find it."""
         folder = teacher_folder(self.config, self.run.path.parent)
         if not folder.is_dir():
-            card = self._card(network, self.config.teacher, dataset, accuracy=None, origin=origin(self.config))
+            network: Any = self.experiment.teacher
+            card = self._card(network, self.config.teacher, role="teacher", accuracy=None, origin=origin(self.config))
             save_model(folder, network.model, card)
 
-    def _save(self, experiment: Any, result: Any, dataset: Dataset) -> None:
+    def _save(self, result: Any) -> None:
         """Write teacher and students to `models/`; accuracies are those of the result, or the last epoch's."""
         judged = {r.name: r for r in result.learners}
+        experiment = self.experiment
         folder = self.run.path / "models"
         if experiment.teacher is not None:
             accuracy = result.teacher.accuracy_last if result.teacher else None
-            card = self._card(experiment.teacher, self.config.teacher, dataset, accuracy=accuracy)
+            card = self._card(experiment.teacher, self.config.teacher, role="teacher", accuracy=accuracy)
             save_model(folder / "teacher", experiment.teacher.model, card)
         for method, seed in self.config.learner_names:
             learner = experiment.students.get(learner_name(method, seed))
             if learner is not None and learner.steps:
                 network = experiment.network(learner)
                 accuracy = judged[learner.name].accuracy_last if learner.name in judged else learner.last_accuracy
-                card = self._card(network, self.config.student, dataset, accuracy=accuracy, method=method, seed=seed)
+                card = self._card(network, self.config.student, accuracy=accuracy, method=method, seed=seed)
                 save_model(folder / learner.name, network.model, card)
 
-    def _finish(self, experiment: Any, result: Any, dataset: Dataset) -> None:
-        self._save(experiment, result, dataset)
-        elapsed = time.monotonic() - self.work_began
-        write_report(self.run, self.status, result, dataset, speed=self.plan.total / elapsed, versions=_versions())
+    def _finish(self, result: Any) -> None:
+        self._save(result)
+        speed = self.plan.total / (time.monotonic() - self.work_began)
+        write_report(self.run, self.status, result, self.dataset, speed=speed, versions=_versions())
 
 
 def _check_fits(card: ModelCard, dataset: Dataset, folder: Path) -> None:
@@ -291,5 +305,3 @@ def main() -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-
