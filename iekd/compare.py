@@ -37,10 +37,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One image: what the networks saw (H,W,C) uint8 and what each said; or why it could not be read."""
+    """One image: what the networks saw (H,W,C) uint8 and what each said; or why it could not be read.
+
+    inverted: bright and dark were swapped first, because the training images have dark backgrounds.
+    """
 
     name: str
     seen: np.ndarray | None
+    inverted: bool = False
     predictions: dict[str, Prediction] = field(default_factory=dict)
     error: str | None = None
 
@@ -110,12 +114,16 @@ def demo_models() -> dict[str, Path]:
     return {name: checkpoints_dir() / found[name] for name in order if name in found}
 
 
-def compare(models: Mapping[str, Path], images: Sequence[tuple[str, ImageSource]]) -> list[ImageResult]:
+def compare(
+    models: Mapping[str, Path], images: Sequence[tuple[str, ImageSource]], match_background: bool = True
+) -> list[ImageResult]:
     """Every model's answer for every image. An image that cannot be read has its reason instead of answers.
 
     Args:
         models: shown name -> folder of a saved model; all must know the same classes and see the same size.
         images: (shown name, anything that data.images.open_image takes).
+        match_background: swap bright and dark in grey pictures whose background is the opposite of the training
+            images', such as a shoe photographed on white for models that know white shoes on black.
     Raises:
         UserError: a model cannot be loaded, or the models do not belong together.
     """
@@ -134,13 +142,21 @@ def compare(models: Mapping[str, Path], images: Sequence[tuple[str, ImageSource]
         except DataError as error:
             results.append(ImageResult(shown, None, error=str(error)))
             continue
+        inverted = match_background and _opposite_background(seen, first.card)
+        seen = 255 - seen if inverted else seen
         answers = {}
         for name, classifier in loaded.items():
-            same = (classifier.card.resolution, classifier.card.channels) == (
-                first.card.resolution,
-                first.card.channels,
-            )
-            image = seen if same else to_array(source, classifier.card.resolution, classifier.card.channels, shown)
+            image, card = seen, classifier.card
+            if (card.resolution, card.channels) != (first.card.resolution, first.card.channels):
+                image = to_array(source, card.resolution, card.channels, shown)
             answers[name] = classifier.predict(image)
-        results.append(ImageResult(shown, seen, answers))
+        results.append(ImageResult(shown, seen, inverted, answers))
     return results
+
+
+def _opposite_background(seen: np.ndarray, card: ModelCard) -> bool:
+    """True for a grey picture with bright edges where the training images' were dark, or the other way round."""
+    if card.channels != 1 or card.background is None:
+        return False
+    edges = np.concatenate([seen[0], seen[-1], seen[:, 0], seen[:, -1]]).mean() / 255
+    return bool(edges > 0.6 and card.background < 0.3) or bool(edges < 0.3 and card.background > 0.7)

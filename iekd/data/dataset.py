@@ -57,6 +57,13 @@ class Dataset:
             std.append(max(float(share @ (values - m) ** 2) ** 0.5, 1e-6))
         return tuple(mean), tuple(std)
 
+    @property
+    def background(self) -> float:
+        """Mean brightness, 0..1, of the outermost pixels of the training images: near 0 for white on black."""
+        images = self.train.images
+        edges = [images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]]
+        return float(np.mean([edge.mean() for edge in edges])) / 255
+
     def limited(self, count: int | None, seed: int = 0) -> Dataset:
         """The same data set with at most `count` training images, drawn at random, equally from each class."""
         if count is None or count >= len(self.train):

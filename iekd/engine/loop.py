@@ -10,7 +10,6 @@ from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from iekd.engine.accelerate import cores, side_by_side
@@ -65,5 +64,4 @@ def _run_parallel(learners: list[Learner], shared: Iterator[Shared], test: tuple
         if learner.steps % learner.steps_per_epoch == 0:
             yield learner.evaluate(*test)
 
-    with torch.autograd.set_multithreading_enabled(False):
-        yield from side_by_side(shared, [partial(work, learner) for learner in learners])
+    yield from side_by_side(shared, [partial(work, learner) for learner in learners])

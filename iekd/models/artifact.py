@@ -22,7 +22,8 @@ class ModelCard:
     """What `model.json` says.
 
     model: a name of the registry. datasets: data sets whose images and classes it was made for.
-    mean, std: per channel, of pixel values scaled to 0..1. accuracy: percent on the test split.
+    mean, std: per channel, of pixel values scaled to 0..1. background: brightness of the training images' edges, 0..1.
+    accuracy: percent on the test split.
     role: "teacher" or "student"; method and seed: how it was trained. command: what trained it.
     origin: a fingerprint of a teacher's training, to know when it can be used again.
     """
@@ -36,6 +37,7 @@ class ModelCard:
     std: tuple[float, ...]
     accuracy: float | None
     params: int
+    background: float | None = None
     role: str = "student"
     method: str = "baseline"
     seed: int = 0

@@ -162,7 +162,7 @@ class Store:
     """All runs below one folder."""
 
     def __init__(self, root: Path | str) -> None:
-        self.root = Path(root).expanduser()
+        self.root = Path(root).expanduser().resolve()
 
     def create(self, config: RunConfig, key: str | None = None) -> tuple[Run, int | None]:
         """A new run folder in state queued, and the descriptor of its lock (None if `key` was already used).

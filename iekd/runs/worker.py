@@ -212,7 +212,7 @@ class _Training:
         dataset = self.dataset
         return ModelCard(
             model=model, datasets=(dataset.name,), class_names=dataset.class_names, channels=dataset.channels,
-            resolution=dataset.resolution, mean=network.mean, std=network.std,
+            resolution=dataset.resolution, mean=network.mean, std=network.std, background=dataset.background,
             params=sum(p.numel() for p in network.model.parameters()), command=self.config.command_line(), **values,
         )  # fmt: skip
 
