@@ -9,7 +9,6 @@ the full Fashion-MNIST on this machine.
 
 import argparse
 import copy
-import itertools
 import statistics
 from dataclasses import replace
 
@@ -28,8 +27,7 @@ from iekd.models.catalog import models
 from iekd.models.registry import build
 from iekd.teachers import checkpoints_dir, find_teacher
 
-INHERITANCE = (50, 500, 1000)
-EXPLORATION = (0, 50, 500)
+WEIGHTS = ((50, 50), (500, 0), (500, 50), (500, 500), (1000, 50))  # (inheritance, exploration)
 
 
 class Grid(Experiment):
@@ -41,7 +39,7 @@ class Grid(Experiment):
         for seed in self.config.seeds:
             torch.manual_seed(seed)
             student = build(self.config.student, len(self.dataset.class_names), self.dataset.channels)
-            for inheritance, exploration in itertools.product(INHERITANCE, EXPLORATION):
+            for inheritance, exploration in WEIGHTS:
                 torch.manual_seed(seed)
                 method = build_method("ie-ft", MethodOptions(inheritance, exploration, 0, 4, 0.9), width, 32)
                 name = f"ie-ft({inheritance},{exploration})-seed{seed}"
@@ -62,6 +60,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=RunConfig.model_fields["epochs"].default)
     parser.add_argument("--auto-encoder-epochs", type=int)
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--lr", type=float)
     parser.add_argument("--seeds", default="0,1,2")
     arguments = parser.parse_args()
     config = make_config(
@@ -69,6 +69,8 @@ def main() -> None:
         seeds=tuple(int(s) for s in arguments.seeds.split(",")),
         methods=("baseline", "ft"),
         auto_encoder_epochs=arguments.auto_encoder_epochs,
+        batch_size=arguments.batch_size,
+        lr=arguments.lr,
     )
     folder = find_teacher(config, checkpoints_dir())
     assert folder is not None, "the shipped teacher is missing"

@@ -25,7 +25,6 @@ _HOME = {
     "Run": "iekd.runs.store",
     "LocalLauncher": "iekd.runs.launcher",
     "Classifier": "iekd.compare",
-    "compare": "iekd.compare",
     "UserError": "iekd.errors",
 }
 

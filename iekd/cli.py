@@ -54,11 +54,9 @@ def _help(field: str) -> str:
     return f"{info.description} [default: {default}]" if default not in (None, "") else str(info.description)
 
 
-def _option(field: str, kind: Any = str) -> Any:
-    """An option of `train` that mirrors a field of RunConfig; unset means the field's default."""
-    return Annotated[
-        Optional[kind], typer.Option("--" + field.replace("_", "-"), help=_help(field), show_default=False)
-    ]
+def _option(field: str) -> Any:
+    """An option of `train` that mirrors a field of RunConfig, which checks it; unset means the field's default."""
+    return Annotated[Optional[str], typer.Option("--" + field.replace("_", "-"), help=_help(field), show_default=False)]
 
 
 @app.command()
@@ -69,23 +67,23 @@ def train(
     student: _option("student") = None,  # type: ignore[valid-type]
     methods: _option("methods") = None,  # type: ignore[valid-type]
     seeds: _option("seeds") = None,  # type: ignore[valid-type]
-    epochs: _option("epochs", int) = None,  # type: ignore[valid-type]
-    batch_size: _option("batch_size", int) = None,  # type: ignore[valid-type]
-    lr: _option("lr", float) = None,  # type: ignore[valid-type]
-    momentum: _option("momentum", float) = None,  # type: ignore[valid-type]
-    weight_decay: _option("weight_decay", float) = None,  # type: ignore[valid-type]
+    epochs: _option("epochs") = None,  # type: ignore[valid-type]
+    batch_size: _option("batch_size") = None,  # type: ignore[valid-type]
+    lr: _option("lr") = None,  # type: ignore[valid-type]
+    momentum: _option("momentum") = None,  # type: ignore[valid-type]
+    weight_decay: _option("weight_decay") = None,  # type: ignore[valid-type]
     schedule: _option("schedule") = None,  # type: ignore[valid-type]
-    inheritance_weight: _option("inheritance_weight", float) = None,  # type: ignore[valid-type]
-    exploration_weight: _option("exploration_weight", float) = None,  # type: ignore[valid-type]
-    factor_weight: _option("factor_weight", float) = None,  # type: ignore[valid-type]
-    temperature: _option("temperature", float) = None,  # type: ignore[valid-type]
-    kd_weight: _option("kd_weight", float) = None,  # type: ignore[valid-type]
-    auto_encoder_epochs: _option("auto_encoder_epochs", int) = None,  # type: ignore[valid-type]
-    teacher_epochs: _option("teacher_epochs", int) = None,  # type: ignore[valid-type]
-    limit_train: _option("limit_train", int) = None,  # type: ignore[valid-type]
-    test_fraction: _option("test_fraction", float) = None,  # type: ignore[valid-type]
-    resolution: _option("resolution", int) = None,  # type: ignore[valid-type]
-    data_seed: _option("data_seed", int) = None,  # type: ignore[valid-type]
+    inheritance_weight: _option("inheritance_weight") = None,  # type: ignore[valid-type]
+    exploration_weight: _option("exploration_weight") = None,  # type: ignore[valid-type]
+    factor_weight: _option("factor_weight") = None,  # type: ignore[valid-type]
+    temperature: _option("temperature") = None,  # type: ignore[valid-type]
+    kd_weight: _option("kd_weight") = None,  # type: ignore[valid-type]
+    auto_encoder_epochs: _option("auto_encoder_epochs") = None,  # type: ignore[valid-type]
+    teacher_epochs: _option("teacher_epochs") = None,  # type: ignore[valid-type]
+    limit_train: _option("limit_train") = None,  # type: ignore[valid-type]
+    test_fraction: _option("test_fraction") = None,  # type: ignore[valid-type]
+    resolution: _option("resolution") = None,  # type: ignore[valid-type]
+    data_seed: _option("data_seed") = None,  # type: ignore[valid-type]
     device: _option("device") = None,  # type: ignore[valid-type]
     precision: _option("precision") = None,  # type: ignore[valid-type]
     name: _option("name") = None,  # type: ignore[valid-type]
@@ -303,7 +301,8 @@ def models(as_json: AsJson = False) -> None:
     if shipped:
         table = Table("checkpoint", "model", "trained by", "accuracy", "for", title="Shipped checkpoints")
         for s in shipped:
-            table.add_row(s["name"], s["model"], s["method"], f"{s['accuracy']:.2f} %", ", ".join(s["datasets"]))
+            accuracy = "" if s["accuracy"] is None else f"{s['accuracy']:.2f} %"
+            table.add_row(s["name"], s["model"], s["method"], accuracy, ", ".join(s["datasets"]))
         out.print(table)
 
 
@@ -337,9 +336,17 @@ def serve(
 
 
 def _overview(run: Any) -> dict[str, Any]:
+    from iekd.errors import RunError
     from iekd.runs.report import summary
 
-    config, status, report = run.config, run.status, run.report
+    try:
+        config = run.config
+    except RunError:  # shown, so that it can be deleted
+        return {
+            "run": run.id, "name": "", "path": str(run.path), "state": "damaged", "seconds": None, "dataset": "",
+            "teacher": "", "student": "", "methods": [], "seeds": [], "learners": [],
+        }  # fmt: skip
+    status, report = run.status, run.report
     learners = summary(report)["learners"] if report else []
     return {
         "run": run.id, "name": config.name, "path": str(run.path), "state": status.state, "seconds": status.seconds,

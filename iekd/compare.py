@@ -149,6 +149,7 @@ def compare(
             image, card = seen, classifier.card
             if (card.resolution, card.channels) != (first.card.resolution, first.card.channels):
                 image = to_array(source, card.resolution, card.channels, shown)
+                image = 255 - image if inverted else image
             answers[name] = classifier.predict(image)
         results.append(ImageResult(shown, seen, inverted, answers))
     return results

@@ -120,14 +120,7 @@ class RunConfig(BaseModel):
             value = getattr(self, field)
             if value == info.default and field not in always:
                 continue
-            text = (
-                ",".join(map(str, value))
-                if isinstance(value, tuple)
-                else f"{value:g}"
-                if isinstance(value, float)
-                else value
-            )
-            words += ["--" + field.replace("_", "-"), shlex.quote(str(text))]
+            words += ["--" + field.replace("_", "-"), shlex.quote(_as_option(value))]
         return " ".join(words)
 
 
@@ -149,6 +142,14 @@ def make_config(**values: Any) -> RunConfig:
         raise UserError(_sentence(error)) from None
 
 
+def _as_option(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return str(value)
+
+
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     own = first.get("ctx", {}).get("error")
@@ -159,9 +160,12 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return str(unknown_name("setting", field, RunConfig.model_fields))
     value = first["input"]
-    shown = ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else value
-    rule = first["msg"].removeprefix("Input ").removeprefix("Value ")
-    return f"{option.capitalize()} '{shown}' cannot be used: it {rule[0].lower()}{rule[1:]}."
+    shown = ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    # pydantic's own words: "Input should be ...", "Tuple should have at least 1 item after validation, not 0"
+    rule = first["msg"].split(" after validation")[0].split(", unable")[0]
+    rule = rule[rule.find("should") :] if "should" in rule else rule[0].lower() + rule[1:]
+    return f"{option.capitalize()} '{shown}' cannot be used: it {rule}."
 
 
 def _distinct(kind: str, values: tuple[Any, ...]) -> tuple[Any, ...]:

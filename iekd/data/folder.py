@@ -34,7 +34,8 @@ def load_folder(request: Request) -> Dataset:
     root = Path(request.name.removeprefix(FOLDER))
     class_names, train, test = _scan(root, request.test_fraction, request.seed)
     resolution = request.resolution or DEFAULT_RESOLUTION
-    channels = 1 if all(_is_grey(path) for path, _ in train[:: max(1, len(train) // 200)]) else 3
+    with ThreadPoolExecutor() as pool:
+        channels = 1 if all(pool.map(_is_grey, (path for path, _ in train), chunksize=64)) else 3
     skipped: list[str] = []
     splits = [_read(part, resolution, channels, skipped) for part in (train, test)]
     for name in skipped:

@@ -5,6 +5,7 @@ Leaves out: augmentation (see augment.py) and normalisation (each network carrie
 
 from __future__ import annotations
 
+import contextlib
 import io
 from pathlib import Path
 from typing import Union
@@ -31,14 +32,16 @@ def open_image(source: ImageSource, name: str = "") -> Image.Image:
         DataError: not an image, broken, or larger than 20 million pixels.
     """
     name = name or (Path(source).name if isinstance(source, (str, Path)) else "the image")
-    if isinstance(source, np.ndarray):
-        source = Image.fromarray(source)
     try:
+        if isinstance(source, np.ndarray):
+            source = Image.fromarray(source)
         if not isinstance(source, Image.Image):
             source = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
         if source.width * source.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         source.load()
+        if not source.width * source.height:
+            raise UnidentifiedImageError
     except Image.DecompressionBombError:
         raise DataError(
             f"'{name}' has more than the {MAX_PIXELS // 10**6} million pixels that are accepted. "
@@ -50,7 +53,10 @@ def open_image(source: ImageSource, name: str = "") -> Image.Image:
         raise DataError(f"'{name}' is not an image that can be read. Use PNG, JPEG, WebP, BMP or GIF.") from None
     except Exception as error:  # Pillow's decoders raise many kinds on broken files
         raise DataError(f"'{name}' is broken and cannot be read ({error}). Save it again and retry.") from None
-    return _eight_bit(ImageOps.exif_transpose(source))
+    # damaged notes of a camera are no reason to refuse its picture: it is shown as it is stored
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(source, in_place=True)
+    return _eight_bit(source)
 
 
 def to_array(source: ImageSource, resolution: int, channels: int, name: str = "") -> np.ndarray:
@@ -62,7 +68,7 @@ def to_array(source: ImageSource, resolution: int, channels: int, name: str = ""
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    if image.mode in ("L", "RGB"):
+    if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image
     if image.mode.startswith("I") or image.mode == "F":
         # 16-bit grey: Pillow's own conversion clips instead of scaling

@@ -70,10 +70,14 @@ def check_name(name: str) -> str:
         UserError: unknown name (with the closest match), or no such folder.
     """
     if name.startswith(FOLDER):
-        path = Path(name.removeprefix(FOLDER)).expanduser()
-        if not path.is_dir():
-            raise DataError(f"There is no folder '{path}'. Give the path of a folder with one sub-folder per class.")
-        return FOLDER + str(path.resolve())
+        given = name.removeprefix(FOLDER).strip()
+        try:
+            path = Path(given).expanduser()
+            if given and path.is_dir():
+                return FOLDER + str(path.resolve())
+        except (OSError, RuntimeError, ValueError):
+            pass  # a name that no folder can have
+        raise DataError(f"There is no folder '{given}'. Give the path of a folder with one sub-folder per class.")
     if name not in _sources():
         raise unknown_name("data set", name, [*_sources(), "folder:PATH"])
     return name

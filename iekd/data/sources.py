@@ -5,6 +5,7 @@ torchvision verifies what it downloads; data that are already on this machine ar
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import logging
 import os
@@ -98,17 +99,18 @@ def _torchvision(name: str) -> tuple[Any, Any]:
     build: Callable[..., Any] = getattr(torchvision.datasets, class_name)
     *_, cache = roots = _roots()
     if name == "fashion-mnist" and DEBIAN_FASHION.is_dir() and not (cache / folder).is_dir():
-        _unpack_debian(cache / folder)
+        with contextlib.suppress(OSError):  # an unwritable cache is reported below
+            _unpack_debian(cache / folder)
     for root in roots:
         try:
             return build(str(root), train=True), build(str(root), train=False)
-        except (RuntimeError, OSError):
-            continue  # not here, or incomplete: torchvision says so with a RuntimeError
+        except Exception as error:  # torchvision's readers raise many kinds on missing and on damaged files
+            log.info("%s is not in '%s' (%s).", name, root, _reason(error))
     log.info("Downloading %s into %s", name, cache)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         return build(str(cache), train=True, download=True), build(str(cache), train=False, download=True)
-    except (RuntimeError, OSError) as error:
+    except Exception as error:
         raise DataError(
             f"Data set '{name}' is not on this machine and could not be downloaded ({_reason(error)}). "
             f"Connect to the internet and try again, put {by_hand} into '{cache / folder}', "

@@ -49,13 +49,13 @@ class Network:
 
 @dataclass(frozen=True)
 class LearnerResult:
-    """Accuracies in percent on the test split; `class_accuracy` in the order of the class names."""
+    """Accuracies in percent on the test split; `class_accuracy` per class in order, None for one without images."""
 
     name: str
     network: Network
     accuracy_last: float
     accuracy_best: float
-    class_accuracy: list[float]
+    class_accuracy: list[float | None]
     agreement: float | None = None
     method: str = ""
     seed: int = 0
@@ -215,7 +215,9 @@ class Experiment:
             answers = predict(network.model.to(self.device), normalise, images, self.device).argmax(1)
             right = (answers == labels).double()
             accuracy = right.mean().item() * 100
-            per_class = [right[labels == k].mean().item() * 100 for k in range(classes)]
+            per_class = [
+                right[labels == k].mean().item() * 100 if (labels == k).any() else None for k in range(classes)
+            ]
             agreement = None if of_teacher is None else (answers == of_teacher).double().mean().item() * 100
             return LearnerResult(name, network, accuracy, max(accuracy, best or 0), per_class, agreement), answers
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -34,11 +35,12 @@ class Normalise(nn.Module):
 def make_schedule(name: str, optimizer: torch.optim.Optimizer, lr: float, steps: int) -> LRScheduler:
     """The learning rate of every step; see RunConfig.schedule."""
     if name == "one-cycle":
-        warm_up = min(0.25, max(1, steps - 1) / steps)
-        return OneCycleLR(optimizer, max_lr=lr, total_steps=max(2, steps), pct_start=warm_up, cycle_momentum=False)
+        total = max(4, steps)
+        warm_up = max(0.25, 2 / total)  # two steps at least, which torch's formula needs
+        return OneCycleLR(optimizer, max_lr=lr, total_steps=total, pct_start=warm_up, cycle_momentum=False)
     if name == "cosine":
         return CosineAnnealingLR(optimizer, T_max=steps)
-    return MultiStepLR(optimizer, milestones=[steps // 2, steps * 3 // 4], gamma=0.1)
+    return MultiStepLR(optimizer, milestones=[max(1, steps // 2), max(2, steps * 3 // 4)], gamma=0.1)
 
 
 class Learner:
@@ -89,6 +91,11 @@ class Learner:
         """A row with the test accuracy (percent) and cross-entropy on images (N,C,H,W) uint8, labels (N,)."""
         logits = predict(self.model, self.normalise, images, self.device, self.precision)
         loss = torch.nn.functional.cross_entropy(logits, labels).item()
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"The weights of '{self.name}' are no numbers any more after step {self.steps}. "
+                "Lower the learning rate or the weights of the method, then start again."
+            )
         accuracy = (logits.argmax(1) == labels).float().mean().item() * 100
         self.last_accuracy, self.best_accuracy = accuracy, max(self.best_accuracy, accuracy)
         return self._row("test", {"accuracy": accuracy, "loss": loss})

@@ -53,7 +53,9 @@ class ModelCard:
         """
         path = folder / CARD
         try:
-            values: dict[str, Any] = json.loads(path.read_text())
+            values = json.loads(path.read_text())
+            if not isinstance(values, dict):
+                raise TypeError("it is not an object")
             known = {f.name for f in fields(ModelCard)}
             stored: dict[str, Any] = {
                 k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known
@@ -73,6 +75,7 @@ def save_model(folder: Path, model: Any, card: ModelCard) -> None:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, part / WEIGHTS)
+    (part / WEIGHTS).chmod(0o644)  # safetensors writes 0600; another user may serve what this one trained
     (part / CARD).write_text(json.dumps(asdict(card), indent=2) + "\n")
     for name in (WEIGHTS, CARD):
         with open(part / name, "rb") as written:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from iekd.errors import RunError
 from iekd.runs.store import QUEUED, Run, Store
 
 
@@ -31,7 +32,10 @@ def ahead_of(run: Run, store: Store) -> list[Run]:
     device, mine = device_name(run.config.device), (run.status.created, run.id)
     waiting = []
     for other in store.list():
-        if other.id == run.id or device_name(other.config.device) != device:
+        try:
+            if other.id == run.id or device_name(other.config.device) != device:
+                continue
+        except RunError:  # a damaged folder holds nobody up
             continue
         status = other.status
         if status.state == QUEUED and (status.created, other.id) < mine:

@@ -21,7 +21,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,11 @@ class Run:
                 status.state = LOST
                 status.error = "The training process is gone: it was killed, or the machine was restarted."
         return status
+
+    @property
+    def created(self) -> float:
+        """When it was asked for, in seconds since 1970."""
+        return self._stored_status().created
 
     def _stored_status(self) -> Status:
         values = read_json(self.path / "status.json") or {}
@@ -202,8 +207,14 @@ class Store:
             RunError: there is none; names the closest.
         """
         path = self.root / run_id
-        if run_id and Path(run_id).name == run_id and not run_id.startswith(".") and (path / "config.json").is_file():
-            return Run(path)
+        with suppress(OSError, ValueError):  # names that no file can have
+            if (
+                run_id
+                and Path(run_id).name == run_id
+                and not run_id.startswith(".")
+                and (path / "config.json").is_file()
+            ):
+                return Run(path)
         known = [run.id for run in self.list()]
         close = difflib.get_close_matches(run_id, known, n=1)
         hint = f"Did you mean '{close[0]}'?" if close else "'iekd runs list' shows those there are."
@@ -214,7 +225,7 @@ class Store:
         if not self.root.is_dir():
             return []
         found = (p for p in self.root.iterdir() if not p.name.startswith(".") and (p / "config.json").is_file())
-        return [Run(p) for p in sorted(found, key=lambda p: p.name, reverse=True)]
+        return sorted(map(Run, found), key=lambda run: (run.created, run.id), reverse=True)
 
     def delete(self, run_id: str) -> None:
         """Remove a run that is over, and all of it.

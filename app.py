@@ -1,0 +1,32 @@
+"""Opens the page: `python app.py [--host H] [--port P] [--runs-dir DIR]`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from iekd.errors import UserError
+
+
+def main() -> int:
+    """Parse the arguments and serve until interrupted; 2 for arguments that cannot be used."""
+    parser = argparse.ArgumentParser(description="IE-KD Studio: train and compare small image classifiers in a page.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for the whole network")
+    parser.add_argument("--port", type=int, default=7860, help="the next free one is taken if it is busy")
+    parser.add_argument(
+        "--runs-dir", default=os.environ.get("IEKD_RUNS_DIR", "runs"), help="folder that holds the runs"
+    )
+    arguments = parser.parse_args()
+    from iekd.ui.layout import launch
+
+    try:
+        launch(arguments.host, arguments.port, arguments.runs_dir)
+    except UserError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

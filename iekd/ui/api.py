@@ -1,0 +1,90 @@
+"""The page's public endpoints, for programs: start, run_status, list_runs, stop_run, compare."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import gradio as gr
+from gradio.events import api
+
+from iekd.config import learner_name, make_config
+from iekd.errors import UserError
+from iekd.runs.launcher import LocalLauncher
+from iekd.runs.store import Run, Store
+from iekd.ui.compare import compare_files
+from iekd.ui.curves import read_curves
+
+
+def public_endpoints(store: Store) -> None:
+    """Register them on the page being built. Everything else on the page is private."""
+    launcher = LocalLauncher(store)
+
+    @_says_why
+    def start(config: dict[str, Any], key: str = "") -> str:
+        """Start a run with these settings (names as in `iekd train`); the same key starts one run. Returns its id."""
+        if not isinstance(config, dict):
+            raise UserError('The settings must be a JSON object, such as {"epochs": 10}.')
+        return launcher.submit(make_config(**config), key or None)
+
+    @_says_why
+    def run_status(run_id: str) -> dict[str, Any]:
+        """State, stage, progress and newest accuracies of a run."""
+        return status_of(store.get(run_id))
+
+    @_says_why
+    def list_runs() -> list[dict[str, Any]]:
+        """All runs, newest first."""
+        found = []
+        for run in store.list():
+            with contextlib.suppress(UserError):  # a damaged folder is no run
+                found.append(status_of(run))
+        return found
+
+    @_says_why
+    def stop_run(run_id: str) -> dict[str, Any]:
+        """Ask a run to stop; what its students have learned is kept."""
+        launcher.cancel(run_id)
+        return status_of(store.get(run_id))
+
+    @_says_why
+    def compare(run_id: str, images: list[str] | None) -> dict[str, Any]:
+        """What each network of a run ("" for the shipped demo) says of the images."""
+        return compare_files(store, run_id, images or [])
+
+    for endpoint in (start, run_status, list_runs, stop_run):
+        api(endpoint, api_name=endpoint.__name__)
+    # a file component, because it alone lets through nothing but what the caller uploaded
+    with gr.Row(visible=False):
+        run_id, images, answer = gr.Textbox(), gr.File(file_count="multiple"), gr.JSON()
+        gr.Button().click(compare, [run_id, images], answer, api_name="compare")
+
+
+def status_of(run: Run) -> dict[str, Any]:
+    """One run as a JSON object."""
+    status, config, curves = run.status, run.config, read_curves(run)
+    accuracies = {
+        name: value
+        for method, seed in config.learner_names
+        if (value := curves.last(name := learner_name(method, seed), "test", "accuracy")) is not None
+    }
+    return {
+        "run": run.id, "name": config.name, "state": status.state, "stage": status.stage, "progress": status.progress,
+        "eta_seconds": status.eta_seconds, "images_per_second": status.images_per_second, "seconds": status.seconds,
+        "device": status.device, "dataset": config.dataset, "accuracies": accuracies, "error": status.error,
+    }  # fmt: skip
+
+
+def _says_why(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """A UserError reaches the caller as its sentence, without a traceback here."""
+
+    @wraps(endpoint)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return endpoint(*args, **kwargs)
+        except UserError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
+    return wrapped

@@ -1,0 +1,260 @@
+"""The Compare tab: pictures in, what teacher and students say of them out, side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from iekd import compare as comparing
+from iekd.errors import UserError
+from iekd.models.artifact import ModelCard
+from iekd.runs.store import Store
+from iekd.ui.forecast import data_url, examples
+from iekd.ui.run_view import PRIVATE
+from iekd.ui.words import count, method_name, model_name, run_title, when
+
+DEMO = ""
+DEMO_LABEL = "Shipped demo models"
+MOST_IMAGES = 32
+REPEATS = 7  # predictions of one picture; the latency shown is their median
+PICK = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-example]');
+  if (button) trigger('click', {example: Number(button.dataset.example)});
+});
+"""
+INVITE = '<div class="placeholder">Choose pictures above, and every network’s answer appears here.</div>'
+
+
+@dataclass
+class CompareTab:
+    """What the page's layout needs of this tab."""
+
+    source: gr.Dropdown
+    examples: gr.HTML
+    chosen: gr.JSON
+    results: gr.HTML
+
+    @property
+    def opened(self) -> list[Any]:
+        """The outputs of `open_tab`."""
+        return [self.source, self.examples, self.chosen, self.results]
+
+
+def compare_tab(store: Store) -> CompareTab:
+    """Build the tab and its events."""
+    source = gr.Dropdown([(DEMO_LABEL, DEMO)], value=DEMO, label="Whose networks", filterable=False, elem_id="source")
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=1, min_width=300):
+            files = gr.File(label="Upload pictures", file_count="multiple", height=170, elem_id="upload")
+        with gr.Column(scale=1, min_width=300):
+            camera = gr.Image(
+                label="Paste or take a picture",
+                sources=["clipboard", "webcam"],
+                type="filepath",
+                height=170,
+                elem_id="camera",
+                buttons=[],
+            )
+    strip = gr.HTML(elem_id="examples", js_on_load=PICK, apply_default_css=False)
+    chosen = gr.JSON(visible=False)
+    results = gr.HTML(INVITE, elem_id="comparison")
+    tab = CompareTab(source, strip, chosen, results)
+
+    def answer(source_id: str, paths: list[str] | None, taken: str | None, picked: list[int] | None) -> str:
+        return results_html(store, source_id or DEMO, paths or [], taken, picked or [])
+
+    def pick(source_id: str, picked: list[int] | None, event: gr.EventData) -> list[Any]:
+        index = event._data.get("example")
+        if not isinstance(index, int):
+            return [gr.skip(), gr.skip()]
+        now = [i for i in picked or [] if i != index] if index in (picked or []) else [*(picked or []), index]
+        return [now, examples_html(store, source_id or DEMO, now)]
+
+    def change_source(source_id: str) -> list[Any]:
+        return [[], examples_html(store, source_id or DEMO, [])]
+
+    inputs = [source, files, camera, chosen]
+    # predictions do queue: a crowd is served two at a time
+    busy: dict[str, Any] = {
+        **PRIVATE, "queue": True, "concurrency_limit": 2, "show_progress": "minimal", "trigger_mode": "always_last"
+    }  # fmt: skip
+    gr.on([files.change, camera.change], answer, inputs, results, **busy)
+    strip.click(pick, [source, chosen], [chosen, strip], **PRIVATE).then(answer, inputs, results, **busy)
+    source.input(change_source, source, [chosen, strip], **PRIVATE).then(answer, inputs, results, **busy)
+    return tab
+
+
+def sources(store: Store) -> list[tuple[str, str]]:
+    """(label, run id) of everything with saved models; the demo first, if there is one."""
+    found = [(DEMO_LABEL, DEMO)] if _models_or_none(store, DEMO) else []
+    for run in store.list():
+        with contextlib.suppress(UserError):  # a damaged folder has nothing to offer
+            if run.model_folders:
+                found.append((f"{run_title(run.id, run.config)} · {when(run.status.created)} · {run.id}", run.id))
+    return found
+
+
+def open_tab(store: Store, wanted: str, chosen: list[int] | None = None) -> list[Any]:
+    """Updates for `CompareTab.opened` when the tab comes to the front with a run in mind.
+
+    chosen: the examples ticked now; None for a fresh start.
+    """
+    choices = sources(store)
+    values = [value for _, value in choices]
+    if not choices:
+        text = '<div class="empty"><h3>Nothing to compare yet</h3><p>Press <b>Start</b> in <b>Train</b>. When students '
+        return [
+            gr.Dropdown([("None yet: finish a run first", DEMO)], value=DEMO),
+            "",
+            [],
+            text + "have learned, compare them here.</p></div>",
+        ]
+    value = wanted if wanted in values else values[0]
+    if chosen is not None and value == wanted:
+        return [gr.Dropdown(choices), gr.skip(), gr.skip(), gr.skip()]  # back from another tab: answers stay
+    return [gr.Dropdown(choices, value=value), examples_html(store, value, []), [], INVITE]
+
+
+def models_of(store: Store, source: str) -> dict[str, Path]:
+    """Shown name -> folder. Raises UserError where there are none."""
+    return comparing.run_models(store.get(source)) if source else comparing.demo_models()
+
+
+def compare_files(store: Store, source: str, paths: list[str]) -> dict[str, Any]:
+    """What `iekd compare --json` prints, for the public endpoint, with `name` for `path`.
+
+    gradio_client takes any object with a `path` for a file and tries to fetch it.
+    """
+    if not paths:
+        raise UserError("No image was given. Send at least one.")
+    results = comparing.compare(models_of(store, source), [(Path(p).name, Path(p)) for p in paths])
+    rows = []
+    for r in results:
+        said = {name: [{"label": label, "score": score} for label, score in p.top] for name, p in r.predictions.items()}
+        rows.append({"name": r.name, "predictions": said, **({"error": r.error} if r.error else {})})
+    return {"images": rows}
+
+
+def results_html(store: Store, source: str, paths: list[str], taken: str | None, picked: list[int]) -> str:
+    """Every picture's card, then the table of the models."""
+    images: list[tuple[str, Any]] = [(Path(p).name, Path(p)) for p in paths]
+    if taken:
+        images.append(("your picture", Path(taken)))
+    truths: dict[int, str] = {}
+    try:
+        models = models_of(store, source)
+        known = _examples_of(store, source)
+        for i in picked:
+            if 0 <= i < len(known):
+                truths[len(images)] = known[i][2]
+                images.append((f"example: {known[i][2]}", known[i][1].squeeze()))  # grey: (H,W)
+        if not images:
+            return INVITE
+        more = len(images) - MOST_IMAGES
+        results = comparing.compare(models, images[:MOST_IMAGES])
+    except UserError as error:
+        return f'<p class="problem" role="alert">{escape(str(error))}</p>'
+    cards = [_card(result, truths.get(i)) for i, result in enumerate(results)]
+    note = (
+        f'<p class="problem">Only the first {MOST_IMAGES} pictures are shown; {more} more were left out.</p>'
+        if more > 0
+        else ""
+    )
+    seen = next((r.seen for r in results if r.seen is not None), None)
+    table = _models_table(models, seen) if seen is not None else ""
+    return f'{note}<div class="answers">{"".join(cards)}</div>{table}'
+
+
+def _card(result: comparing.ImageResult, truth: str | None) -> str:
+    name = escape(result.name)
+    if result.error or result.seen is None:
+        return (
+            f'<article class="answer broken"><p class="problem" role="alert">{escape(result.error or "")}</p></article>'
+        )
+    size = result.seen.shape[0]
+    swapped = "; bright and dark swapped, as in the training pictures" if result.inverted else ""
+    picture = (
+        f'<div class="seen"><img src="{data_url(result.seen)}" alt="{name}"><p><b>{name}</b>'
+        f"<small>as the networks see it, {size} × {size}{swapped}</small></p></div>"
+    )
+    teacher = result.predictions.get("teacher")
+    said = []
+    for model, prediction in result.predictions.items():
+        mark = ""
+        if truth is not None:
+            right = prediction.label == truth
+            mark += f'<span class="mark {"yes" if right else "no"}">{"✓ right" if right else "✗ wrong"}</span>'
+        if teacher is not None and model != "teacher":
+            same = prediction.label == teacher.label
+            words = "= agrees with the teacher" if same else "≠ differs from the teacher"
+            mark += f'<span class="mark {"yes" if same else "no"}">{words}</span>'
+        bars = "".join(
+            f'<li><span>{escape(label)}</span><b>{score:.0%}</b><i style="width:{max(0.5, score * 100):.1f}%"></i></li>'
+            for label, score in prediction.top
+        )
+        title = "Teacher" if model == "teacher" else escape(method_name(model))
+        said.append(f'<section class="said {escape(model)}"><h4>{title}</h4><ol>{bars}</ol><p>{mark}</p></section>')
+    return f'<article class="answer">{picture}<div class="sayings">{"".join(said)}</div></article>'
+
+
+def _models_table(models: Mapping[str, Path], image: Any) -> str:
+    rows = []
+    for name, folder in models.items():
+        classifier = comparing.load_classifier(folder)
+        times = [classifier.predict(image).milliseconds for _ in range(REPEATS)]
+        card = classifier.card
+        title = "Teacher" if name == "teacher" else escape(method_name(name))
+        accuracy = f"{card.accuracy:.2f} %" if card.accuracy is not None else "–"
+        cells = (("Parameters", count(card.params)), ("File", f"{classifier.bytes / 1024:,.0f} KB"),
+                 ("One picture takes", f"{statistics.median(times):.1f} ms"), ("Test accuracy", accuracy))  # fmt: skip
+        body = "".join(f'<td data-label="{label}">{text}</td>' for label, text in cells)
+        rows.append(
+            f'<tr><th scope="row"><i class="key {escape(name)}"></i>{title} '
+            f"<small>{model_name(card.model)}</small></th>{body}</tr>"
+        )
+    head = "<tr><th>Network</th><th>Parameters</th><th>File</th><th>One picture takes</th><th>Test accuracy</th></tr>"
+    note = f'<p class="sub">Time: median of {REPEATS} on the processor, one picture at a time.</p>'
+    table = f'<div class="scroll"><table class="results">{head}{"".join(rows)}</table></div>'
+    return f'<div class="card"><h3>Size and speed</h3>{table}{note}</div>'
+
+
+def examples_html(store: Store, source: str, picked: list[int]) -> str:
+    """Test pictures to click; the chosen ones are marked."""
+    shown = _examples_of(store, source)
+    if not shown:
+        return ""
+    buttons = "".join(
+        f'<button type="button" data-example="{i}" aria-pressed="{str(i in picked).lower()}" title="{escape(label)}">'
+        f'<img src="{url}" alt="{escape(label)}"><span>{escape(label)}</span></button>'
+        for i, (url, _, label) in enumerate(shown)
+    )
+    return f'<p class="strip-title">Or click example pictures:</p><div class="pick">{buttons}</div>'
+
+
+def _examples_of(store: Store, source: str) -> list[tuple[str, Any, str]]:
+    """Example pictures of the data that the source's networks know."""
+    models = _models_or_none(store, source)
+    if not models:
+        return []
+    for dataset in ModelCard.read(next(iter(models.values()))).datasets:
+        try:
+            if found := examples("fashion-mnist-sample" if dataset == "fashion-mnist" else dataset, 2):
+                return found
+        except UserError:
+            continue  # the folder has gone since
+    return []
+
+
+def _models_or_none(store: Store, source: str) -> dict[str, Path] | None:
+    try:
+        return models_of(store, source)
+    except UserError:
+        return None

@@ -1,0 +1,136 @@
+"""What the form says before Start: sizes, the teacher at hand, time and memory. Needs no torch."""
+
+from __future__ import annotations
+
+import base64
+import io
+from functools import lru_cache
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from iekd import data
+from iekd.config import RunConfig
+from iekd.data.registry import FOLDER, DatasetInfo
+from iekd.data.sources import SAMPLE, at_hand
+from iekd.errors import UserError
+from iekd.models.catalog import models
+from iekd.plan import make_plan, seconds
+from iekd.runs.queue import device_name
+from iekd.runs.store import FINISHED, Store
+from iekd.teachers import checkpoints_dir, find_teacher
+from iekd.ui.words import DEVICES, count, method_name, model_name, roughly
+
+MOST_THUMBNAILS = 12
+LOOK_BACK = 20  # runs searched for a measured speed
+MUCH_WORK = 2e12  # multiply-accumulates: a smaller run is mostly start-up, and its speed says little
+
+
+def forecast_html(config: RunConfig, store: Store) -> str:
+    """The card beside the Start button."""
+    info = data.describe(config.dataset)
+    student = models()[config.student].params(info.channels, info.classes)
+    folder = find_teacher(config, store.root) if config.needs_teacher else None
+    learners = len(config.methods) * len(config.seeds)
+    taught = ", ".join(method_name(m) for m in config.methods)
+    seeds = f" × {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
+    rows = [("Pictures", escape(_pictures(config, info)))]
+    if config.needs_teacher:
+        teacher = models()[config.teacher].params(info.channels, info.classes)
+        large = f"<b>{model_name(config.teacher)}</b>, {count(teacher)}"
+        small = f"<b>{model_name(config.student)}</b>, {count(student)}"
+        rows.append(("Networks", f"{large} → {small}: {_ratio(teacher, student)}"))
+        rows.append(("Teacher", _teacher(config, folder)))
+    else:
+        rows.append(("Network", f"<b>{model_name(config.student)}</b>, {count(student)} parameters, no teacher"))
+    rows.append(("Students", f"{learners} side by side: {taught}{seeds}"))
+    rows.append(("Estimate", _estimate(config, info, folder is not None, store)))
+    items = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in rows)
+    return f'<dl class="forecast">{items}</dl>'
+
+
+def _pictures(config: RunConfig, info: DatasetInfo) -> str:
+    train = min(info.train_images, config.limit_train or info.train_images)
+    size = config.resolution or info.resolution
+    grey = "grey" if info.channels == 1 else "colour"
+    title = f"folder '{info.title}'" if info.name.startswith(FOLDER) else info.title
+    counts = f"{train:,} to learn from, {info.test_images:,} to test on, {info.classes} classes"
+    return f"{title}: {counts}, {size} × {size} {grey}"
+
+
+def _ratio(teacher: int, student: int) -> str:
+    if teacher >= student:
+        return f"<b>{teacher / student:.1f}× smaller</b>" if teacher > 1.05 * student else "the same size"
+    return f"{student / teacher:.1f}× larger than its teacher"
+
+
+def _teacher(config: RunConfig, folder: Path | None) -> str:
+    if folder is None:
+        epochs = f"{config.teacher_epochs} epoch{'s' if config.teacher_epochs > 1 else ''}"
+        return f"will be trained first ({epochs}), then kept for later runs"
+    if folder.parent == checkpoints_dir():
+        return "comes trained with this program"
+    return "trained by an earlier run, used again"
+
+
+def _estimate(config: RunConfig, info: DatasetInfo, teacher_at_hand: bool, store: Store) -> str:
+    device = device_name(config.device)
+    plan = make_plan(
+        config, info.train_images, info.test_images, info.channels, info.classes, info.resolution, teacher_at_hand
+    )
+    speed = measured_speed(store, device)
+    basis = "measured on this machine" if speed else "a guess until a first run has finished"
+    memory = f"{plan.memory / 1e9:.1f} GB" if plan.memory >= 1e9 else f"{plan.memory / 1e6:.0f} MB"
+    return f"<b>about {roughly(seconds(plan, device, speed))}</b> on {DEVICES[device]}, {memory} of memory ({basis})"
+
+
+def measured_speed(store: Store, device: str) -> float | None:
+    """Multiply-accumulates per second of the newest finished run on that device."""
+    for run in store.list()[:LOOK_BACK]:
+        report = run.report if run.status.state == FINISHED else None
+        if (
+            report
+            and report.get("device", "").split(":")[0] == device
+            and report["speed"] * (report.get("seconds") or 0) > MUCH_WORK
+        ):
+            return float(report["speed"])
+    return None
+
+
+def thumbnails_html(name: str) -> str:
+    """A strip of example pictures with their classes, or what happens with data that are not here yet."""
+    try:
+        data.check_name(name)
+        if not name.startswith(FOLDER) and not at_hand(name):
+            note = data.describe(name).note
+            return f'<p class="note">Not on this machine yet: {escape(note)} when the run starts, then kept.</p>'
+        # the full set's test images are the sample's, which are read without torchvision
+        pictures = examples(SAMPLE if name == "fashion-mnist" else name, 1)[:MOST_THUMBNAILS]
+    except UserError:
+        return ""  # the form says it already
+    shown = "".join(
+        f'<figure><img src="{url}" alt=""><figcaption>{escape(label)}</figcaption></figure>'
+        for url, _, label in pictures
+    )
+    return f'<div class="thumbs">{shown}</div>'
+
+
+def examples(name: str, per_class: int) -> list[tuple[str, np.ndarray, str]]:
+    """(data URL, image (H,W,C) uint8, class) of a few test pictures; a folder is looked at anew each time."""
+    return _examples.__wrapped__(name, per_class) if name.startswith(FOLDER) else _examples(name, per_class)
+
+
+@lru_cache(maxsize=8)
+def _examples(name: str, per_class: int) -> list[tuple[str, np.ndarray, str]]:
+    found = data.thumbnails(name, per_class)
+    step = max(1, len(found) // 24)  # of a hundred classes, a few
+    return [(data_url(image), image, label) for image, label in found[::step]]
+
+
+def data_url(image: np.ndarray) -> str:
+    """An (H,W,C) uint8 picture as a PNG inside an address."""
+    buffer = io.BytesIO()
+    Image.fromarray(image.squeeze()).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,160 @@
+"""The page as a whole: header, tabs, what happens when it opens, and the server's settings."""
+
+from __future__ import annotations
+
+import iekd.ui.quick_start  # noqa: F401  # isort: skip  # before any other import of gradio
+
+import os
+import secrets
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from iekd.data.images import MAX_PIXELS
+from iekd.errors import RunError, UserError
+from iekd.runs.store import Store
+from iekd.ui.about import HEADER
+from iekd.ui.api import public_endpoints
+from iekd.ui.compare import compare_tab, open_tab
+from iekd.ui.run_view import PRIVATE, SPEAKING
+from iekd.ui.runs import act, runs_tab
+from iekd.ui.train import show, train_tab
+
+CSS = Path(__file__).with_name("style.css")
+PORTS_TRIED = 50
+MAX_UPLOAD = "20mb"
+# keeps the address in step with the run on view, so that a reload or a bookmark shows it again
+KEEP_ADDRESS = """(id) => {
+  const address = new URL(window.location);
+  if (id) address.searchParams.set('run', id); else address.searchParams.delete('run');
+  if (address.href !== window.location.href) history.replaceState(null, '', address);
+}"""
+TRAIN, RUNS, COMPARE = "train", "runs", "compare"
+
+
+def build_app(runs_dir: Path | str) -> gr.Blocks:
+    """The page over the runs of one folder. Nothing is kept in the server that the folder does not hold."""
+    store = Store(runs_dir)
+    demo = gr.Blocks(title="IE-KD Studio", analytics_enabled=False)
+    with demo:
+        gr.HTML(HEADER)
+        shown = gr.Textbox(visible="hidden", elem_id="shown-run")
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab("Train", id=TRAIN) as train_page:
+                train = train_tab(demo, store, shown)
+            with gr.Tab("Runs", id=RUNS) as runs_page:
+                runs = runs_tab(store)
+            with gr.Tab("Compare", id=COMPARE) as compare_page:
+                compare = compare_tab(store)
+        public_endpoints(store)
+
+        def opened(request: gr.Request) -> list[Any]:
+            run_id = str(request.query_params.get("run", ""))
+            updates = show(store, run_id)
+            known = run_id if run_id and not updates[2] else ""
+            return [known, secrets.token_hex(8), *updates]
+
+        def on_row(now_shown: str, event: gr.EventData) -> list[Any]:
+            run_id, table = act(store, event)
+            if run_id:
+                return [run_id, gr.Tabs(selected=TRAIN), gr.Timer(active=False), *show(store, run_id), table]
+            if now_shown and not (store.root / now_shown).is_dir():  # the run on view was deleted: back to the form
+                return ["", gr.skip(), gr.skip(), *show(store, ""), table]
+            return [gr.skip()] * (3 + len(train.shows)) + [table]
+
+        demo.load(opened, None, [shown, train.key, *train.shows], **PRIVATE)
+        shown.change(None, shown, None, js=KEEP_ADDRESS, api_visibility="private")
+        runs_page.select(lambda: [runs.refresh(), gr.Timer(active=True)], None, [runs.table, runs.timer], **PRIVATE)
+        for page in (train_page, compare_page):
+            page.select(lambda: gr.Timer(active=False), None, runs.timer, **PRIVATE)
+        runs.table.click(on_row, shown, [shown, tabs, runs.timer, *train.shows, runs.table], **SPEAKING)
+        compare_page.select(
+            lambda *now: open_tab(store, *now), [compare.source, compare.chosen], compare.opened, **PRIVATE
+        )
+        train.view.compare.click(
+            lambda run_id: [gr.Tabs(selected=COMPARE), *open_tab(store, run_id)],
+            shown,
+            [tabs, *compare.opened],
+            **PRIVATE,
+        )
+    return demo
+
+
+def launch(host: str = "127.0.0.1", port: int = 7860, runs_dir: Path | str = "runs") -> None:
+    """Serve the page until interrupted.
+
+    Raises:
+        UserError: the runs folder cannot be used, or no port is free.
+    """
+    root = check_writable(runs_dir)
+    free = free_port(host, port)
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # a small file can unpack to a huge picture
+    demo = build_app(root)
+    demo.queue(max_size=64)
+    demo.launch(
+        server_name=host, server_port=free, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
+        theme=theme(), head=f"<style>{CSS.read_text()}</style>", footer_links=[], run_history=False,
+        allowed_paths=[], blocked_paths=[str(root)],
+        enable_monitoring=False, strict_cors=True, show_error=False, ssr_mode=False, max_file_size=MAX_UPLOAD,
+    )  # fmt: skip
+    busy = f" (port {port} is in use)" if free != port else ""
+    address = "127.0.0.1" if host == "0.0.0.0" else host
+    sys.stdout.write(f"IE-KD Studio is ready: http://{address}:{free}{busy}\n")
+    sys.stdout.flush()
+    demo.block_thread()
+
+
+def theme() -> gr.themes.Base:
+    """System fonts only: nothing is fetched from anywhere."""
+    return gr.themes.Default(
+        primary_hue="teal", secondary_hue="teal", neutral_hue="slate", radius_size="md",
+        font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"],
+        font_mono=["ui-monospace", "SF Mono", "Menlo", "Consolas", "monospace"],
+    ).set(  # white on teal that can be read
+        button_primary_background_fill="*primary_700", button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700", button_primary_background_fill_hover_dark="*primary_600",
+        checkbox_background_color_selected="*primary_700", checkbox_background_color_selected_dark="*primary_700",
+    )  # fmt: skip
+
+
+def check_writable(runs_dir: Path | str) -> Path:
+    """The folder, made if need be.
+
+    Raises:
+        RunError: runs cannot be kept there.
+    """
+    root = Path(runs_dir).expanduser().resolve()
+    probe = root / f".write-{os.getpid()}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise RunError(
+            f"The runs folder '{root}' cannot be written ({error.strerror}). Choose another with --runs-dir."
+        ) from None
+    return root
+
+
+def free_port(host: str, port: int) -> int:
+    """`port`, or the next free one.
+
+    Raises:
+        UserError: none of the next fifty is free, or the address is not this machine's.
+    """
+    for candidate in range(port, min(port + PORTS_TRIED, 65536)):
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, candidate))
+                return candidate
+            except socket.gaierror:
+                raise UserError(f"'{host}' is not an address of this machine. Use 127.0.0.1 or 0.0.0.0.") from None
+            except OSError as error:
+                if error.errno == 99:  # cannot assign requested address
+                    raise UserError(f"'{host}' is not an address of this machine. Use 127.0.0.1 or 0.0.0.0.") from None
+    raise UserError(f"No port from {port} to {port + PORTS_TRIED - 1} is free. Name another with --port.")

@@ -1,0 +1,140 @@
+"""The view of one run, live or over. Start, the Runs tab and a bookmarked `?run=ID` all show this one.
+
+Everything shown is read from the run folder once a second, so a reload, a second tab or a restarted server changes
+nothing. Parts that have not changed are left alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from iekd.errors import UserError
+from iekd.runs.launcher import LocalLauncher
+from iekd.runs.store import Store
+from iekd.ui.curves import curves_html
+from iekd.ui.run_html import early_html, head_html, log_html, result_html, signature
+
+PRIVATE: dict[str, Any] = {
+    "api_visibility": "private",
+    "queue": False,
+    "concurrency_limit": None,
+    "show_progress": "hidden",
+}
+SPEAKING = {**PRIVATE, "queue": True}  # only events of the queue can show a message in the corner
+
+
+@dataclass
+class RunView:
+    """The components of the view; `parts` is what `look` fills, in its order."""
+
+    box: gr.Column
+    back: gr.Button
+    head: gr.HTML
+    stop: gr.Button
+    confirm: gr.Row
+    stop_now: gr.Button
+    keep: gr.Button
+    result: gr.HTML
+    over: gr.Row
+    compare: gr.Button
+    again: gr.Button
+    curves: gr.HTML
+    log: gr.HTML
+    timer: gr.Timer
+    seen: gr.JSON
+
+    @property
+    def parts(self) -> list[Any]:
+        return [
+            self.head,
+            self.result,
+            self.curves,
+            self.log,
+            self.stop,
+            self.confirm,
+            self.over,
+            self.compare,
+            self.timer,
+            self.seen,
+        ]
+
+
+def run_view(store: Store, shown: gr.Textbox) -> RunView:
+    """Build the view and its own events. `shown` holds the id of the run to show."""
+    with gr.Column(visible=False, elem_id="run-view") as box:
+        back = gr.Button("← New run", size="sm", elem_id="back", elem_classes="quiet-button")
+        head = gr.HTML(elem_id="run-head")
+        stop = gr.Button("■ Stop", size="sm", visible=False, elem_id="stop", elem_classes="narrow")
+        with gr.Row(visible=False, elem_id="confirm-stop", elem_classes="confirm") as confirm:
+            gr.HTML(
+                "<p><b>Stop this run?</b> What the students have learned is kept, "
+                "but training cannot be taken up again.</p>"
+            )
+            stop_now = gr.Button("Yes, stop it", variant="stop", size="sm", elem_id="stop-now")
+            keep = gr.Button("Keep training", size="sm")
+        result = gr.HTML(elem_id="result")
+        with gr.Row(visible=False, elem_id="over") as over:
+            compare = gr.Button("Compare on images", variant="primary", elem_id="to-compare")
+            again = gr.Button("Start again with these settings", elem_id="again")
+        curves = gr.HTML(elem_id="curves")
+        with gr.Accordion("Log", open=False, elem_id="log"):
+            log = gr.HTML()
+    timer = gr.Timer(1.0, active=False)
+    seen = gr.JSON(visible=False)  # held by the page, not the server: it survives a restart
+    view = RunView(
+        box, back, head, stop, confirm, stop_now, keep, result, over, compare, again, curves, log, timer, seen
+    )
+
+    def tick(run_id: str, before: dict[str, Any] | None) -> list[Any]:
+        return look(store, run_id, before or {})
+
+    def ask_to_stop(run_id: str) -> list[Any]:
+        try:
+            LocalLauncher(store).cancel(run_id)
+        except UserError as error:
+            gr.Info(str(error))
+        return look(store, run_id, {})
+
+    timer.tick(tick, [shown, seen], view.parts, **PRIVATE)
+    stop.click(lambda: (gr.Button(visible=False), gr.Row(visible=True)), None, [stop, confirm], **PRIVATE)
+    keep.click(lambda: (gr.Button(visible=True), gr.Row(visible=False)), None, [stop, confirm], **PRIVATE)
+    stop_now.click(ask_to_stop, shown, view.parts, **SPEAKING)
+    return view
+
+
+def look(store: Store, run_id: str, before: dict[str, Any]) -> list[Any]:
+    """Updates for `RunView.parts`; `before` is the signature of what the page shows now, {} to draw everything."""
+    same = gr.skip()
+    if not run_id:
+        return [same] * 8 + [gr.Timer(active=False), same]
+    try:
+        run = store.get(run_id)
+        config, status = run.config, run.status
+    except UserError as error:  # deleted in another tab
+        gone = f'<div class="card failed"><h3>{escape(str(error))}</h3><p>Press <b>← New run</b> to go on.</p></div>'
+        hidden = [gr.Button(visible=False), gr.Row(visible=False), gr.Row(visible=False)]
+        return [gone, "", "", "", *hidden, same, gr.Timer(active=False), {}]
+    now = signature(run, status)
+    if now == before:
+        return [same] * 10
+
+    def changed(*keys: str) -> bool:
+        return before.get("id") != run_id or any(before.get(k) != now[k] for k in keys)
+
+    head = head_html(run, config, status, store) if changed("second", "state", "stage", "metrics") else same
+    curves = same
+    if changed("metrics", "state"):
+        curves = early_html(status, run) or curves_html(run, config)
+    log = log_html(run) if changed("log") else same
+    if not changed("state"):
+        return [head, same, curves, log, same, same, same, same, same, now]
+    stoppable = status.live and not run.stop_requested
+    return [
+        head, result_html(run, config, status), curves, log,
+        gr.Button(visible=stoppable), gr.Row(visible=False), gr.Row(visible=not status.live),
+        gr.Button(visible=bool(run.model_folders)), gr.Timer(active=status.live), now,
+    ]  # fmt: skip

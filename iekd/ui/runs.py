@@ -1,0 +1,167 @@
+"""The Runs tab: every run with its state and results; open, stop or delete one."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from iekd.errors import UserError
+from iekd.runs.launcher import LocalLauncher
+from iekd.runs.report import by_method
+from iekd.runs.store import Run, Store
+from iekd.ui.run_html import badge
+from iekd.ui.run_view import PRIVATE
+from iekd.ui.words import dataset_title, duration, method_name, model_name, run_title, when
+
+EMPTY = (
+    '<div class="empty"><h3>No runs yet</h3><p>Go to <b>Train</b> and press <b>Start</b>: the first run is set up. '
+    "It will be listed here with its results, and stays when you close the page.</p></div>"
+)
+# One listener for all rows: a button says which run and what to do with it. What cannot be undone is asked first.
+ON_LOAD = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-act]');
+  if (!button) return;
+  const {run, act, ask} = button.dataset;
+  if (ask && !window.confirm(ask)) return;
+  trigger('click', {run, act});
+});
+"""
+
+
+@dataclass
+class RunsTab:
+    """What the page's layout needs of this tab."""
+
+    table: gr.HTML
+    timer: gr.Timer
+    refresh: Callable[[], str]
+
+
+def runs_tab(store: Store) -> RunsTab:
+    """Build the tab; its timer is to be active only while the tab is in front."""
+    table = gr.HTML(EMPTY, js_on_load=ON_LOAD, apply_default_css=False, elem_id="runs-table")
+    timer = gr.Timer(4.0, active=False)
+
+    def refresh() -> str:
+        return table_html(store)
+
+    def tick(now_shown: str) -> Any:
+        new = table_html(store)
+        return gr.skip() if new == now_shown else new
+
+    timer.tick(tick, table, table, **PRIVATE)
+    return RunsTab(table, timer, refresh)
+
+
+def act(store: Store, event: gr.EventData) -> tuple[str, str]:
+    """Do what a row's button says; returns (id of a run to open or "", the table)."""
+    run_id, what = str(event._data.get("run", "")), event._data.get("act")
+    try:
+        if what == "open":
+            store.get(run_id)
+            return run_id, table_html(store)
+        if what == "stop":
+            LocalLauncher(store).cancel(run_id)
+            gr.Info("It stops after the current step.")
+        elif what == "delete":
+            _let_go(store.get(run_id))
+            store.delete(run_id)
+    except UserError as error:
+        gr.Warning(str(error))
+    return "", table_html(store)
+
+
+def _let_go(run: Run) -> None:
+    """A worker that has just ended holds its folder for a moment longer."""
+    for _ in range(25):
+        if run.status.live or not run.alive():
+            return
+        time.sleep(0.2)
+
+
+def table_html(store: Store) -> str:
+    """All runs, newest first; on a phone each becomes a card."""
+    rows = []
+    for run in store.list():
+        try:
+            rows.append(_row(run))
+        except (UserError, KeyError, TypeError, AttributeError):
+            rows.append(_broken(run))
+    if not rows:
+        return EMPTY
+    names = ("Run", "State", "Pictures", "Networks", "Accuracy", "Time", "")
+    head = "".join(f"<th>{name}</th>" for name in names)
+    return f'<table class="runs"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+def _row(run: Run) -> str:
+    config, status, report = run.config, run.status, run.report
+    title = escape(run_title(run.id, config) if config.name else ", ".join(map(method_name, config.methods)))
+    seeds = f", {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
+    name = (
+        f'<button class="link" data-act="open" data-run="{escape(run.id)}" '
+        f'title="Open {escape(run.id)}">{title}</button>'
+        f"<small>{when(status.created)}</small>"
+    )
+    networks = (
+        f"{model_name(config.teacher)} → {model_name(config.student)}"
+        if config.needs_teacher
+        else model_name(config.student)
+    )
+    epochs = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}{seeds}"
+    state = badge(status.state)
+    if status.state == "running":
+        state += f"<small>{status.progress:.0%}</small>"
+    took = duration(status.seconds)
+    cells = (
+        ("State", state), ("Pictures", escape(dataset_title(config.dataset))),
+        ("Networks", f"{networks}<small>{epochs}</small>"),
+        ("Accuracy", _accuracies(report)), ("Time", took),
+    )  # fmt: skip
+    body = "".join(
+        f'<td data-label="{label}" class="{label.lower()}"><div>{text or "–"}</div></td>' for label, text in cells
+    )
+    row = f'<tr data-act="open" data-run="{escape(run.id)}"><th scope="row">{name}</th>{body}'
+    return f'{row}<td class="acts">{_button(run, status.live)}</td></tr>'
+
+
+def _accuracies(report: dict[str, Any] | None) -> str:
+    if not report:
+        return ""
+    means = {method: statistics.mean(values) for method, values in by_method(report).items()}
+    best = max(means.values())
+    parts = (
+        [f'<span class="acc"><i class="key teacher"></i>Teacher {report["teacher"]["accuracy"]:.1f}</span>']
+        if report["teacher"]
+        else []
+    )
+    for method, value in means.items():
+        text = f"<b>{value:.1f}</b>" if value == best and len(means) > 1 else f"{value:.1f}"
+        parts.append(
+            f'<span class="acc"><i class="key {escape(method)}"></i>{escape(method_name(method))} {text}</span>'
+        )
+    return "".join(parts)
+
+
+def _button(run: Run, live: bool) -> str:
+    what, ask = ("stop", "Stop this run? Its students are kept, but training cannot be taken up again.") if live else (
+        "delete", "Delete this run with its models, curves and log? This cannot be undone.")  # fmt: skip
+    return (
+        f'<button class="small {what}" data-act="{what}" data-run="{escape(run.id)}" data-ask="{ask}" '
+        f'aria-label="{what.capitalize()} run {escape(run.id)}">{what.capitalize()}</button>'
+    )
+
+
+def _broken(run: Run) -> str:
+    """A folder that cannot be read as a run can still be deleted."""
+    return (
+        f'<tr><th scope="row">{escape(run.id)}</th><td colspan="5">This run’s files cannot be read.</td>'
+        f'<td class="acts">{_button(run, False)}</td></tr>'
+    )

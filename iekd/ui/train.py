@@ -1,0 +1,174 @@
+"""The Train tab: a form that is ready to start, and the view of the run that was started."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from iekd.errors import UserError
+from iekd.runs.launcher import LocalLauncher
+from iekd.runs.store import Store
+from iekd.ui import form
+from iekd.ui.about import HOW_IT_WORKS
+from iekd.ui.forecast import forecast_html, thumbnails_html
+from iekd.ui.run_view import PRIVATE, RunView, look, run_view
+
+EAGER: dict[str, Any] = {**PRIVATE, "trigger_mode": "always_last"}
+
+
+@dataclass
+class TrainTab:
+    """What other tabs and the page's loading need of this one."""
+
+    view: RunView
+    form_box: gr.Column
+    fields: dict[str, Any]
+    error: gr.HTML
+    key: gr.Textbox
+
+    @property
+    def shows(self) -> list[Any]:
+        """The outputs of `show`."""
+        return [self.form_box, self.view.box, self.error, *self.view.parts]
+
+
+def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
+    """Build the tab. `shown` holds the id of the run on view, or nothing while the form is."""
+    fields: dict[str, Any] = {}
+    with gr.Column(elem_id="form") as form_box:
+        with gr.Row(elem_id="ready", equal_height=False):
+            with gr.Column(scale=5, min_width=300):
+                gr.HTML("<h2>Ready to go: press Start</h2><p>A teacher and two small students are set up. "
+                        "Watch them learn side by side, then compare them on your own pictures.</p>")  # fmt: skip
+                start = gr.Button("▶  Start", variant="primary", size="lg", elem_id="start")
+                error = gr.HTML(elem_id="error")
+            with gr.Column(scale=6, min_width=300):
+                forecast = gr.HTML(elem_id="forecast")
+        gr.HTML('<h3 class="section">Or change it first</h3>')
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=1, min_width=300, elem_classes="panel"):
+                fields["dataset"] = gr.Dropdown(
+                    form.dataset_choices(),
+                    value=form.default("dataset"),
+                    label="Pictures to learn",
+                    filterable=False,
+                    elem_id="f-dataset",
+                )
+                fields["folder"] = gr.Textbox(
+                    label="Path of the folder on this machine", visible=False, max_lines=1, elem_id="f-folder",
+                    info="One sub-folder of pictures per class; or train/ and test/ with those inside.",
+                )  # fmt: skip
+                thumbnails = gr.HTML(elem_id="thumbnails")
+                with gr.Row():
+                    fields["epochs"] = gr.Number(
+                        form.default("epochs"),
+                        label="Epochs",
+                        info="Passes over the pictures",
+                        min_width=120,
+                        elem_id="f-epochs",
+                    )
+                    fields["seeds"] = gr.Textbox(
+                        "0",
+                        label="Seeds",
+                        info="Several, as in 0, 1, 2, tell skill from luck",
+                        max_lines=1,
+                        min_width=120,
+                        elem_id="f-seeds",
+                    )
+            with gr.Column(scale=1, min_width=300, elem_classes="panel"):
+                with gr.Row():
+                    fields["teacher"] = gr.Dropdown(
+                        form.model_choices(True), value=form.default("teacher"), label="Teacher (parameters)",
+                        min_width=200,
+                        filterable=False, elem_id="f-teacher",
+                    )  # fmt: skip
+                    fields["student"] = gr.Dropdown(
+                        form.model_choices(False), value=form.default("student"), label="Student (parameters)",
+                        min_width=200,
+                        filterable=False, elem_id="f-student",
+                    )  # fmt: skip
+                fields["methods"] = gr.CheckboxGroup(
+                    form.method_choices(), value=list(form.default("methods")), label="How the students are taught",
+                    info="One student for each. They get the same pictures and begin with the same weights.",
+                    elem_id="f-methods",
+                )  # fmt: skip
+        with gr.Accordion("Advanced", open=False, elem_id="advanced"):
+            for heading, names in form.ADVANCED.items():
+                gr.HTML(f'<h4 class="section">{heading}</h4>')
+                with gr.Row():
+                    for name in names:
+                        fields[name] = form.advanced_field(name)
+        command = gr.Textbox(
+            label="The same as a command", interactive=False, lines=1, max_lines=6, buttons=["copy"], elem_id="command"
+        )
+        with gr.Accordion("How it works", open=False, elem_id="how"):
+            gr.HTML(HOW_IT_WORKS)
+    view = run_view(store, shown)
+    key = gr.Textbox(visible=False)  # the same for every click until a run has started: two clicks start one
+    tab = TrainTab(view, form_box, fields, error, key)
+    inputs = list(fields.values())
+
+    def describe(*values: Any) -> list[Any]:
+        try:
+            config = form.to_config(dict(zip(fields, values, strict=True)))
+            return ["", forecast_html(config, store), config.command_line()]
+        except UserError as problem:
+            return [sentence(problem), gr.skip(), gr.skip()]
+
+    def pictures(dataset: str, folder: str | None) -> list[Any]:
+        own, path = dataset == form.OWN_FOLDER, (folder or "").strip()
+        name = form.OWN_FOLDER + path if own else dataset
+        return [gr.Textbox(visible=own), thumbnails_html(name) if path or not own else ""]
+
+    def begin(once: str, *values: Any) -> list[Any]:
+        try:
+            config = form.to_config(dict(zip(fields, values, strict=True)))
+            run_id = LocalLauncher(store).submit(config, once or None)
+        except UserError as problem:
+            return [gr.skip(), gr.skip(), *show(store, "", str(problem))]
+        return [run_id, secrets.token_hex(8), *show(store, run_id)]
+
+    def again(run_id: str) -> list[Any]:
+        try:
+            values = form.to_values(store.get(run_id).config)
+        except UserError as problem:
+            return [gr.skip() for _ in fields] + ["", *show(store, "", str(problem))]
+        return [*(values[name] for name in fields), "", *show(store, "")]
+
+    described = [error, forecast, command]
+    picture_fields = [fields["dataset"], fields["folder"]]
+    gr.on([field.change for field in inputs], describe, inputs, described, **EAGER)
+    # on coming back a teacher may be at hand that was not before; what is wrong may be an unknown run, and stays
+    gr.on([demo.load, view.back.click], lambda *values: describe(*values)[1:], inputs, described[1:], **EAGER)
+    gr.on(
+        [demo.load, *(f.change for f in picture_fields)],
+        pictures,
+        picture_fields,
+        [fields["folder"], thumbnails],
+        **EAGER,
+    )
+    start.click(begin, [key, *inputs], [shown, key, *tab.shows], **PRIVATE)
+    view.back.click(lambda: ["", *show(store, "")], None, [shown, *tab.shows], **PRIVATE)
+    view.again.click(again, shown, [*inputs, shown, *tab.shows], **PRIVATE)
+    return tab
+
+
+def show(store: Store, run_id: str, problem: str = "") -> list[Any]:
+    """Updates for `TrainTab.shows`: the run, or the form (with what is wrong) where there is none to show."""
+    if run_id:
+        try:
+            store.get(run_id)
+        except UserError as error:
+            run_id, problem = "", str(error)
+    parts = look(store, run_id, {})
+    return [gr.Column(visible=not run_id), gr.Column(visible=bool(run_id)), sentence(problem), *parts]
+
+
+def sentence(problem: object) -> str:
+    """Something wrong, said at the form."""
+    text = str(problem)
+    return f'<p class="problem" role="alert">{escape(text)}</p>' if text else ""

@@ -1,0 +1,80 @@
+"""How the page says things: names, sizes, times, states. Plain text only; whoever puts it into HTML escapes it."""
+
+from __future__ import annotations
+
+import time
+
+from iekd.config import NO_TEACHER, RunConfig
+from iekd.data.registry import FOLDER, available
+
+METHOD_NAMES = {"baseline": "Baseline", "kd": "KD", "ft": "FT", "ie-ft": "IE-FT"}
+STATES = {
+    "queued": "Waiting", "running": "Training", "stopping": "Stopping", "stopped": "Stopped",
+    "finished": "Finished", "failed": "Failed", "lost": "Lost",
+}  # fmt: skip
+DEVICES = {"cpu": "the processor (CPU)", "cuda": "the NVIDIA GPU", "mps": "the Apple GPU"}
+
+
+def method_name(method: str) -> str:
+    return METHOD_NAMES.get(method, method)
+
+
+def model_name(model: str) -> str:
+    """resnet20 -> ResNet-20."""
+    return model.replace("resnet", "ResNet-") if model.startswith("resnet") else model
+
+
+def dataset_title(name: str) -> str:
+    """The name as the page shows it; a folder by its own name."""
+    if name.startswith(FOLDER):
+        return f"folder '{name.rstrip('/').rsplit('/', 1)[-1]}'"
+    return next((info.title for info in available() if info.name == name), name)
+
+
+def in_words(config: RunConfig) -> str:
+    """One line that says what a run does."""
+    students = [method_name(m) for m in config.methods]
+    listed = students[0] if len(students) == 1 else f"{', '.join(students[:-1])} and {students[-1]}"
+    seeds = f", {len(config.seeds)} seeds each" if len(config.seeds) > 1 else ""
+    taught = f"{model_name(config.teacher)} → " if config.teacher != NO_TEACHER else ""
+    return f"{taught}{model_name(config.student)}: {listed}{seeds}"
+
+
+def run_title(run_id: str, config: RunConfig) -> str:
+    return config.name or in_words(config)
+
+
+def duration(seconds: float | None) -> str:
+    """75 -> '1 min 15 s'."""
+    if seconds is None:
+        return ""
+    total = max(0, round(seconds))
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60:02d} s"
+    if total < 48 * 3600:
+        return f"{total // 3600} h {total % 3600 // 60:02d} min"
+    return f"{total // 86400} days"
+
+
+def roughly(seconds: float) -> str:
+    """A time that is an estimate, without false precision."""
+    if seconds < 90:
+        return f"{max(10, round(seconds / 10) * 10)} seconds"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} minutes"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} hours"
+    return f"{seconds / 86400:.1f} days"
+
+
+def count(params: int) -> str:
+    """272186 -> '0.27 M'."""
+    return f"{params / 1e6:.2f} M" if params >= 10_000 else f"{params:,}"
+
+
+def when(timestamp: float) -> str:
+    """Today as a time of day, earlier as a date."""
+    then, now = time.localtime(timestamp), time.localtime()
+    return time.strftime("today %H:%M" if then[:3] == now[:3] else "%d %b %Y %H:%M", then)

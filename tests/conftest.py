@@ -1,0 +1,140 @@
+"""Fixtures of all tests but tests/ui: small data, small configurations, and an environment of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iekd.config import make_config
+from iekd.data import Dataset, Split
+from iekd.errors import UserError
+
+CHECKOUT = Path(__file__).parents[1]
+CLASSES = ("blue", "green", "red")
+
+
+@pytest.fixture(autouse=True)
+def surroundings(request, monkeypatch, tmp_path_factory):
+    """No shipped checkpoints, no downloads and no folders of this machine, unless a test asks for them.
+
+    One thread for torch: networks this small wait more than they compute on two, above all beside other programs.
+    """
+    if "ui" in Path(request.path).relative_to(Path(__file__).parent).parts:
+        yield
+        return
+    place = tmp_path_factory.mktemp("place")
+    monkeypatch.setenv("IEKD_CHECKPOINTS_DIR", str(place / "no-checkpoints"))
+    monkeypatch.setenv("IEKD_CACHE_DIR", str(place / "cache"))
+    monkeypatch.delenv("IEKD_DATA_DIR", raising=False)
+    monkeypatch.delenv("IEKD_RUNS_DIR", raising=False)
+    monkeypatch.chdir(place)
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch else None
+    if torch:
+        torch.set_num_threads(1)
+    yield
+    if torch:
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def refuses():
+    """`refuses(call, *words)`: the call raises a UserError whose message is one line, ends like a sentence, and holds
+    the words (the value, the remedy)."""
+
+    def check(call, *words, kind=UserError):
+        with pytest.raises(kind) as caught:
+            call()
+        text = str(caught.value)
+        assert "\n" not in text
+        assert text[0].isupper() or text[0] in "'\"0123456789", text
+        assert text.endswith((".", "?")), text
+        for word in words:
+            assert str(word) in text, f"{word!r} is not in: {text}"
+        return text
+
+    return check
+
+
+def coloured_images(count: int, size: int, seed: int) -> Split:
+    """Noise whose strongest channel is the class: easy, but not trivial."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    images = rng.integers(0, 160, (count, size, size, 3))
+    images[np.arange(count), :, :, 2 - labels] += 90
+    return Split(images.clip(0, 255).astype(np.uint8), labels.astype(np.int64))
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Dataset:
+    """96 training and 60 test images of 16 x 16 in three classes."""
+    return Dataset("tiny", CLASSES, coloured_images(96, 16, 0), coloured_images(60, 16, 1))
+
+
+@pytest.fixture(scope="session")
+def picture_folder(tmp_path_factory, tiny) -> Path:
+    """The tiny data set as train/<class>/*.png and test/<class>/*.png."""
+    root = tmp_path_factory.mktemp("pictures")
+    for part, split in (("train", tiny.train), ("test", tiny.test)):
+        for name in CLASSES:
+            (root / part / name).mkdir(parents=True)
+        for i, (image, label) in enumerate(zip(split.images, split.labels, strict=True)):
+            Image.fromarray(image).save(root / part / CLASSES[label] / f"{i:03}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_options(picture_folder) -> dict:
+    """Options of the smallest run worth the name; a test adds its own."""
+    return {
+        "dataset": f"folder:{picture_folder}", "resolution": 16, "teacher": "resnet8", "student": "resnet8",
+        "epochs": 1, "teacher_epochs": 1, "auto_encoder_epochs": 1, "batch_size": 32,
+        "device": "cpu", "precision": "fp32",
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tiny_options):
+    """`tiny_config(**changes)` -> RunConfig."""
+    return lambda **changes: make_config(**{**tiny_options, **changes})
+
+
+@pytest.fixture(scope="session")
+def wait_until():
+    """`wait_until(condition)` polls until it is true; the limit is for hangs only, generous on purpose."""
+
+    def wait(condition, limit=600.0):
+        deadline = time.monotonic() + limit
+        while not condition():
+            if time.monotonic() > deadline:
+                pytest.fail("waited in vain")
+            time.sleep(0.02)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def fresh_python():
+    """`fresh_python(code)` runs code in an interpreter of its own that imports this checkout; returns its output."""
+
+    def run(code, *, check=True):
+        path = os.pathsep.join([str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+            check=False,
+        )
+        if check:
+            assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import logging
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iekd import data
+from iekd.errors import DataError, UserError
+
+REAL = Path(__file__).parents[3] / "shared" / "data" / "cifar10-jpeg.tar.xz"
+
+
+def picture(path: Path, colour=(9, 99, 199), size=(16, 16), mode: str = "RGB") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, tuple(colour)).convert(mode).save(path)
+    return path
+
+
+def numbered(folder: Path, count: int, first: int = 0, **options) -> None:
+    """Pictures whose red says which they are."""
+    for i in range(first, first + count):
+        picture(folder / f"{i:03}.png", (i, 0, 0), **options)
+
+
+def reds(split: data.Split) -> list[int]:
+    return split.images[:, 0, 0, 0].tolist()
+
+
+def load(root: Path, **options) -> data.Dataset:
+    return data.load(f"folder:{root}", **{"resolution": 16, **options})
+
+
+@pytest.fixture
+def two_parts(tmp_path) -> Path:
+    for k, name in enumerate(("cat", "dog")):
+        numbered(tmp_path / "train" / name, 5, first=10 * k)
+        numbered(tmp_path / "test" / name, 2, first=100 + 10 * k)
+    return tmp_path
+
+
+@pytest.fixture
+def one_part(tmp_path) -> Path:
+    for k, name in enumerate(("cat", "dog", "eel")):
+        numbered(tmp_path / name, 10, first=20 * k)
+    return tmp_path
+
+
+def test_train_and_test_are_as_they_lie(two_parts):
+    d = load(two_parts)
+    assert d.class_names == ("cat", "dog")
+    assert reds(d.train) == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]
+    assert d.train.labels.tolist() == [0] * 5 + [1] * 5
+    assert reds(d.test) == [100, 101, 110, 111]
+    assert d.test.labels.tolist() == [0, 0, 1, 1]
+    assert (d.channels, d.resolution, d.skipped) == (3, 16, ())
+    assert d.train.labels.dtype == np.int64
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_validation_may_stand_for_test(two_parts, name):
+    expected = reds(load(two_parts).test)
+    (two_parts / "test").rename(two_parts / name)
+    assert reds(load(two_parts).test) == expected
+
+
+def test_test_comes_before_validation(two_parts):
+    shutil.copytree(two_parts / "train", two_parts / "val")
+    assert reds(load(two_parts).test) == [100, 101, 110, 111]
+
+
+def test_train_alone_is_split(two_parts):
+    shutil.rmtree(two_parts / "test")
+    d = load(two_parts, test_fraction=0.4)
+    assert sorted(reds(d.train) + reds(d.test)) == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]
+    assert np.bincount(d.test.labels).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(("fraction", "held_out"), [(0.2, 2), (0.5, 5), (0.01, 1), (0.99, 9)])
+def test_one_folder_is_split_by_the_fraction(one_part, fraction, held_out):
+    d = load(one_part, test_fraction=fraction)
+    assert np.bincount(d.test.labels).tolist() == [held_out] * 3
+    everything = [20 * k + i for k in range(3) for i in range(10)]
+    assert sorted(reds(d.train) + reds(d.test)) == everything
+
+
+def test_the_split_follows_the_seed(one_part):
+    first, again, other = (reds(load(one_part, seed=s).test) for s in (1, 1, 2))
+    assert first == again != other
+
+
+def test_the_split_does_not_depend_on_the_resolution(one_part):
+    assert reds(load(one_part, resolution=8).test) == reds(load(one_part, resolution=32).test)
+
+
+def test_grey_pictures_make_a_grey_data_set(tmp_path):
+    for name in "ab":
+        numbered(tmp_path / name, 4, mode="L")
+    assert load(tmp_path).channels == 1
+
+
+def test_one_coloured_picture_makes_a_coloured_data_set(tmp_path):
+    for name in "ab":
+        numbered(tmp_path / name, 4, mode="L")
+    numbered(tmp_path / "a", 2, first=4)  # one of them at least is trained on
+    assert load(tmp_path, test_fraction=0.1).channels == 3
+
+
+def test_a_rare_coloured_picture_is_seen(tmp_path):
+    """Grey only if all of them are grey, also in a folder too large to look at quickly."""
+    for name in "ab":
+        for i in range(225):
+            picture(tmp_path / "train" / name / f"{i:03}.png", (i, i, i), (8, 8), "L")
+        numbered(tmp_path / "test" / name, 1, mode="L")
+    picture(tmp_path / "train" / "a" / "101.png", (255, 0, 0), (8, 8))
+    assert load(tmp_path, resolution=8).channels == 3
+
+
+def test_sizes_and_formats_may_be_mixed(tmp_path):
+    for name in "ab":
+        picture(tmp_path / name / "1.PNG", size=(40, 10))
+        picture(tmp_path / name / "2.Jpeg", size=(5, 70))
+        picture(tmp_path / name / "3.gif", size=(16, 16))
+        picture(tmp_path / name / "4.webp", size=(1, 1))
+        picture(tmp_path / name / "5.bmp", size=(300, 200))
+    d = load(tmp_path, resolution=24)
+    assert len(d.train) + len(d.test) == 10
+    assert d.train.images.shape[1:] == (24, 24, 3)
+    assert np.abs(d.train.images.astype(int) - (9, 99, 199)).max() < 40
+
+
+def test_the_usual_resolution_is_32(two_parts):
+    assert data.load(f"folder:{two_parts}").resolution == 32
+
+
+def test_broken_pictures_are_skipped_counted_and_named(two_parts, caplog):
+    broken = [two_parts / "train" / "cat" / "002.png", two_parts / "test" / "dog" / "110.png"]
+    broken[0].write_bytes(b"no image")
+    broken[1].write_bytes(broken[1].read_bytes()[:50])
+    with caplog.at_level(logging.WARNING, "iekd"):
+        d = load(two_parts)
+    assert reds(d.train) == [0, 1, 3, 4, 10, 11, 12, 13, 14]
+    assert d.train.labels.tolist() == [0] * 4 + [1] * 5
+    assert reds(d.test) == [100, 101, 111]
+    assert d.skipped == tuple(map(str, broken))
+    for path in broken:
+        assert str(path) in caplog.text
+    assert "2 of 14" in caplog.text
+
+
+def test_other_files_and_hidden_ones_are_no_pictures(two_parts):
+    (two_parts / "train" / "cat" / "notes.txt").write_text("hello")
+    (two_parts / "train" / "cat" / ".hidden.png").write_bytes(b"")
+    (two_parts / "train" / "cat" / "Thumbs.db").write_bytes(b"")
+    (two_parts / "train" / ".git").mkdir()
+    (two_parts / "train" / "empty").mkdir()
+    (two_parts / "train" / "readme.md").write_text("")
+    d = load(two_parts)
+    assert d.class_names == ("cat", "dog")
+    assert len(d.train) == 10
+    assert d.skipped == ()
+
+
+def test_odd_names_are_kept(tmp_path):
+    names = ("Grüße 世界", "a b  c", "x'y\"z", "[red]", "50%")
+    for name in names:
+        picture(tmp_path / name / "ein Bild (1) ☃.png")
+        picture(tmp_path / name / "-2.png")
+    d = load(tmp_path)
+    assert sorted(d.class_names) == sorted(names)
+    assert len(d.train) == len(d.test) == 5
+
+
+def test_no_images(tmp_path, refuses):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "notes.txt").write_text("")
+    refuses(lambda: load(tmp_path), tmp_path, "No images", kind=DataError)
+
+
+def test_pictures_without_class_folders(tmp_path, refuses):
+    numbered(tmp_path, 3)
+    refuses(lambda: load(tmp_path), tmp_path, "sub-folder", kind=DataError)
+
+
+def test_one_class(tmp_path, refuses):
+    numbered(tmp_path / "cat", 3)
+    refuses(lambda: load(tmp_path), "cat", "two", kind=DataError)
+
+
+def test_a_class_with_one_picture_cannot_be_split(one_part, refuses):
+    picture(one_part / "zebra" / "1.png")
+    refuses(lambda: load(one_part), "zebra", "one image", kind=DataError)
+
+
+def test_a_class_that_is_only_tested(two_parts, refuses):
+    numbered(two_parts / "test" / "zebra", 2)
+    refuses(lambda: load(two_parts), "zebra", "train", kind=DataError)
+
+
+def test_a_class_that_is_broken_throughout(two_parts, refuses):
+    for path in (two_parts / "train" / "dog").iterdir():
+        path.write_bytes(b"broken")
+    refuses(lambda: load(two_parts), "dog", kind=DataError)
+
+
+def test_a_test_part_that_is_broken_throughout(two_parts, refuses):
+    for path in (two_parts / "test").rglob("*.png"):
+        path.write_bytes(b"broken")
+    refuses(lambda: load(two_parts), "test image", kind=DataError)
+
+
+def test_test_without_train(two_parts, refuses):
+    shutil.rmtree(two_parts / "train")
+    refuses(lambda: load(two_parts), "train", kind=DataError)
+
+
+def test_no_such_folder(tmp_path, refuses):
+    refuses(lambda: load(tmp_path / "nowhere"), tmp_path / "nowhere", kind=UserError)
+
+
+def test_an_empty_name_is_no_folder(refuses):
+    refuses(lambda: data.check_name("folder:"), "folder", kind=UserError)
+
+
+def test_nothing_in_the_folder_changes(two_parts):
+    def tree():
+        return {p: p.stat().st_mtime_ns for p in two_parts.rglob("*")}
+
+    before = tree()
+    load(two_parts)
+    data.describe(f"folder:{two_parts}")
+    data.thumbnails(f"folder:{two_parts}")
+    assert tree() == before
+
+
+def test_describing_counts_files(two_parts):
+    info = data.describe(f"folder:{two_parts}")
+    assert (info.train_images, info.test_images, info.classes) == (10, 4, 2)
+
+
+def test_thumbnails_skip_what_is_broken(two_parts):
+    (two_parts / "train" / "cat" / "000.png").write_bytes(b"broken")
+    shown = data.thumbnails(f"folder:{two_parts}", 2)
+    assert [name for _, name in shown] == ["cat", "dog", "dog"]
+    assert all(image.dtype == np.uint8 and image.ndim == 3 for image, _ in shown)
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason="../shared/data/cifar10-jpeg.tar.xz is not beside this checkout")
+def test_real_photographs(tmp_path):
+    """A few hundred JPEG files of CIFAR-10, as people keep theirs."""
+    with tarfile.open(REAL) as archive:
+        for taken, member in enumerate(m for m in archive if m.isfile()):
+            parts = Path(member.name).parts[-3:]
+            path = tmp_path / "all" / parts[1] / f"{parts[0]}-{parts[2]}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(archive.extractfile(member).read())
+            if taken >= 5_100:
+                break
+    d = data.load(f"folder:{tmp_path / 'all'}")
+    assert len(d.class_names) >= 2
+    assert (d.channels, d.resolution, d.skipped) == (3, 32, ())
+    assert len(d.train) + len(d.test) == 5_101
+    mean, std = d.statistics
+    assert all(0.2 < m < 0.8 for m in mean)
+    assert all(0.1 < s < 0.4 for s in std)

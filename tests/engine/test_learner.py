@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from iekd.config import make_config
+from iekd.engine.batches import to_device
+from iekd.engine.learner import Learner, Normalise, make_schedule, predict
+from iekd.engine.metrics import TrainingError
+from iekd.methods import Baseline
+from iekd.models.registry import build
+
+CPU = torch.device("cpu")
+
+
+def rates(name: str, steps: int, lr: float = 0.1) -> list[float]:
+    """The learning rate of every optimisation step."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
+    schedule = make_schedule(name, optimizer, lr, steps)
+    seen = []
+    for _ in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return seen
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["one-cycle", "cosine", "multi-step"]), st.integers(1, 300), st.floats(1e-4, 10))
+def test_every_schedule_lasts_as_long_as_training(name, steps, lr):
+    seen = rates(name, steps, lr)
+    assert len(seen) == steps
+    assert all(0 <= rate <= lr * (1 + 1e-9) for rate in seen)
+
+
+@pytest.mark.parametrize("steps", range(1, 40))
+@pytest.mark.parametrize("name", ["one-cycle", "cosine", "multi-step"])
+def test_short_trainings_have_a_schedule_too(name, steps):
+    seen = rates(name, steps)
+    assert max(seen) >= 0.05, "a training without a learning rate"
+
+
+def test_multi_step_divides_by_ten_at_a_half_and_three_quarters():
+    seen = rates("multi-step", 80)
+    np.testing.assert_allclose(seen, [0.1] * 40 + [0.01] * 20 + [0.001] * 20)
+
+
+def test_cosine_is_half_a_cosine():
+    np.testing.assert_allclose(
+        rates("cosine", 50), [0.05 * (1 + math.cos(math.pi * i / 50)) for i in range(50)], atol=1e-12
+    )
+
+
+def test_one_cycle_rises_for_a_quarter_and_falls_to_nothing():
+    seen = rates("one-cycle", 200)
+    top = int(np.argmax(seen))
+    assert 45 <= top <= 55
+    assert seen[top] == pytest.approx(0.1, rel=1e-3)
+    assert seen[:top] == sorted(seen[:top])
+    assert seen[top:] == sorted(seen[top:], reverse=True)
+    assert seen[0] < 0.01
+    assert seen[-1] < 1e-4
+
+
+def test_normalising_gives_mean_zero_and_deviation_one(tiny):
+    images, _ = to_device(tiny.train, CPU)
+    normalised = Normalise(*tiny.statistics)(images).double()
+    assert torch.allclose(normalised.mean((0, 2, 3)), torch.zeros(3, dtype=torch.double), atol=1e-5)
+    assert torch.allclose(normalised.std((0, 2, 3), correction=0), torch.ones(3, dtype=torch.double), atol=1e-5)
+
+
+def test_normalising_is_its_formula():
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    expected = (np.arange(256) / 255 - 0.3) / 0.2
+    np.testing.assert_allclose(Normalise((0.3,), (0.2,))(pixels).flatten().numpy(), expected, atol=1e-5)
+
+
+def make_learner(tiny, lr=0.1, epochs=2, report_every=2, **values) -> Learner:
+    torch.manual_seed(0)
+    config = make_config(lr=lr, **values)
+    return Learner(
+        "one", "students", build("resnet8", 3), Baseline(), Normalise(*tiny.statistics), config,
+        epochs=epochs, steps_per_epoch=3, device=CPU, precision=torch.float32, report_every=report_every,
+    )  # fmt: skip
+
+
+def batches(tiny):
+    images, labels = to_device(tiny.train, CPU)
+    return [(images[i : i + 32], labels[i : i + 32]) for i in (0, 32, 64)]
+
+
+def test_rows_come_every_few_steps_and_at_the_end_of_an_epoch(tiny):
+    learner = make_learner(tiny)
+    rows = [row for _ in range(2) for batch in batches(tiny) for row in learner.step(*batch, None)]
+    assert [(row.step, row.epoch) for row in rows] == [(2, 2 / 3), (3, 1), (4, 4 / 3), (6, 2)]
+    assert all(row.kind == "train" and row.learner == "one" and row.stage == "students" for row in rows)
+    assert set(rows[0].values) == {"loss", "cross_entropy", "accuracy", "lr"}
+
+
+def test_rows_are_means_since_the_last_row(tiny):
+    every, third = make_learner(tiny, report_every=1), make_learner(tiny, report_every=3)
+    single = [row for batch in batches(tiny) for row in every.step(*batch, None)]
+    (together,) = [row for batch in batches(tiny) for row in third.step(*batch, None)]
+    for key in ("loss", "cross_entropy", "accuracy"):
+        assert together.values[key] == pytest.approx(np.mean([row.values[key] for row in single]), rel=1e-5)
+
+
+def test_the_step_is_plain_sgd(tiny):
+    """Nesterov momentum and weight decay written out by hand, in float64 on the gradients of the same network."""
+    learner = make_learner(tiny, schedule="cosine", weight_decay=0.01, epochs=1)
+    torch.manual_seed(0)
+    twin, normalise = build("resnet8", 3).train(), Normalise(*tiny.statistics)
+    velocity = [torch.zeros_like(p, dtype=torch.double) for p in twin.parameters()]
+    for i, (images, labels) in enumerate(batches(tiny)):
+        list(learner.step(images, labels, None))
+        twin.zero_grad()
+        nn.functional.cross_entropy(twin(normalise(images)).logits, labels).backward()
+        lr = 0.05 * (1 + math.cos(math.pi * i / 3))
+        with torch.no_grad():
+            for p, v in zip(twin.parameters(), velocity, strict=True):
+                g = p.grad.double() + 0.01 * p.double()
+                v.mul_(0.9).add_(g) if i else v.copy_(g)
+                p.copy_(p.double() - lr * (g + 0.9 * v))
+    for ours, expected in zip(learner.model.parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(ours, expected, atol=1e-4)
+
+
+def test_evaluation_counts_right_answers(tiny):
+    learner = make_learner(tiny)
+    images, labels = to_device(tiny.test, CPU)
+    row = learner.evaluate(images, labels)
+    learner.model.eval()
+    with torch.no_grad():
+        logits = learner.model(learner.normalise(images)).logits.double().numpy()
+    assert row.kind == "test"
+    assert row.values["accuracy"] == pytest.approx(100 * (logits.argmax(1) == tiny.test.labels).mean(), abs=1e-4)
+    shifted = logits - logits.max(1, keepdims=True)
+    chosen = shifted[np.arange(60), tiny.test.labels] - np.log(np.exp(shifted).sum(1))
+    assert row.values["loss"] == pytest.approx(-chosen.mean(), abs=1e-5)
+    assert learner.last_accuracy == learner.best_accuracy == row.values["accuracy"]
+
+
+def test_the_best_accuracy_is_kept(tiny):
+    learner = make_learner(tiny)
+    images, _labels = to_device(tiny.test, CPU)
+    with torch.no_grad():
+        answers = predict(learner.model, learner.normalise, images, CPU).argmax(1)
+    assert learner.evaluate(images, answers).values["accuracy"] == 100
+    wrong = (answers + 1) % 3
+    assert learner.evaluate(images, wrong).values["accuracy"] == 0
+    assert (learner.best_accuracy, learner.last_accuracy) == (100, 0)
+
+
+def test_evaluation_does_not_teach(tiny):
+    learner = make_learner(tiny)
+    before = {k: v.clone() for k, v in learner.model.state_dict().items()}
+    learner.evaluate(*to_device(tiny.test, CPU))
+    assert all(torch.equal(before[k], v) for k, v in learner.model.state_dict().items())
+
+
+def test_training_goes_on_in_training_mode_after_evaluation(tiny):
+    learner = make_learner(tiny)
+    for batch in batches(tiny):
+        list(learner.step(*batch, None))
+    learner.evaluate(*to_device(tiny.test, CPU))
+    before = learner.model.bn.running_mean.clone()
+    list(learner.step(*batches(tiny)[0], None))
+    assert not torch.equal(before, learner.model.bn.running_mean)
+
+
+@pytest.mark.parametrize("size", [1, 7, 60, 500])
+def test_predictions_do_not_depend_on_the_batch(tiny, size):
+    torch.manual_seed(0)
+    model, normalise = build("resnet8", 3), Normalise(*tiny.statistics)
+    images, _ = to_device(tiny.test, CPU)
+    expected = predict(model, normalise, images, CPU, batch_size=60)
+    assert torch.allclose(predict(model, normalise, images, CPU, batch_size=size), expected, atol=1e-4)
+    assert not expected.requires_grad
+
+
+def test_a_loss_that_is_no_number_ends_training_with_advice(tiny):
+    learner = make_learner(tiny, lr=100.0, weight_decay=1.0, schedule="cosine", epochs=50, report_every=1)
+    steps = (row for batch in batches(tiny) * 50 for row in learner.step(*batch, None))
+    with pytest.raises(TrainingError) as caught:
+        list(steps)
+    text = str(caught.value)
+    assert "'one'" in text
+    assert "learning rate" in text
+    assert "step " in text
+    assert "\n" not in text
+
+
+def test_weights_that_are_no_numbers_are_noticed_at_the_latest_when_tested(tiny):
+    """The last step of a training may be the one that breaks it; no row of metrics may hold NaN, which is not JSON."""
+    learner = make_learner(tiny)
+    with torch.no_grad():
+        learner.model.classifier.bias.fill_(math.nan)
+    with pytest.raises(TrainingError):
+        learner.evaluate(*to_device(tiny.test, CPU))

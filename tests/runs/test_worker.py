@@ -1,0 +1,411 @@
+"""The worker in this process, on tiny runs; its life as a process of its own is in test_launcher.py."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+
+import psutil
+import pytest
+
+from iekd.engine.metrics import TrainingError
+from iekd.models.artifact import ModelCard, load_model
+from iekd.runs import worker
+from iekd.runs.report import by_method, summary, to_markdown, verdict
+from iekd.runs.store import FAILED, FINISHED, STOPPED, Store
+from iekd.runs.worker import execute, explain, stop_on_signals
+from iekd.teachers import find_teacher
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_config):
+    """(run, what its watcher saw) of one complete run: teacher, auto-encoder, two students."""
+    return complete(
+        Store(tmp_path_factory.mktemp("runs")), tiny_config(methods=("baseline", "ie-ft"), seeds=(0, 1), epochs=2)
+    )
+
+
+def complete(store, config, stop=never):
+    run, handle = store.create(config)
+    watched = []
+    try:
+        execute(run, stop, lambda status, row: watched.append((status.state, status.stage, status.progress, row)))
+    finally:
+        os.close(handle)
+    return run, watched
+
+
+def events(run) -> list[str]:
+    return [json.loads(line)["event"] for line in (run.path / "events.jsonl").read_text().splitlines()]
+
+
+def stages(run) -> list[str]:
+    rows = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+    return [row["stage"] for row in rows if row["event"] == "stage"]
+
+
+def test_a_run_ends_finished_once(finished):
+    run, watched = finished
+    status = run.status
+    assert status.state == FINISHED
+    assert status.error is None
+    assert status.progress == status.stage_progress == 1
+    assert status.eta_seconds is None
+    assert status.started <= status.ended
+    assert status.device == "cpu"
+    assert events(run).count(FINISHED) == 1
+    assert events(run)[0] == "queued"
+    assert events(run)[-1] == FINISHED
+    assert watched[-1][0] == FINISHED
+
+
+def test_stages_follow_each_other(finished):
+    assert stages(finished[0]) == ["teacher", "auto-encoder", "students", "evaluation"]
+
+
+def test_progress_never_falls(finished):
+    seen = [progress for _, _, progress, _ in finished[1]]
+    assert seen == sorted(seen)
+    assert seen[-1] == 1
+    assert all(0 <= p <= 1 for p in seen)
+
+
+def test_the_watcher_sees_every_row_that_is_on_disk(finished):
+    run, watched = finished
+    rows, _ = run.metrics()
+    assert [row for _, _, _, row in watched if row] == [{k: v for k, v in row.items() if k != "seq"} for row in rows]
+    assert [row["seq"] for row in rows] == list(range(len(rows)))
+    assert {row["learner"] for row in rows} == {
+        "teacher", "auto-encoder", "baseline-seed0", "ie-ft-seed0", "baseline-seed1", "ie-ft-seed1"
+    }  # fmt: skip
+
+
+def test_the_report_says_what_the_last_rows_say(finished):
+    run, _ = finished
+    report = run.report
+    rows, _ = run.metrics()
+    assert [(r["method"], r["seed"]) for r in report["learners"]] == [
+        ("baseline", 0), ("ie-ft", 0), ("baseline", 1), ("ie-ft", 1)
+    ]  # fmt: skip
+    for learner in report["learners"]:
+        name = f"{learner['method']}-seed{learner['seed']}"
+        tests = [row["values"]["accuracy"] for row in rows if row["learner"] == name and row["kind"] == "test"]
+        assert learner["accuracy_last"] == pytest.approx(tests[-1], abs=1e-3)
+        assert learner["accuracy_best"] == pytest.approx(max(tests), abs=1e-3)
+        assert set(learner["class_accuracy"]) == {"blue", "green", "red"}
+        assert 0 <= learner["agreement_with_teacher"] <= 100
+    assert report["train_images"] == 96
+    assert report["test_images"] == 60
+    assert report["command"] == run.config.command_line()
+    assert report["speed"] > 0
+
+
+def test_the_report_is_json_for_everyone(finished):
+    for name in ("report.json", "status.json", "config.json"):
+        json.loads((finished[0].path / name).read_text(), parse_constant=pytest.fail)
+
+
+def test_a_class_without_test_images_leaves_a_report_for_everyone(tmp_path, tiny_options, picture_folder, tiny_config):
+    shutil.copytree(picture_folder, tmp_path / "pictures")
+    shutil.rmtree(tmp_path / "pictures" / "test" / "red")
+    run, _ = complete(
+        Store(tmp_path / "runs"), tiny_config(dataset=f"folder:{tmp_path / 'pictures'}", methods=("baseline",))
+    )
+    assert run.status.state == FINISHED
+    json.loads((run.path / "report.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_the_page_of_results_names_every_learner(finished):
+    text = (finished[0].path / "report.md").read_text()
+    assert text == to_markdown(finished[0].report)
+    assert text.count("| baseline |") == 2
+    assert text.count("| ie-ft |") == 2
+    assert "teacher resnet8" in text
+
+
+def test_models_are_saved_with_their_cards(finished):
+    run, _ = finished
+    assert list(run.model_folders) == ["teacher", "baseline-seed0", "ie-ft-seed0", "baseline-seed1", "ie-ft-seed1"]
+    accuracies = {f"{r['method']}-seed{r['seed']}": r["accuracy_last"] for r in run.report["learners"]}
+    for name, folder in run.model_folders.items():
+        model, card = load_model(folder)
+        assert card.class_names == ("blue", "green", "red")
+        assert (card.channels, card.resolution) == (3, 16)
+        assert card.params == sum(p.numel() for p in model.parameters())
+        assert card.accuracy == accuracies.get(name, run.report["teacher"]["accuracy"])
+        assert card.command == run.config.command_line()
+
+
+def test_a_saved_model_answers_as_accurately_as_reported(finished, tiny):
+    import torch
+
+    from iekd.engine.batches import to_device
+    from iekd.engine.learner import Normalise, predict
+
+    images, labels = to_device(tiny.test, torch.device("cpu"))
+    for folder in finished[0].model_folders.values():
+        model, card = load_model(folder)
+        answers = predict(model, Normalise(card.mean, card.std), images, torch.device("cpu")).argmax(1)
+        assert 100 * (answers == labels).double().mean().item() == pytest.approx(card.accuracy, abs=1e-6)
+
+
+def test_the_log_tells_the_story(finished):
+    log = (finished[0].path / "log.txt").read_text()
+    for words in (
+        "Loading data set",
+        "96 training and 60 test images of 3 classes",
+        "Stage: students",
+        "The run is finished.",
+    ):
+        assert words in log
+
+
+def test_the_teacher_is_kept_for_the_next_run(finished, tiny_config):
+    run, _ = finished
+    store = Store(run.path.parent)
+    assert find_teacher(run.config, store.root) is not None
+    again, _ = complete(store, tiny_config(methods=("kd",), epochs=1))
+    assert stages(again) == ["students", "evaluation"]
+    assert again.report["teacher"]["accuracy"] == run.report["teacher"]["accuracy"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"teacher_epochs": 2}, {"data_seed": 1}, {"limit_train": 60}, {"teacher": "resnet14"}, {"lr": 0.05}],
+    ids=str,
+)
+def test_a_teacher_of_other_data_or_training_is_not_taken(finished, tiny_config, change):
+    assert find_teacher(tiny_config(methods=("kd",), **change), finished[0].path.parent) is None
+
+
+def test_equal_runs_give_equal_metrics(tmp_path, tiny_config):
+    def numbers(name):
+        run, _ = complete(Store(tmp_path / name), tiny_config(methods=("baseline", "ie-ft"), epochs=2))
+        by_learner = {}
+        for row in run.metrics()[0]:
+            by_learner.setdefault(row["learner"], []).append((row["kind"], row["step"], row["values"]))
+        return by_learner
+
+    assert numbers("one") == numbers("two")
+
+
+def test_broken_pictures_are_in_the_report_and_the_log(tmp_path, picture_folder, tiny_config):
+    root = tmp_path / "pictures"
+    shutil.copytree(picture_folder, root)
+    broken = sorted((root / "train" / "red").iterdir())[0]
+    broken.write_bytes(b"no picture")
+    run, _ = complete(
+        Store(tmp_path / "runs"), tiny_config(dataset=f"folder:{root}", methods=("baseline",), teacher="none")
+    )
+    assert run.status.state == FINISHED
+    assert run.report["skipped_files"] == [str(broken)]
+    assert str(broken) in (run.path / "log.txt").read_text()
+    assert run.report["train_images"] == 95
+
+
+def stop_after(count: int):
+    asked = iter(range(10**9))
+    return lambda: next(asked) >= count
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_stop_before_the_first_step_leaves_no_student(tmp_path, tiny_config, count):
+    run, _ = complete(Store(tmp_path), tiny_config(methods=("baseline",), teacher="none"), stop_after(count))
+    assert run.status.state == STOPPED
+    assert run.model_folders == {}
+    assert run.report is None
+
+
+def test_a_stop_in_between_keeps_what_was_learned(tmp_path, tiny_config):
+    run, _ = complete(Store(tmp_path), tiny_config(methods=("baseline", "kd"), epochs=500), stop_after(30))
+    status = run.status
+    assert status.state == STOPPED
+    assert status.error is None
+    assert status.ended is not None
+    assert 0 < status.progress < 1
+    assert set(run.model_folders) == {"teacher", "baseline-seed0", "kd-seed0"}
+    for folder in run.model_folders.values():
+        load_model(folder)
+    assert events(run)[-1] == STOPPED
+
+
+def test_data_that_are_gone_fail_with_their_sentence(tmp_path, tiny_config):
+    from PIL import Image
+
+    for name in "ab":
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / name / "1.png")
+    run, _ = complete(
+        Store(tmp_path / "runs"), tiny_config(dataset=f"folder:{tmp_path / 'pictures'}", methods=("baseline",))
+    )
+    assert run.status.state == FAILED
+    assert "only one image" in run.status.error
+    assert run.status.error in (run.path / "log.txt").read_text()
+
+
+def test_a_rate_that_is_too_high_fails_with_advice(tmp_path, tiny_config):
+    config = tiny_config(methods=("baseline",), teacher="none", lr=100, weight_decay=1, epochs=50, schedule="cosine")
+    run, _ = complete(Store(tmp_path), config)
+    assert run.status.state == FAILED
+    assert "learning rate" in run.status.error
+
+
+def test_a_crash_fails_with_one_sentence_and_the_log_has_the_rest(tmp_path, tiny_config, monkeypatch):
+    def crash(*_):
+        raise ZeroDivisionError("what a pity")
+
+    monkeypatch.setattr("iekd.engine.learner.Learner.evaluate", crash)
+    run, _ = complete(Store(tmp_path), tiny_config(methods=("baseline",), teacher="none"))
+    assert run.status.state == FAILED
+    assert run.status.error == "Unexpected error (ZeroDivisionError: what a pity). The log has the details."
+    assert "Traceback" in (run.path / "log.txt").read_text()
+    assert events(run).count(FAILED) == 1
+
+
+def test_a_teacher_of_other_classes_is_refused(tmp_path, tiny_config, finished, monkeypatch):
+    """The classes of a folder changed since its teacher was trained."""
+    from iekd.teachers import teacher_folder
+
+    store, config = Store(tmp_path), tiny_config(methods=("kd",))
+    folder = teacher_folder(config, store.root)
+    folder.parent.mkdir(parents=True)
+    shutil.copytree(finished[0].model_folders["teacher"], folder)
+    card = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**card, "class_names": ["cat", "dog", "eel"]}))
+    assert ModelCard.read(folder).class_names == ("cat", "dog", "eel")
+    run, _ = complete(store, config)
+    assert run.status.state == FAILED
+    assert "classes" in run.status.error
+
+
+def test_a_broken_neighbour_disturbs_no_run(tmp_path, tiny_config):
+    store = Store(tmp_path)
+    neighbour, handle = store.create(tiny_config())
+    (neighbour.path / "config.json").write_text("{")
+    run, _ = complete(store, tiny_config(methods=("baseline",), teacher="none"))
+    os.close(handle)
+    assert run.status.state == FINISHED, run.status.error
+
+
+def test_the_logger_is_left_as_it_was(finished):
+    assert not [h for h in logging.getLogger("iekd").handlers if isinstance(h, logging.FileHandler)]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (TrainingError("The loss became nan. Lower it."), "The loss became nan. Lower it."),
+        (MemoryError(), "Out of memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nmore lines"), "smaller batch size"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory"),
+            "Out of memory",
+        ),
+        (OSError(28, "No space left on device"), "The disk is full"),
+        (RuntimeError("PytorchStreamWriter failed: No space left on device"), "The disk is full"),
+        (KeyError("x"), "Unexpected error (KeyError: 'x')"),
+        (ValueError("first line\nsecond line"), "first line"),
+        (ValueError(), "Unexpected error (ValueError"),
+    ],
+    ids=lambda v: type(v).__name__ if isinstance(v, BaseException) else "",
+)
+def test_every_error_is_explained_in_one_line(error, words):
+    text = explain(error)
+    assert words in text
+    assert "\n" not in text
+    assert text.endswith(".")
+    assert "second line" not in text
+
+
+@pytest.fixture
+def signals():
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_asks_to_stop(tmp_path, tiny_config, number):
+    run, handle = Store(tmp_path).create(tiny_config())
+    stop = stop_on_signals(run)
+    assert not stop()
+    os.kill(os.getpid(), number)
+    assert stop()
+    os.close(handle)
+
+
+@pytest.mark.usefixtures("signals")
+def test_a_second_interrupt_ends_at_once(tmp_path, tiny_config):
+    run, handle = Store(tmp_path).create(tiny_config())
+    stop_on_signals(run)
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    os.close(handle)
+
+
+@pytest.mark.usefixtures("signals")
+def test_main_reports_by_its_exit_status(tmp_path, tiny_config, monkeypatch):
+    def main(**values):
+        run, handle = Store(tmp_path).create(tiny_config(methods=("baseline",), teacher="none", **values))
+        monkeypatch.setattr(sys, "argv", ["worker", str(run.path), "--lock", str(handle)])
+        try:
+            return worker.main()
+        finally:
+            os.close(handle)
+
+    assert main() == 0
+    assert main(lr=100, weight_decay=1, epochs=50, schedule="cosine") == 1
+
+
+def test_the_status_names_its_process(finished):
+    assert finished[0].status.pid == os.getpid()
+    assert finished[0].status.pid_started == psutil.Process().create_time()
+
+
+def results(**accuracies: list[float]) -> dict:
+    learners = [
+        {"method": m.replace("_", "-"), "seed": s, "accuracy_last": a}
+        for m, values in accuracies.items()
+        for s, a in enumerate(values)
+    ]
+    return {"learners": learners}
+
+
+CHANCE = "with one seed, so chance may have a part in it."
+
+
+@pytest.mark.parametrize(
+    ("report", "sentence"),
+    [
+        (results(baseline=[80.0], ie_ft=[82.5]), f"ie-ft is 2.5 points above the baseline, {CHANCE}"),
+        (results(baseline=[80, 82], kd=[80, 80]), "kd is 1.0 points below the baseline, on average over 2 seeds."),
+        (results(baseline=[80.0], kd=[80.01]), f"kd and the baseline are level, {CHANCE}"),
+        (results(baseline=[80.0], kd=[81.0], ft=[83.0]), f"ft is 3.0 points above the baseline, {CHANCE}"),
+        (results(baseline=[80.0]), ""),
+        (results(kd=[80.0]), ""),
+    ],
+)
+def test_the_verdict_is_honest(report, sentence):
+    assert verdict(report) == sentence
+
+
+def test_accuracies_are_grouped_by_method():
+    assert by_method(results(baseline=[1.0, 2.0], kd=[3.0])) == {"baseline": [1.0, 2.0], "kd": [3.0]}
+
+
+def test_the_summary_has_the_keys_of_the_command_line(finished):
+    short = summary(finished[0].report)
+    assert set(short) == {"run", "path", "state", "seconds", "teacher", "learners", "dataset", "device"}
+    assert set(short["teacher"]) == {"model", "accuracy", "params"}
+    assert all(set(r) == {"method", "seed", "accuracy_last", "accuracy_best", "params"} for r in short["learners"])

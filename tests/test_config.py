@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import shlex
+from unittest import mock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from iekd import cli
+from iekd.config import METHODS, NO_TEACHER, RunConfig, learner_name, make_config
+from iekd.models.catalog import known_models
+from iekd.runs.store import Store
+
+
+class Seen(Exception):  # noqa: N818 - not an error
+    """Carries the configuration that the command line arrived at."""
+
+
+def through_the_command_line(line: str) -> RunConfig:
+    """What `iekd train ...` would train."""
+
+    def create(_, config, key=None):
+        raise Seen(config)
+
+    program, *words = shlex.split(line)
+    assert program == "iekd"
+    with mock.patch.object(Store, "create", create):
+        result = CliRunner().invoke(cli.app, words)
+    assert isinstance(result.exception, Seen), result.output
+    return result.exception.args[0]
+
+
+def floats(low: float, high: float, **kwargs) -> st.SearchStrategy[float]:
+    return st.floats(low, high, allow_nan=False, allow_infinity=False, **kwargs)
+
+
+text = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=80)
+configs = st.fixed_dictionaries(
+    {},
+    optional={
+        "dataset": st.sampled_from(["fashion-mnist", "cifar10", "cifar100"]),
+        "teacher": st.sampled_from(known_models()),
+        "student": st.sampled_from(known_models()),
+        "methods": st.lists(st.sampled_from(list(METHODS)), min_size=1, unique=True).map(tuple),
+        "seeds": st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=5, unique=True).map(tuple),
+        "epochs": st.integers(1, 10_000),
+        "batch_size": st.integers(2, 65_536),
+        "lr": floats(0, 100, exclude_min=True),
+        "momentum": floats(0, 1, exclude_max=True),
+        "weight_decay": floats(0, 1),
+        "schedule": st.sampled_from(["one-cycle", "cosine", "multi-step"]),
+        "inheritance_weight": floats(0, 1e6),
+        "exploration_weight": floats(0, 1e6),
+        "factor_weight": floats(0, 1e6),
+        "temperature": floats(1e-3, 1e3),
+        "kd_weight": floats(0, 1),
+        "auto_encoder_epochs": st.integers(1, 100),
+        "teacher_epochs": st.integers(1, 100),
+        "limit_train": st.integers(2, 10**6),
+        "test_fraction": floats(0, 1, exclude_min=True, exclude_max=True),
+        "resolution": st.integers(8, 512),
+        "data_seed": st.integers(0, 2**31 - 1),
+        "device": st.sampled_from(["auto", "cpu", "cuda", "mps"]),
+        "precision": st.sampled_from(["auto", "fp32", "bf16"]),
+        "name": text,
+    },
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(configs)
+def test_the_command_line_gives_the_same_run(values):
+    config = make_config(**values)
+    assert through_the_command_line(config.command_line()) == config
+
+
+def test_the_command_line_leaves_rare_settings_at_their_default_out():
+    line = make_config(lr=0.05, name="a b").command_line()
+    assert line.startswith("iekd train ")
+    assert "--lr 0.05" in line
+    assert "--name 'a b'" in line
+    assert "--momentum" not in line
+    assert "--limit-train" not in line
+
+
+def test_the_command_line_keeps_every_digit():
+    config = make_config(lr=0.12345678901)
+    assert through_the_command_line(config.command_line()).lr == 0.12345678901
+
+
+def test_a_folder_with_an_odd_name_survives_the_command_line(tmp_path):
+    (tmp_path / "My pictures, 'ünï' $HOME").mkdir()
+    config = make_config(dataset=f"folder:{tmp_path}/My pictures, 'ünï' $HOME")
+    assert through_the_command_line(config.command_line()) == config
+
+
+@settings(max_examples=40, deadline=None)
+@given(configs)
+def test_json_gives_the_same_run(values):
+    config = make_config(**values)
+    assert RunConfig(**json.loads(json.dumps(config.model_dump(mode="json")))) == config
+
+
+def test_every_setting_is_an_option_of_train():
+    options = set(inspect.signature(cli.train).parameters) - {"runs_dir", "as_json"}
+    assert options == set(RunConfig.model_fields)
+
+
+def test_every_setting_is_described():
+    assert all(info.description for info in RunConfig.model_fields.values())
+
+
+def test_a_configuration_is_frozen():
+    with pytest.raises(ValidationError):
+        make_config().epochs = 3
+
+
+def test_unset_values_take_their_default():
+    assert make_config(epochs=None, lr=None) == make_config()
+
+
+def test_learners_are_every_method_of_every_seed():
+    config = make_config(methods=("baseline", "kd"), seeds=(3, 1))
+    assert config.learner_names == [("baseline", 3), ("kd", 3), ("baseline", 1), ("kd", 1)]
+    assert len({learner_name(*pair) for pair in config.learner_names}) == 4
+
+
+@pytest.mark.parametrize(
+    ("methods", "auto_encoder"),
+    [(("baseline",), False), (("kd",), False), (("ft",), True), (("baseline", "ie-ft"), True)],
+)
+def test_only_factor_methods_need_an_auto_encoder(methods, auto_encoder):
+    assert make_config(methods=methods).needs_auto_encoder is auto_encoder
+
+
+def test_labels_alone_need_no_teacher():
+    assert not make_config(methods=("baseline",), teacher=NO_TEACHER).needs_teacher
+
+
+BAD = [
+    ({"dataset": "cifar11"}, ["cifar11", "Did you mean 'cifar10'"]),
+    ({"dataset": "zebra"}, ["zebra", "Choose one of", "folder:PATH"]),
+    ({"dataset": ""}, ["''"]),
+    ({"dataset": "folder:/no/such/place"}, ["/no/such/place"]),
+    ({"teacher": "resnet-20"}, ["resnet-20", "Did you mean 'resnet20'"]),
+    ({"student": "ResNet-8"}, ["ResNet-8", "Did you mean 'resnet8'"]),
+    ({"student": "none"}, ["none"]),
+    ({"methods": ("ie_ft",)}, ["ie_ft", "Did you mean 'ie-ft'"]),
+    ({"methods": ()}, ["Methods", "at least 1"]),
+    ({"methods": ("kd", "kd")}, ["kd", "twice"]),
+    ({"methods": ("kd",), "teacher": "none"}, ["kd", "teacher", "resnet20"]),
+    ({"seeds": ()}, ["Seeds", "at least 1"]),
+    ({"seeds": (-1,)}, ["-1", "greater than or equal to 0"]),
+    ({"seeds": (2**31,)}, [str(2**31), "less than"]),
+    ({"seeds": (4, 4)}, ["4", "twice"]),
+    ({"seeds": tuple(range(65))}, ["64"]),
+    ({"epochs": 0}, ["Epochs", "'0'", "greater than or equal to 1"]),
+    ({"epochs": -3}, ["'-3'"]),
+    ({"epochs": 10**9}, [str(10**9), "10000"]),
+    ({"epochs": 1.5}, ["1.5"]),
+    ({"epochs": "many"}, ["many"]),
+    ({"batch_size": 1}, ["Batch size", "'1'", "2"]),
+    ({"lr": 0}, ["'0'", "greater than 0"]),
+    ({"lr": -0.1}, ["-0.1"]),
+    ({"lr": math.nan}, ["nan"]),
+    ({"lr": math.inf}, ["inf"]),
+    ({"momentum": 1}, ["'1'", "less than 1"]),
+    ({"weight_decay": -1}, ["-1"]),
+    ({"schedule": "cosin"}, ["cosin", "cosine"]),
+    ({"inheritance_weight": -50}, ["-50"]),
+    ({"inheritance_weight": math.nan}, ["nan"]),
+    ({"exploration_weight": math.inf}, ["inf"]),
+    ({"factor_weight": -1}, ["-1"]),
+    ({"temperature": 0}, ["'0'", "greater than 0"]),
+    ({"kd_weight": 1.1}, ["1.1"]),
+    ({"auto_encoder_epochs": 0}, ["Auto encoder epochs", "'0'"]),
+    ({"teacher_epochs": 0}, ["Teacher epochs", "'0'"]),
+    ({"limit_train": 0}, ["Limit train", "'0'"]),
+    ({"limit_train": -5}, ["-5"]),
+    ({"test_fraction": 1}, ["'1'"]),
+    ({"test_fraction": 0}, ["'0'"]),
+    ({"resolution": 4}, ["'4'", "8"]),
+    ({"resolution": 4096}, ["4096", "512"]),
+    ({"data_seed": -1}, ["-1"]),
+    ({"device": "gpu"}, ["gpu", "cuda"]),
+    ({"precision": "fp8"}, ["fp8", "bf16"]),
+    ({"name": "x" * 81}, ["Name", "80"]),
+    ({"epoch": 3}, ["epoch", "Did you mean 'epochs'"]),
+]
+
+
+@pytest.mark.parametrize(("values", "words"), BAD, ids=lambda v: str(v)[:60] if isinstance(v, dict) else "")
+def test_a_bad_value_gets_one_sentence_that_names_it(values, words, refuses):
+    sentence = refuses(lambda: make_config(**values), *words)
+    if "cannot be used: it " in sentence:
+        assert "cannot be used: it should " in sentence, f"not English: {sentence}"
+
+
+@pytest.mark.parametrize("path", ["~no-such-user-of-this-machine/pictures", "/" + "x" * 300, "a\0b"])
+def test_an_impossible_folder_is_a_sentence_too(path, refuses):
+    refuses(lambda: make_config(dataset=f"folder:{path}"), "folder")
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path, refuses):
+    (tmp_path / "file").write_text("")
+    refuses(lambda: make_config(dataset=f"folder:{tmp_path}/file"), tmp_path / "file")
+
+
+def test_a_folder_name_is_the_same_wherever_it_is_said_from(tmp_path, monkeypatch):
+    (tmp_path / "pictures").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert make_config(dataset="folder:pictures").dataset == f"folder:{(tmp_path / 'pictures').resolve()}"

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from iekd.config import make_config
+from iekd.models.catalog import models
+from iekd.models.factors import AutoEncoder
+from iekd.plan import STAGES, make_plan, seconds
+
+
+def plan(at_hand=True, train_images=1000, test_images=500, resolution=32, channels=3, classes=10, **values):
+    return make_plan(make_config(**values), train_images, test_images, channels, classes, resolution, at_hand)
+
+
+def coder_macs(c: int, h: int) -> int:
+    """Multiply-accumulates of the real encoder and decoder on one (c,h,h) feature."""
+    total = 0
+
+    def count(module, _, output):
+        nonlocal total
+        total += module.weight[0].numel() * output.numel()
+
+    coder = AutoEncoder(c, c // 2).eval()
+    for module in coder.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(count)
+    with torch.no_grad():
+        coder(torch.zeros(1, c, h, h))
+    return total
+
+
+def test_labels_alone_cost_three_forwards_an_image_and_one_a_test_image():
+    done = plan(methods=("baseline",), teacher="none", student="resnet8", epochs=4)
+    macs = models()["resnet8"].macs
+    assert done.macs["students"] == 4 * macs * (3 * 1000 + 500)
+    assert done.macs["evaluation"] == 500 * macs
+    assert done.macs["teacher"] == done.macs["auto-encoder"] == 0
+
+
+def test_the_auto_encoder_costs_what_the_real_one_counts():
+    done = plan(methods=("ft",), teacher="resnet20", auto_encoder_epochs=2)
+    assert done.macs["auto-encoder"] == 2 * 1000 * (models()["resnet20"].macs + 3 * coder_macs(64, 8))
+
+
+def test_the_teacher_is_paid_once_however_many_learn():
+    def teaching(seeds):
+        many = plan(methods=("baseline", "kd"), seeds=seeds)
+        alone = plan(methods=("baseline",), seeds=seeds)
+        return many.macs["students"] - 2 * alone.macs["students"]
+
+    assert teaching((0,)) == teaching((0, 1, 2)) == 10 * 1000 * models()["resnet20"].macs
+
+
+@pytest.mark.parametrize(
+    ("less", "more"),
+    [
+        ({"epochs": 5}, {"epochs": 6}),
+        ({"seeds": (0,)}, {"seeds": (0, 1)}),
+        ({"methods": ("baseline",)}, {"methods": ("baseline", "ie-ft")}),
+        ({"train_images": 1000}, {"train_images": 1100}),
+        ({"test_images": 100}, {"test_images": 200}),
+        ({"limit_train": 100}, {"limit_train": 200}),
+        ({"student": "resnet8"}, {"student": "resnet14"}),
+        ({"teacher": "resnet20"}, {"teacher": "resnet56"}),
+        ({"auto_encoder_epochs": 5}, {"auto_encoder_epochs": 6}),
+        ({"resolution": 28}, {"resolution": 32}),
+        ({"at_hand": True}, {"at_hand": False}),
+        ({"at_hand": False, "teacher_epochs": 5}, {"at_hand": False, "teacher_epochs": 6}),
+    ],
+    ids=str,
+)
+def test_more_of_anything_costs_more(less, more):
+    assert plan(**less).total < plan(**more).total
+
+
+@pytest.mark.parametrize(
+    ("less", "more"),
+    [
+        ({"batch_size": 64}, {"batch_size": 128}),
+        ({"seeds": (0,)}, {"seeds": (0, 1)}),
+        ({"train_images": 10_000}, {"train_images": 50_000}),
+        ({"student": "resnet8"}, {"student": "resnet56"}),
+        ({"channels": 1}, {"channels": 3}),
+    ],
+    ids=str,
+)
+def test_more_of_anything_needs_more_memory(less, more):
+    assert plan(**less).memory < plan(**more).memory
+
+
+def test_a_teacher_at_hand_costs_nothing_to_train():
+    assert plan(at_hand=True).macs["teacher"] == 0 < plan(at_hand=False).macs["teacher"]
+
+
+def test_a_limit_above_the_data_changes_nothing():
+    assert plan(limit_train=5000) == plan()
+
+
+def test_stages_are_those_of_a_run():
+    assert tuple(plan().macs) == STAGES
+
+
+def test_time_follows_a_measured_speed():
+    done = plan()
+    fast, slow = seconds(done, "cpu", 2e9), seconds(done, "cpu", 1e9)
+    assert slow - fast == pytest.approx(done.total / 2e9)
+    assert seconds(done, "cpu") > 0
+    assert seconds(done, "cuda") < seconds(done, "cpu")

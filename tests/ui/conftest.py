@@ -1,0 +1,106 @@
+"""A tiny data set of drawn pictures, a run trained on it, and the page over them as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+# small enough for seconds, and every stage still takes place
+QUICK: dict[str, Any] = {
+    "teacher": "resnet8", "student": "resnet8", "epochs": 2, "batch_size": 16, "teacher_epochs": 2,
+    "auto_encoder_epochs": 1, "resolution": 16, "device": "cpu",
+}  # fmt: skip
+
+
+def draw_pictures(root: Path, train: int = 24, test: int = 9) -> Path:
+    """train/ and test/ with three classes that differ plainly: a disc, a cross, stripes."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:16, :16]
+    shapes = {
+        "cross": (abs(x - 8) < 2) | (abs(y - 8) < 2),
+        "disc": (x - 7.5) ** 2 + (y - 7.5) ** 2 < 30,
+        "stripes": (y // 2) % 2 == 0,
+    }
+    for split, count in (("train", train), ("test", test)):
+        for name, mask in shapes.items():
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 60, (16, 16))
+                pixels[mask] += 150
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_pictures(tmp_path_factory.mktemp("data") / "shapes")
+
+
+@pytest.fixture(scope="session")
+def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="session")
+def finished_run(pictures: Path, runs_dir: Path) -> str:
+    """The id of a finished run with a teacher of its own; later runs of the same settings find that teacher."""
+    from iekd.config import make_config
+    from iekd.runs.launcher import LocalLauncher
+    from iekd.runs.store import Store
+
+    launcher = LocalLauncher(Store(runs_dir))
+    run_id = launcher.submit(make_config(dataset=f"folder:{pictures}", **QUICK))
+    status = wait_until(lambda: not launcher.status(run_id).live and launcher.status(run_id))
+    assert status.state == "finished", (status, (runs_dir / run_id / "log.txt").read_text())
+    return run_id
+
+
+@pytest.fixture(scope="session")
+def server(runs_dir: Path) -> Iterator[str]:
+    """The address of `python app.py` over `runs_dir`."""
+    with serving(runs_dir) as url:
+        yield url
+
+
+class serving:  # noqa: N801
+    """`python app.py` as a process; ends with the block."""
+
+    def __init__(self, runs_dir: Path, *arguments: str) -> None:
+        command = [sys.executable, str(ROOT / "app.py"), "--port", "7900", "--runs-dir", str(runs_dir), *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=runs_dir, env=environment)
+
+    def __enter__(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()  # comes when the page can be opened
+        found = re.search(r"http://\S+", line)
+        assert found, f"no address in {line!r}"
+        return found.group()
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+def wait_until(condition: Any, seconds: float = 150.0) -> Any:
+    """Ask until it is true; generous, because machines differ."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.3)
+    raise AssertionError(f"not within {seconds:.0f} s")

@@ -1,0 +1,220 @@
+"""The page without a browser: it is built lightly, it refuses what is wrong in words, and programs can use it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import QUICK, ROOT, serving, wait_until
+
+from iekd.config import RunConfig
+from iekd.errors import RunError, UserError
+from iekd.ui import form
+
+DEFAULTS = form.to_values(RunConfig())
+
+
+def test_building_the_page_does_not_import_torch(tmp_path: Path) -> None:
+    code = (
+        f"import sys; from iekd.ui.layout import build_app; build_app({str(tmp_path)!r}); "
+        "print([m for m in ('torch', 'torchvision') if m in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_page_never_names_the_engine() -> None:
+    for file in (ROOT / "iekd" / "ui").glob("*.py"):
+        assert "iekd.engine" not in file.read_text(), file
+
+
+def test_the_form_as_it_opens_is_the_default_run() -> None:
+    assert form.to_config(DEFAULTS) == RunConfig()
+    advanced = {name for names in form.ADVANCED.values() for name in names}
+    shown = advanced | {"dataset", "teacher", "student", "methods", "epochs", "seeds"}
+    assert shown == set(RunConfig.model_fields)
+
+
+def test_the_form_can_say_any_configuration(pictures: Path) -> None:
+    config = RunConfig(
+        dataset=f"folder:{pictures}",
+        methods=("kd", "ft"),
+        seeds=(3, 1),
+        limit_train=500,
+        resolution=24,
+        lr=0.05,
+        name="mine",
+    )
+    assert form.to_config(form.to_values(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"epochs": 0}, "Epochs '0'"),
+        ({"epochs": 2.5}, "Epochs '2.5'"),
+        ({"epochs": None}, "Epochs is empty"),
+        ({"lr": -1}, "Lr '-1'"),
+        ({"batch_size": -4}, "Batch size '-4'"),
+        ({"seeds": "one"}, "Seeds 'one'"),
+        ({"seeds": ""}, "Seeds is empty"),
+        ({"seeds": "1, 1"}, "named twice"),
+        ({"methods": []}, "No method"),
+        ({"teacher": "none"}, "needs a teacher"),
+        ({"limit_train": "many"}, "Limit train 'many'"),
+        ({"dataset": form.OWN_FOLDER, "folder": ""}, "path of your folder"),
+        ({"dataset": form.OWN_FOLDER, "folder": "/nowhere/at/all"}, "/nowhere/at/all"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as error:
+        form.to_config({**DEFAULTS, **change})
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_runs_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    from iekd.ui.layout import check_writable
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"):
+        check_writable(tmp_path / "file" / "runs")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "app.py"), "--runs-dir", str(tmp_path / "file")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: The runs folder")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_busy_port_is_stepped_over() -> None:
+    from iekd.ui.layout import free_port
+
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        assert port < free_port("127.0.0.1", port) < port + 50
+
+
+def test_a_runs_table_escapes_names_and_survives_a_broken_folder(tmp_path: Path) -> None:
+    from iekd.runs.store import Store
+    from iekd.ui.runs import EMPTY, table_html
+
+    store = Store(tmp_path)
+    assert table_html(store) == EMPTY
+    _, handle = store.create(RunConfig(name="<img src=x onerror=alert(1)>"))
+    assert handle is not None
+    os.close(handle)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{")
+    table = table_html(store)
+    assert "<img" not in table
+    assert "cannot be read" in table
+    assert "Lost" in table
+
+
+@pytest.fixture(scope="module")
+def client(server: str) -> Any:
+    from gradio_client import Client
+
+    return Client(server, verbose=False)
+
+
+def test_only_the_five_endpoints_are_public(client: Any) -> None:
+    named = client.view_api(return_format="dict")["named_endpoints"]
+    assert set(named) == {"/start", "/run_status", "/list_runs", "/stop_run", "/compare"}
+
+
+def test_a_program_starts_watches_and_stops_a_run(client: Any, pictures: Path) -> None:
+    config = {**QUICK, "dataset": f"folder:{pictures}", "epochs": 5000, "methods": ["baseline"], "teacher": "none"}
+    first = client.predict(config, "one key", api_name="/start")
+    assert client.predict(config, "one key", api_name="/start") == first
+    assert [r["run"] for r in client.predict(api_name="/list_runs")].count(first) == 1
+    wait_until(lambda: client.predict(first, api_name="/run_status")["accuracies"])
+    client.predict(first, api_name="/stop_run")
+    over = wait_until(lambda: (s := client.predict(first, api_name="/run_status"))["state"] == "stopped" and s)
+    assert 0 <= over["accuracies"]["baseline-seed0"] <= 100
+
+
+def test_a_program_compares_and_a_broken_image_harms_no_other(
+    client: Any, finished_run: str, pictures: Path, tmp_path: Path
+) -> None:
+    from gradio_client import handle_file
+
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    good = pictures / "test" / "disc" / "0.png"
+    answer = client.predict(finished_run, [handle_file(str(broken)), handle_file(str(good))], api_name="/compare")
+    bad, fine = answer["images"]
+    assert [bad["name"], fine["name"]] == ["broken.png", "0.png"]
+    assert bad["predictions"] == {}
+    assert "'broken.png'" in bad["error"]
+    assert set(fine["predictions"]) == {"teacher", "baseline", "ie-ft"}
+    for said in fine["predictions"].values():
+        assert {row["label"] for row in said} == {"cross", "disc", "stripes"}
+        assert sum(row["score"] for row in said) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "arguments", "said"),
+    [
+        ("/run_status", ["20200101-nothing"], "There is no run '20200101-nothing'"),
+        ("/run_status", ["../secret"], "There is no run"),
+        ("/stop_run", ["nothing"], "There is no run 'nothing'"),
+        ("/compare", ["nothing", []], "No image"),
+        ("/start", [{"epochs": 0}, ""], "Epochs '0'"),
+        ("/start", [{"student": "resnet9"}, ""], "Unknown model 'resnet9'"),
+        ("/start", [{"epoch": 3}, ""], "Did you mean 'epochs'?"),
+    ],
+)
+def test_programs_are_told_what_is_wrong(client: Any, endpoint: str, arguments: list[Any], said: str) -> None:
+    with pytest.raises(Exception, match=r".+") as error:  # gradio_client has its own kinds
+        client.predict(*arguments, api_name=endpoint)
+    assert said in str(error.value)
+    assert "Traceback" not in str(error.value)
+
+
+def test_the_runs_folder_is_not_served(server: str, finished_run: str, runs_dir: Path) -> None:
+    import httpx
+
+    answer = httpx.get(f"{server}/gradio_api/file={runs_dir / finished_run / 'config.json'}")
+    assert answer.status_code in (403, 404)
+
+
+def test_a_second_page_takes_the_next_port(server: str, tmp_path: Path) -> None:
+    with serving(tmp_path) as other:
+        assert other != server
+
+
+def test_grey_example_pictures_are_answered(finished_run: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    from iekd.runs.store import Store
+    from iekd.ui import compare
+
+    grey = np.full((16, 16, 1), 30, np.uint8)
+    monkeypatch.setattr(compare, "_examples_of", lambda *_: [("data:,", grey, "disc")])
+    html = compare.results_html(Store(runs_dir), finished_run, [], None, [0])
+    assert html.count('<section class="said') == 3
+    assert "problem" not in html
+
+
+def test_importing_gradio_quickly_leaves_python_as_it_was() -> None:
+    import inspect
+
+    import iekd.ui.quick_start
+
+    assert iekd.ui.quick_start
+    assert inspect.getfile(RunConfig).endswith("config.py")
+    assert inspect.getfile.__module__ == "inspect"

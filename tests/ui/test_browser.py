@@ -1,0 +1,196 @@
+"""The whole way in a real browser: start, watch, reload, finish, compare; and a phone's width."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-component-update",
+    "--disable-sync",
+]  # fmt: skip
+PATIENCE = 60_000  # milliseconds; only a page that is broken needs them
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no browser at {CHROMIUM}"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    made = browser.new_page(viewport={"width": 1280, "height": 900})
+    made.set_default_timeout(PATIENCE)
+    yield made
+    made.close()
+
+
+def open_page(page: Any, url: str) -> None:
+    page.goto(url)
+    page.wait_for_selector("#tabs")
+
+
+def field(page: Any, name: str) -> Any:
+    return page.locator(f"#f-{name} input, #f-{name} textarea").first
+
+
+def choose(page: Any, name: str, option: str) -> None:
+    page.locator(f"#f-{name} input").click()
+    page.get_by_role("option", name=option).first.click()
+
+
+def set_field(page: Any, name: str, value: str) -> None:
+    """Type it, and see that the command line has taken it up."""
+    field(page, name).fill(value)
+    option = name.replace("_", "-")
+    page.wait_for_function(
+        "([option, value]) => document.querySelector('#command textarea').value.includes(`--${option} ${value}`)",
+        arg=[option, value],
+    )
+
+
+def fill_in(page: Any, pictures: Path, epochs: int) -> None:
+    """The settings of the fixtures' quick run, through the form."""
+    page.wait_for_selector("#forecast dl")
+    choose(page, "dataset", "Your own folder")
+    field(page, "folder").fill(str(pictures))
+    choose(page, "teacher", "ResNet-8")
+    page.wait_for_selector("#thumbnails figure")
+    set_field(page, "epochs", str(epochs))
+    page.get_by_text("Advanced").click()
+    for name, value in (("resolution", 16), ("batch_size", 16), ("teacher_epochs", 2), ("auto_encoder_epochs", 1)):
+        field(page, name).wait_for()
+        set_field(page, name, str(value))
+
+
+def curve_lengths(page: Any) -> dict[str, int]:
+    """Points drawn in the accuracy figure, by method."""
+    found: dict[str, int] = page.evaluate(
+        """() => Object.fromEntries([...document.querySelectorAll('#curves figure:first-child circle')]
+            .map(c => c.classList[1]).reduce((m, k) => m.set(k, (m.get(k) || 0) + 1), new Map()))"""
+    )
+    return found
+
+
+def wait_for_points(page: Any, more_than: int) -> None:
+    page.wait_for_function(
+        """n => ['baseline', 'ie-ft'].every(m =>
+            document.querySelectorAll(`#curves figure:first-child circle.${m}`).length > n)""",
+        arg=more_than,
+    )
+
+
+def no_sideways_scroll(page: Any) -> bool:
+    return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
+
+
+def test_start_watch_reload_finish_and_compare(page: Any, server: str, finished_run: str, pictures: Path) -> None:
+    open_page(page, server)
+    fill_in(page, pictures, epochs=15)
+    page.locator("#start").dblclick()  # two clicks are one run
+    page.wait_for_selector("#run-head .stepper")
+
+    wait_for_points(page, 0)
+    before = curve_lengths(page)
+    assert set(before) >= {"baseline", "ie-ft"}
+    wait_for_points(page, min(before["baseline"], before["ie-ft"]))  # they move
+    assert "?run=" in page.url
+
+    page.reload()
+    wait_for_points(page, 1)
+    assert page.locator("#curves figure").count() >= 3
+
+    page.wait_for_selector("#result .card.finished")
+    card = page.locator("#result").inner_text()
+    assert "Baseline" in card
+    assert "IE-FT" in card
+    assert "baseline" in page.locator("#result h3").inner_text()
+    assert not page.locator("#stop").is_visible()
+
+    page.locator("#to-compare").click()
+    page.locator("#upload input[type=file]").set_input_files(
+        [str(pictures / "test" / "disc" / "0.png"), str(pictures / "test" / "cross" / "1.png")]
+    )
+    page.wait_for_function("document.querySelectorAll('#comparison .answer').length == 2")
+    first = page.locator("#comparison .answer").first
+    assert first.locator(".said h4").all_inner_texts() == ["Teacher", "Baseline", "IE-FT"]
+    for said in first.locator(".said").all():
+        assert said.locator("li").first.locator("span").inner_text() in ("cross", "disc", "stripes")
+    assert first.locator(".said .mark").count() == 2  # each student against the teacher
+    assert page.locator("#comparison table tr").count() == 4
+
+    page.get_by_role("tab", name="Runs").click()
+    page.wait_for_selector("table.runs")
+    titles = page.locator("table.runs tbody tr").count()
+    started = page.evaluate("new URL(location).searchParams.get('run')")
+    assert page.locator(f'table.runs tr[data-run="{started}"]').count() == 1
+    assert titles >= 2
+
+
+def test_a_broken_upload_is_named_and_the_others_are_answered(
+    page: Any, server: str, finished_run: str, pictures: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "holiday.png"
+    bad.write_bytes(b"not a picture at all")
+    open_page(page, f"{server}/?run={finished_run}")
+    page.locator("#to-compare").click()
+    page.locator("[data-example]").first.click()
+    page.wait_for_selector("#comparison .answer .said")
+    page.locator("#upload input[type=file]").set_input_files([str(bad), str(pictures / "test" / "disc" / "0.png")])
+    page.wait_for_selector("#comparison .answer.broken")
+    assert "'holiday.png' is not an image" in page.locator(".answer.broken").inner_text()
+    assert page.locator("#comparison .answer .seen").count() == 2
+
+
+def test_a_wrong_setting_is_said_at_the_form_and_starts_nothing(page: Any, server: str, finished_run: str) -> None:
+    open_page(page, server)
+    page.wait_for_selector("#forecast dl")
+    field(page, "seeds").fill("1, 1")
+    page.wait_for_selector("#error .problem")
+    page.locator("#start").click()
+    assert "named twice" in page.locator("#error").inner_text()
+    assert page.locator("#start").is_visible()
+    assert "run=" not in page.url
+
+
+def test_an_unknown_run_in_the_address_is_said_and_the_form_is_there(page: Any, server: str) -> None:
+    open_page(page, f"{server}/?run=20200101-nothing")
+    page.wait_for_selector("#error .problem")
+    assert "There is no run '20200101-nothing'" in page.locator("#error").inner_text()
+    assert page.locator("#start").is_visible()
+
+
+def test_a_phone_needs_no_sideways_scrolling_and_nothing_is_fetched_from_elsewhere(
+    browser: Any, server: str, finished_run: str
+) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.set_default_timeout(PATIENCE)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    open_page(page, server)
+    page.wait_for_selector("#forecast dl")
+    assert no_sideways_scroll(page)
+    open_page(page, f"{server}/?run={finished_run}")
+    page.wait_for_selector("#curves svg")
+    assert no_sideways_scroll(page)
+    page.get_by_role("tab", name="Runs").click()
+    page.wait_for_selector("table.runs")
+    assert no_sideways_scroll(page)
+    page.get_by_role("tab", name="Compare").click()
+    page.wait_for_selector("[data-example]")
+    assert no_sideways_scroll(page)
+    page.close()
+    assert [url for url in asked if not url.startswith((server, "data:", "blob:"))] == []

@@ -1,0 +1,99 @@
+"""Figures are drawn from numbers alone."""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ET
+from itertools import pairwise
+
+import pytest
+
+from iekd.ui.curves import MOST, Line
+from iekd.ui.figures import MAX_POINTS, Figure, Series, draw, mean_over_seeds, number, short, thin, ticks
+
+
+def svg_of(figure: Figure) -> ET.Element:
+    html = draw(figure)
+    return ET.fromstring(html[html.index("<svg") : html.index("</svg>") + 6])
+
+
+def figure(*series: Series, **values: object) -> Figure:
+    return Figure("Test accuracy", "percent", series, (0, 10), **values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "span", [(0.0, 1.0), (86.64, 92.57), (-0.026, -0.022), (3e-5, 7e-5), (0.0, 1e6), (5.0, 5.0), (0.0, 0.0)]
+)
+def test_ticks_enclose_the_values_evenly(span: tuple[float, float]) -> None:
+    marks = ticks(*span)
+    assert marks[0] <= span[0] + 1e-12
+    assert marks[-1] >= span[1] - 1e-12
+    steps = [b - a for a, b in pairwise(marks)]
+    assert 1 <= len(steps) <= 7
+    assert max(steps) - min(steps) < 1e-6 * max(steps)
+
+
+def test_tick_labels_differ_from_each_other() -> None:
+    marks = ticks(0.0231, 0.0244)
+    assert len({number(m, marks) for m in marks}) == len(marks)
+
+
+def test_values_are_short() -> None:
+    assert [short(v) for v in (91.27, 1.5, 0.274, 0.0123, -0.5)] == ["91.3", "1.50", "0.274", "0.0123", "\u22120.500"]
+    assert short(math.nan) == "not a number"
+
+
+def test_thinning_keeps_ends_and_order() -> None:
+    points = [(float(i), float(i * i)) for i in range(5000)]
+    kept = thin(points)
+    assert len(kept) == MAX_POINTS
+    assert (kept[0], kept[-1]) == (points[0], points[-1])
+    assert kept == sorted(kept)
+
+
+def test_mean_over_seeds_uses_what_all_have() -> None:
+    assert mean_over_seeds([[(1, 10.0), (2, 20.0), (3, 1.0)], [(1, 20.0), (2, 40.0)]]) == [(1, 15.0), (2, 30.0)]
+    assert mean_over_seeds([]) == []
+
+
+def test_a_line_for_each_series_and_the_teachers_level() -> None:
+    svg = svg_of(
+        figure(
+            Series("Baseline", "baseline", ((1, 80.0), (2, 82.0))),
+            Series("IE-FT", "ie-ft", ((1, 81.0), (2, 85.0))),
+            level=93.0,
+        )
+    )
+    ns = [e.get("class") for e in svg.iter() if "line" in (e.get("class") or "").split()]
+    assert ns == ["line teacher level", "line baseline", "line ie-ft"]
+    assert any("IE-FT, epoch 2: 85.0" in (t.text or "") for t in svg.iter("title"))
+
+
+def test_everything_stays_inside_the_drawing() -> None:
+    svg = svg_of(figure(Series("KD", "kd", tuple((i / 10, math.sin(i)) for i in range(100))), level=4.0))
+    for line in svg.iter("polyline"):
+        for pair in str(line.get("points")).split():
+            x, y = map(float, pair.split(","))
+            assert 0 <= x <= 420
+            assert 0 <= y <= 250
+
+
+def test_no_points_or_broken_numbers_still_give_a_figure() -> None:
+    svg_of(figure())
+    svg_of(figure(Series("Baseline", "baseline", ((1, math.nan), (2, math.inf), (3, 1.0)))))
+
+
+def test_names_cannot_smuggle_markup_in() -> None:
+    html = draw(Figure("<script>", "y", (Series("<b>", "kd", ((1, 1.0),)),), (0, 1)))
+    assert "<script>" not in html
+    assert "<b>" not in html.replace("<b>&lt;script&gt;</b>", "").replace("<b>1.00</b>", "")
+
+
+def test_a_long_line_keeps_its_newest_point_and_stays_short() -> None:
+    line = Line(averaged=True)
+    for i in range(10_001):
+        line.add(i, float(i))
+    points = line.read()
+    assert len(points) <= MOST + 1
+    assert points[-1][0] == 10_000
+    assert all(a[0] < b[0] for a, b in pairwise(points))
