@@ -156,7 +156,7 @@ def _sentence(error: ValidationError) -> str:
     if isinstance(own, Exception):
         return str(own)
     field = str(first["loc"][0]) if first["loc"] else "value"
-    option = field.replace("_", " ")
+    option = {"lr": "learning rate", "kd_weight": "KD weight"}.get(field, field.replace("_", " "))
     if first["type"] == "extra_forbidden":
         return str(unknown_name("setting", field, RunConfig.model_fields))
     value = first["input"]
@@ -165,7 +165,7 @@ def _sentence(error: ValidationError) -> str:
     # pydantic's own words: "Input should be ...", "Tuple should have at least 1 item after validation, not 0"
     rule = first["msg"].split(" after validation")[0].split(", unable")[0]
     rule = rule[rule.find("should") :] if "should" in rule else rule[0].lower() + rule[1:]
-    return f"{option.capitalize()} '{shown}' cannot be used: it {rule}."
+    return f"{option[0].upper()}{option[1:]} '{shown}' cannot be used: it {rule}."
 
 
 def _distinct(kind: str, values: tuple[Any, ...]) -> tuple[Any, ...]:

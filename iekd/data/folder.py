@@ -59,11 +59,11 @@ def describe_folder(name: str) -> DatasetInfo:
 
 
 def folder_thumbnails(name: str, per_class: int) -> list[tuple[np.ndarray, str]]:
-    """The first readable images of each class, 64 pixels wide."""
-    class_names, train, _ = _scan(Path(name.removeprefix(FOLDER)), 0.2, 0)
+    """The first readable test images of each class, 64 pixels wide."""
+    class_names, _, test = _scan(Path(name.removeprefix(FOLDER)), 0.2, 0)
     shown: list[tuple[np.ndarray, str]] = []
     for k, class_name in enumerate(class_names[:20]):
-        for path in [p for p, label in train if label == k][:per_class]:
+        for path in [p for p, label in test if label == k][:per_class]:
             try:
                 shown.append((to_array(path, 64, 3), class_name))
             except DataError:

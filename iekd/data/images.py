@@ -34,7 +34,7 @@ def open_image(source: ImageSource, name: str = "") -> Image.Image:
     name = name or (Path(source).name if isinstance(source, (str, Path)) else "the image")
     try:
         if isinstance(source, np.ndarray):
-            source = Image.fromarray(source)
+            source = Image.fromarray(source.squeeze(2) if source.ndim == 3 and source.shape[2] == 1 else source)
         if not isinstance(source, Image.Image):
             source = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
         if source.width * source.height > MAX_PIXELS:

@@ -98,6 +98,7 @@ class Experiment:
         self.precision = choose_precision(config.precision, self.device)
         self.statistics = dataset.statistics
         self.students: dict[str, Learner] = {}
+        self.teacher_accuracy: float | None = None  # of a teacher that this run trained
 
     def events(self) -> Generator[Event, None, None]:
         config = self.config
@@ -129,6 +130,7 @@ class Experiment:
         torch.manual_seed(0)
         learner = self._learner(TEACHER, TEACHER, self.config.teacher, Baseline(), epochs, len(batches))
         yield from train([learner], batches, None, test, epochs)
+        self.teacher_accuracy = learner.last_accuracy
         return self.network(learner)
 
     def _train_auto_encoder(self, batches: Batches, teacher: FrozenTeacher) -> Generator[Event, None, nn.Module]:

@@ -234,6 +234,9 @@ class Store:
             RunError: no such run, or it is still going.
         """
         run = self.get(run_id)
+        deadline = time.monotonic() + 5
+        while run.alive() and not run.status.live and time.monotonic() < deadline:
+            time.sleep(0.1)  # it is over, and its process is about to end
         if run.alive():
             raise RunError(f"The run '{run_id}' is still {run.status.state}. Stop it first.")
         trash = self.root / f".{run_id}.deleted"

@@ -221,7 +221,13 @@ class _Training:
         folder = teacher_folder(self.config, self.run.path.parent)
         if not folder.is_dir():
             network: Any = self.experiment.teacher
-            card = self._card(network, self.config.teacher, role="teacher", accuracy=None, origin=origin(self.config))
+            card = self._card(
+                network,
+                self.config.teacher,
+                role="teacher",
+                accuracy=self.experiment.teacher_accuracy,
+                origin=origin(self.config),
+            )
             save_model(folder, network.model, card)
 
     def _save(self, result: Any) -> None:
