@@ -55,7 +55,7 @@ class RunConfig(BaseModel):
     factor_weight: Weight = Field(500.0, description="weight of the factor transfer loss (ft)")
     temperature: Positive = Field(4.0, description="softening of kd's targets")
     kd_weight: float = Field(0.9, ge=0, le=1, description="share of kd's soft targets; the labels get the rest")
-    auto_encoder_epochs: int = Field(5, ge=1, le=10_000, description="passes that train the auto-encoder")
+    auto_encoder_epochs: int = Field(3, ge=1, le=10_000, description="passes that train the auto-encoder")
     teacher_epochs: int = Field(30, ge=1, le=10_000, description="passes that train a teacher where none is at hand")
     limit_train: int | None = Field(None, ge=2, description="use only this many training images, balanced over classes")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="share held out when a folder has no test/ of its own")

@@ -92,7 +92,7 @@ def side_by_side(
     their current item; an error in any thread is raised here.
     """
     running = threading.Semaphore(cores())
-    share = max(1, cores() // len(workers))
+    share = max(1, cores() // (len(workers) + 1))  # the source computes too
     stopped = threading.Event()
     inboxes: list[queue.Queue[Item | None]] = [queue.Queue(ahead) for _ in workers]
     outbox: queue.Queue[Result | BaseException | None] = queue.Queue()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Union
 
@@ -16,7 +16,15 @@ from torch import Tensor, nn
 
 from iekd.config import RunConfig, learner_name
 from iekd.data.dataset import Dataset
-from iekd.engine.accelerate import autocast, channels_last, choose_device, choose_precision, freeze
+from iekd.engine.accelerate import (
+    autocast,
+    channels_last,
+    choose_device,
+    choose_precision,
+    cores,
+    freeze,
+    side_by_side,
+)
 from iekd.engine.batches import Batches, to_device
 from iekd.engine.learner import Learner, Normalise, predict
 from iekd.engine.loop import train
@@ -146,26 +154,33 @@ class Experiment:
             auto_encoder.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=self.config.weight_decay
         )
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=max(2, steps), cycle_momentum=False)
-        step, losses = 0, []
-        for epoch in range(epochs):
-            for images, _ in batches.epoch(epoch):
-                feature = teacher(images).features.stages[-1]  # (B,c,h,w)
-                with autocast(self.device, self.precision):
-                    _, reconstruction = auto_encoder(feature)
-                loss = criterion(reconstruction, feature)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                losses.append(loss.detach())
-                step += 1
-                if step % self._report_every == 0 or step % len(batches) == 0:
-                    mean = torch.stack(losses).mean().item()
-                    losses = []
-                    if not math.isfinite(mean):
-                        raise TrainingError("The auto-encoder's loss became NaN. Check the teacher's checkpoint.")
-                    values = {"loss": mean, "reconstruction": mean}
-                    yield Metrics(AUTO_ENCODER, AUTO_ENCODER, "train", step / len(batches), step, values)
+        done, losses = 0, []
+
+        def learn(feature: Tensor) -> Iterator[Metrics]:
+            nonlocal done, losses
+            with autocast(self.device, self.precision):
+                _, reconstruction = auto_encoder(feature)
+            loss = criterion(reconstruction, feature)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.detach())
+            done += 1
+            if done % self._report_every == 0 or done % len(batches) == 0:
+                mean = torch.stack(losses).mean().item()
+                losses = []
+                if not math.isfinite(mean):
+                    raise TrainingError("The auto-encoder's loss became NaN. Check the teacher's checkpoint.")
+                values = {"loss": mean, "reconstruction": mean}
+                yield Metrics(AUTO_ENCODER, AUTO_ENCODER, "train", done / len(batches), done, values)
+
+        features = (teacher(images).features.stages[-1] for e in range(epochs) for images, _ in batches.epoch(e))
+        if self.device.type == "cpu" and cores() > 1:  # the teacher answers the next batch meanwhile
+            yield from side_by_side(features, [learn])
+        else:
+            for feature in features:  # (B,c,h,w)
+                yield from learn(feature)
         return freeze(auto_encoder.encoder)
 
     def _make_students(self, steps_per_epoch: int) -> list[Learner]:

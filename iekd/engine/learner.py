@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from iekd.config import RunConfig
 from iekd.engine.accelerate import autocast, channels_last
@@ -35,9 +35,10 @@ class Normalise(nn.Module):
 def make_schedule(name: str, optimizer: torch.optim.Optimizer, lr: float, steps: int) -> LRScheduler:
     """The learning rate of every step; see RunConfig.schedule."""
     if name == "one-cycle":
-        total = max(4, steps)
-        warm_up = max(0.25, 2 / total)  # two steps at least, which torch's formula needs
-        return OneCycleLR(optimizer, max_lr=lr, total_steps=total, pct_start=warm_up, cycle_momentum=False)
+        if steps < 4:  # too short for a cycle
+            return ConstantLR(optimizer, factor=1.0)
+        warm_up = max(0.25, 2 / steps)  # two steps at least, which torch's formula needs
+        return OneCycleLR(optimizer, max_lr=lr, total_steps=steps, pct_start=warm_up, cycle_momentum=False)
     if name == "cosine":
         return CosineAnnealingLR(optimizer, T_max=steps)
     return MultiStepLR(optimizer, milestones=[max(1, steps // 2), max(2, steps * 3 // 4)], gamma=0.1)

@@ -243,7 +243,7 @@ def test_describing_counts_files(two_parts):
 
 
 def test_thumbnails_skip_what_is_broken(two_parts):
-    (two_parts / "train" / "cat" / "000.png").write_bytes(b"broken")
+    (two_parts / "test" / "cat" / "100.png").write_bytes(b"broken")
     shown = data.thumbnails(f"folder:{two_parts}", 2)
     assert [name for _, name in shown] == ["cat", "dog", "dog"]
     assert all(image.dtype == np.uint8 and image.ndim == 3 for image, _ in shown)

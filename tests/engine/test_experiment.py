@@ -250,7 +250,7 @@ def test_students_learn(tiny, teacher, config):
 
 
 def test_the_result_is_what_a_plain_prediction_says(tiny, teacher, config):
-    done = execute(config(methods=("baseline", "kd"), seeds=(0, 1)), tiny, teacher)
+    done = execute(config(methods=("baseline", "kd"), seeds=(0, 1), lr=0.01), tiny, teacher)
     images, labels = to_device(tiny.test, CPU)
 
     def answers(network):
@@ -273,6 +273,15 @@ def test_the_result_is_what_a_plain_prediction_says(tiny, teacher, config):
         tests = [row.values["accuracy"] for row in done.rows(learner_name(r.method, r.seed)) if row.kind == "test"]
         assert r.accuracy_last == pytest.approx(tests[-1], abs=1e-3)
         assert r.accuracy_best == pytest.approx(max(tests), abs=1e-3)
+
+
+def test_the_best_epoch_is_kept_in_the_result(tiny, tiny_config):
+    running = Experiment(tiny_config(methods=("baseline",), teacher="none", lr=1e-4), tiny)
+    for event in running.events():
+        if isinstance(event, StageStart) and event.stage == "evaluation":
+            running.students["baseline-seed0"].best_accuracy = 99.5
+    assert event.learners[0].accuracy_best == 99.5
+    assert event.learners[0].accuracy_last < 99.5
 
 
 def test_without_a_teacher_there_is_no_agreement(tiny, tiny_config):

@@ -103,6 +103,15 @@ def test_an_id_that_is_a_path_is_refused(store, create, refuses, bad):
     assert run.path.is_dir()
 
 
+def test_a_run_in_the_making_or_in_the_bin_is_no_run(store, create, refuses):
+    run = create()
+    for name in (f".{run.id}.part", f".{run.id}.deleted"):
+        (store.root / name).mkdir()
+        (store.root / name / "config.json").write_text("{}")
+        refuses(lambda name=name: store.get(name), name, kind=RunError)
+    assert [r.id for r in store.list()] == [run.id]
+
+
 def test_an_absolute_path_of_a_run_is_no_id(store, create, refuses):
     run = create()
     refuses(lambda: store.get(str(run.path)), kind=RunError)
