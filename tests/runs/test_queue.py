@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 
@@ -93,8 +94,11 @@ def test_an_error_gives_the_device_back(store, queued):
 def test_turns_come_in_order(store, queued):
     runs, order = [queued(i) for i in (3, 1, 2)], []
 
+    polls = itertools.count()  # so that a queue that blocks for ever fails instead of hanging
+
     def work(run):
-        with device_turn(run, store, never, poll=0.01):
+        with device_turn(run, store, lambda: next(polls) > 20_000, poll=0.01) as mine:
+            assert mine
             order.append(run.status.created)
             run.write_status(Status(state=FINISHED, created=run.status.created))
 

@@ -60,7 +60,7 @@ def test_the_form_can_say_any_configuration(pictures: Path) -> None:
         ({"epochs": 0}, "Epochs '0'"),
         ({"epochs": 2.5}, "Epochs '2.5'"),
         ({"epochs": None}, "Epochs is empty"),
-        ({"lr": -1}, "Lr '-1'"),
+        ({"lr": -1}, "Learning rate '-1'"),
         ({"batch_size": -4}, "Batch size '-4'"),
         ({"seeds": "one"}, "Seeds 'one'"),
         ({"seeds": ""}, "Seeds is empty"),
