@@ -97,7 +97,7 @@ class Learner:
                 f"The weights of '{self.name}' are no numbers any more after step {self.steps}. "
                 "Lower the learning rate or the weights of the method, then start again."
             )
-        accuracy = (logits.argmax(1) == labels).float().mean().item() * 100
+        accuracy = (logits.argmax(1) == labels).double().mean().item() * 100
         self.last_accuracy, self.best_accuracy = accuracy, max(self.best_accuracy, accuracy)
         return self._row("test", {"accuracy": accuracy, "loss": loss})
 

@@ -242,6 +242,10 @@ class Store:
         trash = self.root / f".{run_id}.deleted"
         run.path.rename(trash)
         shutil.rmtree(trash)
+        for key in (self.root / ".keys").glob("*"):
+            with suppress(OSError):
+                if key.read_text() == run_id:
+                    key.unlink()  # the same key may start a run again
 
     def _claim(self, key: str, run_id: str) -> str:
         """The run that owns `key`: `run_id` if nobody had it."""

@@ -117,6 +117,18 @@ def test_an_absolute_path_of_a_run_is_no_id(store, create, refuses):
     refuses(lambda: store.get(str(run.path)), kind=RunError)
 
 
+def test_the_key_of_a_deleted_run_starts_a_new_one(tmp_path, tiny_config):
+    store = Store(tmp_path)
+    first, handle = store.create(tiny_config(), key="click")
+    os.close(handle)
+    first.write_status(Status(FINISHED, time.time()))
+    store.delete(first.id)
+    again, handle = store.create(tiny_config(), key="click")
+    assert handle is not None
+    os.close(handle)
+    assert again.path.is_dir()
+
+
 def test_runs_are_listed_newest_first(store, create, monkeypatch):
     """Also those of one second, whose random endings say nothing about which came first."""
     monkeypatch.setattr(time, "strftime", lambda *_: "20250101-000000-")
