@@ -66,7 +66,7 @@ class RunView:
 def run_view(store: Store, shown: gr.Textbox) -> RunView:
     """Build the view and its own events. `shown` holds the id of the run to show."""
     with gr.Column(visible=False, elem_id="run-view") as box:
-        back = gr.Button("← New run", size="sm", elem_id="back", elem_classes="quiet-button")
+        back = gr.Button("← New run", size="sm", elem_id="back")
         head = gr.HTML(elem_id="run-head")
         stop = gr.Button("■ Stop", size="sm", visible=False, elem_id="stop", elem_classes="narrow")
         with gr.Row(visible=False, elem_id="confirm-stop", elem_classes="confirm") as confirm:

@@ -19,6 +19,11 @@ from iekd.ui.run_view import PRIVATE, RunView, look, run_view
 
 EAGER: dict[str, Any] = {**PRIVATE, "trigger_mode": "always_last"}
 
+UNFOLD = """() => {
+  const open = document.documentElement.toggleAttribute('data-advanced');
+  document.querySelector('#unfold').setAttribute('aria-expanded', open);
+}"""
+
 
 @dataclass
 class TrainTab:
@@ -96,7 +101,11 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
                     info="One student for each. They get the same pictures and begin with the same weights.",
                     elem_id="f-methods",
                 )  # fmt: skip
-        with gr.Accordion("Advanced", open=False, elem_id="advanced"):
+        # all fields are there from the start, only not seen: an accordion builds them when it opens, and what is typed
+        # into them meanwhile is lost
+        unfold = gr.Button("Advanced", elem_id="unfold")
+        unfold.click(None, None, None, js=UNFOLD, api_visibility="private")
+        with gr.Column(elem_id="advanced", elem_classes="panel"):
             for heading, names in form.ADVANCED.items():
                 gr.HTML(f'<h4 class="section">{heading}</h4>')
                 with gr.Row():
