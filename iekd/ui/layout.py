@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import iekd.ui.quick_start  # noqa: F401  # isort: skip  # before any other import of gradio
-
 import os
 import secrets
 import socket

@@ -208,14 +208,3 @@ def test_grey_example_pictures_are_answered(finished_run: str, runs_dir: Path, m
     html = compare.results_html(Store(runs_dir), finished_run, [], None, [0])
     assert html.count('<section class="said') == 3
     assert "problem" not in html
-
-
-def test_importing_gradio_quickly_leaves_python_as_it_was() -> None:
-    import inspect
-
-    import gradio
-
-    import iekd.ui.quick_start
-
-    assert iekd.ui.quick_start
-    assert inspect.getfile(gradio.Button).endswith("button.py")
