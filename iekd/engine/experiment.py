@@ -217,8 +217,8 @@ class Experiment:
 
     @property
     def _report_every(self) -> int:
-        """Steps between rows: about ten rows an epoch for the sample, a thousand images apart."""
-        return max(1, 1000 // self.config.batch_size)
+        """Steps between rows: five rows an epoch for the sample, two thousand images apart."""
+        return max(1, 2000 // self.config.batch_size)
 
     def _evaluate(self, test: tuple[Tensor, Tensor]) -> Result:
         """Everything once more in float32 on the test split."""

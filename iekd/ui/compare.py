@@ -84,7 +84,8 @@ def compare_tab(store: Store) -> CompareTab:
     inputs = [source, files, camera, chosen]
     # predictions do queue: a crowd is served two at a time
     busy: dict[str, Any] = {
-        **PRIVATE, "queue": True, "concurrency_limit": 2, "show_progress": "minimal", "trigger_mode": "always_last"
+        **PRIVATE, "queue": True, "concurrency_limit": 2, "show_progress": "minimal", "show_progress_on": None,
+        "trigger_mode": "always_last",
     }  # fmt: skip
     gr.on([files.change, camera.change], answer, inputs, results, **busy)
     strip.click(pick, [source, chosen], [chosen, strip], **PRIVATE).then(answer, inputs, results, **busy)

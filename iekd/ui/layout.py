@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 from PIL import Image
+from starlette.middleware import Middleware
 
 from iekd.data.images import MAX_PIXELS
 from iekd.errors import RunError, UserError
@@ -18,6 +19,7 @@ from iekd.runs.store import Store
 from iekd.ui.about import HEADER
 from iekd.ui.api import public_endpoints
 from iekd.ui.compare import compare_tab, open_tab
+from iekd.ui.frames import FewFrames
 from iekd.ui.run_view import PRIVATE, SPEAKING
 from iekd.ui.runs import act, runs_tab
 from iekd.ui.train import show, train_tab
@@ -93,11 +95,13 @@ def launch(host: str = "127.0.0.1", port: int = 7860, runs_dir: Path | str = "ru
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # a small file can unpack to a huge picture
     demo = build_app(root)
     demo.queue(max_size=64)
+    demo._queue.sleep_when_free = 0.05  # Gradio looks for work every millisecond, 6 % of a core that training can use
     demo.launch(
         server_name=host, server_port=free, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
         theme=theme(), head=f"<style>{CSS.read_text()}</style>", footer_links=[], run_history=False,
         allowed_paths=[], blocked_paths=[str(root)],
         enable_monitoring=False, strict_cors=True, show_error=False, ssr_mode=False, max_file_size=MAX_UPLOAD,
+        app_kwargs={"middleware": [Middleware(FewFrames)]},
     )  # fmt: skip
     busy = f" (port {port} is in use)" if free != port else ""
     address = "127.0.0.1" if host == "0.0.0.0" else host

@@ -1,6 +1,6 @@
 """The view of one run, live or over. Start, the Runs tab and a bookmarked `?run=ID` all show this one.
 
-Everything shown is read from the run folder once a second, so a reload, a second tab or a restarted server changes
+Everything shown is read from the run folder every 1.5 seconds, so a reload, a second tab or a restarted server changes
 nothing. Parts that have not changed are left alone.
 """
 
@@ -23,6 +23,7 @@ PRIVATE: dict[str, Any] = {
     "queue": False,
     "concurrency_limit": None,
     "show_progress": "hidden",
+    "show_progress_on": [],  # else the page keeps a loading state for every output and copies all of them at each event
 }
 SPEAKING = {**PRIVATE, "queue": True}  # only events of the queue can show a message in the corner
 
@@ -83,7 +84,7 @@ def run_view(store: Store, shown: gr.Textbox) -> RunView:
         curves = gr.HTML(elem_id="curves")
         with gr.Accordion("Log", open=False, elem_id="log"):
             log = gr.HTML()
-    timer = gr.Timer(1.0, active=False)
+    timer = gr.Timer(1.5, active=False)
     seen = gr.JSON(visible=False)  # held by the page, not the server: it survives a restart
     view = RunView(
         box, back, head, stop, confirm, stop_now, keep, result, over, compare, again, curves, log, timer, seen

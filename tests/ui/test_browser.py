@@ -194,3 +194,26 @@ def test_a_phone_needs_no_sideways_scrolling_and_nothing_is_fetched_from_elsewhe
     assert no_sideways_scroll(page)
     page.close()
     assert [url for url in asked if not url.startswith((server, "data:", "blob:"))] == []
+
+
+def test_a_page_that_is_only_watched_asks_for_few_frames(page: Any, server: str, finished_run: str) -> None:
+    page.add_init_script(
+        """window.frames_drawn = 0;
+        const native = window.requestAnimationFrame.bind(window);
+        window.requestAnimationFrame = (draw) => native((time) => { window.frames_drawn++; draw(time); });"""
+    )
+    open_page(page, f"{server}/?run={finished_run}")
+    page.wait_for_selector("#curves svg")
+    page.wait_for_timeout(7000)  # frames are given freely at first
+    assert page.evaluate("performance.now() > 6000")
+    before = page.evaluate("window.frames_drawn")
+    page.wait_for_timeout(3000)
+    assert page.evaluate("window.frames_drawn") - before < 20  # 180 or more at the browser's own pace
+
+    page.mouse.move(300, 300)  # someone is there: as many as they like
+    milliseconds = page.evaluate(
+        """() => new Promise(done => { let left = 20; const began = performance.now();
+        const next = () => --left ? requestAnimationFrame(next) : done(performance.now() - began);
+        requestAnimationFrame(next); })"""
+    )
+    assert milliseconds < 10_000  # 20,000 at one a second
