@@ -1,7 +1,8 @@
 """`folder:PATH`: any directory of images, one sub-folder per class.
 
 Two layouts: `train/<class>/*` with `test/<class>/*` (or `val`, `valid`, `validation`), or plain `<class>/*`, which is
-split by a stated fraction and seed. Broken files are skipped, counted and named; nothing is moved or changed.
+split by a stated fraction and seed. A folder `train` that holds images itself is a class (of vehicles, say). Broken
+files are skipped, counted and named; nothing is moved or changed.
 """
 
 from __future__ import annotations
@@ -74,10 +75,10 @@ def folder_thumbnails(name: str, per_class: int) -> list[tuple[np.ndarray, str]]
 def _scan(root: Path, test_fraction: float, seed: int) -> tuple[tuple[str, ...], Labelled, Labelled]:
     """(class names, training files, test files) with labels; looks at names only."""
     train_root = root / "train"
-    test_root = next((root / n for n in TEST_NAMES if (root / n).is_dir()), None)
-    if train_root.is_dir() and test_root is None:
-        root, train_root = train_root, train_root / "train"
-    if test_root is not None and not train_root.is_dir():
+    test_root = next((root / n for n in TEST_NAMES if _is_split(root / n)), None)
+    if _is_split(train_root) and test_root is None:
+        root = train_root
+    if test_root is not None and not _is_split(train_root):
         raise DataError(f"'{root}' has a folder '{test_root.name}' but no 'train'. Add 'train/<class>/' with images.")
     base = root if test_root is None else train_root
     class_names = tuple(
@@ -108,6 +109,11 @@ def _scan(root: Path, test_fraction: float, seed: int) -> tuple[tuple[str, ...],
         test += [(files[i], k) for i in sorted(order[:held_out])]
         train += [(files[i], k) for i in sorted(order[held_out:])]
     return class_names, train, test
+
+
+def _is_split(folder: Path) -> bool:
+    """True for a folder of class folders; one that holds only images is a class of that name."""
+    return folder.is_dir() and (any(_files(d) for d in folder.iterdir()) or not _files(folder))
 
 
 def _files(folder: Path) -> list[Path]:

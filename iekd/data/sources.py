@@ -10,6 +10,7 @@ import gzip
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -98,10 +99,10 @@ def _torchvision(name: str) -> tuple[Any, Any]:
     class_name, folder, by_hand = _TORCHVISION[name]
     build: Callable[..., Any] = getattr(torchvision.datasets, class_name)
     *_, cache = roots = _roots()
-    if name == "fashion-mnist" and DEBIAN_FASHION.is_dir() and not (cache / folder).is_dir():
-        with contextlib.suppress(OSError):  # an unwritable cache is reported below
-            _unpack_debian(cache / folder)
     for root in roots:
+        if root == cache and name == "fashion-mnist" and DEBIAN_FASHION.is_dir() and not (cache / folder).is_dir():
+            with contextlib.suppress(OSError):  # an unwritable cache is reported below
+                _unpack_debian(cache / folder)
         try:
             return build(str(root), train=True), build(str(root), train=False)
         except Exception as error:  # torchvision's readers raise many kinds on missing and on damaged files
@@ -120,12 +121,16 @@ def _torchvision(name: str) -> tuple[Any, Any]:
 
 def _unpack_debian(folder: Path) -> None:
     """Unpack Debian's copy where torchvision looks for it; its archives are packed anew, so their checksums differ."""
-    part = folder.with_name("raw.part")
-    part.mkdir(parents=True, exist_ok=True)
-    for packed in DEBIAN_FASHION.glob("*-ubyte.gz"):
-        with gzip.open(packed) as source, open(part / packed.stem, "wb") as target:
-            shutil.copyfileobj(source, target)
-    part.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder.parent))  # of its own: two first runs may do this
+    try:
+        for packed in DEBIAN_FASHION.glob("*-ubyte.gz"):
+            with gzip.open(packed) as source, open(part / packed.stem, "wb") as target:
+                shutil.copyfileobj(source, target)
+        part.chmod(0o755)
+        part.rename(folder)  # fails if the other was quicker, and its copy is as good
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _from_torchvision(request: Request, train: Any, test: Any, class_names: tuple[str, ...]) -> Dataset:

@@ -125,10 +125,11 @@ class Learner:
 @torch.no_grad()
 def predict(
     model: nn.Module, normalise: Normalise, images: Tensor, device: torch.device,
-    precision: torch.dtype = torch.float32, batch_size: int = 500,
+    precision: torch.dtype = torch.float32, batch_size: int | None = None,
 ) -> Tensor:  # fmt: skip
     """Logits (N,K) float32 of images (N,C,H,W) uint8, in evaluation mode."""
     model.eval()
+    batch_size = batch_size or (125 if device.type == "cpu" else 1000)  # 125 stay in a CPU's cache: 1.5 times as fast
     parts = []
     for batch in torch.split(images, batch_size):
         with autocast(device, precision):

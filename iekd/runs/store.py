@@ -138,9 +138,12 @@ class Run:
         return LineWriter(self.path / "metrics.jsonl")
 
     def event(self, name: str, **values: Any) -> None:
-        writer = LineWriter(self.path / "events.jsonl")
-        writer.append({"time": time.time(), "event": name, **values})
-        writer.close()
+        path = self.path / "events.jsonl"
+        with open(path, "ab") as lock:  # the worker and the page both write here, and lines are numbered
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            writer = LineWriter(path)
+            writer.append({"time": time.time(), "event": name, **values})
+            writer.close()
 
     @property
     def report(self) -> dict[str, Any] | None:
@@ -193,6 +196,7 @@ class Store:
             write_json(part / "status.json", asdict(Status(created=time.time())))
             part.rename(run.path)
         except OSError as error:
+            self._forget_keys(run_id)
             raise RunError(
                 f"The runs folder '{self.root}' cannot be written ({error.strerror}). "
                 "Choose another with --runs-dir or free some space."
@@ -242,10 +246,14 @@ class Store:
         trash = self.root / f".{run_id}.deleted"
         run.path.rename(trash)
         shutil.rmtree(trash)
+        self._forget_keys(run_id)
+
+    def _forget_keys(self, run_id: str) -> None:
+        """The keys that named this run may start another."""
         for key in (self.root / ".keys").glob("*"):
             with suppress(OSError):
                 if key.read_text() == run_id:
-                    key.unlink()  # the same key may start a run again
+                    key.unlink()
 
     def _claim(self, key: str, run_id: str) -> str:
         """The run that owns `key`: `run_id` if nobody had it."""

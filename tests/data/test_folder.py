@@ -218,6 +218,22 @@ def test_test_without_train(two_parts, refuses):
     refuses(lambda: load(two_parts), "train", kind=DataError)
 
 
+def test_a_class_may_be_called_train_or_test(tmp_path):
+    for k, name in enumerate(("car", "plane", "test", "train")):
+        numbered(tmp_path / name, 5, first=10 * k)
+    d = load(tmp_path)
+    assert d.class_names == ("car", "plane", "test", "train")
+    assert (len(d.train), len(d.test)) == (16, 4)
+
+
+def test_a_stray_picture_beside_the_classes_leaves_the_parts_what_they_are(two_parts):
+    picture(two_parts / "train" / "cover.png")
+    picture(two_parts / "test" / "cover.png")
+    d = load(two_parts)
+    assert d.class_names == ("cat", "dog")
+    assert (len(d.train), len(d.test)) == (10, 4)
+
+
 def test_no_such_folder(tmp_path, refuses):
     refuses(lambda: load(tmp_path / "nowhere"), tmp_path / "nowhere", kind=UserError)
 

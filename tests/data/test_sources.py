@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import pickle
 import struct
+import threading
 from collections import Counter
 from pathlib import Path
 from urllib.error import URLError
@@ -206,6 +208,45 @@ def test_debians_copy_is_unpacked_once(tmp_path, monkeypatch):
     assert unpacked == sorted(files)
     assert {p: p.read_bytes() for p in debian.iterdir()} == before
     is_fashion(data.load("fashion-mnist"), files)
+
+
+@pytest.mark.usefixtures("offline")
+def test_debians_copy_is_left_alone_where_the_user_has_one(tmp_path, monkeypatch):
+    put_fashion(tmp_path / "debian", seed=1, packed=True)
+    monkeypatch.setattr(sources, "DEBIAN_FASHION", tmp_path / "debian")
+    monkeypatch.setenv("IEKD_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("IEKD_DATA_DIR", str(tmp_path / "mine"))
+    files = put_fashion(tmp_path / "mine" / "FashionMNIST" / "raw", seed=2)
+    is_fashion(data.load("fashion-mnist"), files)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_debians_copy_may_be_unpacked_by_two_at_once(tmp_path, monkeypatch):
+    files = put_fashion(tmp_path / "debian", packed=True)
+    monkeypatch.setattr(sources, "DEBIAN_FASHION", tmp_path / "debian")
+    folder, both_done = tmp_path / "cache" / "raw", threading.Barrier(2, timeout=30)
+    copy = sources.shutil.copyfileobj
+    copied = threading.local()
+
+    def until_the_other_has_all(source, target):
+        copy(source, target)
+        copied.files = getattr(copied, "files", 0) + 1
+        if copied.files == 4:
+            both_done.wait()
+
+    monkeypatch.setattr(sources.shutil, "copyfileobj", until_the_other_has_all)
+
+    def unpack():
+        with contextlib.suppress(OSError):  # as its caller does
+            sources._unpack_debian(folder)
+
+    threads = [threading.Thread(target=unpack) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == {name: idx(array) for name, array in files.items()}
+    assert list(folder.parent.iterdir()) == [folder]
 
 
 @pytest.mark.usefixtures("offline")

@@ -183,6 +183,28 @@ def test_a_full_disk_is_a_sentence(store, monkeypatch, refuses):
     assert store.list() == []
 
 
+def test_a_key_whose_run_could_not_be_made_is_free_again(store, create, monkeypatch, refuses):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "write_json", full)
+        refuses(lambda: store.create(make_config(), "click"), "No space left", kind=RunError)
+    assert create("click").handle is not None
+
+
+def test_events_of_several_writers_are_numbered_without_gap_or_repetition(create):
+    run = create()
+    path, before = run.path / "events.jsonl", len((run.path / "events.jsonl").read_text().splitlines())
+    writers = [threading.Thread(target=lambda: [run.event("x") for _ in range(50)]) for _ in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    numbers = [json.loads(line)["seq"] for line in path.read_text().splitlines()]
+    assert numbers == list(range(before + 200))
+
+
 def test_the_same_key_is_the_same_run(store, create):
     first, again, other = create("click 1"), create("click 1"), create("click 2")
     assert first.id == again.id != other.id
