@@ -53,13 +53,13 @@ def compare_tab(store: Store) -> CompareTab:
     source = gr.Dropdown([(DEMO_LABEL, DEMO)], value=DEMO, label="Whose networks", filterable=False, elem_id="source")
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
-            files = gr.File(label="Upload pictures", file_count="multiple", height=170, elem_id="upload")
+            files = gr.File(label="Upload pictures", file_count="multiple", height=220, elem_id="upload")
         with gr.Column(scale=1, min_width=300):
             camera = gr.Image(
                 label="Paste or take a picture",
                 sources=["clipboard", "webcam"],
                 type="filepath",
-                height=170,
+                height=220,
                 elem_id="camera",
                 buttons=[],
             )

@@ -11,7 +11,7 @@ import pytest
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-component-update",
-    "--disable-sync",
+    "--disable-sync", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
 ]  # fmt: skip
 PATIENCE = 60_000  # milliseconds; only a page that is broken needs them
 
@@ -153,6 +153,39 @@ def test_a_broken_upload_is_named_and_the_others_are_answered(
     page.wait_for_selector("#comparison .answer.broken")
     assert "'holiday.png' is not an image" in page.locator(".answer.broken").inner_text()
     assert page.locator("#comparison .answer .seen").count() == 2
+
+
+def test_a_pasted_picture_and_one_from_the_camera_are_answered(browser: Any, server: str, finished_run: str) -> None:
+    page = browser.new_page(permissions=["camera", "clipboard-read", "clipboard-write"])
+    page.set_default_timeout(PATIENCE)
+    open_page(page, f"{server}/?run={finished_run}")
+    page.locator("#to-compare").click()
+    page.wait_for_selector("[data-example]")
+    page.evaluate(
+        """async () => {
+            const canvas = document.createElement('canvas');
+            canvas.width = canvas.height = 64;
+            canvas.getContext('2d').fillRect(20, 20, 30, 30);
+            const blob = await new Promise(done => canvas.toBlob(done));
+            await navigator.clipboard.write([new ClipboardItem({'image/png': blob})]);
+        }"""
+    )
+    camera = page.locator("#camera")
+    camera.get_by_text("Paste from Clipboard").click()
+    page.wait_for_selector("#comparison .answer .said")
+    pasted = page.locator("#comparison .answer .seen img").get_attribute("src")
+
+    camera.get_by_label("Capture from camera").click()
+    camera.get_by_text("Click to Access Webcam").click()
+    page.wait_for_function("document.querySelector('#camera video')?.currentTime > 0")
+    camera.get_by_label("capture photo").first.click()
+    page.wait_for_function(
+        "pasted => { const seen = document.querySelector('#comparison .answer .seen img');"
+        " return seen && seen.src !== pasted; }",
+        arg=pasted,
+    )
+    assert page.locator("#comparison .answer .said").count() == 3
+    page.close()
 
 
 def test_a_wrong_setting_is_said_at_the_form_and_starts_nothing(page: Any, server: str, finished_run: str) -> None:
