@@ -12,14 +12,14 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Optional, get_args
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from iekd.config import RunConfig, make_config
+from iekd.config import METHODS, RunConfig, make_config
 from iekd.errors import UserError
 
 app = typer.Typer(
@@ -51,7 +51,10 @@ def says_why(command: Callable[..., Any]) -> Callable[..., Any]:
 def _help(field: str) -> str:
     info = RunConfig.model_fields[field]
     default = ",".join(map(str, info.default)) if isinstance(info.default, tuple) else info.default
-    return f"{info.description} [default: {default}]" if default not in (None, "") else str(info.description)
+    choices = [c for c in get_args(info.annotation) if isinstance(c, str)]
+    choices = list(METHODS) if field == "methods" else choices
+    parts = [str(info.description), f"of: {', '.join(choices)}" * bool(choices)]
+    return "; ".join([*filter(None, parts), *([f"default: {default}"] if default not in (None, "") else [])])
 
 
 def _option(field: str) -> Any:
@@ -165,7 +168,8 @@ def runs_list(runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
         out.print(f"No runs in '{escape(str(runs_dir))}' yet. 'iekd train' makes one.")
         return
     table = Table()
-    for column in ("run", "name", "state", "data set", "teacher", "student", "methods", "accuracy"):
+    table.add_column("run", no_wrap=True)  # to be copied
+    for column in ("name", "state", "data set", "teacher", "student", "methods", "accuracy"):
         table.add_column(column)
     for run in runs:
         row = _overview(run)

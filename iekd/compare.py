@@ -1,7 +1,6 @@
 """What several classifiers say of the same images, side by side.
 
-Predictions run on the CPU, one image at a time, which is also how the shown latency is measured. Leaves out: why
-(explain.py, later).
+Predictions run on the CPU, one image at a time, which is also how the shown latency is measured. Leaves out: why.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One image file or upload -> a square uint8 array. The only place that decodes pictures.
 
-Leaves out: augmentation (see augment.py) and normalisation (each network carries its own).
+Leaves out: augmentation (see engine/batches.py) and normalisation (each network carries its own).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def open_image(source: ImageSource, name: str = "") -> Image.Image:
     Transparent parts become white, as they look on a page.
 
     Raises:
-        DataError: not an image, broken, or larger than 20 million pixels.
+        DataError: not an image, broken, or larger than 20 million pixels (as a JPEG, 64 times as many).
     """
     name = name or (Path(source).name if isinstance(source, (str, Path)) else "the image")
     try:
@@ -37,6 +37,8 @@ def open_image(source: ImageSource, name: str = "") -> Image.Image:
             source = Image.fromarray(source.squeeze(2) if source.ndim == 3 and source.shape[2] == 1 else source)
         if not isinstance(source, Image.Image):
             source = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+        if source.width * source.height > MAX_PIXELS and source.format == "JPEG":
+            source.draft(None, (source.width // 8, source.height // 8))  # a phone's photograph: decoded at an eighth
         if source.width * source.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         source.load()

@@ -77,7 +77,15 @@ class Result:
     learners: list[LearnerResult] = field(default_factory=list)
 
 
-Event = Union[StageStart, Metrics, Result]
+@dataclass
+class Judged:
+    """So much of the evaluation is done: `step` of the stage's steps. It has nothing to write down yet."""
+
+    step: int
+    kind: str = "judged"
+
+
+Event = Union[StageStart, Metrics, Judged, Result]
 
 
 class FrozenTeacher:
@@ -125,8 +133,7 @@ class Experiment:
         self.students = {learner.name: learner for learner in self._make_students(len(batches))}
         taught = any(learner.method.needs_teacher for learner in self.students.values())
         yield from train(list(self.students.values()), batches, frozen if taught else None, test, config.epochs)
-        yield StageStart(EVALUATION, 0)
-        yield self._evaluate(test)
+        yield from self._evaluate(test)
 
     def network(self, learner: Learner) -> Network:
         """The learner's student, ready to be saved."""
@@ -220,27 +227,35 @@ class Experiment:
         """Steps between rows: five rows an epoch for the sample, two thousand images apart."""
         return max(1, 2000 // self.config.batch_size)
 
-    def _evaluate(self, test: tuple[Tensor, Tensor]) -> Result:
-        """Everything once more in float32 on the test split."""
+    def _evaluate(self, test: tuple[Tensor, Tensor]) -> Generator[Event, None, None]:
+        """Everything once more in float32 on the test split, a thousand images at a time; the result comes last."""
         images, labels = test
-        classes = len(self.dataset.class_names)
-        of_teacher = None
-        result = Result(None)
-
-        def judge(name: str, network: Network, best: float | None) -> tuple[LearnerResult, Tensor]:
+        classes, parts = len(self.dataset.class_names), torch.split(images, 1000)
+        networks = {TEACHER: self.teacher} if self.teacher is not None else {}
+        networks.update({learner.name: self.network(learner) for learner in self.students.values()})
+        yield StageStart(EVALUATION, len(networks) * len(parts))
+        answers: dict[str, Tensor] = {}
+        for done, (name, network) in enumerate(networks.items()):
             normalise = Normalise(network.mean, network.std).to(self.device)
-            answers = predict(network.model.to(self.device), normalise, images, self.device).argmax(1)
-            right = (answers == labels).double()
+            model, said = network.model.to(self.device), []
+            for i, part in enumerate(parts, 1):
+                said.append(predict(model, normalise, part, self.device).argmax(1))
+                yield Judged(done * len(parts) + i)
+            answers[name] = torch.cat(said)
+
+        def judged(name: str, best: float = 0.0, method: str = "", seed: int = 0) -> LearnerResult:
+            right = (answers[name] == labels).double()
             accuracy = right.mean().item() * 100
             per_class = [
                 right[labels == k].mean().item() * 100 if (labels == k).any() else None for k in range(classes)
             ]
-            agreement = None if of_teacher is None else (answers == of_teacher).double().mean().item() * 100
-            return LearnerResult(name, network, accuracy, max(accuracy, best or 0), per_class, agreement), answers
+            agreement = None
+            if TEACHER in answers and name != TEACHER:
+                agreement = (answers[name] == answers[TEACHER]).double().mean().item() * 100
+            best = max(accuracy, best)
+            return LearnerResult(name, networks[name], accuracy, best, per_class, agreement, method, seed)
 
-        if self.teacher is not None:
-            result.teacher, of_teacher = judge(TEACHER, self.teacher, None)
+        result = Result(judged(TEACHER) if self.teacher is not None else None)
         for (method, seed), learner in zip(self.config.learner_names, self.students.values(), strict=True):
-            judged, _ = judge(learner.name, self.network(learner), learner.best_accuracy)
-            result.learners.append(LearnerResult(**{**judged.__dict__, "method": method, "seed": seed}))
-        return result
+            result.learners.append(judged(learner.name, learner.best_accuracy or 0.0, method, seed))
+        yield result

@@ -124,7 +124,8 @@ class _Training:
             with contextlib.closing(self.experiment.events()) as events:
                 for event in events:
                     self._handle(event, rows, trains_teacher=teacher is None)
-                    self._check_stop()
+                    if not isinstance(event, Result):  # with the result everything is done
+                        self._check_stop()
         except Stopped:
             log.info("Stopping: saving what the students have learned so far.")
             self.status.state = STOPPING
@@ -135,7 +136,7 @@ class _Training:
             rows.close()
 
     def _handle(self, event: Any, rows: LineWriter, trains_teacher: bool) -> None:
-        from iekd.engine.experiment import Result, StageStart
+        from iekd.engine.experiment import Judged, Result, StageStart
 
         if isinstance(event, StageStart):
             self._start_stage(event.stage, event.steps)
@@ -143,6 +144,9 @@ class _Training:
                 self._keep_teacher()
         elif isinstance(event, Result):
             self._finish(event)
+        elif isinstance(event, Judged):
+            self._progress(event)
+            self._write()
         else:
             row = {"time": round(time.time(), 3), **asdict(event)}
             rows.append(row)

@@ -130,7 +130,7 @@ def figures(run: Run, config: RunConfig) -> list[Figure]:
         figure = _by_method(title, y_label, curves, config, "train", term, None, "", hint)
         if figure.series:
             found.append(figure)
-    if not found[0].series:
+    if not any(figure.series for figure in found):
         found = []
     before = [
         ("Auto-encoder", "reconstruction loss", "auto-encoder", "train", "reconstruction",

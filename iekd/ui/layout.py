@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ def launch(host: str = "127.0.0.1", port: int = 7860, runs_dir: Path | str = "ru
     root = check_writable(runs_dir)
     free = free_port(host, port)
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # a small file can unpack to a huge picture
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large is said in the page
     demo = build_app(root)
     demo.queue(max_size=64)
     demo._queue.sleep_when_free = 0.05  # Gradio looks for work every millisecond, 6 % of a core that training can use

@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from iekd import data
 from iekd.errors import UserError
 from iekd.runs.launcher import LocalLauncher
 from iekd.runs.store import Store
@@ -47,7 +48,7 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
     with gr.Column(elem_id="form") as form_box:
         with gr.Row(elem_id="ready", equal_height=False):
             with gr.Column(scale=5, min_width=300):
-                gr.HTML("<h2>Ready to go: press Start</h2><p>A teacher and two small students are set up. "
+                gr.HTML("<h2>Ready to go: press Start</h2><p>A teacher and its small students are set up. "
                         "Watch them learn side by side, then compare them on your own pictures.</p>")  # fmt: skip
                 start = gr.Button("▶  Start", variant="primary", size="lg", elem_id="start")
                 error = gr.HTML(elem_id="error")
@@ -126,7 +127,7 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
             config = form.to_config(dict(zip(fields, values, strict=True)))
             return ["", forecast_html(config, store), config.command_line()]
         except UserError as problem:
-            return [sentence(problem), gr.skip(), gr.skip()]
+            return [sentence(problem), '<p class="note">No forecast while a setting is wrong.</p>', ""]
 
     def pictures(dataset: str, folder: str | None) -> list[Any]:
         own, path = dataset == form.OWN_FOLDER, (folder or "").strip()
@@ -136,6 +137,7 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
     def begin(once: str, *values: Any) -> list[Any]:
         try:
             config = form.to_config(dict(zip(fields, values, strict=True)))
+            data.describe(config.dataset)  # a folder that cannot be used is said here, not by a run that fails
             run_id = LocalLauncher(store).submit(config, once or None)
         except UserError as problem:
             return [gr.skip(), gr.skip(), *show(store, "", str(problem))]
@@ -162,7 +164,7 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
     )
     start.click(begin, [key, *inputs], [shown, key, *tab.shows], **PRIVATE)
     view.back.click(lambda: ["", *show(store, "")], None, [shown, *tab.shows], **PRIVATE)
-    view.again.click(again, shown, [*inputs, shown, *tab.shows], **PRIVATE)
+    view.again.click(again, shown, [*inputs, shown, *tab.shows], **PRIVATE).then(describe, inputs, described, **PRIVATE)
     return tab
 
 

@@ -271,3 +271,11 @@ def test_damage_in_the_note_of_a_camera_is_no_reason_to_crash(kind):
             damaged = whole[:place] + bytes([value]) + whole[place + 1 :]
             with contextlib.suppress(DataError):
                 assert to_array(damaged, 16, 3).shape == (16, 16, 3)
+
+
+def test_a_phones_photograph_is_decoded_small(tmp_path):
+    path = tmp_path / "photo.jpg"
+    Image.new("RGB", (6000, 4000), (200, 30, 30)).save(path)
+    image = open_image(path)
+    assert (image.width, image.height) == (750, 500)
+    assert to_array(path, 8, 3)[4, 4].tolist() == pytest.approx([200, 30, 30], abs=4)

@@ -237,6 +237,27 @@ def test_a_stop_in_between_keeps_what_was_learned(tmp_path, tiny_config):
     assert events(run)[-1] == STOPPED
 
 
+def test_a_stop_during_the_evaluation_keeps_what_was_learned(tmp_path, tiny_config):
+    store, seen = Store(tmp_path), []
+
+    def stop() -> bool:
+        (run,) = store.list()
+        seen.append(run.status.stage)
+        return seen.count("evaluation") > 1  # once at the start of the stage, and then between its parts
+
+    run, _ = complete(store, tiny_config(), stop)
+    assert run.status.state == "stopped"
+    assert run.report is None
+    assert {"teacher", "baseline-seed0"} <= set(run.model_folders)
+
+
+def test_a_stop_after_the_result_changes_nothing(tmp_path, tiny_config):
+    store = Store(tmp_path)
+    run, _ = complete(store, tiny_config(), lambda: store.list()[0].report is not None)
+    assert run.status.state == "finished"
+    assert run.report is not None
+
+
 def test_data_that_are_gone_fail_with_their_sentence(tmp_path, tiny_config):
     from PIL import Image
 

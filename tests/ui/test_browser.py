@@ -199,6 +199,21 @@ def test_a_wrong_setting_is_said_at_the_form_and_starts_nothing(page: Any, serve
     assert "run=" not in page.url
 
 
+def test_a_folder_that_cannot_be_used_starts_nothing_and_leaves_no_stale_command(
+    page: Any, server: str, pictures: Path
+) -> None:
+    open_page(page, server)
+    page.wait_for_selector("#forecast dl")
+    choose(page, "dataset", "Your own folder")
+    field(page, "folder").fill(str(pictures / "train" / "disc"))
+    page.wait_for_function("document.querySelector('#error').innerText.includes('disc')")
+    assert page.locator("#command textarea").input_value() == ""
+    page.locator("#start").click()
+    page.wait_for_timeout(1000)
+    assert page.locator("#start").is_visible()
+    assert "run=" not in page.url
+
+
 def test_an_unknown_run_in_the_address_is_said_and_the_form_is_there(page: Any, server: str) -> None:
     open_page(page, f"{server}/?run=20200101-nothing")
     page.wait_for_selector("#error .problem")
