@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def unit(x: Tensor) -> Tensor:
-    """Each sample flattened and divided by its L2 norm: (B,...) -> (B,D)."""
-    return F.normalize(x.flatten(1).float(), dim=1)
+from iekd.losses.parts import unit, wide
 
 
 class FactorTransferLoss(nn.Module):
@@ -29,4 +25,4 @@ class ReconstructionLoss(nn.Module):
     """
 
     def forward(self, reconstruction: Tensor, feature: Tensor) -> Tensor:
-        return (reconstruction.float() - feature.float()).abs().mean()
+        return (wide(reconstruction) - wide(feature)).abs().mean()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from iekd.losses.ft import unit
+from iekd.losses.parts import unit
 
 
 class InheritanceLoss(nn.Module):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iekd.losses.parts import wide
+
 
 class KnowledgeDistillationLoss(nn.Module):
     """T^2 KL(softmax(t/T) || softmax(s/T)), mean over the batch (section 2).
@@ -18,6 +20,6 @@ class KnowledgeDistillationLoss(nn.Module):
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         t = self.temperature
-        student = F.log_softmax(student_logits.float() / t, dim=1)
-        teacher = F.log_softmax(teacher_logits.float() / t, dim=1)
+        student = F.log_softmax(wide(student_logits) / t, dim=1)
+        teacher = F.log_softmax(wide(teacher_logits) / t, dim=1)
         return t * t * F.kl_div(student, teacher, reduction="batchmean", log_target=True)

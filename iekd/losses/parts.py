@@ -1,0 +1,32 @@
+"""What several losses are made of."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def wide(x: Tensor) -> Tensor:
+    """float32 at least: losses are not computed in half precision."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def unit(x: Tensor) -> Tensor:
+    """Each sample flattened and divided by its L2 norm: (B,...) -> (B,D)."""
+    return F.normalize(wide(x).flatten(1), dim=1)
+
+
+def match_stages(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
+    """Pairs of stage ends (B,c,h,w), the larger map of each pair pooled to the smaller one's (h,w).
+
+    Raises:
+        ValueError: different numbers of stages.
+    """
+    if len(student) != len(teacher):
+        raise ValueError(f"The student has {len(student)} stages and the teacher {len(teacher)}; they must be as many.")
+    pairs = []
+    for s, t in zip(student, teacher, strict=True):
+        size = (min(s.shape[2], t.shape[2]), min(s.shape[3], t.shape[3]))
+        pairs.append(tuple(x if x.shape[2:] == size else F.adaptive_avg_pool2d(x, size) for x in (s, t)))
+    return pairs  # type: ignore[return-value]
