@@ -29,7 +29,7 @@ def open_image(source: ImageSource, name: str = "") -> Image.Image:
     Transparent parts become white, as they look on a page.
 
     Raises:
-        DataError: not an image, broken, or larger than 20 million pixels (as a JPEG, 64 times as many).
+        DataError: not an image, broken, or larger than 20 million pixels (a large JPEG is decoded at an eighth).
     """
     name = name or (Path(source).name if isinstance(source, (str, Path)) else "the image")
     try:

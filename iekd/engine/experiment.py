@@ -257,5 +257,5 @@ class Experiment:
 
         result = Result(judged(TEACHER) if self.teacher is not None else None)
         for (method, seed), learner in zip(self.config.learner_names, self.students.values(), strict=True):
-            result.learners.append(judged(learner.name, learner.best_accuracy or 0.0, method, seed))
+            result.learners.append(judged(learner.name, learner.best_accuracy, method, seed))
         yield result

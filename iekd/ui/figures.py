@@ -49,7 +49,9 @@ def draw(figure: Figure) -> str:
     values = [y for s in figure.series for _, y in s.points if math.isfinite(y)]
     if figure.level is not None:
         values.append(figure.level)
-    ticks_y = ticks(min(values), max(values)) if values else [0.0, 1.0]
+    percent = figure.unit == " %"
+    ticks_y = ticks(min(values), max(values)) if values else [0.0, 100.0 if percent else 1.0]
+    ticks_y = [t for t in ticks_y if t <= 100 or not percent]
     ticks_x = [t for t in ticks(*figure.x_range) if figure.x_range[0] <= t <= figure.x_range[1] + 1e-9]
     low, high = ticks_y[0], ticks_y[-1]
     x0, x1 = figure.x_range[0], max(figure.x_range[1], figure.x_range[0] + 1e-9)

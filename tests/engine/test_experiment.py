@@ -308,7 +308,8 @@ def test_every_schedule_and_number_of_steps_trains(tiny, tiny_config, schedule, 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 4])
 def test_every_number_of_auto_encoder_steps_trains(tiny, teacher, config, epochs):
-    execute(config(methods=("ft",), auto_encoder_epochs=epochs, batch_size=96, epochs=1), tiny, teacher)
+    done = execute(config(methods=("ft",), auto_encoder_epochs=epochs, batch_size=96, epochs=1), tiny, teacher)
+    assert [row.step for row in done.rows("auto-encoder")][-1] == epochs
 
 
 def test_half_precision_trains(tiny, teacher, config):

@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import wait_until
+
+from iekd.config import make_config
+from iekd.runs.launcher import LocalLauncher
+from iekd.runs.store import Store
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
@@ -212,6 +217,19 @@ def test_a_folder_that_cannot_be_used_starts_nothing_and_leaves_no_stale_command
     page.wait_for_timeout(1000)
     assert page.locator("#start").is_visible()
     assert "run=" not in page.url
+
+
+def test_starting_again_after_a_folder_that_failed_says_what_is_wrong(
+    page: Any, server: str, runs_dir: Path, pictures: Path
+) -> None:
+    launcher = LocalLauncher(Store(runs_dir))
+    run_id = launcher.submit(make_config(dataset=f"folder:{pictures / 'train' / 'disc'}"))
+    assert wait_until(lambda: not launcher.status(run_id).live and launcher.status(run_id)).state == "failed"
+    open_page(page, f"{server}/?run={run_id}")
+    page.locator("#again").click()
+    page.wait_for_selector("#error .problem")
+    assert "disc" in page.locator("#error").inner_text()
+    assert page.locator("#command textarea").input_value() == ""
 
 
 def test_an_unknown_run_in_the_address_is_said_and_the_form_is_there(page: Any, server: str) -> None:

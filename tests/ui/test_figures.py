@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 import xml.etree.ElementTree as ET
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
-from iekd.ui.curves import MOST, Line
+from iekd.config import make_config
+from iekd.runs.store import Store
+from iekd.ui.curves import MOST, Line, figures
 from iekd.ui.figures import MAX_POINTS, Figure, Series, draw, mean_over_seeds, number, short, thin, ticks
 
 
@@ -81,6 +85,26 @@ def test_everything_stays_inside_the_drawing() -> None:
 def test_no_points_or_broken_numbers_still_give_a_figure() -> None:
     svg_of(figure())
     svg_of(figure(Series("Baseline", "baseline", ((1, math.nan), (2, math.inf), (3, 1.0)))))
+
+
+@pytest.mark.parametrize("level", [None, 94.4, 99.9, 100.0])
+def test_no_axis_of_percents_goes_above_a_hundred(level: float | None) -> None:
+    marks = [float(text.text or "") for text in svg_of(figure(unit=" %", level=level)).iter() if text.tag == "text"
+             and text.get("text-anchor") == "end"]  # fmt: skip
+    assert len(marks) >= 2
+    assert max(marks) <= 100
+
+
+def test_losses_are_drawn_before_the_first_test(tmp_path: Path) -> None:
+    run, handle = Store(tmp_path).create(make_config())
+    assert handle is not None
+    row = {"stage": "students", "learner": "baseline-seed0", "kind": "train", "epoch": 0.2, "step": 15,
+           "values": {"cross_entropy": 2.3}}  # fmt: skip
+    writer = run.metrics_writer()
+    writer.append(row)
+    writer.close()
+    assert [f.title for f in figures(run, run.config)] == ["Test accuracy", "Loss on the labels"]
+    os.close(handle)
 
 
 def test_names_cannot_smuggle_markup_in() -> None:
