@@ -34,7 +34,10 @@ class PreActivationBlock(nn.Module):
 
 
 class WideResNet(Classifier):
-    """images (B,C,H,W) -> Features with stages (B,16k,H,W), (B,32k,H/2,W/2), (B,64k,H/4,W/4) for width k; depth 6n+4."""
+    """images (B,C,H,W) -> Features with stages (B,16k,H,W), (B,32k,H/2,W/2), (B,64k,H/4,W/4) for width k.
+
+    depth: 6n+4, where n is the number of blocks per stage.
+    """
 
     def __init__(self, depth: int, width: int, num_classes: int, channels: int) -> None:
         super().__init__()
