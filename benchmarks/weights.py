@@ -1,51 +1,47 @@
-"""Choose the default weights of ie-ft on held-out training images, never on the test set.
+"""Choose default weights on held-out training images, never on the test set.
 
-    python benchmarks/weights.py [--epochs 10] [--seeds 0,1,2]
+    python benchmarks/weights.py [--epochs 10] [--seeds 0,1,2] "ie-ft inheritance_weight=50" "od overhaul_weight=3" ...
 
-Trains the default run's student with each pair of weights on the shipped sample, all in lock-step, and judges them on
+Trains the default run's student once per learner and seed, all in lock-step on the shipped sample, and judges them on
 10,000 training images of Fashion-MNIST that are not in the sample (the first 1,000 of each class after those). Needs
-the full Fashion-MNIST on this machine.
+the full Fashion-MNIST on this machine. A learner is a method with settings that differ from the run's; without any, the
+weights of ie-ft that the default was chosen from.
 """
 
 import argparse
-import copy
 import statistics
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from iekd import data
-from iekd.config import RunConfig, make_config
+from iekd.config import RunConfig, learner_name, make_config
 from iekd.data.dataset import Split
 from iekd.engine.experiment import Experiment, Network, StageStart
 from iekd.engine.learner import Learner
 from iekd.engine.metrics import Metrics
-from iekd.methods import MethodOptions, build_method
 from iekd.models.artifact import load_model
-from iekd.models.catalog import models
-from iekd.models.registry import build
 from iekd.teachers import checkpoints_dir, find_teacher
 
-WEIGHTS = ((50, 50), (500, 0), (500, 50), (500, 500), (1000, 50))  # (inheritance, exploration)
+PAIRS = ((50, 50), (500, 0), (500, 50), (500, 500), (1000, 50))
+CANDIDATES = ["baseline", "ft", *(f"ie-ft inheritance_weight={i} exploration_weight={e}" for i, e in PAIRS)]
 
 
 class Grid(Experiment):
-    """The default experiment, but with one ie-ft student per pair of weights beside the baseline."""
+    """The default experiment with the learners of several configurations side by side."""
+
+    def __init__(self, configs: dict[str, RunConfig], *arguments: object) -> None:
+        super().__init__(next(iter(configs.values())), *arguments)
+        self.configs = configs
 
     def _make_students(self, steps_per_epoch: int) -> list[Learner]:
-        learners = super()._make_students(steps_per_epoch)  # baseline and ft
-        width = models()[self.config.student].feature_channels
-        for seed in self.config.seeds:
-            torch.manual_seed(seed)
-            student = build(self.config.student, len(self.dataset.class_names), self.dataset.channels)
-            for inheritance, exploration in WEIGHTS:
-                torch.manual_seed(seed)
-                method = build_method("ie-ft", MethodOptions(inheritance, exploration, 0, 4, 0.9), width, 32)
-                name = f"ie-ft({inheritance},{exploration})-seed{seed}"
-                learners.append(
-                    self._learner(name, "students", copy.deepcopy(student), method, self.config.epochs, steps_per_epoch)
-                )
+        first, learners = self.config, []
+        for name, config in self.configs.items():
+            self.config = config
+            for learner in super()._make_students(steps_per_epoch):
+                learner.name = f"{name} {learner.name}"
+                learners.append(learner)
+        self.config = first
         return learners
 
 
@@ -56,36 +52,40 @@ def held_out() -> Split:
     return Split(full.images[chosen], full.labels[chosen])
 
 
+def configuration(text: str, **common: object) -> RunConfig:
+    """ "ie-ft distance=l2" -> the default run with that one method and that setting."""
+    method, *settings = text.split()
+    return make_config(methods=(method,), **common, **dict(setting.split("=") for setting in settings))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("learners", nargs="*", default=CANDIDATES)
     parser.add_argument("--epochs", type=int, default=RunConfig.model_fields["epochs"].default)
-    parser.add_argument("--auto-encoder-epochs", type=int)
-    parser.add_argument("--batch-size", type=int)
-    parser.add_argument("--lr", type=float)
     parser.add_argument("--seeds", default="0,1,2")
     arguments = parser.parse_args()
-    config = make_config(
-        epochs=arguments.epochs,
-        seeds=tuple(int(s) for s in arguments.seeds.split(",")),
-        methods=("baseline", "ft"),
-        auto_encoder_epochs=arguments.auto_encoder_epochs,
-        batch_size=arguments.batch_size,
-        lr=arguments.lr,
-    )
-    folder = find_teacher(config, checkpoints_dir())
-    assert folder is not None, "the shipped teacher is missing"
-    model, card = load_model(folder)
+    common = {
+        "epochs": arguments.epochs, "seeds": tuple(map(int, arguments.seeds.split(","))), "validation_fraction": 0,
+    }  # fmt: skip
+    configs = {text: configuration(text, **common) for text in arguments.learners}
+    first = sorted(configs, key=lambda text: not configs[text].needs_auto_encoder)  # the run trains one if any needs it
+    config = configs[first[0]]
+    model, card = load_model(find_teacher(config, checkpoints_dir()))
     dataset = replace(data.load(config.dataset), test=held_out())
-    accuracies: dict[str, list[float]] = {}
-    for event in Grid(config, dataset, Network(model, card.mean, card.std)).events():
+    grid = Grid({text: configs[text] for text in first}, dataset, Network(model, card.mean, card.std))
+    found: dict[str, dict[str, float]] = {}
+    for event in grid.events():
         if isinstance(event, StageStart) and event.stage == "evaluation":
             break
-        if isinstance(event, Metrics) and event.kind == "test" and event.epoch == config.epochs:
-            accuracies.setdefault(event.learner.rsplit("-seed", 1)[0], []).append(event.values["accuracy"])
-    print(f"held-out accuracy (%), {len(config.seeds)} seeds, {config.epochs} epochs, teacher {card.accuracy}")
+        if isinstance(event, Metrics) and event.kind == "test":
+            found[event.learner] = event.values
+            if event.epoch == config.epochs:
+                print(event.learner, f"{event.values['accuracy']:.2f}", flush=True)
+    print(f"\nheld-out accuracy (%), {len(config.seeds)} seeds, {config.epochs} epochs, teacher {card.accuracy}")
     print("| learner | mean | standard deviation |\n|---|---|---|")
-    for name, values in accuracies.items():
-        print(f"| {name} | {statistics.mean(values):.2f} | {statistics.pstdev(values):.2f} |")
+    for text, own in configs.items():
+        values = [found[f"{text} {learner_name(*which)}"]["accuracy"] for which in own.learner_names]
+        print(f"| {text} | {statistics.mean(values):.2f} | {statistics.pstdev(values):.2f} |")
 
 
 if __name__ == "__main__":

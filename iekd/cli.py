@@ -12,14 +12,15 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Optional, get_args
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from iekd.config import METHODS, RunConfig, make_config
+from iekd.cli_options import run_options
+from iekd.config import RunConfig
 from iekd.errors import UserError
 
 app = typer.Typer(
@@ -48,57 +49,11 @@ def says_why(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def _help(field: str) -> str:
-    info = RunConfig.model_fields[field]
-    default = ",".join(map(str, info.default)) if isinstance(info.default, tuple) else info.default
-    choices = [c for c in get_args(info.annotation) if isinstance(c, str)]
-    choices = list(METHODS) if field == "methods" else choices
-    parts = [str(info.description), f"of: {', '.join(choices)}" * bool(choices)]
-    return "; ".join([*filter(None, parts), *([f"default: {default}"] if default not in (None, "") else [])])
-
-
-def _option(field: str) -> Any:
-    """An option of `train` that mirrors a field of RunConfig, which checks it; unset means the field's default."""
-    return Annotated[Optional[str], typer.Option("--" + field.replace("_", "-"), help=_help(field), show_default=False)]
-
-
 @app.command()
 @says_why
-def train(
-    dataset: _option("dataset") = None,  # type: ignore[valid-type]
-    teacher: _option("teacher") = None,  # type: ignore[valid-type]
-    student: _option("student") = None,  # type: ignore[valid-type]
-    methods: _option("methods") = None,  # type: ignore[valid-type]
-    seeds: _option("seeds") = None,  # type: ignore[valid-type]
-    epochs: _option("epochs") = None,  # type: ignore[valid-type]
-    batch_size: _option("batch_size") = None,  # type: ignore[valid-type]
-    lr: _option("lr") = None,  # type: ignore[valid-type]
-    momentum: _option("momentum") = None,  # type: ignore[valid-type]
-    weight_decay: _option("weight_decay") = None,  # type: ignore[valid-type]
-    schedule: _option("schedule") = None,  # type: ignore[valid-type]
-    inheritance_weight: _option("inheritance_weight") = None,  # type: ignore[valid-type]
-    exploration_weight: _option("exploration_weight") = None,  # type: ignore[valid-type]
-    factor_weight: _option("factor_weight") = None,  # type: ignore[valid-type]
-    temperature: _option("temperature") = None,  # type: ignore[valid-type]
-    kd_weight: _option("kd_weight") = None,  # type: ignore[valid-type]
-    auto_encoder_epochs: _option("auto_encoder_epochs") = None,  # type: ignore[valid-type]
-    teacher_epochs: _option("teacher_epochs") = None,  # type: ignore[valid-type]
-    limit_train: _option("limit_train") = None,  # type: ignore[valid-type]
-    test_fraction: _option("test_fraction") = None,  # type: ignore[valid-type]
-    resolution: _option("resolution") = None,  # type: ignore[valid-type]
-    data_seed: _option("data_seed") = None,  # type: ignore[valid-type]
-    device: _option("device") = None,  # type: ignore[valid-type]
-    precision: _option("precision") = None,  # type: ignore[valid-type]
-    name: _option("name") = None,  # type: ignore[valid-type]
-    runs_dir: RunsDir = RUNS,
-    as_json: AsJson = False,
-) -> None:
+@run_options
+def train(config: RunConfig, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
     """Train students side by side; without options, the run that the page starts with."""
-    values = {k: v for k, v in locals().items() if k not in ("runs_dir", "as_json")}
-    values["methods"] = methods and tuple(m.strip() for m in methods.split(",") if m.strip())
-    values["seeds"] = seeds and _numbers("seeds", seeds)
-    config = make_config(**values)
-
     from iekd.progress import Display
     from iekd.runs.report import summary
     from iekd.runs.store import FAILED, Store
@@ -357,15 +312,6 @@ def _overview(run: Any) -> dict[str, Any]:
         "dataset": config.dataset, "teacher": config.teacher, "student": config.student,
         "methods": list(config.methods), "seeds": list(config.seeds), "learners": learners,
     }  # fmt: skip
-
-
-def _numbers(field: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in text.split(",") if word.strip())
-    except ValueError:
-        raise UserError(
-            f"{field.capitalize()} '{text}' cannot be used: give whole numbers with commas, such as 0,1,2."
-        ) from None
 
 
 def _say(as_json: bool, sentence: str, value: dict[str, Any]) -> None:

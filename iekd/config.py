@@ -7,24 +7,22 @@ names and ranges only; it imports neither torch nor Gradio.
 from __future__ import annotations
 
 import shlex
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Optional
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from iekd import data
 from iekd.errors import UserError, unknown_name
-from iekd.models.catalog import check_model
+from iekd.method_names import check_method, parts
+from iekd.models.catalog import check_model, models
 
-METHODS = {
-    "baseline": "Labels only",
-    "kd": "Knowledge distillation: the teacher's softened answers (Hinton et al. 2015)",
-    "ft": "Factor transfer: all channels imitate the teacher's factor (Kim et al. 2018)",
-    "ie-ft": "Inheritance + exploration: half imitates the teacher's factor, half moves away (Huang et al. 2021)",
-}
 NO_TEACHER = "none"
+LISTS: dict[str, type] = {"methods": str, "seeds": int, "milestones": float}  # fields that may come as text with commas
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class RunConfig(BaseModel):
@@ -47,17 +45,53 @@ class RunConfig(BaseModel):
     lr: float = Field(0.1, gt=0, le=100, description="peak learning rate of SGD")
     momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum of SGD")
     weight_decay: float = Field(5e-4, ge=0, le=1, description="weight decay of SGD")
+    nesterov: bool = Field(True, description="Nesterov's form of the momentum")
     schedule: Literal["one-cycle", "cosine", "multi-step"] = Field(
-        "one-cycle", description="learning rate over the run; multi-step divides by 10 at 1/2 and 3/4 (the paper's)"
+        "one-cycle", description="learning rate over the run; multi-step divides it by 10 at the milestones"
     )
-    inheritance_weight: Weight = Field(500.0, description="weight of the inheritance loss")
-    exploration_weight: Weight = Field(50.0, description="weight of the exploration loss")
-    factor_weight: Weight = Field(500.0, description="weight of the factor transfer loss (ft)")
-    temperature: Positive = Field(4.0, description="softening of kd's targets")
+    milestones: tuple[Share, ...] = Field(
+        (0.5, 0.75), min_length=1, description="where multi-step divides, as shares of the run (the paper's: half, 3/4)"
+    )
+    inheritance_share: float = Field(
+        0.5, ge=0, le=1, description="share of the channels that inherit; the rest explore"
+    )
+    channel_split: Literal["natural", "random"] = Field(
+        "natural", description="which channels inherit: the first ones, or drawn at random for each seed"
+    )
+    distance: Literal["own", "l1", "l2", "cosine"] = Field(
+        "own", description="between the halves and the teacher; own: the distiller's (l1 for ie-ft, l2 for ie-at)"
+    )
+    ie_stages: Literal["own", "last", "all"] = Field(
+        "own", description="stages that inherit and explore; own: all for ie-at and ie-od, else the last"
+    )
+    auto_encoder: bool = Field(
+        True, description="ft and ie-ft: the teacher's feature goes through an auto-encoder; without, it is the target"
+    )
+    inheritance_weight: Optional[Weight] = Field(
+        None, description="weight of the inheritance loss; unset: ie-ft 500, ie-at 1000, ie-od 1, ie-dml 50"
+    )
+    exploration_weight: Optional[Weight] = Field(
+        None, description="weight of the exploration loss; unset: a tenth of ie-ft's or ie-at's, ie-od 5, ie-dml 5"
+    )
+    weight_schedule: Literal["constant", "warm-up", "decay"] = Field(
+        "constant", description="all weights but the labels': rising over the first tenth, or falling to 0 at the end"
+    )
+    temperature: Positive = Field(4.0, description="softening of the answers in kd, dkd and dist")
     kd_weight: float = Field(0.9, ge=0, le=1, description="share of kd's soft targets; the labels get the rest")
+    attention_weight: Weight = Field(1000.0, description="weight of the attention transfer loss (at)")
+    factor_weight: Weight = Field(500.0, description="weight of the factor transfer loss (ft)")
+    overhaul_weight: Weight = Field(1.0, description="weight of the feature overhaul loss (od)")
+    mutual_weight: Weight = Field(1.0, description="weight of the peer's answers (dml and ie-dml)")
+    dkd_target_weight: Weight = Field(1.0, description="weight of the right class against all others (dkd's alpha)")
+    dkd_other_weight: Weight = Field(8.0, description="weight of the answers among the other classes (dkd's beta)")
+    dist_weight: Weight = Field(2.0, description="weight of the relations between and within classes (dist)")
+    peer: Optional[str] = Field(None, description="the second student of dml and ie-dml; unset: the same network")
     auto_encoder_epochs: int = Field(3, ge=1, le=10_000, description="passes that train the auto-encoder")
     teacher_epochs: int = Field(30, ge=1, le=10_000, description="passes that train a teacher where none is at hand")
     limit_train: int | None = Field(None, ge=2, description="use only this many training images, balanced over classes")
+    validation_fraction: float = Field(
+        0.1, ge=0, lt=1, description="share of the training images held out to choose the best epoch; 0: none"
+    )
     test_fraction: float = Field(0.2, gt=0, lt=1, description="share held out when a folder has no test/ of its own")
     resolution: int | None = Field(
         None, ge=8, le=512, description="side of the square images; unset: the data set's own"
@@ -72,20 +106,26 @@ class RunConfig(BaseModel):
     def _dataset_exists(cls, value: str) -> str:
         return data.check_name(value)
 
-    @field_validator("teacher", "student")
+    @field_validator("teacher", "student", "peer")
     @classmethod
-    def _model_exists(cls, value: str, info: Any) -> str:
-        if info.field_name == "teacher" and value == NO_TEACHER:
+    def _model_exists(cls, value: str | None, info: Any) -> str | None:
+        if value is None or (info.field_name == "teacher" and value == NO_TEACHER):
             return value
         return check_model(value)
 
     @field_validator("methods")
     @classmethod
     def _methods_exist(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for method in value:
-            if method not in METHODS:
-                raise unknown_name("method", method, METHODS)
-        return _distinct("method", value)
+        return _distinct("method", tuple(map(check_method, value)))
+
+    @field_validator("milestones")
+    @classmethod
+    def _milestones_rise(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if list(value) != sorted(set(value)):
+            raise UserError(
+                f"Milestones '{', '.join(map(str, value))}' cannot be used: each must be larger than the one before."
+            )
+        return value
 
     @field_validator("seeds")
     @classmethod
@@ -94,9 +134,19 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _teacher_where_needed(self) -> RunConfig:
-        taught = [m for m in self.methods if m != "baseline"]
+        taught = [m for m in self.methods if parts(m).needs_teacher]
         if taught and self.teacher == NO_TEACHER:
             raise UserError(f"Method '{taught[0]}' needs a teacher, but teacher is 'none'. Name one, such as resnet20.")
+        return self
+
+    @model_validator(mode="after")
+    def _margins_where_needed(self) -> RunConfig:
+        overhaul = [m for m in self.methods if parts(m).base == "od"]
+        if overhaul and self.teacher != NO_TEACHER and not models()[self.teacher].has_margins:
+            raise UserError(
+                f"Method '{overhaul[0]}' cannot learn from {self.teacher}: its margins come from a batch norm at each "
+                "stage end, and this network has none there. Choose another teacher, or another method."
+            )
         return self
 
     @property
@@ -105,7 +155,7 @@ class RunConfig(BaseModel):
 
     @property
     def needs_auto_encoder(self) -> bool:
-        return any(method in ("ft", "ie-ft") for method in self.methods)
+        return self.auto_encoder and any(parts(method).uses_factor for method in self.methods)
 
     @property
     def learner_names(self) -> list[tuple[str, int]]:
@@ -129,17 +179,67 @@ def learner_name(method: str, seed: int) -> str:
     return f"{method}-seed{seed}"
 
 
-def make_config(**values: Any) -> RunConfig:
-    """Check values and return the configuration; unset (None) values take their default.
+@dataclass(frozen=True)
+class Preset:
+    """Values that belong together; whatever else is given wins over them."""
+
+    text: str
+    values: dict[str, Any]
+
+
+PRESETS = {
+    "quick": Preset("a demonstration in minutes: ten epochs of one rising and falling cycle", {}),
+    "paper": Preset(
+        "Huang et al. 2021: 160 epochs, learning rate divided by 10 at 80 and 120, batch 128, no validation split",
+        {
+            "epochs": 160, "teacher_epochs": 160, "auto_encoder_epochs": 30, "batch_size": 128, "lr": 0.1,
+            "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4, "schedule": "multi-step",
+            "milestones": (0.5, 0.75), "validation_fraction": 0.0,
+        },
+    ),
+    "crd": Preset(
+        "the CIFAR-100 benchmark of Tian et al. 2020: 240 epochs, learning rate 0.05, divided at 150, 180 and 210, "
+        "batch 64, no validation split",
+        {
+            "epochs": 240, "teacher_epochs": 240, "auto_encoder_epochs": 30, "batch_size": 64, "lr": 0.05,
+            "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4, "schedule": "multi-step",
+            "milestones": (0.625, 0.75, 0.875), "validation_fraction": 0.0,
+        },
+    ),
+}  # fmt: skip
+
+
+def make_config(preset: str | None = None, **values: Any) -> RunConfig:
+    """Check values and return the configuration; unset (None) values take those of the preset, else their default.
+
+    Lists may be given as text with commas, as in seeds="0,1,2".
 
     Raises:
         UserError: one sentence that names the field, the value, the rule and so the remedy.
     """
-    given = {k: v for k, v in values.items() if v is not None}
+    if preset is not None and preset not in PRESETS:
+        raise unknown_name("preset", preset, PRESETS)
+    given = dict(PRESETS[preset].values) if preset else {}
+    given.update(
+        (k, _listed(k, v) if k in LISTS and isinstance(v, str) else v) for k, v in values.items() if v is not None
+    )
     try:
         return RunConfig(**given)
     except ValidationError as error:
         raise UserError(_sentence(error)) from None
+
+
+def _listed(field: str, text: str) -> tuple[Any, ...]:
+    words = text.replace(";", ",").replace(" ", ",").split(",")
+    try:
+        return tuple(LISTS[field](word) for word in words if word)
+    except ValueError:
+        kind = (
+            "whole numbers with commas, such as 0,1,2"
+            if LISTS[field] is int
+            else "numbers with commas, such as 0.5,0.75"
+        )
+        raise UserError(f"{field.replace('_', ' ').capitalize()} '{text}' cannot be used: give {kind}.") from None
 
 
 def _as_option(value: Any) -> str:

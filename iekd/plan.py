@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 
 from iekd.config import RunConfig
+from iekd.method_names import parts
 from iekd.models.catalog import ModelInfo, models
 
 STAGES = ("teacher", "auto-encoder", "students", "evaluation")
@@ -35,30 +36,50 @@ class Plan:
 def make_plan(config: RunConfig, train_images: int, test_images: int, channels: int, classes: int, resolution: int,
               teacher_at_hand: bool) -> Plan:  # fmt: skip
     """Cost of a run on a data set of that size."""
-    n = min(train_images, config.limit_train or train_images)
+    given = min(train_images, config.limit_train or train_images)
+    held_out = round(given * config.validation_fraction)
+    n, judged = given - held_out, held_out + test_images
     area = ((config.resolution or resolution) / 32) ** 2
     student = models()[config.student]
-    learners = len(config.methods) * len(config.seeds)
+    seeds, learners = len(config.seeds), len(config.methods) * len(config.seeds)
     macs = dict.fromkeys(STAGES, 0.0)
-    memory = BASE_MEMORY + (n + test_images) * channels * area * 32 * 32
-    memory += learners * (config.batch_size * student.activations * area * 4 * 2 + _weights(student, channels, classes))
-    macs["students"] = learners * student.macs * area * config.epochs * (TRAIN * n + test_images)
+    memory = BASE_MEMORY + (given + test_images) * channels * area * 32 * 32
+    each = config.batch_size * student.activations * area * 4 * 2 + _weights(student, channels, classes)
+    macs["students"] = learners * student.macs * area * config.epochs * (TRAIN * n + judged)
     macs["evaluation"] = learners * student.macs * area * test_images
+    for method in config.methods:
+        beside, judging = _beside(method, config)
+        macs["students"] += seeds * config.epochs * area * (n * beside + judged * judging)
+        memory += seeds * each * (2 if parts(method).needs_peer else 1)
     if config.needs_teacher:
         teacher = models()[config.teacher]
         forward = teacher.macs * area
-        factor = _coder_macs(teacher.feature_channels, teacher.feature_channels // 2, teacher.feature_stride, area)
         macs["evaluation"] += forward * test_images
         if not teacher_at_hand:
-            macs["teacher"] = forward * config.teacher_epochs * (TRAIN * n + test_images)
+            macs["teacher"] = forward * config.teacher_epochs * (TRAIN * n + judged)
             memory += config.batch_size * teacher.activations * area * 4 * 2
-        if any(method != "baseline" for method in config.methods):
+        if any(parts(method).needs_teacher for method in config.methods):
             macs["students"] += config.epochs * n * forward
         if config.needs_auto_encoder:
+            factor = area * _coder_macs(teacher, teacher.feature_channels, factor_channels(teacher))
             macs["auto-encoder"] = config.auto_encoder_epochs * n * (forward + TRAIN * 2 * factor)
-            taught = sum(method in ("ft", "ie-ft") for method in config.methods) * len(config.seeds)
-            macs["students"] += config.epochs * n * (factor + taught * TRAIN * factor)
+            macs["students"] += config.epochs * n * factor
     return Plan(macs, memory)
+
+
+def _beside(method: str, config: RunConfig) -> tuple[float, float]:
+    """Multiply-accumulates beside the student's own: per training image, and per held-out image."""
+    base, explores, _ = parts(method)
+    student, peer = models()[config.student], models()[config.peer or config.student]
+    halves = 2 if explores else 1
+    if base == "dml":  # the peer learns too, and the student answers once more
+        encoders = TRAIN * 2 * halves * _coder_macs(student, student.feature_channels / 2, peer.feature_channels)
+        return TRAIN * peer.macs + student.macs + (encoders if explores else 0), peer.macs
+    if base != "ft":
+        return 0, 0  # connectors and attention are small
+    teacher = models()[config.teacher]
+    target = factor_channels(teacher) if config.auto_encoder else teacher.feature_channels
+    return TRAIN * halves * _coder_macs(student, student.feature_channels / halves, target), 0
 
 
 def seconds(plan: Plan, device: str, measured_speed: float | None = None) -> float:
@@ -68,8 +89,13 @@ def seconds(plan: Plan, device: str, measured_speed: float | None = None) -> flo
     return start_up + plan.total / (measured_speed or DEFAULT_SPEED[device] * cores)
 
 
-def _coder_macs(c: int, k: int, stride: int, area: float) -> float:
-    return 9 * (c * c + c * k + k * k) * (32 / stride) ** 2 * area
+def factor_channels(teacher: ModelInfo) -> int:
+    return teacher.feature_channels // 2
+
+
+def _coder_macs(network: ModelInfo, c: float, k: float) -> float:
+    """One encoder from c to k channels at the last stage of a network, for an image of 32 x 32."""
+    return 9 * (c * c + c * k + k * k) * (32 / network.feature_stride) ** 2
 
 
 def _weights(model: ModelInfo, channels: int, classes: int) -> float:

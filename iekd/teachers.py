@@ -35,7 +35,7 @@ def origin(config: RunConfig) -> str:
     parts = config.model_dump(
         include={
             "dataset", "teacher", "teacher_epochs", "batch_size", "lr", "momentum", "weight_decay", "schedule",
-            "limit_train", "test_fraction", "resolution", "data_seed",
+            "milestones", "nesterov", "limit_train", "validation_fraction", "test_fraction", "resolution", "data_seed",
         }
     )  # fmt: skip
     return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()[:16]

@@ -96,7 +96,7 @@ def tiny_options(picture_folder) -> dict:
     return {
         "dataset": f"folder:{picture_folder}", "resolution": 16, "teacher": "resnet8", "student": "resnet8",
         "epochs": 1, "teacher_epochs": 1, "auto_encoder_epochs": 1, "batch_size": 32,
-        "device": "cpu", "precision": "fp32",
+        "device": "cpu", "precision": "fp32", "validation_fraction": 0,
     }  # fmt: skip
 
 

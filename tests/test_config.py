@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from iekd import cli
-from iekd.config import METHODS, NO_TEACHER, RunConfig, learner_name, make_config
+from iekd.config import NO_TEACHER, RunConfig, learner_name, make_config
+from iekd.method_names import METHODS
 from iekd.models.catalog import known_models
 from iekd.runs.store import Store
 
@@ -108,7 +109,7 @@ def test_json_gives_the_same_run(values):
 
 
 def test_every_setting_is_an_option_of_train():
-    options = set(inspect.signature(cli.train).parameters) - {"runs_dir", "as_json"}
+    options = set(inspect.signature(cli.train).parameters) - {"runs_dir", "as_json", "preset"}
     assert options == set(RunConfig.model_fields)
 
 

@@ -11,7 +11,8 @@ from iekd.plan import STAGES, make_plan, seconds
 
 
 def plan(at_hand=True, train_images=1000, test_images=500, resolution=32, channels=3, classes=10, **values):
-    return make_plan(make_config(**values), train_images, test_images, channels, classes, resolution, at_hand)
+    config = make_config(**{"validation_fraction": 0, **values})
+    return make_plan(config, train_images, test_images, channels, classes, resolution, at_hand)
 
 
 def coder_macs(c: int, h: int) -> int:

@@ -22,7 +22,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training and a test split with their class names.
+    """A training and a test split with their class names, and a validation split once one was held out.
 
     `mean` and `std` are per channel, in units of 0..1 pixel values, computed from the training split alone.
     `skipped` names files that could not be read.
@@ -33,6 +33,7 @@ class Dataset:
     train: Split
     test: Split
     skipped: tuple[str, ...] = field(default=())
+    validation: Split | None = None
 
     @property
     def channels(self) -> int:
@@ -83,3 +84,20 @@ class Dataset:
             rank[of_class] = np.arange(len(of_class))
         chosen = np.sort(order[np.argsort(rank, kind="stable")[:count]])
         return replace(self, train=Split(self.train.images[chosen], self.train.labels[chosen]))
+
+    def held_out(self, fraction: float, seed: int = 0) -> Dataset:
+        """The same data set with that share of each class's training images as the validation split.
+
+        None is held out of a class with too few images; without any there is no validation split.
+        """
+        rng = np.random.default_rng([seed, 1])  # independent of the draws of `limited`
+        chosen: list[np.ndarray] = []
+        for k in range(len(self.class_names)):
+            of_class = np.flatnonzero(self.train.labels == k)
+            chosen.append(rng.permutation(of_class)[: round(len(of_class) * fraction)])
+        out = np.sort(np.concatenate(chosen))
+        if not len(out):
+            return self
+        kept = np.setdiff1d(np.arange(len(self.train)), out)
+        validation = Split(self.train.images[out], self.train.labels[out])
+        return replace(self, train=Split(self.train.images[kept], self.train.labels[kept]), validation=validation)

@@ -6,36 +6,31 @@ Yields a StageStart at each stage, Metrics in between and one Result at the end.
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
-from typing import Union
+from collections.abc import Generator
+from dataclasses import dataclass, field, replace
+from typing import Any, Union, cast
 
 import torch
 from torch import Tensor, nn
 
+from iekd.comparisons import Pair, TeacherOutput
 from iekd.config import RunConfig, learner_name
 from iekd.data.dataset import Dataset
-from iekd.engine.accelerate import (
-    autocast,
-    channels_last,
-    choose_device,
-    choose_precision,
-    cores,
-    freeze,
-    side_by_side,
-)
+from iekd.engine.accelerate import autocast, choose_device, choose_precision, freeze
+from iekd.engine.auto_encoder import AUTO_ENCODER, train_auto_encoders
 from iekd.engine.batches import Batches, to_device
 from iekd.engine.learner import Learner, Normalise, predict
-from iekd.engine.loop import train
-from iekd.engine.metrics import Metrics, TrainingError
-from iekd.losses import ReconstructionLoss
-from iekd.methods import Baseline, Method, MethodOptions, TeacherOutput, build_method
+from iekd.engine.loop import HeldOut, train
+from iekd.engine.metrics import Metrics
+from iekd.engine.mutual import MutualLearner
+from iekd.losses.od import margin
+from iekd.method_names import parts
+from iekd.methods import Baseline, Method, build_method
 from iekd.models.catalog import models
-from iekd.models.factors import AutoEncoder
 from iekd.models.registry import build
 
-TEACHER, AUTO_ENCODER, STUDENTS, EVALUATION = "teacher", "auto-encoder", "students", "evaluation"
+TEACHER, STUDENTS, EVALUATION = "teacher", "students", "evaluation"
+PEER_SEED = 1_000_003  # added to a learner's seed for the initial weights of its peer
 
 
 @dataclass(frozen=True)
@@ -57,16 +52,23 @@ class Network:
 
 @dataclass(frozen=True)
 class LearnerResult:
-    """Accuracies in percent on the test split; `class_accuracy` per class in order, None for one without images."""
+    """Accuracies in percent on the test split; `class_accuracy` per class in order, None for one without images.
+
+    best_epoch: the epoch with the best validation accuracy, and accuracy_best the test accuracy then. Without a
+    validation split the test accuracy itself chooses, which flatters.
+    agreement: percent of answers that are the teacher's. peer_accuracy: of the second student of mutual learning.
+    """
 
     name: str
     network: Network
     accuracy_last: float
-    accuracy_best: float
     class_accuracy: list[float | None]
+    accuracy_best: float = 0.0
+    best_epoch: int = 0
     agreement: float | None = None
     method: str = ""
     seed: int = 0
+    peer_accuracy: float | None = None
 
 
 @dataclass
@@ -89,19 +91,20 @@ Event = Union[StageStart, Metrics, Judged, Result]
 
 
 class FrozenTeacher:
-    """images (B,C,H,W) uint8 -> TeacherOutput, without gradients; the factor only once an auto-encoder is set."""
+    """images (B,C,H,W) uint8 -> TeacherOutput, without gradients; factors only once auto-encoders are trained."""
 
     def __init__(self, network: Network, device: torch.device, precision: torch.dtype) -> None:
         self.device, self.precision = device, precision
         self.model = freeze(network.model).to(device)
         self.normalise = Normalise(network.mean, network.std).to(device)
-        self.encoder: nn.Module | None = None
+        self.encoders: list[nn.Module] = []  # of the last stages
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> TeacherOutput:
         with autocast(self.device, self.precision):
             features = self.model(self.normalise(images))
-            return TeacherOutput(features, self.encoder(features.stages[-1]) if self.encoder else None)
+            last = features.stages[len(features.stages) - len(self.encoders) :]
+            return TeacherOutput(features, tuple(e(stage) for e, stage in zip(self.encoders, last, strict=True)))
 
 
 class Experiment:
@@ -109,118 +112,104 @@ class Experiment:
 
     def __init__(self, config: RunConfig, dataset: Dataset, teacher: Network | None = None) -> None:
         """teacher: a trained network for config.teacher, or None to train one if the run needs it."""
-        self.config, self.dataset, self.teacher = config, dataset, teacher
+        self.config, self.teacher = config, teacher
+        seed = config.data_seed
+        self.dataset = dataset.limited(config.limit_train, seed).held_out(config.validation_fraction, seed)
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
-        self.statistics = dataset.statistics
+        self.statistics = self.dataset.statistics
         self.students: dict[str, Learner] = {}
         self.teacher_accuracy: float | None = None  # of a teacher that this run trained
 
     def events(self) -> Generator[Event, None, None]:
         config = self.config
         train_images, train_labels = to_device(self.dataset.train, self.device)
-        test = to_device(self.dataset.test, self.device)
+        held_out: HeldOut = {"test": to_device(self.dataset.test, self.device)}
+        if self.dataset.validation is not None:
+            held_out = {"validation": to_device(self.dataset.validation, self.device), **held_out}
         batches = Batches(train_images, train_labels, config.batch_size, config.data_seed)
         frozen = None
         if config.needs_teacher:
             if self.teacher is None:
-                self.teacher = yield from self._train_teacher(batches, test)
+                self.teacher = yield from self._train_teacher(batches, held_out)
             frozen = FrozenTeacher(self.teacher, self.device, self.precision)
         if config.needs_auto_encoder:
             assert frozen is not None
-            frozen.encoder = yield from self._train_auto_encoder(batches, frozen)
+            yield StageStart(AUTO_ENCODER, config.auto_encoder_epochs * len(batches))
+            frozen.encoders = yield from train_auto_encoders(
+                self._factor_widths(), frozen, batches, config, self.device, self.precision, self._report_every
+            )
         yield StageStart(STUDENTS, config.epochs * len(batches))
         self.students = {learner.name: learner for learner in self._make_students(len(batches))}
         taught = any(learner.method.needs_teacher for learner in self.students.values())
-        yield from train(list(self.students.values()), batches, frozen if taught else None, test, config.epochs)
-        yield from self._evaluate(test)
+        yield from train(list(self.students.values()), batches, frozen if taught else None, held_out, config.epochs)
+        yield from self._evaluate(held_out["test"])
 
     def network(self, learner: Learner) -> Network:
         """The learner's student, ready to be saved."""
         return Network(learner.model, *self.statistics)
 
-    def _train_teacher(self, batches: Batches, test: tuple[Tensor, Tensor]) -> Generator[Event, None, Network]:
+    def _train_teacher(self, batches: Batches, held_out: HeldOut) -> Generator[Event, None, Network]:
         epochs = self.config.teacher_epochs
         yield StageStart(TEACHER, epochs * len(batches))
         torch.manual_seed(0)
-        learner = self._learner(TEACHER, TEACHER, self.config.teacher, Baseline(), epochs, len(batches))
-        yield from train([learner], batches, None, test, epochs)
-        self.teacher_accuracy = learner.last_accuracy
+        model = self._build(self.config.teacher)
+        learner = self._learner(TEACHER, TEACHER, model, Baseline(), epochs, len(batches))
+        yield from train([learner], batches, None, held_out, epochs)
+        self.teacher_accuracy = learner.accuracy["test"]
         return self.network(learner)
 
-    def _train_auto_encoder(self, batches: Batches, teacher: FrozenTeacher) -> Generator[Event, None, nn.Module]:
-        """Reconstruct the teacher's last-stage feature; return the encoder, frozen (Huang et al. 2021, section 3)."""
-        epochs = self.config.auto_encoder_epochs
-        steps = epochs * len(batches)
-        yield StageStart(AUTO_ENCODER, steps)
-        torch.manual_seed(0)
-        channels = models()[self.config.teacher].feature_channels
-        auto_encoder = channels_last(AutoEncoder(channels, channels // 2), self.device)
-        criterion = ReconstructionLoss()
-        optimizer = torch.optim.SGD(
-            auto_encoder.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=self.config.weight_decay
+    def _factor_widths(self) -> tuple[int, ...]:
+        """Channels of the teacher's stages that get an auto-encoder: the last, or all that an IE form compares."""
+        explores = any(parts(m).uses_factor and parts(m).explores for m in self.config.methods)
+        widths = models()[self.config.teacher].stage_channels
+        count = len(self._pair().stages("ft", "all" if explores and self.config.ie_stages == "all" else "last"))
+        return widths[-count:]
+
+    def _pair(self) -> Pair:
+        config, widths = self.config, {name: info.stage_channels for name, info in models().items()}
+        norms = []
+        if self.teacher is not None and any(parts(m).base == "od" for m in config.methods):
+            norms = cast(list[nn.BatchNorm2d], self.teacher.model.stage_norms)
+        margins = tuple(margin(norm.bias.detach().cpu(), norm.weight.detach().cpu().abs()) for norm in norms)
+        return Pair(
+            widths[config.student], widths.get(config.teacher, ()), widths[config.peer or config.student], margins
         )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=max(2, steps), cycle_momentum=False)
-        done, losses = 0, []
-
-        def learn(feature: Tensor) -> Iterator[Metrics]:
-            nonlocal done, losses
-            with autocast(self.device, self.precision):
-                _, reconstruction = auto_encoder(feature)
-            loss = criterion(reconstruction, feature)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.detach())
-            done += 1
-            if done % self._report_every == 0 or done % len(batches) == 0:
-                mean = torch.stack(losses).mean().item()
-                losses = []
-                if not math.isfinite(mean):
-                    raise TrainingError("The auto-encoder's loss became NaN. Check the teacher's checkpoint.")
-                values = {"loss": mean, "reconstruction": mean}
-                yield Metrics(AUTO_ENCODER, AUTO_ENCODER, "train", done / len(batches), done, values)
-
-        features = (teacher(images).features.stages[-1] for e in range(epochs) for images, _ in batches.epoch(e))
-        if self.device.type == "cpu" and cores() > 1:  # the teacher answers the next batch meanwhile
-            yield from side_by_side(features, [learn])
-        else:
-            for feature in features:  # (B,c,h,w)
-                yield from learn(feature)
-        return freeze(auto_encoder.encoder)
 
     def _make_students(self, steps_per_epoch: int) -> list[Learner]:
-        config = self.config
-        options = MethodOptions(
-            config.inheritance_weight, config.exploration_weight, config.factor_weight,
-            config.temperature, config.kd_weight,
-        )  # fmt: skip
-        channels = models()[config.student].feature_channels
-        factor_channels = models()[config.teacher].feature_channels // 2 if config.needs_teacher else 0
+        config, pair = self.config, self._pair()
+        turned = Pair(pair.peer, pair.teacher, pair.student, pair.margins)  # as the peer sees it
         learners = []
         for seed in config.seeds:
             torch.manual_seed(seed)
-            student = build(config.student, len(self.dataset.class_names), self.dataset.channels)
+            student = self._build(config.student)
             for name in config.methods:
                 torch.manual_seed(seed)  # a method's own weights do not depend on which others are trained
-                method = build_method(name, options, channels, factor_channels)
-                learner = self._learner(
-                    learner_name(name, seed), STUDENTS, copy.deepcopy(student), method, config.epochs, steps_per_epoch
-                )
-                learners.append(learner)
+                method = build_method(name, config, pair)
+                which = (learner_name(name, seed), STUDENTS, copy.deepcopy(student), method)
+                if method.needs_peer:
+                    torch.manual_seed(PEER_SEED + seed)
+                    peer = self._build(config.peer or config.student)
+                    taught = build_method(name, config, turned)
+                    second = self._learner(f"{which[0]}'s peer", STUDENTS, peer, taught, config.epochs, steps_per_epoch)
+                    learners.append(self._learner(*which, config.epochs, steps_per_epoch, second))
+                else:
+                    learners.append(self._learner(*which, config.epochs, steps_per_epoch))
         return learners
 
+    def _build(self, model: str) -> nn.Module:
+        return build(model, len(self.dataset.class_names), self.dataset.channels)
+
     def _learner(
-        self, name: str, stage: str, model: nn.Module | str, method: Method, epochs: int, steps_per_epoch: int
-    ) -> Learner:
-        if isinstance(model, str):
-            model = build(model, len(self.dataset.class_names), self.dataset.channels)
-        return Learner(
-            name, stage, model, method, Normalise(*self.statistics), self.config,
-            epochs=epochs, steps_per_epoch=steps_per_epoch, device=self.device, precision=self.precision,
-            report_every=self._report_every,
-        )  # fmt: skip
+        self, name: str, stage: str, model: nn.Module, method: Method, epochs: int, steps_per_epoch: int,
+        peer: Learner | None = None,
+    ) -> Learner:  # fmt: skip
+        values: tuple[Any, ...] = (name, stage, model, method, Normalise(*self.statistics), self.config)
+        options: dict[str, Any] = {
+            "epochs": epochs, "steps_per_epoch": steps_per_epoch, "device": self.device, "precision": self.precision,
+            "report_every": self._report_every,
+        }  # fmt: skip
+        return Learner(*values, **options) if peer is None else MutualLearner(peer, *values, **options)
 
     @property
     def _report_every(self) -> int:
@@ -243,19 +232,23 @@ class Experiment:
                 yield Judged(done * len(parts) + i)
             answers[name] = torch.cat(said)
 
-        def judged(name: str, best: float = 0.0, method: str = "", seed: int = 0) -> LearnerResult:
+        def judged(name: str, **values: Any) -> LearnerResult:
             right = (answers[name] == labels).double()
-            accuracy = right.mean().item() * 100
             per_class = [
                 right[labels == k].mean().item() * 100 if (labels == k).any() else None for k in range(classes)
             ]
             agreement = None
             if TEACHER in answers and name != TEACHER:
                 agreement = (answers[name] == answers[TEACHER]).double().mean().item() * 100
-            best = max(accuracy, best)
-            return LearnerResult(name, networks[name], accuracy, best, per_class, agreement, method, seed)
+            accuracy = right.mean().item() * 100
+            return LearnerResult(name, networks[name], accuracy, per_class, agreement=agreement, **values)
 
         result = Result(judged(TEACHER) if self.teacher is not None else None)
         for (method, seed), learner in zip(self.config.learner_names, self.students.values(), strict=True):
-            result.learners.append(judged(learner.name, learner.best_accuracy, method, seed))
+            peer = learner.peer.accuracy["test"] if isinstance(learner, MutualLearner) else None
+            found = judged(learner.name, method=method, seed=seed, peer_accuracy=peer, best_epoch=learner.best.epoch)
+            # the epochs' accuracies have the training's precision; the last one's is known better
+            last = learner.best.epoch == self.config.epochs
+            best = found.accuracy_last if last else learner.best.accuracy
+            result.learners.append(replace(found, accuracy_best=best))
         yield result

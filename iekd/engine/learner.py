@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
+from iekd.comparisons import TeacherOutput
 from iekd.config import RunConfig
 from iekd.engine.accelerate import autocast, channels_last
 from iekd.engine.metrics import Metrics, TrainingError
-from iekd.methods import Method, TeacherOutput
+from iekd.methods import Method, StepOutput
 
 
 class Normalise(nn.Module):
@@ -32,22 +34,45 @@ class Normalise(nn.Module):
         return pixels * self.scale + self.shift
 
 
-def make_schedule(name: str, optimizer: torch.optim.Optimizer, lr: float, steps: int) -> LRScheduler:
+def make_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
     """The learning rate of every step; see RunConfig.schedule."""
-    if name == "one-cycle":
+    if config.schedule == "one-cycle":
         if steps < 4:  # too short for a cycle
             return ConstantLR(optimizer, factor=1.0)
         warm_up = max(0.25, 2 / steps)  # two steps at least, which torch's formula needs
-        return OneCycleLR(optimizer, max_lr=lr, total_steps=steps, pct_start=warm_up, cycle_momentum=False)
-    if name == "cosine":
+        return OneCycleLR(optimizer, max_lr=config.lr, total_steps=steps, pct_start=warm_up, cycle_momentum=False)
+    if config.schedule == "cosine":
         return CosineAnnealingLR(optimizer, T_max=steps)
-    return MultiStepLR(optimizer, milestones=[max(1, steps // 2), max(2, steps * 3 // 4)], gamma=0.1)
+    milestones = [max(i, int(steps * share)) for i, share in enumerate(config.milestones, 1)]
+    return MultiStepLR(optimizer, milestones=milestones, gamma=0.1)
+
+
+def strength(schedule: str, progress: float) -> float:
+    """What a method's weights are multiplied by after `progress` (0..1) of the training; see RunConfig."""
+    if schedule == "warm-up":
+        return min(1.0, 10 * progress)
+    return 1 - progress if schedule == "decay" else 1.0
+
+
+class Best(NamedTuple):
+    """The best epoch so far: its number, the accuracy that chose it and its test accuracy (percent).
+
+    Chosen by validation accuracy; by test accuracy, which flatters, only where there is no validation split.
+    """
+
+    epoch: int = 0
+    chosen_by: float = -1.0
+    accuracy: float = 0.0
+
+    def after(self, epoch: int, accuracy: dict[str, float]) -> Best:
+        judge = accuracy.get("validation", accuracy["test"])
+        return Best(epoch, judge, accuracy["test"]) if judge > self.chosen_by else self
 
 
 class Learner:
     """Trains `model` with `method` for `epochs` passes of `steps_per_epoch` steps.
 
-    `step` is one optimisation step and now and then a row of metrics; `evaluate` is one row on the test images.
+    `step` is one optimisation step and now and then a row of metrics; `evaluate` is one row on held-out images.
     """
 
     def __init__(
@@ -55,18 +80,24 @@ class Learner:
         *, epochs: int, steps_per_epoch: int, device: torch.device, precision: torch.dtype, report_every: int,
     ) -> None:  # fmt: skip
         self.name, self.stage, self.device, self.precision = name, stage, device, precision
-        self.steps_per_epoch, self.report_every = steps_per_epoch, report_every
+        self.steps_per_epoch, self.report_every, self.total_steps = (
+            steps_per_epoch,
+            report_every,
+            epochs * steps_per_epoch,
+        )
+        self.weight_schedule = config.weight_schedule
         self.model = channels_last(model, device)
         self.method = channels_last(method, device)
         self.normalise = normalise.to(device)
         self.optimizer = torch.optim.SGD(
             [*self.model.parameters(), *self.method.parameters()],
-            lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=config.momentum > 0,
+            lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay,
+            nesterov=config.nesterov and config.momentum > 0,
         )  # fmt: skip
-        self.schedule = make_schedule(config.schedule, self.optimizer, config.lr, epochs * steps_per_epoch)
+        self.schedule = make_schedule(config, self.optimizer, self.total_steps)
         self.steps = 0
-        self.last_accuracy: float | None = None
-        self.best_accuracy = 0.0
+        self.accuracy: dict[str, float] = {}  # the newest, per kind
+        self.best = Best()
         self._sums: dict[str, Tensor] = {}
         self._summed = 0
 
@@ -75,21 +106,32 @@ class Learner:
         if self.steps % self.steps_per_epoch == 0:
             self.model.train()
             self.method.train()
-        with autocast(self.device, self.precision):
-            student = self.model(self.normalise(images))
-            output = self.method(student, teacher, labels)
-        self.optimizer.zero_grad()
-        output.loss.backward()
-        self.optimizer.step()
-        self.schedule.step()
+        self.method.strength = strength(self.weight_schedule, self.steps / self.total_steps)
+        output = self.update(images, labels, teacher)
         self.steps += 1
         correct = (output.logits.detach().argmax(1) == labels).float().mean() * 100
         self._add({"loss": output.loss.detach(), **output.terms, "accuracy": correct})
         if self.steps % self.report_every == 0 or self.steps % self.steps_per_epoch == 0:
             yield self._row("train", {**self._means(), "lr": float(self.schedule.get_last_lr()[0])})
 
-    def evaluate(self, images: Tensor, labels: Tensor) -> Metrics:
-        """A row with the test accuracy (percent) and cross-entropy on images (N,C,H,W) uint8, labels (N,)."""
+    def update(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
+        """The step itself: forward, loss, backward, optimiser."""
+        with autocast(self.device, self.precision):
+            output: StepOutput = self.method(self.model(self.normalise(images)), teacher, labels)
+        self.descend(output.loss)
+        return output
+
+    def descend(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.schedule.step()
+
+    def evaluate(self, kind: str, images: Tensor, labels: Tensor) -> Metrics:
+        """A row with accuracy (percent) and cross-entropy on images (N,C,H,W) uint8, labels (N,).
+
+        kind: "validation" or "test"; where an epoch has both, validation comes first, and chooses the best epoch.
+        """
         logits = predict(self.model, self.normalise, images, self.device, self.precision)
         loss = torch.nn.functional.cross_entropy(logits, labels).item()
         if not math.isfinite(loss):
@@ -98,8 +140,10 @@ class Learner:
                 "Lower the learning rate or the weights of the method, then start again."
             )
         accuracy = (logits.argmax(1) == labels).double().mean().item() * 100
-        self.last_accuracy, self.best_accuracy = accuracy, max(self.best_accuracy, accuracy)
-        return self._row("test", {"accuracy": accuracy, "loss": loss})
+        self.accuracy[kind] = accuracy
+        if kind == "test":
+            self.best = self.best.after(self.steps // self.steps_per_epoch, self.accuracy)
+        return self._row(kind, {"accuracy": accuracy, "loss": loss})
 
     def _add(self, values: dict[str, Tensor]) -> None:
         for key, value in values.items():

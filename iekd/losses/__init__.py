@@ -1,6 +1,7 @@
 """Loss terms, one file per paper: each is one formula on tensors, student first, teacher second."""
 
 from iekd.losses.at import AttentionTransferLoss
+from iekd.losses.dist import RelationLoss
 from iekd.losses.dkd import DecoupledKnowledgeDistillationLoss
 from iekd.losses.dml import MutualLearningLoss
 from iekd.losses.ft import FactorTransferLoss, ReconstructionLoss
@@ -18,4 +19,5 @@ __all__ = [
     "MutualLearningLoss",
     "OverhaulLoss",
     "ReconstructionLoss",
+    "RelationLoss",
 ]

@@ -17,16 +17,19 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(wide(x).flatten(1), dim=1)
 
 
+def meet(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps (B,c,h,w), the larger one pooled to the smaller one's (h,w)."""
+    size = (min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3]))
+    first, second = (x if x.shape[2:] == size else F.adaptive_avg_pool2d(x, size) for x in (a, b))
+    return first, second
+
+
 def match_stages(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
-    """Pairs of stage ends (B,c,h,w), the larger map of each pair pooled to the smaller one's (h,w).
+    """Pairs of stage ends (B,c,h,w), each pair brought to one size.
 
     Raises:
         ValueError: different numbers of stages.
     """
     if len(student) != len(teacher):
         raise ValueError(f"The student has {len(student)} stages and the teacher {len(teacher)}; they must be as many.")
-    pairs = []
-    for s, t in zip(student, teacher, strict=True):
-        size = (min(s.shape[2], t.shape[2]), min(s.shape[3], t.shape[3]))
-        pairs.append(tuple(x if x.shape[2:] == size else F.adaptive_avg_pool2d(x, size) for x in (s, t)))
-    return pairs  # type: ignore[return-value]
+    return [meet(s, t) for s, t in zip(student, teacher, strict=True)]

@@ -26,6 +26,7 @@ class ModelCard:
     accuracy: percent on the test split.
     role: "teacher" or "student"; method and seed: how it was trained. command: what trained it.
     origin: a fingerprint of a teacher's training, to know when it can be used again.
+    inheritance_channels: of an IE student, the channels that inherit in each stage that is split, the last stage last.
     """
 
     model: str
@@ -43,6 +44,7 @@ class ModelCard:
     seed: int = 0
     command: str = ""
     origin: str = ""
+    inheritance_channels: tuple[tuple[int, ...], ...] = ()
 
     @staticmethod
     def read(folder: Path) -> ModelCard:
@@ -57,10 +59,7 @@ class ModelCard:
             if not isinstance(values, dict):
                 raise TypeError("it is not an object")
             known = {f.name for f in fields(ModelCard)}
-            stored: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known
-            }
-            return ModelCard(**stored)
+            return ModelCard(**{k: _frozen(v) for k, v in values.items() if k in known})
         except FileNotFoundError:
             raise UserError(f"There is no model in '{folder}': '{CARD}' is missing.") from None
         except (OSError, ValueError, TypeError) as error:
@@ -104,3 +103,8 @@ def load_model(folder: Path) -> tuple[Any, ModelCard]:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"The weights in '{folder}' cannot be loaded ({reason}). Export the model again.") from None
     return model.eval(), card
+
+
+def _frozen(value: Any) -> Any:
+    """JSON's lists as tuples, inside as well."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value

@@ -17,6 +17,11 @@ def _coder(c_in: int, c_out: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def factor_channels(channels: int) -> int:
+    """k, the channels of the factor of a feature with `channels` (the papers' rate of one half)."""
+    return max(1, channels // 2)
+
+
 class AutoEncoder(nn.Module):
     """Teacher side: feature (B,c,h,w) -> factor (B,k,h,w) -> reconstruction (B,c,h,w).
 
@@ -25,7 +30,6 @@ class AutoEncoder(nn.Module):
 
     def __init__(self, channels: int, factor_channels: int) -> None:
         super().__init__()
-        self.factor_channels = factor_channels
         self.encoder = _coder(channels, factor_channels)
         self.decoder = _coder(factor_channels, channels)
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import statistics
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+from iekd import __version__
 from iekd.data.dataset import Dataset
 from iekd.runs.files import write_json
 from iekd.runs.store import Run, Status
+from iekd.significance import Summary, conclusion, summarise
 
 
-def write_report(
-    run: Run, status: Status, result: Any, dataset: Dataset, speed: float, versions: dict[str, str]
-) -> None:
+def write_report(run: Run, status: Status, result: Any, dataset: Dataset, speed: float) -> None:
     """Write both files. `result` is an engine Result; `speed` in multiply-accumulates per second."""
     config = run.config
 
@@ -22,6 +25,7 @@ def write_report(
             "params": sum(p.numel() for p in r.network.model.parameters()),
             "class_accuracy": dict(zip(dataset.class_names, r.class_accuracy, strict=True)),
             **({} if r.agreement is None else {"agreement_with_teacher": r.agreement}),
+            **({} if r.peer_accuracy is None else {"peer_accuracy": r.peer_accuracy}),
         }
 
     report = {
@@ -33,18 +37,29 @@ def write_report(
         if result.teacher
         else None,
         "learners": [
-            judged(r, method=r.method, seed=r.seed, accuracy_last=r.accuracy_last, accuracy_best=r.accuracy_best)
+            judged(
+                r,
+                method=r.method,
+                seed=r.seed,
+                accuracy_last=r.accuracy_last,
+                accuracy_best=r.accuracy_best,
+                best_epoch=r.best_epoch,
+            )
             for r in result.learners
         ],
+        "best_chosen_by": "validation" if dataset.validation else "test",
         "dataset": dataset.name,
         "train_images": len(dataset.train),
+        "validation_images": len(dataset.validation or ()),
         "test_images": len(dataset.test),
         "skipped_files": list(dataset.skipped),
         "device": status.device,
         "command": config.command_line(),
-        "versions": versions,
+        "config": config.model_dump(mode="json"),
+        "versions": versions(),
         "speed": speed,
     }
+    report["summary"] = [found.to_json() for found in summaries(report)]
     write_json(run.path / "report.json", report)
     (run.path / "report.md").write_text(to_markdown(report))
 
@@ -59,27 +74,51 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
     return short
 
 
-def by_method(report: dict[str, Any]) -> dict[str, list[float]]:
-    """Last-epoch accuracies per method, one per seed, in the order of training."""
-    found: dict[str, list[float]] = {}
+def summaries(report: dict[str, Any]) -> list[Summary]:
+    """Each method over its seeds, by the accuracy after the last epoch, in the order of training."""
+    accuracies: dict[str, dict[int, float]] = {}
     for learner in report["learners"]:
-        found.setdefault(learner["method"], []).append(learner["accuracy_last"])
-    return found
+        accuracies.setdefault(learner["method"], {})[learner["seed"]] = learner["accuracy_last"]
+    return summarise(accuracies)
 
 
 def verdict(report: dict[str, Any]) -> str:
-    """One honest sentence: which method won against the baseline, by how much, over how many seeds."""
-    accuracies = by_method(report)
-    baseline = accuracies.pop("baseline", None)
-    if baseline is None or not accuracies:
+    """One honest sentence: which method won against the baseline, by how much, and whether chance may do that."""
+    return conclusion(summaries(report))
+
+
+def versions() -> dict[str, str]:
+    """What a result depends on beside its configuration."""
+    import torch
+
+    names = ("torchvision", "numpy")
+    return {
+        "iekd": __version__, "commit": commit(), "python": platform.python_version(), "torch": torch.__version__,
+        **{name: metadata.version(name) for name in names}, "platform": platform.platform(),
+    }  # fmt: skip
+
+
+def commit() -> str:
+    """The checkout's commit, with "+" where files differ from it; empty for an installed package."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=True).stdout
+
+    try:
+        tracked = git("ls-files", Path(__file__).name)
+        return (
+            git("rev-parse", "HEAD").strip() + ("+" if git("status", "--porcelain", "-uno").strip() else "")
+            if tracked
+            else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
         return ""
-    name, best = max(accuracies.items(), key=lambda item: statistics.mean(item[1]))
-    gain = statistics.mean(best) - statistics.mean(baseline)
-    seeds = len(best)
-    over = "with one seed, so chance may have a part in it" if seeds == 1 else f"on average over {seeds} seeds"
-    if abs(gain) < 0.05:
-        return f"{name} and the baseline are level, {over}."
-    return f"{name} is {abs(gain):.1f} points {'above' if gain > 0 else 'below'} the baseline, {over}."
+
+
+def spread(mean: float, sd: float | None) -> str:
+    """88.84, or 88.80 ± 0.20 where there are several seeds."""
+    return f"{mean:.2f}" if sd is None else f"{mean:.2f} ± {sd:.2f}"
 
 
 def to_markdown(report: dict[str, Any]) -> str:
@@ -90,9 +129,66 @@ def to_markdown(report: dict[str, Any]) -> str:
     if teacher := report["teacher"]:
         lines.append(f"| teacher {teacher['model']} | | {teacher['params']:,} | {teacher['accuracy']:.2f} | |")
     lines += [
-        f"| {r['method']} | {r['seed']} | {r['params']:,} | {r['accuracy_last']:.2f} | {r['accuracy_best']:.2f} |"
+        f"| {r['method']} | {r['seed']} | {r['params']:,} | {r['accuracy_last']:.2f} | "
+        f"{r['accuracy_best']:.2f} (epoch {r['best_epoch']}) |"
         for r in report["learners"]
     ]
-    data = f"{report['dataset']}: {report['train_images']:,} training and {report['test_images']:,} test images."
-    lines += ["", f"{data} {report['seconds']:.0f} s on {report['device']}. {report['versions']}", ""]
+    found = summaries(report)
+    if any(s.n > 1 for s in found):
+        lines += [
+            "",
+            "| method | seeds | mean ± standard deviation (%) | against the baseline (points) |",
+            "|---|---|---|---|",
+        ]
+        lines += [f"| {s.method} | {s.n} | {spread(s.mean, s.sd)} | {against_baseline(s)} |" for s in found]
+    lines += ["", "## Per class (%)", "", *_per_class(report)]
+    chosen = "the validation images" if report["best_chosen_by"] == "validation" else "the test images, which flatters"
+    lines += [
+        "",
+        f"{report['dataset']}: {report['train_images']:,} training, {report['validation_images']:,} validation and "
+        f"{report['test_images']:,} test images. "
+        f"The best epoch is chosen by {chosen}; its accuracy is on the test images.",
+        "",
+        f"{report['seconds']:.0f} s on {report['device']}. "
+        + ", ".join(f"{name} {version}" for name, version in report["versions"].items() if version),
+        "",
+    ]
     return "\n".join(lines)
+
+
+def against_baseline(found: Summary) -> str:
+    """+2.59 [2.24, 2.94], p < 0.001; empty for the baseline."""
+    difference = found.difference
+    if difference is None:
+        return ""
+    if difference.low is None or difference.p is None:
+        return f"{difference.mean:+.2f}"
+    p = "p < 0.001" if difference.p < 0.001 else f"p = {difference.p:.3f}"
+    return f"{difference.mean:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}], {p}"
+
+
+def class_columns(report: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Accuracy by class of the teacher and of each method, several seeds as their mean; None where no test image is."""
+    columns: dict[str, list[dict[str, float | None]]] = {}
+    if report["teacher"]:
+        columns["teacher"] = [report["teacher"]["class_accuracy"]]
+    for learner in report["learners"]:
+        columns.setdefault(learner["method"], []).append(learner["class_accuracy"])
+    return {
+        column: {name: _mean([by_class[name] for by_class in found]) for name in found[0]}
+        for column, found in columns.items()
+    }
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _per_class(report: dict[str, Any]) -> list[str]:
+    columns = class_columns(report)
+    lines = [f"| class | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for name in report["learners"][0]["class_accuracy"]:
+        values = [by_class[name] for by_class in columns.values()]
+        lines.append(f"| {name} | {' | '.join('' if v is None else f'{v:.1f}' for v in values)} |")
+    return lines

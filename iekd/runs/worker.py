@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import logging
 import os
-import platform
 import signal
 import sys
 import time
@@ -21,7 +20,7 @@ from typing import Any, Optional
 
 import psutil
 
-from iekd import __version__, data
+from iekd import data
 from iekd.config import RunConfig, learner_name
 from iekd.data.dataset import Dataset
 from iekd.errors import UserError
@@ -105,16 +104,18 @@ class _Training:
         self._write(force=True)
         self.run.event(RUNNING)
         self._check_stop()
-        self.dataset = self._load_data()
+        loaded = self._load_data()
         self._check_stop()
         from iekd.engine.experiment import Experiment, Result
 
-        teacher = self._find_teacher()
+        teacher = self._find_teacher(loaded)
+        self.experiment = Experiment(self.config, loaded, teacher)
+        self.dataset = self.experiment.dataset
+        self._log_data()
         self.plan = make_plan(
-            self.config, len(self.dataset.train), len(self.dataset.test), self.dataset.channels,
-            len(self.dataset.class_names), self.dataset.resolution, teacher is not None,
+            self.config, len(loaded.train), len(loaded.test), loaded.channels, len(loaded.class_names),
+            loaded.resolution, teacher is not None,
         )  # fmt: skip
-        self.experiment = Experiment(self.config, self.dataset, teacher)
         self.status.device = str(self.experiment.device)
         precision = str(self.experiment.precision).removeprefix("torch.")
         log.info("Training on %s (%s).", self.experiment.device, precision)
@@ -153,7 +154,7 @@ class _Training:
             self._progress(event)
             self._write(row=row)
 
-    def _find_teacher(self) -> Any | None:
+    def _find_teacher(self, dataset: Dataset) -> Any | None:
         """The trained teacher as an engine Network; None if the run has to train it, or needs none."""
         from iekd.engine.experiment import Network
 
@@ -161,22 +162,24 @@ class _Training:
         if folder is None:
             return None
         model, card = load_model(folder)
-        _check_fits(card, self.dataset, folder)
+        _check_fits(card, dataset, folder)
         log.info("Teacher: %s from '%s'.", self.config.teacher, folder.name)
         return Network(model, card.mean, card.std)
 
     def _load_data(self) -> Dataset:
         config = self.config
         log.info("Loading data set %s.", config.dataset)
-        dataset = data.load(
+        return data.load(
             config.dataset, resolution=config.resolution, test_fraction=config.test_fraction, seed=config.data_seed
-        ).limited(config.limit_train, config.data_seed)
+        )
+
+    def _log_data(self) -> None:
+        dataset = self.dataset
         log.info(
-            "%d training and %d test images of %d classes, %d x %d, %s.", len(dataset.train), len(dataset.test),
-            len(dataset.class_names), dataset.resolution, dataset.resolution,
-            "grey" if dataset.channels == 1 else "colour",
+            "%d training, %d validation and %d test images of %d classes, %d x %d, %s.",
+            len(dataset.train), len(dataset.validation or ()), len(dataset.test), len(dataset.class_names),
+            dataset.resolution, dataset.resolution, "grey" if dataset.channels == 1 else "colour",
         )  # fmt: skip
-        return dataset
 
     def _start_stage(self, stage: str, steps: int) -> None:
         self.status.stage, self.stage_steps, self.status.stage_progress = stage, steps, 0.0
@@ -247,14 +250,19 @@ class _Training:
             learner = experiment.students.get(learner_name(method, seed))
             if learner is not None and learner.steps:
                 network = experiment.network(learner)
-                accuracy = judged[learner.name].accuracy_last if learner.name in judged else learner.last_accuracy
-                card = self._card(network, self.config.student, accuracy=accuracy, method=method, seed=seed)
+                accuracy = (
+                    judged[learner.name].accuracy_last if learner.name in judged else learner.accuracy.get("test")
+                )
+                card = self._card(
+                    network, self.config.student, accuracy=accuracy, method=method, seed=seed,
+                    inheritance_channels=learner.method.inheritance_channels,
+                )  # fmt: skip
                 save_model(folder / learner.name, network.model, card)
 
     def _finish(self, result: Any) -> None:
         self._save(result)
         speed = self.plan.total / (time.monotonic() - self.work_began)
-        write_report(self.run, self.status, result, self.dataset, speed=speed, versions=_versions())
+        write_report(self.run, self.status, result, self.dataset, speed=speed)
 
 
 def _check_fits(card: ModelCard, dataset: Dataset, folder: Path) -> None:
@@ -263,12 +271,6 @@ def _check_fits(card: ModelCard, dataset: Dataset, folder: Path) -> None:
             f"The teacher in '{folder}' knows {len(card.class_names)} classes that are not those of {dataset.name}. "
             "Choose a teacher that was trained on this data set."
         )
-
-
-def _versions() -> dict[str, str]:
-    import torch
-
-    return {"iekd": __version__, "python": platform.python_version(), "torch": torch.__version__}
 
 
 @contextlib.contextmanager

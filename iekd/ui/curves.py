@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from iekd.config import RunConfig, learner_name
+from iekd.method_names import sort_methods
 from iekd.runs.store import Run
 from iekd.teachers import find_teacher
 from iekd.ui.figures import Figure, Point, Series, draw, mean_over_seeds
-from iekd.ui.words import METHOD_NAMES, method_name
+from iekd.ui.words import method_name, method_style
 
 KEPT_RUNS = 16
 MOST = 400  # points kept of one series; then neighbours are joined
@@ -23,8 +24,13 @@ TERMS = {
     "cross_entropy": ("Loss on the labels", "cross-entropy", "how wrong the answers are"),
     "inheritance": ("Inheritance loss", "distance", "falls as this half comes closer to the teacher"),
     "exploration": ("Exploration loss", "minus distance", "falls as this half moves away from the teacher"),
+    "attention": ("Attention transfer loss", "distance", "falls as the student looks where the teacher looks"),
     "factor_transfer": ("Factor transfer loss", "distance", "falls as the student comes closer to the teacher"),
+    "overhaul": ("Feature overhaul loss", "distance", "falls as the student comes closer to the teacher"),
+    "mutual": ("Mutual learning loss", "divergence", "falls as answers come closer to the peer's"),
     "kd": ("Distillation loss", "divergence", "falls as answers come closer to the teacher's"),
+    "dkd": ("Decoupled distillation loss", "divergence", "falls as answers come closer to the teacher's"),
+    "dist": ("Relation loss", "1 - correlation", "falls as the relations among answers become the teacher's"),
 }
 
 
@@ -151,20 +157,20 @@ def figures(run: Run, config: RunConfig) -> list[Figure]:
 def _by_method(title: str, y_label: str, curves: Curves, config: RunConfig, kind: str, key: str,
                level: float | None, unit: str, hint: str) -> Figure:  # fmt: skip
     series: list[Series] = []
-    for method in [m for m in METHOD_NAMES if m in config.methods]:
+    for method in sort_methods(config.methods):
         lines = [line for seed in config.seeds if (line := curves.line(learner_name(method, seed), kind, key))]
         if not lines:
             continue
-        label = method_name(method)
+        label, style = method_name(method), method_style(method)
         if len(lines) > 1:
             if kind == "test":
-                series += [Series(label, method, line, faint=True) for line in lines]
+                series += [Series(label, style, line, faint=True) for line in lines]
             mean = mean_over_seeds(lines)
             label = f"{label}, mean of {len(lines)}"
             if mean:
-                series.append(Series(label, method, tuple(mean)))
+                series.append(Series(label, style, tuple(mean)))
         else:
-            series.append(Series(label, method, lines[0]))
+            series.append(Series(label, style, lines[0]))
     return Figure(title, y_label, tuple(series), (0, config.epochs), unit=unit, level=level, hint=hint)
 
 

@@ -21,7 +21,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Series:
-    """One line. `style` is a CSS class (the method's name); a faint line is one seed among several."""
+    """One line. `style` is CSS classes (words.method_style); a faint line is one seed among several."""
 
     label: str
     style: str

@@ -6,38 +6,42 @@ from typing import Any, get_args
 
 import gradio as gr
 
-from iekd.config import METHODS, NO_TEACHER, RunConfig, make_config
+from iekd.config import LISTS, NO_TEACHER, PRESETS, RunConfig, make_config
 from iekd.data.registry import FOLDER, available
 from iekd.errors import UserError
+from iekd.method_names import COMBINED, METHODS, sort_methods
 from iekd.models.catalog import models
-from iekd.ui.words import METHOD_NAMES, count, model_name
+from iekd.ui.words import count, model_name
 
 OWN_FOLDER = FOLDER
+OTHER_METHODS = "The other methods"
+PRESET_FIELDS = list(dict.fromkeys(field for preset in PRESETS.values() for field in preset.values))
 ADVANCED = {
-    "Optimiser": ("batch_size", "lr", "momentum", "weight_decay", "schedule"),
-    "How students are taught": (
-        "inheritance_weight",
+    "Optimiser": ("batch_size", "lr", "momentum", "nesterov", "weight_decay", "schedule", "milestones"),
+    "Inheritance and exploration": (
+        "inheritance_share", "channel_split", "distance", "ie_stages", "auto_encoder", "inheritance_weight",
         "exploration_weight",
-        "factor_weight",
-        "temperature",
-        "kd_weight",
+    ),
+    OTHER_METHODS: (
+        "temperature", "kd_weight", "attention_weight", "factor_weight", "overhaul_weight", "mutual_weight",
+        "dkd_target_weight", "dkd_other_weight", "dist_weight", "weight_schedule", "peer",
     ),
     "Teacher": ("auto_encoder_epochs", "teacher_epochs"),
-    "Pictures": ("limit_train", "resolution", "test_fraction", "data_seed"),
+    "Pictures": ("limit_train", "resolution", "validation_fraction", "test_fraction", "data_seed"),
     "This run": ("device", "precision", "name"),
-}
+}  # fmt: skip
 LABELS = {
     "lr": "Learning rate",
+    "ie_stages": "Stages",
+    "channel_split": "Which channels",
+    "auto_encoder": "Auto-encoder",
     "auto_encoder_epochs": "Auto-encoder epochs",
     "kd_weight": "KD weight",
+    "dkd_target_weight": "DKD: right class",
+    "dkd_other_weight": "DKD: other classes",
+    "dist_weight": "DIST weight",
     "limit_train": "Limit training images",
     "name": "Name of the run",
-}
-METHOD_HELP = {
-    "baseline": "the student alone, labels only. The yardstick",
-    "kd": "knowledge distillation: copies the teacher's softened answers",
-    "ft": "factor transfer: all channels imitate the teacher's factor",
-    "ie-ft": "inheritance + exploration: half imitates the teacher, half moves away",
 }
 
 
@@ -65,7 +69,25 @@ def dataset_choices() -> list[tuple[str, str]]:
 
 
 def method_choices() -> list[tuple[str, str]]:
-    return [(f"{METHOD_NAMES.get(m, m)}: {METHOD_HELP.get(m, text)}", m) for m, text in METHODS.items()]
+    return [(f"{m}: {text}", m) for m, text in METHODS.items()]
+
+
+def preset_choices() -> list[tuple[str, str]]:
+    return [("as set below", ""), *((f"{name}: {preset.text}", name) for name, preset in PRESETS.items())]
+
+
+def preset_values(name: str) -> dict[str, Any]:
+    """What the form's fields become when a preset is chosen: its values, and the defaults of what any preset sets."""
+    return {field: shown(PRESETS[name].values.get(field, default(field))) for field in PRESET_FIELDS}
+
+
+def shown(value: Any) -> Any:
+    """A setting as a component shows it."""
+    return "" if value is None else ", ".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def combined_choices() -> list[tuple[str, str]]:
+    return [(name, name) for name in COMBINED]
 
 
 def advanced_field(field: str) -> Any:
@@ -78,8 +100,15 @@ def advanced_field(field: str) -> Any:
         "value": info.default,
         "elem_id": f"f-{field}",
     }
+    if field == "peer":
+        same = [("The same as the student", "")]
+        return gr.Dropdown([*same, *model_choices(False)], filterable=False, min_width=200, **{**common, "value": ""})
     if choices:
         return gr.Dropdown(choices, filterable=False, min_width=200, **common)
+    if info.annotation is bool:
+        return gr.Checkbox(min_width=200, **common)
+    if field in LISTS:
+        return gr.Textbox(max_lines=1, min_width=200, **{**common, "value": shown(info.default)})
     if info.annotation is str:
         return gr.Textbox(max_lines=1, min_width=200, **common)
     if info.default is None:  # a Number turns "nothing" into 0 once it is shown
@@ -101,10 +130,10 @@ def to_config(values: dict[str, Any]) -> RunConfig:
                 "Give the path of your folder: one sub-folder of pictures per class, or train/ and test/ with those."
             )
         given["dataset"] = OWN_FOLDER + folder
+    given["methods"] = [*(given["methods"] or ()), *(given.pop("with_kd", None) or ())]
     if not given["methods"]:
         raise UserError("No method is ticked. Tick at least one, such as the baseline.")
-    given["methods"] = tuple(m for m in METHODS if m in given["methods"])  # the order of the page, not of the clicks
-    given["seeds"] = _seeds(given["seeds"])
+    given["methods"] = sort_methods(given["methods"])  # the order of the page, not of the clicks
     given["name"] = (given.get("name") or "").strip()
     for field, value in given.items():
         if isinstance(value, float) and value.is_integer():  # a number field gives 2.0 for 2
@@ -119,11 +148,11 @@ def to_values(config: RunConfig) -> dict[str, Any]:
     values = config.model_dump()
     own = config.dataset.startswith(FOLDER)
     return {
-        **{k: "" if v is None else v for k, v in values.items()},
+        **{field: shown(value) for field, value in values.items()},
         "dataset": OWN_FOLDER if own else config.dataset,
         "folder": config.dataset.removeprefix(FOLDER) if own else "",
-        "methods": list(config.methods),
-        "seeds": ", ".join(map(str, config.seeds)),
+        "methods": [m for m in config.methods if m in METHODS],
+        "with_kd": [m for m in config.methods if m not in METHODS],
     }
 
 
@@ -131,15 +160,4 @@ def _unset(field: str) -> Any:
     """What an empty field means: nothing where that is allowed, else a mistake worth a sentence."""
     if default(field) in (None, ""):
         return default(field)
-    usual = ", ".join(map(str, default(field))) if isinstance(default(field), tuple) else default(field)
-    raise UserError(f"{label(field)} is empty. Give a value; {usual} is usual.")
-
-
-def _seeds(text: Any) -> tuple[int, ...]:
-    words = str("" if text is None else text).replace(";", ",").replace(" ", ",").split(",")
-    if not any(words):
-        _unset("seeds")
-    try:
-        return tuple(int(word) for word in words if word)
-    except ValueError:
-        raise UserError(f"Seeds '{text}' cannot be used: give whole numbers with commas, such as 0, 1, 2.") from None
+    raise UserError(f"{label(field)} is empty. Give a value; {shown(default(field))} is usual.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import statistics
 import time
 from html import escape
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 from iekd.config import RunConfig
 from iekd.plan import STAGES
 from iekd.runs.queue import ahead_of, device_name
-from iekd.runs.report import verdict
+from iekd.runs.report import class_columns, spread, summaries
 from iekd.runs.store import FAILED, FINISHED, LOST, QUEUED, STOPPED, STOPPING, Run, Status, Store
+from iekd.significance import Summary, conclusion
 from iekd.ui.curves import metrics_size, read_curves
 from iekd.ui.words import (
     DEVICES,
@@ -22,6 +22,7 @@ from iekd.ui.words import (
     duration,
     in_words,
     method_name,
+    method_style,
     model_name,
     run_title,
     when,
@@ -140,61 +141,97 @@ def result_html(run: Run, config: RunConfig, status: Status) -> str:
 
 
 def _finished(run: Run, report: dict[str, Any]) -> str:
-    sentence = plain_verdict(report)
-    teacher = report.get("teacher")
-    by_method: dict[str, list[dict[str, Any]]] = {}
+    found, teacher = summaries(report), report.get("teacher")
+    learners: dict[str, list[dict[str, Any]]] = {}
     for learner in report["learners"]:
-        by_method.setdefault(learner["method"], []).append(learner)
-    means = {m: statistics.mean(r["accuracy_last"] for r in rows) for m, rows in by_method.items()}
-    top = max(means.values())
+        learners.setdefault(learner["method"], []).append(learner)
+    top = max(s.mean for s in found)
     rows = []
     if teacher:
         name = f"Teacher <small>{escape(model_name(teacher['model']))}</small>"
-        rows.append(_row("teacher", name, teacher["params"], f"{teacher['accuracy']:.2f} %", "", ""))
-    for method, found in by_method.items():
-        many = len(found) > 1
-        last, best = _spread(found, "accuracy_last"), _spread(found, "accuracy_best")
-        agree = [r["agreement_with_teacher"] for r in found if "agreement_with_teacher" in r]
-        note = f"{len(found)} seeds" if many else model_name(run.config.student)
-        mark = ' <em class="win">best</em>' if len(means) > 1 and means[method] >= top - 1e-9 else ""
-        name = f"{escape(method_name(method))} <small>{escape(note)}</small>{mark}"
+        rows.append(_row("teacher", name, teacher["params"], f"{teacher['accuracy']:.2f} %"))
+    for summary in found:
+        own = learners[summary.method]
+        note = f"{summary.n} seeds" if summary.n > 1 else model_name(run.config.student)
+        mark = ' <em class="win">best</em>' if len(found) > 1 and summary.mean >= top - 1e-9 else ""
+        name = f"{escape(method_name(summary.method))} <small>{escape(note)}</small>{mark}"
         rows.append(
-            _row(method, name, found[0]["params"], last, best, f"{statistics.mean(agree):.1f} %" if agree else "")
-        )
-    head = "<tr><th>Network</th><th>Parameters</th><th>Accuracy</th><th>Best epoch</th><th>Same as teacher</th></tr>"
+            _row(
+                method_style(summary.method), name, own[0]["params"], f"{spread(summary.mean, summary.sd)} %",
+                _difference(summary), _best(own), _mean_percent(own, "agreement_with_teacher"),
+            )
+        )  # fmt: skip
+    head = "".join(f"<th>{label}</th>" for label in ("Network", *COLUMNS))
     skipped = len(report.get("skipped_files", []))
     facts = f"Accuracy: percent right on {report['test_images']:,} test pictures after the last epoch"
-    facts += ", mean ± standard deviation over seeds." if any(len(f) > 1 for f in by_method.values()) else "."
+    many = any(s.n > 1 for s in found)
+    facts += ", mean ± standard deviation over seeds." if many else "."
+    if many and any(s.difference for s in found):
+        facts += " Difference in points, with the 95 % interval of a paired test over seeds."
+    if report.get("best_chosen_by") == "validation":
+        facts += f" The best epoch is chosen on {report['validation_images']:,} other pictures."
     facts += f" {skipped} unreadable picture{'s were' if skipped > 1 else ' was'} skipped." if skipped else ""
     took = f"{duration(report['seconds'])} on {escape(DEVICES.get(report['device'].split(':')[0], report['device']))}."
     return (
-        f'<div class="card finished"><h3>{escape(sentence)}</h3><div class="scroll"><table class="results">{head}'
-        f'{"".join(rows)}</table></div><p class="sub">{facts} {took}</p><p class="downloads">{downloads(run)}</p></div>'
+        f'<div class="card finished"><h3>{escape(plain_verdict(found))}</h3><div class="scroll">'
+        f'<table class="results"><tr>{head}</tr>{"".join(rows)}</table></div>{per_class_html(report)}'
+        f'<p class="sub">{facts} {took}</p><p class="downloads">{downloads(run)}</p></div>'
     )
 
 
-def plain_verdict(report: dict[str, Any]) -> str:
+COLUMNS = ("Parameters", "Accuracy", "Against the baseline", "Best epoch", "Same as teacher")
+
+
+def plain_verdict(found: list[Summary]) -> str:
     """The report's verdict with the page's names; says so too where there was nothing to compare with."""
-    sentence = verdict(report)
-    if not sentence:
-        return "Done."
-    first, rest = sentence.split(" ", 1)
-    return f"{method_name(first)} {rest}"
+    return conclusion(found, method_name) or "Done."
 
 
-def _row(style: str, name: str, params: int, last: str, best: str, agree: str) -> str:
-    cells = "".join(f'<td data-label="{label}">{text}</td>' for label, text in (
-        ("Parameters", count(params)), ("Accuracy", f"<b>{last}</b>"), ("Best epoch", best), ("Same as teacher", agree),
-    ) if text)  # fmt: skip
-    cells += "<td></td>" * (4 - cells.count("<td "))
+def _difference(summary: Summary) -> str:
+    difference = summary.difference
+    if difference is None:
+        return ""
+    text = f"{difference.mean:+.2f}".replace("-", "−")
+    if difference.low is None:
+        return text
+    return f"{text} <small>{difference.low:+.2f} to {difference.high:+.2f}</small>".replace("-", "−")
+
+
+def _best(own: list[dict[str, Any]]) -> str:
+    """The accuracy in the best epoch, and which that was where there is one seed."""
+    epoch = f" <small>epoch {own[0]['best_epoch']}</small>" if len(own) == 1 and "best_epoch" in own[0] else ""
+    return f"{_mean_percent(own, 'accuracy_best', 2)}{epoch}"
+
+
+def _mean_percent(own: list[dict[str, Any]], key: str, decimals: int = 1) -> str:
+    values = [learner[key] for learner in own if key in learner]
+    return f"{sum(values) / len(values):.{decimals}f} %" if values else ""
+
+
+def _row(style: str, name: str, params: int, *texts: str) -> str:
+    """Cells for COLUMNS; a phone shows their labels, and leaves out the empty ones."""
+    filled = [count(params), *texts, *[""] * (len(COLUMNS) - 1 - len(texts))]
+    cells = "".join(
+        f'<td data-label="{label}">{f"<b>{text}</b>" if label == "Accuracy" else text}</td>' if text else "<td></td>"
+        for label, text in zip(COLUMNS, filled, strict=True)
+    )
     return f'<tr><th scope="row"><i class="key {escape(style)}"></i>{name}</th>{cells}</tr>'
 
 
-def _spread(rows: list[dict[str, Any]], key: str) -> str:
-    values = [row[key] for row in rows]
-    if len(values) == 1:
-        return f"{values[0]:.2f} %"
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} %"
+def per_class_html(report: dict[str, Any]) -> str:
+    """Accuracy per class and network, folded away."""
+    columns = class_columns(report)
+    head = "".join(f"<th>{escape('Teacher' if c == 'teacher' else method_name(c))}</th>" for c in columns)
+    rows = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>'
+        + "".join(f"<td>{'–' if (v := by_class[name]) is None else f'{v:.1f}'}</td>" for by_class in columns.values())
+        + "</tr>"
+        for name in report["learners"][0]["class_accuracy"]
+    )
+    return (
+        "<details><summary>Accuracy of each class</summary><div class='scroll'>"
+        f'<table class="classes"><tr><th>Class</th>{head}</tr>{rows}</table></div></details>'
+    )
 
 
 def downloads(run: Run) -> str:

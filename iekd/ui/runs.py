@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ import gradio as gr
 
 from iekd.errors import UserError
 from iekd.runs.launcher import LocalLauncher
-from iekd.runs.report import by_method
+from iekd.runs.report import summaries
 from iekd.runs.store import Run, Store
 from iekd.ui.run_html import badge
 from iekd.ui.run_view import PRIVATE
-from iekd.ui.words import dataset_title, duration, method_name, model_name, run_title, when
+from iekd.ui.words import dataset_title, duration, method_name, method_style, model_name, run_title, when
 
 EMPTY = (
     '<div class="empty"><h3>No runs yet</h3><p>Go to <b>Train</b> and press <b>Start</b>: the first run is set up. '
@@ -135,7 +134,7 @@ def _row(run: Run) -> str:
 def _accuracies(report: dict[str, Any] | None) -> str:
     if not report:
         return ""
-    means = {method: statistics.mean(values) for method, values in by_method(report).items()}
+    means = {found.method: found.mean for found in summaries(report)}
     best = max(means.values())
     parts = (
         [f'<span class="acc"><i class="key teacher"></i>Teacher {report["teacher"]["accuracy"]:.1f}</span>']
@@ -145,7 +144,8 @@ def _accuracies(report: dict[str, Any] | None) -> str:
     for method, value in means.items():
         text = f"<b>{value:.1f}</b>" if value == best and len(means) > 1 else f"{value:.1f}"
         parts.append(
-            f'<span class="acc"><i class="key {escape(method)}"></i>{escape(method_name(method))} {text}</span>'
+            f'<span class="acc"><i class="key {escape(method_style(method))}"></i>'
+            f"{escape(method_name(method))} {text}</span>"
         )
     return "".join(parts)
 

@@ -102,6 +102,10 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
                     info="One student for each. They get the same pictures and begin with the same weights.",
                     elem_id="f-methods",
                 )  # fmt: skip
+                preset = gr.Dropdown(
+                    form.preset_choices(), value="", label="Preset", filterable=False, elem_id="f-preset",
+                    info="Fills in epochs, learning rate and what else a protocol fixes",
+                )  # fmt: skip
         # all fields are there from the start, only not seen: an accordion builds them when it opens, and what is typed
         # into them meanwhile is lost
         unfold = gr.Button("Advanced", elem_id="unfold")
@@ -112,6 +116,11 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
                 with gr.Row():
                     for name in names:
                         fields[name] = form.advanced_field(name)
+                if heading == form.OTHER_METHODS:
+                    fields["with_kd"] = gr.CheckboxGroup(
+                        form.combined_choices(), value=[], label="With KD on top", elem_id="f-with_kd",
+                        info="More students: the method and knowledge distillation together",
+                    )  # fmt: skip
         command = gr.Textbox(
             label="The same as a command", interactive=False, lines=1, max_lines=6, buttons=["copy"], elem_id="command"
         )
@@ -162,6 +171,11 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
         [fields["folder"], thumbnails],
         **EAGER,
     )
+    chosen = [fields[field] for field in form.PRESET_FIELDS]
+    preset.input(
+        lambda name: list(form.preset_values(name).values()) if name else [gr.skip() for _ in chosen],
+        preset, chosen, **PRIVATE,
+    )  # fmt: skip
     start.click(begin, [key, *inputs], [shown, key, *tab.shows], **PRIVATE)
     view.back.click(lambda: ["", *show(store, "")], None, [shown, *tab.shows], **PRIVATE)
     view.again.click(again, shown, [*inputs, shown, *tab.shows], **PRIVATE).then(describe, inputs, described, **PRIVATE)

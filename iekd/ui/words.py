@@ -8,7 +8,6 @@ import time
 from iekd.config import NO_TEACHER, RunConfig
 from iekd.data.registry import FOLDER, available
 
-METHOD_NAMES = {"baseline": "Baseline", "kd": "KD", "ft": "FT", "ie-ft": "IE-FT"}
 MODEL_NAMES = {
     "mobilenet-v2": "MobileNetV2 (0.5)", "shufflenet-v1": "ShuffleNetV1", "shufflenet-v2": "ShuffleNetV2",
     "resnet18": "ResNet-18 (ImageNet)", "resnet34": "ResNet-34 (ImageNet)", "resnet50": "ResNet-50 (ImageNet)",
@@ -21,7 +20,13 @@ DEVICES = {"cpu": "the processor (CPU)", "cuda": "the NVIDIA GPU", "mps": "the A
 
 
 def method_name(method: str) -> str:
-    return METHOD_NAMES.get(method, method)
+    """ie-ft+kd -> IE-FT + KD."""
+    return "Baseline" if method == "baseline" else method.upper().replace("+", " + ")
+
+
+def method_style(method: str) -> str:
+    """CSS classes: the colour of the method, dashed with KD on top."""
+    return method.replace("+kd", " with-kd")
 
 
 def model_name(model: str) -> str:

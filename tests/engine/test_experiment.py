@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from iekd.config import METHODS, learner_name
+from iekd.config import learner_name, make_config
 from iekd.data import Dataset, Split
 from iekd.engine import accelerate, experiment, loop
 from iekd.engine.batches import to_device
 from iekd.engine.experiment import Experiment, Network, Result, StageStart
-from iekd.engine.learner import Normalise, predict
+from iekd.engine.learner import Best, Normalise, make_schedule, predict
 from iekd.engine.metrics import Metrics, TrainingError
+from iekd.losses import MutualLearningLoss
+from iekd.method_names import METHODS
 from iekd.models.registry import build
 
 CPU = torch.device("cpu")
@@ -77,7 +79,7 @@ def way(request, monkeypatch):
 @pytest.mark.usefixtures("way")
 def test_a_learner_learns_the_same_in_company_as_alone(tiny, teacher, config):
     together = execute(config(methods=tuple(METHODS), seeds=(0, 1)), tiny, teacher)
-    for method, seed in [("baseline", 0), ("kd", 1), ("ft", 0), ("ie-ft", 1)]:
+    for method, seed in [("baseline", 0), ("kd", 1), ("ft", 0), ("ie-ft", 1), ("od", 0), ("ie-od", 0), ("ie-dml", 1)]:
         alone = execute(config(methods=(method,), seeds=(seed,)), tiny, teacher)
         name = learner_name(method, seed)
         assert together.rows(name) == alone.rows(name)
@@ -157,19 +159,35 @@ def frozen_teachers(monkeypatch):
 @pytest.mark.usefixtures("way")
 def test_teacher_and_encoder_stay_as_they_are_while_students_learn(tiny, teacher, config, frozen_teachers):
     original = copy.deepcopy(teacher.model.state_dict())
-    running = Experiment(config(methods=("kd", "ft", "ie-ft")), tiny, teacher).events()
+    methods = tuple(name for name in METHODS if name != "dml")
+    running = Experiment(config(methods=methods, ie_stages="all"), tiny, teacher).events()
     for event in running:
         if isinstance(event, StageStart) and event.stage == "students":
             break
     (frozen,) = frozen_teachers
-    before = [copy.deepcopy(frozen.model.state_dict()), copy.deepcopy(frozen.encoder.state_dict())]
+    networks = [frozen.model, *frozen.encoders]
+    assert len(networks) == 4
+    before = [copy.deepcopy(network.state_dict()) for network in networks]
     for _ in running:
-        assert not frozen.model.training
-        assert not frozen.encoder.training
-    assert same(before[0], frozen.model.state_dict())
-    assert same(before[1], frozen.encoder.state_dict())
+        assert not any(network.training for network in networks)
+    for state, network in zip(before, networks, strict=True):
+        assert same(state, network.state_dict())
     assert same(original, teacher.model.state_dict())
-    assert not any(p.requires_grad for p in [*frozen.model.parameters(), *frozen.encoder.parameters()])
+    assert not any(p.requires_grad for network in networks for p in network.parameters())
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("name", ["ft", "od", "ie-ft", "ie-od", "ie-dml", "ie-ft+kd"])
+def test_what_is_trained_beside_the_student_does_train(tiny, teacher, config, name):
+    running = Experiment(config(methods=(name,)), tiny, teacher)
+    made = running._make_students(3)[0].method.state_dict()
+    list(running.events())
+    learned = running.students[f"{name}-seed0"].method.state_dict()
+    trained = [key for key in made if made[key].is_floating_point() and "margin" not in key]
+    assert trained
+    assert [key for key in trained if torch.equal(made[key], learned[key])] == []
+    kept = [key for key in made if "channels" in key or "margin" in key]
+    assert all(torch.equal(made[key], learned[key]) for key in kept)
 
 
 @pytest.mark.usefixtures("way")
@@ -279,9 +297,102 @@ def test_the_best_epoch_is_kept_in_the_result(tiny, tiny_config):
     running = Experiment(tiny_config(methods=("baseline",), teacher="none", lr=1e-4), tiny)
     for event in running.events():
         if isinstance(event, StageStart) and event.stage == "evaluation":
-            running.students["baseline-seed0"].best_accuracy = 99.5
+            running.students["baseline-seed0"].best = Best(0, 99.5, 99.5)
     assert event.learners[0].accuracy_best == 99.5
     assert event.learners[0].accuracy_last < 99.5
+
+
+def test_validation_images_are_not_learned_and_choose_the_best_epoch(tiny, tiny_config):
+    done = execute(
+        tiny_config(methods=("baseline",), teacher="none", epochs=4, validation_fraction=0.25, lr=0.02), tiny
+    )
+    (result,), rows = done.result.learners, done.rows("baseline-seed0")
+    assert [row.step for row in rows if row.kind == "test"] == [2, 4, 6, 8], "72 of 96 images are two batches of 32"
+    by_epoch = {kind: [r.values["accuracy"] for r in rows if r.kind == kind] for kind in ("validation", "test")}
+    chosen = int(np.argmax(by_epoch["validation"]))
+    assert result.best_epoch == chosen + 1
+    assert result.accuracy_best == pytest.approx(by_epoch["test"][chosen], abs=1e-3)
+
+
+def test_the_peer_of_mutual_learning_learns_too(tiny, tiny_config):
+    config = tiny_config(
+        methods=("dml", "ie-dml"), teacher="none", student="resnet8", peer="resnet14", epochs=8, lr=0.05
+    )
+    done = execute(config, tiny)
+    assert [stage.stage for stage in done.stages] == ["students", "evaluation"], "it needs no teacher"
+    for result in done.result.learners:
+        learner = done.experiment.students[result.name]
+        assert min(result.accuracy_last, result.peer_accuracy) >= 60  # chance is 33
+        assert result.peer_accuracy == done.rows(result.name)[-1].values["peer_accuracy"]
+        sizes = [sum(p.numel() for p in net.parameters()) for net in (learner.model, learner.peer.model)]
+        assert sizes == [sum(p.numel() for p in build(name, 3).parameters()) for name in ("resnet8", "resnet14")]
+    assert execute(tiny_config(methods=("kd",)), tiny).result.learners[0].peer_accuracy is None
+
+
+def test_the_two_of_mutual_learning_are_updated_alternately(tiny, tiny_config):
+    """One step by hand: the student by the peer's first answer, then the peer by the student's second."""
+    running = Experiment(tiny_config(methods=("dml",), teacher="none"), tiny)
+    learner = running._make_students(3)[0]
+    student, peer = copy.deepcopy(learner.model), copy.deepcopy(learner.peer.model)
+    images, labels = (x[:32] for x in to_device(tiny.train, CPU))
+    list(learner.step(images, labels, None))
+
+    def descend(network, loss):
+        network.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for p in network.parameters():
+                p.sub_(first_lr * 1.9 * (p.grad + 5e-4 * p))  # Nesterov's first step, momentum 0.9
+
+    first_lr = _first_rate(learner)
+    pixels = learner.normalise(images)
+    student.train(), peer.train()
+    mine, theirs = student(pixels).logits, peer(pixels).logits
+    cross_entropy, mutual = torch.nn.functional.cross_entropy, MutualLearningLoss()
+    descend(student, cross_entropy(mine, labels) + mutual(mine, theirs))
+    descend(peer, cross_entropy(theirs, labels) + mutual(theirs, student(pixels).logits))
+    for expected, made in ((student, learner.model), (peer, learner.peer.model)):
+        for a, b in zip(expected.parameters(), made.parameters(), strict=True):
+            assert torch.allclose(a, b, atol=1e-6)
+
+
+def _first_rate(learner) -> float:
+    """The learning rate of a learner's first step, from a schedule of its own."""
+    twin = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    return make_schedule(make_config(), twin, learner.total_steps).get_last_lr()[0]
+
+
+@pytest.mark.usefixtures("way")
+def test_several_stages_get_several_auto_encoders_and_the_last_is_the_same(tiny, teacher, config):
+    last = execute(config(methods=("ft",), epochs=1), tiny, teacher)
+    every = execute(config(methods=("ft", "ie-ft"), ie_stages="all", epochs=1), tiny, teacher)
+    assert last.rows("ft-seed0") == every.rows("ft-seed0")
+    split = every.experiment.students["ie-ft-seed0"].method.inheritance_channels
+    assert [len(channels) for channels in split] == [8, 16, 32]
+
+
+def test_a_random_split_differs_between_seeds(tiny, teacher, config):
+    done = execute(config(methods=("ie-ft",), seeds=(0, 1), channel_split="random", epochs=1), tiny, teacher)
+    first, second = (learner.method.inheritance_channels for learner in done.experiment.students.values())
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    ("of_teacher", "of_student"),
+    [
+        ("wrn-16-1", "resnet8"),
+        ("resnet8", "wrn-16-1"),
+        ("vgg8", "mobilenet-v2"),
+        ("resnet8", "shufflenet-v1"),
+        ("resnet8", "resnet8"),
+    ],
+)
+def test_networks_of_different_families_teach_each_other(tiny, tiny_config, of_teacher, of_student):
+    methods = ("kd", "at", "ft", "od", "dkd", "dist", "ie-at", "ie-ft", "ie-od", "ie-dml")
+    done = execute(tiny_config(teacher=of_teacher, student=of_student, methods=methods, ie_stages="all", lr=0.01), tiny)
+    assert len(done.result.learners) == len(methods)
+    for learner in done.experiment.students.values():
+        assert all(torch.isfinite(p).all() for p in learner.model.parameters())
 
 
 def test_without_a_teacher_there_is_no_agreement(tiny, tiny_config):
@@ -355,7 +466,7 @@ def test_an_error_in_a_learner_surfaces(tiny, teacher, config, monkeypatch):
     monkeypatch.setattr(loop, "cores", lambda: 2)
     before = set(threading.enumerate())
 
-    def broken(self, images, labels):
+    def broken(self, kind, images, labels):
         raise MemoryError("no more")
 
     monkeypatch.setattr("iekd.engine.learner.Learner.evaluate", broken)

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from iekd.config import make_config
+from iekd.config import PRESETS, make_config
 from iekd.engine.batches import to_device
-from iekd.engine.learner import Learner, Normalise, make_schedule, predict
+from iekd.engine.learner import Best, Learner, Normalise, make_schedule, predict, strength
 from iekd.engine.metrics import TrainingError
 from iekd.methods import Baseline
 from iekd.models.registry import build
@@ -19,10 +19,10 @@ from iekd.models.registry import build
 CPU = torch.device("cpu")
 
 
-def rates(name: str, steps: int, lr: float = 0.1) -> list[float]:
+def rates(name: str, steps: int, lr: float = 0.1, **values) -> list[float]:
     """The learning rate of every optimisation step."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
-    schedule = make_schedule(name, optimizer, lr, steps)
+    schedule = make_schedule(make_config(schedule=name, lr=lr, **values), optimizer, steps)
     seen = []
     for _ in range(steps):
         seen.append(optimizer.param_groups[0]["lr"])
@@ -49,6 +49,38 @@ def test_short_trainings_have_a_schedule_too(name, steps):
 def test_multi_step_divides_by_ten_at_a_half_and_three_quarters():
     seen = rates("multi-step", 80)
     np.testing.assert_allclose(seen, [0.1] * 40 + [0.01] * 20 + [0.001] * 20)
+
+
+def test_multi_step_divides_where_it_is_told():
+    """The CRD benchmark: 240 epochs, divided at 150, 180 and 210."""
+    seen = rates("multi-step", 240, lr=0.05, milestones=PRESETS["crd"].values["milestones"])
+    np.testing.assert_allclose(seen, [0.05] * 150 + [0.005] * 30 + [0.0005] * 30 + [0.00005] * 30)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [1, 1, 1, 1, 1]),
+        ("warm-up", [0, 0.5, 1, 1, 1]),
+        ("decay", [1, 0.95, 0.9, 0.5, 0]),
+    ],
+)
+def test_the_strength_of_a_method_follows_its_schedule(schedule, expected):
+    assert [strength(schedule, p) for p in (0, 0.05, 0.1, 0.5, 1)] == pytest.approx(expected)
+
+
+def test_a_learner_sets_the_strength_of_every_step(tiny):
+    learner, seen = make_learner(tiny, weight_schedule="decay"), []
+    for batch in batches(tiny) * 2:
+        list(learner.step(*batch, None))
+        seen.append(learner.method.strength)
+    assert seen == pytest.approx([1 - i / 6 for i in range(6)])
+
+
+def test_momentum_without_nesterov_is_the_other_form(tiny):
+    assert not make_learner(tiny, nesterov=False).optimizer.defaults["nesterov"]
+    assert make_learner(tiny).optimizer.defaults["nesterov"]
+    assert not make_learner(tiny, momentum=0).optimizer.defaults["nesterov"]
 
 
 def test_cosine_is_half_a_cosine():
@@ -134,7 +166,7 @@ def test_the_step_is_plain_sgd(tiny):
 def test_evaluation_counts_right_answers(tiny):
     learner = make_learner(tiny)
     images, labels = to_device(tiny.test, CPU)
-    row = learner.evaluate(images, labels)
+    row = learner.evaluate("test", images, labels)
     learner.model.eval()
     with torch.no_grad():
         logits = learner.model(learner.normalise(images)).logits.double().numpy()
@@ -143,7 +175,22 @@ def test_evaluation_counts_right_answers(tiny):
     shifted = logits - logits.max(1, keepdims=True)
     chosen = shifted[np.arange(60), tiny.test.labels] - np.log(np.exp(shifted).sum(1))
     assert row.values["loss"] == pytest.approx(-chosen.mean(), abs=1e-5)
-    assert learner.last_accuracy == learner.best_accuracy == row.values["accuracy"]
+    assert learner.accuracy["test"] == learner.best.accuracy == row.values["accuracy"]
+
+
+def judged(*accuracies: dict[str, float]) -> Best:
+    """The best of epochs with these accuracies."""
+    best = Best()
+    for epoch, accuracy in enumerate(accuracies, 1):
+        best = best.after(epoch, accuracy)
+    return best
+
+
+def test_validation_chooses_the_best_epoch_where_there_is_one():
+    best = judged({"validation": 50, "test": 90}, {"validation": 60, "test": 70}, {"validation": 60, "test": 80})
+    assert best == Best(epoch=2, chosen_by=60, accuracy=70)
+    assert judged({"test": 50}, {"test": 90}, {"test": 80}) == Best(2, 90, 90)
+    assert judged({"validation": 0, "test": 0}).epoch == 1
 
 
 def test_the_best_accuracy_is_kept(tiny):
@@ -151,16 +198,19 @@ def test_the_best_accuracy_is_kept(tiny):
     images, _labels = to_device(tiny.test, CPU)
     with torch.no_grad():
         answers = predict(learner.model, learner.normalise, images, CPU).argmax(1)
-    assert learner.evaluate(images, answers).values["accuracy"] == 100
     wrong = (answers + 1) % 3
-    assert learner.evaluate(images, wrong).values["accuracy"] == 0
-    assert (learner.best_accuracy, learner.last_accuracy) == (100, 0)
+    assert learner.evaluate("validation", images, wrong).values["accuracy"] == 0
+    assert learner.evaluate("test", images, answers).values["accuracy"] == 100
+    assert learner.evaluate("validation", images, answers).values["accuracy"] == 100
+    assert learner.evaluate("test", images, wrong).values["accuracy"] == 0
+    assert learner.best.accuracy == 0, "the epoch that validation likes, not the one that the test likes"
+    assert learner.best.chosen_by == 100
 
 
 def test_evaluation_does_not_teach(tiny):
     learner = make_learner(tiny)
     before = {k: v.clone() for k, v in learner.model.state_dict().items()}
-    learner.evaluate(*to_device(tiny.test, CPU))
+    learner.evaluate("test", *to_device(tiny.test, CPU))
     assert all(torch.equal(before[k], v) for k, v in learner.model.state_dict().items())
 
 
@@ -168,7 +218,7 @@ def test_training_goes_on_in_training_mode_after_evaluation(tiny):
     learner = make_learner(tiny)
     for batch in batches(tiny):
         list(learner.step(*batch, None))
-    learner.evaluate(*to_device(tiny.test, CPU))
+    learner.evaluate("test", *to_device(tiny.test, CPU))
     before = learner.model.bn.running_mean.clone()
     list(learner.step(*batches(tiny)[0], None))
     assert not torch.equal(before, learner.model.bn.running_mean)
@@ -202,4 +252,4 @@ def test_weights_that_are_no_numbers_are_noticed_at_the_latest_when_tested(tiny)
     with torch.no_grad():
         learner.model.classifier.bias.fill_(math.nan)
     with pytest.raises(TrainingError):
-        learner.evaluate(*to_device(tiny.test, CPU))
+        learner.evaluate("test", *to_device(tiny.test, CPU))

@@ -227,8 +227,7 @@ def test_starting_again_after_a_folder_that_failed_says_what_is_wrong(
     assert wait_until(lambda: not launcher.status(run_id).live and launcher.status(run_id)).state == "failed"
     open_page(page, f"{server}/?run={run_id}")
     page.locator("#again").click()
-    page.wait_for_selector("#error .problem")
-    assert "disc" in page.locator("#error").inner_text()
+    page.wait_for_selector("#error .problem:has-text('disc')")
     assert page.locator("#command textarea").input_value() == ""
 
 

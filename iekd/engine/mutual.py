@@ -1,0 +1,50 @@
+"""Mutual learning: a learner with a peer that learns from it in turn (Zhang et al. 2018, algorithm 1; dml, ie-dml)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iekd.comparisons import TeacherOutput
+from iekd.engine.accelerate import autocast
+from iekd.engine.learner import Learner
+from iekd.engine.metrics import Metrics
+from iekd.methods import StepOutput
+
+
+class MutualLearner(Learner):
+    """A learner whose method looks at a peer: a learner of its own kind with another network, trained with it.
+
+    The two are updated alternately on each batch: the student learns from the peer as it is, then the peer from the
+    student as it has become. Rows and results are the student's; the peer's test accuracy stands beside them.
+    """
+
+    def __init__(self, peer: Learner, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.peer = peer
+
+    def update(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
+        peer = self.peer
+        if self.steps % self.steps_per_epoch == 0:
+            peer.model.train()
+            peer.method.train()
+        peer.method.strength = self.method.strength
+        pixels = self.normalise(images)
+        with autocast(self.device, self.precision):
+            answer = peer.model(pixels)
+            output: StepOutput = self.method(self.model(pixels), teacher, labels, answer)
+        self.descend(output.loss)
+        with autocast(self.device, self.precision):
+            with torch.no_grad():
+                student = self.model(pixels)
+            taught: StepOutput = peer.method(answer, teacher, labels, student)
+        peer.descend(taught.loss)
+        peer.steps += 1
+        return output
+
+    def evaluate(self, kind: str, images: Tensor, labels: Tensor) -> Metrics:
+        row = super().evaluate(kind, images, labels)
+        row.values["peer_accuracy"] = self.peer.evaluate(kind, images, labels).values["accuracy"]
+        return row
