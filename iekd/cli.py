@@ -1,4 +1,4 @@
-"""The command line: `iekd train | runs | compare | models | datasets | serve`.
+"""The command line: `iekd train | table | runs | compare | models | datasets | serve`.
 
 Exit status: 0 done, 1 the run failed, 2 bad arguments. Errors are one sentence on standard error. With --json the last
 line of standard output is one JSON object.
@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -54,19 +54,11 @@ def says_why(command: Callable[..., Any]) -> Callable[..., Any]:
 @run_options
 def train(config: RunConfig, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
     """Train students side by side; without options, the run that the page starts with."""
-    from iekd.progress import Display
     from iekd.runs.report import summary
     from iekd.runs.store import FAILED, Store
-    from iekd.runs.worker import execute, stop_on_signals
 
-    run, handle = Store(runs_dir).create(config)
-    try:
-        with Display(err, run.id) as display:
-            status = execute(run, stop_on_signals(run), display.update)
-    finally:
-        if handle is not None:
-            os.close(handle)
-    report = run.report
+    run, _ = _train_here(config, Store(runs_dir))
+    status, report = run.status, run.report
     if status.state == FAILED:
         err.print(f"[bold red]The run failed:[/] {escape(str(status.error))}", highlight=False, soft_wrap=True)
     elif report:
@@ -80,6 +72,70 @@ def train(config: RunConfig, runs_dir: RunsDir = RUNS, as_json: AsJson = False) 
         }  # fmt: skip
         _print_json(summary(report) if report else nothing)
     if status.state == FAILED:
+        raise typer.Exit(1)
+
+
+def _train_here(config: RunConfig, store: Any) -> tuple[Any, Callable[[], bool]]:
+    """Train in this process with a bar; the run, and whether it was asked to stop."""
+    from iekd.progress import Display
+    from iekd.runs.worker import execute, stop_on_signals
+
+    run, handle = store.create(config)
+    stop = stop_on_signals(run)
+    try:
+        with Display(err, run.id) as display:
+            execute(run, stop, display.update)
+    finally:
+        if handle is not None:
+            os.close(handle)
+    return run, stop
+
+
+@app.command()
+@says_why
+@partial(run_options, without=("teacher", "student"))
+def table(
+    config: RunConfig,
+    pairs: Annotated[str, typer.Option(help="Pairs as teacher:student, with commas.")] = "resnet20:resnet8",
+    together: Annotated[
+        bool, typer.Option("--together", help="All seeds of a pair in one run: faster, but it resumes less finely.")
+    ] = False,
+    out_dir: Annotated[
+        Optional[Path], typer.Option("--out", help="Folder for the table; unset: a place of its own under the runs.")
+    ] = None,
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Pairs x methods x seeds as one table, in Markdown, CSV and LaTeX; run it again to go on where it stopped."""
+    from iekd import table as grid
+    from iekd.runs.store import FAILED, Store
+
+    store, wanted = Store(runs_dir), grid.parse_pairs(pairs)
+    configs = grid.cells(wanted, config, together)
+    stopped: list[Callable[[], bool]] = []
+
+    def train_one(cell: RunConfig) -> Any:
+        run, stop = _train_here(cell, store)
+        stopped[:] = [stop]
+        return run
+
+    done = grid.run_grid(configs, store, train_one, lambda: bool(stopped) and stopped[0]())
+    files = grid.write_table(done, config, out_dir or grid.default_folder(wanted, config, store.root))
+    failed = [cell for cell in done if cell.state == FAILED]
+    for cell in failed:
+        err.print(
+            f"[bold red]Run {cell.run} failed:[/] {escape(str(store.get(cell.run).status.error))}", soft_wrap=True
+        )
+    if as_json:
+        _print_json(
+            {**grid.to_json(done), "files": files, "missing": len(configs) - sum(c.report is not None for c in done)}
+        )
+    else:
+        out.print(escape(files["md"].read_text()), highlight=False, soft_wrap=True)
+        if missing := len(configs) - sum(cell.report is not None for cell in done):
+            out.print(f"{missing} of {len(configs)} runs are missing. Run the same command again to go on.")
+        out.print(f"Table: {escape(str(files['md'].parent))}", highlight=False, soft_wrap=True)
+    if failed:
         raise typer.Exit(1)
 
 

@@ -83,7 +83,9 @@ class RunConfig(BaseModel):
     overhaul_weight: Weight = Field(1.0, description="weight of the feature overhaul loss (od)")
     mutual_weight: Weight = Field(1.0, description="weight of the peer's answers (dml and ie-dml)")
     dkd_target_weight: Weight = Field(1.0, description="weight of the right class against all others (dkd's alpha)")
-    dkd_other_weight: Weight = Field(8.0, description="weight of the answers among the other classes (dkd's beta)")
+    dkd_other_weight: Weight = Field(
+        2.0, description="weight of the answers among the other classes (dkd's beta; its paper: 2 to 8, by pair)"
+    )
     dist_weight: Weight = Field(2.0, description="weight of the relations between and within classes (dist)")
     peer: Optional[str] = Field(None, description="the second student of dml and ie-dml; unset: the same network")
     auto_encoder_epochs: int = Field(3, ge=1, le=10_000, description="passes that train the auto-encoder")

@@ -1,0 +1,258 @@
+"""A grid of runs, pairs of networks by methods and seeds, and the table that comes of it.
+
+Each cell is an ordinary run: a grid that was interrupted goes on where it stopped, because finished runs of the same
+configuration are used again, and a teacher that one run trained serves all later ones. Leaves out: how a run trains.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iekd.config import NO_TEACHER, RunConfig, make_config
+from iekd.errors import RunError, UserError
+from iekd.runs.files import write_json
+from iekd.runs.report import spread
+from iekd.runs.store import FINISHED, Run, Store
+from iekd.significance import Summary, summarise
+
+Pair = tuple[str, str]  # teacher, student
+
+
+def parse_pairs(text: str) -> list[Pair]:
+    """ "resnet56:resnet20,none:resnet8" -> [("resnet56", "resnet20"), ("none", "resnet8")].
+
+    Raises:
+        UserError: a pair is no "teacher:student", or named twice. Names are checked with the configuration.
+    """
+    pairs: list[Pair] = []
+    for word in text.replace(" ", ",").split(","):
+        if not word:
+            continue
+        teacher, colon, student = word.partition(":")
+        if not (teacher and colon and student) or ":" in student:
+            raise UserError(f"Pair '{word}' cannot be used: give teacher:student, such as resnet56:resnet20.")
+        if (teacher, student) in pairs:
+            raise UserError(f"The pair '{word}' is named twice. Name each pair once.")
+        pairs.append((teacher, student))
+    if not pairs:
+        raise UserError("No pair is named. Give at least one as teacher:student, such as resnet56:resnet20.")
+    return pairs
+
+
+def cells(pairs: Sequence[Pair], config: RunConfig, together: bool) -> list[RunConfig]:
+    """The runs of the grid: for each pair one per seed, or one for all seeds together."""
+    seeds = [config.seeds] if together else [(seed,) for seed in config.seeds]
+    common = config.model_dump()
+    return [
+        make_config(**{**common, "teacher": teacher, "student": student, "seeds": some})
+        for teacher, student in pairs
+        for some in seeds
+    ]
+
+
+def finished_run(config: RunConfig, store: Store) -> Run | None:
+    """The newest finished run of this configuration, whatever its name."""
+    wanted = config.model_copy(update={"name": ""})
+    for run in store.list():
+        try:
+            same = run.status.state == FINISHED and run.config.model_copy(update={"name": ""}) == wanted
+        except RunError:  # a damaged folder
+            continue
+        if same and run.report:
+            return run
+    return None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A run of the grid and what became of it: its report, or None with the state it ended in."""
+
+    config: RunConfig
+    run: str
+    report: dict[str, Any] | None
+    state: str
+    reused: bool
+
+
+def run_grid(
+    configs: Sequence[RunConfig], store: Store, train: Callable[[RunConfig], Run], stop: Callable[[], bool]
+) -> list[Cell]:
+    """Every cell in order; `train` runs one to its end. A cell that fails does not stop the others; `stop` does."""
+    done: list[Cell] = []
+    for config in configs:
+        found = finished_run(config, store)
+        run = found or train(config)
+        done.append(Cell(config, run.id, run.report, run.status.state, found is not None))
+        if stop():
+            break
+    return done
+
+
+@dataclass(frozen=True)
+class Column:
+    """One pair: its teacher's accuracy (percent, None without a teacher) and its methods over all seeds."""
+
+    teacher: str
+    student: str
+    teacher_accuracy: float | None
+    methods: list[Summary]
+
+    @property
+    def title(self) -> str:
+        return self.student if self.teacher == NO_TEACHER else f"{self.teacher} -> {self.student}"
+
+
+def columns(done: Sequence[Cell]) -> list[Column]:
+    """The finished cells by pair, in the order of the grid."""
+    by_pair: dict[Pair, list[Cell]] = {}
+    for cell in done:
+        if cell.report:
+            by_pair.setdefault((cell.config.teacher, cell.config.student), []).append(cell)
+    found = []
+    for (teacher, student), own in by_pair.items():
+        accuracies: dict[str, dict[int, float]] = {}
+        taught = None
+        for cell in own:
+            assert cell.report is not None
+            taught = cell.report["teacher"]["accuracy"] if cell.report["teacher"] else taught
+            for learner in cell.report["learners"]:
+                accuracies.setdefault(learner["method"], {})[learner["seed"]] = learner["accuracy_last"]
+        found.append(Column(teacher, student, taught, summarise(accuracies)))
+    return found
+
+
+def _grid(table: Sequence[Column]) -> tuple[list[str], dict[str, list[Summary | None]]]:
+    """Methods in order, and for each its summary per column."""
+    methods = list(dict.fromkeys(s.method for column in table for s in column.methods))
+    by_column = [{s.method: s for s in column.methods} for column in table]
+    return methods, {method: [found.get(method) for found in by_column] for method in methods}
+
+
+EXPLANATION = (
+    "Accuracy (%) on the test images after the last epoch, mean ± standard deviation over seeds. In brackets the "
+    "difference to the baseline in points, with its 95 % interval where there are several seeds; * marks p < 0.05 in a "
+    "paired t-test over seeds, corrected for the number of methods (Holm)."
+)
+
+
+def _difference(found: Summary) -> str:
+    difference = found.difference
+    if difference is None:
+        return ""
+    interval = "" if difference.low is None else f"; {difference.low:+.2f} to {difference.high:+.2f}"
+    return f" ({difference.mean:+.2f}{interval}){'*' if difference.significant else ''}"
+
+
+def to_markdown(table: Sequence[Column], config: RunConfig) -> str:
+    """Methods down, pairs across."""
+    methods, grid = _grid(table)
+    lines = [f"| {config.dataset} | {' | '.join(column.title for column in table)} |", "|---" * (len(table) + 1) + "|"]
+    if any(column.teacher_accuracy is not None for column in table):
+        taught = ["" if c.teacher_accuracy is None else f"{c.teacher_accuracy:.2f}" for c in table]
+        lines.append(f"| teacher | {' | '.join(taught)} |")
+    for method in methods:
+        texts = ["" if s is None else spread(s.mean, s.sd) + _difference(s) for s in grid[method]]
+        lines.append(f"| {method} | {' | '.join(texts)} |")
+    seeds = ", ".join(map(str, config.seeds))
+    return "\n".join([*lines, "", EXPLANATION, f"Seeds: {seeds}; {config.epochs} epochs.", ""])
+
+
+def to_latex(table: Sequence[Column], config: RunConfig) -> str:
+    """A tabular for the package booktabs; the best of each column in bold."""
+    methods, grid = _grid(table)
+    best = [max((s.mean for s in column.methods), default=0.0) for column in table]
+    lines = [
+        f"% {config.dataset}, {config.epochs} epochs, seeds {', '.join(map(str, config.seeds))}",
+        "% needs \\usepackage{booktabs}",
+        f"\\begin{{tabular}}{{l{'r' * len(table)}}}",
+        "\\toprule",
+        " & ".join(["", *(_tex(column.title).replace("->", "$\\rightarrow$") for column in table)]) + r" \\",
+        "\\midrule",
+    ]
+    if any(column.teacher_accuracy is not None for column in table):
+        taught = ["" if c.teacher_accuracy is None else f"{c.teacher_accuracy:.2f}" for c in table]
+        lines.append(" & ".join(["teacher", *taught]) + r" \\")
+    for method in methods:
+        texts = []
+        for found, top in zip(grid[method], best, strict=True):
+            text = "" if found is None else f"{found.mean:.2f}"
+            text = f"\\textbf{{{text}}}" if found is not None and found.mean >= top - 1e-9 else text
+            if found is not None and found.sd is not None:
+                text += f" $\\pm$ {found.sd:.2f}"
+            texts.append(text + ("$^*$" if found and found.difference and found.difference.significant else ""))
+        lines.append(" & ".join([_tex(method), *texts]) + r" \\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
+
+
+def _tex(text: str) -> str:
+    return "".join(f"\\{c}" if c in "&%$#_{}" else c for c in text)
+
+
+def to_csv(done: Sequence[Cell]) -> str:
+    """One line per student: everything that the table is made from."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        ["dataset", "teacher", "teacher_accuracy", "student", "method", "seed", "params", "accuracy_last",
+         "accuracy_best", "best_epoch", "run"]
+    )  # fmt: skip
+    for cell in done:
+        for r in (cell.report or {}).get("learners", ()):
+            assert cell.report is not None
+            taught = cell.report["teacher"]["accuracy"] if cell.report["teacher"] else ""
+            writer.writerow(
+                [cell.config.dataset, cell.config.teacher, taught, cell.config.student, r["method"], r["seed"],
+                 r["params"], r["accuracy_last"], r["accuracy_best"], r.get("best_epoch", ""), cell.run]
+            )  # fmt: skip
+    return out.getvalue()
+
+
+def default_folder(pairs: Sequence[Pair], config: RunConfig, root: Path) -> Path:
+    """Where a grid's table goes: the same grid, the same place."""
+    name = config.name or config.dataset.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
+    words = "".join(c if c.isalnum() or c in "-_" else "-" for c in name)
+    what = json.dumps([list(pairs), config.model_dump(mode="json")], sort_keys=True)
+    return root / "tables" / f"{words}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
+
+
+def write_table(done: Sequence[Cell], config: RunConfig, folder: Path) -> dict[str, Path]:
+    """table.md, .csv, .tex and .json; returns where they are.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    table = columns(done)
+    texts = {"md": to_markdown(table, config), "csv": to_csv(done), "tex": to_latex(table, config)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for suffix, text in texts.items():
+            (folder / f"table.{suffix}").write_text(text)
+        write_json(folder / "table.json", to_json(done))
+    except OSError as error:
+        raise UserError(
+            f"The table cannot be written to '{folder}' ({error.strerror}). Choose another --out."
+        ) from None
+    return {suffix: folder / f"table.{suffix}" for suffix in (*texts, "json")}
+
+
+def to_json(done: Sequence[Cell]) -> dict[str, Any]:
+    """The table for programs: a row per pair and method, and the runs behind it."""
+    rows = [
+        {
+            "teacher": column.teacher,
+            "student": column.student,
+            "teacher_accuracy": column.teacher_accuracy,
+            **found.to_json(),
+        }
+        for column in columns(done)
+        for found in column.methods
+    ]
+    runs = [{"run": cell.run, "state": cell.state, "reused": cell.reused} for cell in done]
+    return {"rows": rows, "runs": runs}
