@@ -21,6 +21,7 @@ from rich.table import Table
 
 from iekd.config import METHODS, RunConfig, make_config
 from iekd.errors import UserError
+from iekd.models.source import parse_numbers
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split("\n")[0]
@@ -83,6 +84,9 @@ def train(
     kd_weight: _option("kd_weight") = None,  # type: ignore[valid-type]
     auto_encoder_epochs: _option("auto_encoder_epochs") = None,  # type: ignore[valid-type]
     teacher_epochs: _option("teacher_epochs") = None,  # type: ignore[valid-type]
+    teacher_from: _option("teacher_from") = None,  # type: ignore[valid-type]
+    teacher_mean: _option("teacher_mean") = None,  # type: ignore[valid-type]
+    teacher_std: _option("teacher_std") = None,  # type: ignore[valid-type]
     limit_train: _option("limit_train") = None,  # type: ignore[valid-type]
     test_fraction: _option("test_fraction") = None,  # type: ignore[valid-type]
     resolution: _option("resolution") = None,  # type: ignore[valid-type]
@@ -97,13 +101,17 @@ def train(
     values = {k: v for k, v in locals().items() if k not in ("runs_dir", "as_json")}
     values["methods"] = methods and tuple(m.strip() for m in methods.split(",") if m.strip())
     values["seeds"] = seeds and _numbers("seeds", seeds)
+    values["teacher_mean"] = teacher_mean and parse_numbers("Teacher mean", teacher_mean)
+    values["teacher_std"] = teacher_std and parse_numbers("Teacher std", teacher_std)
     config = make_config(**values)
 
     from iekd.progress import Display
     from iekd.runs.report import summary
     from iekd.runs.store import FAILED, Store
     from iekd.runs.worker import execute, stop_on_signals
+    from iekd.teachers import check_teacher
 
+    check_teacher(config, runs_dir)
     run, handle = Store(runs_dir).create(config)
     try:
         with Display(err, run.id) as display:

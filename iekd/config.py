@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from iekd import data
 from iekd.errors import UserError, unknown_name
 from iekd.models.catalog import check_model
+from iekd.models.source import AUTO, check_normalisation, check_source, is_file
 
 METHODS = {
     "baseline": "Labels only",
@@ -57,6 +58,14 @@ class RunConfig(BaseModel):
     kd_weight: float = Field(0.9, ge=0, le=1, description="share of kd's soft targets; the labels get the rest")
     auto_encoder_epochs: int = Field(3, ge=1, le=10_000, description="passes that train the auto-encoder")
     teacher_epochs: int = Field(30, ge=1, le=10_000, description="passes that train a teacher where none is at hand")
+    teacher_from: str = Field(
+        AUTO, description="auto: the shipped one, one of an earlier run, or train it; train: train it anew; run:ID or "
+        "run:ID/LEARNER: of that run; else the path of a file of weights or of a model's folder"
+    )  # fmt: skip
+    teacher_mean: tuple[float, ...] | None = Field(
+        None, description="mean of the pixels (0..1) that a teacher's file was trained with; unset: the data set's own"
+    )
+    teacher_std: tuple[float, ...] | None = Field(None, description="standard deviation that belongs to teacher-mean")
     limit_train: int | None = Field(None, ge=2, description="use only this many training images, balanced over classes")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="share held out when a folder has no test/ of its own")
     resolution: int | None = Field(
@@ -97,6 +106,23 @@ class RunConfig(BaseModel):
         taught = [m for m in self.methods if m != "baseline"]
         if taught and self.teacher == NO_TEACHER:
             raise UserError(f"Method '{taught[0]}' needs a teacher, but teacher is 'none'. Name one, such as resnet20.")
+        return self
+
+    @field_validator("teacher_from")
+    @classmethod
+    def _source_exists(cls, value: str) -> str:
+        return check_source(value)
+
+    @model_validator(mode="after")
+    def _source_fits(self) -> RunConfig:
+        if self.teacher_from != AUTO and not self.needs_teacher:
+            raise UserError(f"Teacher from '{self.teacher_from}' is given, but teacher is 'none'. Name its model.")
+        check_normalisation(self.teacher_mean, self.teacher_std, "teacher ")
+        if self.teacher_mean and not is_file(self.teacher_from):
+            raise UserError(
+                "Teacher mean and std are for a teacher's file only; other teachers bring their own. "
+                "Leave them out, or give the file as teacher from."
+            )
         return self
 
     @property

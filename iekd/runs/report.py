@@ -11,9 +11,16 @@ from iekd.runs.store import Run, Status
 
 
 def write_report(
-    run: Run, status: Status, result: Any, dataset: Dataset, speed: float, versions: dict[str, str]
-) -> None:
-    """Write both files. `result` is an engine Result; `speed` in multiply-accumulates per second."""
+    run: Run, status: Status, result: Any, dataset: Dataset, teacher: dict[str, str], speed: float,
+    versions: dict[str, str],
+) -> None:  # fmt: skip
+    """Write both files.
+
+    Args:
+        result: an engine Result.
+        teacher: "model", its architecture, and "from", where it came from; for runs that have one.
+        speed: in multiply-accumulates per second.
+    """
     config = run.config
 
     def judged(r: Any, **first: Any) -> dict[str, Any]:
@@ -29,9 +36,7 @@ def write_report(
         "path": str(run.path),
         "state": "finished",
         "seconds": status.seconds,
-        "teacher": judged(result.teacher, model=config.teacher, accuracy=result.teacher.accuracy_last)
-        if result.teacher
-        else None,
+        "teacher": judged(result.teacher, **teacher, accuracy=result.teacher.accuracy_last) if result.teacher else None,
         "learners": [
             judged(r, method=r.method, seed=r.seed, accuracy_last=r.accuracy_last, accuracy_best=r.accuracy_best)
             for r in result.learners
@@ -94,5 +99,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         for r in report["learners"]
     ]
     data = f"{report['dataset']}: {report['train_images']:,} training and {report['test_images']:,} test images."
+    if teacher and teacher.get("from"):  # reports of earlier versions do not say
+        lines += ["", f"Teacher: {teacher['from']}."]
     lines += ["", f"{data} {report['seconds']:.0f} s on {report['device']}. {report['versions']}", ""]
     return "\n".join(lines)

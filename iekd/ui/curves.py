@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from iekd.config import RunConfig, learner_name
+from iekd.errors import UserError
 from iekd.runs.store import Run
 from iekd.teachers import find_teacher
 from iekd.ui.figures import Figure, Point, Series, draw, mean_over_seeds
@@ -116,8 +117,11 @@ def teacher_accuracy(run: Run, config: RunConfig, curves: Curves) -> float | Non
         return trained
     from iekd.models.artifact import ModelCard
 
-    folder = find_teacher(config, run.path.parent)
-    return ModelCard.read(folder).accuracy if folder else None
+    try:
+        found = find_teacher(config, run.path.parent)
+        return ModelCard.read(found).accuracy if found and found.is_dir() else None
+    except UserError:  # the file or run that it came from is gone by now
+        return None
 
 
 def figures(run: Run, config: RunConfig) -> list[Figure]:

@@ -10,6 +10,7 @@ from iekd.config import METHODS, NO_TEACHER, RunConfig, make_config
 from iekd.data.registry import FOLDER, available
 from iekd.errors import UserError
 from iekd.models.catalog import models
+from iekd.models.source import parse_numbers
 from iekd.ui.words import METHOD_NAMES, count, model_name
 
 OWN_FOLDER = FOLDER
@@ -22,7 +23,7 @@ ADVANCED = {
         "temperature",
         "kd_weight",
     ),
-    "Teacher": ("auto_encoder_epochs", "teacher_epochs"),
+    "Teacher": ("teacher_epochs", "auto_encoder_epochs", "teacher_from", "teacher_mean", "teacher_std"),
     "Pictures": ("limit_train", "resolution", "test_fraction", "data_seed"),
     "This run": ("device", "precision", "name"),
 }
@@ -30,6 +31,7 @@ LABELS = {
     "lr": "Learning rate",
     "auto_encoder_epochs": "Auto-encoder epochs",
     "kd_weight": "KD weight",
+    "teacher_from": "Teacher comes from",
     "limit_train": "Limit training images",
     "name": "Name of the run",
 }
@@ -106,6 +108,8 @@ def to_config(values: dict[str, Any]) -> RunConfig:
     given["methods"] = tuple(m for m in METHODS if m in given["methods"])  # the order of the page, not of the clicks
     given["seeds"] = _seeds(given["seeds"])
     given["name"] = (given.get("name") or "").strip()
+    for field in ("teacher_mean", "teacher_std"):
+        given[field] = parse_numbers(label(field), str(given.get(field) or "")) or None
     for field, value in given.items():
         if isinstance(value, float) and value.is_integer():  # a number field gives 2.0 for 2
             given[field] = int(value)
@@ -124,6 +128,8 @@ def to_values(config: RunConfig) -> dict[str, Any]:
         "folder": config.dataset.removeprefix(FOLDER) if own else "",
         "methods": list(config.methods),
         "seeds": ", ".join(map(str, config.seeds)),
+        "teacher_mean": ", ".join(map(str, config.teacher_mean or ())),
+        "teacher_std": ", ".join(map(str, config.teacher_std or ())),
     }
 
 
