@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Features(NamedTuple):
@@ -12,11 +12,29 @@ class Features(NamedTuple):
 
     logits: (B,K) unnormalised scores of K classes.
     stages: one (B,c_i,h_i,w_i) per stage end, after the activation; the last is the input of the pooling.
-    pre_activations: the same stage ends before the activation (Heo et al. 2019 distil these).
-    pooled: (B,c) input of the classifier.
+    pre_activations: the same stage ends before the activation (Heo et al. 2019 distil these). Where the activation is
+        a ReLU, a stage is the ReLU of its pre-activation; where there is none (a linear bottleneck), it equals it.
+    pooled: (B,c) input of the classifier: the last stage's mean over its pixels.
     """
 
     logits: Tensor
     stages: tuple[Tensor, ...]
     pre_activations: tuple[Tensor, ...]
     pooled: Tensor
+
+
+class Classifier(nn.Module):
+    """A network that keeps the contract: images (B,C,H,W) -> Features.
+
+    Any number of classes from two, any square image of 8 pixels a side or more. A stage of stride s has a side of H/s,
+    rounded up.
+    """
+
+    @property
+    def stage_norms(self) -> list[nn.BatchNorm2d] | None:
+        """Per stage, the batch norm whose output is, or is the last to be added into, its pre-activation.
+
+        None where that is not one batch norm (concatenated branches). Heo et al. 2019 take their margins from these.
+        A frozen network (`engine.accelerate.freeze`) has none left: ask the network it was made from.
+        """
+        return None
