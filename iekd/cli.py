@@ -1,4 +1,4 @@
-"""The command line: `iekd train | runs | compare | models | datasets | serve`.
+"""The command line: `iekd train | runs | eval | compare | models | datasets | serve`.
 
 Exit status: 0 done, 1 the run failed, 2 bad arguments. Errors are one sentence on standard error. With --json the last
 line of standard output is one JSON object.
@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from iekd.cli_eval import evaluate
 from iekd.config import METHODS, RunConfig, make_config
 from iekd.errors import UserError
 from iekd.models.source import parse_numbers
@@ -248,6 +249,9 @@ def runs_delete(
 
     Store(runs_dir).delete(run_id)
     _say(as_json, f"Run {run_id} is deleted.", {"run": run_id, "deleted": True})
+
+
+app.command("eval")(says_why(evaluate))
 
 
 @app.command("compare")

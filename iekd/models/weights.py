@@ -247,7 +247,8 @@ def _hint(state: State, name: str) -> str:
     """What to check; names the network that the weights do fit, if it is one of ours."""
     for other in known_models():
         given, found = _as_ours(state, other)
-        own = build(found, 2, 3).state_dict()
+        with torch.device("meta"):  # shapes without weights
+            own = build(found, 2, 3).state_dict()
         if found == name or _not_in(own, given) or _not_in(given, own):
             continue
         if sum(given[k].shape != own[k].shape for k in own if k in given) <= 3:  # those of channels and classes

@@ -25,7 +25,7 @@ from iekd import __version__, data
 from iekd.config import RunConfig, learner_name
 from iekd.data.dataset import Dataset
 from iekd.errors import UserError
-from iekd.models.artifact import ModelCard, load_model, save_model
+from iekd.models.artifact import ModelCard, check_fits, load_model, save_model
 from iekd.models.source import TRAIN, per_channel
 from iekd.plan import STAGES, Plan, make_plan
 from iekd.runs.files import LineWriter
@@ -171,7 +171,7 @@ class _Training:
         log.info("Teacher: %s from '%s'.", config.teacher, found.name)
         if found.is_dir():
             model, card = load_model(found)
-            _check_fits(card, dataset, found)
+            check_fits(card, dataset, found)
             return Network(model, card.mean, card.std)
         from iekd.models.weights import load_classifier_file
 
@@ -276,14 +276,6 @@ class _Training:
         speed = self.plan.total / (time.monotonic() - self.work_began)
         teacher = {"model": self.teacher_model, "from": self.teacher_from}
         write_report(self.run, self.status, result, self.dataset, teacher, speed=speed, versions=_versions())
-
-
-def _check_fits(card: ModelCard, dataset: Dataset, folder: Path) -> None:
-    if card.class_names != dataset.class_names or card.channels != dataset.channels:
-        raise UserError(
-            f"The teacher in '{folder}' knows {len(card.class_names)} classes that are not those of {dataset.name}. "
-            "Choose a teacher that was trained on this data set."
-        )
 
 
 def _versions() -> dict[str, str]:
