@@ -35,11 +35,12 @@ def check_path(text: str) -> str:
     Raises:
         UserError: there is no such file, or it is a folder of something else.
     """
+    text = text.strip()
     try:
-        path = Path(os.path.abspath(Path(text.strip()).expanduser()))  # not resolved: links have the telling names
-        if path.is_file() or (path / CARD).is_file():
+        path = Path(os.path.abspath(Path(text).expanduser()))  # not resolved: links have the telling names
+        if text and (path.is_file() or (path / CARD).is_file()):
             return str(path)
-        is_folder = path.is_dir()
+        is_folder = bool(text) and path.is_dir()
     except (OSError, RuntimeError, ValueError):  # a name that no file can have
         is_folder = False
     if is_folder:

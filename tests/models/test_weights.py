@@ -121,6 +121,31 @@ def test_public_names_become_ours(tmp_path, prefix, shortcut, classifier):
     assert same(load_classifier_file(path, "resnet14", 3, 3)[0], model)
 
 
+@pytest.mark.parametrize("asked", ["resnet20", "resnet20-a"])
+def test_shortcuts_without_weights_are_known_by_their_absence(tmp_path, asked):
+    """As the `.th` files of akamaster/pytorch_resnet_cifar10: DataParallel, option A, the old format."""
+    model = network("resnet20-a")
+    state = backwards(model.state_dict(), "module.", classifier="linear")
+    assert not any("shortcut" in k or "downsample" in k for k in state)
+    path = save(tmp_path / "resnet20-12fca82f.th", {"state_dict": state, "best_prec1": 91.73}, zipped=False)
+    again, name = load_classifier_file(path, asked, 3, 3)
+    assert name == "resnet20-a"
+    assert same(again, model)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(again(images).logits, model(images).logits)
+
+
+@pytest.mark.parametrize("asked", ["resnet20", "resnet20-a"])
+def test_projections_are_known_by_their_weights(tmp_path, asked):
+    """As the `.pt` files of chenyaofo/pytorch-cifar-models: a plain state dict."""
+    model = network("resnet20")
+    path = save(tmp_path / "cifar10_resnet20-4118986f.pt", backwards(model.state_dict()))
+    again, name = load_classifier_file(path, asked, 3, 3)
+    assert name == "resnet20"
+    assert same(again, model)
+
+
 def test_counters_of_batch_norm_may_be_absent(tmp_path):
     model = network()
     kept = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
@@ -292,6 +317,18 @@ def test_colour_weights_for_grey_pictures_are_refused_with_the_remedy(tmp_path, 
     refuses(lambda: load_classifier_file(path, "resnet8", 3, 1), path, "colour", "grey", "(RGB)")
     path = save(tmp_path / "g.pt", network(channels=1).state_dict())
     refuses(lambda: load_classifier_file(path, "resnet8", 3, 3), path, "grey pictures (1 channels)", "colour (3)")
+
+
+FAMILY = ["resnet20-a", "resnet8x4", "wrn-16-1", "vgg8", "mobilenet-v2", "shufflenet-v1", "shufflenet-v2", "resnet18"]
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_every_family_knows_its_classes_and_channels(tmp_path, name, refuses):
+    path = save(tmp_path / "m.pt", build(name, 4, 3).state_dict())
+    assert load_classifier_file(path, name, 4, 3)[1] == name
+    refuses(lambda: load_classifier_file(path, name, 7, 3), "4 classes", "has 7")
+    refuses(lambda: load_classifier_file(path, name, 4, 1), "colour", "grey")
+    refuses(lambda: load_classifier_file(path, "resnet44", 4, 3), f"those of {name};")
 
 
 def test_weights_of_another_network_are_named(tmp_path, refuses):
