@@ -26,7 +26,7 @@ def evaluate(
     model: Annotated[
         Optional[str], typer.Option(help="The network that the file is of, such as resnet56; a folder knows its own.")
     ] = None,
-    split: Annotated[str, typer.Option(help="test or train.")] = "test",
+    split: Annotated[str, typer.Option(help="test, train, or all of both; a folder may have test/ alone.")] = "test",
     mean: Annotated[
         Optional[str],
         typer.Option(help="Mean of the pixels (0..1) that it was trained with, as in 0.491,0.482,0.447; "

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from iekd import data
 from iekd.config import NO_TEACHER, RunConfig, make_config
-from iekd.data.dataset import Dataset
+from iekd.data.dataset import Dataset, Split
+from iekd.data.registry import FOLDER
 from iekd.errors import UserError, unknown_name
 from iekd.models.artifact import check_fits, load_model
 from iekd.models.source import Numbers, check_normalisation, check_path, per_channel
@@ -18,7 +21,7 @@ from iekd.models.source import Numbers, check_normalisation, check_path, per_cha
 if TYPE_CHECKING:
     import torch
 
-SPLITS = ("test", "train")
+SPLITS = ("test", "train", "all")
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def evaluate_checkpoint(
         checkpoint: a file of weights, or the folder of a model that was saved here.
         dataset: as in a run; resolution (unset: the folder's own, or the data set's), test_fraction, data_seed too.
         model: the network's name; a folder knows its own.
+        split: "test", "train", or "all" images of both. Of a folder, test/ alone may be there.
         mean, std: what the network was trained with; unset: the folder's own, or those of the data set's training
             images.
     Raises:
@@ -86,21 +90,21 @@ def evaluate_checkpoint(
         network, card = load_model(path)
         if model not in (None, card.model):
             raise UserError(f"The model in '{path}' is a {card.model}, not a {model}. Leave --model out.")
-        loaded = _data(settings, card.resolution)
+        loaded, asked = _data(settings, split, card.resolution)
         check_fits(card, loaded, path)
         name, source, used_mean, used_std = card.model, "model card", card.mean, card.std
     else:
         if model is None:
             raise UserError(f"The file '{path}' does not say which network it is of. Give --model, such as resnet56.")
         state = read_weights(path)
-        loaded = _data(settings)
+        loaded, asked = _data(settings, split)
         network, name = fit_weights(state, model, len(loaded.class_names), loaded.channels, path)
         source, (used_mean, used_std) = "data set", loaded.statistics
     if mean is not None and std is not None:
         source = "given"
         used_mean = per_channel(mean, loaded.channels, "Mean")
         used_std = per_channel(std, loaded.channels, "Std")
-    images, labels = to_device(loaded.test if split == "test" else loaded.train, place)
+    images, labels = to_device(asked, place)
     normalise, network = Normalise(used_mean, used_std).to(place), channels_last(network, place)
     began = time.perf_counter()
     logits = predict(network, normalise, images, place)
@@ -113,17 +117,26 @@ def evaluate_checkpoint(
     return Evaluation(
         accuracy=100 * int(right.sum()) / len(right), images=len(right), correct=int(right.sum()),
         class_accuracy={c: 100 * int(r.sum()) / len(r) if len(r) else None for c, r in of_class.items()},
-        checkpoint=str(path), model=name, params=sum(p.numel() for p in network.parameters()), dataset=loaded.name,
+        checkpoint=str(path), model=name, params=sum(p.numel() for p in network.parameters()), dataset=settings.dataset,
         split=split, mean=used_mean, std=used_std, normalisation=source, device=str(place), seconds=seconds,
         skipped_files=list(loaded.skipped),
     )  # fmt: skip
 
 
-def _data(settings: RunConfig, resolution: int | None = None) -> Dataset:
-    return data.load(
-        settings.dataset, resolution=settings.resolution or resolution, test_fraction=settings.test_fraction,
+def _data(settings: RunConfig, split: str, resolution: int | None = None) -> tuple[Dataset, Split]:
+    """The data set and its images to answer. A folder may have nothing but test/, which is no data set for a run."""
+    name, root = settings.dataset, Path(settings.dataset.removeprefix(FOLDER))
+    if name.startswith(FOLDER) and split == "test" and (root / "test").is_dir() and not (root / "train").is_dir():
+        name, split = f"{name}/test", "all"
+    loaded = data.load(
+        name, resolution=settings.resolution or resolution, test_fraction=settings.test_fraction,
         seed=settings.data_seed,
     )  # fmt: skip
+    train, test = loaded.train, loaded.test
+    if split == "all":
+        both = Split(np.concatenate([train.images, test.images]), np.concatenate([train.labels, test.labels]))
+        return loaded, both
+    return loaded, test if split == "test" else train
 
 
 def _device(name: str) -> torch.device:

@@ -153,6 +153,25 @@ def test_a_held_out_part_is_the_one_of_a_run(checkpoint, picture_folder, learned
         assert found.accuracy == pytest.approx(reference(learned, expected, MEAN, STD)[0], abs=1e-9)
 
 
+def test_all_images_of_a_folder_can_be_asked_for(checkpoint, picture_folder, learned, tiny):
+    """Also where there is nothing but test/: evaluating needs no training images."""
+    expected = pytest.approx(reference(learned, tiny.test, MEAN, STD)[0], abs=1e-9)
+    options = {"model": "resnet8", "mean": MEAN, "std": STD, "resolution": 16, "device": "cpu"}
+    found = evaluate_checkpoint(checkpoint, f"folder:{picture_folder / 'test'}", split="all", **options)
+    assert (found.images, found.accuracy) == (60, expected)
+    both = evaluate_checkpoint(checkpoint, f"folder:{picture_folder}", split="all", **options)
+    assert both.images == 156
+
+
+def test_a_folder_with_test_alone_is_enough(checkpoint, picture_folder, tmp_path, learned, tiny):
+    shutil.copytree(picture_folder / "test", tmp_path / "test")
+    found = evaluate_checkpoint(
+        checkpoint, f"folder:{tmp_path}", model="resnet8", mean=MEAN, std=STD, resolution=16, device="cpu"
+    )
+    assert (found.images, found.split, found.dataset) == (60, "test", f"folder:{tmp_path}")
+    assert found.accuracy == pytest.approx(reference(learned, tiny.test, MEAN, STD)[0], abs=1e-9)
+
+
 def test_pictures_that_cannot_be_read_are_counted(checkpoint, picture_folder, tmp_path):
     root = tmp_path / "pictures"
     shutil.copytree(picture_folder, root)
@@ -170,7 +189,7 @@ def test_pictures_that_cannot_be_read_are_counted(checkpoint, picture_folder, tm
         ({"model": "resnet14"}, ["resnet14", "resnet8"]),
         ({"checkpoint": "nowhere.pth"}, ["nowhere.pth"]),
         ({"dataset": "folder:/nowhere"}, ["/nowhere"]),
-        ({"split": "validation"}, ["validation", "test, train"]),
+        ({"split": "validation"}, ["validation", "test, train, all"]),
         ({"mean": [0.5]}, ["Std is missing"]),
         ({"std": [0.5]}, ["Mean is missing"]),
         ({"mean": [125.3, 123.0, 113.9], "std": [63.0, 62.1, 66.7]}, ["125.3,123,113.9", "divide by 255"]),
