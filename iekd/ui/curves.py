@@ -119,8 +119,8 @@ def teacher_accuracy(run: Run, config: RunConfig, curves: Curves) -> float | Non
 
     try:
         found = find_teacher(config, run.path.parent)
-        return ModelCard.read(found).accuracy if found and found.is_dir() else None
-    except UserError:  # the file or run that it came from is gone by now
+        return ModelCard.read(found).accuracy if found else None
+    except UserError:  # a file says nothing of its accuracy; and what it came from may be gone by now
         return None
 
 

@@ -101,6 +101,18 @@ def test_the_weights_are_found_beside_other_things(tmp_path, zipped, wrap):
     assert same(load_classifier_file(path, "resnet8", 3, 3)[0], model)
 
 
+def test_numbers_of_old_and_new_numpy_are_read(tmp_path):
+    """NumPy 2 moved the function that rebuilds a number; checkpoints name either place."""
+    names = (b"numpy.core.multiarray", b"numpy._core.multiarray")
+    path = save(tmp_path / "m.pt", {"net": network().state_dict(), "acc": np.float64(93.4)}, zipped=False)
+    written = path.read_bytes()
+    for name in names:
+        data = written.replace(names[1], name) if names[1] in written else written.replace(names[0], name)
+        assert data.count(name) == 1
+        path.write_bytes(data)
+        assert "conv.weight" in read_weights(path)
+
+
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "backbone.", "net.", "module._orig_mod.model."])
 def test_prefixes_that_all_names_share_are_dropped(tmp_path, prefix):
     model = network()
