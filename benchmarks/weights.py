@@ -68,7 +68,8 @@ def main() -> None:
         "epochs": arguments.epochs, "seeds": tuple(map(int, arguments.seeds.split(","))), "validation_fraction": 0,
     }  # fmt: skip
     configs = {text: configuration(text, **common) for text in arguments.learners}
-    first = sorted(configs, key=lambda text: not configs[text].needs_auto_encoder)  # the run trains one if any needs it
+    # the first decides which auto-encoders are trained
+    first = sorted(configs, key=lambda text: (not configs[text].needs_auto_encoder, configs[text].ie_stages != "all"))
     config = configs[first[0]]
     model, card = load_model(find_teacher(config, checkpoints_dir()))
     dataset = replace(data.load(config.dataset), test=held_out())

@@ -1,4 +1,4 @@
-"""The command line: `iekd train | table | runs | compare | models | datasets | serve`.
+"""The command line: `iekd train | table | runs | eval | compare | models | datasets | serve`.
 
 Exit status: 0 done, 1 the run failed, 2 bad arguments. Errors are one sentence on standard error. With --json the last
 line of standard output is one JSON object.
@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from iekd.cli_eval import evaluate
 from iekd.cli_options import run_options
 from iekd.config import RunConfig
 from iekd.errors import UserError
@@ -79,7 +80,9 @@ def _train_here(config: RunConfig, store: Any) -> tuple[Any, Callable[[], bool]]
     """Train in this process with a bar; the run, and whether it was asked to stop."""
     from iekd.progress import Display
     from iekd.runs.worker import execute, stop_on_signals
+    from iekd.teachers import check_teacher
 
+    check_teacher(config, store.root)
     run, handle = store.create(config)
     stop = stop_on_signals(run)
     try:
@@ -251,6 +254,9 @@ def runs_delete(
 
     Store(runs_dir).delete(run_id)
     _say(as_json, f"Run {run_id} is deleted.", {"run": run_id, "deleted": True})
+
+
+app.command("eval")(says_why(evaluate))
 
 
 @app.command("compare")

@@ -16,9 +16,17 @@ from iekd import data
 from iekd.errors import UserError, unknown_name
 from iekd.method_names import check_method, parts
 from iekd.models.catalog import check_model, models
+from iekd.models.source import AUTO, check_normalisation, check_source, is_file
 
 NO_TEACHER = "none"
-LISTS: dict[str, type] = {"methods": str, "seeds": int, "milestones": float}  # fields that may come as text with commas
+PER_CHANNEL = "one number per channel with commas, such as 0.491,0.482,0.447"
+LISTS: dict[str, tuple[type, str]] = {  # fields that may come as text with commas: type of the items, what to give
+    "methods": (str, "names with commas"),
+    "seeds": (int, "whole numbers with commas, such as 0,1,2"),
+    "milestones": (float, "numbers with commas, such as 0.5,0.75"),
+    "teacher_mean": (float, PER_CHANNEL),
+    "teacher_std": (float, PER_CHANNEL),
+}
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
@@ -90,6 +98,14 @@ class RunConfig(BaseModel):
     peer: Optional[str] = Field(None, description="the second student of dml and ie-dml; unset: the same network")
     auto_encoder_epochs: int = Field(3, ge=1, le=10_000, description="passes that train the auto-encoder")
     teacher_epochs: int = Field(30, ge=1, le=10_000, description="passes that train a teacher where none is at hand")
+    teacher_from: str = Field(
+        AUTO, description="auto: the shipped one, one of an earlier run, or train it; train: train it anew; run:ID or "
+        "run:ID/LEARNER: of that run; else the path of a file of weights or of a model's folder"
+    )  # fmt: skip
+    teacher_mean: tuple[float, ...] | None = Field(
+        None, description="mean of the pixels (0..1) that a teacher's file was trained with; unset: the data set's own"
+    )
+    teacher_std: tuple[float, ...] | None = Field(None, description="standard deviation that belongs to teacher-mean")
     limit_train: int | None = Field(None, ge=2, description="use only this many training images, balanced over classes")
     validation_fraction: float = Field(
         0.1, ge=0, lt=1, description="share of the training images held out to choose the best epoch; 0: none"
@@ -148,6 +164,23 @@ class RunConfig(BaseModel):
             raise UserError(
                 f"Method '{overhaul[0]}' cannot learn from {self.teacher}: its margins come from a batch norm at each "
                 "stage end, and this network has none there. Choose another teacher, or another method."
+            )
+        return self
+
+    @field_validator("teacher_from")
+    @classmethod
+    def _source_exists(cls, value: str) -> str:
+        return check_source(value)
+
+    @model_validator(mode="after")
+    def _source_fits(self) -> RunConfig:
+        if self.teacher_from != AUTO and not self.needs_teacher:
+            raise UserError(f"Teacher from '{self.teacher_from}' is given, but teacher is 'none'. Name its model.")
+        check_normalisation(self.teacher_mean, self.teacher_std, "teacher ")
+        if self.teacher_mean and not is_file(self.teacher_from):
+            raise UserError(
+                "Teacher mean and std are for a teacher's file only; other teachers bring their own. "
+                "Leave them out, or give the file as teacher from."
             )
         return self
 
@@ -232,16 +265,12 @@ def make_config(preset: str | None = None, **values: Any) -> RunConfig:
 
 
 def _listed(field: str, text: str) -> tuple[Any, ...]:
-    words = text.replace(";", ",").replace(" ", ",").split(",")
+    kind, wanted = LISTS[field]
     try:
-        return tuple(LISTS[field](word) for word in words if word)
+        return tuple(kind(word) for word in text.replace(";", ",").replace(" ", ",").split(",") if word)
     except ValueError:
-        kind = (
-            "whole numbers with commas, such as 0,1,2"
-            if LISTS[field] is int
-            else "numbers with commas, such as 0.5,0.75"
-        )
-        raise UserError(f"{field.replace('_', ' ').capitalize()} '{text}' cannot be used: give {kind}.") from None
+        name = field.replace("_", " ").capitalize()
+        raise UserError(f"{name} '{text}' cannot be used: give {wanted}.") from None
 
 
 def _as_option(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Where a run's teacher comes from: the shipped checkpoints, a teacher that an earlier run trained, or nowhere yet."""
+"""Where a run's teacher comes from: the shipped checkpoints, an earlier run, somebody's file, or nowhere yet."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from iekd.config import RunConfig
 from iekd.data.registry import FOLDER, describe
 from iekd.errors import UserError
 from iekd.models.artifact import CARD, ModelCard
+from iekd.models.source import AUTO, RUN, TRAIN, check_path
+from iekd.runs.store import Store
 
 
 def checkpoints_dir() -> Path:
@@ -42,7 +44,18 @@ def origin(config: RunConfig) -> str:
 
 
 def find_teacher(config: RunConfig, runs_dir: Path) -> Path | None:
-    """The folder of a trained teacher for this configuration, or None if the run has to train it."""
+    """The folder of the teacher for this configuration, or its file of weights; None if the run has to train it.
+
+    Raises:
+        UserError: the configuration names a file or a run that is not there, or whose network is another.
+    """
+    if config.teacher_from == TRAIN:
+        return None
+    if config.teacher_from.startswith(RUN):
+        return _of_run(config, runs_dir)
+    if config.teacher_from != AUTO:
+        path = Path(check_path(config.teacher_from))
+        return _same_network(path, config) if path.is_dir() else path
     datasets = {config.dataset}
     if not config.dataset.startswith(FOLDER):
         datasets.add(describe(config.dataset).part_of)
@@ -54,9 +67,64 @@ def find_teacher(config: RunConfig, runs_dir: Path) -> Path | None:
     return trained if (trained / CARD).is_file() else None
 
 
+def check_teacher(config: RunConfig, runs_dir: Path) -> Path | None:
+    """`find_teacher` before a run starts, which says as much as can be known without loading; None without a teacher.
+
+    Raises:
+        UserError: as `find_teacher`; or a saved model of as many classes as the data set has not.
+    """
+    found = find_teacher(config, runs_dir) if config.needs_teacher else None
+    if found is None or config.teacher_from == AUTO or found.is_file():
+        return found
+    known, info = len(ModelCard.read(found).class_names), describe(config.dataset)
+    if info.classes not in (0, known):
+        raise UserError(
+            f"The teacher in '{found}' knows {known} classes, but {info.title} has {info.classes}. "
+            "Choose a teacher that was trained on this data set."
+        )
+    return found
+
+
+def where_from(config: RunConfig, found: Path | None) -> str:
+    """The origin of a teacher in a few words; `found` is what `find_teacher` gave."""
+    if found is None:
+        return "trained by this run"
+    if config.teacher_from.startswith(RUN):
+        return f"run {found.parents[1].name} ({found.name})"
+    if config.teacher_from != AUTO:
+        return f"{'folder' if found.is_dir() else 'file'} {found.name}"
+    return "this program" if found.parent == checkpoints_dir() else "an earlier run"
+
+
 def teacher_folder(config: RunConfig, runs_dir: Path) -> Path:
     """Where a teacher trained by this run is kept for later ones."""
     return runs_dir / "teachers" / f"{config.teacher}-{origin(config)}"
+
+
+def _of_run(config: RunConfig, runs_dir: Path) -> Path:
+    """The model that `run:ID` or `run:ID/LEARNER` names; without a learner, the run's only student."""
+    run_id, _, learner = config.teacher_from.removeprefix(RUN).partition("/")
+    run = Store(runs_dir).get(run_id.strip())
+    found, learner = run.model_folders, learner.strip()
+    students = [name for name in found if name != "teacher"]
+    if learner in found or (not learner and len(students) == 1):
+        return _same_network(found[learner or students[0]], config)
+    if not found:
+        raise UserError(f"The run '{run.id}' has no trained models ({run.status.state}). Choose one that has finished.")
+    listed = ", ".join(f"{RUN}{run.id}/{name}" for name in found)
+    if learner:
+        raise UserError(f"The run '{run.id}' has no model '{learner}'. Choose one of: {listed}.")
+    raise UserError(f"The run '{run.id}' has several models. Name the one that is to teach: {listed}.")
+
+
+def _same_network(folder: Path, config: RunConfig) -> Path:
+    card = ModelCard.read(folder)
+    if card.model != config.teacher:
+        raise UserError(
+            f"The model in '{folder}' is a {card.model}, but the teacher is a {config.teacher}. "
+            f"Set teacher to {card.model}, or choose another model."
+        )
+    return folder
 
 
 def _cards(root: Path) -> Iterator[tuple[str, ModelCard]]:

@@ -186,6 +186,11 @@ def test_one_interrupt_stops_and_keeps(options, tmp_path, wait_until):
         (["--lr", "nan"], ["nan"]),
         (["--batch-size", "1"], ["1", "2"]),
         (["--inheritance-weight", "-5"], ["-5"]),
+        (["--teacher-from", "nowhere.pth"], ["nowhere.pth", "file"]),
+        (["--teacher-from", "run:nothing"], ["no run 'nothing'"]),
+        (["--teacher-from", "train", "--teacher-mean", "0.5", "--teacher-std", "0.5"], ["teacher's file only"]),
+        (["--teacher-mean", "red"], ["Teacher mean 'red'", "0.491,0.482,0.447"]),
+        (["--teacher-mean", "0.5"], ["Teacher std is missing"]),
         (["--limit-train", "-1"], ["-1"]),
         (["--device", "gpu"], ["gpu", "cuda"]),
         (["--schedule", "linear"], ["linear", "cosine"]),
@@ -203,6 +208,22 @@ def test_bad_options_are_exit_status_two_and_start_nothing(tmp_path, words, said
     for word in said:
         assert word in result.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_teacher_from_an_earlier_run(trained, options, picture_folder):
+    """`--teacher-from` with a run of the same folder, and then with the file of one of its models."""
+    runs, result = trained
+    run = Store(runs).get(last_json(result)["run"])
+    folder = run.model_folders["ie-ft-seed1"]
+    (student,) = (r for r in last_json(result)["learners"] if (r["method"], r["seed"]) == ("ie-ft", 1))
+    for source in (f"run:{run.id}/ie-ft-seed1", folder, folder / "model.safetensors"):
+        words = ["--methods", "baseline", "--teacher-from", source, "--runs-dir", runs, "--json"]
+        printed = last_json(iekd_("train", *options, *words))
+        assert printed["state"] == "finished"
+        assert printed["teacher"]["accuracy"] == pytest.approx(student["accuracy_last"])
+    several = iekd_("train", *options, "--teacher-from", f"run:{run.id}", "--runs-dir", runs)
+    assert several.exit_code == 2
+    assert f"run:{run.id}/baseline-seed0" in several.stderr.replace("\n", " ")
 
 
 def test_an_unwritable_runs_directory(tmp_path, options):

@@ -31,7 +31,7 @@ def through_the_command_line(line: str) -> RunConfig:
 
     program, *words = shlex.split(line)
     assert program == "iekd"
-    with mock.patch.object(Store, "create", create):
+    with mock.patch.object(Store, "create", create), mock.patch("iekd.teachers.check_teacher"):
         result = CliRunner().invoke(cli.app, words)
     assert isinstance(result.exception, Seen), result.output
     return result.exception.args[0]
@@ -63,6 +63,7 @@ configs = st.fixed_dictionaries(
         "kd_weight": floats(0, 1),
         "auto_encoder_epochs": st.integers(1, 100),
         "teacher_epochs": st.integers(1, 100),
+        "teacher_from": st.sampled_from(["auto", "train", "run:20260101-120000-abcd", "run:x/ie-ft-seed0"]),
         "limit_train": st.integers(2, 10**6),
         "test_fraction": floats(0, 1, exclude_min=True, exclude_max=True),
         "resolution": st.integers(8, 512),
@@ -99,6 +100,57 @@ def test_a_folder_with_an_odd_name_survives_the_command_line(tmp_path):
     (tmp_path / "My pictures, 'ünï' $HOME").mkdir()
     config = make_config(dataset=f"folder:{tmp_path}/My pictures, 'ünï' $HOME")
     assert through_the_command_line(config.command_line()) == config
+
+
+numbers = st.floats(1e-6, 1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=3).filter(lambda n: len(n) != 2))
+def test_a_teachers_file_and_its_numbers_survive_the_command_line_and_json(tmp_path_factory, pairs):
+    path = tmp_path_factory.mktemp("it's here") / "resnet 56.th"
+    path.write_text("")
+    mean, std = zip(*pairs, strict=True)
+    config = make_config(teacher_from=str(path), teacher_mean=mean, teacher_std=std)
+    assert through_the_command_line(config.command_line()) == config
+    assert RunConfig(**json.loads(json.dumps(config.model_dump(mode="json")))) == config
+
+
+def test_a_teachers_file_is_the_same_wherever_it_is_said_from(tmp_path, monkeypatch):
+    (tmp_path / "a.pth").write_text("")
+    (tmp_path / "link.pth").symlink_to("a.pth")
+    monkeypatch.chdir(tmp_path)
+    assert make_config(teacher_from="./a.pth ").teacher_from == str(tmp_path / "a.pth")
+    assert make_config(teacher_from="link.pth").teacher_from == str(tmp_path / "link.pth"), "links have telling names"
+
+
+def test_a_teachers_folder_must_hold_a_model(tmp_path, refuses):
+    refuses(lambda: make_config(teacher_from=str(tmp_path)), tmp_path, "model.json", "file of weights")
+    (tmp_path / "model.json").write_text("{}")
+    assert make_config(teacher_from=str(tmp_path)).teacher_from == str(tmp_path)
+    refuses(
+        lambda: make_config(teacher_from=str(tmp_path), teacher_mean=(0.5,), teacher_std=(0.5,)), "teacher's file only"
+    )
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "words"),
+    [
+        ((0.5,), None, ["Teacher std is missing", "teacher mean is given"]),
+        (None, (0.5,), ["Teacher mean is missing"]),
+        ((0.5,), (0.0,), ["Teacher std '0'", "above 0"]),
+        ((125.3, 123, 113.9), (63, 62.1, 66.7), ["Teacher mean", "divide by 255"]),
+        ((0.5,), (63,), ["Teacher std", "divide by 255"]),
+        ((math.nan,), (0.5,), ["nan"]),
+        ((0.5,), (math.inf,), ["inf"]),
+        ((0.5, 0.5), (0.5, 0.5), ["2 numbers", "three"]),
+        ((0.5,), (0.5, 0.5, 0.5), ["as many"]),
+        ((), (), ["0 numbers"]),
+    ],
+)
+def test_a_bad_normalisation_of_the_teacher(tmp_path, mean, std, words, refuses):
+    (tmp_path / "a.pth").write_text("")
+    refuses(lambda: make_config(teacher_from=str(tmp_path / "a.pth"), teacher_mean=mean, teacher_std=std), *words)
 
 
 @settings(max_examples=40, deadline=None)
@@ -182,6 +234,14 @@ BAD = [
     ({"kd_weight": 1.1}, ["1.1"]),
     ({"auto_encoder_epochs": 0}, ["Auto encoder epochs", "'0'"]),
     ({"teacher_epochs": 0}, ["Teacher epochs", "'0'"]),
+    ({"teacher_from": "nowhere.pth"}, ["nowhere.pth", "no file"]),
+    ({"teacher_from": ""}, ["no file", "''"]),
+    ({"teacher_from": "a\0b"}, ["no file"]),
+    ({"teacher_from": "~no-such-user-of-this-machine/a.pth"}, ["no file"]),
+    ({"teacher_from": "train", "teacher": "none", "methods": ("baseline",)}, ["train", "none"]),
+    ({"teacher_mean": (0.5,), "teacher_std": (0.5,)}, ["teacher's file only"]),
+    ({"teacher_mean": (0.5,), "teacher_std": (0.5,), "teacher_from": "run:x"}, ["teacher's file only"]),
+    ({"teacher_mean": "a"}, ["Teacher mean", "'a'"]),
     ({"limit_train": 0}, ["Limit train", "'0'"]),
     ({"limit_train": -5}, ["-5"]),
     ({"test_fraction": 1}, ["'1'"]),

@@ -78,6 +78,8 @@ def test_app_never_imports_the_engine():
         "iekd.runs.store",
         "iekd.runs.launcher",
         "iekd.compare",
+        "iekd.evaluate",
+        "iekd.teachers",
         "iekd.plan",
         "iekd.cli",
     ],

@@ -10,9 +10,12 @@ import os
 import shutil
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iekd.errors import UserError
+
+if TYPE_CHECKING:
+    from iekd.data.dataset import Dataset
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 
@@ -64,6 +67,21 @@ class ModelCard:
             raise UserError(f"There is no model in '{folder}': '{CARD}' is missing.") from None
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"'{path}' is not a model card ({error}). Export the model again.") from None
+
+
+def check_fits(card: ModelCard, dataset: Dataset, folder: Path) -> None:
+    """Raises UserError if the model knows other classes than the data set has, or pictures of another kind."""
+    if card.class_names != dataset.class_names:
+        raise UserError(
+            f"The model in '{folder}' knows {len(card.class_names)} classes that are not those of {dataset.name}. "
+            "Choose one that was trained on this data set."
+        )
+    if card.channels != dataset.channels:
+        kinds = {1: "grey", 3: "colour"}
+        raise UserError(
+            f"The model in '{folder}' is for {kinds[card.channels]} pictures, but those of {dataset.name} are "
+            f"{kinds[dataset.channels]}. Choose one that was trained on this data set."
+        )
 
 
 def save_model(folder: Path, model: Any, card: ModelCard) -> None:

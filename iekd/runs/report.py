@@ -15,8 +15,16 @@ from iekd.runs.store import Run, Status
 from iekd.significance import Summary, conclusion, summarise
 
 
-def write_report(run: Run, status: Status, result: Any, dataset: Dataset, speed: float) -> None:
-    """Write both files. `result` is an engine Result; `speed` in multiply-accumulates per second."""
+def write_report(
+    run: Run, status: Status, result: Any, dataset: Dataset, teacher: dict[str, str], speed: float
+) -> None:
+    """Write both files.
+
+    Args:
+        result: an engine Result.
+        teacher: "model", its architecture, and "from", where it came from; for runs that have one.
+        speed: in multiply-accumulates per second.
+    """
     config = run.config
 
     def judged(r: Any, **first: Any) -> dict[str, Any]:
@@ -33,9 +41,7 @@ def write_report(run: Run, status: Status, result: Any, dataset: Dataset, speed:
         "path": str(run.path),
         "state": "finished",
         "seconds": status.seconds,
-        "teacher": judged(result.teacher, model=config.teacher, accuracy=result.teacher.accuracy_last)
-        if result.teacher
-        else None,
+        "teacher": judged(result.teacher, **teacher, accuracy=result.teacher.accuracy_last) if result.teacher else None,
         "learners": [
             judged(
                 r,
@@ -141,6 +147,8 @@ def to_markdown(report: dict[str, Any]) -> str:
             "|---|---|---|---|",
         ]
         lines += [f"| {s.method} | {s.n} | {spread(s.mean, s.sd)} | {against_baseline(s)} |" for s in found]
+    if teacher and teacher.get("from"):  # reports of earlier versions do not say
+        lines += ["", f"Teacher: {teacher['from']}."]
     lines += ["", "## Per class (%)", "", *_per_class(report)]
     chosen = "the validation images" if report["best_chosen_by"] == "validation" else "the test images, which flatters"
     lines += [

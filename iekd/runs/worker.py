@@ -24,13 +24,14 @@ from iekd import data
 from iekd.config import RunConfig, learner_name
 from iekd.data.dataset import Dataset
 from iekd.errors import UserError
-from iekd.models.artifact import ModelCard, load_model, save_model
+from iekd.models.artifact import ModelCard, check_fits, load_model, save_model
+from iekd.models.source import TRAIN, per_channel
 from iekd.plan import STAGES, Plan, make_plan
 from iekd.runs.files import LineWriter
 from iekd.runs.queue import ahead_of, device_turn
 from iekd.runs.report import write_report
 from iekd.runs.store import FAILED, FINISHED, QUEUED, RUNNING, STOPPED, STOPPING, Run, Status, Store
-from iekd.teachers import find_teacher, origin, teacher_folder
+from iekd.teachers import find_teacher, origin, teacher_folder, where_from
 
 log = logging.getLogger("iekd")
 Watcher = Callable[[Status, Optional[dict[str, Any]]], None]
@@ -97,6 +98,9 @@ class _Training:
         self.run, self.status, self.stop, self.watch = run, status, stop, watch
         self.config: RunConfig = run.config
         self.written = 0.0
+        self.teacher_model = self.config.teacher  # or its variant, if a file has other shortcuts
+        self.teacher_from = ""
+        self.teacher_kept = False
 
     def train(self) -> None:
         """Everything from loading the data to the report; raises Stopped when asked to."""
@@ -158,13 +162,28 @@ class _Training:
         """The trained teacher as an engine Network; None if the run has to train it, or needs none."""
         from iekd.engine.experiment import Network
 
-        folder = find_teacher(self.config, self.run.path.parent) if self.config.needs_teacher else None
-        if folder is None:
+        config = self.config
+        if not config.needs_teacher:
             return None
-        model, card = load_model(folder)
-        _check_fits(card, dataset, folder)
-        log.info("Teacher: %s from '%s'.", self.config.teacher, folder.name)
-        return Network(model, card.mean, card.std)
+        found = find_teacher(config, self.run.path.parent)
+        self.teacher_from = where_from(config, found)
+        if found is None:
+            return None
+        log.info("Teacher: %s from '%s'.", config.teacher, found.name)
+        if found.is_dir():
+            model, card = load_model(found)
+            check_fits(card, dataset, found)
+            return Network(model, card.mean, card.std)
+        from iekd.models.weights import load_classifier_file
+
+        model, self.teacher_model = load_classifier_file(
+            found, config.teacher, len(dataset.class_names), dataset.channels
+        )
+        mean, std = dataset.statistics
+        if config.teacher_mean and config.teacher_std:
+            mean = per_channel(config.teacher_mean, dataset.channels, "Teacher mean")
+            std = per_channel(config.teacher_std, dataset.channels, "Teacher std")
+        return Network(model, mean, std)
 
     def _load_data(self) -> Dataset:
         config = self.config
@@ -224,9 +243,10 @@ class _Training:
         )  # fmt: skip
 
     def _keep_teacher(self) -> None:
-        """Put the teacher that this run trained where later runs find it."""
+        """Put the teacher that this run trained where later runs find it; one that is there is replaced on request."""
         folder = teacher_folder(self.config, self.run.path.parent)
-        if not folder.is_dir():
+        if not self.teacher_kept and (self.config.teacher_from == TRAIN or not folder.is_dir()):
+            self.teacher_kept = True
             network: Any = self.experiment.teacher
             card = self._card(
                 network,
@@ -244,7 +264,7 @@ class _Training:
         folder = self.run.path / "models"
         if experiment.teacher is not None:
             accuracy = result.teacher.accuracy_last if result.teacher else None
-            card = self._card(experiment.teacher, self.config.teacher, role="teacher", accuracy=accuracy)
+            card = self._card(experiment.teacher, self.teacher_model, role="teacher", accuracy=accuracy)
             save_model(folder / "teacher", experiment.teacher.model, card)
         for method, seed in self.config.learner_names:
             learner = experiment.students.get(learner_name(method, seed))
@@ -262,15 +282,8 @@ class _Training:
     def _finish(self, result: Any) -> None:
         self._save(result)
         speed = self.plan.total / (time.monotonic() - self.work_began)
-        write_report(self.run, self.status, result, self.dataset, speed=speed)
-
-
-def _check_fits(card: ModelCard, dataset: Dataset, folder: Path) -> None:
-    if card.class_names != dataset.class_names or card.channels != dataset.channels:
-        raise UserError(
-            f"The teacher in '{folder}' knows {len(card.class_names)} classes that are not those of {dataset.name}. "
-            "Choose a teacher that was trained on this data set."
-        )
+        teacher = {"model": self.teacher_model, "from": self.teacher_from}
+        write_report(self.run, self.status, result, self.dataset, teacher, speed=speed)
 
 
 @contextlib.contextmanager

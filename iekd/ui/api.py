@@ -14,6 +14,7 @@ from iekd.config import learner_name, make_config
 from iekd.errors import UserError
 from iekd.runs.launcher import LocalLauncher
 from iekd.runs.store import Run, Store
+from iekd.teachers import check_teacher
 from iekd.ui.compare import compare_files
 from iekd.ui.curves import read_curves
 
@@ -27,7 +28,9 @@ def public_endpoints(store: Store) -> None:
         """Start a run with these settings (names as in `iekd train`); the same key starts one run. Returns its id."""
         if not isinstance(config, dict):
             raise UserError('The settings must be a JSON object, such as {"epochs": 10}.')
-        return launcher.submit(make_config(**config), key or None)
+        made = make_config(**config)
+        check_teacher(made, store.root)
+        return launcher.submit(made, key or None)
 
     @_says_why
     def run_status(run_id: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from iekd.config import RunConfig, learner_name
+from iekd.errors import UserError
 from iekd.method_names import sort_methods
 from iekd.runs.store import Run
 from iekd.teachers import find_teacher
@@ -122,8 +123,11 @@ def teacher_accuracy(run: Run, config: RunConfig, curves: Curves) -> float | Non
         return trained
     from iekd.models.artifact import ModelCard
 
-    folder = find_teacher(config, run.path.parent)
-    return ModelCard.read(folder).accuracy if folder else None
+    try:
+        found = find_teacher(config, run.path.parent)
+        return ModelCard.read(found).accuracy if found else None
+    except UserError:  # a file says nothing of its accuracy; and what it came from may be gone by now
+        return None
 
 
 def figures(run: Run, config: RunConfig) -> list[Figure]:

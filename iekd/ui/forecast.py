@@ -17,10 +17,11 @@ from iekd.data.registry import FOLDER, DatasetInfo
 from iekd.data.sources import SAMPLE, at_hand
 from iekd.errors import UserError
 from iekd.models.catalog import models
+from iekd.models.source import AUTO
 from iekd.plan import make_plan, seconds
 from iekd.runs.queue import device_name
 from iekd.runs.store import FINISHED, Store
-from iekd.teachers import checkpoints_dir, find_teacher
+from iekd.teachers import check_teacher, checkpoints_dir, where_from
 from iekd.ui.words import DEVICES, count, method_name, model_name, roughly
 
 MOST_THUMBNAILS = 12
@@ -32,7 +33,7 @@ def forecast_html(config: RunConfig, store: Store) -> str:
     """The card beside the Start button."""
     info = data.describe(config.dataset)
     student = models()[config.student].params(info.channels, info.classes)
-    folder = find_teacher(config, store.root) if config.needs_teacher else None
+    folder = check_teacher(config, store.root)
     learners = len(config.methods) * len(config.seeds)
     taught = ", ".join(method_name(m) for m in config.methods)
     seeds = f" × {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
@@ -66,11 +67,13 @@ def _ratio(teacher: int, student: int) -> str:
     return f"{student / teacher:.1f}× larger than its teacher"
 
 
-def _teacher(config: RunConfig, folder: Path | None) -> str:
-    if folder is None:
+def _teacher(config: RunConfig, found: Path | None) -> str:
+    if found is None:
         epochs = f"{config.teacher_epochs} epoch{'s' if config.teacher_epochs > 1 else ''}"
         return f"will be trained first ({epochs}), then kept for later runs"
-    if folder.parent == checkpoints_dir():
+    if config.teacher_from != AUTO:
+        return f"comes from the {escape(where_from(config, found))}"
+    if found.parent == checkpoints_dir():
         return "comes trained with this program"
     return "trained by an earlier run, used again"
 

@@ -26,7 +26,7 @@ ADVANCED = {
         "temperature", "kd_weight", "attention_weight", "factor_weight", "overhaul_weight", "mutual_weight",
         "dkd_target_weight", "dkd_other_weight", "dist_weight", "weight_schedule", "peer",
     ),
-    "Teacher": ("auto_encoder_epochs", "teacher_epochs"),
+    "Teacher": ("teacher_epochs", "auto_encoder_epochs", "teacher_from", "teacher_mean", "teacher_std"),
     "Pictures": ("limit_train", "resolution", "validation_fraction", "test_fraction", "data_seed"),
     "This run": ("device", "precision", "name"),
 }  # fmt: skip
@@ -40,6 +40,7 @@ LABELS = {
     "dkd_target_weight": "DKD: right class",
     "dkd_other_weight": "DKD: other classes",
     "dist_weight": "DIST weight",
+    "teacher_from": "Teacher comes from",
     "limit_train": "Limit training images",
     "name": "Name of the run",
 }

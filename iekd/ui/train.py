@@ -13,6 +13,7 @@ from iekd import data
 from iekd.errors import UserError
 from iekd.runs.launcher import LocalLauncher
 from iekd.runs.store import Store
+from iekd.teachers import check_teacher
 from iekd.ui import form
 from iekd.ui.about import HOW_IT_WORKS
 from iekd.ui.forecast import forecast_html, thumbnails_html
@@ -147,6 +148,7 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
         try:
             config = form.to_config(dict(zip(fields, values, strict=True)))
             data.describe(config.dataset)  # a folder that cannot be used is said here, not by a run that fails
+            check_teacher(config, store.root)
             run_id = LocalLauncher(store).submit(config, once or None)
         except UserError as problem:
             return [gr.skip(), gr.skip(), *show(store, "", str(problem))]

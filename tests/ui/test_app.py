@@ -55,8 +55,60 @@ def test_the_form_can_say_any_configuration(pictures: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "values",
+    [
+        {"teacher_from": "train"},
+        {"teacher_from": "run:20260101-120000-abcd/ie-ft-seed0"},
+        {"teacher_from": "FILE"},
+        {"teacher_from": "FILE", "teacher_mean": (0.4914, 0.4822, 1 / 3), "teacher_std": (0.2, 0.2, 0.2)},
+        {"teacher_from": "FILE", "teacher_mean": (0.0,), "teacher_std": (1.0,)},
+    ],
+    ids=str,
+)
+def test_the_form_can_say_where_the_teacher_comes_from(tmp_path: Path, values: dict[str, Any]) -> None:
+    (tmp_path / "resnet 20.th").write_text("")
+    source = values["teacher_from"].replace("FILE", str(tmp_path / "resnet 20.th"))
+    config = RunConfig(**{**values, "teacher_from": source})
+    shown = form.to_values(config)
+    assert all(isinstance(shown[field], str) for field in ("teacher_from", "teacher_mean", "teacher_std"))
+    assert form.to_config(shown) == config
+
+
+def test_the_forecast_says_where_the_teacher_comes_from(tmp_path: Path, pictures: Path) -> None:
+    from iekd.runs.store import Store
+    from iekd.ui.forecast import forecast_html
+
+    (tmp_path / "<b>.th").write_text("")
+    values = {**QUICK, "dataset": f"folder:{pictures}"}
+    card = forecast_html(RunConfig(**values, teacher_from=str(tmp_path / "<b>.th")), Store(tmp_path))
+    assert "comes from the file &lt;b&gt;.th" in card
+    assert "will be trained first" in forecast_html(RunConfig(**values, teacher_from="train"), Store(tmp_path))
+    with pytest.raises(RunError, match="no run 'nothing'"):
+        forecast_html(RunConfig(**values, teacher_from="run:nothing"), Store(tmp_path))
+
+
+def test_a_run_whose_teachers_file_has_gone_is_still_shown(tmp_path: Path, pictures: Path) -> None:
+    from iekd.runs.store import Store
+    from iekd.ui.curves import read_curves, teacher_accuracy
+
+    (tmp_path / "m.th").write_text("")
+    config = RunConfig(**QUICK, dataset=f"folder:{pictures}", teacher_from=str(tmp_path / "m.th"))
+    run, handle = Store(tmp_path / "runs").create(config)
+    assert handle is not None
+    os.close(handle)
+    assert teacher_accuracy(run, run.config, read_curves(run)) is None
+    (tmp_path / "m.th").unlink()
+    assert teacher_accuracy(run, run.config, read_curves(run)) is None
+
+
+@pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"teacher_from": "/nowhere.pth"}, "no file '/nowhere.pth'"),
+        ({"teacher_from": " "}, "Teacher comes from is empty"),
+        ({"teacher_from": "train", "teacher_mean": "0.5", "teacher_std": "0.5"}, "teacher's file only"),
+        ({"teacher_mean": "0.5"}, "Teacher std is missing"),
+        ({"teacher_mean": "red", "teacher_std": "1"}, "Teacher mean 'red'"),
         ({"epochs": 0}, "Epochs '0'"),
         ({"epochs": 2.5}, "Epochs '2.5'"),
         ({"epochs": None}, "Epochs is empty"),
@@ -175,6 +227,8 @@ def test_a_program_compares_and_a_broken_image_harms_no_other(
         ("/compare", ["nothing", []], "No image"),
         ("/start", [{"epochs": 0}, ""], "Epochs '0'"),
         ("/start", [{"student": "resnet9"}, ""], "Unknown model 'resnet9'"),
+        ("/start", [{"teacher_from": "run:nothing"}, ""], "There is no run 'nothing'"),
+        ("/start", [{"teacher_from": "nowhere.pth"}, ""], "There is no file 'nowhere.pth'"),
         ("/start", [{"epoch": 3}, ""], "Did you mean 'epochs'?"),
     ],
 )

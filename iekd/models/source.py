@@ -1,0 +1,111 @@
+"""Where weights come from and how they want their pictures: what can be meant, checked without torch or a run."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from iekd.errors import UserError
+from iekd.models.artifact import CARD
+
+Numbers = tuple[float, ...]
+AUTO, TRAIN, RUN = "auto", "train", "run:"  # the words for a teacher; anything else is a path
+
+
+def check_source(text: str) -> str:
+    """Where a teacher may come from: "auto", "train", "run:ID", "run:ID/LEARNER" (not looked up), or a path.
+
+    Raises:
+        UserError: a path at which there is no model.
+    """
+    text = text.strip()
+    return text if text in (AUTO, TRAIN) or text.startswith(RUN) else check_path(text)
+
+
+def is_file(source: str) -> bool:
+    """True for a file of weights alone; a model's folder says by itself how it was made."""
+    return source not in (AUTO, TRAIN) and not source.startswith(RUN) and not os.path.isdir(source)
+
+
+def check_path(text: str) -> str:
+    """The absolute path of a file, or of a folder that holds a model of ours; its content is not looked at.
+
+    Raises:
+        UserError: there is no such file, or it is a folder of something else.
+    """
+    text = text.strip()
+    try:
+        path = Path(os.path.abspath(Path(text).expanduser()))  # not resolved: links have the telling names
+        if text and (path.is_file() or (path / CARD).is_file()):
+            return str(path)
+        is_folder = bool(text) and path.is_dir()
+    except (OSError, RuntimeError, ValueError):  # a name that no file can have
+        is_folder = False
+    if is_folder:
+        raise UserError(
+            f"'{text}' is a folder without a model in it ('{CARD}' is missing). Give the file of weights itself."
+        )
+    raise UserError(
+        f"There is no file '{text}'. Give the path of a file of weights, such as resnet56.pth, or of a model's folder."
+    )
+
+
+def parse_numbers(field: str, text: str) -> Numbers:
+    """ "0.49, 0.48,0.45" -> (0.49, 0.48, 0.45).
+
+    Raises:
+        UserError: something in it is no number.
+    """
+    try:
+        return tuple(float(word) for word in text.replace(";", ",").replace(" ", ",").split(",") if word)
+    except ValueError:
+        raise UserError(
+            f"{field} '{text}' cannot be used: give one number per channel with commas, such as 0.491,0.482,0.447."
+        ) from None
+
+
+def check_normalisation(mean: Sequence[float] | None, std: Sequence[float] | None, owner: str = "") -> None:
+    """Mean and standard deviation of pixel values scaled to 0..1: both or neither, one number or three.
+
+    owner: whose they are, such as "teacher ", for the message.
+
+    Raises:
+        UserError: one is missing, they differ in length, or they are of 0..255 pixel values or otherwise impossible.
+    """
+    both = {f"{owner}mean": mean, f"{owner}std": std}
+    if all(values is None for values in both.values()):
+        return
+    for name, values in both.items():
+        shown = name.capitalize()
+        if values is None:
+            other = next(n for n in both if n != name)
+            raise UserError(f"{shown} is missing, but {other} is given. Give both or neither.")
+        if len(values) not in (1, 3):
+            raise UserError(f"{shown} has {len(values)} numbers. Give one, or three for red, green and blue.")
+        listed = ",".join(f"{v:g}" for v in values)
+        if max(values) > 1 and all(map(math.isfinite, values)):
+            raise UserError(
+                f"{shown} '{listed}' is not of pixel values from 0 to 1. If it is of 0 to 255, divide by 255."
+            )
+        least = 0.0 if values is mean else 1e-6
+        if not all(least <= v <= 1 for v in values):
+            rule = "from 0 to 1" if values is mean else "above 0, up to 1"
+            raise UserError(f"{shown} '{listed}' cannot be used: it should be {rule}.")
+    if len(mean or ()) != len(std or ()):
+        raise UserError(f"{owner}mean and std differ in how many numbers they have. Give as many of each.".capitalize())
+
+
+def per_channel(values: Sequence[float], channels: int, shown: str) -> Numbers:
+    """One number for each channel: a single one is meant for all.
+
+    Raises:
+        UserError: as many numbers as the images have not.
+    """
+    if len(values) not in (1, channels):
+        raise UserError(
+            f"{shown} has {len(values)} numbers, but the pictures have {channels} "
+            f"channel{'s' if channels > 1 else ''}. Give {channels}."
+        )
+    return tuple(values) if len(values) == channels else tuple(values) * channels

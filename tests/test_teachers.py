@@ -1,0 +1,119 @@
+"""Where a run's teacher comes from, asked before it starts; what the worker makes of it is in runs/test_worker.py."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from iekd.models.artifact import ModelCard, save_model
+from iekd.models.registry import build
+from iekd.runs.store import Store
+from iekd.teachers import check_teacher, find_teacher, origin, teacher_folder, where_from
+
+CARD = ModelCard(
+    model="resnet8", datasets=("tiny",), class_names=("blue", "green", "red"), channels=3, resolution=16,
+    mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), accuracy=50.5, params=1,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build("resnet8", 3)
+
+
+@pytest.fixture
+def make_run(tmp_path, tiny_config, model):
+    """`make_run(*names, card=...)` -> a run that has saved models of these names."""
+
+    def make(*names, methods=("baseline",), card=CARD):
+        run, handle = Store(tmp_path).create(tiny_config(methods=methods))
+        os.close(handle)
+        for name in names:
+            save_model(run.path / "models" / name, model, card)
+        return run
+
+    return make
+
+
+def test_a_file_is_taken_as_it_is(tmp_path, tiny_config):
+    (tmp_path / "resnet8.th").write_text("not looked at")
+    config = tiny_config(teacher_from=str(tmp_path / "resnet8.th"))
+    assert check_teacher(config, tmp_path) == tmp_path / "resnet8.th"
+    assert where_from(config, tmp_path / "resnet8.th") == "file resnet8.th"
+
+
+def test_a_file_that_has_gone_is_said(tmp_path, tiny_config, refuses):
+    (tmp_path / "a.pth").write_text("")
+    config = tiny_config(teacher_from=str(tmp_path / "a.pth"))
+    (tmp_path / "a.pth").unlink()
+    refuses(lambda: check_teacher(config, tmp_path), tmp_path / "a.pth")
+
+
+def test_a_folder_of_another_network_is_refused_with_both_names(tmp_path, tiny_config, model, refuses):
+    save_model(tmp_path / "mine", model, CARD)
+    config = tiny_config(teacher_from=str(tmp_path / "mine"))
+    assert check_teacher(config, tmp_path) == tmp_path / "mine"
+    assert where_from(config, tmp_path / "mine") == "folder mine"
+    other = tiny_config(teacher_from=str(tmp_path / "mine"), teacher="resnet14")
+    refuses(lambda: check_teacher(other, tmp_path), tmp_path / "mine", "is a resnet8", "is a resnet14")
+
+
+def test_a_saved_model_of_other_classes_is_refused_before_the_start(tmp_path, tiny_config, model, refuses):
+    save_model(tmp_path / "mine", build("resnet8", 2), replace(CARD, class_names=("a", "b")))
+    config = tiny_config(teacher_from=str(tmp_path / "mine"))
+    refuses(lambda: check_teacher(config, tmp_path), "2 classes", "has 3")
+
+
+def test_a_run_with_one_student_needs_no_name(make_run, tiny_config, tmp_path):
+    run = make_run("teacher", "baseline-seed0")
+    config = tiny_config(teacher_from=f"run:{run.id}")
+    assert check_teacher(config, tmp_path) == run.path / "models" / "baseline-seed0"
+    assert where_from(config, find_teacher(config, tmp_path)) == f"run {run.id} (baseline-seed0)"
+
+
+def test_a_model_of_a_run_is_named(make_run, tiny_config, tmp_path):
+    run = make_run("teacher", "baseline-seed0", "ie-ft-seed0", methods=("baseline", "ie-ft"))
+    for name in ("teacher", "ie-ft-seed0"):
+        config = tiny_config(teacher_from=f" run:{run.id}/{name} ")
+        assert check_teacher(config, tmp_path) == run.path / "models" / name
+
+
+def test_what_a_run_has_to_offer_is_listed(make_run, tiny_config, tmp_path, refuses):
+    run = make_run("teacher", "baseline-seed0", "ie-ft-seed0", methods=("baseline", "ie-ft"))
+    offered = [f"run:{run.id}/{name}" for name in ("teacher", "baseline-seed0", "ie-ft-seed0")]
+    refuses(lambda: check_teacher(tiny_config(teacher_from=f"run:{run.id}"), tmp_path), run.id, *offered)
+    refuses(lambda: check_teacher(tiny_config(teacher_from=f"run:{run.id}/kd-seed0"), tmp_path), "kd-seed0", *offered)
+
+
+def test_runs_that_cannot_teach_are_refused(make_run, tiny_config, tmp_path, refuses):
+    empty = make_run()
+    refuses(lambda: check_teacher(tiny_config(teacher_from=f"run:{empty.id}"), tmp_path), empty.id, "no trained models")
+    refuses(lambda: check_teacher(tiny_config(teacher_from="run:nonsense"), tmp_path), "no run 'nonsense'")
+    refuses(lambda: check_teacher(tiny_config(teacher_from="run:../x"), tmp_path), "no run '..'")
+    refuses(lambda: check_teacher(tiny_config(teacher_from="run:"), tmp_path), "no run ''")
+    run = make_run("baseline-seed0")
+    other = tiny_config(teacher_from=f"run:{run.id}", teacher="resnet14")
+    refuses(lambda: check_teacher(other, tmp_path), "is a resnet8", "is a resnet14", "Set teacher to resnet8")
+
+
+def test_to_train_takes_none_that_is_there(tmp_path, tiny_config, model):
+    config = tiny_config()
+    save_model(teacher_folder(config, tmp_path), model, CARD)
+    assert find_teacher(config, tmp_path) == teacher_folder(config, tmp_path)
+    assert where_from(config, find_teacher(config, tmp_path)) == "an earlier run"
+    again = tiny_config(teacher_from="train")
+    assert check_teacher(again, tmp_path) is None
+    assert where_from(again, None) == "trained by this run"
+    assert teacher_folder(again, tmp_path) == teacher_folder(config, tmp_path), "later runs find the new one"
+
+
+def test_where_it_comes_from_is_no_part_of_how_it_is_trained(tmp_path, tiny_config):
+    (tmp_path / "a.pth").write_text("")
+    file = tiny_config(teacher_from=str(tmp_path / "a.pth"), teacher_mean=(0.5,), teacher_std=(0.5,))
+    assert origin(file) == origin(tiny_config()) == origin(tiny_config(teacher_from="train"))
+
+
+def test_labels_alone_ask_for_no_teacher(tmp_path, tiny_config):
+    assert check_teacher(tiny_config(teacher="none", methods=("baseline",)), tmp_path) is None
