@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from iekd import cli
 from iekd.config import NO_TEACHER, RunConfig, learner_name, make_config
-from iekd.method_names import METHODS
+from iekd.method_names import COMBINED, METHODS, check_method, parts, sort_methods
 from iekd.models.catalog import known_models
 from iekd.runs.store import Store
 
@@ -277,3 +277,87 @@ def test_a_folder_name_is_the_same_wherever_it_is_said_from(tmp_path, monkeypatc
     (tmp_path / "pictures").mkdir()
     monkeypatch.chdir(tmp_path)
     assert make_config(dataset="folder:pictures").dataset == f"folder:{(tmp_path / 'pictures').resolve()}"
+
+
+# methods, presets and lists
+
+
+@pytest.mark.parametrize("name", [*METHODS, *COMBINED])
+def test_every_method_has_its_name_and_parts(name):
+    assert check_method(name) == name
+    base, explores, kd = parts(name)
+    assert ("ie-" if explores else "") + base + ("+kd" if kd else "") == name
+    config = make_config(methods=(name,))
+    assert make_config(methods=name) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("baseline+kd", ["kd"]), ("kd+kd", ["answers", "Name it kd"]), ("dkd+kd", ["answers"]),
+        ("dist+kd", ["answers"]),
+        ("ie-kd", ["ie-kd"]), ("ie-ft+dkd", ["ie-ft"]), ("ft+kd+kd", ["ft+kd"]), ("FT", ["'ft'"]), ("", ["Unknown"]),
+    ],
+)  # fmt: skip
+def test_names_that_are_no_method_are_refused(refuses, name, words):
+    refuses(lambda: make_config(methods=(name,)), *words)
+
+
+def test_methods_are_sorted_as_on_the_page():
+    assert sort_methods(["ie-ft+kd", "kd", "ie-ft", "baseline"]) == ("baseline", "kd", "ie-ft", "ie-ft+kd")
+
+
+@pytest.mark.parametrize("name", ["dml", "ie-dml"])
+def test_mutual_learning_needs_no_teacher_unless_kd_is_on_top(refuses, name):
+    assert make_config(methods=(name,), teacher="none").peer is None
+    refuses(lambda: make_config(methods=(f"{name}+kd",), teacher="none"), f"{name}+kd", "teacher")
+    refuses(lambda: make_config(methods=(name,), peer="resnet9"), "resnet9")
+
+
+@pytest.mark.parametrize("name", ["od", "ie-od", "od+kd"])
+def test_overhaul_needs_a_teacher_with_margins(refuses, name):
+    refuses(lambda: make_config(methods=("kd", name), teacher="shufflenet-v1"), name, "shufflenet-v1", "batch norm")
+    assert make_config(methods=(name,), teacher="vgg13", student="shufflenet-v1")
+    assert make_config(methods=("kd",), teacher="shufflenet-v1")
+
+
+def test_presets_are_the_protocols():
+    paper = make_config(preset="paper")
+    assert (paper.epochs, paper.batch_size, paper.lr, paper.weight_decay, paper.nesterov) == (160, 128, 0.1, 5e-4, True)
+    assert [share * 160 for share in paper.milestones] == [80, 120]
+    crd = make_config(preset="crd")
+    assert (crd.epochs, crd.batch_size, crd.lr, crd.weight_decay, crd.nesterov) == (240, 64, 0.05, 5e-4, False)
+    assert [share * 240 for share in crd.milestones] == [150, 180, 210]
+    assert paper.validation_fraction == crd.validation_fraction == 0
+    assert paper.schedule == crd.schedule == "multi-step"
+    assert make_config(preset="quick") == make_config()
+
+
+def test_what_is_given_wins_over_the_preset(refuses):
+    assert make_config(preset="paper", epochs=3, lr=None).epochs == 3
+    assert make_config(preset="paper", epochs=3, lr=None).lr == 0.1
+    refuses(lambda: make_config(preset="papers"), "papers", "paper")
+
+
+@pytest.mark.parametrize("text", ["0,1,2", "0, 1, 2", "0 1 2", "0;1;2", ",0,1,2,"])
+def test_lists_may_be_text(text):
+    assert make_config(seeds=text).seeds == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"seeds": "0,x"}, ["0,x", "whole numbers"]),
+        ({"milestones": "half"}, ["half", "0.5,0.75"]),
+        ({"milestones": "0.75,0.5"}, ["0.75, 0.5", "larger"]),
+        ({"milestones": (0.5, 0.5)}, ["larger"]),
+        ({"milestones": "1.5"}, ["1.5"]),
+        ({"inheritance_share": 1.1}, ["1.1"]),
+        ({"validation_fraction": 1}, ["1"]),
+        ({"distance": "l3"}, ["l3", "cosine"]),
+        ({"inheritance_weight": -1}, ["-1"]),
+        ({"auto_encoder": "perhaps"}, ["perhaps"]),
+    ],
+)
+def test_options_that_cannot_be_are_refused(refuses, values, words):
+    refuses(lambda: make_config(**values), *words)

@@ -120,3 +120,31 @@ def test_the_background_is_the_brightness_of_the_edge():
     images[:, 1:-1, 1:-1] = 255
     assert make(Split(images, np.arange(2))).background == 0
     assert make(Split(255 - images, np.arange(2))).background == 1
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5])
+def test_held_out_images_are_a_share_of_each_class_and_leave_training(tiny, fraction):
+    split = tiny.held_out(fraction, 3)
+    assert len(split.train) + len(split.validation) == len(tiny.train)
+    for k in range(3):
+        count = (tiny.train.labels == k).sum()
+        assert (split.validation.labels == k).sum() == round(count * fraction)
+    everything = sorted(image.tobytes() for image in tiny.train.images)
+    both = [image.tobytes() for part in (split.train, split.validation) for image in part.images]
+    assert sorted(both) == everything
+    assert split.test is tiny.test
+    as_before = {image.tobytes(): label for image, label in zip(tiny.train.images, tiny.train.labels, strict=True)}
+    assert all(
+        as_before[i.tobytes()] == k for i, k in zip(split.validation.images, split.validation.labels, strict=True)
+    )
+
+
+def test_the_seed_decides_what_is_held_out(tiny):
+    a, b, c = (tiny.held_out(0.25, seed).validation.images for seed in (0, 0, 1))
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_nothing_is_held_out_where_that_is_asked_or_nothing_could_be(tiny):
+    assert tiny.held_out(0.0) is tiny
+    assert tiny.held_out(0.001).validation is None

@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from iekd.losses import (
     AttentionTransferLoss,
     DecoupledKnowledgeDistillationLoss,
+    ExplorationLoss,
+    InheritanceLoss,
     KnowledgeDistillationLoss,
     MutualLearningLoss,
     OverhaulLoss,
+    RelationLoss,
 )
 from iekd.losses.od import margin
 
@@ -133,6 +136,33 @@ def test_overhaul_is_its_formula(b, channels, side, stages, seed):
     assert value == pytest.approx(expected / b / 1000, rel=1e-6, abs=1e-9)
 
 
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+@quick
+@given(st.integers(2, 8), st.integers(3, 12), st.floats(0.5, 8), st.floats(0, 3), st.floats(0, 3), SEEDS)
+def test_relations_are_their_formula(b, classes, temperature, inter, intra, seed):
+    rng = np.random.default_rng(seed)
+    s, t = rng.normal(size=(b, classes)) * 3, rng.normal(size=(b, classes)) * 3
+    ps, pt = softmax(s / temperature), softmax(t / temperature)
+    between = np.mean([1 - correlation(ps[i], pt[i]) for i in range(b)])
+    within = np.mean([1 - correlation(ps[:, k], pt[:, k]) for k in range(classes)])
+    expected = temperature**2 * (inter * between + intra * within)
+    value = RelationLoss(inter, intra, temperature)(*tensors(s, t)).item()
+    assert value == pytest.approx(expected, rel=1e-4, abs=1e-4)  # the formula has 1e-8 below the fraction
+
+
+def test_equal_answers_leave_no_relation_to_learn_and_one_image_is_no_reason_to_crash():
+    logits = torch.randn(6, 5, dtype=torch.float64)
+    assert RelationLoss()(logits, logits).item() == pytest.approx(0, abs=1e-3)  # the fraction's 1e-8
+    one = torch.randn(1, 5, requires_grad=True)
+    loss = RelationLoss()(one, torch.randn(1, 5))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(one.grad).all()
+
+
 def test_gradients_are_those_of_the_formulas():
     def draw(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(math.prod(shape)))
@@ -143,3 +173,7 @@ def test_gradients_are_those_of_the_formulas():
     assert torch.autograd.gradcheck(lambda x: MutualLearningLoss()(x, teacher), logits)
     assert torch.autograd.gradcheck(lambda x: DecoupledKnowledgeDistillationLoss()(x, teacher, labels), logits)
     assert torch.autograd.gradcheck(lambda x: KnowledgeDistillationLoss()(x, teacher), logits)
+    assert torch.autograd.gradcheck(lambda x: RelationLoss()(x, teacher), logits)
+    for kind in ("l2", "cosine"):
+        assert torch.autograd.gradcheck(lambda x, kind=kind: InheritanceLoss(kind)(x, t[:, :3]), s)
+        assert torch.autograd.gradcheck(lambda x, kind=kind: ExplorationLoss(kind)(x, t[:, :3]), s)

@@ -64,6 +64,44 @@ def test_exploration_is_its_formula(shape, seed):
     assert value(ExplorationLoss(), s, t) == pytest.approx(-distance(s, t), abs=1e-6)
 
 
+def other_distance(kind: str, s: np.ndarray, t: np.ndarray) -> tuple[float, float]:
+    """Inheritance and exploration loss of design.md's ablations: p = 2, and 1 - cos with |cos| for exploration."""
+    if kind == "l2":
+        value = float(((unit(s) - unit(t)) ** 2).mean())
+        return value, -value
+    cosine = (unit(s) * unit(t)).sum(1)
+    return float((1 - cosine).mean()), float(np.abs(cosine).mean())
+
+
+@quick
+@given(SHAPES, SEEDS, st.sampled_from(["l2", "cosine"]))
+def test_other_distances_are_their_formulas(shape, seed, kind):
+    s, t = pair(shape, seed)
+    inheritance, exploration = other_distance(kind, s, t)
+    assert value(InheritanceLoss(kind), s, t) == pytest.approx(inheritance, abs=1e-6)
+    assert value(ExplorationLoss(kind), s, t) == pytest.approx(exploration, abs=1e-6)
+
+
+@quick
+@given(SHAPES, SEEDS, st.sampled_from(["l1", "l2", "cosine"]), st.floats(1e-2, 1e2))
+def test_every_distance_is_nothing_for_equal_factors_and_blind_to_scale(shape, seed, kind, scale):
+    s, t = pair(shape, seed)
+    assert value(InheritanceLoss(kind), s, s * np.float32(scale)) == pytest.approx(0, abs=2e-6)
+    assert value(ExplorationLoss(kind), s * np.float32(scale), t) == pytest.approx(
+        value(ExplorationLoss(kind), s, t), abs=1e-6
+    )
+
+
+def test_distances_stay_within_their_bounds():
+    """Opposite factors are as far apart as can be."""
+    s = np.random.default_rng(0).normal(size=(4, 3, 5, 5)).astype(np.float32)
+    d = s[0].size
+    assert value(InheritanceLoss("l1"), s, -s) <= 2 / np.sqrt(d)
+    assert value(InheritanceLoss("l2"), s, -s) == pytest.approx(4 / d, rel=1e-5)
+    assert value(InheritanceLoss("cosine"), s, -s) == pytest.approx(2, rel=1e-5)
+    assert value(ExplorationLoss("cosine"), s, -s) == pytest.approx(1, rel=1e-5), "opposite is not different"
+
+
 @quick
 @given(SHAPES, SEEDS)
 def test_factor_transfer_is_its_formula(shape, seed):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from conftest import QUICK, ROOT, serving, wait_until
 
-from iekd.config import RunConfig
+from iekd.config import PRESETS, RunConfig, make_config
 from iekd.errors import RunError, UserError
 from iekd.ui import form
 
@@ -52,6 +52,35 @@ def test_the_form_can_say_any_configuration(pictures: Path) -> None:
         name="mine",
     )
     assert form.to_config(form.to_values(config)) == config
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"methods": ("baseline", "ft", "ft+kd", "ie-dml", "ie-dml+kd"), "peer": "resnet14"},
+        {"methods": ("ie-ft+kd",), "inheritance_weight": 0.5, "exploration_weight": 0.0},
+        {"milestones": (0.25, 0.5, 0.9), "schedule": "multi-step", "nesterov": False, "validation_fraction": 0.0},
+        {"inheritance_share": 1.0, "channel_split": "random", "distance": "cosine", "ie_stages": "all"},
+        {"auto_encoder": False, "weight_schedule": "decay", "dkd_other_weight": 8.0},
+    ],
+    ids=str,
+)
+def test_the_form_can_say_every_method_and_option(values: dict[str, Any]) -> None:
+    config = RunConfig(**values)
+    assert form.to_config(form.to_values(config)) == config
+
+
+def test_methods_are_in_one_order_whatever_was_ticked_first() -> None:
+    config = form.to_config({**DEFAULTS, "methods": ["ie-ft", "baseline"], "with_kd": ["ie-ft+kd", "at+kd"]})
+    assert config.methods == ("baseline", "at+kd", "ie-ft", "ie-ft+kd")
+    assert form.to_config({**DEFAULTS, "methods": [], "with_kd": ["at+kd"]}).methods == ("at+kd",)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_fills_in_what_it_fixes_and_undoes_the_others(name: str) -> None:
+    other = {**DEFAULTS, **form.preset_values("crd"), "dataset": "cifar100", "seeds": "0, 1", "temperature": 3}
+    config = form.to_config({**other, **form.preset_values(name)})
+    assert config == make_config(preset=name, dataset="cifar100", seeds=(0, 1), temperature=3)
 
 
 @pytest.mark.parametrize(
