@@ -91,16 +91,14 @@ class RunConfig(BaseModel):
     overhaul_weight: Weight = Field(1.0, description="weight of the feature overhaul loss (od)")
     mutual_weight: Weight = Field(1.0, description="weight of the peer's answers (dml and ie-dml)")
     dkd_target_weight: Weight = Field(1.0, description="weight of the right class against all others (dkd's alpha)")
-    dkd_other_weight: Weight = Field(
-        2.0, description="weight of the answers among the other classes (dkd's beta; its paper: 2 to 8, by pair)"
-    )
+    dkd_other_weight: Weight = Field(2.0, description="weight of the answers among the other classes (dkd's beta)")
     dist_weight: Weight = Field(2.0, description="weight of the relations between and within classes (dist)")
     peer: Optional[str] = Field(None, description="the second student of dml and ie-dml; unset: the same network")
     auto_encoder_epochs: int = Field(3, ge=1, le=10_000, description="passes that train the auto-encoder")
     teacher_epochs: int = Field(30, ge=1, le=10_000, description="passes that train a teacher where none is at hand")
     teacher_from: str = Field(
-        AUTO, description="auto: the shipped one, one of an earlier run, or train it; train: train it anew; run:ID or "
-        "run:ID/LEARNER: of that run; else the path of a file of weights or of a model's folder"
+        AUTO, description="auto (shipped, of an earlier run, or trained first), train, run:ID, run:ID/LEARNER, or the "
+        "path of a file of weights or of a model's folder"
     )  # fmt: skip
     teacher_mean: tuple[float, ...] | None = Field(
         None, description="mean of the pixels (0..1) that a teacher's file was trained with; unset: the data set's own"

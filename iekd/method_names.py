@@ -11,18 +11,28 @@ from typing import NamedTuple
 from iekd.errors import UserError, unknown_name
 
 METHODS = {
-    "baseline": "labels only, no teacher: the yardstick",
-    "kd": "knowledge distillation: the teacher's softened answers (Hinton et al. 2015)",
-    "at": "attention transfer: looks where the teacher looks (Zagoruyko & Komodakis 2017)",
-    "ft": "factor transfer: all channels imitate the teacher's factor (Kim et al. 2018)",
-    "od": "feature overhaul: imitates features before the activation (Heo et al. 2019)",
-    "dml": "deep mutual learning: two students teach each other, no teacher (Zhang et al. 2018)",
-    "dkd": "decoupled knowledge distillation: right class and the others apart (Zhao et al. 2022)",
-    "dist": "keeps the relations among the teacher's answers (Huang, You et al. 2022)",
-    "ie-at": "inheritance + exploration by attention: half imitates, half moves away (Huang et al. 2021)",
-    "ie-ft": "inheritance + exploration by factors: half imitates, half moves away (Huang et al. 2021)",
-    "ie-od": "inheritance + exploration by overhaul: half imitates, half moves away (Huang et al. 2021)",
-    "ie-dml": "inheritance + exploration between two students that teach each other (Huang et al. 2021)",
+    "baseline": "labels only: the yardstick",
+    "kd": "copies the teacher's softened answers",
+    "at": "looks where the teacher looks",
+    "ft": "all channels imitate the teacher's factor",
+    "od": "imitates features before the activation",
+    "dml": "two students teach each other, no teacher",
+    "dkd": "kd with the right class and the others apart",
+    "dist": "keeps the relations among the teacher's answers",
+    "ie-at": "half looks where the teacher looks, half elsewhere",
+    "ie-ft": "half imitates the teacher's factor, half moves away",
+    "ie-od": "half imitates its features, half moves away",
+    "ie-dml": "dml in which half imitates, half moves away",
+}
+PAPERS = {
+    "kd": "Knowledge distillation, Hinton et al. 2015",
+    "at": "Attention transfer, Zagoruyko and Komodakis 2017",
+    "ft": "Factor transfer, Kim et al. 2018",
+    "od": "Feature overhaul, Heo et al. 2019",
+    "dml": "Deep mutual learning, Zhang et al. 2018",
+    "dkd": "Decoupled knowledge distillation, Zhao et al. 2022",
+    "dist": "DIST, T. Huang et al. 2022",
+    "ie": "Inheritance and exploration, Z. Huang et al. 2021",
 }
 KD_ON_TOP = "+kd"
 ANSWERS = ("kd", "dkd", "dist")  # these teach by the answers already

@@ -1,5 +1,7 @@
 """Fixed texts of the page: its header and the fold that explains the method."""
 
+from iekd.method_names import PAPERS
+
 HEADER = """
 <header class="top"><svg viewBox="0 0 40 40" width="38" height="38" aria-hidden="true">
 <rect class="logo-back" width="40" height="40" rx="9"/><circle class="logo-big" cx="14" cy="20" r="8.5"/>
@@ -48,5 +50,5 @@ weights: the
 difference you see is the method.</li>
 </ol>
 <p class="sub">Huang et al., “Revisiting Knowledge Distillation: An Inheritance and Exploration Framework”, CVPR
-2021.</p></div>
-"""
+2021. The other methods: PAPERS.</p></div>
+""".replace("PAPERS", "; ".join(f"{name} – {paper}" for name, paper in PAPERS.items() if name != "ie"))

@@ -53,11 +53,13 @@ def forecast_html(config: RunConfig, store: Store) -> str:
 
 
 def _pictures(config: RunConfig, info: DatasetInfo) -> str:
-    train = min(info.train_images, config.limit_train or info.train_images)
+    given = min(info.train_images, config.limit_train or info.train_images)
+    held_out = round(given * config.validation_fraction)
     size = config.resolution or info.resolution
     grey = "grey" if info.channels == 1 else "colour"
     title = f"folder '{info.title}'" if info.name.startswith(FOLDER) else info.title
-    counts = f"{train:,} to learn from, {info.test_images:,} to test on, {info.classes} classes"
+    choosing = f"{held_out:,} to choose the best epoch, " if held_out else ""
+    counts = f"{given - held_out:,} to learn from, {choosing}{info.test_images:,} to test on, {info.classes} classes"
     return f"{title}: {counts}, {size} × {size} {grey}"
 
 

@@ -70,6 +70,18 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
                     info="One sub-folder of pictures per class; or train/ and test/ with those inside.",
                 )  # fmt: skip
                 thumbnails = gr.HTML(elem_id="thumbnails")
+            with gr.Column(scale=1, min_width=300, elem_classes="panel"):
+                with gr.Row():
+                    fields["teacher"] = gr.Dropdown(
+                        form.model_choices(True), value=form.default("teacher"), label="Teacher (parameters)",
+                        min_width=200,
+                        filterable=False, elem_id="f-teacher",
+                    )  # fmt: skip
+                    fields["student"] = gr.Dropdown(
+                        form.model_choices(False), value=form.default("student"), label="Student (parameters)",
+                        min_width=200,
+                        filterable=False, elem_id="f-student",
+                    )  # fmt: skip
                 with gr.Row():
                     fields["epochs"] = gr.Number(
                         form.default("epochs"),
@@ -86,27 +98,15 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
                         min_width=120,
                         elem_id="f-seeds",
                     )
-            with gr.Column(scale=1, min_width=300, elem_classes="panel"):
-                with gr.Row():
-                    fields["teacher"] = gr.Dropdown(
-                        form.model_choices(True), value=form.default("teacher"), label="Teacher (parameters)",
-                        min_width=200,
-                        filterable=False, elem_id="f-teacher",
-                    )  # fmt: skip
-                    fields["student"] = gr.Dropdown(
-                        form.model_choices(False), value=form.default("student"), label="Student (parameters)",
-                        min_width=200,
-                        filterable=False, elem_id="f-student",
-                    )  # fmt: skip
-                fields["methods"] = gr.CheckboxGroup(
-                    form.method_choices(), value=list(form.default("methods")), label="How the students are taught",
-                    info="One student for each. They get the same pictures and begin with the same weights.",
-                    elem_id="f-methods",
-                )  # fmt: skip
                 preset = gr.Dropdown(
                     form.preset_choices(), value="", label="Preset", filterable=False, elem_id="f-preset",
                     info="Fills in epochs, learning rate and what else a protocol fixes",
                 )  # fmt: skip
+        fields["methods"] = gr.CheckboxGroup(
+            form.method_choices(), value=list(form.default("methods")), label="How the students are taught",
+            info="One student for each. They get the same pictures and begin with the same weights.",
+            elem_id="f-methods",
+        )  # fmt: skip
         # all fields are there from the start, only not seen: an accordion builds them when it opens, and what is typed
         # into them meanwhile is lost
         unfold = gr.Button("Advanced", elem_id="unfold")
