@@ -123,21 +123,22 @@ def table(
         return run
 
     done = grid.run_grid(configs, store, train_one, lambda: bool(stopped) and stopped[0]())
-    files = grid.write_table(done, config, out_dir or grid.default_folder(wanted, config, store.root))
+    missing = len(configs) - sum(cell.report is not None for cell in done)
+    folder = out_dir or grid.default_folder(wanted, config, store.root)
+    files = grid.write_table(done, config, folder) if missing < len(configs) else {}
     failed = [cell for cell in done if cell.state == FAILED]
     for cell in failed:
         err.print(
             f"[bold red]Run {cell.run} failed:[/] {escape(str(store.get(cell.run).status.error))}", soft_wrap=True
         )
     if as_json:
-        _print_json(
-            {**grid.to_json(done), "files": files, "missing": len(configs) - sum(c.report is not None for c in done)}
-        )
+        _print_json({**grid.to_json(done), "files": files, "missing": missing})
     else:
-        out.print(escape(files["md"].read_text()), highlight=False, soft_wrap=True)
-        if missing := len(configs) - sum(cell.report is not None for cell in done):
+        if files:
+            out.print(escape(files["md"].read_text()), highlight=False, soft_wrap=True)
+            out.print(f"Table: {escape(str(folder))}", highlight=False, soft_wrap=True)
+        if missing:
             out.print(f"{missing} of {len(configs)} runs are missing. Run the same command again to go on.")
-        out.print(f"Table: {escape(str(files['md'].parent))}", highlight=False, soft_wrap=True)
     if failed:
         raise typer.Exit(1)
 

@@ -234,6 +234,15 @@ def test_the_command_writes_the_table_and_goes_on(tmp_path, picture_folder):
     assert len(json.loads(iekd_("runs", "list", "--runs-dir", tmp_path, "--json").stdout)["runs"]) == 2
 
 
+def test_a_grid_without_results_writes_no_table(tmp_path, picture_folder):
+    words = ["table", "--pairs", "none:resnet8", "--methods", "baseline", "--limit-train", "2", "--runs-dir", tmp_path]
+    result = iekd_(*words, "--dataset", f"folder:{picture_folder}", *as_options(**OPTIONS))
+    assert result.exit_code == 1
+    assert "too few" in result.stderr
+    assert "1 of 1 runs are missing" in result.stdout
+    assert not (tmp_path / "tables").exists()
+
+
 def test_the_command_refuses_what_makes_no_sense(tmp_path):
     for words, said in ((["--pairs", "resnet8"], "resnet8"), (["--teacher", "resnet8"], "--teacher"),
                         (["--pairs", "resnet8:resnet9"], "resnet9"), (["--methods", "kdd"], "kdd")):  # fmt: skip
