@@ -79,7 +79,7 @@ class RunConfig(BaseModel):
         None, description="weight of the inheritance loss; unset: ie-ft 500, ie-at 1000, ie-od 1, ie-dml 50"
     )
     exploration_weight: Optional[Weight] = Field(
-        None, description="weight of the exploration loss; unset: a tenth of ie-ft's or ie-at's, ie-od 5, ie-dml 5"
+        None, description="weight of the exploration loss; unset: ie-ft 50, ie-at 10, ie-od 5, ie-dml 5"
     )
     weight_schedule: Literal["constant", "warm-up", "decay"] = Field(
         "constant", description="all weights but the labels': rising over the first tenth, or falling to 0 at the end"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from iekd.config import NO_TEACHER, RunConfig, make_config
-from iekd.errors import RunError, UserError
+from iekd.errors import UserError
 from iekd.runs.files import write_json
 from iekd.runs.report import spread
 from iekd.runs.store import FINISHED, Run, Store
@@ -58,14 +58,14 @@ def cells(pairs: Sequence[Pair], config: RunConfig, together: bool) -> list[RunC
 
 
 def finished_run(config: RunConfig, store: Store) -> Run | None:
-    """The newest finished run of this configuration, whatever its name."""
-    wanted = config.model_copy(update={"name": ""})
+    """The newest finished run of this configuration, whatever its name.
+
+    A run of an earlier version, whose report does not know all of today's settings, is none.
+    """
+    wanted = {**config.model_dump(mode="json"), "name": ""}
     for run in store.list():
-        try:
-            same = run.status.state == FINISHED and run.config.model_copy(update={"name": ""}) == wanted
-        except RunError:  # a damaged folder
-            continue
-        if same and run.report:
+        report = run.report if run.status.state == FINISHED else None
+        if report and {**report.get("config", {}), "name": ""} == wanted:
             return run
     return None
 

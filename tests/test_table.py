@@ -101,6 +101,13 @@ def test_only_finished_runs_are_used_again(tmp_path, tiny_config):
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "config.json").write_text("{")
     assert table.finished_run(config, store) is None
+    run, _ = store.create(config)
+    execute(run, lambda: False)
+    assert table.finished_run(config, store).id == run.id
+    report = run.report
+    del report["config"]["validation_fraction"]  # as written by a version without it
+    (run.path / "report.json").write_text(json.dumps(report))
+    assert table.finished_run(config, store) is None
 
 
 def test_an_interrupted_grid_goes_on_where_it_stopped(tmp_path, tiny_config):
