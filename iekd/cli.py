@@ -112,9 +112,14 @@ def table(
     """Pairs x methods x seeds as one table, in Markdown, CSV and LaTeX; run it again to go on where it stopped."""
     from iekd import table as grid
     from iekd.runs.store import FAILED, Store
+    from iekd.teachers import check_teacher
 
     store, wanted = Store(runs_dir), grid.parse_pairs(pairs)
     configs = grid.cells(wanted, config, together)
+    for each in configs:  # what cannot be trained is said before anything is
+        check_teacher(each, store.root)
+    if out_dir is not None:
+        grid.make_folder(out_dir)
     stopped: list[Callable[[], bool]] = []
 
     def train_one(cell: RunConfig) -> Any:

@@ -67,19 +67,23 @@ class RunConfig(BaseModel):
         "natural", description="which channels inherit: the first ones, or drawn at random for each seed"
     )
     distance: Literal["own", "l1", "l2", "cosine"] = Field(
-        "own", description="between the halves and the teacher; own: the distiller's (l1 for ie-ft, l2 for ie-at)"
+        "own",
+        description="between the halves and the teacher; own: l2 for ie-at, else l1 (ie-od inherits by its own loss)",
     )
     ie_stages: Literal["own", "last", "all"] = Field(
         "own", description="stages that inherit and explore; own: all for ie-at and ie-od, else the last"
     )
     auto_encoder: bool = Field(
-        True, description="ft and ie-ft: the teacher's feature goes through an auto-encoder; without, it is the target"
+        True,
+        description="ft, ie-ft: imitate what an auto-encoder makes of the teacher's feature, or the feature itself",
     )
     inheritance_weight: Optional[Weight] = Field(
-        None, description="weight of the inheritance loss; unset: ie-ft 500, ie-at 1000, ie-od 1, ie-dml 50"
+        None,
+        description="weight of the inheritance loss; unset: ie-ft 500, ie-at 1000, ie-od 1, ie-dml 50, by distance",
     )
     exploration_weight: Optional[Weight] = Field(
-        None, description="weight of the exploration loss; unset: ie-ft 50, ie-at 10, ie-od 5, ie-dml 5"
+        None,
+        description="weight of the exploration loss; unset: ie-ft 50, ie-at 10, ie-od 5, ie-dml 5, by distance",
     )
     weight_schedule: Literal["constant", "warm-up", "decay"] = Field(
         "constant", description="all weights but the labels': rising over the first tenth, or falling to 0 at the end"
@@ -103,7 +107,7 @@ class RunConfig(BaseModel):
     teacher_mean: tuple[float, ...] | None = Field(
         None, description="mean of the pixels (0..1) that a teacher's file was trained with; unset: the data set's own"
     )
-    teacher_std: tuple[float, ...] | None = Field(None, description="standard deviation that belongs to teacher-mean")
+    teacher_std: tuple[float, ...] | None = Field(None, description="standard deviation of those pixels")
     limit_train: int | None = Field(None, ge=2, description="use only this many training images, balanced over classes")
     validation_fraction: float = Field(
         0.1, ge=0, lt=1, description="share of the training images held out to choose the best epoch; 0: none"

@@ -20,7 +20,8 @@ SIGNIFICANT = 0.05
 class Difference:
     """A method minus the baseline over n seeds that both have, in points of accuracy.
 
-    low, high: 95 % confidence interval of the mean difference. p: two-sided paired t-test. All None for one seed.
+    low, high: 95 % confidence interval of the mean difference. p: two-sided paired t-test. All None for one seed, and
+    where all seeds differ alike.
     """
 
     mean: float
@@ -59,9 +60,8 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Dif
     if n < 2:
         return Difference(mean, n)
     error = statistics.stdev(differences) / math.sqrt(n)
-    if error < 1e-12:  # all differ alike: the test has nothing to divide by
-        p = 1.0 if abs(mean) < 1e-12 else 0.0
-        return Difference(mean, n, mean, mean, p, p)
+    if error < 1e-9:  # all differ alike, as few test images or no difference at all bring about: nothing to test with
+        return Difference(mean, n)
     from scipy.special import stdtr, stdtrit  # Student's distribution; scipy.stats takes a second to import
 
     half = float(stdtrit(n - 1, 0.975)) * error
@@ -103,30 +103,45 @@ def _adjusted(found: list[Summary]) -> list[Summary]:
 
 
 def conclusion(found: Sequence[Summary], name: Callable[[str], str] = str) -> str:
-    """One honest sentence: which method is best, by how much against the baseline, and whether that may be chance.
+    """An honest sentence or two: which method beats the baseline, by how much, and whether that may be chance.
 
     name: how a method is called. Empty where there is nothing to compare.
     """
-    compared = [s for s in found if s.difference is not None]
+    compared = {s.method: s.difference for s in found if s.difference is not None}
     if not compared:
         return ""
-    best = max(compared, key=lambda s: s.mean)
-    difference = best.difference
-    assert difference is not None
-    size = f"{abs(difference.mean):.1f} points {'above' if difference.mean > 0 else 'below'} the baseline"
+    best = max(compared, key=lambda method: compared[method].mean)
+    if all(d.p is None for d in compared.values()):
+        n = compared[best].n
+        why = "with one seed, so chance may have a part in it" if n < 2 else f"alike in {n} seeds, too alike for a test"
+        return f"{name(best)} is {_size(compared[best])}, {why}."
+    better = [m for m, d in compared.items() if d.significant and d.mean > 0]
+    worse = [name(m) for m, d in compared.items() if d.significant and d.mean < 0]
+    top = max(better, key=lambda method: compared[method].mean) if better else best
+    sentence = f"{name(top)} is {_size(compared[top])} ({_numbers(compared[top], len(compared))})."
+    if better:
+        also = f" So are {len(better) - 1} more of the {len(compared)} methods." if len(better) > 1 else ""
+        higher = f" {name(best)} has a higher mean, but chance may do that." if best != top else ""
+        return f"{sentence}{also}{higher}"
+    if not worse:
+        return f"No significant difference: {sentence}"
+    return sentence if len(compared) == 1 else f"No method beats the baseline; significantly below: {', '.join(worse)}."
+
+
+def _size(difference: Difference) -> str:
     if abs(difference.mean) < 0.05:
-        size = "level with the baseline"
-    if difference.p_adjusted is None or difference.low is None or difference.high is None:
-        return f"{name(best.method)} is {size}, with one seed, so chance may have a part in it."
-    many = f", corrected for {len(compared)} comparisons" if len(compared) > 1 else ""
-    numbers = (
-        f"95 % interval {difference.low:+.1f} to {difference.high:+.1f}, p {_p(difference.p_adjusted)}{many}, "
-        f"{difference.n} seeds"
-    )
-    if not difference.significant:
-        return f"No significant difference: {name(best.method)} is {size}, but chance may do that ({numbers})."
-    return f"{name(best.method)} is {size} ({numbers})."
+        return "level with the baseline"
+    return f"{abs(difference.mean):.1f} points {'above' if difference.mean > 0 else 'below'} the baseline"
 
 
-def _p(value: float) -> str:
+def _numbers(difference: Difference, compared: int) -> str:
+    if difference.low is None or difference.high is None or difference.p_adjusted is None:
+        return f"{difference.n} seed{'s' if difference.n > 1 else ''}"
+    many = f", corrected for {compared} comparisons" if compared > 1 else ""
+    interval = f"95 % interval {difference.low:+.1f} to {difference.high:+.1f}"
+    return f"{interval}, p {p_text(difference.p_adjusted)}{many}, {difference.n} seeds"
+
+
+def p_text(value: float) -> str:
+    """< 0.001, = 0.012 or = 0.46."""
     return "< 0.001" if value < 0.001 else f"= {value:.3f}" if value < 0.1 else f"= {value:.2f}"

@@ -23,6 +23,7 @@ from iekd.runs.store import FINISHED, Run, Store
 from iekd.significance import Summary, summarise
 
 Pair = tuple[str, str]  # teacher, student
+MISSING = "missing"  # the state of a cell that was not trained
 
 
 def parse_pairs(text: str) -> list[Pair]:
@@ -84,14 +85,18 @@ class Cell:
 def run_grid(
     configs: Sequence[RunConfig], store: Store, train: Callable[[RunConfig], Run], stop: Callable[[], bool]
 ) -> list[Cell]:
-    """Every cell in order; `train` runs one to its end. A cell that fails does not stop the others; `stop` does."""
+    """Every cell in order; `train` runs one to its end. A cell that fails does not stop the others.
+
+    Once `stop` says so nothing is trained any more; what was finished before is still used.
+    """
     done: list[Cell] = []
     for config in configs:
         found = finished_run(config, store)
+        if found is None and done and stop():
+            done.append(Cell(config, "", None, MISSING, False))
+            continue
         run = found or train(config)
         done.append(Cell(config, run.id, run.report, run.status.state, found is not None))
-        if stop():
-            break
     return done
 
 
@@ -150,8 +155,9 @@ def _difference(found: Summary) -> str:
     return f" ({difference.mean:+.2f}{interval}){'*' if difference.significant else ''}"
 
 
-def to_markdown(table: Sequence[Column], config: RunConfig) -> str:
+def to_markdown(done: Sequence[Cell], config: RunConfig) -> str:
     """Methods down, pairs across."""
+    table = columns(done)
     methods, grid = _grid(table)
     lines = [f"| {config.dataset} | {' | '.join(column.title for column in table)} |", "|---" * (len(table) + 1) + "|"]
     if any(column.teacher_accuracy is not None for column in table):
@@ -160,16 +166,25 @@ def to_markdown(table: Sequence[Column], config: RunConfig) -> str:
     for method in methods:
         texts = ["" if s is None else spread(s.mean, s.sd) + _difference(s) for s in grid[method]]
         lines.append(f"| {method} | {' | '.join(texts)} |")
-    seeds = ", ".join(map(str, config.seeds))
-    return "\n".join([*lines, "", EXPLANATION, f"Seeds: {seeds}; {config.epochs} epochs.", ""])
+    return "\n".join([*lines, "", EXPLANATION, f"{_circumstances(config, done)}.", ""])
 
 
-def to_latex(table: Sequence[Column], config: RunConfig) -> str:
+def _circumstances(config: RunConfig, done: Sequence[Cell]) -> str:
+    """Of which seeds the numbers are, and what is missing."""
+    seeds = sorted({learner["seed"] for cell in done if cell.report for learner in cell.report["learners"]})
+    words = [f"Seeds {', '.join(map(str, seeds))}", f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"]
+    if missing := sorted({seed for cell in done if not cell.report for seed in cell.config.seeds}):
+        words.append(f"not all runs have finished (seeds {', '.join(map(str, missing))})")
+    return "; ".join(words)
+
+
+def to_latex(done: Sequence[Cell], config: RunConfig) -> str:
     """A tabular for the package booktabs; the best of each column in bold."""
+    table = columns(done)
     methods, grid = _grid(table)
     best = [max((s.mean for s in column.methods), default=0.0) for column in table]
     lines = [
-        f"% {config.dataset}, {config.epochs} epochs, seeds {', '.join(map(str, config.seeds))}",
+        f"% {config.dataset}. {_circumstances(config, done)}",
         "% needs \\usepackage{booktabs}",
         f"\\begin{{tabular}}{{l{'r' * len(table)}}}",
         "\\toprule",
@@ -228,18 +243,27 @@ def write_table(done: Sequence[Cell], config: RunConfig, folder: Path) -> dict[s
     Raises:
         UserError: the folder cannot be written.
     """
-    table = columns(done)
-    texts = {"md": to_markdown(table, config), "csv": to_csv(done), "tex": to_latex(table, config)}
+    texts = {"md": to_markdown(done, config), "csv": to_csv(done), "tex": to_latex(done, config)}
+    make_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for suffix, text in texts.items():
             (folder / f"table.{suffix}").write_text(text)
         write_json(folder / "table.json", to_json(done))
     except OSError as error:
-        raise UserError(
-            f"The table cannot be written to '{folder}' ({error.strerror}). Choose another --out."
-        ) from None
+        raise _unwritable(folder, error) from None
     return {suffix: folder / f"table.{suffix}" for suffix in (*texts, "json")}
+
+
+def make_folder(folder: Path) -> None:
+    """Raises UserError if the table cannot go there, which is better known before hours of training."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(f"The table cannot be written to '{folder}' ({error.strerror}). Choose another --out.")
 
 
 def to_json(done: Sequence[Cell]) -> dict[str, Any]:

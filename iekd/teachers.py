@@ -108,6 +108,7 @@ def _of_run(config: RunConfig, runs_dir: Path) -> Path:
     found, learner = run.model_folders, learner.strip()
     students = [name for name in found if name != "teacher"]
     if learner in found or (not learner and len(students) == 1):
+        _same_split(run.config, config, run.id)
         return _same_network(found[learner or students[0]], config)
     if not found:
         raise UserError(f"The run '{run.id}' has no trained models ({run.status.state}). Choose one that has finished.")
@@ -115,6 +116,19 @@ def _of_run(config: RunConfig, runs_dir: Path) -> Path:
     if learner:
         raise UserError(f"The run '{run.id}' has no model '{learner}'. Choose one of: {listed}.")
     raise UserError(f"The run '{run.id}' has several models. Name the one that is to teach: {listed}.")
+
+
+def _same_split(theirs: RunConfig, ours: RunConfig, run_id: str) -> None:
+    """A folder without test/ is split by chance: with another split the teacher has seen our test images."""
+    name = ours.dataset
+    if name != theirs.dataset or not name.startswith(FOLDER) or (Path(name.removeprefix(FOLDER)) / "test").is_dir():
+        return
+    split, other = (ours.data_seed, ours.test_fraction), (theirs.data_seed, theirs.test_fraction)
+    if split != other:
+        raise UserError(
+            f"The run '{run_id}' split '{name}' in another way, so its models may have seen this run's test images. "
+            f"Set data seed {other[0]} and test fraction {other[1]:g}."
+        )
 
 
 def _same_network(folder: Path, config: RunConfig) -> Path:

@@ -123,7 +123,9 @@ def test_an_interrupted_grid_goes_on_where_it_stopped(tmp_path, tiny_config):
         return run
 
     first = table.run_grid(configs, store, train, lambda: len(trained) == 1)
-    assert [cell.config.seeds for cell in first] == [(0,)]
+    assert [cell.state for cell in first] == [FINISHED, table.MISSING, table.MISSING]
+    text = table.to_markdown(first, config)
+    assert "Seeds 0; 1 epoch; not all runs have finished (seeds 1, 2)." in text
     second = table.run_grid(configs, store, train, lambda: False)
     assert trained == [(0,), (1,), (2,)]
     assert [cell.reused for cell in second] == [True, False, False]
@@ -177,17 +179,17 @@ def made_up(tiny_config):
 
 
 def test_markdown_says_all_of_it(made_up):
-    text = table.to_markdown(table.columns(made_up), made_up[0].config)
+    text = table.to_markdown(made_up, made_up[0].config)
     rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("|")]
     assert [cell.strip() for cell in rows[0]][1:] == ["resnet8 -> resnet8", "resnet8"]
     assert [cell.strip() for cell in rows[2]] == ["teacher", "94.40", ""]
     assert [cell.strip() for cell in rows[3]] == ["baseline", "81.00 ± 1.00", "70.00"]
     assert [cell.strip() for cell in rows[4]] == ["kd_x", "86.00 ± 0.95 (+5.00; +4.75 to +5.25)*", ""]
-    assert "Seeds: 0, 1, 2" in text
+    assert "Seeds 0, 1, 2; 1 epoch; not all runs have finished (seeds 0, 1, 2)." in text
 
 
 def test_latex_is_a_tabular_with_the_best_in_bold(made_up):
-    text = table.to_latex(table.columns(made_up), made_up[0].config)
+    text = table.to_latex(made_up, made_up[0].config)
     assert text.count("\\begin{tabular}{lrr}") == text.count("\\end{tabular}") == 1
     assert "kd\\_x & \\textbf{86.00} $\\pm$ 0.95$^*$ &  \\\\" in text
     assert "baseline & 81.00 $\\pm$ 1.00 & \\textbf{70.00} \\\\" in text
@@ -252,7 +254,9 @@ def test_a_grid_without_results_writes_no_table(tmp_path, picture_folder):
 
 def test_the_command_refuses_what_makes_no_sense(tmp_path):
     for words, said in ((["--pairs", "resnet8"], "resnet8"), (["--teacher", "resnet8"], "--teacher"),
-                        (["--pairs", "resnet8:resnet9"], "resnet9"), (["--methods", "kdd"], "kdd")):  # fmt: skip
+                        (["--pairs", "resnet8:resnet9"], "resnet9"), (["--methods", "kdd"], "kdd"),
+                        (["--out", "/proc/nope"], "/proc/nope"),
+                        (["--pairs", "resnet20:resnet8", "--teacher-from", "run:gone"], "no run 'gone'")):  # fmt: skip
         result = iekd_("table", *words, "--runs-dir", tmp_path)
         assert result.exit_code == 2
         assert said in result.output

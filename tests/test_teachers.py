@@ -10,6 +10,7 @@ import pytest
 from iekd.models.artifact import ModelCard, save_model
 from iekd.models.registry import build
 from iekd.runs.store import Store
+from iekd.runs.worker import execute
 from iekd.teachers import check_teacher, find_teacher, origin, teacher_folder, where_from
 
 CARD = ModelCard(
@@ -117,3 +118,23 @@ def test_where_it_comes_from_is_no_part_of_how_it_is_trained(tmp_path, tiny_conf
 
 def test_labels_alone_ask_for_no_teacher(tmp_path, tiny_config):
     assert check_teacher(tiny_config(teacher="none", methods=("baseline",)), tmp_path) is None
+
+
+def test_a_model_of_a_run_that_split_the_folder_in_another_way_is_refused(
+    tmp_path, tiny_config, picture_folder, refuses
+):
+    """Its training images may be this run's test images; a folder with test/ of its own is split by nobody."""
+    unsplit = f"folder:{picture_folder / 'train'}"
+    store = Store(tmp_path)
+    for dataset, fits in ((unsplit, False), (f"folder:{picture_folder}", True)):
+        config = tiny_config(dataset=dataset, methods=("baseline",), teacher="none")
+        run, handle = store.create(config)
+        execute(run, lambda: False)
+        os.close(handle)
+        again = {"dataset": dataset, "teacher_from": f"run:{run.id}"}
+        assert check_teacher(tiny_config(**again), tmp_path) is not None
+        other = tiny_config(**again, data_seed=9)
+        if fits:
+            assert check_teacher(other, tmp_path) is not None
+        else:
+            refuses(lambda other=other: check_teacher(other, tmp_path), run.id, "data seed 0")

@@ -94,7 +94,8 @@ class Dataset:
         chosen: list[np.ndarray] = []
         for k in range(len(self.class_names)):
             of_class = np.flatnonzero(self.train.labels == k)
-            chosen.append(rng.permutation(of_class)[: round(len(of_class) * fraction)])
+            count = min(round(len(of_class) * fraction), len(of_class) - 1)  # something is left to learn from
+            chosen.append(rng.permutation(of_class)[: max(0, count)])
         out = np.sort(np.concatenate(chosen))
         if not len(out):
             return self

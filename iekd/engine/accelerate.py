@@ -12,6 +12,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -86,16 +87,17 @@ def side_by_side(
 ) -> Iterator[Result]:
     """Give every item of `source` to every worker, each worker in a thread of its own; yield what they return.
 
-    A worker gets the items in order and may be up to `ahead` items in front of the slowest. As many threads as there
-    are cores compute at a time, each with its share of the cores, which beats all cores on one small network: batch
-    norm and activations of such networks are too short to be split. Closing the generator stops all threads after
-    their current item; an error in any thread is raised here.
+    Results come in the order of items, and of workers for one item, whoever was first: a run's rows are always the
+    same. A worker gets the items in order and may be up to `ahead` items in front of the slowest. As many threads as
+    there are cores compute at a time, each with its share of the cores, which beats all cores on one small network:
+    batch norm and activations of such networks are too short to be split. Closing the generator stops all threads
+    after their current item; an error in any thread is raised here.
     """
     running = threading.Semaphore(cores())
     share = max(1, cores() // (len(workers) + 1))  # the source computes too
     stopped = threading.Event()
     inboxes: list[queue.Queue[Item | None]] = [queue.Queue(ahead) for _ in workers]
-    outbox: queue.Queue[Result | BaseException | None] = queue.Queue()
+    outbox: queue.Queue[tuple[int, int, list[Result]] | BaseException | None] = queue.Queue()
 
     def put(inbox: queue.Queue[Item | None], item: Item | None) -> None:
         while not stopped.is_set():
@@ -112,7 +114,8 @@ def side_by_side(
             if item is None:
                 return
 
-    def consume(worker: Callable[[Item], Iterable[Result]], inbox: queue.Queue[Item | None]) -> None:
+    def consume(w: int, worker: Callable[[Item], Iterable[Result]], inbox: queue.Queue[Item | None]) -> None:
+        done = 0
         while not stopped.is_set():
             try:
                 item = inbox.get(timeout=0.1)
@@ -121,8 +124,8 @@ def side_by_side(
             if item is None:
                 return
             with running:
-                for result in worker(item):
-                    outbox.put(result)
+                outbox.put((done, w, list(worker(item))))
+            done += 1
 
     def guarded(task: Callable[[], None]) -> None:
         torch.set_num_threads(share)
@@ -133,21 +136,25 @@ def side_by_side(
         finally:
             outbox.put(None)
 
-    tasks = [produce, *(lambda w=w, i=i: consume(w, i) for w, i in zip(workers, inboxes, strict=True))]
+    tasks = [produce, *(partial(consume, w, *pair) for w, pair in enumerate(zip(workers, inboxes, strict=True)))]
     threads = [threading.Thread(target=guarded, args=(task,), daemon=True) for task in tasks]
     before = torch.get_num_threads()
     for thread in threads:
         thread.start()
     try:
-        finished = 0
+        finished, at = 0, 0  # at: item * len(workers) + worker of the results that are next
+        early: dict[int, list[Result]] = {}
         while finished < len(threads):
-            result = outbox.get()
-            if result is None:
+            news = outbox.get()
+            if news is None:
                 finished += 1
-            elif isinstance(result, BaseException):
-                raise result
+            elif isinstance(news, BaseException):
+                raise news
             else:
-                yield result
+                early[news[0] * len(workers) + news[1]] = news[2]
+                while at in early:
+                    yield from early.pop(at)
+                    at += 1
     finally:
         stopped.set()
         for thread in threads:

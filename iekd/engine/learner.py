@@ -145,6 +145,11 @@ class Learner:
             self.best = self.best.after(self.steps // self.steps_per_epoch, self.accuracy)
         return self._row(kind, {"accuracy": accuracy, "loss": loss})
 
+    @property
+    def healthy(self) -> bool:
+        """False once a weight is no number."""
+        return all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
+
     def _add(self, values: dict[str, Tensor]) -> None:
         for key, value in values.items():
             self._sums[key] = self._sums[key] + value if key in self._sums else value

@@ -12,7 +12,7 @@ from iekd import __version__
 from iekd.data.dataset import Dataset
 from iekd.runs.files import write_json
 from iekd.runs.store import Run, Status
-from iekd.significance import Summary, conclusion, summarise
+from iekd.significance import Summary, conclusion, p_text, summarise
 
 
 def write_report(
@@ -143,12 +143,12 @@ def to_markdown(report: dict[str, Any]) -> str:
     if any(s.n > 1 for s in found):
         lines += [
             "",
-            "| method | seeds | mean ± standard deviation (%) | against the baseline (points) |",
+            "| method | seeds | mean ± standard deviation (%) | points against the baseline, 95 % interval, Holm's p |",
             "|---|---|---|---|",
         ]
         lines += [f"| {s.method} | {s.n} | {spread(s.mean, s.sd)} | {against_baseline(s)} |" for s in found]
     if teacher and teacher.get("from"):  # reports of earlier versions do not say
-        lines += ["", f"Teacher: {teacher['from']}."]
+        lines += ["", f"The teacher comes from: {teacher['from']}."]
     lines += ["", "## Per class (%)", "", *_per_class(report)]
     chosen = "the validation images" if report["best_chosen_by"] == "validation" else "the test images, which flatters"
     lines += [
@@ -169,10 +169,9 @@ def against_baseline(found: Summary) -> str:
     difference = found.difference
     if difference is None:
         return ""
-    if difference.low is None or difference.p is None:
+    if difference.low is None or difference.p_adjusted is None:
         return f"{difference.mean:+.2f}"
-    p = "p < 0.001" if difference.p < 0.001 else f"p = {difference.p:.3f}"
-    return f"{difference.mean:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}], {p}"
+    return f"{difference.mean:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}], p {p_text(difference.p_adjusted)}"
 
 
 def class_columns(report: dict[str, Any]) -> dict[str, dict[str, float | None]]:

@@ -77,6 +77,7 @@ class Run:
             raise RunError(f"The run '{self.id}' has no readable config.json. Delete it.")
         # paths of folders may be gone by now; a run that exists can still be shown
         stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        stored.setdefault("validation_fraction", 0.0)  # runs of version 0.1 had none
         return RunConfig.model_construct(None, **stored)
 
     @property

@@ -111,6 +111,7 @@ class _Training:
         loaded = self._load_data()
         self._check_stop()
         from iekd.engine.experiment import Experiment, Result
+        from iekd.engine.metrics import TrainingError
 
         teacher = self._find_teacher(loaded)
         self.experiment = Experiment(self.config, loaded, teacher)
@@ -135,6 +136,9 @@ class _Training:
             log.info("Stopping: saving what the students have learned so far.")
             self.status.state = STOPPING
             self._write(force=True)
+            self._save(Result(None))
+            raise
+        except TrainingError:  # one student's trouble; what the others have learned is kept
             self._save(Result(None))
             raise
         finally:
@@ -268,7 +272,7 @@ class _Training:
             save_model(folder / "teacher", experiment.teacher.model, card)
         for method, seed in self.config.learner_names:
             learner = experiment.students.get(learner_name(method, seed))
-            if learner is not None and learner.steps:
+            if learner is not None and learner.steps and learner.healthy:
                 network = experiment.network(learner)
                 accuracy = (
                     judged[learner.name].accuracy_last if learner.name in judged else learner.accuracy.get("test")

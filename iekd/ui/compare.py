@@ -18,7 +18,7 @@ from iekd.models.artifact import ModelCard
 from iekd.runs.store import Store
 from iekd.ui.forecast import data_url, examples
 from iekd.ui.run_view import PRIVATE
-from iekd.ui.words import count, method_name, model_name, run_title, when
+from iekd.ui.words import count, method_name, method_style, model_name, run_title, when
 
 DEMO = ""
 DEMO_LABEL = "Shipped demo models"
@@ -202,7 +202,10 @@ def _card(result: comparing.ImageResult, truth: str | None) -> str:
             for label, score in prediction.top
         )
         title = "Teacher" if model == "teacher" else escape(method_name(model))
-        said.append(f'<section class="said {escape(model)}"><h4>{title}</h4><ol>{bars}</ol><p>{mark}</p></section>')
+        said.append(
+            f'<section class="said {escape(method_style(model))}"><h4>{title}</h4><ol>{bars}</ol>'
+            f"<p>{mark}</p></section>"
+        )
     return f'<article class="answer">{picture}<div class="sayings">{"".join(said)}</div></article>'
 
 
@@ -218,7 +221,7 @@ def _models_table(models: Mapping[str, Path], image: Any) -> str:
                  ("One picture takes", f"{statistics.median(times):.1f} ms"), ("Test accuracy", accuracy))  # fmt: skip
         body = "".join(f'<td data-label="{label}">{text}</td>' for label, text in cells)
         rows.append(
-            f'<tr><th scope="row"><i class="key {escape(name)}"></i>{title} '
+            f'<tr><th scope="row"><i class="key {escape(method_style(name))}"></i>{title} '
             f"<small>{model_name(card.model)}</small></th>{body}</tr>"
         )
     head = "<tr><th>Network</th><th>Parameters</th><th>File</th><th>One picture takes</th><th>Test accuracy</th></tr>"

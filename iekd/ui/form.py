@@ -14,7 +14,6 @@ from iekd.models.catalog import models
 from iekd.ui.words import count, model_name
 
 OWN_FOLDER = FOLDER
-OTHER_METHODS = "The other methods"
 PRESET_FIELDS = list(dict.fromkeys(field for preset in PRESETS.values() for field in preset.values))
 ADVANCED = {
     "Optimiser": ("batch_size", "lr", "momentum", "nesterov", "weight_decay", "schedule", "milestones"),
@@ -22,7 +21,7 @@ ADVANCED = {
         "inheritance_share", "channel_split", "distance", "ie_stages", "auto_encoder", "inheritance_weight",
         "exploration_weight",
     ),
-    OTHER_METHODS: (
+    "The other methods": (
         "temperature", "kd_weight", "attention_weight", "factor_weight", "overhaul_weight", "mutual_weight",
         "dkd_target_weight", "dkd_other_weight", "dist_weight", "weight_schedule", "peer",
     ),
@@ -55,7 +54,7 @@ def label(field: str) -> str:
 
 
 def help_text(field: str) -> str:
-    text = str(RunConfig.model_fields[field].description)
+    text = str(RunConfig.model_fields[field].description).replace("unset", "empty")
     return text[0].upper() + text[1:]
 
 
@@ -74,7 +73,7 @@ def method_choices() -> list[tuple[str, str]]:
 
 
 def preset_choices() -> list[tuple[str, str]]:
-    return [("as set below", ""), *((f"{name}: {preset.text}", name) for name, preset in PRESETS.items())]
+    return [("none", ""), *((f"{name}: {preset.text}", name) for name, preset in PRESETS.items())]
 
 
 def preset_values(name: str) -> dict[str, Any]:
@@ -105,7 +104,8 @@ def advanced_field(field: str) -> Any:
         same = [("The same as the student", "")]
         return gr.Dropdown([*same, *model_choices(False)], filterable=False, min_width=200, **{**common, "value": ""})
     if choices:
-        return gr.Dropdown(choices, filterable=False, min_width=200, **common)
+        named = [("the distiller's own" if choice == "own" else choice, choice) for choice in choices]
+        return gr.Dropdown(named, filterable=False, min_width=200, **common)
     if info.annotation is bool:
         return gr.Checkbox(min_width=200, **common)
     if field in LISTS:

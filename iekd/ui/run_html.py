@@ -12,7 +12,7 @@ from iekd.plan import STAGES
 from iekd.runs.queue import ahead_of, device_name
 from iekd.runs.report import class_columns, spread, summaries
 from iekd.runs.store import FAILED, FINISHED, LOST, QUEUED, STOPPED, STOPPING, Run, Status, Store
-from iekd.significance import Summary, conclusion
+from iekd.significance import Summary, conclusion, p_text
 from iekd.ui.curves import metrics_size, read_curves
 from iekd.ui.words import (
     DEVICES,
@@ -167,7 +167,9 @@ def _finished(run: Run, report: dict[str, Any]) -> str:
     many = any(s.n > 1 for s in found)
     facts += ", mean ± standard deviation over seeds." if many else "."
     if many and any(s.difference for s in found):
-        facts += " Difference in points, with the 95 % interval of a paired test over seeds."
+        facts += (
+            " Difference in points, with the 95 % interval and p-value of a paired test over seeds (Holm’s correction)."
+        )
     if report.get("best_chosen_by") == "validation":
         facts += f" The best epoch is chosen on {report['validation_images']:,} other pictures."
     facts += f" {skipped} unreadable picture{'s were' if skipped > 1 else ' was'} skipped." if skipped else ""
@@ -194,7 +196,8 @@ def _difference(summary: Summary) -> str:
     text = f"{difference.mean:+.2f}".replace("-", "−")
     if difference.low is None:
         return text
-    return f"{text} <small>{difference.low:+.2f} to {difference.high:+.2f}</small>".replace("-", "−")
+    p = f", p {p_text(difference.p_adjusted)}" if difference.p_adjusted is not None else ""
+    return f"{text} <small>{difference.low:+.2f} to {difference.high:+.2f}{p}</small>".replace("-", "−")
 
 
 def _best(own: list[dict[str, Any]]) -> str:
@@ -212,7 +215,9 @@ def _row(style: str, name: str, params: int, *texts: str) -> str:
     """Cells for COLUMNS; a phone shows their labels, and leaves out the empty ones."""
     filled = [count(params), *texts, *[""] * (len(COLUMNS) - 1 - len(texts))]
     cells = "".join(
-        f'<td data-label="{label}">{f"<b>{text}</b>" if label == "Accuracy" else text}</td>' if text else "<td></td>"
+        f'<td data-label="{label}"><span>{f"<b>{text}</b>" if label == "Accuracy" else text}</span></td>'
+        if text
+        else "<td></td>"
         for label, text in zip(COLUMNS, filled, strict=True)
     )
     return f'<tr><th scope="row"><i class="key {escape(style)}"></i>{name}</th>{cells}</tr>'

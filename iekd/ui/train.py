@@ -107,6 +107,10 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
             info="One student for each. They get the same pictures and begin with the same weights.",
             elem_id="f-methods",
         )  # fmt: skip
+        fields["with_kd"] = gr.CheckboxGroup(
+            form.combined_choices(), value=[], label="The same with knowledge distillation on top",
+            elem_id="f-with_kd",
+        )  # fmt: skip
         # all fields are there from the start, only not seen: an accordion builds them when it opens, and what is typed
         # into them meanwhile is lost
         unfold = gr.Button("Advanced", elem_id="unfold")
@@ -117,11 +121,6 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
                 with gr.Row():
                     for name in names:
                         fields[name] = form.advanced_field(name)
-                if heading == form.OTHER_METHODS:
-                    fields["with_kd"] = gr.CheckboxGroup(
-                        form.combined_choices(), value=[], label="With KD on top", elem_id="f-with_kd",
-                        info="More students: the method and knowledge distillation together",
-                    )  # fmt: skip
         command = gr.Textbox(
             label="The same as a command", interactive=False, lines=1, max_lines=6, buttons=["copy"], elem_id="command"
         )
@@ -178,6 +177,8 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
         lambda name: list(form.preset_values(name).values()) if name else [gr.skip() for _ in chosen],
         preset, chosen, **PRIVATE,
     )  # fmt: skip
+    # a value of one's own makes it another protocol
+    gr.on([field.input for field in chosen], lambda: "", None, preset, **PRIVATE)
     start.click(begin, [key, *inputs], [shown, key, *tab.shows], **PRIVATE)
     view.back.click(lambda: ["", *show(store, "")], None, [shown, *tab.shows], **PRIVATE)
     view.again.click(again, shown, [*inputs, shown, *tab.shows], **PRIVATE).then(describe, inputs, described, **PRIVATE)

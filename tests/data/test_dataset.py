@@ -148,3 +148,8 @@ def test_the_seed_decides_what_is_held_out(tiny):
 def test_nothing_is_held_out_where_that_is_asked_or_nothing_could_be(tiny):
     assert tiny.held_out(0.0) is tiny
     assert tiny.held_out(0.001).validation is None
+
+
+def test_an_image_of_each_class_is_left_to_learn_from(tiny):
+    split = tiny.held_out(0.999)
+    assert np.bincount(split.train.labels).tolist() == [1, 1, 1]

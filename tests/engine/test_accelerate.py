@@ -123,6 +123,15 @@ def test_every_worker_gets_every_item_in_order(workers, items):
     assert len(results) == 2 * items * workers
 
 
+def test_results_come_in_one_order_whoever_is_first():
+    def slow(item):
+        time.sleep(0.002 * (item % 3))
+        return [("slow", item)]
+
+    expected = [(name, item) for item in range(30) for name in ("slow", "quick")]
+    assert list(side_by_side(range(30), [slow, lambda item: [("quick", item)]])) == expected
+
+
 def test_workers_may_have_nothing_to_say():
     assert list(side_by_side(range(5), [lambda item: [], lambda item: [item]])) == list(range(5))
 

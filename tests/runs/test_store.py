@@ -357,3 +357,14 @@ def test_a_run_whose_pictures_are_gone_can_still_be_shown(store, create, tmp_pat
     (tmp_path / "pictures").rmdir()
     assert run.config.dataset == f"folder:{tmp_path / 'pictures'}"
     assert store.list()[0].config.command_line()
+
+
+def test_a_run_of_a_version_without_validation_says_so(tmp_path):
+    """Started again, it gives the same result as then."""
+    run, handle = Store(tmp_path).create(make_config())
+    os.close(handle)
+    stored = json.loads((run.path / "config.json").read_text())
+    assert run.config.validation_fraction == stored.pop("validation_fraction") == 0.1
+    (run.path / "config.json").write_text(json.dumps(stored))
+    assert run.config.validation_fraction == 0
+    assert "--validation-fraction 0" in run.config.command_line()

@@ -347,7 +347,7 @@ def test_a_teacher_from_a_file_is_used_as_it_is(tmp_path, tiny_config, finished,
     expected = evaluate_checkpoint(path, config.dataset, model="resnet8", resolution=16, device="cpu", **numbers)
     assert run.report["teacher"]["accuracy"] == pytest.approx(expected.accuracy) == card.accuracy
     assert run.report["teacher"]["from"] == "file resnet8.th"
-    assert "Teacher: file resnet8.th." in (run.path / "report.md").read_text()
+    assert "The teacher comes from: file resnet8.th." in (run.path / "report.md").read_text()
     assert "'resnet8.th'" in (run.path / "log.txt").read_text()
     assert not (tmp_path / "runs" / "teachers").exists(), "somebody's file is not kept for other runs"
 
@@ -519,6 +519,32 @@ def test_main_reports_by_its_exit_status(tmp_path, tiny_config, monkeypatch):
 def test_the_status_names_its_process(finished):
     assert finished[0].status.pid == os.getpid()
     assert finished[0].status.pid_started == psutil.Process().create_time()
+
+
+def test_two_runs_of_one_configuration_write_the_same_rows(tmp_path, tiny_config):
+    """Bit for bit and in the same order, from the teacher's first row to the last, whichever thread was faster."""
+    config = tiny_config(methods=("baseline", "ie-ft+kd", "ie-dml", "ie-od"), epochs=2, validation_fraction=0.25)
+    rows = []
+    for i in range(2):
+        run, _ = complete(Store(tmp_path / str(i)), config)
+        rows.append([{k: v for k, v in row.items() if k != "time"} for row in run.metrics(0)[0]])
+    assert len(rows[0]) > 20
+    assert rows[0] == rows[1]
+
+
+def test_one_student_that_breaks_does_not_take_the_others_along(tmp_path, tiny_config, monkeypatch):
+    calls = []
+
+    def breaks(self, student, teacher):
+        calls.append(1)
+        return student.mean() * (float("nan") if len(calls) > 4 else 1.0)
+
+    monkeypatch.setattr("iekd.losses.ft.FactorTransferLoss.forward", breaks)
+    run, _ = complete(Store(tmp_path), tiny_config(methods=("baseline", "ft"), epochs=3))
+    assert run.status.state == FAILED
+    assert "ft-seed0" in run.status.error
+    assert list(run.model_folders) == ["teacher", "baseline-seed0"]
+    load_model(run.model_folders["baseline-seed0"])
 
 
 def results(**accuracies: list[float]) -> dict:
