@@ -48,7 +48,20 @@ configs = st.fixed_dictionaries(
         "dataset": st.sampled_from(["fashion-mnist", "cifar10", "cifar100"]),
         "teacher": st.sampled_from(known_models()),
         "student": st.sampled_from(known_models()),
-        "methods": st.lists(st.sampled_from(list(METHODS)), min_size=1, unique=True).map(tuple),
+        "methods": st.lists(st.sampled_from([*METHODS, *COMBINED]), min_size=1, unique=True).map(tuple),
+        "nesterov": st.booleans(),
+        "milestones": st.sets(floats(0, 1, exclude_min=True, exclude_max=True), min_size=1, max_size=4).map(
+            lambda found: tuple(sorted(found))
+        ),
+        "inheritance_share": floats(0, 1),
+        "channel_split": st.sampled_from(["natural", "random"]),
+        "distance": st.sampled_from(["own", "l1", "l2", "cosine"]),
+        "ie_stages": st.sampled_from(["own", "last", "all"]),
+        "auto_encoder": st.booleans(),
+        "weight_schedule": st.sampled_from(["constant", "warm-up", "decay"]),
+        "dkd_other_weight": floats(0, 1e6),
+        "peer": st.sampled_from(known_models()),
+        "validation_fraction": floats(0, 1, exclude_max=True),
         "seeds": st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=5, unique=True).map(tuple),
         "epochs": st.integers(1, 10_000),
         "batch_size": st.integers(2, 65_536),
@@ -72,7 +85,7 @@ configs = st.fixed_dictionaries(
         "precision": st.sampled_from(["auto", "fp32", "bf16"]),
         "name": text,
     },
-)
+).filter(lambda v: "shufflenet" not in v.get("teacher", "") or not any("od" in m for m in v.get("methods", ())))
 
 
 @settings(max_examples=40, deadline=None)
