@@ -51,9 +51,9 @@ class RunConfig(BaseModel):
     epochs: int = Field(10, ge=1, le=10_000, description="passes over the training images")
     batch_size: int = Field(128, ge=2, le=65_536, description="images per step")
     lr: float = Field(0.1, gt=0, le=100, description="peak learning rate of SGD")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum of SGD")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
     weight_decay: float = Field(5e-4, ge=0, le=1, description="weight decay of SGD")
-    nesterov: bool = Field(True, description="Nesterov's form of the momentum")
+    nesterov: bool = Field(True, description="momentum in Nesterov's form")
     schedule: Literal["one-cycle", "cosine", "multi-step"] = Field(
         "one-cycle", description="learning rate over the run; multi-step divides it by 10 at the milestones"
     )

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 class Metrics:
     """One row of one learner.
 
-    kind: "train" (means over the steps since the last row) or "test" (after an epoch).
+    kind: "train" (means over the steps since the last row), or after an epoch "validation" and "test".
     epoch: how many passes are done, as a fraction within an epoch; step: how many steps.
-    values: train: "loss", the method's terms, "accuracy" (percent, augmented images), "lr"; test: "accuracy", "loss".
+    values: train: "loss", the method's terms, "accuracy" (percent, augmented images), "lr"; the others:
+        "accuracy", "loss", and "peer_accuracy" where two networks learn from each other.
     """
 
     stage: str
