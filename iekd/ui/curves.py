@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from iekd.config import RunConfig, learner_name
 from iekd.errors import UserError
-from iekd.method_names import sort_methods
+from iekd.method_names import parts, sort_methods
 from iekd.runs.store import Run
 from iekd.teachers import find_teacher
 from iekd.ui.figures import Figure, Point, Series, draw, mean_over_seeds
@@ -137,9 +138,10 @@ def figures(run: Run, config: RunConfig) -> list[Figure]:
     found = [_by_method("Test accuracy", "percent right", curves, config, "test", "accuracy", level, " %",
                         "on pictures no student has trained on")]  # fmt: skip
     for term, (title, y_label, hint) in TERMS.items():
-        figure = _by_method(title, y_label, curves, config, "train", term, None, "", hint)
-        if figure.series:
-            found.append(figure)
+        for which, methods in _alike(term, config.methods).items():
+            figure = _by_method(title + which, y_label, curves, config, "train", term, None, "", hint, methods)
+            if figure.series:
+                found.append(figure)
     if not any(figure.series for figure in found):
         found = []
     before = [
@@ -158,10 +160,16 @@ def figures(run: Run, config: RunConfig) -> list[Figure]:
     return found if "students" in curves.stages else found[::-1]
 
 
+def _alike(term: str, methods: Sequence[str]) -> dict[str, list[str]]:
+    """Methods whose term is of one size, by what to add to the title: ie-od inherits by a sum, the others by a mean."""
+    sums = [m for m in methods if term == "inheritance" and parts(m).base == "od"]
+    return {"": [m for m in methods if m not in sums], ", by overhaul": sums}
+
+
 def _by_method(title: str, y_label: str, curves: Curves, config: RunConfig, kind: str, key: str,
-               level: float | None, unit: str, hint: str) -> Figure:  # fmt: skip
+               level: float | None, unit: str, hint: str, methods: Sequence[str] | None = None) -> Figure:  # fmt: skip
     series: list[Series] = []
-    for method in sort_methods(config.methods):
+    for method in sort_methods(tuple(config.methods if methods is None else methods)):
         lines = [line for seed in config.seeds if (line := curves.line(learner_name(method, seed), kind, key))]
         if not lines:
             continue

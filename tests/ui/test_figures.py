@@ -107,6 +107,24 @@ def test_losses_are_drawn_before_the_first_test(tmp_path: Path) -> None:
     os.close(handle)
 
 
+def test_terms_of_different_size_have_figures_of_their_own(tmp_path: Path) -> None:
+    """ie-od inherits by a sum in the tens, ie-ft by a mean in the thousandths: in one figure one of them is a line."""
+    config = make_config(methods=("ie-ft", "ie-od", "ie-ft+kd"))
+    run, handle = Store(tmp_path).create(config)
+    assert handle is not None
+    writer = run.metrics_writer()
+    for method, size in (("ie-ft", 0.01), ("ie-ft+kd", 0.01), ("ie-od", 15.0)):
+        values = {"cross_entropy": 2.3, "inheritance": size, "exploration": -size}
+        writer.append({"stage": "students", "learner": f"{method}-seed0", "kind": "train", "epoch": 0.2, "step": 15,
+                       "values": values})  # fmt: skip
+    writer.close()
+    os.close(handle)
+    found = {f.title: [s.style for s in f.series] for f in figures(run, config)}
+    assert found["Inheritance loss"] == ["ie-ft", "ie-ft with-kd"]
+    assert found["Inheritance loss, by overhaul"] == ["ie-od"]
+    assert found["Exploration loss"] == ["ie-ft", "ie-ft with-kd", "ie-od"]
+
+
 def test_names_cannot_smuggle_markup_in() -> None:
     html = draw(Figure("<script>", "y", (Series("<b>", "kd", ((1, 1.0),)),), (0, 1)))
     assert "<script>" not in html
