@@ -104,7 +104,7 @@ def no_sideways_scroll(page: Any) -> bool:
 
 def test_start_watch_reload_finish_and_compare(page: Any, server: str, finished_run: str, pictures: Path) -> None:
     open_page(page, server)
-    fill_in(page, pictures, epochs=15)
+    fill_in(page, pictures, epochs=60)  # some ten seconds: long enough to be seen moving
     page.locator("#start").dblclick()  # two clicks are one run
     page.wait_for_selector("#run-head .stepper")
 
