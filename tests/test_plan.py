@@ -109,3 +109,17 @@ def test_time_follows_a_measured_speed():
     assert slow - fast == pytest.approx(done.total / 2e9)
     assert seconds(done, "cpu") > 0
     assert seconds(done, "cuda") < seconds(done, "cpu")
+
+
+def test_what_is_held_out_is_judged_and_not_learned():
+    done = plan(methods=("baseline",), teacher="none", student="resnet8", epochs=4, validation_fraction=0.1)
+    assert done.macs["students"] == 4 * models()["resnet8"].macs * (3 * 900 + 100 + 500)
+
+
+def test_a_peer_is_paid_for_too():
+    """It learns (three forwards' worth), is judged, and the student answers it once more."""
+    alone = plan(methods=("baseline",), teacher="none", student="resnet8", epochs=2)
+    two = plan(methods=("dml",), teacher="none", student="resnet8", peer="resnet14", epochs=2)
+    small, large = models()["resnet8"].macs, models()["resnet14"].macs
+    assert two.macs["students"] - alone.macs["students"] == 2 * (1000 * (3 * large + small) + 500 * large)
+    assert two.memory > alone.memory

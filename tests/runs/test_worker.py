@@ -186,7 +186,15 @@ def test_the_teacher_is_kept_for_the_next_run(finished, tiny_config):
 
 @pytest.mark.parametrize(
     "change",
-    [{"teacher_epochs": 2}, {"data_seed": 1}, {"limit_train": 60}, {"teacher": "resnet14"}, {"lr": 0.05}],
+    [
+        {"validation_fraction": 0.2},
+        {"nesterov": False},
+        {"teacher_epochs": 2},
+        {"data_seed": 1},
+        {"limit_train": 60},
+        {"teacher": "resnet14"},
+        {"lr": 0.05},
+    ],
     ids=str,
 )
 def test_a_teacher_of_other_data_or_training_is_not_taken(finished, tiny_config, change):
@@ -530,6 +538,23 @@ def test_two_runs_of_one_configuration_write_the_same_rows(tmp_path, tiny_config
         rows.append([{k: v for k, v in row.items() if k != "time"} for row in run.metrics(0)[0]])
     assert len(rows[0]) > 20
     assert rows[0] == rows[1]
+
+
+def test_the_split_and_the_choice_of_the_best_epoch_are_written_down(tmp_path, tiny_config):
+    config = tiny_config(methods=("baseline", "ie-ft"), channel_split="random", validation_fraction=0.25)
+    run, _ = complete(Store(tmp_path), config)
+    cards = {name: ModelCard.read(folder) for name, folder in run.model_folders.items()}
+    (channels,) = cards["ie-ft-seed0"].inheritance_channels
+    assert len(set(channels)) == 32
+    assert channels != tuple(range(32))
+    assert cards["baseline-seed0"].inheritance_channels == ()
+    assert (run.report["best_chosen_by"], run.report["validation_images"]) == ("validation", 24)
+    assert "chosen by the validation images" in (run.path / "report.md").read_text()
+
+
+def test_without_validation_the_report_says_that_the_best_epoch_flatters(finished):
+    assert finished[0].report["best_chosen_by"] == "test"
+    assert "which flatters" in (finished[0].path / "report.md").read_text()
 
 
 def test_one_student_that_breaks_does_not_take_the_others_along(tmp_path, tiny_config, monkeypatch):
