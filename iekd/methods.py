@@ -225,6 +225,7 @@ def _inheritance_exploration(base: str, config: RunConfig, pair: Pair) -> Inheri
 
 
 def _overhaul(pair: Pair, stages: list[int]) -> OverhaulLoss:
+    # the targets are above these margins already, for exploration's sake; the loss stands alone and looks again
     return OverhaulLoss([pair.margins[stage] for stage in stages])
 
 

@@ -28,6 +28,7 @@ from iekd.ui.words import (
     when,
 )
 
+COLUMNS = ("Parameters", "Accuracy", "Against the baseline", "Best epoch", "Same as teacher")
 STAGE_NAMES = {"teacher": "Teacher", "auto-encoder": "Auto-encoder", "students": "Students", "evaluation": "Evaluation"}
 
 
@@ -179,9 +180,6 @@ def _finished(run: Run, report: dict[str, Any]) -> str:
         f'<table class="results"><tr>{head}</tr>{"".join(rows)}</table></div>{per_class_html(report)}'
         f'<p class="sub">{facts} {took}</p><p class="downloads">{downloads(run)}</p></div>'
     )
-
-
-COLUMNS = ("Parameters", "Accuracy", "Against the baseline", "Best epoch", "Same as teacher")
 
 
 def plain_verdict(found: list[Summary]) -> str:

@@ -14,6 +14,7 @@ from iekd.losses import (
     AttentionTransferLoss,
     DecoupledKnowledgeDistillationLoss,
     ExplorationLoss,
+    FactorTransferLoss,
     InheritanceLoss,
     KnowledgeDistillationLoss,
     MutualLearningLoss,
@@ -70,6 +71,19 @@ def test_mutual_learning_is_its_formula_and_leaves_the_peer_alone(b, classes, sc
     loss.backward()
     assert mine.grad is not None
     assert peer.grad is None
+
+
+@quick
+@given(st.integers(1, 6), st.integers(2, 12), SEEDS)
+def test_mutual_learning_treats_both_networks_alike(b, classes, seed):
+    """What the two lose together is Jeffreys' divergence, whoever is called the peer; equal answers lose nothing."""
+    rng = np.random.default_rng(seed)
+    z1, z2 = rng.normal(size=(b, classes)) * 3, rng.normal(size=(b, classes)) * 3
+    p1, p2 = softmax(z1), softmax(z2)
+    jeffreys = ((p1 - p2) * (np.log(p1) - np.log(p2))).sum() / b
+    criterion, (one, two) = MutualLearningLoss(), tensors(z1, z2)
+    assert (criterion(one, two) + criterion(two, one)).item() == pytest.approx(jeffreys, abs=1e-6)
+    assert criterion(one, one.clone()).item() == pytest.approx(0, abs=1e-9)
 
 
 def test_mutual_learning_is_distillation_without_temperature():
@@ -176,6 +190,9 @@ def test_gradients_are_those_of_the_formulas():
     assert torch.autograd.gradcheck(lambda x: DecoupledKnowledgeDistillationLoss()(x, teacher, labels), logits)
     assert torch.autograd.gradcheck(lambda x: KnowledgeDistillationLoss()(x, teacher), logits)
     assert torch.autograd.gradcheck(lambda x: RelationLoss()(x, teacher), logits)
-    for kind in ("l2", "cosine"):
+    low = -torch.rand(3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    assert torch.autograd.gradcheck(lambda x: OverhaulLoss([low])((x,), (t[:, :3],)), s)
+    assert torch.autograd.gradcheck(lambda x: FactorTransferLoss()(x, t[:, :3]), s)  # smooth but where two are equal
+    for kind in ("l1", "l2", "cosine"):
         assert torch.autograd.gradcheck(lambda x, kind=kind: InheritanceLoss(kind)(x, t[:, :3]), s)
         assert torch.autograd.gradcheck(lambda x, kind=kind: ExplorationLoss(kind)(x, t[:, :3]), s)
