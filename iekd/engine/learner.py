@@ -116,14 +116,22 @@ class Learner:
 
     def update(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
         """The step itself: forward, loss, backward, optimiser."""
-        with autocast(self.device, self.precision):
-            output: StepOutput = self.method(self.model(self.normalise(images)), teacher, labels)
-        self.descend(output.loss)
+        output = self.forward(images, labels, teacher)
+        self.backward(output.loss)
+        self.optimise()
         return output
 
-    def descend(self, loss: Tensor) -> None:
+    def forward(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
+        """The student's answer and the method's loss."""
+        with autocast(self.device, self.precision):
+            output: StepOutput = self.method(self.model(self.normalise(images)), teacher, labels)
+        return output
+
+    def backward(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+
+    def optimise(self) -> None:
         self.optimizer.step()
         self.schedule.step()
 

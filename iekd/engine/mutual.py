@@ -35,12 +35,14 @@ class MutualLearner(Learner):
         with autocast(self.device, self.precision):
             answer = peer.model(pixels)
             output: StepOutput = self.method(self.model(pixels), teacher, labels, answer)
-        self.descend(output.loss)
+        self.backward(output.loss)
+        self.optimise()
         with autocast(self.device, self.precision):
             with torch.no_grad():
                 student = self.model(pixels)
             taught: StepOutput = peer.method(answer, teacher, labels, student)
-        peer.descend(taught.loss)
+        peer.backward(taught.loss)
+        peer.optimise()
         peer.steps += 1
         return output
 
