@@ -12,14 +12,15 @@ import typer
 from iekd.config import PRESETS, RunConfig, make_config
 from iekd.method_names import KD_ON_TOP, METHODS
 
+SWITCHES = [name for name, field in RunConfig.model_fields.items() if field.annotation is bool]
 ABOUT_PRESETS = "; ".join(f"{name}: {preset.text}" for name, preset in PRESETS.items())
 
 
 def run_options(command: Callable[..., Any], without: tuple[str, ...] = ()) -> Callable[..., Any]:
     """Decorator for `command(config, ...)`: gives it one option per field of RunConfig, and --preset, for `config`.
 
-    The options are text, None where not given; make_config checks them. `without`: fields that the command sets itself;
-    their options are left out.
+    The options are text, or switches; None where not given. make_config checks them. `without`: fields that the
+    command sets itself; their options are left out.
     """
     fields = [name for name in RunConfig.model_fields if name not in without]
     options = [
@@ -46,8 +47,10 @@ def run_options(command: Callable[..., Any], without: tuple[str, ...] = ()) -> C
 
 
 def _annotation(name: str) -> Any:
-    text = ABOUT_PRESETS if name == "preset" else _help(name)
-    return Annotated[Optional[str], typer.Option("--" + name.replace("_", "-"), help=text, show_default=False)]
+    text, option = ABOUT_PRESETS if name == "preset" else _help(name), "--" + name.replace("_", "-")
+    if name in SWITCHES:
+        return Annotated[Optional[bool], typer.Option(f"{option}/--no-{option[2:]}", help=text, show_default=False)]
+    return Annotated[Optional[str], typer.Option(option, help=text, show_default=False)]
 
 
 def _help(field: str) -> str:

@@ -57,7 +57,7 @@ class Comparison(nn.Module):
         self.register_buffer("channels", channels)
 
     def chosen(self, feature: Tensor) -> Tensor:
-        return feature if self.channels is None else feature[:, self.channels]
+        return feature if self.channels is None else feature.index_select(1, self.channels)
 
     def forward(self, student: Features, teacher: TeacherOutput | None, peer: Features | None) -> tuple[Tensor, Tensor]:
         raise NotImplementedError

@@ -119,6 +119,10 @@ class RunConfig(BaseModel):
     data_seed: int = Field(0, ge=0, lt=2**31, description="fixes splits, the order of images and their augmentation")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it")
+    eager: bool = Field(False, description="the plain step, without any of the accelerations below; to look for errors")
+    graph: bool = Field(True, description="on CUDA, record the step as a CUDA graph and replay it")
+    stack: bool = Field(True, description="on CUDA, train the seeds of a method as one network")
+    compile: bool = Field(False, description="torch.compile the students: slow to start, for long runs")
     name: str = Field("", max_length=80, description="a label of your own for the list of runs")
 
     @field_validator("dataset")
@@ -207,7 +211,11 @@ class RunConfig(BaseModel):
             value = getattr(self, field)
             if value == info.default and field not in always:
                 continue
-            words += ["--" + field.replace("_", "-"), shlex.quote(_as_option(value))]
+            option = field.replace("_", "-")
+            if isinstance(value, bool):
+                words.append(f"--{option}" if value else f"--no-{option}")
+            else:
+                words += [f"--{option}", shlex.quote(_as_option(value))]
         return " ".join(words)
 
 

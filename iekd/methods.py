@@ -51,7 +51,7 @@ class Method(nn.Module):
     """L = label_weight * cross-entropy + strength * sum of the distillers' weighted terms.
 
     label_weight is 1, or 1 - strength * kd_weight where kd takes part (Hinton et al. 2015, section 2).
-    strength: 0..1, set by whoever trains (RunConfig.weight_schedule).
+    strength: 0..1, set by whoever trains (RunConfig.weight_schedule); a number, or a scalar on the device.
     """
 
     def __init__(self, name: str, distillers: list[Distiller], kd_weight: float = 0.0) -> None:
@@ -59,7 +59,7 @@ class Method(nn.Module):
         self.name = name
         self.distillers = nn.ModuleList(distillers)
         self.kd_weight = kd_weight
-        self.strength = 1.0
+        self.strength: float | Tensor = 1.0
         self.needs_teacher, self.needs_peer = parts(name).needs_teacher, parts(name).needs_peer
 
     def forward(

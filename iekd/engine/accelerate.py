@@ -1,26 +1,33 @@
 """Everything that makes the step fast and nothing that changes what it computes.
 
 Device and precision are chosen here; frozen networks are folded here; learners that share a batch are run side by side
-on the CPU's cores here. The plain version of the step is `loop.run_epoch` and `learner.Learner.step`.
+on the CPU's cores here; the step is recorded and replayed on a GPU here. The plain version of the step is
+`loop._run_plain` and `learner.Learner.compute`. Learners of several seeds as one network: `stacked.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
+from iekd.config import RunConfig
 from iekd.engine.metrics import TrainingError
 
+log = logging.getLogger(__name__)
+
+Work = Callable[[Tensor, Tensor], None]  # images (B,C,H,W) uint8, labels (B,)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Network = TypeVar("Network", bound=nn.Module)
@@ -73,13 +80,133 @@ def channels_last(network: Network, device: torch.device) -> Network:
     return network
 
 
-def freeze(network: nn.Module) -> nn.Module:
+def freeze(network: nn.Module, precision: torch.dtype = torch.float32) -> nn.Module:
     """A copy for inference: evaluation mode, batch norm folded into the convolutions, channels last.
 
-    The outputs equal the original's up to rounding; the original is untouched.
+    The outputs equal the original's up to rounding; the original is untouched. Weights are kept in the precision in
+    which autocast would use them, so that they are not converted at every step.
     """
     frozen = copy.deepcopy(network).eval().requires_grad_(False)
-    return fuse(frozen).to(memory_format=torch.channels_last)
+    return fuse(frozen).to(precision).to(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Shortcuts:
+    """Which accelerations a run uses; all off is the plain step (`--eager`)."""
+
+    side_by_side: bool = False  # several learners on several CPU cores
+    graph: bool = False  # the step as a CUDA graph
+    stack: bool = False  # seeds of one method as one network
+    compiled: bool = False  # torch.compile
+
+    @classmethod
+    def of(cls, config: RunConfig, device: torch.device) -> Shortcuts:
+        """What that configuration allows on that device."""
+        if config.eager:
+            return cls()
+        cuda = device.type == "cuda"
+        return cls(
+            side_by_side=device.type == "cpu" and cores() > 1,
+            graph=cuda and config.graph,
+            stack=cuda and config.stack,
+            compiled=config.compile,
+        )
+
+
+def compile_or_not(function: Callable[..., Result]) -> Callable[..., Result]:
+    """The function through torch.compile; as it is, with a line in the log, where that fails on the first call."""
+    chosen: list[Callable[..., Result]] = []
+
+    def call(*args: Any) -> Result:
+        if chosen:
+            return chosen[0](*args)
+        compiled = torch.compile(function)
+        try:
+            result = compiled(*args)
+            chosen.append(compiled)
+        except Exception as error:  # no compiler, an operation it does not know, a bug of its own
+            log.warning("torch.compile failed (%s); training goes on without it.", _first_line(error))
+            result = function(*args)
+            chosen.append(function)
+        return result
+
+    return call
+
+
+STREAMS = 4  # branches of a recorded step that may run at a time; more would only hold more memory
+
+
+def branches(tasks: Sequence[Callable[[], None]]) -> None:
+    """Do tasks that do not depend on each other: in order, or while a CUDA graph is recorded as parallel branches.
+
+    One learner's kernels are too small to fill a large GPU; outside of a graph the host could not queue them faster.
+    """
+    if len(tasks) < 2 or not torch.cuda.is_available() or not torch.cuda.is_current_stream_capturing():
+        for task in tasks:
+            task()
+        return
+    main = torch.cuda.current_stream()
+    streams: list[Any] = [torch.cuda.Stream() for _ in range(min(STREAMS, len(tasks)))]  # type: ignore[no-untyped-call]
+    for stream in streams:
+        stream.wait_stream(main)
+    for i, task in enumerate(tasks):
+        with torch.cuda.stream(streams[i % STREAMS]):
+            task()
+    for stream in streams:
+        main.wait_stream(stream)
+
+
+class Recorded:
+    """A step recorded once as a CUDA graph and then replayed, so that the host launches one thing instead of hundreds.
+
+    The first calls run as they are: they make what later calls reuse (momentum, sums, the choice of kernels). Where
+    recording fails the step goes on as it is, with a line in the log. All calls need batches of one shape. What the
+    step reads beside its arguments must stay at its place in memory, and it may not wait for the device.
+    """
+
+    WARM_UP = 3  # calls before recording
+
+    def __init__(self, work: Work, capture: Callable[[Callable[[], None]], Callable[[], None]] | None = None) -> None:
+        """capture: record a call and return its replay; CUDA's by default."""
+        self.work, self.capture = work, capture or _cuda_capture
+        self.calls = 0
+        self.replay: Callable[[], None] | None = None
+        self.failed = False
+
+    def __call__(self, images: Tensor, labels: Tensor) -> None:
+        self.calls += 1
+        if self.failed or self.calls <= self.WARM_UP:
+            self.work(images, labels)
+            return
+        if self.replay is None and not self._record(images, labels):
+            self.work(images, labels)
+            return
+        assert self.replay is not None
+        self.images.copy_(images)
+        self.labels.copy_(labels)
+        self.replay()
+
+    def _record(self, images: Tensor, labels: Tensor) -> bool:
+        self.images, self.labels = images.clone(), labels.clone()
+        try:
+            self.replay = self.capture(lambda: self.work(self.images, self.labels))
+        except RuntimeError as error:  # CUDA's, out of memory among them, and torch's own
+            log.warning("The step could not be recorded as a CUDA graph (%s); it goes on as it is.", _first_line(error))
+            self.failed = True
+        return not self.failed
+
+
+def _cuda_capture(work: Callable[[], None]) -> Callable[[], None]:
+    graph = torch.cuda.CUDAGraph()
+    # other threads (a loader that pins memory) may use CUDA meanwhile
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        work()
+    replay: Callable[[], None] = graph.replay
+    return replay
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def side_by_side(

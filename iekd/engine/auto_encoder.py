@@ -6,71 +6,74 @@ weights.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Generator, Iterator
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
 
 from iekd.comparisons import TeacherOutput
 from iekd.config import RunConfig
-from iekd.engine.accelerate import autocast, channels_last, cores, freeze, side_by_side
-from iekd.engine.batches import Batches
+from iekd.engine.accelerate import autocast, channels_last, freeze
 from iekd.engine.metrics import Metrics, TrainingError
+from iekd.engine.trainee import Trainee, make_optimizer, rate_keeper
 from iekd.losses import ReconstructionLoss
 from iekd.models.factors import AutoEncoder, factor_channels
 
 AUTO_ENCODER = "auto-encoder"
+RATE = 0.1  # peak learning rate (Huang et al. 2021)
 
 
-def train_auto_encoders(
-    widths: tuple[int, ...], teacher: Callable[[Tensor], TeacherOutput], batches: Batches, config: RunConfig,
-    device: torch.device, precision: torch.dtype, report_every: int,
-) -> Generator[Metrics, None, list[nn.Module]]:  # fmt: skip
-    """Reconstruct the teacher's last len(widths) stages; return their encoders, frozen (Huang et al. 2021, section 3).
+class AutoEncoders(Trainee):
+    """Reconstructs the teacher's last stages (Huang et al. 2021, section 3).
 
-    widths: channels of those stages. One row has the mean reconstruction loss of all of them.
+    A row has the mean reconstruction loss of all of them.
     """
-    coders = channels_last(nn.ModuleList(map(_fresh, widths)), device)
-    criterion = ReconstructionLoss()
-    optimizer = torch.optim.SGD(
-        coders.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
-    )
-    steps = config.auto_encoder_epochs * len(batches)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=max(2, steps), cycle_momentum=False)
-    done, losses = 0, []
 
-    def learn(stages: tuple[Tensor, ...]) -> Iterator[Metrics]:
-        nonlocal done, losses
-        with autocast(device, precision):
-            rebuilt = [coder(stage)[1] for coder, stage in zip(coders, stages, strict=True)]
-        loss = torch.stack([criterion(r, stage) for r, stage in zip(rebuilt, stages, strict=True)]).sum()
-        optimizer.zero_grad()
+    def __init__(
+        self, widths: tuple[int, ...], config: RunConfig, device: torch.device, precision: torch.dtype,
+        *, steps_per_epoch: int, report_every: int,
+    ) -> None:  # fmt: skip
+        """widths: channels of the teacher's last len(widths) stages."""
+        self.precision = precision
+        self.coders = channels_last(nn.ModuleList(map(_fresh, widths)), device)
+        self.criterion = ReconstructionLoss()
+        steps = config.auto_encoder_epochs * steps_per_epoch
+        optimizer = make_optimizer(
+            list(self.coders.parameters()), RATE, device,
+            momentum=0.9, nesterov=True, weight_decay=config.weight_decay,
+        )  # fmt: skip
+        schedule = OneCycleLR(rate_keeper(RATE), RATE, total_steps=max(2, steps), cycle_momentum=False)
+        super().__init__(
+            (AUTO_ENCODER,), AUTO_ENCODER, device, optimizer, schedule,
+            epochs=config.auto_encoder_epochs, steps_per_epoch=steps_per_epoch, report_every=report_every,
+        )  # fmt: skip
+
+    def compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
+        assert teacher is not None
+        stages = teacher.features.stages[-len(self.coders) :]  # (B,c,h,w) each
+        with autocast(self.device, self.precision):
+            rebuilt = [coder(stage)[1] for coder, stage in zip(self.coders, stages, strict=True)]
+        loss = torch.stack([self.criterion(r, stage) for r, stage in zip(rebuilt, stages, strict=True)]).sum()
+        self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.detach() / len(coders))
-        done += 1
-        if done % report_every == 0 or done % len(batches) == 0:
-            mean = torch.stack(losses).mean().item()
-            losses = []
-            if not math.isfinite(mean):
-                raise TrainingError("The auto-encoder's loss became NaN. Check the teacher's checkpoint.")
-            values = {"loss": mean, "reconstruction": mean}
-            yield Metrics(AUTO_ENCODER, AUTO_ENCODER, "train", done / len(batches), done, values)
+        self.optimizer.step()
+        mean = loss.detach() / len(self.coders)
+        self._add({"loss": mean, "reconstruction": mean})
 
-    features = (
-        teacher(images).features.stages[-len(widths) :]
-        for epoch in range(config.auto_encoder_epochs)
-        for images, _ in batches.epoch(epoch)
-    )
-    if device.type == "cpu" and cores() > 1:  # the teacher answers the next batch meanwhile
-        yield from side_by_side(features, [learn])
-    else:
-        for stages in features:  # (B,c,h,w) each
-            yield from learn(stages)
-    return [freeze(cast(AutoEncoder, coder).encoder) for coder in coders]
+    def train_mode(self) -> None:
+        self.coders.train()
+
+    def evaluate(self, kind: str, images: Tensor, labels: Tensor) -> list[Metrics]:
+        """Nothing: they are judged by their reconstruction alone."""
+        return []
+
+    def trouble(self, name: str, loss: float) -> TrainingError:
+        return TrainingError(f"The auto-encoder's loss became {loss}. Check the teacher's checkpoint.")
+
+    def encoders(self) -> list[nn.Module]:
+        """The trained encoders, frozen."""
+        return [freeze(cast(AutoEncoder, coder).encoder, self.precision) for coder in self.coders]
 
 
 def _fresh(width: int) -> AutoEncoder:

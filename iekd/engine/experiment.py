@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from iekd.comparisons import Pair, TeacherOutput
 from iekd.config import RunConfig, learner_name
 from iekd.data.dataset import Dataset
-from iekd.engine.accelerate import autocast, choose_device, choose_precision, freeze
-from iekd.engine.auto_encoder import AUTO_ENCODER, train_auto_encoders
+from iekd.engine.accelerate import Shortcuts, autocast, choose_device, choose_precision, freeze
+from iekd.engine.auto_encoder import AUTO_ENCODER, AutoEncoders
 from iekd.engine.batches import Batches, to_device
 from iekd.engine.learner import Learner, Normalise, predict
 from iekd.engine.loop import HeldOut, train
 from iekd.engine.metrics import Metrics
 from iekd.engine.mutual import MutualLearner
+from iekd.engine.stacked import stack_seeds
+from iekd.engine.trainee import Trainee
 from iekd.losses.od import margin
 from iekd.method_names import parts
 from iekd.methods import Baseline, Method, build_method
@@ -95,7 +97,7 @@ class FrozenTeacher:
 
     def __init__(self, network: Network, device: torch.device, precision: torch.dtype) -> None:
         self.device, self.precision = device, precision
-        self.model = freeze(network.model).to(device)
+        self.model = freeze(network.model, precision).to(device)
         self.normalise = Normalise(network.mean, network.std).to(device)
         self.encoders: list[nn.Module] = []  # of the last stages
 
@@ -117,12 +119,15 @@ class Experiment:
         self.dataset = dataset.limited(config.limit_train, seed).held_out(config.validation_fraction, seed)
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
+        self.shortcuts = Shortcuts.of(config, self.device)
         self.statistics = self.dataset.statistics
         self.students: dict[str, Learner] = {}
         self.teacher_accuracy: float | None = None  # of a teacher that this run trained
 
     def events(self) -> Generator[Event, None, None]:
         config = self.config
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # shapes stay the same: the fastest kernels are worth a search
         train_images, train_labels = to_device(self.dataset.train, self.device)
         held_out: HeldOut = {"test": to_device(self.dataset.test, self.device)}
         if self.dataset.validation is not None:
@@ -136,13 +141,18 @@ class Experiment:
         if config.needs_auto_encoder:
             assert frozen is not None
             yield StageStart(AUTO_ENCODER, config.auto_encoder_epochs * len(batches))
-            frozen.encoders = yield from train_auto_encoders(
-                self._factor_widths(), frozen, batches, config, self.device, self.precision, self._report_every
-            )
+            coders = AutoEncoders(
+                self._factor_widths(), config, self.device, self.precision,
+                steps_per_epoch=len(batches), report_every=self._report_every,
+            )  # fmt: skip
+            epochs = config.auto_encoder_epochs
+            yield from train([coders], batches, frozen, {}, epochs, self.shortcuts, overlap=True)
+            frozen.encoders = coders.encoders()
         yield StageStart(STUDENTS, config.epochs * len(batches))
         self.students = {learner.name: learner for learner in self._make_students(len(batches))}
         taught = any(learner.method.needs_teacher for learner in self.students.values())
-        yield from train(list(self.students.values()), batches, frozen if taught else None, held_out, config.epochs)
+        trainees = self._trainees()
+        yield from train(trainees, batches, frozen if taught else None, held_out, config.epochs, self.shortcuts)
         yield from self._evaluate(held_out["test"])
 
     def network(self, learner: Learner) -> Network:
@@ -155,7 +165,7 @@ class Experiment:
         torch.manual_seed(0)
         model = self._build(self.config.teacher)
         learner = self._learner(TEACHER, TEACHER, model, Baseline(), epochs, len(batches))
-        yield from train([learner], batches, None, held_out, epochs)
+        yield from train([learner], batches, None, held_out, epochs, self.shortcuts)
         self.teacher_accuracy = learner.accuracy["test"]
         return self.network(learner)
 
@@ -197,6 +207,13 @@ class Experiment:
                     learners.append(self._learner(*which, config.epochs, steps_per_epoch))
         return learners
 
+    def _trainees(self) -> list[Trainee]:
+        """What is trained in lock-step: the learners, those of one method stacked where that is allowed."""
+        learners = list(self.students.values())
+        if not self.shortcuts.stack:
+            return list(learners)
+        return stack_seeds(learners)
+
     def _build(self, model: str) -> nn.Module:
         return build(model, len(self.dataset.class_names), self.dataset.channels)
 
@@ -207,7 +224,7 @@ class Experiment:
         values: tuple[Any, ...] = (name, stage, model, method, Normalise(*self.statistics), self.config)
         options: dict[str, Any] = {
             "epochs": epochs, "steps_per_epoch": steps_per_epoch, "device": self.device, "precision": self.precision,
-            "report_every": self._report_every,
+            "report_every": self._report_every, "compiled": self.shortcuts.compiled,
         }  # fmt: skip
         return Learner(*values, **options) if peer is None else MutualLearner(peer, *values, **options)
 

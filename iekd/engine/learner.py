@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from iekd.comparisons import TeacherOutput
 from iekd.config import RunConfig
-from iekd.engine.accelerate import autocast, channels_last
+from iekd.engine.accelerate import autocast, channels_last, compile_or_not
 from iekd.engine.metrics import Metrics, TrainingError
+from iekd.engine.trainee import Trainee, keeps_numbers, make_optimizer, make_schedule, rate_keeper, set_value
 from iekd.methods import Method, StepOutput
 
 
@@ -32,19 +32,6 @@ class Normalise(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         pixels = images.to(torch.float32, memory_format=torch.channels_last)
         return pixels * self.scale + self.shift
-
-
-def make_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
-    """The learning rate of every step; see RunConfig.schedule."""
-    if config.schedule == "one-cycle":
-        if steps < 4:  # too short for a cycle
-            return ConstantLR(optimizer, factor=1.0)
-        warm_up = max(0.25, 2 / steps)  # two steps at least, which torch's formula needs
-        return OneCycleLR(optimizer, max_lr=config.lr, total_steps=steps, pct_start=warm_up, cycle_momentum=False)
-    if config.schedule == "cosine":
-        return CosineAnnealingLR(optimizer, T_max=steps)
-    milestones = [max(i, int(steps * share)) for i, share in enumerate(config.milestones, 1)]
-    return MultiStepLR(optimizer, milestones=milestones, gamma=0.1)
 
 
 def strength(schedule: str, progress: float) -> float:
@@ -69,50 +56,42 @@ class Best(NamedTuple):
         return Best(epoch, judge, accuracy["test"]) if judge > self.chosen_by else self
 
 
-class Learner:
+class Learner(Trainee):
     """Trains `model` with `method` for `epochs` passes of `steps_per_epoch` steps.
 
-    `step` is one optimisation step and now and then a row of metrics; `evaluate` is one row on held-out images.
+    `step` is one optimisation step and now and then a row of metrics; `evaluate` is a row on held-out images.
     """
 
     def __init__(
         self, name: str, stage: str, model: nn.Module, method: Method, normalise: Normalise, config: RunConfig,
         *, epochs: int, steps_per_epoch: int, device: torch.device, precision: torch.dtype, report_every: int,
+        compiled: bool = False,
     ) -> None:  # fmt: skip
-        self.name, self.stage, self.device, self.precision = name, stage, device, precision
-        self.steps_per_epoch, self.report_every, self.total_steps = (
-            steps_per_epoch,
-            report_every,
-            epochs * steps_per_epoch,
-        )
-        self.weight_schedule = config.weight_schedule
+        """compiled: let torch.compile fuse the forward and backward pass, where it can."""
+        self.name, self.config, self.precision = name, config, precision
         self.model = channels_last(model, device)
         self.method = channels_last(method, device)
         self.normalise = normalise.to(device)
-        self.optimizer = torch.optim.SGD(
-            [*self.model.parameters(), *self.method.parameters()],
-            lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay,
-            nesterov=config.nesterov and config.momentum > 0,
+        optimizer = student_optimizer([*self.model.parameters(), *self.method.parameters()], config, device)
+        schedule = make_schedule(config, rate_keeper(config.lr), epochs * steps_per_epoch)
+        super().__init__(
+            (name,), stage, device, optimizer, schedule,
+            epochs=epochs, steps_per_epoch=steps_per_epoch, report_every=report_every,
         )  # fmt: skip
-        self.schedule = make_schedule(config, self.optimizer, self.total_steps)
-        self.steps = 0
+        if keeps_numbers(device):
+            self.method.strength = torch.ones((), device=device)
+        self.answer = compile_or_not(self._answer) if compiled else self._answer
         self.accuracy: dict[str, float] = {}  # the newest, per kind
         self.best = Best()
-        self._sums: dict[str, Tensor] = {}
-        self._summed = 0
 
-    def step(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> Iterator[Metrics]:
-        """One step on images (B,C,H,W) uint8 and labels (B,); yields a row every `report_every` steps."""
-        if self.steps % self.steps_per_epoch == 0:
-            self.model.train()
-            self.method.train()
-        self.method.strength = strength(self.weight_schedule, self.steps / self.total_steps)
+    def prepare(self) -> None:
+        super().prepare()
+        set_value(vars(self.method), "strength", strength(self.config.weight_schedule, self.steps / self.total_steps))
+
+    def compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
         output = self.update(images, labels, teacher)
-        self.steps += 1
         correct = (output.logits.detach().argmax(1) == labels).float().mean() * 100
         self._add({"loss": output.loss.detach(), **output.terms, "accuracy": correct})
-        if self.steps % self.report_every == 0 or self.steps % self.steps_per_epoch == 0:
-            yield self._row("train", {**self._means(), "lr": float(self.schedule.get_last_lr()[0])})
 
     def update(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
         """The step itself: forward, loss, backward, optimiser."""
@@ -124,7 +103,10 @@ class Learner:
     def forward(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
         """The student's answer and the method's loss."""
         with autocast(self.device, self.precision):
-            output: StepOutput = self.method(self.model(self.normalise(images)), teacher, labels)
+            return self.answer(images, labels, teacher)
+
+    def _answer(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
+        output: StepOutput = self.method(self.model(self.normalise(images)), teacher, labels)
         return output
 
     def backward(self, loss: Tensor) -> None:
@@ -133,9 +115,12 @@ class Learner:
 
     def optimise(self) -> None:
         self.optimizer.step()
-        self.schedule.step()
 
-    def evaluate(self, kind: str, images: Tensor, labels: Tensor) -> Metrics:
+    def train_mode(self) -> None:
+        self.model.train()
+        self.method.train()
+
+    def evaluate(self, kind: str, images: Tensor, labels: Tensor) -> list[Metrics]:
         """A row with accuracy (percent) and cross-entropy on images (N,C,H,W) uint8, labels (N,).
 
         kind: "validation" or "test"; where an epoch has both, validation comes first, and chooses the best epoch.
@@ -151,32 +136,19 @@ class Learner:
         self.accuracy[kind] = accuracy
         if kind == "test":
             self.best = self.best.after(self.steps // self.steps_per_epoch, self.accuracy)
-        return self._row(kind, {"accuracy": accuracy, "loss": loss})
+        return [self._row(self.name, kind, {"accuracy": accuracy, "loss": loss})]
 
     @property
     def healthy(self) -> bool:
         """False once a weight is no number."""
         return all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
 
-    def _add(self, values: dict[str, Tensor]) -> None:
-        for key, value in values.items():
-            self._sums[key] = self._sums[key] + value if key in self._sums else value
-        self._summed += 1
 
-    def _means(self) -> dict[str, float]:
-        """Means since the last call: the one place in training that waits for the device."""
-        values = torch.stack(list(self._sums.values())).double().cpu() / self._summed
-        means = dict(zip(self._sums, values.tolist(), strict=True))
-        self._sums, self._summed = {}, 0
-        if not all(map(torch.isfinite, values)):
-            raise TrainingError(
-                f"The loss of '{self.name}' became {means['loss']} at step {self.steps}. "
-                "Lower the learning rate or the weights of the method, then start again."
-            )
-        return means
-
-    def _row(self, kind: str, values: dict[str, float]) -> Metrics:
-        return Metrics(self.stage, self.name, kind, self.steps / self.steps_per_epoch, self.steps, values)
+def student_optimizer(parameters: Sequence[Tensor], config: RunConfig, device: torch.device) -> torch.optim.SGD:
+    return make_optimizer(
+        parameters, config.lr, device, momentum=config.momentum, weight_decay=config.weight_decay,
+        nesterov=config.nesterov and config.momentum > 0,
+    )  # fmt: skip
 
 
 @torch.no_grad()

@@ -25,12 +25,12 @@ class MutualLearner(Learner):
         super().__init__(*args, **options)
         self.peer = peer
 
+    def prepare(self) -> None:
+        super().prepare()
+        self.peer.prepare()
+
     def update(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
         peer = self.peer
-        if self.steps % self.steps_per_epoch == 0:
-            peer.model.train()
-            peer.method.train()
-        peer.method.strength = self.method.strength
         pixels = self.normalise(images)
         with autocast(self.device, self.precision):
             answer = peer.model(pixels)
@@ -43,10 +43,14 @@ class MutualLearner(Learner):
             taught: StepOutput = peer.method(answer, teacher, labels, student)
         peer.backward(taught.loss)
         peer.optimise()
-        peer.steps += 1
         return output
 
-    def evaluate(self, kind: str, images: Tensor, labels: Tensor) -> Metrics:
-        row = super().evaluate(kind, images, labels)
-        row.values["peer_accuracy"] = self.peer.evaluate(kind, images, labels).values["accuracy"]
-        return row
+    def advance(self) -> None:
+        super().advance()
+        self.peer.advance()
+
+    def evaluate(self, kind: str, images: Tensor, labels: Tensor) -> list[Metrics]:
+        (row,) = super().evaluate(kind, images, labels)
+        (beside,) = self.peer.evaluate(kind, images, labels)
+        row.values["peer_accuracy"] = beside.values["accuracy"]
+        return [row]

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iekd.losses.parts import wide
+from iekd.losses.parts import divergence, wide
 
 
 class DecoupledKnowledgeDistillationLoss(nn.Module):
@@ -25,15 +25,16 @@ class DecoupledKnowledgeDistillationLoss(nn.Module):
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
         binary_s, others_s = self._decoupled(student_logits, labels)
         binary_t, others_t = self._decoupled(teacher_logits, labels)
-        target = F.kl_div(binary_s, binary_t, reduction="batchmean", log_target=True)
-        others = F.kl_div(others_s, others_t, reduction="batchmean", log_target=True)
+        target = divergence(binary_s, binary_t)
+        others = divergence(others_s, others_t)
         return self.temperature**2 * (self.alpha * target + self.beta * others)
 
     def _decoupled(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Log probabilities (B,2) of right and other, and (B,K-1) among the others."""
         scaled = wide(logits) / self.temperature
         right = scaled.gather(1, labels[:, None])  # (B,1)
-        keep = torch.ones_like(scaled, dtype=torch.bool).scatter(1, labels[:, None], False)
-        others = scaled[keep].view(len(scaled), -1)  # (B,K-1)
+        index = torch.arange(scaled.shape[1] - 1, device=labels.device).expand(len(scaled), -1)
+        # a mask would make the device tell its count
+        others = scaled.gather(1, index + (index >= labels[:, None]))  # (B,K-1)
         binary = torch.cat([right, others.logsumexp(1, keepdim=True)], 1)
         return F.log_softmax(binary, dim=1), F.log_softmax(others, dim=1)

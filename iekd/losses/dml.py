@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iekd.losses.parts import wide
+from iekd.losses.parts import divergence, wide
 
 
 class MutualLearningLoss(nn.Module):
@@ -17,4 +17,4 @@ class MutualLearningLoss(nn.Module):
     def forward(self, logits: Tensor, peer_logits: Tensor) -> Tensor:
         log_p = F.log_softmax(wide(logits), dim=1)
         log_peer = F.log_softmax(wide(peer_logits.detach()), dim=1)
-        return F.kl_div(log_p, log_peer, reduction="batchmean", log_target=True)
+        return divergence(log_p, log_peer)

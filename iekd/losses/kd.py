@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iekd.losses.parts import wide
+from iekd.losses.parts import divergence, wide
 
 
 class KnowledgeDistillationLoss(nn.Module):
@@ -22,4 +22,4 @@ class KnowledgeDistillationLoss(nn.Module):
         t = self.temperature
         student = F.log_softmax(wide(student_logits) / t, dim=1)
         teacher = F.log_softmax(wide(teacher_logits) / t, dim=1)
-        return t * t * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+        return t * t * divergence(student, teacher)

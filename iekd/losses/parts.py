@@ -17,6 +17,11 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(wide(x).flatten(1), dim=1)
 
 
+def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(q || p) of log probabilities (B,K), mean over the batch; torch's own cannot be stacked over seeds."""
+    return (log_q.exp() * (log_q - log_p)).sum() / len(log_p)
+
+
 def meet(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Two maps (B,c,h,w), the larger one pooled to the smaller one's (h,w)."""
     size = (min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3]))

@@ -12,7 +12,7 @@ import torch
 
 from iekd.config import learner_name, make_config
 from iekd.data import Dataset, Split
-from iekd.engine import accelerate, experiment, loop
+from iekd.engine import accelerate, experiment
 from iekd.engine.batches import to_device
 from iekd.engine.experiment import Experiment, Network, Result, StageStart
 from iekd.engine.learner import Best, Normalise, make_schedule, predict
@@ -72,7 +72,6 @@ def way(request, monkeypatch):
     """How learners of a step take turns. Both with one thread a learner, as when trained alone here."""
     cores = 2 if request.param == "side by side" else 1
     monkeypatch.setattr(accelerate, "cores", lambda: cores)
-    monkeypatch.setattr(loop, "cores", lambda: cores)
     return request.param
 
 
@@ -90,9 +89,8 @@ def test_many_threads_change_nothing_but_rounding(tiny, teacher, config, monkeyp
     """More threads sum in another order; training amplifies that, so one epoch only."""
     pair = config(methods=("baseline", "ie-ft"), epochs=1)
     monkeypatch.setattr(accelerate, "cores", lambda: 4)
-    monkeypatch.setattr(loop, "cores", lambda: 4)
     several = execute(pair, tiny, teacher)
-    monkeypatch.setattr(loop, "cores", lambda: 1)
+    monkeypatch.setattr(accelerate, "cores", lambda: 1)
     one = execute(pair, tiny, teacher)
     for name in ("baseline-seed0", "ie-ft-seed0"):
         for a, b in zip(several.rows(name), one.rows(name), strict=True):
@@ -234,7 +232,7 @@ def test_rows_say_what_they_measured(tiny, teacher, config):
         assert set(row.values) == keys
         assert all(np.isfinite(list(row.values.values())))
         assert 0 <= row.values["accuracy"] <= 100
-    assert [r.values.keys() for r in done.rows("auto-encoder")] == [{"loss", "reconstruction"}] * len(
+    assert [r.values.keys() for r in done.rows("auto-encoder")] == [{"loss", "reconstruction", "lr"}] * len(
         done.rows("auto-encoder")
     )
 
@@ -463,7 +461,6 @@ def test_stopping_is_ceasing_to_iterate(tiny, config, stage):
 
 def test_an_error_in_a_learner_surfaces(tiny, teacher, config, monkeypatch):
     monkeypatch.setattr(accelerate, "cores", lambda: 2)
-    monkeypatch.setattr(loop, "cores", lambda: 2)
     before = set(threading.enumerate())
 
     def broken(self, kind, images, labels):

@@ -166,7 +166,7 @@ def test_the_step_is_plain_sgd(tiny):
 def test_evaluation_counts_right_answers(tiny):
     learner = make_learner(tiny)
     images, labels = to_device(tiny.test, CPU)
-    row = learner.evaluate("test", images, labels)
+    (row,) = learner.evaluate("test", images, labels)
     learner.model.eval()
     with torch.no_grad():
         logits = learner.model(learner.normalise(images)).logits.double().numpy()
@@ -199,10 +199,10 @@ def test_the_best_accuracy_is_kept(tiny):
     with torch.no_grad():
         answers = predict(learner.model, learner.normalise, images, CPU).argmax(1)
     wrong = (answers + 1) % 3
-    assert learner.evaluate("validation", images, wrong).values["accuracy"] == 0
-    assert learner.evaluate("test", images, answers).values["accuracy"] == 100
-    assert learner.evaluate("validation", images, answers).values["accuracy"] == 100
-    assert learner.evaluate("test", images, wrong).values["accuracy"] == 0
+    assert learner.evaluate("validation", images, wrong)[0].values["accuracy"] == 0
+    assert learner.evaluate("test", images, answers)[0].values["accuracy"] == 100
+    assert learner.evaluate("validation", images, answers)[0].values["accuracy"] == 100
+    assert learner.evaluate("test", images, wrong)[0].values["accuracy"] == 0
     assert learner.best.accuracy == 0, "the epoch that validation likes, not the one that the test likes"
     assert learner.best.chosen_by == 100
 

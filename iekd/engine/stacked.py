@@ -1,0 +1,106 @@
+"""Seeds of one method as one network: their weights stacked, one kernel where each seed would have launched its own.
+
+`torch.func` maps the step of one learner over the stack: convolutions become grouped ones, and each member's batch norm
+keeps statistics of its own. The learners' own tensors are views into the stack, so each of them can be evaluated and
+saved at any time as if it had been trained alone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from iekd.comparisons import TeacherOutput
+from iekd.engine.accelerate import autocast
+from iekd.engine.learner import Learner, student_optimizer
+from iekd.engine.metrics import Metrics
+from iekd.engine.mutual import MutualLearner
+from iekd.engine.trainee import Trainee
+from iekd.methods import Method, StepOutput
+
+
+def stack_seeds(learners: Sequence[Learner]) -> list[Trainee]:
+    """The learners, with those of one method stacked. Mutual learners stay apart: two networks take turns in them."""
+    groups: dict[str, list[Learner]] = defaultdict(list)
+    for learner in learners:
+        groups[learner.name if isinstance(learner, MutualLearner) else learner.method.name].append(learner)
+    return [Stack(group) if len(group) > 1 else group[0] for group in groups.values()]
+
+
+class Stack(Trainee):
+    """Learners of one method and architecture with different weights, trained at once.
+
+    Gives what they would give one by one, up to the rounding of the kernels; rows are theirs, one each.
+    """
+
+    def __init__(self, members: Sequence[Learner]) -> None:
+        """members: fresh learners; their weights move into the stack."""
+        self.members, first = list(members), members[0]
+        self.networks = [_Network(learner.model, learner.method) for learner in members]
+        self.parameters = _stacked([dict(n.named_parameters()) for n in self.networks])
+        self.buffers = _stacked([dict(n.named_buffers()) for n in self.networks])
+        super().__init__(
+            tuple(learner.name for learner in members), first.stage, first.device,
+            student_optimizer(list(self.parameters.values()), first.config, first.device), first.schedule,
+            epochs=1, steps_per_epoch=first.steps_per_epoch, report_every=first.report_every,
+        )  # fmt: skip
+
+    def prepare(self) -> None:
+        super().prepare()
+        for learner in self.members:
+            learner.prepare()
+
+    def compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
+        first = self.members[0]
+        template = self.networks[0]
+
+        def answer(parameters: dict[str, Tensor], buffers: dict[str, Tensor], pixels: Tensor) -> StepOutput:
+            output: StepOutput = functional_call(template, (parameters, buffers), (pixels, teacher, labels))
+            return output
+
+        with autocast(self.device, first.precision):
+            pixels = first.normalise(images)
+            output = torch.vmap(answer, in_dims=(0, 0, None))(self.parameters, self.buffers, pixels)
+        self.optimizer.zero_grad()
+        output.loss.sum().backward()  # type: ignore[no-untyped-call]  # no member's loss depends on another's weights
+        self.optimizer.step()
+        correct = (output.logits.detach().argmax(2) == labels).float().mean(1) * 100  # (N,B,K) -> (N,)
+        self._add({"loss": output.loss.detach(), **output.terms, "accuracy": correct})
+
+    def advance(self) -> None:
+        self.steps += 1
+        for learner in self.members:
+            learner.advance()
+
+    def evaluate(self, kind: str, images: Tensor, labels: Tensor) -> list[Metrics]:
+        return [row for learner in self.members for row in learner.evaluate(kind, images, labels)]
+
+    def train_mode(self) -> None:
+        """Each member does it for itself."""
+
+
+class _Network(nn.Module):
+    """Student and method as one module: images (B,C,H,W) float -> StepOutput."""
+
+    def __init__(self, model: nn.Module, method: Method) -> None:
+        super().__init__()
+        self.model, self.method = model, method
+
+    def forward(self, pixels: Tensor, teacher: TeacherOutput | None, labels: Tensor) -> StepOutput:
+        output: StepOutput = self.method(self.model(pixels), teacher, labels)
+        return output
+
+
+def _stacked(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """name -> (N,...) of N equal sets of tensors, which become views into it."""
+    stacks = {}
+    for name, first in states[0].items():
+        stack = torch.stack([state[name].detach() for state in states])
+        for member, state in zip(stack, states, strict=True):
+            state[name].data = member
+        stacks[name] = nn.Parameter(stack) if isinstance(first, nn.Parameter) else stack
+    return stacks

@@ -1,0 +1,142 @@
+"""What takes part in lock-step: a learner, a stack of learners, or the auto-encoders.
+
+A step has three parts. `prepare` and `report` are the host's: they count, set the rate and read the sums now and then.
+`compute` between them only queues work for the device: it makes no decision that depends on a value, so that it can be
+recorded once and replayed (`accelerate.Recorded`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
+
+from iekd.comparisons import TeacherOutput
+from iekd.config import RunConfig
+from iekd.engine.metrics import Metrics, TrainingError
+
+
+def make_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
+    """The learning rate of every step; see RunConfig.schedule."""
+    if config.schedule == "one-cycle":
+        if steps < 4:  # too short for a cycle
+            return ConstantLR(optimizer, factor=1.0)
+        warm_up = max(0.25, 2 / steps)  # two steps at least, which torch's formula needs
+        return OneCycleLR(optimizer, max_lr=config.lr, total_steps=steps, pct_start=warm_up, cycle_momentum=False)
+    if config.schedule == "cosine":
+        return CosineAnnealingLR(optimizer, T_max=steps)
+    milestones = [max(i, int(steps * share)) for i, share in enumerate(config.milestones, 1)]
+    return MultiStepLR(optimizer, milestones=milestones, gamma=0.1)
+
+
+def rate_keeper(lr: float) -> torch.optim.Optimizer:
+    """An optimiser without weights for a schedule to act on, so that the rate is a number of the host's."""
+    return torch.optim.SGD([nn.Parameter(torch.zeros(0))], lr=lr)
+
+
+def keeps_numbers(device: torch.device) -> bool:
+    """Whether the numbers of a step (rate, strength) live on the device, where a recorded step reads them."""
+    return device.type == "cuda"
+
+
+def make_optimizer(parameters: Sequence[Tensor], lr: float, device: torch.device, **values: Any) -> torch.optim.SGD:
+    """SGD; one fused kernel where the rate lives on the device."""
+    if keeps_numbers(device):
+        return torch.optim.SGD(parameters, lr=torch.tensor(lr, device=device), fused=True, **values)
+    return torch.optim.SGD(parameters, lr=lr, **values)
+
+
+class Trainee:
+    """Base: counts steps, keeps the rate, sums what is reported. Subclasses give `compute`, and `evaluate` if judged.
+
+    names: one row of metrics for each. report_every: steps between rows.
+    """
+
+    def __init__(
+        self, names: tuple[str, ...], stage: str, device: torch.device, optimizer: torch.optim.Optimizer,
+        schedule: LRScheduler, *, epochs: int, steps_per_epoch: int, report_every: int,
+    ) -> None:  # fmt: skip
+        self.names, self.stage, self.device = names, stage, device
+        self.optimizer, self.schedule = optimizer, schedule
+        self.steps_per_epoch, self.report_every = steps_per_epoch, report_every
+        self.total_steps = epochs * steps_per_epoch
+        self.steps = 0
+        self._keys: tuple[str, ...] = ()
+        self._sums: Tensor | None = None  # (values, names) float32, always at one place in memory
+        self._summed = 0
+
+    def step(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> Iterator[Metrics]:
+        """One whole step on images (B,C,H,W) uint8 and labels (B,); yields rows every `report_every` steps."""
+        self.prepare()
+        self.compute(images, labels, teacher)
+        yield from self.report()
+
+    def prepare(self) -> None:
+        """Before each step: mode and rate."""
+        if self.steps % self.steps_per_epoch == 0:
+            self.train_mode()
+        set_value(self.optimizer.param_groups[0], "lr", float(self.schedule.get_last_lr()[0]))
+
+    def compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
+        """Forward, loss, backward, optimiser and sums, without waiting for the device."""
+        raise NotImplementedError
+
+    def report(self) -> Iterator[Metrics]:
+        """After each step: count it; now and then, rows with the means since the last ones."""
+        self.advance()
+        self._summed += 1
+        if self.steps % self.report_every == 0 or self.steps % self.steps_per_epoch == 0:
+            rate = float(self.schedule.get_last_lr()[0])
+            for name, values in zip(self.names, self._means(), strict=True):
+                yield self._row(name, "train", {**values, "lr": rate})
+
+    def evaluate(self, kind: str, images: Tensor, labels: Tensor) -> list[Metrics]:
+        """Rows on held-out images (N,C,H,W) uint8, labels (N,)."""
+        raise NotImplementedError
+
+    def train_mode(self) -> None:
+        raise NotImplementedError
+
+    def advance(self) -> None:
+        self.steps += 1
+        self.schedule.optimizer.step()  # it has no weights; the schedule wants to be second
+        self.schedule.step()
+
+    def trouble(self, name: str, loss: float) -> TrainingError:
+        return TrainingError(
+            f"The loss of '{name}' became {loss} at step {self.steps}. "
+            "Lower the learning rate or the weights of the method, then start again."
+        )
+
+    def _add(self, values: dict[str, Tensor]) -> None:
+        """Sum values, each a scalar or one number per name."""
+        rows = torch.stack([v.float().expand(len(self.names)) for v in values.values()])
+        if self._sums is None:
+            self._keys, self._sums = tuple(values), torch.zeros_like(rows)
+        self._sums += rows
+
+    def _means(self) -> list[dict[str, float]]:
+        """Means since the last call, per name: the one place in training that waits for the device."""
+        assert self._sums is not None
+        means = (self._sums.double().cpu() / self._summed).T  # (names, values)
+        self._sums.zero_()
+        self._summed = 0
+        found = [dict(zip(self._keys, row.tolist(), strict=True)) for row in means]
+        for name, row, values in zip(self.names, means, found, strict=True):
+            if not torch.isfinite(row).all():
+                raise self.trouble(name, values["loss"])
+        return found
+
+    def _row(self, name: str, kind: str, values: dict[str, float]) -> Metrics:
+        return Metrics(self.stage, name, kind, self.steps / self.steps_per_epoch, self.steps, values)
+
+
+def set_value(holder: dict[str, object], key: str, value: float) -> None:
+    """Set a number, in place where it lives on the device: a recorded step reads it from there."""
+    if isinstance(holder[key], Tensor):
+        holder[key].fill_(value)  # type: ignore[attr-defined]
+    else:
+        holder[key] = value

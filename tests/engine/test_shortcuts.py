@@ -1,0 +1,425 @@
+"""Recorded steps, stacked seeds and compiled students give what the plain step gives."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import logging
+
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from iekd.config import learner_name
+from iekd.engine import accelerate, learner, loop, stacked, trainee
+from iekd.engine.accelerate import Recorded, Shortcuts, branches, compile_or_not
+from iekd.engine.experiment import Experiment, Network
+from iekd.engine.learner import Learner
+from iekd.engine.stacked import Stack
+from iekd.method_names import METHODS
+from iekd.models.registry import build
+
+CPU = torch.device("cpu")
+WAITING = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::masked_select", "aten::unique_dim"}
+cuda = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+]
+
+
+class Tape(TorchDispatchMode):
+    """Records operations as a CUDA graph does: tensors by their place in memory, numbers as they were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.calls.append((function, args, kwargs or {}, result))
+        return result
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        for function, args, kwargs, result in self.calls:
+            for old, new in zip(pytree.tree_leaves(result), pytree.tree_leaves(function(*args, **kwargs)), strict=True):
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+    @property
+    def names(self) -> set[str]:
+        return {function.name().split(".")[0] for function, *_ in self.calls}
+
+
+@pytest.fixture
+def tapes(monkeypatch):
+    """Every Recorded of a run, on the CPU: as on CUDA, but for the device. The fixture is the list of tapes."""
+    made: list[Tape] = []
+
+    def capture(work):
+        tape = Tape()
+        made.append(tape)
+        with tape:
+            work()  # unlike CUDA, this computes: the first replay has been done
+        first = iter([True])
+        return lambda: next(first, False) or tape.replay()
+
+    monkeypatch.setattr(accelerate, "_cuda_capture", capture)
+    monkeypatch.setattr(trainee, "keeps_numbers", lambda device: True)
+    monkeypatch.setattr(learner, "keeps_numbers", lambda device: True)
+    return made
+
+
+@pytest.fixture
+def teacher(tiny) -> Network:
+    torch.manual_seed(5)
+    return Network(build("resnet14", 3), *tiny.statistics)
+
+
+@pytest.fixture
+def config(tiny_config):
+    return lambda **values: tiny_config(
+        teacher="resnet14", **{"epochs": 3, "auto_encoder_epochs": 2, "lr": 0.02, **values}
+    )
+
+
+def execute(config, dataset, teacher=None, **shortcuts):
+    experiment = Experiment(config, dataset, copy.deepcopy(teacher))
+    experiment.shortcuts = Shortcuts(**shortcuts)
+    return experiment, list(experiment.events())
+
+
+def rows(events, name):
+    return [(e.kind, e.step, e.values) for e in events if getattr(e, "learner", None) == name]
+
+
+def assert_alike(a, b, tolerance):
+    """Two runs: the same rows, the same weights, up to rounding."""
+    names = a[0].students.keys()
+    assert names == b[0].students.keys()
+    for name in names:
+        for (*one, values), (*other, others) in zip(rows(a[1], name), rows(b[1], name), strict=True):
+            assert one == other
+            assert values.keys() == others.keys()
+            if one[0] == "train":
+                assert values == pytest.approx(others, rel=max(tolerance, 1e-5 * bool(tolerance)))  # sums are float32
+        for p, q in zip(a[0].students[name].model.parameters(), b[0].students[name].model.parameters(), strict=True):
+            torch.testing.assert_close(p, q, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_replayed_step_is_the_step(tiny, teacher, config, tapes, method):
+    """Rate and strength change from step to step; a step that had kept them as numbers would replay the first ones."""
+    chosen = config(methods=(method,), weight_schedule="decay", schedule="cosine", momentum=0.5)
+    plain = execute(chosen, tiny, teacher)
+    replayed = execute(chosen, tiny, teacher, graph=True)
+    assert len(tapes) == 1 + chosen.needs_auto_encoder
+    assert_alike(plain, replayed, 1e-6)
+
+
+@pytest.mark.parametrize("method", [*sorted(METHODS), "ie-ft+kd"])
+def test_no_step_waits_for_the_device(tiny, teacher, config, tapes, method):
+    execute(config(methods=(method,)), tiny, teacher, graph=True)
+    assert tapes
+    for tape in tapes:
+        assert not tape.names & WAITING
+        assert not any(name.endswith("_to_cpu") for name in tape.names)
+
+
+def test_a_lock_step_is_recorded_as_one(tiny, teacher, config, tapes):
+    chosen = config(methods=("baseline", "ft", "kd"), seeds=(0, 1))
+    plain = execute(chosen, tiny, teacher)
+    together = execute(chosen, tiny, teacher, graph=True)
+    assert len(tapes) == 2, "one for the auto-encoder and one for all students"
+    assert_alike(plain, together, 1e-6)
+
+
+def test_a_trained_teacher_is_recorded_too(tiny, config, tapes):
+    chosen = config(methods=("kd",), teacher_epochs=2)
+    assert_alike(execute(chosen, tiny), execute(chosen, tiny, graph=True), 1e-6)
+    assert len(tapes) == 2
+
+
+def test_the_recording_notices_a_step_that_waits(tapes):
+    """The test above can fail."""
+    step = Recorded(lambda images, labels: images.sum().item() and None)
+    for _ in range(4):
+        step(torch.ones(2, 1, 2, 2), torch.ones(2))
+    assert tapes[0].names & WAITING
+
+
+def test_a_step_that_cannot_be_recorded_goes_on_as_it_is(caplog):
+    seen = []
+
+    def refuse(work):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    step = Recorded(lambda images, labels: seen.append(labels.item()), refuse)
+    with caplog.at_level(logging.WARNING):
+        for i in range(8):
+            step(torch.zeros(1), torch.tensor(i))
+    assert seen == list(range(8)), "each batch once"
+    assert len(caplog.records) == 1
+    assert "operation not permitted" in caplog.text
+    assert "more" not in caplog.text
+
+
+def test_a_mistake_in_a_step_is_not_hidden():
+    def work(images, labels):
+        raise KeyError("term")
+
+    with pytest.raises(KeyError, match="term"):
+        Recorded(work)(torch.zeros(1), torch.zeros(1))
+
+
+def test_branches_are_all_done_in_order_where_nothing_is_recorded():
+    done = []
+    branches([lambda i=i: done.append(i) for i in range(7)])
+    assert done == list(range(7))
+
+
+# Stacked seeds
+
+
+@pytest.fixture
+def double(teacher, monkeypatch):
+    """Training in float64, where rounding cannot hide a mistake."""
+    teacher.model.double()
+    forward = learner.Normalise.forward
+    monkeypatch.setattr(learner.Normalise, "forward", lambda self, images: forward(self, images).double())
+    monkeypatch.setattr(accelerate, "choose_precision", lambda name, device: torch.float32)
+    make = Experiment._build
+    monkeypatch.setattr(Experiment, "_build", lambda self, model: make(self, model).double())
+    init = Learner.__init__
+
+    def in_double(self, name, stage, model, method, *args, **options):
+        init(self, name, stage, model, method.double(), *args, **options)
+
+    monkeypatch.setattr(Learner, "__init__", in_double)
+    monkeypatch.setattr("iekd.engine.experiment.freeze", lambda network, _: copy.deepcopy(network).eval().double())
+    monkeypatch.setattr("iekd.engine.auto_encoder.freeze", lambda network, _: copy.deepcopy(network).eval().double())
+    monkeypatch.setattr("iekd.engine.auto_encoder.channels_last", lambda network, device: network.double())
+
+
+TOGETHER = [m for m in [*sorted(METHODS), "ie-ft+kd"] if m not in ("dml", "ie-dml")]
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("method", TOGETHER)
+def test_a_stack_gives_what_its_members_give_alone(tiny, teacher, config, method):
+    chosen = config(methods=(method,), seeds=(0, 1, 7), epochs=2)
+    assert_alike(execute(chosen, tiny, teacher), execute(chosen, tiny, teacher, stack=True), 1e-6)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"channel_split": "random"},
+        {"inheritance_share": 0},
+        {"ie_stages": "all", "distance": "cosine"},
+        {"auto_encoder": False, "weight_schedule": "warm-up"},
+        {"student": "mobilenet-v2"},
+        {"student": "shufflenet-v2"},
+        {"student": "vgg8"},
+    ],
+)
+def test_every_option_and_family_can_be_stacked(tiny, teacher, config, options):
+    chosen = config(methods=("ie-ft",), seeds=(0, 1), epochs=1, **options)
+    assert_alike(execute(chosen, tiny, teacher), execute(chosen, tiny, teacher, stack=True), 1e-6)
+
+
+def test_each_member_keeps_statistics_of_its_own(tiny, teacher, config):
+    alone = execute(config(seeds=(3,), methods=("baseline",)), tiny, teacher)
+    stacked = execute(config(seeds=(0, 3), methods=("baseline",)), tiny, teacher, stack=True)
+    for a, b in zip(
+        alone[0].students["baseline-seed3"].model.buffers(), stacked[0].students["baseline-seed3"].model.buffers(),
+        strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    other = stacked[0].students["baseline-seed0"].model.state_dict()
+    mine = stacked[0].students["baseline-seed3"].model.state_dict()
+    assert not torch.equal(other["bn.running_mean"], mine["bn.running_mean"])
+    assert int(mine["bn.num_batches_tracked"]) == int(other["bn.num_batches_tracked"]) == 3 * 3
+
+
+def test_a_stack_is_recorded_as_one_too(tiny, teacher, config, tapes):
+    chosen = config(methods=("ie-ft", "baseline", "ie-dml"), seeds=(0, 1))
+    plain = execute(chosen, tiny, teacher, stack=True)
+    assert_alike(plain, execute(chosen, tiny, teacher, stack=True, graph=True), 1e-6)
+    assert len(tapes) == 2
+
+
+def test_seeds_of_a_method_are_stacked_and_mutual_learners_are_not(tiny, config):
+    experiment = Experiment(config(methods=("baseline", "dml"), seeds=(0, 1)), tiny)
+    experiment.students = {s.name: s for s in experiment._make_students(3)}
+    found = stacked.stack_seeds(list(experiment.students.values()))
+    assert sorted(t.names for t in found) == [("baseline-seed0", "baseline-seed1"), ("dml-seed0",), ("dml-seed1",)]
+
+
+def test_one_seed_is_not_stacked(tiny, teacher, config, monkeypatch):
+    monkeypatch.setattr(Stack, "compute", None)
+    execute(config(methods=("baseline", "ie-ft")), tiny, teacher, stack=True)
+
+
+def test_what_a_stack_has_learned_can_be_saved(tiny, teacher, config, tmp_path):
+    """Views into the stack are written as whole tensors, each member its own."""
+    from safetensors.torch import load_file, save_file
+
+    experiment, _ = execute(config(methods=("baseline",), seeds=(0, 1)), tiny, teacher, stack=True)
+    for seed in (0, 1):
+        model = experiment.students[learner_name("baseline", seed)].model
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, tmp_path / f"{seed}.safetensors")
+        loaded = load_file(tmp_path / f"{seed}.safetensors")
+        assert all(torch.equal(loaded[k], v) for k, v in model.state_dict().items())
+        size = sum(v.numel() * v.element_size() for v in loaded.values())
+        assert (tmp_path / f"{seed}.safetensors").stat().st_size < 1.2 * size + 10_000
+
+
+def test_a_member_that_diverges_is_named(tiny, config):
+    experiment = Experiment(config(methods=("baseline",), seeds=(0, 4)), tiny)
+    experiment.students = {s.name: s for s in experiment._make_students(3)}
+    (stack,) = stacked.stack_seeds(list(experiment.students.values()))
+    with torch.no_grad():
+        experiment.students["baseline-seed4"].model.classifier.bias.fill_(torch.nan)
+    images = torch.from_numpy(tiny.train.images[:32]).permute(0, 3, 1, 2)
+    with pytest.raises(trainee.TrainingError, match="baseline-seed4"):
+        for _ in range(3):
+            list(stack.step(images, torch.from_numpy(tiny.train.labels[:32]), None))
+
+
+# Compiling
+
+
+def test_where_nothing_can_be_compiled_training_goes_on(tiny, teacher, config, monkeypatch, caplog):
+    def broken(function):
+        def call(*args):
+            raise RuntimeError("no C++ compiler\nmany lines")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    chosen = config(methods=("baseline", "ie-ft"))
+    with caplog.at_level(logging.WARNING):
+        compiled = execute(chosen, tiny, teacher, compiled=True)
+    assert caplog.text.count("no C++ compiler") == 2, "once for each learner"
+    assert_alike(execute(chosen, tiny, teacher), compiled, 0)
+
+
+def test_compiled_is_called_once_it_works(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda f: compiled.append(f) or (lambda x: f(x) + 0))
+    call = compile_or_not(lambda x: 2 * x)
+    assert [call(1), call(2), call(3)] == [2, 4, 6]
+    assert len(compiled) == 1
+
+
+def test_students_go_through_the_compiler(tiny, teacher, config, monkeypatch):
+    """What torch.compile is given can be traced; its code generator, which takes a minute, is left out."""
+    compile_ = torch.compile
+    graphs = []
+
+    def traced(function):
+        return compile_(function, backend=lambda graph, _: graphs.append(graph) or graph.forward)
+
+    monkeypatch.setattr(torch, "compile", traced)
+    chosen = config(methods=("baseline", "ie-ft"))
+    assert_alike(execute(chosen, tiny, teacher), execute(chosen, tiny, teacher, compiled=True), 1e-5)
+    assert len(graphs) == 2, "the forward pass of each learner in one piece"
+
+
+# Switches
+
+
+@pytest.mark.parametrize(
+    ("device", "values", "expected"),
+    [
+        ("cuda", {}, {"graph": True, "stack": True}),
+        ("cuda", {"graph": False}, {"stack": True}),
+        ("cuda", {"stack": False, "compile": True}, {"graph": True, "compiled": True}),
+        ("cuda", {"eager": True, "compile": True}, {}),
+        ("cpu", {}, {"side_by_side": True}),
+        ("cpu", {"eager": True}, {}),
+        ("mps", {}, {}),
+    ],
+)
+def test_each_shortcut_has_its_switch(config, monkeypatch, device, values, expected):
+    monkeypatch.setattr(accelerate, "cores", lambda: 2)
+    assert Shortcuts.of(config(**values), torch.device(device)) == Shortcuts(**expected)
+
+
+# On a device that is not here: shapes and devices alone
+
+
+@pytest.mark.parametrize("method", [m for m in [*sorted(METHODS), "ie-ft+kd"] if m not in ("dml", "ie-dml")])
+def test_no_tensor_of_a_step_is_left_on_the_host(tiny, teacher, config, method):
+    """The forward pass with tensors that only pretend to be on CUDA: a mix of devices, or a look at a value, fails."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    experiment = Experiment(config(methods=(method,)), tiny, teacher)
+    (one,) = experiment._make_students(3)
+    images = torch.from_numpy(tiny.train.images[:32]).permute(0, 3, 1, 2)
+    labels = torch.from_numpy(tiny.train.labels[:32])
+    with torch.no_grad():
+        answer = teacher.model.eval()(one.normalise(images))
+    with FakeTensorMode(allow_non_fake_inputs=False):
+
+        def pretend(x):
+            return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda")
+
+        for module in itertools.chain(one.model.modules(), one.method.modules(), one.normalise.modules()):
+            for name, p in module._parameters.items():
+                if p is not None:
+                    module._parameters[name] = torch.nn.Parameter(pretend(p))
+            for name, b in module._buffers.items():
+                if b is not None:
+                    module._buffers[name] = pretend(b)
+        features = pytree.tree_map(pretend, answer)
+        factors = (torch.empty(32, 32, *answer.stages[-1].shape[2:], device="cuda"),)
+        output = one._answer(pretend(images), pretend(labels), loop.TeacherOutput(features, factors))
+        assert output.loss.device.type == "cuda"
+        assert all(term.device.type == "cuda" for term in output.terms.values())
+
+
+# On a GPU
+
+
+@pytest.fixture
+def on_gpu(config):
+    return lambda **values: config(device="cuda", precision="fp32", **values)
+
+
+@pytest.mark.parametrize("method", [pytest.param(m, marks=cuda) for m in sorted(METHODS)])
+def test_a_graph_gives_what_the_plain_step_gives(tiny, teacher, on_gpu, caplog, method):
+    chosen = on_gpu(methods=(method,), weight_schedule="decay")
+    with caplog.at_level(logging.WARNING):
+        recorded = execute(chosen, tiny, teacher, graph=True)
+    assert "could not be recorded" not in caplog.text
+    assert_alike(execute(chosen, tiny, teacher), recorded, 5e-3)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_many_branches_in_one_graph(tiny, teacher, on_gpu, caplog):
+    chosen = on_gpu(methods=tuple(sorted(METHODS)), seeds=(0, 1))
+    with caplog.at_level(logging.WARNING):
+        recorded = execute(chosen, tiny, teacher, graph=True, stack=True)
+    assert "could not be recorded" not in caplog.text
+    assert_alike(execute(chosen, tiny, teacher), recorded, 5e-3)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_the_step_does_not_wait_on_cuda(tiny, teacher, on_gpu, monkeypatch):
+    compute = Learner.compute
+
+    def watched(self, *args):
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            compute(self, *args)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(Learner, "compute", watched)
+    execute(on_gpu(methods=tuple(sorted(METHODS))), tiny, teacher)
