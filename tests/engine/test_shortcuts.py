@@ -283,10 +283,10 @@ def test_a_member_that_diverges_is_named(tiny, config):
     (stack,) = stacked.stack_seeds(list(experiment.students.values()))
     with torch.no_grad():
         experiment.students["baseline-seed4"].model.classifier.bias.fill_(torch.nan)
-    images = torch.from_numpy(tiny.train.images[:32]).permute(0, 3, 1, 2)
+    images, labels = torch.from_numpy(tiny.train.images[:32]).permute(0, 3, 1, 2), torch.from_numpy(tiny.train.labels)
+    steps = (row for _ in range(3) for row in stack.step(images, labels[:32], None))
     with pytest.raises(trainee.TrainingError, match="baseline-seed4"):
-        for _ in range(3):
-            list(stack.step(images, torch.from_numpy(tiny.train.labels[:32]), None))
+        list(steps)
 
 
 # Compiling
