@@ -17,9 +17,10 @@ from iekd.engine.accelerate import cores, side_by_side
 from iekd.engine.batches import Batches
 from iekd.engine.learner import Learner
 from iekd.engine.metrics import Metrics
+from iekd.engine.stream import Images
 
 Teacher = Callable[[Tensor], TeacherOutput]
-HeldOut = dict[str, tuple[Tensor, Tensor]]  # kind of row -> images (N,C,H,W) uint8, labels (N,)
+HeldOut = dict[str, tuple[Images, Tensor]]  # kind of row -> images (N,C,H,W) uint8, labels (N,)
 
 
 class Shared(NamedTuple):

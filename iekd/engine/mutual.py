@@ -11,6 +11,7 @@ from iekd.comparisons import TeacherOutput
 from iekd.engine.accelerate import autocast
 from iekd.engine.learner import Learner
 from iekd.engine.metrics import Metrics
+from iekd.engine.stream import Images
 from iekd.methods import StepOutput
 
 
@@ -46,7 +47,7 @@ class MutualLearner(Learner):
         peer.steps += 1
         return output
 
-    def evaluate(self, kind: str, images: Tensor, labels: Tensor) -> Metrics:
+    def evaluate(self, kind: str, images: Images, labels: Tensor) -> Metrics:
         row = super().evaluate(kind, images, labels)
         row.values["peer_accuracy"] = self.peer.evaluate(kind, images, labels).values["accuracy"]
         return row
