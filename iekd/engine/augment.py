@@ -109,7 +109,8 @@ def resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, widt
     tall = pixels[index, above] * (ONE - down) + pixels[index, below] * down  # (B,H,W,C) int32, times ONE
     index = index[:, None]
     wide = tall[index, row, before[:, None]] * (ONE - along) + tall[index, row, after[:, None]] * along
-    return ((wide + ONE * ONE // 2) >> 2 * BITS).to(torch.uint8).permute(0, 3, 1, 2)
+    rounded: Tensor = (wide + ONE * ONE // 2) >> 2 * BITS
+    return rounded.to(torch.uint8).permute(0, 3, 1, 2)
 
 
 def _between(start: Tensor, length: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -41,7 +41,7 @@ def placed(
     workers: processes that read for the first split, and as many for all others, which may be read meanwhile; unset:
     by the number of cores.
     """
-    size, most = sum(split.images.nbytes for split in splits), _room(device, image_memory)
+    size, most = sum(split.images.nbytes for split in splits), room_for_images(device, image_memory)
     if size <= most and not any(isinstance(split.images, FileImages) for split in splits):
         log.info("The images take %.2f GB and are kept in the memory of %s.", size / 1e9, device)
         yield [to_device(split, device) for split in splits]
@@ -61,7 +61,7 @@ def placed(
         yield list(zip(streams, labels, strict=True))
 
 
-def _room(device: torch.device, image_memory: float | None) -> float:
+def room_for_images(device: torch.device, image_memory: float | None) -> float:
     """Bytes of the device's memory that images may take."""
     if image_memory is None and device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] / 2
