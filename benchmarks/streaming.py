@@ -3,9 +3,9 @@
     python benchmarks/streaming.py [--counts 2000,20000,200000] [--side 64] [train options...]
 
 Makes a folder of JPEG files for each count, runs `iekd train --image-memory 0.2` on it for one epoch of a small
-network and prints what its processes took together at the most, what loading took, and how many images were trained on in a
-second. Memory is counted so that what processes share counts once (PSS) where the system says it, else as the
-sum of all (RSS). Fewer than 0.2 GB of pixels are kept in memory, so the first line is what a run takes anyway.
+network, and prints what its processes took together at the most, what loading took, and how many images were trained
+on in a second. Memory is counted so that what processes share counts once (PSS) where the system says it, else as the
+sum of all (RSS). Fewer than 0.2 GB of pixels are kept in memory.
 """
 
 import argparse

@@ -142,7 +142,7 @@ def test_a_model_of_a_run_that_split_the_folder_in_another_way_is_refused(
 
 
 def test_a_teachers_fingerprint_tells_how_its_images_were_augmented(tiny_config):
-    """But not how they were kept, which changes nothing; and teachers from before there was a choice are still found."""
+    """But not how they were kept, which changes nothing; teachers from before there was a choice are still found."""
     changes = [{}, {"augmentation": "none"}, {"augmentation": "resized-crop"}, {"cutout": 4}, {"cutout": 5}]
     assert len({origin(tiny_config(**change)) for change in changes}) == len(changes)
     assert origin(tiny_config(image_memory=0)) == origin(tiny_config())

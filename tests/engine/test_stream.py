@@ -302,3 +302,16 @@ def test_a_device_gets_the_same_batches(kept, streamed, workers):
             assert isinstance(images, torch.Tensor) == (memory is None and dataset is kept)
             found = [(a.cpu(), b.cpu()) for a, b in Batches(images, labels, 8, 3).epoch(1)]
         assert equal(found, expected)
+
+
+def test_a_run_augments_as_it_is_told(kept, tiny_config):
+    """Another augmentation is another training; the default is the crop."""
+
+    def losses(**values) -> list[float]:
+        config = tiny_config(methods=("baseline",), teacher="none", **values)
+        events = Experiment(config, replace(kept, validation=None)).events()
+        return [event.values["loss"] for event in events if getattr(event, "kind", "") == "train"]
+
+    settings = [{}, {"augmentation": "resized-crop"}, {"augmentation": "none"}, {"cutout": 4}]
+    assert len({tuple(losses(**values)) for values in settings}) == len(settings)
+    assert losses() == losses(augmentation="crop", cutout=0)
