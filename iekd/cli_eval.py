@@ -39,6 +39,9 @@ def evaluate(
     test_fraction: Annotated[float, typer.Option(help="Share held out when a folder has no test/ of its own.")] = 0.2,
     data_seed: Annotated[int, typer.Option(help="Fixes which images are held out.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    image_memory: Annotated[
+        Optional[float], typer.Option(help="GB of memory that decoded images may take; unset: half of what is free.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:  # fmt: skip
     """Accuracy of a checkpoint, of anyone's, on a data set."""
@@ -47,6 +50,7 @@ def evaluate(
     found = evaluate_checkpoint(
         checkpoint, dataset, model=model, split=split, mean=_numbers("Mean", mean), std=_numbers("Std", std),
         resolution=resolution, test_fraction=test_fraction, data_seed=data_seed, device=device,
+        image_memory=image_memory,
     )  # fmt: skip
     if as_json:
         sys.stdout.write(json.dumps(asdict(found)) + "\n")

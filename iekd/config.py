@@ -116,9 +116,17 @@ class RunConfig(BaseModel):
     resolution: int | None = Field(
         None, ge=8, le=512, description="side of the square images; unset: the data set's own"
     )
+    augmentation: Literal["crop", "resized-crop", "none"] = Field(
+        "crop", description="crop: of the padded image, and flip; resized-crop: any part of it, enlarged, and flip"
+    )
+    cutout: int = Field(0, ge=0, le=511, description="side in pixels of a square hole in each training image; 0: none")
     data_seed: int = Field(0, ge=0, lt=2**31, description="fixes splits, the order of images and their augmentation")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it")
+    image_memory: Optional[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        None, description="GB of memory that decoded images may take; more are read while training; unset: half of "
+        "what is free"
+    )  # fmt: skip
     eager: bool = Field(False, description="the plain step, without any of the accelerations below; to look for errors")
     graph: bool = Field(True, description="on CUDA, record the step as a CUDA graph and replay it")
     stack: bool = Field(True, description="on CUDA, train the seeds of a method as one network")
@@ -170,6 +178,16 @@ class RunConfig(BaseModel):
             raise UserError(
                 f"Method '{overhaul[0]}' cannot learn from {self.teacher}: its margins come from a batch norm at each "
                 "stage end, and this network has none there. Choose another teacher, or another method."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _cutout_fits(self) -> RunConfig:
+        side = self.resolution or data.resolution_of(self.dataset)
+        if self.cutout >= side:
+            raise UserError(
+                f"Cutout {self.cutout} cannot be used: the images are {side} x {side} pixels, and a hole must be "
+                f"smaller. Half of the side, {side // 2}, is usual."
             )
         return self
 

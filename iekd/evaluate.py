@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from iekd import data
 from iekd.config import NO_TEACHER, RunConfig, make_config
 from iekd.data.dataset import Dataset, Split
@@ -56,13 +54,14 @@ class Evaluation:
 def evaluate_checkpoint(
     checkpoint: str | Path, dataset: str, *, model: str | None = None, split: str = "test",
     mean: Sequence[float] | None = None, std: Sequence[float] | None = None, resolution: int | None = None,
-    test_fraction: float = 0.2, data_seed: int = 0, device: str = "auto",
+    test_fraction: float = 0.2, data_seed: int = 0, device: str = "auto", image_memory: float | None = None,
 ) -> Evaluation:  # fmt: skip
     """Answer every image of a split, in float32, and count.
 
     Args:
         checkpoint: a file of weights, or the folder of a model that was saved here.
-        dataset: as in a run; resolution (unset: the folder's own, or the data set's), test_fraction, data_seed too.
+        dataset: as in a run; resolution (unset: the folder's own, or the data set's), test_fraction, data_seed and
+            image_memory too.
         model: the network's name; a folder knows its own.
         split: "test", "train", or "all" images of both. Of a folder, test/ alone may be there.
         mean, std: what the network was trained with; unset: the folder's own, or those of the data set's training
@@ -73,7 +72,7 @@ def evaluate_checkpoint(
     import torch
 
     from iekd.engine.accelerate import channels_last
-    from iekd.engine.batches import to_device
+    from iekd.engine.batches import placed
     from iekd.engine.learner import Normalise, predict
     from iekd.models.weights import fit_weights, read_weights
 
@@ -82,7 +81,7 @@ def evaluate_checkpoint(
     check_normalisation(mean, std)
     settings = make_config(  # checks them
         dataset=dataset, student=model, resolution=resolution, test_fraction=test_fraction, data_seed=data_seed,
-        device=device, methods=("baseline",), teacher=NO_TEACHER,
+        device=device, image_memory=image_memory, methods=("baseline",), teacher=NO_TEACHER,
     )  # fmt: skip
     path, place = Path(check_path(str(checkpoint))), _device(settings.device)
     # what is wrong with the weights is said before the images are read
@@ -104,10 +103,10 @@ def evaluate_checkpoint(
         source = "given"
         used_mean = per_channel(mean, loaded.channels, "Mean")
         used_std = per_channel(std, loaded.channels, "Std")
-    images, labels = to_device(asked, place)
     normalise, network = Normalise(used_mean, used_std).to(place), channels_last(network, place)
-    began = time.perf_counter()
-    logits = predict(network, normalise, images, place)
+    with placed([asked], place, image_memory) as [(images, labels)]:
+        began = time.perf_counter()
+        logits = predict(network, normalise, images, place)
     if not bool(torch.isfinite(logits).all()):
         raise UserError(f"'{path}' answers with values that are no numbers. Check mean and std, or get the file again.")
     right = (logits.argmax(1) == labels).cpu()
@@ -130,12 +129,11 @@ def _data(settings: RunConfig, split: str, resolution: int | None = None) -> tup
         name, split = f"{name}/test", "all"
     loaded = data.load(
         name, resolution=settings.resolution or resolution, test_fraction=settings.test_fraction,
-        seed=settings.data_seed,
+        seed=settings.data_seed, image_memory=settings.image_memory,
     )  # fmt: skip
     train, test = loaded.train, loaded.test
     if split == "all":
-        both = Split(np.concatenate([train.images, test.images]), np.concatenate([train.labels, test.labels]))
-        return loaded, both
+        return loaded, train.joined(test)
     return loaded, test if split == "test" else train
 
 

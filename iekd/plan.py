@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 
 from iekd.config import RunConfig
+from iekd.data.registry import FOLDER
 from iekd.method_names import parts
 from iekd.models.catalog import ModelInfo, models
 
@@ -43,7 +44,10 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
     student = models()[config.student]
     seeds, learners = len(config.seeds), len(config.methods) * len(config.seeds)
     macs = dict.fromkeys(STAGES, 0.0)
-    memory = BASE_MEMORY + (given + test_images) * channels * area * 32 * 32
+    images = (given + test_images) * channels * area * 32 * 32
+    if config.image_memory is not None and config.dataset.startswith(FOLDER):
+        images = min(images, config.image_memory * 1e9)  # the others stay in their files
+    memory = BASE_MEMORY + images
     each = config.batch_size * student.activations * area * 4 * 2 + _weights(student, channels, classes)
     macs["students"] = learners * student.macs * area * config.epochs * (TRAIN * n + judged)
     macs["evaluation"] = learners * student.macs * area * test_images

@@ -40,6 +40,8 @@ def origin(config: RunConfig) -> str:
             "milestones", "nesterov", "limit_train", "validation_fraction", "test_fraction", "resolution", "data_seed",
         }
     )  # fmt: skip
+    # at their defaults they are left out, as before there were others: teachers from then are still found
+    parts |= config.model_dump(include={"augmentation", "cutout"}, exclude_defaults=True)
     return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()[:16]
 
 

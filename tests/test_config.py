@@ -178,6 +178,26 @@ def test_every_setting_is_an_option_of_train():
     assert options == set(RunConfig.model_fields)
 
 
+@pytest.mark.parametrize(
+    ("values", "side"),
+    [({}, 28), ({"resolution": 16}, 16), ({"dataset": "cifar10"}, 32), ({"dataset": "FOLDER"}, 32)],
+    ids=str,
+)
+def test_a_hole_is_smaller_than_the_images(values, side, tmp_path, refuses):
+    """A folder's pictures are not looked at: there may be none yet, or a million."""
+    values = {k: f"folder:{tmp_path}" if v == "FOLDER" else v for k, v in values.items()}
+    assert make_config(**values, cutout=side - 1).cutout == side - 1
+    refuses(lambda: make_config(**values, cutout=side), f"Cutout {side}", f"{side} x {side}", str(side // 2))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("image_memory", -1), ("image_memory", "nan"), ("cutout", -1), ("augmentation", "flip")]
+)
+def test_what_images_may_take_and_how_they_are_augmented_is_checked(field, value, refuses):
+    refuses(lambda: make_config(**{field: value}), field.replace("_", " ").capitalize(), value)
+    assert make_config(image_memory=0).image_memory == 0
+
+
 def test_every_setting_is_described():
     assert all(info.description for info in RunConfig.model_fields.values())
 

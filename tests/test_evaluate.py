@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -164,6 +165,15 @@ def test_all_images_of_a_folder_can_be_asked_for(checkpoint, picture_folder, lea
     assert (found.images, found.accuracy) == (60, expected)
     both = evaluate_checkpoint(checkpoint, f"folder:{picture_folder}", split="all", **options)
     assert both.images == 156
+
+
+@pytest.mark.parametrize("split", ["test", "train", "all"])
+def test_pictures_that_stay_in_their_files_are_answered_alike(checkpoint, picture_folder, split):
+    def found(memory):
+        options = {"model": "resnet8", "split": split, "resolution": 16, "device": "cpu", "image_memory": memory}
+        return replace(evaluate_checkpoint(checkpoint, f"folder:{picture_folder}", **options), seconds=0)
+
+    assert found(0) == found(None)
 
 
 def test_a_folder_with_test_alone_is_enough(checkpoint, picture_folder, tmp_path, learned, tiny):

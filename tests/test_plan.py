@@ -123,3 +123,14 @@ def test_a_peer_is_paid_for_too():
     small, large = models()["resnet8"].macs, models()["resnet14"].macs
     assert two.macs["students"] - alone.macs["students"] == 2 * (1000 * (3 * large + small) + 500 * large)
     assert two.memory > alone.memory
+
+
+def test_a_folders_images_take_no_more_memory_than_they_may(tmp_path):
+    def memory(**values):
+        return plan(train_images=10**6, test_images=10**5, **values).memory
+
+    folder, images = f"folder:{tmp_path}", 1.1e6 * 3 * 32 * 32
+    kept = memory(dataset=folder)
+    assert memory(dataset=folder, image_memory=0.2) == pytest.approx(kept - images + 0.2e9)
+    assert memory(dataset=folder, image_memory=50) == kept
+    assert memory(image_memory=0.2) == memory(), "a named data set is in memory"

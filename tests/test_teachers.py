@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from iekd.config import make_config
 from iekd.models.artifact import ModelCard, save_model
 from iekd.models.registry import build
 from iekd.runs.store import Store
@@ -138,3 +139,11 @@ def test_a_model_of_a_run_that_split_the_folder_in_another_way_is_refused(
             assert check_teacher(other, tmp_path) is not None
         else:
             refuses(lambda other=other: check_teacher(other, tmp_path), run.id, "data seed 0")
+
+
+def test_a_teachers_fingerprint_tells_how_its_images_were_augmented(tiny_config):
+    """But not how they were kept, which changes nothing; teachers from before there was a choice are still found."""
+    changes = [{}, {"augmentation": "none"}, {"augmentation": "resized-crop"}, {"cutout": 4}, {"cutout": 5}]
+    assert len({origin(tiny_config(**change)) for change in changes}) == len(changes)
+    assert origin(tiny_config(image_memory=0)) == origin(tiny_config())
+    assert origin(make_config()) == "fcf71c107e1ef329", "what the version before gave"

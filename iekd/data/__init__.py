@@ -7,6 +7,8 @@ Nothing here imports torch until a torchvision download needs it, so the page ca
 """
 
 from iekd.data.dataset import Dataset, Split
-from iekd.data.registry import DatasetInfo, available, check_name, describe, load, thumbnails
+from iekd.data.registry import DatasetInfo, available, check_name, describe, load, resolution_of, thumbnails
 
-__all__ = ["Dataset", "DatasetInfo", "Split", "available", "check_name", "describe", "load", "thumbnails"]
+__all__ = [
+    "Dataset", "DatasetInfo", "Split", "available", "check_name", "describe", "load", "resolution_of", "thumbnails",
+]  # fmt: skip

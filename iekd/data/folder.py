@@ -2,12 +2,15 @@
 
 Two layouts: `train/<class>/*` with `test/<class>/*` (or `val`, `valid`, `validation`), or plain `<class>/*`, which is
 split by a stated fraction and seed. A folder `train` that holds images itself is a class (of vehicles, say). Broken
-files are skipped, counted and named; nothing is moved or changed.
+files are skipped, counted and named; nothing is moved or changed. Where the decoded images would take more memory than
+they may (see memory.py) they stay in their files, of which each is decoded once here, to see that it can be.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,15 +18,16 @@ import numpy as np
 from PIL import Image
 
 from iekd.data.dataset import Dataset, Split
+from iekd.data.files import FileImages, Files, image_sums
 from iekd.data.images import FORMATS, SUFFIXES, to_array
-from iekd.data.registry import FOLDER, DatasetInfo, Request
+from iekd.data.memory import image_budget
+from iekd.data.registry import FOLDER, FOLDER_RESOLUTION, DatasetInfo, Request
 from iekd.errors import DataError
 
 log = logging.getLogger(__name__)
 
-DEFAULT_RESOLUTION = 32
 TEST_NAMES = ("test", "val", "valid", "validation")
-Labelled = list[tuple[Path, int]]
+BLOCK = 64  # files that a thread takes at a time
 
 
 def load_folder(request: Request) -> Dataset:
@@ -34,17 +38,25 @@ def load_folder(request: Request) -> Dataset:
     """
     root = Path(request.name.removeprefix(FOLDER))
     class_names, train, test = _scan(root, request.test_fraction, request.seed)
-    resolution = request.resolution or DEFAULT_RESOLUTION
-    with ThreadPoolExecutor() as pool:
-        channels = 1 if all(pool.map(_is_grey, (path for path, _ in train), chunksize=64)) else 3
+    resolution = request.resolution or FOLDER_RESOLUTION
+    channels = 1 if all(_in_threads(lambda i: _is_grey(train[i]), len(train))) else 3
+    size = (len(train) + len(test)) * resolution**2 * channels
+    budget = image_budget(request.image_memory)
+    if size > budget:
+        log.info(
+            "The images of '%s' would take %.2f GB and may take %.2f GB: their files are decoded anew in every epoch.",
+            root, size / 1e9, budget / 1e9,
+        )  # fmt: skip
+    read = _read if size <= budget else _look_at
     skipped: list[str] = []
-    splits = [_read(part, resolution, channels, skipped) for part in (train, test)]
+    splits = [read(part, resolution, channels, skipped) for part in (train, test)]
     for name in skipped:
         log.warning("Skipped, cannot be read: %s", name)
     if skipped:
         log.warning("%d of %d images in '%s' were skipped.", len(skipped), len(train) + len(test), root)
     for part, split in zip(("training", "test"), splits, strict=True):
-        missing = [c for k, c in enumerate(class_names) if k not in split.labels]
+        there = set(split.labels.tolist())
+        missing = [c for k, c in enumerate(class_names) if k not in there]
         if part == "training" and missing:
             raise DataError(f"No readable training image of class '{missing[0]}' in '{root}'. Add some, or remove it.")
         if not len(split):
@@ -56,7 +68,7 @@ def describe_folder(name: str) -> DatasetInfo:
     """Counts from the file names alone; channels and readability are known only after loading."""
     root = Path(name.removeprefix(FOLDER))
     class_names, train, test = _scan(root, 0.2, 0)
-    return DatasetInfo(name, root.name, len(train), len(test), len(class_names), 3, DEFAULT_RESOLUTION, "your folder")
+    return DatasetInfo(name, root.name, len(train), len(test), len(class_names), 3, FOLDER_RESOLUTION, "your folder")
 
 
 def folder_thumbnails(name: str, per_class: int) -> list[tuple[np.ndarray, str]]:
@@ -64,16 +76,16 @@ def folder_thumbnails(name: str, per_class: int) -> list[tuple[np.ndarray, str]]
     class_names, _, test = _scan(Path(name.removeprefix(FOLDER)), 0.2, 0)
     shown: list[tuple[np.ndarray, str]] = []
     for k, class_name in enumerate(class_names[:20]):
-        for path in [p for p, label in test if label == k][:per_class]:
+        for i in np.flatnonzero(test.which == k)[:per_class]:
             try:
-                shown.append((to_array(path, 64, 3), class_name))
+                shown.append((to_array(test[int(i)], 64, 3), class_name))
             except DataError:
                 continue
     return shown
 
 
-def _scan(root: Path, test_fraction: float, seed: int) -> tuple[tuple[str, ...], Labelled, Labelled]:
-    """(class names, training files, test files) with labels; looks at names only."""
+def _scan(root: Path, test_fraction: float, seed: int) -> tuple[tuple[str, ...], Files, Files]:
+    """(class names, training files, test files), where `which` is the label; looks at names only."""
     train_root = root / "train"
     test_root = next((root / n for n in TEST_NAMES if _is_split(root / n)), None)
     if _is_split(train_root) and test_root is None:
@@ -81,9 +93,7 @@ def _scan(root: Path, test_fraction: float, seed: int) -> tuple[tuple[str, ...],
     if test_root is not None and not _is_split(train_root):
         raise DataError(f"'{root}' has a folder '{test_root.name}' but no 'train'. Add 'train/<class>/' with images.")
     base = root if test_root is None else train_root
-    class_names = tuple(
-        sorted(d.name for d in base.iterdir() if d.is_dir() and not d.name.startswith(".") and _files(d))
-    )
+    class_names = tuple(name for name in _folders(base) if not name.startswith(".") and _has_images(base / name))
     if not class_names:
         raise DataError(
             f"No images found in '{base}'. It must hold a sub-folder per class, with PNG, JPEG, WebP, BMP or GIF files."
@@ -91,38 +101,61 @@ def _scan(root: Path, test_fraction: float, seed: int) -> tuple[tuple[str, ...],
     if len(class_names) == 1:
         raise DataError(f"'{base}' has only one class, '{class_names[0]}'. Training needs at least two sub-folders.")
     if test_root is not None:
-        extra = sorted(d.name for d in test_root.iterdir() if d.is_dir() and d.name not in class_names and _files(d))
+        extra = [name for name in _folders(test_root) if name not in class_names and _has_images(test_root / name)]
         if extra:
             raise DataError(
                 f"Class '{extra[0]}' is in '{test_root}' but not in '{base}'. Use the same class names in both."
             )
-        listed = [[(p, k) for k, c in enumerate(class_names) for p in _files(r / c)] for r in (base, test_root)]
-        return class_names, listed[0], listed[1]
-    rng = np.random.default_rng(seed)
+        return class_names, _listed(base, class_names), _listed(test_root, class_names)
+    files, rng = _listed(base, class_names), np.random.default_rng(seed)
     train, test = [], []
     for k, name in enumerate(class_names):
-        files = _files(base / name)
-        if len(files) < 2:
+        of_class = np.flatnonzero(files.which == k)
+        if len(of_class) < 2:
             raise DataError(f"Class '{name}' in '{base}' has only one image. It needs at least two: one to test with.")
-        order = rng.permutation(len(files))
-        held_out = min(len(files) - 1, max(1, round(len(files) * test_fraction)))
-        test += [(files[i], k) for i in sorted(order[:held_out])]
-        train += [(files[i], k) for i in sorted(order[held_out:])]
-    return class_names, train, test
+        order = rng.permutation(len(of_class))
+        held_out = min(len(of_class) - 1, max(1, round(len(of_class) * test_fraction)))
+        test.append(of_class[np.sort(order[:held_out])])
+        train.append(of_class[np.sort(order[held_out:])])
+    return class_names, files.take(np.concatenate(train)), files.take(np.concatenate(test))
 
 
 def _is_split(folder: Path) -> bool:
     """True for a folder of class folders; one that holds only images is a class of that name."""
-    return folder.is_dir() and (any(_files(d) for d in folder.iterdir()) or not _files(folder))
+    return folder.is_dir() and (any(_has_images(folder / d) for d in _folders(folder)) or not _has_images(folder))
 
 
-def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+def _folders(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir())
 
 
-def _is_grey(path: Path) -> bool:
+def _images(folder: Path) -> Iterator[str]:
+    """Names of the image files, as they lie; none of a folder that is not there."""
+    if folder.is_dir():
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if os.path.splitext(entry.name)[1].lower() in SUFFIXES and not entry.name.startswith("."):
+                    yield entry.name
+
+
+def _has_images(folder: Path) -> bool:
+    return next(_images(folder), None) is not None
+
+
+def _listed(root: Path, class_names: tuple[str, ...]) -> Files:
+    return Files.of([str(root / name) for name in class_names], (sorted(_images(root / name)) for name in class_names))
+
+
+def _in_threads(function: Callable[[int], bool], count: int) -> Iterator[bool]:
+    """function(0), ..., function(count - 1); decoding releases the interpreter lock."""
+    blocks = [range(i, min(i + BLOCK, count)) for i in range(0, count, BLOCK)]
+    with ThreadPoolExecutor() as pool:
+        for answers in pool.map(lambda block: [function(i) for i in block], blocks):
+            yield from answers
+
+
+def _is_grey(path: str) -> bool:
     """From the header alone; a broken file says nothing either way."""
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -131,18 +164,45 @@ def _is_grey(path: Path) -> bool:
         return True
 
 
-def _read(files: Labelled, resolution: int, channels: int, skipped: list[str]) -> Split:
+def _read(files: Files, resolution: int, channels: int, skipped: list[str]) -> Split:
+    """All images in memory; the paths of those that cannot be read are added to `skipped`."""
     images = np.empty((len(files), resolution, resolution, channels), np.uint8)
-    readable = np.ones(len(files), bool)
 
-    def read(i: int) -> None:
+    def keep(i: int, image: np.ndarray) -> None:
+        images[i] = image
+
+    kept = _decode(files, resolution, channels, skipped, keep)
+    if len(kept) < len(files):
+        for i in range(0, len(kept), BLOCK):  # moved up in place: there may be no room for a second array
+            rows = kept[i : i + BLOCK]
+            images[i : i + len(rows)] = images[rows]
+    return Split(images[: len(kept)], files.which[kept].astype(np.int64))
+
+
+def _look_at(files: Files, resolution: int, channels: int, skipped: list[str]) -> Split:
+    """The same, but the images stay in their files."""
+    sums = np.empty((len(files), 2 * channels + 1), np.int64)
+
+    def keep(i: int, image: np.ndarray) -> None:
+        sums[i] = image_sums(image[None])[0]
+
+    kept = _decode(files, resolution, channels, skipped, keep)
+    images = FileImages(files.take(kept), sums[kept], resolution, channels)
+    return Split(images, files.which[kept].astype(np.int64))
+
+
+def _decode(
+    files: Files, resolution: int, channels: int, skipped: list[str], keep: Callable[[int, np.ndarray], None]
+) -> np.ndarray:
+    """Give every image that can be read to `keep`, with its number; return those numbers in order."""
+
+    def read(i: int) -> bool:
         try:
-            images[i] = to_array(files[i][0], resolution, channels)
+            keep(i, to_array(files[i], resolution, channels))
         except DataError:
-            readable[i] = False
+            return False
+        return True
 
-    with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
-        list(pool.map(read, range(len(files)), chunksize=64))
-    skipped += [str(files[i][0]) for i in np.flatnonzero(~readable)]
-    labels = np.array([label for _, label in files], np.int64)
-    return Split(images[readable], labels[readable])
+    readable = np.fromiter(_in_threads(read, len(files)), bool, len(files))
+    skipped += [files[int(i)] for i in np.flatnonzero(~readable)]
+    return np.flatnonzero(readable)

@@ -17,6 +17,7 @@ from iekd.data.dataset import Dataset
 from iekd.errors import DataError, unknown_name
 
 FOLDER = "folder:"
+FOLDER_RESOLUTION = 32  # of a folder's pictures, where nothing else is asked for
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class Request:
-    """What a source may need to know: `resolution` is None for the data set's own size."""
+    """What a source may need to know: `resolution` is None for the data set's own size, `image_memory` (GB) for what
+    is free."""
 
     name: str
     resolution: int | None
     test_fraction: float
     seed: int
+    image_memory: float | None = None
 
 
 Source = Callable[[Request], Dataset]
@@ -93,18 +96,28 @@ def describe(name: str) -> DatasetInfo:
     return _sources()[name][0]
 
 
-def load(name: str, *, resolution: int | None = None, test_fraction: float = 0.2, seed: int = 0) -> Dataset:
+def resolution_of(name: str) -> int:
+    """Side of the square images where no other is asked for; a folder is not looked into."""
+    return FOLDER_RESOLUTION if name.startswith(FOLDER) else describe(name).resolution
+
+
+def load(
+    name: str, *, resolution: int | None = None, test_fraction: float = 0.2, seed: int = 0,
+    image_memory: float | None = None,
+) -> Dataset:  # fmt: skip
     """Load a data set into memory, downloading it into the cache folder where that is needed.
 
     Args:
         name: a registered name, or `folder:PATH`.
         resolution: side of the square images; None for the data set's own.
         test_fraction, seed: how a folder without `test/` is split.
+        image_memory: GB that a folder's decoded images may take, else they stay in their files; None for half of the
+            memory that is free.
     Raises:
         DataError: it cannot be had; the message says what to do.
     """
     name = check_name(name)
-    request = Request(name, resolution, test_fraction, seed)
+    request = Request(name, resolution, test_fraction, seed, image_memory)
     if name.startswith(FOLDER):
         from iekd.data.folder import load_folder
 

@@ -16,6 +16,7 @@ from iekd.comparisons import TeacherOutput
 from iekd.config import RunConfig
 from iekd.engine.accelerate import autocast, channels_last, freeze
 from iekd.engine.metrics import Metrics, TrainingError
+from iekd.engine.stream import Images
 from iekd.engine.trainee import Trainee, make_optimizer, rate_keeper
 from iekd.losses import ReconstructionLoss
 from iekd.models.factors import AutoEncoder, factor_channels
@@ -64,7 +65,7 @@ class AutoEncoders(Trainee):
     def train_mode(self) -> None:
         self.coders.train()
 
-    def evaluate(self, kind: str, images: Tensor, labels: Tensor) -> list[Metrics]:
+    def evaluate(self, kind: str, images: Images, labels: Tensor) -> list[Metrics]:
         """Nothing: they are judged by their reconstruction alone."""
         return []
 

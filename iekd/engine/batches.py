@@ -1,53 +1,89 @@
-"""Batches from images that live on the device: shuffling, crop and flip as tensor operations on uint8.
+"""Where images live, and shuffled, augmented batches of them.
 
 The order and the augmentation of an epoch depend on (seed, epoch) alone, so that a resumed or repeated run sees the
-same batches. Leaves out: normalisation, which each network does for itself.
+same batches, wherever the images are. Leaves out: normalisation, which each network does for itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import logging
+from collections.abc import Generator, Iterator, Sequence
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from iekd.data.dataset import Split
+from iekd.data.files import FileImages
+from iekd.data.memory import image_budget
+from iekd.engine.augment import Augment, crop_and_flip, over, padding_of
+from iekd.engine.stream import Images, Loader, Stream, processes
+
+log = logging.getLogger(__name__)
 
 
 def to_device(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
     """(images (N,C,H,W) uint8, labels (N,) int64) on the device."""
-    images = torch.from_numpy(split.images).permute(0, 3, 1, 2)
+    images = torch.from_numpy(split.images[:]).permute(0, 3, 1, 2)
     return images.to(device), torch.from_numpy(split.labels).to(device)
 
 
-def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
-    """Pad with black, crop at a random place, mirror every second image: (B,C,H,W) uint8 -> the same shape.
+@contextlib.contextmanager
+def placed(
+    splits: Sequence[Split], device: torch.device, image_memory: float | None = None, workers: int | None = None
+) -> Generator[list[tuple[Images, Tensor]], None, None]:
+    """(images, labels (N,) int64) of each split: all on the device, or all streamed to it while the context lasts.
 
-    One gather does all three. The draws come from a CPU generator, so every device sees the same augmentation.
+    They are streamed if they are still in their files, or take more than `image_memory` GB; unset: half of the
+    device's free memory, and on the CPU, where they are already, any. The numbers are the same either way.
+
+    workers: processes that read for the first split, and as many for all others, which may be read meanwhile; unset:
+    by the number of cores.
     """
-    b, _, h, w = images.shape
-    top, left = torch.randint(0, 2 * padding + 1, (2, b), generator=generator)
-    mirrored = torch.rand(b, generator=generator) < 0.5
-    rows = top[:, None] + torch.arange(h)  # (B,H)
-    columns = left[:, None] + torch.arange(w)  # (B,W)
-    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    rows, columns = rows.to(images.device), columns.to(images.device)
-    padded = F.pad(images, (padding,) * 4)
-    index = torch.arange(b, device=images.device)[:, None, None]
-    # the slice between the indices puts the channels last in memory, which is what the convolutions want
-    cropped: Tensor = padded[index, :, rows[:, :, None], columns[:, None, :]]  # (B,H,W,C)
-    return cropped.permute(0, 3, 1, 2)
+    size, most = sum(split.images.nbytes for split in splits), room_for_images(device, image_memory)
+    if size <= most and not any(isinstance(split.images, FileImages) for split in splits):
+        log.info("The images take %.2f GB and are kept in the memory of %s.", size / 1e9, device)
+        yield [to_device(split, device) for split in splits]
+        return
+    workers = processes(device) if workers is None else workers
+    log.info(
+        "The images take %.2f GB, of which %s may hold %.2f GB: they are streamed to it by %d processes.",
+        size / 1e9, device, most / 1e9, workers,
+    )  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        streams = []
+        for together in filter(None, (splits[:1], splits[1:])):
+            loader = Loader([split.images for split in together], device, workers)
+            stack.callback(loader.close)
+            streams += [Stream(loader, number) for number in range(len(together))]
+        labels = [torch.from_numpy(split.labels).to(device) for split in splits]
+        yield list(zip(streams, labels, strict=True))
+
+
+def room_for_images(device: torch.device, image_memory: float | None) -> float:
+    """Bytes of the device's memory that images may take."""
+    if image_memory is None and device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / 2
+    if image_memory is None and device.type == "cpu":
+        return float("inf")
+    return image_budget(image_memory)
 
 
 class Batches:
-    """Shuffled, augmented batches of one split. The last, smaller batch of an epoch is left out."""
+    """Shuffled, augmented batches of one split. The last, smaller batch of an epoch is left out.
 
-    def __init__(self, images: Tensor, labels: Tensor, batch_size: int, seed: int) -> None:
+    augment: unset for a crop of the padded image, and a flip.
+    """
+
+    def __init__(
+        self, images: Images, labels: Tensor, batch_size: int, seed: int, augment: Augment | None = None
+    ) -> None:
         self.images, self.labels = images, labels
         self.batch_size = min(batch_size, len(labels))
         self.seed = seed
-        self.padding = max(1, images.shape[-1] // 8)  # 4 pixels of 32
+        self.padding = padding_of(images.shape[-1])
+        self.augment = augment or partial(crop_and_flip, padding=self.padding)
 
     def __len__(self) -> int:
         """Steps per epoch."""
@@ -56,7 +92,11 @@ class Batches:
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images (B,C,H,W) uint8, labels (B,)) of epoch number `epoch`."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(self.labels), generator=generator).to(self.labels.device)
-        for i in range(len(self)):
-            chosen = order[i * self.batch_size : (i + 1) * self.batch_size]
-            yield crop_and_flip(self.images[chosen], generator, self.padding), self.labels[chosen]
+        order = torch.randperm(len(self.labels), generator=generator)[: len(self) * self.batch_size]
+        chosen = torch.split(over(order, self.labels.device), self.batch_size)
+        if isinstance(self.images, Stream):
+            found: Iterator[Tensor] = self.images.read(torch.split(order, self.batch_size))
+        else:
+            found = map(self.images.__getitem__, chosen)
+        for images, rows in zip(found, chosen, strict=True):
+            yield self.augment(images, generator), self.labels[rows]

@@ -5,7 +5,9 @@ Yields a StageStart at each stage, Metrics in between and one Result at the end.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import math
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from typing import Any, Union, cast
@@ -17,13 +19,16 @@ from iekd.comparisons import Pair, TeacherOutput
 from iekd.config import RunConfig, learner_name
 from iekd.data.dataset import Dataset
 from iekd.engine.accelerate import Shortcuts, autocast, choose_device, choose_precision, freeze
+from iekd.engine.augment import make_augment
 from iekd.engine.auto_encoder import AUTO_ENCODER, AutoEncoders
-from iekd.engine.batches import Batches, to_device
+from iekd.engine.batches import Batches, placed
 from iekd.engine.learner import Learner, Normalise, predict
 from iekd.engine.loop import HeldOut, train
 from iekd.engine.metrics import Metrics
 from iekd.engine.mutual import MutualLearner
 from iekd.engine.stacked import stack_seeds
+from iekd.engine.stream import Images
+from iekd.engine.stream import parts as in_parts
 from iekd.engine.trainee import Trainee
 from iekd.losses.od import margin
 from iekd.method_names import parts
@@ -125,14 +130,22 @@ class Experiment:
         self.teacher_accuracy: float | None = None  # of a teacher that this run trained
 
     def events(self) -> Generator[Event, None, None]:
+        config, dataset = self.config, self.dataset
+        held_out = {"test": dataset.test}
+        if dataset.validation is not None:
+            held_out = {"validation": dataset.validation, **held_out}
+        splits = [dataset.train, *held_out.values()]
+        with placed(splits, self.device, config.image_memory) as (learned, *judged):
+            augment = make_augment(
+                config.augmentation, config.cutout, dataset.resolution, self.statistics[0], self.device
+            )
+            batches = Batches(*learned, config.batch_size, config.data_seed, augment)
+            yield from self._stages(batches, dict(zip(held_out, judged, strict=True)))
+
+    def _stages(self, batches: Batches, held_out: HeldOut) -> Generator[Event, None, None]:
         config = self.config
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # shapes stay the same: the fastest kernels are worth a search
-        train_images, train_labels = to_device(self.dataset.train, self.device)
-        held_out: HeldOut = {"test": to_device(self.dataset.test, self.device)}
-        if self.dataset.validation is not None:
-            held_out = {"validation": to_device(self.dataset.validation, self.device), **held_out}
-        batches = Batches(train_images, train_labels, config.batch_size, config.data_seed)
         frozen = None
         if config.needs_teacher:
             if self.teacher is None:
@@ -233,20 +246,21 @@ class Experiment:
         """Steps between rows: five rows an epoch for the sample, two thousand images apart."""
         return max(1, 2000 // self.config.batch_size)
 
-    def _evaluate(self, test: tuple[Tensor, Tensor]) -> Generator[Event, None, None]:
+    def _evaluate(self, test: tuple[Images, Tensor]) -> Generator[Event, None, None]:
         """Everything once more in float32 on the test split, a thousand images at a time; the result comes last."""
         images, labels = test
-        classes, parts = len(self.dataset.class_names), torch.split(images, 1000)
+        classes, steps = len(self.dataset.class_names), math.ceil(len(labels) / 1000)
         networks = {TEACHER: self.teacher} if self.teacher is not None else {}
         networks.update({learner.name: self.network(learner) for learner in self.students.values()})
-        yield StageStart(EVALUATION, len(networks) * len(parts))
+        yield StageStart(EVALUATION, len(networks) * steps)
         answers: dict[str, Tensor] = {}
         for done, (name, network) in enumerate(networks.items()):
             normalise = Normalise(network.mean, network.std).to(self.device)
             model, said = network.model.to(self.device), []
-            for i, part in enumerate(parts, 1):
-                said.append(predict(model, normalise, part, self.device).argmax(1))
-                yield Judged(done * len(parts) + i)
+            with contextlib.closing(in_parts(images, 1000)) as pieces:
+                for i, part in enumerate(pieces, 1):
+                    said.append(predict(model, normalise, part, self.device).argmax(1))
+                    yield Judged(done * steps + i)
             answers[name] = torch.cat(said)
 
         def judged(name: str, **values: Any) -> LearnerResult:

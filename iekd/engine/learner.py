@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from iekd.comparisons import TeacherOutput
 from iekd.config import RunConfig
 from iekd.engine.accelerate import autocast, channels_last, compile_or_not
 from iekd.engine.metrics import Metrics, TrainingError
+from iekd.engine.stream import Images, parts
 from iekd.engine.trainee import Trainee, keeps_numbers, make_optimizer, make_schedule, rate_keeper, set_value
 from iekd.methods import Method, StepOutput
 
@@ -120,7 +122,7 @@ class Learner(Trainee):
         self.model.train()
         self.method.train()
 
-    def evaluate(self, kind: str, images: Tensor, labels: Tensor) -> list[Metrics]:
+    def evaluate(self, kind: str, images: Images, labels: Tensor) -> list[Metrics]:
         """A row with accuracy (percent) and cross-entropy on images (N,C,H,W) uint8, labels (N,).
 
         kind: "validation" or "test"; where an epoch has both, validation comes first, and chooses the best epoch.
@@ -153,14 +155,15 @@ def student_optimizer(parameters: Sequence[Tensor], config: RunConfig, device: t
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, normalise: Normalise, images: Tensor, device: torch.device,
+    model: nn.Module, normalise: Normalise, images: Images, device: torch.device,
     precision: torch.dtype = torch.float32, batch_size: int | None = None,
 ) -> Tensor:  # fmt: skip
     """Logits (N,K) float32 of images (N,C,H,W) uint8, in evaluation mode."""
     model.eval()
     batch_size = batch_size or (125 if device.type == "cpu" else 1000)  # 125 stay in a CPU's cache: 1.5 times as fast
-    parts = []
-    for batch in torch.split(images, batch_size):
-        with autocast(device, precision):
-            parts.append(model(normalise(batch)).logits.float())
-    return torch.cat(parts)
+    logits = []
+    with contextlib.closing(parts(images, batch_size)) as batches:
+        for batch in batches:
+            with autocast(device, precision):
+                logits.append(model(normalise(batch)).logits.float())
+    return torch.cat(logits)

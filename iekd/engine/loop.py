@@ -16,10 +16,11 @@ from iekd.comparisons import TeacherOutput
 from iekd.engine.accelerate import Recorded, Shortcuts, branches, side_by_side
 from iekd.engine.batches import Batches
 from iekd.engine.metrics import Metrics
+from iekd.engine.stream import Images
 from iekd.engine.trainee import Trainee
 
 Teacher = Callable[[Tensor], TeacherOutput]
-HeldOut = dict[str, tuple[Tensor, Tensor]]  # kind of row -> images (N,C,H,W) uint8, labels (N,)
+HeldOut = dict[str, tuple[Images, Tensor]]  # kind of row -> images (N,C,H,W) uint8, labels (N,)
 
 
 class Shared(NamedTuple):

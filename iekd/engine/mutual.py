@@ -11,6 +11,7 @@ from iekd.comparisons import TeacherOutput
 from iekd.engine.accelerate import autocast
 from iekd.engine.learner import Learner
 from iekd.engine.metrics import Metrics
+from iekd.engine.stream import Images
 from iekd.methods import StepOutput
 
 
@@ -49,7 +50,7 @@ class MutualLearner(Learner):
         super().advance()
         self.peer.advance()
 
-    def evaluate(self, kind: str, images: Tensor, labels: Tensor) -> list[Metrics]:
+    def evaluate(self, kind: str, images: Images, labels: Tensor) -> list[Metrics]:
         (row,) = super().evaluate(kind, images, labels)
         (beside,) = self.peer.evaluate(kind, images, labels)
         row.values["peer_accuracy"] = beside.values["accuracy"]

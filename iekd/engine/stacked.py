@@ -19,6 +19,7 @@ from iekd.engine.accelerate import autocast
 from iekd.engine.learner import Learner, student_optimizer
 from iekd.engine.metrics import Metrics
 from iekd.engine.mutual import MutualLearner
+from iekd.engine.stream import Images
 from iekd.engine.trainee import Trainee
 from iekd.methods import Method, StepOutput
 
@@ -76,7 +77,7 @@ class Stack(Trainee):
         for learner in self.members:
             learner.advance()
 
-    def evaluate(self, kind: str, images: Tensor, labels: Tensor) -> list[Metrics]:
+    def evaluate(self, kind: str, images: Images, labels: Tensor) -> list[Metrics]:
         return [row for learner in self.members for row in learner.evaluate(kind, images, labels)]
 
     def train_mode(self) -> None:

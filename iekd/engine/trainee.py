@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler,
 from iekd.comparisons import TeacherOutput
 from iekd.config import RunConfig
 from iekd.engine.metrics import Metrics, TrainingError
+from iekd.engine.stream import Images
 
 
 def make_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
@@ -93,7 +94,7 @@ class Trainee:
             for name, values in zip(self.names, self._means(), strict=True):
                 yield self._row(name, "train", {**values, "lr": rate})
 
-    def evaluate(self, kind: str, images: Tensor, labels: Tensor) -> list[Metrics]:
+    def evaluate(self, kind: str, images: Images, labels: Tensor) -> list[Metrics]:
         """Rows on held-out images (N,C,H,W) uint8, labels (N,)."""
         raise NotImplementedError
 

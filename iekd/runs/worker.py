@@ -114,13 +114,14 @@ class _Training:
         from iekd.engine.metrics import TrainingError
 
         teacher = self._find_teacher(loaded)
-        self.experiment = Experiment(self.config, loaded, teacher)
-        self.dataset = self.experiment.dataset
-        self._log_data()
         self.plan = make_plan(
             self.config, len(loaded.train), len(loaded.test), loaded.channels, len(loaded.class_names),
             loaded.resolution, teacher is not None,
         )  # fmt: skip
+        self.experiment = Experiment(self.config, loaded, teacher)
+        del loaded  # the images that it trains on may be a copy
+        self.dataset = self.experiment.dataset
+        self._log_data()
         self.status.device = str(self.experiment.device)
         precision = str(self.experiment.precision).removeprefix("torch.")
         log.info("Training on %s (%s).", self.experiment.device, precision)
@@ -193,8 +194,9 @@ class _Training:
         config = self.config
         log.info("Loading data set %s.", config.dataset)
         return data.load(
-            config.dataset, resolution=config.resolution, test_fraction=config.test_fraction, seed=config.data_seed
-        )
+            config.dataset, resolution=config.resolution, test_fraction=config.test_fraction, seed=config.data_seed,
+            image_memory=config.image_memory,
+        )  # fmt: skip
 
     def _log_data(self) -> None:
         dataset = self.dataset

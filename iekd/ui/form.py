@@ -26,8 +26,10 @@ ADVANCED = {
         "dkd_target_weight", "dkd_other_weight", "dist_weight", "weight_schedule", "peer",
     ),
     "Teacher": ("teacher_epochs", "auto_encoder_epochs", "teacher_from", "teacher_mean", "teacher_std"),
-    "Pictures": ("limit_train", "resolution", "validation_fraction", "test_fraction", "data_seed"),
-    "This run": ("device", "precision", "name"),
+    "Pictures": (
+        "limit_train", "resolution", "augmentation", "cutout", "validation_fraction", "test_fraction", "data_seed",
+    ),
+    "This run": ("device", "precision", "image_memory", "name"),
 }  # fmt: skip
 LABELS = {
     "lr": "Learning rate",
@@ -41,6 +43,7 @@ LABELS = {
     "dist_weight": "DIST weight",
     "teacher_from": "Teacher comes from",
     "limit_train": "Limit training images",
+    "image_memory": "Memory for images (GB)",
     "name": "Name of the run",
 }
 

@@ -62,6 +62,7 @@ def test_the_form_can_say_any_configuration(pictures: Path) -> None:
         {"milestones": (0.25, 0.5, 0.9), "schedule": "multi-step", "nesterov": False, "validation_fraction": 0.0},
         {"inheritance_share": 1.0, "channel_split": "random", "distance": "cosine", "ie_stages": "all"},
         {"auto_encoder": False, "weight_schedule": "decay", "dkd_other_weight": 8.0},
+        {"augmentation": "resized-crop", "cutout": 8, "image_memory": 0.5},
     ],
     ids=str,
 )

@@ -1,0 +1,145 @@
+"""Images that are not kept on the device: processes read them ahead, from memory or from files, in the order asked for.
+
+What arrives is bit for bit what an array on the device would give. Leaves out: the order and the augmentation
+(batches.py, augment.py), which are the same for both.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Union
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from iekd.data import dataset as data
+from iekd.engine.accelerate import cores
+from iekd.errors import DataError
+
+CHUNK = 8e6  # bytes that a process reads at a time: with two chunks waiting for each, memory stays small at any batch
+MOST_PROCESSES = 8
+
+
+class Stream:
+    """One split's images (N,C,H,W) uint8, of which those that are asked for arrive on the device.
+
+    One reader at a time; another waits until the first has finished, or was closed.
+    """
+
+    def __init__(self, loader: Loader, number: int) -> None:
+        self.loader, self.number = loader, number
+        n, h, w, c = loader.splits[number].shape
+        self.shape = (n, c, h, w)
+
+    def read(self, batches: Sequence[Tensor]) -> Generator[Tensor, None, None]:
+        """Yield the images (b,C,H,W) of each batch of indices (b,), which are on the CPU.
+
+        Raises:
+            DataError: a file cannot be read any more.
+        """
+        return self.loader.read(self.number, batches)
+
+    def split(self, size: int) -> Generator[Tensor, None, None]:
+        """All images in order, `size` at a time, as Tensor.split gives them."""
+        return self.read(torch.split(torch.arange(self.shape[0]), size))
+
+
+Images = Union[Tensor, Stream]
+
+
+def parts(images: Images, size: int) -> Generator[Tensor, None, None]:
+    """All images in order, (size,C,H,W) at a time. To be closed where it may not be exhausted: others may wait."""
+    yield from images.split(size) if isinstance(images, Stream) else torch.split(images, size)
+
+
+def processes(device: torch.device) -> int:
+    """How many read for one loader; those that train on the CPU need it too.
+
+    None where processes cannot be forked safely: images are then read by the one that trains.
+    """
+    if sys.platform != "linux":
+        return 0
+    return max(1, min(MOST_PROCESSES, cores() // (2 if device.type == "cpu" else 1)))
+
+
+class Loader:
+    """Reads several splits for a device, in `workers` processes; 0 reads in the caller's.
+
+    The processes are forked here, before training starts threads that compute, and live until `close`, or until they
+    miss their parent. They share its memory, so that nothing is copied to them.
+    """
+
+    def __init__(self, splits: Sequence[data.Images], device: torch.device, workers: int) -> None:
+        self.splits, self.device = splits, device
+        _, h, w, c = splits[0].shape
+        self.chunk = max(1, int(CHUNK / (h * w * c)))
+        self.requests: list[Any] = []  # (split, rows) of each chunk; filled anew for each reading
+        self.busy = threading.Lock()
+        options: dict[str, Any] = {"multiprocessing_context": "fork", "persistent_workers": True, "prefetch_factor": 2}
+        self.loader: DataLoader[Any] = DataLoader(
+            _Reader(splits), batch_sampler=self.requests, num_workers=workers, collate_fn=_as_it_is,
+            pin_memory=device.type == "cuda", worker_init_fn=_leave_stopping_to_the_parent,
+            generator=torch.Generator(),  # else it draws from the global one, which other numbers depend on
+            **(options if workers else {}),
+        )  # fmt: skip
+        if workers:
+            iter(self.loader)  # forks them; nothing is asked for yet
+
+    def read(self, number: int, batches: Sequence[Tensor]) -> Generator[Tensor, None, None]:
+        """See Stream.read."""
+        chunks = [torch.split(batch, self.chunk) for batch in batches]
+        with self.busy:
+            self.requests[:] = [(number, chunk.numpy()) for batch in chunks for chunk in batch]
+            found = iter(self.loader)
+            for batch in chunks:
+                pieces = [self._on_device(next(found)) for _ in batch]
+                images = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+                yield images.permute(0, 3, 1, 2)
+
+    def close(self) -> None:
+        """End the processes."""
+        del self.loader
+
+    def _on_device(self, found: _Pixels | DataError) -> Tensor:
+        if isinstance(found, DataError):
+            raise found
+        return torch.as_tensor(found.values).to(self.device, non_blocking=True)
+
+
+@dataclass
+class _Pixels:
+    """Images (N,H,W,C) uint8. An array travels through a pipe; tensors would need room in /dev/shm, which containers
+    have little of."""
+
+    values: np.ndarray | Tensor
+
+    def pin_memory(self) -> _Pixels:
+        """Called by torch, in a thread of its own, where the device is an NVIDIA one."""
+        return _Pixels(torch.as_tensor(self.values).pin_memory())
+
+
+class _Reader(Dataset[Any]):
+    def __init__(self, splits: Sequence[data.Images]) -> None:
+        self.splits = splits
+
+    def __getitems__(self, asked: tuple[int, np.ndarray]) -> _Pixels | DataError:
+        number, rows = asked
+        try:
+            return _Pixels(self.splits[number][rows])
+        except DataError as error:  # said by the parent: torch would put a process' traceback around it
+            return error
+
+
+def _as_it_is(found: Any) -> Any:
+    return found
+
+
+def _leave_stopping_to_the_parent(_: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the parent finishes its step first, and needs what it asked for."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
