@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from iekd.bench.rounds import Speed
 
 out, err = Console(), Console(stderr=True)
+PHASE_WORDS = (
+    "Medians in the plain loop, one part at a time, waiting for the device after each: the real step overlaps or fuses "
+    "parts, and takes less than their sum."
+)
 
 
 def bench(
@@ -55,6 +59,7 @@ def bench(
         _say(speed_words(report))
     if report.phases:
         out.print(phase_table(report.phases))
+        _say(PHASE_WORDS)
     if report.memory:
         kind = "allocated on the device" if where["kind"] == "cuda" else "of the process"
         _say(f"Peak memory: {report.memory / 1e9:.2f} GB {kind}, all learners together.")
@@ -96,11 +101,7 @@ def speed_words(report: Report) -> str:
 
 def phase_table(phases: Phases) -> Table:
     """Every part of a step."""
-    table = Table(
-        title="One step, part by part",
-        caption="Medians in the plain loop, one part at a time, waiting for the device after each; the real step "
-        "overlaps or fuses parts.",
-    )
+    table = Table(title="One step, part by part")
     table.add_column("part")
     table.add_column("ms", justify="right")
     table.add_row("data: order, crop, flip", f"{1e3 * phases.data:.2f}")
@@ -118,9 +119,9 @@ def roofline_words(found: Roofline) -> str:
     arithmetic = least.arithmetic / least.seconds
     words = (
         f"Roofline: this machine multiplies matrices at {peaks.flops_per_second / 1e12:.3g} TFLOP/s and copies at "
-        f"{peaks.bytes_per_second / 1e9:.3g} GB/s. A step of all students needs {least.flops / 1e9:.3g} GFLOP and moves "
-        f"{least.bytes / 1e9:.3g} GB, so it takes at least {1e3 * least.seconds:.3g} ms: {arithmetic:.0%} arithmetic, "
-        f"{1 - arithmetic:.0%} memory traffic. "
+        f"{peaks.bytes_per_second / 1e9:.3g} GB/s. A step of all students needs {least.flops / 1e9:.3g} GFLOP and "
+        f"moves {least.bytes / 1e9:.3g} GB, so it takes at least {1e3 * least.seconds:.3g} ms: "
+        f"{arithmetic:.0%} arithmetic, {1 - arithmetic:.0%} memory traffic. "
     )
     if found.fraction is not None:
         words += f"The measured step reaches {found.fraction:.0%} of that speed. "

@@ -13,6 +13,7 @@ import contextlib
 import time
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from PIL import Image
@@ -31,6 +32,7 @@ WARM_UP = 10  # steps: more than the 8 batches that the workers have ready when 
 LEAST = 4  # steps that are timed at least
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+Loader = DataLoader[Any]  # of (images (B,C,H,W) float32, labels (B,))
 
 
 class ArrayImages(TorchDataset[tuple[Tensor, int]]):
@@ -49,9 +51,7 @@ class ArrayImages(TorchDataset[tuple[Tensor, int]]):
         return self.transform(image), int(self.labels[index])
 
 
-def make_loader(
-    split: Split, statistics: Statistics, batch_size: int, device: torch.device
-) -> DataLoader[list[Tensor]]:
+def make_loader(split: Split, statistics: Statistics, batch_size: int, device: torch.device) -> Loader:
     """Shuffled, augmented batches; 4 pixels of padding where the side is 32, as the engine has them."""
     side = split.images.shape[1]
     augmented = transforms.Compose(
@@ -62,8 +62,7 @@ def make_loader(
             transforms.Normalize(*statistics),
         ]
     )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="This DataLoader will create")  # four workers on fewer cores
+    with _four_workers():
         return DataLoader(
             ArrayImages(split, augmented), batch_size, shuffle=True, num_workers=WORKERS, drop_last=True,
             pin_memory=device.type == "cuda",
@@ -128,7 +127,7 @@ def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.step()
 
 
-def step_time(trainer: Trainer, loader: DataLoader[list[Tensor]], seconds: float, steps: int | None) -> float:
+def step_time(trainer: Trainer, loader: Loader, seconds: float, steps: int | None) -> float:
     """Mean seconds of a step in steady state: the first of every epoch, while workers start, are left out.
 
     steps: how many are timed; None for as many as take `seconds`, four at least. The loader needs more than WARM_UP
@@ -137,7 +136,7 @@ def step_time(trainer: Trainer, loader: DataLoader[list[Tensor]], seconds: float
     if len(loader) <= WARM_UP:
         raise ValueError(f"{len(loader)} batches are too few: more than {WARM_UP} are needed")
     timed, spent = 0, 0.0
-    with _fastest_kernels():
+    with _fastest_kernels(), _four_workers():
         while True:
             before = time.perf_counter()
             for i, (images, labels) in enumerate(loader):
@@ -159,3 +158,11 @@ def _fastest_kernels() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.benchmark = before
+
+
+@contextlib.contextmanager
+def _four_workers() -> Iterator[None]:
+    """Also on fewer cores, of which torch warns."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        yield

@@ -135,9 +135,6 @@ def step_bound(subject: Subject, peaks: Peaks) -> Bound:
         seen.extend(operations.seen * (seeds if whose in parts.learners else 1))
         return value
 
-    for learner in parts.learners.values():
-        learner.model.train()
-        learner.method.train()
     plain_step(parts, lambda: next(batches), lambda _, __, work: work())  # the optimiser's state is there from now on
     plain_step(parts, lambda: next(batches), counted)
     return bound(seen, peaks)

@@ -10,7 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +21,7 @@ from iekd.comparisons import TeacherOutput
 from iekd.engine.learner import Learner
 from iekd.engine.mutual import MutualLearner
 
-Value = TypeVar("Value")
-Run = Callable[[str, str, Callable[[], Value]], Value]  # (whose, part, work) -> what the work returns
+Run = Callable[[str, str, Callable[[], Any]], Any]  # (whose, part, work) -> what the work returns
 DATA, TEACHER = "data", "teacher"
 FORWARD, BACKWARD, OPTIMISER, BOTH = "student forward", "backward", "optimiser", "both networks, whole step"
 
@@ -32,8 +31,8 @@ class Phases:
     """Median seconds of each part of a step.
 
     data: order and augmentation of one batch; teacher: its forward pass with the encoders that make factors, None
-    without one; learners: method -> part -> seconds. The two networks of mutual learning take turns within a step, which
-    is one part.
+    without one; learners: method -> part -> seconds. The two networks of mutual learning take turns within a step,
+    which is one part.
     """
 
     data: float
@@ -48,22 +47,24 @@ class Phases:
         return self.data + (self.teacher or 0.0) + sum(map(self.learner, methods))
 
 
-def plain_step(parts: Parts, batch: Callable[[], tuple[Tensor, Tensor]], run: Run[object]) -> None:
+def plain_step(parts: Parts, batch: Callable[[], tuple[Tensor, Tensor]], run: Run) -> None:
     """One step of every learner; each part is given to `run`, which calls it."""
-    images, labels = run(DATA, DATA, batch)  # type: ignore[misc]
-    answer = run(TEACHER, TEACHER, lambda: parts.teacher(images)) if parts.teacher else None  # type: ignore[misc]
+    images, labels = run(DATA, DATA, batch)
+    teacher, answer = parts.teacher, None
+    if teacher is not None:
+        answer = run(TEACHER, TEACHER, lambda: teacher(images))
     for method, learner in parts.learners.items():
-        _learn(method, learner, images, labels, answer, run)  # type: ignore[arg-type]
+        _learn(method, learner, images, labels, answer, run)
 
 
 def _learn(
-    method: str, learner: Learner, images: Tensor, labels: Tensor, answer: TeacherOutput | None, run: Run[object]
+    method: str, learner: Learner, images: Tensor, labels: Tensor, answer: TeacherOutput | None, run: Run
 ) -> None:
     if isinstance(learner, MutualLearner):
         run(method, BOTH, lambda: learner.update(images, labels, answer))
         return
     output = run(method, FORWARD, lambda: learner.forward(images, labels, answer))
-    run(method, BACKWARD, lambda: learner.backward(output.loss))  # type: ignore[attr-defined]
+    run(method, BACKWARD, lambda: learner.backward(output.loss))
     run(method, OPTIMISER, learner.optimise)
 
 
@@ -71,7 +72,7 @@ def measure_phases(parts: Parts, device: torch.device, seconds: float, steps: in
     """Time `steps` steps after one that warms up; None for as many as take `seconds`, three at least."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
 
-    def timed(whose: str, part: str, work: Callable[[], Value]) -> Value:
+    def timed(whose: str, part: str, work: Callable[[], Any]) -> Any:
         synchronise(device)
         began = time.perf_counter()
         value = work()
@@ -80,9 +81,6 @@ def measure_phases(parts: Parts, device: torch.device, seconds: float, steps: in
         return value
 
     batches = parts.endless()
-    for learner in parts.learners.values():
-        learner.model.train()
-        learner.method.train()
     plain_step(parts, lambda: next(batches), timed)
     found.clear()
     done, began = 0, time.perf_counter()

@@ -4,8 +4,8 @@ Two probes measure the machine: a large square matrix product, in operations per
 no cache holds, in bytes read + written per second. An operation takes at least max(operations / the one, bytes / the
 other) (Williams et al. 2009, "Roofline"); the bound of a step is the sum over its operations.
 
-It is the bound of unfused kernels: each operation reads its inputs from memory and writes its outputs there. A step that
-fuses several operations, or whose tensors stay in a cache, may be faster than its bound.
+It is the bound of unfused kernels: each operation reads its inputs from memory and writes its outputs there. A step
+that fuses several operations, or whose tensors stay in a cache, may be faster than its bound.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Operation:
     bytes: int
 
 
-class Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within the context, `seen` collects every operation on `device`, views left out; also those of backward."""
 
     def __init__(self, device: torch.device) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.device = device
         self.seen: list[Operation] = []
 
@@ -63,18 +63,17 @@ class Operations(TorchDispatchMode):
 
 def _bytes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any, device: str) -> int:
     """Inputs + what is written: new outputs, and arguments that are changed in place."""
-    changed = [argument.alias_info is not None and argument.alias_info.is_write for argument in func._schema.arguments]
-    names = [argument.name for argument in func._schema.arguments]
-    written = [a for a, write in zip(args, changed, strict=False) if write]
-    written += [kwargs[name] for name, write in zip(names, changed, strict=True) if write and name in kwargs]
+    given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+    changed = [a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    written = list(_tensors(given[name] for name in changed if name in given))
+    here = {id(tensor) for tensor in written}
+    written += [tensor for tensor in _tensors([out]) if id(tensor) not in here]  # in place, what changed is returned
     packet = func.overloadpacket
-    read = list(args[1:] if packet in OVERWRITES else args) + [v for v in kwargs.values()]
-    new = [] if any(changed) else [out]  # an operation in place returns what it changed
-    outputs = sum(_size(t, device) for t in _tensors([*written, *new]))
-    inputs = [_size(t, device) for t in _tensors(read)]
-    if packet in GATHERS and inputs:
-        inputs[0] = min(inputs[0], outputs)
-    return sum(inputs) + outputs
+    read = [_size(t, device) for t in _tensors(args[1:] if packet in OVERWRITES else given.values())]
+    outputs = sum(_size(t, device) for t in written)
+    if packet in GATHERS:
+        read[0] = min(read[0], outputs)
+    return sum(read) + outputs
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
@@ -125,17 +124,22 @@ def bound(operations: Iterable[Operation], peaks: Peaks) -> Bound:
     return Bound(flops, moved, arithmetic, traffic)
 
 
-def measure_peaks(device: torch.device, precision: torch.dtype) -> Peaks:
-    """Both probes, the best of several tries each; about a second."""
-    big = device.type != "cpu"
-    side = 8192 if big else 2048
+def measure_peaks(
+    device: torch.device, precision: torch.dtype, side: int | None = None, numbers: int | None = None
+) -> Peaks:
+    """Both probes, the best of several tries each; about a second.
+
+    side: of the matrices; numbers: float32 that are copied. None: large enough for the device.
+    """
+    cpu = device.type == "cpu"
+    side, numbers = side or (2048 if cpu else 8192), numbers or (2**25 if cpu else 2**28)  # 128 MiB, 1 GiB
     a, b = (torch.randn(side, side, device=device).to(precision) for _ in range(2))
     with _convolutions_arithmetic(device):
         product = _best(lambda: a @ b, device)
-    source = torch.ones(2**28 if big else 2**25, device=device)  # 1 GiB; 128 MiB
+    source = torch.ones(numbers, device=device)
     target = torch.empty_like(source)
     copy = _best(lambda: target.copy_(source), device)
-    return Peaks(2 * side**3 / product, 2 * source.numel() * source.element_size() / copy)
+    return Peaks(2 * side**3 / product, 2 * numbers * source.element_size() / copy)
 
 
 def _best(work: Callable[[], object], device: torch.device, tries: int = 5) -> float:
@@ -160,7 +164,7 @@ def synchronise(device: torch.device) -> None:
 
 @contextlib.contextmanager
 def _convolutions_arithmetic(device: torch.device) -> Iterator[None]:
-    """On CUDA, float32 convolutions compute in TF32 unless told otherwise; so must the product they are held against."""
+    """On CUDA, float32 convolutions compute in TF32 unless told otherwise; within, matrix products do so too."""
     before = torch.get_float32_matmul_precision()
     if device.type == "cuda" and torch.backends.cudnn.allow_tf32:
         torch.set_float32_matmul_precision("high")

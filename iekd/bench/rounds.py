@@ -21,13 +21,14 @@ from iekd.bench import conventional
 from iekd.bench.phases import Phases
 from iekd.bench.subjects import Subject, image_bytes
 from iekd.config import RunConfig
+from iekd.data import describe
 from iekd.engine.experiment import STUDENTS
 from iekd.engine.metrics import Metrics
 from iekd.engine.mutual import MutualLearner
 
 ROUNDS = 3
 TOGETHER = "together"
-MOST_BYTES = 400e6  # of noise images in one measurement
+MOST_BYTES = 200e6  # of noise images in one measurement
 AHEAD = 4  # steps that the teacher or one learner may be in front of another: not timed, at either end of an epoch
 
 
@@ -142,8 +143,10 @@ def engine_step_time(config: RunConfig, steps: int) -> float:
 
 def conventional_step_time(config: RunConfig, seconds: float, steps: int | None) -> float:
     """Mean seconds of a step of the conventional loop for a configuration with one learner; see conventional.py."""
-    wanted = conventional.WARM_UP + (steps or fitting_steps(config, 1e-9, seconds))
-    subject = Subject(config, wanted * config.batch_size)
+    least = conventional.WARM_UP + conventional.LEAST
+    most = int(MOST_BYTES / (image_bytes(config) * config.batch_size))
+    usual = describe(config.dataset).train_images // config.batch_size
+    subject = Subject(config, max(least, min(usual, most)) * config.batch_size)
     trainer = make_trainer(subject)
     loader = conventional.make_loader(
         subject.dataset.train, subject.statistics, config.batch_size, subject.device
@@ -164,7 +167,7 @@ def make_trainer(subject: Subject) -> conventional.Trainer:
 
 def peak_memory() -> int:
     """Bytes: on CUDA allocated for tensors at most since the last engine_step_time began; else the whole process's."""
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
     if status.is_file():  # where getrusage may know of a larger parent

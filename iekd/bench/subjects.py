@@ -32,6 +32,14 @@ def image_bytes(config: RunConfig) -> int:
     return (config.resolution or info.resolution) ** 2 * info.channels
 
 
+class Noise(Dataset):
+    """Its statistics are known: every value from 0 to 255 is as likely."""
+
+    @property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return (0.5,) * self.channels, (((256**2 - 1) / 12) ** 0.5 / 255,) * self.channels
+
+
 def noise(config: RunConfig, images: int) -> Dataset:
     """So many training images of uint8 noise, in the shape and with the number of classes of config.dataset."""
     info, rng = describe(config.dataset), np.random.default_rng(0)
@@ -42,7 +50,7 @@ def noise(config: RunConfig, images: int) -> Dataset:
         return Split(pixels, np.arange(count, dtype=np.int64) % info.classes)
 
     names = tuple(f"class {k}" for k in range(info.classes))
-    return Dataset(f"noise like {info.name}", names, split(images), split(TEST_IMAGES))
+    return Noise(f"noise like {info.name}", names, split(images), split(TEST_IMAGES))
 
 
 @dataclass(frozen=True)
