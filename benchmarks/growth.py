@@ -9,6 +9,7 @@ alone. Every measurement of time is the median of three. Nothing else should run
 """
 
 import argparse
+import itertools
 import statistics
 import time
 from collections import defaultdict
@@ -77,7 +78,7 @@ def by_images(config: RunConfig, counts: "list[int]") -> None:
     rows = []
     for count in counts:
         ends = [0.0, *(seconds for seconds, _ in Epochs(config, count, 4).ends())]
-        epochs = [after - before for before, after in zip(ends[1:], ends[2:], strict=False)]  # the first warms up
+        epochs = [after - before for before, after in itertools.pairwise(ends[1:])]  # the first warms up
         seconds = statistics.median(epochs)
         rows.append((f"{count:,}", f"{seconds:.3f}", f"{1e6 * seconds / count:.1f}"))
     table("Epoch time against the number of images", "images|epoch (s)|per image (µs)", rows)

@@ -79,6 +79,7 @@ def test_it_is_plain(small):
         assert torch.equal(value, teacher[name]), f"the teacher's {name} changed"
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader")
 @pytest.mark.parametrize(("dataset", "channels"), [("fashion-mnist-sample", 1), ("cifar10", 3)])
 def test_its_batches_are_cropped_mirrored_and_normalised(dataset, channels, small):
     split = noise(small(dataset=dataset), 16).train

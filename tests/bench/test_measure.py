@@ -22,23 +22,11 @@ FIELDS = {
     "command", "date", "machine", "batch_size", "precision", "learners", "ours", "conventional", "phases", "memory",
     "roofline", "together_to_apart", "times_as_fast",
 }  # fmt: skip
-WORDS = [
-    "bench",
-    "--resolution",
-    "8",
-    "--teacher",
-    "resnet8",
-    "--student",
-    "resnet8",
-    "--batch-size",
-    "8",
-    "--device",
-    "cpu",
-    "--precision",
-    "fp32",
-    "--steps",
-    "2",
-]
+SMALL = {
+    "resolution": 8, "teacher": "resnet8", "student": "resnet8", "batch-size": 8, "device": "cpu", "precision": "fp32",
+    "steps": 2,
+}  # fmt: skip
+WORDS = ["bench", *(word for key, value in SMALL.items() for word in (f"--{key}", str(value)))]
 
 
 @pytest.fixture(autouse=True)
@@ -255,8 +243,8 @@ GOOD = Speeds("cpu", "fp32", None, None, {"kd": 1.0}, 1.0, 1.0).to_json()
     "value",
     [
         None, [], {}, {**GOOD, "more": 1}, {k: v for k, v in GOOD.items() if k != "together"}, {**GOOD, "together": 0},
-        {**GOOD, "evaluation": None}, {**GOOD, "steps": {"kd": "fast"}}, {**GOOD, "steps": 3}, {**GOOD, "teacher": -1.0},
-        {**GOOD, "together": True},
+        {**GOOD, "evaluation": None}, {**GOOD, "steps": {"kd": "fast"}}, {**GOOD, "steps": 3},
+        {**GOOD, "teacher": -1.0}, {**GOOD, "together": True},
     ],
 )  # fmt: skip
 def test_speeds_of_another_kind_are_refused(value, refuses):
