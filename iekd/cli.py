@@ -1,4 +1,4 @@
-"""The command line: `iekd train | table | runs | eval | compare | models | datasets | serve`.
+"""The command line: `iekd train | table | runs | eval | bench | compare | models | datasets | serve`.
 
 Exit status: 0 done, 1 the run failed, 2 bad arguments. Errors are one sentence on standard error. With --json the last
 line of standard output is one JSON object.
@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from iekd.cli_bench import bench
 from iekd.cli_eval import evaluate
 from iekd.cli_options import run_options
 from iekd.config import RunConfig
@@ -263,6 +264,7 @@ def runs_delete(
 
 
 app.command("eval")(says_why(evaluate))
+app.command("bench")(says_why(run_options(bench)))
 
 
 @app.command("compare")

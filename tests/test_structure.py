@@ -47,8 +47,8 @@ def test_the_reader_of_imports_sees_every_form(tmp_path):
 def test_imports_stay_within_the_rules(path):
     core = belongs(path, "engine", "losses", "models", "methods.py")
     if core:
-        assert not uses(path, "iekd.runs", "iekd.ui", "gradio"), (
-            "engine, losses, models and methods know no runs and no page"
+        assert not uses(path, "iekd.runs", "iekd.bench", "iekd.ui", "gradio"), (
+            "engine, losses, models and methods know no runs, no benchmark and no page"
         )
     if belongs(path, "data", "config.py", "errors.py", "plan.py"):
         assert not uses(path, "iekd.runs", "iekd.engine", "iekd.ui"), "what describes a run does not run it"
@@ -60,6 +60,10 @@ def test_imports_stay_within_the_rules(path):
         assert not uses(path, "iekd.engine"), "the page never imports the engine"
     if belongs(path, "runs"):
         assert not uses(path, "iekd.ui"), "runs know no page"
+    if belongs(path, "bench"):
+        assert not uses(path, "iekd.runs", "iekd.ui"), "what is measured is the engine, not run folders or the page"
+    if path.name == "conventional.py":
+        assert not uses(path, "iekd.engine"), "what the engine is compared with shares nothing of it"
 
 
 def test_app_never_imports_the_engine():
@@ -82,6 +86,7 @@ def test_app_never_imports_the_engine():
         "iekd.teachers",
         "iekd.plan",
         "iekd.cli",
+        "iekd.bench.speeds",
     ],
 )
 def test_importing_leaves_torch_and_gradio_alone(module, fresh_python):

@@ -1,0 +1,83 @@
+"""A quick measurement of what a run is made of, in a few seconds, for an estimate of how long it will take."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from iekd.bench.phases import measure_phases
+from iekd.bench.roofline import synchronise
+from iekd.bench.rounds import engine_step_time, fitting_steps
+from iekd.bench.speeds import Speeds
+from iekd.bench.subjects import Parts, Subject
+from iekd.comparisons import TeacherOutput
+from iekd.config import RunConfig
+from iekd.engine.auto_encoder import train_auto_encoders
+from iekd.engine.learner import predict
+from iekd.engine.metrics import TrainingError
+from iekd.errors import UserError
+
+STEPS = 6  # of the auto-encoders, the first of which warms up
+
+
+def probe(config: RunConfig, seconds: float = 3.0) -> Speeds:
+    """Measure the configuration's networks and methods on noise; takes about `seconds`, more where steps are slow.
+
+    Raises:
+        UserError: a device that is not there, or a training that diverges.
+    """
+    try:
+        return _probe(config, seconds)
+    except TrainingError as error:
+        raise UserError(str(error)) from None
+
+
+def _probe(config: RunConfig, seconds: float) -> Speeds:
+    subject = Subject(config, STEPS * config.batch_size)
+    parts = subject.parts()
+    phases = measure_phases(parts, subject.device, seconds / 3, None)
+    learners = [method for method, _ in config.learner_names]
+    together = engine_step_time(config, fitting_steps(config, phases.step(learners), seconds / 3))
+    batch = config.batch_size
+    return Speeds(
+        device=subject.device.type,
+        precision="bf16" if subject.precision == torch.bfloat16 else "fp32",
+        teacher=phases.teacher / batch if phases.teacher else None,
+        auto_encoder=_auto_encoder_step(subject, parts) / batch if config.needs_auto_encoder else None,
+        steps={method: phases.learner(method) / batch for method in config.methods},
+        evaluation=_evaluation(subject, parts),
+        together=together / batch,
+    )
+
+
+def _auto_encoder_step(subject: Subject, parts: Parts) -> float:
+    """Seconds of one step of all auto-encoders; the teacher's answer is always the same one."""
+    assert parts.teacher is not None
+    answer = parts.teacher(next(parts.endless())[0])
+
+    def same(_: Tensor) -> TeacherOutput:
+        return answer
+
+    rows = train_auto_encoders(
+        subject.factor_widths, same, parts.batches, subject.config, subject.device, subject.precision, 1
+    )  # fmt: skip
+    next(rows)
+    began = time.perf_counter()
+    for _ in rows:
+        pass
+    return (time.perf_counter() - began) / (STEPS - 1)
+
+
+def _evaluation(subject: Subject, parts: Parts) -> float:
+    """Seconds per image of a student's answers, after one pass that warms up."""
+    learner, images = next(iter(parts.learners.values())), parts.batches.images[:1000]
+    taken = 0.0
+    for _ in range(2):
+        synchronise(subject.device)
+        began = time.perf_counter()
+        predict(learner.model, learner.normalise, images, subject.device, subject.precision)
+        synchronise(subject.device)
+        taken = time.perf_counter() - began
+    return taken / len(images)

@@ -1,0 +1,177 @@
+"""Training speed of the engine and of the conventional loop, in turn, so that a machine's slow minutes hit both."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import resource
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from iekd.bench import conventional
+from iekd.bench.phases import Phases
+from iekd.bench.subjects import Subject, image_bytes
+from iekd.config import RunConfig
+from iekd.data import describe
+from iekd.engine.experiment import STUDENTS
+from iekd.engine.metrics import Metrics
+from iekd.engine.mutual import MutualLearner
+
+ROUNDS = 3
+TOGETHER = "together"
+MOST_BYTES = 200e6  # of noise images in one measurement
+AHEAD = 4  # steps that the teacher or one learner may be in front of another: not timed, at either end of an epoch
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Training of one or several learners on the same batches.
+
+    images_per_second: images that all of them have learned from; seconds_per_step: of one step of all of them. Both are
+    medians over `rounds`, which has the images per second of each round.
+    """
+
+    images_per_second: float
+    seconds_per_step: float
+    rounds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """ours: method, or TOGETHER for all learners in lock-step -> speed; theirs: method -> the conventional loop's.
+
+    memory: see `peak_memory`, after our largest measurement and before any of theirs.
+    """
+
+    ours: dict[str, Speed]
+    theirs: dict[str, Speed]
+    memory: int | None
+
+
+def alone(config: RunConfig, method: str) -> RunConfig:
+    """The same run with one learner: that method, the first seed."""
+    return config.model_copy(update={"methods": (method,), "seeds": config.seeds[:1]})
+
+
+def measure_speeds(
+    config: RunConfig, phases: Phases, steps: int | None, ours: bool, theirs: bool, seconds: float,
+    say: Callable[[str], None],
+) -> Speeds:  # fmt: skip
+    """All methods x seeds together, each method alone, and each in the conventional loop, in ROUNDS rounds.
+
+    phases: of the same configuration; they tell how many steps fit into the time. steps: timed steps of each
+    measurement; None for as many as take about `seconds` in all rounds.
+    """
+    each = seconds / ROUNDS
+    learners = [method for method, _ in config.learner_names]
+    work: dict[tuple[str, str], Callable[[], float]] = {}
+    if ours and len(learners) > 1:
+        fitting = steps or fitting_steps(config, phases.step(learners), each)
+        work["", TOGETHER] = partial(engine_step_time, config, fitting)
+    for method in config.methods:
+        single = alone(config, method)
+        if ours:
+            fitting = steps or fitting_steps(config, phases.step([method]), each)
+            work["", method] = partial(engine_step_time, single, fitting)
+        if theirs:
+            work["conventional loop, ", method] = partial(conventional_step_time, single, each, steps)
+    found: dict[tuple[str, str], list[float]] = {key: [] for key in work}
+    memory = None
+    for round_ in range(1, ROUNDS + 1):
+        for key, measured in work.items():
+            say(f"round {round_} of {ROUNDS}: {''.join(key)}")
+            found[key].append(measured())
+            if ours and memory is None:  # the first is the largest of ours
+                memory = peak_memory()
+            gc.collect()
+    speeds = {key: _speed(values, config.batch_size) for key, values in found.items()}
+    mine = {name: speed for (loop, name), speed in speeds.items() if not loop}
+    if ours:
+        mine.setdefault(TOGETHER, mine[config.methods[0]])  # a single learner
+    return Speeds(mine, {name: speed for (loop, name), speed in speeds.items() if loop}, memory)
+
+
+def _speed(step_times: list[float], batch_size: int) -> Speed:
+    seconds = statistics.median(step_times)
+    return Speed(batch_size / seconds, seconds, tuple(batch_size / s for s in step_times))
+
+
+def fitting_steps(config: RunConfig, step: float, seconds: float) -> int:
+    """How many steps of `step` seconds to time: what fits into the seconds, four at least, and no more than
+    MOST_BYTES of images."""
+    most = MOST_BYTES / (image_bytes(config) * config.batch_size)
+    return max(4, int(min(seconds / step, most)))
+
+
+def engine_step_time(config: RunConfig, steps: int) -> float:
+    """Mean seconds of at least `steps` steps of all learners in the real engine, in the middle of an epoch.
+
+    What is timed lies between two rows of metrics; up to the first the engine warms up. Rows come as often as in any
+    run, or more often where few steps are timed.
+    """
+    usual = max(1, 2000 // config.batch_size)  # as Experiment has it
+    every = usual if steps >= usual else max(AHEAD, steps)
+    timed = -(-steps // every) * every
+    subject = Subject(config, (timed + 2 * every) * config.batch_size, every)
+    if subject.device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    rows: Counter[int] = Counter()
+    began = 0.0
+    with contextlib.closing(subject.events()) as events:
+        for event in events:
+            if not (isinstance(event, Metrics) and event.stage == STUDENTS and event.kind == "train"):
+                continue
+            rows[event.step] += 1
+            if rows[event.step] < len(config.learner_names):
+                continue  # others are not as far
+            if event.step == every:
+                began = time.perf_counter()
+            elif event.step == every + timed:
+                return (time.perf_counter() - began) / timed
+    raise AssertionError(f"no rows at steps {every} and {every + timed}")
+
+
+def conventional_step_time(config: RunConfig, seconds: float, steps: int | None) -> float:
+    """Mean seconds of a step of the conventional loop for a configuration with one learner; see conventional.py."""
+    least = conventional.WARM_UP + conventional.LEAST
+    most = int(MOST_BYTES / (image_bytes(config) * config.batch_size))
+    usual = describe(config.dataset).train_images // config.batch_size
+    subject = Subject(config, max(least, min(usual, most)) * config.batch_size)
+    trainer = make_trainer(subject)
+    loader = conventional.make_loader(
+        subject.dataset.train, subject.statistics, config.batch_size, subject.device
+    )  # fmt: skip
+    return conventional.step_time(trainer, loader, seconds, steps)
+
+
+def make_trainer(subject: Subject) -> conventional.Trainer:
+    """The conventional loop on the networks and the method of the subject's first learner."""
+    learner = next(iter(subject.parts().learners.values()))
+    peer = (learner.peer.model, learner.peer.method) if isinstance(learner, MutualLearner) else None
+    encoders: list[nn.Module] = [coder.encoder for coder in subject.auto_encoders()]
+    teacher = subject.teacher.model if subject.teacher else None
+    return conventional.Trainer(
+        learner.model, learner.method, subject.config, subject.device, teacher, encoders, peer
+    )  # fmt: skip
+
+
+def peak_memory() -> int:
+    """Bytes: on CUDA allocated for tensors at most since the last engine_step_time began; else the whole process's."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if status.is_file():  # where getrusage may know of a larger parent
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
