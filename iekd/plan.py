@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from iekd.bench.speeds import Speeds
 from iekd.config import RunConfig
 from iekd.data.registry import FOLDER
 from iekd.method_names import parts
@@ -19,6 +20,7 @@ STAGES = ("teacher", "auto-encoder", "students", "evaluation")
 # benchmarks/RESULTS.md; the first finished run replaces it
 DEFAULT_SPEED = {"cpu": 22e9, "cuda": 4e12, "mps": 4e11}
 TRAIN = 3  # forward + two backward passes
+START_UP = 8.0  # seconds: imports, data, first step
 BASE_MEMORY = 0.6e9  # the interpreter with torch
 
 
@@ -38,8 +40,7 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
               teacher_at_hand: bool) -> Plan:  # fmt: skip
     """Cost of a run on a data set of that size."""
     given = min(train_images, config.limit_train or train_images)
-    held_out = round(given * config.validation_fraction)
-    n, judged = given - held_out, held_out + test_images
+    n, judged = _counts(config, train_images, test_images)
     area = ((config.resolution or resolution) / 32) ** 2
     student = models()[config.student]
     seeds, learners = len(config.seeds), len(config.methods) * len(config.seeds)
@@ -88,9 +89,30 @@ def _beside(method: str, config: RunConfig) -> tuple[float, float]:
 
 def seconds(plan: Plan, device: str, measured_speed: float | None = None) -> float:
     """Estimated seconds; `measured_speed` is in multiply-accumulates per second, from an earlier run here."""
-    start_up = 8.0  # imports, data, first step
     cores = (os.cpu_count() or 1) if device == "cpu" else 1
-    return start_up + plan.total / (measured_speed or DEFAULT_SPEED[device] * cores)
+    return START_UP + plan.total / (measured_speed or DEFAULT_SPEED[device] * cores)
+
+
+def measured_seconds(plan: Plan, config: RunConfig, train_images: int, test_images: int, speeds: Speeds) -> float:
+    """The same from seconds per image that were measured here for this very configuration.
+
+    What was not measured (a teacher that is trained first, the last evaluation) goes at the speed of the students.
+    """
+    n, judged = _counts(config, train_images, test_images)
+    learners = len(config.methods) * len(config.seeds)
+    students = config.epochs * (n * speeds.together + learners * judged * speeds.evaluation)
+    coders = 0.0
+    if speeds.auto_encoder is not None:
+        coders = config.auto_encoder_epochs * n * (speeds.auto_encoder + (speeds.teacher or 0))
+    others = (plan.macs["teacher"] + plan.macs["evaluation"]) * students / plan.macs["students"]
+    return START_UP + students + coders + others
+
+
+def _counts(config: RunConfig, train_images: int, test_images: int) -> tuple[int, int]:
+    """Images that are learned from, and images that each epoch is judged on."""
+    given = min(train_images, config.limit_train or train_images)
+    held_out = round(given * config.validation_fraction)
+    return given - held_out, held_out + test_images
 
 
 def factor_channels(teacher: ModelInfo) -> int:

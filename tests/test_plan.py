@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from iekd.bench.speeds import Speeds
 from iekd.config import make_config
 from iekd.models.catalog import models
 from iekd.models.factors import AutoEncoder
-from iekd.plan import STAGES, make_plan, seconds
+from iekd.plan import STAGES, START_UP, make_plan, measured_seconds, seconds
 
 
 def plan(at_hand=True, train_images=1000, test_images=500, resolution=32, channels=3, classes=10, **values):
@@ -134,3 +135,28 @@ def test_a_folders_images_take_no_more_memory_than_they_may(tmp_path):
     assert memory(dataset=folder, image_memory=0.2) == pytest.approx(kept - images + 0.2e9)
     assert memory(dataset=folder, image_memory=50) == kept
     assert memory(image_memory=0.2) == memory(), "a named data set is in memory"
+
+
+def test_measured_seconds_are_the_sum_of_what_was_measured():
+    config = make_config(
+        methods=("ft", "ie-ft"), seeds=(0, 1), epochs=4, auto_encoder_epochs=3, validation_fraction=0.1
+    )
+    speeds = Speeds("cpu", "fp32", 1e-3, 2e-3, {"ft": 3e-3, "ie-ft": 4e-3}, 5e-4, 6e-3)
+    done = make_plan(config, 1000, 500, 1, 10, 28, teacher_at_hand=True)
+    students = 4 * (900 * 6e-3 + 4 * 600 * 5e-4)
+    last = done.macs["evaluation"] / done.macs["students"] * students
+    expected = START_UP + students + 3 * 900 * 3e-3 + last
+    assert measured_seconds(done, config, 1000, 500, speeds) == pytest.approx(expected)
+
+
+def test_a_teacher_that_is_trained_first_takes_time_at_the_measured_speed():
+    config = make_config(teacher_epochs=10)
+    speeds = Speeds("cpu", "fp32", 1e-3, 2e-3, {"baseline": 3e-3, "ie-ft": 4e-3}, 5e-4, 6e-3)
+    trained, given = (
+        measured_seconds(make_plan(config, 1000, 500, 1, 10, 28, teacher_at_hand=hand), config, 1000, 500, speeds)
+        for hand in (False, True)
+    )
+    faster = Speeds("cpu", "fp32", 1e-3, 2e-3, {"baseline": 3e-3, "ie-ft": 4e-3}, 2.5e-4, 3e-3)
+    again = make_plan(config, 1000, 500, 1, 10, 28, teacher_at_hand=False)
+    assert trained > given
+    assert measured_seconds(again, config, 1000, 500, faster) < trained

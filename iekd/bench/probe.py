@@ -5,16 +5,15 @@ from __future__ import annotations
 import time
 
 import torch
-from torch import Tensor
 
 from iekd.bench.phases import measure_phases
 from iekd.bench.roofline import synchronise
 from iekd.bench.rounds import engine_step_time, fitting_steps
 from iekd.bench.speeds import Speeds
 from iekd.bench.subjects import Parts, Subject
-from iekd.comparisons import TeacherOutput
 from iekd.config import RunConfig
-from iekd.engine.auto_encoder import train_auto_encoders
+from iekd.engine.auto_encoder import AutoEncoders
+from iekd.engine.batches import to_device
 from iekd.engine.learner import predict
 from iekd.engine.metrics import TrainingError
 from iekd.errors import UserError
@@ -55,24 +54,22 @@ def _probe(config: RunConfig, seconds: float) -> Speeds:
 def _auto_encoder_step(subject: Subject, parts: Parts) -> float:
     """Seconds of one step of all auto-encoders; the teacher's answer is always the same one."""
     assert parts.teacher is not None
-    answer = parts.teacher(next(parts.endless())[0])
-
-    def same(_: Tensor) -> TeacherOutput:
-        return answer
-
-    rows = train_auto_encoders(
-        subject.factor_widths, same, parts.batches, subject.config, subject.device, subject.precision, 1
-    )  # fmt: skip
-    next(rows)
-    began = time.perf_counter()
-    for _ in rows:
-        pass
+    images, labels = next(parts.endless())
+    answer = parts.teacher(images)
+    coders = AutoEncoders(
+        subject.factor_widths, subject.config, subject.device, subject.precision, steps_per_epoch=STEPS, report_every=1
+    )
+    began = 0.0
+    for step in range(STEPS):
+        if step == 1:
+            began = time.perf_counter()
+        list(coders.step(images, labels, answer))  # a row at each, which waits for the device
     return (time.perf_counter() - began) / (STEPS - 1)
 
 
 def _evaluation(subject: Subject, parts: Parts) -> float:
     """Seconds per image of a student's answers, after one pass that warms up."""
-    learner, images = next(iter(parts.learners.values())), parts.batches.images[:1000]
+    learner, (images, _) = next(iter(parts.learners.values())), to_device(subject.dataset.test, subject.device)
     taken = 0.0
     for _ in range(2):
         synchronise(subject.device)

@@ -119,7 +119,7 @@ class Subject(Experiment):
         teacher = None
         if self.teacher is not None and any(learner.method.needs_teacher for learner in learners.values()):
             teacher = FrozenTeacher(self.teacher, self.device, self.precision)
-            teacher.encoders = [freeze(coder.encoder) for coder in self.auto_encoders()]
+            teacher.encoders = [freeze(coder.encoder, self.precision) for coder in self.auto_encoders()]
         images, labels = to_device(self.dataset.train, self.device)
         batches = Batches(images, labels, every_seed.batch_size, every_seed.data_seed)
         return Parts(batches, teacher, learners)

@@ -50,7 +50,7 @@ class LocalLauncher:
             subprocess.Popen(
                 [sys.executable, "-m", "iekd.runs.worker", str(run.path), "--lock", str(handle)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[handle], start_new_session=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": _python_path()},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": python_path()},
             )  # fmt: skip
         return run.id
 
@@ -120,7 +120,7 @@ def worker_process(status: Status) -> psutil.Process | None:
         return None
 
 
-def _python_path() -> str:
-    """Lets the worker import this very package, also when it is used from a checkout that is not installed."""
+def python_path() -> str:
+    """PYTHONPATH that lets a process import this very package, also from a checkout that is not installed."""
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from iekd.config import RunConfig
 from iekd.errors import RunError
 from iekd.runs.store import QUEUED, Run, Store
 
@@ -43,12 +44,17 @@ def ahead_of(run: Run, store: Store) -> list[Run]:
     return [other for _, other in sorted(waiting, key=lambda pair: (pair[0], pair[1].id))]
 
 
+def device_lock(config: RunConfig, store: Store) -> Path:
+    """The file whose lock says that a run has the device."""
+    locks = store.root / ".locks"
+    locks.mkdir(exist_ok=True)
+    return locks / device_name(config.device)
+
+
 @contextmanager
 def device_turn(run: Run, store: Store, stop: Callable[[], bool], poll: float = 0.5) -> Iterator[bool]:
     """Wait for the device; yields True while it is held, or False if `stop()` came first."""
-    locks = store.root / ".locks"
-    locks.mkdir(exist_ok=True)
-    handle = os.open(locks / device_name(run.config.device), os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(device_lock(run.config, store), os.O_RDWR | os.O_CREAT, 0o644)
     try:
         while not stop():
             if not ahead_of(run, store):

@@ -18,7 +18,8 @@ from iekd.data.sources import SAMPLE, at_hand
 from iekd.errors import UserError
 from iekd.models.catalog import models
 from iekd.models.source import AUTO
-from iekd.plan import make_plan, seconds
+from iekd.plan import make_plan, measured_seconds, seconds
+from iekd.runs.probes import Probes
 from iekd.runs.queue import device_name
 from iekd.runs.store import FINISHED, Store
 from iekd.teachers import check_teacher, checkpoints_dir, where_from
@@ -29,8 +30,8 @@ LOOK_BACK = 20  # runs searched for a measured speed
 MUCH_WORK = 2e12  # multiply-accumulates: a smaller run is mostly start-up, and its speed says little
 
 
-def forecast_html(config: RunConfig, store: Store) -> str:
-    """The card beside the Start button."""
+def forecast_html(config: RunConfig, store: Store, measuring: bool = False) -> str:
+    """The card beside the Start button. measuring: a better estimate is on its way."""
     info = data.describe(config.dataset)
     student = models()[config.student].params(info.channels, info.classes)
     folder = check_teacher(config, store.root)
@@ -47,7 +48,7 @@ def forecast_html(config: RunConfig, store: Store) -> str:
     else:
         rows.append(("Network", f"<b>{model_name(config.student)}</b>, {count(student)} parameters, no teacher"))
     rows.append(("Students", f"{learners} side by side: {taught}{seeds}"))
-    rows.append(("Estimate", _estimate(config, info, folder is not None, store)))
+    rows.append(("Estimate", _estimate(config, info, folder is not None, store, measuring)))
     items = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in rows)
     return f'<dl class="forecast">{items}</dl>'
 
@@ -80,15 +81,23 @@ def _teacher(config: RunConfig, found: Path | None) -> str:
     return "trained by an earlier run, used again"
 
 
-def _estimate(config: RunConfig, info: DatasetInfo, teacher_at_hand: bool, store: Store) -> str:
+def _estimate(config: RunConfig, info: DatasetInfo, teacher_at_hand: bool, store: Store, measuring: bool) -> str:
     device = device_name(config.device)
     plan = make_plan(
         config, info.train_images, info.test_images, info.channels, info.classes, info.resolution, teacher_at_hand
     )
-    speed = measured_speed(store, device)
-    basis = "measured on this machine" if speed else "a guess until a first run has finished"
+    speeds, speed = Probes(store).known(config), measured_speed(store, device)
+    if speeds is not None:
+        time, basis = (
+            measured_seconds(plan, config, info.train_images, info.test_images, speeds),
+            "these networks, tried for a moment",
+        )
+    else:
+        time, basis = seconds(plan, device, speed), "by an earlier run's speed" if speed else "a guess"
+    if measuring:
+        basis += "; trying these networks…"
     memory = f"{plan.memory / 1e9:.1f} GB" if plan.memory >= 1e9 else f"{plan.memory / 1e6:.0f} MB"
-    return f"<b>about {roughly(seconds(plan, device, speed))}</b> on {DEVICES[device]}, {memory} of memory ({basis})"
+    return f"<b>about {roughly(time)}</b> on {DEVICES[device]}, {memory} of memory ({basis})"
 
 
 def measured_speed(store: Store, device: str) -> float | None:

@@ -12,6 +12,7 @@ import gradio as gr
 from iekd import data
 from iekd.errors import UserError
 from iekd.runs.launcher import LocalLauncher
+from iekd.runs.probes import Probes
 from iekd.runs.store import Store
 from iekd.teachers import check_teacher
 from iekd.ui import form
@@ -128,15 +129,22 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
             gr.HTML(HOW_IT_WORKS)
     view = run_view(store, shown)
     key = gr.Textbox(visible=False)  # the same for every click until a run has started: two clicks start one
+    timer, probes = gr.Timer(2.0, active=False), Probes(store)  # it ticks while a better estimate is on its way
     tab = TrainTab(view, form_box, fields, error, key)
     inputs = list(fields.values())
 
     def describe(*values: Any) -> list[Any]:
         try:
             config = form.to_config(dict(zip(fields, values, strict=True)))
-            return ["", forecast_html(config, store), config.command_line()]
+            measuring = probes.ask(config)
+            return ["", forecast_html(config, store, measuring), config.command_line(), gr.Timer(active=measuring)]
         except UserError as problem:
-            return [sentence(problem), '<p class="note">No forecast while a setting is wrong.</p>', ""]
+            return [
+                sentence(problem),
+                '<p class="note">No forecast while a setting is wrong.</p>',
+                "",
+                gr.Timer(active=False),
+            ]
 
     def pictures(dataset: str, folder: str | None) -> list[Any]:
         own, path = dataset == form.OWN_FOLDER, (folder or "").strip()
@@ -160,9 +168,10 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
             return [gr.skip() for _ in fields] + ["", *show(store, "", str(problem))]
         return [*(values[name] for name in fields), "", *show(store, "")]
 
-    described = [error, forecast, command]
+    described = [error, forecast, command, timer]
     picture_fields = [fields["dataset"], fields["folder"]]
     gr.on([field.change for field in inputs], describe, inputs, described, **EAGER)
+    timer.tick(lambda *values: describe(*values)[1:], inputs, described[1:], **EAGER)
     # on coming back a teacher may be at hand that was not before; what is wrong may be an unknown run, and stays
     gr.on([demo.load, view.back.click], lambda *values: describe(*values)[1:], inputs, described[1:], **EAGER)
     gr.on(

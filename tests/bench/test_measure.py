@@ -153,15 +153,15 @@ class Clock:
     def __init__(self, monkeypatch) -> None:
         self.now = 0.0
         monkeypatch.setattr(rounds.time, "perf_counter", lambda: self.now)
-        from iekd.engine import batches
+        from iekd.engine import augment
 
-        crop = batches.crop_and_flip
+        crop = augment.crop_and_flip
 
-        def counted(*args):
+        def counted(*args, **options):
             self.now += 1
-            return crop(*args)
+            return crop(*args, **options)
 
-        monkeypatch.setattr(batches, "crop_and_flip", counted)
+        monkeypatch.setattr(augment, "crop_and_flip", counted)
 
 
 @pytest.mark.parametrize(("batch_size", "steps"), [(8, 2), (8, 4), (8, 10), (500, 9)])

@@ -79,7 +79,7 @@ class serving:  # noqa: N801
 
     def __init__(self, runs_dir: Path, *arguments: str) -> None:
         command = [sys.executable, str(ROOT / "app.py"), "--port", "7900", "--runs-dir", str(runs_dir), *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "IEKD_PROBE": "0"}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=runs_dir, env=environment)
 
     def __enter__(self) -> str:

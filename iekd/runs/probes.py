@@ -1,0 +1,136 @@
+"""How fast this machine would train a configuration, measured in the background for the page's estimate.
+
+A process of its own measures one configuration at a time on noise (`bench.probe`), only while no run has the device,
+and ends at once when one starts. What it found is kept beside the runs, so that nothing is measured twice.
+Set `IEKD_PROBE=0` to measure nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from iekd import __version__
+from iekd.bench.speeds import Speeds
+from iekd.config import RunConfig
+from iekd.errors import UserError
+from iekd.runs.files import read_json, write_json
+from iekd.runs.launcher import python_path
+from iekd.runs.queue import device_lock
+from iekd.runs.store import Store
+
+log = logging.getLogger(__name__)
+
+# what the time of a step does not depend on
+IRRELEVANT = frozenset({
+    "name", "epochs", "seeds", "lr", "momentum", "weight_decay", "nesterov", "schedule", "milestones",
+    "inheritance_weight", "exploration_weight", "weight_schedule", "temperature", "kd_weight", "attention_weight",
+    "factor_weight", "overhaul_weight", "mutual_weight", "dkd_target_weight", "dkd_other_weight", "dist_weight",
+    "auto_encoder_epochs", "teacher_epochs", "teacher_from", "teacher_mean", "teacher_std", "limit_train",
+    "validation_fraction", "test_fraction", "data_seed",
+})  # fmt: skip
+LONGEST = 60.0  # seconds; networks that take longer are estimated from their arithmetic
+
+
+class Probes:
+    """The speeds that are known for a folder of runs, and the one process that finds out more."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.folder = store, store.root / ".speeds"
+
+    def known(self, config: RunConfig) -> Speeds | None:
+        """What was measured for that configuration; None if nothing was, or could be."""
+        found = read_json(self._result(config))
+        try:
+            return Speeds.from_json(found) if found and "failed" not in found else None
+        except UserError:  # of another version
+            return None
+
+    def measuring(self) -> bool:
+        """Whether a measurement is under way, of any configuration."""
+        with _held(self.folder / "lock") as free:
+            return free is None
+
+    def ask(self, config: RunConfig) -> bool:
+        """Measure that configuration, if it is worth it and the device is idle; True if it is under way afterwards."""
+        result = self._result(config)
+        if os.environ.get("IEKD_PROBE") == "0" or read_json(result) is not None:
+            return False
+        with _held(device_lock(config, self.store)) as device:
+            if device is None:
+                return False
+        with _held(self.folder / "lock") as turn:
+            if turn is None:
+                return True
+            request = self.folder / "request.json"
+            write_json(request, config.model_dump(mode="json"))
+            with open(self.folder / "log.txt", "wb") as output:
+                # the process inherits the lock, which says that it lives
+                subprocess.Popen(
+                    [sys.executable, "-m", "iekd.runs.probes", str(self.store.root), str(request), str(result)],
+                    stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[turn], start_new_session=True,
+                    env={**os.environ, "PYTHONPATH": python_path()},
+                )  # fmt: skip
+        return True
+
+    def _result(self, config: RunConfig) -> Path:
+        """A file for everything that the time of a step depends on."""
+        asked = config.model_dump(mode="json", exclude=IRRELEVANT)
+        asked["seeds"], asked["version"] = len(config.seeds), __version__
+        name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+        return self.folder / f"{name}.json"
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[int | None]:
+    """A descriptor that holds the lock of that file while the block lasts; None if another process has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield handle
+    except BlockingIOError:
+        yield None
+    finally:
+        os.close(handle)  # a process that inherited it holds the lock on
+
+
+def _give_way(config: RunConfig, store: Store, result: Path) -> None:
+    """End this process when a run wants the device, or when it takes too long."""
+    began = time.monotonic()
+    while time.monotonic() - began < LONGEST:
+        with _held(device_lock(config, store)) as device:
+            if device is None:
+                os._exit(0)
+        time.sleep(0.5)
+    write_json(result, {"failed": f"longer than {LONGEST:.0f} s"})
+    os._exit(0)
+
+
+def main() -> int:
+    store, request, result = Store(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3])
+    config = RunConfig(**json.loads(request.read_text()))
+    os.nice(5)  # the page comes first
+    threading.Thread(target=_give_way, args=(config, store, result), daemon=True).start()
+    from iekd.bench.probe import probe
+
+    try:
+        write_json(result, probe(config).to_json())
+    except Exception as error:  # not asked again: the estimate goes on without
+        log.exception("Nothing was measured")
+        write_json(result, {"failed": str(error)})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

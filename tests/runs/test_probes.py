@@ -1,0 +1,139 @@
+"""The measurement behind the page's estimate: in the background, once, and never beside a run."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+
+import pytest
+
+from iekd.bench.speeds import Speeds
+from iekd.config import make_config
+from iekd.runs import probes
+from iekd.runs.probes import IRRELEVANT, Probes
+from iekd.runs.queue import device_lock
+from iekd.runs.store import Store
+
+SPEEDS = Speeds("cpu", "fp32", 1e-3, 2e-3, {"baseline": 3e-3, "ie-ft": 4e-3}, 5e-4, 6e-3)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path)
+
+
+@pytest.fixture
+def config(tiny_config):
+    return lambda **values: tiny_config(**{"batch_size": 8, **values})
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Processes that would have been started, instead of starting them."""
+    commands = []
+
+    class Recorded:
+        def __init__(self, command, **options):
+            commands.append(command)
+            self.kept = os.dup(options["pass_fds"][0])  # the process holds the lock
+
+    monkeypatch.setattr(probes.subprocess, "Popen", Recorded)
+    return commands
+
+
+def test_a_measurement_ends_with_speeds(store, config):
+    asked = Probes(store)
+    assert asked.known(config()) is None
+    assert asked.ask(config())
+    deadline = time.monotonic() + 120
+    while asked.measuring() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    found = asked.known(config())
+    assert found is not None, (store.root / ".speeds" / "log.txt").read_text()
+    assert found.device == "cpu"
+    assert set(found.steps) == set(config().methods)
+    assert not asked.ask(config()), "it is known now"
+
+
+def test_what_cannot_matter_is_not_measured_again(store, config, started):
+    known = Probes(store)
+    probes.write_json(known._result(config()), SPEEDS.to_json())
+    assert known.known(config(epochs=99, lr=0.5, seeds=(5,), name="another")) == SPEEDS
+    assert not known.ask(config(epochs=99))
+    assert not started
+    for other in ({"batch_size": 16}, {"seeds": (0, 1)}, {"student": "resnet14"}, {"methods": ("baseline",)}):
+        assert known.known(config(**other)) is None
+
+
+def test_fields_that_do_not_matter_are_fields(config):
+    assert set(type(config()).model_fields) >= IRRELEVANT
+
+
+def test_one_measurement_at_a_time(store, config, started):
+    asked = Probes(store)
+    assert asked.ask(config())
+    assert asked.ask(config(student="resnet14")), "under way, of another configuration"
+    assert asked.measuring()
+    assert len(started) == 1
+
+
+def test_nothing_is_measured_beside_a_run(store, config, started):
+    with open(device_lock(config(), store), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert not Probes(store).ask(config())
+    assert not started
+    assert Probes(store).ask(config())
+
+
+def test_it_can_be_switched_off(store, config, started, monkeypatch):
+    monkeypatch.setenv("IEKD_PROBE", "0")
+    assert not Probes(store).ask(config())
+    assert not started
+
+
+@pytest.mark.parametrize("content", ['{"failed": "out of memory"}', '{"device": "cpu"}'])
+def test_what_failed_or_is_of_another_version_is_left_alone(store, config, started, content):
+    asked = Probes(store)
+    asked.folder.mkdir()
+    asked._result(config()).write_text(content)
+    assert asked.known(config()) is None
+    assert not asked.ask(config())
+
+
+def test_a_measurement_gives_way_to_a_run(store, config, monkeypatch):
+    """It looks for one twice a second, and leaves without a result."""
+
+    class LeftError(Exception):
+        pass
+
+    def leave(code):
+        raise LeftError
+
+    monkeypatch.setattr(probes.os, "_exit", leave)
+    result = store.root / "result.json"
+    with open(device_lock(config(), store), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(LeftError):
+            probes._give_way(config(), store, result)
+    assert not result.exists()
+    monkeypatch.setattr(probes, "LONGEST", 0.0)
+    with pytest.raises(LeftError):
+        probes._give_way(config(), store, result)
+    assert "failed" in json.loads(result.read_text()), "not tried for ever"
+
+
+def test_a_configuration_that_cannot_be_measured_is_not_asked_for_again(store, tmp_path, monkeypatch):
+    request, result = tmp_path / "request.json", tmp_path / "result.json"
+    config = make_config(device="cuda", dataset="cifar10")
+    probes.write_json(request, config.model_dump(mode="json"))
+    monkeypatch.setattr(probes.sys, "argv", ["probes", str(store.root), str(request), str(result)])
+    monkeypatch.setattr(probes.os, "nice", lambda _: None)
+    monkeypatch.setattr(probes, "_give_way", lambda *_: None)
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("needs a machine without a GPU")
+    assert probes.main() == 0
+    assert "cuda" in json.loads(result.read_text())["failed"]
