@@ -85,7 +85,7 @@ class Probes:
 
     def _result(self, config: RunConfig) -> Path:
         """A file for everything that the time of a step depends on."""
-        asked = config.model_dump(mode="json", exclude=IRRELEVANT)
+        asked = config.model_dump(mode="json", exclude=set(IRRELEVANT))
         asked["seeds"], asked["version"] = len(config.seeds), __version__
         name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
         return self.folder / f"{name}.json"

@@ -88,14 +88,12 @@ def _estimate(config: RunConfig, info: DatasetInfo, teacher_at_hand: bool, store
     )
     speeds, speed = Probes(store).known(config), measured_speed(store, device)
     if speeds is not None:
-        time, basis = (
-            measured_seconds(plan, config, info.train_images, info.test_images, speeds),
-            "these networks, tried for a moment",
-        )
+        time = measured_seconds(plan, config, info.train_images, info.test_images, speeds)
+        basis = "these networks were tried for a moment"
     else:
-        time, basis = seconds(plan, device, speed), "by an earlier run's speed" if speed else "a guess"
+        time, basis = seconds(plan, device, speed), "from the speed of an earlier run" if speed else "a guess"
     if measuring:
-        basis += "; trying these networks…"
+        basis += "; trying these networks now…"
     memory = f"{plan.memory / 1e9:.1f} GB" if plan.memory >= 1e9 else f"{plan.memory / 1e6:.0f} MB"
     return f"<b>about {roughly(time)}</b> on {DEVICES[device]}, {memory} of memory ({basis})"
 

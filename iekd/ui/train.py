@@ -139,12 +139,8 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
             measuring = probes.ask(config)
             return ["", forecast_html(config, store, measuring), config.command_line(), gr.Timer(active=measuring)]
         except UserError as problem:
-            return [
-                sentence(problem),
-                '<p class="note">No forecast while a setting is wrong.</p>',
-                "",
-                gr.Timer(active=False),
-            ]
+            none = '<p class="note">No forecast while a setting is wrong.</p>'
+            return [sentence(problem), none, "", gr.Timer(active=False)]
 
     def pictures(dataset: str, folder: str | None) -> list[Any]:
         own, path = dataset == form.OWN_FOLDER, (folder or "").strip()

@@ -59,6 +59,7 @@ def test_a_measurement_ends_with_speeds(store, config):
 
 def test_what_cannot_matter_is_not_measured_again(store, config, started):
     known = Probes(store)
+    known.folder.mkdir()
     probes.write_json(known._result(config()), SPEEDS.to_json())
     assert known.known(config(epochs=99, lr=0.5, seeds=(5,), name="another")) == SPEEDS
     assert not known.ask(config(epochs=99))
