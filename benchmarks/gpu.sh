@@ -89,7 +89,7 @@ without() {
     bench "$name, $spelling" "$@" $spelling
     [ $? = 2 ] || return
   done
-  say "$name: unknown option ${spellings[*]}, or it cannot be used here: $(tail -n 3 "$work/errors" | tr -s '\n ' ' ')"
+  say "$name: not measured, $(grep -m 1 -E 'No such option|Error:|requires' "$work/errors" | tr -d '│' | tr -s ' ')"
 }
 
 say "--- tests marked cuda"

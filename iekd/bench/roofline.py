@@ -51,7 +51,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         packet = func.overloadpacket
-        if func.is_view or packet in FREE:
+        if _is_view(func) or packet in FREE:
             return out
         moved = _bytes(func, args, kwargs, out, self.device.type)
         if moved:
@@ -59,6 +59,12 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             flops = int(count(*args, **kwargs, out_val=out)) if count else 0
             self.seen.append(Operation(str(func), flops, moved))
         return out
+
+
+def _is_view(func: Any) -> bool:
+    """Its output is an input, seen otherwise: an alias that is not written to."""
+    aliases = [a.alias_info for a in func._schema.arguments if a.alias_info is not None]
+    return any(not alias.is_write for alias in aliases)
 
 
 def _bytes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any, device: str) -> int:

@@ -29,7 +29,7 @@ ADVANCED = {
     "Pictures": (
         "limit_train", "resolution", "augmentation", "cutout", "validation_fraction", "test_fraction", "data_seed",
     ),
-    "This run": ("device", "precision", "image_memory", "name"),
+    "This run": ("device", "precision", "graph", "stack", "compile", "eager", "image_memory", "name"),
 }  # fmt: skip
 LABELS = {
     "lr": "Learning rate",
@@ -43,6 +43,10 @@ LABELS = {
     "dist_weight": "DIST weight",
     "teacher_from": "Teacher comes from",
     "limit_train": "Limit training images",
+    "graph": "CUDA graph",
+    "stack": "Seeds as one network",
+    "compile": "torch.compile",
+    "eager": "Plain step",
     "image_memory": "Memory for images (GB)",
     "name": "Name of the run",
 }
