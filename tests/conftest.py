@@ -107,6 +107,21 @@ def tiny_config(tiny_options):
 
 
 @pytest.fixture(scope="session")
+def small():
+    """`small(**changes)`, for the benchmark on noise: a configuration whose steps take milliseconds; the first step has the full learning rate."""
+
+    def make(**changes):
+        values = {
+            "dataset": "fashion-mnist-sample", "resolution": 8, "teacher": "resnet8", "student": "resnet8",
+            "methods": ("baseline", "ie-ft"), "batch_size": 8, "schedule": "multi-step", "device": "cpu",
+            "precision": "fp32",
+        }  # fmt: skip
+        return make_config(**{**values, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def wait_until():
     """`wait_until(condition)` polls until it is true; the limit is for hangs only, generous on purpose."""
 
