@@ -108,7 +108,7 @@ def tiny_config(tiny_options):
 
 @pytest.fixture(scope="session")
 def small():
-    """`small(**changes)`, for the benchmark on noise: a configuration whose steps take milliseconds; the first step has the full learning rate."""
+    """`small(**changes)`: for the benchmark; steps take milliseconds, and the first has the full learning rate."""
 
     def make(**changes):
         values = {
