@@ -127,7 +127,7 @@ class RunConfig(BaseModel):
         None, description="GB of memory that decoded images may take; more are read while training; unset: half of "
         "what is free"
     )  # fmt: skip
-    eager: bool = Field(False, description="the plain step, without any of the accelerations below; to look for errors")
+    eager: bool = Field(False, description="the plain step, without any acceleration, to look for errors in")
     graph: bool = Field(True, description="on CUDA, record the step as a CUDA graph and replay it")
     stack: bool = Field(True, description="on CUDA, train the seeds of a method as one network")
     compile: bool = Field(False, description="torch.compile the students: slow to start, for long runs")
