@@ -29,7 +29,9 @@ from iekd.engine.mutual import MutualLearner
 ROUNDS = 3
 TOGETHER = "together"
 MOST_BYTES = 200e6  # of noise images in one measurement
-AHEAD = 4  # steps that the teacher or one learner may be in front of another: not timed, at either end of an epoch
+# steps that are not timed, at either end of an epoch: the teacher or one learner may be so far in front of another, and
+# the first ones choose kernels and record a CUDA graph
+AHEAD = 5
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def engine_step_time(config: RunConfig, steps: int) -> float:
     run, or more often where few steps are timed.
     """
     usual = max(1, 2000 // config.batch_size)  # as Experiment has it
-    every = usual if steps >= usual else max(AHEAD, steps)
+    every = max(AHEAD, min(usual, steps))
     timed = -(-steps // every) * every
     subject = Subject(config, (timed + 2 * every) * config.batch_size, every)
     if subject.device.type == "cuda":

@@ -37,7 +37,7 @@ def close(ours: torch.nn.Module, theirs: torch.nn.Module, before: dict) -> None:
 
 @pytest.mark.parametrize("method", ["baseline", "kd", "at", "ft", "od", "ie-ft", "dml", "ie-dml"])
 def test_a_step_is_the_same_step_as_ours(method, small):
-    config = small(methods=(method,), lr=0.01)
+    config = small(methods=(method,), lr=0.01, weight_decay=0.1)
     subject = Subject(config, 32)
     parts = subject.parts()
     learner = parts.learners[method]
@@ -60,6 +60,8 @@ def test_a_step_is_the_same_step_as_ours(method, small):
     assert loss == pytest.approx(float(output.loss.detach()), rel=1e-5)
     assert accuracy == pytest.approx(float((output.logits.argmax(1) == labels).float().mean() * 100))
     close(learner.model, trainer.student, before)
+    for weight, other in zip(learner.model.parameters(), trainer.student.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, weight.grad, rtol=1e-3, atol=2e-3 * float(weight.grad.abs().max()))
     if trainer.peer:
         close(learner.peer.model, trainer.peer[0], before)
 
@@ -74,7 +76,13 @@ def test_it_is_plain(small):
         assert weight.dtype == torch.float32
         assert weight.is_contiguous()
     teacher = {name: value.clone() for name, value in trainer.teacher.state_dict().items()}
+    learning = []
+    trainer.teacher.register_forward_hook(lambda *_: learning.append(torch.is_grad_enabled()))
+    for weight in trainer.student.parameters():
+        weight.grad = torch.full_like(weight, torch.nan)  # of a step before
     trainer.step(torch.randn(4, 1, 8, 8), torch.arange(4))
+    assert learning == [False]
+    assert all(torch.isfinite(weight).all() for weight in trainer.student.parameters())
     for name, value in trainer.teacher.state_dict().items():
         assert torch.equal(value, teacher[name]), f"the teacher's {name} changed"
 
@@ -128,8 +136,8 @@ def test_its_choice_of_kernels_ends_with_it(monkeypatch):
         def step(self, images, labels):
             seen.append(torch.backends.cudnn.benchmark)
 
-    before = torch.backends.cudnn.benchmark
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     loader = [(torch.zeros(1), torch.zeros(1))] * 20
     conventional.step_time(Watching(), loader, 0.0, 2)
     assert set(seen) == {True}
-    assert torch.backends.cudnn.benchmark is before
+    assert torch.backends.cudnn.benchmark is False

@@ -175,7 +175,7 @@ def test_all_learners_must_have_done_a_step(small, monkeypatch):
     """Rows of a learner that is ahead do not stop the clock."""
     asked = []
     monkeypatch.setattr(rounds.time, "perf_counter", lambda: asked.append(1) or float(len(asked)))
-    assert engine_step_time(small(methods=("baseline", "ie-ft"), seeds=(0, 1)), 4) == 1 / 4
+    assert engine_step_time(small(methods=("baseline", "ie-ft"), seeds=(0, 1)), 4) == 1 / 5
     assert len(asked) == 2
 
 
@@ -257,3 +257,20 @@ def test_a_diverging_probe_says_so(small, refuses, monkeypatch):
 
     monkeypatch.setattr("iekd.bench.probe.engine_step_time", fails)
     refuses(lambda: probe(small(), 0.01), "learning rate")
+
+
+def test_alone_is_one_learner(small):
+    config = rounds.alone(small(methods=("baseline", "kd"), seeds=(5, 6)), "kd")
+    assert config.learner_names == [("kd", 5)]
+
+
+def test_noise_has_every_class(small):
+    assert set(Subject(small(), 40).dataset.train.labels.tolist()) == set(range(10))
+
+
+def test_features_of_an_untrained_teacher_do_not_grow_with_depth(small):
+    """Else methods that compare them would diverge on noise."""
+    subject = Subject(small(methods=("od",), teacher="resnet56", resolution=16), 16)
+    parts = subject.parts()
+    features = parts.teacher(next(parts.endless())[0]).features
+    assert all(float(stage.abs().max()) < 100 for stage in features.stages)
