@@ -19,7 +19,7 @@ from iekd.comparisons import Pair, TeacherOutput
 from iekd.config import RunConfig, learner_name
 from iekd.data.dataset import Dataset
 from iekd.engine.accelerate import Shortcuts, autocast, choose_device, choose_precision, freeze
-from iekd.engine.augment import make_augment
+from iekd.engine.augment import Augment, make_augment
 from iekd.engine.auto_encoder import AUTO_ENCODER, AutoEncoders
 from iekd.engine.batches import Batches, placed
 from iekd.engine.learner import Learner, Normalise, predict
@@ -136,10 +136,7 @@ class Experiment:
             held_out = {"validation": dataset.validation, **held_out}
         splits = [dataset.train, *held_out.values()]
         with placed(splits, self.device, config.image_memory) as (learned, *judged):
-            augment = make_augment(
-                config.augmentation, config.cutout, dataset.resolution, self.statistics[0], self.device
-            )
-            batches = Batches(*learned, config.batch_size, config.data_seed, augment)
+            batches = Batches(*learned, config.batch_size, config.data_seed, self.augment())
             yield from self._stages(batches, dict(zip(held_out, judged, strict=True)))
 
     def _stages(self, batches: Batches, held_out: HeldOut) -> Generator[Event, None, None]:
@@ -167,6 +164,13 @@ class Experiment:
         trainees = self._trainees()
         yield from train(trainees, batches, frozen if taught else None, held_out, config.epochs, self.shortcuts)
         yield from self._evaluate(held_out["test"])
+
+    def augment(self) -> Augment:
+        """How training images are varied."""
+        config = self.config
+        return make_augment(
+            config.augmentation, config.cutout, self.dataset.resolution, self.statistics[0], self.device
+        )
 
     def network(self, learner: Learner) -> Network:
         """The learner's student, ready to be saved."""

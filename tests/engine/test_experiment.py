@@ -327,6 +327,16 @@ def test_the_peer_of_mutual_learning_learns_too(tiny, tiny_config):
     assert execute(tiny_config(methods=("kd",)), tiny).result.learners[0].peer_accuracy is None
 
 
+def test_the_peer_follows_the_same_schedules(tiny, tiny_config):
+    chosen = tiny_config(methods=("dml",), teacher="none", epochs=3, weight_schedule="decay", schedule="cosine")
+    (learner,) = execute(chosen, tiny).experiment.students.values()
+    peer = learner.peer
+    assert peer.steps == learner.steps == learner.total_steps
+    assert peer.schedule.get_last_lr() == learner.schedule.get_last_lr() == pytest.approx([0])
+    assert peer.method.strength == learner.method.strength == pytest.approx(1 / learner.total_steps)
+    assert peer.optimizer.param_groups[0]["lr"] == learner.optimizer.param_groups[0]["lr"] < 0.5 * chosen.lr
+
+
 def test_the_two_of_mutual_learning_are_updated_alternately(tiny, tiny_config):
     """One step by hand: the student by the peer's first answer, then the peer by the student's second."""
     running = Experiment(tiny_config(methods=("dml",), teacher="none"), tiny)
