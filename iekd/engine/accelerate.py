@@ -80,14 +80,16 @@ def channels_last(network: Network, device: torch.device) -> Network:
     return network
 
 
-def freeze(network: nn.Module, precision: torch.dtype = torch.float32) -> nn.Module:
+def freeze(network: nn.Module, precision: torch.dtype | None = None) -> nn.Module:
     """A copy for inference: evaluation mode, batch norm folded into the convolutions, channels last.
 
-    The outputs equal the original's up to rounding; the original is untouched. Weights are kept in the precision in
-    which autocast would use them, so that they are not converted at every step.
+    The outputs equal the original's up to rounding; the original is untouched.
+
+    precision: of the weights; that in which autocast would use them saves converting them at every step. None leaves
+    them as they are.
     """
     frozen = copy.deepcopy(network).eval().requires_grad_(False)
-    return fuse(frozen).to(precision).to(memory_format=torch.channels_last)
+    return fuse(frozen).to(dtype=precision).to(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)

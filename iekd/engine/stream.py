@@ -6,11 +6,14 @@ What arrives is bit for bit what an array on the device would give. Leaves out: 
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Union
 
 import numpy as np
@@ -84,7 +87,7 @@ class Loader:
         options: dict[str, Any] = {"multiprocessing_context": "fork", "persistent_workers": True, "prefetch_factor": 2}
         self.loader: DataLoader[Any] = DataLoader(
             _Reader(splits), batch_sampler=self.requests, num_workers=workers, collate_fn=_as_it_is,
-            pin_memory=device.type == "cuda", worker_init_fn=_leave_stopping_to_the_parent,
+            pin_memory=device.type == "cuda", worker_init_fn=partial(_live_and_die_with, os.getpid()),
             generator=torch.Generator(),  # else it draws from the global one, which other numbers depend on
             **(options if workers else {}),
         )  # fmt: skip
@@ -140,6 +143,16 @@ def _as_it_is(found: Any) -> Any:
     return found
 
 
-def _leave_stopping_to_the_parent(_: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the parent finishes its step first, and needs what it asked for."""
+def _live_and_die_with(parent: int, _: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the parent finishes its step first, and needs what it asked for.
+
+    torch's own watch for a killed parent waits for ever where a result is on its way, which nobody will fetch.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
