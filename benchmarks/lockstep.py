@@ -1,38 +1,39 @@
-"""What training two learners in lock-step saves: whole runs, from the command to the report.
+"""What training learners in lock-step saves: a step of all of them against a step of each alone, in the real engine.
 
-    python benchmarks/lockstep.py [--repeats 3] [train options...]
+    python benchmarks/lockstep.py [--rounds 4] [--steps 12] [train options...]
 
-Runs `iekd train` three ways in turn (baseline + ie-ft together, baseline alone, ie-ft alone), several times, and prints
-the ratio together / (one + the other) of each round and the median. Nothing else should run meanwhile.
+On a CPU also with the learners one after the other (`--eager`) instead of side by side. Everything is measured once in
+each round, so that a machine's slow minutes hit all of it; medians are printed, and ratios of them. Nothing else should
+run meanwhile. Options as `iekd train` has them, each with its value.
 """
 
 import argparse
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
 
-
-def seconds(methods: str, options: list[str], runs_dir: str) -> float:
-    start = time.perf_counter()
-    command = [sys.executable, "-m", "iekd", "train", "--methods", methods, "--runs-dir", runs_dir, *options]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - start
+from iekd.bench.rounds import alone, engine_step_time
+from iekd.config import make_config
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=3)
-    arguments, options = parser.parse_known_args()
-    ratios = []
-    print("| round | together (s) | baseline alone (s) | ie-ft alone (s) | ratio |\n|---|---|---|---|---|", flush=True)
-    with tempfile.TemporaryDirectory() as runs_dir:
-        for i in range(arguments.repeats):
-            together, baseline, ie = (seconds(m, options, runs_dir) for m in ("baseline,ie-ft", "baseline", "ie-ft"))
-            ratios.append(together / (baseline + ie))
-            print(f"| {i + 1} | {together:.1f} | {baseline:.1f} | {ie:.1f} | {ratios[-1]:.3f} |", flush=True)
-    print(f"median ratio: {statistics.median(ratios):.3f}")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=12)
+    arguments, rest = parser.parse_known_args()
+    values = dict(zip((word[2:].replace("-", "_") for word in rest[::2]), rest[1::2], strict=True))
+    config = make_config(**values)
+    asked = {"together": config, "together, eager": config.model_copy(update={"eager": True})}
+    asked.update((method, alone(config, method)) for method in config.methods)
+    found: dict[str, list[float]] = {name: [] for name in asked}
+    for _ in range(arguments.rounds):
+        for name, one in asked.items():
+            found[name].append(1e3 * engine_step_time(one, arguments.steps))
+    median = {name: statistics.median(times) for name, times in found.items()}
+    apart = sum(median[method] for method in config.methods) * len(config.seeds)
+    print(config.command_line())
+    print("\n| learners | ms per step, median | range | to the sum of each alone |\n|---|---|---|---|")
+    for name, times in found.items():
+        ratio = f"{median[name] / apart:.2f}" if name not in config.methods else ""
+        print(f"| {name} | {median[name]:.1f} | {min(times):.1f} to {max(times):.1f} | {ratio} |")
 
 
 if __name__ == "__main__":
