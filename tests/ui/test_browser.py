@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import wait_until
+from conftest import serving, wait_until
 
 from iekd.config import make_config
 from iekd.runs.launcher import LocalLauncher
@@ -282,3 +282,13 @@ def test_a_page_that_is_only_watched_asks_for_few_frames(page: Any, server: str,
         requestAnimationFrame(next); })"""
     )
     assert milliseconds < 10_000  # 20,000 at one a second
+
+
+def test_the_estimate_is_measured_while_nothing_runs(page: Any, tmp_path: Path) -> None:
+    """First a guess, which says that something better is coming; then, without a click, what was measured."""
+    with serving(tmp_path, probe=True) as url:
+        open_page(page, url)
+        page.wait_for_selector("#forecast :text('trying these networks now')")
+        page.wait_for_selector("#forecast :text('were tried for a moment')", timeout=3 * PATIENCE)
+        assert "about" in page.locator("#forecast dd").last.inner_text()
+        assert "trying" not in page.locator("#forecast").inner_text()
