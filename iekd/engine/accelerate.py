@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import logging
 import os
 import queue
@@ -85,7 +86,7 @@ def freeze(network: nn.Module, precision: torch.dtype | None = None) -> nn.Modul
 
     The outputs equal the original's up to rounding; the original is untouched.
 
-    precision: of the weights; that in which autocast would use them saves converting them at every step. None leaves
+    precision: of the weights; that of autocast saves converting them at every step. None leaves
     them as they are.
     """
     frozen = copy.deepcopy(network).eval().requires_grad_(False)
@@ -116,7 +117,10 @@ class Shortcuts:
 
 
 def compile_or_not(function: Callable[..., Result]) -> Callable[..., Result]:
-    """The function through torch.compile; as it is, with a line in the log, where that fails on the first call."""
+    """The function through torch.compile; as it is, with a line in the log, where that fails on the first call.
+
+    The backward pass may be compiled later, within `loss.backward()`; a failure there ends the training.
+    """
     chosen: list[Callable[..., Result]] = []
 
     def call(*args: Any) -> Result:
@@ -147,15 +151,22 @@ def branches(tasks: Sequence[Callable[[], None]]) -> None:
         for task in tasks:
             task()
         return
-    main = torch.cuda.current_stream()
-    streams: list[Any] = [torch.cuda.Stream() for _ in range(min(STREAMS, len(tasks)))]  # type: ignore[no-untyped-call]
+    main, streams = torch.cuda.current_stream(), _streams()[: len(tasks)]
     for stream in streams:
         stream.wait_stream(main)
-    for i, task in enumerate(tasks):
-        with torch.cuda.stream(streams[i % STREAMS]):
-            task()
-    for stream in streams:
-        main.wait_stream(stream)
+    try:
+        for i, task in enumerate(tasks):
+            with torch.cuda.stream(streams[i % len(streams)]):
+                task()
+    finally:  # a recording with loose ends could not even be given up
+        for stream in streams:
+            main.wait_stream(stream)
+
+
+@functools.cache
+def _streams() -> list[Any]:
+    """Made once: cuBLAS keeps a workspace for each."""
+    return [torch.cuda.Stream() for _ in range(STREAMS)]  # type: ignore[no-untyped-call]
 
 
 class Recorded:
@@ -199,10 +210,13 @@ class Recorded:
 
 
 def _cuda_capture(work: Callable[[], None]) -> Callable[[], None]:
-    graph = torch.cuda.CUDAGraph()
-    # other threads (a loader that pins memory) may use CUDA meanwhile
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        work()
+    graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        # other threads (a loader that pins memory) may use CUDA meanwhile
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            work()
+    finally:  # some versions stay on the recording's stream where it failed
+        torch.cuda.set_stream(before)
     replay: Callable[[], None] = graph.replay
     return replay
 

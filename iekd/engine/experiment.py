@@ -125,6 +125,8 @@ class Experiment:
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
         self.shortcuts = Shortcuts.of(config, self.device)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # shapes stay the same: the fastest kernels are worth a search
         self.statistics = self.dataset.statistics
         self.students: dict[str, Learner] = {}
         self.teacher_accuracy: float | None = None  # of a teacher that this run trained
@@ -141,8 +143,6 @@ class Experiment:
 
     def _stages(self, batches: Batches, held_out: HeldOut) -> Generator[Event, None, None]:
         config = self.config
-        if self.device.type == "cuda":
-            torch.backends.cudnn.benchmark = True  # shapes stay the same: the fastest kernels are worth a search
         frozen = None
         if config.needs_teacher:
             if self.teacher is None:
@@ -158,6 +158,7 @@ class Experiment:
             epochs = config.auto_encoder_epochs
             yield from train([coders], batches, frozen, {}, epochs, self.shortcuts, overlap=True)
             frozen.encoders = coders.encoders()
+            del coders  # with its gradients
         yield StageStart(STUDENTS, config.epochs * len(batches))
         self.students = {learner.name: learner for learner in self._make_students(len(batches))}
         taught = any(learner.method.needs_teacher for learner in self.students.values())

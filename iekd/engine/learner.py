@@ -88,7 +88,9 @@ class Learner(Trainee):
 
     def prepare(self) -> None:
         super().prepare()
-        set_value(vars(self.method), "strength", strength(self.config.weight_schedule, self.steps / self.total_steps))
+        schedule = self.config.weight_schedule
+        if schedule != "constant":
+            set_value(vars(self.method), "strength", strength(schedule, self.steps / self.total_steps))
 
     def compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
         output = self.update(images, labels, teacher)

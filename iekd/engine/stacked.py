@@ -47,13 +47,13 @@ class Stack(Trainee):
         super().__init__(
             tuple(learner.name for learner in members), first.stage, first.device,
             student_optimizer(list(self.parameters.values()), first.config, first.device), first.schedule,
-            epochs=1, steps_per_epoch=first.steps_per_epoch, report_every=first.report_every,
+            epochs=first.total_steps // first.steps_per_epoch, steps_per_epoch=first.steps_per_epoch,
+            report_every=first.report_every,
         )  # fmt: skip
 
     def prepare(self) -> None:
         super().prepare()
-        for learner in self.members:
-            learner.prepare()
+        self.members[0].prepare()  # its method stands for all: the strength is read there
 
     def compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
         first = self.members[0]
@@ -81,7 +81,8 @@ class Stack(Trainee):
         return [row for learner in self.members for row in learner.evaluate(kind, images, labels)]
 
     def train_mode(self) -> None:
-        """Each member does it for itself."""
+        for learner in self.members:
+            learner.train_mode()
 
 
 class _Network(nn.Module):

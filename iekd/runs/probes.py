@@ -20,10 +20,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from iekd import __version__
+from iekd import __version__, data
 from iekd.bench.speeds import Speeds
 from iekd.config import RunConfig
+from iekd.data.memory import free_memory
 from iekd.errors import UserError
+from iekd.plan import make_plan
 from iekd.runs.files import read_json, write_json
 from iekd.runs.launcher import python_path
 from iekd.runs.queue import device_lock
@@ -63,15 +65,17 @@ class Probes:
 
     def ask(self, config: RunConfig) -> bool:
         """Measure that configuration, if it is worth it and the device is idle; True if it is under way afterwards."""
-        result = self._result(config)
-        if os.environ.get("IEKD_PROBE") == "0" or read_json(result) is not None:
+        if os.environ.get("IEKD_PROBE") == "0":
             return False
-        with _held(device_lock(config, self.store)) as device:
+        with _held(device_lock(config, self.store), fcntl.LOCK_SH) as device:
             if device is None:
                 return False
         with _held(self.folder / "lock") as turn:
             if turn is None:
                 return True
+            result = self._result(config)
+            if read_json(result) is not None or not _fits(config):
+                return False
             request = self.folder / "request.json"
             write_json(request, config.model_dump(mode="json"))
             with open(self.folder / "log.txt", "wb") as output:
@@ -91,16 +95,30 @@ class Probes:
         return self.folder / f"{name}.json"
 
 
+def _fits(config: RunConfig) -> bool:
+    """Whether a step of it surely finds room: nobody has pressed Start, and nothing may suffer from it."""
+    info = data.describe(config.dataset)
+    plan = make_plan(
+        config, info.train_images, info.test_images, info.channels, info.classes, info.resolution, teacher_at_hand=True
+    )
+    return plan.memory < free_memory() / 2
+
+
 @contextlib.contextmanager
-def _held(path: Path) -> Iterator[int | None]:
-    """A descriptor that holds the lock of that file while the block lasts; None if another process has it."""
+def _held(path: Path, kind: int = fcntl.LOCK_EX) -> Iterator[int | None]:
+    """A descriptor that holds the lock of that file while the block lasts; None if another process has it.
+
+    kind: LOCK_SH only to see whether it is free, which several may at a time.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield handle
-    except BlockingIOError:
-        yield None
+        held = True
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held = False
+        yield handle if held else None
     finally:
         os.close(handle)  # a process that inherited it holds the lock on
 
@@ -109,8 +127,9 @@ def _give_way(config: RunConfig, store: Store, result: Path) -> None:
     """End this process when a run wants the device, or when it takes too long."""
     began = time.monotonic()
     while time.monotonic() - began < LONGEST:
-        with _held(device_lock(config, store)) as device:
+        with _held(device_lock(config, store), fcntl.LOCK_SH) as device:
             if device is None:
+                result.unlink(missing_ok=True)
                 os._exit(0)
         time.sleep(0.5)
     write_json(result, {"failed": f"longer than {LONGEST:.0f} s"})
@@ -121,6 +140,7 @@ def main() -> int:
     store, request, result = Store(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3])
     config = RunConfig(**json.loads(request.read_text()))
     os.nice(5)  # the page comes first
+    write_json(result, {"failed": "ended without a result"})  # as a process that is killed leaves it
     threading.Thread(target=_give_way, args=(config, store, result), daemon=True).start()
     from iekd.bench.probe import probe
 

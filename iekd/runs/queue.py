@@ -47,7 +47,7 @@ def ahead_of(run: Run, store: Store) -> list[Run]:
 def device_lock(config: RunConfig, store: Store) -> Path:
     """The file whose lock says that a run has the device."""
     locks = store.root / ".locks"
-    locks.mkdir(exist_ok=True)
+    locks.mkdir(parents=True, exist_ok=True)
     return locks / device_name(config.device)
 
 

@@ -88,6 +88,33 @@ def test_nothing_is_measured_beside_a_run(store, config, started):
     assert Probes(store).ask(config())
 
 
+def test_what_may_not_fit_into_memory_is_not_tried(store, config, started, monkeypatch):
+    monkeypatch.setattr(probes, "free_memory", lambda: 1e8)
+    assert not Probes(store).ask(config())
+    monkeypatch.setattr(probes, "free_memory", lambda: 100e9)
+    assert not Probes(store).ask(config(batch_size=65_536, resolution=512)), "hundreds of GB"
+    assert not started
+
+
+def test_a_process_that_was_killed_is_not_started_again(store, config, tmp_path, monkeypatch):
+    """What it leaves says that it failed."""
+    request, result = tmp_path / "request.json", Probes(store)._result(config())
+    result.parent.mkdir()
+    probes.write_json(request, config().model_dump(mode="json"))
+    monkeypatch.setattr(probes.sys, "argv", ["probes", str(store.root), str(request), str(result)])
+    monkeypatch.setattr(probes.os, "nice", lambda _: None)
+    monkeypatch.setattr(probes, "_give_way", lambda *_: None)
+
+    def killed(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("iekd.bench.probe.probe", killed)
+    with pytest.raises(KeyboardInterrupt):
+        probes.main()
+    assert not Probes(store).ask(config())
+    assert Probes(store).known(config()) is None
+
+
 def test_it_can_be_switched_off(store, config, started, monkeypatch):
     monkeypatch.setenv("IEKD_PROBE", "0")
     assert not Probes(store).ask(config())
