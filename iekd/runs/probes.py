@@ -65,7 +65,7 @@ class Probes:
 
     def ask(self, config: RunConfig) -> bool:
         """Measure that configuration, if it is worth it and the device is idle; True if it is under way afterwards."""
-        if os.environ.get("IEKD_PROBE") == "0":
+        if os.environ.get("IEKD_PROBE") == "0" or self.known(config) is not None:
             return False
         with _held(device_lock(config, self.store), fcntl.LOCK_SH) as device:
             if device is None:
