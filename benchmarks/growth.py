@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 
 import torch
+from train_options import train_options
 
 from iekd.bench.phases import measure_phases
 from iekd.bench.rounds import engine_step_time, fitting_steps
@@ -130,10 +131,7 @@ def main() -> None:
     parser.add_argument("--epochs", default="1,2,4,8")
     parser.add_argument("--steps", type=int)
     arguments, rest = parser.parse_known_args()
-    if len(rest) % 2 or not all(word.startswith("--") for word in rest[::2]):
-        parser.error(f"'{' '.join(rest)}' cannot be used: give options of iekd train as --name value")
-    options = {name[2:].replace("-", "_"): value for name, value in zip(rest[::2], rest[1::2], strict=True)}
-    config = make_config(**{"dataset": "cifar10", "methods": ("ie-ft",), **options})
+    config = make_config(**{"dataset": "cifar10", "methods": ("ie-ft",), **train_options(parser, rest)})
     images, learners, epochs = (
         [int(word) for word in text.split(",")] for text in (arguments.images, arguments.learners, arguments.epochs)
     )

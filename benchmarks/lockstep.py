@@ -10,6 +10,8 @@ run meanwhile. Options as `iekd train` has them, each with its value.
 import argparse
 import statistics
 
+from train_options import train_options
+
 from iekd.bench.rounds import alone, engine_step_time
 from iekd.config import make_config
 
@@ -19,8 +21,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=12)
     arguments, rest = parser.parse_known_args()
-    values = dict(zip((word[2:].replace("-", "_") for word in rest[::2]), rest[1::2], strict=True))
-    config = make_config(**values)
+    config = make_config(**train_options(parser, rest))
     asked = {"together": config, "together, eager": config.model_copy(update={"eager": True})}
     asked.update((method, alone(config, method)) for method in config.methods)
     found: dict[str, list[float]] = {name: [] for name in asked}

@@ -141,7 +141,7 @@ def test_measured_seconds_are_the_sum_of_what_was_measured():
     config = make_config(
         methods=("ft", "ie-ft"), seeds=(0, 1), epochs=4, auto_encoder_epochs=3, validation_fraction=0.1
     )
-    speeds = Speeds("cpu", "fp32", 1e-3, 2e-3, {"ft": 3e-3, "ie-ft": 4e-3}, 5e-4, 6e-3)
+    speeds = Speeds("cpu", "fp32", 1e-3, 2e-3, 5e-4, 6e-3)
     done = make_plan(config, 1000, 500, 1, 10, 28, teacher_at_hand=True)
     students = 4 * (900 * 6e-3 + 4 * 600 * 5e-4)
     last = done.macs["evaluation"] / done.macs["students"] * students
@@ -151,12 +151,12 @@ def test_measured_seconds_are_the_sum_of_what_was_measured():
 
 def test_a_teacher_that_is_trained_first_takes_time_at_the_measured_speed():
     config = make_config(teacher_epochs=10)
-    speeds = Speeds("cpu", "fp32", 1e-3, 2e-3, {"baseline": 3e-3, "ie-ft": 4e-3}, 5e-4, 6e-3)
+    speeds = Speeds("cpu", "fp32", 1e-3, 2e-3, 5e-4, 6e-3)
     trained, given = (
         measured_seconds(make_plan(config, 1000, 500, 1, 10, 28, teacher_at_hand=hand), config, 1000, 500, speeds)
         for hand in (False, True)
     )
-    faster = Speeds("cpu", "fp32", 1e-3, 2e-3, {"baseline": 3e-3, "ie-ft": 4e-3}, 2.5e-4, 3e-3)
+    faster = Speeds("cpu", "fp32", 1e-3, 2e-3, 2.5e-4, 3e-3)
     again = make_plan(config, 1000, 500, 1, 10, 28, teacher_at_hand=False)
     assert trained > given
     assert measured_seconds(again, config, 1000, 500, faster) < trained

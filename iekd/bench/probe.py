@@ -45,7 +45,6 @@ def _probe(config: RunConfig, seconds: float) -> Speeds:
         precision="bf16" if subject.precision == torch.bfloat16 else "fp32",
         teacher=phases.teacher / batch if phases.teacher else None,
         auto_encoder=_auto_encoder_step(subject, parts) / batch if config.needs_auto_encoder else None,
-        steps={method: phases.learner(method) / batch for method in config.methods},
         evaluation=_evaluation(subject, parts),
         together=together / batch,
     )

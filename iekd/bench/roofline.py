@@ -25,6 +25,7 @@ from torch.utils.flop_counter import flop_registry
 aten = torch.ops.aten
 FREE = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided, aten._unsafe_view}
 GATHERS = {aten.index, aten.index_select, aten.gather}  # they read what they return, not all of their first input
+READS = {aten._fused_sgd_: ("grads",)}  # it may scale them, which is why its schema says that they are written
 OVERWRITES = {aten.copy_, aten.zero_, aten.fill_}  # they write their first input, and do not read it
 
 
@@ -70,11 +71,11 @@ def _is_view(func: Any) -> bool:
 def _bytes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any, device: str) -> int:
     """Inputs + what is written: new outputs, and arguments that are changed in place."""
     given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+    packet = func.overloadpacket
     changed = [a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
-    written = list(_tensors(given[name] for name in changed if name in given))
+    written = list(_tensors(given[name] for name in changed if name in given and name not in READS.get(packet, ())))
     here = {id(tensor) for tensor in written}
     written += [tensor for tensor in _tensors([out]) if id(tensor) not in here]  # in place, what changed is returned
-    packet = func.overloadpacket
     read = [_size(t, device) for t in _tensors(args[1:] if packet in OVERWRITES else given.values())]
     outputs = sum(_size(t, device) for t in written)
     if packet in GATHERS:

@@ -22,6 +22,7 @@ from iekd.bench.phases import Phases
 from iekd.bench.subjects import Subject, image_bytes
 from iekd.config import RunConfig
 from iekd.data import describe
+from iekd.engine.accelerate import choose_device
 from iekd.engine.experiment import STUDENTS
 from iekd.engine.metrics import Metrics
 from iekd.engine.mutual import MutualLearner
@@ -77,12 +78,12 @@ def measure_speeds(
     learners = [method for method, _ in config.learner_names]
     work: dict[tuple[str, str], Callable[[], float]] = {}
     if ours and len(learners) > 1:
-        fitting = steps or fitting_steps(config, phases.step(learners), each)
+        fitting = steps or _refined(config, phases.step(learners), each)
         work["", TOGETHER] = partial(engine_step_time, config, fitting)
     for method in config.methods:
         single = alone(config, method)
         if ours:
-            fitting = steps or fitting_steps(config, phases.step([method]), each)
+            fitting = steps or _refined(single, phases.step([method]), each)
             work["", method] = partial(engine_step_time, single, fitting)
         if theirs:
             work["conventional loop, ", method] = partial(conventional_step_time, single, each, steps)
@@ -105,6 +106,13 @@ def measure_speeds(
 def _speed(step_times: list[float], batch_size: int) -> Speed:
     seconds = statistics.median(step_times)
     return Speed(batch_size / seconds, seconds, tuple(batch_size / s for s in step_times))
+
+
+def _refined(config: RunConfig, guess: float, seconds: float) -> int:
+    """`fitting_steps` where `guess` is the plain loop's step: a recorded step may be many times as fast."""
+    if choose_device(config.device).type == "cuda":
+        guess = engine_step_time(config, fitting_steps(config, guess, seconds / 4))
+    return fitting_steps(config, guess, seconds)
 
 
 def fitting_steps(config: RunConfig, step: float, seconds: float) -> int:

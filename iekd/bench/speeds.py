@@ -15,17 +15,14 @@ class Speeds:
     device, precision: "cuda", "cpu" or "mps"; "fp32" or "bf16".
     teacher: its forward pass, with the encoders that make factors; None where no method needs a teacher.
     auto_encoder: one training step of the auto-encoders, without the teacher's forward pass; None where not needed.
-    steps: method -> one training step of one learner, without the teacher's forward pass.
     evaluation: a student's answer in evaluation mode.
-    together: the whole step of all chosen learners in lock-step, teacher included, as a run really does it. The parts
-        above are measured one at a time, so that teacher + steps is more than this where the engine overlaps them.
+    together: the whole step of all chosen learners in lock-step, teacher included, as a run really does it.
     """
 
     device: str
     precision: str
     teacher: float | None
     auto_encoder: float | None
-    steps: dict[str, float]
     evaluation: float
     together: float
 
@@ -40,8 +37,7 @@ class Speeds:
             raise UserError(
                 f"Speeds '{_short(value)}' cannot be read: they need the fields {', '.join(sorted(names))}."
             )
-        steps = value["steps"]
-        numbers = [value["evaluation"], value["together"], *(steps.values() if isinstance(steps, dict) else [None])]
+        numbers = [value["evaluation"], value["together"]]
         numbers += [value[name] for name in ("teacher", "auto_encoder") if value[name] is not None]
         for number in numbers:
             if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < float("inf"):

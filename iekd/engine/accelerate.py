@@ -117,10 +117,7 @@ class Shortcuts:
 
 
 def compile_or_not(function: Callable[..., Result]) -> Callable[..., Result]:
-    """The function through torch.compile; as it is, with a line in the log, where that fails on the first call.
-
-    The backward pass may be compiled later, within `loss.backward()`; a failure there ends the training.
-    """
+    """The function through torch.compile; as it is, with a line in the log, where that fails on the first call."""
     chosen: list[Callable[..., Result]] = []
 
     def call(*args: Any) -> Result:
@@ -131,12 +128,16 @@ def compile_or_not(function: Callable[..., Result]) -> Callable[..., Result]:
             result = compiled(*args)
             chosen.append(compiled)
         except Exception as error:  # no compiler, an operation it does not know, a bug of its own
-            log.warning("torch.compile failed (%s); training goes on without it.", _first_line(error))
+            warn_not_compiled(error)
             result = function(*args)
             chosen.append(function)
         return result
 
     return call
+
+
+def warn_not_compiled(error: BaseException) -> None:
+    log.warning("torch.compile failed (%s); training goes on without it.", first_line(error))
 
 
 STREAMS = 4  # branches of a recorded step that may run at a time; more would only hold more memory
@@ -204,7 +205,7 @@ class Recorded:
         try:
             self.replay = self.capture(lambda: self.work(self.images, self.labels))
         except RuntimeError as error:  # CUDA's, out of memory among them, and torch's own
-            log.warning("The step could not be recorded as a CUDA graph (%s); it goes on as it is.", _first_line(error))
+            log.warning("The step could not be recorded as a CUDA graph (%s); it goes on as it is.", first_line(error))
             self.failed = True
         return not self.failed
 
@@ -221,7 +222,7 @@ def _cuda_capture(work: Callable[[], None]) -> Callable[[], None]:
     return replay
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

@@ -230,7 +230,7 @@ class Experiment:
         learners = list(self.students.values())
         if not self.shortcuts.stack:
             return list(learners)
-        return stack_seeds(learners)
+        return stack_seeds(learners, self.shortcuts.compiled)
 
     def _build(self, model: str) -> nn.Module:
         return build(model, len(self.dataset.class_names), self.dataset.channels)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from iekd.comparisons import TeacherOutput
 from iekd.config import RunConfig
-from iekd.engine.accelerate import autocast, channels_last, compile_or_not
+from iekd.engine.accelerate import autocast, channels_last, compile_or_not, warn_not_compiled
 from iekd.engine.metrics import Metrics, TrainingError
 from iekd.engine.stream import Images, parts
 from iekd.engine.trainee import Trainee, keeps_numbers, make_optimizer, make_schedule, rate_keeper, set_value
@@ -100,7 +100,15 @@ class Learner(Trainee):
     def update(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
         """The step itself: forward, loss, backward, optimiser."""
         output = self.forward(images, labels, teacher)
-        self.backward(output.loss)
+        try:
+            self.backward(output.loss)
+        except RuntimeError as error:  # the backward pass is compiled when it is first called
+            if self.steps or self.answer == self._answer:
+                raise
+            warn_not_compiled(error)
+            self.answer = self._answer
+            output = self.forward(images, labels, teacher)
+            self.backward(output.loss)
         self.optimise()
         return output
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from iekd.engine.metrics import Metrics
 from iekd.engine.stream import Images
 from iekd.methods import StepOutput
 
+log = logging.getLogger(__name__)
+
 
 class MutualLearner(Learner):
     """A learner whose method looks at a peer: a learner of its own kind with another network, trained with it.
@@ -23,6 +26,8 @@ class MutualLearner(Learner):
     """
 
     def __init__(self, peer: Learner, *args: Any, **options: Any) -> None:
+        if options.pop("compiled", False):
+            log.warning("Mutual learners are not compiled: their two networks take turns within a step.")
         super().__init__(*args, **options)
         self.peer = peer
 

@@ -7,15 +7,16 @@ saved at any time as if it had been trained alone.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from iekd.comparisons import TeacherOutput
-from iekd.engine.accelerate import autocast
+from iekd.engine.accelerate import autocast, compile_or_not, first_line
 from iekd.engine.learner import Learner, student_optimizer
 from iekd.engine.metrics import Metrics
 from iekd.engine.mutual import MutualLearner
@@ -23,22 +24,28 @@ from iekd.engine.stream import Images
 from iekd.engine.trainee import Trainee
 from iekd.methods import Method, StepOutput
 
+log = logging.getLogger(__name__)
 
-def stack_seeds(learners: Sequence[Learner]) -> list[Trainee]:
-    """The learners, with those of one method stacked. Mutual learners stay apart: two networks take turns in them."""
+
+def stack_seeds(learners: Sequence[Learner], compiled: bool = False) -> list[Trainee]:
+    """The learners, with those of one method stacked. Mutual learners stay apart: two networks take turns in them.
+
+    compiled: let torch.compile fuse a stack's forward and backward pass, where it can.
+    """
     groups: dict[str, list[Learner]] = defaultdict(list)
     for learner in learners:
         groups[learner.name if isinstance(learner, MutualLearner) else learner.method.name].append(learner)
-    return [Stack(group) if len(group) > 1 else group[0] for group in groups.values()]
+    return [Stack(group, compiled) if len(group) > 1 else group[0] for group in groups.values()]
 
 
 class Stack(Trainee):
     """Learners of one method and architecture with different weights, trained at once.
 
-    Gives what they would give one by one, up to the rounding of the kernels; rows are theirs, one each.
+    Gives what they would give one by one, up to the rounding of the kernels; rows are theirs, one each. Where the first
+    step cannot be mapped (an operation that torch.func does not know) they do train one by one, with a line in the log.
     """
 
-    def __init__(self, members: Sequence[Learner]) -> None:
+    def __init__(self, members: Sequence[Learner], compiled: bool = False) -> None:
         """members: fresh learners; their weights move into the stack."""
         self.members, first = list(members), members[0]
         self.networks = [_Network(learner.model, learner.method) for learner in members]
@@ -50,27 +57,59 @@ class Stack(Trainee):
             epochs=first.total_steps // first.steps_per_epoch, steps_per_epoch=first.steps_per_epoch,
             report_every=first.report_every,
         )  # fmt: skip
+        self.answer = compile_or_not(self._answer) if compiled else self._answer
+        self.one_by_one = False
 
     def prepare(self) -> None:
         super().prepare()
-        self.members[0].prepare()  # its method stands for all: the strength is read there
+        for learner in self.members if self.one_by_one else self.members[:1]:
+            learner.prepare()  # the first one's method stands for all: the strength is read there
 
     def compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
-        first = self.members[0]
-        template = self.networks[0]
+        if not self.one_by_one:
+            before = {} if self.steps else {name: buffer.clone() for name, buffer in self.buffers.items()}
+            try:
+                self._compute(images, labels, teacher)
+                return
+            except RuntimeError as error:
+                if self.steps:
+                    raise
+                log.warning("Seeds cannot be stacked (%s); they train one by one.", first_line(error))
+                self.one_by_one = True
+                self.optimizer.zero_grad()
+                for name, buffer in before.items():
+                    self.buffers[name].copy_(buffer)
+                for learner in self.members:
+                    learner.prepare()
+        for learner in self.members:
+            learner.compute(images, labels, teacher)
 
-        def answer(parameters: dict[str, Tensor], buffers: dict[str, Tensor], pixels: Tensor) -> StepOutput:
-            output: StepOutput = functional_call(template, (parameters, buffers), (pixels, teacher, labels))
-            return output
-
-        with autocast(self.device, first.precision):
-            pixels = first.normalise(images)
-            output = torch.vmap(answer, in_dims=(0, 0, None))(self.parameters, self.buffers, pixels)
+    def _compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
+        with autocast(self.device, self.members[0].precision):
+            output = self.answer(images, labels, teacher)
         self.optimizer.zero_grad()
         output.loss.sum().backward()  # type: ignore[no-untyped-call]  # no member's loss depends on another's weights
         self.optimizer.step()
         correct = (output.logits.detach().argmax(2) == labels).float().mean(1) * 100  # (N,B,K) -> (N,)
         self._add({"loss": output.loss.detach(), **output.terms, "accuracy": correct})
+
+    def _answer(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
+        """Every member's answer and loss: (N,B,K) and (N,)."""
+
+        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], pixels: Tensor) -> StepOutput:
+            output: StepOutput = functional_call(self.networks[0], (parameters, buffers), (pixels, teacher, labels))
+            return output
+
+        pixels = self.members[0].normalise(images)
+        return torch.vmap(one, in_dims=(0, 0, None))(self.parameters, self.buffers, pixels)  # type: ignore[no-any-return]
+
+    def report(self) -> Iterator[Metrics]:
+        if not self.one_by_one:
+            yield from super().report()
+            return
+        for learner in self.members:
+            yield from learner.report()
+        self.steps += 1
 
     def advance(self) -> None:
         self.steps += 1

@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib.metadata
 import json
 import logging
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -58,11 +60,6 @@ class Probes:
         except UserError:  # of another version
             return None
 
-    def measuring(self) -> bool:
-        """Whether a measurement is under way, of any configuration."""
-        with _held(self.folder / "lock") as free:
-            return free is None
-
     def ask(self, config: RunConfig) -> bool:
         """Measure that configuration, if it is worth it and the device is idle; True if it is under way afterwards."""
         if os.environ.get("IEKD_PROBE") == "0" or self.known(config) is not None:
@@ -90,7 +87,9 @@ class Probes:
     def _result(self, config: RunConfig) -> Path:
         """A file for everything that the time of a step depends on."""
         asked = config.model_dump(mode="json", exclude=set(IRRELEVANT))
-        asked["seeds"], asked["version"] = len(config.seeds), __version__
+        asked["seeds"] = len(config.seeds)
+        # a folder of runs may be shared by machines, and outlives their software
+        asked["here"] = [__version__, importlib.metadata.version("torch"), platform.node(), os.cpu_count()]
         name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
         return self.folder / f"{name}.json"
 

@@ -284,6 +284,36 @@ def test_what_a_stack_has_learned_can_be_saved(tiny, teacher, config, tmp_path):
         assert (tmp_path / f"{seed}.safetensors").stat().st_size < 1.2 * size + 10_000
 
 
+def test_seeds_that_cannot_be_stacked_train_one_by_one(tiny, teacher, config, monkeypatch, caplog):
+    class OnlyAlone(torch.autograd.Function):
+        """Without a rule for torch.func, as an extension's operation may be."""
+
+        @staticmethod
+        def forward(context, logits):
+            return logits.clone()
+
+        @staticmethod
+        def backward(context, gradient):
+            return gradient
+
+    chosen = config(methods=("ie-ft",), seeds=(0, 1))
+    plain = execute(chosen, tiny, teacher)
+
+    def hooked(model, *given, **kept):
+        network = build(model, *given, **kept)
+        network.register_forward_hook(lambda _, __, out: out._replace(logits=OnlyAlone.apply(out.logits)))
+        return network
+
+    monkeypatch.setattr("iekd.engine.experiment.build", hooked)
+    with caplog.at_level(logging.WARNING):
+        stacked_ = execute(chosen, tiny, teacher, stack=True)
+    assert caplog.text.count("Seeds cannot be stacked") == 1
+    assert_alike(plain, stacked_, 1e-6)
+    for name, one in plain[0].students.items():
+        for a, b in zip(one.model.buffers(), stacked_[0].students[name].model.buffers(), strict=True):
+            torch.testing.assert_close(a, b, msg=lambda text: f"{text}: the step that failed left its traces")
+
+
 def test_a_member_that_diverges_is_named(tiny, config):
     experiment = Experiment(config(methods=("baseline",), seeds=(0, 4)), tiny)
     experiment.students = {s.name: s for s in experiment._make_students(3)}
@@ -314,6 +344,40 @@ def test_where_nothing_can_be_compiled_training_goes_on(tiny, teacher, config, m
     assert_alike(execute(chosen, tiny, teacher), compiled, 0)
 
 
+def test_where_the_backward_pass_cannot_be_compiled_training_goes_on(tiny, teacher, config, monkeypatch, caplog):
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(_, loss):
+            return loss.clone()
+
+        @staticmethod
+        def backward(_, gradient):
+            raise RuntimeError("no kernel for this\nmany lines")
+
+    def broken(function):
+        def call(*args):
+            output = function(*args)
+            return output._replace(loss=Broken.apply(output.loss))
+
+        return call
+
+    chosen = config(methods=("ie-ft",), seeds=(0, 1))
+    plain = execute(chosen, tiny, teacher)
+    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(learner, "compile_or_not", broken)
+    with caplog.at_level(logging.WARNING):
+        compiled = execute(chosen, tiny, teacher, compiled=True)
+    assert caplog.text.count("no kernel for this") == 2, "once for each learner"
+    # the batch that was given up has been seen by the running means, which training does not read
+    assert_alike(plain, compiled, 1e-6)
+
+
+def test_mutual_learners_say_that_they_are_not_compiled(tiny, config, caplog):
+    with caplog.at_level(logging.WARNING):
+        execute(config(methods=("dml",), epochs=1), tiny, compiled=True)
+    assert "not compiled" in caplog.text
+
+
 def test_compiled_is_called_once_it_works(monkeypatch):
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda f: compiled.append(f) or (lambda x: f(x) + 0))
@@ -331,9 +395,14 @@ def test_students_go_through_the_compiler(tiny, teacher, config, monkeypatch):
         return compile_(function, backend=lambda graph, _: graphs.append(graph) or graph.forward)
 
     monkeypatch.setattr(torch, "compile", traced)
-    chosen = config(methods=("baseline", "ie-ft"))
-    assert_alike(execute(chosen, tiny, teacher), execute(chosen, tiny, teacher, compiled=True), 1e-5)
-    assert len(graphs) == 2, "the forward pass of each learner in one piece"
+    chosen = config(methods=("baseline", "ie-ft"), seeds=(0, 1))
+    plain = execute(chosen, tiny, teacher)
+    assert_alike(plain, execute(chosen, tiny, teacher, compiled=True), 1e-5)
+    assert len(graphs) == 4, "the forward pass of each learner in one piece"
+    stack = execute(chosen, tiny, teacher, stack=True)
+    graphs.clear()
+    assert_alike(stack, execute(chosen, tiny, teacher, stack=True, compiled=True), 1e-4)
+    assert len(graphs) == 2, "that of each stack"
 
 
 # Switches
