@@ -62,8 +62,8 @@ class AutoEncoders(Trainee):
         mean = loss.detach() / len(self.coders)
         self._add({"loss": mean, "reconstruction": mean})
 
-    def train_mode(self) -> None:
-        self.coders.train()
+    def networks(self) -> dict[str, nn.Module]:
+        return {"coders": self.coders}
 
     def evaluate(self, kind: str, images: Images, labels: Tensor) -> list[Metrics]:
         """Nothing: they are judged by their reconstruction alone."""

@@ -89,13 +89,16 @@ class Batches:
         """Steps per epoch."""
         return len(self.labels) // self.batch_size
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images (B,C,H,W) uint8, labels (B,)) of epoch number `epoch`."""
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images (B,C,H,W) uint8, labels (B,)) of epoch number `epoch`, the first `skip` batches left out."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.labels), generator=generator)[: len(self) * self.batch_size]
-        chosen = torch.split(over(order, self.labels.device), self.batch_size)
+        chosen = torch.split(over(order, self.labels.device), self.batch_size)[skip:]
+        blank = torch.zeros(1, dtype=torch.uint8, device=self.labels.device)
+        for _ in range(skip):  # how many numbers are drawn depends on the shape alone
+            self.augment(blank.expand(self.batch_size, *self.images.shape[1:]), generator)
         if isinstance(self.images, Stream):
-            found: Iterator[Tensor] = self.images.read(torch.split(order, self.batch_size))
+            found: Iterator[Tensor] = self.images.read(torch.split(order, self.batch_size)[skip:])
         else:
             found = map(self.images.__getitem__, chosen)
         for images, rows in zip(found, chosen, strict=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Union, cast
 
@@ -18,15 +18,16 @@ from torch import Tensor, nn
 from iekd.comparisons import Pair, TeacherOutput
 from iekd.config import RunConfig, learner_name
 from iekd.data.dataset import Dataset
-from iekd.engine.accelerate import Shortcuts, autocast, choose_device, choose_precision, freeze
+from iekd.engine.accelerate import Shortcuts, autocast, channels_last, choose_device, choose_precision, freeze
 from iekd.engine.augment import Augment, make_augment
-from iekd.engine.auto_encoder import AUTO_ENCODER, AutoEncoders
+from iekd.engine.auto_encoder import AutoEncoders
 from iekd.engine.batches import Batches, placed
 from iekd.engine.learner import Learner, Normalise, predict
-from iekd.engine.loop import HeldOut, train
+from iekd.engine.loop import Due, HeldOut, train
 from iekd.engine.metrics import Metrics
 from iekd.engine.mutual import MutualLearner
 from iekd.engine.stacked import stack_seeds
+from iekd.engine.state import Snapshot
 from iekd.engine.stream import Images
 from iekd.engine.stream import parts as in_parts
 from iekd.engine.trainee import Trainee
@@ -42,10 +43,14 @@ PEER_SEED = 1_000_003  # added to a learner's seed for the initial weights of it
 
 @dataclass(frozen=True)
 class StageStart:
-    """A stage begins; `steps` optimisation steps (of each learner) are ahead, 0 where there is nothing to train."""
+    """A stage begins; `steps` optimisation steps (of each learner) are ahead, 0 where there is nothing to train.
+
+    done: how many of them were done before, by an earlier attempt.
+    """
 
     stage: str
     steps: int
+    done: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ class Judged:
     kind: str = "judged"
 
 
-Event = Union[StageStart, Metrics, Judged, Result]
+Event = Union[StageStart, Metrics, Snapshot, Judged, Result]
 
 
 class FrozenTeacher:
@@ -117,9 +122,16 @@ class FrozenTeacher:
 class Experiment:
     """One run's training. Iterate `events()`; `students` can be read at any time, to save what has been learned."""
 
-    def __init__(self, config: RunConfig, dataset: Dataset, teacher: Network | None = None) -> None:
-        """teacher: a trained network for config.teacher, or None to train one if the run needs it."""
+    def __init__(
+        self, config: RunConfig, dataset: Dataset, teacher: Network | None = None,
+        earlier: Mapping[str, Snapshot] | None = None, due: Due | None = None,
+    ) -> None:  # fmt: skip
+        """teacher: a trained network for config.teacher, or None to train one if the run needs it.
+
+        earlier: stage -> where to go on in it. due: see `loop.train`.
+        """
         self.config, self.teacher = config, teacher
+        self.earlier, self.due = earlier or {}, due
         seed = config.data_seed
         self.dataset = dataset.limited(config.limit_train, seed).held_out(config.validation_fraction, seed)
         self.device = choose_device(config.device)
@@ -150,21 +162,29 @@ class Experiment:
             frozen = FrozenTeacher(self.teacher, self.device, self.precision)
         if config.needs_auto_encoder:
             assert frozen is not None
-            yield StageStart(AUTO_ENCODER, config.auto_encoder_epochs * len(batches))
             coders = AutoEncoders(
                 self._factor_widths(), config, self.device, self.precision,
                 steps_per_epoch=len(batches), report_every=self._report_every,
             )  # fmt: skip
-            epochs = config.auto_encoder_epochs
-            yield from train([coders], batches, frozen, {}, epochs, self.shortcuts, overlap=True)
+            yield from self._train([coders], batches, frozen, {}, config.auto_encoder_epochs, overlap=True)
             frozen.encoders = coders.encoders()
             del coders  # with its gradients
-        yield StageStart(STUDENTS, config.epochs * len(batches))
         self.students = {learner.name: learner for learner in self._make_students(len(batches))}
         taught = any(learner.method.needs_teacher for learner in self.students.values())
-        trainees = self._trainees()
-        yield from train(trainees, batches, frozen if taught else None, held_out, config.epochs, self.shortcuts)
+        yield from self._train(self._trainees(), batches, frozen if taught else None, held_out, config.epochs)
         yield from self._evaluate(held_out["test"])
+
+    def _train(
+        self, trainees: Sequence[Trainee], batches: Batches, teacher: FrozenTeacher | None, held_out: HeldOut,
+        epochs: int, overlap: bool = False,
+    ) -> Generator[Event, None, None]:  # fmt: skip
+        """One stage, from where an earlier attempt was."""
+        stage = trainees[0].stage
+        if stage in self.earlier:
+            for trainee in trainees:
+                trainee.restore(self.earlier[stage].states)
+        yield StageStart(stage, epochs * len(batches), trainees[0].steps)
+        yield from train(trainees, batches, teacher, held_out, epochs, self.shortcuts, overlap, self.due)
 
     def augment(self) -> Augment:
         """How training images are varied."""
@@ -179,11 +199,10 @@ class Experiment:
 
     def _train_teacher(self, batches: Batches, held_out: HeldOut) -> Generator[Event, None, Network]:
         epochs = self.config.teacher_epochs
-        yield StageStart(TEACHER, epochs * len(batches))
         torch.manual_seed(0)
         model = self._build(self.config.teacher)
         learner = self._learner(TEACHER, TEACHER, model, Baseline(), epochs, len(batches))
-        yield from train([learner], batches, None, held_out, epochs, self.shortcuts)
+        yield from self._train([learner], batches, None, held_out, epochs)
         self.teacher_accuracy = learner.accuracy["test"]
         return self.network(learner)
 
@@ -261,7 +280,7 @@ class Experiment:
         answers: dict[str, Tensor] = {}
         for done, (name, network) in enumerate(networks.items()):
             normalise = Normalise(network.mean, network.std).to(self.device)
-            model, said = network.model.to(self.device), []
+            model, said = channels_last(network.model, self.device), []
             with contextlib.closing(in_parts(images, 1000)) as pieces:
                 for i, part in enumerate(pieces, 1):
                     said.append(predict(model, normalise, part, self.device).argmax(1))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +83,7 @@ class Learner(Trainee):
         if keeps_numbers(device):
             self.method.strength = torch.ones((), device=device)
         self.answer = compile_or_not(self._answer) if compiled else self._answer
+        self.tried = False  # whether a step has worked
         self.accuracy: dict[str, float] = {}  # the newest, per kind
         self.best = Best()
 
@@ -103,12 +104,13 @@ class Learner(Trainee):
         try:
             self.backward(output.loss)
         except RuntimeError as error:  # the backward pass is compiled when it is first called
-            if self.steps or self.answer == self._answer:
+            if self.tried or self.answer == self._answer:
                 raise
             warn_not_compiled(error)
             self.answer = self._answer
             output = self.forward(images, labels, teacher)
             self.backward(output.loss)
+        self.tried = True
         self.optimise()
         return output
 
@@ -128,9 +130,15 @@ class Learner(Trainee):
     def optimise(self) -> None:
         self.optimizer.step()
 
-    def train_mode(self) -> None:
-        self.model.train()
-        self.method.train()
+    def networks(self) -> dict[str, nn.Module]:
+        return {"model": self.model, "method": self.method}
+
+    def numbers(self) -> dict[str, Any]:
+        return {**super().numbers(), "accuracy": self.accuracy, "best": list(self.best)}
+
+    def restore_numbers(self, numbers: Mapping[str, Any]) -> None:
+        super().restore_numbers(numbers)
+        self.accuracy, self.best = dict(numbers["accuracy"]), Best(*numbers["best"])
 
     def evaluate(self, kind: str, images: Images, labels: Tensor) -> list[Metrics]:
         """A row with accuracy (percent) and cross-entropy on images (N,C,H,W) uint8, labels (N,).

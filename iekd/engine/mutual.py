@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from iekd.comparisons import TeacherOutput
 from iekd.engine.accelerate import autocast
 from iekd.engine.learner import Learner
 from iekd.engine.metrics import Metrics
+from iekd.engine.state import State
 from iekd.engine.stream import Images
 from iekd.methods import StepOutput
 
@@ -50,6 +52,13 @@ class MutualLearner(Learner):
         peer.backward(taught.loss)
         peer.optimise()
         return output
+
+    def states(self) -> dict[str, State]:
+        return {**super().states(), **self.peer.states()}
+
+    def restore(self, states: Mapping[str, State]) -> None:
+        super().restore(states)
+        self.peer.restore(states)
 
     def advance(self) -> None:
         super().advance()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,9 @@ from iekd.engine.accelerate import autocast, compile_or_not, first_line
 from iekd.engine.learner import Learner, student_optimizer
 from iekd.engine.metrics import Metrics
 from iekd.engine.mutual import MutualLearner
+from iekd.engine.state import State
 from iekd.engine.stream import Images
-from iekd.engine.trainee import Trainee
+from iekd.engine.trainee import Trainee, put_momentum
 from iekd.methods import Method, StepOutput
 
 log = logging.getLogger(__name__)
@@ -48,9 +50,9 @@ class Stack(Trainee):
     def __init__(self, members: Sequence[Learner], compiled: bool = False) -> None:
         """members: fresh learners; their weights move into the stack."""
         self.members, first = list(members), members[0]
-        self.networks = [_Network(learner.model, learner.method) for learner in members]
-        self.parameters = _stacked([dict(n.named_parameters()) for n in self.networks])
-        self.buffers = _stacked([dict(n.named_buffers()) for n in self.networks])
+        self.pairs = [_Network(learner.model, learner.method) for learner in members]
+        self.parameters = _stacked([dict(n.named_parameters()) for n in self.pairs])
+        self.buffers = _stacked([dict(n.named_buffers()) for n in self.pairs])
         super().__init__(
             tuple(learner.name for learner in members), first.stage, first.device,
             student_optimizer(list(self.parameters.values()), first.config, first.device), first.schedule,
@@ -58,6 +60,7 @@ class Stack(Trainee):
             report_every=first.report_every,
         )  # fmt: skip
         self.answer = compile_or_not(self._answer) if compiled else self._answer
+        self.tried = False  # whether a step has worked
         self.one_by_one = False
 
     def prepare(self) -> None:
@@ -67,12 +70,13 @@ class Stack(Trainee):
 
     def compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
         if not self.one_by_one:
-            before = {} if self.steps else {name: buffer.clone() for name, buffer in self.buffers.items()}
+            before = {} if self.tried else {name: buffer.clone() for name, buffer in self.buffers.items()}
             try:
                 self._compute(images, labels, teacher)
+                self.tried = True
                 return
             except RuntimeError as error:
-                if self.steps:
+                if self.tried:
                     raise
                 log.warning("Seeds cannot be stacked (%s); they train one by one.", first_line(error))
                 self.one_by_one = True
@@ -97,7 +101,7 @@ class Stack(Trainee):
         """Every member's answer and loss: (N,B,K) and (N,)."""
 
         def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], pixels: Tensor) -> StepOutput:
-            output: StepOutput = functional_call(self.networks[0], (parameters, buffers), (pixels, teacher, labels))
+            output: StepOutput = functional_call(self.pairs[0], (parameters, buffers), (pixels, teacher, labels))
             return output
 
         pixels = self.members[0].normalise(images)
@@ -110,6 +114,24 @@ class Stack(Trainee):
         for learner in self.members:
             yield from learner.report()
         self.steps += 1
+
+    def states(self) -> dict[str, State]:
+        if self.one_by_one:
+            return {name: state for learner in self.members for name, state in learner.states().items()}
+        stacks = {name: self.optimizer.state[p].get("momentum_buffer") for name, p in self.parameters.items()}
+        return {
+            learner.name: learner.state({name: stack[i] for name, stack in stacks.items() if stack is not None})
+            for i, learner in enumerate(self.members)
+        }
+
+    def restore(self, states: Mapping[str, State]) -> None:
+        for learner in self.members:
+            learner.restore(states)  # into the stack, of which its tensors are views
+        for name, parameter in self.parameters.items():
+            momentum = [states[learner.name].momentum.get(name) for learner in self.members]
+            if all(m is not None for m in momentum):
+                put_momentum(self.optimizer, parameter, torch.stack(cast("list[Tensor]", momentum)))
+        self.steps = self.members[0].steps
 
     def advance(self) -> None:
         self.steps += 1

@@ -7,7 +7,7 @@ recorded once and replayed (`accelerate.Recorded`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler,
 from iekd.comparisons import TeacherOutput
 from iekd.config import RunConfig
 from iekd.engine.metrics import Metrics, TrainingError
+from iekd.engine.state import State
 from iekd.engine.stream import Images
 
 
@@ -98,8 +99,59 @@ class Trainee:
         """Rows on held-out images (N,C,H,W) uint8, labels (N,)."""
         raise NotImplementedError
 
-    def train_mode(self) -> None:
+    def networks(self) -> dict[str, nn.Module]:
+        """What it trains: part -> network."""
         raise NotImplementedError
+
+    def train_mode(self) -> None:
+        for network in self.networks().values():
+            network.train()
+
+    def states(self) -> dict[str, State]:
+        """Everything that `restore` needs, by name; to be asked for where rows have just been reported."""
+        return {self.names[0]: self.state(self.momentum())}
+
+    def state(self, momentum: Mapping[str, Tensor]) -> State:
+        weights = {f"{part}.{n}": t for part, net in self.networks().items() for n, t in net.state_dict().items()}
+        return State(_copies(weights), _copies(momentum), self.numbers())
+
+    def momentum(self) -> dict[str, Tensor]:
+        """The optimiser's buffer of each parameter that has one."""
+        found = {name: self.optimizer.state[p].get("momentum_buffer") for name, p in self._parameters().items()}
+        return {name: buffer for name, buffer in found.items() if buffer is not None}
+
+    def numbers(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def restore(self, states: Mapping[str, State]) -> None:
+        """Go on from these states, bit for bit on a CPU.
+
+        Raises:
+            TrainingError: they are of other learners or networks.
+        """
+        try:
+            state = states[self.names[0]]
+            for part, network in self.networks().items():
+                own = {name: t for name, t in state.weights.items() if name.startswith(f"{part}.")}
+                network.load_state_dict({name[len(part) + 1 :]: t for name, t in own.items()})
+            for name, parameter in self._parameters().items():
+                if name in state.momentum:
+                    put_momentum(self.optimizer, parameter, state.momentum[name])
+            self.restore_numbers(state.numbers)
+            self.train_mode()
+        except (KeyError, TypeError, RuntimeError) as error:  # missing, or of other shapes
+            reason = str(error).strip().splitlines()[0]
+            raise TrainingError(
+                f"The checkpoint does not fit '{self.names[0]}' ({reason}). "
+                "It may be of another version of iekd: start a new run."
+            ) from None
+
+    def restore_numbers(self, numbers: Mapping[str, Any]) -> None:
+        while self.steps < int(numbers["steps"]):
+            Trainee.advance(self)
+
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        return {f"{part}.{n}": p for part, net in self.networks().items() for n, p in net.named_parameters()}
 
     def advance(self) -> None:
         self.steps += 1
@@ -133,6 +185,15 @@ class Trainee:
 
     def _row(self, name: str, kind: str, values: dict[str, float]) -> Metrics:
         return Metrics(self.stage, name, kind, self.steps / self.steps_per_epoch, self.steps, values)
+
+
+def put_momentum(optimizer: torch.optim.Optimizer, parameter: Tensor, value: Tensor) -> None:
+    """Give an optimiser's parameter a momentum buffer that lies in memory as the parameter does."""
+    optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
 
 
 def set_value(holder: dict[str, object], key: str, value: float) -> None:

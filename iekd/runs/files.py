@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import os
 from pathlib import Path
@@ -29,6 +31,15 @@ def read_json(path: Path) -> Any | None:
         return None
 
 
+def sync_folder(path: Path) -> None:
+    """Make sure that the names in a folder outlive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 class LineWriter:
     """Appends JSON lines, one write() each, numbered from where the file ends."""
 
@@ -37,12 +48,33 @@ class LineWriter:
         self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def append(self, row: dict[str, Any]) -> None:
-        line = json.dumps({"seq": self.count, **row}, separators=(",", ":")) + "\n"
-        os.write(self.file, line.encode())
+        """Raises OSError where the line could not be written as a whole; what there is of it is cut off again."""
+        line = (json.dumps({"seq": self.count, **row}, separators=(",", ":")) + "\n").encode()
+        before = os.lseek(self.file, 0, os.SEEK_END)
+        if os.write(self.file, line) < len(line):
+            os.ftruncate(self.file, before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.count += 1
+
+    def sync(self) -> None:
+        """Make sure that what was written outlives a loss of power."""
+        os.fsync(self.file)
 
     def close(self) -> None:
         os.close(self.file)
+
+
+def keep_lines(path: Path, count: int | None = None) -> None:
+    """Cut a file of lines off after so many, and a last line that has no end; None keeps all whole lines."""
+    if not path.exists():
+        return
+    with open(path, "r+b") as file:
+        end = 0
+        for line in itertools.islice(file, count):
+            if not line.endswith(b"\n"):
+                break
+            end += len(line)
+        file.truncate(end)
 
 
 def read_lines(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:

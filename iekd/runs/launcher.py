@@ -17,8 +17,8 @@ import psutil
 
 from iekd.config import RunConfig
 from iekd.errors import RunError
-from iekd.runs.files import write_json
-from iekd.runs.store import Run, Status, Store, released
+from iekd.runs.files import read_json, write_json
+from iekd.runs.store import LOST, STOPPED, STOPPING, Run, Status, Store, released
 
 
 class Launcher(Protocol):
@@ -26,6 +26,7 @@ class Launcher(Protocol):
 
     def submit(self, config: RunConfig, key: str | None = None) -> str: ...
     def status(self, run_id: str) -> Status: ...
+    def resume(self, run_id: str) -> None: ...
     def cancel(self, run_id: str) -> None: ...
     def logs(self, run_id: str, offset: int = 0) -> tuple[str, int]: ...
     def list(self) -> list[str]: ...
@@ -43,8 +44,20 @@ class LocalLauncher:
         key: submitting twice with one key starts one run.
         """
         run, handle = self.store.create(config, key)
-        if handle is None:
-            return run.id
+        if handle is not None:
+            self._start(run, handle)
+        return run.id
+
+    def resume(self, run_id: str) -> None:
+        """Start another attempt of a run that was stopped, failed or was lost; it goes on from its last checkpoint.
+
+        Raises:
+            RunError: it is not over, or there is nothing left to do.
+        """
+        run = self.store.get(run_id)
+        self._start(run, run.reopen())
+
+    def _start(self, run: Run, handle: int) -> None:
         with released(handle), open(run.path / "log.txt", "ab") as log:
             # the worker inherits the lock: there is no moment in which the run looks dead
             subprocess.Popen(
@@ -52,7 +65,6 @@ class LocalLauncher:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[handle], start_new_session=True,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": python_path()},
             )  # fmt: skip
-        return run.id
 
     def status(self, run_id: str) -> Status:
         return self.store.get(run_id).status
@@ -95,17 +107,39 @@ def stop_and_wait(run: Run, grace: float = 30.0) -> Status:
     while run.alive() and time.monotonic() < deadline:
         time.sleep(0.1)
     status = run.status
-    process = worker_process(status) if run.alive() else None
+    return _end(run, grace) if run.alive() else status
+
+
+def end_stuck(store: Store, grace: float = 30.0, saving: float = 300.0) -> None:
+    """Kill every worker that was asked to stop more than `grace` seconds ago and is still there.
+
+    saving: seconds for one that has seen the request and writes its students.
+    """
+    for control in store.root.glob("*/control.json"):
+        asked, run = read_json(control) or {}, Run(control.parent)
+        if asked.get("request") != "stop" or not run.alive():
+            continue
+        patience = saving if run.status.state == STOPPING else grace
+        if time.time() - asked.get("time", 0) > patience:
+            _end(run, patience)
+
+
+def _end(run: Run, grace: float) -> Status:
+    """Kill a worker and its children; a final state that it had written stays."""
+    process = worker_process(run.status)
     if process is not None:
-        for child in [*process.children(recursive=True), process]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for one in [*process.children(recursive=True), process]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
         while run.alive():
             time.sleep(0.05)
-        status.state, status.ended = "stopped", time.time()
-        status.error = f"It did not stop by itself within {grace:.0f} s and was ended."
-        run.write_status(status)
-        run.event("killed")
+        status = run.status
+        if status.state == LOST:
+            status.state, status.ended = STOPPED, time.time()
+            status.error = f"It did not stop by itself within {grace:.0f} s and was ended."
+            run.write_status(status)
+            run.event("killed")
     return run.status
 
 

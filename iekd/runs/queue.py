@@ -16,6 +16,7 @@ from pathlib import Path
 
 from iekd.config import RunConfig
 from iekd.errors import RunError
+from iekd.runs.files import read_json, write_json
 from iekd.runs.store import QUEUED, Run, Store
 
 
@@ -30,7 +31,7 @@ def device_name(requested: str) -> str:
 
 def ahead_of(run: Run, store: Store) -> list[Run]:
     """Living queued runs for the same device that came earlier, oldest first."""
-    device, mine = device_name(run.config.device), (run.status.created, run.id)
+    device, mine = device_name(run.config.device), (place(run), run.id)
     waiting = []
     for other in store.list():
         try:
@@ -38,10 +39,31 @@ def ahead_of(run: Run, store: Store) -> list[Run]:
                 continue
         except RunError:  # a damaged folder holds nobody up
             continue
-        status = other.status
-        if status.state == QUEUED and (status.created, other.id) < mine:
-            waiting.append((status.created, other))
-    return [other for _, other in sorted(waiting, key=lambda pair: (pair[0], pair[1].id))]
+        if other.status.state == QUEUED and (place(other), other.id) < mine:
+            waiting.append(other)
+    return sorted(waiting, key=lambda other: (place(other), other.id))
+
+
+def place(run: Run) -> float:
+    """What the queue is sorted by: when the run was put into it, or what it was given instead by `move_to_front`."""
+    given = (read_json(run.path / "control.json") or {}).get("place")
+    status = run.status
+    return float(given) if isinstance(given, (int, float)) else status.queued or status.created
+
+
+def move_to_front(run: Run, store: Store) -> None:
+    """Let a queued run be the next of its device.
+
+    Raises:
+        RunError: it is not waiting.
+    """
+    status = run.status
+    if status.state != QUEUED or run.stop_requested:
+        raise RunError(f"The run '{run.id}' is {status.state}; only a run that waits can be moved.")
+    before = [place(other) for other in ahead_of(run, store)]
+    if before:
+        write_json(run.path / "control.json", {"place": min(before) - 1, "time": time.time()})
+        run.event("moved to the front")
 
 
 def device_lock(config: RunConfig, store: Store) -> Path:

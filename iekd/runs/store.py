@@ -5,8 +5,9 @@ runs/<id>/config.json    what was asked, immutable
           metrics.jsonl  one row per line, append-only
           events.jsonl   changes of state
           log.txt        what a person would want to read
-          control.json   what a person asked since (stop)
+          control.json   what a person asked since (stop, another place in the queue)
           run.lock       held by the worker while it lives
+          checkpoints/   where another attempt would go on; gone once the run is finished
           models/        teacher and students, loadable by themselves
           report.json    results; report.md the same to read
 """
@@ -28,19 +29,27 @@ from typing import Any
 
 from iekd.config import RunConfig, learner_name
 from iekd.errors import RunError
-from iekd.runs.files import LineWriter, read_json, read_lines, read_tail, write_json
+from iekd.runs.files import LineWriter, keep_lines, read_json, read_lines, read_tail, write_json
 
 QUEUED, RUNNING, STOPPING = "queued", "running", "stopping"
 STOPPED, FINISHED, FAILED, LOST = "stopped", "finished", "failed", "lost"
 LIVE = (QUEUED, RUNNING, STOPPING)
+RESUMABLE = (STOPPED, FAILED, LOST)
 
 
 @dataclass
 class Status:
-    """What status.json holds. Times are seconds since 1970; progress is 0..1 over the whole run."""
+    """What status.json holds. Times are seconds since 1970; progress is 0..1 over the whole run.
+
+    created: when it was asked for; queued: when this attempt was, if it is not the first. spent: seconds of training
+    by earlier attempts that this one builds on.
+    """
 
     state: str = QUEUED
     created: float = 0.0
+    queued: float | None = None
+    attempt: int = 1
+    spent: float = 0.0
     started: float | None = None
     ended: float | None = None
     pid: int | None = None
@@ -59,8 +68,8 @@ class Status:
 
     @property
     def seconds(self) -> float | None:
-        """How long it has been running, or ran."""
-        return None if self.started is None else (self.ended or time.time()) - self.started
+        """How long it has been running, or ran, all attempts together."""
+        return None if self.started is None else self.spent + (self.ended or time.time()) - self.started
 
 
 class Run:
@@ -95,6 +104,11 @@ class Run:
     def created(self) -> float:
         """When it was asked for, in seconds since 1970."""
         return self._stored_status().created
+
+    @property
+    def attempt(self) -> int:
+        """How often it was started, resuming included."""
+        return self._stored_status().attempt
 
     def _stored_status(self) -> Status:
         values = read_json(self.path / "status.json") or {}
@@ -145,6 +159,33 @@ class Run:
             writer = LineWriter(path)
             writer.append({"time": time.time(), "event": name, **values})
             writer.close()
+
+    def reopen(self) -> int:
+        """Make a run that is over ready for another attempt; the descriptor of its lock, for the worker.
+
+        Raises:
+            RunError: it is not over, or there is nothing left to do.
+        """
+        status = self.status
+        if status.live:
+            raise RunError(f"The run '{self.id}' is still {status.state}; there is nothing to resume.")
+        if status.state == FINISHED:
+            raise RunError(f"The run '{self.id}' is finished. Start a new one to train for more epochs.")
+        _ = self.config  # a folder without a readable one is said here
+        handle = self.lock()
+        try:
+            if self._stored_status().state == FINISHED:
+                raise RunError(f"The run '{self.id}' has just finished.")
+            (self.path / "control.json").unlink(missing_ok=True)
+            keep_lines(self.path / "events.jsonl")
+            status.state, status.queued, status.attempt = QUEUED, time.time(), status.attempt + 1
+            status.error = status.pid = status.pid_started = status.ended = status.started = status.eta_seconds = None
+            self.write_status(status)
+            self.event("resumed", attempt=status.attempt)
+        except BaseException:
+            os.close(handle)
+            raise
+        return handle
 
     @property
     def report(self) -> dict[str, Any] | None:

@@ -27,6 +27,8 @@ from iekd.errors import UserError
 from iekd.models.artifact import ModelCard, check_fits, load_model, save_model
 from iekd.models.source import TRAIN, per_channel
 from iekd.plan import STAGES, Plan, make_plan
+from iekd.runs.attempt import Attempt
+from iekd.runs.checkpoints import Checkpoints
 from iekd.runs.files import LineWriter
 from iekd.runs.queue import ahead_of, device_turn
 from iekd.runs.report import write_report
@@ -36,6 +38,7 @@ from iekd.teachers import find_teacher, origin, teacher_folder, where_from
 log = logging.getLogger("iekd")
 Watcher = Callable[[Status, Optional[dict[str, Any]]], None]
 STATUS_EVERY = 0.5  # seconds between writes of status.json
+RESERVE = 64 * 1024  # bytes
 
 
 class Stopped(Exception):  # noqa: N818 - not an error
@@ -52,8 +55,10 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
     status = replace(run.status, state=QUEUED, pid=me.pid, pid_started=me.create_time(), error=None)
     run.write_status(status)
     store = Store(run.path.parent)
+    reserve = run.path / ".reserve"  # room for the final state on a disk that is full
     with _log_to(run.path / "log.txt"):
         try:
+            reserve.write_bytes(bytes(RESERVE))
             if waiting := len(ahead_of(run, store)):
                 log.info("Waiting for %d earlier run(s) on this device.", waiting)
             with device_turn(run, store, stop) as mine:
@@ -69,11 +74,14 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
         except BaseException as error:
             status.state, status.error = FAILED, explain(error)
             log.exception("Training failed")
+        reserve.unlink(missing_ok=True)
         status.ended = time.time()
         status.eta_seconds = None
         log.info("The run is %s.%s", status.state, f" {status.error}" if status.error else "")
         run.write_status(status)
         run.event(status.state, **({"error": status.error} if status.error else {}))
+        if status.state == FINISHED:
+            Checkpoints(run.path / "checkpoints").remove()
         if watch:
             watch(status, None)
     return status
@@ -98,9 +106,11 @@ class _Training:
         self.run, self.status, self.stop, self.watch = run, status, stop, watch
         self.config: RunConfig = run.config
         self.written = 0.0
+        self.attempt = Attempt(run)
         self.teacher_model = self.config.teacher  # or its variant, if a file has other shortcuts
         self.teacher_from = ""
-        self.teacher_kept = False
+        self.trains_teacher = False
+        self.progress_before: float | None = None  # what earlier attempts have done of it
 
     def train(self) -> None:
         """Everything from loading the data to the report; raises Stopped when asked to."""
@@ -108,17 +118,20 @@ class _Training:
         self._write(force=True)
         self.run.event(RUNNING)
         self._check_stop()
+        self.attempt.begin()
+        self.status.spent = self.attempt.spent
         loaded = self._load_data()
+        self.attempt.check_data(loaded)
         self._check_stop()
         from iekd.engine.experiment import Experiment, Result
         from iekd.engine.metrics import TrainingError
 
-        teacher = self._find_teacher(loaded)
+        teacher = self._kept_teacher() if self.attempt.snapshots else self._find_teacher(loaded)
         self.plan = make_plan(
             self.config, len(loaded.train), len(loaded.test), loaded.channels, len(loaded.class_names),
-            loaded.resolution, teacher is not None,
+            loaded.resolution, not self.trains_teacher,
         )  # fmt: skip
-        self.experiment = Experiment(self.config, loaded, teacher)
+        self.experiment = Experiment(self.config, loaded, teacher, self.attempt.snapshots, self.attempt.due)
         del loaded  # the images that it trains on may be a copy
         self.dataset = self.experiment.dataset
         self._log_data()
@@ -130,7 +143,7 @@ class _Training:
         try:
             with contextlib.closing(self.experiment.events()) as events:
                 for event in events:
-                    self._handle(event, rows, trains_teacher=teacher is None)
+                    self._handle(event, rows)
                     if not isinstance(event, Result):  # with the result everything is done
                         self._check_stop()
         except Stopped:
@@ -145,13 +158,17 @@ class _Training:
         finally:
             rows.close()
 
-    def _handle(self, event: Any, rows: LineWriter, trains_teacher: bool) -> None:
+    def _handle(self, event: Any, rows: LineWriter) -> None:
         from iekd.engine.experiment import Judged, Result, StageStart
+        from iekd.engine.state import Snapshot
 
         if isinstance(event, StageStart):
-            self._start_stage(event.stage, event.steps)
-            if trains_teacher and self.experiment.teacher is not None:
+            if event.stage != "teacher" and self.experiment.teacher is not None:
                 self._keep_teacher()
+            self._start_stage(event.stage, event.steps, event.done)
+        elif isinstance(event, Snapshot):
+            notes = {"seconds": self.status.seconds, "from": self.teacher_from, "trains": self.trains_teacher}
+            self.attempt.keep(event, rows, notes)
         elif isinstance(event, Result):
             self._finish(event)
         elif isinstance(event, Judged):
@@ -159,9 +176,23 @@ class _Training:
             self._write()
         else:
             row = {"time": round(time.time(), 3), **asdict(event)}
-            rows.append(row)
+            if not self.attempt.repeats(event.stage):
+                rows.append(row)
             self._progress(event)
             self._write(row=row)
+
+    def _kept_teacher(self) -> Any | None:
+        """The teacher of the earlier attempt, as an engine Network; None if it needs none, or still trains it."""
+        from iekd.engine.experiment import Network
+
+        notes = self.attempt.notes
+        self.trains_teacher, self.teacher_from = notes["trains"], notes["from"]
+        found = self.attempt.teacher() if self.config.needs_teacher else None
+        if found is None:
+            return None
+        model, card = found
+        self.teacher_model = card.model
+        return Network(model, card.mean, card.std)
 
     def _find_teacher(self, dataset: Dataset) -> Any | None:
         """The trained teacher as an engine Network; None if the run has to train it, or needs none."""
@@ -171,7 +202,7 @@ class _Training:
         if not config.needs_teacher:
             return None
         found = find_teacher(config, self.run.path.parent)
-        self.teacher_from = where_from(config, found)
+        self.teacher_from, self.trains_teacher = where_from(config, found), found is None
         if found is None:
             return None
         log.info("Teacher: %s from '%s'.", config.teacher, found.name)
@@ -206,27 +237,34 @@ class _Training:
             dataset.resolution, dataset.resolution, "grey" if dataset.channels == 1 else "colour",
         )  # fmt: skip
 
-    def _start_stage(self, stage: str, steps: int) -> None:
-        self.status.stage, self.stage_steps, self.status.stage_progress = stage, steps, 0.0
+    def _start_stage(self, stage: str, steps: int, done: int) -> None:
+        self.status.stage, self.stage_steps, self.stage_done = stage, steps, done
+        self.status.stage_progress = done / steps if done else 0.0
+        self._weigh()
         self.status.images_per_second = None
         self.stage_began = time.monotonic()
-        log.info("Stage: %s%s.", stage, f", {steps} steps" if steps else "")
+        before = f", {done} of which were done before" if done else ""
+        log.info("Stage: %s%s%s.", stage, f", {steps} steps" if steps else "", before)
         self.run.event("stage", stage=stage)
         self._write(force=True)
 
     def _progress(self, row: Any) -> None:
         """Progress over the run, in which a stage weighs what it costs; learners in lock-step are equally far."""
-        plan: Plan = self.plan
         if row.kind == "train":
-            images = row.step * min(self.config.batch_size, len(self.dataset.train))
+            images = (row.step - self.stage_done) * min(self.config.batch_size, len(self.dataset.train))
             self.status.images_per_second = images / max(1e-3, time.monotonic() - self.stage_began)
         self.status.stage_progress = max(self.status.stage_progress, min(1.0, row.step / max(1, self.stage_steps)))
+        self._weigh()
+        if self.progress_before is None:  # another attempt begins where the last one was
+            self.progress_before = self.status.progress if self.attempt.snapshots else 0.0
+        elapsed, gained = time.monotonic() - self.work_began, self.status.progress - self.progress_before
+        if gained > 0.02:
+            self.status.eta_seconds = elapsed * (1 - self.status.progress) / gained
+
+    def _weigh(self) -> None:
+        plan: Plan = self.plan
         before = sum(plan.macs[s] for s in STAGES[: STAGES.index(self.status.stage)])
-        done = before + plan.macs[self.status.stage] * self.status.stage_progress
-        self.status.progress = done / plan.total
-        elapsed = time.monotonic() - self.work_began
-        if self.status.progress > 0.02:
-            self.status.eta_seconds = elapsed * (1 - self.status.progress) / self.status.progress
+        self.status.progress = (before + plan.macs[self.status.stage] * self.status.stage_progress) / plan.total
 
     def _write(self, row: dict[str, Any] | None = None, force: bool = False) -> None:
         now = time.monotonic()
@@ -249,19 +287,19 @@ class _Training:
         )  # fmt: skip
 
     def _keep_teacher(self) -> None:
-        """Put the teacher that this run trained where later runs find it; one that is there is replaced on request."""
-        folder = teacher_folder(self.config, self.run.path.parent)
-        if not self.teacher_kept and (self.config.teacher_from == TRAIN or not folder.is_dir()):
-            self.teacher_kept = True
-            network: Any = self.experiment.teacher
-            card = self._card(
-                network,
-                self.config.teacher,
-                role="teacher",
-                accuracy=self.experiment.teacher_accuracy,
-                origin=origin(self.config),
-            )
-            save_model(folder, network.model, card)
+        """Put the teacher where another attempt finds it; one that this run trained also where later runs find it.
+
+        There, one is replaced on request only.
+        """
+        if self.attempt.has_teacher:
+            return
+        network: Any = self.experiment.teacher
+        values = {"role": "teacher", "accuracy": self.experiment.teacher_accuracy, "origin": origin(self.config)}
+        card = self._card(network, self.teacher_model, **values)
+        self.attempt.keep_teacher(network.model, card)
+        shared = teacher_folder(self.config, self.run.path.parent)
+        if self.trains_teacher and (self.config.teacher_from == TRAIN or not shared.is_dir()):
+            save_model(shared, network.model, card)
 
     def _save(self, result: Any) -> None:
         """Write teacher and students to `models/`; accuracies are those of the result, or the last epoch's."""
@@ -287,7 +325,8 @@ class _Training:
 
     def _finish(self, result: Any) -> None:
         self._save(result)
-        speed = self.plan.total / (time.monotonic() - self.work_began)
+        gained = 1 - (self.progress_before or 0.0)
+        speed = self.plan.total * gained / (time.monotonic() - self.work_began)
         teacher = {"model": self.teacher_model, "from": self.teacher_from}
         write_report(self.run, self.status, result, self.dataset, teacher, speed=speed)
 

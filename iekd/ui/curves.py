@@ -81,14 +81,15 @@ class Curves:
         return points[-1][1] if points else None
 
 
-_cache: OrderedDict[Path, Curves] = OrderedDict()
+_cache: OrderedDict[tuple[Path, int], Curves] = OrderedDict()  # another attempt may cut the file
 _lock = threading.Lock()
 
 
 def read_curves(run: Run) -> Curves:
     """The run's curves up to now."""
+    key = run.path, run.attempt
     with _lock:
-        curves = _cache.pop(run.path, None) or Curves()
+        curves = _cache.pop(key, None) or Curves()
         if curves.offset > metrics_size(run):  # the file was cut: begin again
             curves = Curves()
         rows, curves.offset = run.metrics(curves.offset)
@@ -100,7 +101,7 @@ def read_curves(run: Run) -> Curves:
                     continue
                 where = (row["learner"], row["kind"], key)
                 curves.lines.setdefault(where, Line(averaged=row["kind"] == "train")).add(row["epoch"], value)
-        _cache[run.path] = curves
+        _cache[key] = curves
         while len(_cache) > KEPT_RUNS:
             _cache.popitem(last=False)
         return curves

@@ -137,7 +137,10 @@ def result_html(run: Run, config: RunConfig, status: Status) -> str:
     }.get(status.state, "There is no report for this run.")  # fmt: skip
     hint = "" if status.state == STOPPED else " The log below has the details."
     reason = f"<p>{escape(status.error)}</p>" if status.error else ""
-    what = "Press <b>Start again with these settings</b> to fill in the form; change what you like and start."
+    what = (
+        "Press <b>Resume</b> to go on where it was, or <b>Start again with these settings</b> to fill in the form and "
+        "change what you like."
+    )
     return f'<div class="card {escape(status.state)}"><h3>{escape(why)}</h3>{reason}<p>{what}{hint}</p></div>'
 
 

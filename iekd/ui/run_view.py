@@ -14,7 +14,8 @@ import gradio as gr
 
 from iekd.errors import UserError
 from iekd.runs.launcher import LocalLauncher
-from iekd.runs.store import Store
+from iekd.runs.store import RESUMABLE, Store
+from iekd.ui.access import Access
 from iekd.ui.curves import curves_html
 from iekd.ui.run_html import early_html, head_html, log_html, result_html, signature
 
@@ -41,6 +42,7 @@ class RunView:
     keep: gr.Button
     result: gr.HTML
     over: gr.Row
+    resume: gr.Button
     compare: gr.Button
     again: gr.Button
     curves: gr.HTML
@@ -58,13 +60,14 @@ class RunView:
             self.stop,
             self.confirm,
             self.over,
+            self.resume,
             self.compare,
             self.timer,
             self.seen,
         ]
 
 
-def run_view(store: Store, shown: gr.Textbox) -> RunView:
+def run_view(store: Store, shown: gr.Textbox, access: Access) -> RunView:
     """Build the view and its own events. `shown` holds the id of the run to show."""
     with gr.Column(visible=False, elem_id="run-view") as box:
         back = gr.Button("← New run", size="sm", elem_id="back")
@@ -73,12 +76,13 @@ def run_view(store: Store, shown: gr.Textbox) -> RunView:
         with gr.Row(visible=False, elem_id="confirm-stop", elem_classes="confirm") as confirm:
             gr.HTML(
                 "<p><b>Stop this run?</b> What the students have learned is kept, "
-                "but training cannot be taken up again.</p>"
+                "and you can resume the training later.</p>"
             )
             stop_now = gr.Button("Yes, stop it", variant="stop", size="sm", elem_id="stop-now")
             keep = gr.Button("Keep training", size="sm")
         result = gr.HTML(elem_id="result")
         with gr.Row(visible=False, elem_id="over") as over:
+            resume = gr.Button("▶ Resume", variant="primary", elem_id="resume")
             compare = gr.Button("Compare on images", variant="primary", elem_id="to-compare")
             again = gr.Button("Start again with these settings", elem_id="again")
         curves = gr.HTML(elem_id="curves")
@@ -87,15 +91,24 @@ def run_view(store: Store, shown: gr.Textbox) -> RunView:
     timer = gr.Timer(1.5, active=False)
     seen = gr.JSON(visible=False)  # held by the page, not the server: it survives a restart
     view = RunView(
-        box, back, head, stop, confirm, stop_now, keep, result, over, compare, again, curves, log, timer, seen
+        box, back, head, stop, confirm, stop_now, keep, result, over, resume, compare, again, curves, log, timer, seen
     )
 
     def tick(run_id: str, before: dict[str, Any] | None) -> list[Any]:
         return look(store, run_id, before or {})
 
-    def ask_to_stop(run_id: str) -> list[Any]:
+    def ask_to_stop(run_id: str, request: gr.Request) -> list[Any]:
         try:
+            access.check_change(request, store.get(run_id), store, "stop")
             LocalLauncher(store).cancel(run_id)
+        except UserError as error:
+            gr.Info(str(error))
+        return look(store, run_id, {})
+
+    def go_on(run_id: str, request: gr.Request) -> list[Any]:
+        try:
+            access.check_change(request, store.get(run_id), store, "resume")
+            LocalLauncher(store).resume(run_id)
         except UserError as error:
             gr.Info(str(error))
         return look(store, run_id, {})
@@ -104,6 +117,7 @@ def run_view(store: Store, shown: gr.Textbox) -> RunView:
     stop.click(lambda: (gr.Button(visible=False), gr.Row(visible=True)), None, [stop, confirm], **PRIVATE)
     keep.click(lambda: (gr.Button(visible=True), gr.Row(visible=False)), None, [stop, confirm], **PRIVATE)
     stop_now.click(ask_to_stop, shown, view.parts, **SPEAKING)
+    resume.click(go_on, shown, view.parts, **SPEAKING)
     return view
 
 
@@ -111,17 +125,17 @@ def look(store: Store, run_id: str, before: dict[str, Any]) -> list[Any]:
     """Updates for `RunView.parts`; `before` is the signature of what the page shows now, {} to draw everything."""
     same = gr.skip()
     if not run_id:
-        return [same] * 8 + [gr.Timer(active=False), same]
+        return [same] * 9 + [gr.Timer(active=False), same]
     try:
         run = store.get(run_id)
         config, status = run.config, run.status
     except UserError as error:  # deleted in another tab
         gone = f'<div class="card failed"><h3>{escape(str(error))}</h3><p>Press <b>← New run</b> to go on.</p></div>'
         hidden = [gr.Button(visible=False), gr.Row(visible=False), gr.Row(visible=False)]
-        return [gone, "", "", "", *hidden, same, gr.Timer(active=False), {}]
+        return [gone, "", "", "", *hidden, same, same, gr.Timer(active=False), {}]
     now = signature(run, status)
     if now == before:
-        return [same] * 10
+        return [same] * 11
 
     def changed(*keys: str) -> bool:
         return before.get("id") != run_id or any(before.get(k) != now[k] for k in keys)
@@ -132,10 +146,11 @@ def look(store: Store, run_id: str, before: dict[str, Any]) -> list[Any]:
         curves = early_html(status, run) or curves_html(run, config)
     log = log_html(run) if changed("log") else same
     if not changed("state"):
-        return [head, same, curves, log, same, same, same, same, same, now]
+        return [head, same, curves, log, same, same, same, same, same, same, now]
     stoppable = status.live and not run.stop_requested
     return [
         head, result_html(run, config, status), curves, log,
         gr.Button(visible=stoppable), gr.Row(visible=False), gr.Row(visible=not status.live),
-        gr.Button(visible=bool(run.model_folders)), gr.Timer(active=status.live), now,
+        gr.Button(visible=status.state in RESUMABLE), gr.Button(visible=bool(run.model_folders)),
+        gr.Timer(active=status.live), now,
     ]  # fmt: skip

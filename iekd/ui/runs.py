@@ -1,4 +1,4 @@
-"""The Runs tab: every run with its state and results; open, stop or delete one."""
+"""The Runs tab: every run with its state and results; open, stop, resume or delete one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import gradio as gr
 
 from iekd.errors import UserError
 from iekd.runs.launcher import LocalLauncher
+from iekd.runs.queue import ahead_of, move_to_front
 from iekd.runs.report import summaries
-from iekd.runs.store import Run, Store
+from iekd.runs.store import QUEUED, RESUMABLE, Run, Store
+from iekd.ui.access import Access
 from iekd.ui.run_html import badge
 from iekd.ui.run_view import PRIVATE
 from iekd.ui.words import dataset_title, duration, method_name, method_style, model_name, run_title, when
@@ -59,18 +61,25 @@ def runs_tab(store: Store) -> RunsTab:
     return RunsTab(table, timer, refresh)
 
 
-def act(store: Store, event: gr.EventData) -> tuple[str, str]:
+def act(store: Store, access: Access, asker: gr.Request, event: gr.EventData) -> tuple[str, str]:
     """Do what a row's button says; returns (id of a run to open or "", the table)."""
-    run_id, what = str(event._data.get("run", "")), event._data.get("act")
+    run_id, what = str(event._data.get("run", "")), str(event._data.get("act"))
     try:
+        run = store.get(run_id)
         if what == "open":
-            store.get(run_id)
             return run_id, table_html(store)
+        access.check_change(asker, run, store, {"first": "move"}.get(what, what))
         if what == "stop":
             LocalLauncher(store).cancel(run_id)
             gr.Info("It stops after the current step.")
+        elif what == "resume":
+            LocalLauncher(store).resume(run_id)
+            return run_id, table_html(store)
+        elif what == "first":
+            move_to_front(run, store)
+            gr.Info("It is the next.")
         elif what == "delete":
-            _let_go(store.get(run_id))
+            _let_go(run)
             store.delete(run_id)
     except UserError as error:
         gr.Warning(str(error))
@@ -90,7 +99,7 @@ def table_html(store: Store) -> str:
     rows = []
     for run in store.list():
         try:
-            rows.append(_row(run))
+            rows.append(_row(run, store))
         except (UserError, KeyError, TypeError, AttributeError):
             rows.append(_broken(run))
     if not rows:
@@ -100,7 +109,7 @@ def table_html(store: Store) -> str:
     return f'<table class="runs"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
-def _row(run: Run) -> str:
+def _row(run: Run, store: Store) -> str:
     config, status, report = run.config, run.status, run.report
     title = escape(run_title(run.id, config) if config.name else ", ".join(map(method_name, config.methods)))
     seeds = f", {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
@@ -128,7 +137,12 @@ def _row(run: Run) -> str:
         f'<td data-label="{label}" class="{label.lower()}"><div>{text or "–"}</div></td>' for label, text in cells
     )
     row = f'<tr data-act="open" data-run="{escape(run.id)}"><th scope="row">{name}</th>{body}'
-    return f'{row}<td class="acts">{_button(run, status.live)}</td></tr>'
+    more = ""
+    if status.state in RESUMABLE:
+        more = _act(run, "resume", "Resume")
+    elif status.state == QUEUED and ahead_of(run, store):
+        more = _act(run, "first", "Do next")
+    return f'{row}<td class="acts"><div>{more}{_button(run, status.live)}</div></td></tr>'
 
 
 def _accuracies(report: dict[str, Any] | None) -> str:
@@ -151,11 +165,16 @@ def _accuracies(report: dict[str, Any] | None) -> str:
 
 
 def _button(run: Run, live: bool) -> str:
-    what, ask = ("stop", "Stop this run? Its students are kept, but training cannot be taken up again.") if live else (
-        "delete", "Delete this run with its models, curves and log? This cannot be undone.")  # fmt: skip
+    if live:
+        return _act(run, "stop", "Stop", "Stop this run? Its students are kept, and you can resume the training later.")
+    return _act(run, "delete", "Delete", "Delete this run with its models, curves and log? This cannot be undone.")
+
+
+def _act(run: Run, what: str, label: str, ask: str = "") -> str:
+    """A button of a row; `ask` is asked first."""
     return (
         f'<button class="small {what}" data-act="{what}" data-run="{escape(run.id)}" data-ask="{ask}" '
-        f'aria-label="{what.capitalize()} run {escape(run.id)}">{what.capitalize()}</button>'
+        f'aria-label="{label}: run {escape(run.id)}">{label}</button>'
     )
 
 

@@ -14,7 +14,7 @@ from iekd.config import learner_name, make_config
 from iekd.data import Dataset, Split
 from iekd.engine import accelerate, experiment
 from iekd.engine.batches import to_device
-from iekd.engine.experiment import Experiment, Network, Result, StageStart
+from iekd.engine.experiment import STUDENTS, Experiment, Network, Result, StageStart
 from iekd.engine.learner import Best, Normalise, make_schedule, predict
 from iekd.engine.metrics import Metrics, TrainingError
 from iekd.losses import MutualLearningLoss
@@ -119,7 +119,8 @@ def test_learners_of_one_seed_start_alike_and_seeds_differ(tiny, teacher, config
     done = Experiment(config(methods=("baseline", "kd", "ie-ft"), seeds=(0, 1)), tiny, teacher)
     with_students = (e for e in done.events() if done.students)
     first = next(with_students)
-    assert isinstance(first, Metrics)
+    assert isinstance(first, StageStart)
+    assert first.stage == STUDENTS
     # the students as they were made, before any step
     made = {learner.name: learner.model.state_dict() for learner in done._make_students(3)}
     assert same(made["baseline-seed0"], made["kd-seed0"])

@@ -1,0 +1,217 @@
+"""`iekd runs list | show | stop | resume | first | delete`, and training in front of the terminal."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from iekd.cli_common import RUNS, AsJson, RunsDir, err, out, print_json, say, says_why
+from iekd.errors import RunError
+
+app = typer.Typer(no_args_is_help=True, help="List, show, stop, resume and delete runs.")
+RunId = Annotated[str, typer.Argument(metavar="ID")]
+
+
+def train_here(run: Any, handle: int | None) -> Callable[[], bool]:
+    """Train a run, whose lock the descriptor holds, in this process with a bar; tells whether it was asked to stop."""
+    from iekd.progress import Display
+    from iekd.runs.worker import execute, stop_on_signals
+
+    stop = stop_on_signals(run)
+    try:
+        with Display(err, run.id) as display:
+            execute(run, stop, display.update)
+    finally:
+        if handle is not None:
+            os.close(handle)
+    return stop
+
+
+def say_how_it_ended(run: Any, as_json: bool) -> None:
+    """The results of a run that is over, or why there are none; exit status 1 if it failed."""
+    from iekd.runs.report import summary
+    from iekd.runs.store import FAILED
+
+    status, report = run.status, run.report
+    if status.state == FAILED:
+        err.print(f"[bold red]The run failed:[/] {escape(str(status.error))}", highlight=False, soft_wrap=True)
+    elif report:
+        out.print(results_table(report)) if not as_json else None
+    if not as_json:
+        out.print(f"Run [bold]{run.id}[/] is {status.state}: {escape(str(run.path))}", highlight=False, soft_wrap=True)
+    else:
+        nothing: dict[str, Any] = {
+            "run": run.id, "path": str(run.path), "state": status.state, "seconds": status.seconds, "teacher": None,
+            "learners": [], "dataset": run.config.dataset, "device": status.device, "error": status.error,
+        }  # fmt: skip
+        print_json(summary(report) if report else nothing)
+    if status.state == FAILED:
+        raise typer.Exit(1)
+
+
+def results_table(report: dict[str, Any]) -> Table:
+    """The coloured table at the end of a run."""
+    from iekd.runs.report import verdict
+
+    table = Table(
+        title=f"{report['dataset']}: accuracy on {report['test_images']:,} test images", caption=verdict(report)
+    )
+    for column in ("network", "seed", "parameters", "last epoch", "best epoch"):
+        table.add_column(column, justify="left" if column == "network" else "right")
+    if teacher := report["teacher"]:
+        table.add_row(
+            f"teacher {teacher['model']}",
+            "",
+            f"{teacher['params']:,}",
+            f"{teacher['accuracy']:.2f} %",
+            "",
+            style="cyan",
+        )
+    best = max(learner["accuracy_last"] for learner in report["learners"])
+    for r in report["learners"]:
+        style = "bold green" if r["accuracy_last"] == best and len(report["learners"]) > 1 else ""
+        last, peak = f"{r['accuracy_last']:.2f} %", f"{r['accuracy_best']:.2f} %"
+        table.add_row(r["method"], str(r["seed"]), f"{r['params']:,}", last, peak, style=style)
+    return table
+
+
+@app.command("list")
+@says_why
+def runs_list(runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+    """Every run with its state, newest first."""
+    from iekd.runs.store import Store
+
+    runs = Store(runs_dir).list()
+    if as_json:
+        print_json({"runs": [overview(run) for run in runs]})
+        return
+    if not runs:
+        out.print(f"No runs in '{escape(str(runs_dir))}' yet. 'iekd train' makes one.")
+        return
+    table = Table()
+    table.add_column("run", no_wrap=True)  # to be copied
+    for column in ("name", "state", "data set", "teacher", "student", "methods", "accuracy"):
+        table.add_column(column)
+    for run in runs:
+        row = overview(run)
+        best = ", ".join(f"{r['method']} {r['accuracy_last']:.1f}" for r in row["learners"])
+        words = [
+            row["run"],
+            row["name"],
+            row["state"],
+            row["dataset"],
+            row["teacher"],
+            row["student"],
+            ",".join(row["methods"]),
+            best,
+        ]
+        table.add_row(*map(escape, words))
+    out.print(table)
+
+
+@app.command("show")
+@says_why
+def runs_show(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+    """One run: configuration, state, results and the end of its log."""
+    from iekd.runs.store import Store
+
+    run = Store(runs_dir).get(run_id)
+    status, report = run.status, run.report
+    if as_json:
+        print_json(
+            {
+                **overview(run),
+                "status": status.__dict__,
+                "config": run.config.model_dump(mode="json"),
+                "report": report,
+            }
+        )
+        return
+    out.print(f"[bold]{run.id}[/] {status.state} {status.stage} {status.progress:.0%}", highlight=False)
+    if status.error:
+        out.print(f"[red]{escape(status.error)}[/]", soft_wrap=True)
+    out.print(escape(run.config.command_line()), highlight=False, soft_wrap=True)
+    if report:
+        out.print(results_table(report))
+    out.print(escape(run.log_tail()), highlight=False, soft_wrap=True)
+
+
+@app.command("stop")
+@says_why
+def runs_stop(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+    """Stop a run after its current step; what its students learned so far is kept."""
+    from iekd.runs.launcher import stop_and_wait
+    from iekd.runs.store import Store
+
+    status = stop_and_wait(Store(runs_dir).get(run_id))
+    say(as_json, f"Run {run_id} is {status.state}.", {"run": run_id, "state": status.state})
+
+
+@app.command("resume")
+@says_why
+def runs_resume(
+    run_id: RunId,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="In the background; it goes on without this terminal.")
+    ] = False,
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a run that was stopped, failed or was lost, from its last checkpoint."""
+    from iekd.runs.launcher import LocalLauncher
+    from iekd.runs.store import Store
+
+    store = Store(runs_dir)
+    if detach:
+        LocalLauncher(store).resume(run_id)
+        say(as_json, f"Run {run_id} goes on in the background.", {"run": run_id, "state": "queued"})
+        return
+    run = store.get(run_id)
+    train_here(run, run.reopen())
+    say_how_it_ended(run, as_json)
+
+
+@app.command("first")
+@says_why
+def runs_first(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+    """Let a run that waits for its device be the next."""
+    from iekd.runs.queue import move_to_front
+    from iekd.runs.store import Store
+
+    store = Store(runs_dir)
+    move_to_front(store.get(run_id), store)
+    say(as_json, f"Run {run_id} is the next.", {"run": run_id})
+
+
+@app.command("delete")
+@says_why
+def runs_delete(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+    """Delete a run that is over: its folder with models, metrics and log."""
+    from iekd.runs.store import Store
+
+    Store(runs_dir).delete(run_id)
+    say(as_json, f"Run {run_id} is deleted.", {"run": run_id, "deleted": True})
+
+
+def overview(run: Any) -> dict[str, Any]:
+    from iekd.runs.report import summary
+
+    try:
+        config = run.config
+    except RunError:  # shown, so that it can be deleted
+        return {
+            "run": run.id, "name": "", "path": str(run.path), "state": "damaged", "seconds": None, "dataset": "",
+            "teacher": "", "student": "", "methods": [], "seeds": [], "learners": [],
+        }  # fmt: skip
+    status, report = run.status, run.report
+    learners = summary(report)["learners"] if report else []
+    return {
+        "run": run.id, "name": config.name, "path": str(run.path), "state": status.state, "seconds": status.seconds,
+        "dataset": config.dataset, "teacher": config.teacher, "student": config.student,
+        "methods": list(config.methods), "seeds": list(config.seeds), "learners": learners,
+    }  # fmt: skip

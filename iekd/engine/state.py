@@ -1,0 +1,33 @@
+"""What a training needs to go on where it was: the state of each learner after the same step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class State:
+    """One learner after a step at which its sums were reported; copies in the CPU's memory.
+
+    weights: every tensor of its networks, "<part>.<name>"; momentum: the optimiser's, by the same names, parameters
+    only. numbers: what else it knows, as JSON has it.
+    Nothing here for the learning rate and the order of images: both follow from the number of steps. Training draws no
+    random number but those of the batches.
+    """
+
+    weights: dict[str, Tensor]
+    momentum: dict[str, Tensor]
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A stage after `step` steps of each of its learners, by name."""
+
+    stage: str
+    step: int
+    states: Mapping[str, State]

@@ -1,0 +1,113 @@
+"""One attempt of a run: what it goes on from, and what it leaves to the next."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import Any
+
+from iekd.data.dataset import Dataset
+from iekd.errors import UserError
+from iekd.models.artifact import ModelCard, load_model, save_model
+from iekd.plan import STAGES
+from iekd.runs.checkpoints import TEACHER, Checkpoints
+from iekd.runs.files import LineWriter, keep_lines
+from iekd.runs.store import Run
+
+log = logging.getLogger(__name__)
+EVERY = 20.0  # seconds between checkpoints; IEKD_CHECKPOINT_SECONDS sets another
+SHARE = 0.02  # of the time that writing them may take: large networks are written more rarely
+
+
+class Attempt:
+    """The checkpoints of a run as its worker uses them.
+
+    snapshots: stage -> where an earlier attempt was; empty where this one begins at the start. notes: what that one
+    noted beside the newest.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.checkpoints = Checkpoints(run.path / "checkpoints")
+        self.snapshots: dict[str, Any] = {}
+        self.notes: dict[str, Any] = {}
+        self.reached = 0  # the stage that the earlier attempt was in, as a place in STAGES
+        self.data: str | None = None
+        self.teacher_sum = self.checkpoints.teacher_sum()
+        self.has_teacher = False
+        self.interval = float(os.environ.get("IEKD_CHECKPOINT_SECONDS", EVERY))
+        self.asked = time.monotonic()
+
+    @property
+    def spent(self) -> float:
+        """Seconds of training by earlier attempts that this one builds on."""
+        return float(self.notes.get("seconds", 0.0))
+
+    def begin(self) -> None:
+        """Find the newest checkpoints that are whole, and cut off the metrics that came after them."""
+        found = self.checkpoints.newest(self._damaged)
+        newest = next(reversed(found.values()), None)
+        if newest is not None and newest.notes["teacher_sum"] != self.teacher_sum:
+            self._damaged(TEACHER, "it does not match its sum")  # no later stage can go on without it
+            newest = found.get("teacher")
+            found = {"teacher": newest} if newest else {}
+        keep_lines(self.run.path / "metrics.jsonl", newest.notes["rows"] if newest else 0)
+        self.snapshots = {stage: checkpoint.snapshot for stage, checkpoint in found.items()}
+        if newest is not None:
+            self.notes, self.reached = newest.notes, STAGES.index(newest.snapshot.stage)
+            log.info("Going on after step %d of stage %s.", newest.snapshot.step, newest.snapshot.stage)
+        elif self.run.attempt > 1:
+            log.info("There is no checkpoint to go on from: training begins again.")
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Raises UserError if the images are not those that the earlier attempt learned from."""
+        known, self.data = self.notes.get("data"), _shape_of(dataset)
+        if known is not None and known != self.data:
+            raise UserError(
+                f"The pictures have changed since this run began ({known} then, {self.data} now). "
+                "Start a new run with them."
+            )
+
+    def teacher(self) -> tuple[Any, ModelCard] | None:
+        """The teacher of the earlier attempt; None if that was still training it."""
+        if self.reached == STAGES.index("teacher"):
+            return None
+        self.has_teacher = True
+        return load_model(self.checkpoints.teacher)
+
+    def keep_teacher(self, model: Any, card: ModelCard) -> None:
+        """Keep it for later attempts, once it is trained or found."""
+        save_model(self.checkpoints.teacher, model, card)
+        self.has_teacher, self.teacher_sum = True, self.checkpoints.teacher_sum()
+
+    def repeats(self, stage: str) -> bool:
+        """Whether a stage is done once more although a later one was begun, because its own checkpoint is damaged."""
+        return STAGES.index(stage) < self.reached
+
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint; asked by the engine, from any thread."""
+        now = time.monotonic()
+        if now - self.asked < self.interval:
+            return False
+        self.asked = now
+        return True
+
+    def keep(self, snapshot: Any, rows: LineWriter, notes: dict[str, Any]) -> None:
+        """Write a checkpoint: an engine Snapshot, to which all rows so far belong, and what a later one must know."""
+        if self.repeats(snapshot.stage):
+            return
+        began = time.monotonic()
+        rows.sync()
+        own = {"rows": rows.count, "teacher_sum": self.teacher_sum, "data": self.data}
+        self.checkpoints.write(snapshot, {**notes, **own})
+        self.interval = max(self.interval, (time.monotonic() - began) / SHARE)
+
+    def _damaged(self, name: str, why: str) -> None:
+        log.warning("The checkpoint '%s' is damaged (%s); the one before it is used.", name, why)
+        self.run.event("checkpoint damaged", checkpoint=name, why=why)
+
+
+def _shape_of(dataset: Dataset) -> str:
+    images = f"{len(dataset.train):,} to learn from and {len(dataset.test):,} to test on"
+    return f"{images}, {len(dataset.class_names)} classes, {dataset.resolution} x {dataset.resolution}"

@@ -1,0 +1,189 @@
+"""Training that goes on from a snapshot gives what training without a break gives, bit for bit."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+import pytest
+import torch
+
+from iekd.engine.accelerate import Shortcuts
+from iekd.engine.batches import Batches
+from iekd.engine.experiment import Experiment, LearnerResult, Network, Result, StageStart
+from iekd.engine.metrics import Metrics, TrainingError
+from iekd.engine.state import Snapshot, State
+from iekd.engine.stream import Loader, Stream
+from iekd.models.registry import build
+
+
+@pytest.fixture
+def config(tiny_config):
+    """Three epochs of three steps; rows, and so snapshots, after each step."""
+    return lambda **values: tiny_config(
+        **{"epochs": 3, "auto_encoder_epochs": 2, "lr": 0.02, "methods": ("baseline", "ie-ft"), **values}
+    )
+
+
+@pytest.fixture
+def every_step(monkeypatch):
+    monkeypatch.setattr(Experiment, "_report_every", 1)
+
+
+def execute(config, dataset, earlier=None, teacher=None, due=lambda: True, **shortcuts):
+    experiment = Experiment(config, dataset, copy.deepcopy(teacher), earlier, due)
+    experiment.shortcuts = Shortcuts(**shortcuts)
+    return experiment, list(experiment.events())
+
+
+def final(events) -> tuple[list[LearnerResult], dict[str, torch.Tensor]]:
+    """Results without their networks, and every weight."""
+    (result,) = (e for e in events if isinstance(e, Result))
+    found = [result.teacher, *result.learners] if result.teacher else result.learners
+    weights = {f"{r.name}.{k}": t for r in found for k, t in r.network.model.state_dict().items()}
+    return [{**vars(r), "network": None} for r in found], weights
+
+
+def assert_equal(one, other):
+    assert final(one)[0] == final(other)[0]
+    for (name, a), (_, b) in zip(final(one)[1].items(), final(other)[1].items(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def rows_after(events, stage, step):
+    return [e for e in events if isinstance(e, Metrics) and e.stage == stage and e.step > step]
+
+
+SHORTCUTS = pytest.mark.parametrize(
+    "shortcuts", [{}, {"side_by_side": True}, {"stack": True}], ids=["plain", "parallel", "stack"]
+)
+
+
+@SHORTCUTS
+@pytest.mark.usefixtures("every_step")
+def test_from_every_snapshot_on_all_is_as_if_there_had_been_no_break(tiny, config, shortcuts):
+    chosen = config(seeds=(0, 1) if "stack" in shortcuts else (0,), weight_schedule="warm-up")
+    experiment, events = execute(chosen, tiny, **shortcuts)
+    snapshots = [e for e in events if isinstance(e, Snapshot)]
+    assert [(s.stage, s.step) for s in snapshots] == [
+        *(("teacher", n) for n in range(1, 4)), *(("auto-encoder", n) for n in range(1, 7)),
+        *(("students", n) for n in range(1, 10)),
+    ]  # fmt: skip
+    coder = next(s for s in snapshots if (s.stage, s.step) == ("auto-encoder", 6))
+    for snapshot in snapshots[1::3]:
+        earlier = {snapshot.stage: snapshot}
+        if snapshot.stage == "students":
+            earlier["auto-encoder"] = coder
+        teacher = None if snapshot.stage == "teacher" else experiment.teacher
+        _, again = execute(chosen, tiny, earlier, teacher, **shortcuts)
+        assert_equal(events, again)
+        assert rows_after(again, snapshot.stage, -1) == rows_after(events, snapshot.stage, snapshot.step)
+        starts = {e.stage: e.done for e in again if isinstance(e, StageStart)}
+        assert starts[snapshot.stage] == snapshot.step
+
+
+@pytest.mark.usefixtures("every_step")
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"methods": ("dml", "ie-dml")},
+        {"methods": ("ie-od", "ie-at")},
+        {"methods": ("ie-ft",), "ie_stages": "all", "channel_split": "random", "student": "mobilenet-v2"},
+        {"methods": ("baseline",), "teacher": "none", "augmentation": "resized-crop", "cutout": 4},
+        {"methods": ("baseline",), "teacher": "none", "momentum": 0.0, "schedule": "cosine"},
+        {"methods": ("kd", "dkd"), "validation_fraction": 0.25, "schedule": "multi-step"},
+    ],
+    ids=lambda v: ",".join(map(str, v.values())),
+)  # fmt: skip
+def test_every_kind_of_learner_goes_on(tiny, config, values):
+    chosen = config(**values)
+    experiment, events = execute(chosen, tiny)
+    found = {(s.stage, s.step): s for s in events if isinstance(s, Snapshot)}
+    for step in (1, 5):
+        earlier = {s.stage: s for s in found.values() if s.stage != "students"} | {"students": found["students", step]}
+        _, again = execute(chosen, tiny, earlier, experiment.teacher)
+        assert_equal(events, again)
+        assert rows_after(again, "students", -1) == rows_after(events, "students", step)
+
+
+@pytest.mark.usefixtures("every_step")
+def test_a_snapshot_is_of_one_moment(tiny, config):
+    """Learners side by side are at different steps; what is kept of each is not what it has become since."""
+    chosen = config(methods=("baseline", "kd", "ie-ft"))
+    _, plain = execute(chosen, tiny)
+    _, parallel = execute(chosen, tiny, side_by_side=True)
+    for one, other in zip(
+        *([e for e in events if isinstance(e, Snapshot)] for events in (plain, parallel)), strict=True
+    ):
+        assert (one.stage, one.step) == (other.stage, other.step)
+        for name, state in one.states.items():
+            assert state.numbers == other.states[name].numbers
+            for key, tensor in (state.weights | state.momentum).items():
+                assert torch.equal(tensor, (other.states[name].weights | other.states[name].momentum)[key]), (name, key)
+
+
+def test_rows_of_a_step_come_before_its_snapshot(tiny, config):
+    for shortcuts in ({}, {"side_by_side": True}):
+        _, events = execute(config(), tiny, **shortcuts)
+        at = dict.fromkeys(("teacher", "auto-encoder", "students"), 0)
+        for event in events:
+            if isinstance(event, Snapshot):
+                at[event.stage] = event.step
+            elif isinstance(event, Metrics):
+                assert event.step > at[event.stage]
+
+
+def test_snapshots_come_when_they_are_asked_for_and_at_the_end_of_a_stage(tiny, config):
+    _, events = execute(config(), tiny, due=lambda: False)
+    assert [(e.stage, e.step) for e in events if isinstance(e, Snapshot)] == [
+        ("teacher", 3), ("auto-encoder", 6), ("students", 9)
+    ]  # fmt: skip
+    _, events = execute(config(), tiny, due=None)
+    assert not [e for e in events if isinstance(e, Snapshot)]
+
+
+def test_another_kind_of_training_goes_on_from_a_stack(tiny, config):
+    """As on a machine without a GPU, where nothing is stacked."""
+    chosen = config(methods=("baseline",), seeds=(0, 1))
+    _, events = execute(chosen, tiny, stack=True)
+    last = [e for e in events if isinstance(e, Snapshot)][-1]
+    _, again = execute(chosen, tiny, {"students": last})
+    assert_equal(events, again)
+
+
+def test_what_does_not_fit_is_refused_in_words(tiny, config):
+    chosen = config(methods=("baseline",), teacher="none")
+    _, events = execute(chosen, tiny)
+    (snapshot,) = (e for e in events if isinstance(e, Snapshot) and e.step == 9)
+    other = Snapshot("students", 9, {"another": State({}, {}, {})})
+    with pytest.raises(TrainingError, match="does not fit 'baseline-seed0'"):
+        execute(chosen, tiny, {"students": other})
+    with pytest.raises(TrainingError, match=r"does not fit 'baseline-seed0'.*start a new run"):
+        execute(config(methods=("baseline",), teacher="none", student="resnet14"), tiny, {"students": snapshot})
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_rest_of_an_epoch_is_the_rest_of_the_epoch(tiny, streamed):
+    images = torch.from_numpy(tiny.train.images).permute(0, 3, 1, 2)
+    loader = Loader([tiny.train.images], torch.device("cpu"), 0)
+    for skip in (0, 1, 5, 6):
+        source = Stream(loader, 0) if streamed else images
+        batches = Batches(source, torch.from_numpy(tiny.train.labels), 16, seed=3)
+        whole, rest = list(batches.epoch(2)), list(batches.epoch(2, skip))
+        assert len(rest) == len(whole) - skip
+        for (a, b), (c, d) in zip(itertools.islice(whole, skip, None), rest, strict=True):
+            assert torch.equal(a, c)
+            assert torch.equal(b, d)
+
+
+def test_a_state_is_a_copy(tiny, config):
+    torch.manual_seed(5)
+    teacher = Network(build("resnet8", 3), *tiny.statistics)
+    experiment, events = execute(config(), tiny, None, teacher)
+    first = next(e for e in events if isinstance(e, Snapshot) and e.stage == "students")
+    name, learner = next(iter(experiment.students.items()))
+    for key, tensor in first.states[name].weights.items():
+        if key.startswith("model."):
+            own = learner.model.state_dict()[key.removeprefix("model.")]
+            assert own.data_ptr() != tensor.data_ptr()
+            assert tensor.is_contiguous()

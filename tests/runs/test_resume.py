@@ -1,0 +1,340 @@
+"""Runs that are interrupted, in this process and for real, and go on: as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from iekd.errors import RunError
+from iekd.runs import attempt as attempts
+from iekd.runs import worker
+from iekd.runs.launcher import LocalLauncher, worker_process
+from iekd.runs.queue import ahead_of, move_to_front
+from iekd.runs.store import FAILED, FINISHED, LOST, QUEUED, RUNNING, STOPPED, Store
+from iekd.runs.worker import execute
+
+STEPS = 18  # of each learner, in `config`
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.fixture
+def config(tiny_config):
+    """Six epochs of three steps, after a teacher and an auto-encoder."""
+    return lambda **values: tiny_config(
+        **{"methods": ("baseline", "ie-ft"), "epochs": 6, "teacher_epochs": 2, "auto_encoder_epochs": 2, **values}
+    )
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch):
+    """A checkpoint wherever one is possible: after each epoch here."""
+    monkeypatch.setenv("IEKD_CHECKPOINT_SECONDS", "0")
+    monkeypatch.setattr(attempts, "SHARE", float("inf"))
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "runs")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tiny_config):
+    """The run of `config` without a break."""
+    store = Store(tmp_path_factory.mktemp("whole"))
+    run, handle = store.create(
+        tiny_config(methods=("baseline", "ie-ft"), epochs=6, teacher_epochs=2, auto_encoder_epochs=2)
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as for every test: sums of several threads are rounded in other places
+    execute(run, never)
+    torch.set_num_threads(threads)
+    os.close(handle)
+    assert run.status.state == FINISHED
+    return run
+
+
+class Interrupted(BaseException):
+    """What nothing expects, and nothing handles."""
+
+
+def attempt(run, handle, after=None, error=Interrupted):
+    """Train until the row `after`: (stage, step), then break off as a killed process does, without a final state."""
+
+    def watch(status, row):
+        if row and after and (row["stage"], row["step"]) >= after and row["stage"] == after[0]:
+            raise error
+
+    saved = worker.Run.write_status
+    try:
+        if after and error is Interrupted:  # a dead process writes nothing
+            worker.Run.write_status = lambda self, s: saved(self, s) if s.state not in (FAILED, STOPPED) else None
+        execute(run, never, watch)
+    except Interrupted:
+        pass
+    finally:
+        worker.Run.write_status = saved
+        os.close(handle)
+
+
+def rows(run):
+    return [{k: v for k, v in row.items() if k != "time"} for row in run.metrics()[0]]
+
+
+def card(folder):
+    return json.loads((folder / "model.json").read_text())
+
+
+def assert_equal(run, whole):
+    """Metrics, weights and results to the last bit."""
+    assert run.status.state == FINISHED, run.log_tail(40)
+    assert rows(run) == rows(whole)
+    assert [row["seq"] for row in rows(run)] == list(range(len(rows(whole))))
+    for name, folder in whole.model_folders.items():
+        expected, found = (
+            load_file(folder / "model.safetensors"),
+            load_file(run.model_folders[name] / "model.safetensors"),
+        )
+        assert all((expected[key] == found[key]).all() for key in expected), name
+        assert {**card(folder), "command": ""} == {**card(run.model_folders[name]), "command": ""}
+    same = ("teacher", "learners", "summary", "best_chosen_by", "train_images")
+    assert {key: run.report[key] for key in same} == {key: whole.report[key] for key in same}
+
+
+@pytest.mark.parametrize(
+    "after",
+    [("teacher", 3), ("auto-encoder", 3), ("auto-encoder", 6), ("students", 3), ("students", 9), ("students", STEPS)],
+)
+def test_a_run_that_was_broken_off_goes_on_bit_for_bit(store, config, whole, after):
+    run, handle = store.create(config())
+    attempt(run, handle, after)
+    assert run.status.state == LOST
+    execute_again(run)
+    assert_equal(run, whole)
+    assert run.status.attempt == 2
+
+
+def execute_again(run):
+    handle = run.reopen()
+    assert run.status.state == QUEUED
+    attempt(run, handle)
+
+
+def test_a_run_may_be_broken_off_any_number_of_times(store, config, whole):
+    run, handle = store.create(config())
+    attempt(run, handle, ("teacher", 3))
+    for after in (("teacher", 6), ("auto-encoder", 3), ("students", 3), ("students", 6), ("students", 15)):
+        attempt(run, run.reopen(), after)
+        assert run.status.state == LOST
+    execute_again(run)
+    assert_equal(run, whole)
+    assert run.status.attempt == 7
+
+
+def test_rows_after_the_checkpoint_are_not_there_twice_and_a_torn_line_is_cut_off(store, config, whole):
+    run, handle = store.create(config())
+    attempt(run, handle, ("students", 9))
+    with open(run.path / "metrics.jsonl", "a") as file:
+        file.write(json.dumps({**run.metrics()[0][-1], "step": 999}) + '\n{"seq": 70, "sta')
+    with open(run.path / "events.jsonl", "a") as file:
+        file.write('{"seq": 9, "ev')
+    execute_again(run)
+    assert_equal(run, whole)
+    events = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+    assert [event["seq"] for event in events] == list(range(len(events)))
+
+
+def test_a_stopped_run_is_resumed(store, config, whole):
+    run, handle = store.create(config())
+    seen = []
+    execute(run, lambda: len(seen) >= 20, lambda status, row: seen.append(row))
+    os.close(handle)
+    assert run.status.state == STOPPED
+    (run.path / "control.json").write_text('{"request": "stop"}')
+    execute_again(run)
+    assert not run.stop_requested
+    assert_equal(run, whole)
+
+
+def test_the_time_of_earlier_attempts_counts(store, config):
+    run, handle = store.create(config())
+    attempt(run, handle, ("students", 12))
+    before = json.loads((newest(run) / "manifest.json").read_text())
+    execute_again(run)
+    status = run.status
+    assert status.spent == before["content"]["notes"]["seconds"] > 0
+    assert status.seconds == pytest.approx(status.spent + status.ended - status.started)
+    assert run.report["seconds"] > status.spent
+
+
+def test_progress_goes_on_where_it_was(store, config):
+    run, handle = store.create(config())
+    attempt(run, handle, ("students", 12))
+    seen = []
+    handle = run.reopen()
+    execute(run, never, lambda status, row: seen.append((status.stage, status.progress)))
+    os.close(handle)
+    students = [progress for stage, progress in seen if stage == "students"]
+    assert students[0] > 0.3
+    assert students == sorted(students)
+
+
+def newest(run, stage="students"):
+    return sorted((run.path / "checkpoints").glob(f"{stage}-*"))[-1]
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 4
+    path.write_bytes(data)
+
+
+def test_a_damaged_checkpoint_falls_back_and_an_event_says_so(store, config, whole):
+    run, handle = store.create(config())
+    attempt(run, handle, ("students", 12))
+    flip(newest(run) / "state.safetensors")
+    execute_again(run)
+    assert_equal(run, whole)
+    told = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+    (event,) = (e for e in told if e["event"] == "checkpoint damaged")
+    assert event["checkpoint"].startswith("students-")
+    assert "is damaged" in (run.path / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("lost", ["students", "auto-encoder", "teacher", "the kept teacher", "all"])
+def test_whatever_is_damaged_the_end_is_the_same(store, config, whole, lost):
+    run, handle = store.create(config())
+    attempt(run, handle, ("students", 12))
+    if lost == "the kept teacher":
+        flip(run.path / "checkpoints" / "teacher" / "model.safetensors")
+    for folder in (run.path / "checkpoints").glob("*-*"):
+        if lost in ("all", folder.name.rpartition("-")[0]):
+            flip(folder / "state.safetensors")
+    execute_again(run)
+    # begun anew, the run finds the teacher that it trained before
+    found = {**whole.report["teacher"], "from": run.report["teacher"]["from"]}
+    assert run.report["teacher"] == found
+    assert run.report["learners"] == whole.report["learners"]
+    if lost != "all":
+        assert_equal(run, whole)
+
+
+def test_a_finished_run_needs_no_checkpoints(whole):
+    assert not (whole.path / "checkpoints").exists()
+    assert not (whole.path / ".reserve").exists()
+
+
+def test_what_cannot_be_resumed_is_refused(store, config, whole, refuses):
+    refuses(whole.reopen, "finished", kind=RunError)
+    run, handle = store.create(config())
+    refuses(run.reopen, "still queued", kind=RunError)
+    os.close(handle)
+    refuses(lambda: LocalLauncher(store).resume("nothing"), "no run 'nothing'", kind=RunError)
+
+
+def test_one_attempt_at_a_time(store, config, refuses):
+    run, handle = store.create(config())
+    os.close(handle)
+    held = run.reopen()
+    refuses(run.reopen, run.id, kind=RunError)
+    assert run.status.attempt == 2
+    os.close(held)
+
+
+def test_a_run_of_a_version_without_checkpoints_begins_again(store, config, whole):
+    run, handle = store.create(config())
+    attempt(run, handle, ("students", 12))
+    shutil.rmtree(run.path / "checkpoints")
+    shutil.rmtree(store.root / "teachers")
+    values = json.loads((run.path / "status.json").read_text())
+    kept = {k: v for k, v in values.items() if k not in ("attempt", "queued", "spent")}
+    (run.path / "status.json").write_text(json.dumps(kept))
+    execute_again(run)
+    assert_equal(run, whole)
+    assert "training begins again" in (run.path / "log.txt").read_text()
+
+
+def test_a_checkpoint_of_another_version_of_the_networks_is_refused_in_words(store, config):
+    run, handle = store.create(config(methods=("baseline",), teacher="none"))
+    attempt(run, handle, ("students", 12))
+    values = json.loads((run.path / "config.json").read_text())
+    (run.path / "config.json").write_text(json.dumps({**values, "student": "resnet14"}))
+    execute_again(run)
+    assert run.status.state == FAILED
+    assert "does not fit" in run.status.error
+
+
+def test_other_pictures_are_refused(store, config, picture_folder, tmp_path):
+    mine = tmp_path / "pictures"
+    shutil.copytree(picture_folder, mine)
+    run, handle = store.create(config(dataset=f"folder:{mine}", methods=("baseline",), teacher="none"))
+    attempt(run, handle, ("students", 12))
+    for path in sorted((mine / "train" / "red").iterdir())[:3]:
+        path.unlink()
+    execute_again(run)
+    assert run.status.state == FAILED
+    assert "have changed" in run.status.error
+
+
+# The queue
+
+
+def test_a_resumed_run_waits_behind_those_that_were_there(store, config):
+    first, handle = store.create(config())
+    os.close(handle)
+    second, other = store.create(config())
+    held = first.reopen()
+    assert [run.id for run in ahead_of(first, store)] == [second.id]
+    assert ahead_of(second, store) == []
+    for each in (held, other):
+        os.close(each)
+
+
+def test_a_queued_run_is_moved_to_the_front(store, config, refuses):
+    runs, handles = zip(*(store.create(config()) for _ in range(4)), strict=True)
+    move_to_front(runs[3], store)
+    assert ahead_of(runs[3], store) == []
+    assert [run.id for run in ahead_of(runs[2], store)] == [runs[3].id, runs[0].id, runs[1].id]
+    move_to_front(runs[1], store)
+    assert [run.id for run in ahead_of(runs[2], store)] == [runs[1].id, runs[3].id, runs[0].id]
+    runs[0].write_status(replace(runs[0].status, state=RUNNING))
+    refuses(lambda: move_to_front(runs[0], store), "running", kind=RunError)
+    for handle in handles:
+        os.close(handle)
+
+
+# Real processes
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_a_worker_that_is_ended_in_the_middle_of_an_epoch_is_resumed_bit_for_bit(store, config, wait_until, number):
+    """Against an uninterrupted worker, both processes of their own, with checkpoints as often as they come."""
+    launcher, long = LocalLauncher(store), config(epochs=30, methods=("baseline", "ie-ft"))
+    run = store.get(launcher.submit(long))
+    try:
+        wait_until(lambda: any(row["stage"] == "students" and row["step"] >= 30 for row in run.metrics()[0]))
+        worker_process(run.status).send_signal(number)
+        wait_until(lambda: not run.alive())
+        assert run.status.state == {signal.SIGKILL: LOST, signal.SIGTERM: STOPPED}[number]
+        reached = max(row["step"] for row in run.metrics()[0] if row["stage"] == "students")
+        assert reached < 90
+        launcher.resume(run.id)
+        wait_until(lambda: not run.alive())
+        assert run.status.state == FINISHED, run.log_tail(40)
+        again = store.get(launcher.submit(config(epochs=30, teacher_from="train")))
+        wait_until(lambda: not again.alive())
+        assert_equal(run, again)
+    finally:
+        for each in store.list():
+            process = worker_process(each.status)
+            if each.alive() and process is not None:
+                process.kill()
