@@ -17,11 +17,12 @@ def main() -> int:
     parser.add_argument(
         "--runs-dir", default=os.environ.get("IEKD_RUNS_DIR", "runs"), help="folder that holds the runs"
     )
+    parser.add_argument("--public", action="store_true", help="others may open it; see README.md")
     arguments = parser.parse_args()
     from iekd.ui.layout import launch
 
     try:
-        launch(arguments.host, arguments.port, arguments.runs_dir)
+        launch(arguments.host, arguments.port, arguments.runs_dir, arguments.public)
     except UserError as error:
         sys.stderr.write(f"Error: {error}\n")
         return 2

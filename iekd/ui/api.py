@@ -1,11 +1,11 @@
-"""The page's public endpoints, for programs: start, run_status, list_runs, stop_run, compare."""
+"""The page's public endpoints, for programs: start, run_status, list_runs, stop_run, resume_run, compare."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, Optional
 
 import gradio as gr
 from gradio.events import api
@@ -14,23 +14,22 @@ from iekd.config import learner_name, make_config
 from iekd.errors import UserError
 from iekd.runs.launcher import LocalLauncher
 from iekd.runs.store import Run, Store
-from iekd.teachers import check_teacher
+from iekd.ui.access import Access
 from iekd.ui.compare import compare_files
 from iekd.ui.curves import read_curves
+from iekd.ui.train import start_run
 
 
-def public_endpoints(store: Store) -> None:
+def public_endpoints(store: Store, access: Access) -> None:
     """Register them on the page being built. Everything else on the page is private."""
     launcher = LocalLauncher(store)
 
     @_says_why
-    def start(config: dict[str, Any], key: str = "") -> str:
+    def start(config: dict[str, Any], key: str = "", request: Optional[gr.Request] = None) -> str:
         """Start a run with these settings (names as in `iekd train`); the same key starts one run. Returns its id."""
         if not isinstance(config, dict):
             raise UserError('The settings must be a JSON object, such as {"epochs": 10}.')
-        made = make_config(**config)
-        check_teacher(made, store.root)
-        return launcher.submit(made, key or None)
+        return start_run(store, access, request, make_config(**config), key)
 
     @_says_why
     def run_status(run_id: str) -> dict[str, Any]:
@@ -47,9 +46,17 @@ def public_endpoints(store: Store) -> None:
         return found
 
     @_says_why
-    def stop_run(run_id: str) -> dict[str, Any]:
-        """Ask a run to stop; what its students have learned is kept."""
+    def stop_run(run_id: str, request: Optional[gr.Request] = None) -> dict[str, Any]:
+        """Ask a run to stop; what its students have learned is kept, and it can be resumed."""
+        access.check_change(request, store.get(run_id), store, "stop")
         launcher.cancel(run_id)
+        return status_of(store.get(run_id))
+
+    @_says_why
+    def resume_run(run_id: str, request: Optional[gr.Request] = None) -> dict[str, Any]:
+        """Go on with a run that was stopped, failed or was lost, from its last checkpoint."""
+        access.check_change(request, store.get(run_id), store, "resume")
+        launcher.resume(run_id)
         return status_of(store.get(run_id))
 
     @_says_why
@@ -57,7 +64,7 @@ def public_endpoints(store: Store) -> None:
         """What each network of a run ("" for the shipped demo) says of the images."""
         return compare_files(store, run_id, images or [])
 
-    for endpoint in (start, run_status, list_runs, stop_run):
+    for endpoint in (start, run_status, list_runs, stop_run, resume_run):
         api(endpoint, api_name=endpoint.__name__)
     # a file component, because it alone lets through nothing but what the caller uploaded
     with gr.Row(visible=False):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import socket
 import sys
+import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,15 +19,19 @@ from starlette.middleware import Middleware
 
 from iekd.data.images import MAX_PIXELS
 from iekd.errors import RunError, UserError
+from iekd.runs.launcher import end_stuck
 from iekd.runs.store import Store
 from iekd.ui.about import HEADER
+from iekd.ui.access import Access
 from iekd.ui.api import public_endpoints
 from iekd.ui.compare import compare_tab, open_tab
 from iekd.ui.frames import FewFrames
+from iekd.ui.guard import Guard, health
 from iekd.ui.run_view import PRIVATE, SPEAKING
 from iekd.ui.runs import act, runs_tab
 from iekd.ui.train import show, train_tab
 
+log = logging.getLogger(__name__)
 CSS = Path(__file__).with_name("style.css")
 PORTS_TRIED = 50
 MAX_UPLOAD = "20mb"
@@ -37,21 +44,24 @@ KEEP_ADDRESS = """(id) => {
 TRAIN, RUNS, COMPARE = "train", "runs", "compare"
 
 
-def build_app(runs_dir: Path | str) -> gr.Blocks:
-    """The page over the runs of one folder. Nothing is kept in the server that the folder does not hold."""
-    store = Store(runs_dir)
+def build_app(runs_dir: Path | str, access: Access | None = None) -> gr.Blocks:
+    """The page over the runs of one folder. Nothing is kept in the server that the folder does not hold.
+
+    access: who may do what; unset: everybody everything.
+    """
+    store, access = Store(runs_dir), access or Access()
     demo = gr.Blocks(title="IE-KD Studio", analytics_enabled=False)
     with demo:
         gr.HTML(HEADER)
         shown = gr.Textbox(visible="hidden", elem_id="shown-run")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Train", id=TRAIN) as train_page:
-                train = train_tab(demo, store, shown)
+                train = train_tab(demo, store, shown, access)
             with gr.Tab("Runs", id=RUNS) as runs_page:
                 runs = runs_tab(store)
             with gr.Tab("Compare", id=COMPARE) as compare_page:
                 compare = compare_tab(store)
-        public_endpoints(store)
+        public_endpoints(store, access)
 
         def opened(request: gr.Request) -> list[Any]:
             run_id = str(request.query_params.get("run", ""))
@@ -59,8 +69,8 @@ def build_app(runs_dir: Path | str) -> gr.Blocks:
             known = run_id if run_id and not updates[2] else ""
             return [known, secrets.token_hex(8), *updates]
 
-        def on_row(now_shown: str, event: gr.EventData) -> list[Any]:
-            run_id, table = act(store, event)
+        def on_row(now_shown: str, event: gr.EventData, request: gr.Request) -> list[Any]:
+            run_id, table = act(store, access, request, event)
             if run_id:
                 return [run_id, gr.Tabs(selected=TRAIN), gr.Timer(active=False), *show(store, run_id), table]
             if now_shown and not (store.root / now_shown).is_dir():  # the run on view was deleted: back to the form
@@ -85,17 +95,21 @@ def build_app(runs_dir: Path | str) -> gr.Blocks:
     return demo
 
 
-def launch(host: str = "127.0.0.1", port: int = 7860, runs_dir: Path | str = "runs") -> None:
+def launch(
+    host: str = "127.0.0.1", port: int = 7860, runs_dir: Path | str = "runs", public: bool = False
+) -> None:  # fmt: skip
     """Serve the page until interrupted.
 
+    public: others can open it; see access.py.
     Raises:
-        UserError: the runs folder cannot be used, or no port is free.
+        UserError: the runs folder cannot be used, no port is free, or a setting of the environment cannot be read.
     """
+    access = Access.from_environment(public)
     root = check_writable(runs_dir)
     free = free_port(host, port)
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # a small file can unpack to a huge picture
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large is said in the page
-    demo = build_app(root)
+    demo = build_app(root, access)
     demo.queue(max_size=64)
     demo._queue.sleep_when_free = 0.05  # Gradio looks for work every millisecond, 6 % of a core that training can use
     demo.launch(
@@ -103,13 +117,27 @@ def launch(host: str = "127.0.0.1", port: int = 7860, runs_dir: Path | str = "ru
         theme=theme(), head=f"<style>{CSS.read_text()}</style>", footer_links=[], run_history=False,
         allowed_paths=[], blocked_paths=[str(root)],
         enable_monitoring=False, strict_cors=True, show_error=False, ssr_mode=False, max_file_size=MAX_UPLOAD,
-        app_kwargs={"middleware": [Middleware(FewFrames)]},
+        app_kwargs={
+            "middleware": [Middleware(Guard), Middleware(FewFrames)],
+            "routes": [health(Store(root)), *access.routes()],
+        },
     )  # fmt: skip
     busy = f" (port {port} is in use)" if free != port else ""
     address = "127.0.0.1" if host == "0.0.0.0" else host
     sys.stdout.write(f"IE-KD Studio is ready: http://{address}:{free}{busy}\n")
     sys.stdout.flush()
+    threading.Thread(target=_keep_order, args=(Store(root),), daemon=True).start()
     demo.block_thread()
+
+
+def _keep_order(store: Store) -> None:
+    """End workers that do not stop; all else that has to be put right, each reader of a run folder sees for itself."""
+    while True:
+        time.sleep(5)
+        try:
+            end_stuck(store)
+        except Exception:  # a folder that changes under our eyes; the next look is soon
+            log.exception("The look after runs that do not stop failed")
 
 
 def theme() -> gr.themes.Base:

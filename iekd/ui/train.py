@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from iekd import data
+from iekd.config import RunConfig
 from iekd.errors import UserError
 from iekd.runs.launcher import LocalLauncher
 from iekd.runs.probes import Probes
@@ -17,6 +18,7 @@ from iekd.runs.store import Store
 from iekd.teachers import check_teacher
 from iekd.ui import form
 from iekd.ui.about import HOW_IT_WORKS
+from iekd.ui.access import SIGN_IN, Access, remember_visitor
 from iekd.ui.forecast import forecast_html, thumbnails_html
 from iekd.ui.run_view import PRIVATE, RunView, look, run_view
 
@@ -44,7 +46,7 @@ class TrainTab:
         return [self.form_box, self.view.box, self.error, *self.view.parts]
 
 
-def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
+def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) -> TrainTab:
     """Build the tab. `shown` holds the id of the run on view, or nothing while the form is."""
     fields: dict[str, Any] = {}
     with gr.Column(elem_id="form") as form_box:
@@ -53,6 +55,8 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
                 gr.HTML("<h2>Ready to go: press Start</h2><p>A teacher and its small students are set up. "
                         "Watch them learn side by side, then compare them on your own pictures.</p>")  # fmt: skip
                 start = gr.Button("▶  Start", variant="primary", size="lg", elem_id="start")
+                if not access.everybody_starts:
+                    gr.HTML(who_may_start(access), elem_id="access")
                 error = gr.HTML(elem_id="error")
             with gr.Column(scale=6, min_width=300):
                 forecast = gr.HTML(elem_id="forecast")
@@ -127,7 +131,7 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
         )
         with gr.Accordion("How it works", open=False, elem_id="how"):
             gr.HTML(HOW_IT_WORKS)
-    view = run_view(store, shown)
+    view = run_view(store, shown, access)
     key = gr.Textbox(visible=False)  # the same for every click until a run has started: two clicks start one
     timer, probes = gr.Timer(2.0, active=False), Probes(store)  # it ticks while a better estimate is on its way
     tab = TrainTab(view, form_box, fields, error, key)
@@ -136,7 +140,7 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
     def describe(*values: Any) -> list[Any]:
         try:
             config = form.to_config(dict(zip(fields, values, strict=True)))
-            measuring = probes.ask(config)
+            measuring = not access.public and probes.ask(config)
             return ["", forecast_html(config, store, measuring), config.command_line(), gr.Timer(active=measuring)]
         except UserError as problem:
             none = '<p class="note">No forecast while a setting is wrong.</p>'
@@ -147,12 +151,10 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
         name = form.OWN_FOLDER + path if own else dataset
         return [gr.Textbox(visible=own), thumbnails_html(name) if path or not own else ""]
 
-    def begin(once: str, *values: Any) -> list[Any]:
+    def begin(request: gr.Request, once: str, *values: Any) -> list[Any]:
         try:
             config = form.to_config(dict(zip(fields, values, strict=True)))
-            data.describe(config.dataset)  # a folder that cannot be used is said here, not by a run that fails
-            check_teacher(config, store.root)
-            run_id = LocalLauncher(store).submit(config, once or None)
+            run_id = start_run(store, access, request, config, once)
         except UserError as problem:
             return [gr.skip(), gr.skip(), *show(store, "", str(problem))]
         return [run_id, secrets.token_hex(8), *show(store, run_id)]
@@ -188,6 +190,31 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox) -> TrainTab:
     view.back.click(lambda: ["", *show(store, "")], None, [shown, *tab.shows], **PRIVATE)
     view.again.click(again, shown, [*inputs, shown, *tab.shows], **PRIVATE).then(describe, inputs, described, **PRIVATE)
     return tab
+
+
+def who_may_start(access: Access) -> str:
+    """What stands below Start where not everybody may press it."""
+    if access.token:
+        sign_in = f'<a href=".{SIGN_IN}">sign in</a>'
+        return f'<p class="note">Starting a run here needs the administrator’s token: {sign_in}.</p>'
+    return (
+        '<p class="note">Training is switched off on this public page. Look at the <b>Runs</b>, <b>Compare</b> '
+        "networks on your pictures, or install the program and train on your own machine.</p>"
+    )
+
+
+def start_run(store: Store, access: Access, asker: gr.Request | None, config: RunConfig, key: str) -> str:
+    """Check and submit; returns the run's id.
+
+    Raises:
+        UserError: it cannot be trained, or whoever asks may not.
+    """
+    visitor = access.check_start(asker, config, store)
+    data.describe(config.dataset)  # a folder that cannot be used is said here, not by a run that fails
+    check_teacher(config, store.root)
+    run_id = LocalLauncher(store).submit(config, key or None)
+    remember_visitor(store.get(run_id), visitor)
+    return run_id
 
 
 def show(store: Store, run_id: str, problem: str = "") -> list[Any]:

@@ -75,11 +75,15 @@ def server(runs_dir: Path) -> Iterator[str]:
 
 
 class serving:  # noqa: N801
-    """`python app.py` as a process; ends with the block. probe: it may measure for its estimates."""
+    """`python app.py` as a process; ends with the block.
 
-    def __init__(self, runs_dir: Path, *arguments: str, probe: bool = False) -> None:
+    probe: it may measure for its estimates. variables: of its environment.
+    """
+
+    def __init__(self, runs_dir: Path, *arguments: str, probe: bool = False, **variables: str) -> None:
         command = [sys.executable, str(ROOT / "app.py"), "--port", "7900", "--runs-dir", str(runs_dir), *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "IEKD_PROBE": str(int(probe))}
+        own = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "IEKD_PROBE": str(int(probe)), **variables}
+        environment = {**os.environ, **own}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=runs_dir, env=environment)
 
     def __enter__(self) -> str:

@@ -213,9 +213,9 @@ def client(server: str) -> Any:
     return Client(server, verbose=False)
 
 
-def test_only_the_five_endpoints_are_public(client: Any) -> None:
+def test_only_the_named_endpoints_are_public(client: Any) -> None:
     named = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(named) == {"/start", "/run_status", "/list_runs", "/stop_run", "/compare"}
+    assert set(named) == {"/start", "/run_status", "/list_runs", "/stop_run", "/resume_run", "/compare"}
 
 
 def test_a_program_starts_watches_and_stops_a_run(client: Any, pictures: Path) -> None:

@@ -1,0 +1,238 @@
+"""Who may do what on a page that others can open: an administrator's token, and the limits of a public page.
+
+Without either, as on one's own machine, everybody may do everything. With `IEKD_ADMIN_TOKEN` set, whoever starts,
+stops, resumes, moves or deletes a run has to give it. A public page (`--public`, or a Hugging Face Space) lets nobody
+start runs, unless `IEKD_PUBLIC_TRAINING=1` allows small ones. Looking at runs and comparing are always open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from html import escape
+from typing import Any, Protocol
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from iekd import data
+from iekd.config import RunConfig
+from iekd.data.registry import FOLDER
+from iekd.errors import UserError
+from iekd.models.source import AUTO, RUN, TRAIN
+from iekd.runs.store import LIVE, QUEUED, Run, Store
+from iekd.teachers import find_teacher
+
+COOKIE, HEADER = "iekd_admin", "x-iekd-token"
+DAY = 24 * 3600.0
+PATIENCE = 1.0  # seconds that a wrong token costs
+SIGN_IN = "/sign-in"
+
+
+class Asker(Protocol):
+    """What is needed of a request, Gradio's or Starlette's."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def cookies(self) -> Mapping[str, str]: ...
+    @property
+    def client(self) -> Any: ...
+
+
+class AccessError(UserError):
+    """Somebody asked for what they may not do; the message says what would let them."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of what a visitor of a public page may start. epochs: of teacher, auto-encoder and students each; images: that
+    are learned from; students: methods x seeds; queue: runs that wait; runs: per visitor and day."""
+
+    epochs: int = 10
+    images: int = 10_000
+    students: int = 4
+    queue: int = 5
+    runs: int = 5
+
+    @classmethod
+    def parse(cls, text: str) -> Limits:
+        """ "epochs=20,runs=2" -> Limits; the rest as it is.
+
+        Raises:
+            UserError: an unknown name, or no whole number.
+        """
+        names = [field.name for field in fields(cls)]
+        given = {}
+        for word in filter(None, text.replace(" ", "").split(",")):
+            name, _, value = word.partition("=")
+            if name not in names or not value.isdigit():
+                raise UserError(
+                    f"'{word}' in IEKD_PUBLIC_LIMITS cannot be used. Write {', '.join(f'{n}=10' for n in names)}."
+                )
+            given[name] = int(value)
+        return cls(**given)
+
+
+@dataclass(frozen=True)
+class Access:
+    """The rules of one page."""
+
+    token: str = ""
+    public: bool = False
+    training: bool = False
+    limits: Limits = Limits()
+
+    @classmethod
+    def from_environment(cls, public: bool = False) -> Access:
+        """Raises UserError for limits that cannot be read."""
+        return cls(
+            token=os.environ.get("IEKD_ADMIN_TOKEN", "").strip(),
+            public=public or bool(os.environ.get("SPACE_ID")),
+            training=os.environ.get("IEKD_PUBLIC_TRAINING") == "1",
+            limits=Limits.parse(os.environ.get("IEKD_PUBLIC_LIMITS", "")),
+        )
+
+    @property
+    def everybody_starts(self) -> bool:
+        """Whether the page need not speak of access at its Start button."""
+        return not self.token and (not self.public or self.training)
+
+    def is_admin(self, asker: Asker | None) -> bool:
+        """Whether a request carries the token, as a program's header or as the cookie of the sign-in page."""
+        if not self.token or asker is None:
+            return False
+        given = asker.headers.get(HEADER) or ""
+        cookie = asker.cookies.get(COOKIE) or ""
+        return _same(given, self.token) or _same(cookie, self._cookie)
+
+    def check_start(self, asker: Asker | None, config: RunConfig, store: Store) -> str:
+        """Whether a run may be started; what the run is to remember of who did.
+
+        Raises:
+            AccessError: it may not.
+        """
+        if self.is_admin(asker) or (not self.public and not self.token):
+            return ""
+        if not self.public or not self.training:
+            raise AccessError(self._no("Starting runs is switched off on this page"))
+        self._check_size(config, store)
+        visitor = _visitor(asker, store)
+        runs = store.list()
+        waiting = sum(run.status.state == QUEUED for run in runs)
+        if waiting >= self.limits.queue:
+            raise AccessError(f"{waiting} runs are waiting already. Try again when some have finished.")
+        today = [run for run in runs if time.time() - run.created < DAY and started_by(run) == visitor]
+        if len(today) >= self.limits.runs:
+            raise AccessError(
+                f"You have started {len(today)} runs today, which is as many as a visitor may. "
+                "Install the program to train as much as you like."
+            )
+        return visitor
+
+    def check_change(self, asker: Asker | None, run: Run, store: Store, what: str) -> None:
+        """Whether a run may be stopped, resumed, moved or deleted; `what` is said in the message.
+
+        Raises:
+            AccessError: it may not. On a public page a visitor may stop what they started, and nothing else.
+        """
+        if self.is_admin(asker) or (not self.public and not self.token):
+            return
+        if self.public and self.training and what == "stop" and started_by(run) == _visitor(asker, store):
+            return
+        raise AccessError(self._no(f"You may not {what} this run"))
+
+    def routes(self) -> list[Route]:
+        """The sign-in page, where there is a token to give."""
+        return [Route(SIGN_IN, self._sign_in, methods=["GET", "POST"])] if self.token else []
+
+    @property
+    def _cookie(self) -> str:
+        return hashlib.sha256(f"iekd cookie {self.token}".encode()).hexdigest()
+
+    def _no(self, what: str) -> str:
+        if self.token:
+            return f"{what} without the administrator's token. Give it at the address {SIGN_IN} of this page."
+        return f"{what}, which is public. Install the program to run it on your own machine."
+
+    def _check_size(self, config: RunConfig, store: Store) -> None:
+        limits = self.limits
+        if config.dataset.startswith(FOLDER):
+            raise AccessError("Folders of this machine cannot be used on a public page. Choose a data set.")
+        if config.teacher_from not in (AUTO, TRAIN) and not config.teacher_from.startswith(RUN):
+            raise AccessError("Files of this machine cannot be used on a public page. Set teacher from to auto.")
+        trains_teacher = config.needs_teacher and find_teacher(config, store.root) is None
+        epochs = max(config.epochs, config.auto_encoder_epochs, config.teacher_epochs if trains_teacher else 0)
+        images = config.limit_train or data.describe(config.dataset).train_images
+        students = len(config.methods) * len(config.seeds)
+        for name, value, most in (
+            ("epochs", epochs, limits.epochs), ("training images", images, limits.images),
+            ("students", students, limits.students),
+        ):  # fmt: skip
+            if value > most:
+                raise AccessError(f"{value:,} {name} are more than the {most:,} that this public page allows.")
+
+    async def _sign_in(self, request: Request) -> Response:
+        wrong = ""
+        if request.method == "POST":
+            given = str((await request.form()).get("token", ""))
+            if _same(given.strip(), self.token):
+                answer = RedirectResponse("./", status_code=303)
+                secure = request.headers.get("x-forwarded-proto", request.url.scheme) == "https"
+                answer.set_cookie(COOKIE, self._cookie, httponly=True, samesite="strict", secure=secure)
+                return answer
+            await asyncio.sleep(PATIENCE)
+            wrong = "<p role='alert'>This is not the token. Look for IEKD_ADMIN_TOKEN where the page was started.</p>"
+        return HTMLResponse(SIGN_IN_PAGE.replace("{wrong}", wrong), status_code=403 if wrong else 200)
+
+
+def remember_visitor(run: Run, visitor: str) -> None:
+    """Note in the run's folder who started it."""
+    if visitor:
+        (run.path / "visitor").write_text(visitor)
+
+
+def started_by(run: Run) -> str:
+    """The visitor who started a run; empty if it was not one."""
+    try:
+        return (run.path / "visitor").read_text()
+    except OSError:
+        return ""
+
+
+def counts(store: Store) -> dict[str, int]:
+    """How many runs are going and waiting."""
+    states = [run.status.state for run in store.list()]
+    return {"queued": states.count(QUEUED), "running": sum(state in LIVE for state in states) - states.count(QUEUED)}
+
+
+def _visitor(asker: Asker | None, store: Store) -> str:
+    """A visitor's address, made unreadable. Behind a proxy it is the last one that the proxy has seen."""
+    if asker is None:
+        return "unknown"
+    forwarded = asker.headers.get("x-forwarded-for", "") if os.environ.get("SPACE_ID") else ""
+    address = forwarded.rsplit(",", 1)[-1].strip() or str(getattr(asker.client, "host", "unknown"))
+    return hashlib.sha256(f"{store.root} {address}".encode()).hexdigest()[:16]
+
+
+def _same(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode(), other.encode())
+
+
+SIGN_IN_PAGE = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Sign in: {escape("IE-KD Studio")}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>body {{ font: 16px system-ui, sans-serif; max-width: 26rem; margin: 12vh auto; padding: 0 16px; color: #1e293b }}
+input, button {{ font: inherit; padding: 8px 12px; border-radius: 8px; border: 1px solid #94a3b8; width: 100%;
+box-sizing: border-box; margin-top: 8px }} button {{ background: #0f766e; color: white; border: 0 }}
+p[role=alert] {{ color: #b91c1c }}
+@media (prefers-color-scheme: dark) {{ body {{ background: #0f172a; color: #e2e8f0 }} }}
+</style>
+<h1>Sign in</h1><p>Whoever has the administrator’s token may start, stop and delete runs on this page.</p>{{wrong}}
+<form method="post"><label>Token <input type="password" name="token" autofocus autocomplete="current-password"></label>
+<button>Sign in</button></form></html>"""

@@ -1,0 +1,376 @@
+"""A page that others can open: tokens, limits, bodies that are too large, files that are not ours. Real HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from conftest import QUICK, serving, wait_until
+
+from iekd import __version__
+from iekd.config import RunConfig
+from iekd.errors import UserError
+from iekd.runs.launcher import LocalLauncher, stop_and_wait
+from iekd.runs.store import FINISHED, Run, Store
+from iekd.ui.access import Access, AccessError, Limits, remember_visitor
+from iekd.ui.guard import MOST_BODY, MOST_UPLOAD
+
+TOKEN = "correct horse battery staple"
+
+
+def asker(address: str = "10.0.0.1", **headers: str) -> Any:
+    return SimpleNamespace(headers=headers, cookies={}, client=SimpleNamespace(host=address))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def made(store: Store, visitor: str = "") -> Run:
+    run, handle = store.create(RunConfig())
+    assert handle is not None
+    os.close(handle)
+    remember_visitor(run, visitor)
+    return run
+
+
+# Rules
+
+
+def test_on_ones_own_machine_everybody_may_do_everything(store: Store) -> None:
+    access = Access()
+    assert access.check_start(None, RunConfig(epochs=10_000), store) == ""
+    access.check_change(None, made(store), store, "delete")
+    assert access.everybody_starts
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_the_token_opens_everything_and_nothing_else_does(store: Store, public: bool) -> None:
+    access, run = Access(token=TOKEN, public=public), made(store)
+    for who in (None, asker(), asker(**{"x-iekd-token": ""}), asker(**{"x-iekd-token": TOKEN + " "})):
+        with pytest.raises(AccessError, match="token"):
+            access.check_start(who, RunConfig(), store)
+        with pytest.raises(AccessError, match="token"):
+            access.check_change(who, run, store, "delete")
+    access.check_start(asker(**{"x-iekd-token": TOKEN}), RunConfig(epochs=10_000), store)
+    access.check_change(asker(**{"x-iekd-token": TOKEN}), run, store, "delete")
+
+
+def test_an_empty_token_is_no_token(store: Store) -> None:
+    assert not Access(token="").is_admin(asker(**{"x-iekd-token": ""}))
+
+
+def test_a_public_page_starts_nothing_unless_told_to(store: Store) -> None:
+    with pytest.raises(AccessError, match="switched off"):
+        Access(public=True).check_start(asker(), RunConfig(), store)
+    assert Access(public=True, training=True).check_start(asker(), RunConfig(limit_train=1000), store)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"epochs": 11}, "11 epochs"),
+        ({"teacher_epochs": 500, "teacher_from": "train"}, "500 epochs"),
+        ({"auto_encoder_epochs": 11}, "11 epochs"),
+        ({"dataset": "cifar10", "teacher": "resnet56"}, "50,000 training images"),
+        ({"limit_train": 10_001, "dataset": "cifar10", "teacher": "resnet56"}, "10,001 training images"),
+        ({"seeds": (0, 1, 2)}, "6 students"),
+        ({"dataset": "folder:HERE"}, "Folders of this machine"),
+        ({"teacher_from": "HERE/m.pth"}, "Files of this machine"),
+    ],
+)
+def test_a_visitor_starts_small_runs_only(store: Store, tmp_path: Path, values: dict[str, Any], said: str) -> None:
+    (tmp_path / "m.pth").write_text("")
+    there = {key: v.replace("HERE", str(tmp_path)) if isinstance(v, str) else v for key, v in values.items()}
+    config = RunConfig.model_construct(**{**RunConfig(teacher_epochs=5).model_dump(), **there})
+    with pytest.raises(AccessError) as error:
+        Access(public=True, training=True).check_start(asker(), config, store)
+    assert said in str(error.value)
+
+
+def test_a_visitor_has_so_many_runs_a_day_and_others_have_theirs(store: Store, monkeypatch: Any) -> None:
+    access, small = Access(public=True, training=True, limits=Limits(runs=2)), RunConfig()
+    for _ in range(2):
+        remember = access.check_start(asker(), small, store)
+        assert "10.0.0.1" not in remember
+        made(store, remember)
+    with pytest.raises(AccessError, match="2 runs today"):
+        access.check_start(asker(), small, store)
+    access.check_start(asker("10.0.0.2"), small, store)
+    with pytest.raises(AccessError, match="2 runs today"):  # whoever is not behind a proxy cannot say who they are
+        access.check_start(asker(**{"x-forwarded-for": "1.2.3.4"}), small, store)
+    monkeypatch.setenv("SPACE_ID", "someone/space")
+    access.check_start(asker(**{"x-forwarded-for": "9.9.9.9, 1.2.3.4"}), small, store)
+
+
+def test_a_full_queue_takes_no_more(store: Store) -> None:
+    access, held = Access(public=True, training=True, limits=Limits(queue=1)), store.create(RunConfig())[1]
+    with pytest.raises(AccessError, match="1 runs are waiting"):
+        access.check_start(asker(), RunConfig(), store)
+    assert held is not None
+    os.close(held)
+
+
+def test_a_visitor_stops_their_own_run_and_no_other(store: Store) -> None:
+    access = Access(public=True, training=True)
+    mine = made(store, access.check_start(asker(), RunConfig(), store))
+    access.check_change(asker(), mine, store, "stop")
+    for who, run, what in (
+        (asker("10.0.0.2"), mine, "stop"), (asker(), made(store), "stop"), (asker(), mine, "delete"),
+        (asker(), mine, "resume"), (asker(), mine, "move"),
+    ):  # fmt: skip
+        with pytest.raises(AccessError, match=f"may not {what}"):
+            access.check_change(who, run, store, what)
+
+
+def test_the_environment_sets_the_rules(monkeypatch: Any) -> None:
+    for name in ("IEKD_ADMIN_TOKEN", "IEKD_PUBLIC_TRAINING", "IEKD_PUBLIC_LIMITS", "SPACE_ID"):
+        monkeypatch.delenv(name, raising=False)
+    assert Access.from_environment() == Access()
+    assert Access.from_environment(public=True).public
+    monkeypatch.setenv("SPACE_ID", "someone/space")
+    monkeypatch.setenv("IEKD_ADMIN_TOKEN", f" {TOKEN}\n")
+    monkeypatch.setenv("IEKD_PUBLIC_TRAINING", "1")
+    monkeypatch.setenv("IEKD_PUBLIC_LIMITS", "epochs=3, runs=1")
+    assert Access.from_environment() == Access(TOKEN, True, True, Limits(epochs=3, runs=1))
+    for wrong in ("epoch=3", "epochs", "epochs=many", "epochs=-1"):
+        monkeypatch.setenv("IEKD_PUBLIC_LIMITS", wrong)
+        with pytest.raises(UserError, match="IEKD_PUBLIC_LIMITS"):
+            Access.from_environment()
+
+
+# Over HTTP
+
+
+@pytest.fixture(scope="module")
+def guarded(runs_dir: Path, finished_run: str) -> Iterator[str]:
+    """A page with a token over the runs of all tests."""
+    with serving(runs_dir, IEKD_ADMIN_TOKEN=TOKEN) as url:
+        yield url
+
+
+def call(url: str, name: str, *values: Any, **headers: str) -> tuple[str, Any]:
+    """("complete" or "error", data) of a named endpoint."""
+    event = httpx.post(f"{url}/gradio_api/call/{name}", json={"data": list(values)}, headers=headers)
+    assert event.status_code == 200, event.text
+    with httpx.stream("GET", f"{url}/gradio_api/call/{name}/{event.json()['event_id']}", timeout=60) as answer:
+        lines = [line for line in answer.iter_lines() if line]
+    kind = next(line for line in reversed(lines) if line.startswith("event:")).removeprefix("event: ")
+    return kind, json.loads(lines[-1].removeprefix("data: "))
+
+
+def press(url: str, run_id: str, what: str, **headers: str) -> str:
+    """A row's button of the Runs tab, as the page's script would press it: what the server answers."""
+    config = httpx.get(f"{url}/config").json()
+    table = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == "runs-table")
+    event = next(d for d in config["dependencies"] if [table, "click"] in d["targets"])
+    data = [None] * len(event["inputs"])
+    body = {
+        "data": data, "fn_index": event["id"], "session_hash": f"press{os.urandom(4).hex()}", "trigger_id": table,
+        "event_data": {"run": run_id, "act": what},
+    }  # fmt: skip
+    sent = httpx.post(f"{url}/gradio_api/queue/join", json=body, headers=headers)
+    assert sent.status_code == 200, sent.text
+    address = f"{url}/gradio_api/queue/data?session_hash={body['session_hash']}"
+    found = []
+    with httpx.stream("GET", address, timeout=60) as answer:
+        for line in answer.iter_lines():
+            found.append(line)
+            if "process_completed" in line:
+                break
+    return "\n".join(found)
+
+
+def test_without_the_token_no_endpoint_changes_anything(guarded: str, runs_dir: Path, finished_run: str) -> None:
+    before = {run.id: run.status for run in Store(runs_dir).list()}
+    for name, values in (("start", [QUICK, ""]), ("stop_run", [finished_run]), ("resume_run", [finished_run])):
+        kind, data = call(guarded, name, *values)
+        assert kind == "error"
+        assert "token" in json.dumps(data)
+    for what in ("stop", "delete", "resume", "first"):
+        assert "token" in press(guarded, finished_run, what), what
+    assert {run.id: run.status for run in Store(runs_dir).list()} == before
+    assert (runs_dir / finished_run / "report.json").is_file()
+
+
+def test_looking_and_comparing_stay_open(guarded: str, finished_run: str, pictures: Path) -> None:
+    from gradio_client import Client, handle_file
+
+    assert call(guarded, "run_status", finished_run)[0] == "complete"
+    assert call(guarded, "list_runs")[0] == "complete"
+    client = Client(guarded, verbose=False)
+    answer = client.predict(finished_run, [handle_file(str(pictures / "test/disc/0.png"))], api_name="/compare")
+    assert set(answer["images"][0]["predictions"]) == {"teacher", "baseline", "ie-ft"}
+
+
+def test_with_the_token_a_program_starts_stops_and_resumes(guarded: str, runs_dir: Path, pictures: Path) -> None:
+    config = {**QUICK, "dataset": f"folder:{pictures}", "epochs": 5000, "methods": ["baseline"], "teacher": "none"}
+    proof = {"x-iekd-token": TOKEN}
+    kind, (run_id,) = call(guarded, "start", config, "", **proof)
+    assert kind == "complete"
+    run = Store(runs_dir).get(run_id)
+    try:
+        wait_until(lambda: run.status.state == "running" and run.metrics()[0])
+        assert call(guarded, "stop_run", run_id)[0] == "error"
+        assert call(guarded, "stop_run", run_id, **proof)[0] == "complete"
+        wait_until(lambda: run.status.state == "stopped" and not run.alive())
+        assert call(guarded, "resume_run", run_id)[0] == "error"
+        assert call(guarded, "resume_run", run_id, **proof)[0] == "complete"
+        wait_until(lambda: run.status.state == "running")
+        assert run.status.attempt == 2
+    finally:
+        stop_and_wait(run)
+    assert "undefined" not in press(guarded, run_id, "delete", **proof)
+    wait_until(lambda: not run.path.exists())
+
+
+def test_signing_in_gives_a_cookie_that_opens_the_page(guarded: str) -> None:
+    with httpx.Client(base_url=guarded) as browser:
+        assert "administrator" in browser.get("/sign-in").text
+        wrong = browser.post("/sign-in", data={"token": "guess"})
+        assert wrong.status_code == 403
+        assert "not the token" in wrong.text
+        assert not browser.cookies
+        right = browser.post("/sign-in", data={"token": TOKEN})
+        assert right.status_code == 303
+        assert TOKEN not in str(right.headers)
+        assert "httponly" in right.headers["set-cookie"].lower()
+        assert "strict" in right.headers["set-cookie"].lower()
+        cookie = {"cookie": "; ".join(f"{k}={v}" for k, v in browser.cookies.items())}
+    kind, data = call(guarded, "stop_run", "nothing", **cookie)
+    assert kind == "error"
+    assert "no run 'nothing'" in json.dumps(data), "past the token"
+
+
+def test_healthz_says_version_and_queue(guarded: str, server: str) -> None:
+    for url in (guarded, server):
+        answer = httpx.get(f"{url}/healthz")
+        assert answer.status_code == 200
+        assert answer.json()["version"] == __version__
+        assert {"queued", "running"} <= answer.json().keys()
+
+
+def test_a_public_page_offers_no_training(runs_dir: Path, finished_run: str, pictures: Path) -> None:
+    with serving(runs_dir, "--public") as url:
+        kind, data = call(url, "start", {**QUICK, "dataset": "fashion-mnist-sample"}, "")
+        assert kind == "error"
+        assert "switched off" in json.dumps(data)
+        assert "switched off" in httpx.get(f"{url}/config").text
+        assert httpx.get(f"{url}/sign-in").status_code == 404
+        assert call(url, "run_status", finished_run)[0] == "complete"
+
+
+# Bodies
+
+
+def raw(url: str, head: str, body: Iterator[bytes]) -> str:
+    """The first line of the answer to a request that httpx would not send."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as line:
+        line.sendall(head.replace("\n", "\r\n").encode())
+        try:
+            for part in body:
+                line.sendall(part)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # refused before all was sent
+        return line.recv(4096).decode().splitlines()[0]
+
+
+def test_a_file_that_is_too_large_is_refused(server: str) -> None:
+    for size in (21 * 2**20, MOST_UPLOAD + 1):
+        answer = httpx.post(f"{server}/gradio_api/upload", files={"files": ("a.png", bytes(size))}, timeout=60)
+        assert answer.status_code == 413, size
+
+
+def test_many_files_that_are_too_large_together_are_refused(server: str) -> None:
+    files = [("files", (f"{i}.png", bytes(2**20))) for i in range(70)]
+    assert httpx.post(f"{server}/gradio_api/upload", files=files, timeout=60).status_code == 413
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/call/start", "/gradio_api/queue/join", "/gradio_api/run/start"])
+def test_giant_json_and_data_urls_are_refused(server: str, path: str) -> None:
+    giant = json.dumps({"data": ["data:image/png;base64," + "A" * MOST_BODY]})
+    answer = httpx.post(f"{server}{path}", content=giant, headers={"content-type": "application/json"}, timeout=60)
+    assert answer.status_code == 413
+
+
+def test_a_body_that_lies_about_its_length_is_refused(server: str) -> None:
+    head = "POST /gradio_api/queue/join HTTP/1.1\nHost: x\nTransfer-Encoding: chunked\n\n"
+    piece = b"100000\r\n" + b"A" * 2**20 + b"\r\n"
+    assert " 413 " in raw(server, head, (piece for _ in range(MOST_BODY // 2**20 + 2)))
+    assert httpx.get(f"{server}/healthz").status_code == 200
+
+
+# Files of the host
+
+
+@pytest.fixture
+def secret() -> Iterator[tuple[str, list[str]]]:
+    """(address of a server of this machine that nobody outside may reach, the requests that it got)."""
+    asked: list[str] = []
+
+    class Secret(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"secret")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    inner = HTTPServer(("127.0.0.1", 0), Secret)
+    thread = threading.Thread(target=inner.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{inner.server_port}/hidden.png", asked
+    inner.shutdown()
+    inner.server_close()
+
+
+def test_no_file_of_the_host_is_served(server: str, runs_dir: Path, finished_run: str) -> None:
+    root = Path(__file__).parents[2]
+    for target in (
+        "/etc/passwd", "../../../../etc/passwd", "..%2f..%2f..%2fetc/passwd", str(root / "app.py"), "app.py",
+        str(root / "iekd" / "config.py"), str(runs_dir / finished_run / "report.json"), f"{finished_run}/report.json",
+        str(runs_dir / finished_run / "models" / "teacher" / "model.safetensors"), "/proc/self/environ",
+    ):  # fmt: skip
+        for prefix in (
+            "/gradio_api/file=",
+            "/file=",
+            "/gradio_api/file/",
+            "/gradio_api/stream/",
+            "/static/",
+            "/assets/",
+        ):
+            answer = httpx.get(f"{server}{prefix}{target}")
+            assert answer.status_code in (400, 403, 404, 405, 422), (prefix, target, answer.status_code)
+
+
+def test_the_server_fetches_nothing_for_anybody(server: str, secret: tuple[str, list[str]], finished_run: str) -> None:
+    address, asked = secret
+    for prefix in ("/gradio_api/file=", "/file=", "/gradio_api/proxy=", "/proxy="):
+        answer = httpx.get(f"{server}{prefix}{address}", follow_redirects=False)
+        assert answer.status_code in (400, 403, 404), (prefix, answer.status_code, answer.headers)
+    for file in (
+        {"path": address, "meta": {"_type": "gradio.FileData"}},
+        {"path": "x.png", "url": address, "meta": {"_type": "gradio.FileData"}},
+        {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}},
+    ):
+        kind, data = call(server, "compare", finished_run, [file])
+        assert kind == "error" or "root:" not in json.dumps(data)
+        assert "predictions" not in json.dumps(data) or '"error"' in json.dumps(data)
+    assert asked == []
+
+
+def test_the_state_of_a_finished_run_is_untouched_by_all_that(runs_dir: Path, finished_run: str) -> None:
+    assert LocalLauncher(Store(runs_dir)).status(finished_run).state == FINISHED
