@@ -131,7 +131,7 @@ class Experiment:
         earlier: stage -> where to go on in it. due: see `loop.train`.
         """
         self.config, self.teacher = config, teacher
-        self.earlier, self.due = earlier or {}, due
+        self.earlier, self.due = dict(earlier or {}), due
         seed = config.data_seed
         self.dataset = dataset.limited(config.limit_train, seed).held_out(config.validation_fraction, seed)
         self.device = choose_device(config.device)
@@ -181,8 +181,10 @@ class Experiment:
         """One stage, from where an earlier attempt was."""
         stage = trainees[0].stage
         if stage in self.earlier:
+            states = self.earlier.pop(stage).states  # which take memory
             for trainee in trainees:
-                trainee.restore(self.earlier[stage].states)
+                trainee.restore(states)
+            del states
         yield StageStart(stage, epochs * len(batches), trainees[0].steps)
         yield from train(trainees, batches, teacher, held_out, epochs, self.shortcuts, overlap, self.due)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 from iekd.data.dataset import Dataset
@@ -23,14 +24,14 @@ SHARE = 0.02  # of the time that writing them may take: large networks are writt
 class Attempt:
     """The checkpoints of a run as its worker uses them.
 
-    snapshots: stage -> where an earlier attempt was; empty where this one begins at the start. notes: what that one
-    noted beside the newest.
+    notes: what an earlier attempt noted beside its newest checkpoint; empty where this one begins at the start.
     """
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, stop: Callable[[], bool]) -> None:
+        """stop: whether the run is to stop, which is worth a checkpoint."""
+        self.run, self.stop = run, stop
         self.checkpoints = Checkpoints(run.path / "checkpoints")
-        self.snapshots: dict[str, Any] = {}
+        self._snapshots: dict[str, Any] = {}
         self.notes: dict[str, Any] = {}
         self.reached = 0  # the stage that the earlier attempt was in, as a place in STAGES
         self.data: str | None = None
@@ -53,12 +54,17 @@ class Attempt:
             newest = found.get("teacher")
             found = {"teacher": newest} if newest else {}
         keep_lines(self.run.path / "metrics.jsonl", newest.notes["rows"] if newest else 0)
-        self.snapshots = {stage: checkpoint.snapshot for stage, checkpoint in found.items()}
+        self._snapshots = {stage: checkpoint.snapshot for stage, checkpoint in found.items()}
         if newest is not None:
             self.notes, self.reached = newest.notes, STAGES.index(newest.snapshot.stage)
             log.info("Going on after step %d of stage %s.", newest.snapshot.step, newest.snapshot.stage)
         elif self.run.attempt > 1:
             log.info("There is no checkpoint to go on from: training begins again.")
+
+    def take_snapshots(self) -> dict[str, Any]:
+        """stage -> where the earlier attempt was; to be asked for once, because they take memory."""
+        found, self._snapshots = self._snapshots, {}
+        return found
 
     def check_data(self, dataset: Dataset) -> None:
         """Raises UserError if the images are not those that the earlier attempt learned from."""
@@ -88,7 +94,7 @@ class Attempt:
     def due(self) -> bool:
         """Whether it is time for a checkpoint; asked by the engine, from any thread."""
         now = time.monotonic()
-        if now - self.asked < self.interval:
+        if now - self.asked < self.interval and not self.stop():
             return False
         self.asked = now
         return True

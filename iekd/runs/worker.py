@@ -39,6 +39,7 @@ log = logging.getLogger("iekd")
 Watcher = Callable[[Status, Optional[dict[str, Any]]], None]
 STATUS_EVERY = 0.5  # seconds between writes of status.json
 RESERVE = 64 * 1024  # bytes
+PATIENCE = 10.0  # seconds that a stop waits for the next checkpoint
 
 
 class Stopped(Exception):  # noqa: N818 - not an error
@@ -106,7 +107,8 @@ class _Training:
         self.run, self.status, self.stop, self.watch = run, status, stop, watch
         self.config: RunConfig = run.config
         self.written = 0.0
-        self.attempt = Attempt(run)
+        self.attempt = Attempt(run, stop)
+        self.stop_seen: float | None = None
         self.teacher_model = self.config.teacher  # or its variant, if a file has other shortcuts
         self.teacher_from = ""
         self.trains_teacher = False
@@ -126,12 +128,12 @@ class _Training:
         from iekd.engine.experiment import Experiment, Result
         from iekd.engine.metrics import TrainingError
 
-        teacher = self._kept_teacher() if self.attempt.snapshots else self._find_teacher(loaded)
+        teacher = self._kept_teacher() if self.attempt.notes else self._find_teacher(loaded)
         self.plan = make_plan(
             self.config, len(loaded.train), len(loaded.test), loaded.channels, len(loaded.class_names),
             loaded.resolution, not self.trains_teacher,
         )  # fmt: skip
-        self.experiment = Experiment(self.config, loaded, teacher, self.attempt.snapshots, self.attempt.due)
+        self.experiment = Experiment(self.config, loaded, teacher, self.attempt.take_snapshots(), self.attempt.due)
         del loaded  # the images that it trains on may be a copy
         self.dataset = self.experiment.dataset
         self._log_data()
@@ -145,7 +147,7 @@ class _Training:
                 for event in events:
                     self._handle(event, rows)
                     if not isinstance(event, Result):  # with the result everything is done
-                        self._check_stop()
+                        self._check_stop_after(event)
         except Stopped:
             log.info("Stopping: saving what the students have learned so far.")
             self.status.state = STOPPING
@@ -256,7 +258,7 @@ class _Training:
         self.status.stage_progress = max(self.status.stage_progress, min(1.0, row.step / max(1, self.stage_steps)))
         self._weigh()
         if self.progress_before is None:  # another attempt begins where the last one was
-            self.progress_before = self.status.progress if self.attempt.snapshots else 0.0
+            self.progress_before = self.status.progress if self.attempt.notes else 0.0
         elapsed, gained = time.monotonic() - self.work_began, self.status.progress - self.progress_before
         if gained > 0.02:
             self.status.eta_seconds = elapsed * (1 - self.status.progress) / gained
@@ -276,6 +278,19 @@ class _Training:
 
     def _check_stop(self) -> None:
         if self.stop():
+            raise Stopped
+
+    def _check_stop_after(self, event: Any) -> None:
+        """Stop at a checkpoint, so that nothing is lost; without one where none comes soon, or at all."""
+        from iekd.engine.metrics import Metrics
+        from iekd.engine.state import Snapshot
+
+        if not self.stop():
+            return
+        self.stop_seen = self.stop_seen or time.monotonic()
+        waited = time.monotonic() - self.stop_seen
+        training = isinstance(event, Metrics) and self.status.stage != "evaluation"
+        if isinstance(event, Snapshot) or not training or waited > PATIENCE:
             raise Stopped
 
     def _card(self, network: Any, model: str, **values: Any) -> ModelCard:

@@ -104,6 +104,11 @@ class Access:
         """Whether the page need not speak of access at its Start button."""
         return not self.token and (not self.public or self.training)
 
+    @property
+    def anybody_starts(self) -> bool:
+        """Whether there is anybody who may start a run from the page."""
+        return bool(self.token) or self.everybody_starts
+
     def is_admin(self, asker: Asker | None) -> bool:
         """Whether a request carries the token, as a program's header or as the cookie of the sign-in page."""
         if not self.token or asker is None:

@@ -24,6 +24,15 @@ from iekd.ui.run_view import PRIVATE, RunView, look, run_view
 
 EAGER: dict[str, Any] = {**PRIVATE, "trigger_mode": "always_last"}
 
+WELCOME = (
+    "<h2>Ready to go: press Start</h2><p>A teacher and its small students are set up. "
+    "Watch them learn side by side, then compare them on your own pictures.</p>"
+)
+LOOK_AROUND = (
+    "<h2>Look around</h2><p>See in <b>Runs</b> what students have learned from their teachers, "
+    "and <b>Compare</b> them on your own pictures.</p>"
+)
+
 UNFOLD = """() => {
   const open = document.documentElement.toggleAttribute('data-advanced');
   document.querySelector('#unfold').setAttribute('aria-expanded', open);
@@ -52,15 +61,16 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
     with gr.Column(elem_id="form") as form_box:
         with gr.Row(elem_id="ready", equal_height=False):
             with gr.Column(scale=5, min_width=300):
-                gr.HTML("<h2>Ready to go: press Start</h2><p>A teacher and its small students are set up. "
-                        "Watch them learn side by side, then compare them on your own pictures.</p>")  # fmt: skip
-                start = gr.Button("▶  Start", variant="primary", size="lg", elem_id="start")
+                gr.HTML(WELCOME if access.anybody_starts else LOOK_AROUND)
+                start = gr.Button(
+                    "▶  Start", variant="primary", size="lg", elem_id="start", visible=access.anybody_starts
+                )
                 if not access.everybody_starts:
                     gr.HTML(who_may_start(access), elem_id="access")
                 error = gr.HTML(elem_id="error")
             with gr.Column(scale=6, min_width=300):
                 forecast = gr.HTML(elem_id="forecast")
-        gr.HTML('<h3 class="section">Or change it first</h3>')
+        gr.HTML(f'<h3 class="section">{"Or change it first" if access.anybody_starts else "What can be set"}</h3>')
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=300, elem_classes="panel"):
                 fields["dataset"] = gr.Dropdown(
@@ -195,11 +205,12 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
 def who_may_start(access: Access) -> str:
     """What stands below Start where not everybody may press it."""
     if access.token:
-        sign_in = f'<a href=".{SIGN_IN}">sign in</a>'
-        return f'<p class="note">Starting a run here needs the administrator’s token: {sign_in}.</p>'
+        return (
+            f'<p class="note">Starting a run here needs the administrator’s token. <a href=".{SIGN_IN}">Sign in</a></p>'
+        )
     return (
-        '<p class="note">Training is switched off on this public page. Look at the <b>Runs</b>, <b>Compare</b> '
-        "networks on your pictures, or install the program and train on your own machine.</p>"
+        '<p class="note">Training is switched off on this public page. Install the program and train on your own '
+        "machine; below you see what can be set.</p>"
     )
 
 
