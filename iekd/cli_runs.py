@@ -1,10 +1,11 @@
-"""`iekd runs list | show | stop | resume | first | delete`, and training in front of the terminal."""
+"""`iekd runs list | show | stop | resume | first | export | import | delete`, and training in front of the terminal."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.markup import escape
@@ -13,7 +14,7 @@ from rich.table import Table
 from iekd.cli_common import RUNS, AsJson, RunsDir, err, out, print_json, say, says_why
 from iekd.errors import RunError
 
-app = typer.Typer(no_args_is_help=True, help="List, show, stop, resume and delete runs.")
+app = typer.Typer(no_args_is_help=True, help="List, show, stop, resume, export, import and delete runs.")
 RunId = Annotated[str, typer.Argument(metavar="ID")]
 
 
@@ -186,6 +187,48 @@ def runs_first(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False)
     store = Store(runs_dir)
     move_to_front(store.get(run_id), store)
     say(as_json, f"Run {run_id} is the next.", {"run": run_id})
+
+
+@app.command("export")
+@says_why
+def runs_export(
+    run_id: RunId,
+    target: Annotated[
+        Optional[Path], typer.Option("--out", help="The file to write; unset: ID.zip in this folder.")
+    ] = None,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints/--no-checkpoints", help="With them it can be resumed elsewhere.")
+    ] = True,
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Write a run that is over to one zip file: configuration, metrics, results, log, models, checkpoints."""
+    from iekd.runs.archive import export_run
+    from iekd.runs.store import Store
+
+    path = target or Path(f"{run_id}.zip")
+    export_run(Store(runs_dir).get(run_id), path, checkpoints)
+    size = path.stat().st_size
+    say(
+        as_json,
+        f"Run {run_id} is in '{path}' ({size / 1e6:.1f} MB).",
+        {"run": run_id, "file": str(path), "bytes": size},
+    )
+
+
+@app.command("import")
+@says_why
+def runs_import(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="What 'iekd runs export' wrote.")],
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Take an exported run into the folder of runs; it keeps its id, and may be resumed."""
+    from iekd.runs.archive import import_run
+    from iekd.runs.store import Store
+
+    run = import_run(Store(runs_dir), source)
+    say(as_json, f"Run {run.id} is {run.status.state}.", {"run": run.id, "state": run.status.state})
 
 
 @app.command("delete")

@@ -222,7 +222,7 @@ class Store:
         Raises:
             RunError: the folder cannot be written.
         """
-        run_id = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+        run_id = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             if key is not None:

@@ -8,11 +8,13 @@ start runs, unless `IEKD_PUBLIC_TRAINING=1` allows small ones. Looking at runs a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
+import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from html import escape
 from typing import Any, Protocol
@@ -29,6 +31,7 @@ from iekd.models.source import AUTO, RUN, TRAIN
 from iekd.runs.store import LIVE, QUEUED, Run, Store
 from iekd.teachers import find_teacher
 
+log = logging.getLogger(__name__)
 COOKIE, HEADER = "iekd_admin", "x-iekd-token"
 DAY = 24 * 3600.0
 PATIENCE = 1.0  # seconds that a wrong token costs
@@ -123,6 +126,10 @@ class Access:
         Raises:
             AccessError: it may not.
         """
+        with _logged("start", "", asker):
+            return self._check_start(asker, config, store)
+
+    def _check_start(self, asker: Asker | None, config: RunConfig, store: Store) -> str:
         if self.is_admin(asker) or (not self.public and not self.token):
             return ""
         if not self.public or not self.training:
@@ -147,11 +154,12 @@ class Access:
         Raises:
             AccessError: it may not. On a public page a visitor may stop what they started, and nothing else.
         """
-        if self.is_admin(asker) or (not self.public and not self.token):
-            return
-        if self.public and self.training and what == "stop" and started_by(run) == _visitor(asker, store):
-            return
-        raise AccessError(self._no(f"You may not {what} this run"))
+        with _logged(what, run.id, asker):
+            if self.is_admin(asker) or (not self.public and not self.token):
+                return
+            if self.public and self.training and what == "stop" and started_by(run) == _visitor(asker, store):
+                return
+            raise AccessError(self._no(f"You may not {what} this run"))
 
     def routes(self) -> list[Route]:
         """The sign-in page, where there is a token to give."""
@@ -195,6 +203,18 @@ class Access:
             await asyncio.sleep(PATIENCE)
             wrong = "<p role='alert'>This is not the token. Look for IEKD_ADMIN_TOKEN where the page was started.</p>"
         return HTMLResponse(SIGN_IN_PAGE.replace("{wrong}", wrong), status_code=403 if wrong else 200)
+
+
+@contextlib.contextmanager
+def _logged(action: str, run_id: str, asker: Asker | None) -> Iterator[None]:
+    """A line about what somebody asked for, and whether it was refused."""
+    where = f"action={action} run={run_id or '-'} from={getattr(getattr(asker, 'client', None), 'host', '-')}"
+    try:
+        yield
+    except AccessError as error:
+        log.warning("%s allowed=no reason=%r", where, str(error))
+        raise
+    log.info("%s allowed=yes", where)
 
 
 def remember_visitor(run: Run, visitor: str) -> None:

@@ -87,9 +87,9 @@ _lock = threading.Lock()
 
 def read_curves(run: Run) -> Curves:
     """The run's curves up to now."""
-    key = run.path, run.attempt
+    which = run.path, run.attempt
     with _lock:
-        curves = _cache.pop(key, None) or Curves()
+        curves = _cache.pop(which, None) or Curves()
         if curves.offset > metrics_size(run):  # the file was cut: begin again
             curves = Curves()
         rows, curves.offset = run.metrics(curves.offset)
@@ -101,7 +101,7 @@ def read_curves(run: Run) -> Curves:
                     continue
                 where = (row["learner"], row["kind"], key)
                 curves.lines.setdefault(where, Line(averaged=row["kind"] == "train")).add(row["epoch"], value)
-        _cache[key] = curves
+        _cache[which] = curves
         while len(_cache) > KEPT_RUNS:
             _cache.popitem(last=False)
         return curves

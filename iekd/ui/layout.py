@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -104,6 +105,7 @@ def launch(
     Raises:
         UserError: the runs folder cannot be used, no port is free, or a setting of the environment cannot be read.
     """
+    _log_to_stderr()
     access = Access.from_environment(public)
     root = check_writable(runs_dir)
     free = free_port(host, port)
@@ -127,7 +129,23 @@ def launch(
     sys.stdout.write(f"IE-KD Studio is ready: http://{address}:{free}{busy}\n")
     sys.stdout.flush()
     threading.Thread(target=_keep_order, args=(Store(root),), daemon=True).start()
+    signal.signal(signal.SIGTERM, _drain)
     demo.block_thread()
+
+
+def _drain(*_: object) -> None:
+    """As Ctrl-C: Gradio then takes no more requests, finishes those it has, and frees the port. Runs go on."""
+    raise KeyboardInterrupt
+
+
+def _log_to_stderr() -> None:
+    """One line for each change that somebody asks for, and for each trouble: time, level, and key=value."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s level=%(levelname)s %(message)s"))
+    logger = logging.getLogger("iekd")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def _keep_order(store: Store) -> None:
@@ -137,7 +155,7 @@ def _keep_order(store: Store) -> None:
         try:
             end_stuck(store)
         except Exception:  # a folder that changes under our eyes; the next look is soon
-            log.exception("The look after runs that do not stop failed")
+            log.exception("action=look-after-runs")
 
 
 def theme() -> gr.themes.Base:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,15 +50,19 @@ def runs_tab(store: Store) -> RunsTab:
     """Build the tab; its timer is to be active only while the tab is in front."""
     table = gr.HTML(EMPTY, js_on_load=ON_LOAD, apply_default_css=False, elem_id="runs-table")
     timer = gr.Timer(4.0, active=False)
+    mark = gr.Textbox(visible=False)  # of what is shown: the table itself may be long
 
     def refresh() -> str:
         return table_html(store)
 
-    def tick(now_shown: str) -> Any:
+    def tick(shown: str) -> list[Any]:
         new = table_html(store)
-        return gr.skip() if new == now_shown else new
+        now = hashlib.sha256(new.encode()).hexdigest()
+        return [gr.skip(), gr.skip()] if now == shown else [new, now]
 
-    timer.tick(tick, table, table, **PRIVATE)
+    timer.tick(tick, mark, [table, mark], **PRIVATE)
+    # what another event has drawn is not what the mark says
+    table.change(lambda: "", None, mark, **PRIVATE)
     return RunsTab(table, timer, refresh)
 
 

@@ -139,3 +139,28 @@ def test_a_long_line_keeps_its_newest_point_and_stays_short() -> None:
     assert len(points) <= MOST + 1
     assert points[-1][0] == 10_000
     assert all(a[0] < b[0] for a, b in pairwise(points))
+
+
+def test_curves_are_read_once_and_again_after_another_attempt(tmp_path: Path) -> None:
+    from iekd.config import RunConfig
+    from iekd.runs.store import Store
+    from iekd.ui.curves import read_curves
+
+    run, handle = Store(tmp_path).create(RunConfig())
+    assert handle is not None
+    row = {"stage": "students", "learner": "ie-ft-seed0", "kind": "test", "epoch": 1.0, "step": 1}
+    writer = run.metrics_writer()
+    for accuracy in (10.0, 20.0):
+        writer.append({**row, "values": {"accuracy": accuracy}})
+    first = read_curves(run)
+    assert read_curves(run) is first, "nothing is read twice"
+    writer.append({**row, "values": {"accuracy": 30.0}})
+    assert read_curves(run).last("ie-ft-seed0", "test", "accuracy") == 30.0
+    os.close(handle)
+    # another attempt cuts the file, which then grows beyond what was read before
+    os.close(run.reopen())
+    (run.path / "metrics.jsonl").unlink()
+    writer = run.metrics_writer()
+    for accuracy in (1.0, 2.0, 3.0, 4.0):
+        writer.append({**row, "values": {"accuracy": accuracy}})
+    assert [y for _, y in read_curves(run).line("ie-ft-seed0", "test", "accuracy")] == [1.0, 2.0, 3.0, 4.0]
