@@ -41,7 +41,7 @@ def test_a_run_outlives_its_server_and_the_next_one_shows_it(tmp_path: Path, pic
             client.predict(run_id, api_name="/stop_run")
             wait_until(lambda: client.predict(run_id, api_name="/run_status")["state"] == "stopped")
     finally:
-        if run.alive():
+        if run.status.live:
             stop_and_wait(run)
     rows = run.metrics()[0]
     assert [row["seq"] for row in rows] == list(range(len(rows)))
