@@ -187,3 +187,20 @@ def test_a_state_is_a_copy(tiny, config):
             own = learner.model.state_dict()[key.removeprefix("model.")]
             assert own.data_ptr() != tensor.data_ptr()
             assert tensor.is_contiguous()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_on_a_gpu_recorded_and_stacked_learners_go_on(tiny, config):
+    """Kernels there do not promise the same bits; the state that they go on from is the same."""
+    chosen = config(device="cuda", precision="fp32", seeds=(0, 1))
+    first = Experiment(chosen, tiny, due=lambda: True)
+    events = list(first.events())
+    found = {(s.stage, s.step): s for s in events if isinstance(s, Snapshot)}
+    earlier = {"auto-encoder": found["auto-encoder", 6], "students": found["students", 6]}
+    again = list(Experiment(chosen, tiny, first.teacher, earlier, lambda: True).events())
+    last = next(s for s in again if isinstance(s, Snapshot) and (s.stage, s.step) == ("students", 9))
+    for name, state in found["students", 9].states.items():
+        assert last.states[name].numbers["steps"] == 9
+        for key, tensor in state.weights.items():
+            torch.testing.assert_close(last.states[name].weights[key], tensor, rtol=1e-2, atol=1e-3)
