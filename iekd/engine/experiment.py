@@ -36,6 +36,7 @@ from iekd.method_names import parts
 from iekd.methods import Baseline, Method, build_method
 from iekd.models.catalog import models
 from iekd.models.registry import build
+from iekd.plan import STAGES
 
 TEACHER, STUDENTS, EVALUATION = "teacher", "students", "evaluation"
 PEER_SEED = 1_000_003  # added to a learner's seed for the initial weights of its peer
@@ -181,10 +182,9 @@ class Experiment:
         """One stage, from where an earlier attempt was."""
         stage = trainees[0].stage
         if stage in self.earlier:
-            states = self.earlier.pop(stage).states  # which take memory
             for trainee in trainees:
-                trainee.restore(states)
-            del states
+                trainee.restore(self.earlier[stage].states)
+        self.earlier = {s: snapshot for s, snapshot in self.earlier.items() if STAGES.index(s) > STAGES.index(stage)}
         yield StageStart(stage, epochs * len(batches), trainees[0].steps)
         yield from train(trainees, batches, teacher, held_out, epochs, self.shortcuts, overlap, self.due)
 

@@ -23,7 +23,7 @@ from iekd.engine.trainee import Trainee
 
 Teacher = Callable[[Tensor], TeacherOutput]
 HeldOut = dict[str, tuple[Images, Tensor]]  # kind of row -> images (N,C,H,W) uint8, labels (N,)
-Due = Callable[[], bool]  # whether a snapshot is wanted; asked where rows are reported, from any thread
+Due = Callable[[], bool]  # whether a snapshot is wanted; asked at each step, from any thread
 States = dict[str, State]  # one trainee's part of a snapshot
 
 
@@ -52,11 +52,10 @@ def train(
         snapshots.
     """
     first, skip = divmod(trainees[0].steps, trainees[0].steps_per_epoch)
-    every, last = trainees[0].report_every, epochs * len(batches)
+    last = epochs * len(batches)
 
     def kept(step: int) -> bool:
-        reported = step % every == 0 or step % len(batches) == 0
-        return due is not None and reported and (step == last or due())
+        return due is not None and (step == last or due())
 
     if shortcuts.side_by_side and (overlap or len(trainees) > 1):
         for epoch in range(first, epochs):
@@ -124,9 +123,10 @@ def _together(
             continue
         given.append(event)
         if len(given) == len(trainees):
-            states = {name: state for part in given for name, state in part.items()}
-            yield Snapshot(trainees[0].stage, states[trainees[0].names[0]].numbers["steps"], states)
-            given.clear()
+            step = given[0][trainees[0].names[0]].numbers["steps"]
+            states, given = {name: state for part in given for name, state in part.items()}, []
+            yield Snapshot(trainees[0].stage, step, states)
+            del states  # a copy of every weight
 
 
 def _evaluate(trainee: Trainee, held_out: HeldOut) -> Iterator[Metrics]:

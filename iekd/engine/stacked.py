@@ -119,8 +119,11 @@ class Stack(Trainee):
         if self.one_by_one:
             return {name: state for learner in self.members for name, state in learner.states().items()}
         stacks = {name: self.optimizer.state[p].get("momentum_buffer") for name, p in self.parameters.items()}
+        sums = self.sums()
         return {
-            learner.name: learner.state({name: stack[i] for name, stack in stacks.items() if stack is not None})
+            learner.name: learner.state(
+                {name: stack[i] for name, stack in stacks.items() if stack is not None}, sums[i], self._summed
+            )
             for i, learner in enumerate(self.members)
         }
 
@@ -131,6 +134,7 @@ class Stack(Trainee):
             momentum = [states[learner.name].momentum.get(name) for learner in self.members]
             if all(m is not None for m in momentum):
                 put_momentum(self.optimizer, parameter, torch.stack(cast("list[Tensor]", momentum)))
+        self.put_sums([states[learner.name] for learner in self.members])
         self.steps = self.members[0].steps
 
     def advance(self) -> None:

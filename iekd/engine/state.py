@@ -11,16 +11,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class State:
-    """One learner after a step at which its sums were reported; copies in the CPU's memory.
+    """One learner after a step; copies in the CPU's memory.
 
     weights: every tensor of its networks, "<part>.<name>"; momentum: the optimiser's, by the same names, parameters
-    only. numbers: what else it knows, as JSON has it.
+    only. sums: what is to be reported with the next row, by name, (1,) float32 each. numbers: what else it knows, as
+    JSON has it.
     Nothing here for the learning rate and the order of images: both follow from the number of steps. Training draws no
     random number but those of the batches.
     """
 
     weights: dict[str, Tensor]
     momentum: dict[str, Tensor]
+    sums: dict[str, Tensor] = field(default_factory=dict)
     numbers: dict[str, Any] = field(default_factory=dict)
 
 

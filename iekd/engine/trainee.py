@@ -108,12 +108,31 @@ class Trainee:
             network.train()
 
     def states(self) -> dict[str, State]:
-        """Everything that `restore` needs, by name; to be asked for where rows have just been reported."""
-        return {self.names[0]: self.state(self.momentum())}
+        """Everything that `restore` needs, by name; to be asked for after a whole step."""
+        (sums,) = self.sums()
+        return {self.names[0]: self.state(self.momentum(), sums, self._summed)}
 
-    def state(self, momentum: Mapping[str, Tensor]) -> State:
+    def state(self, momentum: Mapping[str, Tensor], sums: Mapping[str, Tensor], summed: int) -> State:
         weights = {f"{part}.{n}": t for part, net in self.networks().items() for n, t in net.state_dict().items()}
-        return State(_copies(weights), _copies(momentum), self.numbers())
+        return State(_copies(weights), _copies(momentum), _copies(sums), {**self.numbers(), "summed": summed})
+
+    def sums(self) -> list[dict[str, Tensor]]:
+        """For each name, what was summed since the last row: key -> (1,)."""
+        if self._sums is None:
+            return [{} for _ in self.names]
+        return [
+            {key: row[i : i + 1] for key, row in zip(self._keys, self._sums, strict=True)}
+            for i in range(len(self.names))
+        ]
+
+    def put_sums(self, states: Sequence[State]) -> None:
+        """Go on with the sums of `states`, one for each name."""
+        self._summed = int(states[0].numbers["summed"])
+        if not states[0].sums:
+            return
+        self._keys = tuple(states[0].sums)
+        rows = [torch.cat([state.sums[key] for state in states]) for key in self._keys]
+        self._sums = torch.stack(rows).to(self.device)
 
     def momentum(self) -> dict[str, Tensor]:
         """The optimiser's buffer of each parameter that has one."""
@@ -138,6 +157,7 @@ class Trainee:
                 if name in state.momentum:
                     put_momentum(self.optimizer, parameter, state.momentum[name])
             self.restore_numbers(state.numbers)
+            self.put_sums([state])
             self.train_mode()
         except (KeyError, TypeError, RuntimeError) as error:  # missing, or of other shapes
             reason = str(error).strip().splitlines()[0]

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import re
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+from iekd.config import RunConfig
 from iekd.errors import RunError
-from iekd.runs.store import Run, Store
+from iekd.runs.report import to_markdown
+from iekd.runs.store import FAILED, FINISHED, LIVE, LOST, STOPPED, Run, Store
 
+STATES = (*LIVE, FINISHED, STOPPED, FAILED, LOST)
 LEFT_OUT = ("run.lock", ".reserve", "visitor", "control.json")
 MOST_ENTRIES = 2_000  # a run of a hundred students has seven hundred
 MOST_BYTES = 20 * 2**30
 MOST_RATIO = 1_000  # of what an entry unpacks to; metrics shrink to a tenth
-ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
+ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4,8}")
+DAMAGE = (
+    ValueError, TypeError, KeyError, AttributeError, EOFError, NotImplementedError, RuntimeError, zlib.error,
+    lzma.LZMAError, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 def export_run(run: Run, target: Path, checkpoints: bool = True) -> None:
@@ -38,7 +48,8 @@ def export_run(run: Run, target: Path, checkpoints: bool = True) -> None:
         with zipfile.ZipFile(part, "x", zipfile.ZIP_DEFLATED) as archive:
             for path in _files(run, checkpoints):
                 archive.write(path, f"{run.id}/{path.relative_to(run.path).as_posix()}")
-        os.link(part, target)
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))  # nobody else's is replaced
+        os.replace(part, target)
     except OSError as error:
         raise RunError(f"'{target}' cannot be written ({error.strerror}). Choose another place with --out.") from None
     finally:
@@ -54,7 +65,7 @@ def import_run(store: Store, source: Path) -> Run:
     """
     try:
         archive = zipfile.ZipFile(source)
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise RunError(f"'{source}' cannot be read as an exported run ({error}). Export it again.") from None
     with archive:
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
@@ -67,18 +78,43 @@ def import_run(store: Store, source: Path) -> Run:
         try:
             for entry in entries:
                 _unpack(archive, entry, part)
-            if not isinstance(json.loads((part / "config.json").read_text()), dict):
-                raise ValueError("config.json is no object")
+            _check_contents(Run(part))
             part.rename(path)
         except OSError as error:
             raise RunError(
                 f"The run cannot be written into '{store.root}' ({error.strerror}). Choose another with --runs-dir."
             ) from None
-        except (ValueError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-            raise RunError(f"'{source}' is damaged or no exported run ({error}). Export it again.") from None
+        except DAMAGE as error:
+            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise RunError(f"'{source}' is damaged or no exported run ({why}). Export it again.") from None
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return Run(path)
+
+
+def _check_contents(run: Run) -> None:
+    """Raises one of DAMAGE unless everything is what this program writes: pages and workers read it without a doubt."""
+    values = json.loads((run.path / "config.json").read_text())
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    # paths need not exist on this machine
+    given.update({"dataset": "fashion-mnist-sample", "teacher_from": "auto", "teacher_mean": None, "teacher_std": None})
+    RunConfig(**given)
+    for name in ("dataset", "teacher_from"):
+        if not isinstance(values.get(name, ""), str):
+            raise ValueError(f"{name} is no text")
+    status = json.loads((run.path / "status.json").read_text())
+    if status.get("state") not in STATES or not isinstance(status.get("created"), (int, float)):
+        raise ValueError("status.json has no state that is known")
+    for row in run.metrics()[0]:
+        numbers = [row["epoch"], row["step"], *row["values"].values()]
+        texts = [row["stage"], row["learner"], row["kind"]]
+        if not all(isinstance(n, (int, float)) for n in numbers) or not all(isinstance(t, str) for t in texts):
+            raise ValueError("metrics.jsonl has a row that is none")
+    report = run.report
+    if report is not None:
+        to_markdown(report)
+        if not all(isinstance(learner["best_epoch"], int) for learner in report["learners"]):
+            raise ValueError("report.json has an epoch that is none")
 
 
 def _files(run: Run, checkpoints: bool) -> Iterator[Path]:

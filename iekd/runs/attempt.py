@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from iekd.data.dataset import Dataset
+from iekd.data.files import FileImages
 from iekd.errors import UserError
 from iekd.models.artifact import ModelCard, load_model, save_model
 from iekd.plan import STAGES
@@ -37,7 +41,7 @@ class Attempt:
         self.data: str | None = None
         self.teacher_sum = self.checkpoints.teacher_sum()
         self.has_teacher = False
-        self.interval = float(os.environ.get("IEKD_CHECKPOINT_SECONDS", EVERY))
+        self.least = self.interval = float(os.environ.get("IEKD_CHECKPOINT_SECONDS", EVERY))
         self.asked = time.monotonic()
 
     @property
@@ -49,10 +53,12 @@ class Attempt:
         """Find the newest checkpoints that are whole, and cut off the metrics that came after them."""
         found = self.checkpoints.newest(self._damaged)
         newest = next(reversed(found.values()), None)
-        if newest is not None and newest.notes["teacher_sum"] != self.teacher_sum:
+        trained = newest is not None and newest.snapshot.stage != "teacher"
+        if newest is not None and trained and newest.notes["teacher_sum"] != self.teacher_sum:
             self._damaged(TEACHER, "it does not match its sum")  # no later stage can go on without it
             newest = found.get("teacher")
             found = {"teacher": newest} if newest else {}
+        self.checkpoints.go_back_to({stage: checkpoint.snapshot.step for stage, checkpoint in found.items()})
         keep_lines(self.run.path / "metrics.jsonl", newest.notes["rows"] if newest else 0)
         self._snapshots = {stage: checkpoint.snapshot for stage, checkpoint in found.items()}
         if newest is not None:
@@ -68,11 +74,10 @@ class Attempt:
 
     def check_data(self, dataset: Dataset) -> None:
         """Raises UserError if the images are not those that the earlier attempt learned from."""
-        known, self.data = self.notes.get("data"), _shape_of(dataset)
+        known, self.data = self.notes.get("data"), _fingerprint(dataset)
         if known is not None and known != self.data:
             raise UserError(
-                f"The pictures have changed since this run began ({known} then, {self.data} now). "
-                "Start a new run with them."
+                "The pictures or their classes have changed since this run began. Start a new run with them."
             )
 
     def teacher(self) -> tuple[Any, ModelCard] | None:
@@ -107,13 +112,20 @@ class Attempt:
         rows.sync()
         own = {"rows": rows.count, "teacher_sum": self.teacher_sum, "data": self.data}
         self.checkpoints.write(snapshot, {**notes, **own})
-        self.interval = max(self.interval, (time.monotonic() - began) / SHARE)
+        self.interval = max(self.least, (time.monotonic() - began) / SHARE)
 
     def _damaged(self, name: str, why: str) -> None:
         log.warning("The checkpoint '%s' is damaged (%s); the one before it is used.", name, why)
         self.run.event("checkpoint damaged", checkpoint=name, why=why)
 
 
-def _shape_of(dataset: Dataset) -> str:
-    images = f"{len(dataset.train):,} to learn from and {len(dataset.test):,} to test on"
-    return f"{images}, {len(dataset.class_names)} classes, {dataset.resolution} x {dataset.resolution}"
+def _fingerprint(dataset: Dataset) -> str:
+    """Of the classes, and of all labels and images in their order."""
+    found = hashlib.sha256(repr((dataset.class_names, dataset.resolution, dataset.channels)).encode())
+    for split in (dataset.train, dataset.test):
+        found.update(split.labels.tobytes())
+        if isinstance(split.images, FileImages):  # they were all decoded once, for these
+            found.update(split.images.sums.tobytes())
+        else:
+            found.update(np.ascontiguousarray(split.images).data)
+    return found.hexdigest()

@@ -1,6 +1,6 @@
 """Checkpoints of a run: what an attempt leaves so that the next one goes on bit for bit.
 
-checkpoints/<stage>-<step>/state.safetensors   every learner's tensors, "<learner>/<weights or momentum>/<name>"
+checkpoints/<stage>-<step>/state.safetensors   every learner's tensors, "<learner>/<weights, momentum, sums>/<name>"
                            manifest.json       sizes, SHA-256 of the file and of the manifest itself, numbers, notes
             teacher/                           the frozen teacher as a model folder, from the first stage that needs it
 
@@ -74,7 +74,8 @@ class Checkpoints:
             for learner, state in snapshot.states.items():
                 tensors.update({f"{learner}/weights/{key}": t for key, t in state.weights.items()})
                 tensors.update({f"{learner}/momentum/{key}": t for key, t in state.momentum.items()})
-                numbers[learner] = state.numbers
+                tensors.update({f"{learner}/sums/{key}": t for key, t in state.sums.items()})
+                numbers[learner] = {**state.numbers, "sums": list(state.sums)}
             try:
                 save_file(tensors, part / STATE)
             except SafetensorError as error:  # which has the system's words, but is no OSError
@@ -112,6 +113,18 @@ class Checkpoints:
                 except _Damaged as error:
                     damaged(folder.name, str(error))
         return found
+
+    def go_back_to(self, steps: Mapping[str, int]) -> None:
+        """Put aside what is later than these steps per stage, and stages that are not there: damaged, or of no use.
+
+        Otherwise the new ones, of earlier steps, would be taken for old.
+        """
+        for stage in STAGES:
+            for step, folder in self._of(stage):
+                if step > steps.get(stage, -1):
+                    aside = self.folder / f"aside-{folder.name}"
+                    shutil.rmtree(aside, ignore_errors=True)
+                    folder.rename(aside)
 
     def clean(self) -> None:
         """Remove what an attempt that was killed left half written."""
@@ -158,8 +171,10 @@ def _read(folder: Path) -> Checkpoint:
         raise _Damaged(f"it cannot be read: {error}") from None
     states = {}
     for learner, numbers in content["numbers"].items():
-        own = {kind: dict(_named(tensors, f"{learner}/{kind}/")) for kind in ("weights", "momentum")}
-        states[learner] = State(own["weights"], own["momentum"], numbers)
+        own = {kind: dict(_named(tensors, f"{learner}/{kind}/")) for kind in ("weights", "momentum", "sums")}
+        # safetensors keeps no order, and the rows' columns have one
+        sums = {key: own["sums"][key] for key in numbers.pop("sums")}
+        states[learner] = State(own["weights"], own["momentum"], sums, numbers)
     return Checkpoint(Snapshot(content["stage"], content["step"], states), content["notes"])
 
 

@@ -38,12 +38,12 @@ class LocalLauncher:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    def submit(self, config: RunConfig, key: str | None = None) -> str:
+    def submit(self, config: RunConfig, key: str | None = None, visitor: str = "") -> str:
         """Create the run and start its worker, which waits for its turn; returns the run's id.
 
-        key: submitting twice with one key starts one run.
+        key: submitting twice with one key starts one run. visitor: who asks for it, kept in the run's folder.
         """
-        run, handle = self.store.create(config, key)
+        run, handle = self.store.create(config, key, visitor)
         if handle is not None:
             self._start(run, handle)
         return run.id
@@ -100,14 +100,18 @@ def request_stop(run: Run) -> None:
             process.send_signal(signal.SIGTERM)
 
 
-def stop_and_wait(run: Run, grace: float = 30.0) -> Status:
-    """Stop a run and wait for its end; a worker that does not end within `grace` seconds is killed."""
+def stop_and_wait(run: Run, grace: float = 30.0, saving: float = 300.0) -> Status:
+    """Stop a run and wait for its end; a worker that does not end within `grace` seconds is killed.
+
+    saving: seconds for one that has seen the request and writes its students.
+    """
     request_stop(run)
-    deadline = time.monotonic() + grace
-    while run.alive() and time.monotonic() < deadline:
+    began = time.monotonic()
+    while run.alive():
+        if time.monotonic() - began > (saving if run.status.state == STOPPING else grace):
+            return _end(run, grace)
         time.sleep(0.1)
-    status = run.status
-    return _end(run, grace) if run.alive() else status
+    return run.status
 
 
 def end_stuck(store: Store, grace: float = 30.0, saving: float = 300.0) -> None:

@@ -16,14 +16,14 @@ from iekd.significance import Summary, conclusion, p_text, summarise
 
 
 def write_report(
-    run: Run, status: Status, result: Any, dataset: Dataset, teacher: dict[str, str], speed: float
+    run: Run, status: Status, result: Any, dataset: Dataset, teacher: dict[str, str], speed: float | None
 ) -> None:
     """Write both files.
 
     Args:
         result: an engine Result.
         teacher: "model", its architecture, and "from", where it came from; for runs that have one.
-        speed: in multiply-accumulates per second.
+        speed: in multiply-accumulates per second; None where it is not known.
     """
     config = run.config
 

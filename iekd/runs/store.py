@@ -111,9 +111,12 @@ class Run:
         return self._stored_status().attempt
 
     def _stored_status(self) -> Status:
-        values = read_json(self.path / "status.json") or {}
+        values = read_json(self.path / "status.json")
         known = {f.name for f in fields(Status)}
-        return Status(**{k: v for k, v in values.items() if k in known})
+        status = Status(**{k: v for k, v in values.items() if k in known} if isinstance(values, dict) else {})
+        if not isinstance(status.created, (int, float)):  # runs are sorted by it, and one must not hold up the others
+            status.created = 0.0
+        return status
 
     def write_status(self, status: Status) -> None:
         write_json(self.path / "status.json", asdict(status))
@@ -214,10 +217,11 @@ class Store:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).expanduser().resolve()
 
-    def create(self, config: RunConfig, key: str | None = None) -> tuple[Run, int | None]:
+    def create(self, config: RunConfig, key: str | None = None, visitor: str = "") -> tuple[Run, int | None]:
         """A new run folder in state queued, and the descriptor of its lock (None if `key` was already used).
 
-        key: the same key always names the same run, so that twenty clicks start one.
+        key: the same key always names the same run, so that twenty clicks start one. visitor: who asks for it, kept in
+        the folder.
 
         Raises:
             RunError: the folder cannot be written.
@@ -236,6 +240,8 @@ class Store:
             write_json(part / "config.json", config.model_dump(mode="json"))
             handle = Run(part).lock()
             write_json(part / "status.json", asdict(Status(created=time.time())))
+            if visitor:
+                (part / "visitor").write_text(visitor)
             part.rename(run.path)
         except OSError as error:
             self._forget_keys(run_id)

@@ -340,8 +340,8 @@ class _Training:
 
     def _finish(self, result: Any) -> None:
         self._save(result)
-        gained = 1 - (self.progress_before or 0.0)
-        speed = self.plan.total * gained / (time.monotonic() - self.work_began)
+        # what a resumed run did of its work is too little to tell
+        speed = None if self.attempt.notes else self.plan.total / (time.monotonic() - self.work_began)
         teacher = {"model": self.teacher_model, "from": self.teacher_from}
         write_report(self.run, self.status, result, self.dataset, teacher, speed=speed)
 

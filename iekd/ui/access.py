@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import hmac
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,8 @@ from iekd.config import RunConfig
 from iekd.data.registry import FOLDER
 from iekd.errors import UserError
 from iekd.models.source import AUTO, RUN, TRAIN
+from iekd.plan import make_plan, seconds
+from iekd.runs.queue import device_name
 from iekd.runs.store import LIVE, QUEUED, Run, Store
 from iekd.teachers import find_teacher
 
@@ -56,11 +59,14 @@ class AccessError(UserError):
 @dataclass(frozen=True)
 class Limits:
     """Of what a visitor of a public page may start. epochs: of teacher, auto-encoder and students each; images: that
-    are learned from; students: methods x seeds; queue: runs that wait; runs: per visitor and day."""
+    are learned from; students: methods x seeds; minutes: by a guess from the arithmetic; megabytes: of memory, for
+    networks and batches; queue: runs that wait; runs: per visitor and day."""
 
     epochs: int = 10
     images: int = 10_000
     students: int = 4
+    minutes: int = 30
+    megabytes: int = 4000
     queue: int = 5
     runs: int = 5
 
@@ -130,6 +136,7 @@ class Access:
             return self._check_start(asker, config, store)
 
     def _check_start(self, asker: Asker | None, config: RunConfig, store: Store) -> str:
+        self.check_paths(asker, config.dataset, config.teacher_from)
         if self.is_admin(asker) or (not self.public and not self.token):
             return ""
         if not self.public or not self.training:
@@ -147,6 +154,24 @@ class Access:
                 "Install the program to train as much as you like."
             )
         return visitor
+
+    def check_paths(self, asker: Asker | None, dataset: object, teacher_from: object) -> None:
+        """Whether these raw values may be looked at; to be asked before anything of them touches the disk.
+
+        Raises:
+            AccessError: they name a folder or a file of this machine, and whoever asks is a stranger to it.
+        """
+        if self.is_admin(asker) or (not self.public and not self.token):
+            return
+        if str(dataset or "").strip().startswith(FOLDER):
+            raise AccessError(self._no("Folders of this machine cannot be used"))
+        source = str(teacher_from or AUTO).strip()
+        if source not in (AUTO, TRAIN) and not source.startswith(RUN):
+            raise AccessError(self._no("Files of this machine cannot be used"))
+
+    def may_measure(self, asker: Asker | None) -> bool:
+        """Whether the machine may be kept busy for somebody's estimate."""
+        return self.is_admin(asker) or (not self.public and not self.token)
 
     def check_change(self, asker: Asker | None, run: Run, store: Store, what: str) -> None:
         """Whether a run may be stopped, resumed, moved or deleted; `what` is said in the message.
@@ -176,17 +201,20 @@ class Access:
 
     def _check_size(self, config: RunConfig, store: Store) -> None:
         limits = self.limits
-        if config.dataset.startswith(FOLDER):
-            raise AccessError("Folders of this machine cannot be used on a public page. Choose a data set.")
-        if config.teacher_from not in (AUTO, TRAIN) and not config.teacher_from.startswith(RUN):
-            raise AccessError("Files of this machine cannot be used on a public page. Set teacher from to auto.")
         trains_teacher = config.needs_teacher and find_teacher(config, store.root) is None
         epochs = max(config.epochs, config.auto_encoder_epochs, config.teacher_epochs if trains_teacher else 0)
-        images = config.limit_train or data.describe(config.dataset).train_images
+        info = data.describe(config.dataset)
+        images = config.limit_train or info.train_images
         students = len(config.methods) * len(config.seeds)
+        plan = make_plan(
+            config, info.train_images, info.test_images, info.channels, info.classes, info.resolution,
+            not trains_teacher,
+        )  # fmt: skip
+        minutes = math.ceil(seconds(plan, device_name(config.device)) / 60)
         for name, value, most in (
             ("epochs", epochs, limits.epochs), ("training images", images, limits.images),
-            ("students", students, limits.students),
+            ("students", students, limits.students), ("minutes", minutes, limits.minutes),
+            ("megabytes of memory", math.ceil(plan.memory / 1e6), limits.megabytes),
         ):  # fmt: skip
             if value > most:
                 raise AccessError(f"{value:,} {name} are more than the {most:,} that this public page allows.")
@@ -215,12 +243,6 @@ def _logged(action: str, run_id: str, asker: Asker | None) -> Iterator[None]:
         log.warning("%s allowed=no reason=%r", where, str(error))
         raise
     log.info("%s allowed=yes", where)
-
-
-def remember_visitor(run: Run, visitor: str) -> None:
-    """Note in the run's folder who started it."""
-    if visitor:
-        (run.path / "visitor").write_text(visitor)
 
 
 def started_by(run: Run) -> str:

@@ -29,6 +29,7 @@ def public_endpoints(store: Store, access: Access) -> None:
         """Start a run with these settings (names as in `iekd train`); the same key starts one run. Returns its id."""
         if not isinstance(config, dict):
             raise UserError('The settings must be a JSON object, such as {"epochs": 10}.')
+        access.check_paths(request, config.get("dataset"), config.get("teacher_from"))
         return start_run(store, access, request, make_config(**config), key)
 
     @_says_why

@@ -136,6 +136,10 @@ def compare_files(store: Store, source: str, paths: list[str]) -> dict[str, Any]
     """
     if not paths:
         raise UserError("No image was given. Send at least one.")
+    if len(paths) > MOST_IMAGES:
+        raise UserError(
+            f"{len(paths):,} images are more than the {MOST_IMAGES} of one comparison. Send fewer at a time."
+        )
     results = comparing.compare(models_of(store, source), [(Path(p).name, Path(p)) for p in paths])
     rows = []
     for r in results:

@@ -105,7 +105,7 @@ def measured_speed(store: Store, device: str) -> float | None:
         if (
             report
             and report.get("device", "").split(":")[0] == device
-            and report["speed"] * (report.get("seconds") or 0) > MUCH_WORK
+            and (report["speed"] or 0) * (report.get("seconds") or 0) > MUCH_WORK
         ):
             return float(report["speed"])
     return None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio import processing_utils
 from PIL import Image
 from starlette.middleware import Middleware
 
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 CSS = Path(__file__).with_name("style.css")
 PORTS_TRIED = 50
 MAX_UPLOAD = "20mb"
+UPLOADS_KEPT = 6 * 3600  # seconds
 # keeps the address in step with the run on view, so that a reload or a bookmark shows it again
 KEEP_ADDRESS = """(id) => {
   const address = new URL(window.location);
@@ -51,7 +53,7 @@ def build_app(runs_dir: Path | str, access: Access | None = None) -> gr.Blocks:
     access: who may do what; unset: everybody everything.
     """
     store, access = Store(runs_dir), access or Access()
-    demo = gr.Blocks(title="IE-KD Studio", analytics_enabled=False)
+    demo = gr.Blocks(title="IE-KD Studio", analytics_enabled=False, delete_cache=(3600, UPLOADS_KEPT))
     with demo:
         gr.HTML(HEADER)
         shown = gr.Textbox(visible="hidden", elem_id="shown-run")
@@ -111,6 +113,7 @@ def launch(
     free = free_port(host, port)
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # a small file can unpack to a huge picture
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large is said in the page
+    _fetch_nothing()
     demo = build_app(root, access)
     demo.queue(max_size=64)
     demo._queue.sleep_when_free = 0.05  # Gradio looks for work every millisecond, 6 % of a core that training can use
@@ -136,6 +139,19 @@ def launch(
 def _drain(*_: object) -> None:
     """As Ctrl-C: Gradio then takes no more requests, finishes those it has, and frees the port. Runs go on."""
     raise KeyboardInterrupt
+
+
+def _fetch_nothing() -> None:
+    """Gradio fetches pictures that are named by an address, for strangers too, and keeps them; nothing here asks."""
+
+    def refuse(url: str, cache_dir: str) -> str:
+        raise gr.Error("Only uploaded pictures are compared, no addresses.", print_exception=False)
+
+    async def refuse_later(url: str, cache_dir: str) -> str:
+        return refuse(url, cache_dir)
+
+    processing_utils.ssrf_protected_download = refuse
+    processing_utils.async_ssrf_protected_download = refuse_later
 
 
 def _log_to_stderr() -> None:

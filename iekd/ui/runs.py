@@ -124,9 +124,9 @@ def _row(run: Run, store: Store) -> str:
         f"<small>{when(status.created)}</small>"
     )
     networks = (
-        f"{model_name(config.teacher)} → {model_name(config.student)}"
+        escape(f"{model_name(config.teacher)} → {model_name(config.student)}")
         if config.needs_teacher
-        else model_name(config.student)
+        else escape(model_name(config.student))
     )
     epochs = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}{seeds}"
     state = badge(status.state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -18,7 +19,7 @@ from iekd.runs.store import Store
 from iekd.teachers import check_teacher
 from iekd.ui import form
 from iekd.ui.about import HOW_IT_WORKS
-from iekd.ui.access import SIGN_IN, Access, remember_visitor
+from iekd.ui.access import SIGN_IN, Access
 from iekd.ui.forecast import forecast_html, thumbnails_html
 from iekd.ui.run_view import PRIVATE, RunView, look, run_view
 
@@ -147,23 +148,33 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
     tab = TrainTab(view, form_box, fields, error, key)
     inputs = list(fields.values())
 
-    def describe(*values: Any) -> list[Any]:
+    def allowed(request: gr.Request | None, *values: Any) -> RunConfig:
+        """The form's configuration, if whoever asks may have it looked at."""
+        given = dict(zip(fields, values, strict=True))
+        access.check_paths(request, given["dataset"], given["teacher_from"])
+        return form.to_config(given)
+
+    def describe(request: gr.Request, *values: Any) -> list[Any]:
         try:
-            config = form.to_config(dict(zip(fields, values, strict=True)))
-            measuring = not access.public and probes.ask(config)
+            config = allowed(request, *values)
+            measuring = access.may_measure(request) and probes.ask(config)
             return ["", forecast_html(config, store, measuring), config.command_line(), gr.Timer(active=measuring)]
         except UserError as problem:
             none = '<p class="note">No forecast while a setting is wrong.</p>'
             return [sentence(problem), none, "", gr.Timer(active=False)]
 
-    def pictures(dataset: str, folder: str | None) -> list[Any]:
+    def pictures(request: gr.Request, dataset: str, folder: str | None) -> list[Any]:
+        try:
+            access.check_paths(request, dataset, None)
+        except UserError:  # the forecast says why
+            return [gr.Textbox(visible=False), ""]
         own, path = dataset == form.OWN_FOLDER, (folder or "").strip()
         name = form.OWN_FOLDER + path if own else dataset
         return [gr.Textbox(visible=own), thumbnails_html(name) if path or not own else ""]
 
     def begin(request: gr.Request, once: str, *values: Any) -> list[Any]:
         try:
-            config = form.to_config(dict(zip(fields, values, strict=True)))
+            config = allowed(request, *values)
             run_id = start_run(store, access, request, config, once)
         except UserError as problem:
             return [gr.skip(), gr.skip(), *show(store, "", str(problem))]
@@ -179,9 +190,13 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
     described = [error, forecast, command, timer]
     picture_fields = [fields["dataset"], fields["folder"]]
     gr.on([field.change for field in inputs], describe, inputs, described, **EAGER)
-    timer.tick(lambda *values: describe(*values)[1:], inputs, described[1:], **EAGER)
+
+    def described_again(request: gr.Request, *values: Any) -> list[Any]:
+        return describe(request, *values)[1:]
+
+    timer.tick(described_again, inputs, described[1:], **EAGER)
     # on coming back a teacher may be at hand that was not before; what is wrong may be an unknown run, and stays
-    gr.on([demo.load, view.back.click], lambda *values: describe(*values)[1:], inputs, described[1:], **EAGER)
+    gr.on([demo.load, view.back.click], described_again, inputs, described[1:], **EAGER)
     gr.on(
         [demo.load, *(f.change for f in picture_fields)],
         pictures,
@@ -202,6 +217,9 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
     return tab
 
 
+_starting = threading.Lock()  # between counting a visitor's runs and starting one more
+
+
 def who_may_start(access: Access) -> str:
     """What stands below Start where not everybody may press it."""
     if access.token:
@@ -220,12 +238,11 @@ def start_run(store: Store, access: Access, asker: gr.Request | None, config: Ru
     Raises:
         UserError: it cannot be trained, or whoever asks may not.
     """
-    visitor = access.check_start(asker, config, store)
-    data.describe(config.dataset)  # a folder that cannot be used is said here, not by a run that fails
-    check_teacher(config, store.root)
-    run_id = LocalLauncher(store).submit(config, key or None)
-    remember_visitor(store.get(run_id), visitor)
-    return run_id
+    with _starting:
+        visitor = access.check_start(asker, config, store)
+        data.describe(config.dataset)  # a folder that cannot be used is said here, not by a run that fails
+        check_teacher(config, store.root)
+        return LocalLauncher(store).submit(config, key or None, visitor)
 
 
 def show(store: Store, run_id: str, problem: str = "") -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -153,7 +154,7 @@ def test_archives_that_are_none_are_refused(elsewhere, tmp_path, refuses, stoppe
     only = packed(tmp_path / "o.zip", (f"{ID}/metrics.jsonl", ""), config=False)
     refuses(lambda: import_run(elsewhere, only), "config.json", kind=RunError)
     broken = packed(tmp_path / "b.zip", (f"{ID}/config.json", "[1]"), config=False)
-    refuses(lambda: import_run(elsewhere, broken), "no object", kind=RunError)
+    refuses(lambda: import_run(elsewhere, broken), "damaged or no exported run", kind=RunError)
     export_run(stopped, tmp_path / "run.zip")
     data = bytearray((tmp_path / "run.zip").read_bytes())
     data[len(data) // 2] ^= 1
@@ -162,6 +163,43 @@ def test_archives_that_are_none_are_refused(elsewhere, tmp_path, refuses, stoppe
     assert list(elsewhere.root.iterdir()) == []
 
 
-def test_a_name_that_is_no_id_is_refused(elsewhere, tmp_path, refuses):
-    path = packed(tmp_path / "x.zip", (".keys/config.json", json.dumps({})), config=False)
+@pytest.mark.parametrize("name", [".keys", "teachers", "20260101-000000-abcd.part", "x"])
+def test_a_name_that_is_no_id_is_refused(elsewhere, tmp_path, refuses, name):
+    path = packed(tmp_path / "x.zip", (f"{name}/config.json", json.dumps({})), config=False)
     refuses(lambda: import_run(elsewhere, path), "one run", kind=RunError)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("status.json", "[1]"),
+        ("status.json", '{"state": "finished", "created": "x"}'),
+        ("status.json", '{"state": "<b>", "created": 1}'),
+        ("config.json", '{"student": "<img src=x onerror=alert(1)>"}'),
+        ("config.json", '{"seeds": 5}'),
+        ("metrics.jsonl", "no JSON\n"),
+        ("metrics.jsonl", '{"stage": 3}\n'),
+        ("report.json", '{"learners": 3}'),
+    ],
+)
+def test_contents_that_pages_could_not_read_are_refused(stopped, elsewhere, tmp_path, refuses, name, content):
+    """One such folder would hold up the list of all runs, or bring a script into it."""
+    export_run(stopped, tmp_path / "run.zip")
+    with zipfile.ZipFile(tmp_path / "run.zip") as good, zipfile.ZipFile(tmp_path / "bad.zip", "w") as bad:
+        for entry in good.infolist():
+            if not entry.filename.endswith("/" + name):
+                bad.writestr(entry, good.read(entry))
+        bad.writestr(f"{stopped.id}/{name}", content)
+    refuses(lambda: import_run(elsewhere, tmp_path / "bad.zip"), "damaged or no exported run", kind=RunError)
+    assert list(elsewhere.root.iterdir()) == []
+
+
+def test_any_flipped_bit_is_a_sentence(stopped, elsewhere, tmp_path):
+    export_run(stopped, tmp_path / "run.zip", checkpoints=False)
+    whole = (tmp_path / "run.zip").read_bytes()
+    for offset in range(0, len(whole), len(whole) // 60):
+        data = bytearray(whole)
+        data[offset] ^= 16
+        (tmp_path / "flipped.zip").write_bytes(data)
+        with contextlib.suppress(RunError):  # a time or a comment may be anything, all else is refused in words
+            elsewhere.delete(import_run(elsewhere, tmp_path / "flipped.zip").id)

@@ -17,8 +17,11 @@ def snapshot(step: int, stage: str = "students") -> Snapshot:
     weights = {"model.conv.weight": torch.randn(4, 3, 3, 3), "model.bn.num_batches_tracked": torch.tensor(step)}
     numbers = {"steps": step, "accuracy": {"test": 71.125}, "best": [1, -1.0, 0.1 + 0.2]}
     return Snapshot(stage, step, {
-        "ie-ft+kd-seed0": State(weights, {"model.conv.weight": torch.randn(4, 3, 3, 3)}, numbers),
-        "dml-seed0's peer": State({k: t.clone() for k, t in weights.items()}, {}, {"steps": step}),
+        "ie-ft+kd-seed0": State(
+            weights, {"model.conv.weight": torch.randn(4, 3, 3, 3)},
+            {"loss": torch.rand(1), "accuracy": torch.rand(1), "a": torch.rand(1)}, numbers,
+        ),
+        "dml-seed0's peer": State({k: t.clone() for k, t in weights.items()}, {}, {}, {"steps": step}),
     })  # fmt: skip
 
 
@@ -27,7 +30,9 @@ def assert_same(one: Snapshot, other: Snapshot) -> None:
     for name, state in one.states.items():
         found = other.states[name]
         assert state.numbers == found.numbers
-        for a, b in ((state.weights, found.weights), (state.momentum, found.momentum)):
+        assert list(state.sums) == list(found.sums), "in their order"
+        for kind in ("weights", "momentum", "sums"):
+            a, b = getattr(state, kind), getattr(found, kind)
             assert a.keys() == b.keys()
             assert all(torch.equal(a[key], b[key]) for key in a)
 

@@ -228,6 +228,32 @@ def test_whatever_is_damaged_the_end_is_the_same(store, config, whole, lost):
         assert_equal(run, whole)
 
 
+def test_after_a_fall_back_the_next_checkpoints_stay(store, config, whole):
+    """Those of later steps that were damaged, or of no use any more, must not make them look old."""
+    run, handle = store.create(config())
+    attempt(run, handle, ("students", 15))
+    for folder in (run.path / "checkpoints").glob("students-*"):
+        flip(folder / "state.safetensors")
+    attempt(run, run.reopen(), ("students", 6))
+    assert 0 < int(newest(run).name[-8:]) < 9
+    attempt(run, run.reopen(), ("students", 12))
+    flip(run.path / "checkpoints" / "teacher" / "model.safetensors")
+    attempt(run, run.reopen(), ("auto-encoder", 3))
+    assert not list((run.path / "checkpoints").glob("students-*"))
+    execute_again(run)
+    assert_equal(run, whole)
+
+
+def test_a_teacher_that_was_only_just_trained_is_not_damaged(store, config, monkeypatch):
+    run, handle = store.create(config())
+    with monkeypatch.context() as patch:
+        patch.setenv("IEKD_CHECKPOINT_SECONDS", "1e9")
+        attempt(run, handle, ("auto-encoder", 3))
+    execute_again(run)
+    assert "damaged" not in (run.path / "log.txt").read_text()
+    assert run.status.state == FINISHED
+
+
 def test_a_finished_run_needs_no_checkpoints(whole):
     assert not (whole.path / "checkpoints").exists()
     assert not (whole.path / ".reserve").exists()
@@ -273,13 +299,28 @@ def test_a_checkpoint_of_another_version_of_the_networks_is_refused_in_words(sto
     assert "does not fit" in run.status.error
 
 
-def test_other_pictures_are_refused(store, config, picture_folder, tmp_path):
+def fewer(folder):
+    for path in sorted((folder / "red").iterdir())[:3]:
+        path.unlink()
+
+
+def another_order_of_classes(folder):
+    for part in (folder, folder.parent / "test"):
+        (part / "red").rename(part / "a-red")
+
+
+def another_picture(folder):
+    first, second = sorted((folder / "red").iterdir())[:2]
+    first.write_bytes(second.read_bytes())
+
+
+@pytest.mark.parametrize("change", [fewer, another_order_of_classes, another_picture])
+def test_other_pictures_are_refused(store, config, picture_folder, tmp_path, change):
     mine = tmp_path / "pictures"
     shutil.copytree(picture_folder, mine)
     run, handle = store.create(config(dataset=f"folder:{mine}", methods=("baseline",), teacher="none"))
     attempt(run, handle, ("students", 12))
-    for path in sorted((mine / "train" / "red").iterdir())[:3]:
-        path.unlink()
+    change(mine / "train")
     execute_again(run)
     assert run.status.state == FAILED
     assert "have changed" in run.status.error

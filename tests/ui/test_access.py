@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -21,7 +22,7 @@ from iekd.config import RunConfig
 from iekd.errors import UserError
 from iekd.runs.launcher import LocalLauncher, stop_and_wait
 from iekd.runs.store import FINISHED, Run, Store
-from iekd.ui.access import Access, AccessError, Limits, remember_visitor
+from iekd.ui.access import Access, AccessError, Limits
 from iekd.ui.guard import MOST_BODY, MOST_UPLOAD
 
 TOKEN = "correct horse battery staple"
@@ -37,10 +38,9 @@ def store(tmp_path: Path) -> Store:
 
 
 def made(store: Store, visitor: str = "") -> Run:
-    run, handle = store.create(RunConfig())
+    run, handle = store.create(RunConfig(), visitor=visitor)
     assert handle is not None
     os.close(handle)
-    remember_visitor(run, visitor)
     return run
 
 
@@ -87,6 +87,8 @@ def test_a_public_page_starts_nothing_unless_told_to(store: Store) -> None:
         ({"seeds": (0, 1, 2)}, "6 students"),
         ({"dataset": "folder:HERE"}, "Folders of this machine"),
         ({"teacher_from": "HERE/m.pth"}, "Files of this machine"),
+        ({"student": "resnet50", "resolution": 512, "batch_size": 2}, "minutes"),
+        ({"batch_size": 10_000, "resolution": 512}, "megabytes"),
     ],
 )
 def test_a_visitor_starts_small_runs_only(store: Store, tmp_path: Path, values: dict[str, Any], said: str) -> None:
@@ -94,7 +96,8 @@ def test_a_visitor_starts_small_runs_only(store: Store, tmp_path: Path, values: 
     there = {key: v.replace("HERE", str(tmp_path)) if isinstance(v, str) else v for key, v in values.items()}
     config = RunConfig.model_construct(**{**RunConfig(teacher_epochs=5).model_dump(), **there})
     with pytest.raises(AccessError) as error:
-        Access(public=True, training=True).check_start(asker(), config, store)
+        long = Limits(minutes=10**9) if said == "megabytes" else Limits()
+        Access(public=True, training=True, limits=long).check_start(asker(), config, store)
     assert said in str(error.value)
 
 
@@ -111,6 +114,37 @@ def test_a_visitor_has_so_many_runs_a_day_and_others_have_theirs(store: Store, m
         access.check_start(asker(**{"x-forwarded-for": "1.2.3.4"}), small, store)
     monkeypatch.setenv("SPACE_ID", "someone/space")
     access.check_start(asker(**{"x-forwarded-for": "9.9.9.9, 1.2.3.4"}), small, store)
+
+
+def test_many_clicks_at_once_start_no_more_than_that(store: Store, monkeypatch: Any) -> None:
+    from iekd.ui import train
+
+    access, got = Access(public=True, training=True, limits=Limits(runs=3)), []
+    monkeypatch.setattr(LocalLauncher, "_start", lambda self, run, handle: os.close(handle))
+
+    def click() -> None:
+        try:
+            got.append(train.start_run(store, access, asker(), RunConfig(), ""))
+        except AccessError:
+            got.append("")
+
+    threads = [threading.Thread(target=click) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(store.list()) == len(list(filter(None, got))) == 3
+
+
+def test_anothers_key_gives_nobody_their_run(store: Store, monkeypatch: Any) -> None:
+    from iekd.ui import train
+
+    access = Access(public=True, training=True, token=TOKEN)
+    monkeypatch.setattr(LocalLauncher, "_start", lambda self, run, handle: os.close(handle))
+    mine = train.start_run(store, access, asker(**{"x-iekd-token": TOKEN}), RunConfig(), "nightly")
+    assert train.start_run(store, access, asker(), RunConfig(), "nightly") == mine
+    with pytest.raises(AccessError):
+        access.check_change(asker(), store.get(mine), store, "stop")
 
 
 def test_a_full_queue_takes_no_more(store: Store) -> None:
@@ -252,6 +286,40 @@ def test_signing_in_gives_a_cookie_that_opens_the_page(guarded: str) -> None:
     assert "no run 'nothing'" in json.dumps(data), "past the token"
 
 
+def fire(url: str, target: str, event: str, values: dict[str, Any], **headers: str) -> str:
+    """What the server says to the events of a field of the form, sent by a program; values: by elem_id."""
+    config = httpx.get(f"{url}/config").json()
+    props = {c["id"]: c["props"] for c in config["components"]}
+    source = next(number for number, own in props.items() if own.get("elem_id") == target)
+    said = []
+    for dependency in config["dependencies"]:
+        if [source, event] in dependency["targets"] and dependency["backend_fn"]:
+            own = [props[number] for number in dependency["inputs"]]
+            data = [values.get(str(p.get("elem_id")), p.get("value")) for p in own]
+            body = {"data": data, "fn_index": dependency["id"], "session_hash": "stranger"}
+            said.append(httpx.post(f"{url}/gradio_api/run/predict", json=body, headers=headers, timeout=60).text)
+    assert len(said) > 1
+    return "\n".join(said)
+
+
+def test_strangers_see_no_folder_of_the_host(guarded: str, pictures: Path) -> None:
+    """Neither its pictures, nor how many there are, nor whether it is there."""
+    there, gone = str(pictures), str(pictures / "nothing")
+    for values in ({"f-dataset": "folder:", "f-folder": there}, {"f-dataset": "folder:", "f-folder": gone}):
+        said = fire(guarded, "f-dataset", "change", values)
+        assert "data:image" not in said
+        assert "stripes" not in said
+        assert "no folder" not in said.lower()
+        assert "token" in said
+    proof = {"x-iekd-token": TOKEN}
+    assert "data:image" in fire(guarded, "f-dataset", "change", {"f-dataset": "folder:", "f-folder": there}, **proof)
+    answers = []
+    for path in ("/etc/passwd", "/etc/nothing-of-the-kind"):
+        for config in ({"dataset": f"folder:{path}"}, {"teacher_from": path}):
+            answers.append(json.dumps(call(guarded, "start", config, "")[1]).replace(path, ""))
+    assert answers[:2] == answers[2:], "the same whether it is there or not"
+
+
 def test_healthz_says_version_and_queue(guarded: str, server: str) -> None:
     for url in (guarded, server):
         answer = httpx.get(f"{url}/healthz")
@@ -370,6 +438,29 @@ def test_the_server_fetches_nothing_for_anybody(server: str, secret: tuple[str, 
         assert kind == "error" or "root:" not in json.dumps(data)
         assert "predictions" not in json.dumps(data) or '"error"' in json.dumps(data)
     assert asked == []
+
+
+def test_addresses_are_refused_before_anything_is_fetched(monkeypatch: Any) -> None:
+    from gradio import Error, processing_utils
+
+    from iekd.ui.layout import _fetch_nothing
+
+    for name in ("ssrf_protected_download", "async_ssrf_protected_download"):
+        monkeypatch.setattr(processing_utils, name, getattr(processing_utils, name))  # put back afterwards
+    _fetch_nothing()
+    with pytest.raises(Error, match="no addresses"):
+        processing_utils.ssrf_protected_download("http://203.0.113.5/x.png", "/tmp")
+    with pytest.raises(Error, match="no addresses"):
+        asyncio.run(processing_utils.async_ssrf_protected_download("http://203.0.113.5/x.png", "/tmp"))
+
+
+def test_a_comparison_has_so_many_pictures(runs_dir: Path, finished_run: str, pictures: Path) -> None:
+    from iekd.ui.compare import MOST_IMAGES, compare_files
+
+    one = str(pictures / "test" / "disc" / "0.png")
+    assert len(compare_files(Store(runs_dir), finished_run, [one] * MOST_IMAGES)["images"]) == MOST_IMAGES
+    with pytest.raises(UserError, match="33 images"):
+        compare_files(Store(runs_dir), finished_run, [one] * (MOST_IMAGES + 1))
 
 
 def test_the_state_of_a_finished_run_is_untouched_by_all_that(runs_dir: Path, finished_run: str) -> None:
