@@ -95,8 +95,8 @@ def test_a_visitor_starts_small_runs_only(store: Store, tmp_path: Path, values: 
     (tmp_path / "m.pth").write_text("")
     there = {key: v.replace("HERE", str(tmp_path)) if isinstance(v, str) else v for key, v in values.items()}
     config = RunConfig.model_construct(**{**RunConfig(teacher_epochs=5).model_dump(), **there})
+    long = Limits(minutes=10**9) if said == "megabytes" else Limits()
     with pytest.raises(AccessError) as error:
-        long = Limits(minutes=10**9) if said == "megabytes" else Limits()
         Access(public=True, training=True, limits=long).check_start(asker(), config, store)
     assert said in str(error.value)
 
