@@ -22,6 +22,7 @@ from iekd.runs.store import Run
 
 log = logging.getLogger(__name__)
 EVERY = 20.0  # seconds between checkpoints; IEKD_CHECKPOINT_SECONDS sets another
+LOOK_EVERY = 0.2  # seconds
 SHARE = 0.02  # of the time that writing them may take: large networks are written more rarely
 
 
@@ -41,8 +42,8 @@ class Attempt:
         self.data: str | None = None
         self.teacher_sum = self.checkpoints.teacher_sum()
         self.has_teacher = False
-        self.least = self.interval = float(os.environ.get("IEKD_CHECKPOINT_SECONDS", EVERY))
-        self.asked = time.monotonic()
+        self.least = self.interval = _seconds_between()
+        self.asked = self.next_look = time.monotonic()
 
     @property
     def spent(self) -> float:
@@ -99,6 +100,9 @@ class Attempt:
     def due(self) -> bool:
         """Whether it is time for a checkpoint; asked by the engine, from any thread."""
         now = time.monotonic()
+        if now < self.next_look:  # steps may take a millisecond, and the request to stop is a file
+            return False
+        self.next_look = now + min(LOOK_EVERY, self.interval)
         if now - self.asked < self.interval and not self.stop():
             return False
         self.asked = now
@@ -117,6 +121,18 @@ class Attempt:
     def _damaged(self, name: str, why: str) -> None:
         log.warning("The checkpoint '%s' is damaged (%s); the one before it is used.", name, why)
         self.run.event("checkpoint damaged", checkpoint=name, why=why)
+
+
+def _seconds_between() -> float:
+    """Raises UserError where the environment has no number."""
+    given = os.environ.get("IEKD_CHECKPOINT_SECONDS", str(EVERY))
+    try:
+        found = float(given)
+        if not found >= 0:
+            raise ValueError
+    except ValueError:
+        raise UserError(f"'{given}' in IEKD_CHECKPOINT_SECONDS is no number of seconds. Set one, or none.") from None
+    return found
 
 
 def _fingerprint(dataset: Dataset) -> str:

@@ -164,7 +164,30 @@ def test_an_epoch_that_was_given_up_leaves_nothing_in_the_next(kept, in_files, w
 
 @linux
 def test_streams_are_read_while_threads_compute(kept, in_files, small_chunks):
-    """Loaders are made and read in threads, others compute meanwhile, and learners ask for held-out images at once."""
+    """Loaders are read in threads, others compute meanwhile, and learners ask for held-out images at once.
+
+    The processes are forked before, as in a run: a thread that computes may hold a lock that nobody opens in the fork.
+    """
+    for _ in range(3):
+        with placed(splits(in_files), CPU, 0, 2) as [learned, validation, test], computing():
+            batches = Batches(*learned, 16, 0)
+
+            def judge(batch, batches=batches, judged=(validation, test)):
+                batch[0].float().mean()
+                for images, _ in judged:
+                    with contextlib.closing(parts(images, 7)) as found:
+                        yield torch.cat(list(found))
+
+            found = list(side_by_side(batches.epoch(0), [judge, judge, judge]))
+            assert len(found) == len(batches) * 3 * 2
+        for i in range(0, len(found), 2):
+            np.testing.assert_array_equal(found[i].permute(0, 2, 3, 1), kept.validation.images)
+            np.testing.assert_array_equal(found[i + 1].permute(0, 2, 3, 1), kept.test.images)
+
+
+@contextlib.contextmanager
+def computing():
+    """Two threads that are busy meanwhile."""
     stopped = threading.Event()
 
     def compute():
@@ -175,21 +198,7 @@ def test_streams_are_read_while_threads_compute(kept, in_files, small_chunks):
     for thread in busy:
         thread.start()
     try:
-        for _ in range(3):
-            with placed(splits(in_files), CPU, 0, 2) as [learned, validation, test]:
-                batches = Batches(*learned, 16, 0)
-
-                def judge(batch, batches=batches, judged=(validation, test)):
-                    batch[0].float().mean()
-                    for images, _ in judged:
-                        with contextlib.closing(parts(images, 7)) as found:
-                            yield torch.cat(list(found))
-
-                found = list(side_by_side(batches.epoch(0), [judge, judge, judge]))
-                assert len(found) == len(batches) * 3 * 2
-            for i in range(0, len(found), 2):
-                np.testing.assert_array_equal(found[i].permute(0, 2, 3, 1), kept.validation.images)
-                np.testing.assert_array_equal(found[i + 1].permute(0, 2, 3, 1), kept.test.images)
+        yield
     finally:
         stopped.set()
         for thread in busy:

@@ -289,6 +289,42 @@ def test_a_run_of_a_version_without_checkpoints_begins_again(store, config, whol
     assert "training begins again" in (run.path / "log.txt").read_text()
 
 
+@pytest.mark.parametrize("given", ["often", "-1", "nan", ""])
+def test_an_interval_that_is_none_is_said(store, config, monkeypatch, given):
+    monkeypatch.setenv("IEKD_CHECKPOINT_SECONDS", given)
+    run, handle = store.create(config(methods=("baseline",), teacher="none"))
+    attempt(run, handle)
+    assert run.status.state == FAILED
+    assert "IEKD_CHECKPOINT_SECONDS" in run.status.error
+
+
+def test_checkpoints_are_as_rare_as_writing_them_is_slow(store, config, monkeypatch):
+    """And as often as asked for once it is fast again."""
+    clock, run = [100.0], store.create(config())[0]
+    monkeypatch.setattr(attempts.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(attempts, "SHARE", 0.02)
+    monkeypatch.setenv("IEKD_CHECKPOINT_SECONDS", "20")
+    tried = attempts.Attempt(run, never)
+    took = [10.0]
+    monkeypatch.setattr(tried.checkpoints, "write", lambda *_: clock.__setitem__(0, clock[0] + took[0]))
+    rows = run.metrics_writer()
+
+    def seconds_to_the_next():
+        began = clock[0]
+        while not tried.due():
+            clock[0] += 1
+        return clock[0] - began
+
+    snapshot = type("Snapshot", (), {"stage": "students"})
+    assert seconds_to_the_next() == 20
+    tried.keep(snapshot, rows, {})
+    assert seconds_to_the_next() == 490
+    took[0] = 0.01
+    tried.keep(snapshot, rows, {})
+    assert seconds_to_the_next() == pytest.approx(20, abs=1)
+    rows.close()
+
+
 def test_a_checkpoint_of_another_version_of_the_networks_is_refused_in_words(store, config):
     run, handle = store.create(config(methods=("baseline",), teacher="none"))
     attempt(run, handle, ("students", 12))
