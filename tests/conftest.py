@@ -135,6 +135,28 @@ def wait_until():
     return wait
 
 
+@pytest.fixture
+def launcher(tmp_path, wait_until):
+    """A launcher; whatever it started and still lives is ended after the test, by its own process id."""
+    from iekd.runs.launcher import LocalLauncher, worker_process
+    from iekd.runs.store import Store
+
+    made = LocalLauncher(Store(tmp_path / "runs"))
+    yield made
+    for run in made.store.list():
+        process = worker_process(run.status)
+        if run.alive() and process is not None:
+            process.kill()
+        wait_until(lambda run=run: not run.alive())
+
+
+@pytest.fixture
+def checkpoints_everywhere(monkeypatch):
+    """A checkpoint after each step, however long writing it takes."""
+    monkeypatch.setenv("IEKD_CHECKPOINT_SECONDS", "0")
+    monkeypatch.setattr("iekd.runs.attempt.SHARE", float("inf"))
+
+
 @pytest.fixture(scope="session")
 def fresh_python():
     """`fresh_python(code)` runs code in an interpreter of its own that imports this checkout; returns its output."""

@@ -12,7 +12,6 @@ import pytest
 
 from iekd.errors import RunError
 from iekd.runs import archive
-from iekd.runs import attempt as attempts
 from iekd.runs.archive import export_run, import_run
 from iekd.runs.store import FINISHED, STOPPED, Store
 from iekd.runs.worker import execute
@@ -33,10 +32,8 @@ def elsewhere(tmp_path):
 
 
 @pytest.fixture
-def stopped(store, tiny_config, monkeypatch):
+def stopped(store, tiny_config, checkpoints_everywhere):
     """A run that was stopped in the middle of its students."""
-    monkeypatch.setenv("IEKD_CHECKPOINT_SECONDS", "0")
-    monkeypatch.setattr(attempts, "SHARE", float("inf"))
     run, handle = store.create(tiny_config(methods=("baseline",), teacher="none", epochs=6))
     execute(run, lambda: len(run.metrics()[0]) >= 4)
     os.close(handle)

@@ -20,37 +20,21 @@ from iekd.runs import attempt as attempts
 from iekd.runs import worker
 from iekd.runs.checkpoints import Checkpoints
 from iekd.runs.files import write_json
-from iekd.runs.launcher import LocalLauncher, end_stuck, request_stop, worker_process
+from iekd.runs.launcher import end_stuck, request_stop
 from iekd.runs.store import FAILED, FINISHED, LIVE, LOST, RUNNING, STOPPED, Store
 from iekd.runs.worker import execute, stop_on_signals
+
+pytestmark = pytest.mark.usefixtures("checkpoints_everywhere")
 
 
 def never() -> bool:
     return False
 
 
-@pytest.fixture(autouse=True)
-def often(monkeypatch):
-    monkeypatch.setenv("IEKD_CHECKPOINT_SECONDS", "0")
-    monkeypatch.setattr(attempts, "SHARE", float("inf"))
-
-
 @pytest.fixture
 def config(tiny_config):
     """Eight epochs of three steps of one plain student."""
     return lambda **values: tiny_config(**{"methods": ("baseline",), "teacher": "none", "epochs": 8, **values})
-
-
-@pytest.fixture
-def launcher(tmp_path, wait_until):
-    """A launcher; whatever it started and still lives is ended after the test, by its own process id."""
-    made = LocalLauncher(Store(tmp_path / "runs"))
-    yield made
-    for run in made.store.list():
-        process = worker_process(run.status)
-        if run.alive() and process is not None:
-            process.kill()
-        wait_until(lambda run=run: not run.alive())
 
 
 def train(run, handle, stop=never, watch=None):

@@ -18,18 +18,6 @@ from iekd.runs.store import FINISHED, LOST, QUEUED, RUNNING, STOPPED, Status, St
 
 
 @pytest.fixture
-def launcher(tmp_path, wait_until):
-    """A launcher; whatever it started and still lives is ended after the test, by its own process id."""
-    made = LocalLauncher(Store(tmp_path / "runs"))
-    yield made
-    for run in made.store.list():
-        process = worker_process(run.status)
-        if run.alive() and process is not None:
-            process.kill()
-        wait_until(lambda run=run: not run.alive())
-
-
-@pytest.fixture
 def short(tiny_config):
     return tiny_config(methods=("baseline",), teacher="none")
 

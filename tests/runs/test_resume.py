@@ -23,6 +23,9 @@ from iekd.runs.worker import execute
 STEPS = 18  # of each learner, in `config`
 
 
+pytestmark = pytest.mark.usefixtures("checkpoints_everywhere")
+
+
 def never() -> bool:
     return False
 
@@ -33,13 +36,6 @@ def config(tiny_config):
     return lambda **values: tiny_config(
         **{"methods": ("baseline", "ie-ft"), "epochs": 6, "teacher_epochs": 2, "auto_encoder_epochs": 2, **values}
     )
-
-
-@pytest.fixture(autouse=True)
-def often(monkeypatch):
-    """A checkpoint wherever one is possible: after each epoch here."""
-    monkeypatch.setenv("IEKD_CHECKPOINT_SECONDS", "0")
-    monkeypatch.setattr(attempts, "SHARE", float("inf"))
 
 
 @pytest.fixture
