@@ -195,7 +195,9 @@ def datasets(as_json: AsJson = False) -> None:
 @app.command()
 @says_why
 def doctor(
-    clean: Annotated[bool, typer.Option("--clean", help="Remove what killed processes left half written.")] = False,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove leftovers: half-written files, uploads that no run names.")
+    ] = False,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:

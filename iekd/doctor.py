@@ -13,8 +13,9 @@ from pathlib import Path
 
 from iekd import __version__
 from iekd.data.memory import free_memory
-from iekd.data.registry import cache_dir
+from iekd.data.registry import cache_dir, pictures_dir
 from iekd.errors import UserError
+from iekd.runs.pictures import PLACE, unused
 from iekd.runs.queue import device_name
 from iekd.runs.store import LOST, Store
 from iekd.teachers import checkpoints_dir, shipped_models
@@ -54,9 +55,10 @@ def examine(runs_dir: Path) -> list[Finding]:
 
 
 def leftovers(store: Store) -> list[Path]:
-    """What processes that were killed left half written or half deleted, and nobody is writing any more."""
-    found = (path for pattern in HALF_WRITTEN for path in store.root.glob(pattern))
-    return sorted(path for path in found if time.time() - path.stat().st_mtime > OLD)
+    """What killed processes left half written or half deleted, and uploaded pictures that no run names any more."""
+    places = (store.root, store.root / PLACE, pictures_dir())
+    found = (path for place in places for pattern in HALF_WRITTEN for path in place.glob(pattern))
+    return sorted([*(path for path in found if time.time() - path.stat().st_mtime > OLD), *unused(store)])
 
 
 def clean(store: Store) -> list[Path]:

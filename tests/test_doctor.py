@@ -12,6 +12,7 @@ from iekd import doctor
 from iekd.cli import app
 from iekd.config import RunConfig
 from iekd.doctor import FINE, NOTE, TROUBLE, examine
+from iekd.runs.pictures import PLACE
 from iekd.runs.store import Store
 
 
@@ -63,10 +64,15 @@ def test_lost_and_damaged_runs_and_leftovers_are_named_with_what_to_do(store):
         (store.root / name).mkdir()
         old(store.root / name)
     (store.root / ".c.part").mkdir()  # just being written
+    uploads = store.root / PLACE
+    for name in ("birds-0123456789ab", ".birds-0123456789ab-x.part"):
+        (uploads / name).mkdir(parents=True)
+        os.utime(uploads / name, (1, 1))
+    (uploads / "new-0123456789ab").mkdir()
     found = {f.name: f for f in examine(store.root)}
     assert found["lost runs"].remedy == f"Go on with: iekd runs resume {run.id}"
     assert found["damaged runs"].found == "broken"
-    assert found["leftovers"].found == ".a.part, .b.deleted"
+    assert found["leftovers"].found == (".a.part, .b.deleted, .birds-0123456789ab-x.part, birds-0123456789ab")
     assert {found[name].state for name in ("lost runs", "damaged runs", "leftovers")} == {NOTE}
 
 

@@ -67,7 +67,7 @@ def available() -> list[DatasetInfo]:
 
 
 def check_name(name: str) -> str:
-    """Return `name` if a data set of that name can be asked for; a folder must exist.
+    """Return `name` if a data set of that name can be asked for; a folder must exist, an archive of one is unpacked.
 
     Raises:
         UserError: unknown name (with the closest match), or no such folder.
@@ -76,14 +76,26 @@ def check_name(name: str) -> str:
         given = name.removeprefix(FOLDER).strip()
         try:
             path = Path(given).expanduser()
+            is_file = bool(given) and path.is_file()
             if given and path.is_dir():
                 return FOLDER + str(path.resolve())
         except (OSError, RuntimeError, ValueError):
-            pass  # a name that no folder can have
+            is_file = False  # a name that no folder can have
+        if is_file:
+            return FOLDER + str(_unpacked(path))
         raise DataError(f"There is no folder '{given}'. Give the path of a folder with one sub-folder per class.")
     if name not in _sources():
         raise unknown_name("data set", name, [*_sources(), "folder:PATH"])
     return name
+
+
+def _unpacked(path: Path) -> Path:
+    """The folder of an archive's pictures, unpacked into the cache folder where that has not been done."""
+    from iekd.data.archives import ARCHIVES, is_archive, unpack
+
+    if not is_archive(path):
+        raise DataError(f"'{path}' is a file. Give a folder with one sub-folder per class, or {', '.join(ARCHIVES)}.")
+    return unpack(path, pictures_dir()).resolve()
 
 
 def describe(name: str) -> DatasetInfo:
@@ -150,6 +162,11 @@ def thumbnails(name: str, per_class: int = 1) -> list[tuple[np.ndarray, str]]:
 def cache_dir() -> Path:
     """Where downloads are kept: `$IEKD_CACHE_DIR`, else `~/.cache/iekd`."""
     return Path(os.environ.get("IEKD_CACHE_DIR") or Path.home() / ".cache" / "iekd")
+
+
+def pictures_dir() -> Path:
+    """Where archives of pictures are unpacked that are named instead of a folder."""
+    return cache_dir() / "pictures"
 
 
 def _sources() -> dict[str, tuple[DatasetInfo, Source]]:

@@ -26,10 +26,12 @@ from starlette.routing import Route
 
 from iekd import data
 from iekd.config import RunConfig
+from iekd.data.archives import Room
 from iekd.data.registry import FOLDER
 from iekd.errors import UserError
 from iekd.models.source import AUTO, RUN, TRAIN
 from iekd.plan import make_plan, seconds
+from iekd.runs.pictures import is_added
 from iekd.runs.queue import device_name
 from iekd.runs.store import LIVE, QUEUED, Run, Store
 from iekd.teachers import find_teacher
@@ -39,6 +41,8 @@ COOKIE, HEADER = "iekd_admin", "x-iekd-token"
 DAY = 24 * 3600.0
 PATIENCE = 1.0  # seconds that a wrong token costs
 SIGN_IN = "/sign-in"
+MOST_UPLOAD, MOST_OWN_UPLOAD = 64 * 2**20, 2**30  # bytes of one request that uploads files: a stranger's, one's own
+UPLOADS = 2 * 2**30  # bytes of all pictures that visitors have uploaded to learn from
 
 
 class Asker(Protocol):
@@ -126,6 +130,14 @@ class Access:
         cookie = asker.cookies.get(COOKIE) or ""
         return _same(given, self.token) or _same(cookie, self._cookie)
 
+    def trusts(self, asker: Asker | None) -> bool:
+        """Whether somebody may do everything here: name files of the machine, or keep it busy for an estimate."""
+        return self.is_admin(asker) or (not self.public and not self.token)
+
+    def most_upload(self, asker: Asker) -> int:
+        """Bytes of one request that uploads files."""
+        return MOST_OWN_UPLOAD if self.trusts(asker) else MOST_UPLOAD
+
     def check_start(self, asker: Asker | None, config: RunConfig, store: Store) -> str:
         """Whether a run may be started; what the run is to remember of who did.
 
@@ -136,12 +148,12 @@ class Access:
             return self._check_start(asker, config, store)
 
     def _check_start(self, asker: Asker | None, config: RunConfig, store: Store) -> str:
-        self.check_paths(asker, config.dataset, config.teacher_from)
-        if self.is_admin(asker) or (not self.public and not self.token):
+        self.check_paths(asker, config.dataset, config.teacher_from, store)
+        if self.trusts(asker):
             return ""
         if not self.public or not self.training:
             raise AccessError(self._no("Starting runs is switched off on this page"))
-        self._check_size(config, store)
+        self.check_size(asker, config, store)
         visitor = _visitor(asker, store)
         runs = store.list()
         waiting = sum(run.status.state == QUEUED for run in runs)
@@ -155,23 +167,33 @@ class Access:
             )
         return visitor
 
-    def check_paths(self, asker: Asker | None, dataset: object, teacher_from: object) -> None:
+    def check_paths(self, asker: Asker | None, dataset: object, teacher_from: object, store: Store) -> None:
         """Whether these raw values may be looked at; to be asked before anything of them touches the disk.
 
         Raises:
             AccessError: they name a folder or a file of this machine, and whoever asks is a stranger to it.
         """
-        if self.is_admin(asker) or (not self.public and not self.token):
+        if self.trusts(asker):
             return
-        if str(dataset or "").strip().startswith(FOLDER):
+        name = str(dataset or "").strip()
+        if name.startswith(FOLDER) and not is_added(store, name):
             raise AccessError(self._no("Folders of this machine cannot be used"))
         source = str(teacher_from or AUTO).strip()
         if source not in (AUTO, TRAIN) and not source.startswith(RUN):
             raise AccessError(self._no("Files of this machine cannot be used"))
 
-    def may_measure(self, asker: Asker | None) -> bool:
-        """Whether the machine may be kept busy for somebody's estimate."""
-        return self.is_admin(asker) or (not self.public and not self.token)
+    def room_for(self, asker: Asker | None) -> tuple[Room, int | None]:
+        """What somebody may upload to learn from: an archive, and all archives together in bytes; None for no limit.
+
+        Raises:
+            AccessError: nothing.
+        """
+        with _logged("upload", "", asker):
+            if self.trusts(asker):
+                return Room(), None
+            if not self.public or not self.training:
+                raise AccessError(self._no("Uploading pictures to learn from is switched off on this page"))
+            return Room(2 * self.limits.images, 4 * MOST_UPLOAD), UPLOADS
 
     def check_change(self, asker: Asker | None, run: Run, store: Store, what: str) -> None:
         """Whether a run may be stopped, resumed, moved or deleted; `what` is said in the message.
@@ -180,7 +202,7 @@ class Access:
             AccessError: it may not. On a public page a visitor may stop what they started, and nothing else.
         """
         with _logged(what, run.id, asker):
-            if self.is_admin(asker) or (not self.public and not self.token):
+            if self.trusts(asker):
                 return
             if self.public and self.training and what == "stop" and started_by(run) == _visitor(asker, store):
                 return
@@ -199,10 +221,16 @@ class Access:
             return f"{what} without the administrator's token. Give it at the address {SIGN_IN} of this page."
         return f"{what}, which is public. Install the program to run it on your own machine."
 
-    def _check_size(self, config: RunConfig, store: Store) -> None:
+    def check_size(self, asker: Asker | None, config: RunConfig, store: Store) -> None:
+        """Whether a run is small enough for whoever asks, where strangers may train.
+
+        Raises:
+            AccessError: it is not; the message names the setting.
+        """
+        if self.trusts(asker) or not self.training:
+            return
         limits = self.limits
         trains_teacher = config.needs_teacher and find_teacher(config, store.root) is None
-        epochs = max(config.epochs, config.auto_encoder_epochs, config.teacher_epochs if trains_teacher else 0)
         info = data.describe(config.dataset)
         images = config.limit_train or info.train_images
         students = len(config.methods) * len(config.seeds)
@@ -212,12 +240,18 @@ class Access:
         )  # fmt: skip
         minutes = math.ceil(seconds(plan, device_name(config.device)) / 60)
         for name, value, most in (
-            ("epochs", epochs, limits.epochs), ("training images", images, limits.images),
+            ("epochs", config.epochs, limits.epochs),
+            ("teacher epochs", config.teacher_epochs * trains_teacher, limits.epochs),
+            ("auto-encoder epochs", config.auto_encoder_epochs * config.needs_auto_encoder, limits.epochs),
+            ("training images", images, limits.images),
             ("students", students, limits.students), ("minutes", minutes, limits.minutes),
             ("megabytes of memory", math.ceil(plan.memory / 1e6), limits.megabytes),
         ):  # fmt: skip
             if value > most:
-                raise AccessError(f"{value:,} {name} are more than the {most:,} that this public page allows.")
+                raise AccessError(
+                    f"{value:,} {name} are more than the {most:,} that this public page allows. "
+                    "Make it less, or install the program."
+                )
 
     async def _sign_in(self, request: Request) -> Response:
         wrong = ""

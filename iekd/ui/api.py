@@ -1,4 +1,4 @@
-"""The page's public endpoints, for programs: start, run_status, list_runs, stop_run, resume_run, compare."""
+"""The page's public endpoints, for programs: runs (start, status, list, stop, resume), compare and add_pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from iekd.runs.store import Run, Store
 from iekd.ui.access import Access
 from iekd.ui.compare import compare_files
 from iekd.ui.curves import read_curves
-from iekd.ui.train import start_run
+from iekd.ui.files import file_field
+from iekd.ui.train import start_run, upload_pictures
 
 
 def public_endpoints(store: Store, access: Access) -> None:
@@ -29,7 +30,7 @@ def public_endpoints(store: Store, access: Access) -> None:
         """Start a run with these settings (names as in `iekd train`); the same key starts one run. Returns its id."""
         if not isinstance(config, dict):
             raise UserError('The settings must be a JSON object, such as {"epochs": 10}.')
-        access.check_paths(request, config.get("dataset"), config.get("teacher_from"))
+        access.check_paths(request, config.get("dataset"), config.get("teacher_from"), store)
         return start_run(store, access, request, make_config(**config), key)
 
     @_says_why
@@ -65,12 +66,19 @@ def public_endpoints(store: Store, access: Access) -> None:
         """What each network of a run ("" for the shipped demo) says of the images."""
         return compare_files(store, run_id, images or [])
 
+    @_says_why
+    def add_pictures(archive: str, request: Optional[gr.Request] = None) -> str:
+        """Unpack a zip or tar file with a folder of pictures per class. Returns the data set's name for `start`."""
+        return upload_pictures(store, access, request, archive)[0]
+
     for endpoint in (start, run_status, list_runs, stop_run, resume_run):
         api(endpoint, api_name=endpoint.__name__)
     # a file component, because it alone lets through nothing but what the caller uploaded
     with gr.Row(visible=False):
-        run_id, images, answer = gr.Textbox(), gr.File(file_count="multiple"), gr.JSON()
+        run_id, images, answer = gr.Textbox(), file_field(file_count="multiple"), gr.JSON()
         gr.Button().click(compare, [run_id, images], answer, api_name="compare")
+        archive, dataset = file_field(), gr.Textbox()
+        gr.Button().click(add_pictures, archive, dataset, api_name="add_pictures")
 
 
 def status_of(run: Run) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from iekd import compare as comparing
 from iekd.errors import UserError
 from iekd.models.artifact import ModelCard
 from iekd.runs.store import Store
+from iekd.ui.files import file_field
 from iekd.ui.forecast import data_url, examples
 from iekd.ui.run_view import PRIVATE
 from iekd.ui.words import count, method_name, method_style, model_name, run_title, when
@@ -53,7 +54,7 @@ def compare_tab(store: Store) -> CompareTab:
     source = gr.Dropdown([(DEMO_LABEL, DEMO)], value=DEMO, label="Whose networks", filterable=False, elem_id="source")
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
-            files = gr.File(label="Upload pictures", file_count="multiple", height=220, elem_id="upload")
+            files = file_field(label="Upload pictures", file_count="multiple", height=220, elem_id="upload")
         with gr.Column(scale=1, min_width=300):
             camera = gr.Image(
                 label="Paste or take a picture",

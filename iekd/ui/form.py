@@ -72,7 +72,7 @@ def model_choices(with_none: bool) -> list[tuple[str, str]]:
 
 def dataset_choices() -> list[tuple[str, str]]:
     named = [(f"{d.title} · {d.note}" if d.note else d.title, d.name) for d in available()]
-    return [*named, ("Your own folder of pictures…", OWN_FOLDER)]
+    return [*named, ("Your own pictures…", OWN_FOLDER)]
 
 
 def method_choices() -> list[tuple[str, str]]:
@@ -134,9 +134,7 @@ def to_config(values: dict[str, Any]) -> RunConfig:
     folder = (given.pop("folder", "") or "").strip()
     if given["dataset"] == OWN_FOLDER:
         if not folder:
-            raise UserError(
-                "Give the path of your folder: one sub-folder of pictures per class, or train/ and test/ with those."
-            )
+            raise UserError("Name the folder of your pictures, or upload a zip of it: one sub-folder per class.")
         given["dataset"] = OWN_FOLDER + folder
     given["methods"] = [*(given["methods"] or ()), *(given.pop("with_kd", None) or ())]
     if not given["methods"]:

@@ -11,10 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from iekd import __version__
 from iekd.runs.store import Store
-from iekd.ui.access import counts
+from iekd.ui.access import Access, counts
 
-MOST_UPLOAD = 64 * 2**20  # bytes of one request that uploads files
-MOST_BODY = 8 * 2**20  # of any other; the largest of ours is the table of a thousand runs
+MOST_BODY = 8 * 2**20  # bytes of a request that uploads no files; the largest of ours is the table of a thousand runs
 TOO_LARGE = "This is more than the page accepts at once. Send smaller or fewer pictures.\n"
 FOREIGN = ("/file=http", "/file/http", "/proxy=")  # the page shows nothing of other servers
 
@@ -26,8 +25,8 @@ class _TooLarge(Exception):  # noqa: N818 - never leaves this file
 class Guard:
     """ASGI middleware: 413 for bodies over the cap, whatever their header says of their length; 403 for addresses."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self.app, self.access = app, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -37,7 +36,7 @@ class Guard:
         if any(part in path for part in FOREIGN):
             await PlainTextResponse("Only this page's own files are served.\n", 403)(scope, receive, send)
             return
-        most = MOST_UPLOAD if path.endswith("/upload") else MOST_BODY
+        most = self.access.most_upload(Request(scope)) if path.endswith("/upload") else MOST_BODY
         headers = dict(scope["headers"])
         refusal = PlainTextResponse(TOO_LARGE, 413, {"connection": "close"})
         length = headers.get(b"content-length", b"0")

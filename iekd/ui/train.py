@@ -6,20 +6,24 @@ import secrets
 import threading
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from iekd import data
 from iekd.config import RunConfig
+from iekd.data.archives import ENDINGS
 from iekd.errors import UserError
 from iekd.runs.launcher import LocalLauncher
+from iekd.runs.pictures import add_pictures
 from iekd.runs.probes import Probes
 from iekd.runs.store import Store
 from iekd.teachers import check_teacher
 from iekd.ui import form
 from iekd.ui.about import HOW_IT_WORKS
 from iekd.ui.access import SIGN_IN, Access
+from iekd.ui.files import file_field
 from iekd.ui.forecast import forecast_html, thumbnails_html
 from iekd.ui.run_view import PRIVATE, RunView, look, run_view
 
@@ -33,6 +37,7 @@ LOOK_AROUND = (
     "<h2>Look around</h2><p>See in <b>Runs</b> what students have learned from their teachers, "
     "and <b>Compare</b> them on your own pictures.</p>"
 )
+VISIBLE_TO_ALL = '<p class="note">Others will see your pictures on this public page.</p>'
 
 UNFOLD = """() => {
   const open = document.documentElement.toggleAttribute('data-advanced');
@@ -83,8 +88,14 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
                 )
                 fields["folder"] = gr.Textbox(
                     label="Path of the folder on this machine", visible=False, max_lines=1, elem_id="f-folder",
-                    info="One sub-folder of pictures per class; or train/ and test/ with those inside.",
+                    info="One sub-folder of pictures per class; or train/ and test/ with those inside. Or a zip of it.",
                 )  # fmt: skip
+                with gr.Column(visible=False, elem_id="own-pictures") as upload:
+                    archive = file_field(
+                        label="A zip or tar.gz to upload: one folder of pictures per class", file_types=list(ENDINGS),
+                        height=150, elem_id="f-archive",
+                    )  # fmt: skip
+                    uploaded = gr.HTML(VISIBLE_TO_ALL if access.public else "")
                 thumbnails = gr.HTML(elem_id="thumbnails")
             with gr.Column(scale=1, min_width=300, elem_classes="panel"):
                 with gr.Row():
@@ -137,6 +148,9 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
                 with gr.Row():
                     for name in names:
                         fields[name] = form.advanced_field(name)
+        if access.public and access.training:  # what stands there can be started
+            for name in ("epochs", "teacher_epochs", "auto_encoder_epochs"):
+                fields[name].value = min(fields[name].value, access.limits.epochs)
         command = gr.Textbox(
             label="The same as a command", interactive=False, lines=1, max_lines=6, buttons=["copy"], elem_id="command"
         )
@@ -151,26 +165,40 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
     def allowed(request: gr.Request | None, *values: Any) -> RunConfig:
         """The form's configuration, if whoever asks may have it looked at."""
         given = dict(zip(fields, values, strict=True))
-        access.check_paths(request, given["dataset"], given["teacher_from"])
+        own = given["dataset"] == form.OWN_FOLDER
+        dataset = f"{form.OWN_FOLDER}{(given['folder'] or '').strip()}" if own else given["dataset"]
+        access.check_paths(request, dataset, given["teacher_from"], store)
         return form.to_config(given)
 
     def describe(request: gr.Request, *values: Any) -> list[Any]:
         try:
             config = allowed(request, *values)
-            measuring = access.may_measure(request) and probes.ask(config)
+            access.check_size(request, config, store)
+            measuring = access.trusts(request) and probes.ask(config)
             return ["", forecast_html(config, store, measuring), config.command_line(), gr.Timer(active=measuring)]
         except UserError as problem:
             none = '<p class="note">No forecast while a setting is wrong.</p>'
             return [sentence(problem), none, "", gr.Timer(active=False)]
 
     def pictures(request: gr.Request, dataset: str, folder: str | None) -> list[Any]:
-        try:
-            access.check_paths(request, dataset, None)
-        except UserError:  # the forecast says why
-            return [gr.Textbox(visible=False), ""]
         own, path = dataset == form.OWN_FOLDER, (folder or "").strip()
         name = form.OWN_FOLDER + path if own else dataset
-        return [gr.Textbox(visible=own), thumbnails_html(name) if path or not own else ""]
+        visible = [
+            gr.Textbox(visible=("hidden" if not access.trusts(request) else True) if own else False),
+            gr.Column(visible=own),
+        ]
+        try:
+            access.check_paths(request, name, None, store)
+        except UserError:  # the forecast says why
+            return [*visible, ""]
+        return [*visible, thumbnails_html(name) if path or not own else ""]
+
+    def take(request: gr.Request, file: str) -> list[Any]:
+        try:
+            name, found = upload_pictures(store, access, request, file)
+        except UserError as problem:
+            return [gr.skip(), sentence(problem), None]
+        return [name.removeprefix(form.OWN_FOLDER), f'<p class="note">{escape(found)}</p>', None]
 
     def begin(request: gr.Request, once: str, *values: Any) -> list[Any]:
         try:
@@ -201,9 +229,10 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
         [demo.load, *(f.change for f in picture_fields)],
         pictures,
         picture_fields,
-        [fields["folder"], thumbnails],
+        [fields["folder"], upload, thumbnails],
         **EAGER,
     )
+    archive.upload(take, archive, [fields["folder"], uploaded, archive], **PRIVATE)
     chosen = [fields[field] for field in form.PRESET_FIELDS]
     preset.input(
         lambda name: list(form.preset_values(name).values()) if name else [gr.skip() for _ in chosen],
@@ -243,6 +272,21 @@ def start_run(store: Store, access: Access, asker: gr.Request | None, config: Ru
         data.describe(config.dataset)  # a folder that cannot be used is said here, not by a run that fails
         check_teacher(config, store.root)
         return LocalLauncher(store).submit(config, key or None, visitor)
+
+
+def upload_pictures(store: Store, access: Access, asker: gr.Request | None, file: str) -> tuple[str, str]:
+    """Unpack an uploaded archive, which is removed; returns the data set's name, and what was found in it.
+
+    Raises:
+        UserError: it is not taken, or whoever asks may not upload.
+    """
+    archive = Path(file)
+    try:
+        name = add_pictures(store, archive, *access.room_for(asker))
+    finally:
+        archive.unlink(missing_ok=True)
+    info = data.describe(name)
+    return name, f"{archive.name}: {info.train_images + info.test_images:,} pictures of {info.classes} classes."
 
 
 def show(store: Store, run_id: str, problem: str = "") -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,11 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
+TOKEN = "correct horse battery staple"  # of the page `guarded`
 # small enough for seconds, and every stage still takes place
 QUICK: dict[str, Any] = {
     "teacher": "resnet8", "student": "resnet8", "epochs": 2, "batch_size": 16, "teacher_epochs": 2,
@@ -74,6 +77,13 @@ def server(runs_dir: Path) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def guarded(runs_dir: Path, finished_run: str) -> Iterator[str]:
+    """A page with a token over the runs of all tests."""
+    with serving(runs_dir, IEKD_ADMIN_TOKEN=TOKEN) as url:
+        yield url
+
+
 class serving:  # noqa: N801
     """`python app.py` as a process; ends with the block.
 
@@ -98,6 +108,16 @@ class serving:  # noqa: N801
         self.process.wait(30)
         assert self.process.stdout is not None
         self.process.stdout.close()
+
+
+def call(url: str, name: str, *values: Any, **headers: str) -> tuple[str, Any]:
+    """("complete" or "error", data) of a named endpoint."""
+    event = httpx.post(f"{url}/gradio_api/call/{name}", json={"data": list(values)}, headers=headers)
+    assert event.status_code == 200, event.text
+    with httpx.stream("GET", f"{url}/gradio_api/call/{name}/{event.json()['event_id']}", timeout=60) as answer:
+        lines = [line for line in answer.iter_lines() if line]
+    kind = next(line for line in reversed(lines) if line.startswith("event:")).removeprefix("event: ")
+    return kind, json.loads(lines[-1].removeprefix("data: "))
 
 
 def wait_until(condition: Any, seconds: float = 150.0) -> Any:

@@ -150,7 +150,7 @@ def test_a_run_whose_teachers_file_has_gone_is_still_shown(tmp_path: Path, pictu
         ({"methods": []}, "No method"),
         ({"teacher": "none"}, "needs a teacher"),
         ({"limit_train": "many"}, "Limit train 'many'"),
-        ({"dataset": form.OWN_FOLDER, "folder": ""}, "path of your folder"),
+        ({"dataset": form.OWN_FOLDER, "folder": ""}, "folder of your pictures"),
         ({"dataset": form.OWN_FOLDER, "folder": "/nowhere/at/all"}, "/nowhere/at/all"),
     ],
 )
@@ -215,7 +215,15 @@ def client(server: str) -> Any:
 
 def test_only_the_named_endpoints_are_public(client: Any) -> None:
     named = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(named) == {"/start", "/run_status", "/list_runs", "/stop_run", "/resume_run", "/compare"}
+    assert set(named) == {
+        "/start",
+        "/run_status",
+        "/list_runs",
+        "/stop_run",
+        "/resume_run",
+        "/compare",
+        "/add_pictures",
+    }
 
 
 def test_a_program_starts_watches_and_stops_a_run(client: Any, pictures: Path) -> None:

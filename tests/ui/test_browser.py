@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def set_field(page: Any, name: str, value: str) -> None:
 def fill_in(page: Any, pictures: Path, epochs: int) -> None:
     """The settings of the fixtures' quick run, through the form."""
     page.wait_for_selector("#forecast dl")
-    choose(page, "dataset", "Your own folder")
+    choose(page, "dataset", "Your own pictures")
     field(page, "folder").fill(str(pictures))
     choose(page, "teacher", "ResNet-8")
     page.wait_for_selector("#thumbnails figure")
@@ -209,7 +210,7 @@ def test_a_folder_that_cannot_be_used_starts_nothing_and_leaves_no_stale_command
 ) -> None:
     open_page(page, server)
     page.wait_for_selector("#forecast dl")
-    choose(page, "dataset", "Your own folder")
+    choose(page, "dataset", "Your own pictures")
     field(page, "folder").fill(str(pictures / "train" / "disc"))
     page.wait_for_function("document.querySelector('#error').innerText.includes('disc')")
     assert page.locator("#command textarea").input_value() == ""
@@ -229,6 +230,25 @@ def test_starting_again_after_a_folder_that_failed_says_what_is_wrong(
     page.locator("#again").click()
     page.wait_for_selector("#error .problem:has-text('disc')")
     assert page.locator("#command textarea").input_value() == ""
+
+
+def test_pictures_of_ones_own_are_uploaded_as_a_zip(
+    page: Any, server: str, finished_run: str, pictures: Path, tmp_path: Path
+) -> None:
+    open_page(page, server)
+    page.wait_for_selector("#forecast dl")
+    choose(page, "dataset", "Your own pictures")
+    page.wait_for_selector("#f-archive")
+    good = Path(shutil.make_archive(str(tmp_path / "shapes"), "zip", pictures))
+    bad = tmp_path / "bad.zip"
+    bad.write_bytes(good.read_bytes()[:-2000])
+    page.set_input_files("#f-archive input[type=file]", str(bad))
+    page.wait_for_selector("#own-pictures .problem:has-text('bad.zip')")
+    page.set_input_files("#f-archive input[type=file]", str(good))
+    page.wait_for_selector("#own-pictures .note:has-text('shapes.zip: 99 pictures of 3 classes')")
+    page.wait_for_selector("#thumbnails :text('stripes')")
+    page.wait_for_selector("#forecast:has-text('3 classes')")
+    assert "/.pictures/shapes-" in page.input_value("#command textarea")
 
 
 def test_an_unknown_run_in_the_address_is_said_and_the_form_is_there(page: Any, server: str) -> None:

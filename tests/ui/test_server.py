@@ -6,6 +6,8 @@ import signal
 import socket
 from pathlib import Path
 
+import httpx
+import psutil
 import pytest
 from conftest import QUICK, serving, wait_until
 
@@ -48,6 +50,22 @@ def test_a_run_outlives_its_server_and_the_next_one_shows_it(tmp_path: Path, pic
     steps = [row["step"] for row in rows if row["kind"] == "train"]
     assert steps == sorted(set(steps)), "no gap, no repetition"
     assert steps == list(range(steps[0], steps[-1] + 1, steps[0]))
+
+
+def test_calls_of_programs_leave_nothing_in_the_server(tmp_path: Path) -> None:
+    """Gradio's own copy of the page would be 0.27 MB for each."""
+    server = serving(tmp_path)
+    with server as url, httpx.Client(base_url=f"{url}/gradio_api") as client:
+        process = psutil.Process(server.process.pid)
+
+        def calls(count: int) -> int:
+            for _ in range(count):
+                event = client.post("/call/list_runs", json={"data": []}).json()["event_id"]
+                assert "event: complete" in client.get(f"/call/list_runs/{event}").text
+            return process.memory_info().rss
+
+        before = calls(50)
+        assert calls(200) - before < 20e6
 
 
 def test_the_server_starts_what_was_queued_before_it(tmp_path: Path, pictures: Path) -> None:

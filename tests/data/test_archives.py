@@ -1,0 +1,325 @@
+"""Archives of pictures: every shape that people pack, and every way to hurt whoever unpacks them."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import os
+import shutil
+import stat
+import tarfile
+import threading
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iekd import data
+from iekd.data import archives
+from iekd.data.archives import Room, unpack
+from iekd.errors import DataError
+
+
+def png(value=0):
+    file = io.BytesIO()
+    Image.fromarray(np.full((8, 8), value % 256, np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def packed(path, names, content=None):
+    """An archive of pictures under these names, in the format that its own name says."""
+    files = [(name, png(i) if content is None else content) for i, name in enumerate(names)]
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, value in files:
+                archive.writestr(name, value)
+        return path
+    mode = {".gz": "w:gz", ".tgz": "w:gz", ".bz2": "w:bz2"}.get(path.suffix, "w")
+    with tarfile.open(path, mode) as archive:
+        for name, value in files:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(value)
+            archive.addfile(entry, io.BytesIO(value))
+    return path
+
+
+TWO = ["robin/a.png", "robin/b.png", "wren/c.png", "wren/d.png"]
+
+
+@pytest.fixture
+def into(tmp_path):
+    return tmp_path / "deep" / "into"
+
+
+@pytest.fixture(params=["birds.zip", "birds.tar"])
+def archive(request, tmp_path):
+    return tmp_path / request.param
+
+
+def laid_out(folder):
+    return sorted({str(p.parent.relative_to(folder)) for p in folder.rglob("*") if p.is_file()})
+
+
+# What people pack
+
+
+@pytest.mark.parametrize(
+    "name", ["birds.zip", "birds.tar", "birds.tar.gz", "birds.tgz", "birds.tar.bz2", "My Birds (2).ZIP"]
+)
+def test_every_format_becomes_a_folder_that_can_be_loaded(tmp_path, into, name):
+    path = packed(tmp_path / name.lower(), TWO).rename(tmp_path / name)
+    folder = unpack(path, into)
+    assert laid_out(folder) == ["robin", "wren"]
+    loaded = data.load(f"folder:{folder}", resolution=8)
+    assert loaded.class_names == ("robin", "wren")
+    everything = np.concatenate([loaded.train.images, loaded.test.images])
+    assert sorted(everything[:, 0, 0, 0].tolist()) == [0, 1, 2, 3], "every picture, unchanged"
+    assert [p.name for p in into.iterdir()] == [folder.name]
+
+
+@pytest.mark.parametrize(
+    ("names", "folders"),
+    [
+        (["birds/" + name for name in TWO], ["robin", "wren"]),
+        (["a/b/c/" + name for name in TWO], ["robin", "wren"]),
+        (["./" + name for name in TWO], ["robin", "wren"]),
+        ([name.replace("/", "\\") for name in TWO], ["robin", "wren"]),
+        (["robin/2019/a.png", "robin/2020/b.png", "wren/c.png", "wren/x/y/d.png"], ["robin", "wren"]),
+        ([f"d/{s}/{n}" for s in ("train", "val") for n in TWO], ["train/robin", "train/wren", "val/robin", "val/wren"]),
+        ([f"{s}/{n}" for s in ("Train", "TEST") for n in TWO],
+         ["test/robin", "test/wren", "train/robin", "train/wren"]),
+        ([f"x/train/{n}" for n in TWO], ["robin", "wren"]),
+        (["train/a.png", "train/b.png", "car/a.png", "car/b.png"], ["car", "train"]),  # vehicles
+        ([*TWO, "readme.txt", "robin/notes.csv", "robin/.a.png", ".git/a.png", "__MACOSX/robin/a.png", "loose.png"],
+         ["robin", "wren"]),
+        (["Été 2024/a.png", "Été 2024/b.png", "数/a.png", "数/b.png"], ["Été 2024", "数"]),
+    ],
+)  # fmt: skip
+def test_folders_are_understood(archive, into, names, folders):
+    assert laid_out(unpack(packed(archive, names), into)) == sorted(folders)
+
+
+def test_the_same_file_is_unpacked_once(tmp_path, into):
+    path = packed(tmp_path / "birds.zip", TWO)
+    first = unpack(path, into)
+    (first / "mark").touch()
+    assert unpack(path, into) == first
+    assert (first / "mark").is_file()
+    (tmp_path / "elsewhere").mkdir()
+    copy = tmp_path / "elsewhere" / "birds.zip"
+    copy.write_bytes(path.read_bytes())
+    assert unpack(copy, into) == first, "it is the content that counts"
+    os.utime(packed(path, [*TWO, "robin/e.png"]), (1, 1))
+    assert unpack(path, into) != first
+
+
+def test_two_at_once_get_the_same_folder(tmp_path, into):
+    path, got = packed(tmp_path / "birds.zip", [f"{c}/{i}.png" for c in "ab" for i in range(200)]), []
+    threads = [threading.Thread(target=lambda: got.append(unpack(path, into))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 4
+    assert len(set(got)) == 1
+    assert [p.name for p in into.iterdir()] == [got[0].name]
+    assert len(list(got[0].rglob("*.png"))) == 400
+
+
+def test_a_dataset_may_be_named_by_its_archive(tmp_path, monkeypatch):
+    monkeypatch.setenv("IEKD_CACHE_DIR", str(tmp_path / "cache"))
+    path = packed(tmp_path / "birds.zip", TWO)
+    name = data.check_name(f"folder:{path}")
+    assert name.startswith(f"folder:{tmp_path}/cache/pictures/birds-")
+    assert data.describe(f"folder:{path}").classes == 2
+
+
+def test_a_file_that_is_no_archive_is_said(tmp_path, refuses):
+    (tmp_path / "notes.txt").write_text("x")
+    refuses(lambda: data.check_name(f"folder:{tmp_path}/notes.txt"), "is a file", ".zip", kind=DataError)
+
+
+# What is refused
+
+
+def refused(path, into, refuses, *words, room=None):
+    """Said in one sentence; nothing is left, and nothing was written anywhere else."""
+    before = {p for p in path.parent.rglob("*") if not p.is_relative_to(into)}
+    refuses(lambda: unpack(path, into, room or Room()), path.name, *words, kind=DataError)
+    assert list(into.iterdir()) == []
+    assert {p for p in path.parent.rglob("*") if not p.is_relative_to(into)} == before | {into.parent}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../evil.png", "robin/../../evil.png", "/tmp/evil.png", "..\\evil.png", "\\evil\\a.png", "C:\\x\\a.png",
+     "C:/x/a.png", "robin/..", "../"],
+)  # fmt: skip
+def test_names_that_lead_outside(archive, into, refuses, name):
+    refused(packed(archive, [*TWO, name]), into, refuses, "outside")
+
+
+@pytest.mark.parametrize("name", ["ro\nbin/a.png", "ro\x1b[31mbin/a.png", "r" * 300 + "/a.png", "robin\u202e/a.png"])
+def test_names_that_are_none(archive, into, refuses, name):
+    refused(packed(archive, [*TWO, name]), into, refuses, "is no name")
+
+
+def special(kind, target="/etc/passwd"):
+    entry = tarfile.TarInfo("robin/link.png")
+    entry.type, entry.linkname = kind, target
+    return entry
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_in_a_tar(tmp_path, into, refuses, kind):
+    path = packed(tmp_path / "birds.tar", TWO)
+    with tarfile.open(path, "a") as archive:
+        archive.addfile(special(kind))
+    refused(path, into, refuses, "a link or a device")
+
+
+def test_a_folder_that_is_a_link_in_a_tar(tmp_path, into, refuses):
+    """The classic: a link to a folder outside, then a file in it."""
+    path = tmp_path / "birds.tar"
+    with tarfile.open(path, "w") as archive:
+        link = special(tarfile.SYMTYPE, str(tmp_path))
+        link.name = "robin"
+        archive.addfile(link)
+        entry = tarfile.TarInfo("robin/evil.png")
+        archive.addfile(entry)
+    refused(path, into, refuses, "a link or a device")
+
+
+def test_links_in_a_zip(tmp_path, into, refuses):
+    path = packed(tmp_path / "birds.zip", TWO)
+    with zipfile.ZipFile(path, "a") as archive:
+        entry = zipfile.ZipInfo("robin/link.png")
+        entry.create_system, entry.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(entry, "/etc/passwd")
+    refused(path, into, refuses, "a link or a device")
+
+
+def test_a_bomb_of_one_picture(archive, into, refuses, monkeypatch):
+    monkeypatch.setattr(archives, "LARGEST_IMAGE", 2**20)
+    refused(packed(archive, [*TWO, "robin/bomb.png"], bytes(2**20 + 1)), into, refuses, "MB")
+
+
+@pytest.mark.parametrize("name", ["birds.zip", "birds.tar.gz", "birds.tar.bz2"])
+def test_a_bomb_of_many_pictures(tmp_path, into, refuses, monkeypatch, name):
+    monkeypatch.setattr(archives, "RATIO_FROM", 2**20)
+    path = packed(tmp_path / name, [f"robin/{i}.png" for i in range(40)], bytes(2**18))
+    assert path.stat().st_size * archives.MOST_RATIO < 40 * 2**18
+    refused(path, into, refuses, "unpacks to more than")
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
+def test_a_bomb_of_something_that_is_no_picture(tmp_path, into, refuses, monkeypatch, pack):
+    monkeypatch.setattr(archives, "RATIO_FROM", 2**20)
+    path = packed(tmp_path / "birds.tar", ["robin/zeros.bin"], bytes(2**25))
+    bomb = tmp_path / "birds.tgz"
+    bomb.write_bytes(pack(path.read_bytes()))
+    refused(bomb, into, refuses, "unpacks to more than")
+
+
+def test_a_header_that_announces_gigabytes(tmp_path, into, refuses):
+    """`tarfile` reads a header of any length at once."""
+    entry = tarfile.TarInfo("pax")
+    entry.type, entry.size = tarfile.XHDTYPE, 2**33
+    path = tmp_path / "birds.tar"
+    path.write_bytes(entry.tobuf(tarfile.GNU_FORMAT) + bytes(10240))
+    refused(path, into, refuses, "header is too long")
+
+
+def test_too_many_pictures_and_too_many_bytes(archive, into, refuses):
+    path = packed(archive, TWO)
+    refused(path, into, refuses, "more than 3 pictures", room=Room(images=3))
+    refused(path, into, refuses, "unpacks to more than", room=Room(size=10))
+
+
+def test_a_million_entries(tmp_path, into, refuses, monkeypatch):
+    """Not one of them becomes an object: the list is refused by its length."""
+    opened = []
+    path = tmp_path / "birds.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for i in range(20):
+            archive.writestr(f"robin/{i}", b"")
+    content = path.read_bytes()
+    start, end = content.index(b"PK\1\2"), content.index(b"PK\5\6")
+    many = content[start:end] * 50_000
+    tail = bytearray(content[end:])
+    tail[12:16] = len(many).to_bytes(4, "little")
+    path.write_bytes(content[:start] + many + bytes(tail))
+    monkeypatch.setattr(archives.zipfile, "ZipFile", opened.append)
+    refused(path, into, refuses, "300,000 entries")
+    assert not opened
+
+
+def test_many_entries_of_a_tar(tmp_path, into, refuses, monkeypatch):
+    monkeypatch.setattr(archives, "MOST_ENTRIES", 50)
+    refused(packed(tmp_path / "birds.tar", [f"robin/{i}" for i in range(51)], b""), into, refuses, "50 entries")
+
+
+def test_what_is_encrypted_or_packed_in_rare_ways(tmp_path, into, refuses):
+    path = tmp_path / "birds.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("robin/a.png", png())
+    refused(path, into, refuses, "compressed in a way")
+    packed(path, TWO)
+    content = bytearray(path.read_bytes())
+    for at in (content.index(b"PK\3\4") + 6, content.index(b"PK\1\2") + 8):
+        content[at] |= 1
+    path.write_bytes(content)
+    refused(path, into, refuses, "encrypted")
+
+
+@pytest.mark.parametrize("name", ["birds.zip", "birds.tar", "birds.tar.gz", "birds.tar.bz2"])
+def test_damaged_archives(tmp_path, into, refuses, name):
+    """Cut anywhere, or with a byte changed: a sentence, or all that is whole in it; never anything half done."""
+    whole = packed(tmp_path / name, TWO).read_bytes()
+    rng, said = np.random.default_rng(0), []
+    for trial in range(60):
+        bad = bytearray(whole)
+        if trial % 2:
+            bad[rng.integers(len(bad))] ^= 1 << rng.integers(8)
+        else:
+            del bad[rng.integers(len(bad)) :]
+        (tmp_path / name).write_bytes(bad)
+        os.utime(tmp_path / name, (trial, trial))
+        try:
+            folder = unpack(tmp_path / name, into)
+        except DataError as error:
+            said.append(str(error))
+            assert list(into.iterdir()) == []
+        else:
+            assert set(laid_out(folder)) <= {"robin", "wren"} or trial % 2
+            assert [p.name for p in into.iterdir()] == [folder.name]
+            shutil.rmtree(folder)
+    assert said
+    assert all(name in text for text in said)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([], ["no pictures in folders"]),
+        (["a.png", "b.png"], ["no pictures in folders"]),
+        (["robin/a.txt"], ["no pictures in folders"]),
+        (["robin/a.png", "robin/b.png"], ["only one class", "robin"]),
+        (["robin/a.png", "wren/b.png"], ["only one image"]),
+        (["test/robin/a.png", "other/wren/b.png"], ["no 'train'"]),
+    ],
+)
+def test_pictures_that_are_no_data_set(archive, into, refuses, names, words):
+    refused(packed(archive, names), into, refuses, *words)
+
+
+def test_a_disk_that_is_nearly_full(archive, into, refuses, monkeypatch):
+    monkeypatch.setattr(archives, "LEAST_FREE", 2**60)
+    refused(packed(archive, TWO), into, refuses, "nearly full")
+
+
+def test_no_place_to_unpack_to(tmp_path, refuses):
+    (tmp_path / "file").touch()
+    refuses(lambda: unpack(packed(tmp_path / "birds.zip", TWO), tmp_path / "file" / "into"), "writable", kind=DataError)

@@ -1,0 +1,148 @@
+"""Archives of pictures over real HTTP: they become a data set that can be trained on, or one sentence."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from conftest import QUICK, TOKEN, call, serving, wait_until
+
+from iekd import data
+from iekd.config import RunConfig
+from iekd.data.archives import Room
+from iekd.errors import UserError
+from iekd.runs.pictures import KEPT, PLACE, add_pictures, is_added, unused
+from iekd.runs.store import Store
+from iekd.ui.access import Access, AccessError, Limits
+
+
+@pytest.fixture
+def shapes(pictures: Path) -> bytes:
+    """The drawn pictures as a zip, with a folder around them."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for path in sorted(pictures.rglob("*.png")):
+            archive.write(path, f"shapes/{path.relative_to(pictures)}")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path, Path]]:
+    """(address, runs folder, folder of uploads) of a public page on which visitors may train."""
+    root, uploads = tmp_path_factory.mktemp("public"), tmp_path_factory.mktemp("uploads")
+    with serving(root, "--public", IEKD_PUBLIC_TRAINING="1", GRADIO_TEMP_DIR=str(uploads)) as url:
+        yield url, root, uploads
+
+
+def send(url: str, name: str, content: bytes, **headers: str) -> tuple[str, Any]:
+    """What `add_pictures` says of a file."""
+    sent = httpx.post(f"{url}/gradio_api/upload", files={"files": (name, content)}, headers=headers, timeout=60)
+    assert sent.status_code == 200, sent.text
+    file = {"path": sent.json()[0], "orig_name": name, "meta": {"_type": "gradio.FileData"}}
+    return call(url, "add_pictures", file, **headers)
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_a_visitor_trains_on_pictures_of_their_own(public: tuple[str, Path, Path], shapes: bytes) -> None:
+    url, root, uploads = public
+    kind, (name,) = send(url, "shapes.zip", shapes)
+    assert kind == "complete"
+    assert data.describe(name).classes == 3
+    assert not files(uploads), "the archive is not kept"
+    config = {**QUICK, "dataset": name, "methods": ["baseline"], "teacher": "none", "epochs": 1}
+    kind, (run_id,) = call(url, "start", config, "")
+    assert kind == "complete", run_id
+    run = Store(root).get(run_id)
+    wait_until(lambda: not run.status.live)
+    assert run.status.state == "finished", run.status
+    assert (root / run_id / "visitor").is_file()
+
+
+def test_a_visitor_still_names_no_folder_of_the_machine(
+    public: tuple[str, Path, Path], shapes: bytes, pictures: Path
+) -> None:
+    url, root, _ = public
+    _, (name,) = send(url, "shapes.zip", shapes)
+    own = Path(name.removeprefix("folder:"))
+    for path in (pictures, root, own / "..", own.parent, own / "train", f"{own}/../../../etc", f"{own}x", "~", ""):
+        kind, said = call(url, "start", {**QUICK, "dataset": f"folder:{path}"}, "")
+        assert kind == "error", path
+        assert "Folders of this machine" in json.dumps(said), path
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("evil.zip", "../evil.png"), ("noise.zip", None), ("page.tar", None), ("loose.zip", "a.png"), ("a.exe", None)],
+)
+def test_what_is_refused_leaves_nothing(public: tuple[str, Path, Path], name: str, content: str | None) -> None:
+    url, root, uploads = public
+    before = files(root)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(content or "x", b"x")
+    kind, said = send(url, name, packed.getvalue() if content else b"<script>alert(1)</script>" * 100)
+    assert kind == "error"
+    assert name in json.dumps(said)
+    assert "Traceback" not in json.dumps(said)
+    assert not files(uploads)
+    assert [p for p in files(root) if p not in before] == []
+
+
+def test_who_may_not_start_may_not_upload(guarded: str, runs_dir: Path, shapes: bytes) -> None:
+    before = files(runs_dir / PLACE)
+    kind, said = send(guarded, "shapes.zip", shapes)
+    assert kind == "error"
+    assert "token" in json.dumps(said)
+    assert files(runs_dir / PLACE) == before
+    kind, (name,) = send(guarded, "shapes.zip", shapes, **{"x-iekd-token": TOKEN})
+    assert kind == "complete"
+    assert is_added(Store(runs_dir), name)
+
+
+# Rules, without a server
+
+
+def test_a_visitors_archive_is_small(shapes: bytes, tmp_path: Path) -> None:
+    store, visitor = Store(tmp_path), Access(public=True, training=True, limits=Limits(images=10))
+    (tmp_path / "shapes.zip").write_bytes(shapes)
+    with pytest.raises(UserError, match="more than 20 pictures"):
+        add_pictures(store, tmp_path / "shapes.zip", *visitor.room_for(None))
+    assert Access().room_for(None) == (Room(), None)
+    with pytest.raises(AccessError, match="switched off"):
+        Access(public=True).room_for(None)
+
+
+def test_pictures_that_no_run_names_make_room(shapes: bytes, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    kept, gone = (tmp_path / f"{name}.zip" for name in ("kept", "gone"))
+    for n, path in enumerate((kept, gone)):
+        path.write_bytes(shapes)
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("note.txt", str(n))
+    named = add_pictures(store, kept, Room())
+    other = add_pictures(store, gone, Room())
+    assert add_pictures(store, gone, Room()) == other
+    _, handle = store.create(RunConfig(dataset=named))
+    assert handle is not None
+    os.close(handle)
+    assert unused(store) == []
+    long_ago = time.time() - KEPT - 10
+    for name in (named, other):
+        os.utime(name.removeprefix("folder:"), (long_ago, long_ago))
+    assert unused(store) == [Path(other.removeprefix("folder:"))]
+    with pytest.raises(UserError, match="no room"):
+        add_pictures(store, kept, Room(), total=0)
+    assert not Path(other.removeprefix("folder:")).exists()
+    assert Path(named.removeprefix("folder:")).exists()
+    assert add_pictures(store, kept, Room(), total=2**30) == named
