@@ -29,6 +29,7 @@ import psutil
 from iekd.config import RunConfig
 from iekd.runs.launcher import LocalLauncher, stop_and_wait
 from iekd.runs.store import Run, Store
+from iekd.ui.access import Access
 from iekd.ui.run_view import look
 from iekd.ui.runs import table_html
 
@@ -133,7 +134,7 @@ def synthetic(root: Path, runs: int, rows: int) -> None:
         run.write_status(status)
         os.close(handle)
     began = time.monotonic()
-    html = table_html(store)
+    html = table_html(store, Access().of(None))
     say(f"a list of {runs:,} runs", f"{time.monotonic() - began:.2f} s, {len(html) / 1000:,.0f} kB", "1 s")
     run = store.list()[0]
     values = {"loss": 0.1, "cross_entropy": 0.1, "inheritance": 0.01, "exploration": -0.02, "accuracy": 50.0, "lr": 0.1}
@@ -144,7 +145,7 @@ def synthetic(root: Path, runs: int, rows: int) -> None:
             file.write(json.dumps({**row, "step": step, "values": values}) + "\n")
     for name in ("opened", "opened again"):
         began = time.monotonic()
-        look(store, run.id, {})
+        look(store, run.id, {}, Access().of(None))
         say(f"a run of {rows:,} rows, {name}", f"{time.monotonic() - began:.2f} s", "2 s")
 
 

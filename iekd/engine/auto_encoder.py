@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from iekd.comparisons import TeacherOutput
 from iekd.config import RunConfig
 from iekd.engine.accelerate import autocast, channels_last, freeze
-from iekd.engine.metrics import Metrics, TrainingError
+from iekd.engine.metrics import DivergedError, Metrics
 from iekd.engine.stream import Images
 from iekd.engine.trainee import Trainee, make_optimizer, rate_keeper
 from iekd.losses import ReconstructionLoss
@@ -69,8 +69,8 @@ class AutoEncoders(Trainee):
         """Nothing: they are judged by their reconstruction alone."""
         return []
 
-    def trouble(self, name: str, loss: float) -> TrainingError:
-        return TrainingError(f"The auto-encoder's loss became {loss}. Check the teacher's checkpoint.")
+    def trouble(self, name: str, loss: float) -> DivergedError:
+        return DivergedError(f"The auto-encoder's loss became {loss}. Check the teacher's checkpoint.")
 
     def encoders(self) -> list[nn.Module]:
         """The trained encoders, frozen."""

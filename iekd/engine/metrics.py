@@ -25,3 +25,7 @@ class Metrics:
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says why and what to change."""
+
+
+class DivergedError(TrainingError):
+    """A loss is not finite. The same settings come to the same end."""

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler,
 
 from iekd.comparisons import TeacherOutput
 from iekd.config import RunConfig
-from iekd.engine.metrics import Metrics, TrainingError
+from iekd.engine.metrics import DivergedError, Metrics, TrainingError
 from iekd.engine.state import State
 from iekd.engine.stream import Images
 
@@ -178,8 +178,8 @@ class Trainee:
         self.schedule.optimizer.step()  # it has no weights; the schedule wants to be second
         self.schedule.step()
 
-    def trouble(self, name: str, loss: float) -> TrainingError:
-        return TrainingError(
+    def trouble(self, name: str, loss: float) -> DivergedError:
+        return DivergedError(
             f"The loss of '{name}' became {loss} at step {self.steps}. "
             "Lower the learning rate or the weights of the method, then start again."
         )

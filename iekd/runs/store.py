@@ -34,7 +34,6 @@ from iekd.runs.files import LineWriter, keep_lines, read_json, read_lines, read_
 QUEUED, RUNNING, STOPPING = "queued", "running", "stopping"
 STOPPED, FINISHED, FAILED, LOST = "stopped", "finished", "failed", "lost"
 LIVE = (QUEUED, RUNNING, STOPPING)
-RESUMABLE = (STOPPED, FAILED, LOST)
 
 
 @dataclass
@@ -42,7 +41,7 @@ class Status:
     """What status.json holds. Times are seconds since 1970; progress is 0..1 over the whole run.
 
     created: when it was asked for; queued: when this attempt was, if it is not the first. spent: seconds of training
-    by earlier attempts that this one builds on.
+    by earlier attempts that this one builds on. would_repeat: it failed in a way in which it would fail again.
     """
 
     state: str = QUEUED
@@ -61,6 +60,12 @@ class Status:
     images_per_second: float | None = None
     device: str = ""
     error: str | None = None
+    would_repeat: bool = False
+
+    @property
+    def resumable(self) -> bool:
+        """Whether going on promises anything."""
+        return self.state in (STOPPED, FAILED, LOST) and not self.would_repeat
 
     @property
     def live(self) -> bool:
@@ -182,6 +187,7 @@ class Run:
             (self.path / "control.json").unlink(missing_ok=True)
             keep_lines(self.path / "events.jsonl")
             status.state, status.queued, status.attempt = QUEUED, time.time(), status.attempt + 1
+            status.would_repeat = False
             status.error = status.pid = status.pid_started = status.ended = status.started = status.eta_seconds = None
             self.write_status(status)
             self.event("resumed", attempt=status.attempt)

@@ -74,6 +74,7 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
             status.state, status.error = FAILED, str(error)
         except BaseException as error:
             status.state, status.error = FAILED, explain(error)
+            status.would_repeat = "DivergedError" in _kinds(error)
             log.exception("Training failed")
         reserve.unlink(missing_ok=True)
         status.ended = time.time()
@@ -91,13 +92,18 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
 def explain(error: BaseException) -> str:
     """One sentence for an error that was not foreseen, with what to try."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if type(error).__name__ == "TrainingError":
+    if "TrainingError" in _kinds(error):
         return text
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text.lower():
         return "Out of memory. Use a smaller batch size, fewer seeds or methods at once, or a smaller model."
     if "no space left" in text.lower() or getattr(error, "errno", None) == 28:
         return "The disk is full. Free some space, then start the run again."
     return f"Unexpected error ({type(error).__name__}: {text}). The log has the details."
+
+
+def _kinds(error: BaseException) -> set[str]:
+    """Names of its classes: those of the engine are imported late."""
+    return {kind.__name__ for kind in type(error).__mro__}
 
 
 class _Training:

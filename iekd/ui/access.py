@@ -15,8 +15,9 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from html import escape
 from typing import Any, Protocol
 
@@ -54,6 +55,9 @@ class Asker(Protocol):
     def cookies(self) -> Mapping[str, str]: ...
     @property
     def client(self) -> Any: ...
+
+
+May = Callable[[Run, str], bool]  # whether somebody may do that with a run
 
 
 class AccessError(UserError):
@@ -113,9 +117,14 @@ class Access:
         )
 
     @property
+    def visitors_start(self) -> bool:
+        """Whether strangers may start small runs."""
+        return self.public and self.training
+
+    @property
     def everybody_starts(self) -> bool:
         """Whether the page need not speak of access at its Start button."""
-        return not self.token and (not self.public or self.training)
+        return self.visitors_start or not (self.token or self.public)
 
     @property
     def anybody_starts(self) -> bool:
@@ -151,7 +160,7 @@ class Access:
         self.check_paths(asker, config.dataset, config.teacher_from, store)
         if self.trusts(asker):
             return ""
-        if not self.public or not self.training:
+        if not self.visitors_start:
             raise AccessError(self._no("Starting runs is switched off on this page"))
         self.check_size(asker, config, store)
         visitor = _visitor(asker, store)
@@ -191,22 +200,29 @@ class Access:
         with _logged("upload", "", asker):
             if self.trusts(asker):
                 return Room(), None
-            if not self.public or not self.training:
+            if not self.visitors_start:
                 raise AccessError(self._no("Uploading pictures to learn from is switched off on this page"))
             return Room(2 * self.limits.images, 4 * MOST_UPLOAD), UPLOADS
 
-    def check_change(self, asker: Asker | None, run: Run, store: Store, what: str) -> None:
+    def may(self, asker: Asker | None, run: Run, what: str) -> bool:
+        """Whether a button that would do `what` is worth showing: start, stop, resume, move or delete."""
+        if self.trusts(asker) or (self.visitors_start and what == "start"):
+            return True
+        return self.visitors_start and what == "stop" and started_by(run) == _visitor(asker, Store(run.path.parent))
+
+    def of(self, asker: Asker | None) -> May:
+        """`may` for one who asks."""
+        return partial(self.may, asker)
+
+    def check_change(self, asker: Asker | None, run: Run, what: str) -> None:
         """Whether a run may be stopped, resumed, moved or deleted; `what` is said in the message.
 
         Raises:
             AccessError: it may not. On a public page a visitor may stop what they started, and nothing else.
         """
         with _logged(what, run.id, asker):
-            if self.trusts(asker):
-                return
-            if self.public and self.training and what == "stop" and started_by(run) == _visitor(asker, store):
-                return
-            raise AccessError(self._no(f"You may not {what} this run"))
+            if not self.may(asker, run, what):
+                raise AccessError(self._no(f"You may not {what} this run"))
 
     def routes(self) -> list[Route]:
         """The sign-in page, where there is a token to give."""
@@ -227,7 +243,7 @@ class Access:
         Raises:
             AccessError: it is not; the message names the setting.
         """
-        if self.trusts(asker) or not self.training:
+        if self.trusts(asker) or not self.visitors_start:
             return
         limits = self.limits
         trains_teacher = config.needs_teacher and find_teacher(config, store.root) is None

@@ -50,14 +50,14 @@ def public_endpoints(store: Store, access: Access) -> None:
     @_says_why
     def stop_run(run_id: str, request: Optional[gr.Request] = None) -> dict[str, Any]:
         """Ask a run to stop; what its students have learned is kept, and it can be resumed."""
-        access.check_change(request, store.get(run_id), store, "stop")
+        access.check_change(request, store.get(run_id), "stop")
         launcher.cancel(run_id)
         return status_of(store.get(run_id))
 
     @_says_why
     def resume_run(run_id: str, request: Optional[gr.Request] = None) -> dict[str, Any]:
         """Go on with a run that was stopped, failed or was lost, from its last checkpoint."""
-        access.check_change(request, store.get(run_id), store, "resume")
+        access.check_change(request, store.get(run_id), "resume")
         launcher.resume(run_id)
         return status_of(store.get(run_id))
 

@@ -62,28 +62,38 @@ def build_app(runs_dir: Path | str, access: Access | None = None) -> gr.Blocks:
             with gr.Tab("Train", id=TRAIN) as train_page:
                 train = train_tab(demo, store, shown, access)
             with gr.Tab("Runs", id=RUNS) as runs_page:
-                runs = runs_tab(store)
+                runs = runs_tab(store, access)
             with gr.Tab("Compare", id=COMPARE) as compare_page:
                 compare = compare_tab(store)
         public_endpoints(store, access)
 
         def opened(request: gr.Request) -> list[Any]:
             run_id = str(request.query_params.get("run", ""))
-            updates = show(store, run_id)
+            updates = show(store, run_id, access.of(request))
             known = run_id if run_id and not updates[2] else ""
             return [known, secrets.token_hex(8), *updates]
 
         def on_row(now_shown: str, event: gr.EventData, request: gr.Request) -> list[Any]:
             run_id, table = act(store, access, request, event)
             if run_id:
-                return [run_id, gr.Tabs(selected=TRAIN), gr.Timer(active=False), *show(store, run_id), table]
+                return [
+                    run_id,
+                    gr.Tabs(selected=TRAIN),
+                    gr.Timer(active=False),
+                    *show(store, run_id, access.of(request)),
+                    table,
+                ]
             if now_shown and not (store.root / now_shown).is_dir():  # the run on view was deleted: back to the form
-                return ["", gr.skip(), gr.skip(), *show(store, ""), table]
+                return ["", gr.skip(), gr.skip(), *show(store, "", access.of(request)), table]
             return [gr.skip()] * (3 + len(train.shows)) + [table]
 
         demo.load(opened, None, [shown, train.key, *train.shows], **PRIVATE)
         shown.change(None, shown, None, js=KEEP_ADDRESS, api_visibility="private")
-        runs_page.select(lambda: [runs.refresh(), gr.Timer(active=True)], None, [runs.table, runs.timer], **PRIVATE)
+
+        def open_runs(request: gr.Request) -> list[Any]:
+            return [runs.refresh(request), gr.Timer(active=True)]
+
+        runs_page.select(open_runs, None, [runs.table, runs.timer], **PRIVATE)
         for page in (train_page, compare_page):
             page.select(lambda: gr.Timer(active=False), None, runs.timer, **PRIVATE)
         runs.table.click(on_row, shown, [shown, tabs, runs.timer, *train.shows, runs.table], **SPEAKING)

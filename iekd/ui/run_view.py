@@ -14,8 +14,8 @@ import gradio as gr
 
 from iekd.errors import UserError
 from iekd.runs.launcher import LocalLauncher
-from iekd.runs.store import RESUMABLE, Store
-from iekd.ui.access import Access
+from iekd.runs.store import Store
+from iekd.ui.access import Access, May
 from iekd.ui.curves import curves_html
 from iekd.ui.run_html import early_html, head_html, log_html, result_html, signature
 
@@ -62,6 +62,7 @@ class RunView:
             self.over,
             self.resume,
             self.compare,
+            self.again,
             self.timer,
             self.seen,
         ]
@@ -94,24 +95,24 @@ def run_view(store: Store, shown: gr.Textbox, access: Access) -> RunView:
         box, back, head, stop, confirm, stop_now, keep, result, over, resume, compare, again, curves, log, timer, seen
     )
 
-    def tick(run_id: str, before: dict[str, Any] | None) -> list[Any]:
-        return look(store, run_id, before or {})
+    def tick(run_id: str, before: dict[str, Any] | None, request: gr.Request) -> list[Any]:
+        return look(store, run_id, before or {}, access.of(request))
 
     def ask_to_stop(run_id: str, request: gr.Request) -> list[Any]:
         try:
-            access.check_change(request, store.get(run_id), store, "stop")
+            access.check_change(request, store.get(run_id), "stop")
             LocalLauncher(store).cancel(run_id)
         except UserError as error:
             gr.Info(str(error))
-        return look(store, run_id, {})
+        return look(store, run_id, {}, access.of(request))
 
     def go_on(run_id: str, request: gr.Request) -> list[Any]:
         try:
-            access.check_change(request, store.get(run_id), store, "resume")
+            access.check_change(request, store.get(run_id), "resume")
             LocalLauncher(store).resume(run_id)
         except UserError as error:
             gr.Info(str(error))
-        return look(store, run_id, {})
+        return look(store, run_id, {}, access.of(request))
 
     timer.tick(tick, [shown, seen], view.parts, **PRIVATE)
     stop.click(lambda: (gr.Button(visible=False), gr.Row(visible=True)), None, [stop, confirm], **PRIVATE)
@@ -121,21 +122,24 @@ def run_view(store: Store, shown: gr.Textbox, access: Access) -> RunView:
     return view
 
 
-def look(store: Store, run_id: str, before: dict[str, Any]) -> list[Any]:
-    """Updates for `RunView.parts`; `before` is the signature of what the page shows now, {} to draw everything."""
+def look(store: Store, run_id: str, before: dict[str, Any], may: May) -> list[Any]:
+    """Updates for `RunView.parts`.
+
+    before: the signature of what the page shows now, {} to draw everything. may: what whoever looks may do.
+    """
     same = gr.skip()
     if not run_id:
-        return [same] * 9 + [gr.Timer(active=False), same]
+        return [same] * 10 + [gr.Timer(active=False), same]
     try:
         run = store.get(run_id)
         config, status = run.config, run.status
     except UserError as error:  # deleted in another tab
         gone = f'<div class="card failed"><h3>{escape(str(error))}</h3><p>Press <b>← New run</b> to go on.</p></div>'
         hidden = [gr.Button(visible=False), gr.Row(visible=False), gr.Row(visible=False)]
-        return [gone, "", "", "", *hidden, same, same, gr.Timer(active=False), {}]
+        return [gone, "", "", "", *hidden, same, same, same, gr.Timer(active=False), {}]
     now = signature(run, status)
     if now == before:
-        return [same] * 11
+        return [same] * 12
 
     def changed(*keys: str) -> bool:
         return before.get("id") != run_id or any(before.get(k) != now[k] for k in keys)
@@ -146,11 +150,11 @@ def look(store: Store, run_id: str, before: dict[str, Any]) -> list[Any]:
         curves = early_html(status, run) or curves_html(run, config)
     log = log_html(run) if changed("log") else same
     if not changed("state"):
-        return [head, same, curves, log, same, same, same, same, same, same, now]
-    stoppable = status.live and not run.stop_requested
+        return [head, same, curves, log, *[same] * 7, now]
+    stoppable = status.live and not run.stop_requested and may(run, "stop")
     return [
         head, result_html(run, config, status), curves, log,
         gr.Button(visible=stoppable), gr.Row(visible=False), gr.Row(visible=not status.live),
-        gr.Button(visible=status.state in RESUMABLE), gr.Button(visible=bool(run.model_folders)),
-        gr.Timer(active=status.live), now,
+        gr.Button(visible=status.resumable and may(run, "resume")), gr.Button(visible=bool(run.model_folders)),
+        gr.Button(visible=may(run, "start")), gr.Timer(active=status.live), now,
     ]  # fmt: skip

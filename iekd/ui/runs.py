@@ -15,8 +15,8 @@ from iekd.errors import UserError
 from iekd.runs.launcher import LocalLauncher
 from iekd.runs.queue import ahead_of, move_to_front
 from iekd.runs.report import summaries
-from iekd.runs.store import QUEUED, RESUMABLE, Run, Store
-from iekd.ui.access import Access
+from iekd.runs.store import QUEUED, Run, Store
+from iekd.ui.access import Access, May
 from iekd.ui.run_html import badge
 from iekd.ui.run_view import PRIVATE
 from iekd.ui.words import dataset_title, duration, method_name, method_style, model_name, run_title, when
@@ -43,20 +43,20 @@ class RunsTab:
 
     table: gr.HTML
     timer: gr.Timer
-    refresh: Callable[[], str]
+    refresh: Callable[[gr.Request], str]
 
 
-def runs_tab(store: Store) -> RunsTab:
+def runs_tab(store: Store, access: Access) -> RunsTab:
     """Build the tab; its timer is to be active only while the tab is in front."""
     table = gr.HTML(EMPTY, js_on_load=ON_LOAD, apply_default_css=False, elem_id="runs-table")
     timer = gr.Timer(4.0, active=False)
     mark = gr.Textbox(visible=False)  # of what is shown: the table itself may be long
 
-    def refresh() -> str:
-        return table_html(store)
+    def refresh(request: gr.Request) -> str:
+        return table_html(store, access.of(request))
 
-    def tick(shown: str) -> list[Any]:
-        new = table_html(store)
+    def tick(shown: str, request: gr.Request) -> list[Any]:
+        new = refresh(request)
         now = hashlib.sha256(new.encode()).hexdigest()
         return [gr.skip(), gr.skip()] if now == shown else [new, now]
 
@@ -72,14 +72,14 @@ def act(store: Store, access: Access, asker: gr.Request, event: gr.EventData) ->
     try:
         run = store.get(run_id)
         if what == "open":
-            return run_id, table_html(store)
-        access.check_change(asker, run, store, {"first": "move"}.get(what, what))
+            return run_id, table_html(store, access.of(asker))
+        access.check_change(asker, run, {"first": "move"}.get(what, what))
         if what == "stop":
             LocalLauncher(store).cancel(run_id)
             gr.Info("It stops after the current step.")
         elif what == "resume":
             LocalLauncher(store).resume(run_id)
-            return run_id, table_html(store)
+            return run_id, table_html(store, access.of(asker))
         elif what == "first":
             move_to_front(run, store)
             gr.Info("It is the next.")
@@ -88,7 +88,7 @@ def act(store: Store, access: Access, asker: gr.Request, event: gr.EventData) ->
             store.delete(run_id)
     except UserError as error:
         gr.Warning(str(error))
-    return "", table_html(store)
+    return "", table_html(store, access.of(asker))
 
 
 def _let_go(run: Run) -> None:
@@ -99,14 +99,14 @@ def _let_go(run: Run) -> None:
         time.sleep(0.2)
 
 
-def table_html(store: Store) -> str:
-    """All runs, newest first; on a phone each becomes a card."""
+def table_html(store: Store, may: May) -> str:
+    """All runs, newest first, with buttons for what whoever looks may do; on a phone each becomes a card."""
     rows = []
     for run in store.list():
         try:
-            rows.append(_row(run, store))
+            rows.append(_row(run, store, may))
         except (UserError, KeyError, TypeError, AttributeError):
-            rows.append(_broken(run))
+            rows.append(_broken(run, may))
     if not rows:
         return EMPTY
     names = ("Run", "State", "Pictures", "Networks", "Accuracy", "Time", "")
@@ -114,7 +114,7 @@ def table_html(store: Store) -> str:
     return f'<table class="runs"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
-def _row(run: Run, store: Store) -> str:
+def _row(run: Run, store: Store, may: May) -> str:
     config, status, report = run.config, run.status, run.report
     title = escape(run_title(run.id, config) if config.name else ", ".join(map(method_name, config.methods)))
     seeds = f", {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
@@ -143,11 +143,11 @@ def _row(run: Run, store: Store) -> str:
     )
     row = f'<tr data-act="open" data-run="{escape(run.id)}"><th scope="row">{name}</th>{body}'
     more = ""
-    if status.state in RESUMABLE:
+    if status.resumable and may(run, "resume"):
         more = _act(run, "resume", "Resume")
-    elif status.state == QUEUED and ahead_of(run, store):
+    elif status.state == QUEUED and may(run, "move") and ahead_of(run, store):
         more = _act(run, "first", "Do next")
-    return f'{row}<td class="acts"><div>{more}{_button(run, status.live)}</div></td></tr>'
+    return f'{row}<td class="acts"><div>{more}{_button(run, status.live, may)}</div></td></tr>'
 
 
 def _accuracies(report: dict[str, Any] | None) -> str:
@@ -169,7 +169,9 @@ def _accuracies(report: dict[str, Any] | None) -> str:
     return "".join(parts)
 
 
-def _button(run: Run, live: bool) -> str:
+def _button(run: Run, live: bool, may: May) -> str:
+    if not may(run, "stop" if live else "delete"):
+        return ""
     if live:
         return _act(run, "stop", "Stop", "Stop this run? Its students are kept, and you can resume the training later.")
     return _act(run, "delete", "Delete", "Delete this run with its models, curves and log? This cannot be undone.")
@@ -183,9 +185,9 @@ def _act(run: Run, what: str, label: str, ask: str = "") -> str:
     )
 
 
-def _broken(run: Run) -> str:
+def _broken(run: Run, may: May) -> str:
     """A folder that cannot be read as a run can still be deleted."""
     return (
         f'<tr><th scope="row">{escape(run.id)}</th><td colspan="5">This run’s files cannot be read.</td>'
-        f'<td class="acts">{_button(run, False)}</td></tr>'
+        f'<td class="acts">{_button(run, False, may)}</td></tr>'
     )

@@ -22,7 +22,7 @@ from iekd.runs.store import Store
 from iekd.teachers import check_teacher
 from iekd.ui import form
 from iekd.ui.about import HOW_IT_WORKS
-from iekd.ui.access import SIGN_IN, Access
+from iekd.ui.access import SIGN_IN, Access, May
 from iekd.ui.files import file_field
 from iekd.ui.forecast import forecast_html, thumbnails_html
 from iekd.ui.run_view import PRIVATE, RunView, look, run_view
@@ -148,7 +148,7 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
                 with gr.Row():
                     for name in names:
                         fields[name] = form.advanced_field(name)
-        if access.public and access.training:  # what stands there can be started
+        if access.visitors_start:  # what stands there can be started
             for name in ("epochs", "teacher_epochs", "auto_encoder_epochs"):
                 fields[name].value = min(fields[name].value, access.limits.epochs)
         command = gr.Textbox(
@@ -201,19 +201,24 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
         return [name.removeprefix(form.OWN_FOLDER), f'<p class="note">{escape(found)}</p>', None]
 
     def begin(request: gr.Request, once: str, *values: Any) -> list[Any]:
+        may = access.of(request)
         try:
             config = allowed(request, *values)
             run_id = start_run(store, access, request, config, once)
         except UserError as problem:
-            return [gr.skip(), gr.skip(), *show(store, "", str(problem))]
-        return [run_id, secrets.token_hex(8), *show(store, run_id)]
+            return [gr.skip(), gr.skip(), *show(store, "", may, str(problem))]
+        return [run_id, secrets.token_hex(8), *show(store, run_id, may)]
 
-    def again(run_id: str) -> list[Any]:
+    def again(run_id: str, request: gr.Request) -> list[Any]:
+        may = access.of(request)
         try:
             values = form.to_values(store.get(run_id).config)
         except UserError as problem:
-            return [gr.skip() for _ in fields] + ["", *show(store, "", str(problem))]
-        return [*(values[name] for name in fields), "", *show(store, "")]
+            return [gr.skip() for _ in fields] + ["", *show(store, "", may, str(problem))]
+        return [*(values[name] for name in fields), "", *show(store, "", may)]
+
+    def leave(request: gr.Request) -> list[Any]:
+        return ["", *show(store, "", access.of(request))]
 
     described = [error, forecast, command, timer]
     picture_fields = [fields["dataset"], fields["folder"]]
@@ -241,7 +246,7 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
     # a value of one's own makes it another protocol
     gr.on([field.input for field in chosen], lambda: "", None, preset, **PRIVATE)
     start.click(begin, [key, *inputs], [shown, key, *tab.shows], **PRIVATE)
-    view.back.click(lambda: ["", *show(store, "")], None, [shown, *tab.shows], **PRIVATE)
+    view.back.click(leave, None, [shown, *tab.shows], **PRIVATE)
     view.again.click(again, shown, [*inputs, shown, *tab.shows], **PRIVATE).then(describe, inputs, described, **PRIVATE)
     return tab
 
@@ -289,14 +294,14 @@ def upload_pictures(store: Store, access: Access, asker: gr.Request | None, file
     return name, f"{archive.name}: {info.train_images + info.test_images:,} pictures of {info.classes} classes."
 
 
-def show(store: Store, run_id: str, problem: str = "") -> list[Any]:
+def show(store: Store, run_id: str, may: May, problem: str = "") -> list[Any]:
     """Updates for `TrainTab.shows`: the run, or the form (with what is wrong) where there is none to show."""
     if run_id:
         try:
             store.get(run_id)
         except UserError as error:
             run_id, problem = "", str(error)
-    parts = look(store, run_id, {})
+    parts = look(store, run_id, {}, may)
     return [gr.Column(visible=not run_id), gr.Column(visible=bool(run_id)), sentence(problem), *parts]
 
 

@@ -564,6 +564,7 @@ def test_one_student_that_breaks_does_not_take_the_others_along(tmp_path, tiny_c
     run, _ = complete(Store(tmp_path), tiny_config(methods=("baseline", "ft"), epochs=3))
     assert run.status.state == FAILED
     assert "ft-seed0" in run.status.error
+    assert not run.status.resumable, "it would come to the same end"
     assert list(run.model_folders) == ["teacher", "baseline-seed0"]
     load_model(run.model_folders["baseline-seed0"])
 

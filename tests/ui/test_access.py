@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +18,10 @@ from iekd import __version__
 from iekd.config import RunConfig
 from iekd.errors import UserError
 from iekd.runs.launcher import LocalLauncher, stop_and_wait
-from iekd.runs.store import Run, Store
-from iekd.ui.access import Access, AccessError, Limits
+from iekd.runs.store import QUEUED, RUNNING, STOPPED, Run, Store
+from iekd.ui.access import Access, AccessError, Limits, _visitor
+from iekd.ui.run_view import look
+from iekd.ui.runs import table_html
 
 
 def asker(address: str = "10.0.0.1", **headers: str) -> Any:
@@ -43,7 +46,7 @@ def made(store: Store, visitor: str = "") -> Run:
 def test_on_ones_own_machine_everybody_may_do_everything(store: Store) -> None:
     access = Access()
     assert access.check_start(None, RunConfig(epochs=10_000), store) == ""
-    access.check_change(None, made(store), store, "delete")
+    access.check_change(None, made(store), "delete")
     assert access.everybody_starts
 
 
@@ -54,9 +57,9 @@ def test_the_token_opens_everything_and_nothing_else_does(store: Store, public: 
         with pytest.raises(AccessError, match="token"):
             access.check_start(who, RunConfig(), store)
         with pytest.raises(AccessError, match="token"):
-            access.check_change(who, run, store, "delete")
+            access.check_change(who, run, "delete")
     access.check_start(asker(**{"x-iekd-token": TOKEN}), RunConfig(epochs=10_000), store)
-    access.check_change(asker(**{"x-iekd-token": TOKEN}), run, store, "delete")
+    access.check_change(asker(**{"x-iekd-token": TOKEN}), run, "delete")
 
 
 def test_an_empty_token_is_no_token(store: Store) -> None:
@@ -137,7 +140,7 @@ def test_anothers_key_gives_nobody_their_run(store: Store, monkeypatch: Any) -> 
     mine = train.start_run(store, access, asker(**{"x-iekd-token": TOKEN}), RunConfig(), "nightly")
     assert train.start_run(store, access, asker(), RunConfig(), "nightly") == mine
     with pytest.raises(AccessError):
-        access.check_change(asker(), store.get(mine), store, "stop")
+        access.check_change(asker(), store.get(mine), "stop")
 
 
 def test_a_full_queue_takes_no_more(store: Store) -> None:
@@ -151,13 +154,46 @@ def test_a_full_queue_takes_no_more(store: Store) -> None:
 def test_a_visitor_stops_their_own_run_and_no_other(store: Store) -> None:
     access = Access(public=True, training=True)
     mine = made(store, access.check_start(asker(), RunConfig(), store))
-    access.check_change(asker(), mine, store, "stop")
+    access.check_change(asker(), mine, "stop")
     for who, run, what in (
         (asker("10.0.0.2"), mine, "stop"), (asker(), made(store), "stop"), (asker(), mine, "delete"),
         (asker(), mine, "resume"), (asker(), mine, "move"),
     ):  # fmt: skip
         with pytest.raises(AccessError, match=f"may not {what}"):
-            access.check_change(who, run, store, what)
+            access.check_change(who, run, what)
+
+
+def shown_buttons(access: Access, who: Any, run: Run, store: Store) -> tuple[set[str], set[str]]:
+    """What the Runs tab and the run's own view offer."""
+    table = table_html(store, access.of(who))
+    parts = look(store, run.id, {}, access.of(who))
+    kept = dict(zip(("stop", "resume", "compare", "again"), (parts[4], parts[7], parts[8], parts[9]), strict=True))
+    return set(re.findall(r'data-act="(\w+)"', table)) - {"open"}, {name for name, b in kept.items() if b.visible}
+
+
+@pytest.mark.parametrize("state", [STOPPED, RUNNING, QUEUED])
+def test_nobody_sees_a_button_that_would_refuse_them(store: Store, monkeypatch: Any, state: str) -> None:
+    monkeypatch.setattr(Run, "alive", lambda self: True)
+    made(store)
+    run = made(store, _visitor(asker(), store))
+    status = run.status
+    status.state = state
+    run.write_status(status)
+    rights = {STOPPED: {"resume", "delete"}, RUNNING: {"stop"}, QUEUED: {"stop", "first"}}[state]
+    rows = {"stop": {"stop"}, "resume": {"resume"}}
+    all_of_it = set().union(*(rows.get(r, set()) for r in rights)) | {"again"}
+    others = {"stop"}  # of the other run, which waits
+    token, train = Access(token=TOKEN), Access(public=True, training=True)
+    admin = asker(**{"x-iekd-token": TOKEN})
+    for access, who in ((Access(), None), (token, admin)):
+        table, view = shown_buttons(access, who, run, store)
+        assert table == rights | others
+        assert view == all_of_it
+    assert shown_buttons(token, asker(), run, store) == (set(), set())
+    assert shown_buttons(Access(public=True), asker(), run, store) == (set(), set())
+    assert shown_buttons(train, asker("10.0.0.2"), run, store) == (set(), {"again"})
+    own = {"stop"} & rights
+    assert shown_buttons(train, asker(), run, store) == (own, own | {"again"})
 
 
 def test_the_environment_sets_the_rules(monkeypatch: Any) -> None:

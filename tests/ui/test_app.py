@@ -15,6 +15,7 @@ from conftest import QUICK, ROOT, serving, wait_until
 from iekd.config import PRESETS, RunConfig, make_config
 from iekd.errors import RunError, UserError
 from iekd.ui import form
+from iekd.ui.access import Access
 
 DEFAULTS = form.to_values(RunConfig())
 
@@ -194,13 +195,13 @@ def test_a_runs_table_escapes_names_and_survives_a_broken_folder(tmp_path: Path)
     from iekd.ui.runs import EMPTY, table_html
 
     store = Store(tmp_path)
-    assert table_html(store) == EMPTY
+    assert table_html(store, Access().of(None)) == EMPTY
     _, handle = store.create(RunConfig(name="<img src=x onerror=alert(1)>"))
     assert handle is not None
     os.close(handle)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{")
-    table = table_html(store)
+    table = table_html(store, Access().of(None))
     assert "<img" not in table
     assert "cannot be read" in table
     assert "Lost" in table

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import serving, wait_until
+from conftest import QUICK, draw_pictures, serving, wait_until
 
 from iekd.config import make_config
 from iekd.runs.launcher import LocalLauncher
@@ -249,6 +249,38 @@ def test_pictures_of_ones_own_are_uploaded_as_a_zip(
     page.wait_for_selector("#thumbnails :text('stripes')")
     page.wait_for_selector("#forecast:has-text('3 classes')")
     assert "/.pictures/shapes-" in page.input_value("#command textarea")
+
+
+def test_names_that_are_code_are_shown_as_text(page: Any, server: str, runs_dir: Path, tmp_path: Path) -> None:
+    """Of classes, files and runs, wherever they are shown."""
+    code = "<img src=x onerror=window.hacked=1>"
+    folder = draw_pictures(tmp_path / f"{code} & set", train=6, test=3)
+    for split in ("train", "test"):
+        (folder / split / "disc").rename(folder / split / code)
+    picture = tmp_path / f"{code}.png"
+    shutil.copy(folder / "test" / code / "0.png", picture)
+    launcher = LocalLauncher(Store(runs_dir))
+    small = {**QUICK, "teacher": "none", "methods": ["baseline"], "epochs": 1}
+    run_id = launcher.submit(make_config(**small, dataset=f"folder:{folder}", name=code))
+    wait_until(lambda: launcher.status(run_id).state == "finished")
+
+    open_page(page, f"{server}/?run={run_id}")
+    page.wait_for_selector("#result .card.finished")
+    page.wait_for_selector(f"#run-head >> text={code}")
+    page.locator("#to-compare").click()
+    page.wait_for_selector(f"#examples >> text={code}")
+    page.locator("[data-example]").first.click()
+    page.locator("#upload input[type=file]").set_input_files(str(picture))
+    page.wait_for_selector(f"#comparison .said >> text={code}")
+    page.wait_for_selector("#comparison .seen b:has-text('onerror'):has-text('.png')")  # Gradio leaves out the brackets
+    page.get_by_role("tab", name="Runs").click()
+    page.wait_for_selector(f"table.runs >> text={code}")
+    page.get_by_role("tab", name="Train").click()
+    page.locator("#again").click()
+    page.wait_for_selector(f"#thumbnails >> text={code}")
+    page.wait_for_selector(f"#forecast >> text={code}")
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("img[src=x]").count() == 0
 
 
 def test_an_unknown_run_in_the_address_is_said_and_the_form_is_there(page: Any, server: str) -> None:
