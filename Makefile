@@ -1,8 +1,9 @@
-# make run: set up .venv and open the page.  make test: set up and run every test.  make lint: style and types.
+# make run: set up .venv and open the page.  make test: set up and run every test, on two cores.  make lint: style and types.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+JOBS   ?= 2
 
 .PHONY: run test lint clean
 .DEFAULT_GOAL := run
@@ -11,7 +12,7 @@ run: $(VENV)/.installed
 	$(BIN)/python app.py $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -14,10 +14,9 @@ from typing import Annotated, Any, Optional
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from iekd.cli_bench import bench
-from iekd.cli_common import RUNS, AsJson, RunsDir, err, out, print_json, says_why
+from iekd.cli_common import RUNS, AsJson, RunsDir, err, out, print_json, says_why, table_of
 from iekd.cli_eval import evaluate
 from iekd.cli_options import run_options
 from iekd.cli_runs import app as runs_app
@@ -136,10 +135,7 @@ def compare_command(
             rows.append({"path": r.name, "predictions": said, **({"error": r.error} if r.error else {})})
         print_json({"images": rows})
     else:
-        table = Table()
-        table.add_column("image")
-        for name in models:
-            table.add_column(name)
+        table = table_of("image", *models)
         for r in results:
             if not r.error:
                 table.add_row(escape(r.name), *(f"{escape(p.label)} {p.top[0][1]:.0%}" for p in r.predictions.values()))
@@ -164,12 +160,12 @@ def models(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"models": rows, "checkpoints": shipped})
         return
-    table = Table("model", "parameters", "million multiply-adds (32 x 32)", title="Networks (10 classes, colour)")
+    table = table_of("model", "parameters", "million multiply-adds (32 x 32)", title="Networks (10 classes, colour)")
     for row in rows:
         table.add_row(row["name"], f"{row['params']:,}", f"{row['macs'] / 1e6:.0f}")
     out.print(table)
     if shipped:
-        table = Table("checkpoint", "model", "trained by", "accuracy", "for", title="Shipped checkpoints")
+        table = table_of("checkpoint", "model", "trained by", "accuracy", "for", title="Shipped checkpoints")
         for s in shipped:
             accuracy = "" if s["accuracy"] is None else f"{s['accuracy']:.2f} %"
             table.add_row(s["name"], s["model"], s["method"], accuracy, ", ".join(s["datasets"]))
@@ -184,11 +180,11 @@ def datasets(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"datasets": [d.__dict__ for d in available()]})
         return
-    table = Table("data set", "training", "test", "classes", "images", "")
+    table = table_of("data set", "training", "test", "classes", "images", "")
     for d in available():
         kind = f"{d.resolution} x {d.resolution} {'grey' if d.channels == 1 else 'colour'}"
         table.add_row(d.name, f"{d.train_images:,}", f"{d.test_images:,}", str(d.classes), kind, d.note)
-    table.add_row("folder:PATH", "", "", "", "any size", "your own: PATH/train/<class>/*, PATH/test/<class>/*")
+    table.add_row("folder:PATH", "", "", "", "any size", "your own: <class>/*, or train/ and test/ with those; or a zip of it")
     out.print(table)
 
 

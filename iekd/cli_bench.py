@@ -7,10 +7,10 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from iekd.cli_common import err, out, table_of
 from iekd.config import RunConfig
 from iekd.errors import UserError
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from iekd.bench.phases import Phases
     from iekd.bench.rounds import Speed
 
-out, err = Console(), Console(stderr=True)
 PHASE_WORDS = (
     "Medians in the plain loop, one part at a time, waiting for the device after each: the real step overlaps or fuses "
     "parts, and takes less than their sum."
@@ -69,10 +68,9 @@ def bench(
 
 def speed_table(report: Report) -> Table:
     """Images per second: ours, the conventional loop's, the ratio."""
-    table = Table(title=f"Training, batches of {report.batch_size}: images per second, median of rounds (their range)")
-    table.add_column("students")
-    for column in ("this engine", "ms per step", "conventional loop", "times as fast"):
-        table.add_column(column, justify="right")
+    title = f"Training, batches of {report.batch_size}: images per second, median of rounds (their range)"
+    columns = ("students", "this engine", "ms per step", "conventional loop", "times as fast")
+    table = table_of(*columns, title=title, numbers=True)
     for method in dict.fromkeys(report.learners):
         mine, theirs, ratio = report.ours.get(method), report.conventional.get(method), report.times_as_fast.get(method)
         table.add_row(escape(method), *_speed(mine), _speed(theirs)[0], _ratio(ratio))
@@ -101,9 +99,7 @@ def speed_words(report: Report) -> str:
 
 def phase_table(phases: Phases) -> Table:
     """Every part of a step."""
-    table = Table(title="One step, part by part")
-    table.add_column("part")
-    table.add_column("ms", justify="right")
+    table = table_of("part", "ms", title="One step, part by part", numbers=True)
     table.add_row("data: order, crop, flip", f"{1e3 * phases.data:.2f}")
     if phases.teacher is not None:
         table.add_row("teacher forward, factors", f"{1e3 * phases.teacher:.2f}")

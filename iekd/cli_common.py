@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from iekd.errors import UserError
 
@@ -33,6 +34,15 @@ def says_why(command: Callable[..., Any]) -> Callable[..., Any]:
             raise typer.Exit(2) from None
 
     return wrapped
+
+
+def table_of(first: str, *others: str, title: str | None = None, numbers: bool = False) -> Table:
+    """An empty table whose first column, of names to be copied, is never cut; long words of the others are wrapped."""
+    table = Table(title=title)
+    table.add_column(first, no_wrap=True)
+    for column in others:
+        table.add_column(column, overflow="fold", justify="right" if numbers else "left")
+    return table
 
 
 def say(as_json: bool, sentence: str, value: dict[str, Any]) -> None:

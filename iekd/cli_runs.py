@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from iekd.cli_common import RUNS, AsJson, RunsDir, err, out, print_json, say, says_why
+from iekd.cli_common import RUNS, AsJson, RunsDir, err, out, print_json, say, says_why, table_of
 from iekd.errors import RunError
 
 app = typer.Typer(no_args_is_help=True, help="List, show, stop, resume, export, import and delete runs.")
@@ -94,10 +94,7 @@ def runs_list(runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
     if not runs:
         out.print(f"No runs in '{escape(str(runs_dir))}' yet. 'iekd train' makes one.")
         return
-    table = Table()
-    table.add_column("run", no_wrap=True)  # to be copied
-    for column in ("name", "state", "data set", "teacher", "student", "methods", "accuracy"):
-        table.add_column(column)
+    table = table_of("run", "name", "state", "data set", "teacher", "student", "methods", "accuracy")
     for run in runs:
         row = overview(run)
         best = ", ".join(f"{r['method']} {r['accuracy_last']:.1f}" for r in row["learners"])

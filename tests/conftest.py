@@ -16,6 +16,7 @@ from iekd.config import make_config
 from iekd.data import Dataset, Split
 from iekd.errors import UserError
 
+os.environ["COLUMNS"] = "200"  # of every table; a console takes it when it is made
 CHECKOUT = Path(__file__).parents[1]
 CLASSES = ("blue", "green", "red")
 

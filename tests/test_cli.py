@@ -38,7 +38,18 @@ def own_signals():
 
 def iekd_(*words, **environment):
     with own_signals():
-        return CliRunner().invoke(app, [str(w) for w in words], env={"COLUMNS": "200", **environment})
+        return CliRunner().invoke(app, [str(w) for w in words], env=environment)
+
+
+@pytest.mark.parametrize("command", ["models", "datasets"])
+def test_names_are_whole_in_a_narrow_terminal(command):
+    words = [sys.executable, "-m", "iekd", command]
+    shown = subprocess.run(words, env={**os.environ, "COLUMNS": "80"}, capture_output=True, text=True, check=True)
+    told = subprocess.run([*words, "--json"], capture_output=True, text=True, check=True)
+    names = [row["name"] for rows in json.loads(told.stdout).values() for row in rows]
+    assert len(names) > 3
+    assert [name for name in names if name not in shown.stdout] == []
+    assert max(map(len, shown.stdout.splitlines())) <= 80
 
 
 def last_json(result) -> dict:

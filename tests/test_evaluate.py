@@ -238,7 +238,7 @@ def test_weights_that_are_wrong_are_named_before_the_pictures_are_read(tmp_path,
 
 
 def iekd_eval(*words):
-    return CliRunner().invoke(app, ["eval", *map(str, words)], env={"COLUMNS": "200"})
+    return CliRunner().invoke(app, ["eval", *map(str, words)])
 
 
 def test_the_command_prints_accuracy_and_images(checkpoint, options, learned, tiny):

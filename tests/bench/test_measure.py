@@ -37,7 +37,7 @@ def quick_peaks(monkeypatch):
 
 
 def run(*words: str):
-    return CliRunner().invoke(app, [*WORDS, *words], env={"COLUMNS": "200"})
+    return CliRunner().invoke(app, [*WORDS, *words])
 
 
 def test_json_has_every_field():

@@ -91,7 +91,10 @@ class serving:  # noqa: N801
     """
 
     def __init__(self, runs_dir: Path, *arguments: str, probe: bool = False, **variables: str) -> None:
-        command = [sys.executable, str(ROOT / "app.py"), "--port", "7900", "--runs-dir", str(runs_dir), *arguments]
+        first = 7900 + 100 * int(
+            os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+        )  # none finds another's
+        command = [sys.executable, str(ROOT / "app.py"), "--port", str(first), "--runs-dir", str(runs_dir), *arguments]
         own = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "IEKD_PROBE": str(int(probe)), **variables}
         environment = {**os.environ, **own}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=runs_dir, env=environment)
