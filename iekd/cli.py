@@ -35,18 +35,13 @@ app.add_typer(runs_app, name="runs")
 def train(config: RunConfig, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
     """Train students side by side; without options, the run that the page starts with."""
     from iekd.runs.store import Store
-
-    run, _ = _train(config, Store(runs_dir))
-    say_how_it_ended(run, as_json)
-
-
-def _train(config: RunConfig, store: Any) -> tuple[Any, Callable[[], bool]]:
-    """Train in this process; the run, and whether it was asked to stop."""
     from iekd.teachers import check_teacher
 
+    store = Store(runs_dir)
     check_teacher(config, store.root)
     run, handle = store.create(config)
-    return run, train_here(run, handle)
+    train_here(run, handle)
+    say_how_it_ended(run, as_json)
 
 
 @app.command()
@@ -77,10 +72,8 @@ def table(
         grid.make_folder(out_dir)
     stopped: list[Callable[[], bool]] = []
 
-    def train_one(cell: RunConfig) -> Any:
-        run, stop = _train(cell, store)
-        stopped[:] = [stop]
-        return run
+    def train_one(run: Any, handle: int | None) -> None:
+        stopped[:] = [train_here(run, handle)]
 
     done = grid.run_grid(configs, store, train_one, lambda: bool(stopped) and stopped[0]())
     missing = len(configs) - sum(cell.report is not None for cell in done)
@@ -184,7 +177,7 @@ def datasets(as_json: AsJson = False) -> None:
     for d in available():
         kind = f"{d.resolution} x {d.resolution} {'grey' if d.channels == 1 else 'colour'}"
         table.add_row(d.name, f"{d.train_images:,}", f"{d.test_images:,}", str(d.classes), kind, d.note)
-    table.add_row("folder:PATH", "", "", "", "any size", "your own: <class>/*, or train/ and test/ with those; or a zip of it")
+    table.add_row("folder:PATH", "", "", "", "any size", "your own: <class>/*, or train/ and test/ of those; or a zip")
     out.print(table)
 
 

@@ -1,11 +1,13 @@
 """A grid of runs, pairs of networks by methods and seeds, and the table that comes of it.
 
 Each cell is an ordinary run: a grid that was interrupted goes on where it stopped, because finished runs of the same
-configuration are used again, and a teacher that one run trained serves all later ones. Leaves out: how a run trains.
+configuration are used again, one that was interrupted is resumed from its checkpoint, and a teacher that one run has
+trained serves all later ones. Leaves out: how a run trains.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -19,7 +21,7 @@ from iekd.config import NO_TEACHER, RunConfig, make_config
 from iekd.errors import UserError
 from iekd.runs.files import write_json
 from iekd.runs.report import spread
-from iekd.runs.store import FINISHED, Run, Store
+from iekd.runs.store import FINISHED, LOST, STOPPED, Run, Store
 from iekd.significance import Summary, summarise
 
 Pair = tuple[str, str]  # teacher, student
@@ -63,12 +65,26 @@ def finished_run(config: RunConfig, store: Store) -> Run | None:
 
     A run of an earlier version, whose report does not know all of today's settings, is none.
     """
-    wanted = {**config.model_dump(mode="json"), "name": ""}
+    wanted = _unnamed(config)
     for run in store.list():
         report = run.report if run.status.state == FINISHED else None
         if report and {**report.get("config", {}), "name": ""} == wanted:
             return run
     return None
+
+
+def interrupted_run(config: RunConfig, store: Store) -> Run | None:
+    """The newest run of this configuration that was stopped or lost; one that failed might fail again."""
+    wanted = _unnamed(config)
+    for run in store.list():
+        with contextlib.suppress(UserError):  # a damaged folder
+            if run.status.state in (STOPPED, LOST) and _unnamed(run.config) == wanted:
+                return run
+    return None
+
+
+def _unnamed(config: RunConfig) -> dict[str, Any]:
+    return {**config.model_dump(mode="json"), "name": ""}
 
 
 @dataclass(frozen=True)
@@ -83,9 +99,10 @@ class Cell:
 
 
 def run_grid(
-    configs: Sequence[RunConfig], store: Store, train: Callable[[RunConfig], Run], stop: Callable[[], bool]
+    configs: Sequence[RunConfig], store: Store, train: Callable[[Run, int | None], object], stop: Callable[[], bool]
 ) -> list[Cell]:
-    """Every cell in order; `train` runs one to its end. A cell that fails does not stop the others.
+    """Every cell in order; `train` runs one, new or interrupted, to its end and gives back its lock. A cell that fails
+    does not stop the others.
 
     Once `stop` says so nothing is trained any more; what was finished before is still used.
     """
@@ -95,7 +112,12 @@ def run_grid(
         if found is None and done and stop():
             done.append(Cell(config, "", None, MISSING, False))
             continue
-        run = found or train(config)
+        if found is None:
+            earlier = interrupted_run(config, store)
+            run, handle = (earlier, earlier.reopen()) if earlier else store.create(config)
+            train(run, handle)
+        else:
+            run = found
         done.append(Cell(config, run.id, run.report, run.status.state, found is not None))
     return done
 

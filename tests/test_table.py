@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 
 import pytest
 from typer.testing import CliRunner
@@ -51,16 +52,14 @@ def grid(tmp_path_factory, tiny_config):
         [("resnet8", "resnet8"), ("resnet8", "resnet14")], tiny_config(methods=("baseline", "kd"), seeds=(0, 1)), False
     )
 
-    def train(config):
-        run, handle = store.create(config)
+    def train(run, handle):
         execute(run, lambda: False)
-        assert handle is not None
-        return run
+        os.close(handle)
 
     return store, configs, table.run_grid(configs, store, train, lambda: False)
 
 
-def never(config):
+def never(run, handle):
     pytest.fail("this cell was finished before")
 
 
@@ -116,11 +115,10 @@ def test_an_interrupted_grid_goes_on_where_it_stopped(tmp_path, tiny_config):
     configs = table.cells([("none", "resnet8")], config, False)
     trained = []
 
-    def train(cell):
-        run, _ = store.create(cell)
+    def train(run, handle):
         execute(run, lambda: False)
-        trained.append(cell.seeds)
-        return run
+        os.close(handle)
+        trained.append(run.config.seeds)
 
     first = table.run_grid(configs, store, train, lambda: len(trained) == 1)
     assert [cell.state for cell in first] == [FINISHED, table.MISSING, table.MISSING]
@@ -131,16 +129,40 @@ def test_an_interrupted_grid_goes_on_where_it_stopped(tmp_path, tiny_config):
     assert [cell.reused for cell in second] == [True, False, False]
 
 
+def test_a_run_of_the_grid_that_was_interrupted_is_resumed(tmp_path, tiny_config, checkpoints_everywhere):
+    store = Store(tmp_path)
+    config = tiny_config(methods=("baseline",), teacher="none", epochs=4)
+    (cell,) = table.cells([("none", "resnet8")], config, False)
+    run, handle = store.create(cell.model_copy(update={"name": "by hand"}))
+    execute(run, lambda: len(run.metrics()[0]) >= 3)
+    os.close(handle)
+    before = len(run.metrics()[0])
+    assert run.status.state == STOPPED
+    assert table.interrupted_run(cell.model_copy(update={"epochs": 5}), store) is None
+
+    def train(again, handle):
+        assert again.id == run.id
+        execute(again, lambda: False)
+        os.close(handle)
+
+    (done,) = table.run_grid([cell], store, train, lambda: False)
+    assert (done.run, done.state, done.reused, run.attempt) == (run.id, FINISHED, False, 2)
+    steps = [row["step"] for row in run.metrics()[0] if row["kind"] == "train"]
+    assert steps == sorted(set(steps)), "not from the beginning"
+    assert len(run.metrics()[0]) > before
+    assert table.interrupted_run(cell, store) is None
+
+
 def test_a_cell_that_fails_does_not_stop_the_others(tmp_path, tiny_config):
     store = Store(tmp_path)
     config = tiny_config(methods=("baseline",), teacher="none", seeds=(0, 1))
 
-    def train(cell):
-        run, _ = store.create(cell.model_copy(update={"limit_train": 2} if cell.seeds == (0,) else {}))
+    def train(run, handle):
         execute(run, lambda: False)
-        return run
+        os.close(handle)
 
-    done = table.run_grid(table.cells([("none", "resnet8")], config, False), store, train, lambda: False)
+    bad, good = table.cells([("none", "resnet8")], config, False)
+    done = table.run_grid([bad.model_copy(update={"limit_train": 2}), good], store, train, lambda: False)
     assert [cell.state for cell in done] == [FAILED, FINISHED]
     (column,) = table.columns(done)
     assert column.methods[0].n == 1
