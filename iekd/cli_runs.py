@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from iekd.cli_common import RUNS, AsJson, RunsDir, err, out, print_json, say, says_why, table_of
+from iekd.config import NO_TEACHER
 from iekd.errors import RunError
 
 app = typer.Typer(no_args_is_help=True, help="List, show, stop, resume, export, import and delete runs.")
@@ -94,21 +95,14 @@ def runs_list(runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
     if not runs:
         out.print(f"No runs in '{escape(str(runs_dir))}' yet. 'iekd train' makes one.")
         return
-    table = table_of("run", "name", "state", "data set", "teacher", "student", "methods", "accuracy")
+    table = table_of("run", "state", "data set", "networks", "methods and their accuracy (%)")
     for run in runs:
         row = overview(run)
-        best = ", ".join(f"{r['method']} {r['accuracy_last']:.1f}" for r in row["learners"])
-        words = [
-            row["run"],
-            row["name"],
-            row["state"],
-            row["dataset"],
-            row["teacher"],
-            row["student"],
-            ",".join(row["methods"]),
-            best,
-        ]
-        table.add_row(*map(escape, words))
+        taught = row["methods"] and row["teacher"] != NO_TEACHER
+        networks = f"{row['teacher']} -> {row['student']}" if taught else row["student"]
+        results = [f"{r['method']} {r['accuracy_last']:.1f}" for r in row["learners"]] or row["methods"]
+        name = f"{row['run']}\n{row['name']}" if row["name"] else row["run"]
+        table.add_row(*map(escape, (name, row["state"], row["dataset"], networks, ", ".join(results))))
     out.print(table)
 
 

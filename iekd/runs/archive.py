@@ -113,7 +113,8 @@ def _check_contents(run: Run) -> None:
     report = run.report
     if report is not None:
         to_markdown(report)
-        if not all(isinstance(learner["best_epoch"], int) for learner in report["learners"]):
+        best = [learner.get("best_epoch", 0) for learner in report["learners"]]  # version 0.1 had none
+        if not all(isinstance(epoch, int) for epoch in best):
             raise ValueError("report.json has an epoch that is none")
 
 

@@ -128,7 +128,7 @@ def spread(mean: float, sd: float | None) -> str:
 
 
 def to_markdown(report: dict[str, Any]) -> str:
-    """A short page with the table of results."""
+    """A short page with the table of results. Reports of earlier versions know less, such as no best epoch."""
     lines = [f"# Run {report['run']}", "", f"    {report['command']}", ""]
     lines += [verdict(report), ""] if verdict(report) else []
     lines += ["| network | seed | parameters | accuracy, last epoch (%) | best epoch (%) |", "|---|---|---|---|---|"]
@@ -136,7 +136,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         lines.append(f"| teacher {teacher['model']} | | {teacher['params']:,} | {teacher['accuracy']:.2f} | |")
     lines += [
         f"| {r['method']} | {r['seed']} | {r['params']:,} | {r['accuracy_last']:.2f} | "
-        f"{r['accuracy_best']:.2f} (epoch {r['best_epoch']}) |"
+        f"{r['accuracy_best']:.2f} (epoch {r.get('best_epoch', '?')}) |"
         for r in report["learners"]
     ]
     found = summaries(report)
@@ -147,14 +147,16 @@ def to_markdown(report: dict[str, Any]) -> str:
             "|---|---|---|---|",
         ]
         lines += [f"| {s.method} | {s.n} | {spread(s.mean, s.sd)} | {against_baseline(s)} |" for s in found]
-    if teacher and teacher.get("from"):  # reports of earlier versions do not say
+    if teacher and teacher.get("from"):
         lines += ["", f"The teacher comes from: {teacher['from']}."]
     lines += ["", "## Per class (%)", "", *_per_class(report)]
-    chosen = "the validation images" if report["best_chosen_by"] == "validation" else "the test images, which flatters"
+    chosen = (
+        "the validation images" if report.get("best_chosen_by") == "validation" else "the test images, which flatters"
+    )
     lines += [
         "",
-        f"{report['dataset']}: {report['train_images']:,} training, {report['validation_images']:,} validation and "
-        f"{report['test_images']:,} test images. "
+        f"{report['dataset']}: {report['train_images']:,} training, {report.get('validation_images', 0):,} validation "
+        f"and {report['test_images']:,} test images. "
         f"The best epoch is chosen by {chosen}; its accuracy is on the test images.",
         "",
         f"{report['seconds']:.0f} s on {report['device']}. "

@@ -9,6 +9,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -42,6 +43,20 @@ def train(run, handle, stop=never, watch=None):
         execute(run, stop, watch)
     finally:
         os.close(handle)
+
+
+# all that a run imports, then a limit a little above what that takes
+SHORT_OF_MEMORY = """
+import resource, sys
+from pathlib import Path
+import psutil
+from iekd.engine import accelerate, experiment
+from iekd.runs.store import Run
+from iekd.runs.worker import execute
+most = psutil.Process().memory_info().vms + 2**29
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+execute(Run(Path(sys.argv[1])), lambda: False)
+"""
 
 
 def events(run) -> list[str]:
@@ -269,3 +284,17 @@ def test_when_all_processes_are_gone_every_run_is_what_it_was(launcher, config, 
     launcher.resume(waiting.id)
     wait_until(lambda: not waiting.alive())
     assert waiting.status.state == FINISHED
+
+
+def test_a_worker_without_memory_says_so_and_the_next_run_trains(tmp_path, config):
+    """Pictures of 512 x 512 in a batch make features of gigabytes, and the process may have half of one."""
+    store = Store(tmp_path)
+    run, handle = store.create(config(resolution=512, batch_size=48, student="resnet20"))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", SHORT_OF_MEMORY, run.path], env=environment, check=True, timeout=120)
+    os.close(handle)
+    assert run.status.state == FAILED
+    assert run.status.error.startswith("Out of memory. Use a smaller batch size"), run.status.error
+    after, handle = store.create(config())
+    train(after, handle)
+    assert after.status.state == FINISHED
