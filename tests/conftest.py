@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -149,6 +150,49 @@ def launcher(tmp_path, wait_until):
         if run.alive() and process is not None:
             process.kill()
         wait_until(lambda run=run: not run.alive())
+
+
+@pytest.fixture(scope="session")
+def complete():
+    """`complete(store, config)` trains a run in this process; returns it and what its watcher saw."""
+    from iekd.runs.worker import execute
+
+    def train(store, config, stop=lambda: False):
+        run, handle = store.create(config)
+        watched = []
+        try:
+            execute(run, stop, lambda status, row: watched.append((status.state, status.stage, status.progress, row)))
+        finally:
+            os.close(handle)
+        return run, watched
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def stages():
+    """`stages(run)`: the names of the stages that a run went through."""
+
+    def read(run):
+        rows = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+        return [row["stage"] for row in rows if row["event"] == "stage"]
+
+    return read
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_config, complete):
+    """(run, what its watcher saw) of one complete run: teacher, auto-encoder, two students of two seeds."""
+    import torch
+
+    from iekd.runs.store import Store
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # `surroundings` comes later, and the bits are to be those of the tests' own runs
+    config = tiny_config(methods=("baseline", "ie-ft"), seeds=(0, 1), epochs=2)
+    made = complete(Store(tmp_path_factory.mktemp("runs")), config)
+    torch.set_num_threads(threads)
+    return made
 
 
 @pytest.fixture

@@ -18,39 +18,11 @@ from iekd.models.artifact import ModelCard, load_model
 from iekd.runs import worker
 from iekd.runs.report import summary, to_markdown
 from iekd.runs.store import FAILED, FINISHED, STOPPED, Store
-from iekd.runs.worker import execute, explain, stop_on_signals
-from iekd.teachers import find_teacher
-
-
-def never() -> bool:
-    return False
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, tiny_config):
-    """(run, what its watcher saw) of one complete run: teacher, auto-encoder, two students."""
-    return complete(
-        Store(tmp_path_factory.mktemp("runs")), tiny_config(methods=("baseline", "ie-ft"), seeds=(0, 1), epochs=2)
-    )
-
-
-def complete(store, config, stop=never):
-    run, handle = store.create(config)
-    watched = []
-    try:
-        execute(run, stop, lambda status, row: watched.append((status.state, status.stage, status.progress, row)))
-    finally:
-        os.close(handle)
-    return run, watched
+from iekd.runs.worker import explain, stop_on_signals
 
 
 def events(run) -> list[str]:
     return [json.loads(line)["event"] for line in (run.path / "events.jsonl").read_text().splitlines()]
-
-
-def stages(run) -> list[str]:
-    rows = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
-    return [row["stage"] for row in rows if row["event"] == "stage"]
 
 
 def test_a_run_ends_finished_once(finished):
@@ -68,7 +40,7 @@ def test_a_run_ends_finished_once(finished):
     assert watched[-1][0] == FINISHED
 
 
-def test_stages_follow_each_other(finished):
+def test_stages_follow_each_other(finished, stages):
     assert stages(finished[0]) == ["teacher", "auto-encoder", "students", "evaluation"]
 
 
@@ -114,7 +86,9 @@ def test_the_report_is_json_for_everyone(finished):
         json.loads((finished[0].path / name).read_text(), parse_constant=pytest.fail)
 
 
-def test_a_class_without_test_images_leaves_a_report_for_everyone(tmp_path, tiny_options, picture_folder, tiny_config):
+def test_a_class_without_test_images_leaves_a_report_for_everyone(
+    tmp_path, tiny_options, picture_folder, tiny_config, complete
+):
     shutil.copytree(picture_folder, tmp_path / "pictures")
     shutil.rmtree(tmp_path / "pictures" / "test" / "red")
     run, _ = complete(
@@ -171,33 +145,7 @@ def test_the_log_tells_the_story(finished):
         assert words in log
 
 
-def test_the_teacher_is_kept_for_the_next_run(finished, tiny_config):
-    run, _ = finished
-    store = Store(run.path.parent)
-    assert find_teacher(run.config, store.root) is not None
-    again, _ = complete(store, tiny_config(methods=("kd",), epochs=1))
-    assert stages(again) == ["students", "evaluation"]
-    assert again.report["teacher"]["accuracy"] == run.report["teacher"]["accuracy"]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"validation_fraction": 0.2},
-        {"nesterov": False},
-        {"teacher_epochs": 2},
-        {"data_seed": 1},
-        {"limit_train": 60},
-        {"teacher": "resnet14"},
-        {"lr": 0.05},
-    ],
-    ids=str,
-)
-def test_a_teacher_of_other_data_or_training_is_not_taken(finished, tiny_config, change):
-    assert find_teacher(tiny_config(methods=("kd",), **change), finished[0].path.parent) is None
-
-
-def test_equal_runs_give_equal_metrics(tmp_path, tiny_config):
+def test_equal_runs_give_equal_metrics(tmp_path, tiny_config, complete):
     def numbers(name):
         run, _ = complete(Store(tmp_path / name), tiny_config(methods=("baseline", "ie-ft"), epochs=2))
         by_learner = {}
@@ -208,7 +156,7 @@ def test_equal_runs_give_equal_metrics(tmp_path, tiny_config):
     assert numbers("one") == numbers("two")
 
 
-def test_broken_pictures_are_in_the_report_and_the_log(tmp_path, picture_folder, tiny_config):
+def test_broken_pictures_are_in_the_report_and_the_log(tmp_path, picture_folder, tiny_config, complete):
     root = tmp_path / "pictures"
     shutil.copytree(picture_folder, root)
     broken = sorted((root / "train" / "red").iterdir())[0]
@@ -228,14 +176,14 @@ def stop_after(count: int):
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_a_stop_before_the_first_step_leaves_no_student(tmp_path, tiny_config, count):
+def test_a_stop_before_the_first_step_leaves_no_student(tmp_path, tiny_config, count, complete):
     run, _ = complete(Store(tmp_path), tiny_config(methods=("baseline",), teacher="none"), stop_after(count))
     assert run.status.state == STOPPED
     assert run.model_folders == {}
     assert run.report is None
 
 
-def test_a_stop_in_between_keeps_what_was_learned(tmp_path, tiny_config):
+def test_a_stop_in_between_keeps_what_was_learned(tmp_path, tiny_config, complete):
     run, _ = complete(Store(tmp_path), tiny_config(methods=("baseline", "kd"), epochs=500), stop_after(30))
     status = run.status
     assert status.state == STOPPED
@@ -248,7 +196,7 @@ def test_a_stop_in_between_keeps_what_was_learned(tmp_path, tiny_config):
     assert events(run)[-1] == STOPPED
 
 
-def test_a_stop_during_the_evaluation_keeps_what_was_learned(tmp_path, tiny_config):
+def test_a_stop_during_the_evaluation_keeps_what_was_learned(tmp_path, tiny_config, complete):
     store, seen = Store(tmp_path), []
 
     def stop() -> bool:
@@ -262,14 +210,14 @@ def test_a_stop_during_the_evaluation_keeps_what_was_learned(tmp_path, tiny_conf
     assert {"teacher", "baseline-seed0"} <= set(run.model_folders)
 
 
-def test_a_stop_after_the_result_changes_nothing(tmp_path, tiny_config):
+def test_a_stop_after_the_result_changes_nothing(tmp_path, tiny_config, complete):
     store = Store(tmp_path)
     run, _ = complete(store, tiny_config(), lambda: store.list()[0].report is not None)
     assert run.status.state == "finished"
     assert run.report is not None
 
 
-def test_data_that_are_gone_fail_with_their_sentence(tmp_path, tiny_config):
+def test_data_that_are_gone_fail_with_their_sentence(tmp_path, tiny_config, complete):
     from PIL import Image
 
     for name in "ab":
@@ -283,14 +231,14 @@ def test_data_that_are_gone_fail_with_their_sentence(tmp_path, tiny_config):
     assert run.status.error in (run.path / "log.txt").read_text()
 
 
-def test_a_rate_that_is_too_high_fails_with_advice(tmp_path, tiny_config):
+def test_a_rate_that_is_too_high_fails_with_advice(tmp_path, tiny_config, complete):
     config = tiny_config(methods=("baseline",), teacher="none", lr=100, weight_decay=1, epochs=50, schedule="cosine")
     run, _ = complete(Store(tmp_path), config)
     assert run.status.state == FAILED
     assert "learning rate" in run.status.error
 
 
-def test_a_crash_fails_with_one_sentence_and_the_log_has_the_rest(tmp_path, tiny_config, monkeypatch):
+def test_a_crash_fails_with_one_sentence_and_the_log_has_the_rest(tmp_path, tiny_config, monkeypatch, complete):
     def crash(*_):
         raise ZeroDivisionError("what a pity")
 
@@ -302,143 +250,7 @@ def test_a_crash_fails_with_one_sentence_and_the_log_has_the_rest(tmp_path, tiny
     assert events(run).count(FAILED) == 1
 
 
-def test_a_teacher_of_other_classes_is_refused(tmp_path, tiny_config, finished, monkeypatch):
-    """The classes of a folder changed since its teacher was trained."""
-    from iekd.teachers import teacher_folder
-
-    store, config = Store(tmp_path), tiny_config(methods=("kd",))
-    folder = teacher_folder(config, store.root)
-    folder.parent.mkdir(parents=True)
-    shutil.copytree(finished[0].model_folders["teacher"], folder)
-    card = json.loads((folder / "model.json").read_text())
-    (folder / "model.json").write_text(json.dumps({**card, "class_names": ["cat", "dog", "eel"]}))
-    assert ModelCard.read(folder).class_names == ("cat", "dog", "eel")
-    run, _ = complete(store, config)
-    assert run.status.state == FAILED
-    assert "classes" in run.status.error
-
-
-def weights(folder) -> dict:
-    return load_model(folder)[0].state_dict()
-
-
-def equal(a: dict, b: dict) -> bool:
-    import torch
-
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-def test_a_teacher_from_a_file_is_used_as_it_is(tmp_path, tiny_config, finished, tiny):
-    """Weights bit for bit, its own normalisation, and the accuracy that it has with that."""
-    import torch
-
-    from iekd.evaluate import evaluate_checkpoint
-
-    state = weights(finished[0].model_folders["baseline-seed0"])
-    path = tmp_path / "resnet8.th"
-    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}, "best_prec1": 90.0}, path)
-    numbers = {"mean": (0.5, 0.45, 0.4), "std": (0.3, 0.2, 0.25)}
-    config = tiny_config(
-        methods=("kd",), teacher_from=str(path), teacher_mean=numbers["mean"], teacher_std=numbers["std"]
-    )
-    run, _ = complete(Store(tmp_path / "runs"), config)
-    assert run.status.state == FINISHED, run.status.error
-    assert stages(run) == ["students", "evaluation"]
-    folder = run.model_folders["teacher"]
-    assert equal(weights(folder), state)
-    card = ModelCard.read(folder)
-    assert (card.model, card.mean, card.std) == ("resnet8", numbers["mean"], numbers["std"])
-    expected = evaluate_checkpoint(path, config.dataset, model="resnet8", resolution=16, device="cpu", **numbers)
-    assert run.report["teacher"]["accuracy"] == pytest.approx(expected.accuracy) == card.accuracy
-    assert run.report["teacher"]["from"] == "file resnet8.th"
-    assert "The teacher comes from: file resnet8.th." in (run.path / "report.md").read_text()
-    assert "'resnet8.th'" in (run.path / "log.txt").read_text()
-    assert not (tmp_path / "runs" / "teachers").exists(), "somebody's file is not kept for other runs"
-
-
-def test_without_numbers_a_file_gets_the_data_sets_own(tmp_path, tiny_config, finished, tiny):
-    path = finished[0].model_folders["baseline-seed0"] / "model.safetensors"
-    run, _ = complete(Store(tmp_path), tiny_config(methods=("baseline",), teacher_from=str(path)))
-    card = ModelCard.read(run.model_folders["teacher"])
-    assert (card.mean, card.std) == tiny.statistics
-    (learner,) = (r for r in finished[0].report["learners"] if (r["method"], r["seed"]) == ("baseline", 0))
-    assert run.report["teacher"]["accuracy"] == pytest.approx(learner["accuracy_last"])
-
-
-def test_one_number_is_for_all_channels(tmp_path, tiny_config, finished):
-    path = finished[0].model_folders["baseline-seed0"] / "model.safetensors"
-    config = tiny_config(methods=("baseline",), teacher_from=str(path), teacher_mean=(0.5,), teacher_std=(0.25,))
-    run, _ = complete(Store(tmp_path), config)
-    card = ModelCard.read(run.model_folders["teacher"])
-    assert (card.mean, card.std) == ((0.5,) * 3, (0.25,) * 3)
-
-
-def test_a_teacher_without_projections_is_saved_as_what_it_is(tmp_path, tiny_config):
-    import torch
-
-    from iekd.models.registry import build
-
-    torch.manual_seed(0)
-    state = build("resnet20-a", 3).state_dict()
-    torch.save(state, tmp_path / "a.pt")
-    config = tiny_config(methods=("ie-ft",), teacher="resnet20", teacher_from=str(tmp_path / "a.pt"))
-    run, _ = complete(Store(tmp_path / "runs"), config)
-    assert run.status.state == FINISHED, run.status.error
-    assert ModelCard.read(run.model_folders["teacher"]).model == run.report["teacher"]["model"] == "resnet20-a"
-    assert equal(weights(run.model_folders["teacher"]), state)
-
-
-def test_a_student_of_an_earlier_run_teaches(finished, tiny_config):
-    first, _ = finished
-    store = Store(first.path.parent)
-    source = f"run:{first.id}/ie-ft-seed1"
-    run, _ = complete(store, tiny_config(methods=("kd",), teacher_from=source))
-    assert run.status.state == FINISHED, run.status.error
-    assert stages(run) == ["students", "evaluation"]
-    assert equal(weights(run.model_folders["teacher"]), weights(first.model_folders["ie-ft-seed1"]))
-    assert run.report["teacher"]["from"] == f"run {first.id} (ie-ft-seed1)"
-    again, _ = complete(store, tiny_config(methods=("baseline",), teacher_from=f"run:{run.id}"))
-    assert equal(weights(again.model_folders["teacher"]), weights(run.model_folders["kd-seed0"]))
-
-
-def test_to_train_a_teacher_anew_replaces_the_one_that_was_kept(tmp_path, tiny_config):
-    store = Store(tmp_path)
-    first, _ = complete(store, tiny_config(methods=("baseline",)))
-    kept = find_teacher(first.config, store.root)
-    card = json.loads((kept / "model.json").read_text())
-    (kept / "model.json").write_text(json.dumps({**card, "command": "an old one"}))
-    run, _ = complete(store, tiny_config(methods=("baseline",), teacher_from="train"))
-    assert stages(run) == ["teacher", "students", "evaluation"]
-    assert run.report["teacher"]["from"] == "trained by this run"
-    assert ModelCard.read(kept).command == run.config.command_line()
-    assert equal(weights(kept), weights(run.model_folders["teacher"]))
-
-
-def test_a_teachers_file_that_cannot_be_used_fails_with_its_sentence(tmp_path, tiny_config):
-    import torch
-
-    from iekd.models.registry import build
-
-    class Payload:
-        def __reduce__(self):
-            return eval, (f"open({str(tmp_path / 'harm')!r}, 'w').close()",)
-
-    def error(value, **changes) -> str:
-        torch.save(value, tmp_path / "m.pth")
-        config = tiny_config(methods=("baseline",), teacher_from=str(tmp_path / "m.pth"), **changes)
-        run, _ = complete(Store(tmp_path / "runs"), config)
-        assert run.status.state == FAILED
-        assert run.report is None
-        return run.status.error
-
-    assert "nothing of it ran" in error({"state_dict": {"a": torch.ones(2)}, "x": Payload()})
-    assert not (tmp_path / "harm").exists()
-    assert "knows 10 classes, but the data set has 3" in error(build("resnet8", 10).state_dict())
-    assert "colour" in error(build("resnet8", 3, 1).state_dict())
-    assert "resnet14" in error(build("resnet14", 3).state_dict())
-
-
-def test_a_broken_neighbour_disturbs_no_run(tmp_path, tiny_config):
+def test_a_broken_neighbour_disturbs_no_run(tmp_path, tiny_config, complete):
     store = Store(tmp_path)
     neighbour, handle = store.create(tiny_config())
     (neighbour.path / "config.json").write_text("{")
@@ -525,7 +337,7 @@ def test_the_status_names_its_process(finished):
     assert finished[0].status.pid_started == psutil.Process().create_time()
 
 
-def test_two_runs_of_one_configuration_write_the_same_rows(tmp_path, tiny_config):
+def test_two_runs_of_one_configuration_write_the_same_rows(tmp_path, tiny_config, complete):
     """Bit for bit and in the same order, from the teacher's first row to the last, whichever thread was faster."""
     config = tiny_config(methods=("baseline", "ie-ft+kd", "ie-dml", "ie-od"), epochs=2, validation_fraction=0.25)
     rows = []
@@ -536,7 +348,7 @@ def test_two_runs_of_one_configuration_write_the_same_rows(tmp_path, tiny_config
     assert rows[0] == rows[1]
 
 
-def test_the_split_and_the_choice_of_the_best_epoch_are_written_down(tmp_path, tiny_config):
+def test_the_split_and_the_choice_of_the_best_epoch_are_written_down(tmp_path, tiny_config, complete):
     config = tiny_config(methods=("baseline", "ie-ft"), channel_split="random", validation_fraction=0.25)
     run, _ = complete(Store(tmp_path), config)
     cards = {name: ModelCard.read(folder) for name, folder in run.model_folders.items()}
@@ -553,7 +365,7 @@ def test_without_validation_the_report_says_that_the_best_epoch_flatters(finishe
     assert "which flatters" in (finished[0].path / "report.md").read_text()
 
 
-def test_one_student_that_breaks_does_not_take_the_others_along(tmp_path, tiny_config, monkeypatch):
+def test_one_student_that_breaks_does_not_take_the_others_along(tmp_path, tiny_config, monkeypatch, complete):
     calls = []
 
     def breaks(self, student, teacher):
