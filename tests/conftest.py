@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -150,6 +151,30 @@ def launcher(tmp_path, wait_until):
         if run.alive() and process is not None:
             process.kill()
         wait_until(lambda run=run: not run.alive())
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 24 MB, and `fill(left)`, which leaves so many bytes of it."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if shutil.which("mount") is None or os.geteuid() != 0:
+        pytest.skip("only root may mount a small file system")
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"no small file system can be mounted here: {done.stderr.decode().strip()}")
+
+    def fill(left: int) -> Path:
+        filler = place / "filler"
+        with open(filler, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(place).free - left)
+        return filler
+
+    yield place, fill
+    # lazily: pytest keeps the log's tracebacks, and with them what a failed attempt had read
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 @pytest.fixture(scope="session")

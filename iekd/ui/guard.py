@@ -1,20 +1,25 @@
-"""What stands before Gradio: requests that are too large or ask for other people's addresses, and `/healthz`."""
+"""What stands before Gradio: requests that are too large for a limit or the disk, or ask for addresses; `/healthz`."""
 
 from __future__ import annotations
 
 import contextlib
+import shutil
+from pathlib import Path
 
+from gradio.utils import get_upload_folder
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from iekd import __version__
+from iekd.data.archives import LEAST_FREE
 from iekd.runs.store import Store
 from iekd.ui.access import Access, counts
 
 MOST_BODY = 8 * 2**20  # bytes of a request that uploads no files; the largest of ours is the table of a thousand runs
 TOO_LARGE = "This is more than the page accepts at once. Send smaller or fewer pictures.\n"
+NO_ROOM = "The disk of this machine is nearly full. Try again later, or free some space.\n"
 FOREIGN = ("/file=http", "/file/http", "/proxy=")  # the page shows nothing of other servers
 
 
@@ -23,7 +28,8 @@ class _TooLarge(Exception):  # noqa: N818 - never leaves this file
 
 
 class Guard:
-    """ASGI middleware: 413 for bodies over the cap, whatever their header says of their length; 403 for addresses."""
+    """ASGI middleware: 413 for bodies over the cap, whatever their header says of their length; 507 for uploads that
+    would fill the disk; 403 for addresses."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self.app, self.access = app, access
@@ -42,6 +48,9 @@ class Guard:
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > most:
             await refusal(scope, receive, send)
+            return
+        if path.endswith("/upload") and not _room_for(int(length) if length != b"0" else most):
+            await PlainTextResponse(NO_ROOM, 507, {"connection": "close"})(scope, receive, send)
             return
         got, answered = 0, False
 
@@ -63,6 +72,14 @@ class Guard:
             await self.app(scope, counted, noted)
         if got > most and not answered:
             await refusal(scope, receive, send)
+
+
+def _room_for(size: int) -> bool:
+    """Whether an upload leaves the runs of this machine some room."""
+    place = Path(get_upload_folder())
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free - size >= LEAST_FREE
 
 
 def health(store: Store) -> Route:

@@ -197,30 +197,6 @@ def test_a_worker_that_saves_is_given_time(launcher, config, wait_until):
 # A full disk
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 24 MB, and `fill(left)`, which leaves so many bytes of it."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    if shutil.which("mount") is None or os.geteuid() != 0:
-        pytest.skip("only root may mount a small file system")
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], capture_output=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"no small file system can be mounted here: {done.stderr.decode().strip()}")
-
-    def fill(left: int) -> Path:
-        filler = place / "filler"
-        with open(filler, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(place).free - left)
-        return filler
-
-    yield place, fill
-    # lazily: pytest keeps the log's tracebacks, and with them what a failed attempt had read
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
 @pytest.mark.parametrize("left", [0, 4096, 200_000], ids=["in the metrics", "in the status", "in a checkpoint"])
 def test_a_full_disk_fails_in_words_and_the_run_goes_on_when_there_is_room(small_disk, config, whole, left):
     place, fill = small_disk

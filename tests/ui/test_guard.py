@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import TOKEN, call
+from conftest import TOKEN, call, serving
 
 from iekd.runs.launcher import LocalLauncher
 from iekd.runs.store import FINISHED, Store
@@ -51,6 +51,16 @@ def test_a_file_that_is_too_large_is_refused(guarded: str) -> None:
 def test_many_files_that_are_too_large_together_are_refused(guarded: str) -> None:
     files = [("files", (f"{i}.png", bytes(2**20))) for i in range(70)]
     assert httpx.post(f"{guarded}/gradio_api/upload", files=files, timeout=60).status_code == 413
+
+
+def test_an_upload_that_would_fill_the_disk_is_refused(small_disk: Any, tmp_path: Path) -> None:
+    place, _ = small_disk
+    with serving(tmp_path, GRADIO_TEMP_DIR=str(place / "uploads")) as url:
+        answer = httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.png", bytes(2**20))}, timeout=60)
+        assert answer.status_code == 507
+        assert "nearly full" in answer.text
+        assert httpx.get(f"{url}/healthz").status_code == 200
+    assert not [path for path in place.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("path", ["/gradio_api/call/start", "/gradio_api/queue/join", "/gradio_api/run/start"])
