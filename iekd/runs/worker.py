@@ -75,7 +75,8 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
         except BaseException as error:
             status.state, status.error = FAILED, explain(error)
             status.would_repeat = "DivergedError" in _kinds(error)
-            log.exception("Training failed")
+            if "TrainingError" not in _kinds(error):  # those say all there is to say
+                log.exception("Training failed")
         reserve.unlink(missing_ok=True)
         status.ended = time.time()
         status.eta_seconds = None

@@ -377,6 +377,7 @@ def test_one_student_that_breaks_does_not_take_the_others_along(tmp_path, tiny_c
     assert run.status.state == FAILED
     assert "ft-seed0" in run.status.error
     assert not run.status.resumable, "it would come to the same end"
+    assert "Traceback" not in (run.path / "log.txt").read_text()
     assert list(run.model_folders) == ["teacher", "baseline-seed0"]
     load_model(run.model_folders["baseline-seed0"])
 
