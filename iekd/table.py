@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from iekd.config import NO_TEACHER, RunConfig, make_config
-from iekd.errors import UserError
+from iekd.errors import RunError, UserError
 from iekd.runs.files import write_json
 from iekd.runs.report import spread
 from iekd.runs.store import FINISHED, LOST, STOPPED, Run, Store
@@ -113,13 +113,21 @@ def run_grid(
             done.append(Cell(config, "", None, MISSING, False))
             continue
         if found is None:
-            earlier = interrupted_run(config, store)
-            run, handle = (earlier, earlier.reopen()) if earlier else store.create(config)
+            run, handle = _begin(config, store)
             train(run, handle)
         else:
             run = found
         done.append(Cell(config, run.id, run.report, run.status.state, found is not None))
     return done
+
+
+def _begin(config: RunConfig, store: Store) -> tuple[Run, int | None]:
+    """An interrupted run to go on with, or a new one; and its lock."""
+    earlier = interrupted_run(config, store)
+    if earlier is not None:
+        with contextlib.suppress(RunError):  # somebody else resumes it just now
+            return earlier, earlier.reopen()
+    return store.create(config)
 
 
 @dataclass(frozen=True)

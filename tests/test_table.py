@@ -153,6 +153,24 @@ def test_a_run_of_the_grid_that_was_interrupted_is_resumed(tmp_path, tiny_config
     assert table.interrupted_run(cell, store) is None
 
 
+def test_a_run_that_somebody_else_resumes_is_left_to_them(tmp_path, tiny_config):
+    store = Store(tmp_path)
+    (cell,) = table.cells([("none", "resnet8")], tiny_config(methods=("baseline",), teacher="none"), False)
+    run, handle = store.create(cell)
+    execute(run, lambda: True)
+    os.close(handle)
+    held = os.dup(run.lock())  # between the look and the taking
+
+    def train(other, handle):
+        assert other.id != run.id
+        execute(other, lambda: False)
+        os.close(handle)
+
+    assert table.interrupted_run(cell, store).id == run.id
+    assert [done.state for done in table.run_grid([cell], store, train, lambda: False)] == [FINISHED]
+    os.close(held)
+
+
 def test_a_cell_that_fails_does_not_stop_the_others(tmp_path, tiny_config):
     store = Store(tmp_path)
     config = tiny_config(methods=("baseline",), teacher="none", seeds=(0, 1))

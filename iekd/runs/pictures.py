@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from iekd.data.archives import NAME, Room, unpack
@@ -16,6 +18,9 @@ PLACE = ".pictures"
 KEPT = 24 * 3600.0  # seconds that pictures wait for the first run that names them
 
 
+changing = threading.Lock()  # held while pictures that nobody needs are removed, and while a run begins to need some
+
+
 def add_pictures(store: Store, archive: Path, room: Room, total: int | None = None) -> str:
     """Unpack an archive; returns the name of the data set.
 
@@ -23,18 +28,24 @@ def add_pictures(store: Store, archive: Path, room: Room, total: int | None = No
     Raises:
         UserError: it is not taken (see archives.py), or there is no room.
     """
-    if total is not None:
+    place = store.root / PLACE
+    if total is None:
+        return FOLDER + str(unpack(archive, place, room).resolve())
+    with changing:  # one after the other, or all together would take more
         for path in unused(store):
             shutil.rmtree(path, ignore_errors=True)
-        if _size(store.root / PLACE) > total:
+        left = total - _size(place)
+        if left <= 0:
             raise RunError("There is no room for more pictures on this page. Try again tomorrow.")
-    return FOLDER + str(unpack(archive, store.root / PLACE, room).resolve())
+        return FOLDER + str(unpack(archive, place, replace(room, size=min(room.size, left))).resolve())
 
 
 def is_added(store: Store, dataset: str) -> bool:
-    """Whether a data set's name is one that `add_pictures` gives. Nothing is looked up."""
+    """Whether a data set's name is one that `add_pictures` gives. Nothing of it is looked up."""
     path = Path(os.path.normpath(dataset.removeprefix(FOLDER).strip()))
-    return dataset.startswith(FOLDER) and path.parent == store.root / PLACE and bool(NAME.fullmatch(path.name))
+    return (
+        dataset.startswith(FOLDER) and path.parent == (store.root / PLACE).resolve() and bool(NAME.fullmatch(path.name))
+    )
 
 
 def unused(store: Store) -> list[Path]:
@@ -45,7 +56,7 @@ def unused(store: Store) -> list[Path]:
     named = set()
     for run in store.list():
         try:
-            named.add(run.config.dataset)
+            named.add(str(run.config.dataset))
         except UserError:
             continue  # a damaged run
     old = [p for p in sorted(place.iterdir()) if NAME.fullmatch(p.name) and time.time() - p.stat().st_mtime > KEPT]
@@ -53,4 +64,5 @@ def unused(store: Store) -> list[Path]:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
+    """Bytes on the disk, where the smallest file and each folder take a block too."""
+    return sum(max(4096, 512 * path.lstat().st_blocks) for path in folder.rglob("*"))

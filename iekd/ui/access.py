@@ -143,6 +143,10 @@ class Access:
         """Whether somebody may do everything here: name files of the machine, or keep it busy for an estimate."""
         return self.is_admin(asker) or (not self.public and not self.token)
 
+    def may_start(self, asker: Asker | None) -> bool:
+        """Whether somebody may start runs at all."""
+        return self.trusts(asker) or self.visitors_start
+
     def most_upload(self, asker: Asker) -> int:
         """Bytes of one request that uploads files."""
         return MOST_OWN_UPLOAD if self.trusts(asker) else MOST_UPLOAD
@@ -200,13 +204,13 @@ class Access:
         with _logged("upload", "", asker):
             if self.trusts(asker):
                 return Room(), None
-            if not self.visitors_start:
+            if not self.may_start(asker):
                 raise AccessError(self._no("Uploading pictures to learn from is switched off on this page"))
-            return Room(2 * self.limits.images, 4 * MOST_UPLOAD), UPLOADS
+            return Room(2 * self.limits.images, 1000, 4 * MOST_UPLOAD), UPLOADS
 
     def may(self, asker: Asker | None, run: Run, what: str) -> bool:
         """Whether a button that would do `what` is worth showing: start, stop, resume, move or delete."""
-        if self.trusts(asker) or (self.visitors_start and what == "start"):
+        if self.trusts(asker) or (what == "start" and self.may_start(asker)):
             return True
         return self.visitors_start and what == "stop" and started_by(run) == _visitor(asker, Store(run.path.parent))
 

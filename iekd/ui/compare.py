@@ -64,6 +64,8 @@ def compare_tab(store: Store) -> CompareTab:
                 elem_id="camera",
                 buttons=[],
             )
+    # a page whose visit the server has forgotten knows choices that the server does not; `models_of` judges them
+    source.preprocess = lambda value: str(value or DEMO)  # type: ignore[assignment, method-assign]
     strip = gr.HTML(elem_id="examples", js_on_load=PICK, apply_default_css=False)
     chosen = gr.JSON(visible=False)
     results = gr.HTML(INVITE, elem_id="comparison")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import threading
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -16,7 +15,7 @@ from iekd.config import RunConfig
 from iekd.data.archives import ENDINGS
 from iekd.errors import UserError
 from iekd.runs.launcher import LocalLauncher
-from iekd.runs.pictures import add_pictures
+from iekd.runs.pictures import add_pictures, changing
 from iekd.runs.probes import Probes
 from iekd.runs.store import Store
 from iekd.teachers import check_teacher
@@ -185,7 +184,7 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
         name = form.OWN_FOLDER + path if own else dataset
         visible = [
             gr.Textbox(visible=("hidden" if not access.trusts(request) else True) if own else False),
-            gr.Column(visible=own),
+            gr.Column(visible=own and access.may_start(request)),
         ]
         try:
             access.check_paths(request, name, None, store)
@@ -251,9 +250,6 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
     return tab
 
 
-_starting = threading.Lock()  # between counting a visitor's runs and starting one more
-
-
 def who_may_start(access: Access) -> str:
     """What stands below Start where not everybody may press it."""
     if access.token:
@@ -272,7 +268,7 @@ def start_run(store: Store, access: Access, asker: gr.Request | None, config: Ru
     Raises:
         UserError: it cannot be trained, or whoever asks may not.
     """
-    with _starting:
+    with changing:  # between counting a visitor's runs, or looking for its pictures, and starting one more
         visitor = access.check_start(asker, config, store)
         data.describe(config.dataset)  # a folder that cannot be used is said here, not by a run that fails
         check_teacher(config, store.root)
@@ -280,16 +276,15 @@ def start_run(store: Store, access: Access, asker: gr.Request | None, config: Ru
 
 
 def upload_pictures(store: Store, access: Access, asker: gr.Request | None, file: str) -> tuple[str, str]:
-    """Unpack an uploaded archive, which is removed; returns the data set's name, and what was found in it.
+    """Unpack an uploaded archive; returns the data set's name, and what was found in it.
 
     Raises:
         UserError: it is not taken, or whoever asks may not upload.
     """
+    if not file:
+        raise UserError("No archive was given. Upload a zip or tar.gz first.")
     archive = Path(file)
-    try:
-        name = add_pictures(store, archive, *access.room_for(asker))
-    finally:
-        archive.unlink(missing_ok=True)
+    name = add_pictures(store, archive, *access.room_for(asker))
     info = data.describe(name)
     return name, f"{archive.name}: {info.train_images + info.test_images:,} pictures of {info.classes} classes."
 

@@ -249,6 +249,18 @@ def test_without_the_token_no_endpoint_changes_anything(guarded: str, runs_dir: 
     assert (runs_dir / finished_run / "report.json").is_file()
 
 
+def test_a_page_that_the_server_has_forgotten_still_compares(server: str, finished_run: str) -> None:
+    """Its visit may have made room for others; what it chose from was said to it, not to this one."""
+    config = httpx.get(f"{server}/config").json()
+    source = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == "source")
+    event = next(d for d in config["dependencies"] if [source, "input"] in d["targets"])
+    for chosen, shown in ((finished_run, "data-example"), ("no-such-run", ""), ({"a": 1}, "")):
+        body = {"data": [chosen], "fn_index": event["id"], "session_hash": os.urandom(4).hex(), "trigger_id": source}
+        answer = httpx.post(f"{server}/gradio_api/run/predict", json=body)
+        assert answer.status_code == 200, answer.text
+        assert shown in json.dumps(answer.json()["data"])
+
+
 def test_looking_and_comparing_stay_open(guarded: str, finished_run: str, pictures: Path) -> None:
     from gradio_client import Client, handle_file
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from iekd import data
 from iekd.config import RunConfig
 from iekd.data.archives import Room
 from iekd.errors import UserError
-from iekd.runs.pictures import KEPT, PLACE, add_pictures, is_added, unused
+from iekd.runs.pictures import KEPT, PLACE, _size, add_pictures, is_added, unused
 from iekd.runs.store import Store
 from iekd.ui.access import Access, AccessError, Limits
 
@@ -55,11 +57,10 @@ def files(folder: Path) -> list[Path]:
 
 
 def test_a_visitor_trains_on_pictures_of_their_own(public: tuple[str, Path, Path], shapes: bytes) -> None:
-    url, root, uploads = public
+    url, root, _ = public
     kind, (name,) = send(url, "shapes.zip", shapes)
     assert kind == "complete"
     assert data.describe(name).classes == 3
-    assert not files(uploads), "the archive is not kept"
     config = {**QUICK, "dataset": name, "methods": ["baseline"], "teacher": "none", "epochs": 1}
     kind, (run_id,) = call(url, "start", config, "")
     assert kind == "complete", run_id
@@ -87,6 +88,7 @@ def test_a_visitor_still_names_no_folder_of_the_machine(
 )
 def test_what_is_refused_leaves_nothing(public: tuple[str, Path, Path], name: str, content: str | None) -> None:
     url, root, uploads = public
+    known = {p for p in files(uploads) if not p.stat().st_size}
     before = files(root)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
@@ -95,8 +97,24 @@ def test_what_is_refused_leaves_nothing(public: tuple[str, Path, Path], name: st
     assert kind == "error"
     assert name in json.dumps(said)
     assert "Traceback" not in json.dumps(said)
-    assert not files(uploads)
     assert [p for p in files(root) if p not in before] == []
+    assert {p for p in files(uploads) if not p.stat().st_size} == known, "Gradio's empty files"
+
+
+def test_two_who_upload_the_same_both_get_it(public: tuple[str, Path, Path], shapes: bytes) -> None:
+    """Gradio keeps one file for both."""
+    url, _, _ = public
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: send(url, "class.zip", shapes + bytes(2)), range(4)))
+    assert [kind for kind, _ in answers] == ["complete"] * 4
+    assert len({name for _, (name,) in answers}) == 1
+
+
+@pytest.mark.parametrize("nothing", [None])
+def test_no_archive_is_a_sentence(public: tuple[str, Path, Path], nothing: Any) -> None:
+    kind, said = call(public[0], "add_pictures", nothing)
+    assert kind == "error"
+    assert "No archive was given" in json.dumps(said)
 
 
 def test_who_may_not_start_may_not_upload(guarded: str, runs_dir: Path, shapes: bytes) -> None:
@@ -121,6 +139,56 @@ def test_a_visitors_archive_is_small(shapes: bytes, tmp_path: Path) -> None:
     assert Access().room_for(None) == (Room(), None)
     with pytest.raises(AccessError, match="switched off"):
         Access(public=True).room_for(None)
+
+
+def test_many_at_once_take_no_more_than_all_may(shapes: bytes, tmp_path: Path) -> None:
+    store, got = Store(tmp_path), []
+    archives = [tmp_path / f"{i}.zip" for i in range(6)]
+    for i, path in enumerate(archives):
+        path.write_bytes(shapes)
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("note.txt", str(i))
+    one = pictures_size(add_pictures(store, archives[0], Room()))
+    assert one > 99 * 4096, "small files take blocks"
+
+    def add(path: Path) -> None:
+        with contextlib.suppress(UserError):
+            got.append(add_pictures(store, path, Room(), total=3 * one))
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(add, archives))
+    assert 2 <= len(set(got)) <= 3
+    assert pictures_size(f"folder:{tmp_path / PLACE}") <= 4 * one
+
+
+def pictures_size(name: str) -> int:
+    return _size(Path(name.removeprefix("folder:")))
+
+
+def test_what_is_uploaded_again_is_wanted_again(shapes: bytes, tmp_path: Path) -> None:
+    store, path = Store(tmp_path), tmp_path / "shapes.zip"
+    path.write_bytes(shapes)
+    folder = Path(add_pictures(store, path, Room()).removeprefix("folder:"))
+    os.utime(folder, (1, 1))
+    assert unused(store) == [folder]
+    add_pictures(store, path, Room())
+    assert unused(store) == []
+    broken, handle = store.create(RunConfig())
+    assert handle is not None
+    os.close(handle)
+    values = json.loads((broken.path / "config.json").read_text())
+    (broken.path / "config.json").write_text(json.dumps({**values, "dataset": {"a": 1}}))
+    os.utime(folder, (1, 1))
+    assert unused(store) == [folder]
+
+
+def test_uploads_on_another_disk_are_known(shapes: bytes, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "runs" / PLACE).symlink_to(tmp_path / "disk")
+    (tmp_path / "shapes.zip").write_bytes(shapes)
+    store = Store(tmp_path / "runs")
+    assert is_added(store, add_pictures(store, tmp_path / "shapes.zip", Room()))
 
 
 def test_pictures_that_no_run_names_make_room(shapes: bytes, tmp_path: Path) -> None:
