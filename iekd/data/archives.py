@@ -39,6 +39,7 @@ DIRECTORY_ENTRY = 128  # bytes that an entry takes in a zip's list of them, whic
 LARGEST_IMAGE = 64 * 2**20  # bytes
 MOST_RATIO, RATIO_FROM = 200, 256 * 2**20  # pictures hardly shrink; bytes from which it is asked
 LEAST_FREE = 2**29  # bytes of the disk that are left to the runs
+DEEPEST = 32  # folders
 PIECE = 2**20
 SPLITS = {"train": "train", "training": "train", "testing": "test", **{name: name for name in TEST_NAMES}}
 BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # let a name look like another
@@ -185,7 +186,11 @@ def _class_name(text: str) -> str:
     """A folder's name as the system wrote it; rare spaces become plain ones, what cannot be read a question mark."""
     name = "".join(" " if unicodedata.category(c).startswith("Z") else c for c in text)
     name = name.encode(errors="replace").decode().strip()
-    if not name or len(name.encode()) > 200 or any(unicodedata.category(c) == "Cc" or c in BIDI for c in name):
+    if (
+        name in ("", ".", "..")
+        or len(name.encode()) > 200
+        or any(unicodedata.category(c) == "Cc" or c in BIDI for c in name)
+    ):
         raise _Refused(f"'{_shown(text)}' is no name for a class")
     return name
 
@@ -213,6 +218,8 @@ def _parts(name: str) -> list[str]:
     parts = [p for p in name.replace("\\", "/").split("/") if p not in ("", ".")]
     if name[:1] in ("/", "\\") or ".." in parts or re.match(r"[A-Za-z]:[\\/]", name):
         raise _Refused(f"'{_shown(name)}' would lie outside of its folder")
+    if len(parts) > DEEPEST:
+        raise _Refused(f"'{_shown(name)}' lies more than {DEEPEST} folders deep")
     return parts or ["."]
 
 

@@ -221,9 +221,16 @@ def test_names_that_lead_outside(archive, into, refuses, name):
     refused(packed(archive, [*TWO, name]), into, refuses, "outside")
 
 
-@pytest.mark.parametrize("name", ["ro\nbin/a.png", "ro\x1b[31mbin/a.png", "r" * 300 + "/a.png", "robin\u202e/a.png"])
+@pytest.mark.parametrize(
+    "name",
+    ["ro\nbin/a.png", "ro\x1b[31mbin/a.png", "r" * 300 + "/a.png", "robin\u202e/a.png", " .. /a.png", "\u3000/a.png"],
+)  # fmt: skip
 def test_names_that_are_none(archive, into, refuses, name):
     refused(packed(archive, [*TWO, name]), into, refuses, "is no name")
+
+
+def test_folders_that_lie_too_deep(archive, into, refuses):
+    refused(packed(archive, [*TWO, "a/" * 32 + "b.png"]), into, refuses, "more than 32 folders deep")
 
 
 def special(kind, target="/etc/passwd"):
