@@ -32,6 +32,7 @@ element.addEventListener('click', (event) => {
 });
 """
 INVITE = '<div class="placeholder">Choose pictures above, and every network’s answer appears here.</div>'
+WAIT = '<div class="placeholder">The networks look at the pictures…</div>'
 
 
 @dataclass
@@ -77,9 +78,9 @@ def compare_tab(store: Store) -> CompareTab:
     def pick(source_id: str, picked: list[int] | None, event: gr.EventData) -> list[Any]:
         index = event._data.get("example")
         if not isinstance(index, int):
-            return [gr.skip(), gr.skip()]
+            return [gr.skip(), gr.skip(), gr.skip()]
         now = [i for i in picked or [] if i != index] if index in (picked or []) else [*(picked or []), index]
-        return [now, examples_html(store, source_id or DEMO, now)]
+        return [now, examples_html(store, source_id or DEMO, now), WAIT]
 
     def change_source(source_id: str) -> list[Any]:
         return [[], examples_html(store, source_id or DEMO, [])]
@@ -90,8 +91,8 @@ def compare_tab(store: Store) -> CompareTab:
         **PRIVATE, "queue": True, "concurrency_limit": 2, "show_progress": "minimal", "show_progress_on": None,
         "trigger_mode": "always_last",
     }  # fmt: skip
-    gr.on([files.change, camera.change], answer, inputs, results, **busy)
-    strip.click(pick, [source, chosen], [chosen, strip], **PRIVATE).then(answer, inputs, results, **busy)
+    gr.on([files.change, camera.change], lambda: WAIT, None, results, **PRIVATE).then(answer, inputs, results, **busy)
+    strip.click(pick, [source, chosen], [chosen, strip, results], **PRIVATE).then(answer, inputs, results, **busy)
     source.input(change_source, source, [chosen, strip], **PRIVATE).then(answer, inputs, results, **busy)
     return tab
 

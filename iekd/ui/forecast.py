@@ -23,7 +23,7 @@ from iekd.runs.probes import Probes
 from iekd.runs.queue import device_name
 from iekd.runs.store import FINISHED, Store
 from iekd.teachers import check_teacher, checkpoints_dir, where_from
-from iekd.ui.words import DEVICES, count, method_name, model_name, roughly
+from iekd.ui.words import DEVICES, count, dataset_title, method_name, model_name, roughly
 
 MOST_THUMBNAILS = 12
 LOOK_BACK = 20  # runs searched for a measured speed
@@ -58,7 +58,7 @@ def _pictures(config: RunConfig, info: DatasetInfo) -> str:
     held_out = round(given * config.validation_fraction)
     size = config.resolution or info.resolution
     grey = "grey" if info.channels == 1 else "colour"
-    title = f"folder '{info.title}'" if info.name.startswith(FOLDER) else info.title
+    title = dataset_title(info.name)
     choosing = f"{held_out:,} to choose the best epoch, " if held_out else ""
     counts = f"{given - held_out:,} to learn from, {choosing}{info.test_images:,} to test on, {info.classes} classes"
     return f"{title}: {counts}, {size} × {size} {grey}"

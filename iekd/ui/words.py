@@ -6,7 +6,9 @@ import re
 import time
 
 from iekd.config import NO_TEACHER, RunConfig
-from iekd.data.registry import FOLDER, available
+from iekd.data.archives import NAME
+from iekd.data.registry import FOLDER, available, pictures_dir
+from iekd.runs.pictures import PLACE
 
 MODEL_NAMES = {
     "mobilenet-v2": "MobileNetV2 (0.5)", "shufflenet-v1": "ShuffleNetV1", "shufflenet-v2": "ShuffleNetV2",
@@ -42,9 +44,12 @@ def model_name(model: str) -> str:
 
 
 def dataset_title(name: str) -> str:
-    """The name as the page shows it; a folder by its own name."""
+    """The name as the page shows it; a folder by its own name, without the mark of an unpacked archive."""
     if name.startswith(FOLDER):
-        return f"folder '{name.rstrip('/').rsplit('/', 1)[-1]}'"
+        *_, around, own = ["", *name.removeprefix(FOLDER).rstrip("/").split("/")]
+        if around in (PLACE, pictures_dir().name) and NAME.fullmatch(own):
+            return f"pictures '{own[:-13]}'"
+        return f"folder '{own}'"
     return next((info.title for info in available() if info.name == name), name)
 
 

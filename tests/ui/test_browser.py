@@ -247,7 +247,7 @@ def test_pictures_of_ones_own_are_uploaded_as_a_zip(
     page.set_input_files("#f-archive input[type=file]", str(good))
     page.wait_for_selector("#own-pictures .note:has-text('shapes.zip: 99 pictures of 3 classes')")
     page.wait_for_selector("#thumbnails :text('stripes')")
-    page.wait_for_selector("#forecast:has-text('3 classes')")
+    page.wait_for_selector("#forecast:has-text(\"pictures 'shapes'\"):has-text('3 classes')")
     assert "/.pictures/shapes-" in page.input_value("#command textarea")
 
 
