@@ -49,7 +49,8 @@ def say_how_it_ended(run: Any, as_json: bool) -> None:
     else:
         nothing: dict[str, Any] = {
             "run": run.id, "path": str(run.path), "state": status.state, "seconds": status.seconds, "teacher": None,
-            "learners": [], "dataset": run.config.dataset, "device": status.device, "error": status.error,
+            "learners": [], "diverged": status.diverged, "dataset": run.config.dataset, "device": status.device,
+            "error": status.error,
         }  # fmt: skip
         print_json(summary(report) if report else nothing)
     if status.state == FAILED:

@@ -20,7 +20,7 @@ from typing import Any
 from iekd.config import NO_TEACHER, RunConfig, make_config
 from iekd.errors import RunError, UserError
 from iekd.runs.files import write_json
-from iekd.runs.report import spread
+from iekd.runs.report import left_out, spread
 from iekd.runs.store import FINISHED, LOST, STOPPED, Run, Store
 from iekd.significance import Summary, summarise
 
@@ -205,6 +205,7 @@ def _circumstances(config: RunConfig, done: Sequence[Cell]) -> str:
     words = [f"Seeds {', '.join(map(str, seeds))}", f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"]
     if missing := sorted({seed for cell in done if not cell.report for seed in cell.config.seeds}):
         words.append(f"not all runs have finished (seeds {', '.join(map(str, missing))})")
+    words += [f"in run {cell.run} {said[:-1]}" for cell in done if cell.report and (said := left_out(cell.report))]
     return "; ".join(words)
 
 

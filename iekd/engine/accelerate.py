@@ -14,7 +14,7 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -228,7 +228,7 @@ def first_line(error: BaseException) -> str:
 
 def side_by_side(
     source: Iterable[Item], workers: list[Callable[[Item], Iterable[Result]]], ahead: int = 3
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Give every item of `source` to every worker, each worker in a thread of its own; yield what they return.
 
     Results come in the order of items, and of workers for one item, whoever was first: a run's rows are always the

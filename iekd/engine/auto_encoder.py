@@ -15,9 +15,8 @@ from torch.optim.lr_scheduler import OneCycleLR
 from iekd.comparisons import TeacherOutput
 from iekd.config import RunConfig
 from iekd.engine.accelerate import autocast, channels_last, freeze
-from iekd.engine.metrics import DivergedError, Metrics
 from iekd.engine.stream import Images
-from iekd.engine.trainee import Trainee, make_optimizer, rate_keeper
+from iekd.engine.trainee import Row, Trainee, make_optimizer, rate_keeper
 from iekd.losses import ReconstructionLoss
 from iekd.models.factors import AutoEncoder, factor_channels
 
@@ -30,6 +29,8 @@ class AutoEncoders(Trainee):
 
     A row has the mean reconstruction loss of all of them.
     """
+
+    advice = "Check the teacher's checkpoint."
 
     def __init__(
         self, widths: tuple[int, ...], config: RunConfig, device: torch.device, precision: torch.dtype,
@@ -65,12 +66,12 @@ class AutoEncoders(Trainee):
     def networks(self) -> dict[str, nn.Module]:
         return {"coders": self.coders}
 
-    def evaluate(self, kind: str, images: Images, labels: Tensor) -> list[Metrics]:
+    def evaluate(self, kind: str, images: Images, labels: Tensor) -> list[Row]:
         """Nothing: they are judged by their reconstruction alone."""
         return []
 
-    def trouble(self, name: str, loss: float) -> DivergedError:
-        return DivergedError(f"The auto-encoder's loss became {loss}. Check the teacher's checkpoint.")
+    def trouble(self, name: str, loss: float) -> str:
+        return f"The auto-encoder's loss became {loss} at step {self.steps}."
 
     def encoders(self) -> list[nn.Module]:
         """The trained encoders, frozen."""

@@ -1,6 +1,7 @@
 """The stages of a run: teacher -> auto-encoder -> students -> evaluation, as one generator.
 
-Yields a StageStart at each stage, Metrics in between and one Result at the end. Knows data and networks, but no files.
+Yields a StageStart at each stage, Metrics in between (Diverged where a student breaks) and one Result at the end. Knows
+data and networks, but no files.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from iekd.engine.auto_encoder import AutoEncoders
 from iekd.engine.batches import Batches, placed
 from iekd.engine.learner import Learner, Normalise, predict
 from iekd.engine.loop import Due, HeldOut, train
-from iekd.engine.metrics import Metrics
+from iekd.engine.metrics import Diverged, Metrics
 from iekd.engine.mutual import MutualLearner
 from iekd.engine.stacked import stack_seeds
 from iekd.engine.state import Snapshot
@@ -86,10 +87,11 @@ class LearnerResult:
 
 @dataclass
 class Result:
-    """What a finished run has: the teacher (None without one) and the students."""
+    """What a finished run has: the teacher (None without one), the students, and those that diverged."""
 
     teacher: LearnerResult | None
     learners: list[LearnerResult] = field(default_factory=list)
+    diverged: list[Diverged] = field(default_factory=list)
 
 
 @dataclass
@@ -100,7 +102,7 @@ class Judged:
     kind: str = "judged"
 
 
-Event = Union[StageStart, Metrics, Snapshot, Judged, Result]
+Event = Union[StageStart, Metrics, Diverged, Snapshot, Judged, Result]
 
 
 class FrozenTeacher:
@@ -186,6 +188,8 @@ class Experiment:
                 trainee.restore(self.earlier[stage].states)
         self.earlier = {s: snapshot for s, snapshot in self.earlier.items() if STAGES.index(s) > STAGES.index(stage)}
         yield StageStart(stage, epochs * len(batches), trainees[0].steps)
+        for trainee in trainees:
+            yield from trainee.diverged.values()  # in an earlier attempt
         yield from train(trainees, batches, teacher, held_out, epochs, self.shortcuts, overlap, self.due)
 
     def augment(self) -> Augment:
@@ -277,7 +281,8 @@ class Experiment:
         images, labels = test
         classes, steps = len(self.dataset.class_names), math.ceil(len(labels) / 1000)
         networks = {TEACHER: self.teacher} if self.teacher is not None else {}
-        networks.update({learner.name: self.network(learner) for learner in self.students.values()})
+        sound = {name: learner for name, learner in self.students.items() if name not in learner.diverged}
+        networks.update({name: self.network(learner) for name, learner in sound.items()})
         yield StageStart(EVALUATION, len(networks) * steps)
         answers: dict[str, Tensor] = {}
         for done, (name, network) in enumerate(networks.items()):
@@ -301,7 +306,11 @@ class Experiment:
             return LearnerResult(name, networks[name], accuracy, per_class, agreement=agreement, **values)
 
         result = Result(judged(TEACHER) if self.teacher is not None else None)
-        for (method, seed), learner in zip(self.config.learner_names, self.students.values(), strict=True):
+        for method, seed in self.config.learner_names:
+            learner = self.students[learner_name(method, seed)]
+            if learner.name not in sound:
+                result.diverged.append(learner.diverged[learner.name])
+                continue
             peer = learner.peer.accuracy["test"] if isinstance(learner, MutualLearner) else None
             found = judged(learner.name, method=method, seed=seed, peer_accuracy=peer, best_epoch=learner.best.epoch)
             # the epochs' accuracies have the training's precision; the last one's is known better

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from iekd.comparisons import TeacherOutput
 from iekd.config import RunConfig
 from iekd.engine.accelerate import autocast, channels_last, compile_or_not, warn_not_compiled
-from iekd.engine.metrics import Metrics, TrainingError
 from iekd.engine.stream import Images, parts
-from iekd.engine.trainee import Trainee, keeps_numbers, make_optimizer, make_schedule, rate_keeper, set_value
+from iekd.engine.trainee import Row, Trainee, keeps_numbers, make_optimizer, make_schedule, rate_keeper, set_value
 from iekd.methods import Method, StepOutput
 
 
@@ -94,6 +93,8 @@ class Learner(Trainee):
             set_value(vars(self.method), "strength", strength(schedule, self.steps / self.total_steps))
 
     def compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
+        if self.name in self.diverged:  # a recorded step does not ask: it goes on in vain
+            return
         output = self.update(images, labels, teacher)
         correct = (output.logits.detach().argmax(1) == labels).float().mean() * 100
         self._add({"loss": output.loss.detach(), **output.terms, "accuracy": correct})
@@ -140,18 +141,17 @@ class Learner(Trainee):
         super().restore_numbers(numbers)
         self.accuracy, self.best = dict(numbers["accuracy"]), Best(*numbers["best"])
 
-    def evaluate(self, kind: str, images: Images, labels: Tensor) -> list[Metrics]:
+    def evaluate(self, kind: str, images: Images, labels: Tensor) -> list[Row]:
         """A row with accuracy (percent) and cross-entropy on images (N,C,H,W) uint8, labels (N,).
 
         kind: "validation" or "test"; where an epoch has both, validation comes first, and chooses the best epoch.
         """
+        if self.name in self.diverged:
+            return []
         logits = predict(self.model, self.normalise, images, self.device, self.precision)
         loss = torch.nn.functional.cross_entropy(logits, labels).item()
         if not math.isfinite(loss):
-            raise TrainingError(
-                f"The weights of '{self.name}' are no numbers any more after step {self.steps}. "
-                "Lower the learning rate or the weights of the method, then start again."
-            )
+            return [self._give_up(self.name, f"The answers of '{self.name}' became no numbers by step {self.steps}.")]
         accuracy = (logits.argmax(1) == labels).double().mean().item() * 100
         self.accuracy[kind] = accuracy
         if kind == "test":
@@ -160,8 +160,8 @@ class Learner(Trainee):
 
     @property
     def healthy(self) -> bool:
-        """False once a weight is no number."""
-        return all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
+        """False once it has diverged, or a weight is no number."""
+        return self.name not in self.diverged and all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
 
 
 def student_optimizer(parameters: Sequence[Tensor], config: RunConfig, device: torch.device) -> torch.optim.SGD:

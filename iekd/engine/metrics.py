@@ -23,9 +23,22 @@ class Metrics:
     values: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Diverged:
+    """The numbers of one learner are finite no more after `step` steps: no more rows of it, and no result.
+
+    message: what was seen, as a sentence.
+    """
+
+    stage: str
+    learner: str
+    step: int
+    message: str
+
+
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says why and what to change."""
 
 
 class DivergedError(TrainingError):
-    """A loss is not finite. The same settings come to the same end."""
+    """Every learner of a stage has diverged. The same settings come to the same end."""

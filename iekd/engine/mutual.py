@@ -12,9 +12,10 @@ from torch import Tensor
 from iekd.comparisons import TeacherOutput
 from iekd.engine.accelerate import autocast
 from iekd.engine.learner import Learner
-from iekd.engine.metrics import Metrics
+from iekd.engine.metrics import Diverged
 from iekd.engine.state import State
 from iekd.engine.stream import Images
+from iekd.engine.trainee import Row
 from iekd.methods import StepOutput
 
 log = logging.getLogger(__name__)
@@ -64,8 +65,13 @@ class MutualLearner(Learner):
         super().advance()
         self.peer.advance()
 
-    def evaluate(self, kind: str, images: Images, labels: Tensor) -> list[Metrics]:
-        (row,) = super().evaluate(kind, images, labels)
-        (beside,) = self.peer.evaluate(kind, images, labels)
-        row.values["peer_accuracy"] = beside.values["accuracy"]
-        return [row]
+    def evaluate(self, kind: str, images: Images, labels: Tensor) -> list[Row]:
+        rows = super().evaluate(kind, images, labels)
+        for row in rows:
+            if isinstance(row, Diverged):
+                continue
+            (beside,) = self.peer.evaluate(kind, images, labels)
+            if isinstance(beside, Diverged):  # its student cannot but follow
+                return [self._give_up(self.name, beside.message)]
+            row.values["peer_accuracy"] = beside.values["accuracy"]
+        return rows

@@ -19,11 +19,10 @@ from torch.func import functional_call
 from iekd.comparisons import TeacherOutput
 from iekd.engine.accelerate import autocast, compile_or_not, first_line
 from iekd.engine.learner import Learner, student_optimizer
-from iekd.engine.metrics import Metrics
 from iekd.engine.mutual import MutualLearner
 from iekd.engine.state import State
 from iekd.engine.stream import Images
-from iekd.engine.trainee import Trainee, put_momentum
+from iekd.engine.trainee import Row, Trainee, put_momentum
 from iekd.methods import Method, StepOutput
 
 log = logging.getLogger(__name__)
@@ -59,6 +58,8 @@ class Stack(Trainee):
             epochs=first.total_steps // first.steps_per_epoch, steps_per_epoch=first.steps_per_epoch,
             report_every=first.report_every,
         )  # fmt: skip
+        for learner in self.members:
+            learner.diverged = self.diverged  # whoever notices
         self.answer = compile_or_not(self._answer) if compiled else self._answer
         self.tried = False  # whether a step has worked
         self.one_by_one = False
@@ -107,7 +108,7 @@ class Stack(Trainee):
         pixels = self.members[0].normalise(images)
         return torch.vmap(one, in_dims=(0, 0, None))(self.parameters, self.buffers, pixels)  # type: ignore[no-any-return]
 
-    def report(self) -> Iterator[Metrics]:
+    def report(self) -> Iterator[Row]:
         if not self.one_by_one:
             yield from super().report()
             return
@@ -142,7 +143,7 @@ class Stack(Trainee):
         for learner in self.members:
             learner.advance()
 
-    def evaluate(self, kind: str, images: Images, labels: Tensor) -> list[Metrics]:
+    def evaluate(self, kind: str, images: Images, labels: Tensor) -> list[Row]:
         return [row for learner in self.members for row in learner.evaluate(kind, images, labels)]
 
     def train_mode(self) -> None:

@@ -7,8 +7,9 @@ recorded once and replayed (`accelerate.Recorded`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Union
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +17,11 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler,
 
 from iekd.comparisons import TeacherOutput
 from iekd.config import RunConfig
-from iekd.engine.metrics import DivergedError, Metrics, TrainingError
+from iekd.engine.metrics import Diverged, Metrics, TrainingError
 from iekd.engine.state import State
 from iekd.engine.stream import Images
+
+Row = Union[Metrics, Diverged]
 
 
 def make_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
@@ -55,7 +58,10 @@ class Trainee:
     """Base: counts steps, keeps the rate, sums what is reported. Subclasses give `compute`, and `evaluate` if judged.
 
     names: one row of metrics for each. report_every: steps between rows.
+    diverged: those of them whose numbers are finite no more; the others do not feel it.
     """
+
+    advice = "Lower the learning rate or the weights of the method, then start again."  # to whom all have diverged
 
     def __init__(
         self, names: tuple[str, ...], stage: str, device: torch.device, optimizer: torch.optim.Optimizer,
@@ -66,11 +72,12 @@ class Trainee:
         self.steps_per_epoch, self.report_every = steps_per_epoch, report_every
         self.total_steps = epochs * steps_per_epoch
         self.steps = 0
+        self.diverged: dict[str, Diverged] = {}
         self._keys: tuple[str, ...] = ()
         self._sums: Tensor | None = None  # (values, names) float32, always at one place in memory
         self._summed = 0
 
-    def step(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> Iterator[Metrics]:
+    def step(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> Iterator[Row]:
         """One whole step on images (B,C,H,W) uint8 and labels (B,); yields rows every `report_every` steps."""
         self.prepare()
         self.compute(images, labels, teacher)
@@ -86,16 +93,21 @@ class Trainee:
         """Forward, loss, backward, optimiser and sums, without waiting for the device."""
         raise NotImplementedError
 
-    def report(self) -> Iterator[Metrics]:
+    def report(self) -> Iterator[Row]:
         """After each step: count it; now and then, rows with the means since the last ones."""
         self.advance()
         self._summed += 1
         if self.steps % self.report_every == 0 or self.steps % self.steps_per_epoch == 0:
             rate = float(self.schedule.get_last_lr()[0])
             for name, values in zip(self.names, self._means(), strict=True):
-                yield self._row(name, "train", {**values, "lr": rate})
+                if name in self.diverged:
+                    continue
+                if all(map(math.isfinite, values.values())):
+                    yield self._row(name, "train", {**values, "lr": rate})
+                else:
+                    yield self._give_up(name, self.trouble(name, values["loss"]))
 
-    def evaluate(self, kind: str, images: Images, labels: Tensor) -> list[Metrics]:
+    def evaluate(self, kind: str, images: Images, labels: Tensor) -> list[Row]:
         """Rows on held-out images (N,C,H,W) uint8, labels (N,)."""
         raise NotImplementedError
 
@@ -140,7 +152,8 @@ class Trainee:
         return {name: buffer for name, buffer in found.items() if buffer is not None}
 
     def numbers(self) -> dict[str, Any]:
-        return {"steps": self.steps}
+        gone = self.diverged.get(self.names[0])
+        return {"steps": self.steps, **({"diverged": [gone.step, gone.message]} if gone else {})}
 
     def restore(self, states: Mapping[str, State]) -> None:
         """Go on from these states, bit for bit on a CPU.
@@ -169,6 +182,8 @@ class Trainee:
     def restore_numbers(self, numbers: Mapping[str, Any]) -> None:
         while self.steps < int(numbers["steps"]):
             Trainee.advance(self)
+        if "diverged" in numbers:
+            self.diverged[self.names[0]] = Diverged(self.stage, self.names[0], *numbers["diverged"])
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         return {f"{part}.{n}": p for part, net in self.networks().items() for n, p in net.named_parameters()}
@@ -178,11 +193,13 @@ class Trainee:
         self.schedule.optimizer.step()  # it has no weights; the schedule wants to be second
         self.schedule.step()
 
-    def trouble(self, name: str, loss: float) -> DivergedError:
-        return DivergedError(
-            f"The loss of '{name}' became {loss} at step {self.steps}. "
-            "Lower the learning rate or the weights of the method, then start again."
-        )
+    def trouble(self, name: str, loss: float) -> str:
+        """What is said where a mean is not finite."""
+        return f"The loss of '{name}' became {loss} at step {self.steps}."
+
+    def _give_up(self, name: str, message: str) -> Diverged:
+        self.diverged[name] = Diverged(self.stage, name, self.steps, message)
+        return self.diverged[name]
 
     def _add(self, values: dict[str, Tensor]) -> None:
         """Sum values, each a scalar or one number per name."""
@@ -197,11 +214,7 @@ class Trainee:
         means = (self._sums.double().cpu() / self._summed).T  # (names, values)
         self._sums.zero_()
         self._summed = 0
-        found = [dict(zip(self._keys, row.tolist(), strict=True)) for row in means]
-        for name, row, values in zip(self.names, means, found, strict=True):
-            if not torch.isfinite(row).all():
-                raise self.trouble(name, values["loss"])
-        return found
+        return [dict(zip(self._keys, row.tolist(), strict=True)) for row in means]
 
     def _row(self, name: str, kind: str, values: dict[str, float]) -> Metrics:
         return Metrics(self.stage, name, kind, self.steps / self.steps_per_epoch, self.steps, values)

@@ -105,6 +105,9 @@ def _check_contents(run: Run) -> None:
     status = json.loads((run.path / "status.json").read_text())
     if status.get("state") not in STATES or not isinstance(status.get("created"), (int, float)):
         raise ValueError("status.json has no state that is known")
+    gone = status.get("diverged", {})
+    if not isinstance(gone, dict) or not all(isinstance(text, str) for text in gone.values()):
+        raise ValueError("status.json names diverged learners that are none")
     for row in run.metrics()[0]:
         numbers = [row["epoch"], row["step"], *row["values"].values()]
         texts = [row["stage"], row["learner"], row["kind"]]
@@ -113,6 +116,8 @@ def _check_contents(run: Run) -> None:
     report = run.report
     if report is not None:
         to_markdown(report)
+        if not isinstance(report.get("diverged", {}), dict):
+            raise ValueError("report.json names diverged learners that are none")
         best = [learner.get("best_epoch", 0) for learner in report["learners"]]  # version 0.1 had none
         if not all(isinstance(epoch, int) for epoch in best):
             raise ValueError("report.json has an epoch that is none")

@@ -53,6 +53,7 @@ def write_report(
             )
             for r in result.learners
         ],
+        "diverged": {gone.learner: gone.message for gone in result.diverged},
         "best_chosen_by": "validation" if dataset.validation else "test",
         "dataset": dataset.name,
         "train_images": len(dataset.train),
@@ -73,7 +74,7 @@ def write_report(
 def summary(report: dict[str, Any]) -> dict[str, Any]:
     """The part of a report that `iekd train --json` prints."""
     keys = ("run", "path", "state", "seconds", "teacher", "learners", "dataset", "device")
-    short = {k: report[k] for k in keys}
+    short = {**{k: report[k] for k in keys}, "diverged": report.get("diverged", {})}
     short["teacher"] = report["teacher"] and {k: report["teacher"][k] for k in ("model", "accuracy", "params")}
     kept = ("method", "seed", "accuracy_last", "accuracy_best", "params")
     short["learners"] = [{k: learner[k] for k in kept} for learner in report["learners"]]
@@ -89,8 +90,16 @@ def summaries(report: dict[str, Any]) -> list[Summary]:
 
 
 def verdict(report: dict[str, Any]) -> str:
-    """One honest sentence: which method won against the baseline, by how much, and whether chance may do that."""
-    return conclusion(summaries(report))
+    """Honest sentences: which method beat the baseline, by how much, whether chance may do that, who diverged."""
+    return " ".join(filter(None, (conclusion(summaries(report)), left_out(report))))
+
+
+def left_out(report: dict[str, Any]) -> str:
+    """Which students diverged, as a sentence; empty if none did. Means over the other seeds flatter their method."""
+    gone = report.get("diverged", {})
+    if not gone:
+        return ""
+    return f"{', '.join(gone)} diverged and {'is' if len(gone) == 1 else 'are'} left out of all numbers."
 
 
 def versions() -> dict[str, str]:

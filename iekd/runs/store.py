@@ -23,7 +23,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Status:
 
     created: when it was asked for; queued: when this attempt was, if it is not the first. spent: seconds of training
     by earlier attempts that this one builds on. would_repeat: it failed in a way in which it would fail again.
+    diverged: learner -> what was seen of it when its numbers were finite no more, while others went on.
     """
 
     state: str = QUEUED
@@ -61,6 +62,7 @@ class Status:
     device: str = ""
     error: str | None = None
     would_repeat: bool = False
+    diverged: dict[str, str] = field(default_factory=dict)
 
     @property
     def resumable(self) -> bool:
@@ -187,7 +189,7 @@ class Run:
             (self.path / "control.json").unlink(missing_ok=True)
             keep_lines(self.path / "events.jsonl")
             status.state, status.queued, status.attempt = QUEUED, time.time(), status.attempt + 1
-            status.would_repeat = False
+            status.would_repeat, status.diverged = False, {}
             status.error = status.pid = status.pid_started = status.ended = status.started = status.eta_seconds = None
             self.write_status(status)
             self.event("resumed", attempt=status.attempt)

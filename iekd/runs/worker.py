@@ -169,6 +169,7 @@ class _Training:
 
     def _handle(self, event: Any, rows: LineWriter) -> None:
         from iekd.engine.experiment import Judged, Result, StageStart
+        from iekd.engine.metrics import Diverged
         from iekd.engine.state import Snapshot
 
         if isinstance(event, StageStart):
@@ -183,6 +184,11 @@ class _Training:
         elif isinstance(event, Judged):
             self._progress(event)
             self._write()
+        elif isinstance(event, Diverged):
+            log.warning("%s It takes no further part; the others go on.", event.message)
+            self.status.diverged[event.learner] = event.message
+            self.run.event("diverged", learner=event.learner, step=event.step)
+            self._write(force=True)
         else:
             row = {"time": round(time.time(), 3), **asdict(event)}
             if not self.attempt.repeats(event.stage):

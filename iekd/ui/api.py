@@ -93,6 +93,7 @@ def status_of(run: Run) -> dict[str, Any]:
         "run": run.id, "name": config.name, "state": status.state, "stage": status.stage, "progress": status.progress,
         "eta_seconds": status.eta_seconds, "images_per_second": status.images_per_second, "seconds": status.seconds,
         "device": status.device, "dataset": config.dataset, "accuracies": accuracies, "error": status.error,
+        "diverged": status.diverged,
     }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from iekd.config import RunConfig
 from iekd.plan import STAGES
 from iekd.runs.queue import ahead_of, device_name
-from iekd.runs.report import class_columns, spread, summaries
+from iekd.runs.report import class_columns, left_out, spread, summaries
 from iekd.runs.store import FAILED, FINISHED, LOST, QUEUED, STOPPED, STOPPING, Run, Status, Store
 from iekd.significance import Summary, conclusion, p_text
 from iekd.ui.curves import metrics_size, read_curves
@@ -53,8 +53,15 @@ def head_html(run: Run, config: RunConfig, status: Status, store: Store) -> str:
         facts = [waiting_for(run, store)]
     if status.state == STOPPING or (status.live and run.stop_requested):
         facts = ["Stopping after the current step; what the students have learned is kept."]
-    lines.append(f'<p class="facts">{"".join(f"<span>{fact}</span>" for fact in facts)}</p></div>')
+    lines.append(f'<p class="facts">{"".join(f"<span>{fact}</span>" for fact in facts)}</p>')
+    lines += [f'<p class="warn">{escape(said)} The other students go on.</p>' for said in _gone(status)]
+    lines.append("</div>")
     return "".join(lines)
+
+
+def _gone(status: Status) -> list[str]:
+    """What is to be said of students that diverged, while others train."""
+    return list(status.diverged.values()) if status.live else []
 
 
 def _age(run: Run) -> float:
@@ -137,10 +144,8 @@ def result_html(run: Run, config: RunConfig, status: Status) -> str:
     }.get(status.state, "There is no report for this run.")  # fmt: skip
     hint = "" if status.state == STOPPED else " The log below has the details."
     reason = f"<p>{escape(status.error)}</p>" if status.error else ""
-    what = (
-        "Press <b>Resume</b> to go on where it was, or <b>Start again with these settings</b> to fill in the form and "
-        "change what you like."
-    )
+    again = "<b>Start again with these settings</b> to fill in the form and change what you like."
+    what = f"Press <b>Resume</b> to go on where it was, or {again}" if status.resumable else f"Press {again}"
     return f'<div class="card {escape(status.state)}"><h3>{escape(why)}</h3>{reason}<p>{what}{hint}</p></div>'
 
 
@@ -179,10 +184,18 @@ def _finished(run: Run, report: dict[str, Any]) -> str:
     facts += f" {skipped} unreadable picture{'s were' if skipped > 1 else ' was'} skipped." if skipped else ""
     took = f"{duration(report['seconds'])} on {escape(DEVICES.get(report['device'].split(':')[0], report['device']))}."
     return (
-        f'<div class="card finished"><h3>{escape(plain_verdict(found))}</h3><div class="scroll">'
+        f'<div class="card finished"><h3>{escape(plain_verdict(found))}</h3>{_broken(report)}<div class="scroll">'
         f'<table class="results"><tr>{head}</tr>{"".join(rows)}</table></div>{per_class_html(report)}'
         f'<p class="sub">{facts} {took}</p><p class="downloads">{downloads(run)}</p></div>'
     )
+
+
+def _broken(report: dict[str, Any]) -> str:
+    """Which students diverged, and what was seen of each."""
+    if not (said := left_out(report)):
+        return ""
+    details = " ".join(report["diverged"].values())
+    return f'<p class="warn">{escape(f"{said} {details}")} Lower the learning rate or the weights of the method.</p>'
 
 
 def plain_verdict(found: list[Summary]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import threading
 from typing import NamedTuple
 
@@ -16,7 +17,8 @@ from iekd.engine import accelerate, experiment
 from iekd.engine.batches import to_device
 from iekd.engine.experiment import STUDENTS, Experiment, Network, Result, StageStart
 from iekd.engine.learner import Best, Normalise, make_schedule, predict
-from iekd.engine.metrics import Metrics, TrainingError
+from iekd.engine.metrics import Diverged, Metrics, TrainingError
+from iekd.engine.state import Snapshot, State
 from iekd.losses import MutualLearningLoss
 from iekd.method_names import METHODS
 from iekd.models.registry import build
@@ -456,6 +458,62 @@ def test_a_rate_that_is_too_high_ends_with_advice(tiny, teacher, config):
         execute(
             config(methods=("baseline", "ie-ft"), lr=100, weight_decay=1, epochs=30, schedule="cosine"), tiny, teacher
         )
+
+
+def breaks_after(calls):
+    """Factor transfer's loss, no number after so many steps."""
+    seen = []
+
+    def forward(self, student, teacher):
+        seen.append(1)
+        return student.mean() * (math.nan if len(seen) > calls else 1.0)
+
+    return forward
+
+
+@pytest.mark.usefixtures("way")
+def test_a_student_that_diverges_is_left_out_and_the_others_do_not_feel_it(tiny, teacher, config, monkeypatch):
+    monkeypatch.setattr("iekd.losses.ft.FactorTransferLoss.forward", breaks_after(4))
+    chosen = config(methods=("baseline", "ft", "kd"), epochs=3)
+    done = execute(chosen, tiny, teacher)
+    (gone,) = [e for e in done.events if isinstance(e, Diverged)]
+    assert gone == Diverged(
+        "students", "ft-seed0", gone.step, f"The loss of 'ft-seed0' became nan at step {gone.step}."
+    )
+    assert done.result.diverged == [gone]
+    assert [r.name for r in done.result.learners] == ["baseline-seed0", "kd-seed0"]
+    at = done.events.index(gone)
+    assert not [e for e in done.events[at:] if isinstance(e, Metrics) and e.learner == "ft-seed0"]
+    without = execute(chosen.model_copy(update={"methods": ("baseline", "kd")}), tiny, teacher)
+    for name, learner in without.experiment.students.items():
+        assert same(learner.model.state_dict(), done.experiment.students[name].model.state_dict())
+
+
+def test_whoever_goes_on_after_a_student_diverged_knows_it(tiny, teacher, config, monkeypatch):
+    monkeypatch.setattr("iekd.losses.ft.FactorTransferLoss.forward", breaks_after(0))
+    chosen = config(methods=("baseline", "ft"), epochs=2)
+    running = Experiment(chosen, tiny, teacher, due=lambda: True).events()
+    kept = {}
+    for event in running:
+        if isinstance(event, Snapshot):
+            kept[event.stage] = event
+            if "diverged" in event.states.get("ft-seed0", State({}, {})).numbers:
+                break
+    running.close()
+    again = list(Experiment(chosen, tiny, teacher, earlier=kept).events())
+    assert [e.learner for e in again if isinstance(e, Diverged)] == ["ft-seed0"]
+    assert [r.name for r in again[-1].learners] == ["baseline-seed0"]
+
+
+def test_a_peer_that_diverges_takes_its_student_along(tiny, tiny_config, monkeypatch):
+    chosen = tiny_config(methods=("baseline", "dml"), teacher="none", epochs=1)
+    experiment = Experiment(chosen, tiny)
+    for event in experiment.events():
+        if isinstance(event, StageStart) and event.stage == "students":
+            with torch.no_grad():
+                experiment.students["dml-seed0"].peer.model.classifier.bias.fill_(math.nan)
+    assert [gone.learner for gone in event.diverged] == ["dml-seed0"]
+    assert [r.name for r in event.learners] == ["baseline-seed0"]
 
 
 @pytest.mark.usefixtures("way")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import logging
+import math
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from iekd.engine import accelerate, learner, loop, stacked, trainee
 from iekd.engine.accelerate import Recorded, Shortcuts, branches, compile_or_not
 from iekd.engine.experiment import Experiment, Network
 from iekd.engine.learner import Learner
+from iekd.engine.metrics import Diverged
 from iekd.engine.stacked import Stack
 from iekd.method_names import METHODS
 from iekd.models.registry import build
@@ -321,9 +323,16 @@ def test_a_member_that_diverges_is_named(tiny, config):
     with torch.no_grad():
         experiment.students["baseline-seed4"].model.classifier.bias.fill_(torch.nan)
     images, labels = torch.from_numpy(tiny.train.images[:32]).permute(0, 3, 1, 2), torch.from_numpy(tiny.train.labels)
-    steps = (row for _ in range(3) for row in stack.step(images, labels[:32], None))
-    with pytest.raises(trainee.TrainingError, match="baseline-seed4"):
-        list(steps)
+    rows = [row for _ in range(3) for row in stack.step(images, labels[:32], None)]
+    (gone,) = [row for row in rows if isinstance(row, Diverged)]
+    assert gone.learner == "baseline-seed4"
+    assert [row.learner for row in rows if row is not gone] == ["baseline-seed0"] * (len(rows) - 1)
+    assert all(map(math.isfinite, rows[0].values.values())), "the other member does not feel it"
+    kept = stack.states()
+    (other,) = stacked.stack_seeds(experiment._make_students(3))
+    other.restore(kept)
+    assert list(other.diverged) == ["baseline-seed4"]
+    assert other.diverged == stack.diverged
 
 
 # Compiling

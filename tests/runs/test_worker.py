@@ -8,6 +8,8 @@ import os
 import shutil
 import signal
 import sys
+from dataclasses import replace
+from html import escape
 
 import psutil
 import pytest
@@ -17,8 +19,9 @@ from iekd.engine.metrics import TrainingError
 from iekd.models.artifact import ModelCard, load_model
 from iekd.runs import worker
 from iekd.runs.report import summary, to_markdown
-from iekd.runs.store import FAILED, FINISHED, STOPPED, Store
+from iekd.runs.store import FAILED, FINISHED, RUNNING, STOPPED, Store
 from iekd.runs.worker import explain, stop_on_signals
+from iekd.ui.run_html import head_html, result_html
 
 
 def events(run) -> list[str]:
@@ -236,6 +239,8 @@ def test_a_rate_that_is_too_high_fails_with_advice(tmp_path, tiny_config, comple
     run, _ = complete(Store(tmp_path), config)
     assert run.status.state == FAILED
     assert "learning rate" in run.status.error
+    assert not run.status.resumable, "it would come to the same end"
+    assert "Resume" not in result_html(run, run.config, run.status), "there is no such button then"
 
 
 def test_a_crash_fails_with_one_sentence_and_the_log_has_the_rest(tmp_path, tiny_config, monkeypatch, complete):
@@ -374,10 +379,19 @@ def test_one_student_that_breaks_does_not_take_the_others_along(tmp_path, tiny_c
 
     monkeypatch.setattr("iekd.losses.ft.FactorTransferLoss.forward", breaks)
     run, _ = complete(Store(tmp_path), tiny_config(methods=("baseline", "ft"), epochs=3))
-    assert run.status.state == FAILED
-    assert "ft-seed0" in run.status.error
-    assert not run.status.resumable, "it would come to the same end"
-    assert "Traceback" not in (run.path / "log.txt").read_text()
+    assert run.status.state == FINISHED
+    assert list(run.status.diverged) == ["ft-seed0"]
+    assert run.report["diverged"] == run.status.diverged
+    assert [learner["method"] for learner in run.report["learners"]] == ["baseline"]
+    assert "ft-seed0 diverged and is left out of all numbers." in (run.path / "report.md").read_text()
+    page = result_html(run, run.config, run.status)
+    assert "ft-seed0 diverged" in page
+    assert "became nan at step" in page
+    head = head_html(run, run.config, replace(run.status, state=RUNNING), Store(tmp_path))
+    assert escape(run.status.diverged["ft-seed0"]) in head
+    log = (run.path / "log.txt").read_text()
+    assert "the others go on" in log
+    assert "Traceback" not in log
     assert list(run.model_folders) == ["teacher", "baseline-seed0"]
     load_model(run.model_folders["baseline-seed0"])
 
@@ -392,6 +406,7 @@ def test_the_report_can_be_done_again(finished):
 
 def test_the_summary_has_the_keys_of_the_command_line(finished):
     short = summary(finished[0].report)
-    assert set(short) == {"run", "path", "state", "seconds", "teacher", "learners", "dataset", "device"}
+    expected = {"run", "path", "state", "seconds", "teacher", "learners", "diverged", "dataset", "device"}
+    assert set(short) == expected
     assert set(short["teacher"]) == {"model", "accuracy", "params"}
     assert all(set(r) == {"method", "seed", "accuracy_last", "accuracy_best", "params"} for r in short["learners"])
