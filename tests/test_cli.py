@@ -22,7 +22,7 @@ from iekd.models.artifact import load_model
 from iekd.runs.launcher import LocalLauncher
 from iekd.runs.store import RUNNING, Store
 
-TRAIN_KEYS = {"run", "path", "state", "seconds", "teacher", "learners", "dataset", "device"}
+TRAIN_KEYS = {"run", "path", "state", "seconds", "teacher", "learners", "diverged", "dataset", "device"}
 
 
 @contextlib.contextmanager
