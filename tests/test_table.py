@@ -228,6 +228,13 @@ def test_markdown_says_all_of_it(made_up):
     assert "Seeds 0, 1, 2; 1 epoch; not all runs have finished (seeds 0, 1, 2)." in text
 
 
+def test_students_that_diverged_are_named(made_up):
+    made_up[0].report["diverged"] = {"kd_x-seed3": "The loss of 'kd_x-seed3' became nan at step 6."}
+    config = made_up[0].config
+    assert "in run a kd_x-seed3 diverged and is left out of all numbers" in table.to_markdown(made_up, config)
+    assert "kd_x-seed3 diverged" in table.to_latex(made_up, config)
+
+
 def test_latex_is_a_tabular_with_the_best_in_bold(made_up):
     text = table.to_latex(made_up, made_up[0].config)
     assert text.count("\\begin{tabular}{lrr}") == text.count("\\end{tabular}") == 1

@@ -1,9 +1,9 @@
 """The training loop: learners in lock-step on the same batches, one forward pass of the teacher for all of them.
 
 A generator of Metrics, and of a Snapshot now and then; to stop training, stop iterating. A learner that diverges is
-announced and takes no further part; training goes on while any is left. `_run_plain` is the loop to
-read first. `accelerate.side_by_side` does the same steps with several learners on several cores, and
-`accelerate.Recorded` replays the plain step on a GPU.
+announced and takes no further part; training goes on while any is left. `_run_plain` is the loop to read first.
+`accelerate.side_by_side` does the same steps with several learners on several cores, and `accelerate.Recorded` replays
+the plain step on a GPU.
 """
 
 from __future__ import annotations
