@@ -15,7 +15,6 @@ from torch.optim.lr_scheduler import OneCycleLR
 from iekd.comparisons import TeacherOutput
 from iekd.config import RunConfig
 from iekd.engine.accelerate import autocast, channels_last, freeze
-from iekd.engine.stream import Images
 from iekd.engine.trainee import Row, Trainee, make_optimizer, rate_keeper
 from iekd.losses import ReconstructionLoss
 from iekd.models.factors import AutoEncoder, factor_channels
@@ -66,8 +65,10 @@ class AutoEncoders(Trainee):
     def networks(self) -> dict[str, nn.Module]:
         return {"coders": self.coders}
 
-    def evaluate(self, kind: str, images: Images, labels: Tensor) -> list[Row]:
+    def evaluate(self, images: Tensor, labels: Tensor) -> None:
         """Nothing: they are judged by their reconstruction alone."""
+
+    def verdict(self, kind: str) -> list[Row]:
         return []
 
     def trouble(self, name: str, loss: float) -> str:

@@ -38,8 +38,7 @@ def placed(
     They are streamed if they are still in their files, or take more than `image_memory` GB; unset: half of the
     device's free memory, and on the CPU, where they are already, any. The numbers are the same either way.
 
-    workers: processes that read for the first split, and as many for all others, which may be read meanwhile; unset:
-    by the number of cores.
+    workers: processes that read, for one split at a time; unset: by the number of cores.
     """
     size, most = sum(split.images.nbytes for split in splits), room_for_images(device, image_memory)
     if size <= most and not any(isinstance(split.images, FileImages) for split in splits):
@@ -51,12 +50,8 @@ def placed(
         "The images take %.2f GB, of which %s may hold %.2f GB: they are streamed to it by %d processes.",
         size / 1e9, device, most / 1e9, workers,
     )  # fmt: skip
-    with contextlib.ExitStack() as stack:
-        streams = []
-        for together in filter(None, (splits[:1], splits[1:])):
-            loader = Loader([split.images for split in together], device, workers)
-            stack.callback(loader.close)
-            streams += [Stream(loader, number) for number in range(len(together))]
+    with contextlib.closing(Loader([split.images for split in splits], device, workers)) as loader:
+        streams = [Stream(loader, number) for number in range(len(splits))]
         labels = [torch.from_numpy(split.labels).to(device) for split in splits]
         yield list(zip(streams, labels, strict=True))
 

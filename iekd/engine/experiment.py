@@ -284,15 +284,17 @@ class Experiment:
         sound = {name: learner for name, learner in self.students.items() if name not in learner.diverged}
         networks.update({name: self.network(learner) for name, learner in sound.items()})
         yield StageStart(EVALUATION, len(networks) * steps)
-        answers: dict[str, Tensor] = {}
-        for done, (name, network) in enumerate(networks.items()):
-            normalise = Normalise(network.mean, network.std).to(self.device)
-            model, said = channels_last(network.model, self.device), []
-            with contextlib.closing(in_parts(images, 1000)) as pieces:
-                for i, part in enumerate(pieces, 1):
-                    said.append(predict(model, normalise, part, self.device).argmax(1))
-                    yield Judged(done * steps + i)
-            answers[name] = torch.cat(said)
+        said: dict[str, list[Tensor]] = {name: [] for name in networks}
+        done = 0
+        with contextlib.closing(in_parts(images, 1000)) as pieces:
+            for part in pieces:
+                for name, network in networks.items():
+                    normalise = Normalise(network.mean, network.std).to(self.device)
+                    model = channels_last(network.model, self.device)
+                    said[name].append(predict(model, normalise, part, self.device).argmax(1).cpu())
+                    done += 1
+                    yield Judged(done)
+        answers, labels = {name: torch.cat(found) for name, found in said.items()}, labels.cpu()
 
         def judged(name: str, **values: Any) -> LearnerResult:
             right = (answers[name] == labels).double()

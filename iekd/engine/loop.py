@@ -13,14 +13,16 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Union
 
+import torch
 from torch import Tensor
 
 from iekd.comparisons import TeacherOutput
 from iekd.engine.accelerate import Recorded, Shortcuts, branches, side_by_side
 from iekd.engine.batches import Batches
+from iekd.engine.learner import part_size
 from iekd.engine.metrics import Diverged, DivergedError, Metrics
 from iekd.engine.state import Snapshot, State
-from iekd.engine.stream import Images
+from iekd.engine.stream import Images, parts
 from iekd.engine.trainee import Row, Trainee
 
 Teacher = Callable[[Tensor], TeacherOutput]
@@ -29,16 +31,32 @@ Due = Callable[[], bool]  # whether a snapshot is wanted; asked at each step, fr
 States = dict[str, State]  # one trainee's part of a snapshot
 
 
-class Shared(NamedTuple):
-    """What all learners get for one step: images (B,C,H,W) uint8, labels (B,), and the teacher's answer.
-
-    keep: whether their states are wanted after it.
-    """
+class Batch(NamedTuple):
+    """To learn from: images (B,C,H,W) uint8, labels (B,), and the teacher's answer where all share it."""
 
     images: Tensor
     labels: Tensor
     teacher: TeacherOutput | None
-    keep: bool
+
+
+class HeldOutPart(NamedTuple):
+    """To be judged by: some of the held-out images (B,C,H,W) uint8, labels (B,), read once for all learners."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class Verdict(NamedTuple):
+    """All parts of the held-out images of that kind were given."""
+
+    kind: str
+
+
+class Keep(NamedTuple):
+    """A snapshot is wanted."""
+
+
+Item = Union[Batch, HeldOutPart, Verdict, Keep]  # what all learners get next
 
 
 def train(
@@ -64,8 +82,8 @@ def train(
 
     if shortcuts.side_by_side and (overlap or len(trainees) > 1):
         for epoch in range(first, epochs):
-            shared = _shared(batches, epoch, skip, teacher, kept)
-            yield from _together(side_by_side(shared, [partial(_work, t, held_out) for t in trainees]), trainees)
+            items = _items(batches, epoch, skip, teacher, held_out, kept)
+            yield from _together(side_by_side(items, [partial(_work, t) for t in trainees]), trainees)
             skip = 0
         return
 
@@ -75,40 +93,53 @@ def train(
 
     work = Recorded(step) if shortcuts.graph else step
     for epoch in range(first, epochs):
-        yield from _together(_run_plain(trainees, batches.epoch(epoch, skip), work, held_out, kept), trainees)
+        items = _items(batches, epoch, skip, None, held_out, kept)
+        yield from _together(_run_plain(trainees, items, work), trainees)
         skip = 0
 
 
 def _run_plain(
-    trainees: Sequence[Trainee], batches: Iterator[tuple[Tensor, Tensor]], step: Callable[[Tensor, Tensor], None],
-    held_out: HeldOut, kept: Callable[[int], bool],
-) -> Generator[Union[Row, States], None, None]:  # fmt: skip
-    for images, labels in batches:
-        for trainee in trainees:
-            trainee.prepare()
-        step(images, labels)
-        for trainee in trainees:
-            yield from trainee.report()
-        if trainees[0].steps % trainees[0].steps_per_epoch == 0:
+    trainees: Sequence[Trainee], items: Iterator[Item], step: Callable[[Tensor, Tensor], None]
+) -> Generator[Union[Row, States], None, None]:
+    for item in items:
+        if isinstance(item, Batch):
             for trainee in trainees:
-                yield from _evaluate(trainee, held_out)
-        if kept(trainees[0].steps):
+                trainee.prepare()
+            step(item.images, item.labels)
             for trainee in trainees:
-                yield trainee.states()
+                yield from trainee.report()
+        else:
+            for trainee in trainees:
+                yield from _work(trainee, item)
 
 
-def _shared(
-    batches: Batches, epoch: int, skip: int, teacher: Teacher | None, kept: Callable[[int], bool]
-) -> Iterator[Shared]:
-    for step, (images, labels) in enumerate(batches.epoch(epoch, skip), epoch * len(batches) + skip + 1):
-        yield Shared(images, labels, teacher(images) if teacher else None, kept(step))
+def _items(
+    batches: Batches, epoch: int, skip: int, teacher: Teacher | None, held_out: HeldOut, kept: Callable[[int], bool]
+) -> Iterator[Item]:
+    """One epoch, from its batch number `skip` on."""
+    step, last = epoch * len(batches) + skip, (epoch + 1) * len(batches)
+    for images, labels in batches.epoch(epoch, skip):
+        yield Batch(images, labels, teacher(images) if teacher else None)
+        step += 1
+        if step < last and kept(step):
+            yield Keep()
+    for kind, (judged, answers) in held_out.items():
+        size = part_size(answers.device)
+        with contextlib.closing(parts(judged, size)) as pieces:
+            yield from map(HeldOutPart, pieces, torch.split(answers, size))
+        yield Verdict(kind)
+    if kept(last):
+        yield Keep()
 
 
-def _work(trainee: Trainee, held_out: HeldOut, batch: Shared) -> Iterator[Union[Row, States]]:
-    yield from trainee.step(batch.images, batch.labels, batch.teacher)
-    if trainee.steps % trainee.steps_per_epoch == 0:
-        yield from _evaluate(trainee, held_out)
-    if batch.keep:
+def _work(trainee: Trainee, item: Item) -> Iterator[Union[Row, States]]:
+    if isinstance(item, Batch):
+        yield from trainee.step(*item)
+    elif isinstance(item, HeldOutPart):
+        trainee.evaluate(*item)
+    elif isinstance(item, Verdict):
+        yield from trainee.verdict(item.kind)
+    else:
         yield trainee.states()
 
 
@@ -144,8 +175,3 @@ def _none_left(last: Diverged, trainees: Sequence[Trainee]) -> DivergedError:
     others = sum(len(trainee.names) for trainee in trainees) - 1
     before = f" The {others} other{'s' if others > 1 else ''} had diverged before." if others else ""
     return DivergedError(f"{last.message}{before} {trainees[0].advice}")
-
-
-def _evaluate(trainee: Trainee, held_out: HeldOut) -> Iterator[Row]:
-    for kind, (images, labels) in held_out.items():
-        yield from trainee.evaluate(kind, images, labels)

@@ -14,7 +14,6 @@ from iekd.engine.accelerate import autocast
 from iekd.engine.learner import Learner
 from iekd.engine.metrics import Diverged
 from iekd.engine.state import State
-from iekd.engine.stream import Images
 from iekd.engine.trainee import Row
 from iekd.methods import StepOutput
 
@@ -65,12 +64,17 @@ class MutualLearner(Learner):
         super().advance()
         self.peer.advance()
 
-    def evaluate(self, kind: str, images: Images, labels: Tensor) -> list[Row]:
-        rows = super().evaluate(kind, images, labels)
+    def evaluate(self, images: Tensor, labels: Tensor) -> None:
+        super().evaluate(images, labels)
+        if self.name not in self.diverged:
+            self.peer.evaluate(images, labels)
+
+    def verdict(self, kind: str) -> list[Row]:
+        rows = super().verdict(kind)
         for row in rows:
             if isinstance(row, Diverged):
                 continue
-            (beside,) = self.peer.evaluate(kind, images, labels)
+            (beside,) = self.peer.verdict(kind)
             if isinstance(beside, Diverged):  # its student cannot but follow
                 return [self._give_up(self.name, beside.message)]
             row.values["peer_accuracy"] = beside.values["accuracy"]

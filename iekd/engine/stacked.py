@@ -21,7 +21,6 @@ from iekd.engine.accelerate import autocast, compile_or_not, first_line
 from iekd.engine.learner import Learner, student_optimizer
 from iekd.engine.mutual import MutualLearner
 from iekd.engine.state import State
-from iekd.engine.stream import Images
 from iekd.engine.trainee import Row, Trainee, put_momentum
 from iekd.methods import Method, StepOutput
 
@@ -143,8 +142,12 @@ class Stack(Trainee):
         for learner in self.members:
             learner.advance()
 
-    def evaluate(self, kind: str, images: Images, labels: Tensor) -> list[Row]:
-        return [row for learner in self.members for row in learner.evaluate(kind, images, labels)]
+    def evaluate(self, images: Tensor, labels: Tensor) -> None:
+        for learner in self.members:
+            learner.evaluate(images, labels)
+
+    def verdict(self, kind: str) -> list[Row]:
+        return [row for learner in self.members for row in learner.verdict(kind)]
 
     def train_mode(self) -> None:
         for learner in self.members:

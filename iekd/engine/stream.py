@@ -32,7 +32,7 @@ MOST_PROCESSES = 8
 class Stream:
     """One split's images (N,C,H,W) uint8, of which those that are asked for arrive on the device.
 
-    One reader at a time; another waits until the first has finished, or was closed.
+    One split of a loader is read at a time: the next may start once a reading has finished, or was closed.
     """
 
     def __init__(self, loader: Loader, number: int) -> None:
@@ -57,7 +57,7 @@ Images = Union[Tensor, Stream]
 
 
 def parts(images: Images, size: int) -> Generator[Tensor, None, None]:
-    """All images in order, (size,C,H,W) at a time. To be closed where it may not be exhausted: others may wait."""
+    """All images in order, (size,C,H,W) at a time. To be closed where it may not be exhausted: see Stream."""
     yield from images.split(size) if isinstance(images, Stream) else torch.split(images, size)
 
 
@@ -97,13 +97,17 @@ class Loader:
     def read(self, number: int, batches: Sequence[Tensor]) -> Generator[Tensor, None, None]:
         """See Stream.read."""
         chunks = [torch.split(batch, self.chunk) for batch in batches]
-        with self.busy:
+        if not self.busy.acquire(blocking=False):
+            raise RuntimeError("Another reading of these images has not finished.")
+        try:
             self.requests[:] = [(number, chunk.numpy()) for batch in chunks for chunk in batch]
             found = iter(self.loader)
             for batch in chunks:
                 pieces = [self._on_device(next(found)) for _ in batch]
                 images = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
                 yield images.permute(0, 3, 1, 2)
+        finally:
+            self.busy.release()
 
     def close(self) -> None:
         """End the processes."""

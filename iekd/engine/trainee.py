@@ -19,7 +19,6 @@ from iekd.comparisons import TeacherOutput
 from iekd.config import RunConfig
 from iekd.engine.metrics import Diverged, Metrics, TrainingError
 from iekd.engine.state import State
-from iekd.engine.stream import Images
 
 Row = Union[Metrics, Diverged]
 
@@ -107,8 +106,12 @@ class Trainee:
                 else:
                     yield self._give_up(name, self.trouble(name, values["loss"]))
 
-    def evaluate(self, kind: str, images: Images, labels: Tensor) -> list[Row]:
-        """Rows on held-out images (N,C,H,W) uint8, labels (N,)."""
+    def evaluate(self, images: Tensor, labels: Tensor) -> None:
+        """Answer some of the held-out images (B,C,H,W) uint8, labels (B,), for the next verdict."""
+        raise NotImplementedError
+
+    def verdict(self, kind: str) -> list[Row]:
+        """Rows on all held-out images since the last one."""
         raise NotImplementedError
 
     def networks(self) -> dict[str, nn.Module]:
@@ -211,7 +214,7 @@ class Trainee:
     def _means(self) -> list[dict[str, float]]:
         """Means since the last call, per name: the one place in training that waits for the device."""
         assert self._sums is not None
-        means = (self._sums.double().cpu() / self._summed).T  # (names, values)
+        means = (self._sums.cpu().double() / self._summed).T  # (names, values); Apple's GPUs have no double
         self._sums.zero_()
         self._summed = 0
         return [dict(zip(self._keys, row.tolist(), strict=True)) for row in means]

@@ -532,7 +532,7 @@ def test_an_error_in_a_learner_surfaces(tiny, teacher, config, monkeypatch):
     monkeypatch.setattr(accelerate, "cores", lambda: 2)
     before = set(threading.enumerate())
 
-    def broken(self, kind, images, labels):
+    def broken(self, images, labels):
         raise MemoryError("no more")
 
     monkeypatch.setattr("iekd.engine.learner.Learner.evaluate", broken)

@@ -163,10 +163,17 @@ def test_the_step_is_plain_sgd(tiny):
         assert torch.allclose(ours, expected, atol=1e-4)
 
 
+def evaluated(learner, kind, images, labels, size=25) -> list:
+    """The rows on images that are given in parts."""
+    for part in zip(images.split(size), labels.split(size), strict=True):
+        learner.evaluate(*part)
+    return learner.verdict(kind)
+
+
 def test_evaluation_counts_right_answers(tiny):
     learner = make_learner(tiny)
     images, labels = to_device(tiny.test, CPU)
-    (row,) = learner.evaluate("test", images, labels)
+    (row,) = evaluated(learner, "test", images, labels)
     learner.model.eval()
     with torch.no_grad():
         logits = learner.model(learner.normalise(images)).logits.double().numpy()
@@ -199,10 +206,10 @@ def test_the_best_accuracy_is_kept(tiny):
     with torch.no_grad():
         answers = predict(learner.model, learner.normalise, images, CPU).argmax(1)
     wrong = (answers + 1) % 3
-    assert learner.evaluate("validation", images, wrong)[0].values["accuracy"] == 0
-    assert learner.evaluate("test", images, answers)[0].values["accuracy"] == 100
-    assert learner.evaluate("validation", images, answers)[0].values["accuracy"] == 100
-    assert learner.evaluate("test", images, wrong)[0].values["accuracy"] == 0
+    assert evaluated(learner, "validation", images, wrong)[0].values["accuracy"] == 0
+    assert evaluated(learner, "test", images, answers)[0].values["accuracy"] == 100
+    assert evaluated(learner, "validation", images, answers)[0].values["accuracy"] == 100
+    assert evaluated(learner, "test", images, wrong)[0].values["accuracy"] == 0
     assert learner.best.accuracy == 0, "the epoch that validation likes, not the one that the test likes"
     assert learner.best.chosen_by == 100
 
@@ -210,7 +217,7 @@ def test_the_best_accuracy_is_kept(tiny):
 def test_evaluation_does_not_teach(tiny):
     learner = make_learner(tiny)
     before = {k: v.clone() for k, v in learner.model.state_dict().items()}
-    learner.evaluate("test", *to_device(tiny.test, CPU))
+    evaluated(learner, "test", *to_device(tiny.test, CPU))
     assert all(torch.equal(before[k], v) for k, v in learner.model.state_dict().items())
 
 
@@ -218,7 +225,7 @@ def test_training_goes_on_in_training_mode_after_evaluation(tiny):
     learner = make_learner(tiny)
     for batch in batches(tiny):
         list(learner.step(*batch, None))
-    learner.evaluate("test", *to_device(tiny.test, CPU))
+    evaluated(learner, "test", *to_device(tiny.test, CPU))
     before = learner.model.bn.running_mean.clone()
     list(learner.step(*batches(tiny)[0], None))
     assert not torch.equal(before, learner.model.bn.running_mean)
@@ -252,6 +259,6 @@ def test_weights_that_are_no_numbers_are_noticed_at_the_latest_when_tested(tiny)
     learner = make_learner(tiny)
     with torch.no_grad():
         learner.model.classifier.bias.fill_(math.nan)
-    (gone,) = learner.evaluate("test", *to_device(tiny.test, CPU))
+    (gone,) = evaluated(learner, "test", *to_device(tiny.test, CPU))
     assert isinstance(gone, Diverged)
-    assert learner.evaluate("test", *to_device(tiny.test, CPU)) == [], "once is enough"
+    assert evaluated(learner, "test", *to_device(tiny.test, CPU)) == [], "once is enough"

@@ -86,7 +86,7 @@ def test_batches_are_the_same_bits(kept, streamed, workers, kind, small_chunks):
         expected = [all_of(resident, epoch) for epoch in range(3)]
     with placed(splits(streamed), CPU, 0, workers) as [(images, labels), *_]:
         assert isinstance(images, Stream)
-        assert len(children()) == 2 * workers
+        assert len(children()) == workers
         batches = Batches(images, labels, 32, 7, augment)
         assert (len(batches), batches.padding) == (len(resident), resident.padding)
         for epoch in (2, 0, 1):
@@ -164,25 +164,36 @@ def test_an_epoch_that_was_given_up_leaves_nothing_in_the_next(kept, in_files, w
 
 @linux
 def test_streams_are_read_while_threads_compute(kept, in_files, small_chunks):
-    """Loaders are read in threads, others compute meanwhile, and learners ask for held-out images at once.
-
-    The processes are forked before, as in a run: a thread that computes may hold a lock that nobody opens in the fork.
-    """
+    """As in a run: the processes are forked before, because a thread that computes may hold a lock that nobody opens
+    in the fork."""
     for _ in range(3):
         with placed(splits(in_files), CPU, 0, 2) as [learned, validation, test], computing():
             batches = Batches(*learned, 16, 0)
 
-            def judge(batch, batches=batches, judged=(validation, test)):
-                batch[0].float().mean()
+            def source(batches=batches, judged=(validation, test)):
+                yield from (images for images, _ in batches.epoch(0))
                 for images, _ in judged:
-                    with contextlib.closing(parts(images, 7)) as found:
-                        yield torch.cat(list(found))
+                    yield torch.cat(list(parts(images, 7)))
 
-            found = list(side_by_side(batches.epoch(0), [judge, judge, judge]))
-            assert len(found) == len(batches) * 3 * 2
-        for i in range(0, len(found), 2):
-            np.testing.assert_array_equal(found[i].permute(0, 2, 3, 1), kept.validation.images)
-            np.testing.assert_array_equal(found[i + 1].permute(0, 2, 3, 1), kept.test.images)
+            def work(images):
+                images.float().mean()
+                yield images
+
+            found = list(side_by_side(source(), [work, work, work]))
+            assert len(found) == (len(batches) + 2) * 3
+        for i in (1, 2, 3):
+            np.testing.assert_array_equal(found[-i].permute(0, 2, 3, 1), kept.test.images)
+            np.testing.assert_array_equal(found[-i - 3].permute(0, 2, 3, 1), kept.validation.images)
+
+
+@workers
+def test_two_readings_at_once_are_an_error_and_no_waiting_for_ever(streamed, workers):
+    with placed(splits(streamed), CPU, 0, workers) as [(images, _), (others, _), _]:
+        with contextlib.closing(parts(images, 8)) as reading:
+            next(reading)
+            with pytest.raises(RuntimeError, match="has not finished"):
+                next(parts(others, 8))
+        assert len(next(parts(others, 8))) == 8, "the first was closed"
 
 
 @contextlib.contextmanager
@@ -208,7 +219,7 @@ def computing():
 @linux
 def test_processes_end_with_the_context(streamed):
     with contextlib.suppress(KeyboardInterrupt), placed(splits(streamed), CPU, 0, 2) as [(images, labels), *_]:
-        assert len(children()) == 4
+        assert len(children()) == 2
         next(iter(Batches(images, labels, 8, 0).epoch(0)))
         raise KeyboardInterrupt
     del images
@@ -254,7 +265,7 @@ def parent(picture_folder):
 @linux
 def test_a_killed_parent_takes_them_along(parent, wait_until):
     readers = psutil.Process(parent.pid).children(recursive=True)
-    assert len(readers) == 4
+    assert len(readers) == 2
     parent.kill()
     wait_until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in readers), limit=60)
 
@@ -297,6 +308,29 @@ def test_a_run_is_the_same_wherever_its_images_are(kept, in_files, tiny_config, 
         assert rows == expected
         for name, state in weights.items():
             assert all(torch.equal(value, found[name][key]) for key, value in state.items())
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_all_learners_are_judged_by_one_reading(in_files, tiny_config, eager, monkeypatch):
+    """To decode an image costs more than a small network's answer to it."""
+    monkeypatch.setattr("iekd.engine.batches.processes", lambda device: 0)
+    read: dict[int, int] = {}
+    plain = FileImages.__getitem__
+
+    def counted(self, rows):
+        read[len(self)] = read.get(len(self), 0) + len(rows)
+        return plain(self, rows)
+
+    monkeypatch.setattr(FileImages, "__getitem__", counted)
+    config = tiny_config(
+        methods=("baseline", "ie-ft", "dml"), epochs=3, teacher_epochs=1, validation_fraction=0.25, eager=eager
+    )
+    experiment = Experiment(config, replace(in_files, validation=None))
+    for _ in experiment.events():
+        pass
+    validation, test = len(experiment.dataset.validation.labels), len(in_files.test.labels)
+    assert read[validation] == 4 * validation, "by the teacher's epoch and the students' three"
+    assert read[test] == 5 * test, "and once at the end"
 
 
 @pytest.mark.cuda
