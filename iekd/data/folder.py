@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from iekd.errors import DataError
 log = logging.getLogger(__name__)
 
 TEST_NAMES = ("test", "val", "valid", "validation")
+SPLIT_NAMES = ("train", *TEST_NAMES)
 BLOCK = 64  # files that a thread takes at a time
 
 
@@ -65,7 +67,18 @@ def load_folder(request: Request) -> Dataset:
 
 
 def describe_folder(name: str) -> DatasetInfo:
-    """Counts from the file names alone; channels and readability are known only after loading."""
+    """Counts from the file names alone; channels and readability are known only after loading.
+
+    A page asks at every change of its form: a large folder is scanned again only when files have come or gone.
+    """
+    root = Path(name.removeprefix(FOLDER))
+    folders = [root, *(root / inner for inner in _folders(root))]
+    folders += [split / inner for split in folders[1:] if split.name in SPLIT_NAMES for inner in _folders(split)]
+    return _described(name, tuple((str(folder), folder.stat().st_mtime_ns) for folder in folders))
+
+
+@lru_cache(maxsize=8)
+def _described(name: str, changed: tuple[tuple[str, int], ...]) -> DatasetInfo:
     root = Path(name.removeprefix(FOLDER))
     class_names, train, test = _scan(root, 0.2, 0)
     return DatasetInfo(name, root.name, len(train), len(test), len(class_names), 3, FOLDER_RESOLUTION, "your folder")
@@ -125,18 +138,24 @@ def _is_split(folder: Path) -> bool:
     return folder.is_dir() and (any(_has_images(folder / d) for d in _folders(folder)) or not _has_images(folder))
 
 
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except OSError as error:
+        raise DataError(f"The folder '{folder}' cannot be read: {error.strerror}.") from None
+
+
 def _folders(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir())
+    return sorted(entry.name for entry in _entries(folder) if entry.is_dir())
 
 
 def _images(folder: Path) -> Iterator[str]:
     """Names of the image files, as they lie; none of a folder that is not there."""
     if folder.is_dir():
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if os.path.splitext(entry.name)[1].lower() in SUFFIXES and not entry.name.startswith("."):
-                    yield entry.name
+        for entry in _entries(folder):
+            if os.path.splitext(entry.name)[1].lower() in SUFFIXES and not entry.name.startswith("."):
+                yield entry.name
 
 
 def _has_images(folder: Path) -> bool:

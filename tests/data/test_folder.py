@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from iekd import data
+from iekd.data import folder
 from iekd.errors import DataError, UserError
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "cifar10-jpeg.tar.xz"
@@ -256,6 +258,45 @@ def test_nothing_in_the_folder_changes(two_parts):
 def test_describing_counts_files(two_parts):
     info = data.describe(f"folder:{two_parts}")
     assert (info.train_images, info.test_images, info.classes) == (10, 4, 2)
+
+
+@pytest.mark.parametrize("layout", ["two_parts", "one_part"])
+def test_files_are_counted_anew_only_where_some_have_come_or_gone(request, layout, monkeypatch):
+    """The form asks at every change of a setting; a large folder takes seconds to scan."""
+    root, parts = request.getfixturevalue(layout), ("train", "test") if layout == "two_parts" else ("",)
+    scan, scans = folder._scan, []
+    monkeypatch.setattr(folder, "_scan", lambda *args: scans.append(args) or scan(*args))
+
+    def counted() -> tuple[int, int]:
+        info = data.describe(f"folder:{root}")
+        return info.train_images + info.test_images, info.classes
+
+    def touch(place: Path) -> None:
+        """A clock's tick may be longer than this test."""
+        later = place.stat().st_mtime_ns + 10**9
+        os.utime(place, ns=(later, later))
+
+    images, classes = counted()
+    assert counted() == (images, classes)
+    assert len(scans) == 1
+    for i, part in enumerate(parts, 1):
+        numbered(root / part / "dog", 30, first=200)
+        touch(root / part / "dog")
+        assert counted() == (images + 30 * i, classes)
+    for part in parts:
+        shutil.copytree(root / part / "dog", root / part / "fox")
+        touch(root / part)
+    assert counted()[1] == classes + 1
+    assert len(scans) == 2 + len(parts)
+
+
+def test_a_folder_that_cannot_be_listed(two_parts, refuses, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refused)
+    for use in (data.describe, data.load):
+        refuses(lambda use=use: use(f"folder:{two_parts}"), two_parts, "Permission denied", kind=DataError)
 
 
 def test_thumbnails_skip_what_is_broken(two_parts):
