@@ -16,7 +16,7 @@ import typer
 from rich.markup import escape
 
 from iekd.cli_bench import bench
-from iekd.cli_common import RUNS, AsJson, RunsDir, err, out, print_json, says_why, table_of
+from iekd.cli_common import RUNS, AsJson, RunsDir, err, out, print_json, say_unused, says_why, table_of
 from iekd.cli_eval import evaluate
 from iekd.cli_options import run_options
 from iekd.cli_runs import app as runs_app
@@ -39,6 +39,7 @@ def train(config: RunConfig, runs_dir: RunsDir = RUNS, as_json: AsJson = False) 
 
     store = Store(runs_dir)
     check_teacher(config, store.root)
+    say_unused(config)
     run, handle = store.create(config)
     train_here(run, handle)
     say_how_it_ended(run, as_json)
@@ -68,6 +69,7 @@ def table(
     configs = grid.cells(wanted, config, together)
     for each in configs:  # what cannot be trained is said before anything is
         check_teacher(each, store.root)
+    say_unused(configs[0])
     if out_dir is not None:
         grid.make_folder(out_dir)
     stopped: list[Callable[[], bool]] = []

@@ -14,7 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from iekd.config import RunConfig
 from iekd.errors import UserError
+from iekd.unused import unused_settings
 
 out, err = Console(), Console(stderr=True)
 RUNS = Path("runs")
@@ -43,6 +45,13 @@ def table_of(first: str, *others: str, title: str | None = None, numbers: bool =
     for column in others:
         table.add_column(column, overflow="fold", justify="right" if numbers else "left")
     return table
+
+
+def say_unused(config: RunConfig) -> None:
+    """On standard error: which of the given options have no effect."""
+    for field, purpose in unused_settings(config).items():
+        option = f"--{field.replace('_', '-')}"
+        err.print(f"[yellow]Note:[/] {option} has no effect here: it is for {purpose} only.", soft_wrap=True)
 
 
 def say(as_json: bool, sentence: str, value: dict[str, Any]) -> None:

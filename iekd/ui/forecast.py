@@ -23,7 +23,9 @@ from iekd.runs.probes import Probes
 from iekd.runs.queue import device_name
 from iekd.runs.store import FINISHED, Store
 from iekd.teachers import check_teacher, checkpoints_dir, where_from
+from iekd.ui.form import label
 from iekd.ui.words import DEVICES, count, dataset_title, method_name, model_name, roughly
+from iekd.unused import unused_settings
 
 MOST_THUMBNAILS = 12
 LOOK_BACK = 20  # runs searched for a measured speed
@@ -48,6 +50,8 @@ def forecast_html(config: RunConfig, store: Store, measuring: bool = False) -> s
     else:
         rows.append(("Network", f"<b>{model_name(config.student)}</b>, {count(student)} parameters, no teacher"))
     rows.append(("Students", f"{learners} side by side: {taught}{seeds}"))
+    if unused := unused_settings(config):
+        rows.append(("No effect", _without_effect(unused)))
     rows.append(("Estimate", _estimate(config, info, folder is not None, store, measuring)))
     items = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in rows)
     return f'<dl class="forecast">{items}</dl>'
@@ -62,6 +66,13 @@ def _pictures(config: RunConfig, info: DatasetInfo) -> str:
     choosing = f"{held_out:,} to choose the best epoch, " if held_out else ""
     counts = f"{given - held_out:,} to learn from, {choosing}{info.test_images:,} to test on, {info.classes} classes"
     return f"{title}: {counts}, {size} × {size} {grey}"
+
+
+def _without_effect(unused: dict[str, str]) -> str:
+    fields: dict[str, list[str]] = {}
+    for field, purpose in unused.items():
+        fields.setdefault(purpose, []).append(f"<b>{label(field)}</b>")
+    return "; ".join(f"{', '.join(names)} (only for {escape(purpose)})" for purpose, names in fields.items())
 
 
 def _ratio(teacher: int, student: int) -> str:

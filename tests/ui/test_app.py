@@ -118,6 +118,16 @@ def test_the_forecast_says_where_the_teacher_comes_from(tmp_path: Path, pictures
         forecast_html(RunConfig(**values, teacher_from="run:nothing"), Store(tmp_path))
 
 
+def test_the_forecast_names_settings_without_effect(tmp_path: Path) -> None:
+    from iekd.runs.store import Store
+    from iekd.ui.forecast import forecast_html
+
+    card = forecast_html(RunConfig(temperature=2, kd_weight=0.5, dist_weight=7), Store(tmp_path))
+    assert "<b>Temperature</b> (only for kd, dkd, dist and forms with +kd)" in card
+    assert "<b>DIST weight</b> (only for dist)" in card
+    assert "No effect" not in forecast_html(RunConfig(methods=("kd", "dist"), temperature=2), Store(tmp_path))
+
+
 def test_a_run_whose_teachers_file_has_gone_is_still_shown(tmp_path: Path, pictures: Path) -> None:
     from iekd.runs.store import Store
     from iekd.ui.curves import read_curves, teacher_accuracy
