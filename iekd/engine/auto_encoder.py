@@ -41,7 +41,7 @@ class AutoEncoders(Trainee):
         self.criterion = ReconstructionLoss()
         steps = config.auto_encoder_epochs * steps_per_epoch
         optimizer = make_optimizer(
-            list(self.coders.parameters()), RATE, device,
+            list(self.coders.parameters()), RATE, config, device,
             momentum=0.9, nesterov=True, weight_decay=config.weight_decay,
         )  # fmt: skip
         schedule = OneCycleLR(rate_keeper(RATE), RATE, total_steps=max(2, steps), cycle_momentum=False)

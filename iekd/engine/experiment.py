@@ -141,7 +141,8 @@ class Experiment:
         self.precision = choose_precision(config.precision, self.device)
         self.shortcuts = Shortcuts.of(config, self.device)
         if self.device.type == "cuda":
-            torch.backends.cudnn.benchmark = True  # shapes stay the same: the fastest kernels are worth a search
+            # shapes stay the same: the fastest kernels are worth a search
+            torch.backends.cudnn.benchmark = not config.eager
         self.statistics = self.dataset.statistics
         self.students: dict[str, Learner] = {}
         self.teacher_accuracy: float | None = None  # of a teacher that this run trained

@@ -80,7 +80,7 @@ class Learner(Trainee):
             (name,), stage, device, optimizer, schedule,
             epochs=epochs, steps_per_epoch=steps_per_epoch, report_every=report_every,
         )  # fmt: skip
-        if keeps_numbers(device):
+        if keeps_numbers(config, device):
             self.method.strength = torch.ones((), device=device)
         self.answer = compile_or_not(self._answer) if compiled else self._answer
         self.tried = False  # whether a step has worked
@@ -176,7 +176,7 @@ class Learner(Trainee):
 
 def student_optimizer(parameters: Sequence[Tensor], config: RunConfig, device: torch.device) -> torch.optim.SGD:
     return make_optimizer(
-        parameters, config.lr, device, momentum=config.momentum, weight_decay=config.weight_decay,
+        parameters, config.lr, config, device, momentum=config.momentum, weight_decay=config.weight_decay,
         nesterov=config.nesterov and config.momentum > 0,
     )  # fmt: skip
 

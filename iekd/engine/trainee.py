@@ -41,14 +41,16 @@ def rate_keeper(lr: float) -> torch.optim.Optimizer:
     return torch.optim.SGD([nn.Parameter(torch.zeros(0))], lr=lr)
 
 
-def keeps_numbers(device: torch.device) -> bool:
+def keeps_numbers(config: RunConfig, device: torch.device) -> bool:
     """Whether the numbers of a step (rate, strength) live on the device, where a recorded step reads them."""
-    return device.type == "cuda"
+    return device.type == "cuda" and not config.eager
 
 
-def make_optimizer(parameters: Sequence[Tensor], lr: float, device: torch.device, **values: Any) -> torch.optim.SGD:
+def make_optimizer(
+    parameters: Sequence[Tensor], lr: float, config: RunConfig, device: torch.device, **values: Any
+) -> torch.optim.SGD:
     """SGD; one fused kernel where the rate lives on the device."""
-    if keeps_numbers(device):
+    if keeps_numbers(config, device):
         return torch.optim.SGD(parameters, lr=torch.tensor(lr, device=device), fused=True, **values)
     return torch.optim.SGD(parameters, lr=lr, **values)
 

@@ -543,7 +543,8 @@ def test_an_error_in_a_learner_surfaces(tiny, teacher, config, monkeypatch):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_graphics_card_trains_too(tiny, tiny_config, precision):
-    done = execute(tiny_config(methods=tuple(METHODS), device="cuda", precision=precision, epochs=2), tiny)
+@pytest.mark.parametrize(("precision", "eager"), [("fp32", False), ("bf16", False), ("fp32", True)])
+def test_a_graphics_card_trains_too(tiny, tiny_config, precision, eager):
+    chosen = tiny_config(methods=tuple(METHODS), device="cuda", precision=precision, eager=eager, epochs=2)
+    done = execute(chosen, tiny)
     assert len(done.result.learners) == 4

@@ -75,8 +75,8 @@ def tapes(monkeypatch):
         return lambda: next(first, False) or tape.replay()
 
     monkeypatch.setattr(accelerate, "_cuda_capture", capture)
-    monkeypatch.setattr(trainee, "keeps_numbers", lambda device: True)
-    monkeypatch.setattr(learner, "keeps_numbers", lambda device: True)
+    monkeypatch.setattr(trainee, "keeps_numbers", lambda config, device: True)
+    monkeypatch.setattr(learner, "keeps_numbers", lambda config, device: True)
     return made
 
 
@@ -434,6 +434,13 @@ def test_students_go_through_the_compiler(tiny, teacher, config, monkeypatch):
 def test_each_shortcut_has_its_switch(config, monkeypatch, device, values, expected):
     monkeypatch.setattr(accelerate, "cores", lambda: 2)
     assert Shortcuts.of(config(**values), torch.device(device)) == Shortcuts(**expected)
+
+
+@pytest.mark.parametrize(
+    ("device", "values", "kept"), [("cuda", {}, True), ("cuda", {"eager": True}, False), ("cpu", {}, False)]
+)
+def test_the_plain_step_has_a_plain_optimiser(config, device, values, kept):
+    assert trainee.keeps_numbers(config(**values), torch.device(device)) == kept
 
 
 # On a device that is not here: shapes and devices alone
