@@ -124,6 +124,14 @@ def small():
     return make
 
 
+@pytest.fixture
+def full_float32(monkeypatch):
+    """On a GPU, float32 convolutions without TF32's short mantissa: two ways of one step can then be told apart."""
+    import torch
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 @pytest.fixture(scope="session")
 def wait_until():
     """`wait_until(condition)` polls until it is true; the limit is for hangs only, generous on purpose."""

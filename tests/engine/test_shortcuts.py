@@ -480,7 +480,7 @@ def test_no_tensor_of_a_step_is_left_on_the_host(tiny, teacher, config, method):
 
 
 @pytest.fixture
-def on_gpu(config):
+def on_gpu(config, full_float32):
     return lambda **values: config(device="cuda", precision="fp32", **values)
 
 
