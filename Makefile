@@ -22,6 +22,7 @@ lint: $(VENV)/.installed-dev
 # a stamp is newer than the files it was made from, so a change of requirements installs again
 $(VENV)/.installed: requirements.txt constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing PyTorch and the rest into $(VENV): some minutes, 6 GB."
 	$(BIN)/python -m pip install --disable-pip-version-check -q -e . -c constraints.txt
 	touch $@
 

@@ -34,10 +34,12 @@ app.add_typer(runs_app, name="runs")
 @run_options
 def train(config: RunConfig, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
     """Train students side by side; without options, the run that the page starts with."""
+    from iekd.runs.queue import check_device
     from iekd.runs.store import Store
     from iekd.teachers import check_teacher
 
     store = Store(runs_dir)
+    check_device(config.device)
     check_teacher(config, store.root)
     say_unused(config)
     run, handle = store.create(config)
@@ -62,11 +64,13 @@ def table(
 ) -> None:
     """Pairs x methods x seeds as one table, in Markdown, CSV and LaTeX; run it again to go on where it stopped."""
     from iekd import table as grid
+    from iekd.runs.queue import check_device
     from iekd.runs.store import FAILED, Store
     from iekd.teachers import check_teacher
 
     store, wanted = Store(runs_dir), grid.parse_pairs(pairs)
     configs = grid.cells(wanted, config, together)
+    check_device(config.device)
     for each in configs:  # what cannot be trained is said before anything is
         check_teacher(each, store.root)
     say_unused(configs[0])
@@ -134,7 +138,8 @@ def compare_command(
         for r in results:
             if not r.error:
                 table.add_row(escape(r.name), *(f"{escape(p.label)} {p.top[0][1]:.0%}" for p in r.predictions.values()))
-        out.print(table)
+        if table.row_count:
+            out.print(table)
     if broken:
         raise typer.Exit(2)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional, get_args
 
 import typer
 
-from iekd.config import PRESETS, RunConfig, make_config
+from iekd.config import GROUPS, LISTS, PRESETS, RunConfig, make_config
 from iekd.method_names import KD_ON_TOP, METHODS
 
 SWITCHES = [name for name, field in RunConfig.model_fields.items() if field.annotation is bool]
@@ -48,9 +48,21 @@ def run_options(command: Callable[..., Any], without: tuple[str, ...] = ()) -> C
 
 def _annotation(name: str) -> Any:
     text, option = ABOUT_PRESETS if name == "preset" else _help(name), "--" + name.replace("_", "-")
+    panel = next((group for group, names in GROUPS.items() if name in names), None)
+    common: dict[str, Any] = {"help": text, "show_default": False, "rich_help_panel": panel}
     if name in SWITCHES:
-        return Annotated[Optional[bool], typer.Option(f"{option}/--no-{option[2:]}", help=text, show_default=False)]
-    return Annotated[Optional[str], typer.Option(option, help=text, show_default=False)]
+        return Annotated[Optional[bool], typer.Option(f"{option}/--no-{option[2:]}", **common)]
+    return Annotated[Optional[str], typer.Option(option, metavar=_metavar(name), **common)]
+
+
+def _metavar(name: str) -> str:
+    """What kind of value it takes; make_config checks it, so to typer all are text."""
+    if name == "preset":
+        return "NAME"
+    if name in LISTS:
+        return "A,B,..."
+    kinds = str(RunConfig.model_fields[name].annotation)
+    return "INTEGER" if "int" in kinds else "NUMBER" if "float" in kinds else "TEXT"
 
 
 def _help(field: str) -> str:

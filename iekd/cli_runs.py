@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -43,7 +44,7 @@ def say_how_it_ended(run: Any, as_json: bool) -> None:
     if status.state == FAILED:
         err.print(f"[bold red]The run failed:[/] {escape(str(status.error))}", highlight=False, soft_wrap=True)
     elif report:
-        out.print(results_table(report)) if not as_json else None
+        print_results(report) if not as_json else None
     if not as_json:
         out.print(f"Run [bold]{run.id}[/] is {status.state}: {escape(str(run.path))}", highlight=False, soft_wrap=True)
     else:
@@ -57,13 +58,20 @@ def say_how_it_ended(run: Any, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def results_table(report: dict[str, Any]) -> Table:
-    """The coloured table at the end of a run."""
+def print_results(report: dict[str, Any]) -> None:
+    """The table at the end of a run, what it says in words, and what became of students that diverged."""
     from iekd.runs.report import verdict
 
-    table = Table(
-        title=f"{report['dataset']}: accuracy on {report['test_images']:,} test images", caption=verdict(report)
-    )
+    out.print(results_table(report))
+    if said := verdict(report):
+        out.print(escape(said), highlight=False, soft_wrap=True)
+    for message in report.get("diverged", {}).values():
+        out.print(f"[yellow]{escape(message)}[/]", highlight=False, soft_wrap=True)
+
+
+def results_table(report: dict[str, Any]) -> Table:
+    """The coloured table at the end of a run."""
+    table = Table(title=f"{report['dataset']}: accuracy on {report['test_images']:,} test images")
     for column in ("network", "seed", "parameters", "last epoch", "best epoch"):
         table.add_column(column, justify="left" if column == "network" else "right")
     if teacher := report["teacher"]:
@@ -101,10 +109,19 @@ def runs_list(runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
         row = overview(run)
         taught = row["methods"] and row["teacher"] != NO_TEACHER
         networks = f"{row['teacher']} -> {row['student']}" if taught else row["student"]
-        results = [f"{r['method']} {r['accuracy_last']:.1f}" for r in row["learners"]] or row["methods"]
+        results = _means(row["learners"]) or row["methods"]
+        results += [f"{name} diverged" for name in row["diverged"]]
         name = f"{row['run']}\n{row['name']}" if row["name"] else row["run"]
         table.add_row(*map(escape, (name, row["state"], row["dataset"], networks, ", ".join(results))))
     out.print(table)
+
+
+def _means(learners: list[dict[str, Any]]) -> list[str]:
+    """Each method with its accuracy, or the mean and standard deviation of its seeds."""
+    from iekd.runs.report import spread, summaries
+
+    found = summaries({"learners": learners})
+    return [f"{s.method} {spread(s.mean, s.sd)}{f' ({s.n} seeds)' if s.n > 1 else ''}" for s in found]
 
 
 @app.command("show")
@@ -130,7 +147,7 @@ def runs_show(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) 
         out.print(f"[red]{escape(status.error)}[/]", soft_wrap=True)
     out.print(escape(run.config.command_line()), highlight=False, soft_wrap=True)
     if report:
-        out.print(results_table(report))
+        print_results(report)
     out.print(escape(run.log_tail()), highlight=False, soft_wrap=True)
 
 
@@ -225,11 +242,22 @@ def runs_import(
 
 @app.command("delete")
 @says_why
-def runs_delete(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
-    """Delete a run that is over: its folder with models, metrics and log."""
+def runs_delete(
+    run_id: RunId,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Delete a run that is over: its folder with models, metrics and log. At a terminal it asks first."""
     from iekd.runs.store import Store
 
-    Store(runs_dir).delete(run_id)
+    store = Store(runs_dir)
+    run = store.get(run_id)
+    if sys.stdin.isatty() and not (yes or as_json):
+        typer.confirm(
+            f"Delete {run.path} with its models, curves and log? This cannot be undone.", abort=True, err=True
+        )
+    store.delete(run_id)
     say(as_json, f"Run {run_id} is deleted.", {"run": run_id, "deleted": True})
 
 
@@ -241,7 +269,7 @@ def overview(run: Any) -> dict[str, Any]:
     except RunError:  # shown, so that it can be deleted
         return {
             "run": run.id, "name": "", "path": str(run.path), "state": "damaged", "seconds": None, "dataset": "",
-            "teacher": "", "student": "", "methods": [], "seeds": [], "learners": [],
+            "teacher": "", "student": "", "methods": [], "seeds": [], "learners": [], "diverged": [],
         }  # fmt: skip
     status, report = run.status, run.report
     learners = summary(report)["learners"] if report else []
@@ -249,4 +277,5 @@ def overview(run: Any) -> dict[str, Any]:
         "run": run.id, "name": config.name, "path": str(run.path), "state": status.state, "seconds": status.seconds,
         "dataset": config.dataset, "teacher": config.teacher, "student": config.student,
         "methods": list(config.methods), "seeds": list(config.seeds), "learners": learners,
+        "diverged": list(status.diverged),
     }  # fmt: skip

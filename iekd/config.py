@@ -28,6 +28,23 @@ LISTS: dict[str, tuple[type, str]] = {  # fields that may come as text with comm
     "teacher_std": (float, PER_CHANNEL),
 }
 
+GROUPS = {  # of the lesser settings, by what they are about
+    "Optimiser": ("batch_size", "lr", "momentum", "nesterov", "weight_decay", "schedule", "milestones"),
+    "Inheritance and exploration": (
+        "inheritance_share", "channel_split", "distance", "ie_stages", "auto_encoder", "inheritance_weight",
+        "exploration_weight",
+    ),
+    "The other methods": (
+        "temperature", "kd_weight", "attention_weight", "factor_weight", "overhaul_weight", "mutual_weight",
+        "dkd_target_weight", "dkd_other_weight", "dist_weight", "weight_schedule", "peer",
+    ),
+    "Teacher": ("teacher_epochs", "auto_encoder_epochs", "teacher_from", "teacher_mean", "teacher_std"),
+    "Pictures": (
+        "limit_train", "resolution", "augmentation", "cutout", "validation_fraction", "test_fraction", "data_seed",
+    ),
+    "This run": ("device", "precision", "graph", "stack", "compile", "eager", "image_memory", "name"),
+}  # fmt: skip
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]

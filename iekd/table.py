@@ -252,10 +252,11 @@ def to_csv(done: Sequence[Cell]) -> str:
     for cell in done:
         for r in (cell.report or {}).get("learners", ()):
             assert cell.report is not None
-            taught = cell.report["teacher"]["accuracy"] if cell.report["teacher"] else ""
+            taught = round(cell.report["teacher"]["accuracy"], 4) if cell.report["teacher"] else ""
             writer.writerow(
                 [cell.config.dataset, cell.config.teacher, taught, cell.config.student, r["method"], r["seed"],
-                 r["params"], r["accuracy_last"], r["accuracy_best"], r.get("best_epoch", ""), cell.run]
+                 r["params"], round(r["accuracy_last"], 4), round(r["accuracy_best"], 4), r.get("best_epoch", ""),
+                 cell.run]
             )  # fmt: skip
     return out.getvalue()
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +209,7 @@ def test_one_interrupt_stops_and_keeps(options, tmp_path, wait_until):
         (["--precision", "fp8"], ["fp8", "bf16"]),
         (["--teacher", "none"], ["teacher", "ie-ft"]),
         (["--epoch", "3"], ["--epoch", "--epochs"]),
+        (["--device", "mps"], ["'mps'", "Choose 'auto' or 'cpu'"]),  # tests run on Linux
     ],
     ids=lambda v: "".join(v) if isinstance(v, list) else "",
 )
@@ -321,6 +323,27 @@ def test_a_running_run_is_stopped(tmp_path, tiny_config, wait_until):
         "state": "stopped",
     }
     assert not run.alive()
+
+
+def test_deleting_asks_at_a_terminal_and_nowhere_else(tmp_path, tiny_config):
+    """A pipe is not asked: scripts would wait for ever."""
+    import pty
+
+    store = Store(tmp_path)
+    for answer, gone in (("n", False), ("y", True)):
+        run, handle = store.create(tiny_config())
+        os.close(handle)
+        run.write_status(replace(run.status, state="stopped"))
+        ours, theirs = pty.openpty()
+        words = [sys.executable, "-m", "iekd", "runs", "delete", run.id, "--runs-dir", str(tmp_path)]
+        with subprocess.Popen(words, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as asked:
+            os.write(ours, f"{answer}\n".encode())
+            said = asked.communicate(timeout=60)[0].decode()
+        os.close(ours)
+        os.close(theirs)
+        assert "cannot be undone" in said
+        assert run.path.is_dir() != gone
+    assert iekd_("runs", "delete", store.list()[0].id, "--runs-dir", tmp_path).exit_code == 0
 
 
 @pytest.mark.parametrize("command", ["show", "stop", "delete"])

@@ -114,10 +114,14 @@ class Dataset:
         chosen: list[np.ndarray] = []
         for k in range(len(self.class_names)):
             of_class = np.flatnonzero(self.train.labels == k)
-            count = min(round(len(of_class) * fraction), len(of_class) - 1)  # something is left to learn from
-            chosen.append(rng.permutation(of_class)[: max(0, count)])
+            chosen.append(rng.permutation(of_class)[: held_out_of(len(of_class), fraction)])
         out = np.sort(np.concatenate(chosen))
         if not len(out):
             return self
         kept = np.setdiff1d(np.arange(len(self.train)), out)
         return replace(self, train=self.train.take(kept), validation=self.train.take(out))
+
+
+def held_out_of(size: int, fraction: float) -> int:
+    """How many of a class of that size `Dataset.held_out` takes; something is left to learn from."""
+    return max(0, min(round(size * fraction), size - 1))

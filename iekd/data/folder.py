@@ -81,7 +81,10 @@ def describe_folder(name: str) -> DatasetInfo:
 def _described(name: str, changed: tuple[tuple[str, int], ...]) -> DatasetInfo:
     root = Path(name.removeprefix(FOLDER))
     class_names, train, test = _scan(root, 0.2, 0)
-    return DatasetInfo(name, root.name, len(train), len(test), len(class_names), 3, FOLDER_RESOLUTION, "your folder")
+    sizes = tuple(np.bincount(train.which, minlength=len(class_names)).tolist())
+    return DatasetInfo(
+        name, root.name, len(train), len(test), len(class_names), 3, FOLDER_RESOLUTION, "your folder", class_sizes=sizes
+    )
 
 
 def folder_thumbnails(name: str, per_class: int) -> list[tuple[np.ndarray, str]]:

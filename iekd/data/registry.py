@@ -33,6 +33,7 @@ class DatasetInfo:
     resolution: int
     note: str = ""
     part_of: str = ""  # a larger data set of the same classes, whose teachers fit this one too
+    class_sizes: tuple[int, ...] = ()  # training images of each class; unset where all are of one size
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class LearnerResult:
     """
 
     name: str
-    network: Network
+    network: Network = field(repr=False)  # else a printed result is a page of layers
     accuracy_last: float
     class_accuracy: list[float | None]
     accuracy_best: float = 0.0

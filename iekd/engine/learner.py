@@ -147,7 +147,9 @@ class Learner(Trainee):
     def evaluate(self, images: Tensor, labels: Tensor) -> None:
         if self.name in self.diverged:
             return
-        logits = predict(self.model, self.normalise, images, self.device, self.precision)
+        # the last row is the result, which is in float32 whatever the training's precision is
+        precision = torch.float32 if self.steps == self.total_steps else self.precision
+        logits = predict(self.model, self.normalise, images, self.device, precision)
         loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
         self.judged.append(torch.stack([(logits.argmax(1) == labels).sum().float(), loss]))
         self.images += len(labels)
@@ -162,7 +164,8 @@ class Learner(Trainee):
         right, loss = (torch.stack(self.judged).cpu().double().sum(0) / self.images).tolist()
         self.judged, self.images = [], 0
         if not math.isfinite(loss):
-            return [self._give_up(self.name, f"The answers of '{self.name}' became no numbers by step {self.steps}.")]
+            trouble = f"The answers of '{self.name}' became infinite or NaN by step {self.steps}."
+            return [self._give_up(self.name, trouble)]
         self.accuracy[kind] = accuracy = right * 100
         if kind == "test":
             self.best = self.best.after(self.steps // self.steps_per_epoch, self.accuracy)

@@ -15,18 +15,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from iekd.config import RunConfig
-from iekd.errors import RunError
+from iekd.errors import RunError, UserError
 from iekd.runs.files import read_json, write_json
 from iekd.runs.store import QUEUED, Run, Store
+
+GPUS = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvmap", "/dev/kfd")  # NVIDIA's: drivers, WSL, Jetson; and AMD's
 
 
 def device_name(requested: str) -> str:
     """Which device a run will use, told without importing torch: "cuda", "mps" or "cpu"."""
     if requested != "auto":
         return requested
-    if Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists():
+    if any(Path(place).exists() for place in GPUS):
         return "cuda"
     return "mps" if platform.system() == "Darwin" and platform.machine() == "arm64" else "cpu"
+
+
+def check_device(requested: str) -> None:
+    """Raises UserError where a run would surely not find the device that it is to use."""
+    there = device_name("auto")
+    if requested in ("cuda", "mps") and requested != there:
+        raise UserError(f"Device '{requested}' was asked for, but there is none here. Choose 'auto' or 'cpu'.")
 
 
 def ahead_of(run: Run, store: Store) -> list[Run]:

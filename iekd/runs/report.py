@@ -140,6 +140,7 @@ def to_markdown(report: dict[str, Any]) -> str:
     """A short page with the table of results. Reports of earlier versions know less, such as no best epoch."""
     lines = [f"# Run {report['run']}", "", f"    {report['command']}", ""]
     lines += [verdict(report), ""] if verdict(report) else []
+    lines += [*(f"- {message}" for message in gone.values()), ""] if (gone := report.get("diverged")) else []
     lines += ["| network | seed | parameters | accuracy, last epoch (%) | best epoch (%) |", "|---|---|---|---|---|"]
     if teacher := report["teacher"]:
         lines.append(f"| teacher {teacher['model']} | | {teacher['params']:,} | {teacher['accuracy']:.2f} | |")

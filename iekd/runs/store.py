@@ -276,9 +276,9 @@ class Store:
             ):
                 return Run(path)
         known = [run.id for run in self.list()]
-        close = difflib.get_close_matches(run_id, known, n=1)
+        close = difflib.get_close_matches(run_id, known, n=1, cutoff=0.9)  # runs of one day look alike anyhow
         hint = f"Did you mean '{close[0]}'?" if close else "'iekd runs list' shows those there are."
-        raise RunError(f"There is no run '{run_id}' in '{self.root}'. {hint}")
+        raise RunError(f"There is no run '{run_id}' in the folder '{self.root.name}'. {hint}")
 
     def list(self) -> list[Run]:
         """Every run, newest first."""

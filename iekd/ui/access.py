@@ -209,20 +209,23 @@ class Access:
             return Room(2 * self.limits.images, 1000, 4 * MOST_UPLOAD), UPLOADS
 
     def may(self, asker: Asker | None, run: Run, what: str) -> bool:
-        """Whether a button that would do `what` is worth showing: start, stop, resume, move or delete."""
+        """Whether a button that would do `what` is worth showing: start, stop, resume, move, delete or download."""
         if self.trusts(asker) or (what == "start" and self.may_start(asker)):
             return True
-        return self.visitors_start and what == "stop" and started_by(run) == _visitor(asker, Store(run.path.parent))
+        if not (self.visitors_start and what in ("stop", "download")):
+            return False
+        return started_by(run) == _visitor(asker, Store(run.path.parent))
 
     def of(self, asker: Asker | None) -> May:
         """`may` for one who asks."""
         return partial(self.may, asker)
 
     def check_change(self, asker: Asker | None, run: Run, what: str) -> None:
-        """Whether a run may be stopped, resumed, moved or deleted; `what` is said in the message.
+        """Whether a run may be stopped, resumed, moved or deleted, or its networks downloaded; `what` is said in the
+        message.
 
         Raises:
-            AccessError: it may not. On a public page a visitor may stop what they started, and nothing else.
+            AccessError: it may not. On a public page a visitor may stop and download what they started.
         """
         with _logged(what, run.id, asker):
             if not self.may(asker, run, what):

@@ -31,6 +31,12 @@ element.addEventListener('click', (event) => {
   if (button) trigger('click', {example: Number(button.dataset.example)});
 });
 """
+# answers stand below what is uploaded and the examples, on a phone out of sight; to where they begin, if there are any
+SHOW = """() => {
+  if (document.querySelector('#comparison .answer')) {
+    document.querySelector('#comparison').scrollIntoView({block: 'nearest'});
+  }
+}"""
 INVITE = '<div class="placeholder">Choose pictures above, and every network’s answer appears here.</div>'
 WAIT = '<div class="placeholder">The networks look at the pictures…</div>'
 
@@ -91,7 +97,8 @@ def compare_tab(store: Store) -> CompareTab:
         **PRIVATE, "queue": True, "concurrency_limit": 2, "show_progress": "minimal", "show_progress_on": None,
         "trigger_mode": "always_last",
     }  # fmt: skip
-    gr.on([files.change, camera.change], lambda: WAIT, None, results, **PRIVATE).then(answer, inputs, results, **busy)
+    given = gr.on([files.change, camera.change], lambda: WAIT, None, results, **PRIVATE)
+    given.then(answer, inputs, results, **busy).then(None, None, None, js=SHOW, api_visibility="private")
     strip.click(pick, [source, chosen], [chosen, strip, results], **PRIVATE).then(answer, inputs, results, **busy)
     source.input(change_source, source, [chosen, strip], **PRIVATE).then(answer, inputs, results, **busy)
     return tab

@@ -134,17 +134,19 @@ def teacher_accuracy(run: Run, config: RunConfig, curves: Curves) -> float | Non
 
 def figures(run: Run, config: RunConfig) -> list[Figure]:
     """Accuracy first, then each term of the loss, then what was trained before the students."""
-    curves = read_curves(run)
+    curves, gone = read_curves(run), frozenset(run.status.diverged)
     level = teacher_accuracy(run, config, curves) if "students" in curves.stages or run.report else None
-    found = [_by_method("Test accuracy", "percent right", curves, config, "test", "accuracy", level, " %",
+    found = [_by_method("Test accuracy", "percent right", curves, config, gone, "test", "accuracy", level, " %",
                         "on pictures no student has trained on")]  # fmt: skip
     for term, (title, y_label, hint) in TERMS.items():
         for which, methods in _alike(term, config.methods).items():
-            figure = _by_method(title + which, y_label, curves, config, "train", term, None, "", hint, methods)
+            figure = _by_method(title + which, y_label, curves, config, gone, "train", term, None, "", hint, methods)
             if figure.series:
                 found.append(figure)
     if not any(figure.series for figure in found):
         found = []
+    elif not run.status.live:  # a place that nothing will fill
+        found = [figure for figure in found if figure.series]
     before = [
         ("Auto-encoder", "reconstruction loss", "auto-encoder", "train", "reconstruction",
          config.auto_encoder_epochs, "", "how well the teacher's factor keeps its feature"),
@@ -167,23 +169,31 @@ def _alike(term: str, methods: Sequence[str]) -> dict[str, list[str]]:
     return {"": [m for m in methods if m not in sums], ", by overhaul": sums}
 
 
-def _by_method(title: str, y_label: str, curves: Curves, config: RunConfig, kind: str, key: str,
+def _by_method(title: str, y_label: str, curves: Curves, config: RunConfig, gone: frozenset[str], kind: str, key: str,
                level: float | None, unit: str, hint: str, methods: Sequence[str] | None = None) -> Figure:  # fmt: skip
+    """gone: learners that diverged. Beside others they are only named: what they were would hide what those are."""
     series: list[Series] = []
-    for method in sort_methods(tuple(config.methods if methods is None else methods)):
-        lines = [line for seed in config.seeds if (line := curves.line(learner_name(method, seed), kind, key))]
-        if not lines:
-            continue
+    chosen = sort_methods(tuple(config.methods if methods is None else methods))
+    there = {(m, s): curves.line(learner_name(m, s), kind, key) for m in chosen for s in config.seeds}
+    left = {which for which, line in there.items() if line and learner_name(*which) not in gone}
+    for method in chosen:
         label, style = method_name(method), method_style(method)
-        if len(lines) > 1:
+        own = {which: line for which, line in there.items() if which[0] == method}
+        drawn = [line for which, line in own.items() if line and which in (left or own)]
+        if not drawn:
+            lost = kind == "test" and all(learner_name(*which) in gone for which in own)
+            if lost or any(own.values()):
+                series.append(Series(f"{label}: diverged", style, ()))
+            continue
+        if len(drawn) > 1:
             if kind == "test":
-                series += [Series(label, style, line, faint=True) for line in lines]
-            mean = mean_over_seeds(lines)
-            label = f"{label}, mean of {len(lines)}"
+                series += [Series(label, style, line, faint=True) for line in drawn]
+            mean = mean_over_seeds(drawn)
+            label = f"{label}, mean of {len(drawn)}"
             if mean:
                 series.append(Series(label, style, tuple(mean)))
         else:
-            series.append(Series(label, style, lines[0]))
+            series.append(Series(label, style, drawn[0]))
     return Figure(title, y_label, tuple(series), (0, config.epochs), unit=unit, level=level, hint=hint)
 
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 420, 250
-LEFT, RIGHT, TOP, BOTTOM = 72, 10, 10, 40
+LEFT, RIGHT, TOP, BOTTOM = 72, 10, 10, 40  # left: at least; longer labels get more
+LETTER = 7.2  # width of a digit
+LARGE = 1e5  # from here on numbers have a power of ten
 MAX_MARKS = 24  # points of a series that carry a tooltip
 MAX_POINTS = 200
 
@@ -54,30 +56,32 @@ def draw(figure: Figure) -> str:
     ticks_y = [t for t in ticks_y if t <= 100 or not percent]
     ticks_x = [t for t in ticks(*figure.x_range) if figure.x_range[0] <= t <= figure.x_range[1] + 1e-9]
     low, high = ticks_y[0], ticks_y[-1]
+    labels_y = [number(y, ticks_y) for y in ticks_y]
+    left = max(LEFT, 28 + LETTER * max(map(len, labels_y)))
     x0, x1 = figure.x_range[0], max(figure.x_range[1], figure.x_range[0] + 1e-9)
 
     def px(x: float) -> float:
-        return LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT)
+        return left + (x - x0) / (x1 - x0) * (WIDTH - left - RIGHT)
 
     def py(y: float) -> float:
         return TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(figure.title)}">']
-    for y in ticks_y:
-        parts.append(f'<path class="grid" d="M{LEFT} {py(y):.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{py(y) + 4:.1f}" text-anchor="end">{number(y, ticks_y)}</text>')
+    for y, text in zip(ticks_y, labels_y, strict=True):
+        parts.append(f'<path class="grid" d="M{left:.0f} {py(y):.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(f'<text x="{left - 6:.0f}" y="{py(y) + 4:.1f}" text-anchor="end">{text}</text>')
     for x in ticks_x:
         parts.append(
             f'<text x="{px(x):.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{number(x, ticks_x)}</text>'
         )
-    parts.append(f'<path class="axis" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<path class="axis" d="M{left:.0f} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
+    middle = (left + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle:.0f}" y="{HEIGHT - 5}" text-anchor="middle">{escape(figure.x_label)}</text>')
     parts.append(f'<text transform="translate(10 {(TOP + HEIGHT - BOTTOM) / 2:.0f}) rotate(-90)" text-anchor="middle">'
                  f"{escape(figure.y_label)}</text>")  # fmt: skip
     if figure.level is not None:
         tip = f"{escape(figure.level_label)}: {figure.level:.2f}{figure.unit}"
-        across = f"M{LEFT} {py(figure.level):.1f}H{WIDTH - RIGHT}"
+        across = f"M{left:.0f} {py(figure.level):.1f}H{WIDTH - RIGHT}"
         parts.append(f'<path class="line teacher level" d="{across}"><title>{tip}</title></path>')
     for s in sorted(figure.series, key=lambda s: not s.faint):  # faint lines lie below the means
         points = [(x, y) for x, y in thin(s.points) if math.isfinite(y)]
@@ -126,15 +130,24 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 def number(value: float, beside: Sequence[float]) -> str:
     """A tick's label with as many decimals as the distance between ticks needs."""
     step = abs(beside[1] - beside[0]) if len(beside) > 1 else abs(value) or 1
+    if max(map(abs, beside), default=0.0) >= LARGE:
+        return _with_power(value)
     decimals = max(0, -math.floor(math.log10(step) + 1e-9)) if step else 0
     text = f"{value:.{min(decimals, 6)}f}"
     return text.replace("-", "\u2212")
 
 
+def _with_power(value: float) -> str:
+    """2e13; zero has no power."""
+    return f"{value:.3g}".replace("e+0", "e").replace("e+", "e").replace("-", "\u2212")
+
+
 def short(value: float) -> str:
-    """A value with about three significant digits: 91.3, 0.274, 0.0123."""
+    """A value with about three significant digits: 91.3, 0.274, 0.0123, 1.38e13."""
     if not math.isfinite(value):
         return "not a number"
+    if abs(value) >= LARGE:
+        return _with_power(value)
     size = abs(value)
     decimals = 1 if size >= 10 else 2 if size >= 1 else 3 if size >= 0.1 else 4
     return f"{value:.{decimals}f}".replace("-", "\u2212")

@@ -13,6 +13,7 @@ from PIL import Image
 
 from iekd import data
 from iekd.config import RunConfig
+from iekd.data.dataset import held_out_of
 from iekd.data.registry import FOLDER, DatasetInfo
 from iekd.data.sources import SAMPLE, at_hand
 from iekd.errors import UserError
@@ -59,10 +60,12 @@ def forecast_html(config: RunConfig, store: Store, measuring: bool = False) -> s
 
 def _pictures(config: RunConfig, info: DatasetInfo) -> str:
     given = min(info.train_images, config.limit_train or info.train_images)
-    held_out = round(given * config.validation_fraction)
+    sizes = info.class_sizes if given == info.train_images else ()  # of a limit, about as much from each class
+    held_out = sum(held_out_of(n, config.validation_fraction) for n in sizes or [given // info.classes] * info.classes)
     size = config.resolution or info.resolution
     grey = "grey" if info.channels == 1 else "colour"
     title = dataset_title(info.name)
+    title = title[0].upper() + title[1:]
     choosing = f"{held_out:,} to choose the best epoch, " if held_out else ""
     counts = f"{given - held_out:,} to learn from, {choosing}{info.test_images:,} to test on, {info.classes} classes"
     return f"{title}: {counts}, {size} × {size} {grey}"

@@ -14,23 +14,13 @@ from iekd.models.catalog import models
 from iekd.ui.words import count, model_name
 
 OWN_FOLDER = FOLDER
+
+
+class MissingError(UserError):
+    """Nothing is wrong, but something has still to be named."""
+
+
 PRESET_FIELDS = list(dict.fromkeys(field for preset in PRESETS.values() for field in preset.values))
-ADVANCED = {
-    "Optimiser": ("batch_size", "lr", "momentum", "nesterov", "weight_decay", "schedule", "milestones"),
-    "Inheritance and exploration": (
-        "inheritance_share", "channel_split", "distance", "ie_stages", "auto_encoder", "inheritance_weight",
-        "exploration_weight",
-    ),
-    "The other methods": (
-        "temperature", "kd_weight", "attention_weight", "factor_weight", "overhaul_weight", "mutual_weight",
-        "dkd_target_weight", "dkd_other_weight", "dist_weight", "weight_schedule", "peer",
-    ),
-    "Teacher": ("teacher_epochs", "auto_encoder_epochs", "teacher_from", "teacher_mean", "teacher_std"),
-    "Pictures": (
-        "limit_train", "resolution", "augmentation", "cutout", "validation_fraction", "test_fraction", "data_seed",
-    ),
-    "This run": ("device", "precision", "graph", "stack", "compile", "eager", "image_memory", "name"),
-}  # fmt: skip
 LABELS = {
     "lr": "Learning rate",
     "ie_stages": "Stages",
@@ -62,7 +52,9 @@ def label(field: str) -> str:
 
 def help_text(field: str) -> str:
     text = str(RunConfig.model_fields[field].description).replace("unset", "empty")
-    return text[0].upper() + text[1:]
+    first = text.split()[0].strip(",:")
+    is_name = "." in first or first in METHODS or first == "auto"
+    return text if is_name else text[0].upper() + text[1:]
 
 
 def model_choices(with_none: bool) -> list[tuple[str, str]]:
@@ -80,12 +72,17 @@ def method_choices() -> list[tuple[str, str]]:
 
 
 def preset_choices() -> list[tuple[str, str]]:
-    return [("none", ""), *((f"{name}: {preset.text}", name) for name, preset in PRESETS.items())]
+    return [("own values", ""), *((f"{name}: {preset.text}", name) for name, preset in PRESETS.items())]
 
 
 def preset_values(name: str) -> dict[str, Any]:
     """What the form's fields become when a preset is chosen: its values, and the defaults of what any preset sets."""
     return {field: shown(PRESETS[name].values.get(field, default(field))) for field in PRESET_FIELDS}
+
+
+def preset_of(values: dict[str, Any]) -> str:
+    """The preset that the form's fields are as they are in; empty if in none."""
+    return next((name for name in PRESETS if all(values[f] == v for f, v in preset_values(name).items())), "")
 
 
 def shown(value: Any) -> Any:
@@ -134,7 +131,7 @@ def to_config(values: dict[str, Any]) -> RunConfig:
     folder = (given.pop("folder", "") or "").strip()
     if given["dataset"] == OWN_FOLDER:
         if not folder:
-            raise UserError("Name the folder of your pictures, or upload a zip of it: one sub-folder per class.")
+            raise MissingError("Upload a zip of your pictures, or name their folder: one sub-folder per class.")
         given["dataset"] = OWN_FOLDER + folder
     given["methods"] = [*(given["methods"] or ()), *(given.pop("with_kd", None) or ())]
     if not given["methods"]:

@@ -28,6 +28,7 @@ from iekd.ui.about import HEADER
 from iekd.ui.access import MOST_OWN_UPLOAD, Access
 from iekd.ui.api import public_endpoints
 from iekd.ui.compare import compare_tab, open_tab
+from iekd.ui.downloads import download_route
 from iekd.ui.frames import FewFrames
 from iekd.ui.guard import Guard, health
 from iekd.ui.run_view import PRIVATE, SPEAKING
@@ -136,7 +137,7 @@ def launch(
         enable_monitoring=False, strict_cors=True, show_error=False, ssr_mode=False, max_file_size=MOST_OWN_UPLOAD,
         app_kwargs={
             "middleware": [Middleware(Guard, access=access), Middleware(FewFrames)],
-            "routes": [health(Store(root)), *access.routes()],
+            "routes": [health(Store(root)), download_route(Store(root), access), *access.routes()],
         },
     )  # fmt: skip
     _copy_no_page(demo)
@@ -204,6 +205,7 @@ def theme() -> gr.themes.Base:
     ).set(  # white on teal that can be read
         button_primary_background_fill="*primary_700", button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700", button_primary_background_fill_hover_dark="*primary_600",
+        checkbox_border_color_dark="*neutral_400", checkbox_background_color_dark="*neutral_900",
         checkbox_background_color_selected="*primary_700", checkbox_background_color_selected_dark="*primary_700",
     )  # fmt: skip
 
@@ -231,8 +233,10 @@ def free_port(host: str, port: int) -> int:
     """`port`, or the next free one.
 
     Raises:
-        UserError: none of the next fifty is free, or the address is not this machine's.
+        UserError: it is no port, none of the next fifty is free, or the address is not this machine's.
     """
+    if not 0 < port < 65536:
+        raise UserError(f"{port} is not a port. Give --port a number from 1 to 65535, such as 7860.")
     for candidate in range(port, min(port + PORTS_TRIED, 65536)):
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

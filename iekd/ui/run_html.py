@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import time
 from html import escape
 from typing import Any
@@ -14,6 +13,7 @@ from iekd.runs.report import class_columns, left_out, spread, summaries
 from iekd.runs.store import FAILED, FINISHED, LOST, QUEUED, STOPPED, STOPPING, Run, Status, Store
 from iekd.significance import Summary, conclusion, p_text
 from iekd.ui.curves import metrics_size, read_curves
+from iekd.ui.downloads import downloads_html
 from iekd.ui.words import (
     DEVICES,
     STATES,
@@ -28,6 +28,7 @@ from iekd.ui.words import (
     when,
 )
 
+FEW = 0.5  # points: the share of one test picture from which on it is worth a word
 COLUMNS = ("Parameters", "Accuracy", "Against the baseline", "Best epoch", "Same as teacher")
 STAGE_NAMES = {"teacher": "Teacher", "auto-encoder": "Auto-encoder", "students": "Students", "evaluation": "Evaluation"}
 
@@ -129,13 +130,16 @@ def _bar(status: Status) -> str:
     )
 
 
-def result_html(run: Run, config: RunConfig, status: Status) -> str:
-    """What came out of a run that is over: its table, or in words why there is none. Empty while it trains."""
+def result_html(run: Run, config: RunConfig, status: Status, with_networks: bool = True) -> str:
+    """What came out of a run that is over: its table, or in words why there is none. Empty while it trains.
+
+    with_networks: offer them to be taken home.
+    """
     if status.live:
         return ""
     report = run.report
     if status.state == FINISHED and report:
-        return _finished(run, report)
+        return _finished(run, report, with_networks)
     why = {
         STOPPED: "You stopped this run. " + ("Its students are kept as they were." if run.model_folders else
                                              "It had not begun to train students, so there is nothing to compare."),
@@ -144,17 +148,21 @@ def result_html(run: Run, config: RunConfig, status: Status) -> str:
     }.get(status.state, "There is no report for this run.")  # fmt: skip
     hint = "" if status.state == STOPPED else " The log below has the details."
     reason = f"<p>{escape(status.error)}</p>" if status.error else ""
-    again = "<b>Start again with these settings</b> to fill in the form and change what you like."
+    again = "<b>New run with these settings</b> to fill in the form and change what you like."
     what = f"Press <b>Resume</b> to go on where it was, or {again}" if status.resumable else f"Press {again}"
-    return f'<div class="card {escape(status.state)}"><h3>{escape(why)}</h3>{reason}<p>{what}{hint}</p></div>'
+    return (
+        f'<div class="card {escape(status.state)}"><h3>{escape(why)}</h3>{reason}<p>{what}{hint}</p>'
+        f"{downloads_html(run, with_networks)}</div>"
+    )
 
 
-def _finished(run: Run, report: dict[str, Any]) -> str:
+def _finished(run: Run, report: dict[str, Any], with_networks: bool) -> str:
     found, teacher = summaries(report), report.get("teacher")
     learners: dict[str, list[dict[str, Any]]] = {}
     for learner in report["learners"]:
         learners.setdefault(learner["method"], []).append(learner)
     top = max(s.mean for s in found)
+    best = [s for s in found if s.mean >= top - 1e-9]
     rows = []
     if teacher:
         name = f"Teacher <small>{escape(model_name(teacher['model']))}</small>"
@@ -162,7 +170,7 @@ def _finished(run: Run, report: dict[str, Any]) -> str:
     for summary in found:
         own = learners[summary.method]
         note = f"{summary.n} seeds" if summary.n > 1 else model_name(run.config.student)
-        mark = ' <em class="win">best</em>' if len(found) > 1 and summary.mean >= top - 1e-9 else ""
+        mark = ' <em class="win">best</em>' if summary in best and len(best) < len(found) else ""
         name = f"{escape(method_name(summary.method))} <small>{escape(note)}</small>{mark}"
         rows.append(
             _row(
@@ -173,6 +181,7 @@ def _finished(run: Run, report: dict[str, Any]) -> str:
     head = "".join(f"<th>{label}</th>" for label in ("Network", *COLUMNS))
     skipped = len(report.get("skipped_files", []))
     facts = f"Accuracy: percent right on {report['test_images']:,} test pictures after the last epoch"
+    one = 100 / report["test_images"]
     many = any(s.n > 1 for s in found)
     facts += ", mean ± standard deviation over seeds." if many else "."
     if many and any(s.difference for s in found):
@@ -180,13 +189,21 @@ def _finished(run: Run, report: dict[str, Any]) -> str:
             " Difference in points, with the 95 % interval and p-value of a paired test over seeds (Holm’s correction)."
         )
     if report.get("best_chosen_by") == "validation":
-        facts += f" The best epoch is chosen on {report['validation_images']:,} other pictures."
+        facts += (
+            f" Best epoch: the one that did best on {report['validation_images']:,} other pictures, and its accuracy "
+            "on the test pictures, which may be below the last one’s."
+        )
+    if one >= FEW:
+        facts += f" One test picture more or less is {one:.1f} points: take differences of a few with caution."
+    if teacher:
+        facts += " Same as teacher: how often the student’s answer is the teacher’s, right or wrong."
     facts += f" {skipped} unreadable picture{'s were' if skipped > 1 else ' was'} skipped." if skipped else ""
     took = f"{duration(report['seconds'])} on {escape(DEVICES.get(report['device'].split(':')[0], report['device']))}."
     return (
-        f'<div class="card finished"><h3>{escape(plain_verdict(found))}</h3>{_broken(report)}<div class="scroll">'
+        f'<div class="card finished{" partly" if report.get("diverged") else ""}"><h3>{escape(_headline(report))}</h3>'
+        f'{_broken(report)}<div class="scroll">'
         f'<table class="results"><tr>{head}</tr>{"".join(rows)}</table></div>{per_class_html(report)}'
-        f'<p class="sub">{facts} {took}</p><p class="downloads">{downloads(run)}</p></div>'
+        f'<p class="sub">{facts} {took}</p>{downloads_html(run, with_networks)}</div>'
     )
 
 
@@ -198,9 +215,11 @@ def _broken(report: dict[str, Any]) -> str:
     return f'<p class="warn">{escape(f"{said} {details}")} Lower the learning rate or the weights of the method.</p>'
 
 
-def plain_verdict(found: list[Summary]) -> str:
+def _headline(report: dict[str, Any]) -> str:
     """The report's verdict with the page's names; says so too where there was nothing to compare with."""
-    return conclusion(found, method_name) or "Done."
+    learned, gone = len(report["learners"]), len(report.get("diverged", {}))
+    usual = f"Done, but {gone} of {learned + gone} students diverged." if gone else "Done."
+    return conclusion(summaries(report), method_name) or usual
 
 
 def _difference(summary: Summary) -> str:
@@ -251,23 +270,6 @@ def per_class_html(report: dict[str, Any]) -> str:
         "<details><summary>Accuracy of each class</summary><div class='scroll'>"
         f'<table class="classes"><tr><th>Class</th>{head}</tr>{rows}</table></div></details>'
     )
-
-
-def downloads(run: Run) -> str:
-    """Links that carry the report in themselves: the runs folder is never served."""
-    links = []
-    for name, kind, label in (
-        ("report.md", "text/markdown", "Report to read"),
-        ("report.json", "application/json", "Report as data"),
-    ):
-        try:
-            content = base64.b64encode((run.path / name).read_bytes()).decode()
-        except OSError:
-            continue
-        links.append(
-            f'<a class="download" download="{escape(run.id)}-{name}" href="data:{kind};base64,{content}">⬇ {label}</a>'
-        )
-    return "".join(links)
 
 
 def log_html(run: Run) -> str:

@@ -85,7 +85,7 @@ def run_view(store: Store, shown: gr.Textbox, access: Access) -> RunView:
         with gr.Row(visible=False, elem_id="over") as over:
             resume = gr.Button("▶ Resume", variant="primary", elem_id="resume")
             compare = gr.Button("Compare on images", variant="primary", elem_id="to-compare")
-            again = gr.Button("Start again with these settings", elem_id="again")
+            again = gr.Button("New run with these settings", elem_id="again")
         curves = gr.HTML(elem_id="curves")
         with gr.Accordion("Log", open=False, elem_id="log"):
             log = gr.HTML()
@@ -152,9 +152,10 @@ def look(store: Store, run_id: str, before: dict[str, Any], may: May) -> list[An
     if not changed("state"):
         return [head, same, curves, log, *[same] * 7, now]
     stoppable = status.live and not run.stop_requested and may(run, "stop")
+    comparable = any(name != "teacher" for name in run.model_folders)
     return [
-        head, result_html(run, config, status), curves, log,
+        head, result_html(run, config, status, may(run, "download")), curves, log,
         gr.Button(visible=stoppable), gr.Row(visible=False), gr.Row(visible=not status.live),
-        gr.Button(visible=status.resumable and may(run, "resume")), gr.Button(visible=bool(run.model_folders)),
+        gr.Button(visible=status.resumable and may(run, "resume")), gr.Button(visible=comparable),
         gr.Button(visible=may(run, "start")), gr.Timer(active=status.live), now,
     ]  # fmt: skip

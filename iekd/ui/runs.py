@@ -166,6 +166,8 @@ def _accuracies(report: dict[str, Any] | None) -> str:
             f'<span class="acc"><i class="key {escape(method_style(method))}"></i>'
             f"{escape(method_name(method))} {text}</span>"
         )
+    if gone := report.get("diverged"):
+        parts.append(f'<span class="acc lost" title="{escape(", ".join(gone))}">{len(gone)} diverged</span>')
     return "".join(parts)
 
 

@@ -11,12 +11,13 @@ from typing import Any
 import gradio as gr
 
 from iekd import data
-from iekd.config import RunConfig
+from iekd.config import GROUPS, RunConfig
 from iekd.data.archives import ENDINGS
 from iekd.errors import UserError
 from iekd.runs.launcher import LocalLauncher
 from iekd.runs.pictures import add_pictures, changing
 from iekd.runs.probes import Probes
+from iekd.runs.queue import check_device
 from iekd.runs.store import Store
 from iekd.teachers import check_teacher
 from iekd.ui import form
@@ -38,6 +39,14 @@ LOOK_AROUND = (
 )
 VISIBLE_TO_ALL = '<p class="note">Others will see your pictures on this public page.</p>'
 
+TO_TOP = "() => window.scrollTo({top: 0})"
+# while Start is out of view, what is wrong stands at the foot of the window (style.css)
+WATCH_START = """
+const start = document.querySelector('#start');
+if (start) new IntersectionObserver((seen) =>
+  document.documentElement.toggleAttribute('data-start-away', !seen[seen.length - 1].isIntersecting)
+).observe(start);
+"""
 UNFOLD = """() => {
   const open = document.documentElement.toggleAttribute('data-advanced');
   document.querySelector('#unfold').setAttribute('aria-expanded', open);
@@ -72,7 +81,7 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
                 )
                 if not access.everybody_starts:
                     gr.HTML(who_may_start(access), elem_id="access")
-                error = gr.HTML(elem_id="error")
+                error = gr.HTML(elem_id="error", js_on_load=WATCH_START)
             with gr.Column(scale=6, min_width=300):
                 forecast = gr.HTML(elem_id="forecast")
         gr.HTML(f'<h3 class="section">{"Or change it first" if access.anybody_starts else "What can be set"}</h3>')
@@ -125,7 +134,7 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
                         elem_id="f-seeds",
                     )
                 preset = gr.Dropdown(
-                    form.preset_choices(), value="", label="Preset", filterable=False, elem_id="f-preset",
+                    form.preset_choices(), value="quick", label="Preset", filterable=False, elem_id="f-preset",
                     info="Fills in epochs, learning rate and what else a protocol fixes",
                 )  # fmt: skip
         fields["methods"] = gr.CheckboxGroup(
@@ -142,7 +151,7 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
         unfold = gr.Button("Advanced", elem_id="unfold")
         unfold.click(None, None, None, js=UNFOLD, api_visibility="private")
         with gr.Column(elem_id="advanced", elem_classes="panel"):
-            for heading, names in form.ADVANCED.items():
+            for heading, names in GROUPS.items():
                 gr.HTML(f'<h4 class="section">{heading}</h4>')
                 with gr.Row():
                     for name in names:
@@ -150,8 +159,15 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
         if access.visitors_start:  # what stands there can be started
             for name in ("epochs", "teacher_epochs", "auto_encoder_epochs"):
                 fields[name].value = min(fields[name].value, access.limits.epochs)
+            preset.value = form.preset_of({name: field.value for name, field in fields.items()})
         command = gr.Textbox(
-            label="The same as a command", interactive=False, lines=1, max_lines=6, buttons=["copy"], elem_id="command"
+            label="The same as a command",
+            info="After make run, iekd is .venv/bin/iekd",
+            interactive=False,
+            lines=1,
+            max_lines=6,
+            buttons=["copy"],
+            elem_id="command",
         )
         with gr.Accordion("How it works", open=False, elem_id="how"):
             gr.HTML(HOW_IT_WORKS)
@@ -175,6 +191,8 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
             access.check_size(request, config, store)
             measuring = access.trusts(request) and probes.ask(config)
             return ["", forecast_html(config, store, measuring), config.command_line(), gr.Timer(active=measuring)]
+        except form.MissingError as missing:
+            return ["", f'<p class="note">{escape(str(missing))}</p>', "", gr.Timer(active=False)]
         except UserError as problem:
             none = '<p class="note">No forecast while a setting is wrong.</p>'
             return [sentence(problem), none, "", gr.Timer(active=False)]
@@ -213,8 +231,8 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
         try:
             values = form.to_values(store.get(run_id).config)
         except UserError as problem:
-            return [gr.skip() for _ in fields] + ["", *show(store, "", may, str(problem))]
-        return [*(values[name] for name in fields), "", *show(store, "", may)]
+            return [gr.skip()] * (len(fields) + 1) + ["", *show(store, "", may, str(problem))]
+        return [*(values[name] for name in fields), form.preset_of(values), "", *show(store, "", may)]
 
     def leave(request: gr.Request) -> list[Any]:
         return ["", *show(store, "", access.of(request))]
@@ -246,7 +264,8 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
     gr.on([field.input for field in chosen], lambda: "", None, preset, **PRIVATE)
     start.click(begin, [key, *inputs], [shown, key, *tab.shows], **PRIVATE)
     view.back.click(leave, None, [shown, *tab.shows], **PRIVATE)
-    view.again.click(again, shown, [*inputs, shown, *tab.shows], **PRIVATE).then(describe, inputs, described, **PRIVATE)
+    asked_again = view.again.click(again, shown, [*inputs, preset, shown, *tab.shows], **PRIVATE)
+    asked_again.then(describe, inputs, described, **PRIVATE).then(None, None, None, js=TO_TOP)
     return tab
 
 
@@ -271,6 +290,7 @@ def start_run(store: Store, access: Access, asker: gr.Request | None, config: Ru
     with changing:  # between counting a visitor's runs, or looking for its pictures, and starting one more
         visitor = access.check_start(asker, config, store)
         data.describe(config.dataset)  # a folder that cannot be used is said here, not by a run that fails
+        check_device(config.device)
         check_teacher(config, store.root)
         return LocalLauncher(store).submit(config, key or None, visitor)
 

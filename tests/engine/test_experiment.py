@@ -294,6 +294,19 @@ def test_the_result_is_what_a_plain_prediction_says(tiny, teacher, config):
         assert r.accuracy_best == pytest.approx(max(tests), abs=1e-3)
 
 
+def test_the_last_row_is_the_result_in_half_precision_too(tiny, tiny_config):
+    """One page shows both: the curve's end, and the table."""
+    done = execute(tiny_config(methods=("baseline", "ie-ft", "dml"), precision="bf16", epochs=3, lr=0.02), tiny)
+    for learner in done.result.learners:
+        rows = [r for r in done.rows(learner.name) if r.kind == "test"]
+        assert rows[-1].values["accuracy"] == pytest.approx(learner.accuracy_last)
+        with torch.no_grad():
+            normalise = Normalise(learner.network.mean, learner.network.std)
+            logits = predict(learner.network.model, normalise, to_device(tiny.test, CPU)[0], CPU)
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(tiny.test.labels)).item()
+        assert rows[-1].values["loss"] == pytest.approx(loss, rel=1e-5), "closer than bfloat16 could be"
+
+
 def test_the_best_epoch_is_kept_in_the_result(tiny, tiny_config):
     running = Experiment(tiny_config(methods=("baseline",), teacher="none", lr=1e-4), tiny)
     for event in running.events():

@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from iekd.config import make_config
-from iekd.runs.queue import ahead_of, device_name, device_turn
+from iekd.runs import queue
+from iekd.runs.queue import ahead_of, check_device, device_name, device_turn
 from iekd.runs.store import FINISHED, QUEUED, RUNNING, Status, Store
 
 
@@ -108,6 +109,19 @@ def test_turns_come_in_order(store, queued):
     for thread in threads:
         thread.join()
     assert order == [1, 2, 3]
+
+
+def test_a_device_that_is_not_here_is_refused_before_there_is_a_run(monkeypatch, tmp_path, refuses):
+    monkeypatch.setattr(queue, "GPUS", ())
+    monkeypatch.setattr(queue.platform, "system", lambda: "Linux")
+    for name in ("cuda", "mps"):
+        refuses(lambda name=name: check_device(name), name, "auto", "cpu")
+    for name in ("auto", "cpu"):
+        check_device(name)
+    (tmp_path / "nvidiactl").touch()
+    monkeypatch.setattr(queue, "GPUS", (str(tmp_path / "nvidiactl"),))
+    check_device("cuda")
+    refuses(lambda: check_device("mps"), "mps")
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda", "mps"])

@@ -22,6 +22,7 @@ from iekd.runs.report import summary, to_markdown
 from iekd.runs.store import FAILED, FINISHED, RUNNING, STOPPED, Store
 from iekd.runs.worker import explain, stop_on_signals
 from iekd.ui.run_html import head_html, result_html
+from iekd.ui.runs import table_html
 
 
 def events(run) -> list[str]:
@@ -383,9 +384,14 @@ def test_one_student_that_breaks_does_not_take_the_others_along(tmp_path, tiny_c
     assert list(run.status.diverged) == ["ft-seed0"]
     assert run.report["diverged"] == run.status.diverged
     assert [learner["method"] for learner in run.report["learners"]] == ["baseline"]
-    assert "ft-seed0 diverged and is left out of all numbers." in (run.path / "report.md").read_text()
+    written = (run.path / "report.md").read_text()
+    assert "ft-seed0 diverged and is left out of all numbers." in written
+    assert f"- {run.status.diverged['ft-seed0']}" in written
     page = result_html(run, run.config, run.status)
     assert "ft-seed0 diverged" in page
+    assert "<h3>Done, but 1 of 2 students diverged.</h3>" in page
+    assert "card finished partly" in page
+    assert "1 diverged" in table_html(Store(tmp_path), lambda run, what: True)
     assert "became nan at step" in page
     head = head_html(run, run.config, replace(run.status, state=RUNNING), Store(tmp_path))
     assert escape(run.status.diverged["ft-seed0"]) in head

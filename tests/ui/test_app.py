@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from conftest import QUICK, ROOT, serving, wait_until
+from PIL import Image
 
-from iekd.config import PRESETS, RunConfig, make_config
+from iekd.config import GROUPS, PRESETS, RunConfig, make_config
 from iekd.errors import RunError, UserError
 from iekd.ui import form
 from iekd.ui.access import Access
@@ -37,7 +38,7 @@ def test_the_page_never_names_the_engine() -> None:
 
 def test_the_form_as_it_opens_is_the_default_run() -> None:
     assert form.to_config(DEFAULTS) == RunConfig()
-    advanced = {name for names in form.ADVANCED.values() for name in names}
+    advanced = {name for names in GROUPS.values() for name in names}
     shown = advanced | {"dataset", "teacher", "student", "methods", "epochs", "seeds"}
     assert shown == set(RunConfig.model_fields)
 
@@ -70,6 +71,19 @@ def test_the_form_can_say_any_configuration(pictures: Path) -> None:
 def test_the_form_can_say_every_method_and_option(values: dict[str, Any]) -> None:
     config = RunConfig(**values)
     assert form.to_config(form.to_values(config)) == config
+
+
+def test_a_preset_is_named_as_long_as_nothing_else_is_set() -> None:
+    assert form.preset_of(DEFAULTS) == "quick", "what the form opens with"
+    for name in PRESETS:
+        assert form.preset_of({**DEFAULTS, **form.preset_values(name), "temperature": 3}) == name
+    assert form.preset_of({**DEFAULTS, "lr": 0.2}) == ""
+
+
+def test_help_says_names_as_they_are_written() -> None:
+    assert form.help_text("auto_encoder").startswith("ft, ie-ft")
+    assert form.help_text("compile").startswith("torch.compile")
+    assert form.help_text("lr").startswith("Peak")
 
 
 def test_methods_are_in_one_order_whatever_was_ticked_first() -> None:
@@ -118,6 +132,27 @@ def test_the_forecast_says_where_the_teacher_comes_from(tmp_path: Path, pictures
         forecast_html(RunConfig(**values, teacher_from="run:nothing"), Store(tmp_path))
 
 
+def test_the_forecast_counts_what_the_run_will_hold_out(tmp_path: Path) -> None:
+    """Of classes of different size the parts are rounded one by one."""
+    from iekd import data
+    from iekd.runs.store import Store
+    from iekd.ui.forecast import forecast_html
+
+    for name, count in (("a", 24), ("b", 24), ("c", 5), ("d", 14)):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for i in range(count):
+            Image.new("L", (8, 8), i).save(tmp_path / "mine" / name / f"{i}.png")
+    for values in ({}, {"validation_fraction": 0.3}, {"limit_train": 8}):
+        config = RunConfig(**{**QUICK, "dataset": f"folder:{tmp_path / 'mine'}", **values})
+        loaded = (
+            data.load(config.dataset, resolution=8).limited(config.limit_train).held_out(config.validation_fraction)
+        )
+        card = forecast_html(config, Store(tmp_path / "runs"))
+        choosing = f"{len(loaded.validation)} to choose" if loaded.validation else f"from, {len(loaded.test)} to test"
+        assert f"Folder &#x27;mine&#x27;: {len(loaded.train)} to learn from" in card
+        assert choosing in card
+
+
 def test_the_forecast_names_settings_without_effect(tmp_path: Path) -> None:
     from iekd.runs.store import Store
     from iekd.ui.forecast import forecast_html
@@ -161,7 +196,7 @@ def test_a_run_whose_teachers_file_has_gone_is_still_shown(tmp_path: Path, pictu
         ({"methods": []}, "No method"),
         ({"teacher": "none"}, "needs a teacher"),
         ({"limit_train": "many"}, "Limit train 'many'"),
-        ({"dataset": form.OWN_FOLDER, "folder": ""}, "folder of your pictures"),
+        ({"dataset": form.OWN_FOLDER, "folder": ""}, "zip of your pictures"),
         ({"dataset": form.OWN_FOLDER, "folder": "/nowhere/at/all"}, "/nowhere/at/all"),
     ],
 )

@@ -42,9 +42,28 @@ def test_tick_labels_differ_from_each_other() -> None:
     assert len({number(m, marks) for m in marks}) == len(marks)
 
 
+@pytest.mark.parametrize("top", [2.4e5, 1.4e13, 6e37])
+def test_large_losses_keep_their_labels_short_and_inside(top: float) -> None:
+    svg = svg_of(figure(Series("KD", "kd", ((1, 2.0), (2, top)))))
+    labels = [t for t in svg.iter("text") if t.get("text-anchor") == "end"]
+    texts = [t.text or "" for t in labels]
+    assert max(map(len, texts)) <= 7
+    assert len(set(texts)) == len(texts)
+    assert all(float(t.get("x") or 0) - 7.2 * len(t.text or "") > 16 for t in labels), "beside the axis' title"
+    assert f"e{math.floor(math.log10(top))}" in draw(figure(Series("KD", "kd", ((1, 2.0), (2, top)))))
+
+
+def test_long_labels_get_the_room_they_need() -> None:
+    svg = svg_of(figure(Series("IE-FT", "ie-ft", ((1, -0.01910), (2, -0.01902)))))
+    for text in svg.iter("text"):
+        if text.get("text-anchor") == "end":
+            assert float(text.get("x") or 0) - 7.2 * len(text.text or "") > 16
+
+
 def test_values_are_short() -> None:
     assert [short(v) for v in (91.27, 1.5, 0.274, 0.0123, -0.5)] == ["91.3", "1.50", "0.274", "0.0123", "\u22120.500"]
     assert short(math.nan) == "not a number"
+    assert [short(v) for v in (99_999.0, 138_222.0, -1.38e13)] == ["99999.0", "1.38e5", "\u22121.38e13"]
 
 
 def test_thinning_keeps_ends_and_order() -> None:
@@ -123,6 +142,47 @@ def test_terms_of_different_size_have_figures_of_their_own(tmp_path: Path) -> No
     assert found["Inheritance loss"] == ["ie-ft", "ie-ft with-kd"]
     assert found["Inheritance loss, by overhaul"] == ["ie-od"]
     assert found["Exploration loss"] == ["ie-ft", "ie-ft with-kd", "ie-od"]
+
+
+def test_students_that_diverged_are_named_and_not_drawn(tmp_path: Path) -> None:
+    """Their last numbers are so large that those of the others would be a flat line."""
+    config = make_config(methods=("baseline", "kd", "dml"), seeds=(0, 1))
+    run, handle = Store(tmp_path).create(config)
+    assert handle is not None
+    writer = run.metrics_writer()
+    for learner, size in (("baseline-seed0", 2.0), ("baseline-seed1", 2.2), ("kd-seed0", 2.4), ("kd-seed1", 9e30)):
+        values = {"cross_entropy": size, **({"kd": size} if learner[:2] == "kd" else {})}
+        row = {"stage": "students", "learner": learner, "epoch": 1.0, "step": 15}
+        writer.append({**row, "kind": "train", "values": values})
+        if size < 3:
+            writer.append({**row, "kind": "test", "values": {"accuracy": 50.0}})
+    writer.close()
+    status = run.status
+    status.diverged = {"kd-seed1": "it did", "dml-seed0": "at once", "dml-seed1": "at once"}
+    run.write_status(status)
+    found = {f.title: {s.label: s.points for s in f.series if not s.faint} for f in figures(run, config)}
+    assert found["Test accuracy"]["DML: diverged"] == ()
+    assert found["Loss on the labels"] == {"Baseline, mean of 2": ((1.0, 2.1),), "KD": ((1.0, 2.4),)}
+    assert found["Distillation loss"] == {"KD": ((1.0, 2.4),)}
+    status.diverged = {f"{m}-seed{s}": "it did" for m in config.methods for s in config.seeds}
+    run.write_status(status)
+    every = {f.title: [s.points for s in f.series if not s.faint] for f in figures(run, config)}
+    assert every["Loss on the labels"] == [((1.0, 2.1),), ((1.0, 4.5e30),)], "who looks for the cause sees it"
+    os.close(handle)
+
+
+def test_a_run_that_is_over_has_no_empty_figures(tmp_path: Path) -> None:
+    run, handle = Store(tmp_path).create(make_config())
+    assert handle is not None
+    writer = run.metrics_writer()
+    row = {"stage": "students", "learner": "baseline-seed0", "kind": "train", "epoch": 0.2, "step": 15}
+    writer.append({**row, "values": {"cross_entropy": 2.3}})
+    writer.close()
+    status = run.status
+    status.state = "stopped"
+    run.write_status(status)
+    assert [f.title for f in figures(run, run.config)] == ["Loss on the labels"]
+    os.close(handle)
 
 
 def test_names_cannot_smuggle_markup_in() -> None:
