@@ -285,13 +285,15 @@ class Experiment:
         sound = {name: learner for name, learner in self.students.items() if name not in learner.diverged}
         networks.update({name: self.network(learner) for name, learner in sound.items()})
         yield StageStart(EVALUATION, len(networks) * steps)
+        ready = {
+            name: (channels_last(network.model, self.device), Normalise(network.mean, network.std).to(self.device))
+            for name, network in networks.items()
+        }
         said: dict[str, list[Tensor]] = {name: [] for name in networks}
         done = 0
         with contextlib.closing(in_parts(images, 1000)) as pieces:
             for part in pieces:
-                for name, network in networks.items():
-                    normalise = Normalise(network.mean, network.std).to(self.device)
-                    model = channels_last(network.model, self.device)
+                for name, (model, normalise) in ready.items():
                     said[name].append(predict(model, normalise, part, self.device).argmax(1).cpu())
                     done += 1
                     yield Judged(done)

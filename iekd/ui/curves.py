@@ -179,12 +179,13 @@ def _by_method(title: str, y_label: str, curves: Curves, config: RunConfig, gone
     for method in chosen:
         label, style = method_name(method), method_style(method)
         own = {which: line for which, line in there.items() if which[0] == method}
+        lost = all(learner_name(*which) in gone for which in own)
         drawn = [line for which, line in own.items() if line and which in (left or own)]
         if not drawn:
-            lost = kind == "test" and all(learner_name(*which) in gone for which in own)
-            if lost or any(own.values()):
+            if any(own.values()) or (kind == "test" and lost):
                 series.append(Series(f"{label}: diverged", style, ()))
             continue
+        label += ", diverged" if lost else ""
         if len(drawn) > 1:
             if kind == "test":
                 series += [Series(label, style, line, faint=True) for line in drawn]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import tempfile
 import zipfile
@@ -55,11 +56,11 @@ def downloads_html(run: Run, with_networks: bool) -> str:
     networks = run.model_folders if with_networks else {}
     several = len(run.config.seeds) > 1
     for name, folder in networks.items():
-        card = ModelCard.read(folder)
-        label = "Teacher" if name == "teacher" else method_name(card.method)
-        label += f", seed {card.seed}" if several and name != "teacher" else ""
-        size = (folder / WEIGHTS).stat().st_size
-        links.append(_link(f".{ADDRESS}/{run.id}/{name}", f"{label} <small>{_bytes(size)}</small>"))
+        with contextlib.suppress(UserError, OSError):  # a damaged one has nothing to offer
+            card, size = ModelCard.read(folder), (folder / WEIGHTS).stat().st_size
+            label = "Teacher" if name == "teacher" else escape(method_name(card.method))
+            label += f", seed {card.seed}" if several and name != "teacher" else ""
+            links.append(_link(f".{ADDRESS}/{run.id}/{name}", f"{label} <small>{_bytes(size)}</small>"))
     return f'<p class="downloads">{"".join(links)}</p>' if links else ""
 
 

@@ -41,12 +41,12 @@ VISIBLE_TO_ALL = '<p class="note">Others will see your pictures on this public p
 
 TO_TOP = "() => window.scrollTo({top: 0})"
 # while Start is out of view, what is wrong stands at the foot of the window (style.css)
-WATCH_START = """
-const start = document.querySelector('#start');
-if (start) new IntersectionObserver((seen) =>
-  document.documentElement.toggleAttribute('data-start-away', !seen[seen.length - 1].isIntersecting)
-).observe(start);
-"""
+WATCH_START = """() => {
+  const start = document.querySelector('#start');
+  if (start) new IntersectionObserver((seen) =>
+    document.documentElement.toggleAttribute('data-start-away', !seen[seen.length - 1].isIntersecting)
+  ).observe(start);
+}"""
 UNFOLD = """() => {
   const open = document.documentElement.toggleAttribute('data-advanced');
   document.querySelector('#unfold').setAttribute('aria-expanded', open);
@@ -81,7 +81,7 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
                 )
                 if not access.everybody_starts:
                     gr.HTML(who_may_start(access), elem_id="access")
-                error = gr.HTML(elem_id="error", js_on_load=WATCH_START)
+                error = gr.HTML(elem_id="error")
             with gr.Column(scale=6, min_width=300):
                 forecast = gr.HTML(elem_id="forecast")
         gr.HTML(f'<h3 class="section">{"Or change it first" if access.anybody_starts else "What can be set"}</h3>')
@@ -171,6 +171,7 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
         )
         with gr.Accordion("How it works", open=False, elem_id="how"):
             gr.HTML(HOW_IT_WORKS)
+    demo.load(None, None, None, js=WATCH_START, api_visibility="private")
     view = run_view(store, shown, access)
     key = gr.Textbox(visible=False)  # the same for every click until a run has started: two clicks start one
     timer, probes = gr.Timer(2.0, active=False), Probes(store)  # it ticks while a better estimate is on its way

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,11 @@ def test_start_watch_reload_finish_and_compare(page: Any, server: str, finished_
     assert "IE-FT" in card
     assert "baseline" in page.locator("#result h3").inner_text()
     assert not page.locator("#stop").is_visible()
+    with page.expect_download() as taken:
+        page.locator("#result a.download:has-text('IE-FT')").click()
+    assert taken.value.suggested_filename.endswith("-ie-ft-seed0.zip")
+    with zipfile.ZipFile(taken.value.path()) as archive:
+        assert archive.testzip() is None
 
     page.locator("#to-compare").click()
     page.locator("#upload input[type=file]").set_input_files(
@@ -203,6 +209,34 @@ def test_a_wrong_setting_is_said_at_the_form_and_starts_nothing(page: Any, serve
     assert "named twice" in page.locator("#error").inner_text()
     assert page.locator("#start").is_visible()
     assert "run=" not in page.url
+
+
+def test_what_is_wrong_is_in_view_wherever_it_was_set(page: Any, server: str) -> None:
+    open_page(page, server)
+    page.wait_for_selector("#forecast dl")
+    page.get_by_text("Advanced").click()
+    field(page, "name").scroll_into_view_if_needed()
+    field(page, "lr").fill("1000")
+    page.wait_for_selector("#error .problem:has-text('1000')")
+    page.wait_for_function(
+        """() => { const place = document.querySelector('#error .problem').getBoundingClientRect();
+        return place.top > 0 && place.bottom < innerHeight; }"""
+    )
+    assert page.evaluate("document.querySelector('#start').getBoundingClientRect().bottom") < 0
+    field(page, "lr").fill("0.1")
+    page.wait_for_selector("#forecast dl", state="attached")
+    assert page.locator("#error .problem").count() == 0
+
+
+def test_own_pictures_are_asked_for_without_alarm(page: Any, server: str) -> None:
+    """Nothing is wrong yet; whoever presses Start all the same is told."""
+    open_page(page, server)
+    page.wait_for_selector("#forecast dl")
+    choose(page, "dataset", "Your own pictures")
+    page.wait_for_selector("#forecast .note:has-text('Upload a zip of your pictures')")
+    assert page.locator("#error .problem").count() == 0
+    page.locator("#start").click()
+    page.wait_for_selector("#error .problem:has-text('Upload a zip of your pictures')")
 
 
 def test_a_folder_that_cannot_be_used_starts_nothing_and_leaves_no_stale_command(
@@ -291,7 +325,7 @@ def test_an_unknown_run_in_the_address_is_said_and_the_form_is_there(page: Any, 
 
 
 def test_a_phone_needs_no_sideways_scrolling_and_nothing_is_fetched_from_elsewhere(
-    browser: Any, server: str, finished_run: str
+    browser: Any, server: str, finished_run: str, pictures: Path
 ) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 844})
     page.set_default_timeout(PATIENCE)
@@ -309,6 +343,11 @@ def test_a_phone_needs_no_sideways_scrolling_and_nothing_is_fetched_from_elsewhe
     page.get_by_role("tab", name="Compare").click()
     page.wait_for_selector("[data-example]")
     assert no_sideways_scroll(page)
+    page.locator("#upload input[type=file]").set_input_files(str(pictures / "test" / "disc" / "0.png"))
+    page.wait_for_function(
+        """() => { const place = document.querySelector('#comparison .answer')?.getBoundingClientRect();
+        return place && place.top >= 0 && place.top < innerHeight / 2; }"""
+    )
     page.close()
     assert [url for url in asked if not url.startswith((server, "data:", "blob:"))] == []
 

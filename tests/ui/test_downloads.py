@@ -103,6 +103,16 @@ def test_links_name_each_network_and_only_where_it_may_be_had(finished_run: str,
     assert "IE-FT <small>" in html
     assert "kB" in html
     assert "/download/" not in downloads_html(run, False)
+    card = run.model_folders["ie-ft-seed0"] / "model.json"
+    whole = card.read_text()
+    try:
+        for broken in ("{", whole.replace('"ie-ft"', '"<img src=x>"')):
+            card.write_text(broken)
+            shown = downloads_html(run, True)
+            assert "Baseline" in shown
+            assert "<img" not in shown.lower()
+    finally:
+        card.write_text(whole)
     assert "report.md" in downloads_html(run, False)
 
 

@@ -168,6 +168,8 @@ def test_students_that_diverged_are_named_and_not_drawn(tmp_path: Path) -> None:
     run.write_status(status)
     every = {f.title: [s.points for s in f.series if not s.faint] for f in figures(run, config)}
     assert every["Loss on the labels"] == [((1.0, 2.1),), ((1.0, 4.5e30),)], "who looks for the cause sees it"
+    labels = [s.label for f in figures(run, config) for s in f.series if not s.faint and s.points]
+    assert all("diverged" in label for label in labels)
     os.close(handle)
 
 
