@@ -111,16 +111,16 @@ app.command("bench")(says_why(run_options(bench)))
 def compare_command(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     run_id: Annotated[
-        Optional[str], typer.Option("--run", help="The run whose models answer; unset: the shipped ones.")
+        Optional[str], typer.Option("--run", help="The run whose models answer, or ID/SEED; unset: the shipped ones.")
     ] = None,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
     """What teacher and students say of images, side by side."""
-    from iekd.compare import compare, demo_models, run_models
+    from iekd.compare import compare, models_called
     from iekd.runs.store import Store
 
-    models = run_models(Store(runs_dir).get(run_id)) if run_id else demo_models()
+    models = models_called(Store(runs_dir), run_id or "")
     results = compare(models, [(str(path), path) for path in images])
     broken = [r for r in results if r.error]
     for result in broken:

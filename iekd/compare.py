@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from iekd.config import learner_name
 from iekd.data.images import ImageSource, to_array
 from iekd.errors import DataError, UserError
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard
-from iekd.runs.store import Run
+from iekd.runs.store import Run, Store
 from iekd.teachers import checkpoints_dir, shipped_models
 
 TOP = 5
@@ -86,18 +87,44 @@ def _cached(folder: Path, _: int) -> Classifier:
     return Classifier(folder)
 
 
-def run_models(run: Run) -> dict[str, Path]:
-    """The models of a run to compare: the teacher, and each method's student of the first seed.
+def models_called(store: Store, name: str) -> dict[str, Path]:
+    """The models of a run by its id, or of one of its seeds, as ID/SEED; "" for the shipped ones.
+
+    Raises:
+        UserError: no such run or seed, or no models.
+    """
+    if not name:
+        return demo_models()
+    run_id, _, seed = name.partition("/")
+    return run_models(store.get(run_id), seed)
+
+
+def run_models(run: Run, seed: str = "") -> dict[str, Path]:
+    """The models of a run to compare: the teacher, and each method's student of that seed; "": of its first one.
 
     Raises:
         UserError: the run has saved none.
     """
-    chosen: dict[str, Path] = {}
-    for name, folder in run.model_folders.items():
-        chosen.setdefault("teacher" if name == "teacher" else ModelCard.read(folder).method, folder)
-    if not chosen:
+    saved, chosen = run.model_folders, {}
+    if not saved:
         raise UserError(f"The run '{run.id}' has no trained models ({run.status.state}). Choose one that has finished.")
+    seeds = saved_seeds(run)
+    if seed and seed not in map(str, seeds):
+        there = ", ".join(map(str, seeds)) or "none"
+        raise UserError(f"The run '{run.id}' has no students of seed '{seed}'. It has those of: {there}.")
+    if "teacher" in saved:
+        chosen["teacher"] = saved["teacher"]
+    for method, own in run.config.learner_names:
+        if learner_name(method, own) in saved and seed in ("", str(own)):
+            chosen.setdefault(method, saved[learner_name(method, own)])
     return chosen
+
+
+def saved_seeds(run: Run) -> list[int]:
+    """The seeds that have students in a run's folder, in the order of training."""
+    saved = run.model_folders
+    there = {seed for method, seed in run.config.learner_names if learner_name(method, seed) in saved}
+    return [seed for seed in run.config.seeds if seed in there]
 
 
 def demo_models() -> dict[str, Path]:

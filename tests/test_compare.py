@@ -10,13 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from iekd.compare import Classifier, compare, demo_models, load_classifier, run_models
+from iekd.compare import Classifier, compare, demo_models, load_classifier, models_called, run_models, saved_seeds
 from iekd.config import make_config
 from iekd.data.images import to_array
 from iekd.errors import UserError
 from iekd.models.artifact import ModelCard, save_model
 from iekd.models.registry import build
 from iekd.runs.store import FINISHED, Status, Store
+from iekd.ui.compare import sources
 
 CLASSES = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")
 
@@ -214,6 +215,21 @@ def test_a_run_offers_its_teacher_and_the_first_seed_of_each_method(run, model):
     assert run_models(run) == {
         "teacher": root / "teacher", "baseline": root / "baseline-seed3", "ie-ft": root / "ie-ft-seed3"
     }  # fmt: skip
+    assert saved_seeds(run) == [3, 1]
+
+
+def test_another_seed_of_a_run_can_be_asked_for(run, model, refuses):
+    for name in ("baseline-seed3", "baseline-seed1", "ie-ft-seed1"):
+        shutil.copytree(model(name), run.path / "models" / name)
+    store, root = Store(run.path.parent), run.path / "models"
+    assert models_called(store, run.id) == {"baseline": root / "baseline-seed3", "ie-ft": root / "ie-ft-seed1"}
+    assert models_called(store, f"{run.id}/3") == {"baseline": root / "baseline-seed3"}
+    assert models_called(store, f"{run.id}/1") == {m: root / f"{m}-seed1" for m in ("baseline", "ie-ft")}
+    for wrong in ("2", "one", "-1", "1/2", ".."):
+        refuses(lambda wrong=wrong: models_called(store, f"{run.id}/{wrong}"), wrong, "3, 1", kind=UserError)
+    labels = dict(sources(store))
+    assert [name for label, name in labels.items() if "seed" in label] == [run.id, f"{run.id}/1"]
+    assert [label[-6:] for label in labels] == ["seed 3", "seed 1"]
 
 
 def test_a_run_without_models_says_so(run, refuses):

@@ -31,7 +31,8 @@ def through_the_command_line(line: str) -> RunConfig:
 
     program, *words = shlex.split(line)
     assert program == "iekd"
-    with mock.patch.object(Store, "create", create), mock.patch("iekd.teachers.check_teacher"):
+    here = mock.patch("iekd.runs.queue.check_device"), mock.patch("iekd.teachers.check_teacher")
+    with mock.patch.object(Store, "create", create), here[0], here[1]:
         result = CliRunner().invoke(cli.app, words)
     assert isinstance(result.exception, Seen), result.output
     return result.exception.args[0]

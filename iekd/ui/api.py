@@ -63,7 +63,7 @@ def public_endpoints(store: Store, access: Access) -> None:
 
     @_says_why
     def compare(run_id: str, images: list[str] | None) -> dict[str, Any]:
-        """What each network of a run ("" for the shipped demo) says of the images."""
+        """What each network of a run (ID, or ID/SEED; "" for the shipped demo) says of the images."""
         return compare_files(store, run_id, images or [])
 
     @_says_why

@@ -71,7 +71,7 @@ def compare_tab(store: Store) -> CompareTab:
                 elem_id="camera",
                 buttons=[],
             )
-    # a page whose visit the server has forgotten knows choices that the server does not; `models_of` judges them
+    # a page whose visit the server has forgotten knows choices that the server does not; `models_called` judges them
     source.preprocess = lambda value: str(value or DEMO)  # type: ignore[assignment, method-assign]
     strip = gr.HTML(elem_id="examples", js_on_load=PICK, apply_default_css=False)
     chosen = gr.JSON(visible=False)
@@ -109,8 +109,12 @@ def sources(store: Store) -> list[tuple[str, str]]:
     found = [(DEMO_LABEL, DEMO)] if _models_or_none(store, DEMO) else []
     for run in store.list():
         with contextlib.suppress(UserError):  # a damaged folder has nothing to offer
-            if run.model_folders:
-                found.append((f"{run_title(run.id, run.config)} · {when(run.status.created)} · {run.id}", run.id))
+            if not run.model_folders:
+                continue
+            title = f"{run_title(run.id, run.config)} · {when(run.status.created)} · {run.id}"
+            first, *others = comparing.saved_seeds(run) or [0]
+            found.append((f"{title} · seed {first}" if others else title, run.id))
+            found += [(f"{title} · seed {seed}", f"{run.id}/{seed}") for seed in others]
     return found
 
 
@@ -135,11 +139,6 @@ def open_tab(store: Store, wanted: str, chosen: list[int] | None = None) -> list
     return [gr.Dropdown(choices, value=value), examples_html(store, value, []), [], INVITE]
 
 
-def models_of(store: Store, source: str) -> dict[str, Path]:
-    """Shown name -> folder. Raises UserError where there are none."""
-    return comparing.run_models(store.get(source)) if source else comparing.demo_models()
-
-
 def compare_files(store: Store, source: str, paths: list[str]) -> dict[str, Any]:
     """What `iekd compare --json` prints, for the public endpoint, with `name` for `path`.
 
@@ -151,7 +150,7 @@ def compare_files(store: Store, source: str, paths: list[str]) -> dict[str, Any]
         raise UserError(
             f"{len(paths):,} images are more than the {MOST_IMAGES} of one comparison. Send fewer at a time."
         )
-    results = comparing.compare(models_of(store, source), [(Path(p).name, Path(p)) for p in paths])
+    results = comparing.compare(comparing.models_called(store, source), [(Path(p).name, Path(p)) for p in paths])
     rows = []
     for r in results:
         said = {name: [{"label": label, "score": score} for label, score in p.top] for name, p in r.predictions.items()}
@@ -166,7 +165,7 @@ def results_html(store: Store, source: str, paths: list[str], taken: str | None,
         images.append(("your picture", Path(taken)))
     truths: dict[int, str] = {}
     try:
-        models = models_of(store, source)
+        models = comparing.models_called(store, source)
         known = _examples_of(store, source)
         for i in picked:
             if 0 <= i < len(known):
@@ -274,6 +273,6 @@ def _examples_of(store: Store, source: str) -> list[tuple[str, Any, str]]:
 
 def _models_or_none(store: Store, source: str) -> dict[str, Path] | None:
     try:
-        return models_of(store, source)
+        return comparing.models_called(store, source)
     except UserError:
         return None
