@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -148,15 +147,19 @@ def _as_it_is(found: Any) -> Any:
 
 
 def _live_and_die_with(parent: int, _: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the parent finishes its step first, and needs what it asked for.
+    """Ctrl-C reaches every process of the terminal, and what ends a service or a cluster's job all of those; the parent
+    finishes its step first, and needs what it asked for.
 
     torch's own watch for a killed parent waits for ever where a result is on its way, which nobody will fetch.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # it waits for the thread below
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
+            told = signal.sigtimedwait({signal.SIGTERM}, 1)
+            if told is not None and told.si_pid == parent:  # torch ends so whoever cannot get rid of a result
+                break
+        os._exit(0)
 
     threading.Thread(target=watch, daemon=True).start()

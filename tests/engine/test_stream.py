@@ -271,13 +271,17 @@ def test_a_killed_parent_takes_them_along(parent, wait_until):
 
 
 @linux
-def test_ctrl_c_is_the_parents(parent):
-    """It reaches all processes of a terminal; the parent may finish what it does."""
-    for reader in psutil.Process(parent.pid).children(recursive=True):
-        reader.send_signal(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_being_asked_to_stop_is_the_parents_business(parent, number):
+    """Ctrl-C reaches all processes of a terminal, and what ends a service or a cluster's job all of those; the parent
+    may finish what it does."""
+    readers = psutil.Process(parent.pid).children(recursive=True)
+    for reader in readers:
+        reader.send_signal(number)
     time.sleep(0.5)
     answer, _ = parent.communicate("go on\n")
     assert answer == "12\n"
+    assert not any(reader.is_running() for reader in readers)
 
 
 def test_one_process_reads_at_least_on_linux():

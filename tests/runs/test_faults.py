@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from iekd.errors import RunError
@@ -192,6 +193,22 @@ def test_a_worker_that_saves_is_given_time(launcher, config, wait_until):
     write_json(run.path / "control.json", {"request": "stop", "time": time.time() - 100})
     end_stuck(launcher.store)
     assert run.alive()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads with processes on Linux only")
+def test_a_service_that_is_ended_stops_its_run_and_loses_nothing(launcher, config, wait_until):
+    """All of its processes are told, those that read images ahead among them."""
+    run = launcher.store.get(launcher.submit(config(epochs=10_000, image_memory=0)))
+    wait_until(lambda: run.status.state == RUNNING and run.metrics()[0])
+    trainer = psutil.Process(run.status.pid)
+    readers = trainer.children(recursive=True)
+    assert readers
+    for process in (trainer, *readers):
+        process.terminate()
+    wait_until(lambda: not run.alive())
+    assert run.status.state == STOPPED, run.log_tail()
+    assert run.status.resumable
+    wait_until(lambda: not any(reader.is_running() for reader in readers))
 
 
 # A full disk
