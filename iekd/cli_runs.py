@@ -14,6 +14,7 @@ from rich.table import Table
 
 from iekd.cli_common import RUNS, AsJson, RunsDir, err, out, print_json, say, says_why, table_of
 from iekd.config import NO_TEACHER
+from iekd.data.registry import FOLDER
 from iekd.errors import RunError
 
 app = typer.Typer(no_args_is_help=True, help="List, show, stop, resume, export, import and delete runs.")
@@ -112,7 +113,10 @@ def runs_list(runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
         results = _means(row["learners"]) or row["methods"]
         results += [f"{name} diverged" for name in row["diverged"]]
         name = f"{row['run']}\n{row['name']}" if row["name"] else row["run"]
-        table.add_row(*map(escape, (name, row["state"], row["dataset"], networks, ", ".join(results))))
+        pictures = row["dataset"]
+        if pictures.startswith(FOLDER):  # `show` has the whole path
+            pictures = f"{FOLDER}.../{Path(pictures).name}"
+        table.add_row(*map(escape, (name, row["state"], pictures, networks, ", ".join(results))))
     out.print(table)
 
 

@@ -256,6 +256,23 @@ def test_an_unwritable_runs_directory(tmp_path, options):
     assert "--runs-dir" in result.stderr
 
 
+def test_the_list_has_means_over_seeds_and_names_what_diverged(trained, tmp_path, picture_folder):
+    before, result = trained
+    run = Store(before).get(last_json(result)["run"])
+    accuracies = [r["accuracy_last"] for r in run.report["learners"] if r["method"] == "ie-ft"]
+    shutil.copytree(run.path, tmp_path / run.id)
+    copy = Store(tmp_path).get(run.id)
+    copy.write_status(replace(copy.status, diverged={"kd-seed0": "it did"}))
+    shown = " ".join(iekd_("runs", "list", "--runs-dir", tmp_path).stdout.split())
+    assert f"ie-ft {np.mean(accuracies):.2f} ± {np.std(accuracies, ddof=1):.2f} (2 seeds)" in shown
+    assert "kd-seed0 diverged" in shown
+    assert f"folder:.../{Path(picture_folder).name}" in shown
+    assert str(picture_folder) not in shown
+    (row,) = last_json(iekd_("runs", "list", "--runs-dir", tmp_path, "--json"))["runs"]
+    assert row["diverged"] == ["kd-seed0"]
+    assert row["dataset"] == f"folder:{picture_folder}"
+
+
 def test_list_show_and_delete(options, tmp_path):
     trained = last_json(
         iekd_(

@@ -105,7 +105,7 @@ def advanced_field(field: str) -> Any:
         "elem_id": f"f-{field}",
     }
     if field == "peer":
-        same = [("As the student", "")]
+        same = [("the same network", "")]
         return gr.Dropdown([*same, *model_choices(False)], filterable=False, min_width=200, **{**common, "value": ""})
     if choices:
         named = [("the distiller's own" if choice == "own" else choice, choice) for choice in choices]
