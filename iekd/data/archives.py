@@ -93,7 +93,7 @@ def unpack(archive: Path, into: Path, room: Room = Room()) -> Path:
         stamp = _stamp(archive.resolve(), about.st_size, about.st_mtime_ns)
     except OSError as error:
         raise DataError(f"'{archive.name}' cannot be read ({error.strerror}). Give it again.") from None
-    folder = into / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', stem).strip('.-')[:60] or 'pictures'}-{stamp}"
+    folder = into / f"{_plain(stem)}-{stamp}"
     if folder.is_dir():
         with contextlib.suppress(OSError):
             os.utime(folder)  # it is wanted: see runs/pictures.py
@@ -142,7 +142,7 @@ def _take(archive: Path, part: Path, room: Room) -> Path:
     found: list[tuple[str, ...]] = []  # the folders around each picture
     files: list[Path] = []
     written, most = 0, min(room.size, max(RATIO_FROM, MOST_RATIO * archive.stat().st_size))
-    for folders, suffix, size, packed in _pictures(archive, most, room.entries):
+    for folders, name, size, packed in _pictures(archive, most, room.entries):
         where = "/".join(folders)
         if len(found) == room.images:
             raise _Refused(f"it holds more than {room.images:,} pictures")
@@ -150,7 +150,7 @@ def _take(archive: Path, part: Path, room: Room) -> Path:
             raise _Refused(f"a picture in '{where}' has {size / 2**20:,.0f} MB")
         if shutil.disk_usage(part).free < LEAST_FREE + size:
             raise _Refused("the disk of this machine is nearly full")
-        files.append(flat / f"{len(found):06d}{suffix}")
+        files.append(flat / f"{len(found):06d}-{name}")
         written += size
         if written > most:
             raise _Refused(f"it unpacks to more than {most / 2**20:,.0f} MB")
@@ -196,7 +196,7 @@ def _class_name(text: str) -> str:
 
 
 def _pictures(archive: Path, most: int, entries: int) -> Iterator[tuple[tuple[str, ...], str, int, IO[bytes]]]:
-    """(folders, suffix, bytes as the archive says, opened) of each picture that lies in a folder."""
+    """(folders, plain name, bytes as the archive says, opened) of each picture that lies in a folder."""
     with open(archive, "rb") as file:
         found = _zipped(file, entries) if zipfile.is_zipfile(file) else _tarred(file, most)
         for count, (name, plain, size, opened) in enumerate(found, 1):
@@ -207,10 +207,15 @@ def _pictures(archive: Path, most: int, entries: int) -> Iterator[tuple[tuple[st
                 continue
             if not plain:
                 raise _Refused(f"'{_shown(name)}' is a link or a device")
-            suffix = Path(parts[-1]).suffix.lower()
+            stem, suffix = Path(parts[-1]).stem, Path(parts[-1]).suffix.lower()
             hidden = any(p.startswith(".") or p == "__MACOSX" for p in parts)
             if len(parts) > 1 and suffix in SUFFIXES and not hidden:
-                yield tuple(map(_class_name, parts[:-1])), suffix, size, opened()
+                yield tuple(map(_class_name, parts[:-1])), _plain(stem) + suffix, size, opened()
+
+
+def _plain(text: str) -> str:
+    """What of a name any system can write, to find a picture again that cannot be read."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip(".-")[:60] or "picture"
 
 
 def _parts(name: str) -> list[str]:

@@ -102,6 +102,20 @@ def test_every_format_becomes_a_folder_that_can_be_loaded(tmp_path, into, name):
     assert [p.name for p in into.iterdir()] == [folder.name]
 
 
+def test_a_picture_that_cannot_be_read_is_found_again_by_its_name(archive, into):
+    """Two of one class may be called alike, and names may be such as no system should write."""
+    odd = "my wren: 'ünï' $(rm).PNG"
+    names = [*(f"robin/{i}.png" for i in range(6)), f"wren/deep/{odd}", f"wren/other/{odd}", f"wren/{'x' * 200}.png"]
+    folder = unpack(packed(archive, names, content=png()), into)
+    (broken,) = folder.rglob("*-4.png")
+    broken.write_bytes(b"no picture")
+    assert data.load(f"folder:{folder}", resolution=8).skipped == (str(broken),)
+    written = sorted(p.name for p in (folder / "wren").iterdir())
+    assert [name[6:] for name in written[:2]] == ["-my-wren-n-rm.png"] * 2
+    assert len(written) == 3
+    assert max(map(len, written)) < 80
+
+
 @pytest.mark.parametrize(
     ("names", "folders"),
     [
