@@ -17,7 +17,6 @@ from iekd.errors import UserError
 from iekd.models.artifact import ModelCard, save_model
 from iekd.models.registry import build
 from iekd.runs.store import FINISHED, Status, Store
-from iekd.ui.compare import sources
 
 CLASSES = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")
 
@@ -227,6 +226,8 @@ def test_another_seed_of_a_run_can_be_asked_for(run, model, refuses):
     assert models_called(store, f"{run.id}/1") == {m: root / f"{m}-seed1" for m in ("baseline", "ie-ft")}
     for wrong in ("2", "one", "-1", "1/2", ".."):
         refuses(lambda wrong=wrong: models_called(store, f"{run.id}/{wrong}"), wrong, "3, 1", kind=UserError)
+    from iekd.ui.compare import sources  # here: the other tests run where there is no gradio
+
     labels = dict(sources(store))
     assert [name for label, name in labels.items() if "seed" in label] == [run.id, f"{run.id}/1"]
     assert [label[-6:] for label in labels] == ["seed 3", "seed 1"]
