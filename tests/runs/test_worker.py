@@ -21,7 +21,6 @@ from iekd.runs import worker
 from iekd.runs.report import summary, to_markdown
 from iekd.runs.store import FAILED, FINISHED, RUNNING, STOPPED, Store
 from iekd.runs.worker import explain, stop_on_signals
-from iekd.ui.run_html import head_html, result_html
 
 
 def events(run) -> list[str]:
@@ -240,6 +239,8 @@ def test_a_rate_that_is_too_high_fails_with_advice(tmp_path, tiny_config, comple
     assert run.status.state == FAILED
     assert "learning rate" in run.status.error
     assert not run.status.resumable, "it would come to the same end"
+    from iekd.ui.run_html import result_html  # here: the other tests run where the page's packages are not installed
+
     assert "Resume" not in result_html(run, run.config, run.status), "there is no such button then"
 
 
@@ -386,12 +387,13 @@ def test_one_student_that_breaks_does_not_take_the_others_along(tmp_path, tiny_c
     written = (run.path / "report.md").read_text()
     assert "ft-seed0 diverged and is left out of all numbers." in written
     assert f"- {run.status.diverged['ft-seed0']}" in written
+    from iekd.ui.run_html import head_html, result_html
+    from iekd.ui.runs import table_html
+
     page = result_html(run, run.config, run.status)
     assert "ft-seed0 diverged" in page
     assert "<h3>Done, but 1 of 2 students diverged.</h3>" in page
     assert "card finished partly" in page
-    from iekd.ui.runs import table_html  # here: the other tests run where there is no gradio
-
     assert "1 diverged" in table_html(Store(tmp_path), lambda run, what: True)
     assert "became nan at step" in page
     head = head_html(run, run.config, replace(run.status, state=RUNNING), Store(tmp_path))
