@@ -3,6 +3,9 @@
 Learners of one seed share initial weights and batches, so methods are compared seed by seed (a paired t-test). Where
 several methods are compared with the baseline, the smallest of many p-values is no surprise: `p_adjusted` is Holm's
 correction for that, and decides.
+
+Seeds are one source of chance, test images another: a few hundred of them tell little about all others, however many
+seeds agree. `over_images` measures that.
 """
 
 from __future__ import annotations
@@ -11,9 +14,29 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SIGNIFICANT = 0.05
+Z = statistics.NormalDist().inv_cdf(0.975)
+
+
+@dataclass(frozen=True)
+class OverImages:
+    """95 % interval of a difference, in points, for these very networks on other images like the n of the test."""
+
+    low: float
+    high: float
+    n: int
+
+    @property
+    def conclusive(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        return f"{self.low:+.1f} to {self.high:+.1f} (95 % interval)"
 
 
 @dataclass(frozen=True)
@@ -21,7 +44,7 @@ class Difference:
     """A method minus the baseline over n seeds that both have, in points of accuracy.
 
     low, high: 95 % confidence interval of the mean difference. p: two-sided paired t-test. All None for one seed, and
-    where all seeds differ alike.
+    where all seeds differ alike. over_images: None where it is not known which images each network got right.
     """
 
     mean: float
@@ -30,6 +53,7 @@ class Difference:
     high: float | None = None
     p: float | None = None
     p_adjusted: float | None = None
+    over_images: OverImages | None = None
 
     @property
     def significant(self) -> bool:
@@ -69,8 +93,28 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Dif
     return Difference(mean, n, mean - half, mean + half, p, p)
 
 
-def summarise(accuracies: Mapping[str, Mapping[int, float]], baseline: str = "baseline") -> list[Summary]:
-    """One Summary per method of accuracies (method -> seed -> percent); with differences if there is a baseline."""
+def over_images(right: np.ndarray, baseline: np.ndarray) -> OverImages:
+    """How far the test images alone leave the difference open; both (seeds, images) bool, whether an answer is right.
+
+    A paired comparison of proportions: Agresti and Min 2005 (Statistics in Medicine 24, 729-740), who add half an image
+    to each of the four outcomes, so that few images without any disagreement are no proof. Here an image's difference
+    is its mean over the seeds.
+    """
+    difference = right.mean(0) - baseline.mean(0)
+    n = len(difference) + 2
+    mean = float(difference.sum()) / n
+    error = math.sqrt(max(0.0, (float((difference**2).sum()) + 1) / n - mean**2) / n)
+    return OverImages(100 * (mean - Z * error), 100 * (mean + Z * error), len(difference))
+
+
+def summarise(
+    accuracies: Mapping[str, Mapping[int, float]], baseline: str = "baseline",
+    images: Mapping[str, OverImages] | None = None,
+) -> list[Summary]:  # fmt: skip
+    """One Summary per method of accuracies (method -> seed -> percent); with differences if there is a baseline.
+
+    images: method -> what the test images leave open, where that is known.
+    """
     yardstick = accuracies.get(baseline, {})
     found = []
     for method, by_seed in accuracies.items():
@@ -80,6 +124,7 @@ def summarise(accuracies: Mapping[str, Mapping[int, float]], baseline: str = "ba
         difference = None
         if method != baseline and common:
             difference = paired_difference([by_seed[s] for s in common], [yardstick[s] for s in common])
+            difference = replace(difference, over_images=(images or {}).get(method))
         found.append(Summary(method, len(values), statistics.fmean(values), sd, difference))
     return _adjusted(found)
 
@@ -102,10 +147,10 @@ def _adjusted(found: list[Summary]) -> list[Summary]:
     ]
 
 
-def conclusion(found: Sequence[Summary], name: Callable[[str], str] = str) -> str:
+def conclusion(found: Sequence[Summary], name: Callable[[str], str] = str, images: str = "images") -> str:
     """An honest sentence or two: which method beats the baseline, by how much, and whether that may be chance.
 
-    name: how a method is called. Empty where there is nothing to compare.
+    name: how a method is called; images: how images are. Empty where there is nothing to compare.
     """
     compared = {s.method: s.difference for s in found if s.difference is not None}
     if not compared:
@@ -114,7 +159,11 @@ def conclusion(found: Sequence[Summary], name: Callable[[str], str] = str) -> st
     if all(d.p is None for d in compared.values()):
         n = compared[best].n
         why = "with one seed, so chance may have a part in it" if n < 2 else f"alike in {n} seeds, too alike for a test"
-        return f"{name(best)} is {_size(compared[best])}, {why}."
+        tested = compared[best].over_images
+        more = (
+            "" if tested is None else f": other test {images} could make it {tested}, and other seeds may change more"
+        )
+        return f"{name(best)} is {_size(compared[best])}, {why}{more}."
     better = [m for m, d in compared.items() if d.significant and d.mean > 0]
     worse = [name(m) for m, d in compared.items() if d.significant and d.mean < 0]
     top = max(better, key=lambda method: compared[method].mean) if better else best
@@ -122,7 +171,11 @@ def conclusion(found: Sequence[Summary], name: Callable[[str], str] = str) -> st
     if better:
         also = f" So are {len(better) - 1} more of the {len(compared)} methods." if len(better) > 1 else ""
         higher = f" {name(best)} has a higher mean, but chance may do that." if best != top else ""
-        return f"{sentence}{also}{higher}"
+        tested = compared[top].over_images
+        few = ""
+        if tested is not None and not tested.conclusive:
+            few = f" The seeds agree, but {tested.n:,} test {images} are few: others could make it {tested}."
+        return f"{sentence}{also}{higher}{few}"
     if not worse:
         return f"No significant difference: {sentence}"
     return sentence if len(compared) == 1 else f"No method beats the baseline; significantly below: {', '.join(worse)}."

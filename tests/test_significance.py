@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iekd.significance import conclusion, paired_difference, summarise
+from iekd.significance import OverImages, conclusion, over_images, paired_difference, summarise
 
 VALUES = st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), min_size=2, max_size=12)
 
@@ -121,6 +121,62 @@ def test_the_conclusion_is_one_honest_sentence(accuracies, sentence):
 
 def test_the_conclusion_calls_methods_as_it_is_told():
     assert conclusion(summarise({"baseline": {0: 1}, "kd": {0: 2}}), str.upper).startswith("KD is 1.0 points above")
+
+
+def drawn(rng, images: int, seeds: int = 1, better: float = 0.1, worse: float = 0.04) -> tuple[np.ndarray, np.ndarray]:
+    """Answers of two networks, right or not: the first alone is right with probability `better`, and so on."""
+    outcome = rng.choice(4, (seeds, images), p=[better, worse, 0.6, 0.4 - better - worse])
+    return np.isin(outcome, (0, 2)), np.isin(outcome, (1, 2))
+
+
+@pytest.mark.parametrize("images", [30, 100, 1000])
+def test_the_interval_over_images_holds_the_truth_as_often_as_it_says(images):
+    rng = np.random.default_rng(0)
+    found = [over_images(*drawn(rng, images)) for _ in range(3000)]
+    held = np.mean([f.low < 6.0 < f.high for f in found])
+    assert 0.935 < held < 0.98, "0.95, but for what is drawn and for whole images"
+
+
+def test_the_interval_over_many_images_is_that_of_a_paired_test():
+    from scipy import stats
+
+    right, baseline = drawn(np.random.default_rng(1), 20_000, seeds=3)
+    found = over_images(right, baseline)
+    expected = stats.ttest_rel(right.mean(0), baseline.mean(0)).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((100 * expected.low, 100 * expected.high), abs=0.01)
+    assert found.n == 20_000
+
+
+def test_networks_that_never_disagree_on_few_images_are_not_proved_alike():
+    for n in (1, 10, 100):
+        found = over_images(np.ones((1, n), bool), np.ones((1, n), bool))
+        assert found.low < 0 < found.high == -found.low
+        assert not found.conclusive
+    assert found.high < 3.0, "a hundred images tell more than one"
+
+
+def test_either_network_may_come_first():
+    right, baseline = drawn(np.random.default_rng(2), 200)
+    one, other = over_images(right, baseline), over_images(baseline, right)
+    assert (one.low, one.high) == pytest.approx((-other.high, -other.low))
+
+
+@pytest.mark.parametrize(
+    ("by_seed", "tested", "sentence"),
+    [
+        ([82.5], OverImages(-0.42, 5.44, 120),
+         "kd is 2.5 points above the baseline, with one seed, so chance may have a part in it: other test pictures "
+         "could make it -0.4 to +5.4 (95 % interval), and other seeds may change more."),
+        ([82, 83.1, 83.9], OverImages(-1.04, 5.0, 1200),
+         "kd is 2.0 points above the baseline (95 % interval +1.8 to +2.2, p < 0.001, 3 seeds). The seeds agree, but "
+         "1,200 test pictures are few: others could make it -1.0 to +5.0 (95 % interval)."),
+        ([82, 83.1, 83.9], OverImages(0.9, 3.1, 10_000),
+         "kd is 2.0 points above the baseline (95 % interval +1.8 to +2.2, p < 0.001, 3 seeds)."),
+    ],
+)  # fmt: skip
+def test_the_conclusion_says_when_test_images_are_too_few(by_seed, tested, sentence):
+    accuracies = {"baseline": {s: 80 + s for s in range(len(by_seed))}, "kd": dict(enumerate(by_seed))}
+    assert conclusion(summarise(accuracies, images={"kd": tested}), images="pictures") == sentence
 
 
 def test_a_summary_as_json_says_whether_it_is_significant():

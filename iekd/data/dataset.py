@@ -7,7 +7,7 @@ from typing import Union
 
 import numpy as np
 
-from iekd.data.files import FileImages, image_sums
+from iekd.data.files import FileImages, Files, image_sums
 from iekd.errors import DataError
 
 Images = Union[np.ndarray, FileImages]
@@ -16,10 +16,14 @@ AT_ONCE = 1024  # images whose sums are taken together: a copy of all of them wo
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N,H,W,C) uint8 with C = 1 or 3, in memory or still in their files, and labels (N,) int64."""
+    """Images (N,H,W,C) uint8 with C = 1 or 3, in memory or still in their files, and labels (N,) int64.
+
+    files: where images in memory were read from, where that is known.
+    """
 
     images: Images
     labels: np.ndarray
+    files: Files | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -27,14 +31,20 @@ class Split:
     def take(self, rows: np.ndarray) -> Split:
         """The images of those rows, with their labels."""
         images = self.images.take(rows) if isinstance(self.images, FileImages) else self.images[rows]
-        return Split(images, self.labels[rows])
+        return Split(images, self.labels[rows], None if self.files is None else self.files.take(rows))
 
     def joined(self, other: Split) -> Split:
         """These images, then those of another split that is kept in the same way."""
         labels = np.concatenate([self.labels, other.labels])
         if isinstance(self.images, FileImages) and isinstance(other.images, FileImages):
             return Split(self.images.joined(other.images), labels)
-        return Split(np.concatenate([self.images, other.images]), labels)
+        files = None if self.files is None or other.files is None else self.files.joined(other.files)
+        return Split(np.concatenate([self.images, other.images]), labels, files)
+
+    @property
+    def sources(self) -> Files | None:
+        """The file of each image, or None where images did not come from files of their own."""
+        return self.images.files if isinstance(self.images, FileImages) else self.files
 
     def sums(self) -> list[int]:
         """`image_sums` over all images."""

@@ -198,7 +198,7 @@ def _read(files: Files, resolution: int, channels: int, skipped: list[str]) -> S
         for i in range(0, len(kept), BLOCK):  # moved up in place: there may be no room for a second array
             rows = kept[i : i + BLOCK]
             images[i : i + len(rows)] = images[rows]
-    return Split(images[: len(kept)], files.which[kept].astype(np.int64))
+    return Split(images[: len(kept)], files.which[kept].astype(np.int64), files.take(kept))
 
 
 def _look_at(files: Files, resolution: int, channels: int, skipped: list[str]) -> Split:

@@ -71,12 +71,14 @@ class LearnerResult:
     best_epoch: the epoch with the best validation accuracy, and accuracy_best the test accuracy then. Without a
     validation split the test accuracy itself chooses, which flatters.
     agreement: percent of answers that are the teacher's. peer_accuracy: of the second student of mutual learning.
+    answers: (N,) int64, the class it takes each test image for, in the order of the split.
     """
 
     name: str
     network: Network = field(repr=False)  # else a printed result is a page of layers
     accuracy_last: float
     class_accuracy: list[float | None]
+    answers: Tensor = field(repr=False, compare=False)
     accuracy_best: float = 0.0
     best_epoch: int = 0
     agreement: float | None = None
@@ -308,7 +310,9 @@ class Experiment:
             if TEACHER in answers and name != TEACHER:
                 agreement = (answers[name] == answers[TEACHER]).double().mean().item() * 100
             accuracy = right.mean().item() * 100
-            return LearnerResult(name, networks[name], accuracy, per_class, agreement=agreement, **values)
+            return LearnerResult(
+                name, networks[name], accuracy, per_class, answers[name], agreement=agreement, **values
+            )
 
         result = Result(judged(TEACHER) if self.teacher is not None else None)
         for method, seed in self.config.learner_names:

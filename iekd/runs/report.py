@@ -1,4 +1,4 @@
-"""The results of a run: report.json for programs, report.md for people."""
+"""The results of a run: report.json for programs, report.md for people, answers.csv for both."""
 
 from __future__ import annotations
 
@@ -8,17 +8,26 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from iekd import __version__
 from iekd.data.dataset import Dataset
+from iekd.runs.answers import ANSWERS, write_answers
 from iekd.runs.files import write_json
 from iekd.runs.store import Run, Status
-from iekd.significance import Summary, conclusion, p_text, summarise
+from iekd.significance import OverImages, Summary, conclusion, over_images, p_text, summarise
+
+OVER_IMAGES = (
+    "The interval over seeds says what training once more may change, on these test images; the one over test images "
+    "what other images like them may change, with these very networks. A difference is sure where both leave out zero. "
+    f"{ANSWERS} has every answer."
+)
 
 
 def write_report(
     run: Run, status: Status, result: Any, dataset: Dataset, teacher: dict[str, str], speed: float | None
 ) -> None:
-    """Write both files.
+    """Write all three; report.json last, for it says that the run has a result.
 
     Args:
         result: an engine Result.
@@ -66,7 +75,10 @@ def write_report(
         "versions": versions(),
         "speed": speed,
     }
-    report["summary"] = [found.to_json() for found in summaries(report)]
+    report["summary"] = [
+        found.to_json() for found in summarise(_accuracies(report), images=_over_images(result, dataset))
+    ]
+    write_answers(run.path / ANSWERS, result, dataset)
     write_json(run.path / "report.json", report)
     (run.path / "report.md").write_text(to_markdown(report))
 
@@ -83,10 +95,32 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
 
 def summaries(report: dict[str, Any]) -> list[Summary]:
     """Each method over its seeds, by the accuracy after the last epoch, in the order of training."""
+    # which images were right is not in the report: what came of that is
+    known = {s["method"]: (s["difference"] or {}).get("over_images") for s in report.get("summary", [])}
+    images = {method: OverImages(**values) for method, values in known.items() if values}
+    return summarise(_accuracies(report), images=images)
+
+
+def _accuracies(report: dict[str, Any]) -> dict[str, dict[int, float]]:
+    """Method -> seed -> percent after the last epoch."""
     accuracies: dict[str, dict[int, float]] = {}
     for learner in report["learners"]:
         accuracies.setdefault(learner["method"], {})[learner["seed"]] = learner["accuracy_last"]
-    return summarise(accuracies)
+    return accuracies
+
+
+def _over_images(result: Any, dataset: Dataset) -> dict[str, OverImages]:
+    """What the test images leave open of each method's difference to the baseline, over the seeds that both have."""
+    right: dict[str, dict[int, Any]] = {}
+    for r in result.learners:
+        right.setdefault(r.method, {})[r.seed] = r.answers.numpy() == dataset.test.labels
+    baseline = right.pop("baseline", {})
+    found = {}
+    for method, by_seed in right.items():
+        common = [seed for seed in by_seed if seed in baseline]
+        if common:
+            found[method] = over_images(np.stack([by_seed[s] for s in common]), np.stack([baseline[s] for s in common]))
+    return found
 
 
 def verdict(report: dict[str, Any]) -> str:
@@ -150,13 +184,19 @@ def to_markdown(report: dict[str, Any]) -> str:
         for r in report["learners"]
     ]
     found = summaries(report)
-    if any(s.n > 1 for s in found):
+    if any(s.n > 1 or (s.difference and s.difference.over_images) for s in found):
         lines += [
             "",
-            "| method | seeds | mean ± standard deviation (%) | points against the baseline, 95 % interval, Holm's p |",
-            "|---|---|---|---|",
+            "| method | seeds | mean ± standard deviation (%) | points against the baseline, 95 % interval over seeds, "
+            "Holm's p | 95 % interval over test images |",
+            "|---|---|---|---|---|",
         ]
-        lines += [f"| {s.method} | {s.n} | {spread(s.mean, s.sd)} | {against_baseline(s)} |" for s in found]
+        lines += [
+            f"| {s.method} | {s.n} | {spread(s.mean, s.sd)} | {against_baseline(s)} | {on_other_images(s)} |"
+            for s in found
+        ]
+        if any(s.difference and s.difference.over_images for s in found):
+            lines += ["", OVER_IMAGES]
     if teacher and teacher.get("from"):
         lines += ["", f"The teacher comes from: {teacher['from']}."]
     lines += ["", "## Per class (%)", "", *_per_class(report)]
@@ -184,6 +224,12 @@ def against_baseline(found: Summary) -> str:
     if difference.low is None or difference.p_adjusted is None:
         return f"{difference.mean:+.2f}"
     return f"{difference.mean:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}], p {p_text(difference.p_adjusted)}"
+
+
+def on_other_images(found: Summary) -> str:
+    """+0.41 to +4.87; empty where it is not known."""
+    tested = found.difference.over_images if found.difference else None
+    return "" if tested is None else f"{tested.low:+.2f} to {tested.high:+.2f}"
 
 
 def class_columns(report: dict[str, Any]) -> dict[str, dict[str, float | None]]:

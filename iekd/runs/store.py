@@ -10,6 +10,7 @@ runs/<id>/config.json    what was asked, immutable
           checkpoints/   where another attempt would go on; gone once the run is finished
           models/        teacher and students, loadable by themselves
           report.json    results; report.md the same to read
+          answers.csv    what each network said of each test image
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What can be taken home from a run: its report, and each network as a zip of weights, card and a note on its use."""
+"""What can be taken home from a run: its report, all answers, and each network as a zip of weights, card and a note."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from html import escape
 from typing import IO
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from iekd.errors import UserError
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard
+from iekd.runs.answers import ANSWERS
 from iekd.runs.store import Run, Store
 from iekd.ui.access import Access, AccessError
 from iekd.ui.words import method_name, model_name
@@ -53,6 +54,10 @@ def downloads_html(run: Run, with_networks: bool) -> str:
         except OSError:
             continue
         links.append(_link(f"data:{kind};base64,{content}", label, f"{run.id}-{name}"))
+    if with_networks:
+        with contextlib.suppress(OSError):  # runs of version 0.1 and those that did not finish have none
+            size = (run.path / ANSWERS).stat().st_size
+            links.append(_link(f".{ADDRESS}/{run.id}/{ANSWERS}", f"All answers <small>{_bytes(size)}</small>"))
     networks = run.model_folders if with_networks else {}
     several = len(run.config.seeds) > 1
     for name, folder in networks.items():
@@ -73,12 +78,17 @@ def _bytes(size: int) -> str:
 
 
 def download_route(store: Store, access: Access) -> Route:
-    """`/download/RUN/NETWORK`: the zip, for whoever may have it; 403 or 404 with a sentence otherwise."""
+    """`/download/RUN/NETWORK`: the zip, `/download/RUN/answers.csv`: that file, for whoever may have it.
+
+    403 or 404 with a sentence otherwise.
+    """
 
     def answer(request: Request) -> Response:
         try:
             run, name = store.get(request.path_params["run"]), request.path_params["network"]
             access.check_change(request, run, "download")
+            if name == ANSWERS and (run.path / name).is_file():
+                return FileResponse(run.path / name, media_type="text/csv", filename=f"{run.id}-{name}")
             if name not in run.model_folders:
                 names = ", ".join(run.model_folders) or "none"
                 return PlainTextResponse(f"This run has no network '{name}'. It has: {names}.\n", 404)

@@ -9,7 +9,7 @@ from typing import Any
 from iekd.config import RunConfig
 from iekd.plan import STAGES
 from iekd.runs.queue import ahead_of, device_name
-from iekd.runs.report import class_columns, left_out, spread, summaries
+from iekd.runs.report import class_columns, left_out, on_other_images, spread, summaries
 from iekd.runs.store import FAILED, FINISHED, LOST, QUEUED, STOPPED, STOPPING, Run, Status, Store
 from iekd.significance import Summary, conclusion, p_text
 from iekd.ui.curves import metrics_size, read_curves
@@ -28,7 +28,6 @@ from iekd.ui.words import (
     when,
 )
 
-FEW = 0.5  # points: the share of one test picture from which on it is worth a word
 COLUMNS = ("Parameters", "Accuracy", "Against the baseline", "Best epoch", "Same as teacher")
 STAGE_NAMES = {"teacher": "Teacher", "auto-encoder": "Auto-encoder", "students": "Students", "evaluation": "Evaluation"}
 
@@ -181,7 +180,6 @@ def _finished(run: Run, report: dict[str, Any], with_networks: bool) -> str:
     head = "".join(f"<th>{label}</th>" for label in ("Network", *COLUMNS))
     skipped = len(report.get("skipped_files", []))
     facts = f"Accuracy: percent right on {report['test_images']:,} test pictures after the last epoch"
-    one = 100 / report["test_images"]
     many = any(s.n > 1 for s in found)
     facts += ", mean ± standard deviation over seeds." if many else "."
     if many and any(s.difference for s in found):
@@ -193,8 +191,11 @@ def _finished(run: Run, report: dict[str, Any], with_networks: bool) -> str:
             f" Best epoch: the one that did best on {report['validation_images']:,} other pictures, and its accuracy "
             "on the test pictures, which may be below the last one’s."
         )
-    if one >= FEW:
-        facts += f" One test picture more or less is {one:.1f} points: take differences of a few with caution."
+    if any(on_other_images(s) for s in found):
+        facts += (
+            " Other pictures: the 95 % interval of the difference on other pictures like those of the test, for these "
+            "very networks; few test pictures make it wide."
+        )
     if teacher:
         facts += " Same as teacher: how often the student’s answer is the teacher’s, right or wrong."
     facts += f" {skipped} unreadable picture{'s were' if skipped > 1 else ' was'} skipped." if skipped else ""
@@ -219,18 +220,20 @@ def _headline(report: dict[str, Any]) -> str:
     """The report's verdict with the page's names; says so too where there was nothing to compare with."""
     learned, gone = len(report["learners"]), len(report.get("diverged", {}))
     usual = f"Done, but {gone} of {learned + gone} students diverged." if gone else "Done."
-    return conclusion(summaries(report), method_name) or usual
+    return conclusion(summaries(report), method_name, "pictures") or usual
 
 
 def _difference(summary: Summary) -> str:
     difference = summary.difference
     if difference is None:
         return ""
-    text = f"{difference.mean:+.2f}".replace("-", "−")
-    if difference.low is None:
-        return text
-    p = f", p {p_text(difference.p_adjusted)}" if difference.p_adjusted is not None else ""
-    return f"{text} <small>{difference.low:+.2f} to {difference.high:+.2f}{p}</small>".replace("-", "−")
+    text = f"{difference.mean:+.2f}"
+    if difference.low is not None:
+        p = f", p {p_text(difference.p_adjusted)}" if difference.p_adjusted is not None else ""
+        text += f" <small>{difference.low:+.2f} to {difference.high:+.2f}{p}</small>"
+    if others := on_other_images(summary):
+        text += f" <small>other pictures {others}</small>"
+    return text.replace("-", "−")
 
 
 def _best(own: list[dict[str, Any]]) -> str:

@@ -46,6 +46,7 @@ def same(kept: Dataset, read: Dataset) -> None:
             np.testing.assert_array_equal(a.images, b.images[:])
             np.testing.assert_array_equal(a.labels, b.labels)
             assert a.labels.dtype == b.labels.dtype
+            assert [a.sources[i] for i in range(len(a))] == [b.sources[i] for i in range(len(b))]
     assert kept.statistics == read.statistics
     assert kept.background == read.background
     assert (kept.channels, kept.resolution, kept.skipped) == (read.channels, read.resolution, read.skipped)

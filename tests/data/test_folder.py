@@ -154,6 +154,17 @@ def test_broken_pictures_are_skipped_counted_and_named(two_parts, caplog):
     assert "2 of 14" in caplog.text
 
 
+def test_each_image_knows_its_file(two_parts):
+    """Also what is left after broken ones, a limit and held-out images."""
+    (two_parts / "train" / "cat" / "001.png").write_bytes(b"broken")
+    d = load(two_parts).limited(7, seed=1).held_out(0.4, seed=1)
+    for split in (d.train, d.validation, d.test, d.train.joined(d.test)):
+        names = [Path(split.sources[i]) for i in range(len(split))]
+        assert [int(name.stem) for name in names] == reds(split)
+        assert [d.class_names.index(name.parent.name) for name in names] == split.labels.tolist()
+    assert data.load("fashion-mnist-sample").test.sources is None
+
+
 def test_other_files_and_hidden_ones_are_no_pictures(two_parts):
     (two_parts / "train" / "cat" / "notes.txt").write_text("hello")
     (two_parts / "train" / "cat" / ".hidden.png").write_bytes(b"")

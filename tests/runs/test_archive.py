@@ -191,6 +191,24 @@ def test_contents_that_pages_could_not_read_are_refused(stopped, elsewhere, tmp_
     assert list(elsewhere.root.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "tested",
+    [{"low": "<img src=x>", "high": 1, "n": 9}, {"low": 0, "high": "<b>", "n": 9}, {"low": 1}, [3], "x", {"low": []}],
+)
+def test_a_report_with_odd_intervals_is_refused(finished, elsewhere, tmp_path, refuses, tested):
+    run = finished[0]
+    report = run.report
+    for summary in report["summary"]:
+        if summary["difference"]:
+            summary["difference"]["over_images"] = tested
+    export_run(run, tmp_path / "run.zip", checkpoints=False)
+    with zipfile.ZipFile(tmp_path / "run.zip") as good, zipfile.ZipFile(tmp_path / "bad.zip", "w") as bad:
+        for entry in good.infolist():
+            changed = entry.filename.endswith("/report.json")
+            bad.writestr(entry, json.dumps(report) if changed else good.read(entry))
+    refuses(lambda: import_run(elsewhere, tmp_path / "bad.zip"), "damaged or no exported run", kind=RunError)
+
+
 def test_any_flipped_bit_is_a_sentence(stopped, elsewhere, tmp_path):
     export_run(stopped, tmp_path / "run.zip", checkpoints=False)
     whole = (tmp_path / "run.zip").read_bytes()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from iekd.runs.report import commit, summaries, verdict
+from iekd.significance import OverImages
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -41,6 +42,17 @@ def test_the_verdict_is_honest(report, sentence):
 def test_accuracies_are_summarised_by_method():
     found = summaries(results(baseline=[1.0, 2.0], kd=[3.0]))
     assert [(s.method, s.n, s.mean) for s in found] == [("baseline", 2, 1.5), ("kd", 1, 3.0)]
+
+
+def test_what_test_images_leave_open_is_read_from_the_report():
+    report = results(baseline=[80.0], kd=[81.0])
+    assert summaries(report)[1].difference.over_images is None, "reports of earlier versions do not know"
+    tested = {"low": -2.0, "high": 4.0, "n": 100}
+    report["summary"] = [
+        {"method": "baseline", "difference": None}, {"method": "kd", "difference": {"mean": 1.0, "over_images": tested}}
+    ]  # fmt: skip
+    assert summaries(report)[1].difference.over_images == OverImages(**tested)
+    assert "-2.0 to +4.0" in verdict(report)
 
 
 def test_the_commit_is_the_checkouts(tmp_path, monkeypatch):

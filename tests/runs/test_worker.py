@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import os
 import shutil
 import signal
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html import escape
+from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -21,6 +24,7 @@ from iekd.runs import worker
 from iekd.runs.report import summary, to_markdown
 from iekd.runs.store import FAILED, FINISHED, RUNNING, STOPPED, Store
 from iekd.runs.worker import explain, stop_on_signals
+from iekd.significance import over_images
 
 
 def events(run) -> list[str]:
@@ -81,6 +85,27 @@ def test_the_report_says_what_the_last_rows_say(finished):
     assert report["test_images"] == 60
     assert report["command"] == run.config.command_line()
     assert report["speed"] > 0
+
+
+def test_every_answer_can_be_had(finished, picture_folder):
+    """From the file alone: each accuracy of the report, the agreement, and what the test images leave open."""
+    run, _ = finished
+    with open(run.path / "answers.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == [Path(row["image"]).parts[1] for row in rows]
+    assert all((picture_folder / row["image"]).is_file() for row in rows)
+    right = {}
+    for learner in run.report["learners"]:
+        name = f"{learner['method']}-seed{learner['seed']}"
+        right[name] = np.array([row[name] == row["class"] for row in rows])
+        assert 100 * right[name].mean() == pytest.approx(learner["accuracy_last"])
+        same = [row[name] == row["teacher"] for row in rows]
+        assert 100 * np.mean(same) == pytest.approx(learner["agreement_with_teacher"])
+    (expected,) = [s["difference"]["over_images"] for s in run.report["summary"] if s["difference"]]
+    pairs = [np.stack([right[f"{method}-seed{seed}"] for seed in (0, 1)]) for method in ("ie-ft", "baseline")]
+    assert asdict(over_images(*pairs)) == pytest.approx(expected)
+    text = (run.path / "report.md").read_text()
+    assert f"{expected['low']:+.2f} to {expected['high']:+.2f} |" in text
 
 
 def test_the_report_is_json_for_everyone(finished):

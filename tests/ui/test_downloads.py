@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 import tempfile
@@ -42,6 +43,17 @@ def test_a_network_comes_as_a_zip_that_works(server: str, finished_run: str, run
         assert f"{card.accuracy:.2f} %" in note
 
 
+def test_all_answers_come_as_a_table(server: str, finished_run: str, runs_dir: Path) -> None:
+    run = Store(runs_dir).get(finished_run)
+    answer = httpx.get(f"{server}/download/{finished_run}/answers.csv")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/csv")
+    header, *rows = csv.reader(io.StringIO(answer.text))
+    assert header == ["image", "class", "teacher", "baseline-seed0", "ie-ft-seed0"]
+    assert len(rows) == run.report["test_images"]
+    assert f'href="./download/{finished_run}/answers.csv"' in downloads_html(run, True)
+
+
 def test_the_note_in_it_is_true(server: str, finished_run: str, tmp_path: Path, monkeypatch: Any) -> None:
     """Its Python lines run as they stand, in the folder where it lies."""
     answer = httpx.get(f"{server}/download/{finished_run}/ie-ft-seed0")
@@ -75,11 +87,12 @@ def test_nothing_else_is_served(server: str, finished_run: str, where: str) -> N
 
 
 def test_strangers_get_no_networks_of_a_guarded_page(guarded: str, finished_run: str) -> None:
-    address = f"{guarded}/download/{finished_run}/teacher"
-    refused = httpx.get(address)
-    assert refused.status_code == 403
-    assert "token" in refused.text
-    assert httpx.get(address, headers={"x-iekd-token": TOKEN}).status_code == 200
+    for what in ("teacher", "answers.csv"):
+        address = f"{guarded}/download/{finished_run}/{what}"
+        refused = httpx.get(address)
+        assert refused.status_code == 403
+        assert "token" in refused.text
+        assert httpx.get(address, headers={"x-iekd-token": TOKEN}).status_code == 200
 
 
 def test_visitors_of_a_public_page_get_their_own(runs_dir: Path, finished_run: str) -> None:
