@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from html import escape
 from typing import Any
@@ -184,17 +185,18 @@ def _finished(run: Run, report: dict[str, Any], with_networks: bool) -> str:
     facts += ", mean ± standard deviation over seeds." if many else "."
     if many and any(s.difference for s in found):
         facts += (
-            " Difference in points, with the 95 % interval and p-value of a paired test over seeds (Holm’s correction)."
+            " Difference in points. Seeds: what training anew may make of it, 95 % interval and p-value of a paired "
+            "test (Holm’s correction)."
+        )
+    if any(on_other_images(s) for s in found):
+        facts += (
+            " Pictures: what other pictures like those of the test may make of the difference with these very "
+            "networks, 95 % interval; few test pictures make it wide."
         )
     if report.get("best_chosen_by") == "validation":
         facts += (
             f" Best epoch: the one that did best on {report['validation_images']:,} other pictures, and its accuracy "
             "on the test pictures, which may be below the last one’s."
-        )
-    if any(on_other_images(s) for s in found):
-        facts += (
-            " Other pictures: the 95 % interval of the difference on other pictures like those of the test, for these "
-            "very networks; few test pictures make it wide."
         )
     if teacher:
         facts += " Same as teacher: how often the student’s answer is the teacher’s, right or wrong."
@@ -220,7 +222,7 @@ def _headline(report: dict[str, Any]) -> str:
     """The report's verdict with the page's names; says so too where there was nothing to compare with."""
     learned, gone = len(report["learners"]), len(report.get("diverged", {}))
     usual = f"Done, but {gone} of {learned + gone} students diverged." if gone else "Done."
-    return conclusion(summaries(report), method_name, "pictures") or usual
+    return re.sub(r" -(?=\d)", " −", conclusion(summaries(report), method_name, "pictures")) or usual
 
 
 def _difference(summary: Summary) -> str:
@@ -230,9 +232,9 @@ def _difference(summary: Summary) -> str:
     text = f"{difference.mean:+.2f}"
     if difference.low is not None:
         p = f", p {p_text(difference.p_adjusted)}" if difference.p_adjusted is not None else ""
-        text += f" <small>{difference.low:+.2f} to {difference.high:+.2f}{p}</small>"
+        text += f"<small>seeds {difference.low:+.2f} to {difference.high:+.2f}{p}</small>"
     if others := on_other_images(summary):
-        text += f" <small>other pictures {others}</small>"
+        text += f"<small>pictures {others}</small>"
     return text.replace("-", "−")
 
 

@@ -1,0 +1,45 @@
+"""The result of a run as the page says it."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+
+from iekd.runs.store import Store
+from iekd.ui.run_html import result_html
+
+
+def test_both_intervals_of_a_difference_are_named(finished_run: str, runs_dir: Path) -> None:
+    run = Store(runs_dir).get(finished_run)
+    report = run.report
+    (tested,) = [s["difference"]["over_images"] for s in report["summary"] if s["difference"]]
+    shown = unescape(result_html(run, run.config, run.status))
+    said = f"pictures {tested['low']:+.2f} to {tested['high']:+.2f}".replace("-", "−")
+    assert f"<small>{said}</small>" in shown
+    assert "Pictures: what other pictures like those of the test" in shown
+    head = re.search("<h3>(.*?)</h3>", shown)
+    assert head
+    assert "with one seed" in head[1]
+    assert "other test pictures could make it" in head[1]
+    assert not re.search(r"-\d", head[1]), "minus signs are no hyphens"
+
+
+def test_results_of_earlier_versions_are_shown_without(finished_run: str, runs_dir: Path) -> None:
+    run = Store(runs_dir).get(finished_run)
+    path = run.path / "report.json"
+    whole = path.read_text()
+    report = json.loads(whole)
+    for summary in report["summary"]:
+        if summary["difference"]:
+            del summary["difference"]["over_images"]
+    try:
+        for earlier in (report, {key: value for key, value in report.items() if key != "summary"}):
+            path.write_text(json.dumps(earlier))
+            shown = result_html(run, run.config, run.status)
+            assert "so chance may have a part in it.</h3>" in shown
+            assert "ictures: " not in shown
+            assert "<small>pictures" not in shown
+    finally:
+        path.write_text(whole)
