@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Optional
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from iekd import data
-from iekd.errors import UserError, unknown_name
+from iekd.errors import UserError, as_text, unknown_name
 from iekd.method_names import check_method, parts
 from iekd.models.catalog import check_model, models
 from iekd.models.source import AUTO, check_normalisation, check_source, is_file
@@ -154,6 +154,13 @@ class RunConfig(BaseModel):
     @classmethod
     def _dataset_exists(cls, value: str) -> str:
         return data.check_name(value)
+
+    @field_validator("dataset", "teacher_from")
+    @classmethod
+    def _is_text(cls, value: str) -> str:
+        if value != as_text(value):
+            raise UserError(f"'{value}' cannot be used: its name is not UTF-8 text. Rename it, or give a link to it.")
+        return value
 
     @field_validator("teacher", "student", "peer")
     @classmethod

@@ -9,8 +9,16 @@ import difflib
 from collections.abc import Iterable
 
 
+def as_text(name: str) -> str:
+    """A file's name that can be written and sent anywhere: what in it is not UTF-8 is spelt out."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 class UserError(ValueError):
     """Something the user asked for cannot be done; the message says why and what to do instead."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(as_text(message))
 
 
 class DataError(UserError):

@@ -290,6 +290,17 @@ BAD = [
 ]
 
 
+@pytest.mark.parametrize("field", ["dataset", "teacher_from"])
+def test_a_path_that_is_not_utf8_is_refused(field, tmp_path, refuses):
+    place = tmp_path / "caf\udce9"
+    try:
+        place.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    value = f"folder:{place}" if field == "dataset" else str(place)
+    refuses(lambda: make_config(**{field: value}), "caf\\udce9", "Rename it")
+
+
 @pytest.mark.parametrize(("values", "words"), BAD, ids=lambda v: str(v)[:60] if isinstance(v, dict) else "")
 def test_a_bad_value_gets_one_sentence_that_names_it(values, words, refuses):
     sentence = refuses(lambda: make_config(**values), *words)

@@ -23,7 +23,7 @@ from iekd.data.files import FileImages, Files, image_sums
 from iekd.data.images import FORMATS, SUFFIXES, to_array
 from iekd.data.memory import image_budget
 from iekd.data.registry import FOLDER, FOLDER_RESOLUTION, DatasetInfo, Request
-from iekd.errors import DataError
+from iekd.errors import DataError, as_text
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def load_folder(request: Request) -> Dataset:
             raise DataError(f"No readable training image of class '{missing[0]}' in '{root}'. Add some, or remove it.")
         if not len(split):
             raise DataError(f"No readable {part} image in '{root}'. Use PNG, JPEG, WebP, BMP or GIF files.")
-    return Dataset(request.name, class_names, splits[0], splits[1], tuple(skipped))
+    return Dataset(request.name, tuple(map(as_text, class_names)), splits[0], splits[1], tuple(skipped))
 
 
 def describe_folder(name: str) -> DatasetInfo:
@@ -94,7 +94,7 @@ def folder_thumbnails(name: str, per_class: int) -> list[tuple[np.ndarray, str]]
     for k, class_name in enumerate(class_names[:20]):
         for i in np.flatnonzero(test.which == k)[:per_class]:
             try:
-                shown.append((to_array(test[int(i)], 64, 3), class_name))
+                shown.append((to_array(test[int(i)], 64, 3), as_text(class_name)))
             except DataError:
                 continue
     return shown
@@ -226,5 +226,5 @@ def _decode(
         return True
 
     readable = np.fromiter(_in_threads(read, len(files)), bool, len(files))
-    skipped += [files[int(i)] for i in np.flatnonzero(~readable)]
+    skipped += [as_text(files[int(i)]) for i in np.flatnonzero(~readable)]
     return np.flatnonzero(readable)

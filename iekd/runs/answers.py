@@ -22,7 +22,7 @@ def write_answers(path: Path, result: Any, dataset: Dataset) -> None:
     answers = {name: r.answers.tolist() for name, r in networks.items() if r is not None}
     files, names = dataset.test.sources, dataset.class_names
     root = dataset.name.removeprefix(FOLDER)
-    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "class", *answers])
         for i, label in enumerate(dataset.test.labels.tolist()):

@@ -80,7 +80,7 @@ def write_report(
     ]
     write_answers(run.path / ANSWERS, result, dataset)
     write_json(run.path / "report.json", report)
-    (run.path / "report.md").write_text(to_markdown(report))
+    (run.path / "report.md").write_text(to_markdown(report), "utf-8")
 
 
 def summary(report: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import psutil
 from iekd import data
 from iekd.config import RunConfig, learner_name
 from iekd.data.dataset import Dataset
-from iekd.errors import UserError
+from iekd.errors import UserError, as_text
 from iekd.models.artifact import ModelCard, check_fits, load_model, save_model
 from iekd.models.source import TRAIN, per_channel
 from iekd.plan import STAGES, Plan, make_plan
@@ -92,7 +92,7 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
 
 def explain(error: BaseException) -> str:
     """One sentence for an error that was not foreseen, with what to try."""
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    text = as_text(str(error)).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if "TrainingError" in _kinds(error):
         return text
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text.lower():
@@ -361,7 +361,7 @@ class _Training:
 
 @contextlib.contextmanager
 def _log_to(path: Path) -> Iterator[None]:
-    handler = logging.FileHandler(path)
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("iekd")
     before = logger.level

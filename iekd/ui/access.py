@@ -209,7 +209,10 @@ class Access:
             return Room(2 * self.limits.images, 1000, 4 * MOST_UPLOAD), UPLOADS
 
     def may(self, asker: Asker | None, run: Run, what: str) -> bool:
-        """Whether a button that would do `what` is worth showing: start, stop, resume, move, delete or download."""
+        """Whether a button that would do `what` is worth showing: start, stop, resume, move, delete or download.
+
+        Or, for "places", whether somebody may read where the machine's files lie.
+        """
         if self.trusts(asker) or (what == "start" and self.may_start(asker)):
             return True
         if not (self.visitors_start and what in ("stop", "download")):

@@ -14,10 +14,11 @@ from iekd.config import learner_name, make_config
 from iekd.errors import UserError
 from iekd.runs.launcher import LocalLauncher
 from iekd.runs.store import Run, Store
-from iekd.ui.access import Access
+from iekd.ui.access import Access, May
 from iekd.ui.compare import compare_files
 from iekd.ui.curves import read_curves
 from iekd.ui.files import file_field
+from iekd.ui.places import teller
 from iekd.ui.train import start_run, upload_pictures
 
 
@@ -34,17 +35,17 @@ def public_endpoints(store: Store, access: Access) -> None:
         return start_run(store, access, request, make_config(**config), key)
 
     @_says_why
-    def run_status(run_id: str) -> dict[str, Any]:
+    def run_status(run_id: str, request: Optional[gr.Request] = None) -> dict[str, Any]:
         """State, stage, progress and newest accuracies of a run."""
-        return status_of(store.get(run_id))
+        return status_of(store.get(run_id), access.of(request))
 
     @_says_why
-    def list_runs() -> list[dict[str, Any]]:
+    def list_runs(request: Optional[gr.Request] = None) -> list[dict[str, Any]]:
         """All runs, newest first."""
         found = []
         for run in store.list():
             with contextlib.suppress(UserError):  # a damaged folder is no run
-                found.append(status_of(run))
+                found.append(status_of(run, access.of(request)))
         return found
 
     @_says_why
@@ -52,14 +53,14 @@ def public_endpoints(store: Store, access: Access) -> None:
         """Ask a run to stop; what its students have learned is kept, and it can be resumed."""
         access.check_change(request, store.get(run_id), "stop")
         launcher.cancel(run_id)
-        return status_of(store.get(run_id))
+        return status_of(store.get(run_id), access.of(request))
 
     @_says_why
     def resume_run(run_id: str, request: Optional[gr.Request] = None) -> dict[str, Any]:
         """Go on with a run that was stopped, failed or was lost, from its last checkpoint."""
         access.check_change(request, store.get(run_id), "resume")
         launcher.resume(run_id)
-        return status_of(store.get(run_id))
+        return status_of(store.get(run_id), access.of(request))
 
     @_says_why
     def compare(run_id: str, images: list[str] | None) -> dict[str, Any]:
@@ -81,9 +82,9 @@ def public_endpoints(store: Store, access: Access) -> None:
         gr.Button().click(add_pictures, archive, dataset, api_name="add_pictures")
 
 
-def status_of(run: Run) -> dict[str, Any]:
+def status_of(run: Run, may: May) -> dict[str, Any]:
     """One run as a JSON object."""
-    status, config, curves = run.status, run.config, read_curves(run)
+    status, config, curves, tell = run.status, run.config, read_curves(run), teller(run, may)
     accuracies = {
         name: value
         for method, seed in config.learner_names
@@ -92,7 +93,8 @@ def status_of(run: Run) -> dict[str, Any]:
     return {
         "run": run.id, "name": config.name, "state": status.state, "stage": status.stage, "progress": status.progress,
         "eta_seconds": status.eta_seconds, "images_per_second": status.images_per_second, "seconds": status.seconds,
-        "device": status.device, "dataset": config.dataset, "accuracies": accuracies, "error": status.error,
+        "device": status.device, "dataset": tell(config.dataset), "accuracies": accuracies,
+        "error": status.error and tell(status.error),
         "diverged": status.diverged,
     }  # fmt: skip
 

@@ -20,6 +20,7 @@ from iekd.models.artifact import CARD, WEIGHTS, ModelCard
 from iekd.runs.answers import ANSWERS
 from iekd.runs.store import Run, Store
 from iekd.ui.access import Access, AccessError
+from iekd.ui.places import Tell
 from iekd.ui.words import method_name, model_name
 
 ADDRESS = "/download"
@@ -45,12 +46,12 @@ With iekd installed, in the folder that this file is in:
 """
 
 
-def downloads_html(run: Run, with_networks: bool) -> str:
+def downloads_html(run: Run, with_networks: bool, tell: Tell = str) -> str:
     """Links to all of it. Reports are carried by the page itself: the runs folder is never served."""
     links = []
     for name, kind, label in REPORTS:
         try:
-            content = base64.b64encode((run.path / name).read_bytes()).decode()
+            content = base64.b64encode(tell((run.path / name).read_text("utf-8", "replace")).encode()).decode()
         except OSError:
             continue
         links.append(_link(f"data:{kind};base64,{content}", label, f"{run.id}-{name}"))

@@ -15,6 +15,7 @@ from iekd.runs.store import FAILED, FINISHED, LOST, QUEUED, STOPPED, STOPPING, R
 from iekd.significance import Summary, conclusion, p_text
 from iekd.ui.curves import metrics_size, read_curves
 from iekd.ui.downloads import downloads_html
+from iekd.ui.places import Tell
 from iekd.ui.words import (
     DEVICES,
     STATES,
@@ -130,16 +131,16 @@ def _bar(status: Status) -> str:
     )
 
 
-def result_html(run: Run, config: RunConfig, status: Status, with_networks: bool = True) -> str:
+def result_html(run: Run, config: RunConfig, status: Status, with_networks: bool = True, tell: Tell = str) -> str:
     """What came out of a run that is over: its table, or in words why there is none. Empty while it trains.
 
-    with_networks: offer them to be taken home.
+    with_networks: offer them to be taken home. tell: makes texts fit for whoever looks.
     """
     if status.live:
         return ""
     report = run.report
     if status.state == FINISHED and report:
-        return _finished(run, report, with_networks)
+        return _finished(run, report, downloads_html(run, with_networks, tell))
     why = {
         STOPPED: "You stopped this run. " + ("Its students are kept as they were." if run.model_folders else
                                              "It had not begun to train students, so there is nothing to compare."),
@@ -147,16 +148,16 @@ def result_html(run: Run, config: RunConfig, status: Status, with_networks: bool
         LOST: "This run ended without a result.",
     }.get(status.state, "There is no report for this run.")  # fmt: skip
     hint = "" if status.state == STOPPED else " The log below has the details."
-    reason = f"<p>{escape(status.error)}</p>" if status.error else ""
+    reason = f"<p>{escape(tell(status.error))}</p>" if status.error else ""
     again = "<b>New run with these settings</b> to fill in the form and change what you like."
     what = f"Press <b>Resume</b> to go on where it was, or {again}" if status.resumable else f"Press {again}"
     return (
         f'<div class="card {escape(status.state)}"><h3>{escape(why)}</h3>{reason}<p>{what}{hint}</p>'
-        f"{downloads_html(run, with_networks)}</div>"
+        f"{downloads_html(run, with_networks, tell)}</div>"
     )
 
 
-def _finished(run: Run, report: dict[str, Any], with_networks: bool) -> str:
+def _finished(run: Run, report: dict[str, Any], downloads: str) -> str:
     found, teacher = summaries(report), report.get("teacher")
     learners: dict[str, list[dict[str, Any]]] = {}
     for learner in report["learners"]:
@@ -206,7 +207,7 @@ def _finished(run: Run, report: dict[str, Any], with_networks: bool) -> str:
         f'<div class="card finished{" partly" if report.get("diverged") else ""}"><h3>{escape(_headline(report))}</h3>'
         f'{_broken(report)}<div class="scroll">'
         f'<table class="results"><tr>{head}</tr>{"".join(rows)}</table></div>{per_class_html(report)}'
-        f'<p class="sub">{facts} {took}</p>{downloads_html(run, with_networks)}</div>'
+        f'<p class="sub">{facts} {took}</p>{downloads}</div>'
     )
 
 
@@ -277,9 +278,9 @@ def per_class_html(report: dict[str, Any]) -> str:
     )
 
 
-def log_html(run: Run) -> str:
+def log_html(run: Run, tell: Tell = str) -> str:
     """The end of the log."""
-    return f'<pre class="log">{escape(run.log_tail(40)) or "Nothing written yet."}</pre>'
+    return f'<pre class="log">{escape(tell(run.log_tail(40))) or "Nothing written yet."}</pre>'
 
 
 def early_html(status: Status, run: Run) -> str:

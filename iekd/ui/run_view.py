@@ -17,6 +17,7 @@ from iekd.runs.launcher import LocalLauncher
 from iekd.runs.store import Store
 from iekd.ui.access import Access, May
 from iekd.ui.curves import curves_html
+from iekd.ui.places import teller
 from iekd.ui.run_html import early_html, head_html, log_html, result_html, signature
 
 PRIVATE: dict[str, Any] = {
@@ -148,13 +149,14 @@ def look(store: Store, run_id: str, before: dict[str, Any], may: May) -> list[An
     curves = same
     if changed("metrics", "state"):
         curves = early_html(status, run) or curves_html(run, config)
-    log = log_html(run) if changed("log") else same
+    tell = teller(run, may)
+    log = log_html(run, tell) if changed("log") else same
     if not changed("state"):
         return [head, same, curves, log, *[same] * 7, now]
     stoppable = status.live and not run.stop_requested and may(run, "stop")
     comparable = any(name != "teacher" for name in run.model_folders)
     return [
-        head, result_html(run, config, status, may(run, "download")), curves, log,
+        head, result_html(run, config, status, may(run, "download"), tell), curves, log,
         gr.Button(visible=stoppable), gr.Row(visible=False), gr.Row(visible=not status.live),
         gr.Button(visible=status.resumable and may(run, "resume")), gr.Button(visible=comparable),
         gr.Button(visible=may(run, "start")), gr.Timer(active=status.live), now,

@@ -188,6 +188,25 @@ def test_odd_names_are_kept(tmp_path):
     assert len(d.train) == len(d.test) == 5
 
 
+def test_names_that_are_not_utf8_are_spelt_out(tmp_path):
+    """From an old disk or a Latin-1 archive: reports, pages and logs must be able to carry them."""
+    for name in (b"caf\xe9", b"caf\xe8", b"tea"):
+        place = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name)))
+        try:
+            picture(place / "a.png")
+        except OSError:
+            pytest.skip("this file system takes UTF-8 names alone")
+        picture(place / "b.png")
+    (place.parent / os.fsdecode(b"caf\xe8") / os.fsdecode(b"broken\xff.png")).write_bytes(b"")
+    d = load(tmp_path, test_fraction=0.5)
+    assert d.class_names == ("caf\\udce8", "caf\\udce9", "tea")
+    assert [name.rpartition("/")[2] for name in d.skipped] == ["broken\\udcff.png"]
+    assert len(d.train) + len(d.test) == 6
+    shown = [label for _, label in folder.folder_thumbnails(f"folder:{tmp_path}", 1)]
+    assert set(shown) <= set(d.class_names)
+    assert "caf\\udce9" in shown
+
+
 def test_no_images(tmp_path, refuses):
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "notes.txt").write_text("")

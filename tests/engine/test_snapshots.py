@@ -41,7 +41,7 @@ def final(events) -> tuple[list[LearnerResult], dict[str, torch.Tensor]]:
     (result,) = (e for e in events if isinstance(e, Result))
     found = [result.teacher, *result.learners] if result.teacher else result.learners
     weights = {f"{r.name}.{k}": t for r in found for k, t in r.network.model.state_dict().items()}
-    return [{**vars(r), "network": None} for r in found], weights
+    return [{**vars(r), "network": None, "answers": r.answers.tolist()} for r in found], weights
 
 
 def assert_equal(one, other):

@@ -87,6 +87,29 @@ def test_the_report_says_what_the_last_rows_say(finished):
     assert report["speed"] > 0
 
 
+@pytest.mark.parametrize("image_memory", [None, 0])
+def test_names_that_are_not_utf8_do_no_harm(tmp_path, tiny_config, picture_folder, complete, image_memory):
+    """Neither class nor file names: all that a run writes can be read, and sent to a page."""
+    root = tmp_path / "pictures"
+    shutil.copytree(picture_folder, root)
+    odd = os.fsdecode(b"caf\xe9")
+    try:
+        for part in ("train", "test"):
+            (root / part / "red").rename(root / part / odd)
+            next((root / part / odd).iterdir()).rename(root / part / odd / os.fsdecode(b"\xff.png"))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    (root / "train" / odd / os.fsdecode(b"broken\xfe.png")).write_bytes(b"")
+    chosen = tiny_config(dataset=f"folder:{root}", methods=("baseline",), image_memory=image_memory)
+    run, _ = complete(Store(tmp_path / "runs"), chosen)
+    assert run.status.state == FINISHED, run.status.error
+    for name in ("report.json", "report.md", "answers.csv", "log.txt"):
+        text = (run.path / name).read_text("utf-8")
+        assert "caf" in text
+        json.loads(json.dumps(text)).encode()
+    assert "caf\\udce9" in run.report["learners"][0]["class_accuracy"]
+
+
 def test_every_answer_can_be_had(finished, picture_folder):
     """From the file alone: each accuracy of the report, the agreement, and what the test images leave open."""
     run, _ = finished
