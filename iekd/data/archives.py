@@ -27,7 +27,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO, Any
 
-from iekd.data.folder import TEST_NAMES, describe_folder
+from iekd.data.folder import describe_folder, split_of
 from iekd.data.images import SUFFIXES
 from iekd.data.registry import FOLDER
 from iekd.errors import DataError
@@ -41,7 +41,6 @@ MOST_RATIO, RATIO_FROM = 200, 256 * 2**20  # pictures hardly shrink; bytes from 
 LEAST_FREE = 2**29  # bytes of the disk that are left to the runs
 DEEPEST = 32  # folders
 PIECE = 2**20
-SPLITS = {"train": "train", "training": "train", "testing": "test", **{name: name for name in TEST_NAMES}}
 BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # let a name look like another
 EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE)  # headers that speak of other entries
 LONGEST_HEADER, MOST_HEADERS = 2**16, 8  # bytes; in a row
@@ -175,9 +174,14 @@ def _classes(found: list[tuple[str, ...]]) -> Iterator[tuple[str, ...] | None]:
     """Of the folders around each picture those that count: (class,), or (train or test, class); None: of no class."""
     while len({f[0] for f in found if f}) == 1 and any(len(f) > 1 for f in found):
         found = [f[1:] for f in found]  # a folder around all others; () is beside the classes
-    splits = {f: SPLITS[f[0].lower()] for f in found if len(f) > 1 and f[0].lower() in SPLITS}
+    splits = {f: split for f in set(found) if len(f) > 1 and (split := split_of(f[0]))}
     if "train" in splits.values() and set(splits.values()) != {"train"}:
-        yield from ((splits[f], f[1]) if f in splits else None for f in found)
+        inner = {f: f[1:] for f in splits}
+        for split in set(splits.values()):
+            of_split = [f for f in splits if splits[f] == split]
+            while len({inner[f][0] for f in of_split}) == 1 and all(len(inner[f]) > 1 for f in of_split):
+                inner.update({f: inner[f][1:] for f in of_split})  # seg_train/seg_train/<class>
+        yield from ((splits[f], inner[f][0]) if f in splits else None for f in found)
     else:
         yield from (f[:1] or None for f in found)
 

@@ -1,8 +1,9 @@
 """`folder:PATH`: any directory of images, one sub-folder per class.
 
-Two layouts: `train/<class>/*` with `test/<class>/*` (or `val`, `valid`, `validation`), or plain `<class>/*`, which is
-split by a stated fraction and seed. A folder `train` that holds images itself is a class (of vehicles, say). Broken
-files are skipped, counted and named; nothing is moved or changed. Where the decoded images would take more memory than
+Two layouts: `train/<class>/*` with `test/<class>/*` (or other usual names of the two, see `split_of`), or plain
+`<class>/*`, which is split by a stated fraction and seed. A folder `train` that holds images itself is a class (of
+vehicles, say); a folder around all others is looked into. Broken files are skipped, counted and named; nothing is moved
+or changed. Where the decoded images would take more memory than
 they may (see memory.py) they stay in their files, of which each is decoded once here, to see that it can be.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -27,8 +29,10 @@ from iekd.errors import DataError, as_text
 
 log = logging.getLogger(__name__)
 
-TEST_NAMES = ("test", "val", "valid", "validation")
-SPLIT_NAMES = ("train", *TEST_NAMES)
+TEST_NAMES = ("test", "val", "valid", "validation")  # the first that is there is used
+SPLITS = {"train": "train", "training": "train", "testing": "test", **{name: name for name in TEST_NAMES}}
+BESIDE = {"seg", "set", "data", "dataset", "images"}  # words that may stand beside such a name
+DEEPEST = 4  # folders around all others
 BLOCK = 64  # files that a thread takes at a time
 
 
@@ -72,8 +76,9 @@ def describe_folder(name: str) -> DatasetInfo:
     A page asks at every change of its form: a large folder is scanned again only when files have come or gone.
     """
     root = Path(name.removeprefix(FOLDER))
-    folders = [root, *(root / inner for inner in _folders(root))]
-    folders += [split / inner for split in folders[1:] if split.name in SPLIT_NAMES for inner in _folders(split)]
+    train, test = _layout(root)
+    parts = [root, *filter(None, (train, test))]
+    folders = [*parts, *(part / inner for part in parts for inner in _folders(part))]
     return _described(name, tuple((str(folder), folder.stat().st_mtime_ns) for folder in folders))
 
 
@@ -102,13 +107,7 @@ def folder_thumbnails(name: str, per_class: int) -> list[tuple[np.ndarray, str]]
 
 def _scan(root: Path, test_fraction: float, seed: int) -> tuple[tuple[str, ...], Files, Files]:
     """(class names, training files, test files), where `which` is the label; looks at names only."""
-    train_root = root / "train"
-    test_root = next((root / n for n in TEST_NAMES if _is_split(root / n)), None)
-    if _is_split(train_root) and test_root is None:
-        root = train_root
-    if test_root is not None and not _is_split(train_root):
-        raise DataError(f"'{root}' has a folder '{test_root.name}' but no 'train'. Add 'train/<class>/' with images.")
-    base = root if test_root is None else train_root
+    base, test_root = _layout(root)
     class_names = tuple(name for name in _folders(base) if not name.startswith(".") and _has_images(base / name))
     if not class_names:
         raise DataError(
@@ -134,6 +133,46 @@ def _scan(root: Path, test_fraction: float, seed: int) -> tuple[tuple[str, ...],
         test.append(of_class[np.sort(order[:held_out])])
         train.append(of_class[np.sort(order[held_out:])])
     return class_names, files.take(np.concatenate(train)), files.take(np.concatenate(test))
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder's name says it holds, "train" or one of TEST_NAMES: of Training, seg_test, train set.
+
+    None for any other name, such as a class's.
+    """
+    words = re.findall(r"[^\W\d_]+", name.lower())
+    said = [word for word in words if word in SPLITS]
+    return SPLITS[said[0]] if len(said) == 1 and {*words} <= {*said, *BESIDE} else None
+
+
+def _layout(root: Path) -> tuple[Path, Path | None]:
+    """(folder of the classes to learn, folder of those to test, or None where the first is to be split)."""
+    root = _innermost(root)
+    splits: dict[str, Path] = {}
+    for name in _folders(root):
+        if (split := split_of(name)) and _is_split(root / name):
+            splits.setdefault(split, root / name)
+    train, test = splits.get("train"), next((splits[name] for name in TEST_NAMES if name in splits), None)
+    if train is None and test is not None:
+        raise DataError(f"'{root}' has a folder '{test.name}' but no 'train'. Add 'train/<class>/' with images.")
+    if test is None and any(_has_images(root / name) for name in _folders(root)):
+        train = None  # one of several classes, whose images lie deeper
+    return _innermost(train or root, "train"), test and _innermost(test, split_of(test.name))
+
+
+def _innermost(folder: Path, split: str | None = None) -> Path:
+    """Past folders that hold nothing but one folder of folders, as archives and seg_train/seg_train have them.
+
+    split: what they may be called.
+    """
+    for _ in range(DEEPEST):
+        inner = [folder / name for name in _folders(folder) if not name.startswith(".")]
+        if len(inner) != 1 or split_of(inner[0].name) not in (None, split):
+            break
+        if _has_images(folder) or _has_images(inner[0]) or not _folders(inner[0]):
+            break
+        folder = inner[0]
+    return folder
 
 
 def _is_split(folder: Path) -> bool:

@@ -70,6 +70,49 @@ def test_validation_may_stand_for_test(two_parts, name):
     assert reds(load(two_parts).test) == expected
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("Training", "Testing"), ("Train", "Test"), ("TRAIN", "Val"), ("seg_train", "seg_test"),
+        ("train set", "test_set"), ("seg_train/seg_train", "seg_test/seg_test"), ("train/images", "valid/images"),
+        ("data/train", "data/test"), ("a/b/train_data", "a/b/test_data"),
+    ],
+)  # fmt: skip
+def test_other_usual_names_of_the_two_parts(two_parts, tmp_path_factory, train, test):
+    expected = load(two_parts)
+    root = tmp_path_factory.mktemp("renamed")
+    for name, as_name in (("train", train), ("test", test)):
+        shutil.copytree(two_parts / name, root / as_name)
+    found = load(root)
+    assert found.class_names == expected.class_names
+    assert (reds(found.train), reds(found.test)) == (reds(expected.train), reds(expected.test))
+    info = data.describe(f"folder:{root}")
+    assert (info.train_images, info.test_images, info.classes) == (10, 4, 2)
+    numbered(root / train / "cat", 1, first=200)
+    assert data.describe(f"folder:{root}").train_images == 11
+
+
+@pytest.mark.parametrize("name", ["train-station", "test tube", "training shoes", "contest", "latest", "trainings"])
+def test_names_of_classes_are_no_parts(name):
+    assert folder.split_of(name) is None
+
+
+def test_a_folder_around_the_classes_is_looked_into(one_part, tmp_path_factory):
+    root = tmp_path_factory.mktemp("around")
+    shutil.copytree(one_part, root / "animals" / "photos")
+    (root / ".hidden").mkdir()
+    assert load(root).class_names == ("cat", "dog", "eel")
+    (root / "loop").symlink_to(root)
+    with pytest.raises(DataError, match="No images found"):
+        load(root)
+
+
+def test_a_folder_train_with_folders_among_classes_is_left_out(one_part):
+    """Its images lie too deep for a class, and the others are plainly classes."""
+    numbered(one_part / "train" / "steam", 3)
+    assert load(one_part).class_names == ("cat", "dog", "eel")
+
+
 def test_test_comes_before_validation(two_parts):
     shutil.copytree(two_parts / "train", two_parts / "val")
     assert reds(load(two_parts).test) == [100, 101, 110, 111]
