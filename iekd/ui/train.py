@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
@@ -33,6 +33,7 @@ WELCOME = (
     "<h2>Ready to go: press Start</h2><p>A teacher and its small students are set up. "
     "Watch them learn side by side, then compare them on your own pictures.</p>"
 )
+NOT_YET = "<h2>Not ready yet</h2><p>Something has to be chosen or changed first.</p>"
 LOOK_AROUND = (
     "<h2>Look around</h2><p>See in <b>Runs</b> what students have learned from their teachers, "
     "and <b>Compare</b> them on your own pictures.</p>"
@@ -75,7 +76,7 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
     with gr.Column(elem_id="form") as form_box:
         with gr.Row(elem_id="ready", equal_height=False):
             with gr.Column(scale=5, min_width=300):
-                gr.HTML(WELCOME if access.anybody_starts else LOOK_AROUND)
+                welcome = gr.HTML(WELCOME if access.anybody_starts else LOOK_AROUND, elem_id="welcome")
                 start = gr.Button(
                     "▶  Start", variant="primary", size="lg", elem_id="start", visible=access.anybody_starts
                 )
@@ -186,25 +187,29 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
         access.check_paths(request, dataset, given["teacher_from"], store)
         return form.to_config(given)
 
+    def ready(all_right: bool) -> str:
+        return LOOK_AROUND if not access.anybody_starts else WELCOME if all_right else NOT_YET
+
     def describe(request: gr.Request, *values: Any) -> list[Any]:
         try:
             config = allowed(request, *values)
             access.check_size(request, config, store)
             measuring = access.trusts(request) and probes.ask(config)
-            return ["", forecast_html(config, store, measuring), config.command_line(), gr.Timer(active=measuring)]
+            foreseen = forecast_html(config, store, measuring)
+            return ["", ready(True), foreseen, config.command_line(), gr.Timer(active=measuring)]
         except form.MissingError as missing:
-            return ["", f'<p class="note">{escape(str(missing))}</p>', "", gr.Timer(active=False)]
+            return ["", ready(False), f'<p class="note">{escape(str(missing))}</p>', "", gr.Timer(active=False)]
         except UserError as problem:
             none = '<p class="note">No forecast while a setting is wrong.</p>'
-            return [sentence(problem), none, "", gr.Timer(active=False)]
+            return [sentence(problem), ready(False), none, "", gr.Timer(active=False)]
 
     def pictures(request: gr.Request, dataset: str, folder: str | None) -> list[Any]:
         own, path = dataset == form.OWN_FOLDER, (folder or "").strip()
         name = form.OWN_FOLDER + path if own else dataset
-        visible = [
-            gr.Textbox(visible=("hidden" if not access.trusts(request) else True) if own else False),
-            gr.Column(visible=own and access.may_start(request)),
-        ]
+        typed: bool | Literal["hidden"] = own and access.trusts(request)
+        if own and not typed:
+            typed = "hidden"  # for an upload to fill it in
+        visible = [gr.Textbox(visible=typed), gr.Column(visible=own and access.may_start(request))]
         try:
             access.check_paths(request, name, None, store)
         except UserError:  # the forecast says why
@@ -238,7 +243,7 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
     def leave(request: gr.Request) -> list[Any]:
         return ["", *show(store, "", access.of(request))]
 
-    described = [error, forecast, command, timer]
+    described = [error, welcome, forecast, command, timer]
     picture_fields = [fields["dataset"], fields["folder"]]
     gr.on([field.change for field in inputs], describe, inputs, described, **EAGER)
 

@@ -209,6 +209,10 @@ def test_a_wrong_setting_is_said_at_the_form_and_starts_nothing(page: Any, serve
     assert "named twice" in page.locator("#error").inner_text()
     assert page.locator("#start").is_visible()
     assert "run=" not in page.url
+    assert "Not ready yet" in page.locator("#welcome").inner_text()
+    field(page, "seeds").fill("1, 2")
+    page.wait_for_selector("#forecast dl")
+    assert "Ready to go: press Start" in page.locator("#welcome").inner_text()
 
 
 def test_what_is_wrong_is_in_view_wherever_it_was_set(page: Any, server: str) -> None:
@@ -235,6 +239,7 @@ def test_own_pictures_are_asked_for_without_alarm(page: Any, server: str) -> Non
     choose(page, "dataset", "Your own pictures")
     page.wait_for_selector("#forecast .note:has-text('Upload a zip of your pictures')")
     assert page.locator("#error .problem").count() == 0
+    assert "Not ready yet" in page.locator("#welcome").inner_text()
     page.locator("#start").click()
     page.wait_for_selector("#error .problem:has-text('Upload a zip of your pictures')")
 
