@@ -1,7 +1,7 @@
 """The command line: `iekd train | table | runs | eval | bench | compare | models | datasets | doctor | serve`.
 
-Exit status: 0 done, 1 the run failed, 2 bad arguments. Errors are one sentence on standard error. With --json the last
-line of standard output is one JSON object.
+Exit status: 0 done, 1 the run failed, 2 bad arguments, 130 stopped before the end. Errors are one sentence on standard
+error. With --json the last line of standard output is one JSON object.
 """
 
 from __future__ import annotations
@@ -15,8 +15,22 @@ from typing import Annotated, Any, Optional
 import typer
 from rich.markup import escape
 
+from iekd import __version__
 from iekd.cli_bench import bench
-from iekd.cli_common import RUNS, AsJson, RunsDir, err, out, print_json, say_unused, says_why, table_of
+from iekd.cli_common import (
+    INTERRUPTED,
+    RUNS,
+    AsJson,
+    Detach,
+    RunsDir,
+    err,
+    out,
+    print_json,
+    say,
+    say_unused,
+    says_why,
+    table_of,
+)  # fmt: skip
 from iekd.cli_eval import evaluate
 from iekd.cli_options import run_options
 from iekd.cli_runs import app as runs_app
@@ -32,8 +46,9 @@ app.add_typer(runs_app, name="runs")
 @app.command()
 @says_why
 @run_options
-def train(config: RunConfig, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+def train(config: RunConfig, detach: Detach = False, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
     """Train students side by side; without options, the run that the page starts with."""
+    from iekd.runs.launcher import LocalLauncher
     from iekd.runs.queue import check_device
     from iekd.runs.store import Store
     from iekd.teachers import check_teacher
@@ -42,9 +57,28 @@ def train(config: RunConfig, runs_dir: RunsDir = RUNS, as_json: AsJson = False) 
     check_device(config.device)
     check_teacher(config, store.root)
     say_unused(config)
+    if detach:
+        run_id = LocalLauncher(store).submit(config)
+        say(as_json, f"Run {run_id} trains in the background.", {"run": run_id, "state": "queued"})
+        return
     run, handle = store.create(config)
     train_here(run, handle)
     say_how_it_ended(run, as_json)
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        out.print(__version__, highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -100,6 +134,8 @@ def table(
             out.print(f"{missing} of {len(configs)} runs are missing. Run the same command again to go on.")
     if failed:
         raise typer.Exit(1)
+    if missing:
+        raise typer.Exit(INTERRUPTED)
 
 
 app.command("eval")(says_why(evaluate))

@@ -21,6 +21,8 @@ from iekd.unused import unused_settings
 out, err = Console(), Console(stderr=True)
 RUNS = Path("runs")
 RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="IEKD_RUNS_DIR", help="Folder that holds the runs.")]
+INTERRUPTED = 130  # the exit status of what was stopped before its end
+Detach = Annotated[bool, typer.Option("--detach", help="In the background; it goes on without this terminal.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
 

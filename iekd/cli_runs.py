@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from iekd.cli_common import RUNS, AsJson, RunsDir, err, out, print_json, say, says_why, table_of
+from iekd.cli_common import INTERRUPTED, RUNS, AsJson, Detach, RunsDir, err, out, print_json, say, says_why, table_of
 from iekd.config import NO_TEACHER
 from iekd.data.registry import FOLDER
 from iekd.errors import RunError
@@ -37,9 +37,9 @@ def train_here(run: Any, handle: int | None) -> Callable[[], bool]:
 
 
 def say_how_it_ended(run: Any, as_json: bool) -> None:
-    """The results of a run that is over, or why there are none; exit status 1 if it failed."""
+    """The results of a run that is over, or why there are none; exit status 1 if it failed, 130 if it was stopped."""
     from iekd.runs.report import summary
-    from iekd.runs.store import FAILED
+    from iekd.runs.store import FAILED, STOPPED
 
     status, report = run.status, run.report
     if status.state == FAILED:
@@ -57,6 +57,8 @@ def say_how_it_ended(run: Any, as_json: bool) -> None:
         print_json(summary(report) if report else nothing)
     if status.state == FAILED:
         raise typer.Exit(1)
+    if status.state == STOPPED:
+        raise typer.Exit(INTERRUPTED)
 
 
 def print_results(report: dict[str, Any]) -> None:
@@ -170,9 +172,7 @@ def runs_stop(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) 
 @says_why
 def runs_resume(
     run_id: RunId,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="In the background; it goes on without this terminal.")
-    ] = False,
+    detach: Detach = False,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:

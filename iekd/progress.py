@@ -1,7 +1,11 @@
-"""The command line's view of a run in progress: a bar, and a line per epoch."""
+"""The command line's view of a run in progress: a bar, and a line per epoch.
+
+Training goes on where nobody can see it any more: the terminal was closed, or what read the output has ended.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from types import TracebackType
 from typing import Any
 
@@ -15,7 +19,7 @@ class Display:
     """`update` is what runs.worker.execute calls; everything goes to `console`, standard error as a rule."""
 
     def __init__(self, console: Console, run_id: str) -> None:
-        self.console, self.run_id = console, run_id
+        self.console, self.run_id, self.seen = console, run_id, True
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
             TextColumn("left"), TimeRemainingColumn(), console=console, transient=True,
@@ -30,9 +34,18 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.stop()
+        with contextlib.suppress(OSError, SystemExit):
+            self.bar.stop()
 
     def update(self, status: Status, row: dict[str, Any] | None) -> None:
+        if not self.seen:
+            return
+        try:
+            self._show(status, row)
+        except (OSError, SystemExit):  # rich leaves the process where a pipe is broken
+            self.seen = False
+
+    def _show(self, status: Status, row: dict[str, Any] | None) -> None:
         speed = f" {status.images_per_second:,.0f} images/s" if status.images_per_second else ""
         stage = status.stage if status.state == "running" and status.stage else status.state
         self.bar.update(self.task, completed=status.progress, description=f"{stage}{speed}")

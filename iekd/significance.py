@@ -130,14 +130,18 @@ def summarise(
 
 
 def _adjusted(found: list[Summary]) -> list[Summary]:
-    """Holm 1979: the i-th smallest of m p-values times m - i, and no smaller than the one before."""
+    """Holm 1979: the i-th smallest of m p-values times m - i, and no smaller than the one before.
+
+    m counts the methods that are too alike for a test too: they were looked at as well.
+    """
     tested = sorted((s for s in found if s.difference and s.difference.p is not None), key=lambda s: s.difference.p)  # type: ignore[union-attr, arg-type, return-value]
     adjusted: dict[str, float] = {}
     highest = 0.0
+    compared = sum(s.difference is not None for s in found)
     for i, summary in enumerate(tested):
         assert summary.difference is not None
         assert summary.difference.p is not None
-        highest = max(highest, min(1.0, summary.difference.p * (len(tested) - i)))
+        highest = max(highest, min(1.0, summary.difference.p * (compared - i)))
         adjusted[summary.method] = highest
     return [
         replace(s, difference=replace(s.difference, p_adjusted=adjusted[s.method]))
@@ -158,19 +162,21 @@ def conclusion(found: Sequence[Summary], name: Callable[[str], str] = str, image
     best = max(compared, key=lambda method: compared[method].mean)
     if all(d.p is None for d in compared.values()):
         n = compared[best].n
+        said, tested = f"{name(best)} is {_size(compared[best])}", compared[best].over_images
+        if n < 2 and tested is not None:
+            more = f"other test {images} could make it {tested}, and other seeds may change more."
+            return f"{said}. That is one seed: {more}" if tested.conclusive else f"Not decided: {said}, but {more}"
         why = "with one seed, so chance may have a part in it" if n < 2 else f"alike in {n} seeds, too alike for a test"
-        tested = compared[best].over_images
-        more = (
-            "" if tested is None else f": other test {images} could make it {tested}, and other seeds may change more"
-        )
-        return f"{name(best)} is {_size(compared[best])}, {why}{more}."
+        few = "" if tested is None else f": other test {images} could make it {tested}"
+        return f"{said}, {why}{few}."
     better = [m for m, d in compared.items() if d.significant and d.mean > 0]
     worse = [name(m) for m, d in compared.items() if d.significant and d.mean < 0]
     top = max(better, key=lambda method: compared[method].mean) if better else best
     sentence = f"{name(top)} is {_size(compared[top])} ({_numbers(compared[top], len(compared))})."
     if better:
         also = f" So are {len(better) - 1} more of the {len(compared)} methods." if len(better) > 1 else ""
-        higher = f" {name(best)} has a higher mean, but chance may do that." if best != top else ""
+        why = "chance may do that" if compared[best].p is not None else "its seeds are too alike for a test"
+        higher = f" {name(best)} has a higher mean, but {why}." if best != top else ""
         tested = compared[top].over_images
         few = ""
         if tested is not None and not tested.conclusive:
@@ -196,5 +202,8 @@ def _numbers(difference: Difference, compared: int) -> str:
 
 
 def p_text(value: float) -> str:
-    """< 0.001, = 0.012 or = 0.46."""
-    return "< 0.001" if value < 0.001 else f"= {value:.3f}" if value < 0.1 else f"= {value:.2f}"
+    """< 0.001, = 0.012 or = 0.46; = 0.0496 rather than = 0.050."""
+    digits = 3 if value < 0.1 else 2
+    if round(value, 3) == SIGNIFICANT:
+        digits = 4
+    return "< 0.001" if value < 0.001 else f"= {value:.{digits}f}"

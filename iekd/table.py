@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from iekd.config import NO_TEACHER, RunConfig, make_config
+from iekd.data import describe
 from iekd.errors import RunError, UserError
 from iekd.runs.files import write_json
 from iekd.runs.report import left_out, spread
@@ -63,12 +64,13 @@ def cells(pairs: Sequence[Pair], config: RunConfig, together: bool) -> list[RunC
 def finished_run(config: RunConfig, store: Store) -> Run | None:
     """The newest finished run of this configuration, whatever its name.
 
-    A run of an earlier version, whose report does not know all of today's settings, is none.
+    A run of an earlier version, whose report does not know all of today's settings, is none; nor one of a folder whose
+    files have changed since.
     """
-    wanted = _unnamed(config)
+    wanted, mark = _unnamed(config), describe(config.dataset).mark
     for run in store.list():
         report = run.report if run.status.state == FINISHED else None
-        if report and {**report.get("config", {}), "name": ""} == wanted:
+        if report and {**report.get("config", {}), "name": ""} == wanted and report.get("dataset_mark", "") == mark:
             return run
     return None
 

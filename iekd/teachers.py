@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from iekd.config import RunConfig
+from iekd.data.folder import has_test
 from iekd.data.registry import FOLDER, describe
 from iekd.errors import UserError
 from iekd.models.artifact import CARD, ModelCard
@@ -28,11 +29,13 @@ def shipped_models() -> dict[str, ModelCard]:
     return dict(_cards(checkpoints_dir()))
 
 
-def origin(config: RunConfig) -> str:
+def origin(config: RunConfig, mark: str | None = None) -> str:
     """A fingerprint of all that decides how this run would train its teacher.
 
-    Two runs with the same fingerprint may share one; the split is part of it, so that no teacher has seen the test
-    images of a run that uses it.
+    Two runs with the same fingerprint may share one; the split and a folder's files are part of it, so that no teacher
+    has seen the test images of a run that uses it.
+
+    mark: of the data set as it was read; unset: as it is now.
     """
     parts = config.model_dump(
         include={
@@ -42,6 +45,8 @@ def origin(config: RunConfig) -> str:
     )  # fmt: skip
     # at their defaults they are left out, as before there were others: teachers from then are still found
     parts |= config.model_dump(include={"augmentation", "cutout"}, exclude_defaults=True)
+    if mark := describe(config.dataset).mark if mark is None else mark:
+        parts["mark"] = mark
     return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()[:16]
 
 
@@ -98,9 +103,9 @@ def where_from(config: RunConfig, found: Path | None) -> str:
     return "this program" if found.parent == checkpoints_dir() else "an earlier run"
 
 
-def teacher_folder(config: RunConfig, runs_dir: Path) -> Path:
-    """Where a teacher trained by this run is kept for later ones."""
-    return runs_dir / "teachers" / f"{config.teacher}-{origin(config)}"
+def teacher_folder(config: RunConfig, runs_dir: Path, mark: str | None = None) -> Path:
+    """Where a teacher trained by this run is kept for later ones; mark: see `origin`."""
+    return runs_dir / "teachers" / f"{config.teacher}-{origin(config, mark)}"
 
 
 def _of_run(config: RunConfig, runs_dir: Path) -> Path:
@@ -123,7 +128,7 @@ def _of_run(config: RunConfig, runs_dir: Path) -> Path:
 def _same_split(theirs: RunConfig, ours: RunConfig, run_id: str) -> None:
     """A folder without test/ is split by chance: with another split the teacher has seen our test images."""
     name = ours.dataset
-    if name != theirs.dataset or not name.startswith(FOLDER) or (Path(name.removeprefix(FOLDER)) / "test").is_dir():
+    if name != theirs.dataset or not name.startswith(FOLDER) or has_test(name):
         return
     split, other = (ours.data_seed, ours.test_fraction), (theirs.data_seed, theirs.test_fraction)
     if split != other:

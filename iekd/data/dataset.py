@@ -59,7 +59,7 @@ class Dataset:
     """A training and a test split with their class names, and a validation split once one was held out.
 
     `mean` and `std` are per channel, in units of 0..1 pixel values, computed from the training split alone.
-    `skipped` names files that could not be read.
+    `skipped` names files that could not be read. `mark` is the DatasetInfo's.
     """
 
     name: str
@@ -68,6 +68,7 @@ class Dataset:
     test: Split
     skipped: tuple[str, ...] = field(default=())
     validation: Split | None = None
+    mark: str = ""
 
     @property
     def channels(self) -> int:

@@ -9,6 +9,8 @@ they may (see memory.py) they stay in their files, of which each is decoded once
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import logging
 import os
 import re
@@ -44,6 +46,7 @@ def load_folder(request: Request) -> Dataset:
     """
     root = Path(request.name.removeprefix(FOLDER))
     class_names, train, test = _scan(root, request.test_fraction, request.seed)
+    mark = _mark(train, test)  # before they are read: what changes meanwhile makes it another one
     resolution = request.resolution or FOLDER_RESOLUTION
     channels = 1 if all(_in_threads(lambda i: _is_grey(train[i]), len(train))) else 3
     size = (len(train) + len(test)) * resolution**2 * channels
@@ -67,7 +70,8 @@ def load_folder(request: Request) -> Dataset:
             raise DataError(f"No readable training image of class '{missing[0]}' in '{root}'. Add some, or remove it.")
         if not len(split):
             raise DataError(f"No readable {part} image in '{root}'. Use PNG, JPEG, WebP, BMP or GIF files.")
-    return Dataset(request.name, tuple(map(as_text, class_names)), splits[0], splits[1], tuple(skipped))
+    names = tuple(map(as_text, class_names))
+    return Dataset(request.name, names, splits[0], splits[1], tuple(skipped), mark=mark)
 
 
 def describe_folder(name: str) -> DatasetInfo:
@@ -82,14 +86,31 @@ def describe_folder(name: str) -> DatasetInfo:
     return _described(name, tuple((str(folder), folder.stat().st_mtime_ns) for folder in folders))
 
 
+def has_test(name: str) -> bool:
+    """Whether a folder brings test images of its own, so that none are drawn by chance."""
+    return _layout(Path(name.removeprefix(FOLDER)))[1] is not None
+
+
 @lru_cache(maxsize=8)
 def _described(name: str, changed: tuple[tuple[str, int], ...]) -> DatasetInfo:
     root = Path(name.removeprefix(FOLDER))
     class_names, train, test = _scan(root, 0.2, 0)
     sizes = tuple(np.bincount(train.which, minlength=len(class_names)).tolist())
     return DatasetInfo(
-        name, root.name, len(train), len(test), len(class_names), 3, FOLDER_RESOLUTION, "your folder", class_sizes=sizes
-    )
+        name, root.name, len(train), len(test), len(class_names), 3, FOLDER_RESOLUTION, "your folder",
+        class_sizes=sizes, mark=_mark(train, test),
+    )  # fmt: skip
+
+
+def _mark(*parts: Files) -> str:
+    """Of the names, sizes and times of all files: another one where any has come, gone or changed."""
+    found = []
+    for files in parts:
+        for i in range(len(files)):
+            with contextlib.suppress(OSError):  # it has gone since
+                about = os.stat(files[i])
+                found.append(f"{as_text(files[i])} {about.st_size} {about.st_mtime_ns}")
+    return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
 
 
 def folder_thumbnails(name: str, per_class: int) -> list[tuple[np.ndarray, str]]:

@@ -34,6 +34,7 @@ class DatasetInfo:
     note: str = ""
     part_of: str = ""  # a larger data set of the same classes, whose teachers fit this one too
     class_sizes: tuple[int, ...] = ()  # training images of each class; unset where all are of one size
+    mark: str = ""  # changes with a folder's files; empty for data sets that do not change
 
 
 @dataclass(frozen=True)

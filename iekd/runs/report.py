@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import subprocess
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,8 @@ from iekd.significance import OverImages, Summary, conclusion, over_images, p_te
 
 OVER_IMAGES = (
     "The interval over seeds says what training once more may change, on these test images; the one over test images "
-    "what other images like them may change, with these very networks. A difference is sure where both leave out zero. "
-    f"{ANSWERS} has every answer."
+    "what other images like them may change, with these very networks. Neither is corrected for the number of methods, "
+    f"as p is. {ANSWERS} has every answer."
 )
 
 
@@ -65,9 +67,11 @@ def write_report(
         "diverged": {gone.learner: gone.message for gone in result.diverged},
         "best_chosen_by": "validation" if dataset.validation else "test",
         "dataset": dataset.name,
+        "dataset_mark": dataset.mark,
         "train_images": len(dataset.train),
         "validation_images": len(dataset.validation or ()),
         "test_images": len(dataset.test),
+        "guess": 100 * float(np.bincount(dataset.test.labels).max()) / len(dataset.test),
         "skipped_files": list(dataset.skipped),
         "device": status.device,
         "command": config.command_line(),
@@ -125,7 +129,45 @@ def _over_images(result: Any, dataset: Dataset) -> dict[str, OverImages]:
 
 def verdict(report: dict[str, Any]) -> str:
     """Honest sentences: which method beat the baseline, by how much, whether chance may do that, who diverged."""
-    return " ".join(filter(None, (conclusion(summaries(report)), left_out(report))))
+    return " ".join(filter(None, (headline(report), *remarks(report), left_out(report))))
+
+
+def headline(report: dict[str, Any], name: Callable[[str], str] = str, images: str = "images") -> str:
+    """The comparison with the baseline, as `conclusion` says it; empty where no student has learned anything."""
+    found = summaries(report)
+    return "" if all(_guesses(report, s.mean) for s in found) else conclusion(found, name, images)
+
+
+def remarks(report: dict[str, Any], name: Callable[[str], str] = str, images: str = "images") -> list[str]:
+    """What makes a comparison worth little: networks that only guess, and a teacher that knows less than the baseline.
+
+    name: how a method is called; images: how images are.
+    """
+    found, said = summaries(report), []
+    accuracy = report["teacher"]["accuracy"] if report.get("teacher") else None
+    guessing = ["the teacher"] if accuracy is not None and _guesses(report, accuracy) else []
+    guessing += [name(s.method) for s in found if _guesses(report, s.mean)]
+    if guessing:
+        who = f"{', '.join(guessing)} answer{'s' if len(guessing) == 1 else ''}"
+        said.append(
+            f"{who[0].upper()}{who[1:]} no better than always naming the commonest class, which is right for "
+            f"{report['guess']:.1f} % of the test {images}. Train longer, or lower the learning rate."
+        )
+    plain = next((s.mean for s in found if s.method == "baseline"), None)
+    if accuracy is not None and plain is not None and accuracy < plain:
+        said.append(
+            f"The teacher ({accuracy:.2f} %) knows less than the baseline ({plain:.2f} %), so there was little to "
+            "learn from it. Train it longer, or take a better one."
+        )
+    return said
+
+
+def _guesses(report: dict[str, Any], accuracy: float) -> bool:
+    """Whether that many percent are within two standard errors of guessing, or below. Earlier versions did not know."""
+    guess = report.get("guess")
+    if guess is None:
+        return False
+    return bool(accuracy <= guess + 2 * math.sqrt(guess * (100 - guess) / report["test_images"]))
 
 
 def left_out(report: dict[str, Any]) -> str:
@@ -187,8 +229,8 @@ def to_markdown(report: dict[str, Any]) -> str:
     if any(s.n > 1 or (s.difference and s.difference.over_images) for s in found):
         lines += [
             "",
-            "| method | seeds | mean ± standard deviation (%) | points against the baseline, 95 % interval over seeds, "
-            "Holm's p | 95 % interval over test images |",
+            "| method | seeds | last epoch, mean ± standard deviation (%) | points against the baseline, "
+            "95 % interval over seeds, Holm's p | 95 % interval over test images |",
             "|---|---|---|---|---|",
         ]
         lines += [
@@ -245,6 +287,11 @@ def class_columns(report: dict[str, Any]) -> dict[str, dict[str, float | None]]:
     }
 
 
+def _cell(text: str) -> str:
+    """Text inside a table."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+
+
 def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
@@ -255,5 +302,5 @@ def _per_class(report: dict[str, Any]) -> list[str]:
     lines = [f"| class | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for name in report["learners"][0]["class_accuracy"]:
         values = [by_class[name] for by_class in columns.values()]
-        lines.append(f"| {name} | {' | '.join('' if v is None else f'{v:.1f}' for v in values)} |")
+        lines.append(f"| {_cell(name)} | {' | '.join('' if v is None else f'{v:.1f}' for v in values)} |")
     return lines

@@ -68,7 +68,7 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
                 _Training(run, status, stop, watch).train()
             status.state = FINISHED
             status.progress = status.stage_progress = 1.0
-        except Stopped:
+        except (Stopped, KeyboardInterrupt):
             status.state = STOPPED
         except UserError as error:
             status.state, status.error = FAILED, str(error)
@@ -322,10 +322,11 @@ class _Training:
         if self.attempt.has_teacher:
             return
         network: Any = self.experiment.teacher
-        values = {"role": "teacher", "accuracy": self.experiment.teacher_accuracy, "origin": origin(self.config)}
-        card = self._card(network, self.teacher_model, **values)
+        mark = self.dataset.mark
+        values = {"accuracy": self.experiment.teacher_accuracy, "origin": origin(self.config, mark)}
+        card = self._card(network, self.teacher_model, role="teacher", **values)
         self.attempt.keep_teacher(network.model, card)
-        shared = teacher_folder(self.config, self.run.path.parent)
+        shared = teacher_folder(self.config, self.run.path.parent, mark)
         if self.trains_teacher and (self.config.teacher_from == TRAIN or not shared.is_dir()):
             save_model(shared, network.model, card)
 
@@ -376,7 +377,8 @@ def _log_to(path: Path) -> Iterator[None]:
 
 
 def stop_on_signals(run: Run) -> Callable[[], bool]:
-    """A stop() that turns true on SIGTERM, SIGINT or a written request; a second SIGINT ends the process at once."""
+    """A stop() that turns true on SIGTERM, SIGINT, SIGHUP or a written request; a second SIGINT stops without waiting
+    for the step."""
     asked: list[int] = []
 
     def on_signal(number: int, _: object) -> None:
@@ -386,6 +388,8 @@ def stop_on_signals(run: Run) -> Callable[[], bool]:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # its terminal was closed; nohup says that this is no matter
+        signal.signal(signal.SIGHUP, on_signal)
     return lambda: bool(asked) or run.stop_requested
 
 

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 COOKIE, HEADER = "iekd_admin", "x-iekd-token"
 DAY = 24 * 3600.0
 PATIENCE = 1.0  # seconds that a wrong token costs
-SIGN_IN = "/sign-in"
+SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
 MOST_UPLOAD, MOST_OWN_UPLOAD = 64 * 2**20, 2**30  # bytes of one request that uploads files: a stranger's, one's own
 UPLOADS = 2 * 2**30  # bytes of all pictures that visitors have uploaded to learn from
 
@@ -189,7 +189,7 @@ class Access:
         if self.trusts(asker):
             return
         name = str(dataset or "").strip()
-        if name.startswith(FOLDER) and not is_added(store, name):
+        if name.startswith(FOLDER) and name != FOLDER and not is_added(store, name):
             raise AccessError(self._no("Folders of this machine cannot be used"))
         source = str(teacher_from or AUTO).strip()
         if source not in (AUTO, TRAIN) and not source.startswith(RUN):
@@ -235,8 +235,8 @@ class Access:
                 raise AccessError(self._no(f"You may not {what} this run"))
 
     def routes(self) -> list[Route]:
-        """The sign-in page, where there is a token to give."""
-        return [Route(SIGN_IN, self._sign_in, methods=["GET", "POST"])] if self.token else []
+        """Signing in and out; back to the page where there is no token to give."""
+        return [Route(SIGN_IN, self._sign_in, methods=["GET", "POST"]), Route(SIGN_OUT, self._sign_out)]
 
     @property
     def _cookie(self) -> str:
@@ -279,7 +279,14 @@ class Access:
                     "Make it less, or install the program."
                 )
 
+    async def _sign_out(self, request: Request) -> Response:
+        answer = RedirectResponse("./", status_code=303)
+        answer.delete_cookie(COOKIE)
+        return answer
+
     async def _sign_in(self, request: Request) -> Response:
+        if not self.token:
+            return RedirectResponse("./", status_code=303)
         wrong = ""
         if request.method == "POST":
             given = str((await request.form()).get("token", ""))

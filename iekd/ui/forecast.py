@@ -50,7 +50,7 @@ def forecast_html(config: RunConfig, store: Store, measuring: bool = False) -> s
         rows.append(("Teacher", _teacher(config, folder)))
     else:
         rows.append(("Network", f"<b>{model_name(config.student)}</b>, {count(student)} parameters, no teacher"))
-    rows.append(("Students", f"{learners} side by side: {taught}{seeds}"))
+    rows.append(("Students", f"{learners}{' side by side' if learners > 1 else ''}: {taught}{seeds}"))
     if unused := unused_settings(config):
         rows.append(("No effect", _without_effect(unused)))
     rows.append(("Estimate", _estimate(config, info, folder is not None, store, measuring)))

@@ -32,7 +32,7 @@ from iekd.ui.downloads import download_route
 from iekd.ui.frames import FewFrames
 from iekd.ui.guard import Guard, health
 from iekd.ui.run_view import PRIVATE, SPEAKING
-from iekd.ui.runs import act, runs_tab
+from iekd.ui.runs import act, runs_tab, table_html
 from iekd.ui.train import show, train_tab
 
 log = logging.getLogger(__name__)
@@ -40,11 +40,16 @@ CSS = Path(__file__).with_name("style.css")
 PORTS_TRIED = 50
 UPLOADS_KEPT = 6 * 3600  # seconds
 VISITS_KEPT = 1000  # open pages whose choices the server knows; those without a sign of life go first
-# keeps the address in step with the run on view, so that a reload or a bookmark shows it again
-KEEP_ADDRESS = """(id) => {
+# keeps the address in step with what is on view, so that a reload, a bookmark and the browser's Back show it again
+KEEP_ADDRESS = """(value) => {
   const address = new URL(window.location);
-  if (id) address.searchParams.set('run', id); else address.searchParams.delete('run');
-  if (address.href !== window.location.href) history.replaceState(null, '', address);
+  if (value) address.searchParams.set('NAME', value); else address.searchParams.delete('NAME');
+  const opened = 'opened' in document.documentElement.dataset;  // before, tabs say that they are chosen too
+  if (opened && address.href !== window.location.href) history.pushState(null, '', address);
+}"""
+OPENED = """() => {
+  document.documentElement.dataset.opened = '';
+  window.addEventListener('popstate', () => window.location.reload());
 }"""
 TRAIN, RUNS, COMPARE = "train", "runs", "compare"
 
@@ -72,7 +77,11 @@ def build_app(runs_dir: Path | str, access: Access | None = None) -> gr.Blocks:
             run_id = str(request.query_params.get("run", ""))
             updates = show(store, run_id, access.of(request))
             known = run_id if run_id and not updates[2] else ""
-            return [known, secrets.token_hex(8), *updates]
+            tab, may = str(request.query_params.get("tab", "")), access.of(request)
+            table = table_html(store, may) if tab == RUNS else gr.skip()
+            compared = open_tab(store, known) if tab == COMPARE else [gr.skip()] * len(compare.opened)
+            front = gr.Tabs(selected=tab) if tab in (RUNS, COMPARE) else gr.skip()
+            return [front, table, gr.Timer(active=tab == RUNS), *compared, known, secrets.token_hex(8), *updates]
 
         def on_row(now_shown: str, event: gr.EventData, request: gr.Request) -> list[Any]:
             run_id, table = act(store, access, request, event)
@@ -88,8 +97,12 @@ def build_app(runs_dir: Path | str, access: Access | None = None) -> gr.Blocks:
                 return ["", gr.skip(), gr.skip(), *show(store, "", access.of(request)), table]
             return [gr.skip()] * (3 + len(train.shows)) + [table]
 
-        demo.load(opened, None, [shown, train.key, *train.shows], **PRIVATE)
-        shown.change(None, shown, None, js=KEEP_ADDRESS, api_visibility="private")
+        first = [tabs, runs.table, runs.timer, *compare.opened, shown, train.key, *train.shows]
+        demo.load(opened, None, first, **PRIVATE).then(None, None, None, js=OPENED, api_visibility="private")
+        shown.change(None, shown, None, js=KEEP_ADDRESS.replace("NAME", "run"), api_visibility="private")
+        for page, name in ((train_page, ""), (runs_page, RUNS), (compare_page, COMPARE)):
+            named = f"() => ({KEEP_ADDRESS.replace('NAME', 'tab')})('{name}')"
+            page.select(None, None, None, js=named, api_visibility="private")
 
         def open_runs(request: gr.Request) -> list[Any]:
             return [runs.refresh(request), gr.Timer(active=True)]

@@ -10,9 +10,9 @@ from typing import Any
 from iekd.config import RunConfig
 from iekd.plan import STAGES
 from iekd.runs.queue import ahead_of, device_name
-from iekd.runs.report import class_columns, left_out, on_other_images, spread, summaries
+from iekd.runs.report import class_columns, headline, left_out, on_other_images, remarks, spread, summaries
 from iekd.runs.store import FAILED, FINISHED, LOST, QUEUED, STOPPED, STOPPING, Run, Status, Store
-from iekd.significance import Summary, conclusion, p_text
+from iekd.significance import Summary, p_text
 from iekd.ui.curves import metrics_size, read_curves
 from iekd.ui.downloads import downloads_html
 from iekd.ui.places import Tell
@@ -202,11 +202,13 @@ def _finished(run: Run, report: dict[str, Any], downloads: str) -> str:
     if teacher:
         facts += " Same as teacher: how often the student’s answer is the teacher’s, right or wrong."
     facts += f" {skipped} unreadable picture{'s were' if skipped > 1 else ' was'} skipped." if skipped else ""
+    warnings = "".join(f'<p class="warn">{escape(said)}</p>' for said in remarks(report, method_name, "pictures"))
+    warnings += _broken(report)
     took = f"{duration(report['seconds'])} on {escape(DEVICES.get(report['device'].split(':')[0], report['device']))}."
     return (
-        f'<div class="card finished{" partly" if report.get("diverged") else ""}"><h3>{escape(_headline(report))}</h3>'
-        f'{_broken(report)}<div class="scroll">'
-        f'<table class="results"><tr>{head}</tr>{"".join(rows)}</table></div>{per_class_html(report)}'
+        f'<div class="card finished{" partly" if warnings else ""}"><h3>{escape(_headline(report))}</h3>{warnings}'
+        f'<div class="scroll"><table class="results"><tr>{head}</tr>{"".join(rows)}</table></div>'
+        f"{per_class_html(report)}"
         f'<p class="sub">{facts} {took}</p>{downloads}</div>'
     )
 
@@ -223,7 +225,11 @@ def _headline(report: dict[str, Any]) -> str:
     """The report's verdict with the page's names; says so too where there was nothing to compare with."""
     learned, gone = len(report["learners"]), len(report.get("diverged", {}))
     usual = f"Done, but {gone} of {learned + gone} students diverged." if gone else "Done."
-    return re.sub(r" -(?=\d)", " −", conclusion(summaries(report), method_name, "pictures")) or usual
+    if remarks(report) and not gone:
+        usual = "Done, but this says little about the methods."
+    if said := headline(report, method_name, "pictures"):
+        return re.sub(r" -(?=\d)", " −", said)
+    return usual
 
 
 def _difference(summary: Summary) -> str:

@@ -15,7 +15,7 @@ from iekd.errors import UserError
 from iekd.runs.launcher import LocalLauncher
 from iekd.runs.queue import ahead_of, move_to_front
 from iekd.runs.report import summaries
-from iekd.runs.store import QUEUED, Run, Store
+from iekd.runs.store import QUEUED, RUNNING, STOPPING, Run, Store
 from iekd.ui.access import Access, May
 from iekd.ui.run_html import badge
 from iekd.ui.run_view import PRIVATE
@@ -75,8 +75,9 @@ def act(store: Store, access: Access, asker: gr.Request, event: gr.EventData) ->
             return run_id, table_html(store, access.of(asker))
         access.check_change(asker, run, {"first": "move"}.get(what, what))
         if what == "stop":
+            waits = run.status.state == QUEUED
             LocalLauncher(store).cancel(run_id)
-            gr.Info("It stops after the current step.")
+            gr.Info("It leaves the queue." if waits else "It stops after the current step.")
         elif what == "resume":
             LocalLauncher(store).resume(run_id)
             return run_id, table_html(store, access.of(asker))
@@ -129,8 +130,9 @@ def _row(run: Run, store: Store, may: May) -> str:
         else escape(model_name(config.student))
     )
     epochs = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}{seeds}"
-    state = badge(status.state)
-    if status.state == "running":
+    stopping = status.live and run.stop_requested
+    state = badge(STOPPING if stopping else status.state)
+    if status.state == RUNNING:
         state += f"<small>{status.progress:.0%}</small>"
     took = duration(status.seconds)
     cells = (
@@ -147,7 +149,7 @@ def _row(run: Run, store: Store, may: May) -> str:
         more = _act(run, "resume", "Resume")
     elif status.state == QUEUED and may(run, "move") and ahead_of(run, store):
         more = _act(run, "first", "Do next")
-    return f'{row}<td class="acts"><div>{more}{_button(run, status.live, may)}</div></td></tr>'
+    return f'{row}<td class="acts"><div>{more}{"" if stopping else _button(run, status.live, may)}</div></td></tr>'
 
 
 def _accuracies(report: dict[str, Any] | None) -> str:

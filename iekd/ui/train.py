@@ -22,7 +22,7 @@ from iekd.runs.store import Store
 from iekd.teachers import check_teacher
 from iekd.ui import form
 from iekd.ui.about import HOW_IT_WORKS
-from iekd.ui.access import SIGN_IN, Access, May
+from iekd.ui.access import SIGN_IN, SIGN_OUT, Access, May
 from iekd.ui.files import file_field
 from iekd.ui.forecast import forecast_html, thumbnails_html
 from iekd.ui.run_view import PRIVATE, RunView, look, run_view
@@ -39,6 +39,8 @@ LOOK_AROUND = (
     "and <b>Compare</b> them on your own pictures.</p>"
 )
 VISIBLE_TO_ALL = '<p class="note">Others will see your pictures on this public page.</p>'
+
+NO_UPLOAD = "Upload a zip of your pictures: one folder per class."
 
 TO_TOP = "() => window.scrollTo({top: 0})"
 # while Start is out of view, what is wrong stands at the foot of the window (style.css)
@@ -80,8 +82,13 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
                 start = gr.Button(
                     "▶  Start", variant="primary", size="lg", elem_id="start", visible=access.anybody_starts
                 )
-                if not access.everybody_starts:
-                    gr.HTML(who_may_start(access), elem_id="access")
+                if not access.everybody_starts or access.token:
+                    who = gr.HTML(elem_id="access")
+
+                    def signed_in(request: gr.Request) -> str:
+                        return who_may_start(access, request)
+
+                    demo.load(signed_in, None, who, **PRIVATE)
                 error = gr.HTML(elem_id="error")
             with gr.Column(scale=6, min_width=300):
                 forecast = gr.HTML(elem_id="forecast")
@@ -183,6 +190,8 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
         """The form's configuration, if whoever asks may have it looked at."""
         given = dict(zip(fields, values, strict=True))
         own = given["dataset"] == form.OWN_FOLDER
+        if own and not (given["folder"] or "").strip() and not access.trusts(request):
+            raise form.MissingError(NO_UPLOAD)
         dataset = f"{form.OWN_FOLDER}{(given['folder'] or '').strip()}" if own else given["dataset"]
         access.check_paths(request, dataset, given["teacher_from"], store)
         return form.to_config(given)
@@ -275,8 +284,12 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
     return tab
 
 
-def who_may_start(access: Access) -> str:
-    """What stands below Start where not everybody may press it."""
+def who_may_start(access: Access, request: gr.Request) -> str:
+    """What stands below Start where not everybody may press it, or where somebody may do more."""
+    if access.is_admin(request):
+        return f'<p class="note">You are signed in and may do everything. <a href=".{SIGN_OUT}">Sign out</a></p>'
+    if access.everybody_starts:
+        return f'<p class="note"><a href=".{SIGN_IN}">Sign in</a> to start what is too large for visitors.</p>'
     if access.token:
         return (
             f'<p class="note">Starting a run here needs the administrator’s token. <a href=".{SIGN_IN}">Sign in</a></p>'
@@ -320,8 +333,8 @@ def show(store: Store, run_id: str, may: May, problem: str = "") -> list[Any]:
     if run_id:
         try:
             store.get(run_id)
-        except UserError as error:
-            run_id, problem = "", str(error)
+        except UserError:
+            run_id, problem = "", f"There is no run '{run_id}' here, or no more. Runs lists those there are."
     parts = look(store, run_id, {}, may)
     return [gr.Column(visible=not run_id), gr.Column(visible=bool(run_id)), sentence(problem), *parts]
 
