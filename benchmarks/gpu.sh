@@ -10,6 +10,8 @@
 # Every part has a time limit, and one that fails does not stop the others.
 #
 # Results: files in $OUT (unset: benchmarks/out): summary.md first. Other variables: PYTHON; LIMIT, seconds for all of it;
+# PARTS, which of tests, speeds, accuracy, growth and without to measure (unset: all). One call may be too short for all:
+# PARTS="tests speeds accuracy", then PARTS="growth without" with another OUT, fit into ten minutes each.
 # IEKD_BENCH_DATA, a folder with train/<class>/* and test/<class>/* (else cifar10-jpeg.tar.xz in ../shared/data, or no
 # accuracies); SMALL=1, everything at a size for trying it on a CPU.
 set -uo pipefail
@@ -18,6 +20,7 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 COLUMNS=160
 python=${PYTHON:-python3}
 out=${OUT:-benchmarks/out}
 limit=${LIMIT:-570}
+parts=" ${PARTS:-tests speeds accuracy growth without} "
 mkdir -p "$out" || exit 1
 rm -f "$out"/{summary,growth}.md "$out"/{speeds,accuracy}.jsonl "$out"/{tests,log}.txt
 work=$(mktemp -d)
@@ -51,14 +54,14 @@ fi
 
 if [ -n "${SMALL:-}" ]; then
   common=(--dataset cifar10 --resolution 8 --teacher resnet14 --student resnet8 --batch-size 16 --steps 2)
-  few=()
+  few=() fewer=()
   growth=(--images 64,128 --learners 1,2 --students resnet8,resnet14 --epochs 1,2 --steps 2 --resolution 8
     --teacher resnet8 --student resnet8 --batch-size 16)
   accuracy=(--resolution 16 --teacher resnet8 --student resnet8 --epochs 1 --teacher-epochs 1 --auto-encoder-epochs 1
     --batch-size 32 --seeds 0)
 else
   common=(--dataset cifar10 --teacher resnet56 --student resnet20 --batch-size 128)
-  few=(--steps 150) # where many are compared
+  few=(--steps 150) fewer=(--steps 60) # where many are compared
   growth=(--teacher resnet56 --student resnet20)
   accuracy=(--teacher resnet20 --student resnet8 --epochs 10 --teacher-epochs 10 --auto-encoder-epochs 2 --seeds 0,1,2)
 fi
@@ -87,10 +90,12 @@ without() {
   bench "$name, $flag" "$@" $flag
 }
 
-say "--- tests marked cuda"
-if "$python" -c 'import pytest' 2>/dev/null; then
+wanted() { [[ $parts == *" $1 "* ]]; }
+
+wanted tests && say "--- tests marked cuda"
+if ! wanted tests; then :; elif "$python" -c 'import pytest' 2>/dev/null; then
   # the page has no tests of the GPU, and what it needs (gradio) need not be here
-  limited 120 "$python" -m pytest -m cuda tests --ignore tests/ui --continue-on-collection-errors -p no:cacheprovider >"$out/tests.txt" 2>&1
+  limited 120 "$python" -m pytest -m cuda tests --ignore tests/ui --continue-on-collection-errors -p no:cacheprovider --durations=5 >"$out/tests.txt" 2>&1
   status=$?
   # pytest: 5 means that no test was chosen
   if [ "$status" = 5 ]; then say "there are no tests marked cuda"; elif [ "$status" != 0 ]; then failed "$status" tests; fi
@@ -101,25 +106,29 @@ fi
 
 lockstep=(--only ours --methods baseline,ie-ft,ft,kd)
 seeds=(--only ours --methods ie-ft --seeds 0,1,2,3)
-bench "ie-ft" --methods ie-ft || say "ie-ft: no result"
-bench "four methods" "${lockstep[@]}" ${few[@]+"${few[@]}"} || say "four methods: no result"
-bench "four seeds" "${seeds[@]}" ${few[@]+"${few[@]}"} || say "four seeds: no result"
+if wanted speeds; then
+  bench "ie-ft" --methods ie-ft || say "ie-ft: no result"
+  bench "four methods" "${lockstep[@]}" ${few[@]+"${few[@]}"} || say "four methods: no result"
+  bench "four seeds" "${seeds[@]}" ${few[@]+"${few[@]}"} || say "four seeds: no result"
+fi
 
-say "--- accuracy, fp32 against bf16"
+wanted accuracy && say "--- accuracy, fp32 against bf16"
 archive=$(ls {..,.}/shared/data/cifar10-jpeg.tar.xz 2>/dev/null | head -n 1)
 data=${IEKD_BENCH_DATA:-}
-if [ -z "$data" ] && [ -n "$archive" ]; then
-  mkdir "$work/images" && limited 60 tar -xJf "$archive" -C "$work/images" || failed $? "unpacking the images"
+if wanted accuracy && [ -z "$data" ] && [ -n "$archive" ]; then
+  # tar alone needs xz, which a bare machine may lack
+  unpack='import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2], filter="data")'
+  mkdir "$work/images" && limited 60 "$python" -c "$unpack" "$archive" "$work/images" || failed $? "unpacking the images"
   train=$(find "$work/images" -type d -name train | head -n 1)
   data=${train%/train}
 fi
-if [ -n "$data" ] && [ -n "${SMALL:-}" ]; then
+if wanted accuracy && [ -n "$data" ] && [ -n "${SMALL:-}" ]; then
   (cd "$data" && for class in {train,test}/*/; do
     mkdir -p "$work/few/$class" && find "$class" -type f | sort | head -n 20 | xargs -I{} cp {} "$work/few/$class"
   done)
   data=$work/few
 fi
-if [ -n "$data" ]; then
+if ! wanted accuracy; then :; elif [ -n "$data" ]; then
   for precision in fp32 bf16; do
     limited 120 "$python" -m iekd train --dataset "folder:$data" --methods baseline,ie-ft "${accuracy[@]}" \
       --precision "$precision" --name "$precision" --runs-dir "$work/runs" --json >"$work/answer" 2>>"$out/log.txt"
@@ -130,18 +139,27 @@ if [ -n "$data" ]; then
       failed "$status" "accuracy, $precision"
     fi
   done
+  cat "$work"/runs/2*/log.txt >>"$out/log.txt"
 else
   say "no images: set IEKD_BENCH_DATA to a folder with train/ and test/"
 fi
 
-say "--- growth"
-limited 120 "$python" benchmarks/growth.py "${growth[@]}" >"$out/growth.md" 2>>"$out/log.txt" || failed $? growth
+if wanted growth; then
+  say "--- growth"
+  limited 180 "$python" benchmarks/growth.py "${growth[@]}" >"$out/growth.md" 2>>"$out/log.txt" || failed $? growth
+fi
 
-for flag in --eager --no-graph --no-stack "--precision fp32"; do
-  without "ie-ft" "$flag" --only ours --methods ie-ft ${few[@]+"${few[@]}"}
-  without "four methods" "$flag" "${lockstep[@]}" ${few[@]+"${few[@]}"}
-  without "four seeds" "$flag" "${seeds[@]}" ${few[@]+"${few[@]}"}
-done
+if wanted without; then # what tells most comes first: time may run out
+  without "four seeds" --no-stack "${seeds[@]}" ${fewer[@]+"${fewer[@]}"}
+  without "four methods" --no-graph "${lockstep[@]}" ${fewer[@]+"${fewer[@]}"}
+  for flag in "--precision fp32" --no-graph --eager; do
+    without "ie-ft" "$flag" --only ours --methods ie-ft ${fewer[@]+"${fewer[@]}"}
+  done
+  without "four seeds" "--precision fp32" "${seeds[@]}" ${fewer[@]+"${fewer[@]}"}
+  without "four methods" "--precision fp32" "${lockstep[@]}" ${fewer[@]+"${fewer[@]}"}
+  without "four seeds" --no-graph "${seeds[@]}" ${fewer[@]+"${fewer[@]}"}
+  without "four methods" --eager "${lockstep[@]}" ${fewer[@]+"${fewer[@]}"}
+fi
 
 "$python" - "$out" <<'PY' | tee "$out/summary.md"
 import json, pathlib, sys
@@ -194,4 +212,7 @@ for precision, report in lines("accuracy.jsonl").items():
     said = [f"{r['method']} seed {r['seed']} {r['accuracy_last']:.2f} %" for r in report["learners"]]
     print(f"\n{precision}: teacher {report['teacher']['accuracy']:.2f} %, " + ", ".join(said))
 PY
+# a speed that an acceleration has fallen back from is not what it seems to be
+fallen=$(grep -hoE "(could not be recorded|cannot be stacked|cannot be compiled|torch.compile)[^;]*" "$out/log.txt" | sort | uniq -c)
+[ -z "$fallen" ] || printf '\nFell back:\n\n%s\n' "$fallen" | tee -a "$out/summary.md"
 say "$SECONDS s; results are in $out"

@@ -6,6 +6,7 @@ Training goes on where nobody can see it any more: the terminal was closed, or w
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -27,21 +28,26 @@ class Display:
         self.task = self.bar.add_task("starting", total=1.0)
 
     def __enter__(self) -> Display:
-        self.console.print(f"Run {self.run_id} (Ctrl-C stops it and keeps what has been learned)", highlight=False)
-        self.bar.start()
+        with self._while_seen():
+            self.console.print(f"Run {self.run_id} (Ctrl-C stops it and keeps what has been learned)", highlight=False)
+            self.bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError, SystemExit):
+        with self._while_seen():
             self.bar.stop()
 
     def update(self, status: Status, row: dict[str, Any] | None) -> None:
-        if not self.seen:
-            return
+        if self.seen:
+            with self._while_seen():
+                self._show(status, row)
+
+    @contextlib.contextmanager
+    def _while_seen(self) -> Iterator[None]:
         try:
-            self._show(status, row)
+            yield
         except (OSError, SystemExit):  # rich leaves the process where a pipe is broken
             self.seen = False
 

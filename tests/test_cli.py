@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 import iekd
 from iekd.cli import app
 from iekd.models.artifact import load_model
+from iekd.progress import Display
 from iekd.runs.launcher import LocalLauncher
 from iekd.runs.store import RUNNING, Store
 
@@ -29,7 +31,7 @@ TRAIN_KEYS = {"run", "path", "state", "seconds", "teacher", "learners", "diverge
 @contextlib.contextmanager
 def own_signals():
     """`iekd train` takes over the signals of its process, which here is the tests'."""
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
@@ -146,8 +148,42 @@ def test_a_failed_run_is_exit_status_one(options, tmp_path):
     assert "learning rate" in printed["error"]
 
 
+def test_the_version_is_said():
+    result = iekd_("--version")
+    assert (result.exit_code, result.stdout.strip()) == (0, iekd.__version__)
+
+
+def test_a_run_in_the_background_needs_no_terminal(options, tmp_path, wait_until):
+    words = ("--methods", "baseline", "--teacher", "none", "--runs-dir", tmp_path, "--json")
+    result = iekd_("train", *options, *words, "--detach")
+    assert result.exit_code == 0, result.stderr
+    run = Store(tmp_path).get(last_json(result)["run"])
+    wait_until(lambda: not run.status.live)
+    assert run.status.state == "finished"
+
+
+def test_training_goes_on_where_nobody_reads_its_progress(tmp_path, tiny_config):
+    """As in `iekd train | head -1`."""
+    read, write = os.pipe()
+    os.close(read)
+    run, handle = Store(tmp_path).create(tiny_config(methods=("baseline",), teacher="none"))
+    os.close(handle)
+    file = os.fdopen(write, "w")
+    row = {"kind": "test", "epoch": 1.0, "learner": "baseline-seed0", "values": {"accuracy": 50.0}}
+    try:
+        display = Display(Console(file=file), run.id)
+        display.__enter__()
+        for _ in range(3):
+            display.update(run.status, row)
+        assert not display.seen
+        display.__exit__(None, None, None)
+    finally:
+        with contextlib.suppress(OSError):
+            file.close()
+
+
 def test_one_interrupt_stops_and_keeps(options, tmp_path, wait_until):
-    """Ctrl-C in a terminal: the run is stopped, the JSON is printed, models are saved, exit status 0."""
+    """Ctrl-C in a terminal: the run is stopped, the JSON is printed, models are saved, exit status 130."""
     path = os.pathsep.join([str(Path(iekd.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     words = [
         "train",
@@ -172,7 +208,7 @@ def test_one_interrupt_stops_and_keeps(options, tmp_path, wait_until):
         stdout, stderr = process.communicate(timeout=240)
     finally:
         process.kill()
-    assert process.returncode == 0, stderr
+    assert process.returncode == 130, stderr
     printed = json.loads(stdout.strip().splitlines()[-1])
     assert printed["state"] == "stopped"
     load_model(store.get(printed["run"]).model_folders["baseline-seed0"])

@@ -123,6 +123,17 @@ def test_the_conclusion_calls_methods_as_it_is_told():
     assert conclusion(summarise({"baseline": {0: 1}, "kd": {0: 2}}), str.upper).startswith("KD is 1.0 points above")
 
 
+def test_methods_too_alike_for_a_test_count_as_comparisons_too():
+    """kd differs by five points in each seed; ft is not to be called significant as if it had been looked at alone."""
+    accuracies = {"baseline": {0: 50, 1: 52, 2: 54}, "ft": {0: 51, 1: 52.5, 2: 55.2}}
+    alone = summarise(accuracies)[1].difference
+    assert alone.p == pytest.approx(0.0496, abs=1e-4)
+    assert "p = 0.0496" in conclusion(summarise(accuracies)), "0.050 would look as if it were not significant"
+    found = summarise({**accuracies, "kd": {0: 55, 1: 57, 2: 59}})
+    assert found[1].difference.p_adjusted == pytest.approx(2 * alone.p)
+    assert conclusion(found).startswith("No significant difference")
+
+
 def drawn(rng, images: int, seeds: int = 1, better: float = 0.1, worse: float = 0.04) -> tuple[np.ndarray, np.ndarray]:
     """Answers of two networks, right or not: the first alone is right with probability `better`, and so on."""
     outcome = rng.choice(4, (seeds, images), p=[better, worse, 0.6, 0.4 - better - worse])
@@ -165,8 +176,11 @@ def test_either_network_may_come_first():
     ("by_seed", "tested", "sentence"),
     [
         ([82.5], OverImages(-0.42, 5.44, 120),
-         "kd is 2.5 points above the baseline, with one seed, so chance may have a part in it: other test pictures "
-         "could make it -0.4 to +5.4 (95 % interval), and other seeds may change more."),
+         "Not decided: kd is 2.5 points above the baseline, but other test pictures could make it -0.4 to +5.4 (95 % "
+         "interval), and other seeds may change more."),
+        ([82.5], OverImages(1.42, 3.44, 120),
+         "kd is 2.5 points above the baseline. That is one seed: other test pictures could make it +1.4 to +3.4 (95 % "
+         "interval), and other seeds may change more."),
         ([82, 83.1, 83.9], OverImages(-1.04, 5.0, 1200),
          "kd is 2.0 points above the baseline (95 % interval +1.8 to +2.2, p < 0.001, 3 seeds). The seeds agree, but "
          "1,200 test pictures are few: others could make it -1.0 to +5.0 (95 % interval)."),

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -106,6 +107,17 @@ def test_only_finished_runs_are_used_again(tmp_path, tiny_config):
     report = run.report
     del report["config"]["validation_fraction"]  # as written by a version without it
     (run.path / "report.json").write_text(json.dumps(report))
+    assert table.finished_run(config, store) is None
+
+
+def test_a_run_of_other_pictures_is_not_used_again(tmp_path, tiny_config, picture_folder):
+    root, store = tmp_path / "pictures", Store(tmp_path / "runs")
+    shutil.copytree(picture_folder, root)
+    config = tiny_config(dataset=f"folder:{root}", methods=("baseline",), teacher="none")
+    run, _ = store.create(config)
+    execute(run, lambda: False)
+    assert table.finished_run(config, store).id == run.id
+    next((root / "test" / "red").iterdir()).unlink()
     assert table.finished_run(config, store) is None
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 
 import pytest
 
 from iekd.config import make_config
+from iekd.data import describe
 from iekd.models.artifact import ModelCard, save_model
 from iekd.models.registry import build
 from iekd.runs.store import Store
@@ -139,6 +141,32 @@ def test_a_model_of_a_run_that_split_the_folder_in_another_way_is_refused(
             assert check_teacher(other, tmp_path) is not None
         else:
             refuses(lambda other=other: check_teacher(other, tmp_path), run.id, "data seed 0")
+
+
+@pytest.mark.parametrize("change", ["swap", "edit", "more", "fewer"])
+def test_a_teacher_of_other_pictures_is_not_used(tmp_path, tiny_config, picture_folder, model, change):
+    """The folder's name is the same, but its training images may be among the test images now."""
+    root = tmp_path / "pictures"
+    shutil.copytree(picture_folder, root)
+    config = tiny_config(dataset=f"folder:{root}")
+    kept = teacher_folder(config, tmp_path)
+    save_model(kept, model, CARD)
+    assert find_teacher(config, tmp_path) == kept
+    mark = describe(config.dataset).mark
+    learned, tested = (next((root / part / "red").iterdir()) for part in ("train", "test"))
+    if change == "swap":
+        learned.rename(tmp_path / "x")
+        tested.rename(learned)
+        (tmp_path / "x").rename(tested)
+    elif change == "edit":
+        learned.write_bytes(tested.read_bytes())
+        os.utime(learned.parent)  # another process sees it without that
+    elif change == "more":
+        shutil.copy(tested, learned.parent / "another.png")
+    else:
+        learned.unlink()
+    assert find_teacher(config, tmp_path) is None
+    assert teacher_folder(config, tmp_path, mark) == kept, "of the pictures as they were read"
 
 
 def test_a_teachers_fingerprint_tells_how_its_images_were_augmented(tiny_config):

@@ -102,9 +102,10 @@ def measure(
         UserError: a device that is not there, or a training that diverges.
     """
     try:
-        say("the step part by part")
-        subject = Subject(config, 8 * config.batch_size)
-        phases = measure_phases(subject.parts(), subject.device, seconds / 3, steps)
+        subject, phases = Subject(config, 8 * config.batch_size), None
+        if "phases" in only or steps is None:  # they tell how many steps fit
+            say("the step part by part")
+            phases = measure_phases(subject.parts(), subject.device, seconds / 3, steps)
         speeds = measure_speeds(config, phases, steps, "ours" in only, "conventional" in only, seconds, say)
         roofline = None
         if "roofline" in only:

@@ -140,7 +140,8 @@ def measure_peaks(
     """
     cpu = device.type == "cpu"
     side, numbers = side or (2048 if cpu else 8192), numbers or (2**25 if cpu else 2**28)  # 128 MiB, 1 GiB
-    a, b = (torch.randn(side, side, device=device).to(precision) for _ in range(2))
+    own = torch.Generator(device)  # the device's usual one is lost to it where a recording has failed
+    a, b = (torch.randn(side, side, device=device, generator=own).to(precision) for _ in range(2))
     with _convolutions_arithmetic(device):
         product = _best(lambda: a @ b, device)
     source = torch.ones(numbers, device=device)

@@ -66,24 +66,29 @@ def alone(config: RunConfig, method: str) -> RunConfig:
 
 
 def measure_speeds(
-    config: RunConfig, phases: Phases, steps: int | None, ours: bool, theirs: bool, seconds: float,
+    config: RunConfig, phases: Phases | None, steps: int | None, ours: bool, theirs: bool, seconds: float,
     say: Callable[[str], None],
 ) -> Speeds:  # fmt: skip
     """All methods x seeds together, each method alone, and each in the conventional loop, in ROUNDS rounds.
 
-    phases: of the same configuration; they tell how many steps fit into the time. steps: timed steps of each
-    measurement; None for as many as take about `seconds` in all rounds.
+    steps: timed steps of each measurement; None for as many as take about `seconds` in all rounds, which `phases` of
+    the same configuration tell.
     """
+
+    def guess(names: list[str]) -> float:
+        assert phases is not None, "without a number of steps"
+        return phases.step(names)
+
     each = seconds / ROUNDS
     learners = [method for method, _ in config.learner_names]
     work: dict[tuple[str, str], Callable[[], float]] = {}
     if ours and len(learners) > 1:
-        fitting = steps or _refined(config, phases.step(learners), each)
+        fitting = steps or _refined(config, guess(learners), each)
         work["", TOGETHER] = partial(engine_step_time, config, fitting)
     for method in config.methods:
         single = alone(config, method)
         if ours:
-            fitting = steps or _refined(single, phases.step([method]), each)
+            fitting = steps or _refined(single, guess([method]), each)
             work["", method] = partial(engine_step_time, single, fitting)
         if theirs:
             work["conventional loop, ", method] = partial(conventional_step_time, single, each, steps)

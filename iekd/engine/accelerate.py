@@ -205,21 +205,43 @@ class Recorded:
         try:
             self.replay = self.capture(lambda: self.work(self.images, self.labels))
         except RuntimeError as error:  # CUDA's, out of memory among them, and torch's own
-            log.warning("The step could not be recorded as a CUDA graph (%s); it goes on as it is.", first_line(error))
+            cause: BaseException = error
+            while isinstance(cause.__context__, RuntimeError):  # the end of a recording that has failed fails too
+                cause = cause.__context__
+            log.warning("The step could not be recorded as a CUDA graph (%s); it goes on as it is.", first_line(cause))
             self.failed = True
         return not self.failed
 
 
 def _cuda_capture(work: Callable[[], None]) -> Callable[[], None]:
-    graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    graph, before, pool = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), torch.cuda.graph_pool_handle()
     try:
         # other threads (a loader that pins memory) may use CUDA meanwhile
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             work()
+    except BaseException:
+        # some versions leave the recording's memory as if it went on, and then no more can be freed or recorded
+        with contextlib.suppress(Exception):
+            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+            torch._C._cuda_releasePool(torch.cuda.current_device(), pool)
+        raise
     finally:  # some versions stay on the recording's stream where it failed
         torch.cuda.set_stream(before)
     replay: Callable[[], None] = graph.replay
     return replay
+
+
+@contextlib.contextmanager
+def whole_float32(device: torch.device, precision: torch.dtype) -> Generator[None, None, None]:
+    """Within, float32 on CUDA means float32: convolutions would round to TF32's ten bits otherwise."""
+    if device.type != "cuda" or precision != torch.float32:
+        yield
+        return
+    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def first_line(error: BaseException) -> str:

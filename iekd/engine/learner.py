@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from iekd.comparisons import TeacherOutput
 from iekd.config import RunConfig
-from iekd.engine.accelerate import autocast, channels_last, compile_or_not, warn_not_compiled
+from iekd.engine.accelerate import autocast, channels_last, compile_or_not, warn_not_compiled, whole_float32
 from iekd.engine.stream import Images, parts
 from iekd.engine.trainee import Row, Trainee, keeps_numbers, make_optimizer, make_schedule, rate_keeper, set_value
 from iekd.methods import Method, StepOutput
@@ -197,7 +197,8 @@ def predict(
     """Logits (N,K) float32 of images (N,C,H,W) uint8, in evaluation mode."""
     model.eval()
     logits = []
-    with contextlib.closing(parts(images, batch_size or part_size(device))) as batches:
+    pieces = contextlib.closing(parts(images, batch_size or part_size(device)))
+    with pieces as batches, whole_float32(device, precision):
         for batch in batches:
             with autocast(device, precision):
                 logits.append(model(normalise(batch)).logits.float())

@@ -1,16 +1,17 @@
 """Seeds of one method as one network: their weights stacked, one kernel where each seed would have launched its own.
 
-`torch.func` maps the step of one learner over the stack: convolutions become grouped ones, and each member's batch norm
-keeps statistics of its own. The learners' own tensors are views into the stack, so each of them can be evaluated and
-saved at any time as if it had been trained alone.
+`torch.func` maps the step of one learner over the stack: convolutions become grouped ones, and the batch norms of one
+place a single one with channels for each member. The learners' own tensors are views into the stack, so each of them
+can be evaluated and saved at any time as if it had been trained alone.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,8 @@ class Stack(Trainee):
         self.pairs = [_Network(learner.model, learner.method) for learner in members]
         self.parameters = _stacked([dict(n.named_parameters()) for n in self.pairs])
         self.buffers = _stacked([dict(n.named_buffers()) for n in self.pairs])
+        # its tensors are never used: the stack's are put in their place. The compiler knows torch.func's rules only
+        self.network = self.pairs[0] if compiled else _mappable(self.pairs[0])
         super().__init__(
             tuple(learner.name for learner in members), first.stage, first.device,
             student_optimizer(list(self.parameters.values()), first.config, first.device), first.schedule,
@@ -66,7 +69,8 @@ class Stack(Trainee):
     def prepare(self) -> None:
         super().prepare()
         for learner in self.members if self.one_by_one else self.members[:1]:
-            learner.prepare()  # the first one's method stands for all: the strength is read there
+            learner.prepare()
+        self.network.method.strength = self.members[0].method.strength  # no tensor of the stack
 
     def compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
         if not self.one_by_one:
@@ -101,7 +105,7 @@ class Stack(Trainee):
         """Every member's answer and loss: (N,B,K) and (N,)."""
 
         def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], pixels: Tensor) -> StepOutput:
-            output: StepOutput = functional_call(self.pairs[0], (parameters, buffers), (pixels, teacher, labels))
+            output: StepOutput = functional_call(self.network, (parameters, buffers), (pixels, teacher, labels))
             return output
 
         pixels = self.members[0].normalise(images)
@@ -164,6 +168,55 @@ class _Network(nn.Module):
     def forward(self, pixels: Tensor, teacher: TeacherOutput | None, labels: Tensor) -> StepOutput:
         output: StepOutput = self.method(self.model(pixels), teacher, labels)
         return output
+
+
+class _MappedNorm(torch.autograd.Function):
+    """Batch norm in training that torch.func maps over members as one of all their channels.
+
+    Its own rule for batch norm cannot be used on CUDA: with channels_last images it fails where cuDNN would compute,
+    and elsewhere scales and shifts in further operations of their own.
+    """
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(*_: Any) -> Tensor:
+        raise NotImplementedError("This batch norm is for mapped networks only.")
+
+    @staticmethod
+    def setup_context(*_: Any) -> None:
+        pass
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: Sequence[int | None], x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor,
+        momentum: float, eps: float,
+    ) -> tuple[Tensor, int]:  # fmt: skip
+        """x (B,C,H,W) with N members at in_dims[0], or the same for all; weight ... var (N,C), of which mean and var
+        are changed in place."""
+        n = info.batch_size
+        x = x.unsqueeze(1).expand(-1, n, *x.shape[1:]) if in_dims[0] is None else x.movedim(in_dims[0], 1)
+        mean, var, weight, bias = (t.flatten() for t in (mean, var, weight, bias))  # views: the stack is contiguous
+        y = nn.functional.batch_norm(x.flatten(1, 2), mean, var, weight, bias, True, momentum, eps)
+        return y.view(y.shape[0], n, -1, *y.shape[2:]), 1
+
+
+class _Norm(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        values = (self.weight, self.bias, self.running_mean, self.running_var, self.momentum, self.eps)
+        y: Tensor = _MappedNorm.apply(x, *values)  # type: ignore[no-untyped-call]
+        return y
+
+
+def _mappable(network: _Network) -> _Network:
+    """A copy in training mode whose batch norms can be mapped."""
+    network = copy.deepcopy(network).train()
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = _Norm
+    return network
 
 
 def _stacked(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -39,6 +39,10 @@ log = logging.getLogger("iekd")
 Watcher = Callable[[Status, Optional[dict[str, Any]]], None]
 STATUS_EVERY = 0.5  # seconds between writes of status.json
 RESERVE = 64 * 1024  # bytes
+# how systems and CUDA's libraries say that memory is short
+NO_MEMORY = (
+    "out of memory", "can't allocate memory", "status_alloc_failed", "unable to find an engine to execute",
+)  # fmt: skip
 PATIENCE = 10.0  # seconds that a stop waits for the next checkpoint
 
 
@@ -95,7 +99,7 @@ def explain(error: BaseException) -> str:
     text = as_text(str(error)).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if "TrainingError" in _kinds(error):
         return text
-    if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text.lower():
+    if isinstance(error, MemoryError) or any(sign in text.lower() for sign in NO_MEMORY):
         return "Out of memory. Use a smaller batch size, fewer seeds or methods at once, or a smaller model."
     if "no space left" in text.lower() or getattr(error, "errno", None) == 28:
         return "The disk is full. Free some space, then start the run again."

@@ -83,7 +83,7 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
                     "▶  Start", variant="primary", size="lg", elem_id="start", visible=access.anybody_starts
                 )
                 if not access.everybody_starts or access.token:
-                    who = gr.HTML(elem_id="access")
+                    who = gr.HTML(who_may_start(access, None), elem_id="access")
 
                     def signed_in(request: gr.Request) -> str:
                         return who_may_start(access, request)
@@ -284,7 +284,7 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
     return tab
 
 
-def who_may_start(access: Access, request: gr.Request) -> str:
+def who_may_start(access: Access, request: gr.Request | None) -> str:
     """What stands below Start where not everybody may press it, or where somebody may do more."""
     if access.is_admin(request):
         return f'<p class="note">You are signed in and may do everything. <a href=".{SIGN_OUT}">Sign out</a></p>'

@@ -6,6 +6,7 @@ import copy
 import itertools
 import logging
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from iekd.engine.accelerate import Recorded, Shortcuts, branches, compile_or_not
 from iekd.engine.experiment import Experiment, Network
 from iekd.engine.learner import Learner
 from iekd.engine.metrics import Diverged
-from iekd.engine.stacked import Stack
+from iekd.engine.stacked import Stack, stack_seeds
 from iekd.method_names import METHODS
 from iekd.models.registry import build
 
@@ -458,22 +459,84 @@ def test_no_tensor_of_a_step_is_left_on_the_host(tiny, teacher, config, method):
     with torch.no_grad():
         answer = teacher.model.eval()(one.normalise(images))
     with FakeTensorMode(allow_non_fake_inputs=False):
-
-        def pretend(x):
-            return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda")
-
-        for module in itertools.chain(one.model.modules(), one.method.modules(), one.normalise.modules()):
-            for name, p in module._parameters.items():
-                if p is not None:
-                    module._parameters[name] = torch.nn.Parameter(pretend(p))
-            for name, b in module._buffers.items():
-                if b is not None:
-                    module._buffers[name] = pretend(b)
+        pretend_all(one.model, one.method, one.normalise)
         features = pytree.tree_map(pretend, answer)
         factors = (torch.empty(32, 32, *answer.stages[-1].shape[2:], device="cuda"),)
         output = one._answer(pretend(images), pretend(labels), loop.TeacherOutput(features, factors))
         assert output.loss.device.type == "cuda"
         assert all(term.device.type == "cuda" for term in output.terms.values())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("method", [m for m in [*sorted(METHODS), "ie-ft+kd"] if m not in ("dml", "ie-dml")])
+def test_a_stack_can_be_mapped_on_cuda(tiny, teacher, config, method, precision):
+    """CUDA takes other ways than the CPU: torch.func's own rule for batch norm fails in float32 with channels_last."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    learners = Experiment(config(methods=(method,), seeds=(0, 1, 2)), tiny, teacher)._make_students(3)
+    (stack,) = stack_seeds(learners)
+    images = torch.from_numpy(tiny.train.images[:32]).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        answer = teacher.model.eval()(learners[0].normalise(images))
+    seen = Counter()
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen[str(func).split(".")[1]] += 1
+            return func(*args, **(kwargs or {}))
+
+    with FakeTensorMode(allow_non_fake_inputs=False):
+        stack.parameters = {name: torch.nn.Parameter(pretend(p)) for name, p in stack.parameters.items()}
+        stack.buffers = {name: pretend(b) for name, b in stack.buffers.items()}
+        pretend_all(learners[0].normalise, stack.network)
+        features = pytree.tree_map(pretend, answer)
+        factors = (torch.empty(32, 32, *answer.stages[-1].shape[2:], device="cuda"),)
+        labels = torch.zeros(32, dtype=torch.long, device="cuda")
+        torch.set_autocast_dtype("cuda", torch.bfloat16)
+        torch.set_autocast_enabled("cuda", precision == "bf16")  # torch.autocast itself is off without a GPU
+        try:
+            with Count():
+                output = stack._answer(pretend(images), labels, loop.TeacherOutput(features, factors))
+        finally:
+            torch.set_autocast_enabled("cuda", False)
+            torch.clear_autocast_cache()
+        assert output.loss.shape == (3,)
+        assert output.loss.device.type == "cuda"
+    norms = sum(type(m).__name__ == "_Norm" for m in stack.network.modules())
+    assert norms > 0
+    assert sum(count for name, count in seen.items() if "batch_norm" in name) == norms, "one for all members"
+
+
+def pretend(x):
+    """A tensor like x that only pretends to be on CUDA; within a FakeTensorMode."""
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda")
+
+
+def pretend_all(*modules):
+    for module in itertools.chain(*(m.modules() for m in modules)):
+        for name, p in module._parameters.items():
+            if p is not None:
+                module._parameters[name] = torch.nn.Parameter(pretend(p))
+        for name, b in module._buffers.items():
+            if b is not None:
+                module._buffers[name] = pretend(b)
+
+
+def test_the_log_says_why_a_recording_failed(caplog):
+    """Its end fails as well, with words that tell nothing."""
+
+    def capture(work):
+        try:
+            raise RuntimeError("an operation that waits")
+        finally:
+            raise RuntimeError("operation failed due to a previous error")
+
+    step = Recorded(lambda images, labels: None, capture)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(20):
+            step(torch.zeros(2, 1, 4, 4), torch.zeros(2))
+    assert "an operation that waits" in caplog.text
+    assert "previous error" not in caplog.text
 
 
 # On a GPU
@@ -500,6 +563,7 @@ def test_many_branches_in_one_graph(tiny, teacher, on_gpu, caplog):
     with caplog.at_level(logging.WARNING):
         recorded = execute(chosen, tiny, teacher, graph=True, stack=True)
     assert "could not be recorded" not in caplog.text
+    assert "cannot be stacked" not in caplog.text
     assert_alike(execute(chosen, tiny, teacher), recorded, 5e-3)
 
 

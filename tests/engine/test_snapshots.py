@@ -209,7 +209,7 @@ def test_a_state_is_a_copy(tiny, config):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_on_a_gpu_recorded_and_stacked_learners_go_on(tiny, config, full_float32):
+def test_on_a_gpu_recorded_and_stacked_learners_go_on(tiny, config, full_float32, caplog):
     """Kernels there do not promise the same bits; the state that they go on from is the same."""
     chosen = config(device="cuda", precision="fp32", seeds=(0, 1))
     first = Experiment(chosen, tiny, due=lambda: True)
@@ -222,3 +222,5 @@ def test_on_a_gpu_recorded_and_stacked_learners_go_on(tiny, config, full_float32
         assert last.states[name].numbers["steps"] == 9
         for key, tensor in state.weights.items():
             torch.testing.assert_close(last.states[name].weights[key], tensor, rtol=1e-2, atol=1e-3)
+    assert "could not be recorded" not in caplog.text
+    assert "cannot be stacked" not in caplog.text

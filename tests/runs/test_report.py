@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from iekd.runs.report import commit, summaries, verdict
+from iekd.runs.report import commit, remarks, summaries, verdict
 from iekd.significance import OverImages
 
 CHECKOUT = Path(__file__).parents[2]
@@ -53,6 +53,38 @@ def test_what_test_images_leave_open_is_read_from_the_report():
     ]  # fmt: skip
     assert summaries(report)[1].difference.over_images == OverImages(**tested)
     assert "-2.0 to +4.0" in verdict(report)
+
+
+def whole(guess: float | None, teacher: float | None, **accuracies: list[float]) -> dict:
+    report = {**results(**accuracies), "teacher": teacher and {"accuracy": teacher}, "test_images": 400}
+    return report if guess is None else {**report, "guess": guess}
+
+
+def test_a_run_that_learned_nothing_says_so_and_compares_nothing():
+    said = verdict(whole(10.0, None, baseline=[10.0], ie_ft=[11.5]))
+    assert said == (
+        "Baseline, ie-ft answer no better than always naming the commonest class, which is right for 10.0 % of the "
+        "test images. Train longer, or lower the learning rate."
+    )
+    assert "above the baseline" in verdict(whole(None, None, baseline=[10.0], ie_ft=[11.5])), "of an earlier version"
+
+
+def test_one_that_learned_is_still_compared():
+    said = verdict(whole(10.0, 80.0, baseline=[10.0], kd=[60.0]))
+    assert said.startswith("kd is 50.0 points above the baseline")
+    assert "Baseline answers no better" in said
+
+
+@pytest.mark.parametrize(("teacher", "warned"), [(50.0, True), (67.6, False), (90.0, False), (None, False)])
+def test_a_teacher_that_knows_less_than_the_baseline_is_named(teacher, warned):
+    said = remarks(whole(33.3, teacher, baseline=[67.6], kd=[60.0]))
+    assert (said == []) is not warned
+    if warned:
+        assert "The teacher (50.00 %) knows less than the baseline (67.60 %)" in said[0]
+
+
+def test_a_teacher_that_guesses_is_named_before_its_students():
+    assert remarks(whole(33.3, 33.3, baseline=[34.0], kd=[33.0]))[0].startswith("The teacher, baseline, kd answer no")
 
 
 def test_the_commit_is_the_checkouts(tmp_path, monkeypatch):

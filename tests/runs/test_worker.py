@@ -345,14 +345,14 @@ def test_every_error_is_explained_in_one_line(error, words):
 
 @pytest.fixture
 def signals():
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_asks_to_stop(tmp_path, tiny_config, number):
     run, handle = Store(tmp_path).create(tiny_config())
     stop = stop_on_signals(run)
@@ -369,6 +369,43 @@ def test_a_second_interrupt_ends_at_once(tmp_path, tiny_config):
     os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
+    os.close(handle)
+
+
+def test_whoever_cannot_wait_for_the_step_has_stopped_the_run(tmp_path, tiny_config):
+    """Two Ctrl-C are no bug of the program; the run can be resumed, and a table goes on with it."""
+    asked = []
+
+    def stop():
+        asked.append(1)
+        if len(asked) > 3:
+            raise KeyboardInterrupt
+        return False
+
+    run, handle = Store(tmp_path).create(tiny_config(methods=("baseline",), teacher="none"))
+    assert worker.execute(run, stop).state == STOPPED
+    assert run.status.resumable
+    os.close(handle)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA out of memory. Tried to", "CUBLAS_STATUS_ALLOC_FAILED when calling",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "Unable to find an engine to execute this computation",
+    ],
+)  # fmt: skip
+def test_short_memory_has_many_names(said):
+    assert explain(RuntimeError(said)).startswith("Out of memory. Use a smaller batch size")
+
+
+@pytest.mark.usefixtures("signals")
+def test_hangups_are_ignored_where_nohup_says_so(tmp_path, tiny_config):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    run, handle = Store(tmp_path).create(tiny_config())
+    stop = stop_on_signals(run)
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert not stop()
     os.close(handle)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from iekd.runs.store import QUEUED, RUNNING, STOPPED, Run, Store
 from iekd.ui.access import Access, AccessError, Limits, _visitor
 from iekd.ui.run_view import look
 from iekd.ui.runs import table_html
+from iekd.ui.train import who_may_start
 
 
 def asker(address: str = "10.0.0.1", **headers: str) -> Any:
@@ -305,9 +307,37 @@ def test_signing_in_gives_a_cookie_that_opens_the_page(guarded: str) -> None:
         assert "httponly" in right.headers["set-cookie"].lower()
         assert "strict" in right.headers["set-cookie"].lower()
         cookie = {"cookie": "; ".join(f"{k}={v}" for k, v in browser.cookies.items())}
+        out = browser.get("/sign-out")
+        assert out.status_code == 303
+        assert not browser.cookies
     kind, data = call(guarded, "stop_run", "nothing", **cookie)
     assert kind == "error"
     assert "no run 'nothing'" in json.dumps(data), "past the token"
+
+
+def test_the_page_says_whether_one_is_signed_in() -> None:
+    admin = asker(**{"x-iekd-token": TOKEN})
+    for access in (Access(token=TOKEN), Access(token=TOKEN, public=True, training=True)):
+        assert "Sign in" in who_may_start(access, asker())
+        assert "Sign out" in who_may_start(access, admin)
+    assert "Sign" not in who_may_start(Access(public=True), asker())
+
+
+def test_visitors_are_asked_for_pictures_without_alarm(store: Store) -> None:
+    """Choosing their own pictures names no folder of the machine yet."""
+    Access(public=True, training=True).check_paths(asker(), "folder:", "auto", store)
+    with pytest.raises(AccessError, match="Folders of this machine"):
+        Access(public=True, training=True).check_paths(asker(), "folder:/", "auto", store)
+
+
+def test_a_run_that_is_asked_to_stop_says_so_in_the_list(store: Store) -> None:
+    run = made(store)
+    run.write_status(replace(run.status, state=RUNNING))
+    assert "Training" in table_html(store, lambda *_: True)
+    assert 'data-act="stop"' in table_html(store, lambda *_: True)
+    (run.path / "control.json").write_text('{"request": "stop"}')
+    assert "Stopping" in table_html(store, lambda *_: True)
+    assert 'data-act="stop"' not in table_html(store, lambda *_: True)
 
 
 def fire(url: str, target: str, event: str, values: dict[str, Any], **headers: str) -> str:
@@ -358,7 +388,8 @@ def test_a_public_page_offers_no_training(runs_dir: Path, finished_run: str, pic
         assert kind == "error"
         assert "switched off" in json.dumps(data)
         assert "switched off" in httpx.get(f"{url}/config").text
-        assert httpx.get(f"{url}/sign-in").status_code == 404
+        answer = httpx.get(f"{url}/sign-in")
+        assert (answer.status_code, answer.headers["location"]) == (303, "./"), "there is no token to give"
         assert call(url, "run_status", finished_run)[0] == "complete"
 
 
