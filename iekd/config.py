@@ -50,6 +50,24 @@ Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
+# pydantic's kind of error -> what a value must be
+RULES = {
+    "int_parsing": "a whole number", "int_type": "a whole number", "int_from_float": "a whole number",
+    "float_parsing": "a number", "float_type": "a number", "bool_parsing": "yes or no", "bool_type": "yes or no",
+    "greater_than_equal": "{ge} or more", "greater_than": "more than {gt}",
+    "less_than_equal": "{le} or less", "less_than": "less than {lt}",
+}  # fmt: skip
+
+
+class SettingError(UserError):
+    """A value that a setting cannot have; `what` follows the setting's name, of which a page may have its own."""
+
+    def __init__(self, field: str, what: str) -> None:
+        named = {"lr": "learning rate", "kd_weight": "KD weight"}.get(field, field.replace("_", " "))
+        self.field, self.what = field, what
+        super().__init__(f"{named[0].upper()}{named[1:]} {what}")
+
+
 class RunConfig(BaseModel):
     """Everything that decides a run's result, apart from the machine.
 
@@ -313,7 +331,7 @@ def make_config(preset: str | None = None, **values: Any) -> RunConfig:
     try:
         return RunConfig(**given)
     except ValidationError as error:
-        raise UserError(_sentence(error)) from None
+        raise _as_user_error(error) from None
 
 
 def _listed(field: str, text: str) -> tuple[Any, ...]:
@@ -321,8 +339,7 @@ def _listed(field: str, text: str) -> tuple[Any, ...]:
     try:
         return tuple(kind(word) for word in text.replace(";", ",").replace(" ", ",").split(",") if word)
     except ValueError:
-        name = field.replace("_", " ").capitalize()
-        raise UserError(f"{name} '{text}' cannot be used: give {wanted}.") from None
+        raise SettingError(field, f"'{text}' cannot be used: give {wanted}.") from None
 
 
 def _as_option(value: Any) -> str:
@@ -333,22 +350,24 @@ def _as_option(value: Any) -> str:
     return str(value)
 
 
-def _sentence(error: ValidationError) -> str:
+def _as_user_error(error: ValidationError) -> UserError:
     first = error.errors()[0]
-    own = first.get("ctx", {}).get("error")
-    if isinstance(own, Exception):
-        return str(own)
+    ctx = first.get("ctx", {})
+    if isinstance(ctx.get("error"), Exception):
+        return UserError(str(ctx["error"]))
     field = str(first["loc"][0]) if first["loc"] else "value"
-    option = {"lr": "learning rate", "kd_weight": "KD weight"}.get(field, field.replace("_", " "))
     if first["type"] == "extra_forbidden":
-        return str(unknown_name("setting", field, RunConfig.model_fields))
+        return unknown_name("setting", field, RunConfig.model_fields)
     value = first["input"]
     shown = ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    if first["type"] in RULES:
+        bounds = {key: f"{v:g}" if isinstance(v, float) else v for key, v in ctx.items()}
+        return SettingError(field, f"'{shown}' cannot be used: it should be {RULES[first['type']].format(**bounds)}.")
     # pydantic's own words: "Input should be ...", "Tuple should have at least 1 item after validation, not 0"
     rule = first["msg"].split(" after validation")[0].split(", unable")[0]
     rule = rule[rule.find("should") :] if "should" in rule else rule[0].lower() + rule[1:]
-    return f"{option[0].upper()}{option[1:]} '{shown}' cannot be used: it {rule}."
+    return SettingError(field, f"'{shown}' cannot be used: it {rule}.")
 
 
 def _distinct(kind: str, values: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -59,6 +59,9 @@ def load_folder(request: Request) -> Dataset:
     read = _read if size <= budget else _look_at
     skipped: list[str] = []
     splits = [read(part, resolution, channels, skipped) for part in (train, test)]
+    for name in _folders(base := _layout(root)[0]):
+        if name not in class_names and not name.startswith("."):
+            log.warning("'%s' is no class: no PNG, JPEG, WebP, BMP or GIF file lies in it.", as_text(str(base / name)))
     for name in skipped:
         log.warning("Skipped, cannot be read: %s", name)
     if skipped:

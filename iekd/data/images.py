@@ -17,7 +17,7 @@ from iekd.errors import DataError
 
 # Named formats only: Pillow's other readers (EPS above all) start external programs or are rarely exercised.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif"}
 MAX_PIXELS = 20_000_000
 
 ImageSource = Union[str, Path, bytes, np.ndarray, Image.Image]

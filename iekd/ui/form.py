@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import gradio as gr
 
-from iekd.config import LISTS, NO_TEACHER, PRESETS, RunConfig, make_config
+from iekd.config import LISTS, NO_TEACHER, PRESETS, RunConfig, SettingError, make_config
 from iekd.data.registry import FOLDER, available
 from iekd.errors import UserError
 from iekd.method_names import COMBINED, METHODS, sort_methods
@@ -143,7 +143,10 @@ def to_config(values: dict[str, Any]) -> RunConfig:
             given[field] = int(value)
         elif value is None or (isinstance(value, str) and not value.strip()):
             given[field] = _unset(field)
-    return make_config(**given)
+    try:
+        return make_config(**given)
+    except SettingError as error:
+        raise UserError(f"{label(error.field)} {error.what}") from None
 
 
 def to_values(config: RunConfig) -> dict[str, Any]:

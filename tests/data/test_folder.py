@@ -231,6 +231,19 @@ def test_odd_names_are_kept(tmp_path):
     assert len(d.train) == len(d.test) == 5
 
 
+def test_folders_that_are_no_classes_are_named(one_part, caplog):
+    """A class whose pictures are all of another kind would be missed without a word."""
+    (one_part / "fox").mkdir()
+    (one_part / "fox" / "a.tif").write_bytes(b"II*")
+    (one_part / ".git").mkdir()
+    with caplog.at_level(logging.WARNING):
+        assert load(one_part).class_names == ("cat", "dog", "eel")
+    (said,) = [r.getMessage() for r in caplog.records]
+    assert "fox' is no class" in said
+    (one_part / "cat" / "000.png").rename(one_part / "cat" / "000.JFIF")
+    assert len(load(one_part).train) + len(load(one_part).test) == 30
+
+
 def test_names_that_are_not_utf8_are_spelt_out(tmp_path):
     """From an old disk or a Latin-1 archive: reports, pages and logs must be able to carry them."""
     for name in (b"caf\xe9", b"caf\xe8", b"tea"):
