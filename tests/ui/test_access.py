@@ -331,13 +331,17 @@ def test_visitors_are_asked_for_pictures_without_alarm(store: Store) -> None:
 
 
 def test_a_run_that_is_asked_to_stop_says_so_in_the_list(store: Store) -> None:
-    run = made(store)
+    run, handle = store.create(RunConfig())
+    assert handle is not None
     run.write_status(replace(run.status, state=RUNNING))
-    assert "Training" in table_html(store, lambda *_: True)
-    assert 'data-act="stop"' in table_html(store, lambda *_: True)
+    shown = table_html(store, lambda *_: True)
+    assert "Training" in shown
+    assert 'data-act="stop"' in shown
     (run.path / "control.json").write_text('{"request": "stop"}')
-    assert "Stopping" in table_html(store, lambda *_: True)
-    assert 'data-act="stop"' not in table_html(store, lambda *_: True)
+    shown = table_html(store, lambda *_: True)
+    assert "Stopping" in shown
+    assert 'data-act="stop"' not in shown
+    os.close(handle)
 
 
 def fire(url: str, target: str, event: str, values: dict[str, Any], **headers: str) -> str:

@@ -152,6 +152,23 @@ def test_start_watch_reload_finish_and_compare(page: Any, server: str, finished_
     assert titles >= 2
 
 
+def test_back_and_reload_show_what_was_on_view(page: Any, server: str, finished_run: str) -> None:
+    open_page(page, f"{server}/?run={finished_run}&tab=compare")  # as a teacher gives it to a class
+    page.wait_for_selector("#source")
+    assert finished_run in page.locator("#source input").input_value()
+    page.get_by_role("tab", name="Runs").click()
+    page.wait_for_selector("table.runs")
+    assert "tab=runs" in page.url
+    page.reload()
+    page.wait_for_selector("table.runs")
+    page.go_back()
+    page.wait_for_selector("#source")
+    assert "tab=compare" in page.url
+    page.get_by_role("tab", name="Train").click()
+    page.wait_for_selector("#result table")
+    assert "tab=" not in page.url
+
+
 def test_a_broken_upload_is_named_and_the_others_are_answered(
     page: Any, server: str, finished_run: str, pictures: Path, tmp_path: Path
 ) -> None:

@@ -76,10 +76,12 @@ def test_a_visitor_still_names_no_folder_of_the_machine(
     url, root, _ = public
     _, (name,) = send(url, "shapes.zip", shapes)
     own = Path(name.removeprefix("folder:"))
-    for path in (pictures, root, own / "..", own.parent, own / "train", f"{own}/../../../etc", f"{own}x", "~", ""):
+    for path in (pictures, root, own / "..", own.parent, own / "train", f"{own}/../../../etc", f"{own}x", "~"):
         kind, said = call(url, "start", {**QUICK, "dataset": f"folder:{path}"}, "")
         assert kind == "error", path
         assert "Folders of this machine" in json.dumps(said), path
+    kind, said = call(url, "start", {**QUICK, "dataset": "folder:"}, "")
+    assert (kind, "no folder ''" in json.dumps(said)) == ("error", True)
 
 
 @pytest.mark.parametrize(
