@@ -148,7 +148,8 @@ def remarks(report: dict[str, Any], name: Callable[[str], str] = str, images: st
     guessing = ["the teacher"] if accuracy is not None and _guesses(report, accuracy) else []
     guessing += [name(s.method) for s in found if _guesses(report, s.mean)]
     if guessing:
-        who = f"{', '.join(guessing)} answer{'s' if len(guessing) == 1 else ''}"
+        names = f"{', '.join(guessing[:-1])} and {guessing[-1]}" if guessing[1:] else guessing[0]
+        who = f"{names} answer{'s' if len(guessing) == 1 else ''}"
         said.append(
             f"{who[0].upper()}{who[1:]} no better than always naming the commonest class, which is right for "
             f"{report['guess']:.1f} % of the test {images}. Train longer, or lower the learning rate."

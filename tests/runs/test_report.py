@@ -63,7 +63,7 @@ def whole(guess: float | None, teacher: float | None, **accuracies: list[float])
 def test_a_run_that_learned_nothing_says_so_and_compares_nothing():
     said = verdict(whole(10.0, None, baseline=[10.0], ie_ft=[11.5]))
     assert said == (
-        "Baseline, ie-ft answer no better than always naming the commonest class, which is right for 10.0 % of the "
+        "Baseline and ie-ft answer no better than always naming the commonest class, which is right for 10.0 % of the "
         "test images. Train longer, or lower the learning rate."
     )
     assert "above the baseline" in verdict(whole(None, None, baseline=[10.0], ie_ft=[11.5])), "of an earlier version"
@@ -84,7 +84,7 @@ def test_a_teacher_that_knows_less_than_the_baseline_is_named(teacher, warned):
 
 
 def test_a_teacher_that_guesses_is_named_before_its_students():
-    assert remarks(whole(33.3, 33.3, baseline=[34.0], kd=[33.0]))[0].startswith("The teacher, baseline, kd answer no")
+    assert remarks(whole(33.3, 33.3, baseline=[34.0], kd=[33.0]))[0].startswith("The teacher, baseline and kd")
 
 
 def test_the_commit_is_the_checkouts(tmp_path, monkeypatch):
