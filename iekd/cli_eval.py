@@ -10,6 +10,7 @@ from typing import Annotated, Optional
 import typer
 from rich.console import Console
 
+from iekd.errors import UserError
 from iekd.models.source import Numbers, parse_numbers
 
 out = Console()
@@ -66,6 +67,24 @@ def evaluate(
     }
     for name, value in lines.items():
         out.print(f"{name}: {value}", highlight=False, markup=False, soft_wrap=True)
+    if split == "test" and _drawn(dataset):
+        out.print(
+            f"The test images were drawn with data seed {data_seed} and test fraction {test_fraction:g}: a network "
+            "that was trained with others has learned from some of them.", highlight=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+def _drawn(dataset: str) -> bool:
+    """Whether test images are drawn from a folder by chance."""
+    from iekd.data.folder import has_test
+    from iekd.data.registry import FOLDER, check_name
+
+    if not dataset.startswith(FOLDER):
+        return False
+    try:
+        return not has_test(check_name(dataset))
+    except UserError:  # it has test/ alone
+        return False
 
 
 def _numbers(field: str, text: str | None) -> Numbers | None:

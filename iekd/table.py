@@ -175,7 +175,7 @@ def _grid(table: Sequence[Column]) -> tuple[list[str], dict[str, list[Summary | 
 EXPLANATION = (
     "Accuracy (%) on the test images after the last epoch, mean ± standard deviation over seeds. In brackets the "
     "difference to the baseline in points, with its 95 % interval where there are several seeds; * marks p < 0.05 in a "
-    "paired t-test over seeds, corrected for the number of methods (Holm)."
+    "paired t-test over seeds, corrected for the number of methods in its column (Holm)."
 )
 
 

@@ -257,6 +257,9 @@ def test_the_command_prints_accuracy_and_images(checkpoint, options, learned, ti
     assert f"accuracy: {expected:.2f} %" in result.stdout.splitlines()
     assert "images: 60" in result.stdout.splitlines()
     assert "as given" in result.stdout
+    assert "were drawn" not in result.stdout
+    words[words.index(options["dataset"])] += "/train"
+    assert "data seed 0 and test fraction 0.2: a network that was trained" in iekd_eval(*words).stdout
 
 
 def test_the_command_needs_no_model_for_a_folder_of_ours(saved, options):

@@ -83,8 +83,8 @@ def write_report(
         found.to_json() for found in summarise(_accuracies(report), images=_over_images(result, dataset))
     ]
     write_answers(run.path / ANSWERS, result, dataset)
-    write_json(run.path / "report.json", report)
     (run.path / "report.md").write_text(to_markdown(report), "utf-8")
+    write_json(run.path / "report.json", report)
 
 
 def summary(report: dict[str, Any]) -> dict[str, Any]:
@@ -151,8 +151,9 @@ def remarks(report: dict[str, Any], name: Callable[[str], str] = str, images: st
         names = f"{', '.join(guessing[:-1])} and {guessing[-1]}" if guessing[1:] else guessing[0]
         who = f"{names} answer{'s' if len(guessing) == 1 else ''}"
         said.append(
-            f"{who[0].upper()}{who[1:]} no better than always naming the commonest class, which is right for "
-            f"{report['guess']:.1f} % of the test {images}. Train longer, or lower the learning rate."
+            f"{who[0].upper()}{who[1:]} not clearly better than always naming the commonest class, which is right for "
+            f"{report['guess']:.1f} % of the test {images}. Train longer, lower the learning rate, or test on more "
+            f"{images}."
         )
     plain = next((s.mean for s in found if s.method == "baseline"), None)
     if accuracy is not None and plain is not None and accuracy < plain:
@@ -168,7 +169,7 @@ def _guesses(report: dict[str, Any], accuracy: float) -> bool:
     guess = report.get("guess")
     if guess is None:
         return False
-    return bool(accuracy <= guess + 2 * math.sqrt(guess * (100 - guess) / report["test_images"]))
+    return bool(accuracy <= guess + 2 * math.sqrt(guess * (100 - guess) / max(1, report["test_images"])))
 
 
 def left_out(report: dict[str, Any]) -> str:
