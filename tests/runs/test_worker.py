@@ -354,6 +354,7 @@ def signals():
 @pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_asks_to_stop(tmp_path, tiny_config, number):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
     run, handle = Store(tmp_path).create(tiny_config())
     stop = stop_on_signals(run)
     assert not stop()
