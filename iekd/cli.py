@@ -30,7 +30,7 @@ from iekd.cli_common import (
     say_unused,
     says_why,
     table_of,
-)  # fmt: skip
+)
 from iekd.cli_eval import evaluate
 from iekd.cli_options import run_options
 from iekd.cli_runs import app as runs_app

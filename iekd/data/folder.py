@@ -179,7 +179,8 @@ def _layout(root: Path) -> tuple[Path, Path | None]:
     train, test = splits.get("train"), next((splits[name] for name in TEST_NAMES if name in splits), None)
     if train is None and test is not None:
         raise DataError(f"'{root}' has a folder '{test.name}' but no 'train'. Add 'train/<class>/' with images.")
-    if test is None and any(_has_images(root / name) for name in _folders(root)):
+    others = [root / name for name in _folders(root) if not name.startswith(".") and root / name != train]
+    if test is None and any(map(_has_images, others)):
         train = None  # one of several classes, whose images lie deeper
     return _innermost(train or root, "train"), test and _innermost(test, split_of(test.name))
 

@@ -107,6 +107,16 @@ def test_a_folder_around_the_classes_is_looked_into(one_part, tmp_path_factory):
         load(root)
 
 
+def test_a_stray_picture_in_train_alone_changes_nothing(two_parts):
+    shutil.rmtree(two_parts / "test")
+    expected = load(two_parts)
+    picture(two_parts / "train" / "cover.png")
+    picture(two_parts / ".thumbnails" / "1.png")
+    found = load(two_parts)
+    assert found.class_names == expected.class_names == ("cat", "dog")
+    assert reds(found.train) == reds(expected.train)
+
+
 def test_a_folder_train_with_folders_among_classes_is_left_out(one_part):
     """Its images lie too deep for a class, and the others are plainly classes."""
     numbered(one_part / "train" / "steam", 3)
