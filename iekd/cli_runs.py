@@ -273,7 +273,7 @@ def overview(run: Any) -> dict[str, Any]:
     except RunError:  # shown, so that it can be deleted
         return {
             "run": run.id, "name": "", "path": str(run.path), "state": "damaged", "seconds": None, "dataset": "",
-            "teacher": "", "student": "", "methods": [], "seeds": [], "learners": [], "diverged": [],
+            "teacher": "", "student": "", "methods": [], "seeds": [], "learners": [], "diverged": {},
         }  # fmt: skip
     status, report = run.status, run.report
     learners = summary(report)["learners"] if report else []
@@ -281,5 +281,5 @@ def overview(run: Any) -> dict[str, Any]:
         "run": run.id, "name": config.name, "path": str(run.path), "state": status.state, "seconds": status.seconds,
         "dataset": config.dataset, "teacher": config.teacher, "student": config.student,
         "methods": list(config.methods), "seeds": list(config.seeds), "learners": learners,
-        "diverged": list(status.diverged),
+        "diverged": status.diverged,
     }  # fmt: skip

@@ -107,6 +107,24 @@ def over_images(right: np.ndarray, baseline: np.ndarray) -> OverImages:
     return OverImages(100 * (mean - Z * error), 100 * (mean + Z * error), len(difference))
 
 
+def each_over_images(
+    right: Mapping[str, Mapping[int, np.ndarray]], baseline: str = "baseline"
+) -> dict[str, OverImages]:
+    """`over_images` of every method, over the seeds that it and the baseline have; right: method -> seed -> (images,)
+    bool."""
+    import numpy as np
+
+    yardstick = right.get(baseline, {})
+    found = {}
+    for method, by_seed in right.items():
+        common = [seed for seed in by_seed if seed in yardstick]
+        if method != baseline and common:
+            found[method] = over_images(
+                np.stack([by_seed[s] for s in common]), np.stack([yardstick[s] for s in common])
+            )
+    return found
+
+
 def summarise(
     accuracies: Mapping[str, Mapping[int, float]], baseline: str = "baseline",
     images: Mapping[str, OverImages] | None = None,

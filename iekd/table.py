@@ -15,15 +15,19 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from iekd.config import NO_TEACHER, RunConfig, make_config
+from iekd.config import NO_TEACHER, RunConfig, learner_name, make_config
 from iekd.data import describe
 from iekd.errors import RunError, UserError
+from iekd.runs.answers import ANSWERS, Right, read_right
 from iekd.runs.files import write_json
 from iekd.runs.report import left_out, spread
 from iekd.runs.store import FINISHED, LOST, STOPPED, Run, Store
-from iekd.significance import Summary, summarise
+from iekd.significance import Summary, each_over_images, summarise
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Pair = tuple[str, str]  # teacher, student
 MISSING = "missing"  # the state of a cell that was not trained
@@ -98,6 +102,7 @@ class Cell:
     report: dict[str, Any] | None
     state: str
     reused: bool
+    answers: Right | None = None  # of its test images; None where that is not known
 
 
 def run_grid(
@@ -119,7 +124,8 @@ def run_grid(
             train(run, handle)
         else:
             run = found
-        done.append(Cell(config, run.id, run.report, run.status.state, found is not None))
+        answers = read_right(run.path / ANSWERS)
+        done.append(Cell(config, run.id, run.report, run.status.state, found is not None, answers))
     return done
 
 
@@ -161,8 +167,22 @@ def columns(done: Sequence[Cell]) -> list[Column]:
             taught = cell.report["teacher"]["accuracy"] if cell.report["teacher"] else taught
             for learner in cell.report["learners"]:
                 accuracies.setdefault(learner["method"], {})[learner["seed"]] = learner["accuracy_last"]
-        found.append(Column(teacher, student, taught, summarise(accuracies)))
+        images = each_over_images(_right(own))
+        found.append(Column(teacher, student, taught, summarise(accuracies, images=images)))
     return found
+
+
+def _right(cells: Sequence[Cell]) -> dict[str, dict[int, np.ndarray]]:
+    """Method -> seed -> which test images are right; nothing unless all runs were tested on the same ones."""
+    right: dict[str, dict[int, np.ndarray]] = {}
+    known = [cell.answers for cell in cells if cell.answers is not None]
+    if len(known) < len(cells) or any(answers.images != known[0].images for answers in known):
+        return {}
+    for cell, answers in zip(cells, known, strict=True):
+        for method, seed in cell.config.learner_names:
+            if (column := answers.right.get(learner_name(method, seed))) is not None:  # it may have diverged
+                right.setdefault(method, {})[seed] = column
+    return right
 
 
 def _grid(table: Sequence[Column]) -> tuple[list[str], dict[str, list[Summary | None]]]:
@@ -174,8 +194,10 @@ def _grid(table: Sequence[Column]) -> tuple[list[str], dict[str, list[Summary | 
 
 EXPLANATION = (
     "Accuracy (%) on the test images after the last epoch, mean ± standard deviation over seeds. In brackets the "
-    "difference to the baseline in points, with its 95 % interval where there are several seeds; * marks p < 0.05 in a "
-    "paired t-test over seeds, corrected for the number of methods in its column (Holm)."
+    "difference to the baseline in points, with its 95 % interval over seeds; * marks p < 0.05 in a paired t-test over "
+    "seeds, corrected for the number of methods in its column (Holm). Where there is one seed, the interval is over "
+    "test images: what others like them could make of the difference, while other seeds may change more. table.json "
+    "has both."
 )
 
 
@@ -183,7 +205,8 @@ def _difference(found: Summary) -> str:
     difference = found.difference
     if difference is None:
         return ""
-    interval = "" if difference.low is None else f"; {difference.low:+.2f} to {difference.high:+.2f}"
+    tested = difference.over_images if difference.n == 1 else difference
+    interval = "" if tested is None or tested.low is None else f"; {tested.low:+.2f} to {tested.high:+.2f}"
     return f" ({difference.mean:+.2f}{interval}){'*' if difference.significant else ''}"
 
 

@@ -13,7 +13,7 @@ from iekd.data.registry import FOLDER, describe
 from iekd.errors import UserError
 from iekd.models.artifact import CARD, ModelCard
 from iekd.models.source import AUTO, RUN, TRAIN, check_path
-from iekd.runs.store import Store
+from iekd.runs.store import Run, Store
 
 
 def checkpoints_dir() -> Path:
@@ -115,7 +115,7 @@ def _of_run(config: RunConfig, runs_dir: Path) -> Path:
     found, learner = run.model_folders, learner.strip()
     students = [name for name in found if name != "teacher"]
     if learner in found or (not learner and len(students) == 1):
-        _same_split(run.config, config, run.id)
+        _same_split(run, config)
         return _same_network(found[learner or students[0]], config)
     if not found:
         raise UserError(f"The run '{run.id}' has no trained models ({run.status.state}). Choose one that has finished.")
@@ -125,16 +125,23 @@ def _of_run(config: RunConfig, runs_dir: Path) -> Path:
     raise UserError(f"The run '{run.id}' has several models. Name the one that is to teach: {listed}.")
 
 
-def _same_split(theirs: RunConfig, ours: RunConfig, run_id: str) -> None:
+def _same_split(run: Run, ours: RunConfig) -> None:
     """A folder without test/ is split by chance: with another split the teacher has seen our test images."""
-    name = ours.dataset
+    name, theirs = ours.dataset, run.config
     if name != theirs.dataset or not name.startswith(FOLDER) or has_test(name):
         return
     split, other = (ours.data_seed, ours.test_fraction), (theirs.data_seed, theirs.test_fraction)
     if split != other:
         raise UserError(
-            f"The run '{run_id}' split '{name}' in another way, so its models may have seen this run's test images. "
+            f"The run '{run.id}' split '{name}' in another way, so its models may have seen this run's test images. "
             f"Set data seed {other[0]} and test fraction {other[1]:g}."
+        )
+    mark = (run.report or {}).get("dataset_mark")  # of the files; neither unfinished runs nor earlier versions have it
+    if mark and mark != describe(name).mark:
+        raise UserError(
+            f"The pictures in '{name}' have changed since the run '{run.id}', which changes how they are split: its "
+            "models may have seen this run's test images. Train a teacher anew, or keep the test images in a folder "
+            "'test' beside 'train'."
         )
 
 

@@ -7,7 +7,9 @@ import io
 import json
 import os
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -15,6 +17,7 @@ from iekd import cli, table
 from iekd.config import make_config
 from iekd.runs.store import FAILED, FINISHED, STOPPED, Store
 from iekd.runs.worker import execute
+from iekd.significance import over_images
 
 OPTIONS = {"resolution": 16, "epochs": 1, "teacher_epochs": 1, "auto_encoder_epochs": 1, "batch_size": 32}
 OPTIONS |= {"device": "cpu", "precision": "fp32", "validation_fraction": 0}
@@ -238,6 +241,34 @@ def test_markdown_says_all_of_it(made_up):
     assert [cell.strip() for cell in rows[3]] == ["baseline", "81.00 ± 1.00", "70.00"]
     assert [cell.strip() for cell in rows[4]] == ["kd_x", "86.00 ± 0.95 (+5.00; +4.75 to +5.25)*", ""]
     assert "Seeds 0, 1, 2; 1 epoch; not all runs have finished (seeds 0, 1, 2)." in text
+
+
+def test_what_the_test_images_leave_open_is_known_from_the_answers(grid):
+    """Runs of one seed each: what one run of all seeds would have said, from answers.csv."""
+    _, _, done = grid
+    (column, _) = table.columns(done)
+    right = [cell.answers.right for cell in done[:2]]
+    pairs = [np.stack([r[f"{method}-seed{seed}"] for seed, r in enumerate(right)]) for method in ("kd", "baseline")]
+    assert column.methods[1].difference.over_images == over_images(*pairs)
+    assert table.to_json(done)["rows"][1]["difference"]["over_images"]["n"] == pairs[0].shape[1]
+    (alone, _) = table.columns([done[0], done[2]])
+    tested = alone.methods[1].difference.over_images
+    one = table.to_markdown([done[0]], done[0].config)
+    assert f"; {tested.low:+.2f} to {tested.high:+.2f})" in one
+
+
+@pytest.mark.parametrize("trouble", ["absent", "other images", "other student"])
+def test_without_all_answers_nothing_is_said_of_other_images(grid, trouble):
+    _, _, done = grid
+    known = done[0].answers
+    answers = {
+        "absent": None,
+        "other images": replace(known, images=known.images[::-1]),
+        "other student": replace(known, right={"teacher": known.right["teacher"]}),
+    }[trouble]
+    (column,) = table.columns([replace(done[0], answers=answers), done[1]])
+    found = column.methods[1].difference.over_images
+    assert found is None if trouble != "other student" else found.n == len(known.images)
 
 
 def test_students_that_diverged_are_named(made_up):

@@ -143,6 +143,24 @@ def test_a_model_of_a_run_that_split_the_folder_in_another_way_is_refused(
             refuses(lambda other=other: check_teacher(other, tmp_path), run.id, "data seed 0")
 
 
+def test_a_model_of_a_run_is_refused_once_the_pictures_it_was_split_from_have_changed(
+    tmp_path, tiny_config, picture_folder, complete, refuses
+):
+    root, store = tmp_path / "pictures", Store(tmp_path / "runs")
+    shutil.copytree(picture_folder, root)
+    for dataset, fits in ((root / "train", False), (root, True)):
+        plain = {"dataset": f"folder:{dataset}", "methods": ("baseline",), "teacher": "none"}
+        run, _ = complete(store, tiny_config(**plain))
+        again = tiny_config(dataset=plain["dataset"], teacher_from=f"run:{run.id}")
+        assert check_teacher(again, store.root) is not None
+        added = root / "train" / "red" / f"more-{fits}.png"
+        shutil.copy(next((root / "train" / "red").iterdir()), added)
+        if fits:  # its test images are those in test/, whatever is learned from
+            assert check_teacher(again, store.root) is not None
+        else:
+            refuses(lambda again=again: check_teacher(again, store.root), "have changed", run.id, "a folder 'test'")
+
+
 @pytest.mark.parametrize("change", ["swap", "edit", "more", "fewer"])
 def test_a_teacher_of_other_pictures_is_not_used(tmp_path, tiny_config, picture_folder, model, change):
     """The folder's name is the same, but its training images may be among the test images now."""

@@ -59,7 +59,10 @@ def load_folder(request: Request) -> Dataset:
     read = _read if size <= budget else _look_at
     skipped: list[str] = []
     splits = [read(part, resolution, channels, skipped) for part in (train, test)]
-    for name in _folders(base := _layout(root)[0]):
+    base, tested = _layout(root)
+    if tested is not None and "test" not in map(split_of, tested.relative_to(root).parts):
+        log.warning("There is no folder 'test': the images in '%s' are tested on.", tested.relative_to(root))
+    for name in _folders(base):
         if name not in class_names and not name.startswith("."):
             log.warning("'%s' is no class: no PNG, JPEG, WebP, BMP or GIF file lies in it.", as_text(str(base / name)))
     for name in skipped:

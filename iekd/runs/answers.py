@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from iekd.data.dataset import Dataset
 from iekd.data.registry import FOLDER
@@ -20,11 +23,36 @@ def write_answers(path: Path, result: Any, dataset: Dataset) -> None:
     """
     networks = {"teacher": result.teacher, **{r.name: r for r in result.learners}}
     answers = {name: r.answers.tolist() for name, r in networks.items() if r is not None}
-    files, names = dataset.test.sources, dataset.class_names
+    files, names = dataset.test.sources, [_harmless(name) for name in dataset.class_names]
     root = dataset.name.removeprefix(FOLDER)
     with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "class", *answers])
         for i, label in enumerate(dataset.test.labels.tolist()):
-            image = i if files is None else os.path.relpath(files[i], root)
+            image = i if files is None else _harmless(os.path.relpath(files[i], root))
             writer.writerow([image, names[label], *(names[said[i]] for said in answers.values())])
+
+
+@dataclass(frozen=True)
+class Right:
+    """Which answers of a run are right: images are the rows' (name, class), right is network -> (images,) bool."""
+
+    images: list[tuple[str, str]]
+    right: dict[str, np.ndarray]
+
+
+def read_right(path: Path) -> Right | None:
+    """What `write_answers` wrote; None where it is not there (runs of earlier versions) or cannot be read."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        images = [(row[0], row[1]) for row in rows]
+        columns = {name: np.array([row[k] == row[1] for row in rows]) for k, name in enumerate(header) if k > 1}
+    except (OSError, ValueError, IndexError, csv.Error):
+        return None
+    return Right(images, columns)
+
+
+def _harmless(text: str) -> str:
+    """A spreadsheet would take =this for a formula, and the names of classes may be somebody else's."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
 import subprocess
 from collections.abc import Callable
@@ -14,11 +15,13 @@ import numpy as np
 
 from iekd import __version__
 from iekd.data.dataset import Dataset
+from iekd.data.registry import FOLDER
 from iekd.runs.answers import ANSWERS, write_answers
 from iekd.runs.files import write_json
 from iekd.runs.store import Run, Status
-from iekd.significance import OverImages, Summary, conclusion, over_images, p_text, summarise
+from iekd.significance import OverImages, Summary, conclusion, each_over_images, p_text, summarise
 
+NAMED = 20  # files that report.md names of those that were skipped
 OVER_IMAGES = (
     "The interval over seeds says what training once more may change, on these test images; the one over test images "
     "what other images like them may change, with these very networks. Neither is corrected for the number of methods, "
@@ -79,9 +82,10 @@ def write_report(
         "versions": versions(),
         "speed": speed,
     }
-    report["summary"] = [
-        found.to_json() for found in summarise(_accuracies(report), images=_over_images(result, dataset))
-    ]
+    right: dict[str, dict[int, np.ndarray]] = {}
+    for r in result.learners:
+        right.setdefault(r.method, {})[r.seed] = r.answers.numpy() == dataset.test.labels
+    report["summary"] = [found.to_json() for found in summarise(_accuracies(report), images=each_over_images(right))]
     write_answers(run.path / ANSWERS, result, dataset)
     (run.path / "report.md").write_text(to_markdown(report), "utf-8")
     write_json(run.path / "report.json", report)
@@ -111,20 +115,6 @@ def _accuracies(report: dict[str, Any]) -> dict[str, dict[int, float]]:
     for learner in report["learners"]:
         accuracies.setdefault(learner["method"], {})[learner["seed"]] = learner["accuracy_last"]
     return accuracies
-
-
-def _over_images(result: Any, dataset: Dataset) -> dict[str, OverImages]:
-    """What the test images leave open of each method's difference to the baseline, over the seeds that both have."""
-    right: dict[str, dict[int, Any]] = {}
-    for r in result.learners:
-        right.setdefault(r.method, {})[r.seed] = r.answers.numpy() == dataset.test.labels
-    baseline = right.pop("baseline", {})
-    found = {}
-    for method, by_seed in right.items():
-        common = [seed for seed in by_seed if seed in baseline]
-        if common:
-            found[method] = over_images(np.stack([by_seed[s] for s in common]), np.stack([baseline[s] for s in common]))
-    return found
 
 
 def verdict(report: dict[str, Any]) -> str:
@@ -253,11 +243,22 @@ def to_markdown(report: dict[str, Any]) -> str:
         f"and {report['test_images']:,} test images. "
         f"The best epoch is chosen by {chosen}; its accuracy is on the test images.",
         "",
+        *_skipped(report),
         f"{report['seconds']:.0f} s on {report['device']}. "
         + ", ".join(f"{name} {version}" for name, version in report["versions"].items() if version),
         "",
     ]
     return "\n".join(lines)
+
+
+def _skipped(report: dict[str, Any]) -> list[str]:
+    """Which files could not be read, the first of them by name."""
+    files, root = report.get("skipped_files", []), report["dataset"].removeprefix(FOLDER)
+    if not files:
+        return []
+    what = "1 file that cannot be read was" if len(files) == 1 else f"{len(files):,} files that cannot be read were"
+    more = [f"- and {len(files) - NAMED:,} more, which report.json names"] if len(files) > NAMED else []
+    return [f"{what} left out:", "", *(f"- {os.path.relpath(name, root)}" for name in files[:NAMED]), *more, ""]
 
 
 def against_baseline(found: Summary) -> str:

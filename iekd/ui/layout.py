@@ -44,8 +44,12 @@ VISITS_KEPT = 1000  # open pages whose choices the server knows; those without a
 KEEP_ADDRESS = """(value) => {
   const address = new URL(window.location);
   if (value) address.searchParams.set('NAME', value); else address.searchParams.delete('NAME');
-  const opened = 'opened' in document.documentElement.dataset;  // before, tabs say that they are chosen too
-  if (opened && address.href !== window.location.href) history.pushState(null, '', address);
+  const seen = document.documentElement.dataset;
+  // before the page has opened, tabs say that they are chosen too
+  if (!('opened' in seen) || address.href === window.location.href) return;
+  const now = Date.now(), same = now - (seen.moved || 0) < 300;  // to open a run changes the tab too: one step for Back
+  if (same) history.replaceState(null, '', address); else history.pushState(null, '', address);
+  seen.moved = now;
 }"""
 OPENED = """() => {
   document.documentElement.dataset.opened = '';

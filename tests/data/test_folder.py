@@ -64,10 +64,12 @@ def test_train_and_test_are_as_they_lie(two_parts):
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])
-def test_validation_may_stand_for_test(two_parts, name):
+def test_validation_may_stand_for_test_and_the_log_says_so(two_parts, name, caplog):
     expected = reds(load(two_parts).test)
+    assert not caplog.messages
     (two_parts / "test").rename(two_parts / name)
     assert reds(load(two_parts).test) == expected
+    assert caplog.messages == [f"There is no folder 'test': the images in '{name}' are tested on."]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_validation_may_stand_for_test(two_parts, name):
         ("data/train", "data/test"), ("a/b/train_data", "a/b/test_data"),
     ],
 )  # fmt: skip
-def test_other_usual_names_of_the_two_parts(two_parts, tmp_path_factory, train, test):
+def test_other_usual_names_of_the_two_parts(two_parts, tmp_path_factory, caplog, train, test):
     expected = load(two_parts)
     root = tmp_path_factory.mktemp("renamed")
     for name, as_name in (("train", train), ("test", test)):
@@ -86,6 +88,7 @@ def test_other_usual_names_of_the_two_parts(two_parts, tmp_path_factory, train, 
     found = load(root)
     assert found.class_names == expected.class_names
     assert (reds(found.train), reds(found.test)) == (reds(expected.train), reds(expected.test))
+    assert bool(caplog.messages) == ("val" in test.lower()), "none of them brings test images"
     info = data.describe(f"folder:{root}")
     assert (info.train_images, info.test_images, info.classes) == (10, 4, 2)
     numbered(root / train / "cat", 1, first=200)

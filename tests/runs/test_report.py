@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from iekd.runs.report import commit, remarks, summaries, verdict
+from iekd.runs.report import _skipped, commit, remarks, summaries, verdict
 from iekd.significance import OverImages
 
 CHECKOUT = Path(__file__).parents[2]
@@ -53,6 +53,16 @@ def test_what_test_images_leave_open_is_read_from_the_report():
     ]  # fmt: skip
     assert summaries(report)[1].difference.over_images == OverImages(**tested)
     assert "-2.0 to +4.0" in verdict(report)
+
+
+def test_of_many_files_that_cannot_be_read_the_first_are_named():
+    report = {"dataset": "folder:/some/pictures", "skipped_files": [f"/some/pictures/a/{i}.png" for i in range(1021)]}
+    said = [line for line in _skipped(report) if line]
+    assert said[0] == "1,021 files that cannot be read were left out:"
+    assert said[1] == "- a/0.png"
+    assert len(said) == 1 + 20 + 1
+    assert said[-1] == "- and 1,001 more, which report.json names"
+    assert _skipped({"dataset": "cifar10"}) == []
 
 
 def whole(guess: float | None, teacher: float | None, **accuracies: list[float]) -> dict:

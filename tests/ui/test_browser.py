@@ -169,6 +169,17 @@ def test_back_and_reload_show_what_was_on_view(page: Any, server: str, finished_
     assert "tab=" not in page.url
 
 
+def test_back_from_a_run_leads_to_the_list_that_it_was_opened_from(page: Any, server: str, finished_run: str) -> None:
+    open_page(page, f"{server}/?tab=runs")
+    page.locator(f'table.runs [data-act="open"][data-run="{finished_run}"]').first.click()
+    page.wait_for_selector("#result table")
+    page.wait_for_function("run => location.search === '?run=' + run", arg=finished_run)
+    page.go_back()
+    page.wait_for_selector("table.runs")
+    assert "tab=runs" in page.url
+    assert "run=" not in page.url
+
+
 def test_a_broken_upload_is_named_and_the_others_are_answered(
     page: Any, server: str, finished_run: str, pictures: Path, tmp_path: Path
 ) -> None:
