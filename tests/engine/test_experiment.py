@@ -413,7 +413,8 @@ def test_a_random_split_differs_between_seeds(tiny, teacher, config):
 )
 def test_networks_of_different_families_teach_each_other(tiny, tiny_config, of_teacher, of_student):
     methods = ("kd", "at", "ft", "od", "dkd", "dist", "ie-at", "ie-ft", "ie-od", "ie-dml")
-    done = execute(tiny_config(teacher=of_teacher, student=of_student, methods=methods, ie_stages="all", lr=0.01), tiny)
+    values = {"methods": methods, "ie_stages": "all", "lr": 0.01, "limit_train": 32}
+    done = execute(tiny_config(teacher=of_teacher, student=of_student, **values), tiny)
     assert len(done.result.learners) == len(methods)
     for learner in done.experiment.students.values():
         assert all(torch.isfinite(p).all() for p in learner.model.parameters())

@@ -230,9 +230,9 @@ def test_a_stack_gives_what_its_members_give_alone(tiny, teacher, config, method
         {"inheritance_share": 0},
         {"ie_stages": "all", "distance": "cosine"},
         {"auto_encoder": False, "weight_schedule": "warm-up"},
-        {"student": "mobilenet-v2"},
-        {"student": "shufflenet-v2"},
-        {"student": "vgg8"},
+        {"student": "mobilenet-v2", "limit_train": 64},
+        {"student": "shufflenet-v2", "limit_train": 64},
+        {"student": "vgg8", "limit_train": 64},
     ],
 )
 def test_every_option_and_family_can_be_stacked(tiny, teacher, config, options):

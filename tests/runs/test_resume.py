@@ -21,6 +21,7 @@ from iekd.runs.store import FAILED, FINISHED, LOST, QUEUED, RUNNING, STOPPED, St
 from iekd.runs.worker import execute
 
 STEPS = 18  # of each learner, in `config`
+LONG = {"methods": ("baseline", "ie-ft"), "epochs": 20, "teacher_epochs": 2, "auto_encoder_epochs": 2}  # 60 steps
 
 
 pytestmark = pytest.mark.usefixtures("checkpoints_everywhere")
@@ -388,24 +389,33 @@ def test_a_queued_run_is_moved_to_the_front(store, config, refuses):
 # Real processes
 
 
+@pytest.fixture(scope="module")
+def of_a_worker(tmp_path_factory, tiny_config, wait_until):
+    """A longer run by a process of its own, without a break."""
+    store = Store(tmp_path_factory.mktemp("worker"))
+    run = store.get(LocalLauncher(store).submit(tiny_config(**LONG)))
+    wait_until(lambda: not run.alive())
+    return run
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
-def test_a_worker_that_is_ended_in_the_middle_of_an_epoch_is_resumed_bit_for_bit(store, config, wait_until, number):
-    """Against an uninterrupted worker, both processes of their own, with checkpoints as often as they come."""
-    launcher, long = LocalLauncher(store), config(epochs=30, methods=("baseline", "ie-ft"))
-    run = store.get(launcher.submit(long))
+def test_a_worker_that_is_ended_in_the_middle_of_an_epoch_is_resumed_bit_for_bit(
+    store, tiny_config, of_a_worker, wait_until, number
+):
+    """With checkpoints as often as they come."""
+    launcher = LocalLauncher(store)
+    run = store.get(launcher.submit(tiny_config(**LONG)))
     try:
-        wait_until(lambda: any(row["stage"] == "students" and row["step"] >= 30 for row in run.metrics()[0]))
+        wait_until(lambda: any(row["stage"] == "students" and row["step"] >= 9 for row in run.metrics()[0]))
         worker_process(run.status).send_signal(number)
         wait_until(lambda: not run.alive())
         assert run.status.state == {signal.SIGKILL: LOST, signal.SIGTERM: STOPPED}[number]
         reached = max(row["step"] for row in run.metrics()[0] if row["stage"] == "students")
-        assert reached < 90
+        assert reached < 60
         launcher.resume(run.id)
         wait_until(lambda: not run.alive())
         assert run.status.state == FINISHED, run.log_tail(40)
-        again = store.get(launcher.submit(config(epochs=30, teacher_from="train")))
-        wait_until(lambda: not again.alive())
-        assert_equal(run, again)
+        assert_equal(run, of_a_worker)
     finally:
         for each in store.list():
             process = worker_process(each.status)
