@@ -195,9 +195,9 @@ def _grid(table: Sequence[Column]) -> tuple[list[str], dict[str, list[Summary | 
 EXPLANATION = (
     "Accuracy (%) on the test images after the last epoch, mean ± standard deviation over seeds. In brackets the "
     "difference to the baseline in points, with its 95 % interval over seeds; * marks p < 0.05 in a paired t-test over "
-    "seeds, corrected for the number of methods in its column (Holm). Where there is one seed, the interval is over "
-    "test images: what others like them could make of the difference, while other seeds may change more. table.json "
-    "has both."
+    "seeds, corrected for the number of methods in its column (Holm). Of one seed, or of seeds that are all alike, the "
+    "interval is over test images: what others like them could make of the difference, while other seeds may change "
+    "more. table.json has both."
 )
 
 
@@ -205,7 +205,7 @@ def _difference(found: Summary) -> str:
     difference = found.difference
     if difference is None:
         return ""
-    tested = difference.over_images if difference.n == 1 else difference
+    tested = difference.over_images if difference.low is None else difference
     interval = "" if tested is None or tested.low is None else f"; {tested.low:+.2f} to {tested.high:+.2f}"
     return f" ({difference.mean:+.2f}{interval}){'*' if difference.significant else ''}"
 
