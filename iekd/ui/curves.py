@@ -149,7 +149,7 @@ def figures(run: Run, config: RunConfig) -> list[Figure]:
         found = [figure for figure in found if figure.series]
     before = [
         ("Auto-encoder", "reconstruction loss", "auto-encoder", "train", "reconstruction",
-         config.auto_encoder_epochs, "", "falls as the factor keeps more of the teacher's feature"),
+         config.auto_encoder_epochs, "", "falls as the factor keeps more of the feature"),
         ("Teacher in training: test accuracy", "percent right", "teacher", "test", "accuracy",
          config.teacher_epochs, " %", ""),
         ("Teacher in training: loss", "cross-entropy", "teacher", "train", "cross_entropy",

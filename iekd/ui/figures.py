@@ -54,7 +54,9 @@ def draw(figure: Figure) -> str:
     percent = figure.unit == " %"
     ticks_y = ticks(min(values), max(values)) if values else [0.0, 100.0 if percent else 1.0]
     ticks_y = [t for t in ticks_y if t <= 100 or not percent]
-    ticks_x = [t for t in ticks(*figure.x_range) if figure.x_range[0] <= t <= figure.x_range[1] + 1e-9]
+    across = figure.x_range[1] - figure.x_range[0]
+    about = min(5, int(across)) if across >= 2 else 5  # two or three epochs have no halves
+    ticks_x = [t for t in ticks(*figure.x_range, about) if figure.x_range[0] <= t <= figure.x_range[1] + 1e-9]
     low, high = ticks_y[0], ticks_y[-1]
     labels_y = [number(y, ticks_y) for y in ticks_y]
     left = max(LEFT, 28 + LETTER * max(map(len, labels_y)))
@@ -81,8 +83,8 @@ def draw(figure: Figure) -> str:
                  f"{escape(figure.y_label)}</text>")  # fmt: skip
     if figure.level is not None:
         tip = f"{escape(figure.level_label)}: {figure.level:.2f}{figure.unit}"
-        across = f"M{left:.0f} {py(figure.level):.1f}H{WIDTH - RIGHT}"
-        parts.append(f'<path class="line teacher level" d="{across}"><title>{tip}</title></path>')
+        line = f"M{left:.0f} {py(figure.level):.1f}H{WIDTH - RIGHT}"
+        parts.append(f'<path class="line teacher level" d="{line}"><title>{tip}</title></path>')
     for s in sorted(figure.series, key=lambda s: not s.faint):  # faint lines lie below the means
         points = [(x, y) for x, y in thin(s.points) if math.isfinite(y)]
         path = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in points)

@@ -252,6 +252,18 @@ def test_a_runs_table_escapes_names_and_survives_a_broken_folder(tmp_path: Path)
     assert "Lost" in table
 
 
+@pytest.mark.parametrize(("seeds", "said"), [((0,), None), ((1,), ", seed 1"), ((0, 1), ", 2 seeds")])
+def test_runs_that_differ_in_their_seed_alone_can_be_told_apart(tmp_path: Path, seeds: Any, said: str | None) -> None:
+    from iekd.runs.store import Store
+    from iekd.ui.runs import table_html
+
+    _, handle = Store(tmp_path).create(RunConfig(seeds=seeds))
+    assert handle is not None
+    os.close(handle)
+    table = table_html(Store(tmp_path), Access().of(None))
+    assert "seed" not in table if said is None else f"10 epochs{said}</small>" in table
+
+
 @pytest.fixture(scope="module")
 def client(server: str) -> Any:
     from gradio_client import Client

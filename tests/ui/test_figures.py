@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -35,6 +36,16 @@ def test_ticks_enclose_the_values_evenly(span: tuple[float, float]) -> None:
     steps = [b - a for a, b in pairwise(marks)]
     assert 1 <= len(steps) <= 7
     assert max(steps) - min(steps) < 1e-6 * max(steps)
+
+
+@pytest.mark.parametrize("epochs", [2, 3, 4, 7, 10, 160])
+def test_epochs_are_counted_in_whole_numbers(epochs: int) -> None:
+    svg = svg_of(replace(figure(Series("KD", "kd", ((1, 2.0), (2, 3.0)))), x_range=(0, epochs)))
+    below = [t.text or "" for t in svg.iter("text") if t.get("text-anchor") == "middle" and not t.get("transform")]
+    assert below.pop() == "epoch"
+    assert below[0] == "0"
+    assert all(text.isdigit() for text in below)
+    assert 3 <= len(below) <= 9
 
 
 def test_tick_labels_differ_from_each_other() -> None:
