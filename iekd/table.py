@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +102,7 @@ class Cell:
     report: dict[str, Any] | None
     state: str
     reused: bool
-    answers: Right | None = None  # of its test images; None where that is not known
+    answers: Right | None = field(default=None, compare=False)  # of its test images; None where that is not known
 
 
 def run_grid(
@@ -173,15 +173,24 @@ def columns(done: Sequence[Cell]) -> list[Column]:
 
 
 def _right(cells: Sequence[Cell]) -> dict[str, dict[int, np.ndarray]]:
-    """Method -> seed -> which test images are right; nothing unless all runs were tested on the same ones."""
+    """Method -> seed -> which test images are right.
+
+    Nothing unless all runs were tested on the same ones, and what they wrote of them agrees with their reports.
+    """
     right: dict[str, dict[int, np.ndarray]] = {}
     known = [cell.answers for cell in cells if cell.answers is not None]
     if len(known) < len(cells) or any(answers.images != known[0].images for answers in known):
         return {}
     for cell, answers in zip(cells, known, strict=True):
-        for method, seed in cell.config.learner_names:
-            if (column := answers.right.get(learner_name(method, seed))) is not None:  # it may have diverged
-                right.setdefault(method, {})[seed] = column
+        assert cell.report is not None
+        for learner in cell.report["learners"]:
+            method, seed = learner["method"], learner["seed"]
+            column = answers.right.get(learner_name(method, seed))
+            if column is None or len(column) != cell.report["test_images"]:
+                return {}
+            if abs(100 * column.mean() - learner["accuracy_last"]) > 1e-6:
+                return {}
+            right.setdefault(method, {})[seed] = column
     return right
 
 
@@ -195,9 +204,9 @@ def _grid(table: Sequence[Column]) -> tuple[list[str], dict[str, list[Summary | 
 EXPLANATION = (
     "Accuracy (%) on the test images after the last epoch, mean ± standard deviation over seeds. In brackets the "
     "difference to the baseline in points, with its 95 % interval over seeds; * marks p < 0.05 in a paired t-test over "
-    "seeds, corrected for the number of methods in its column (Holm). Of one seed, or of seeds that are all alike, the "
-    "interval is over test images: what others like them could make of the difference, while other seeds may change "
-    "more. table.json has both."
+    "seeds, corrected for the number of methods in its column (Holm). Where that cannot be had, as with one seed, the "
+    "interval is over images: what other test images like these could make of the difference, while other seeds may "
+    "change more. table.json has both, where it is known which answers were right."
 )
 
 
@@ -205,8 +214,11 @@ def _difference(found: Summary) -> str:
     difference = found.difference
     if difference is None:
         return ""
-    tested = difference.over_images if difference.low is None else difference
-    interval = "" if tested is None or tested.low is None else f"; {tested.low:+.2f} to {tested.high:+.2f}"
+    interval, tested = "", difference.over_images
+    if difference.low is not None:
+        interval = f"; {difference.low:+.2f} to {difference.high:+.2f}"
+    elif tested is not None:
+        interval = f"; {tested.low:+.2f} to {tested.high:+.2f} over images"
     return f" ({difference.mean:+.2f}{interval}){'*' if difference.significant else ''}"
 
 

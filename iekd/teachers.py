@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from iekd.config import RunConfig
-from iekd.data.folder import has_test
+from iekd.data.folder import has_test, test_files
 from iekd.data.registry import FOLDER, describe
 from iekd.errors import UserError
 from iekd.models.artifact import CARD, ModelCard
 from iekd.models.source import AUTO, RUN, TRAIN, check_path
+from iekd.runs.answers import ANSWERS, harmless, read_right
 from iekd.runs.store import Run, Store
 
 
@@ -126,22 +127,29 @@ def _of_run(config: RunConfig, runs_dir: Path) -> Path:
 
 
 def _same_split(run: Run, ours: RunConfig) -> None:
-    """A folder without test/ is split by chance: with another split the teacher has seen our test images."""
+    """Whoever has learned from a folder's test images must not teach on it.
+
+    A folder without test/ is split by chance, in another way with other settings or other files. One with test/ may
+    grow, as long as no test image is new: it may have been learned from before.
+    """
     name, theirs = ours.dataset, run.config
-    if name != theirs.dataset or not name.startswith(FOLDER) or has_test(name):
+    if name != theirs.dataset or not name.startswith(FOLDER):
         return
     split, other = (ours.data_seed, ours.test_fraction), (theirs.data_seed, theirs.test_fraction)
-    if split != other:
+    if split != other and not has_test(name):
         raise UserError(
             f"The run '{run.id}' split '{name}' in another way, so its models may have seen this run's test images. "
             f"Set data seed {other[0]} and test fraction {other[1]:g}."
         )
     mark = (run.report or {}).get("dataset_mark")  # of the files; neither unfinished runs nor earlier versions have it
-    if mark and mark != describe(name).mark:
+    if not mark or mark == describe(name).mark:
+        return
+    answers = read_right(run.path / ANSWERS)
+    judged = {image for image, _ in answers.images} if answers else set()
+    if not has_test(name) or not judged.issuperset(map(harmless, test_files(name))):
         raise UserError(
-            f"The pictures in '{name}' have changed since the run '{run.id}', which changes how they are split: its "
-            "models may have seen this run's test images. Train a teacher anew, or keep the test images in a folder "
-            "'test' beside 'train'."
+            f"The files in '{name}' are no longer those of the run '{run.id}', so its models may have seen this run's "
+            "test images. Train a teacher anew."
         )
 
 

@@ -305,7 +305,7 @@ def test_the_list_has_means_over_seeds_and_names_what_diverged(trained, tmp_path
     assert f"folder:.../{Path(picture_folder).name}" in shown
     assert str(picture_folder) not in shown
     (row,) = last_json(iekd_("runs", "list", "--runs-dir", tmp_path, "--json"))["runs"]
-    assert row["diverged"] == ["kd-seed0"]
+    assert list(row["diverged"]) == ["kd-seed0"]
     assert row["dataset"] == f"folder:{picture_folder}"
 
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from iekd import cli, table
 from iekd.config import make_config
+from iekd.runs.answers import Right
 from iekd.runs.store import FAILED, FINISHED, STOPPED, Store
 from iekd.runs.worker import execute
 from iekd.significance import over_images
@@ -254,21 +255,23 @@ def test_what_the_test_images_leave_open_is_known_from_the_answers(grid):
     (alone, _) = table.columns([done[0], done[2]])
     tested = alone.methods[1].difference.over_images
     one = table.to_markdown([done[0]], done[0].config)
-    assert f"; {tested.low:+.2f} to {tested.high:+.2f})" in one
+    assert f"; {tested.low:+.2f} to {tested.high:+.2f} over images)" in one
 
 
-@pytest.mark.parametrize("trouble", ["absent", "other images", "other student"])
+@pytest.mark.parametrize("trouble", ["absent", "other images", "no student", "cut off", "other answers"])
 def test_without_all_answers_nothing_is_said_of_other_images(grid, trouble):
     _, _, done = grid
     known = done[0].answers
     answers = {
         "absent": None,
         "other images": replace(known, images=known.images[::-1]),
-        "other student": replace(known, right={"teacher": known.right["teacher"]}),
+        "no student": replace(known, right={"teacher": known.right["teacher"]}),
+        "cut off": Right(known.images[:7], {name: column[:7] for name, column in known.right.items()}),
+        "other answers": replace(known, right={name: ~column for name, column in known.right.items()}),
     }[trouble]
-    (column,) = table.columns([replace(done[0], answers=answers), done[1]])
-    found = column.methods[1].difference.over_images
-    assert found is None if trouble != "other student" else found.n == len(known.images)
+    other = done[1] if trouble != "cut off" else replace(done[0], answers=answers)
+    (column,) = table.columns([replace(done[0], answers=answers), other])
+    assert column.methods[1].difference.over_images is None
 
 
 def test_students_that_diverged_are_named(made_up):

@@ -143,22 +143,45 @@ def test_a_model_of_a_run_that_split_the_folder_in_another_way_is_refused(
             refuses(lambda other=other: check_teacher(other, tmp_path), run.id, "data seed 0")
 
 
-def test_a_model_of_a_run_is_refused_once_the_pictures_it_was_split_from_have_changed(
+def test_a_model_of_a_run_is_refused_where_it_may_have_learned_from_test_images_since(
     tmp_path, tiny_config, picture_folder, complete, refuses
 ):
-    root, store = tmp_path / "pictures", Store(tmp_path / "runs")
-    shutil.copytree(picture_folder, root)
-    for dataset, fits in ((root / "train", False), (root, True)):
-        plain = {"dataset": f"folder:{dataset}", "methods": ("baseline",), "teacher": "none"}
+    """The folder may grow where it has test/, but no test image may be new: it may have been learned from."""
+    store = Store(tmp_path / "runs")
+
+    def teaches(folder):
+        plain = {"dataset": f"folder:{folder}", "methods": ("baseline",), "teacher": "none"}
         run, _ = complete(store, tiny_config(**plain))
         again = tiny_config(dataset=plain["dataset"], teacher_from=f"run:{run.id}")
         assert check_teacher(again, store.root) is not None
-        added = root / "train" / "red" / f"more-{fits}.png"
-        shutil.copy(next((root / "train" / "red").iterdir()), added)
-        if fits:  # its test images are those in test/, whatever is learned from
-            assert check_teacher(again, store.root) is not None
-        else:
-            refuses(lambda again=again: check_teacher(again, store.root), "have changed", run.id, "a folder 'test'")
+        return again
+
+    def refused(config):
+        refuses(lambda: check_teacher(config, store.root), "no longer those of the run", "Train a teacher anew")
+
+    split, whole = tmp_path / "split", tmp_path / "whole"
+    shutil.copytree(picture_folder / "train", split)
+    shutil.copytree(picture_folder, whole)
+    by_chance, given = teaches(split), teaches(whole)
+    shutil.copy(some_of(split / "red"), split / "red" / "more.png")
+    refused(by_chance)
+    (split / "red" / "more.png").unlink()
+    for name in ("red", "green", "blue"):  # now it is divided by hand: what was learned from may be tested on
+        for i, path in enumerate(sorted((split / name).iterdir())):
+            part = split / ("train" if i % 4 else "test") / name
+            part.mkdir(parents=True, exist_ok=True)
+            path.rename(part / path.name)
+        (split / name).rmdir()
+    refused(by_chance)
+
+    shutil.copy(some_of(whole / "train" / "red"), whole / "train" / "red" / "more.png")
+    assert check_teacher(given, store.root) is not None
+    some_of(whole / "train" / "red").rename(whole / "test" / "red" / "moved.png")
+    refused(given)
+
+
+def some_of(folder):
+    return sorted(folder.iterdir())[0]
 
 
 @pytest.mark.parametrize("change", ["swap", "edit", "more", "fewer"])

@@ -61,7 +61,8 @@ def load_folder(request: Request) -> Dataset:
     splits = [read(part, resolution, channels, skipped) for part in (train, test)]
     base, tested = _layout(root)
     if tested is not None and "test" not in map(split_of, tested.relative_to(root).parts):
-        log.warning("There is no folder 'test': the images in '%s' are tested on.", tested.relative_to(root))
+        said = "There is no folder 'test' with one for each class: the images in '%s' are tested on."
+        log.warning(said, as_text(str(tested.relative_to(root))))
     for name in _folders(base):
         if name not in class_names and not name.startswith("."):
             log.warning("'%s' is no class: no PNG, JPEG, WebP, BMP or GIF file lies in it.", as_text(str(base / name)))
@@ -95,6 +96,13 @@ def describe_folder(name: str) -> DatasetInfo:
 def has_test(name: str) -> bool:
     """Whether a folder brings test images of its own, so that none are drawn by chance."""
     return _layout(Path(name.removeprefix(FOLDER)))[1] is not None
+
+
+def test_files(name: str) -> list[str]:
+    """The test images of a folder that has its own, by where they lie in it."""
+    root = Path(name.removeprefix(FOLDER))
+    _, _, test = _scan(root, 0.2, 0)
+    return [os.path.relpath(test[i], root) for i in range(len(test))]
 
 
 @lru_cache(maxsize=8)

@@ -23,17 +23,17 @@ def write_answers(path: Path, result: Any, dataset: Dataset) -> None:
     """
     networks = {"teacher": result.teacher, **{r.name: r for r in result.learners}}
     answers = {name: r.answers.tolist() for name, r in networks.items() if r is not None}
-    files, names = dataset.test.sources, [_harmless(name) for name in dataset.class_names]
+    files, names = dataset.test.sources, [harmless(name) for name in dataset.class_names]
     root = dataset.name.removeprefix(FOLDER)
     with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "class", *answers])
         for i, label in enumerate(dataset.test.labels.tolist()):
-            image = i if files is None else _harmless(os.path.relpath(files[i], root))
+            image = i if files is None else harmless(os.path.relpath(files[i], root))
             writer.writerow([image, names[label], *(names[said[i]] for said in answers.values())])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single answer to that
 class Right:
     """Which answers of a run are right: images are the rows' (name, class), right is network -> (images,) bool."""
 
@@ -53,6 +53,6 @@ def read_right(path: Path) -> Right | None:
     return Right(images, columns)
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """A spreadsheet would take =this for a formula, and the names of classes may be somebody else's."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

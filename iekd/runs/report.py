@@ -16,6 +16,7 @@ import numpy as np
 from iekd import __version__
 from iekd.data.dataset import Dataset
 from iekd.data.registry import FOLDER
+from iekd.errors import as_text
 from iekd.runs.answers import ANSWERS, write_answers
 from iekd.runs.files import write_json
 from iekd.runs.store import Run, Status
@@ -253,12 +254,15 @@ def to_markdown(report: dict[str, Any]) -> str:
 
 def _skipped(report: dict[str, Any]) -> list[str]:
     """Which files could not be read, the first of them by name."""
-    files, root = report.get("skipped_files", []), report["dataset"].removeprefix(FOLDER)
+    files, root = list(report.get("skipped_files", [])), report["dataset"].removeprefix(FOLDER)
     if not files:
         return []
     what = "1 file that cannot be read was" if len(files) == 1 else f"{len(files):,} files that cannot be read were"
+    named = [
+        name.removeprefix(f"{as_text(root)}{os.sep}").replace("\n", " ").replace("`", "'") for name in files[:NAMED]
+    ]
     more = [f"- and {len(files) - NAMED:,} more, which report.json names"] if len(files) > NAMED else []
-    return [f"{what} left out:", "", *(f"- {os.path.relpath(name, root)}" for name in files[:NAMED]), *more, ""]
+    return [f"{what} left out:", "", *(f"- `{name}`" for name in named), *more, ""]
 
 
 def against_baseline(found: Summary) -> str:

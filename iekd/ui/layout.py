@@ -47,7 +47,8 @@ KEEP_ADDRESS = """(value) => {
   const seen = document.documentElement.dataset;
   // before the page has opened, tabs say that they are chosen too
   if (!('opened' in seen) || address.href === window.location.href) return;
-  const now = Date.now(), same = now - (seen.moved || 0) < 300;  // to open a run changes the tab too: one step for Back
+  // to open a run changes the tab too, which is one step for Back
+  const now = performance.now(), same = now - (seen.moved || -300) < 300;
   if (same) history.replaceState(null, '', address); else history.pushState(null, '', address);
   seen.moved = now;
 }"""

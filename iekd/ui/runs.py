@@ -118,9 +118,8 @@ def table_html(store: Store, may: May) -> str:
 def _row(run: Run, store: Store, may: May) -> str:
     config, status, report = run.config, run.status, run.report
     title = escape(run_title(run.id, config) if config.name else ", ".join(map(method_name, config.methods)))
-    seeds = f", {len(config.seeds)} seeds"
-    if len(config.seeds) == 1:  # runs of a grid may differ in nothing else
-        seeds = f", seed {config.seeds[0]}" if config.seeds != (0,) else ""
+    seeds = f", {len(config.seeds)} seeds" if len(config.seeds) > 1 else f", seed {config.seeds[0]}"
+    seeds = "" if config.seeds == (0,) else seeds  # the usual one goes without saying
     name = (
         f'<button class="link" data-act="open" data-run="{escape(run.id)}" '
         f'title="Open {escape(run.id)}">{title}</button>'

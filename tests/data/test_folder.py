@@ -69,7 +69,10 @@ def test_validation_may_stand_for_test_and_the_log_says_so(two_parts, name, capl
     assert not caplog.messages
     (two_parts / "test").rename(two_parts / name)
     assert reds(load(two_parts).test) == expected
-    assert caplog.messages == [f"There is no folder 'test': the images in '{name}' are tested on."]
+    numbered(two_parts / "test", 2)  # what is to be answered in a competition has no classes
+    assert reds(load(two_parts).test) == expected
+    said = f"There is no folder 'test' with one for each class: the images in '{name}' are tested on."
+    assert caplog.messages == [said, said]
 
 
 @pytest.mark.parametrize(

@@ -59,10 +59,11 @@ def test_of_many_files_that_cannot_be_read_the_first_are_named():
     report = {"dataset": "folder:/some/pictures", "skipped_files": [f"/some/pictures/a/{i}.png" for i in range(1021)]}
     said = [line for line in _skipped(report) if line]
     assert said[0] == "1,021 files that cannot be read were left out:"
-    assert said[1] == "- a/0.png"
+    assert said[1] == "- `a/0.png`"
     assert len(said) == 1 + 20 + 1
     assert said[-1] == "- and 1,001 more, which report.json names"
     assert _skipped({"dataset": "cifar10"}) == []
+    assert _skipped({"dataset": "folder:/a", "skipped_files": ["/a/x\n# y.png"]})[2] == "- `x # y.png`"
 
 
 def whole(guess: float | None, teacher: float | None, **accuracies: list[float]) -> dict:

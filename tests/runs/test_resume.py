@@ -391,11 +391,22 @@ def test_a_queued_run_is_moved_to_the_front(store, config, refuses):
 
 @pytest.fixture(scope="module")
 def of_a_worker(tmp_path_factory, tiny_config, wait_until):
-    """A longer run by a process of its own, without a break."""
+    """A longer run by a process of its own, without a break; it need not write a checkpoint after each step."""
     store = Store(tmp_path_factory.mktemp("worker"))
     run = store.get(LocalLauncher(store).submit(tiny_config(**LONG)))
-    wait_until(lambda: not run.alive())
+    try:
+        wait_until(lambda: not run.alive())
+        assert run.status.state == FINISHED, run.log_tail(40)
+    finally:
+        end(store)
     return run
+
+
+def end(store):
+    for run in store.list():
+        process = worker_process(run.status)
+        if run.alive() and process is not None:
+            process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
@@ -417,7 +428,4 @@ def test_a_worker_that_is_ended_in_the_middle_of_an_epoch_is_resumed_bit_for_bit
         assert run.status.state == FINISHED, run.log_tail(40)
         assert_equal(run, of_a_worker)
     finally:
-        for each in store.list():
-            process = worker_process(each.status)
-            if each.alive() and process is not None:
-                process.kill()
+        end(store)

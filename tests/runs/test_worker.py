@@ -218,7 +218,7 @@ def test_broken_pictures_are_in_the_report_and_the_log(tmp_path, picture_folder,
     assert run.report["skipped_files"] == [str(broken)]
     assert str(broken) in (run.path / "log.txt").read_text()
     written = (run.path / "report.md").read_text()
-    assert f"1 file that cannot be read was left out:\n\n- train/red/{broken.name}\n" in written
+    assert f"1 file that cannot be read was left out:\n\n- `train/red/{broken.name}`\n" in written
     assert run.report["train_images"] == 95
 
 
