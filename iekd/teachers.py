@@ -144,8 +144,9 @@ def _same_split(run: Run, ours: RunConfig) -> None:
     mark = (run.report or {}).get("dataset_mark")  # of the files; neither unfinished runs nor earlier versions have it
     if not mark or mark == describe(name).mark:
         return
-    answers = read_right(run.path / ANSWERS)
+    answers, skipped = read_right(run.path / ANSWERS), (run.report or {}).get("skipped_files", [])
     judged = {image for image, _ in answers.images} if answers else set()
+    judged |= {harmless(os.path.relpath(path, name.removeprefix(FOLDER))) for path in skipped}
     if not has_test(name) or not judged.issuperset(map(harmless, test_files(name))):
         raise UserError(
             f"The files in '{name}' are no longer those of the run '{run.id}', so its models may have seen this run's "

@@ -162,6 +162,7 @@ def test_a_model_of_a_run_is_refused_where_it_may_have_learned_from_test_images_
     split, whole = tmp_path / "split", tmp_path / "whole"
     shutil.copytree(picture_folder / "train", split)
     shutil.copytree(picture_folder, whole)
+    (whole / "test" / "red" / "broken.png").write_bytes(b"")
     by_chance, given = teaches(split), teaches(whole)
     shutil.copy(some_of(split / "red"), split / "red" / "more.png")
     refused(by_chance)
