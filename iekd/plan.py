@@ -51,7 +51,6 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
     memory = BASE_MEMORY + images
     each = config.batch_size * student.activations * area * 4 * 2 + _weights(student, channels, classes)
     macs["students"] = learners * student.macs * area * config.epochs * (TRAIN * n + judged)
-    macs["evaluation"] = learners * student.macs * area * test_images
     for method in config.methods:
         beside, judging = _beside(method, config)
         macs["students"] += seeds * config.epochs * area * (n * beside + judged * judging)
@@ -59,7 +58,7 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
     if config.needs_teacher:
         teacher = models()[config.teacher]
         forward = teacher.macs * area
-        macs["evaluation"] += forward * test_images
+        macs["evaluation"] = forward * test_images
         if not teacher_at_hand:
             macs["teacher"] = forward * config.teacher_epochs * (TRAIN * n + judged)
             memory += config.batch_size * teacher.activations * area * 4 * 2

@@ -35,10 +35,12 @@ def coder_macs(c: int, h: int) -> int:
 
 def test_labels_alone_cost_three_forwards_an_image_and_one_a_test_image():
     done = plan(methods=("baseline",), teacher="none", student="resnet8", epochs=4)
-    macs = models()["resnet8"].macs
-    assert done.macs["students"] == 4 * macs * (3 * 1000 + 500)
-    assert done.macs["evaluation"] == 500 * macs
-    assert done.macs["teacher"] == done.macs["auto-encoder"] == 0
+    assert done.macs["students"] == 4 * models()["resnet8"].macs * (3 * 1000 + 500)
+    assert done.macs["teacher"] == done.macs["auto-encoder"] == done.macs["evaluation"] == 0
+
+
+def test_the_teacher_answers_each_test_image_once():
+    assert plan(methods=("kd", "ft"), epochs=4).macs["evaluation"] == 500 * models()["resnet20"].macs
 
 
 def test_the_auto_encoder_costs_what_the_real_one_counts():

@@ -6,21 +6,23 @@ weights.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import OneCycleLR
 
 from iekd.comparisons import TeacherOutput
 from iekd.config import RunConfig
 from iekd.engine.accelerate import autocast, channels_last, freeze
-from iekd.engine.trainee import Row, Trainee, make_optimizer, rate_keeper
+from iekd.engine.optimizer import one_cycle
+from iekd.engine.trainee import Row, Trainee, make_optimizer
 from iekd.losses import ReconstructionLoss
 from iekd.models.factors import AutoEncoder, factor_channels
 
 AUTO_ENCODER = "auto-encoder"
 RATE = 0.1  # peak learning rate (Huang et al. 2021)
+WARM_UP = 0.3  # share of the steps until then
 
 
 class AutoEncoders(Trainee):
@@ -44,9 +46,9 @@ class AutoEncoders(Trainee):
             list(self.coders.parameters()), RATE, config, device,
             momentum=0.9, nesterov=True, weight_decay=config.weight_decay,
         )  # fmt: skip
-        schedule = OneCycleLR(rate_keeper(RATE), RATE, total_steps=max(2, steps), cycle_momentum=False)
+        rate = partial(one_cycle, RATE, max(2, steps), WARM_UP)
         super().__init__(
-            (AUTO_ENCODER,), AUTO_ENCODER, device, optimizer, schedule,
+            (AUTO_ENCODER,), AUTO_ENCODER, device, optimizer, rate,
             epochs=config.auto_encoder_epochs, steps_per_epoch=steps_per_epoch, report_every=report_every,
         )  # fmt: skip
 

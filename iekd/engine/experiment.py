@@ -10,7 +10,7 @@ import contextlib
 import copy
 import math
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Union, cast
 
 import torch
@@ -280,18 +280,23 @@ class Experiment:
         return max(1, 2000 // self.config.batch_size)
 
     def _evaluate(self, test: tuple[Images, Tensor]) -> Generator[Event, None, None]:
-        """Everything once more in float32 on the test split, a thousand images at a time; the result comes last."""
+        """The teacher's answers on the test split, in float32, a thousand images at a time; the result comes last.
+
+        The students gave theirs after the last step, but for those that an earlier version has trained.
+        """
         images, labels = test
         classes, steps = len(self.dataset.class_names), math.ceil(len(labels) / 1000)
         networks = {TEACHER: self.teacher} if self.teacher is not None else {}
         sound = {name: learner for name, learner in self.students.items() if name not in learner.diverged}
         networks.update({name: self.network(learner) for name, learner in sound.items()})
-        yield StageStart(EVALUATION, len(networks) * steps)
+        answers = {name: learner.answers["test"].cpu() for name, learner in sound.items() if learner.answers}
         ready = {
             name: (channels_last(network.model, self.device), Normalise(network.mean, network.std).to(self.device))
             for name, network in networks.items()
+            if name not in answers
         }
-        said: dict[str, list[Tensor]] = {name: [] for name in networks}
+        yield StageStart(EVALUATION, len(ready) * steps)
+        said: dict[str, list[Tensor]] = {name: [] for name in ready}
         done = 0
         with contextlib.closing(in_parts(images, 1000)) as pieces:
             for part in pieces:
@@ -299,7 +304,8 @@ class Experiment:
                     said[name].append(predict(model, normalise, part, self.device).argmax(1).cpu())
                     done += 1
                     yield Judged(done)
-        answers, labels = {name: torch.cat(found) for name, found in said.items()}, labels.cpu()
+        answers.update({name: torch.cat(found) for name, found in said.items()})
+        labels = labels.cpu()
 
         def judged(name: str, **values: Any) -> LearnerResult:
             right = (answers[name] == labels).double()
@@ -321,9 +327,8 @@ class Experiment:
                 result.diverged.append(learner.diverged[learner.name])
                 continue
             peer = learner.peer.accuracy["test"] if isinstance(learner, MutualLearner) else None
-            found = judged(learner.name, method=method, seed=seed, peer_accuracy=peer, best_epoch=learner.best.epoch)
-            # the epochs' accuracies have the training's precision; the last one's is known better
-            last = learner.best.epoch == self.config.epochs
-            best = found.accuracy_last if last else learner.best.accuracy
-            result.learners.append(replace(found, accuracy_best=best))
+            result.learners.append(judged(
+                learner.name, method=method, seed=seed, peer_accuracy=peer,
+                best_epoch=learner.best.epoch, accuracy_best=learner.best.accuracy,
+            ))  # fmt: skip
         yield result

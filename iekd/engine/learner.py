@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from iekd.comparisons import TeacherOutput
 from iekd.config import RunConfig
 from iekd.engine.accelerate import autocast, channels_last, compile_or_not, warn_not_compiled, whole_float32
+from iekd.engine.optimizer import SGD, rate_of
 from iekd.engine.stream import Images, parts
-from iekd.engine.trainee import Row, Trainee, keeps_numbers, make_optimizer, make_schedule, rate_keeper, set_value
+from iekd.engine.trainee import Row, Trainee, keeps_numbers, make_optimizer, set_value
 from iekd.methods import Method, StepOutput
 
 
@@ -75,9 +76,8 @@ class Learner(Trainee):
         self.method = channels_last(method, device)
         self.normalise = normalise.to(device)
         optimizer = student_optimizer([*self.model.parameters(), *self.method.parameters()], config, device)
-        schedule = make_schedule(config, rate_keeper(config.lr), epochs * steps_per_epoch)
         super().__init__(
-            (name,), stage, device, optimizer, schedule,
+            (name,), stage, device, optimizer, rate_of(config, epochs * steps_per_epoch),
             epochs=epochs, steps_per_epoch=steps_per_epoch, report_every=report_every,
         )  # fmt: skip
         if keeps_numbers(config, device):
@@ -86,6 +86,7 @@ class Learner(Trainee):
         self.tried = False  # whether a step has worked
         self.judged: list[Tensor] = []  # for each part of the held-out images, (2,): right answers, summed loss
         self.images = 0  # how many these were
+        self.said: list[Tensor] = []  # after the last step, its class for each of them
         self.accuracy: dict[str, float] = {}  # the newest, per kind
         self.best = Best()
 
@@ -151,7 +152,10 @@ class Learner(Trainee):
         precision = torch.float32 if self.steps == self.total_steps else self.precision
         logits = predict(self.model, self.normalise, images, self.device, precision)
         loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
-        self.judged.append(torch.stack([(logits.argmax(1) == labels).sum().float(), loss]))
+        said = logits.argmax(1)
+        self.judged.append(torch.stack([(said == labels).sum().float(), loss]))
+        if self.steps == self.total_steps:
+            self.said.append(said)
         self.images += len(labels)
 
     def verdict(self, kind: str) -> list[Row]:
@@ -162,7 +166,9 @@ class Learner(Trainee):
         if self.name in self.diverged:
             return []
         right, loss = (torch.stack(self.judged).cpu().double().sum(0) / self.images).tolist()
-        self.judged, self.images = [], 0
+        if self.said and kind == "test":
+            self.answers[kind] = torch.cat(self.said)
+        self.judged, self.images, self.said = [], 0, []
         if not math.isfinite(loss):
             trouble = f"The answers of '{self.name}' became infinite or NaN by step {self.steps}."
             return [self._give_up(self.name, trouble)]
@@ -177,7 +183,7 @@ class Learner(Trainee):
         return self.name not in self.diverged and all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
 
 
-def student_optimizer(parameters: Sequence[Tensor], config: RunConfig, device: torch.device) -> torch.optim.SGD:
+def student_optimizer(parameters: Sequence[Tensor], config: RunConfig, device: torch.device) -> SGD:
     return make_optimizer(
         parameters, config.lr, config, device, momentum=config.momentum, weight_decay=config.weight_decay,
         nesterov=config.nesterov and config.momentum > 0,

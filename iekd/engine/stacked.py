@@ -22,7 +22,7 @@ from iekd.engine.accelerate import autocast, compile_or_not, first_line
 from iekd.engine.learner import Learner, student_optimizer
 from iekd.engine.mutual import MutualLearner
 from iekd.engine.state import State
-from iekd.engine.trainee import Row, Trainee, put_momentum
+from iekd.engine.trainee import Row, Trainee
 from iekd.methods import Method, StepOutput
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Stack(Trainee):
         self.network = self.pairs[0] if compiled else _mappable(self.pairs[0])
         super().__init__(
             tuple(learner.name for learner in members), first.stage, first.device,
-            student_optimizer(list(self.parameters.values()), first.config, first.device), first.schedule,
+            student_optimizer(list(self.parameters.values()), first.config, first.device), first.rate,
             epochs=first.total_steps // first.steps_per_epoch, steps_per_epoch=first.steps_per_epoch,
             report_every=first.report_every,
         )  # fmt: skip
@@ -122,12 +122,11 @@ class Stack(Trainee):
     def states(self) -> dict[str, State]:
         if self.one_by_one:
             return {name: state for learner in self.members for name, state in learner.states().items()}
-        stacks = {name: self.optimizer.state[p].get("momentum_buffer") for name, p in self.parameters.items()}
+        buffers = self.optimizer.buffers
+        stacks = {name: buffers[p] for name, p in self.parameters.items() if p in buffers}
         sums = self.sums()
         return {
-            learner.name: learner.state(
-                {name: stack[i] for name, stack in stacks.items() if stack is not None}, sums[i], self._summed
-            )
+            learner.name: learner.state({name: stack[i] for name, stack in stacks.items()}, sums[i], self._summed)
             for i, learner in enumerate(self.members)
         }
 
@@ -137,7 +136,7 @@ class Stack(Trainee):
         for name, parameter in self.parameters.items():
             momentum = [states[learner.name].momentum.get(name) for learner in self.members]
             if all(m is not None for m in momentum):
-                put_momentum(self.optimizer, parameter, torch.stack(cast("list[Tensor]", momentum)))
+                self.optimizer.put_momentum(parameter, torch.stack(cast("list[Tensor]", momentum)))
         self.put_sums([states[learner.name] for learner in self.members])
         self.steps = self.members[0].steps
 

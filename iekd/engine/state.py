@@ -15,7 +15,7 @@ class State:
 
     weights: every tensor of its networks, "<part>.<name>"; momentum: the optimiser's, by the same names, parameters
     only. sums: what is to be reported with the next row, by name, (1,) float32 each. numbers: what else it knows, as
-    JSON has it.
+    JSON has it. answers: after the last step, its class for each test image, "test" -> (N,) int64.
     Nothing here for the learning rate and the order of images: both follow from the number of steps. Training draws no
     random number but those of the batches.
     """
@@ -24,6 +24,7 @@ class State:
     momentum: dict[str, Tensor]
     sums: dict[str, Tensor] = field(default_factory=dict)
     numbers: dict[str, Any] = field(default_factory=dict)
+    answers: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -13,32 +13,14 @@ from typing import Any, Union
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from iekd.comparisons import TeacherOutput
 from iekd.config import RunConfig
 from iekd.engine.metrics import Diverged, Metrics, TrainingError
+from iekd.engine.optimizer import SGD, Rate
 from iekd.engine.state import State
 
 Row = Union[Metrics, Diverged]
-
-
-def make_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
-    """The learning rate of every step; see RunConfig.schedule."""
-    if config.schedule == "one-cycle":
-        if steps < 4:  # too short for a cycle
-            return ConstantLR(optimizer, factor=1.0)
-        warm_up = max(0.25, 2 / steps)  # two steps at least, which torch's formula needs
-        return OneCycleLR(optimizer, max_lr=config.lr, total_steps=steps, pct_start=warm_up, cycle_momentum=False)
-    if config.schedule == "cosine":
-        return CosineAnnealingLR(optimizer, T_max=steps)
-    milestones = [max(i, int(steps * share)) for i, share in enumerate(config.milestones, 1)]
-    return MultiStepLR(optimizer, milestones=milestones, gamma=0.1)
-
-
-def rate_keeper(lr: float) -> torch.optim.Optimizer:
-    """An optimiser without weights for a schedule to act on, so that the rate is a number of the host's."""
-    return torch.optim.SGD([nn.Parameter(torch.zeros(0))], lr=lr)
 
 
 def keeps_numbers(config: RunConfig, device: torch.device) -> bool:
@@ -48,11 +30,11 @@ def keeps_numbers(config: RunConfig, device: torch.device) -> bool:
 
 def make_optimizer(
     parameters: Sequence[Tensor], lr: float, config: RunConfig, device: torch.device, **values: Any
-) -> torch.optim.SGD:
+) -> SGD:
     """SGD; one fused kernel where the rate lives on the device."""
     if keeps_numbers(config, device):
-        return torch.optim.SGD(parameters, lr=torch.tensor(lr, device=device), fused=True, **values)
-    return torch.optim.SGD(parameters, lr=lr, **values)
+        return SGD(parameters, torch.tensor(lr, device=device), fused=True, **values)
+    return SGD(parameters, lr, **values)
 
 
 class Trainee:
@@ -65,15 +47,16 @@ class Trainee:
     advice = "Lower the learning rate or the weights of the method, then start again."  # to whom all have diverged
 
     def __init__(
-        self, names: tuple[str, ...], stage: str, device: torch.device, optimizer: torch.optim.Optimizer,
-        schedule: LRScheduler, *, epochs: int, steps_per_epoch: int, report_every: int,
+        self, names: tuple[str, ...], stage: str, device: torch.device, optimizer: SGD, rate: Rate,
+        *, epochs: int, steps_per_epoch: int, report_every: int,
     ) -> None:  # fmt: skip
         self.names, self.stage, self.device = names, stage, device
-        self.optimizer, self.schedule = optimizer, schedule
+        self.optimizer, self.rate = optimizer, rate
         self.steps_per_epoch, self.report_every = steps_per_epoch, report_every
         self.total_steps = epochs * steps_per_epoch
         self.steps = 0
         self.diverged: dict[str, Diverged] = {}
+        self.answers: dict[str, Tensor] = {}  # see State
         self._keys: tuple[str, ...] = ()
         self._sums: Tensor | None = None  # (values, names) float32, always at one place in memory
         self._summed = 0
@@ -88,7 +71,7 @@ class Trainee:
         """Before each step: mode and rate."""
         if self.steps % self.steps_per_epoch == 0:
             self.train_mode()
-        set_value(self.optimizer.param_groups[0], "lr", float(self.schedule.get_last_lr()[0]))
+        set_value(vars(self.optimizer), "lr", self.rate(self.steps))
 
     def compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
         """Forward, loss, backward, optimiser and sums, without waiting for the device."""
@@ -99,7 +82,7 @@ class Trainee:
         self.advance()
         self._summed += 1
         if self.steps % self.report_every == 0 or self.steps % self.steps_per_epoch == 0:
-            rate = float(self.schedule.get_last_lr()[0])
+            rate = self.rate(self.steps)
             for name, values in zip(self.names, self._means(), strict=True):
                 if name in self.diverged:
                     continue
@@ -131,7 +114,8 @@ class Trainee:
 
     def state(self, momentum: Mapping[str, Tensor], sums: Mapping[str, Tensor], summed: int) -> State:
         weights = {f"{part}.{n}": t for part, net in self.networks().items() for n, t in net.state_dict().items()}
-        return State(_copies(weights), _copies(momentum), _copies(sums), {**self.numbers(), "summed": summed})
+        numbers = {**self.numbers(), "summed": summed}
+        return State(_copies(weights), _copies(momentum), _copies(sums), numbers, _copies(self.answers))
 
     def sums(self) -> list[dict[str, Tensor]]:
         """For each name, what was summed since the last row: key -> (1,)."""
@@ -153,8 +137,8 @@ class Trainee:
 
     def momentum(self) -> dict[str, Tensor]:
         """The optimiser's buffer of each parameter that has one."""
-        found = {name: self.optimizer.state[p].get("momentum_buffer") for name, p in self._parameters().items()}
-        return {name: buffer for name, buffer in found.items() if buffer is not None}
+        buffers = self.optimizer.buffers
+        return {name: buffers[p] for name, p in self._parameters().items() if p in buffers}
 
     def numbers(self) -> dict[str, Any]:
         gone = self.diverged.get(self.names[0])
@@ -173,7 +157,8 @@ class Trainee:
                 network.load_state_dict({name[len(part) + 1 :]: t for name, t in own.items()})
             for name, parameter in self._parameters().items():
                 if name in state.momentum:
-                    put_momentum(self.optimizer, parameter, state.momentum[name])
+                    self.optimizer.put_momentum(parameter, state.momentum[name])
+            self.answers = {kind: said.to(self.device) for kind, said in state.answers.items()}
             self.restore_numbers(state.numbers)
             self.put_sums([state])
             self.train_mode()
@@ -185,8 +170,7 @@ class Trainee:
             ) from None
 
     def restore_numbers(self, numbers: Mapping[str, Any]) -> None:
-        while self.steps < int(numbers["steps"]):
-            Trainee.advance(self)
+        self.steps = int(numbers["steps"])
         if "diverged" in numbers:
             self.diverged[self.names[0]] = Diverged(self.stage, self.names[0], *numbers["diverged"])
 
@@ -195,8 +179,6 @@ class Trainee:
 
     def advance(self) -> None:
         self.steps += 1
-        self.schedule.optimizer.step()  # it has no weights; the schedule wants to be second
-        self.schedule.step()
 
     def trouble(self, name: str, loss: float) -> str:
         """What is said where a mean is not finite."""
@@ -223,11 +205,6 @@ class Trainee:
 
     def _row(self, name: str, kind: str, values: dict[str, float]) -> Metrics:
         return Metrics(self.stage, name, kind, self.steps / self.steps_per_epoch, self.steps, values)
-
-
-def put_momentum(optimizer: torch.optim.Optimizer, parameter: Tensor, value: Tensor) -> None:
-    """Give an optimiser's parameter a momentum buffer that lies in memory as the parameter does."""
-    optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

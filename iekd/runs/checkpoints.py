@@ -1,6 +1,6 @@
 """Checkpoints of a run: what an attempt leaves so that the next one goes on bit for bit.
 
-checkpoints/<stage>-<step>/state.safetensors   every learner's tensors, "<learner>/<weights, momentum, sums>/<name>"
+checkpoints/<stage>-<step>/state.safetensors   every learner's tensors, "<learner>/<kind>/<name>"
                            manifest.json       sizes, SHA-256 of the file and of the manifest itself, numbers, notes
             teacher/                           the frozen teacher as a model folder, from the first stage that needs it
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 KEPT = 2  # of each stage
 STATE, MANIFEST, TEACHER = "state.safetensors", "manifest.json", "teacher"
+KINDS = ("weights", "momentum", "sums", "answers")  # of a state's tensors
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,8 @@ class Checkpoints:
             part.mkdir(parents=True)
             tensors, numbers = {}, {}
             for learner, state in snapshot.states.items():
-                tensors.update({f"{learner}/weights/{key}": t for key, t in state.weights.items()})
-                tensors.update({f"{learner}/momentum/{key}": t for key, t in state.momentum.items()})
-                tensors.update({f"{learner}/sums/{key}": t for key, t in state.sums.items()})
+                for kind in KINDS:
+                    tensors.update({f"{learner}/{kind}/{key}": t for key, t in getattr(state, kind).items()})
                 numbers[learner] = {**state.numbers, "sums": list(state.sums)}
             try:
                 save_file(tensors, part / STATE)
@@ -171,10 +171,10 @@ def _read(folder: Path) -> Checkpoint:
         raise _Damaged(f"it cannot be read: {error}") from None
     states = {}
     for learner, numbers in content["numbers"].items():
-        own = {kind: dict(_named(tensors, f"{learner}/{kind}/")) for kind in ("weights", "momentum", "sums")}
+        own = {kind: dict(_named(tensors, f"{learner}/{kind}/")) for kind in KINDS}
         # safetensors keeps no order, and the rows' columns have one
         sums = {key: own["sums"][key] for key in numbers.pop("sums")}
-        states[learner] = State(own["weights"], own["momentum"], sums, numbers)
+        states[learner] = State(own["weights"], own["momentum"], sums, numbers, own["answers"])
     return Checkpoint(Snapshot(content["stage"], content["step"], states), content["notes"])
 
 

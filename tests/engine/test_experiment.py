@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from iekd.config import learner_name, make_config
+from iekd.config import learner_name
 from iekd.data import Dataset, Split
 from iekd.engine import accelerate, experiment
 from iekd.engine.batches import to_device
 from iekd.engine.experiment import STUDENTS, Experiment, Network, Result, StageStart
-from iekd.engine.learner import Best, Normalise, make_schedule, predict
+from iekd.engine.learner import Best, Normalise, predict
 from iekd.engine.metrics import Diverged, Metrics, TrainingError
 from iekd.engine.state import Snapshot, State
 from iekd.losses import MutualLearningLoss
@@ -348,9 +348,9 @@ def test_the_peer_follows_the_same_schedules(tiny, tiny_config):
     (learner,) = execute(chosen, tiny).experiment.students.values()
     peer = learner.peer
     assert peer.steps == learner.steps == learner.total_steps
-    assert peer.schedule.get_last_lr() == learner.schedule.get_last_lr() == pytest.approx([0])
+    assert peer.rate(peer.steps) == learner.rate(learner.steps) == pytest.approx(0)
     assert peer.method.strength == learner.method.strength == pytest.approx(1 / learner.total_steps)
-    assert peer.optimizer.param_groups[0]["lr"] == learner.optimizer.param_groups[0]["lr"] < 0.5 * chosen.lr
+    assert peer.optimizer.lr == learner.optimizer.lr < 0.5 * chosen.lr
 
 
 def test_the_two_of_mutual_learning_are_updated_alternately(tiny, tiny_config):
@@ -368,7 +368,7 @@ def test_the_two_of_mutual_learning_are_updated_alternately(tiny, tiny_config):
             for p in network.parameters():
                 p.sub_(first_lr * 1.9 * (p.grad + 5e-4 * p))  # Nesterov's first step, momentum 0.9
 
-    first_lr = _first_rate(learner)
+    first_lr = learner.rate(0)
     pixels = learner.normalise(images)
     student.train(), peer.train()
     mine, theirs = student(pixels).logits, peer(pixels).logits
@@ -378,12 +378,6 @@ def test_the_two_of_mutual_learning_are_updated_alternately(tiny, tiny_config):
     for expected, made in ((student, learner.model), (peer, learner.peer.model)):
         for a, b in zip(expected.parameters(), made.parameters(), strict=True):
             assert torch.allclose(a, b, atol=1e-6)
-
-
-def _first_rate(learner) -> float:
-    """The learning rate of a learner's first step, from a schedule of its own."""
-    twin = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    return make_schedule(make_config(), twin, learner.total_steps).get_last_lr()[0]
 
 
 @pytest.mark.usefixtures("way")

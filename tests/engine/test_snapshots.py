@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 
+from iekd.engine import experiment as stages
 from iekd.engine.accelerate import Shortcuts
 from iekd.engine.batches import Batches
 from iekd.engine.experiment import Experiment, LearnerResult, Network, Result, StageStart
@@ -70,7 +72,7 @@ def test_from_every_snapshot_on_all_is_as_if_there_had_been_no_break(tiny, confi
         *(("students", n) for n in range(1, 10)),
     ]  # fmt: skip
     coder = next(s for s in snapshots if (s.stage, s.step) == ("auto-encoder", 6))
-    for snapshot in snapshots[1::3]:
+    for snapshot in snapshots[1::4]:  # within an epoch, at the end of one, and at the end of all
         earlier = {snapshot.stage: snapshot}
         if snapshot.stage == "students":
             earlier["auto-encoder"] = coder
@@ -118,10 +120,31 @@ def test_a_snapshot_is_of_one_moment(tiny, config):
         assert (one.stage, one.step) == (other.stage, other.step)
         for name, state in one.states.items():
             assert state.numbers == other.states[name].numbers
-            for kind in ("weights", "momentum", "sums"):
+            for kind in ("weights", "momentum", "sums", "answers"):
                 found = getattr(other.states[name], kind)
                 for key, tensor in getattr(state, kind).items():
                     assert torch.equal(tensor, found[key]), (name, kind, key)
+
+
+def test_students_that_an_earlier_version_has_trained_are_asked_once_more(tiny, config, monkeypatch):
+    """Its snapshots hold no answers. Otherwise the teacher alone is asked in the last stage."""
+    asked = []
+
+    def predict(model, *values):
+        asked.append(model)
+        return real(model, *values)
+
+    real = stages.predict
+    monkeypatch.setattr(stages, "predict", predict)
+    experiment, events = execute(config(), tiny)
+    assert asked == [experiment.teacher.model]
+    found = {s.stage: s for s in events if isinstance(s, Snapshot)}
+    last = found["students"]
+    assert all(state.answers["test"].tolist() for state in last.states.values())
+    bare = {name: replace(state, answers={}) for name, state in last.states.items()}
+    again, repeated = execute(config(), tiny, {**found, "students": replace(last, states=bare)}, experiment.teacher)
+    assert asked[1:] == [again.teacher.model, *(learner.model for learner in again.students.values())]
+    assert_equal(events, repeated)
 
 
 @SHORTCUTS

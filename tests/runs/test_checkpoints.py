@@ -20,6 +20,7 @@ def snapshot(step: int, stage: str = "students") -> Snapshot:
         "ie-ft+kd-seed0": State(
             weights, {"model.conv.weight": torch.randn(4, 3, 3, 3)},
             {"loss": torch.rand(1), "accuracy": torch.rand(1), "a": torch.rand(1)}, numbers,
+            {"test": torch.arange(20)},
         ),
         "dml-seed0's peer": State({k: t.clone() for k, t in weights.items()}, {}, {}, {"steps": step}),
     })  # fmt: skip
@@ -31,7 +32,7 @@ def assert_same(one: Snapshot, other: Snapshot) -> None:
         found = other.states[name]
         assert state.numbers == found.numbers
         assert list(state.sums) == list(found.sums), "in their order"
-        for kind in ("weights", "momentum", "sums"):
+        for kind in ("weights", "momentum", "sums", "answers"):
             a, b = getattr(state, kind), getattr(found, kind)
             assert a.keys() == b.keys()
             assert all(torch.equal(a[key], b[key]) for key in a)
