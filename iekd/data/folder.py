@@ -59,10 +59,9 @@ def load_folder(request: Request) -> Dataset:
     read = _read if size <= budget else _look_at
     skipped: list[str] = []
     splits = [read(part, resolution, channels, skipped) for part in (train, test)]
-    base, tested = _layout(root)
-    if tested is not None and "test" not in map(split_of, tested.relative_to(root).parts):
-        said = "There is no folder 'test' with one for each class: the images in '%s' are tested on."
-        log.warning(said, as_text(str(tested.relative_to(root))))
+    if instead := _instead_of_test(root):
+        log.warning("There is no folder 'test' with one for each class: the images in '%s' are tested on.", instead)
+    base, _ = _layout(root)
     for name in _folders(base):
         if name not in class_names and not name.startswith("."):
             log.warning("'%s' is no class: no PNG, JPEG, WebP, BMP or GIF file lies in it.", as_text(str(base / name)))
@@ -81,7 +80,7 @@ def load_folder(request: Request) -> Dataset:
     return Dataset(request.name, names, splits[0], splits[1], tuple(skipped), mark=mark)
 
 
-def describe_folder(name: str) -> DatasetInfo:
+def describe_folder(name: str, test_fraction: float = 0.2) -> DatasetInfo:
     """Counts from the file names alone; channels and readability are known only after loading.
 
     A page asks at every change of its form: a large folder is scanned again only when files have come or gone.
@@ -90,7 +89,7 @@ def describe_folder(name: str) -> DatasetInfo:
     train, test = _layout(root)
     parts = [root, *filter(None, (train, test))]
     folders = [*parts, *(part / inner for part in parts for inner in _folders(part))]
-    return _described(name, tuple((str(folder), folder.stat().st_mtime_ns) for folder in folders))
+    return _described(name, test_fraction, tuple((str(folder), folder.stat().st_mtime_ns) for folder in folders))
 
 
 def has_test(name: str) -> bool:
@@ -106,13 +105,15 @@ def test_files(name: str) -> list[str]:
 
 
 @lru_cache(maxsize=8)
-def _described(name: str, changed: tuple[tuple[str, int], ...]) -> DatasetInfo:
+def _described(name: str, test_fraction: float, changed: tuple[tuple[str, int], ...]) -> DatasetInfo:
     root = Path(name.removeprefix(FOLDER))
-    class_names, train, test = _scan(root, 0.2, 0)
+    class_names, train, test = _scan(root, test_fraction, 0)
     sizes = tuple(np.bincount(train.which, minlength=len(class_names)).tolist())
+    instead = _instead_of_test(root)
+    tested_on = "drawn by chance" if instead is None else f"from its folder '{instead}'" if instead else ""
     return DatasetInfo(
         name, root.name, len(train), len(test), len(class_names), 3, FOLDER_RESOLUTION, "your folder",
-        class_sizes=sizes, mark=_mark(train, test),
+        class_sizes=sizes, tested_on=tested_on, mark=_mark(train, test),
     )  # fmt: skip
 
 
@@ -194,6 +195,18 @@ def _layout(root: Path) -> tuple[Path, Path | None]:
     if test is None and any(map(_has_images, others)):
         train = None  # one of several classes, whose images lie deeper
     return _innermost(train or root, "train"), test and _innermost(test, split_of(test.name))
+
+
+def _instead_of_test(root: Path) -> str | None:
+    """The folder in it whose images are tested on for want of test/.
+
+    Empty where there is one; None where there is neither, so that test images are drawn.
+    """
+    _, tested = _layout(root)
+    if tested is None:
+        return None
+    inside = tested.relative_to(root)
+    return "" if "test" in map(split_of, inside.parts) else as_text(str(inside))
 
 
 def _innermost(folder: Path, split: str | None = None) -> Path:

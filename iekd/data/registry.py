@@ -34,6 +34,7 @@ class DatasetInfo:
     note: str = ""
     part_of: str = ""  # a larger data set of the same classes, whose teachers fit this one too
     class_sizes: tuple[int, ...] = ()  # training images of each class; unset where all are of one size
+    tested_on: str = ""  # of a folder without test/: which of its images are
     mark: str = ""  # changes with a folder's files; empty for data sets that do not change
 
 
@@ -100,13 +101,16 @@ def _unpacked(path: Path) -> Path:
     return unpack(path, pictures_dir()).resolve()
 
 
-def describe(name: str) -> DatasetInfo:
-    """What is known of a data set without opening it; for a folder, its files are counted."""
+def describe(name: str, test_fraction: float = 0.2) -> DatasetInfo:
+    """What is known of a data set without opening it; for a folder, its files are counted.
+
+    test_fraction: see `load`.
+    """
     name = check_name(name)
     if name.startswith(FOLDER):
         from iekd.data.folder import describe_folder
 
-        return describe_folder(name)
+        return describe_folder(name, test_fraction)
     return _sources()[name][0]
 
 

@@ -96,7 +96,7 @@ class Probes:
 
 def _fits(config: RunConfig) -> bool:
     """Whether a step of it surely finds room: nobody has pressed Start, and nothing may suffer from it."""
-    info = data.describe(config.dataset)
+    info = data.describe(config.dataset, config.test_fraction)
     plan = make_plan(
         config, info.train_images, info.test_images, info.channels, info.classes, info.resolution, teacher_at_hand=True
     )

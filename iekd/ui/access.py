@@ -257,7 +257,7 @@ class Access:
             return
         limits = self.limits
         trains_teacher = config.needs_teacher and find_teacher(config, store.root) is None
-        info = data.describe(config.dataset)
+        info = data.describe(config.dataset, config.test_fraction)
         images = config.limit_train or info.train_images
         students = len(config.methods) * len(config.seeds)
         plan = make_plan(

@@ -35,7 +35,7 @@ MUCH_WORK = 2e12  # multiply-accumulates: a smaller run is mostly start-up, and 
 
 def forecast_html(config: RunConfig, store: Store, measuring: bool = False) -> str:
     """The card beside the Start button. measuring: a better estimate is on its way."""
-    info = data.describe(config.dataset)
+    info = data.describe(config.dataset, config.test_fraction)
     student = models()[config.student].params(info.channels, info.classes)
     folder = check_teacher(config, store.root)
     learners = len(config.methods) * len(config.seeds)
@@ -67,8 +67,9 @@ def _pictures(config: RunConfig, info: DatasetInfo) -> str:
     title = dataset_title(info.name)
     title = title[0].upper() + title[1:]
     choosing = f"{held_out:,} to choose the best epoch, " if held_out else ""
-    counts = f"{given - held_out:,} to learn from, {choosing}{info.test_images:,} to test on, {info.classes} classes"
-    return f"{title}: {counts}, {size} × {size} {grey}"
+    counts = f"{given - held_out:,} to learn from, {choosing}{info.test_images:,} to test on"
+    tested_on = f" ({info.tested_on})" if info.tested_on else ""
+    return f"{title}: {counts}{tested_on}, {info.classes} classes, {size} × {size} {grey}"
 
 
 def _without_effect(unused: dict[str, str]) -> str:

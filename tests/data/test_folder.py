@@ -73,6 +73,7 @@ def test_validation_may_stand_for_test_and_the_log_says_so(two_parts, name, capl
     assert reds(load(two_parts).test) == expected
     said = f"There is no folder 'test' with one for each class: the images in '{name}' are tested on."
     assert caplog.messages == [said, said]
+    assert data.describe(f"folder:{two_parts}").tested_on == f"from its folder '{name}'"
 
 
 @pytest.mark.parametrize(
@@ -94,6 +95,7 @@ def test_other_usual_names_of_the_two_parts(two_parts, tmp_path_factory, caplog,
     assert bool(caplog.messages) == ("val" in test.lower()), "none of them brings test images"
     info = data.describe(f"folder:{root}")
     assert (info.train_images, info.test_images, info.classes) == (10, 4, 2)
+    assert bool(info.tested_on) == ("val" in test.lower())
     numbered(root / train / "cat", 1, first=200)
     assert data.describe(f"folder:{root}").train_images == 11
 
@@ -358,8 +360,15 @@ def test_nothing_in_the_folder_changes(two_parts):
 
 
 def test_describing_counts_files(two_parts):
-    info = data.describe(f"folder:{two_parts}")
-    assert (info.train_images, info.test_images, info.classes) == (10, 4, 2)
+    info = data.describe(f"folder:{two_parts}", 0.5)
+    assert (info.train_images, info.test_images, info.classes, info.tested_on) == (10, 4, 2, "")
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.5])
+def test_describing_counts_what_will_be_drawn(one_part, fraction):
+    info, drawn = data.describe(f"folder:{one_part}", fraction), load(one_part, test_fraction=fraction)
+    assert (info.train_images, info.test_images) == (len(drawn.train), len(drawn.test))
+    assert info.tested_on == "drawn by chance"
 
 
 @pytest.mark.parametrize("layout", ["two_parts", "one_part"])

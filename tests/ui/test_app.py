@@ -142,15 +142,17 @@ def test_the_forecast_counts_what_the_run_will_hold_out(tmp_path: Path) -> None:
         (tmp_path / "mine" / name).mkdir(parents=True)
         for i in range(count):
             Image.new("L", (8, 8), i).save(tmp_path / "mine" / name / f"{i}.png")
-    for values in ({}, {"validation_fraction": 0.3}, {"limit_train": 8}):
+    for values in ({}, {"validation_fraction": 0.3}, {"limit_train": 8}, {"test_fraction": 0.4}):
         config = RunConfig(**{**QUICK, "dataset": f"folder:{tmp_path / 'mine'}", **values})
         loaded = (
-            data.load(config.dataset, resolution=8).limited(config.limit_train).held_out(config.validation_fraction)
-        )
+            data.load(config.dataset, resolution=8, test_fraction=config.test_fraction)
+            .limited(config.limit_train).held_out(config.validation_fraction)
+        )  # fmt: skip
         card = forecast_html(config, Store(tmp_path / "runs"))
         choosing = f"{len(loaded.validation)} to choose" if loaded.validation else f"from, {len(loaded.test)} to test"
         assert f"Folder &#x27;mine&#x27;: {len(loaded.train)} to learn from" in card
         assert choosing in card
+        assert f"{len(loaded.test)} to test on (drawn by chance), 4 classes" in card
 
 
 def test_the_forecast_names_settings_without_effect(tmp_path: Path) -> None:
