@@ -20,7 +20,7 @@ STAGES = ("teacher", "auto-encoder", "students", "evaluation")
 # benchmarks/RESULTS.md; the first finished run replaces it
 DEFAULT_SPEED = {"cpu": 22e9, "cuda": 4e12, "mps": 4e11}
 TRAIN = 3  # forward + two backward passes
-START_UP = 8.0  # seconds: imports, data, first step
+START_UP = 6.0  # seconds: imports, data, first step
 BASE_MEMORY = 0.6e9  # the interpreter with torch
 
 
