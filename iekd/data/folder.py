@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 TEST_NAMES = ("test", "val", "valid", "validation")  # the first that is there is used
 SPLITS = {"train": "train", "training": "train", "testing": "test", **{name: name for name in TEST_NAMES}}
 BESIDE = {"seg", "set", "data", "dataset", "images"}  # words that may stand beside such a name
+DRAWN = "drawn by chance"
 DEEPEST = 4  # folders around all others
 BLOCK = 64  # files that a thread takes at a time
 
@@ -89,7 +91,12 @@ def describe_folder(name: str, test_fraction: float = 0.2) -> DatasetInfo:
     train, test = _layout(root)
     parts = [root, *filter(None, (train, test))]
     folders = [*parts, *(part / inner for part in parts for inner in _folders(part))]
-    return _described(name, test_fraction, tuple((str(folder), folder.stat().st_mtime_ns) for folder in folders))
+    info = _described(name, tuple((str(folder), folder.stat().st_mtime_ns) for folder in folders))
+    if info.tested_on != DRAWN:
+        return info
+    drawn = [_drawn_of(n, test_fraction) for n in info.class_sizes]
+    sizes = tuple(n - k for n, k in zip(info.class_sizes, drawn, strict=True))
+    return replace(info, train_images=sum(sizes), test_images=sum(drawn), class_sizes=sizes)
 
 
 def has_test(name: str) -> bool:
@@ -105,12 +112,14 @@ def test_files(name: str) -> list[str]:
 
 
 @lru_cache(maxsize=8)
-def _described(name: str, test_fraction: float, changed: tuple[tuple[str, int], ...]) -> DatasetInfo:
+def _described(name: str, changed: tuple[tuple[str, int], ...]) -> DatasetInfo:
+    """`changed` is no more than a key. Where test images are to be drawn, class_sizes are those before that."""
     root = Path(name.removeprefix(FOLDER))
-    class_names, train, test = _scan(root, test_fraction, 0)
-    sizes = tuple(np.bincount(train.which, minlength=len(class_names)).tolist())
+    class_names, train, test = _scan(root, 0.2, 0)
     instead = _instead_of_test(root)
-    tested_on = "drawn by chance" if instead is None else f"from its folder '{instead}'" if instead else ""
+    learned = train.which if instead is not None else np.concatenate([train.which, test.which])
+    sizes = tuple(np.bincount(learned, minlength=len(class_names)).tolist())
+    tested_on = DRAWN if instead is None else f"from its folder '{instead}'" if instead else ""
     return DatasetInfo(
         name, root.name, len(train), len(test), len(class_names), 3, FOLDER_RESOLUTION, "your folder",
         class_sizes=sizes, tested_on=tested_on, mark=_mark(train, test),
@@ -165,10 +174,15 @@ def _scan(root: Path, test_fraction: float, seed: int) -> tuple[tuple[str, ...],
         if len(of_class) < 2:
             raise DataError(f"Class '{name}' in '{base}' has only one image. It needs at least two: one to test with.")
         order = rng.permutation(len(of_class))
-        held_out = min(len(of_class) - 1, max(1, round(len(of_class) * test_fraction)))
+        held_out = _drawn_of(len(of_class), test_fraction)
         test.append(of_class[np.sort(order[:held_out])])
         train.append(of_class[np.sort(order[held_out:])])
     return class_names, files.take(np.concatenate(train)), files.take(np.concatenate(test))
+
+
+def _drawn_of(count: int, test_fraction: float) -> int:
+    """How many of a class's images are tested on: one at least, and one at least is left."""
+    return min(count - 1, max(1, round(count * test_fraction)))
 
 
 def split_of(name: str) -> str | None:

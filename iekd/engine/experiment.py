@@ -290,18 +290,16 @@ class Experiment:
         sound = {name: learner for name, learner in self.students.items() if name not in learner.diverged}
         networks.update({name: self.network(learner) for name, learner in sound.items()})
         answers = {name: learner.answers["test"].cpu() for name, learner in sound.items() if learner.answers}
-        ready = {
-            name: (channels_last(network.model, self.device), Normalise(network.mean, network.std).to(self.device))
-            for name, network in networks.items()
-            if name not in answers
-        }
-        yield StageStart(EVALUATION, len(ready) * steps)
-        said: dict[str, list[Tensor]] = {name: [] for name in ready}
+        for network in networks.values():
+            channels_last(network.model, self.device).eval()  # one that was resumed after its last step was not
+        asked = {name: Normalise(n.mean, n.std).to(self.device) for name, n in networks.items() if name not in answers}
+        yield StageStart(EVALUATION, len(asked) * steps)
+        said: dict[str, list[Tensor]] = {name: [] for name in asked}
         done = 0
         with contextlib.closing(in_parts(images, 1000)) as pieces:
-            for part in pieces:
-                for name, (model, normalise) in ready.items():
-                    said[name].append(predict(model, normalise, part, self.device).argmax(1).cpu())
+            for part in pieces if asked else ():  # reading them for nobody may take long
+                for name, normalise in asked.items():
+                    said[name].append(predict(networks[name].model, normalise, part, self.device).argmax(1).cpu())
                     done += 1
                     yield Judged(done)
         answers.update({name: torch.cat(found) for name, found in said.items()})

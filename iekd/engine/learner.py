@@ -162,6 +162,7 @@ class Learner(Trainee):
         """A row with accuracy (percent) and cross-entropy.
 
         kind: "validation" or "test"; where an epoch has both, validation comes first, and chooses the best epoch.
+        Test answers after the last step are kept: they are the result.
         """
         if self.name in self.diverged:
             return []

@@ -258,7 +258,7 @@ class _Training:
 
     def _start_stage(self, stage: str, steps: int, done: int) -> None:
         self.status.stage, self.stage_steps, self.stage_done = stage, steps, done
-        self.status.stage_progress = done / steps if done else 0.0
+        self.status.stage_progress = done / steps if steps else 1.0
         self._weigh()
         self.status.images_per_second = None
         self.stage_began = time.monotonic()

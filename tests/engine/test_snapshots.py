@@ -39,9 +39,10 @@ def execute(config, dataset, earlier=None, teacher=None, due=lambda: True, **sho
 
 
 def final(events) -> tuple[list[LearnerResult], dict[str, torch.Tensor]]:
-    """Results without their networks, and every weight."""
+    """Results without their networks, and every weight. The networks are ready to answer."""
     (result,) = (e for e in events if isinstance(e, Result))
     found = [result.teacher, *result.learners] if result.teacher else result.learners
+    assert not any(r.network.model.training for r in found)
     weights = {f"{r.name}.{k}": t for r in found for k, t in r.network.model.state_dict().items()}
     return [{**vars(r), "network": None, "answers": r.answers.tolist()} for r in found], weights
 
@@ -145,6 +146,16 @@ def test_students_that_an_earlier_version_has_trained_are_asked_once_more(tiny, 
     again, repeated = execute(config(), tiny, {**found, "students": replace(last, states=bare)}, experiment.teacher)
     assert asked[1:] == [again.teacher.model, *(learner.model for learner in again.students.values())]
     assert_equal(events, repeated)
+
+
+def test_without_a_teacher_no_image_is_read_after_the_last_epoch(tiny, config, monkeypatch):
+    def read(*values):
+        raise AssertionError("nobody is asked")
+        yield
+
+    monkeypatch.setattr(stages, "in_parts", read)
+    _, events = execute(config(methods=("baseline",), teacher="none"), tiny)
+    assert len(final(events)[0][0]["answers"]) == len(tiny.test)
 
 
 @SHORTCUTS
