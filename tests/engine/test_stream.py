@@ -55,7 +55,9 @@ def splits(dataset: data.Dataset) -> list[Split]:
 
 
 def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    """Those that run; a test before may have left some to the garbage collector."""
+    gc.collect()
+    return [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
 
 
 @pytest.fixture
