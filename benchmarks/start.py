@@ -51,7 +51,7 @@ def main() -> None:
             times.append(timed(checkout, options or SHORT))
     print("| version | to the first point (s) | median | to the report (s) | median |\n|---|---|---|---|---|")
     medians = []
-    for name, times in zip(("this", "beside"), found, strict=False):
+    for name, times in zip(("now", "beside"), found, strict=False):
         columns = list(zip(*times, strict=True))
         medians.append([statistics.median(column) for column in columns])
         cells = (f"{', '.join(f'{t:.1f}' for t in c)} | {m:.1f}" for c, m in zip(columns, medians[-1], strict=True))
