@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import secrets
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,9 +30,20 @@ REPEATS = 7  # predictions of one picture; the latency shown is their median
 PICK = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-example]');
-  if (button) trigger('click', {example: Number(button.dataset.example)});
+  if (!button) return;
+  button.setAttribute('aria-pressed', String(button.getAttribute('aria-pressed') !== 'true'));
+  button.dataset.when = performance.now();
+  trigger('click', {});
 });
 """
+# what is pressed, in the order in which it was; the page itself knows, so that no click waits for the server
+PICKED = """() => {
+  const pressed = [...document.querySelectorAll('#examples [aria-pressed=true]')];
+  return [pressed.sort((a, b) => a.dataset.when - b.dataset.when).map((b) => Number(b.dataset.example)), WAIT];
+}"""
+# one place asks the networks, whatever was changed: Gradio lets only calls of the same event wait for each other, and
+# an older answer that comes late would replace the newest
+ASK = "() => { document.querySelector('#ask').click(); }"
 # answers stand below what is uploaded and the examples, on a phone out of sight; to where they begin, if there are any
 SHOW = """() => {
   if (document.querySelector('#comparison .answer')) {
@@ -39,6 +52,7 @@ SHOW = """() => {
 }"""
 INVITE = '<div class="placeholder">Choose pictures above, and every network’s answer appears here.</div>'
 WAIT = '<div class="placeholder">The networks look at the pictures…</div>'
+LOOKING = json.dumps(WAIT)  # as JavaScript
 
 
 @dataclass
@@ -76,33 +90,29 @@ def compare_tab(store: Store) -> CompareTab:
     strip = gr.HTML(elem_id="examples", js_on_load=PICK, apply_default_css=False)
     chosen = gr.JSON(visible=False)
     results = gr.HTML(INVITE, elem_id="comparison")
-    tab = CompareTab(source, strip, chosen, results)
+    ask = gr.Button(visible="hidden", elem_id="ask")
 
     def answer(source_id: str, paths: list[str] | None, taken: str | None, picked: list[int] | None) -> str:
         return results_html(store, source_id or DEMO, paths or [], taken, picked or [])
 
-    def pick(source_id: str, picked: list[int] | None, event: gr.EventData) -> list[Any]:
-        index = event._data.get("example")
-        if not isinstance(index, int):
-            return [gr.skip(), gr.skip(), gr.skip()]
-        now = [i for i in picked or [] if i != index] if index in (picked or []) else [*(picked or []), index]
-        return [now, examples_html(store, source_id or DEMO, now), WAIT]
-
     def change_source(source_id: str) -> list[Any]:
-        return [[], examples_html(store, source_id or DEMO, [])]
+        return [[], examples_html(store, source_id or DEMO)]
 
-    inputs = [source, files, camera, chosen]
     # predictions do queue: a crowd is served two at a time
     busy: dict[str, Any] = {
         **PRIVATE, "queue": True, "concurrency_limit": 2, "show_progress": "minimal", "show_progress_on": None,
         "trigger_mode": "always_last",
     }  # fmt: skip
-    given = gr.on([files.change, camera.change], lambda: WAIT, None, results, **PRIVATE)
-    picked = strip.click(pick, [source, chosen], [chosen, strip, results], **PRIVATE)
-    for asked in (given, picked):
-        asked.then(answer, inputs, results, **busy).then(None, None, None, js=SHOW, api_visibility="private")
-    source.input(change_source, source, [chosen, strip], **PRIVATE).then(answer, inputs, results, **busy)
-    return tab
+    asked = ask.click(answer, [source, files, camera, chosen], results, **busy)
+    asked.then(None, None, None, js=SHOW, api_visibility="private")
+    here: dict[str, Any] = {"api_visibility": "private"}
+    for changed in (
+        gr.on([files.change, camera.change], None, None, results, js=f"() => {LOOKING}", **here),
+        strip.click(None, None, [chosen, results], js=PICKED.replace("WAIT", LOOKING), **here),
+        source.input(change_source, source, [chosen, strip], **PRIVATE),
+    ):
+        changed.then(None, None, None, js=ASK, **here)
+    return CompareTab(source, strip, chosen, results)
 
 
 def sources(store: Store) -> list[tuple[str, str]]:
@@ -137,7 +147,7 @@ def open_tab(store: Store, wanted: str, chosen: list[int] | None = None) -> list
     value = wanted if wanted in values else values[0]
     if chosen is not None and value == wanted:
         return [gr.Dropdown(choices), gr.skip(), gr.skip(), gr.skip()]  # back from another tab: answers stay
-    return [gr.Dropdown(choices, value=value), examples_html(store, value, []), [], INVITE]
+    return [gr.Dropdown(choices, value=value), examples_html(store, value), [], INVITE]
 
 
 def compare_files(store: Store, source: str, paths: list[str]) -> dict[str, Any]:
@@ -252,17 +262,19 @@ def _models_table(models: Mapping[str, Path], image: Any) -> str:
     return f'<div class="card"><h3>Size and speed</h3>{table}{note}</div>'
 
 
-def examples_html(store: Store, source: str, picked: list[int]) -> str:
-    """Test pictures to click; the chosen ones are marked."""
+def examples_html(store: Store, source: str) -> str:
+    """Test pictures to click, none of them chosen yet."""
     shown = _examples_of(store, source)
     if not shown:
         return ""
     buttons = "".join(
-        f'<button type="button" data-example="{i}" aria-pressed="{str(i in picked).lower()}" title="{escape(label)}">'
+        f'<button type="button" data-example="{i}" aria-pressed="false" title="{escape(label)}">'
         f'<img src="{url}" alt="{escape(label)}"><span>{escape(label)}</span></button>'
         for i, (url, _, label) in enumerate(shown)
     )
-    return f'<p class="strip-title">Or click example pictures:</p><div class="pick">{buttons}</div>'
+    # a strip that is drawn anew has nothing pressed, even where the browser would see that nothing has changed
+    anew = f'data-drawn="{secrets.token_hex(4)}"'
+    return f'<p class="strip-title">Or click example pictures:</p><div class="pick" {anew}>{buttons}</div>'
 
 
 def _examples_of(store: Store, source: str) -> list[tuple[str, Any, str]]:

@@ -27,7 +27,7 @@ from iekd.runs.store import Store
 from iekd.ui.about import HEADER
 from iekd.ui.access import MOST_OWN_UPLOAD, Access
 from iekd.ui.api import public_endpoints
-from iekd.ui.compare import compare_tab, open_tab
+from iekd.ui.compare import ASK, compare_tab, open_tab
 from iekd.ui.downloads import download_route
 from iekd.ui.frames import FewFrames
 from iekd.ui.guard import Guard, health
@@ -124,7 +124,7 @@ def build_app(runs_dir: Path | str, access: Access | None = None) -> gr.Blocks:
             shown,
             [tabs, *compare.opened],
             **PRIVATE,
-        )
+        ).then(None, None, None, js=ASK, api_visibility="private")  # pictures may have been uploaded before
     return demo
 
 

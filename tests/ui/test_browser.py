@@ -195,6 +195,51 @@ def test_a_broken_upload_is_named_and_the_others_are_answered(
     assert page.locator("#comparison .answer .seen").count() == 2
 
 
+def test_an_older_answer_that_comes_late_does_not_replace_the_newest(
+    page: Any, server: str, finished_run: str, pictures: Path
+) -> None:
+    open_page(page, f"{server}/?run={finished_run}")
+    page.locator("#to-compare").click()
+    page.locator("[data-example]").nth(1).click()  # the first answer is slow
+    page.wait_for_selector("#comparison .answer")
+    on_the_way: list[Any] = []
+    page.route("**/queue/join*", lambda route: route.continue_() if on_the_way else on_the_way.append(route))
+    page.locator("[data-example]").nth(0).click()
+    while not on_the_way:
+        page.wait_for_timeout(50)
+    page.locator("#upload input[type=file]").set_input_files(str(pictures / "test" / "cross" / "1.png"))
+    page.wait_for_timeout(3000)  # long enough for a call that overtakes the first
+    on_the_way[0].continue_()
+    page.wait_for_timeout(3000)  # for the older answer to come
+    page.wait_for_function("document.querySelectorAll('#comparison .answer').length == 3", timeout=10000)
+
+
+def test_what_is_pressed_is_what_is_compared(page: Any, server: str, finished_run: str) -> None:
+    pressed = page.locator("#examples [aria-pressed=true]")
+    open_page(page, f"{server}/?run={finished_run}")
+    page.locator("#to-compare").click()
+    page.wait_for_selector("[data-example]")
+    named = [page.locator("[data-example]").nth(i).get_attribute("title") for i in (3, 0, 1)]
+    page.evaluate("[3, 0, 1].forEach(i => document.querySelectorAll('[data-example]')[i].click())")  # no hand is as fast
+    page.wait_for_function("document.querySelectorAll('#comparison .answer').length == 3")
+    assert page.locator("#comparison .seen b").all_inner_texts() == [f"example: {name}" for name in named]
+    page.get_by_role("tab", name="Runs").click()
+    page.wait_for_selector("table.runs")
+    page.get_by_role("tab", name="Compare").click()
+    page.wait_for_selector("#comparison .answer")
+    assert pressed.count() == 3
+    page.locator("[data-example]").nth(0).click()
+    page.wait_for_function("document.querySelectorAll('#comparison .answer').length == 2")
+    assert page.evaluate("document.activeElement.dataset.example") == "0"  # the keyboard goes on from there
+
+    page.get_by_role("tab", name="Train").click()
+    page.locator("#to-compare").click()  # the same networks, afresh
+    page.wait_for_selector("#comparison .placeholder")
+    assert pressed.count() == 0
+    page.locator("[data-example]").nth(2).click()
+    page.wait_for_function("document.querySelectorAll('#comparison .answer').length == 1")
+
+
 def test_a_pasted_picture_and_one_from_the_camera_are_answered(browser: Any, server: str, finished_run: str) -> None:
     page = browser.new_page(permissions=["camera", "clipboard-read", "clipboard-write"])
     page.set_default_timeout(PATIENCE)
