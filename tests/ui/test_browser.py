@@ -220,7 +220,8 @@ def test_what_is_pressed_is_what_is_compared(page: Any, server: str, finished_ru
     page.locator("#to-compare").click()
     page.wait_for_selector("[data-example]")
     named = [page.locator("[data-example]").nth(i).get_attribute("title") for i in (3, 0, 1)]
-    page.evaluate("[3, 0, 1].forEach(i => document.querySelectorAll('[data-example]')[i].click())")  # no hand is as fast
+    # no hand is as fast
+    page.evaluate("[3, 0, 1].forEach(i => document.querySelectorAll('[data-example]')[i].click())")
     page.wait_for_function("document.querySelectorAll('#comparison .answer').length == 3")
     assert page.locator("#comparison .seen b").all_inner_texts() == [f"example: {name}" for name in named]
     page.get_by_role("tab", name="Runs").click()
