@@ -82,7 +82,7 @@ class Learner(Trainee):
         )  # fmt: skip
         if keeps_numbers(config, device):
             self.method.strength = torch.ones((), device=device)
-        self.answer = compile_or_not(self._answer) if compiled else self._answer
+        self.output = compile_or_not(self._output) if compiled else self._output
         self.tried = False  # whether a step has worked
         self.judged: list[Tensor] = []  # for each part of the held-out images, (2,): right answers, summed loss
         self.images = 0  # how many these were
@@ -109,10 +109,10 @@ class Learner(Trainee):
         try:
             self.backward(output.loss)
         except RuntimeError as error:  # the backward pass is compiled when it is first called
-            if self.tried or self.answer == self._answer:
+            if self.tried or self.output == self._output:
                 raise
             warn_not_compiled(error)
-            self.answer = self._answer
+            self.output = self._output
             output = self.forward(images, labels, teacher)
             self.backward(output.loss)
         self.tried = True
@@ -120,11 +120,11 @@ class Learner(Trainee):
         return output
 
     def forward(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
-        """The student's answer and the method's loss."""
+        """The student's logits and the method's loss."""
         with autocast(self.device, self.precision):
-            return self.answer(images, labels, teacher)
+            return self.output(images, labels, teacher)
 
-    def _answer(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
+    def _output(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
         output: StepOutput = self.method(self.model(self.normalise(images)), teacher, labels)
         return output
 

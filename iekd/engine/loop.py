@@ -32,7 +32,7 @@ States = dict[str, State]  # one trainee's part of a snapshot
 
 
 class Batch(NamedTuple):
-    """To learn from: images (B,C,H,W) uint8, labels (B,), and the teacher's answer where all share it."""
+    """To learn from: images (B,C,H,W) uint8, labels (B,), and the teacher's output where all share it."""
 
     images: Tensor
     labels: Tensor
@@ -88,8 +88,8 @@ def train(
         return
 
     def step(images: Tensor, labels: Tensor) -> None:
-        answer = teacher(images) if teacher else None
-        branches([partial(trainee.compute, images, labels, answer) for trainee in trainees])
+        output = teacher(images) if teacher else None
+        branches([partial(trainee.compute, images, labels, output) for trainee in trainees])
 
     work = Recorded(step) if shortcuts.graph else step
     for epoch in range(first, epochs):
@@ -123,10 +123,10 @@ def _items(
         step += 1
         if step < last and kept(step):
             yield Keep()
-    for kind, (judged, answers) in held_out.items():
-        size = part_size(answers.device)
+    for kind, (judged, labels) in held_out.items():
+        size = part_size(labels.device)
         with contextlib.closing(parts(judged, size)) as pieces:
-            yield from map(HeldOutPart, pieces, torch.split(answers, size))
+            yield from map(HeldOutPart, pieces, torch.split(labels, size))
         yield Verdict(kind)
     if kept(last):
         yield Keep()

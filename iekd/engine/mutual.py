@@ -41,14 +41,14 @@ class MutualLearner(Learner):
         peer = self.peer
         pixels = self.normalise(images)
         with autocast(self.device, self.precision):
-            answer = peer.model(pixels)
-            output: StepOutput = self.method(self.model(pixels), teacher, labels, answer)
+            other = peer.model(pixels)
+            output: StepOutput = self.method(self.model(pixels), teacher, labels, other)
         self.backward(output.loss)
         self.optimise()
         with autocast(self.device, self.precision):
             with torch.no_grad():
                 student = self.model(pixels)
-            taught: StepOutput = peer.method(answer, teacher, labels, student)
+            taught: StepOutput = peer.method(other, teacher, labels, student)
         peer.backward(taught.loss)
         peer.optimise()
         return output

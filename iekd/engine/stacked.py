@@ -62,7 +62,7 @@ class Stack(Trainee):
         )  # fmt: skip
         for learner in self.members:
             learner.diverged = self.diverged  # whoever notices
-        self.answer = compile_or_not(self._answer) if compiled else self._answer
+        self.output = compile_or_not(self._output) if compiled else self._output
         self.tried = False  # whether a step has worked
         self.one_by_one = False
 
@@ -94,15 +94,15 @@ class Stack(Trainee):
 
     def _compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
         with autocast(self.device, self.members[0].precision):
-            output = self.answer(images, labels, teacher)
+            output = self.output(images, labels, teacher)
         self.optimizer.zero_grad()
         output.loss.sum().backward()  # type: ignore[no-untyped-call]  # no member's loss depends on another's weights
         self.optimizer.step()
         correct = (output.logits.detach().argmax(2) == labels).float().mean(1) * 100  # (N,B,K) -> (N,)
         self._add({"loss": output.loss.detach(), **output.terms, "accuracy": correct})
 
-    def _answer(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
-        """Every member's answer and loss: (N,B,K) and (N,)."""
+    def _output(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
+        """Every member's logits and loss: (N,B,K) and (N,)."""
 
         def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], pixels: Tensor) -> StepOutput:
             output: StepOutput = functional_call(self.network, (parameters, buffers), (pixels, teacher, labels))

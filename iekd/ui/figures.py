@@ -55,7 +55,7 @@ def draw(figure: Figure) -> str:
     ticks_y = ticks(min(values), max(values)) if values else [0.0, 100.0 if percent else 1.0]
     ticks_y = [t for t in ticks_y if t <= 100 or not percent]
     across = figure.x_range[1] - figure.x_range[0]
-    about = min(5, int(across)) if across >= 2 else 5  # two or three epochs have no halves
+    about = min(5, int(across)) if across >= 2 else 2  # two or three epochs have no halves, one has no fifths
     ticks_x = [t for t in ticks(*figure.x_range, about) if figure.x_range[0] <= t <= figure.x_range[1] + 1e-9]
     low, high = ticks_y[0], ticks_y[-1]
     labels_y = [number(y, ticks_y) for y in ticks_y]

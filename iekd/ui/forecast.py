@@ -17,6 +17,7 @@ from iekd.data.dataset import held_out_of
 from iekd.data.registry import FOLDER, DatasetInfo
 from iekd.data.sources import SAMPLE, at_hand
 from iekd.errors import UserError
+from iekd.models.artifact import ModelCard
 from iekd.models.catalog import models
 from iekd.models.source import AUTO
 from iekd.plan import make_plan, measured_seconds, seconds
@@ -89,11 +90,13 @@ def _teacher(config: RunConfig, found: Path | None) -> str:
     if found is None:
         epochs = f"{config.teacher_epochs} epoch{'s' if config.teacher_epochs > 1 else ''}"
         return f"will be trained first ({epochs}), then kept for later runs"
+    accuracy = ModelCard.read(found).accuracy if found.is_dir() else None
+    good = "" if accuracy is None else f"; right on {accuracy:.1f} % of its test pictures"
     if config.teacher_from != AUTO:
-        return f"comes from the {escape(where_from(config, found))}"
+        return f"comes from the {escape(where_from(config, found))}{good}"
     if found.parent == checkpoints_dir():
-        return "comes trained with this program"
-    return "trained by an earlier run, used again"
+        return f"comes trained with this program{good}"
+    return f"trained by an earlier run, used again{good}"
 
 
 def _estimate(config: RunConfig, info: DatasetInfo, teacher_at_hand: bool, store: Store, measuring: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from html import escape
@@ -125,9 +126,10 @@ def stepper(run: Run, config: RunConfig, status: Status) -> str:
 
 def _bar(status: Status) -> str:
     done = max(0.0, min(1.0, status.progress))
+    percent = math.floor(done * 100 + 1e-9)  # 100 is said of what is done
     return (
-        f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{done * 100:.0f}">'
-        f'<i style="width:{done:.1%}"></i><b>{done:.0%}</b></div>'
+        f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}">'
+        f'<i style="width:{done:.1%}"></i><b>{percent}%</b></div>'
     )
 
 
