@@ -73,7 +73,8 @@ def test_json_has_every_field():
     assert set(found["phases"]["learners"]) == {"baseline", "ie-ft"}
 
 
-def test_people_get_tables_and_words():
+def test_people_get_tables_and_words(monkeypatch):
+    monkeypatch.setattr(rounds, "ROUNDS", 1)
     result = run("--methods", "baseline,kd")
     assert result.exit_code == 0, result.output
     for words in (
@@ -84,7 +85,8 @@ def test_people_get_tables_and_words():
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_one_part_alone(part):
+def test_one_part_alone(part, monkeypatch):
+    monkeypatch.setattr(rounds, "ROUNDS", 1)
     result = run("--methods", "baseline", "--only", part, "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)

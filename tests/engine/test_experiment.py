@@ -407,7 +407,7 @@ def test_a_random_split_differs_between_seeds(tiny, teacher, config):
 )
 def test_networks_of_different_families_teach_each_other(tiny, tiny_config, of_teacher, of_student):
     methods = ("kd", "at", "ft", "od", "dkd", "dist", "ie-at", "ie-ft", "ie-od", "ie-dml")
-    values = {"methods": methods, "ie_stages": "all", "lr": 0.01, "limit_train": 32}
+    values = {"methods": methods, "ie_stages": "all", "lr": 0.01, "limit_train": 16, "batch_size": 16}
     done = execute(tiny_config(teacher=of_teacher, student=of_student, **values), tiny)
     assert len(done.result.learners) == len(methods)
     for learner in done.experiment.students.values():

@@ -212,6 +212,7 @@ def double(teacher, monkeypatch):
     monkeypatch.setattr("iekd.engine.auto_encoder.channels_last", lambda network, device: network.double())
 
 
+TWO_SMALL_STEPS = {"limit_train": 32, "batch_size": 16}
 TOGETHER = [m for m in [*sorted(METHODS), "ie-ft+kd"] if m not in ("dml", "ie-dml")]
 
 
@@ -230,9 +231,9 @@ def test_a_stack_gives_what_its_members_give_alone(tiny, teacher, config, method
         {"inheritance_share": 0},
         {"ie_stages": "all", "distance": "cosine"},
         {"auto_encoder": False, "weight_schedule": "warm-up"},
-        {"student": "mobilenet-v2", "limit_train": 64},
-        {"student": "shufflenet-v2", "limit_train": 64},
-        {"student": "vgg8", "limit_train": 64},
+        {"student": "mobilenet-v2", **TWO_SMALL_STEPS},
+        {"student": "shufflenet-v2", **TWO_SMALL_STEPS},
+        {"student": "vgg8", **TWO_SMALL_STEPS},
     ],
 )
 def test_every_option_and_family_can_be_stacked(tiny, teacher, config, options):
@@ -469,7 +470,7 @@ def test_no_tensor_of_a_step_is_left_on_the_host(tiny, teacher, config, method):
         pretend_all(one.model, one.method, one.normalise)
         features = pytree.tree_map(pretend, answer)
         factors = (torch.empty(32, 32, *answer.stages[-1].shape[2:], device="cuda"),)
-        output = one._answer(pretend(images), pretend(labels), loop.TeacherOutput(features, factors))
+        output = one._output(pretend(images), pretend(labels), loop.TeacherOutput(features, factors))
         assert output.loss.device.type == "cuda"
         assert all(term.device.type == "cuda" for term in output.terms.values())
 
@@ -504,7 +505,7 @@ def test_a_stack_can_be_mapped_on_cuda(tiny, teacher, config, method, precision)
         torch.set_autocast_enabled("cuda", precision == "bf16")  # torch.autocast itself is off without a GPU
         try:
             with Count():
-                output = stack._answer(pretend(images), labels, loop.TeacherOutput(features, factors))
+                output = stack._output(pretend(images), labels, loop.TeacherOutput(features, factors))
         finally:
             torch.set_autocast_enabled("cuda", False)
             torch.clear_autocast_cache()
