@@ -3,8 +3,7 @@
 Two layouts: `train/<class>/*` with `test/<class>/*` (or other usual names of the two, see `split_of`), or plain
 `<class>/*`, which is split by a stated fraction and seed. A folder `train` that holds images itself is a class (of
 vehicles, say); a folder around all others is looked into. Broken files are skipped, counted and named; nothing is moved
-or changed. Where the decoded images would take more memory than
-they may (see memory.py) they stay in their files, of which each is decoded once here, to see that it can be.
+or changed.
 """
 
 from __future__ import annotations
@@ -14,19 +13,17 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from iekd.data.dataset import Dataset, Split
-from iekd.data.files import FileImages, Files, image_sums
-from iekd.data.images import FORMATS, SUFFIXES, to_array
-from iekd.data.memory import image_budget
+from iekd.data.dataset import Dataset
+from iekd.data.files import Files
+from iekd.data.images import SUFFIXES, to_array
+from iekd.data.reading import read_all
 from iekd.data.registry import FOLDER, FOLDER_RESOLUTION, DatasetInfo, Request
 from iekd.errors import DataError, as_text
 
@@ -37,7 +34,6 @@ SPLITS = {"train": "train", "training": "train", "testing": "test", **{name: nam
 BESIDE = {"seg", "set", "data", "dataset", "images"}  # words that may stand beside such a name
 DRAWN = "drawn by chance"
 DEEPEST = 4  # folders around all others
-BLOCK = 64  # files that a thread takes at a time
 
 
 def load_folder(request: Request) -> Dataset:
@@ -49,18 +45,11 @@ def load_folder(request: Request) -> Dataset:
     root = Path(request.name.removeprefix(FOLDER))
     class_names, train, test = _scan(root, request.test_fraction, request.seed)
     mark = _mark(train, test)  # before they are read: what changes meanwhile makes it another one
-    resolution = request.resolution or FOLDER_RESOLUTION
-    channels = 1 if all(_in_threads(lambda i: _is_grey(train[i]), len(train))) else 3
-    size = (len(train) + len(test)) * resolution**2 * channels
-    budget = image_budget(request.image_memory)
-    if size > budget:
-        log.info(
-            "The images of '%s' would take %.2f GB and may take %.2f GB: their files are decoded anew in every epoch.",
-            root, size / 1e9, budget / 1e9,
-        )  # fmt: skip
-    read = _read if size <= budget else _look_at
-    skipped: list[str] = []
-    splits = [read(part, resolution, channels, skipped) for part in (train, test)]
+    splits, unreadable = read_all(
+        (train, test), request.resolution or FOLDER_RESOLUTION, mark, request.image_memory, request.keep,
+        request.progress,
+    )  # fmt: skip
+    skipped = list(map(as_text, unreadable))
     if instead := _instead_of_test(root):
         log.warning("There is no folder 'test' with one for each class: the images in '%s' are tested on.", instead)
     base, _ = _layout(root)
@@ -269,64 +258,3 @@ def _has_images(folder: Path) -> bool:
 
 def _listed(root: Path, class_names: tuple[str, ...]) -> Files:
     return Files.of([str(root / name) for name in class_names], (sorted(_images(root / name)) for name in class_names))
-
-
-def _in_threads(function: Callable[[int], bool], count: int) -> Iterator[bool]:
-    """function(0), ..., function(count - 1); decoding releases the interpreter lock."""
-    blocks = [range(i, min(i + BLOCK, count)) for i in range(0, count, BLOCK)]
-    with ThreadPoolExecutor() as pool:
-        for answers in pool.map(lambda block: [function(i) for i in block], blocks):
-            yield from answers
-
-
-def _is_grey(path: str) -> bool:
-    """From the header alone; a broken file says nothing either way."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return image.mode in ("1", "L", "I", "I;16", "I;16B", "F")
-    except Exception:  # reported when it is read in full
-        return True
-
-
-def _read(files: Files, resolution: int, channels: int, skipped: list[str]) -> Split:
-    """All images in memory; the paths of those that cannot be read are added to `skipped`."""
-    images = np.empty((len(files), resolution, resolution, channels), np.uint8)
-
-    def keep(i: int, image: np.ndarray) -> None:
-        images[i] = image
-
-    kept = _decode(files, resolution, channels, skipped, keep)
-    if len(kept) < len(files):
-        for i in range(0, len(kept), BLOCK):  # moved up in place: there may be no room for a second array
-            rows = kept[i : i + BLOCK]
-            images[i : i + len(rows)] = images[rows]
-    return Split(images[: len(kept)], files.which[kept].astype(np.int64), files.take(kept))
-
-
-def _look_at(files: Files, resolution: int, channels: int, skipped: list[str]) -> Split:
-    """The same, but the images stay in their files."""
-    sums = np.empty((len(files), 2 * channels + 1), np.int64)
-
-    def keep(i: int, image: np.ndarray) -> None:
-        sums[i] = image_sums(image[None])[0]
-
-    kept = _decode(files, resolution, channels, skipped, keep)
-    images = FileImages(files.take(kept), sums[kept], resolution, channels)
-    return Split(images, files.which[kept].astype(np.int64))
-
-
-def _decode(
-    files: Files, resolution: int, channels: int, skipped: list[str], keep: Callable[[int, np.ndarray], None]
-) -> np.ndarray:
-    """Give every image that can be read to `keep`, with its number; return those numbers in order."""
-
-    def read(i: int) -> bool:
-        try:
-            keep(i, to_array(files[i], resolution, channels))
-        except DataError:
-            return False
-        return True
-
-    readable = np.fromiter(_in_threads(read, len(files)), bool, len(files))
-    skipped += [as_text(files[int(i)]) for i in np.flatnonzero(~readable)]
-    return np.flatnonzero(readable)

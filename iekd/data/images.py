@@ -19,14 +19,18 @@ from iekd.errors import DataError
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif"}
 MAX_PIXELS = 20_000_000
+ENOUGH = 4  # times what is needed: scaling that down smooths it as it would the whole picture
 
 ImageSource = Union[str, Path, bytes, np.ndarray, Image.Image]
 
 
-def open_image(source: ImageSource, name: str = "") -> Image.Image:
+def open_image(source: ImageSource, name: str = "", side: int | None = None) -> Image.Image:
     """Decode the first frame of a picture, upright, as 8-bit grey ("L") or colour ("RGB").
 
     Transparent parts become white, as they look on a page.
+
+    side: pixels that the shorter side will be scaled down to; a JPEG much larger is decoded at a half, quarter or
+        eighth, which is several times as fast.
 
     Raises:
         DataError: not an image, broken, or larger than 20 million pixels (a large JPEG is decoded at an eighth).
@@ -37,8 +41,11 @@ def open_image(source: ImageSource, name: str = "") -> Image.Image:
             source = Image.fromarray(source.squeeze(2) if source.ndim == 3 and source.shape[2] == 1 else source)
         if not isinstance(source, Image.Image):
             source = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
-        if source.width * source.height > MAX_PIXELS and source.format == "JPEG":
-            source.draft(None, (source.width // 8, source.height // 8))  # a phone's photograph: decoded at an eighth
+        if source.format == "JPEG":
+            if source.width * source.height > MAX_PIXELS:
+                source.draft(None, (source.width // 8, source.height // 8))
+            elif side:
+                source.draft(None, (ENOUGH * side, ENOUGH * side))
         if source.width * source.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         source.load()
@@ -63,7 +70,7 @@ def open_image(source: ImageSource, name: str = "") -> Image.Image:
 
 def to_array(source: ImageSource, resolution: int, channels: int, name: str = "") -> np.ndarray:
     """A picture as (resolution, resolution, channels) uint8: centre-cropped to a square, then resized."""
-    image = open_image(source, name).convert("L" if channels == 1 else "RGB")
+    image = open_image(source, name, resolution).convert("L" if channels == 1 else "RGB")
     if image.size != (resolution, resolution):
         image = ImageOps.fit(image, (resolution, resolution), Image.Resampling.BILINEAR)
     return np.asarray(image, np.uint8).reshape(resolution, resolution, channels)

@@ -41,13 +41,15 @@ class DatasetInfo:
 @dataclass(frozen=True)
 class Request:
     """What a source may need to know: `resolution` is None for the data set's own size, `image_memory` (GB) for what
-    is free."""
+    is free; `keep` and `progress` as in `load`."""
 
     name: str
     resolution: int | None
     test_fraction: float
     seed: int
     image_memory: float | None = None
+    keep: bool = True
+    progress: Callable[[int, int], None] | None = None
 
 
 Source = Callable[[Request], Dataset]
@@ -121,7 +123,7 @@ def resolution_of(name: str) -> int:
 
 def load(
     name: str, *, resolution: int | None = None, test_fraction: float = 0.2, seed: int = 0,
-    image_memory: float | None = None,
+    image_memory: float | None = None, keep: bool = True, progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:  # fmt: skip
     """Load a data set into memory, downloading it into the cache folder where that is needed.
 
@@ -131,11 +133,13 @@ def load(
         test_fraction, seed: how a folder without `test/` is split.
         image_memory: GB that a folder's decoded images may take, else they stay in their files; None for half of the
             memory that is free.
+        keep: of a folder that takes a while to decode, keep the decoded images in the cache folder for the next time.
+        progress: called with (files of a folder that are decoded, all of them); what it raises ends the loading.
     Raises:
         DataError: it cannot be had; the message says what to do.
     """
     name = check_name(name)
-    request = Request(name, resolution, test_fraction, seed, image_memory)
+    request = Request(name, resolution, test_fraction, seed, image_memory, keep, progress)
     if name.startswith(FOLDER):
         from iekd.data.folder import load_folder
 

@@ -35,6 +35,7 @@ from iekd.runs.files import LineWriter, keep_lines, read_json, read_lines, read_
 QUEUED, RUNNING, STOPPING = "queued", "running", "stopping"
 STOPPED, FINISHED, FAILED, LOST = "stopped", "finished", "failed", "lost"
 LIVE = (QUEUED, RUNNING, STOPPING)
+LOADING = "loading"  # the stage before the first
 
 
 @dataclass

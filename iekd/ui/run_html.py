@@ -12,7 +12,7 @@ from iekd.config import RunConfig
 from iekd.plan import STAGES
 from iekd.runs.queue import ahead_of, device_name
 from iekd.runs.report import class_columns, headline, left_out, on_other_images, remarks, spread, summaries
-from iekd.runs.store import FAILED, FINISHED, LOST, QUEUED, STOPPED, STOPPING, Run, Status, Store
+from iekd.runs.store import FAILED, FINISHED, LOADING, LOST, QUEUED, STOPPED, STOPPING, Run, Status, Store
 from iekd.significance import Summary, p_text
 from iekd.ui.curves import metrics_size, read_curves
 from iekd.ui.downloads import downloads_html
@@ -77,6 +77,8 @@ def _age(run: Run) -> float:
 
 def _facts(status: Status, age: float) -> list[str]:
     facts = []
+    if status.live and status.stage == LOADING and 0 < status.stage_progress < 1:
+        facts.append(f"Reading the pictures: <b>{status.stage_progress:.0%}</b>")
     if status.seconds is not None:
         facts.append(f"<b>{duration(status.seconds)}</b> {'so far' if status.live else 'in all'}")
     if status.live and status.eta_seconds is not None:

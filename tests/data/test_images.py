@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from iekd.data import images
 from iekd.data.images import open_image, to_array
 from iekd.errors import DataError
 
@@ -279,3 +280,21 @@ def test_a_phones_photograph_is_decoded_small(tmp_path):
     image = open_image(path)
     assert (image.width, image.height) == (750, 500)
     assert to_array(path, 8, 3)[4, 4].tolist() == pytest.approx([200, 30, 30], abs=4)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_large_jpeg_is_decoded_as_small_as_is_needed_and_looks_the_same(mode, tmp_path, monkeypatch):
+    y, x = np.mgrid[:600, :800] / 100.0
+    waves = np.stack([np.sin(x * k + y * j) for k, j in ((1, 2), (3, 1), (2, 5))], -1) * 90 + 128
+    grain = np.random.default_rng(0).integers(-20, 20, waves.shape)
+    path = tmp_path / "photo.jpg"
+    Image.fromarray((waves + grain).clip(0, 255).astype(np.uint8)).convert(mode).save(path, quality=90)
+    assert open_image(path).size == (800, 600)
+    assert open_image(path, side=16).size == (100, 75)
+    assert open_image(path, side=36).size == (200, 150)
+    assert open_image(path, side=200).size == (800, 600)
+    small = to_array(path, 16, 3).astype(int)
+    monkeypatch.setattr(images, "ENOUGH", 1000)
+    whole = to_array(path, 16, 3)
+    assert whole.std() > 20
+    assert abs(small - whole).max() <= 3

@@ -1,0 +1,181 @@
+"""Every picture of a folder, decoded once: into memory, or, where they would take too much of it, only looked at.
+
+What took a while is kept (see kept.py), and found again until a file comes, goes or changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import PIL
+from PIL import Image
+
+from iekd.data import kept
+from iekd.data.dataset import Split
+from iekd.data.files import FileImages, Files, image_sums
+from iekd.data.images import FORMATS, to_array
+from iekd.data.memory import image_budget
+from iekd.errors import DataError
+
+BLOCK = 64  # files that a thread takes at a time
+WORTH = 5.0  # seconds: what took less is not kept
+VERSION = 1  # of what `to_array` makes of a file: another one where that changes
+IMAGES, SUMS = "images", "sums"
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]  # (files done, of how many)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read of one part of a folder.
+
+    values: of its readable files, in their order: the images (M,H,W,C) uint8, or their `image_sums`. rows: (M,) which
+    files these are.
+    """
+
+    values: np.ndarray
+    rows: np.ndarray
+
+
+def read_all(
+    parts: Sequence[Files], resolution: int, mark: str, image_memory: float | None, keep: bool = True,
+    progress: Progress | None = None,
+) -> tuple[list[Split], list[str]]:  # fmt: skip
+    """The images of each part, and the paths of those that cannot be read; all are grey if all files are.
+
+    mark: of all files as they are now. image_memory: as in data.load. keep: so that another run need not decode them.
+    progress: called now and then; what it raises ends the reading.
+    """
+    total, budget, began = sum(map(len, parts)), image_budget(image_memory), time.monotonic()
+    found = _find(parts, resolution, mark, budget) if keep else None
+    if found is None:
+        channels = 1 if all(_in_threads(lambda part, i: _is_grey(parts[part][i]), parts)) else 3
+        kind = IMAGES if total * resolution**2 * channels <= budget else SUMS
+        found = channels, kind, _decode(parts, resolution, channels, kind, progress)
+        if keep and time.monotonic() - began > WORTH:
+            _keep(parts, _name(mark, resolution, kind), found[2])
+    else:
+        log.info("The images were decoded before.")
+    channels, kind, readings = found
+    if kind == SUMS:
+        log.info(
+            "The images would take %.2f GB and may take %.2f GB: their files are decoded anew in every epoch.",
+            total * resolution**2 * channels / 1e9, budget / 1e9,
+        )  # fmt: skip
+    splits, unreadable = [], []
+    for files, reading in zip(parts, readings, strict=True):
+        there, labels = files.take(reading.rows), files.which[reading.rows].astype(np.int64)
+        if kind == IMAGES:
+            splits.append(Split(reading.values, labels, there))
+        else:
+            splits.append(Split(FileImages(there, reading.values, resolution, channels), labels))
+        unreadable += [files[int(i)] for i in np.setdiff1d(np.arange(len(files)), reading.rows)]
+    return splits, unreadable
+
+
+def _find(parts: Sequence[Files], resolution: int, mark: str, budget: float) -> tuple[int, str, list[Reading]] | None:
+    """(channels, kind, what was read of each part) of an earlier time, where that is what would be read now."""
+    total = sum(map(len, parts))
+    for kind in (IMAGES, SUMS):
+        if (there := kept.find(_name(mark, resolution, kind))) is None or len(there[1]) != total:
+            continue
+        values, row_of = there
+        channels = values.shape[-1] if kind == IMAGES else (values.shape[-1] - 1) // 2
+        if (total * resolution**2 * channels <= budget) != (kind == IMAGES):
+            continue
+        readings = []
+        for files, places in zip(parts, _places(parts), strict=True):
+            rows = row_of[places]
+            if any(_readable(files[int(i)]) for i in np.flatnonzero(rows < 0)):  # a disk was away, say
+                return None
+            readings.append(Reading(values[rows[rows >= 0]], np.flatnonzero(rows >= 0)))
+        return channels, kind, readings
+    return None
+
+
+def _keep(parts: Sequence[Files], name: str, readings: Sequence[Reading]) -> None:
+    row_of, first = np.full(sum(map(len, parts)), -1, np.int64), 0
+    for places, reading in zip(_places(parts), readings, strict=True):
+        row_of[places[reading.rows]] = np.arange(first, first + len(reading.rows))
+        first += len(reading.rows)
+    kept.keep(name, [reading.values for reading in readings], row_of)
+
+
+def _name(mark: str, resolution: int, kind: str) -> str:
+    return f"{mark}-{resolution}-{kind}-{VERSION}-pillow-{PIL.__version__}"
+
+
+def _places(parts: Sequence[Files]) -> list[np.ndarray]:
+    """Of each file its place among the sorted paths of all, which is the same however they are split."""
+    paths = [os.fsencode(files[i]) for files in parts for i in range(len(files))]
+    places = np.empty(len(paths), np.int64)
+    places[sorted(range(len(paths)), key=paths.__getitem__)] = np.arange(len(paths))
+    return np.split(places, np.cumsum([len(files) for files in parts])[:-1])
+
+
+def _decode(
+    parts: Sequence[Files], resolution: int, channels: int, kind: str, progress: Progress | None
+) -> list[Reading]:
+    shape, dtype = ((resolution, resolution, channels), np.uint8) if kind == IMAGES else ((2 * channels + 1,), np.int64)
+    arrays = [np.empty((len(files), *shape), dtype) for files in parts]  # type: ignore[call-overload]
+
+    def read(part: int, i: int) -> bool:
+        try:
+            image = to_array(parts[part][i], resolution, channels)
+        except DataError:
+            return False
+        arrays[part][i] = image if kind == IMAGES else image_sums(image[None])[0]
+        return True
+
+    readable = np.fromiter(_in_threads(read, parts, progress), bool, sum(map(len, parts)))
+    readings = []
+    for values, there in zip(arrays, np.split(readable, np.cumsum([len(files) for files in parts])[:-1]), strict=True):
+        rows = np.flatnonzero(there)
+        if len(rows) < len(values):
+            for i in range(0, len(rows), BLOCK):  # moved up in place: there may be no room for a second array
+                some = rows[i : i + BLOCK]
+                values[i : i + len(some)] = values[some]
+        readings.append(Reading(values[: len(rows)], rows))
+    return readings
+
+
+def _in_threads(
+    function: Callable[[int, int], bool], parts: Sequence[Files], progress: Progress | None = None
+) -> Iterator[bool]:
+    """function(part, file) for every file of every part in turn; decoding releases the interpreter lock."""
+    sizes = list(map(len, parts))
+    blocks = [(p, range(i, min(i + BLOCK, n))) for p, n in enumerate(sizes) for i in range(0, n, BLOCK)]
+    done, pool = 0, ThreadPoolExecutor()
+    try:
+        for answers in pool.map(lambda block: [function(block[0], i) for i in block[1]], blocks):
+            done += len(answers)
+            if progress is not None:
+                progress(done, sum(sizes))
+            yield from answers
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _readable(path: str) -> bool:
+    with contextlib.suppress(DataError):
+        to_array(path, 8, 3)
+        return True
+    return False
+
+
+def _is_grey(path: str) -> bool:
+    """From the header alone; a broken file says nothing either way."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.mode in ("1", "L", "I", "I;16", "I;16B", "F")
+    except Exception:  # reported when it is read in full
+        return True
