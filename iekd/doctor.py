@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from iekd import __version__
+from iekd.data import kept
 from iekd.data.memory import free_memory
 from iekd.data.registry import cache_dir, pictures_dir
 from iekd.errors import UserError
@@ -56,7 +57,7 @@ def examine(runs_dir: Path) -> list[Finding]:
 
 def leftovers(store: Store) -> list[Path]:
     """What killed processes left half written or half deleted, and uploaded pictures that no run names any more."""
-    places = (store.root, store.root / PLACE, pictures_dir())
+    places = (store.root, store.root / PLACE, pictures_dir(), kept.place())
     found = (path for place in places for pattern in HALF_WRITTEN for path in place.glob(pattern))
     return sorted([*(path for path in found if time.time() - path.stat().st_mtime > OLD), *unused(store)])
 

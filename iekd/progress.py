@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from iekd.runs.store import Status
+from iekd.runs.store import LOADING, Status
 
 
 class Display:
@@ -54,6 +54,8 @@ class Display:
     def _show(self, status: Status, row: dict[str, Any] | None) -> None:
         speed = f" {status.images_per_second:,.0f} images/s" if status.images_per_second else ""
         stage = status.stage if status.state == "running" and status.stage else status.state
+        if stage == LOADING and 0 < status.stage_progress < 1:
+            stage = f"reading pictures, {status.stage_progress:.0%}"
         self.bar.update(self.task, completed=status.progress, description=f"{stage}{speed}")
         if row and row["kind"] == "test":
             accuracy = row["values"]["accuracy"]

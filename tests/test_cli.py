@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -23,7 +24,7 @@ from iekd.cli import app
 from iekd.models.artifact import load_model
 from iekd.progress import Display
 from iekd.runs.launcher import LocalLauncher
-from iekd.runs.store import RUNNING, Store
+from iekd.runs.store import RUNNING, Status, Store
 
 TRAIN_KEYS = {"run", "path", "state", "seconds", "teacher", "learners", "diverged", "dataset", "device"}
 
@@ -180,6 +181,13 @@ def test_training_goes_on_where_nobody_reads_its_progress(tmp_path, tiny_config)
     finally:
         with contextlib.suppress(OSError):
             file.close()
+
+
+def test_progress_says_how_far_reading_is():
+    display = Display(Console(file=io.StringIO()), "a run")
+    for progress, said in ((0.0, "loading"), (0.45, "reading pictures, 45%"), (1.0, "loading")):
+        display.update(Status(state="running", stage="loading", stage_progress=progress), None)
+        assert display.bar.tasks[0].description == said
 
 
 def test_one_interrupt_stops_and_keeps(options, tmp_path, wait_until):

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from iekd import doctor
 from iekd.cli import app
 from iekd.config import RunConfig
+from iekd.data import kept
 from iekd.doctor import FINE, NOTE, TROUBLE, examine
 from iekd.runs.pictures import PLACE
 from iekd.runs.store import Store
@@ -69,10 +70,14 @@ def test_lost_and_damaged_runs_and_leftovers_are_named_with_what_to_do(store):
         (uploads / name).mkdir(parents=True)
         os.utime(uploads / name, (1, 1))
     (uploads / "new-0123456789ab").mkdir()
+    (kept.place() / ".decoded.part").mkdir(parents=True)
+    os.utime(kept.place() / ".decoded.part", (1, 1))
     found = {f.name: f for f in examine(store.root)}
     assert found["lost runs"].remedy == f"Go on with: iekd runs resume {run.id}"
     assert found["damaged runs"].found == "broken"
-    assert found["leftovers"].found == (".a.part, .b.deleted, .birds-0123456789ab-x.part, birds-0123456789ab")
+    assert found["leftovers"].found == (
+        ".decoded.part, .a.part, .b.deleted, .birds-0123456789ab-x.part, birds-0123456789ab"
+    )
     assert {found[name].state for name in ("lost runs", "damaged runs", "leftovers")} == {NOTE}
 
 

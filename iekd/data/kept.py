@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 def find(name: str) -> tuple[np.ndarray, np.ndarray] | None:
     """(values, rows) as they were given to `keep`, the values still in their file; None if they are not there."""
-    folder = _place() / name
+    folder = place() / name
     try:
         values = np.load(folder / "values.npy", mmap_mode="r")
         rows = np.load(folder / "rows.npy")
@@ -46,10 +46,12 @@ def keep(name: str, values: Sequence[np.ndarray], rows: np.ndarray) -> None:
     size = sum(part.nbytes for part in values)
     new = None
     try:
-        _place().mkdir(parents=True, exist_ok=True)
+        place().mkdir(parents=True, exist_ok=True)
         if not _make_room(size):
             return
-        new = Path(tempfile.mkdtemp(prefix=".new-", dir=_place()))  # for its owner only, as the pictures may be
+        new = Path(
+            tempfile.mkdtemp(prefix=".", suffix=".part", dir=place())
+        )  # for its owner only, as the pictures may be
         with open(new / "values.npy", "wb") as file:
             shape = (sum(map(len, values)), *values[0].shape[1:])
             header = {"descr": np.lib.format.dtype_to_descr(values[0].dtype), "fortran_order": False, "shape": shape}
@@ -60,8 +62,8 @@ def keep(name: str, values: Sequence[np.ndarray], rows: np.ndarray) -> None:
             file.flush()
             os.fsync(file.fileno())
         np.save(new / "rows.npy", rows)
-        new.rename(_place() / name)
-        log.info("The decoded images are kept for the next run on them (%.1f MB in '%s').", size / 1e6, _place())
+        new.rename(place() / name)
+        log.info("The decoded images are kept for the next run on them (%.1f MB in '%s').", size / 1e6, place())
     except OSError as error:
         log.info("The decoded images are not kept for the next run: %s.", error.strerror or error)
     finally:
@@ -69,16 +71,17 @@ def keep(name: str, values: Sequence[np.ndarray], rows: np.ndarray) -> None:
             shutil.rmtree(new, ignore_errors=True)
 
 
-def _place() -> Path:
+def place() -> Path:
+    """The folder of all that is kept."""
     return cache_dir() / "decoded"
 
 
 def _make_room(size: int) -> bool:
     """Remove what was not used for longest until `size` bytes more are no more than MOST; False if they cannot be."""
-    if size > MOST or shutil.disk_usage(_place()).free < size + LEFT:
+    if size > MOST or shutil.disk_usage(place()).free < size + LEFT:
         return False
     there = []
-    for folder in _place().iterdir():
+    for folder in place().iterdir():
         with contextlib.suppress(OSError):  # another process may remove the same
             there.append((folder.stat().st_mtime, sum(f.stat().st_size for f in folder.iterdir()), folder))
     total = sum(bytes_of for _, bytes_of, _ in there)

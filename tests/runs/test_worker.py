@@ -18,9 +18,11 @@ import psutil
 import pytest
 
 from iekd.config import make_config
+from iekd.data.registry import cache_dir
 from iekd.engine.metrics import TrainingError
 from iekd.models.artifact import ModelCard, load_model
 from iekd.runs import worker
+from iekd.runs.pictures import PLACE, is_added
 from iekd.runs.report import summary, to_markdown
 from iekd.runs.store import FAILED, FINISHED, RUNNING, STOPPED, Store
 from iekd.runs.worker import explain, stop_on_signals
@@ -233,6 +235,43 @@ def test_a_stop_before_the_first_step_leaves_no_student(tmp_path, tiny_config, c
     assert run.status.state == STOPPED
     assert run.model_folders == {}
     assert run.report is None
+
+
+def test_while_pictures_are_read_the_page_says_how_far_and_a_stop_is_heard(
+    tmp_path, tiny_config, complete, monkeypatch
+):
+    from iekd.ui.run_html import head_html
+
+    monkeypatch.setattr("iekd.data.reading.BLOCK", 8)
+    monkeypatch.setattr("iekd.runs.worker.STATUS_EVERY", 0.0)
+    store, said = Store(tmp_path), []
+
+    def stop() -> bool:
+        (run,) = store.list()
+        said.append(head_html(run, run.config, run.status, store))
+        return run.status.stage_progress > 0.5
+
+    run, _ = complete(store, tiny_config(methods=("baseline",), teacher="none"), stop)
+    assert run.status.state == STOPPED
+    assert run.status.stage == "loading"
+    assert 0.5 < run.status.stage_progress < 0.6
+    assert "Reading the pictures: <b>10%</b>" in said[3], said
+    assert "Reading the pictures" not in said[0] + head_html(run, run.config, run.status, store)
+
+
+@pytest.mark.parametrize("uploaded", [True, False])
+def test_of_uploaded_pictures_nothing_is_kept_elsewhere(
+    tmp_path, tiny_config, picture_folder, complete, monkeypatch, uploaded
+):
+    monkeypatch.setattr("iekd.data.reading.WORTH", -1.0)
+    store = Store(tmp_path / "runs")
+    folder = store.root / PLACE / "tiny-0123456789ab" if uploaded else tmp_path / "tiny"
+    shutil.copytree(picture_folder, folder)
+    config = tiny_config(methods=("baseline",), teacher="none", dataset=f"folder:{folder}")
+    assert is_added(store, config.dataset) == uploaded
+    run, _ = complete(store, config)
+    assert run.status.state == FINISHED
+    assert (cache_dir() / "decoded").is_dir() != uploaded
 
 
 def test_a_stop_in_between_keeps_what_was_learned(tmp_path, tiny_config, complete):
