@@ -242,7 +242,6 @@ def test_while_pictures_are_read_the_page_says_how_far_and_a_stop_is_heard(
 ):
     from iekd.ui.run_html import head_html
 
-    monkeypatch.setattr("iekd.data.reading.BLOCK", 8)
     monkeypatch.setattr("iekd.runs.worker.STATUS_EVERY", 0.0)
     store, said = Store(tmp_path), []
 
