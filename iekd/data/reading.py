@@ -155,7 +155,7 @@ def _in_threads(
     """function(part, file) for every file of every part in turn; decoding releases the interpreter lock."""
     sizes = list(map(len, parts))
     blocks = [(p, range(i, min(i + BLOCK, n))) for p, n in enumerate(sizes) for i in range(0, n, BLOCK)]
-    done, pool = 0, ThreadPoolExecutor()
+    done, pool = 0, ThreadPoolExecutor(os.cpu_count())  # with more, small files mostly wait for the lock
     try:
         for answers in pool.map(lambda block: [function(block[0], i) for i in block[1]], blocks):
             done += len(answers)

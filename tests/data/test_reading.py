@@ -244,4 +244,4 @@ def test_progress_is_told_and_may_end_it(folder, decoded, monkeypatch):
 
 
 def two_threads(init):
-    return lambda self: init(self, 2)
+    return lambda self, _: init(self, 2)
