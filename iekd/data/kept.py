@@ -62,6 +62,7 @@ def keep(name: str, values: Sequence[np.ndarray], rows: np.ndarray) -> None:
             file.flush()
             os.fsync(file.fileno())
         np.save(new / "rows.npy", rows)
+        shutil.rmtree(place() / name, ignore_errors=True)  # it was not what is there now
         new.rename(place() / name)
         log.info("The decoded images are kept for the next run on them (%.1f MB in '%s').", size / 1e6, place())
     except OSError as error:

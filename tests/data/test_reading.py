@@ -153,6 +153,7 @@ def test_a_file_that_could_not_be_read_for_a_while_is_back(folder, decoded, monk
     assert load(folder).skipped == ()
     decoded.clear()
     assert load(folder).skipped == ()
+    assert not decoded, "what is kept now has all of them"
 
 
 @pytest.mark.parametrize("damage", ["values cut off", "values empty", "rows cut off", "rows gone", "rows of another"])
