@@ -24,7 +24,7 @@ from iekd.data.dataset import Dataset
 from iekd.data.files import Files
 from iekd.data.images import SUFFIXES, to_array
 from iekd.data.reading import read_all
-from iekd.data.registry import FOLDER, FOLDER_RESOLUTION, DatasetInfo, Request
+from iekd.data.registry import FOLDER, FOLDER_RESOLUTION, UPLOADED, DatasetInfo, Request
 from iekd.errors import DataError, as_text
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ def load_folder(request: Request) -> Dataset:
     class_names, train, test = _scan(root, request.test_fraction, request.seed)
     mark = _mark(train, test)  # before they are read: what changes meanwhile makes it another one
     splits, unreadable = read_all(
-        (train, test), request.resolution or FOLDER_RESOLUTION, mark, request.image_memory, request.keep,
-        request.progress,
+        (train, test), request.resolution or FOLDER_RESOLUTION, mark, request.image_memory,
+        request.keep and UPLOADED not in root.parts, request.progress,
     )  # fmt: skip
     skipped = list(map(as_text, unreadable))
     if instead := _instead_of_test(root):

@@ -41,7 +41,7 @@ def open_image(source: ImageSource, name: str = "", side: int | None = None) -> 
             source = Image.fromarray(source.squeeze(2) if source.ndim == 3 and source.shape[2] == 1 else source)
         if not isinstance(source, Image.Image):
             source = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
-        if source.format == "JPEG":
+        if source.format in ("JPEG", "MPO"):  # a telephone may put a second picture behind the first
             if source.width * source.height > MAX_PIXELS:
                 source.draft(None, (source.width // 8, source.height // 8))
             elif side:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import PIL
@@ -57,7 +58,7 @@ def read_all(
     progress: called now and then; what it raises ends the reading.
     """
     total, budget, began = sum(map(len, parts)), image_budget(image_memory), time.monotonic()
-    found = _find(parts, resolution, mark, budget) if keep else None
+    found = _find(parts, resolution, mark, budget, progress) if keep else None
     if found is None:
         channels = 1 if all(_in_threads(lambda part, i: _is_grey(parts[part][i]), parts)) else 3
         kind = IMAGES if total * resolution**2 * channels <= budget else SUMS
@@ -83,7 +84,9 @@ def read_all(
     return splits, unreadable
 
 
-def _find(parts: Sequence[Files], resolution: int, mark: str, budget: float) -> tuple[int, str, list[Reading]] | None:
+def _find(
+    parts: Sequence[Files], resolution: int, mark: str, budget: float, progress: Progress | None
+) -> tuple[int, str, list[Reading]] | None:
     """(channels, kind, what was read of each part) of an earlier time, where that is what would be read now."""
     total = sum(map(len, parts))
     for kind in (IMAGES, SUMS):
@@ -93,13 +96,12 @@ def _find(parts: Sequence[Files], resolution: int, mark: str, budget: float) -> 
         channels = values.shape[-1] if kind == IMAGES else (values.shape[-1] - 1) // 2
         if (total * resolution**2 * channels <= budget) != (kind == IMAGES):
             continue
-        readings = []
-        for files, places in zip(parts, _places(parts), strict=True):
-            rows = row_of[places]
-            if any(_readable(files[int(i)]) for i in np.flatnonzero(rows < 0)):  # a disk was away, say
-                return None
-            readings.append(Reading(values[rows[rows >= 0]], np.flatnonzero(rows >= 0)))
-        return channels, kind, readings
+        rows_of = [row_of[places] for places in _places(parts)]
+        broken = [files.take(np.flatnonzero(rows < 0)) for files, rows in zip(parts, rows_of, strict=True)]
+        readable = _in_threads(partial(_readable, broken, resolution, channels), broken, progress)
+        if any(readable):  # a disk was away, say
+            return None
+        return channels, kind, [Reading(values[rows[rows >= 0]], np.flatnonzero(rows >= 0)) for rows in rows_of]
     return None
 
 
@@ -154,8 +156,9 @@ def _in_threads(
 ) -> Iterator[bool]:
     """function(part, file) for every file of every part in turn; decoding releases the interpreter lock."""
     sizes = list(map(len, parts))
-    blocks = [(p, range(i, min(i + BLOCK, n))) for p, n in enumerate(sizes) for i in range(0, n, BLOCK)]
-    done, pool = 0, ThreadPoolExecutor(os.cpu_count())  # with more, small files mostly wait for the lock
+    block = max(BLOCK, min(64, sum(sizes) // 20_000))  # of a million files, all blocks at once take memory too
+    blocks = [(p, range(i, min(i + block, n))) for p, n in enumerate(sizes) for i in range(0, n, block)]
+    done, pool = 0, ThreadPoolExecutor(min(32, _cores()))  # with more, small files mostly wait for the lock
     try:
         for answers in pool.map(lambda block: [function(block[0], i) for i in block[1]], blocks):
             done += len(answers)
@@ -166,11 +169,15 @@ def _in_threads(
         pool.shutdown(cancel_futures=True)
 
 
-def _readable(path: str) -> bool:
+def _readable(parts: Sequence[Files], resolution: int, channels: int, part: int, i: int) -> bool:
     with contextlib.suppress(DataError):
-        to_array(path, 8, 3)
+        to_array(parts[part][i], resolution, channels)
         return True
     return False
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _is_grey(path: str) -> bool:

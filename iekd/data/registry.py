@@ -53,6 +53,7 @@ class Request:
 
 
 Source = Callable[[Request], Dataset]
+UPLOADED = ".pictures"  # a folder of this name, beside runs, holds what was uploaded to the page
 _SOURCES: dict[str, tuple[DatasetInfo, Source]] = {}
 
 
@@ -133,7 +134,8 @@ def load(
         test_fraction, seed: how a folder without `test/` is split.
         image_memory: GB that a folder's decoded images may take, else they stay in their files; None for half of the
             memory that is free.
-        keep: of a folder that takes a while to decode, keep the decoded images in the cache folder for the next time.
+        keep: of a folder that takes a while to decode, keep the decoded images in the cache folder for the next time;
+            never of what was uploaded to a page, which is removed with its runs.
         progress: called with (files of a folder that are decoded, all of them); what it raises ends the loading.
     Raises:
         DataError: it cannot be had; the message says what to do.

@@ -78,7 +78,8 @@ class Attempt:
         known, self.data = self.notes.get("data"), _fingerprint(dataset)
         if known is not None and known != self.data:
             raise UserError(
-                "The pictures or their classes have changed since this run began. Start a new run with them."
+                "The pictures or their classes have changed since this run began, or an older version of this program "
+                "began it, which scaled large photographs in another way. Start a new run with them."
             )
 
     def teacher(self) -> tuple[Any, ModelCard] | None:

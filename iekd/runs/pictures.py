@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from iekd.data.archives import NAME, Room, unpack
-from iekd.data.registry import FOLDER
+from iekd.data.registry import FOLDER, UPLOADED
 from iekd.errors import RunError, UserError
 from iekd.runs.store import Store
 
-PLACE = ".pictures"
+PLACE = UPLOADED
 KEPT = 24 * 3600.0  # seconds that pictures wait for the first run that names them
 
 

@@ -30,7 +30,6 @@ from iekd.plan import STAGES, Plan, make_plan
 from iekd.runs.attempt import Attempt
 from iekd.runs.checkpoints import Checkpoints
 from iekd.runs.files import LineWriter
-from iekd.runs.pictures import is_added
 from iekd.runs.queue import ahead_of, device_turn
 from iekd.runs.report import write_report
 from iekd.runs.store import FAILED, FINISHED, LOADING, QUEUED, RUNNING, STOPPED, STOPPING, Run, Status, Store
@@ -128,7 +127,8 @@ class _Training:
 
     def train(self) -> None:
         """Everything from loading the data to the report; raises Stopped when asked to."""
-        self.status.state, self.status.started, self.status.stage = RUNNING, time.time(), LOADING
+        self.status.state, self.status.started = RUNNING, time.time()
+        self.status.stage, self.status.stage_progress = LOADING, 0.0
         self._write(force=True)
         self.run.event(RUNNING)
         self._check_stop()
@@ -247,7 +247,6 @@ class _Training:
         return data.load(
             config.dataset, resolution=config.resolution, test_fraction=config.test_fraction, seed=config.data_seed,
             image_memory=config.image_memory, progress=self._reading,
-            keep=not is_added(Store(self.run.path.parent), config.dataset),  # what was uploaded goes with its runs
         )  # fmt: skip
 
     def _reading(self, done: int, total: int) -> None:

@@ -43,7 +43,13 @@ PICKED = """() => {
 }"""
 # one place asks the networks, whatever was changed: Gradio lets only calls of the same event wait for each other, and
 # an older answer that comes late would replace the newest
-ASK = "() => { document.querySelector('#ask').click(); }"
+ASK = "() => { document.querySelector('#ask')?.click(); }"
+# the tab may have gone over to other networks, with pictures that nobody has answered
+ASK_AFRESH = (
+    "() => setTimeout(() => { if (document.querySelector('#comparison .placeholder')) (ASK)(); }, 100)".replace(
+        "ASK", ASK
+    )
+)
 # answers stand below what is uploaded and the examples, on a phone out of sight; to where they begin, if there are any
 SHOW = """() => {
   if (document.querySelector('#comparison .answer')) {

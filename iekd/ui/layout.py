@@ -27,7 +27,7 @@ from iekd.runs.store import Store
 from iekd.ui.about import HEADER
 from iekd.ui.access import MOST_OWN_UPLOAD, Access
 from iekd.ui.api import public_endpoints
-from iekd.ui.compare import ASK, compare_tab, open_tab
+from iekd.ui.compare import ASK_AFRESH, compare_tab, open_tab
 from iekd.ui.downloads import download_route
 from iekd.ui.frames import FewFrames
 from iekd.ui.guard import Guard, health
@@ -118,13 +118,13 @@ def build_app(runs_dir: Path | str, access: Access | None = None) -> gr.Blocks:
         runs.table.click(on_row, shown, [shown, tabs, runs.timer, *train.shows, runs.table], **SPEAKING)
         compare_page.select(
             lambda *now: open_tab(store, *now), [compare.source, compare.chosen], compare.opened, **PRIVATE
-        )
+        ).then(None, None, None, js=ASK_AFRESH, api_visibility="private")
         train.view.compare.click(
             lambda run_id: [gr.Tabs(selected=COMPARE), *open_tab(store, run_id)],
             shown,
             [tabs, *compare.opened],
             **PRIVATE,
-        ).then(None, None, None, js=ASK, api_visibility="private")  # pictures may have been uploaded before
+        ).then(None, None, None, js=ASK_AFRESH, api_visibility="private")
     return demo
 
 

@@ -282,6 +282,17 @@ def test_a_phones_photograph_is_decoded_small(tmp_path):
     assert to_array(path, 8, 3)[4, 4].tolist() == pytest.approx([200, 30, 30], abs=4)
 
 
+def test_so_is_one_with_a_second_picture_behind_it(tmp_path):
+    """As telephones write them."""
+    path = tmp_path / "photo.jpg"
+    first = Image.new("RGB", (6000, 4000), (200, 30, 30))
+    first.save(path, format="MPO", save_all=True, append_images=[Image.new("RGB", (60, 40))])
+    assert open_image(path).size == (750, 500)
+    first.resize((800, 600)).save(path, format="MPO", save_all=True, append_images=[Image.new("RGB", (60, 40))])
+    assert open_image(path, side=16).size == (100, 75)
+    assert to_array(path, 8, 3)[4, 4].tolist() == pytest.approx([200, 30, 30], abs=4)
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_a_large_jpeg_is_decoded_as_small_as_is_needed_and_looks_the_same(mode, tmp_path, monkeypatch):
     y, x = np.mgrid[:600, :800] / 100.0

@@ -156,32 +156,43 @@ def test_a_file_that_could_not_be_read_for_a_while_is_back(folder, decoded, monk
     assert not decoded, "what is kept now has all of them"
 
 
-@pytest.mark.parametrize("damage", ["values cut off", "values empty", "rows cut off", "rows gone", "rows of another"])
+@pytest.mark.parametrize("damage", ["empty", "values cut off", "rows cut off", "rows of another", "a folder"])
 def test_what_is_damaged_is_decoded_anew(folder, decoded, damage):
     first = load(folder)
-    (place,) = (data.registry.cache_dir() / "decoded").iterdir()
-    file = place / ("values.npy" if damage.startswith("values") else "rows.npy")
-    if damage.endswith("gone"):
+    (file,) = kept.place().iterdir()
+    values, rows = kept.find(file.stem)
+    if damage == "rows of another":
+        kept.keep(file.stem, [values[:-1]], rows)
+    elif damage == "a folder":
         file.unlink()
-    elif damage.endswith("another"):
-        np.save(file, np.arange(3))
+        file.mkdir()
     else:
-        file.write_bytes(file.read_bytes()[: 0 if damage.endswith("empty") else 140])
+        size = {"empty": 0, "values cut off": 200, "rows cut off": file.stat().st_size - 8}[damage]
+        file.write_bytes(file.read_bytes()[:size])
     decoded.clear()
     assert_same(load(folder), first)
     assert len(decoded) == 18
+
+
+@pytest.mark.parametrize("inside", ["", "pictures"])
+def test_of_what_was_uploaded_nothing_is_kept(folder, decoded, tmp_path, inside):
+    place = tmp_path / "runs" / ".pictures" / "set-0123456789ab" / inside
+    place.parent.mkdir(parents=True, exist_ok=True)
+    folder.rename(place)
+    load(place)
+    assert not kept.place().exists()
 
 
 def test_what_takes_no_time_or_is_not_to_be_kept_is_not(folder, decoded, monkeypatch):
     load(folder, keep=False)
     monkeypatch.setattr(reading, "WORTH", 60.0)
     load(folder)
-    assert not (data.registry.cache_dir() / "decoded").exists()
+    assert not kept.place().exists()
 
 
 @pytest.mark.parametrize("why", ["too large", "disk full", "no right"])
 def test_without_room_it_goes_on(folder, decoded, monkeypatch, why):
-    place = data.registry.cache_dir() / "decoded"
+    place = kept.place()
     if why == "too large":
         monkeypatch.setattr(kept, "MOST", 1000)
     elif why == "disk full":
@@ -202,16 +213,16 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(folder, decoded, monkeypatch
     monkeypatch.setattr(kept.os, "fsync", full)
     assert len(load(folder).train) == 12
     assert "No space left" in caplog.text
-    assert not list((data.registry.cache_dir() / "decoded").iterdir())
+    assert not list(kept.place().iterdir())
 
 
 def test_what_was_not_used_for_longest_goes_first(folder, decoded, monkeypatch):
     def names() -> list[int]:
-        return sorted(int(p.name.split("-")[1]) for p in (data.registry.cache_dir() / "decoded").iterdir())
+        return sorted(int(p.name.split("-")[1]) for p in kept.place().iterdir())
 
     for i, resolution in enumerate((10, 11, 12)):
         load(folder, resolution=resolution)
-        for path in (data.registry.cache_dir() / "decoded").glob(f"*-{resolution}-*"):
+        for path in kept.place().glob(f"*-{resolution}-*"):
             os.utime(path, (1000 + i, 1000 + i))
     assert names() == [10, 11, 12]
     load(folder, resolution=10)  # used again

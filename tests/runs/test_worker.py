@@ -18,11 +18,9 @@ import psutil
 import pytest
 
 from iekd.config import make_config
-from iekd.data.registry import cache_dir
 from iekd.engine.metrics import TrainingError
 from iekd.models.artifact import ModelCard, load_model
 from iekd.runs import worker
-from iekd.runs.pictures import PLACE, is_added
 from iekd.runs.report import summary, to_markdown
 from iekd.runs.store import FAILED, FINISHED, RUNNING, STOPPED, Store
 from iekd.runs.worker import explain, stop_on_signals
@@ -258,19 +256,13 @@ def test_while_pictures_are_read_the_page_says_how_far_and_a_stop_is_heard(
     assert "Reading the pictures" not in said[0] + head_html(run, run.config, run.status, store)
 
 
-@pytest.mark.parametrize("uploaded", [True, False])
-def test_of_uploaded_pictures_nothing_is_kept_elsewhere(
-    tmp_path, tiny_config, picture_folder, complete, monkeypatch, uploaded
-):
-    monkeypatch.setattr("iekd.data.reading.WORTH", -1.0)
-    store = Store(tmp_path / "runs")
-    folder = store.root / PLACE / "tiny-0123456789ab" if uploaded else tmp_path / "tiny"
-    shutil.copytree(picture_folder, folder)
-    config = tiny_config(methods=("baseline",), teacher="none", dataset=f"folder:{folder}")
-    assert is_added(store, config.dataset) == uploaded
-    run, _ = complete(store, config)
-    assert run.status.state == FINISHED
-    assert (cache_dir() / "decoded").is_dir() != uploaded
+def test_another_attempt_begins_to_read_at_nothing(tmp_path, tiny_config, complete):
+    run, _ = complete(Store(tmp_path), tiny_config(methods=("baseline",), epochs=500), stop_after(60))
+    assert run.status.stage_progress > 0
+    handle, seen = run.reopen(), []
+    worker.execute(run, stop_after(1), lambda status, _: seen.append((status.stage, status.stage_progress)))
+    os.close(handle)
+    assert ("loading", 0.0) in seen
 
 
 def test_a_stop_in_between_keeps_what_was_learned(tmp_path, tiny_config, complete):

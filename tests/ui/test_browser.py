@@ -214,7 +214,7 @@ def test_an_older_answer_that_comes_late_does_not_replace_the_newest(
     page.wait_for_function("document.querySelectorAll('#comparison .answer').length == 3", timeout=10000)
 
 
-def test_what_is_pressed_is_what_is_compared(page: Any, server: str, finished_run: str) -> None:
+def test_what_is_pressed_is_what_is_compared(page: Any, server: str, finished_run: str, pictures: Path) -> None:
     pressed = page.locator("#examples [aria-pressed=true]")
     open_page(page, f"{server}/?run={finished_run}")
     page.locator("#to-compare").click()
@@ -238,6 +238,12 @@ def test_what_is_pressed_is_what_is_compared(page: Any, server: str, finished_ru
     page.wait_for_selector("#comparison .placeholder")
     assert pressed.count() == 0
     page.locator("[data-example]").nth(2).click()
+    page.wait_for_function("document.querySelectorAll('#comparison .answer').length == 1")
+
+    page.locator("#upload input[type=file]").set_input_files(str(pictures / "test" / "cross" / "1.png"))
+    page.wait_for_function("document.querySelectorAll('#comparison .answer').length == 2")
+    page.get_by_role("tab", name="Train").click()
+    page.locator("#to-compare").click()  # what was uploaded is still there, and is answered
     page.wait_for_function("document.querySelectorAll('#comparison .answer').length == 1")
 
 
