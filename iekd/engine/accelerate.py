@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import ctypes
 import functools
+import heapq
+import itertools
 import logging
 import os
 import queue
@@ -91,6 +94,23 @@ def freeze(network: nn.Module, precision: torch.dtype | None = None) -> nn.Modul
     """
     frozen = copy.deepcopy(network).eval().requires_grad_(False)
     return fuse(frozen).to(dtype=precision).to(memory_format=torch.channels_last)
+
+
+# glibc's names for what `mallopt` can change, and bytes: 256 MB is more than a feature map takes, 1 GB all of a step
+MALLOPT = {"M_ARENA_MAX": (-8, 1), "M_MMAP_THRESHOLD": (-3, 2**28), "M_TRIM_THRESHOLD": (-1, 2**30)}
+
+
+def keep_memory() -> None:
+    """Let this process keep what a step on the CPU frees, for the next step; does nothing without glibc.
+
+    By default each large tensor goes back to the system and comes as new pages, one fault for every 4 kB of them.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return
+    for option, value in MALLOPT.values():
+        mallopt(option, value)
 
 
 @dataclass(frozen=True)
@@ -248,6 +268,39 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+FIRST = -1  # the place of what all wait for
+
+
+class Turns:
+    """So many may compute at a time; of those that wait, the one that is furthest behind is next.
+
+    A plain semaphore lets whoever has just finished go on at once. The learners would then keep the teacher waiting
+    until both have nothing left to do, and a core idle while it answers.
+    """
+
+    def __init__(self, at_a_time: int) -> None:
+        self.free, self.waiting = at_a_time, list[tuple[int, int]]()
+        self.numbers = itertools.count()
+        self.changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def at(self, place: int) -> Generator[None, None, None]:
+        """place: how far the work within is; the lowest is next, and of equals the one that has waited longest."""
+        with self.changed:
+            mine = (place, next(self.numbers))
+            heapq.heappush(self.waiting, mine)
+            self.changed.wait_for(lambda: self.free and self.waiting[0] == mine)
+            heapq.heappop(self.waiting)
+            self.free -= 1
+            self.changed.notify_all()  # there may be room for one more
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.free += 1
+                self.changed.notify_all()
+
+
 def side_by_side(
     source: Iterable[Item], workers: list[Callable[[Item], Iterable[Result]]], ahead: int = 3
 ) -> Generator[Result, None, None]:
@@ -259,7 +312,7 @@ def side_by_side(
     batch norm and activations of such networks are too short to be split. Closing the generator stops all threads
     after their current item; an error in any thread is raised here.
     """
-    running = threading.Semaphore(cores())
+    turns = Turns(cores())
     share = max(1, cores() // (len(workers) + 1))  # the source computes too
     stopped = threading.Event()
     inboxes: list[queue.Queue[Item | None]] = [queue.Queue(ahead) for _ in workers]
@@ -273,7 +326,7 @@ def side_by_side(
     def produce() -> None:
         items = iter(source)
         while not stopped.is_set():
-            with running:
+            with turns.at(FIRST):
                 item = next(items, None)
             for inbox in inboxes:
                 put(inbox, item)
@@ -289,7 +342,7 @@ def side_by_side(
                 continue
             if item is None:
                 return
-            with running:
+            with turns.at(done):
                 outbox.put((done, w, list(worker(item))))
             done += 1
 

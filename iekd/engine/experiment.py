@@ -19,7 +19,15 @@ from torch import Tensor, nn
 from iekd.comparisons import Pair, TeacherOutput
 from iekd.config import RunConfig, learner_name
 from iekd.data.dataset import Dataset
-from iekd.engine.accelerate import Shortcuts, autocast, channels_last, choose_device, choose_precision, freeze
+from iekd.engine.accelerate import (
+    Shortcuts,
+    autocast,
+    channels_last,
+    choose_device,
+    choose_precision,
+    freeze,
+    keep_memory,
+)
 from iekd.engine.augment import Augment, make_augment
 from iekd.engine.auto_encoder import AutoEncoders
 from iekd.engine.batches import Batches, placed
@@ -145,6 +153,8 @@ class Experiment:
         if self.device.type == "cuda":
             # shapes stay the same: the fastest kernels are worth a search
             torch.backends.cudnn.benchmark = not config.eager
+        elif not config.eager:
+            keep_memory()
         self.statistics = self.dataset.statistics
         self.students: dict[str, Learner] = {}
         self.teacher_accuracy: float | None = None  # of a teacher that this run trained

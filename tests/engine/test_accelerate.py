@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import copy
+import os
+import platform
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 import torch
 
-from iekd.engine import accelerate
-from iekd.engine.accelerate import choose_device, choose_precision, freeze, side_by_side
+from iekd.config import make_config
+from iekd.engine import accelerate, experiment
+from iekd.engine.accelerate import Turns, choose_device, choose_precision, freeze, side_by_side
 from iekd.engine.metrics import TrainingError
 from iekd.models.catalog import known_models
 from iekd.models.factors import AutoEncoder
@@ -93,6 +98,49 @@ def test_precision_is_what_was_asked(name, dtype):
 def test_automatic_precision_is_single_where_half_is_slow(monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
     assert choose_precision("auto", torch.device("cpu")) == torch.float32
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+FAULTS = """
+import resource, sys, torch
+from iekd.engine.accelerate import keep_memory
+if sys.argv[1] == "keep":
+    keep_memory()
+def step():
+    return [torch.ones(10_000_000) for _ in range(2)]  # 80 MB, 20,000 pages
+for _ in range(3):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_a_step_finds_the_memory_of_the_one_before():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC", "GLIBC"))}
+
+    def faults(way):
+        command = [sys.executable, "-c", FAULTS, way]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+
+    assert faults("keep") < 1000
+    assert faults("as it was") > 1000  # else this test says nothing
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr(accelerate.ctypes, "CDLL", lambda name: object())
+    accelerate.keep_memory()
+
+
+@pytest.mark.parametrize(("options", "kept"), [({}, [True]), ({"eager": True}, [])])
+def test_a_plain_step_takes_memory_as_it_comes(options, kept, tiny, monkeypatch):
+    called = []
+    monkeypatch.setattr(experiment, "keep_memory", lambda: called.append(True))
+    experiment.Experiment(make_config(device="cpu", **options), tiny)
+    assert called == kept
 
 
 # ---- side by side ----------------------------------------------------------------------------------------------------
@@ -180,6 +228,34 @@ def test_work_goes_on_in_parallel():
     meeting = threading.Barrier(2, timeout=60)
     results = list(side_by_side([1], [lambda item: [meeting.wait()] and [item]] * 2))
     assert results == [1, 1]
+
+
+def test_who_is_furthest_behind_is_next():
+    """Also when whoever has just had a turn wants another at once."""
+    turns, order = Turns(1), []
+
+    def work(place):
+        with turns.at(place):
+            order.append(place)
+
+    threads = [threading.Thread(target=work, args=(place,)) for place in (7, 5, 6)]
+    with turns.at(0):
+        for waiting, thread in enumerate(threads, 1):
+            thread.start()
+            while len(turns.waiting) < waiting:
+                time.sleep(0.001)
+    work(8)
+    for thread in threads:
+        thread.join(timeout=60)
+    assert order == [5, 6, 7, 8]
+
+
+def test_a_turn_ends_with_an_error():
+    turns = Turns(1)
+    with pytest.raises(ValueError, match="broken"), turns.at(0):
+        raise ValueError("broken")
+    with turns.at(0):
+        assert not turns.waiting
 
 
 def test_no_more_threads_compute_than_there_are_cores():
