@@ -159,6 +159,7 @@ if wanted without; then # what tells most comes first: time may run out
   without "four methods" "--precision fp32" "${lockstep[@]}" ${fewer[@]+"${fewer[@]}"}
   without "four seeds" --no-graph "${seeds[@]}" ${fewer[@]+"${fewer[@]}"}
   without "four methods" --eager "${lockstep[@]}" ${fewer[@]+"${fewer[@]}"}
+  without "ie-ft" --compile --only ours --methods ie-ft ${fewer[@]+"${fewer[@]}"} # with one more, to see whether it pays
 fi
 
 "$python" - "$out" <<'PY' | tee "$out/summary.md"
