@@ -96,7 +96,8 @@ def freeze(network: nn.Module, precision: torch.dtype | None = None) -> nn.Modul
     return fuse(frozen).to(dtype=precision).to(memory_format=torch.channels_last)
 
 
-# glibc's names for what `mallopt` can change, and bytes: 256 MB is more than a feature map takes, 1 GB all of a step
+# options of glibc's `mallopt`: one heap for all threads; tensors up to 256 MB come from it, more than most feature maps
+# take; up to 1 GB of it is kept while free
 MALLOPT = {"M_ARENA_MAX": (-8, 1), "M_MMAP_THRESHOLD": (-3, 2**28), "M_TRIM_THRESHOLD": (-1, 2**30)}
 
 
