@@ -17,12 +17,12 @@ from collections import defaultdict
 import torch
 from train_options import train_options
 
-from iekd.bench.phases import measure_phases
-from iekd.bench.rounds import engine_step_time, fitting_steps
-from iekd.bench.subjects import Subject
-from iekd.config import RunConfig, make_config
+from iekd.config.run import RunConfig, make_config
 from iekd.engine.experiment import STUDENTS, StageStart
 from iekd.engine.metrics import Metrics
+from iekd.estimate.phases import measure_phases
+from iekd.estimate.subjects import Subject
+from iekd.estimate.timing import engine_step_time, fitting_steps
 
 TABLES = ("images", "learners", "students", "memory")
 METHODS = ("baseline", "ie-ft", "ft", "kd")

@@ -26,12 +26,12 @@ from pathlib import Path
 import httpx
 import psutil
 
-from iekd.config import RunConfig
-from iekd.runs.launcher import LocalLauncher, stop_and_wait
+from iekd.config.run import RunConfig
+from iekd.launchers.local import LocalLauncher, stop_and_wait
 from iekd.runs.store import Run, Store
-from iekd.ui.access import Access
-from iekd.ui.run_view import look
-from iekd.ui.runs import table_html
+from iekd.ui.server.access import Access
+from iekd.ui.tabs.run import look
+from iekd.ui.tabs.runs import table_html
 
 ROOT = Path(__file__).parents[1]
 BUSY = ("busy", "queue is full", "too many")

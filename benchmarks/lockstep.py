@@ -12,8 +12,9 @@ import statistics
 
 from train_options import train_options
 
-from iekd.bench.rounds import alone, engine_step_time
-from iekd.config import make_config
+from iekd.bench.rounds import alone
+from iekd.config.run import make_config
+from iekd.estimate.timing import engine_step_time
 
 
 def main() -> None:

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from iekd.config import make_config
-from iekd.runs.launcher import LocalLauncher
+from iekd.config.run import make_config
+from iekd.launchers.local import LocalLauncher
 from iekd.runs.store import Run, Store
 
 ROOT = Path(__file__).parents[1]

@@ -22,10 +22,10 @@ from PIL import Image
 READ = """
 import sys, time
 from iekd import data
-from iekd.data import images, reading
+from iekd.data import decoding, reading
 reading.WORTH = 0.0
 if sys.argv[2] == "whole":
-    images.ENOUGH = 10**6
+    decoding.ENOUGH = 10**6
 began = time.perf_counter()
 data.load("folder:" + sys.argv[1], keep=sys.argv[2] == "kept")
 print(time.perf_counter() - began)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from iekd.models.artifact import load_model, save_model
-from iekd.teachers import checkpoints_dir
+from iekd.paths import checkpoints_dir
 
 
 def main() -> None:

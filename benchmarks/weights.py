@@ -15,13 +15,14 @@ from dataclasses import replace
 import numpy as np
 
 from iekd import data
-from iekd.config import RunConfig, learner_name, make_config
-from iekd.data.dataset import Split
+from iekd.config.run import RunConfig, learner_name, make_config
+from iekd.data.base import Split
 from iekd.engine.experiment import Experiment, Network, StageStart
 from iekd.engine.learner import Learner
 from iekd.engine.metrics import Metrics
 from iekd.models.artifact import load_model
-from iekd.teachers import checkpoints_dir, find_teacher
+from iekd.paths import checkpoints_dir
+from iekd.runs.teachers import find_teacher
 
 PAIRS = ((50, 50), (500, 0), (500, 50), (500, 500), (1000, 50))
 CANDIDATES = ["baseline", "ft", *(f"ie-ft inheritance_weight={i} exploration_weight={e}" for i, e in PAIRS)]

@@ -14,8 +14,8 @@ from typing import Any
 __version__ = "0.2.0"
 
 _HOME = {
-    "RunConfig": "iekd.config",
-    "make_config": "iekd.config",
+    "RunConfig": "iekd.config.run",
+    "make_config": "iekd.config.run",
     "Dataset": "iekd.data",
     "load": "iekd.data",
     "Features": "iekd.models.features",
@@ -23,8 +23,8 @@ _HOME = {
     "Experiment": "iekd.engine.experiment",
     "Store": "iekd.runs.store",
     "Run": "iekd.runs.store",
-    "LocalLauncher": "iekd.runs.launcher",
-    "Classifier": "iekd.compare",
+    "LocalLauncher": "iekd.launchers.local",
+    "Predictor": "iekd.inference.predict",
     "UserError": "iekd.errors",
 }
 

@@ -1,5 +1,5 @@
 """`python -m iekd` is `iekd`."""
 
-from iekd.cli import app
+from iekd.cli.main import app
 
 app(prog_name="iekd")

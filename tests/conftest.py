@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iekd.config import make_config
+from iekd.config.run import make_config
 from iekd.data import Dataset, Split
 from iekd.errors import UserError
 
@@ -149,7 +149,7 @@ def wait_until():
 @pytest.fixture
 def launcher(tmp_path, wait_until):
     """A launcher; whatever it started and still lives is ended after the test, by its own process id."""
-    from iekd.runs.launcher import LocalLauncher, worker_process
+    from iekd.launchers.local import LocalLauncher, worker_process
     from iekd.runs.store import Store
 
     made = LocalLauncher(Store(tmp_path / "runs"))

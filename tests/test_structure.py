@@ -1,4 +1,4 @@
-"""The rules of the house (design.md), held by reading the imports of every file."""
+"""The rules of the house (docs/architecture.md), held by reading the imports of every file."""
 
 from __future__ import annotations
 
@@ -10,83 +10,128 @@ import pytest
 import iekd
 
 PACKAGE = Path(iekd.__file__).parent
-FILES = sorted(p.relative_to(PACKAGE) for p in PACKAGE.rglob("*.py"))
+# the rooms, lowest first: a file imports only from its own room and from those before it
+ROOMS = (
+    "errors", "paths", "losses", "data", "models", "config", "distill", "engine", "estimate", "bench", "inference",
+    "results", "runs", "launchers", "ui", "cli",
+)  # fmt: skip
+FILES = {
+    ".".join(("iekd", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+DOORS = ("iekd", "iekd.__main__")  # they belong to no room
 
 
-def imported(path: Path, package: tuple[str, ...] = ("iekd",)) -> set[str]:
-    """Every module that a file imports, anywhere in it; `from a import b` counts as a and a.b."""
+def imported(path: Path, module: str, known: dict[str, Path] = FILES) -> set[str]:
+    """Every module that a file imports, anywhere in it; `from a import b` is a.b where that is a module, else a."""
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
-            base = ".".join(filter(None, [base, node.module]))
-            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*base, *filter(None, [node.module])])
+            names |= {full if (full := f"{source}.{a.name}") in known else source for a in node.names}
     return names
 
 
-def uses(path: Path, *modules: str) -> set[str]:
-    package = ("iekd", *path.parent.parts)
-    return {n for n in imported(PACKAGE / path, package) for m in modules if n == m or n.startswith(m + ".")}
+GRAPH = {module: imported(path, module) for module, path in FILES.items()}
 
 
-def belongs(path: Path, *parts: str) -> bool:
-    return path.parts[0] in parts
+def reached(module: str) -> dict[str, str]:
+    """Everything that importing a module may load, directly or not, each with the module that imports it."""
+    found: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        here = waiting.pop()
+        for name in GRAPH.get(here, ()):
+            if name not in found:
+                found[name] = here
+                waiting.append(name)
+    return found
+
+
+def room(module: str) -> str:
+    return module.split(".")[1]
+
+
+def reaches(module: str, *targets: str) -> dict[str, str]:
+    return {n: by for n, by in reached(module).items() for t in targets if n == t or n.startswith(t + ".")}
 
 
 def test_the_reader_of_imports_sees_every_form(tmp_path):
-    (tmp_path / "x.py").write_text(
+    file = tmp_path / "x.py"
+    file.write_text(
         "import a.b as c\ndef f():\n    from d import e\nfrom . import g\nfrom .h import i\nfrom .. import j\n"
     )
-    found = imported(tmp_path / "x.py", ("iekd", "ui"))
-    assert {"a.b", "d.e", "iekd.ui.g", "iekd.ui.h.i", "iekd.j"} <= found
+    known = dict.fromkeys(["iekd.ui.g", "iekd.j"], file)
+    assert imported(file, "iekd.ui.x", known) == {"a.b", "d", "iekd.ui.g", "iekd.ui.h", "iekd.j"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_imports_stay_within_the_rules(path):
-    core = belongs(path, "engine", "losses", "models", "methods.py")
-    if core:
-        assert not uses(path, "iekd.runs", "iekd.bench", "iekd.ui", "gradio"), (
-            "engine, losses, models and methods know no runs, no benchmark and no page"
-        )
-    if belongs(path, "data", "config.py", "errors.py", "plan.py"):
-        assert not uses(path, "iekd.runs", "iekd.engine", "iekd.ui"), "what describes a run does not run it"
-    if belongs(path, "losses"):
-        assert not uses(path, "iekd.config", "iekd.data", "iekd.engine", "pathlib", "os"), "a loss is a formula"
-    if not belongs(path, "ui"):
-        assert not uses(path, "gradio"), "only app.py and iekd/ui import gradio"
+def test_every_file_is_in_a_room():
+    assert {room(m) for m in FILES if m not in DOORS} == set(ROOMS)
+
+
+@pytest.mark.parametrize("module", [m for m in FILES if m not in DOORS])
+def test_a_room_imports_only_rooms_below_it(module):
+    floor = ROOMS.index(room(module))
+    up = {n for n in GRAPH[module] if n in FILES and n != "iekd" and ROOMS.index(room(n)) > floor}
+    assert not up, f"{module} in '{room(module)}' imports from a room above it"
+
+
+@pytest.mark.parametrize("module", list(FILES))
+def test_no_file_imports_itself_in_a_circle(module):
+    chain = reached(module)
+    circle = [module]
+    while module in chain and circle[-1] not in circle[:-1]:
+        circle.append(chain[circle[-1]])
+    assert module not in chain, " <- ".join(circle)
+
+
+@pytest.mark.parametrize("module", [m for m in FILES if m not in DOORS])
+def test_what_a_room_may_know(module):
+    """By what is reached, not only by what a file names itself."""
+    own = room(module)
+    if own != "ui":
+        assert "gradio" not in (GRAPH[module] if own == "cli" else reached(module)), "only the page imports gradio"
     else:
-        assert not uses(path, "iekd.engine"), "the page never imports the engine"
-    if belongs(path, "runs"):
-        assert not uses(path, "iekd.ui"), "runs know no page"
-    if belongs(path, "bench"):
-        assert not uses(path, "iekd.runs", "iekd.ui"), "what is measured is the engine, not run folders or the page"
-    if path.name == "conventional.py":
-        assert not uses(path, "iekd.engine"), "what the engine is compared with shares nothing of it"
+        assert not {n for n in GRAPH[module] if n.startswith(("iekd.engine", "iekd.distill"))}, (
+            "the page never imports the engine"
+        )
+    if own == "losses":
+        assert not reaches(module, "iekd.config", "iekd.data", "pathlib", "os"), "a loss is a formula"
+    if own != "bench":
+        assert not {n for n in GRAPH[module] if n.startswith("iekd.bench")} or own == "cli", (
+            "bench is a tool of its own"
+        )
+
+
+def test_what_the_engine_is_compared_with_shares_nothing_of_it():
+    assert not {n for n in GRAPH["iekd.bench.conventional"] if n.startswith("iekd.engine")}
 
 
 def test_app_never_imports_the_engine():
     app = PACKAGE.parent / "app.py"
     if not app.is_file():
         pytest.skip("no app.py beside the package (an installed wheel)")
-    assert not {n for n in imported(app) if n.startswith(("iekd.engine", "torch"))}
+    assert not {n for n in imported(app, "app") if n.startswith(("iekd.engine", "torch"))}
 
 
 @pytest.mark.parametrize(
     "module",
     [
         "iekd",
-        "iekd.config",
+        "iekd.config.run",
         "iekd.data",
         "iekd.runs.store",
-        "iekd.runs.launcher",
-        "iekd.compare",
-        "iekd.evaluate",
-        "iekd.teachers",
-        "iekd.plan",
-        "iekd.cli",
-        "iekd.bench.speeds",
+        "iekd.launchers.local",
+        "iekd.inference.compare",
+        "iekd.inference.evaluate",
+        "iekd.runs.teachers",
+        "iekd.estimate.cost",
+        "iekd.cli.main",
+        "iekd.estimate.speeds",
     ],
 )
 def test_importing_leaves_torch_and_gradio_alone(module, fresh_python):
@@ -97,8 +142,8 @@ def test_importing_leaves_torch_and_gradio_alone(module, fresh_python):
 def test_describing_and_planning_leave_torch_alone(fresh_python):
     code = """
 import sys, iekd.data
-from iekd.config import make_config
-from iekd.plan import make_plan
+from iekd.config.run import make_config
+from iekd.estimate.cost import make_plan
 iekd.data.describe("cifar10"), iekd.data.available(), iekd.data.thumbnails("fashion-mnist-sample")
 make_plan(make_config(), 100, 100, 1, 10, 28, True)
 iekd.data.load("fashion-mnist-sample")
@@ -130,7 +175,7 @@ def test_the_public_api_stays_small():
 
 def test_run_state_is_never_a_python_global():
     """No module-level list, dict or set in runs/ that something is added to."""
-    for path in (p for p in FILES if belongs(p, "runs")):
-        for node in ast.parse((PACKAGE / path).read_text()).body:
+    for path in (p for m, p in FILES.items() if m.startswith(("iekd.runs", "iekd.launchers"))):
+        for node in ast.parse(path.read_text()).body:
             value = getattr(node, "value", None)
             assert not isinstance(value, (ast.List, ast.Dict, ast.Set)), f"{path}: {ast.unparse(node)}"

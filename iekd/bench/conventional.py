@@ -22,10 +22,10 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
 
-from iekd.comparisons import TeacherOutput
-from iekd.config import RunConfig
-from iekd.data.dataset import Split
-from iekd.methods import Method
+from iekd.config.run import RunConfig
+from iekd.data.base import Split
+from iekd.distill.method import Method
+from iekd.distill.targets import TeacherOutput
 
 WORKERS = 4
 WARM_UP = 10  # steps: more than the 8 batches that the workers have ready when the loop starts

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 
 from iekd import __version__
-from iekd.bench.phases import Phases, measure_phases, plain_step
 from iekd.bench.roofline import Bound, Operations, Peaks, bound, measure_peaks
 from iekd.bench.rounds import TOGETHER, Speed, measure_speeds
-from iekd.bench.subjects import Subject
-from iekd.config import RunConfig
+from iekd.config.run import RunConfig
 from iekd.engine.accelerate import cores
 from iekd.engine.metrics import TrainingError
 from iekd.errors import UserError, unknown_name
+from iekd.estimate.phases import Phases, measure_phases, plain_step
+from iekd.estimate.subjects import Subject
 
 PARTS = ("ours", "conventional", "phases", "roofline")
 

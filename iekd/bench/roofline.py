@@ -22,6 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from iekd.estimate.timing import synchronise
+
 aten = torch.ops.aten
 FREE = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided, aten._unsafe_view}
 GATHERS = {aten.index, aten.index_select, aten.gather}  # they read what they return, not all of their first input
@@ -160,14 +162,6 @@ def _best(work: Callable[[], object], device: torch.device, tries: int = 5) -> f
         synchronise(device)
         found = min(found, time.perf_counter() - began)
     return found
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 @contextlib.contextmanager

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import resource
 import statistics
 import sys
-import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,21 +15,16 @@ import torch
 from torch import nn
 
 from iekd.bench import conventional
-from iekd.bench.phases import Phases
-from iekd.bench.subjects import Subject, image_bytes
-from iekd.config import RunConfig
+from iekd.config.run import RunConfig
 from iekd.data import describe
 from iekd.engine.accelerate import choose_device
-from iekd.engine.experiment import STUDENTS
-from iekd.engine.metrics import Metrics
 from iekd.engine.mutual import MutualLearner
+from iekd.estimate.phases import Phases
+from iekd.estimate.subjects import Subject, image_bytes
+from iekd.estimate.timing import MOST_BYTES, engine_step_time, fitting_steps
 
 ROUNDS = 3
 TOGETHER = "together"
-MOST_BYTES = 200e6  # of noise images in one measurement
-# steps that are not timed, at either end of an epoch: the teacher or one learner may be so far in front of another, and
-# the first ones choose kernels and record a CUDA graph
-AHEAD = 5
 
 
 @dataclass(frozen=True)
@@ -118,42 +110,6 @@ def _refined(config: RunConfig, guess: float, seconds: float) -> int:
     if choose_device(config.device).type == "cuda":
         guess = engine_step_time(config, fitting_steps(config, guess, seconds / 4))
     return fitting_steps(config, guess, seconds)
-
-
-def fitting_steps(config: RunConfig, step: float, seconds: float) -> int:
-    """How many steps of `step` seconds to time: what fits into the seconds, four at least, and no more than
-    MOST_BYTES of images."""
-    most = MOST_BYTES / (image_bytes(config) * config.batch_size)
-    return max(4, int(min(seconds / step, most)))
-
-
-def engine_step_time(config: RunConfig, steps: int) -> float:
-    """Mean seconds of at least `steps` steps of all learners in the real engine, in the middle of an epoch.
-
-    What is timed lies between two rows of metrics; up to the first the engine warms up. Rows come as often as in any
-    run, or more often where few steps are timed.
-    """
-    usual = max(1, 2000 // config.batch_size)  # as Experiment has it
-    every = max(AHEAD, min(usual, steps))
-    timed = -(-steps // every) * every
-    subject = Subject(config, (timed + 2 * every) * config.batch_size, every)
-    if subject.device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-    rows: Counter[int] = Counter()
-    began = 0.0
-    with contextlib.closing(subject.events()) as events:
-        for event in events:
-            if not (isinstance(event, Metrics) and event.stage == STUDENTS and event.kind == "train"):
-                continue
-            rows[event.step] += 1
-            if rows[event.step] < len(config.learner_names):
-                continue  # others are not as far
-            if event.step == every:
-                began = time.perf_counter()
-            elif event.step == every + timed:
-                return (time.perf_counter() - began) / timed
-    raise AssertionError(f"no rows at steps {every} and {every + timed}")
 
 
 def conventional_step_time(config: RunConfig, seconds: float, steps: int | None) -> float:

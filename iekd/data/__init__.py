@@ -6,8 +6,8 @@
 Nothing here imports torch until a torchvision download needs it, so the page can show thumbnails at once.
 """
 
-from iekd.data.dataset import Dataset, Split
-from iekd.data.registry import DatasetInfo, available, check_name, describe, load, resolution_of, thumbnails
+from iekd.data.base import Dataset, DatasetInfo, Split
+from iekd.data.registry import available, check_name, describe, load, resolution_of, thumbnails
 
 __all__ = [
     "Dataset", "DatasetInfo", "Split", "available", "check_name", "describe", "load", "resolution_of", "thumbnails",

@@ -27,9 +27,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO, Any
 
+from iekd.data.base import FOLDER
+from iekd.data.decoding import SUFFIXES
 from iekd.data.folder import describe_folder, split_of
-from iekd.data.images import SUFFIXES
-from iekd.data.registry import FOLDER
 from iekd.errors import DataError
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2")

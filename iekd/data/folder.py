@@ -20,11 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from iekd.data.dataset import Dataset
-from iekd.data.files import Files
-from iekd.data.images import SUFFIXES, to_array
+from iekd.data.base import FOLDER, FOLDER_RESOLUTION, UPLOADED, Dataset, DatasetInfo, Request
+from iekd.data.decoding import SUFFIXES, to_array
+from iekd.data.file_images import Files
 from iekd.data.reading import read_all
-from iekd.data.registry import FOLDER, FOLDER_RESOLUTION, UPLOADED, DatasetInfo, Request
 from iekd.errors import DataError, as_text
 
 log = logging.getLogger(__name__)

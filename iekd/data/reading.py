@@ -18,10 +18,10 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from iekd.data import kept
-from iekd.data.dataset import Split
-from iekd.data.files import FileImages, Files, image_sums
-from iekd.data.images import FORMATS, to_array
+from iekd.data import decoded_cache
+from iekd.data.base import Split
+from iekd.data.decoding import FORMATS, to_array
+from iekd.data.file_images import FileImages, Files, image_sums
 from iekd.data.memory import image_budget
 from iekd.errors import DataError
 
@@ -90,7 +90,7 @@ def _find(
     """(channels, kind, what was read of each part) of an earlier time, where that is what would be read now."""
     total = sum(map(len, parts))
     for kind in (IMAGES, SUMS):
-        if (there := kept.find(_name(mark, resolution, kind))) is None or len(there[1]) != total:
+        if (there := decoded_cache.find(_name(mark, resolution, kind))) is None or len(there[1]) != total:
             continue
         values, row_of = there
         channels = values.shape[-1] if kind == IMAGES else (values.shape[-1] - 1) // 2
@@ -110,7 +110,7 @@ def _keep(parts: Sequence[Files], name: str, readings: Sequence[Reading]) -> Non
     for places, reading in zip(_places(parts), readings, strict=True):
         row_of[places[reading.rows]] = np.arange(first, first + len(reading.rows))
         first += len(reading.rows)
-    kept.keep(name, [reading.values for reading in readings], row_of)
+    decoded_cache.keep(name, [reading.values for reading in readings], row_of)
 
 
 def _name(mark: str, resolution: int, kind: str) -> str:

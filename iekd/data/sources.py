@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from iekd.data.dataset import Dataset, Split
-from iekd.data.images import to_array
-from iekd.data.registry import DatasetInfo, Request, cache_dir, register
+from iekd.data.base import Dataset, DatasetInfo, Request, Split, register
+from iekd.data.decoding import to_array
 from iekd.errors import DataError
+from iekd.paths import cache_dir
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from iekd.config import RunConfig
+from iekd.config.run import RunConfig
 from iekd.engine.metrics import TrainingError
 
 log = logging.getLogger(__name__)

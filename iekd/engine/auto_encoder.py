@@ -12,8 +12,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from iekd.comparisons import TeacherOutput
-from iekd.config import RunConfig
+from iekd.config.run import RunConfig
+from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, channels_last, freeze
 from iekd.engine.optimizer import one_cycle
 from iekd.engine.trainee import Row, Trainee, make_optimizer

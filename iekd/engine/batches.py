@@ -14,8 +14,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from iekd.data.dataset import Split
-from iekd.data.files import FileImages
+from iekd.data.base import Split
+from iekd.data.file_images import FileImages
 from iekd.data.memory import image_budget
 from iekd.engine.augment import Augment, crop_and_flip, over, padding_of
 from iekd.engine.stream import Images, Loader, Stream, processes

@@ -16,9 +16,11 @@ from typing import Any, Union, cast
 import torch
 from torch import Tensor, nn
 
-from iekd.comparisons import Pair, TeacherOutput
-from iekd.config import RunConfig, learner_name
-from iekd.data.dataset import Dataset
+from iekd.config.methods import parts
+from iekd.config.run import STAGES, RunConfig, learner_name
+from iekd.data.base import Dataset
+from iekd.distill.method import Baseline, Method, build_method
+from iekd.distill.targets import Pair, TeacherOutput
 from iekd.engine.accelerate import (
     Shortcuts,
     autocast,
@@ -31,7 +33,7 @@ from iekd.engine.accelerate import (
 from iekd.engine.augment import Augment, make_augment
 from iekd.engine.auto_encoder import AutoEncoders
 from iekd.engine.batches import Batches, placed
-from iekd.engine.learner import Learner, Normalise, predict
+from iekd.engine.learner import Learner, predict
 from iekd.engine.loop import Due, HeldOut, train
 from iekd.engine.metrics import Diverged, Metrics
 from iekd.engine.mutual import MutualLearner
@@ -41,11 +43,9 @@ from iekd.engine.stream import Images
 from iekd.engine.stream import parts as in_parts
 from iekd.engine.trainee import Trainee
 from iekd.losses.od import margin
-from iekd.method_names import parts
-from iekd.methods import Baseline, Method, build_method
 from iekd.models.catalog import models
+from iekd.models.normalise import Normalise
 from iekd.models.registry import build
-from iekd.plan import STAGES
 
 TEACHER, STUDENTS, EVALUATION = "teacher", "students", "evaluation"
 PEER_SEED = 1_000_003  # added to a learner's seed for the initial weights of its peer

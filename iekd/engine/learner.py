@@ -10,30 +10,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from iekd.comparisons import TeacherOutput
-from iekd.config import RunConfig
+from iekd.config.run import RunConfig
+from iekd.distill.method import Method, StepOutput
+from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, channels_last, compile_or_not, warn_not_compiled, whole_float32
 from iekd.engine.optimizer import SGD, rate_of
 from iekd.engine.stream import Images, parts
 from iekd.engine.trainee import Row, Trainee, keeps_numbers, make_optimizer, set_value
-from iekd.methods import Method, StepOutput
-
-
-class Normalise(nn.Module):
-    """images (B,C,H,W) uint8 -> float32 with the given per-channel mean and standard deviation (0..1 pixel values)."""
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        super().__init__()
-        scale = 1 / (255 * torch.tensor(std))
-        self.register_buffer("scale", scale.view(-1, 1, 1))
-        self.register_buffer("shift", (-torch.tensor(mean) / torch.tensor(std)).view(-1, 1, 1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        pixels = images.to(torch.float32, memory_format=torch.channels_last)
-        return pixels * self.scale + self.shift
+from iekd.models.normalise import Normalise
 
 
 def strength(schedule: str, progress: float) -> float:

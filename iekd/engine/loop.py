@@ -16,7 +16,7 @@ from typing import NamedTuple, Union
 import torch
 from torch import Tensor
 
-from iekd.comparisons import TeacherOutput
+from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import Recorded, Shortcuts, branches, side_by_side
 from iekd.engine.batches import Batches
 from iekd.engine.learner import part_size

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iekd.comparisons import TeacherOutput
+from iekd.distill.method import StepOutput
+from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast
 from iekd.engine.learner import Learner
 from iekd.engine.metrics import Diverged
 from iekd.engine.state import State
 from iekd.engine.trainee import Row
-from iekd.methods import StepOutput
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-from iekd.config import RunConfig
+from iekd.config.run import RunConfig
 
 Rate = Callable[[int], float]  # how many steps are done -> learning rate of the next
 

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from iekd.comparisons import TeacherOutput
+from iekd.distill.method import Method, StepOutput
+from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, compile_or_not, first_line
 from iekd.engine.learner import Learner, student_optimizer
 from iekd.engine.mutual import MutualLearner
 from iekd.engine.state import State
 from iekd.engine.trainee import Row, Trainee
-from iekd.methods import Method, StepOutput
 
 log = logging.getLogger(__name__)
 

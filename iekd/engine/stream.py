@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from iekd.data import dataset as data
+from iekd.data import base as data
 from iekd.engine.accelerate import cores
 from iekd.errors import DataError
 

@@ -14,8 +14,8 @@ from typing import Any, Union
 import torch
 from torch import Tensor, nn
 
-from iekd.comparisons import TeacherOutput
-from iekd.config import RunConfig
+from iekd.config.run import RunConfig
+from iekd.distill.targets import TeacherOutput
 from iekd.engine.metrics import Diverged, Metrics, TrainingError
 from iekd.engine.optimizer import SGD, Rate
 from iekd.engine.state import State

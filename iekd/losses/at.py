@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from iekd.losses.parts import match_stages, unit, wide
+from iekd.losses.tensors import match_stages, unit, wide
 
 
 def attention(feature: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from iekd.losses.parts import wide
+from iekd.losses.tensors import wide
 
 TINY = 1e-8
 

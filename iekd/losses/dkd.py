@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iekd.losses.parts import divergence, wide
+from iekd.losses.tensors import divergence, wide
 
 
 class DecoupledKnowledgeDistillationLoss(nn.Module):

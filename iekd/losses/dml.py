@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iekd.losses.parts import divergence, wide
+from iekd.losses.tensors import divergence, wide
 
 
 class MutualLearningLoss(nn.Module):

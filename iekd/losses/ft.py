@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from iekd.losses.parts import unit, wide
+from iekd.losses.tensors import unit, wide
 
 
 class FactorTransferLoss(nn.Module):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from iekd.losses.parts import unit
+from iekd.losses.tensors import unit
 
 Distance = Literal["l1", "l2", "cosine"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from iekd.losses.parts import wide
+from iekd.losses.tensors import wide
 
 RARE = 1e-3  # of a channel that is hardly ever negative, the mean below zero cannot be told
 

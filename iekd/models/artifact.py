@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from iekd.errors import UserError
 
 if TYPE_CHECKING:
-    from iekd.data.dataset import Dataset
+    from iekd.data.base import Dataset
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 

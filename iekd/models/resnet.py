@@ -10,8 +10,8 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iekd.models.blocks import ReluBlock, initialise, run_stages
 from iekd.models.features import Classifier, Features
-from iekd.models.parts import ReluBlock, initialise, run_stages
 from iekd.models.registry import register
 
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iekd.models.blocks import ReluBlock, run_stages
 from iekd.models.features import Classifier, Features
-from iekd.models.parts import ReluBlock, run_stages
 from iekd.models.registry import register
 
 STEM, GROUPS = 24, 3

@@ -11,8 +11,8 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iekd.models.blocks import initialise
 from iekd.models.features import Classifier, Features
-from iekd.models.parts import initialise
 from iekd.models.registry import register
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from iekd.data.dataset import Dataset
-from iekd.data.files import FileImages
+from iekd.config.run import STAGES
+from iekd.data.base import Dataset
+from iekd.data.file_images import FileImages
 from iekd.errors import UserError
 from iekd.models.artifact import ModelCard, load_model, save_model
-from iekd.plan import STAGES
 from iekd.runs.checkpoints import TEACHER, Checkpoints
 from iekd.runs.files import LineWriter, keep_lines
 from iekd.runs.store import Run

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iekd import __version__
+from iekd.config.run import STAGES
 from iekd.errors import RunError
 from iekd.models.artifact import WEIGHTS
-from iekd.plan import STAGES
 from iekd.runs.files import sync_folder, write_json
 
 if TYPE_CHECKING:

@@ -23,13 +23,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from iekd import __version__, data
-from iekd.bench.speeds import Speeds
-from iekd.config import RunConfig
+from iekd.config.run import RunConfig
 from iekd.data.memory import free_memory
 from iekd.errors import UserError
-from iekd.plan import make_plan
+from iekd.estimate.cost import make_plan
+from iekd.estimate.speeds import Speeds
+from iekd.paths import python_path
 from iekd.runs.files import read_json, write_json
-from iekd.runs.launcher import python_path
 from iekd.runs.queue import device_lock
 from iekd.runs.store import Store
 
@@ -141,7 +141,7 @@ def main() -> int:
     os.nice(5)  # the page comes first
     write_json(result, {"failed": "ended without a result"})  # as a process that is killed leaves it
     threading.Thread(target=_give_way, args=(config, store, result), daemon=True).start()
-    from iekd.bench.probe import probe
+    from iekd.estimate.probe import probe
 
     try:
         write_json(result, probe(config).to_json())

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from iekd.config import RunConfig
+from iekd.config.run import RunConfig
 from iekd.errors import RunError, UserError
 from iekd.runs.files import read_json, write_json
 from iekd.runs.store import QUEUED, Run, Store

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from iekd.config import RunConfig, learner_name
+from iekd.config.run import RunConfig, learner_name
 from iekd.errors import RunError
 from iekd.runs.files import LineWriter, keep_lines, read_json, read_lines, read_tail, write_json
 

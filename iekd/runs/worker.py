@@ -21,19 +21,19 @@ from typing import Any, Optional
 import psutil
 
 from iekd import data
-from iekd.config import RunConfig, learner_name
-from iekd.data.dataset import Dataset
+from iekd.config.run import STAGES, RunConfig, learner_name
+from iekd.data.base import Dataset
 from iekd.errors import UserError, as_text
+from iekd.estimate.cost import Plan, make_plan
 from iekd.models.artifact import ModelCard, check_fits, load_model, save_model
 from iekd.models.source import TRAIN, per_channel
-from iekd.plan import STAGES, Plan, make_plan
 from iekd.runs.attempt import Attempt
 from iekd.runs.checkpoints import Checkpoints
 from iekd.runs.files import LineWriter
+from iekd.runs.outcome import write_report
 from iekd.runs.queue import ahead_of, device_turn
-from iekd.runs.report import write_report
 from iekd.runs.store import FAILED, FINISHED, LOADING, QUEUED, RUNNING, STOPPED, STOPPING, Run, Status, Store
-from iekd.teachers import find_teacher, origin, teacher_folder, where_from
+from iekd.runs.teachers import find_teacher, origin, teacher_folder, where_from
 
 log = logging.getLogger("iekd")
 Watcher = Callable[[Status, Optional[dict[str, Any]]], None]

@@ -10,9 +10,9 @@ import torch
 
 from iekd.bench import conventional
 from iekd.bench.rounds import make_trainer
-from iekd.bench.subjects import Subject, noise
 from iekd.engine.experiment import FrozenTeacher
-from iekd.engine.learner import Normalise
+from iekd.estimate.subjects import Subject, noise
+from iekd.models.normalise import Normalise
 
 CPU = torch.device("cpu")
 

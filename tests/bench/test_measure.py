@@ -10,13 +10,14 @@ from typer.testing import CliRunner
 from iekd.bench import measure as measuring
 from iekd.bench import rounds
 from iekd.bench.measure import PARTS, check_parts, measure
-from iekd.bench.phases import BACKWARD, BOTH, FORWARD, OPTIMISER, Phases, measure_phases
-from iekd.bench.probe import probe
-from iekd.bench.rounds import TOGETHER, engine_step_time, fitting_steps
-from iekd.bench.speeds import Speeds
-from iekd.bench.subjects import Subject
-from iekd.cli import app
+from iekd.bench.rounds import TOGETHER
+from iekd.cli.main import app
 from iekd.engine.metrics import TrainingError
+from iekd.estimate.phases import BACKWARD, BOTH, FORWARD, OPTIMISER, Phases, measure_phases
+from iekd.estimate.probe import probe
+from iekd.estimate.speeds import Speeds
+from iekd.estimate.subjects import Subject
+from iekd.estimate.timing import engine_step_time, fitting_steps
 
 FIELDS = {
     "command", "date", "machine", "batch_size", "precision", "learners", "ours", "conventional", "phases", "memory",
@@ -217,8 +218,8 @@ def test_subjects_have_the_shape_of_their_data_set(small):
 
 
 def test_the_statistics_of_noise_are_those_of_its_pixels(small):
-    from iekd.bench.subjects import noise
     from iekd.data import Dataset
+    from iekd.estimate.subjects import noise
 
     data = noise(small(resolution=28), 2000)
     measured = Dataset(data.name, data.class_names, data.train, data.test).statistics
@@ -259,7 +260,7 @@ def test_a_diverging_probe_says_so(small, refuses, monkeypatch):
     def fails(*_):
         raise TrainingError("The loss of 'baseline' became nan. Lower the learning rate.")
 
-    monkeypatch.setattr("iekd.bench.probe.engine_step_time", fails)
+    monkeypatch.setattr("iekd.estimate.probe.engine_step_time", fails)
     refuses(lambda: probe(small(), 0.01), "learning rate")
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from iekd.bench.measure import step_bound
 from iekd.bench.roofline import Operation, Operations, Peaks, bound, measure_peaks
-from iekd.bench.subjects import Subject
+from iekd.estimate.subjects import Subject
 
 CPU = torch.device("cpu")
 FLOAT = 4  # bytes

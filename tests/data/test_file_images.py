@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from iekd import data
-from iekd.data.dataset import Dataset
-from iekd.data.files import FileImages, Files, image_sums
+from iekd.data.base import Dataset
+from iekd.data.file_images import FileImages, Files, image_sums
 from iekd.errors import DataError
 
 name = st.text(st.characters(blacklist_characters="/\0", blacklist_categories=("Cs",)), min_size=1, max_size=12)
@@ -84,7 +84,7 @@ def test_nothing_is_decoded_before_it_is_asked_for(both, monkeypatch):
     def decode(*_):
         pytest.fail("decoded")
 
-    monkeypatch.setattr("iekd.data.files.to_array", decode)
+    monkeypatch.setattr("iekd.data.file_images.to_array", decode)
     d = both[1].limited(15).held_out(0.2)
     assert len(d.statistics) == 2
     assert d.background > 0

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from iekd import data
-from iekd.data import kept, reading
-from iekd.data.files import FileImages
+from iekd.data import decoded_cache, reading
+from iekd.data.file_images import FileImages
 from iekd.errors import DataError
 
 COUNTS = {"train": 12, "test": 6}
@@ -159,10 +159,10 @@ def test_a_file_that_could_not_be_read_for_a_while_is_back(folder, decoded, monk
 @pytest.mark.parametrize("damage", ["empty", "values cut off", "rows cut off", "rows of another", "a folder"])
 def test_what_is_damaged_is_decoded_anew(folder, decoded, damage):
     first = load(folder)
-    (file,) = kept.place().iterdir()
-    values, rows = kept.find(file.stem)
+    (file,) = decoded_cache.place().iterdir()
+    values, rows = decoded_cache.find(file.stem)
     if damage == "rows of another":
-        kept.keep(file.stem, [values[:-1]], rows)
+        decoded_cache.keep(file.stem, [values[:-1]], rows)
     elif damage == "a folder":
         file.unlink()
         file.mkdir()
@@ -180,23 +180,23 @@ def test_of_what_was_uploaded_nothing_is_kept(folder, decoded, tmp_path, inside)
     place.parent.mkdir(parents=True, exist_ok=True)
     folder.rename(place)
     load(place)
-    assert not kept.place().exists()
+    assert not decoded_cache.place().exists()
 
 
 def test_what_takes_no_time_or_is_not_to_be_kept_is_not(folder, decoded, monkeypatch):
     load(folder, keep=False)
     monkeypatch.setattr(reading, "WORTH", 60.0)
     load(folder)
-    assert not kept.place().exists()
+    assert not decoded_cache.place().exists()
 
 
 @pytest.mark.parametrize("why", ["too large", "disk full", "no right"])
 def test_without_room_it_goes_on(folder, decoded, monkeypatch, why):
-    place = kept.place()
+    place = decoded_cache.place()
     if why == "too large":
-        monkeypatch.setattr(kept, "MOST", 1000)
+        monkeypatch.setattr(decoded_cache, "MOST", 1000)
     elif why == "disk full":
-        monkeypatch.setattr(kept, "LEFT", 10**18)
+        monkeypatch.setattr(decoded_cache, "LEFT", 10**18)
     else:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text("a file where the folder should be")
@@ -210,23 +210,23 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(folder, decoded, monkeypatch
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(kept.os, "fsync", full)
+    monkeypatch.setattr(decoded_cache.os, "fsync", full)
     assert len(load(folder).train) == 12
     assert "No space left" in caplog.text
-    assert not list(kept.place().iterdir())
+    assert not list(decoded_cache.place().iterdir())
 
 
 def test_what_was_not_used_for_longest_goes_first(folder, decoded, monkeypatch):
     def names() -> list[int]:
-        return sorted(int(p.name.split("-")[1]) for p in kept.place().iterdir())
+        return sorted(int(p.name.split("-")[1]) for p in decoded_cache.place().iterdir())
 
     for i, resolution in enumerate((10, 11, 12)):
         load(folder, resolution=resolution)
-        for path in kept.place().glob(f"*-{resolution}-*"):
+        for path in decoded_cache.place().glob(f"*-{resolution}-*"):
             os.utime(path, (1000 + i, 1000 + i))
     assert names() == [10, 11, 12]
     load(folder, resolution=10)  # used again
-    monkeypatch.setattr(kept, "MOST", 3 * 18 * 13 * 13 * 3)
+    monkeypatch.setattr(decoded_cache, "MOST", 3 * 18 * 13 * 13 * 3)
     load(folder, resolution=13)
     assert names() == [10, 12, 13]
 

@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from iekd.config import make_config
+from iekd.config.run import make_config
 from iekd.engine import accelerate, experiment
 from iekd.engine.accelerate import Turns, choose_device, choose_precision, freeze, side_by_side
 from iekd.engine.metrics import TrainingError

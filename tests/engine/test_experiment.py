@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from iekd.config import learner_name
+from iekd.config.methods import METHODS
+from iekd.config.run import learner_name
 from iekd.data import Dataset, Split
 from iekd.engine import accelerate, experiment
 from iekd.engine.batches import to_device
 from iekd.engine.experiment import STUDENTS, Experiment, Network, Result, StageStart
-from iekd.engine.learner import Best, Normalise, predict
+from iekd.engine.learner import Best, predict
 from iekd.engine.metrics import Diverged, Metrics, TrainingError
 from iekd.engine.state import Snapshot, State
 from iekd.losses import MutualLearningLoss
-from iekd.method_names import METHODS
+from iekd.models.normalise import Normalise
 from iekd.models.registry import build
 
 CPU = torch.device("cpu")

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from iekd.config import make_config
+from iekd.config.run import make_config
+from iekd.distill.method import Baseline
 from iekd.engine.batches import to_device
-from iekd.engine.learner import Best, Learner, Normalise, predict, strength
+from iekd.engine.learner import Best, Learner, predict, strength
 from iekd.engine.metrics import Diverged
-from iekd.methods import Baseline
+from iekd.models.normalise import Normalise
 from iekd.models.registry import build
 
 CPU = torch.device("cpu")

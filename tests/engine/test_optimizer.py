@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, OneCycleLR
 
-from iekd.config import PRESETS, make_config
+from iekd.config.run import PRESETS, make_config
 from iekd.engine.optimizer import SGD, one_cycle, rate_of
 
 
@@ -142,7 +142,7 @@ def test_a_training_does_not_wait_for_the_compiler(tmp_path, tiny_config):
     """Its import is seconds of a run's start."""
     words = [*tiny_config(methods=("ie-ft",)).command_line().split()[1:], "--runs-dir", str(tmp_path)]
     code = (
-        f"import sys; from iekd.cli import app; app({words}, standalone_mode=False); "
+        f"import sys; from iekd.cli.main import app; app({words}, standalone_mode=False); "
         "print('torch' in sys.modules, 'torch._dynamo' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=300)

@@ -13,14 +13,14 @@ import torch
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from iekd.config import learner_name
+from iekd.config.methods import METHODS
+from iekd.config.run import learner_name
 from iekd.engine import accelerate, learner, loop, stacked, trainee
 from iekd.engine.accelerate import Recorded, Shortcuts, branches, compile_or_not
 from iekd.engine.experiment import Experiment, Network
 from iekd.engine.learner import Learner
 from iekd.engine.metrics import Diverged
 from iekd.engine.stacked import Stack, stack_seeds
-from iekd.method_names import METHODS
 from iekd.models.registry import build
 
 CPU = torch.device("cpu")

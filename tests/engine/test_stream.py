@@ -21,7 +21,7 @@ import torch
 
 from iekd import data
 from iekd.data import Split
-from iekd.data.files import FileImages
+from iekd.data.file_images import FileImages
 from iekd.engine.accelerate import side_by_side
 from iekd.engine.augment import make_augment
 from iekd.engine.batches import Batches, placed, room_for_images

@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from iekd.models.catalog import check_model, known_models, measure, models
+from iekd.models.catalog import check_model, known_models, models
+from iekd.models.measure import measure
 
 GROWING = [
     ["resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110"],

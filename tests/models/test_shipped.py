@@ -9,9 +9,10 @@ import torch
 
 from iekd import data
 from iekd.engine.batches import to_device
-from iekd.engine.learner import Normalise, predict
+from iekd.engine.learner import predict
 from iekd.models.artifact import load_model
 from iekd.models.catalog import models
+from iekd.models.normalise import Normalise
 
 ROOT = Path(__file__).parents[2] / "checkpoints"
 SHIPPED = sorted(p.name for p in ROOT.iterdir() if p.is_dir()) if ROOT.is_dir() else []

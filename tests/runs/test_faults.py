@@ -18,11 +18,11 @@ import psutil
 import pytest
 
 from iekd.errors import RunError
+from iekd.launchers.local import end_stuck, request_stop
 from iekd.runs import attempt as attempts
 from iekd.runs import worker
 from iekd.runs.checkpoints import Checkpoints
 from iekd.runs.files import write_json
-from iekd.runs.launcher import end_stuck, request_stop
 from iekd.runs.store import FAILED, FINISHED, LIVE, LOST, RUNNING, STOPPED, Store
 from iekd.runs.worker import execute, stop_on_signals
 
@@ -139,7 +139,7 @@ def test_a_stop_does_not_wait_for_a_checkpoint_for_ever(tmp_path, config, monkey
 def test_a_stop_that_races_with_the_end_leaves_one_final_state(tmp_path, config, monkeypatch):
     """Forty times, from another thread, at any moment around the end."""
     monkeypatch.setattr(
-        "iekd.runs.launcher.worker_process", lambda status: None
+        "iekd.launchers.local.worker_process", lambda status: None
     )  # the signal would be for this process
     store, states, rng = Store(tmp_path / "runs"), [], random.Random(0)
     run, handle = store.create(config(epochs=1))

@@ -15,14 +15,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from iekd.cli import app
-from iekd.compare import compare, run_models
-from iekd.config import make_config
-from iekd.runs.archive import export_run, import_run
-from iekd.runs.report import to_markdown
+from iekd.cli.main import app
+from iekd.config.run import make_config
+from iekd.inference.compare import compare
+from iekd.results.report import to_markdown
+from iekd.runs.grid import finished_run, interrupted_run
+from iekd.runs.models import run_models
 from iekd.runs.store import FINISHED, STOPPED, Store
+from iekd.runs.transfer import export_run, import_run
 from iekd.runs.worker import execute
-from iekd.table import finished_run, interrupted_run
 
 FINISHED_RUN, STOPPED_RUN = "20261123-080138-5e03", "20261123-080242-7941"
 
@@ -90,9 +91,9 @@ def test_the_stopped_one_begins_again(store):
 
 
 def test_the_page_draws_them(store):
-    from iekd.ui.access import Access
-    from iekd.ui.run_view import look
-    from iekd.ui.runs import table_html
+    from iekd.ui.server.access import Access
+    from iekd.ui.tabs.run import look
+    from iekd.ui.tabs.runs import table_html
 
     may = Access().of(None)
     table = table_html(store, may)

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from iekd.bench.speeds import Speeds
-from iekd.config import make_config
+from iekd.config.run import make_config
+from iekd.estimate.speeds import Speeds
 from iekd.runs import probes
 from iekd.runs.probes import IRRELEVANT, Probes
 from iekd.runs.queue import device_lock
@@ -125,7 +125,7 @@ def test_a_process_that_was_killed_is_not_started_again(store, config, tmp_path,
     def killed(config):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("iekd.bench.probe.probe", killed)
+    monkeypatch.setattr("iekd.estimate.probe.probe", killed)
     with pytest.raises(KeyboardInterrupt):
         probes.main()
     assert not Probes(store).ask(config())

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from iekd.config import make_config
+from iekd.config.run import make_config
 from iekd.runs import queue
 from iekd.runs.queue import ahead_of, check_device, device_name, device_turn
 from iekd.runs.store import FINISHED, QUEUED, RUNNING, Status, Store

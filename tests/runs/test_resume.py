@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from iekd.errors import RunError
+from iekd.launchers.local import LocalLauncher, worker_process
 from iekd.runs import attempt as attempts
 from iekd.runs import worker
-from iekd.runs.launcher import LocalLauncher, worker_process
 from iekd.runs.queue import ahead_of, move_to_front
 from iekd.runs.store import FAILED, FINISHED, LOST, QUEUED, RUNNING, STOPPED, Store
 from iekd.runs.worker import execute

@@ -9,7 +9,7 @@ import pytest
 
 from iekd.models.artifact import ModelCard, load_model
 from iekd.runs.store import FAILED, FINISHED, Store
-from iekd.teachers import find_teacher
+from iekd.runs.teachers import find_teacher
 
 
 def test_the_teacher_is_kept_for_the_next_run(finished, tiny_config, complete, stages):
@@ -40,7 +40,7 @@ def test_a_teacher_of_other_data_or_training_is_not_taken(finished, tiny_config,
 
 def test_a_teacher_of_other_classes_is_refused(tmp_path, tiny_config, finished, monkeypatch, complete):
     """The classes of a folder changed since its teacher was trained."""
-    from iekd.teachers import teacher_folder
+    from iekd.runs.teachers import teacher_folder
 
     store, config = Store(tmp_path), tiny_config(methods=("kd",))
     folder = teacher_folder(config, store.root)
@@ -68,7 +68,7 @@ def test_a_teacher_from_a_file_is_used_as_it_is(tmp_path, tiny_config, finished,
     """Weights bit for bit, its own normalisation, and the accuracy that it has with that."""
     import torch
 
-    from iekd.evaluate import evaluate_checkpoint
+    from iekd.inference.evaluate import evaluate_checkpoint
 
     state = weights(finished[0].model_folders["baseline-seed0"])
     path = tmp_path / "resnet8.th"

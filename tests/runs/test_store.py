@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from iekd.config import make_config
+from iekd.config.run import make_config
 from iekd.errors import RunError
 from iekd.runs import store as store_module
 from iekd.runs.store import FAILED, FINISHED, LOST, QUEUED, RUNNING, Run, Status, Store

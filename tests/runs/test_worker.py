@@ -17,14 +17,14 @@ import numpy as np
 import psutil
 import pytest
 
-from iekd.config import make_config
+from iekd.config.run import make_config
 from iekd.engine.metrics import TrainingError
 from iekd.models.artifact import ModelCard, load_model
+from iekd.results.report import summary, to_markdown
+from iekd.results.significance import over_images
 from iekd.runs import worker
-from iekd.runs.report import summary, to_markdown
 from iekd.runs.store import FAILED, FINISHED, RUNNING, STOPPED, Store
 from iekd.runs.worker import explain, stop_on_signals
-from iekd.significance import over_images
 
 
 def events(run) -> list[str]:
@@ -175,7 +175,8 @@ def test_a_saved_model_answers_as_accurately_as_reported(finished, tiny):
     import torch
 
     from iekd.engine.batches import to_device
-    from iekd.engine.learner import Normalise, predict
+    from iekd.engine.learner import predict
+    from iekd.models.normalise import Normalise
 
     images, labels = to_device(tiny.test, torch.device("cpu"))
     for folder in finished[0].model_folders.values():
@@ -238,7 +239,7 @@ def test_a_stop_before_the_first_step_leaves_no_student(tmp_path, tiny_config, c
 def test_while_pictures_are_read_the_page_says_how_far_and_a_stop_is_heard(
     tmp_path, tiny_config, complete, monkeypatch
 ):
-    from iekd.ui.run_html import head_html
+    from iekd.ui.render.run import head_html
 
     monkeypatch.setattr("iekd.runs.worker.STATUS_EVERY", 0.0)
     store, said = Store(tmp_path), []
@@ -319,7 +320,7 @@ def test_a_rate_that_is_too_high_fails_with_advice(tmp_path, tiny_config, comple
     assert run.status.state == FAILED
     assert "learning rate" in run.status.error
     assert not run.status.resumable, "it would come to the same end"
-    from iekd.ui.run_html import result_html  # here: the other tests run where the page's packages are not installed
+    from iekd.ui.render.run import result_html  # here: the other tests run where the page's packages are not installed
 
     assert "Resume" not in result_html(run, run.config, run.status), "there is no such button then"
 
@@ -505,8 +506,8 @@ def test_one_student_that_breaks_does_not_take_the_others_along(tmp_path, tiny_c
     written = (run.path / "report.md").read_text()
     assert "ft-seed0 diverged and is left out of all numbers." in written
     assert f"- {run.status.diverged['ft-seed0']}" in written
-    from iekd.ui.run_html import head_html, result_html
-    from iekd.ui.runs import table_html
+    from iekd.ui.render.run import head_html, result_html
+    from iekd.ui.tabs.runs import table_html
 
     page = result_html(run, run.config, run.status)
     assert "ft-seed0 diverged" in page

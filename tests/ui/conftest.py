@@ -59,8 +59,8 @@ def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished_run(pictures: Path, runs_dir: Path) -> str:
     """The id of a finished run with a teacher of its own; later runs of the same settings find that teacher."""
-    from iekd.config import make_config
-    from iekd.runs.launcher import LocalLauncher
+    from iekd.config.run import make_config
+    from iekd.launchers.local import LocalLauncher
     from iekd.runs.store import Store
 
     launcher = LocalLauncher(Store(runs_dir))

@@ -16,14 +16,14 @@ import pytest
 from conftest import QUICK, TOKEN, call, serving, wait_until
 
 from iekd import __version__
-from iekd.config import RunConfig
+from iekd.config.run import RunConfig
 from iekd.errors import UserError
-from iekd.runs.launcher import LocalLauncher, stop_and_wait
+from iekd.launchers.local import LocalLauncher, stop_and_wait
 from iekd.runs.store import QUEUED, RUNNING, STOPPED, Run, Store
-from iekd.ui.access import Access, AccessError, Limits, _visitor
-from iekd.ui.run_view import look
-from iekd.ui.runs import table_html
-from iekd.ui.train import who_may_start
+from iekd.ui.server.access import Access, AccessError, Limits, _visitor
+from iekd.ui.tabs.run import look
+from iekd.ui.tabs.runs import table_html
+from iekd.ui.tabs.train import who_may_start
 
 
 def asker(address: str = "10.0.0.1", **headers: str) -> Any:
@@ -115,7 +115,7 @@ def test_a_visitor_has_so_many_runs_a_day_and_others_have_theirs(store: Store, m
 
 
 def test_many_clicks_at_once_start_no_more_than_that(store: Store, monkeypatch: Any) -> None:
-    from iekd.ui import train
+    from iekd.ui.tabs import train
 
     access, got = Access(public=True, training=True, limits=Limits(runs=3)), []
     monkeypatch.setattr(LocalLauncher, "_start", lambda self, run, handle: os.close(handle))
@@ -135,7 +135,7 @@ def test_many_clicks_at_once_start_no_more_than_that(store: Store, monkeypatch: 
 
 
 def test_anothers_key_gives_nobody_their_run(store: Store, monkeypatch: Any) -> None:
-    from iekd.ui import train
+    from iekd.ui.tabs import train
 
     access = Access(public=True, training=True, token=TOKEN)
     monkeypatch.setattr(LocalLauncher, "_start", lambda self, run, handle: os.close(handle))
@@ -398,7 +398,7 @@ def test_a_public_page_offers_no_training(runs_dir: Path, finished_run: str, pic
 
 
 def test_a_comparison_has_so_many_pictures(runs_dir: Path, finished_run: str, pictures: Path) -> None:
-    from iekd.ui.compare import MOST_IMAGES, compare_files
+    from iekd.ui.tabs.compare import MOST_IMAGES, compare_files
 
     one = str(pictures / "test" / "disc" / "0.png")
     assert len(compare_files(Store(runs_dir), finished_run, [one] * MOST_IMAGES)["images"]) == MOST_IMAGES

@@ -13,17 +13,17 @@ import pytest
 from conftest import QUICK, ROOT, serving, wait_until
 from PIL import Image
 
-from iekd.config import GROUPS, PRESETS, RunConfig, make_config
+from iekd.config.run import GROUPS, PRESETS, RunConfig, make_config
 from iekd.errors import RunError, UserError
-from iekd.ui import form
-from iekd.ui.access import Access
+from iekd.ui.server.access import Access
+from iekd.ui.tabs import form
 
 DEFAULTS = form.to_values(RunConfig())
 
 
 def test_building_the_page_does_not_import_torch(tmp_path: Path) -> None:
     code = (
-        f"import sys; from iekd.ui.layout import build_app; build_app({str(tmp_path)!r}); "
+        f"import sys; from iekd.ui.app import build_app; build_app({str(tmp_path)!r}); "
         "print([m for m in ('torch', 'torchvision') if m in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -121,7 +121,7 @@ def test_the_form_can_say_where_the_teacher_comes_from(tmp_path: Path, values: d
 
 def test_the_forecast_says_where_the_teacher_comes_from(tmp_path: Path, pictures: Path) -> None:
     from iekd.runs.store import Store
-    from iekd.ui.forecast import forecast_html
+    from iekd.ui.tabs.forecast import forecast_html
 
     (tmp_path / "<b>.th").write_text("")
     values = {**QUICK, "dataset": f"folder:{pictures}"}
@@ -136,7 +136,7 @@ def test_the_forecast_counts_what_the_run_will_hold_out(tmp_path: Path) -> None:
     """Of classes of different size the parts are rounded one by one."""
     from iekd import data
     from iekd.runs.store import Store
-    from iekd.ui.forecast import forecast_html
+    from iekd.ui.tabs.forecast import forecast_html
 
     for name, count in (("a", 24), ("b", 24), ("c", 5), ("d", 14)):
         (tmp_path / "mine" / name).mkdir(parents=True)
@@ -157,7 +157,7 @@ def test_the_forecast_counts_what_the_run_will_hold_out(tmp_path: Path) -> None:
 
 def test_the_forecast_names_settings_without_effect(tmp_path: Path) -> None:
     from iekd.runs.store import Store
-    from iekd.ui.forecast import forecast_html
+    from iekd.ui.tabs.forecast import forecast_html
 
     card = forecast_html(RunConfig(temperature=2, kd_weight=0.5, dist_weight=7), Store(tmp_path))
     assert "<b>Temperature</b> (only for kd, dkd, dist and forms with +kd)" in card
@@ -167,7 +167,7 @@ def test_the_forecast_names_settings_without_effect(tmp_path: Path) -> None:
 
 def test_a_run_whose_teachers_file_has_gone_is_still_shown(tmp_path: Path, pictures: Path) -> None:
     from iekd.runs.store import Store
-    from iekd.ui.curves import read_curves, teacher_accuracy
+    from iekd.ui.render.curves import read_curves, teacher_accuracy
 
     (tmp_path / "m.th").write_text("")
     config = RunConfig(**QUICK, dataset=f"folder:{pictures}", teacher_from=str(tmp_path / "m.th"))
@@ -210,7 +210,7 @@ def test_what_is_wrong_is_said_in_one_sentence(change: dict[str, Any], said: str
 
 
 def test_a_runs_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    from iekd.ui.layout import check_writable
+    from iekd.ui.app import check_writable
 
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
@@ -228,7 +228,7 @@ def test_a_runs_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_a_busy_port_is_stepped_over() -> None:
-    from iekd.ui.layout import free_port
+    from iekd.ui.app import free_port
 
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
@@ -239,7 +239,7 @@ def test_a_busy_port_is_stepped_over() -> None:
 
 def test_a_runs_table_escapes_names_and_survives_a_broken_folder(tmp_path: Path) -> None:
     from iekd.runs.store import Store
-    from iekd.ui.runs import EMPTY, table_html
+    from iekd.ui.tabs.runs import EMPTY, table_html
 
     store = Store(tmp_path)
     assert table_html(store, Access().of(None)) == EMPTY
@@ -257,7 +257,7 @@ def test_a_runs_table_escapes_names_and_survives_a_broken_folder(tmp_path: Path)
 @pytest.mark.parametrize(("seeds", "said"), [((0,), None), ((1,), ", seed 1"), ((0, 1), ", 2 seeds")])
 def test_runs_that_differ_in_their_seed_alone_can_be_told_apart(tmp_path: Path, seeds: Any, said: str | None) -> None:
     from iekd.runs.store import Store
-    from iekd.ui.runs import table_html
+    from iekd.ui.tabs.runs import table_html
 
     _, handle = Store(tmp_path).create(RunConfig(seeds=seeds))
     assert handle is not None
@@ -353,7 +353,7 @@ def test_grey_example_pictures_are_answered(finished_run: str, runs_dir: Path, m
     import numpy as np
 
     from iekd.runs.store import Store
-    from iekd.ui import compare
+    from iekd.ui.tabs import compare
 
     grey = np.full((16, 16, 1), 30, np.uint8)
     monkeypatch.setattr(compare, "_examples_of", lambda *_: [("data:,", grey, "disc")])

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from conftest import QUICK, draw_pictures, serving, wait_until
 
-from iekd.config import make_config
-from iekd.runs.launcher import LocalLauncher
+from iekd.config.run import make_config
+from iekd.launchers.local import LocalLauncher
 from iekd.runs.store import Store
 
 CHROMIUM = Path("/usr/bin/chromium")

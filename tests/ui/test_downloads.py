@@ -18,8 +18,8 @@ from conftest import TOKEN, serving
 
 from iekd.models.artifact import load_model
 from iekd.runs.store import Store
-from iekd.ui.access import _visitor
-from iekd.ui.downloads import downloads_html
+from iekd.ui.server.access import _visitor
+from iekd.ui.server.downloads import downloads_html
 
 
 def test_a_network_comes_as_a_zip_that_works(server: str, finished_run: str, runs_dir: Path, tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from iekd.config import make_config
+from iekd.config.run import make_config
 from iekd.runs.store import Store
-from iekd.ui.curves import MOST, Line, figures
-from iekd.ui.figures import MAX_POINTS, Figure, Series, draw, mean_over_seeds, number, short, thin, ticks
+from iekd.ui.render.curves import MOST, Line, figures
+from iekd.ui.render.figures import MAX_POINTS, Figure, Series, draw, mean_over_seeds, number, short, thin, ticks
 
 
 def svg_of(figure: Figure) -> ET.Element:
@@ -215,9 +215,9 @@ def test_a_long_line_keeps_its_newest_point_and_stays_short() -> None:
 
 
 def test_curves_are_read_once_and_again_after_another_attempt(tmp_path: Path) -> None:
-    from iekd.config import RunConfig
+    from iekd.config.run import RunConfig
     from iekd.runs.store import Store
-    from iekd.ui.curves import read_curves
+    from iekd.ui.render.curves import read_curves
 
     run, handle = Store(tmp_path).create(RunConfig())
     assert handle is not None

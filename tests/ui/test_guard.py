@@ -15,10 +15,10 @@ import httpx
 import pytest
 from conftest import TOKEN, call, serving
 
-from iekd.runs.launcher import LocalLauncher
+from iekd.launchers.local import LocalLauncher
 from iekd.runs.store import FINISHED, Store
-from iekd.ui.access import MOST_OWN_UPLOAD, MOST_UPLOAD
-from iekd.ui.guard import MOST_BODY
+from iekd.ui.server.access import MOST_OWN_UPLOAD, MOST_UPLOAD
+from iekd.ui.server.guard import MOST_BODY
 
 # Bodies
 
@@ -141,7 +141,7 @@ def test_the_server_fetches_nothing_for_anybody(server: str, secret: tuple[str, 
 def test_addresses_are_refused_before_anything_is_fetched(monkeypatch: Any) -> None:
     from gradio import Error, processing_utils
 
-    from iekd.ui.layout import _fetch_nothing
+    from iekd.ui.app import _fetch_nothing
 
     for name in ("ssrf_protected_download", "async_ssrf_protected_download"):
         monkeypatch.setattr(processing_utils, name, getattr(processing_utils, name))  # put back afterwards

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 from conftest import TOKEN, call
 
 from iekd.runs.store import Run, Store
-from iekd.ui.access import Access
-from iekd.ui.places import without_places
-from iekd.ui.run_view import look
+from iekd.ui.server.access import Access
+from iekd.ui.server.places import without_places
+from iekd.ui.tabs.run import look
 
 
 def everything_shown(run: Run, access: Access) -> str:

@@ -10,8 +10,8 @@ import httpx
 import psutil
 from conftest import QUICK, serving, wait_until
 
-from iekd.config import make_config
-from iekd.runs.launcher import LocalLauncher, stop_and_wait
+from iekd.config.run import make_config
+from iekd.launchers.local import LocalLauncher, stop_and_wait
 from iekd.runs.store import Store
 
 

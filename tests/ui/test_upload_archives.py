@@ -18,12 +18,12 @@ import pytest
 from conftest import QUICK, TOKEN, call, serving, wait_until
 
 from iekd import data
-from iekd.config import RunConfig
+from iekd.config.run import RunConfig
 from iekd.data.archives import Room
 from iekd.errors import UserError
-from iekd.runs.pictures import KEPT, PLACE, _size, add_pictures, is_added, unused
 from iekd.runs.store import Store
-from iekd.ui.access import Access, AccessError, Limits
+from iekd.runs.uploads import KEPT, PLACE, _size, add_pictures, is_added, unused
+from iekd.ui.server.access import Access, AccessError, Limits
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from iekd.models.catalog import known_models
-from iekd.ui.form import model_choices
-from iekd.ui.words import model_name
+from iekd.ui.render.words import model_name
+from iekd.ui.tabs.form import model_choices
 
 
 @pytest.mark.parametrize(

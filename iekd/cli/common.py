@@ -1,0 +1,64 @@
+"""What every command shares: where it speaks, how it says what is wrong, and the options that most of them have."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from iekd.config.run import RunConfig
+from iekd.config.unused import unused_settings
+from iekd.errors import UserError
+
+out, err = Console(), Console(stderr=True)
+RUNS = Path("runs")
+RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="IEKD_RUNS_DIR", help="Folder that holds the runs.")]
+INTERRUPTED = 130  # the exit status of what was stopped before its end
+Detach = Annotated[bool, typer.Option("--detach", help="In the background; it goes on without this terminal.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+
+
+def says_why(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A UserError becomes its sentence and exit status 2."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except UserError as error:
+            err.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+            raise typer.Exit(2) from None
+
+    return wrapped
+
+
+def table_of(first: str, *others: str, title: str | None = None, numbers: bool = False) -> Table:
+    """An empty table whose first column, of names to be copied, is never cut; long words of the others are wrapped."""
+    table = Table(title=title)
+    table.add_column(first, no_wrap=True)
+    for column in others:
+        table.add_column(column, overflow="fold", justify="right" if numbers else "left")
+    return table
+
+
+def say_unused(config: RunConfig) -> None:
+    """On standard error: which of the given options have no effect."""
+    for field, purpose in unused_settings(config).items():
+        option = f"--{field.replace('_', '-')}"
+        err.print(f"[yellow]Note:[/] {option} has no effect here: it is for {purpose} only.", soft_wrap=True)
+
+
+def say(as_json: bool, sentence: str, value: dict[str, Any]) -> None:
+    print_json(value) if as_json else out.print(sentence, highlight=False)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value, default=str) + "\n")

@@ -1,0 +1,96 @@
+"""`iekd eval`: the accuracy of a checkpoint on a data set."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+
+from iekd.errors import UserError
+from iekd.models.source import Numbers, parse_numbers
+
+out = Console()
+NOTES = {
+    "given": "mean and std as given",
+    "model card": "mean and std of the model itself",
+    "data set": "mean and std of the data set; give --mean and --std if the model was trained with others",
+}
+
+
+def evaluate(
+    checkpoint: Annotated[str, typer.Option(help="A file of weights (.safetensors, .pt, ...), or a model's folder.")],
+    dataset: Annotated[str, typer.Option(help="Name of a data set, or folder:PATH.")],
+    model: Annotated[
+        Optional[str], typer.Option(help="The network that the file is of, such as resnet56; a folder knows its own.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="test, train, or all of both; a folder may have test/ alone.")] = "test",
+    mean: Annotated[
+        Optional[str],
+        typer.Option(help="Mean of the pixels (0..1) that it was trained with, as in 0.491,0.482,0.447; "
+                     "unset: the folder's, or the data set's own.", show_default=False),
+    ] = None,
+    std: Annotated[
+        Optional[str], typer.Option(help="Standard deviation that belongs to --mean.", show_default=False)
+    ] = None,
+    resolution: Annotated[Optional[int], typer.Option(help="Side of the images; unset: the data set's own.")] = None,
+    test_fraction: Annotated[float, typer.Option(help="Share held out when a folder has no test/ of its own.")] = 0.2,
+    data_seed: Annotated[int, typer.Option(help="Fixes which images are held out.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    image_memory: Annotated[
+        Optional[float], typer.Option(help="GB of memory that decoded images may take; unset: half of what is free.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> None:  # fmt: skip
+    """Accuracy of a checkpoint, of anyone's, on a data set."""
+    from iekd.inference.evaluate import evaluate_checkpoint
+
+    found = evaluate_checkpoint(
+        checkpoint, dataset, model=model, split=split, mean=_numbers("Mean", mean), std=_numbers("Std", std),
+        resolution=resolution, test_fraction=test_fraction, data_seed=data_seed, device=device,
+        image_memory=image_memory,
+    )  # fmt: skip
+    if as_json:
+        sys.stdout.write(json.dumps(asdict(found)) + "\n")
+        return
+    lines = {
+        "accuracy": f"{found.accuracy:.2f} %",
+        "images": found.images,
+        "correct": found.correct,
+        "skipped files": len(found.skipped_files),
+        "model": f"{found.model}, {found.params:,} parameters",
+        "mean": _listed(found.mean),
+        "std": f"{_listed(found.std)} ({NOTES[found.normalisation]})",
+    }
+    for name, value in lines.items():
+        out.print(f"{name}: {value}", highlight=False, markup=False, soft_wrap=True)
+    if split == "test" and _drawn(dataset):
+        out.print(
+            f"The test images were drawn with data seed {data_seed} and test fraction {test_fraction:g}: a network "
+            "that was trained with others has learned from some of them.", highlight=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+def _drawn(dataset: str) -> bool:
+    """Whether test images are drawn from a folder by chance."""
+    from iekd.data.base import FOLDER
+    from iekd.data.folder import has_test
+    from iekd.data.registry import check_name
+
+    if not dataset.startswith(FOLDER):
+        return False
+    try:
+        return not has_test(check_name(dataset))
+    except UserError:  # it has test/ alone
+        return False
+
+
+def _numbers(field: str, text: str | None) -> Numbers | None:
+    return None if text is None else parse_numbers(field, text)
+
+
+def _listed(values: Numbers) -> str:
+    return ", ".join(f"{v:.4g}" for v in values)

@@ -1,0 +1,285 @@
+"""`iekd runs list | show | stop | resume | first | export | import | delete`, and training in front of the terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from iekd.cli.common import INTERRUPTED, RUNS, AsJson, Detach, RunsDir, err, out, print_json, say, says_why, table_of
+from iekd.config.run import NO_TEACHER
+from iekd.data.base import FOLDER
+from iekd.errors import RunError
+
+app = typer.Typer(no_args_is_help=True, help="List, show, stop, resume, export, import and delete runs.")
+RunId = Annotated[str, typer.Argument(metavar="ID")]
+
+
+def train_here(run: Any, handle: int | None) -> Callable[[], bool]:
+    """Train a run, whose lock the descriptor holds, in this process with a bar; tells whether it was asked to stop."""
+    from iekd.cli.progress import Display
+    from iekd.runs.worker import execute, stop_on_signals
+
+    stop = stop_on_signals(run)
+    try:
+        with Display(err, run.id) as display:
+            execute(run, stop, display.update)
+    finally:
+        if handle is not None:
+            os.close(handle)
+    return stop
+
+
+def say_how_it_ended(run: Any, as_json: bool) -> None:
+    """The results of a run that is over, or why there are none; exit status 1 if it failed, 130 if it was stopped."""
+    from iekd.results.report import summary
+    from iekd.runs.store import FAILED, STOPPED
+
+    status, report = run.status, run.report
+    if status.state == FAILED:
+        err.print(f"[bold red]The run failed:[/] {escape(str(status.error))}", highlight=False, soft_wrap=True)
+    elif report:
+        print_results(report) if not as_json else None
+    if not as_json:
+        out.print(f"Run [bold]{run.id}[/] is {status.state}: {escape(str(run.path))}", highlight=False, soft_wrap=True)
+    else:
+        nothing: dict[str, Any] = {
+            "run": run.id, "path": str(run.path), "state": status.state, "seconds": status.seconds, "teacher": None,
+            "learners": [], "diverged": status.diverged, "dataset": run.config.dataset, "device": status.device,
+            "error": status.error,
+        }  # fmt: skip
+        print_json(summary(report) if report else nothing)
+    if status.state == FAILED:
+        raise typer.Exit(1)
+    if status.state == STOPPED:
+        raise typer.Exit(INTERRUPTED)
+
+
+def print_results(report: dict[str, Any]) -> None:
+    """The table at the end of a run, what it says in words, and what became of students that diverged."""
+    from iekd.results.report import verdict
+
+    out.print(results_table(report))
+    if said := verdict(report):
+        out.print(escape(said), highlight=False, soft_wrap=True)
+    for message in report.get("diverged", {}).values():
+        out.print(f"[yellow]{escape(message)}[/]", highlight=False, soft_wrap=True)
+
+
+def results_table(report: dict[str, Any]) -> Table:
+    """The coloured table at the end of a run."""
+    table = Table(title=f"{report['dataset']}: accuracy on {report['test_images']:,} test images")
+    for column in ("network", "seed", "parameters", "last epoch", "best epoch"):
+        table.add_column(column, justify="left" if column == "network" else "right")
+    if teacher := report["teacher"]:
+        table.add_row(
+            f"teacher {teacher['model']}",
+            "",
+            f"{teacher['params']:,}",
+            f"{teacher['accuracy']:.2f} %",
+            "",
+            style="cyan",
+        )
+    best = max(learner["accuracy_last"] for learner in report["learners"])
+    for r in report["learners"]:
+        style = "bold green" if r["accuracy_last"] == best and len(report["learners"]) > 1 else ""
+        last, peak = f"{r['accuracy_last']:.2f} %", f"{r['accuracy_best']:.2f} %"
+        table.add_row(r["method"], str(r["seed"]), f"{r['params']:,}", last, peak, style=style)
+    return table
+
+
+@app.command("list")
+@says_why
+def runs_list(runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+    """Every run with its state, newest first."""
+    from iekd.runs.store import Store
+
+    runs = Store(runs_dir).list()
+    if as_json:
+        print_json({"runs": [overview(run) for run in runs]})
+        return
+    if not runs:
+        out.print(f"No runs in '{escape(str(runs_dir))}' yet. 'iekd train' makes one.")
+        return
+    table = table_of("run", "state", "data set", "networks", "methods and their accuracy (%)")
+    for run in runs:
+        row = overview(run)
+        taught = row["methods"] and row["teacher"] != NO_TEACHER
+        networks = f"{row['teacher']} -> {row['student']}" if taught else row["student"]
+        results = _means(row["learners"]) or row["methods"]
+        results += [f"{name} diverged" for name in row["diverged"]]
+        name = f"{row['run']}\n{row['name']}" if row["name"] else row["run"]
+        pictures = row["dataset"]
+        if pictures.startswith(FOLDER):  # `show` has the whole path
+            pictures = f"{FOLDER}.../{Path(pictures).name}"
+        table.add_row(*map(escape, (name, row["state"], pictures, networks, ", ".join(results))))
+    out.print(table)
+
+
+def _means(learners: list[dict[str, Any]]) -> list[str]:
+    """Each method with its accuracy, or the mean and standard deviation of its seeds."""
+    from iekd.results.report import spread, summaries
+
+    found = summaries({"learners": learners})
+    return [f"{s.method} {spread(s.mean, s.sd)}{f' ({s.n} seeds)' if s.n > 1 else ''}" for s in found]
+
+
+@app.command("show")
+@says_why
+def runs_show(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+    """One run: configuration, state, results and the end of its log."""
+    from iekd.runs.store import Store
+
+    run = Store(runs_dir).get(run_id)
+    status, report = run.status, run.report
+    if as_json:
+        print_json(
+            {
+                **overview(run),
+                "status": status.__dict__,
+                "config": run.config.model_dump(mode="json"),
+                "report": report,
+            }
+        )
+        return
+    out.print(f"[bold]{run.id}[/] {status.state} {status.stage} {status.progress:.0%}", highlight=False)
+    if status.error:
+        out.print(f"[red]{escape(status.error)}[/]", soft_wrap=True)
+    out.print(escape(run.config.command_line()), highlight=False, soft_wrap=True)
+    if report:
+        print_results(report)
+    out.print(escape(run.log_tail()), highlight=False, soft_wrap=True)
+
+
+@app.command("stop")
+@says_why
+def runs_stop(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+    """Stop a run after its current step; what its students learned so far is kept."""
+    from iekd.launchers.local import stop_and_wait
+    from iekd.runs.store import Store
+
+    status = stop_and_wait(Store(runs_dir).get(run_id))
+    say(as_json, f"Run {run_id} is {status.state}.", {"run": run_id, "state": status.state})
+
+
+@app.command("resume")
+@says_why
+def runs_resume(
+    run_id: RunId,
+    detach: Detach = False,
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a run that was stopped, failed or was lost, from its last checkpoint."""
+    from iekd.launchers.local import LocalLauncher
+    from iekd.runs.store import Store
+
+    store = Store(runs_dir)
+    if detach:
+        LocalLauncher(store).resume(run_id)
+        say(as_json, f"Run {run_id} goes on in the background.", {"run": run_id, "state": "queued"})
+        return
+    run = store.get(run_id)
+    train_here(run, run.reopen())
+    say_how_it_ended(run, as_json)
+
+
+@app.command("first")
+@says_why
+def runs_first(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+    """Let a run that waits for its device be the next."""
+    from iekd.runs.queue import move_to_front
+    from iekd.runs.store import Store
+
+    store = Store(runs_dir)
+    move_to_front(store.get(run_id), store)
+    say(as_json, f"Run {run_id} is the next.", {"run": run_id})
+
+
+@app.command("export")
+@says_why
+def runs_export(
+    run_id: RunId,
+    target: Annotated[
+        Optional[Path], typer.Option("--out", help="The file to write; unset: ID.zip in this folder.")
+    ] = None,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints/--no-checkpoints", help="With them it can be resumed elsewhere.")
+    ] = True,
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Write a run that is over to one zip file: configuration, metrics, results, log, models, checkpoints."""
+    from iekd.runs.store import Store
+    from iekd.runs.transfer import export_run
+
+    path = target or Path(f"{run_id}.zip")
+    export_run(Store(runs_dir).get(run_id), path, checkpoints)
+    size = path.stat().st_size
+    say(
+        as_json,
+        f"Run {run_id} is in '{path}' ({size / 1e6:.1f} MB).",
+        {"run": run_id, "file": str(path), "bytes": size},
+    )
+
+
+@app.command("import")
+@says_why
+def runs_import(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="What 'iekd runs export' wrote.")],
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Take an exported run into the folder of runs; it keeps its id, and may be resumed."""
+    from iekd.runs.store import Store
+    from iekd.runs.transfer import import_run
+
+    run = import_run(Store(runs_dir), source)
+    say(as_json, f"Run {run.id} is {run.status.state}.", {"run": run.id, "state": run.status.state})
+
+
+@app.command("delete")
+@says_why
+def runs_delete(
+    run_id: RunId,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Delete a run that is over: its folder with models, metrics and log. At a terminal it asks first."""
+    from iekd.runs.store import Store
+
+    store = Store(runs_dir)
+    run = store.get(run_id)
+    if sys.stdin.isatty() and not (yes or as_json):
+        typer.confirm(
+            f"Delete {run.path} with its models, curves and log? This cannot be undone.", abort=True, err=True
+        )
+    store.delete(run_id)
+    say(as_json, f"Run {run_id} is deleted.", {"run": run_id, "deleted": True})
+
+
+def overview(run: Any) -> dict[str, Any]:
+    from iekd.results.report import summary
+
+    try:
+        config = run.config
+    except RunError:  # shown, so that it can be deleted
+        return {
+            "run": run.id, "name": "", "path": str(run.path), "state": "damaged", "seconds": None, "dataset": "",
+            "teacher": "", "student": "", "methods": [], "seeds": [], "learners": [], "diverged": {},
+        }  # fmt: skip
+    status, report = run.status, run.report
+    learners = summary(report)["learners"] if report else []
+    return {
+        "run": run.id, "name": config.name, "path": str(run.path), "state": status.state, "seconds": status.seconds,
+        "dataset": config.dataset, "teacher": config.teacher, "student": config.student,
+        "methods": list(config.methods), "seeds": list(config.seeds), "learners": learners,
+        "diverged": status.diverged,
+    }  # fmt: skip

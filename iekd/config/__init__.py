@@ -1,0 +1,1 @@
+"""What a run is asked to do: settings, names of methods, presets. Imports neither torch nor Gradio."""

@@ -1,0 +1,161 @@
+"""What of the student is compared with what of the teacher: one Comparison per stage, with the layers it trains.
+
+A comparison may look at some of the student's channels only, which is how a half inherits or explores. Stages are
+counted from the end (-1 is the last), so that networks with different numbers of stages meet where they are most alike;
+maps of different resolution are averaged to one size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iekd.losses.at import attention
+from iekd.losses.tensors import meet
+from iekd.models.factors import FactorEncoder, factor_channels
+from iekd.models.features import Features
+
+
+class TeacherOutput(NamedTuple):
+    """The frozen teacher's answer for a batch: features, and factors (B,k,h,w) of its last stages, last one last."""
+
+    features: Features
+    factors: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Channels of each stage end, first to last, of student, teacher and peer; empty for a network that is not there.
+
+    margins: one (c,) per stage of the teacher (losses.od.margin), where od takes part.
+    """
+
+    student: tuple[int, ...]
+    teacher: tuple[int, ...] = ()
+    peer: tuple[int, ...] = ()
+    margins: tuple[Tensor, ...] = ()
+
+    def stages(self, base: str, which: str) -> list[int]:
+        """The stages that are compared, for which = "last" or "all" (as many as both networks have)."""
+        other = self.peer if base == "dml" else self.teacher
+        return [-1] if which == "last" else list(range(-min(len(self.student), len(other)), 0))
+
+
+class Comparison(nn.Module):
+    """Base: (student, teacher, peer) -> (student's side, target), both (B,...) of one shape."""
+
+    channels: Tensor | None
+
+    def __init__(self, stage: int, channels: Tensor | None) -> None:
+        """channels: indices of the student's channels that take part; None for all."""
+        super().__init__()
+        self.stage = stage
+        self.register_buffer("channels", channels)
+
+    def chosen(self, feature: Tensor) -> Tensor:
+        return feature if self.channels is None else feature.index_select(1, self.channels)
+
+    def forward(self, student: Features, teacher: TeacherOutput | None, peer: Features | None) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+
+class AttentionComparison(Comparison):
+    """at: where the two look, as unit vectors (B,h*w)."""
+
+    def forward(self, student: Features, teacher: TeacherOutput | None, peer: Features | None) -> tuple[Tensor, Tensor]:
+        assert teacher is not None
+        s, t = meet(self.chosen(student.stages[self.stage]), teacher.features.stages[self.stage])
+        return attention(s), attention(t)
+
+
+class FactorComparison(Comparison):
+    """ft: the student's factor and the teacher's, or the teacher's feature where there is no auto-encoder."""
+
+    def __init__(self, stage: int, channels: Tensor | None, width: int, target: int, auto_encoder: bool) -> None:
+        """width: channels that take part; target: channels of the teacher's stage."""
+        super().__init__(stage, channels)
+        self.auto_encoder = auto_encoder
+        self.encoder = FactorEncoder(width, factor_channels(target) if auto_encoder else target)
+
+    def forward(self, student: Features, teacher: TeacherOutput | None, peer: Features | None) -> tuple[Tensor, Tensor]:
+        assert teacher is not None
+        target = (teacher.factors if self.auto_encoder else teacher.features.stages)[self.stage]  # (B,k,h,w)
+        return _like(self.encoder(self.chosen(student.stages[self.stage])), target), target
+
+
+class PeerComparison(Comparison):
+    """dml: the student's factor and its peer's feature as it is now."""
+
+    def __init__(self, stage: int, channels: Tensor | None, width: int, target: int) -> None:
+        super().__init__(stage, channels)
+        self.encoder = FactorEncoder(width, target)
+
+    def forward(self, student: Features, teacher: TeacherOutput | None, peer: Features | None) -> tuple[Tensor, Tensor]:
+        assert peer is not None
+        target = peer.stages[self.stage].detach()  # (B,c,h,w)
+        return _like(self.encoder(self.chosen(student.stages[self.stage])), target), target
+
+
+class OverhaulComparison(Comparison):
+    """od: the student's stage end before the activation through a 1x1 connector, and the teacher's above its margin."""
+
+    margin: Tensor
+
+    def __init__(self, stage: int, channels: Tensor | None, width: int, margin: Tensor) -> None:
+        super().__init__(stage, channels)
+        conv = nn.Conv2d(width, len(margin), 1, bias=False)
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        self.connector = nn.Sequential(conv, nn.BatchNorm2d(len(margin)))
+        self.register_buffer("margin", margin.reshape(1, -1, 1, 1))
+
+    def forward(self, student: Features, teacher: TeacherOutput | None, peer: Features | None) -> tuple[Tensor, Tensor]:
+        assert teacher is not None
+        s = self.connector(self.chosen(student.pre_activations[self.stage]))
+        s, t = meet(s, teacher.features.pre_activations[self.stage])
+        return s, torch.maximum(t, self.margin)
+
+
+def comparisons(
+    base: str, pair: Pair, stages: list[int], channels: list[Tensor] | None, auto_encoder: bool
+) -> list[Comparison]:
+    """One comparison per stage for the distiller `base` (at, ft, od or dml).
+
+    channels: for each stage the student's channels that take part; None for all. A stage of which none takes part is
+    left out.
+    """
+    found: list[Comparison] = []
+    for i, stage in enumerate(stages):
+        chosen = None if channels is None else channels[i]
+        width = pair.student[stage] if chosen is None else len(chosen)
+        if not width:
+            continue
+        if base == "at":
+            found.append(AttentionComparison(stage, chosen))
+        elif base == "ft":
+            found.append(FactorComparison(stage, chosen, width, pair.teacher[stage], auto_encoder))
+        elif base == "od":
+            found.append(OverhaulComparison(stage, chosen, width, pair.margins[stage]))
+        else:
+            found.append(PeerComparison(stage, chosen, width, pair.peer[stage]))
+    return found
+
+
+def split_channels(count: int, share: float, at_random: bool) -> tuple[Tensor, Tensor]:
+    """Indices (of `count` channels) that inherit and that explore; at random by torch's global generator.
+
+    A share that is neither 0 nor 1 leaves at least one channel on each side.
+    """
+    order = torch.randperm(count) if at_random else torch.arange(count)
+    inheriting = round(count * share) if share in (0, 1) else min(max(1, int(count * share)), count - 1)
+    return order[:inheriting].sort().values, order[inheriting:].sort().values
+
+
+def _like(factor: Tensor, target: Tensor) -> Tensor:
+    """Pool a student's larger map, or stretch a smaller one, to the target's (h,w); equal sizes pass untouched."""
+    if factor.shape[2:] == target.shape[2:]:
+        return factor
+    return F.adaptive_avg_pool2d(factor, (target.shape[2], target.shape[3]))

@@ -1,0 +1,126 @@
+"""What a run costs before it runs: arithmetic per stage, memory, and so an estimate of time. Needs no torch.
+
+The same numbers weigh the stages in the progress bar. Accuracy: a model of multiply-accumulates only, scaled by the
+speed that earlier runs on this machine reached; expect it to be right within a factor of about 1.5.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from iekd.config.methods import parts
+from iekd.config.run import STAGES, RunConfig
+from iekd.data.base import FOLDER
+from iekd.estimate.speeds import Speeds
+from iekd.models.catalog import ModelInfo, models
+
+# multiply-accumulates per second and core of an untested machine, from the default run on the two cores of
+# benchmarks/RESULTS.md; the first finished run replaces it
+DEFAULT_SPEED = {"cpu": 22e9, "cuda": 4e12, "mps": 4e11}
+TRAIN = 3  # forward + two backward passes
+START_UP = 6.0  # seconds: imports, data, first step
+BASE_MEMORY = 0.6e9  # the interpreter with torch
+
+
+@dataclass(frozen=True)
+class Plan:
+    """macs: multiply-accumulates per stage; memory: bytes at the peak, about."""
+
+    macs: dict[str, float]
+    memory: float
+
+    @property
+    def total(self) -> float:
+        return sum(self.macs.values())
+
+
+def make_plan(config: RunConfig, train_images: int, test_images: int, channels: int, classes: int, resolution: int,
+              teacher_at_hand: bool) -> Plan:  # fmt: skip
+    """Cost of a run on a data set of that size."""
+    given = min(train_images, config.limit_train or train_images)
+    n, judged = _counts(config, train_images, test_images)
+    area = ((config.resolution or resolution) / 32) ** 2
+    student = models()[config.student]
+    seeds, learners = len(config.seeds), len(config.methods) * len(config.seeds)
+    macs = dict.fromkeys(STAGES, 0.0)
+    images = (given + test_images) * channels * area * 32 * 32
+    if config.image_memory is not None and config.dataset.startswith(FOLDER):
+        images = min(images, config.image_memory * 1e9)  # the others stay in their files
+    memory = BASE_MEMORY + images
+    each = config.batch_size * student.activations * area * 4 * 2 + _weights(student, channels, classes)
+    macs["students"] = learners * student.macs * area * config.epochs * (TRAIN * n + judged)
+    for method in config.methods:
+        beside, judging = _beside(method, config)
+        macs["students"] += seeds * config.epochs * area * (n * beside + judged * judging)
+        memory += seeds * each * (2 if parts(method).needs_peer else 1)
+    if config.needs_teacher:
+        teacher = models()[config.teacher]
+        forward = teacher.macs * area
+        macs["evaluation"] = forward * test_images
+        if not teacher_at_hand:
+            macs["teacher"] = forward * config.teacher_epochs * (TRAIN * n + judged)
+            memory += config.batch_size * teacher.activations * area * 4 * 2
+        if any(parts(method).needs_teacher for method in config.methods):
+            macs["students"] += config.epochs * n * forward
+        if config.needs_auto_encoder:
+            factor = area * _coder_macs(teacher, teacher.feature_channels, factor_channels(teacher))
+            macs["auto-encoder"] = config.auto_encoder_epochs * n * (forward + TRAIN * 2 * factor)
+            macs["students"] += config.epochs * n * factor
+    return Plan(macs, memory)
+
+
+def _beside(method: str, config: RunConfig) -> tuple[float, float]:
+    """Multiply-accumulates beside the student's own: per training image, and per held-out image."""
+    base, explores, _ = parts(method)
+    student, peer = models()[config.student], models()[config.peer or config.student]
+    halves = 2 if explores else 1
+    if base == "dml":  # the peer learns too, and the student answers once more
+        encoders = TRAIN * 2 * halves * _coder_macs(student, student.feature_channels / 2, peer.feature_channels)
+        return TRAIN * peer.macs + student.macs + (encoders if explores else 0), peer.macs
+    if base != "ft":
+        return 0, 0  # connectors and attention are small
+    teacher = models()[config.teacher]
+    target = factor_channels(teacher) if config.auto_encoder else teacher.feature_channels
+    return TRAIN * halves * _coder_macs(student, student.feature_channels / halves, target), 0
+
+
+def seconds(plan: Plan, device: str, measured_speed: float | None = None) -> float:
+    """Estimated seconds; `measured_speed` is in multiply-accumulates per second, from an earlier run here."""
+    cores = (os.cpu_count() or 1) if device == "cpu" else 1
+    return START_UP + plan.total / (measured_speed or DEFAULT_SPEED[device] * cores)
+
+
+def measured_seconds(plan: Plan, config: RunConfig, train_images: int, test_images: int, speeds: Speeds) -> float:
+    """The same from seconds per image that were measured here for this very configuration.
+
+    What was not measured (a teacher that is trained first, the last evaluation) goes at the speed of the students.
+    """
+    n, judged = _counts(config, train_images, test_images)
+    learners = len(config.methods) * len(config.seeds)
+    students = config.epochs * (n * speeds.together + learners * judged * speeds.evaluation)
+    coders = 0.0
+    if speeds.auto_encoder is not None:
+        coders = config.auto_encoder_epochs * n * (speeds.auto_encoder + (speeds.teacher or 0))
+    others = (plan.macs["teacher"] + plan.macs["evaluation"]) * students / plan.macs["students"]
+    return START_UP + students + coders + others
+
+
+def _counts(config: RunConfig, train_images: int, test_images: int) -> tuple[int, int]:
+    """Images that are learned from, and images that each epoch is judged on."""
+    given = min(train_images, config.limit_train or train_images)
+    held_out = round(given * config.validation_fraction)
+    return given - held_out, held_out + test_images
+
+
+def factor_channels(teacher: ModelInfo) -> int:
+    return teacher.feature_channels // 2
+
+
+def _coder_macs(network: ModelInfo, c: float, k: float) -> float:
+    """One encoder from c to k channels at the last stage of a network, for an image of 32 x 32."""
+    return 9 * (c * c + c * k + k * k) * (32 / network.feature_stride) ** 2
+
+
+def _weights(model: ModelInfo, channels: int, classes: int) -> float:
+    return model.params(channels, classes) * 4 * 3  # weight, gradient, momentum

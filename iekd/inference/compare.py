@@ -1,0 +1,82 @@
+"""What several classifiers say of the same images, side by side.
+
+Predictions run on the CPU, one image at a time, which is also how the shown latency is measured. Leaves out: why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from iekd.data.decoding import ImageSource, to_array
+from iekd.errors import DataError, UserError
+from iekd.inference.predict import Prediction, load_predictor
+from iekd.models.artifact import ModelCard
+
+TOP = 5
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """One image: what the networks saw (H,W,C) uint8 and what each said; or why it could not be read.
+
+    inverted: bright and dark were swapped first, because the training images have dark backgrounds.
+    """
+
+    name: str
+    seen: np.ndarray | None
+    inverted: bool = False
+    predictions: dict[str, Prediction] = field(default_factory=dict)
+    error: str | None = None
+
+
+def compare(
+    models: Mapping[str, Path], images: Sequence[tuple[str, ImageSource]], match_background: bool = True
+) -> list[ImageResult]:
+    """Every model's answer for every image. An image that cannot be read has its reason instead of answers.
+
+    Args:
+        models: shown name -> folder of a saved model; all must know the same classes and see the same size.
+        images: (shown name, anything that data.images.open_image takes).
+        match_background: swap bright and dark in grey pictures whose background is the opposite of the training
+            images', such as a shoe photographed on white for models that know white shoes on black.
+    Raises:
+        UserError: a model cannot be loaded, or the models do not belong together.
+    """
+    loaded = {name: load_predictor(folder) for name, folder in models.items()}
+    first_name, first = next(iter(loaded.items()))
+    for name, other in loaded.items():
+        if other.card.class_names != first.card.class_names:
+            raise UserError(
+                f"'{name}' and '{first_name}' do not know the same classes ({len(other.card.class_names)} and "
+                f"{len(first.card.class_names)}), so they cannot be compared. Choose models of one data set."
+            )
+    results = []
+    for shown, source in images:
+        try:
+            seen = to_array(source, first.card.resolution, first.card.channels, shown)
+        except DataError as error:
+            results.append(ImageResult(shown, None, error=str(error)))
+            continue
+        inverted = match_background and _opposite_background(seen, first.card)
+        seen = 255 - seen if inverted else seen
+        answers = {}
+        for name, classifier in loaded.items():
+            image, card = seen, classifier.card
+            if (card.resolution, card.channels) != (first.card.resolution, first.card.channels):
+                image = to_array(source, card.resolution, card.channels, shown)
+                image = 255 - image if inverted else image
+            answers[name] = classifier.predict(image)
+        results.append(ImageResult(shown, seen, inverted, answers))
+    return results
+
+
+def _opposite_background(seen: np.ndarray, card: ModelCard) -> bool:
+    """True for a grey picture with bright edges where the training images' were dark, or the other way round."""
+    if card.channels != 1 or card.background is None:
+        return False
+    edges = np.concatenate([seen[0], seen[-1], seen[:, 0], seen[:, -1]]).mean() / 255
+    return bool(edges > 0.6 and card.background < 0.3) or bool(edges < 0.3 and card.background > 0.7)

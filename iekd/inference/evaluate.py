@@ -1,0 +1,147 @@
+"""The accuracy of a classifier on a data set: a file of weights of anyone's, or a model's folder of ours."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from iekd import data
+from iekd.config.run import NO_TEACHER, RunConfig, make_config
+from iekd.data.base import FOLDER, Dataset, Split
+from iekd.errors import UserError, unknown_name
+from iekd.models.artifact import check_fits, load_model
+from iekd.models.source import Numbers, check_normalisation, check_path, per_channel
+
+if TYPE_CHECKING:
+    import torch
+
+SPLITS = ("test", "train", "all")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found.
+
+    accuracy: percent of `images`, of which `correct` are right; class_accuracy: the same of each class, None for one
+    without images.
+    model, params: the network that the weights fit, and its size.
+    mean, std: per channel, of pixel values scaled to 0..1; normalisation: where they are from ("given", "model card",
+    "data set").
+    seconds: what predicting took, without loading. skipped_files: pictures that could not be read.
+    """
+
+    accuracy: float
+    images: int
+    correct: int
+    class_accuracy: dict[str, float | None]
+    checkpoint: str
+    model: str
+    params: int
+    dataset: str
+    split: str
+    mean: Numbers
+    std: Numbers
+    normalisation: str
+    device: str
+    seconds: float
+    skipped_files: list[str]
+
+
+def evaluate_checkpoint(
+    checkpoint: str | Path, dataset: str, *, model: str | None = None, split: str = "test",
+    mean: Sequence[float] | None = None, std: Sequence[float] | None = None, resolution: int | None = None,
+    test_fraction: float = 0.2, data_seed: int = 0, device: str = "auto", image_memory: float | None = None,
+) -> Evaluation:  # fmt: skip
+    """Answer every image of a split, in float32, and count.
+
+    Args:
+        checkpoint: a file of weights, or the folder of a model that was saved here.
+        dataset: as in a run; resolution (unset: the folder's own, or the data set's), test_fraction, data_seed and
+            image_memory too.
+        model: the network's name; a folder knows its own.
+        split: "test", "train", or "all" images of both. Of a folder, test/ alone may be there.
+        mean, std: what the network was trained with; unset: the folder's own, or those of the data set's training
+            images.
+    Raises:
+        UserError: something is missing, unreadable, or does not belong together.
+    """
+    import torch
+
+    from iekd.engine.accelerate import channels_last
+    from iekd.engine.batches import placed
+    from iekd.engine.learner import predict
+    from iekd.models.normalise import Normalise
+    from iekd.models.weights import fit_weights, read_weights
+
+    if split not in SPLITS:
+        raise unknown_name("split", split, SPLITS)
+    check_normalisation(mean, std)
+    settings = make_config(  # checks them
+        dataset=dataset, student=model, resolution=resolution, test_fraction=test_fraction, data_seed=data_seed,
+        device=device, image_memory=image_memory, methods=("baseline",), teacher=NO_TEACHER,
+    )  # fmt: skip
+    path, place = Path(check_path(str(checkpoint))), _device(settings.device)
+    # what is wrong with the weights is said before the images are read
+    if path.is_dir():
+        network, card = load_model(path)
+        if model not in (None, card.model):
+            raise UserError(f"The model in '{path}' is a {card.model}, not a {model}. Leave --model out.")
+        loaded, asked = _data(settings, split, card.resolution)
+        check_fits(card, loaded, path)
+        name, source, used_mean, used_std = card.model, "model card", card.mean, card.std
+    else:
+        if model is None:
+            raise UserError(f"The file '{path}' does not say which network it is of. Give --model, such as resnet56.")
+        state = read_weights(path)
+        loaded, asked = _data(settings, split)
+        network, name = fit_weights(state, model, len(loaded.class_names), loaded.channels, path)
+        source, (used_mean, used_std) = "data set", loaded.statistics
+    if mean is not None and std is not None:
+        source = "given"
+        used_mean = per_channel(mean, loaded.channels, "Mean")
+        used_std = per_channel(std, loaded.channels, "Std")
+    normalise, network = Normalise(used_mean, used_std).to(place), channels_last(network, place)
+    with placed([asked], place, image_memory) as [(images, labels)]:
+        began = time.perf_counter()
+        logits = predict(network, normalise, images, place)
+    if not bool(torch.isfinite(logits).all()):
+        raise UserError(f"'{path}' answers with values that are no numbers. Check mean and std, or get the file again.")
+    right = (logits.argmax(1) == labels).cpu()
+    seconds = time.perf_counter() - began
+    labels = labels.cpu()
+    of_class = {c: right[labels == k] for k, c in enumerate(loaded.class_names)}
+    return Evaluation(
+        accuracy=100 * int(right.sum()) / len(right), images=len(right), correct=int(right.sum()),
+        class_accuracy={c: 100 * int(r.sum()) / len(r) if len(r) else None for c, r in of_class.items()},
+        checkpoint=str(path), model=name, params=sum(p.numel() for p in network.parameters()), dataset=settings.dataset,
+        split=split, mean=used_mean, std=used_std, normalisation=source, device=str(place), seconds=seconds,
+        skipped_files=list(loaded.skipped),
+    )  # fmt: skip
+
+
+def _data(settings: RunConfig, split: str, resolution: int | None = None) -> tuple[Dataset, Split]:
+    """The data set and its images to answer. A folder may have nothing but test/, which is no data set for a run."""
+    name, root = settings.dataset, Path(settings.dataset.removeprefix(FOLDER))
+    if name.startswith(FOLDER) and split == "test" and (root / "test").is_dir() and not (root / "train").is_dir():
+        name, split = f"{name}/test", "all"
+    loaded = data.load(
+        name, resolution=settings.resolution or resolution, test_fraction=settings.test_fraction,
+        seed=settings.data_seed, image_memory=settings.image_memory,
+    )  # fmt: skip
+    train, test = loaded.train, loaded.test
+    if split == "all":
+        return loaded, train.joined(test)
+    return loaded, test if split == "test" else train
+
+
+def _device(name: str) -> torch.device:
+    from iekd.engine.accelerate import choose_device
+    from iekd.engine.metrics import TrainingError
+
+    try:
+        return choose_device(name)
+    except TrainingError as error:
+        raise UserError(str(error)) from None

@@ -1,0 +1,1 @@
+"""Where runs are started and stopped: the Launcher protocol and its implementations."""

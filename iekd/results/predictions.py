@@ -1,0 +1,57 @@
+"""answers.csv: what each network of a run said of each test image, to look at, or to do one's own statistics with."""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from iekd.data.base import FOLDER, Dataset
+
+ANSWERS = "answers.csv"
+
+
+def write_answers(path: Path, result: Any, dataset: Dataset) -> None:
+    """One row per test image: where it lies in the folder, or its number in the test split; its class; the answers.
+
+    result: an engine Result.
+    """
+    networks = {"teacher": result.teacher, **{r.name: r for r in result.learners}}
+    answers = {name: r.answers.tolist() for name, r in networks.items() if r is not None}
+    files, names = dataset.test.sources, [harmless(name) for name in dataset.class_names]
+    root = dataset.name.removeprefix(FOLDER)
+    with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "class", *answers])
+        for i, label in enumerate(dataset.test.labels.tolist()):
+            image = i if files is None else harmless(os.path.relpath(files[i], root))
+            writer.writerow([image, names[label], *(names[said[i]] for said in answers.values())])
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no single answer to that
+class Right:
+    """Which answers of a run are right: images are the rows' (name, class), right is network -> (images,) bool."""
+
+    images: list[tuple[str, str]]
+    right: dict[str, np.ndarray]
+
+
+def read_right(path: Path) -> Right | None:
+    """What `write_answers` wrote; None where it is not there (runs of earlier versions) or cannot be read."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        images = [(row[0], row[1]) for row in rows]
+        columns = {name: np.array([row[k] == row[1] for row in rows]) for k, name in enumerate(header) if k > 1}
+    except (OSError, ValueError, IndexError, csv.Error):
+        return None
+    return Right(images, columns)
+
+
+def harmless(text: str) -> str:
+    """A spreadsheet would take =this for a formula, and the names of classes may be somebody else's."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

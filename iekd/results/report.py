@@ -1,0 +1,212 @@
+"""What a report says: its sentences, its table, and report.md. Knows no run folder."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+from iekd.data.base import FOLDER
+from iekd.errors import as_text
+from iekd.results.predictions import ANSWERS
+from iekd.results.significance import OverImages, Summary, conclusion, p_text, summarise
+
+NAMED = 20  # files that report.md names of those that were skipped
+OVER_IMAGES = (
+    "The interval over seeds says what training once more may change, on these test images; the one over test images "
+    "what other images like them may change, with these very networks. Neither is corrected for the number of methods, "
+    f"as p is. {ANSWERS} has every answer."
+)
+
+
+def summary(report: dict[str, Any]) -> dict[str, Any]:
+    """The part of a report that `iekd train --json` prints."""
+    keys = ("run", "path", "state", "seconds", "teacher", "learners", "dataset", "device")
+    short = {**{k: report[k] for k in keys}, "diverged": report.get("diverged", {})}
+    short["teacher"] = report["teacher"] and {k: report["teacher"][k] for k in ("model", "accuracy", "params")}
+    kept = ("method", "seed", "accuracy_last", "accuracy_best", "params")
+    short["learners"] = [{k: learner[k] for k in kept} for learner in report["learners"]]
+    return short
+
+
+def summaries(report: dict[str, Any]) -> list[Summary]:
+    """Each method over its seeds, by the accuracy after the last epoch, in the order of training."""
+    # which images were right is not in the report: what came of that is
+    known = {s["method"]: (s["difference"] or {}).get("over_images") for s in report.get("summary", [])}
+    images = {method: OverImages(**values) for method, values in known.items() if values}
+    return summarise(accuracies(report), images=images)
+
+
+def accuracies(report: dict[str, Any]) -> dict[str, dict[int, float]]:
+    """Method -> seed -> percent after the last epoch."""
+    accuracies: dict[str, dict[int, float]] = {}
+    for learner in report["learners"]:
+        accuracies.setdefault(learner["method"], {})[learner["seed"]] = learner["accuracy_last"]
+    return accuracies
+
+
+def verdict(report: dict[str, Any]) -> str:
+    """Honest sentences: which method beat the baseline, by how much, whether chance may do that, who diverged."""
+    return " ".join(filter(None, (headline(report), *remarks(report), left_out(report))))
+
+
+def headline(report: dict[str, Any], name: Callable[[str], str] = str, images: str = "images") -> str:
+    """The comparison with the baseline, as `conclusion` says it; empty where no student has learned anything."""
+    found = summaries(report)
+    return "" if all(_guesses(report, s.mean) for s in found) else conclusion(found, name, images)
+
+
+def remarks(report: dict[str, Any], name: Callable[[str], str] = str, images: str = "images") -> list[str]:
+    """What makes a comparison worth little: networks that only guess, and a teacher that knows less than the baseline.
+
+    name: how a method is called; images: how images are.
+    """
+    found, said = summaries(report), []
+    accuracy = report["teacher"]["accuracy"] if report.get("teacher") else None
+    guessing = ["the teacher"] if accuracy is not None and _guesses(report, accuracy) else []
+    guessing += [name(s.method) for s in found if _guesses(report, s.mean)]
+    if guessing:
+        names = f"{', '.join(guessing[:-1])} and {guessing[-1]}" if guessing[1:] else guessing[0]
+        who = f"{names} answer{'s' if len(guessing) == 1 else ''}"
+        said.append(
+            f"{who[0].upper()}{who[1:]} not clearly better than always naming the commonest class, which is right for "
+            f"{report['guess']:.1f} % of the test {images}. Train longer, lower the learning rate, or test on more "
+            f"{images}."
+        )
+    plain = next((s.mean for s in found if s.method == "baseline"), None)
+    if accuracy is not None and plain is not None and accuracy < plain:
+        said.append(
+            f"The teacher ({accuracy:.2f} %) knows less than the baseline ({plain:.2f} %), so there was little to "
+            "learn from it. Train it longer, or take a better one."
+        )
+    return said
+
+
+def _guesses(report: dict[str, Any], accuracy: float) -> bool:
+    """Whether that many percent are within two standard errors of guessing, or below. Earlier versions did not know."""
+    guess = report.get("guess")
+    if guess is None:
+        return False
+    return bool(accuracy <= guess + 2 * math.sqrt(guess * (100 - guess) / max(1, report["test_images"])))
+
+
+def left_out(report: dict[str, Any]) -> str:
+    """Which students diverged, as a sentence; empty if none did. Means over the other seeds flatter their method."""
+    gone = report.get("diverged", {})
+    if not gone:
+        return ""
+    return f"{', '.join(gone)} diverged and {'is' if len(gone) == 1 else 'are'} left out of all numbers."
+
+
+def spread(mean: float, sd: float | None) -> str:
+    """88.84, or 88.80 ± 0.20 where there are several seeds."""
+    return f"{mean:.2f}" if sd is None else f"{mean:.2f} ± {sd:.2f}"
+
+
+def to_markdown(report: dict[str, Any]) -> str:
+    """A short page with the table of results. Reports of earlier versions know less, such as no best epoch."""
+    lines = [f"# Run {report['run']}", "", f"    {report['command']}", ""]
+    lines += [verdict(report), ""] if verdict(report) else []
+    lines += [*(f"- {message}" for message in gone.values()), ""] if (gone := report.get("diverged")) else []
+    lines += ["| network | seed | parameters | accuracy, last epoch (%) | best epoch (%) |", "|---|---|---|---|---|"]
+    if teacher := report["teacher"]:
+        lines.append(f"| teacher {teacher['model']} | | {teacher['params']:,} | {teacher['accuracy']:.2f} | |")
+    lines += [
+        f"| {r['method']} | {r['seed']} | {r['params']:,} | {r['accuracy_last']:.2f} | "
+        f"{r['accuracy_best']:.2f} (epoch {r.get('best_epoch', '?')}) |"
+        for r in report["learners"]
+    ]
+    found = summaries(report)
+    if any(s.n > 1 or (s.difference and s.difference.over_images) for s in found):
+        lines += [
+            "",
+            "| method | seeds | last epoch, mean ± standard deviation (%) | points against the baseline, "
+            "95 % interval over seeds, Holm's p | 95 % interval over test images |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {s.method} | {s.n} | {spread(s.mean, s.sd)} | {against_baseline(s)} | {on_other_images(s)} |"
+            for s in found
+        ]
+        if any(s.difference and s.difference.over_images for s in found):
+            lines += ["", OVER_IMAGES]
+    if teacher and teacher.get("from"):
+        lines += ["", f"The teacher comes from: {teacher['from']}."]
+    lines += ["", "## Per class (%)", "", *_per_class(report)]
+    chosen = (
+        "the validation images" if report.get("best_chosen_by") == "validation" else "the test images, which flatters"
+    )
+    lines += [
+        "",
+        f"{report['dataset']}: {report['train_images']:,} training, {report.get('validation_images', 0):,} validation "
+        f"and {report['test_images']:,} test images. "
+        f"The best epoch is chosen by {chosen}; its accuracy is on the test images.",
+        "",
+        *_skipped(report),
+        f"{report['seconds']:.0f} s on {report['device']}. "
+        + ", ".join(f"{name} {version}" for name, version in report["versions"].items() if version),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _skipped(report: dict[str, Any]) -> list[str]:
+    """Which files could not be read, the first of them by name."""
+    files, root = list(report.get("skipped_files", [])), report["dataset"].removeprefix(FOLDER)
+    if not files:
+        return []
+    what = "1 file that cannot be read was" if len(files) == 1 else f"{len(files):,} files that cannot be read were"
+    named = [
+        name.removeprefix(f"{as_text(root)}{os.sep}").replace("\n", " ").replace("`", "'") for name in files[:NAMED]
+    ]
+    more = [f"- and {len(files) - NAMED:,} more, which report.json names"] if len(files) > NAMED else []
+    return [f"{what} left out:", "", *(f"- `{name}`" for name in named), *more, ""]
+
+
+def against_baseline(found: Summary) -> str:
+    """+2.59 [2.24, 2.94], p < 0.001; empty for the baseline."""
+    difference = found.difference
+    if difference is None:
+        return ""
+    if difference.low is None or difference.p_adjusted is None:
+        return f"{difference.mean:+.2f}"
+    return f"{difference.mean:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}], p {p_text(difference.p_adjusted)}"
+
+
+def on_other_images(found: Summary) -> str:
+    """+0.41 to +4.87; empty where it is not known."""
+    tested = found.difference.over_images if found.difference else None
+    return "" if tested is None else f"{tested.low:+.2f} to {tested.high:+.2f}"
+
+
+def class_columns(report: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Accuracy by class of the teacher and of each method, several seeds as their mean; None where no test image is."""
+    columns: dict[str, list[dict[str, float | None]]] = {}
+    if report["teacher"]:
+        columns["teacher"] = [report["teacher"]["class_accuracy"]]
+    for learner in report["learners"]:
+        columns.setdefault(learner["method"], []).append(learner["class_accuracy"])
+    return {
+        column: {name: _mean([by_class[name] for by_class in found]) for name in found[0]}
+        for column, found in columns.items()
+    }
+
+
+def _cell(text: str) -> str:
+    """Text inside a table."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _per_class(report: dict[str, Any]) -> list[str]:
+    columns = class_columns(report)
+    lines = [f"| class | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for name in report["learners"][0]["class_accuracy"]:
+        values = [by_class[name] for by_class in columns.values()]
+        lines.append(f"| {_cell(name)} | {' | '.join('' if v is None else f'{v:.1f}' for v in values)} |")
+    return lines

@@ -1,0 +1,153 @@
+"""A grid of runs: pairs of networks x methods x seeds.
+
+Each cell is an ordinary run: a grid that was interrupted goes on where it stopped, because finished runs of the same
+configuration are used again, one that was interrupted is resumed from its checkpoint, and a teacher that one run has
+trained serves all later ones. Leaves out: how a run trains, and how the table looks (results/table.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from iekd.config.run import RunConfig, make_config
+from iekd.data import describe
+from iekd.errors import RunError, UserError
+from iekd.results.predictions import ANSWERS, read_right
+from iekd.results.table import MISSING, Cell, Pair, to_csv, to_json, to_latex, to_markdown
+from iekd.runs.files import write_json
+from iekd.runs.store import FINISHED, LOST, STOPPED, Run, Store
+
+
+def parse_pairs(text: str) -> list[Pair]:
+    """ "resnet56:resnet20,none:resnet8" -> [("resnet56", "resnet20"), ("none", "resnet8")].
+
+    Raises:
+        UserError: a pair is no "teacher:student", or named twice. Names are checked with the configuration.
+    """
+    pairs: list[Pair] = []
+    for word in text.replace(" ", ",").split(","):
+        if not word:
+            continue
+        teacher, colon, student = word.partition(":")
+        if not (teacher and colon and student) or ":" in student:
+            raise UserError(f"Pair '{word}' cannot be used: give teacher:student, such as resnet56:resnet20.")
+        if (teacher, student) in pairs:
+            raise UserError(f"The pair '{word}' is named twice. Name each pair once.")
+        pairs.append((teacher, student))
+    if not pairs:
+        raise UserError("No pair is named. Give at least one as teacher:student, such as resnet56:resnet20.")
+    return pairs
+
+
+def cells(pairs: Sequence[Pair], config: RunConfig, together: bool) -> list[RunConfig]:
+    """The runs of the grid: for each pair one per seed, or one for all seeds together."""
+    seeds = [config.seeds] if together else [(seed,) for seed in config.seeds]
+    common = config.model_dump()
+    return [
+        make_config(**{**common, "teacher": teacher, "student": student, "seeds": some})
+        for teacher, student in pairs
+        for some in seeds
+    ]
+
+
+def finished_run(config: RunConfig, store: Store) -> Run | None:
+    """The newest finished run of this configuration, whatever its name.
+
+    A run of an earlier version, whose report does not know all of today's settings, is none; nor one of a folder whose
+    files have changed since.
+    """
+    wanted, mark = _unnamed(config), describe(config.dataset).mark
+    for run in store.list():
+        report = run.report if run.status.state == FINISHED else None
+        if report and {**report.get("config", {}), "name": ""} == wanted and report.get("dataset_mark", "") == mark:
+            return run
+    return None
+
+
+def interrupted_run(config: RunConfig, store: Store) -> Run | None:
+    """The newest run of this configuration that was stopped or lost; one that failed might fail again."""
+    wanted = _unnamed(config)
+    for run in store.list():
+        with contextlib.suppress(UserError):  # a damaged folder
+            if run.status.state in (STOPPED, LOST) and _unnamed(run.config) == wanted:
+                return run
+    return None
+
+
+def _unnamed(config: RunConfig) -> dict[str, Any]:
+    return {**config.model_dump(mode="json"), "name": ""}
+
+
+def run_grid(
+    configs: Sequence[RunConfig], store: Store, train: Callable[[Run, int | None], object], stop: Callable[[], bool]
+) -> list[Cell]:
+    """Every cell in order; `train` runs one, new or interrupted, to its end and gives back its lock. A cell that fails
+    does not stop the others.
+
+    Once `stop` says so nothing is trained any more; what was finished before is still used.
+    """
+    done: list[Cell] = []
+    for config in configs:
+        found = finished_run(config, store)
+        if found is None and done and stop():
+            done.append(Cell(config, "", None, MISSING, False))
+            continue
+        if found is None:
+            run, handle = _begin(config, store)
+            train(run, handle)
+        else:
+            run = found
+        answers = read_right(run.path / ANSWERS)
+        done.append(Cell(config, run.id, run.report, run.status.state, found is not None, answers))
+    return done
+
+
+def _begin(config: RunConfig, store: Store) -> tuple[Run, int | None]:
+    """An interrupted run to go on with, or a new one; and its lock."""
+    earlier = interrupted_run(config, store)
+    if earlier is not None:
+        with contextlib.suppress(RunError):  # somebody else resumes it just now
+            return earlier, earlier.reopen()
+    return store.create(config)
+
+
+def default_folder(pairs: Sequence[Pair], config: RunConfig, root: Path) -> Path:
+    """Where a grid's table goes: the same grid, the same place."""
+    name = config.name or config.dataset.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
+    words = "".join(c if c.isalnum() or c in "-_" else "-" for c in name)
+    what = json.dumps([list(pairs), config.model_dump(mode="json")], sort_keys=True)
+    return root / "tables" / f"{words}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
+
+
+def write_table(done: Sequence[Cell], config: RunConfig, folder: Path) -> dict[str, Path]:
+    """table.md, .csv, .tex and .json; returns where they are.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    texts = {"md": to_markdown(done, config), "csv": to_csv(done), "tex": to_latex(done, config)}
+    make_folder(folder)
+    try:
+        for suffix, text in texts.items():
+            (folder / f"table.{suffix}").write_text(text)
+        write_json(folder / "table.json", to_json(done))
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    return {suffix: folder / f"table.{suffix}" for suffix in (*texts, "json")}
+
+
+def make_folder(folder: Path) -> None:
+    """Raises UserError if the table cannot go there, which is better known before hours of training."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(f"The table cannot be written to '{folder}' ({error.strerror}). Choose another --out.")

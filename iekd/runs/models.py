@@ -1,0 +1,64 @@
+"""Which models a name means: those of a run, of one of its seeds, or the shipped ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from iekd.config.run import learner_name
+from iekd.errors import UserError
+from iekd.models.shipped import shipped_models
+from iekd.paths import checkpoints_dir
+from iekd.runs.store import Run, Store
+
+
+def models_called(store: Store, name: str) -> dict[str, Path]:
+    """The models of a run by its id, or of one of its seeds, as ID/SEED; "" for the shipped ones.
+
+    Raises:
+        UserError: no such run or seed, or no models.
+    """
+    if not name:
+        return demo_models()
+    run_id, _, seed = name.partition("/")
+    return run_models(store.get(run_id), seed)
+
+
+def run_models(run: Run, seed: str = "") -> dict[str, Path]:
+    """The models of a run to compare: the teacher, and each method's student of that seed; "": of its first one.
+
+    Raises:
+        UserError: the run has saved none.
+    """
+    saved, chosen = run.model_folders, {}
+    if not saved:
+        raise UserError(f"The run '{run.id}' has no trained models ({run.status.state}). Choose one that has finished.")
+    seeds = saved_seeds(run)
+    if seed and seed not in map(str, seeds):
+        there = ", ".join(map(str, seeds)) or "none"
+        raise UserError(f"The run '{run.id}' has no students of seed '{seed}'. It has those of: {there}.")
+    if "teacher" in saved:
+        chosen["teacher"] = saved["teacher"]
+    for method, own in run.config.learner_names:
+        if learner_name(method, own) in saved and seed in ("", str(own)):
+            chosen.setdefault(method, saved[learner_name(method, own)])
+    return chosen
+
+
+def saved_seeds(run: Run) -> list[int]:
+    """The seeds that have students in a run's folder, in the order of training."""
+    saved = run.model_folders
+    there = {seed for method, seed in run.config.learner_names if learner_name(method, seed) in saved}
+    return [seed for seed in run.config.seeds if seed in there]
+
+
+def demo_models() -> dict[str, Path]:
+    """The shipped models as a run would name them: teacher, baseline, ie-ft.
+
+    Raises:
+        UserError: no shipped models on this machine.
+    """
+    found = {"teacher" if card.role == "teacher" else card.method: name for name, card in shipped_models().items()}
+    if not found:
+        raise UserError(f"There are no shipped models in '{checkpoints_dir()}'. Finish a run and compare that.")
+    order = ["teacher", "baseline", *sorted(set(found) - {"teacher", "baseline"})]
+    return {name: checkpoints_dir() / found[name] for name in order if name in found}

@@ -1,0 +1,174 @@
+"""A run as one zip file: to another machine, and back into a folder of runs."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import os
+import re
+import shutil
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from iekd.config.run import RunConfig
+from iekd.errors import RunError
+from iekd.results.report import to_markdown
+from iekd.runs.store import FAILED, FINISHED, LIVE, LOST, STOPPED, Run, Store
+
+STATES = (*LIVE, FINISHED, STOPPED, FAILED, LOST)
+LEFT_OUT = ("run.lock", ".reserve", "visitor", "control.json")
+MOST_ENTRIES = 2_000  # a run of a hundred students has seven hundred
+MOST_BYTES = 20 * 2**30
+MOST_RATIO = 1_000  # of what an entry unpacks to; metrics shrink to a tenth
+ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4,8}")
+DAMAGE = (
+    ValueError, TypeError, KeyError, AttributeError, EOFError, NotImplementedError, RuntimeError, zlib.error,
+    lzma.LZMAError, zipfile.BadZipFile,
+)  # fmt: skip
+
+
+def export_run(run: Run, target: Path, checkpoints: bool = True) -> None:
+    """Write a run that is over to `target`, which must not exist.
+
+    checkpoints: with them it can be resumed elsewhere.
+    Raises:
+        RunError: it is still going, or the file cannot be written.
+    """
+    status = run.status
+    if status.live:
+        raise RunError(f"The run '{run.id}' is still {status.state}. Stop it first, or wait for its end.")
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    if target.exists():
+        raise RunError(f"'{target}' is there already. Choose another name with --out.")
+    try:
+        with zipfile.ZipFile(part, "x", zipfile.ZIP_DEFLATED) as archive:
+            for path in _files(run, checkpoints):
+                archive.write(path, f"{run.id}/{path.relative_to(run.path).as_posix()}")
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))  # nobody else's is replaced
+        os.replace(part, target)
+    except OSError as error:
+        raise RunError(f"'{target}' cannot be written ({error.strerror}). Choose another place with --out.") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def import_run(store: Store, source: Path) -> Run:
+    """Unpack what `export_run` wrote; the run keeps its id.
+
+    Nothing of the archive is trusted: only plain files below one folder are written, beside the runs first.
+    Raises:
+        RunError: no such archive, one that holds anything else, or a run of that id is there.
+    """
+    try:
+        archive = zipfile.ZipFile(source)
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise RunError(f"'{source}' cannot be read as an exported run ({error}). Export it again.") from None
+    with archive:
+        entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+        run_id = _check(entries, source)
+        path = store.root / run_id
+        if path.exists():
+            raise RunError(f"A run '{run_id}' is there already. Delete it first, or use another --runs-dir.")
+        part = store.root / f".{run_id}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            for entry in entries:
+                _unpack(archive, entry, part)
+            _check_contents(Run(part))
+            part.rename(path)
+        except OSError as error:
+            raise RunError(
+                f"The run cannot be written into '{store.root}' ({error.strerror}). Choose another with --runs-dir."
+            ) from None
+        except DAMAGE as error:
+            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise RunError(f"'{source}' is damaged or no exported run ({why}). Export it again.") from None
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return Run(path)
+
+
+def _check_contents(run: Run) -> None:
+    """Raises one of DAMAGE unless everything is what this program writes: pages and workers read it without a doubt."""
+    values = json.loads((run.path / "config.json").read_text())
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    # paths need not exist on this machine
+    given.update({"dataset": "fashion-mnist-sample", "teacher_from": "auto", "teacher_mean": None, "teacher_std": None})
+    RunConfig(**given)
+    for name in ("dataset", "teacher_from"):
+        if not isinstance(values.get(name, ""), str):
+            raise ValueError(f"{name} is no text")
+    status = json.loads((run.path / "status.json").read_text())
+    if status.get("state") not in STATES or not isinstance(status.get("created"), (int, float)):
+        raise ValueError("status.json has no state that is known")
+    gone = status.get("diverged", {})
+    if not isinstance(gone, dict) or not all(isinstance(text, str) for text in gone.values()):
+        raise ValueError("status.json names diverged learners that are none")
+    for row in run.metrics()[0]:
+        numbers = [row["epoch"], row["step"], *row["values"].values()]
+        texts = [row["stage"], row["learner"], row["kind"]]
+        if not all(isinstance(n, (int, float)) for n in numbers) or not all(isinstance(t, str) for t in texts):
+            raise ValueError("metrics.jsonl has a row that is none")
+    report = run.report
+    if report is not None:
+        to_markdown(report)
+        if not isinstance(report.get("diverged", {}), dict):
+            raise ValueError("report.json names diverged learners that are none")
+        best = [learner.get("best_epoch", 0) for learner in report["learners"]]  # version 0.1 had none
+        if not all(isinstance(epoch, int) for epoch in best):
+            raise ValueError("report.json has an epoch that is none")
+
+
+def _files(run: Run, checkpoints: bool) -> Iterator[Path]:
+    left_out = LEFT_OUT if checkpoints else (*LEFT_OUT, "checkpoints")
+    for path in sorted(run.path.rglob("*")):
+        first = path.relative_to(run.path).parts[0]
+        if path.is_file() and not path.is_symlink() and first not in left_out and not first.startswith("."):
+            yield path
+
+
+def _check(entries: list[zipfile.ZipInfo], source: Path) -> str:
+    """The run's id; RunError unless all entries are plain files of one run, and not too much."""
+
+    def refuse(why: str) -> RunError:
+        return RunError(f"'{source}' is not taken: {why}. Only files that 'iekd runs export' wrote are.")
+
+    if len(entries) > MOST_ENTRIES:
+        raise refuse(f"it has {len(entries):,} entries, and a run has at most {MOST_ENTRIES:,}")
+    total, ids = 0, set()
+    for entry in entries:
+        name = PurePosixPath(entry.filename)
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        if name.is_absolute() or ".." in name.parts or "\\" in entry.filename or ":" in entry.filename:
+            raise refuse(f"'{entry.filename}' would lie outside of the run's folder")
+        if kind not in (0, stat.S_IFREG):
+            raise refuse(f"'{entry.filename}' is no plain file")
+        if len(name.parts) < 2 or name.parts[1] in LEFT_OUT or name.parts[1].startswith("."):
+            raise refuse(f"'{entry.filename}' is no part of a run")
+        if entry.file_size > MOST_RATIO * max(1024, entry.compress_size):
+            raise refuse(f"'{entry.filename}' unpacks to {entry.file_size:,} bytes")
+        total += entry.file_size
+        ids.add(name.parts[0])
+    if total > MOST_BYTES:
+        raise refuse(f"it unpacks to {total / 2**30:.0f} GB")
+    if len(ids) != 1 or not ID.fullmatch(run_id := ids.pop()):
+        raise refuse("it does not hold one run")
+    if not any(entry.filename == f"{run_id}/config.json" for entry in entries):
+        raise refuse("there is no config.json in it")
+    return run_id
+
+
+def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> None:
+    target = folder.joinpath(*PurePosixPath(entry.filename).parts[1:])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    left = entry.file_size
+    with archive.open(entry) as packed, open(target, "xb") as file:
+        while piece := packed.read(1 << 20):
+            left -= len(piece)
+            if left < 0:
+                raise ValueError(f"'{entry.filename}' is longer than it says")
+            file.write(piece)

@@ -1,0 +1,1 @@
+"""Data to HTML: charts, results, words."""

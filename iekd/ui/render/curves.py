@@ -1,0 +1,206 @@
+"""metrics.jsonl -> thinned series -> the figures of a run.
+
+Only new bytes are read on each look. What is kept in memory is a cache of the file and is rebuilt when it is gone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from iekd.config.methods import parts, sort_methods
+from iekd.config.run import RunConfig, learner_name
+from iekd.errors import UserError
+from iekd.runs.store import Run
+from iekd.runs.teachers import find_teacher
+from iekd.ui.render.figures import Figure, Point, Series, draw, mean_over_seeds
+from iekd.ui.render.words import method_name, method_style
+
+KEPT_RUNS = 16
+MOST = 400  # points kept of one series; then neighbours are joined
+
+TERMS = {
+    "cross_entropy": ("Loss on the labels", "cross-entropy", "how wrong the answers are"),
+    "inheritance": ("Inheritance loss", "distance", "falls as this half comes closer to the teacher"),
+    "exploration": ("Exploration loss", "minus distance", "falls as this half moves away from the teacher"),
+    "attention": ("Attention transfer loss", "distance", "falls as the student looks where the teacher looks"),
+    "factor_transfer": ("Factor transfer loss", "distance", "falls as the student comes closer to the teacher"),
+    "overhaul": ("Feature overhaul loss", "distance", "falls as the student comes closer to the teacher"),
+    "mutual": ("Mutual learning loss", "divergence", "falls as answers come closer to the peer's"),
+    "kd": ("Distillation loss", "divergence", "falls as answers come closer to the teacher's"),
+    "dkd": ("Decoupled distillation loss", "divergence", "falls as answers come closer to the teacher's"),
+    "dist": ("Relation loss", "1 - correlation", "falls as the relations among answers become the teacher's"),
+}
+
+
+@dataclass
+class Line:
+    """One series that never grows long: once full, pairs are joined and later points arrive in larger groups."""
+
+    averaged: bool
+    points: list[Point] = field(default_factory=list)
+    waiting: list[Point] = field(default_factory=list)
+    group: int = 1
+
+    def add(self, x: float, y: float) -> None:
+        self.waiting.append((x, y))
+        if len(self.waiting) >= self.group:
+            self.points.append(self._join(self.waiting))
+            self.waiting = []
+        if len(self.points) >= MOST:
+            pairs = zip(self.points[::2], self.points[1::2], strict=False)
+            self.points = [self._join(list(pair)) for pair in pairs]
+            self.group *= 2
+
+    def read(self) -> tuple[Point, ...]:
+        """All points; the newest is among them even while its group is not full."""
+        return (*self.points, self._join(self.waiting)) if self.waiting else tuple(self.points)
+
+    def _join(self, points: list[Point]) -> Point:
+        last = points[-1]
+        return (last[0], sum(y for _, y in points) / len(points)) if self.averaged else last
+
+
+@dataclass
+class Curves:
+    """Everything plotted of one run: lines by (learner, kind, key), read up to byte `offset`."""
+
+    offset: int = 0
+    lines: dict[tuple[str, str, str], Line] = field(default_factory=dict)
+    stages: list[str] = field(default_factory=list)
+
+    def line(self, learner: str, kind: str, key: str) -> tuple[Point, ...]:
+        found = self.lines.get((learner, kind, key))
+        return found.read() if found else ()
+
+    def last(self, learner: str, kind: str, key: str) -> float | None:
+        points = self.line(learner, kind, key)
+        return points[-1][1] if points else None
+
+
+_cache: OrderedDict[tuple[Path, int], Curves] = OrderedDict()  # another attempt may cut the file
+_lock = threading.Lock()
+
+
+def read_curves(run: Run) -> Curves:
+    """The run's curves up to now."""
+    which = run.path, run.attempt
+    with _lock:
+        curves = _cache.pop(which, None) or Curves()
+        if curves.offset > metrics_size(run):  # the file was cut: begin again
+            curves = Curves()
+        rows, curves.offset = run.metrics(curves.offset)
+        for row in rows:
+            if row["stage"] not in curves.stages:
+                curves.stages.append(row["stage"])
+            for key, value in row["values"].items():
+                if key in ("lr", "loss") or (key == "accuracy" and row["kind"] == "train"):
+                    continue
+                where = (row["learner"], row["kind"], key)
+                curves.lines.setdefault(where, Line(averaged=row["kind"] == "train")).add(row["epoch"], value)
+        _cache[which] = curves
+        while len(_cache) > KEPT_RUNS:
+            _cache.popitem(last=False)
+        return curves
+
+
+def metrics_size(run: Run) -> int:
+    """Bytes of metrics so far: what tells whether there is anything new to draw."""
+    try:
+        return (run.path / "metrics.jsonl").stat().st_size
+    except OSError:
+        return 0
+
+
+def teacher_accuracy(run: Run, config: RunConfig, curves: Curves) -> float | None:
+    """Percent on the test images: from the report, the teacher's own training, or the card of the teacher in use."""
+    report = run.report
+    if report and report.get("teacher"):
+        return float(report["teacher"]["accuracy"])
+    trained = curves.last("teacher", "test", "accuracy")
+    if trained is not None or not config.needs_teacher:
+        return trained
+    from iekd.models.artifact import ModelCard
+
+    try:
+        found = find_teacher(config, run.path.parent)
+        return ModelCard.read(found).accuracy if found else None
+    except UserError:  # a file says nothing of its accuracy; and what it came from may be gone by now
+        return None
+
+
+def figures(run: Run, config: RunConfig) -> list[Figure]:
+    """Accuracy first, then each term of the loss, then what was trained before the students."""
+    curves, gone = read_curves(run), frozenset(run.status.diverged)
+    level = teacher_accuracy(run, config, curves) if "students" in curves.stages or run.report else None
+    found = [_by_method("Test accuracy", "percent right", curves, config, gone, "test", "accuracy", level, " %",
+                        "on pictures no student has trained on")]  # fmt: skip
+    for term, (title, y_label, hint) in TERMS.items():
+        for which, methods in _alike(term, config.methods).items():
+            figure = _by_method(title + which, y_label, curves, config, gone, "train", term, None, "", hint, methods)
+            if figure.series:
+                found.append(figure)
+    if not any(figure.series for figure in found):
+        found = []
+    elif not run.status.live:  # a place that nothing will fill
+        found = [figure for figure in found if figure.series]
+    before = [
+        ("Auto-encoder", "reconstruction loss", "auto-encoder", "train", "reconstruction",
+         config.auto_encoder_epochs, "", "falls as the factor keeps more of the feature"),
+        ("Teacher in training: test accuracy", "percent right", "teacher", "test", "accuracy",
+         config.teacher_epochs, " %", ""),
+        ("Teacher in training: loss", "cross-entropy", "teacher", "train", "cross_entropy",
+         config.teacher_epochs, "", ""),
+    ]  # fmt: skip
+    for title, y_label, learner, kind, key, epochs, unit, hint in before:
+        points = curves.line(learner, kind, key)
+        if points:
+            label = "Teacher" if learner == "teacher" else "Auto-encoder"
+            found.append(Figure(title, y_label, (Series(label, "teacher", points),), (0, epochs), unit=unit, hint=hint))
+    return found if "students" in curves.stages else found[::-1]
+
+
+def _alike(term: str, methods: Sequence[str]) -> dict[str, list[str]]:
+    """Methods whose term is of one size, by what to add to the title: ie-od inherits by a sum, the others by a mean."""
+    sums = [m for m in methods if term == "inheritance" and parts(m).base == "od"]
+    return {"": [m for m in methods if m not in sums], ", by overhaul": sums}
+
+
+def _by_method(title: str, y_label: str, curves: Curves, config: RunConfig, gone: frozenset[str], kind: str, key: str,
+               level: float | None, unit: str, hint: str, methods: Sequence[str] | None = None) -> Figure:  # fmt: skip
+    """gone: learners that diverged. Beside others they are only named: what they were would hide what those are."""
+    series: list[Series] = []
+    chosen = sort_methods(tuple(config.methods if methods is None else methods))
+    there = {(m, s): curves.line(learner_name(m, s), kind, key) for m in chosen for s in config.seeds}
+    left = {which for which, line in there.items() if line and learner_name(*which) not in gone}
+    for method in chosen:
+        label, style = method_name(method), method_style(method)
+        own = {which: line for which, line in there.items() if which[0] == method}
+        lost = all(learner_name(*which) in gone for which in own)
+        drawn = [line for which, line in own.items() if line and which in (left or own)]
+        if not drawn:
+            if any(own.values()) or (kind == "test" and lost):
+                series.append(Series(f"{label}: diverged", style, ()))
+            continue
+        label += ", diverged" if lost else ""
+        if len(drawn) > 1:
+            if kind == "test":
+                series += [Series(label, style, line, faint=True) for line in drawn]
+            mean = mean_over_seeds(drawn)
+            label = f"{label}, mean of {len(drawn)}"
+            if mean:
+                series.append(Series(label, style, tuple(mean)))
+        else:
+            series.append(Series(label, style, drawn[0]))
+    return Figure(title, y_label, tuple(series), (0, config.epochs), unit=unit, level=level, hint=hint)
+
+
+def curves_html(run: Run, config: RunConfig) -> str:
+    """All figures of a run; before the students' stage, the place where theirs will be."""
+    later, curves = "", read_curves(run)
+    if run.status.live and "students" not in curves.stages:
+        later = '<div class="placeholder">The students’ curves appear here when their stage begins.</div>'
+    return f'<div class="figs" data-bytes="{curves.offset}">{"".join(map(draw, figures(run, config)))}{later}</div>'

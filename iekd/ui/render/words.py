@@ -1,0 +1,104 @@
+"""How the page says things: names, sizes, times, states. Plain text only; whoever puts it into HTML escapes it."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from iekd.config.run import NO_TEACHER, RunConfig
+from iekd.data.archives import NAME
+from iekd.data.base import FOLDER
+from iekd.data.registry import available
+from iekd.paths import unpacked_dir
+from iekd.runs.uploads import PLACE
+
+MODEL_NAMES = {
+    "mobilenet-v2": "MobileNetV2 (0.5)", "shufflenet-v1": "ShuffleNetV1", "shufflenet-v2": "ShuffleNetV2",
+    "resnet18": "ResNet-18 (ImageNet)", "resnet34": "ResNet-34 (ImageNet)", "resnet50": "ResNet-50 (ImageNet)",
+}  # fmt: skip
+STATES = {
+    "queued": "Waiting", "running": "Training", "stopping": "Stopping", "stopped": "Stopped",
+    "finished": "Finished", "failed": "Failed", "lost": "Lost",
+}  # fmt: skip
+DEVICES = {"cpu": "the processor (CPU)", "cuda": "the NVIDIA GPU", "mps": "the Apple GPU"}
+
+
+def method_name(method: str) -> str:
+    """ie-ft+kd -> IE-FT + KD."""
+    return "Baseline" if method == "baseline" else method.upper().replace("+", " + ")
+
+
+def method_style(method: str) -> str:
+    """CSS classes: the colour of the method, dashed with KD on top."""
+    return method.replace("+kd", " with-kd")
+
+
+def model_name(model: str) -> str:
+    """resnet20 -> ResNet-20, resnet32x4 -> ResNet-32×4, wrn-40-2 -> WRN-40-2; a name it does not know stays."""
+    if model in MODEL_NAMES:
+        return MODEL_NAMES[model]
+    if match := re.fullmatch(r"resnet(\d+)(x\d+)?(-a)?", model):
+        depth, times, option_a = match.groups("")
+        return f"ResNet-{depth}{times.replace('x', '×')}{' (option A)' if option_a else ''}"
+    if match := re.fullmatch(r"(wrn-|vgg)([\d-]+)", model):
+        return f"{match[1].strip('-').upper()}-{match[2]}"
+    return model
+
+
+def dataset_title(name: str) -> str:
+    """The name as the page shows it; a folder by its own name, without the mark of an unpacked archive."""
+    if name.startswith(FOLDER):
+        *_, around, own = ["", *name.removeprefix(FOLDER).rstrip("/").split("/")]
+        if around in (PLACE, unpacked_dir().name) and NAME.fullmatch(own):
+            return f"pictures '{own[:-13]}'"
+        return f"folder '{own}'"
+    return next((info.title for info in available() if info.name == name), name)
+
+
+def in_words(config: RunConfig) -> str:
+    """One line that says what a run does."""
+    students = [method_name(m) for m in config.methods]
+    listed = students[0] if len(students) == 1 else f"{', '.join(students[:-1])} and {students[-1]}"
+    seeds = f", {len(config.seeds)} seeds each" if len(config.seeds) > 1 else ""
+    taught = f"{model_name(config.teacher)} → " if config.teacher != NO_TEACHER else ""
+    return f"{taught}{model_name(config.student)}: {listed}{seeds}"
+
+
+def run_title(run_id: str, config: RunConfig) -> str:
+    return config.name or in_words(config)
+
+
+def duration(seconds: float | None) -> str:
+    """75 -> '1 min 15 s'."""
+    if seconds is None:
+        return ""
+    total = max(0, round(seconds))
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60:02d} s"
+    if total < 48 * 3600:
+        return f"{total // 3600} h {total % 3600 // 60:02d} min"
+    return f"{total // 86400} days"
+
+
+def roughly(seconds: float) -> str:
+    """A time that is an estimate, without false precision."""
+    if seconds < 90:
+        return f"{max(10, round(seconds / 10) * 10)} seconds"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} minutes"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} hours"
+    return f"{seconds / 86400:.1f} days"
+
+
+def count(params: int) -> str:
+    """272186 -> '0.27 M'."""
+    return f"{params / 1e6:.2f} M" if params >= 10_000 else f"{params:,}"
+
+
+def when(timestamp: float) -> str:
+    """Today as a time of day, earlier as a date."""
+    then, now = time.localtime(timestamp), time.localtime()
+    return time.strftime("today %H:%M" if then[:3] == now[:3] else "%d %b %Y %H:%M", then)

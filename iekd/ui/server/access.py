@@ -1,0 +1,352 @@
+"""Who may do what on a page that others can open: an administrator's token, and the limits of a public page.
+
+Without either, as on one's own machine, everybody may do everything. With `IEKD_ADMIN_TOKEN` set, whoever starts,
+stops, resumes, moves or deletes a run has to give it. A public page (`--public`, or a Hugging Face Space) lets nobody
+start runs, unless `IEKD_PUBLIC_TRAINING=1` allows small ones. Looking at runs and comparing are always open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import partial
+from html import escape
+from typing import Any, Protocol
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from iekd import data
+from iekd.config.run import RunConfig
+from iekd.data.archives import Room
+from iekd.data.base import FOLDER
+from iekd.errors import UserError
+from iekd.estimate.cost import make_plan, seconds
+from iekd.models.source import AUTO, RUN, TRAIN
+from iekd.runs.queue import device_name
+from iekd.runs.store import LIVE, QUEUED, Run, Store
+from iekd.runs.teachers import find_teacher
+from iekd.runs.uploads import is_added
+
+log = logging.getLogger(__name__)
+COOKIE, HEADER = "iekd_admin", "x-iekd-token"
+DAY = 24 * 3600.0
+PATIENCE = 1.0  # seconds that a wrong token costs
+SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
+MOST_UPLOAD, MOST_OWN_UPLOAD = 64 * 2**20, 2**30  # bytes of one request that uploads files: a stranger's, one's own
+UPLOADS = 2 * 2**30  # bytes of all pictures that visitors have uploaded to learn from
+
+
+class Asker(Protocol):
+    """What is needed of a request, Gradio's or Starlette's."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def cookies(self) -> Mapping[str, str]: ...
+    @property
+    def client(self) -> Any: ...
+
+
+May = Callable[[Run, str], bool]  # whether somebody may do that with a run
+
+
+class AccessError(UserError):
+    """Somebody asked for what they may not do; the message says what would let them."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of what a visitor of a public page may start. epochs: of teacher, auto-encoder and students each; images: that
+    are learned from; students: methods x seeds; minutes: by a guess from the arithmetic; megabytes: of memory, for
+    networks and batches; queue: runs that wait; runs: per visitor and day."""
+
+    epochs: int = 10
+    images: int = 10_000
+    students: int = 4
+    minutes: int = 30
+    megabytes: int = 4000
+    queue: int = 5
+    runs: int = 5
+
+    @classmethod
+    def parse(cls, text: str) -> Limits:
+        """ "epochs=20,runs=2" -> Limits; the rest as it is.
+
+        Raises:
+            UserError: an unknown name, or no whole number.
+        """
+        names = [field.name for field in fields(cls)]
+        given = {}
+        for word in filter(None, text.replace(" ", "").split(",")):
+            name, _, value = word.partition("=")
+            if name not in names or not value.isdigit():
+                raise UserError(
+                    f"'{word}' in IEKD_PUBLIC_LIMITS cannot be used. Write {', '.join(f'{n}=10' for n in names)}."
+                )
+            given[name] = int(value)
+        return cls(**given)
+
+
+@dataclass(frozen=True)
+class Access:
+    """The rules of one page."""
+
+    token: str = ""
+    public: bool = False
+    training: bool = False
+    limits: Limits = Limits()
+
+    @classmethod
+    def from_environment(cls, public: bool = False) -> Access:
+        """Raises UserError for limits that cannot be read."""
+        return cls(
+            token=os.environ.get("IEKD_ADMIN_TOKEN", "").strip(),
+            public=public or bool(os.environ.get("SPACE_ID")),
+            training=os.environ.get("IEKD_PUBLIC_TRAINING") == "1",
+            limits=Limits.parse(os.environ.get("IEKD_PUBLIC_LIMITS", "")),
+        )
+
+    @property
+    def visitors_start(self) -> bool:
+        """Whether strangers may start small runs."""
+        return self.public and self.training
+
+    @property
+    def everybody_starts(self) -> bool:
+        """Whether the page need not speak of access at its Start button."""
+        return self.visitors_start or not (self.token or self.public)
+
+    @property
+    def anybody_starts(self) -> bool:
+        """Whether there is anybody who may start a run from the page."""
+        return bool(self.token) or self.everybody_starts
+
+    def is_admin(self, asker: Asker | None) -> bool:
+        """Whether a request carries the token, as a program's header or as the cookie of the sign-in page."""
+        if not self.token or asker is None:
+            return False
+        given = asker.headers.get(HEADER) or ""
+        cookie = asker.cookies.get(COOKIE) or ""
+        return _same(given, self.token) or _same(cookie, self._cookie)
+
+    def trusts(self, asker: Asker | None) -> bool:
+        """Whether somebody may do everything here: name files of the machine, or keep it busy for an estimate."""
+        return self.is_admin(asker) or (not self.public and not self.token)
+
+    def may_start(self, asker: Asker | None) -> bool:
+        """Whether somebody may start runs at all."""
+        return self.trusts(asker) or self.visitors_start
+
+    def most_upload(self, asker: Asker) -> int:
+        """Bytes of one request that uploads files."""
+        return MOST_OWN_UPLOAD if self.trusts(asker) else MOST_UPLOAD
+
+    def check_start(self, asker: Asker | None, config: RunConfig, store: Store) -> str:
+        """Whether a run may be started; what the run is to remember of who did.
+
+        Raises:
+            AccessError: it may not.
+        """
+        with _logged("start", "", asker):
+            return self._check_start(asker, config, store)
+
+    def _check_start(self, asker: Asker | None, config: RunConfig, store: Store) -> str:
+        self.check_paths(asker, config.dataset, config.teacher_from, store)
+        if self.trusts(asker):
+            return ""
+        if not self.visitors_start:
+            raise AccessError(self._no("Starting runs is switched off on this page"))
+        self.check_size(asker, config, store)
+        visitor = _visitor(asker, store)
+        runs = store.list()
+        waiting = sum(run.status.state == QUEUED for run in runs)
+        if waiting >= self.limits.queue:
+            raise AccessError(f"{waiting} runs are waiting already. Try again when some have finished.")
+        today = [run for run in runs if time.time() - run.created < DAY and started_by(run) == visitor]
+        if len(today) >= self.limits.runs:
+            raise AccessError(
+                f"You have started {len(today)} runs today, which is as many as a visitor may. "
+                "Install the program to train as much as you like."
+            )
+        return visitor
+
+    def check_paths(self, asker: Asker | None, dataset: object, teacher_from: object, store: Store) -> None:
+        """Whether these raw values may be looked at; to be asked before anything of them touches the disk.
+
+        Raises:
+            AccessError: they name a folder or a file of this machine, and whoever asks is a stranger to it.
+        """
+        if self.trusts(asker):
+            return
+        name = str(dataset or "").strip()
+        if name.startswith(FOLDER) and name != FOLDER and not is_added(store, name):
+            raise AccessError(self._no("Folders of this machine cannot be used"))
+        source = str(teacher_from or AUTO).strip()
+        if source not in (AUTO, TRAIN) and not source.startswith(RUN):
+            raise AccessError(self._no("Files of this machine cannot be used"))
+
+    def room_for(self, asker: Asker | None) -> tuple[Room, int | None]:
+        """What somebody may upload to learn from: an archive, and all archives together in bytes; None for no limit.
+
+        Raises:
+            AccessError: nothing.
+        """
+        with _logged("upload", "", asker):
+            if self.trusts(asker):
+                return Room(), None
+            if not self.may_start(asker):
+                raise AccessError(self._no("Uploading pictures to learn from is switched off on this page"))
+            return Room(2 * self.limits.images, 1000, 4 * MOST_UPLOAD), UPLOADS
+
+    def may(self, asker: Asker | None, run: Run, what: str) -> bool:
+        """Whether a button that would do `what` is worth showing: start, stop, resume, move, delete or download.
+
+        Or, for "places", whether somebody may read where the machine's files lie.
+        """
+        if self.trusts(asker) or (what == "start" and self.may_start(asker)):
+            return True
+        if not (self.visitors_start and what in ("stop", "download")):
+            return False
+        return started_by(run) == _visitor(asker, Store(run.path.parent))
+
+    def of(self, asker: Asker | None) -> May:
+        """`may` for one who asks."""
+        return partial(self.may, asker)
+
+    def check_change(self, asker: Asker | None, run: Run, what: str) -> None:
+        """Whether a run may be stopped, resumed, moved or deleted, or its networks downloaded; `what` is said in the
+        message.
+
+        Raises:
+            AccessError: it may not. On a public page a visitor may stop and download what they started.
+        """
+        with _logged(what, run.id, asker):
+            if not self.may(asker, run, what):
+                raise AccessError(self._no(f"You may not {what} this run"))
+
+    def routes(self) -> list[Route]:
+        """Signing in and out; back to the page where there is no token to give."""
+        return [Route(SIGN_IN, self._sign_in, methods=["GET", "POST"]), Route(SIGN_OUT, self._sign_out)]
+
+    @property
+    def _cookie(self) -> str:
+        return hashlib.sha256(f"iekd cookie {self.token}".encode()).hexdigest()
+
+    def _no(self, what: str) -> str:
+        if self.token:
+            return f"{what} without the administrator's token. Give it at the address {SIGN_IN} of this page."
+        return f"{what}, which is public. Install the program to run it on your own machine."
+
+    def check_size(self, asker: Asker | None, config: RunConfig, store: Store) -> None:
+        """Whether a run is small enough for whoever asks, where strangers may train.
+
+        Raises:
+            AccessError: it is not; the message names the setting.
+        """
+        if self.trusts(asker) or not self.visitors_start:
+            return
+        limits = self.limits
+        trains_teacher = config.needs_teacher and find_teacher(config, store.root) is None
+        info = data.describe(config.dataset, config.test_fraction)
+        images = config.limit_train or info.train_images
+        students = len(config.methods) * len(config.seeds)
+        plan = make_plan(
+            config, info.train_images, info.test_images, info.channels, info.classes, info.resolution,
+            not trains_teacher,
+        )  # fmt: skip
+        minutes = math.ceil(seconds(plan, device_name(config.device)) / 60)
+        for name, value, most in (
+            ("epochs", config.epochs, limits.epochs),
+            ("teacher epochs", config.teacher_epochs * trains_teacher, limits.epochs),
+            ("auto-encoder epochs", config.auto_encoder_epochs * config.needs_auto_encoder, limits.epochs),
+            ("training images", images, limits.images),
+            ("students", students, limits.students), ("minutes", minutes, limits.minutes),
+            ("megabytes of memory", math.ceil(plan.memory / 1e6), limits.megabytes),
+        ):  # fmt: skip
+            if value > most:
+                raise AccessError(
+                    f"{value:,} {name} are more than the {most:,} that this public page allows. "
+                    "Make it less, or install the program."
+                )
+
+    async def _sign_out(self, request: Request) -> Response:
+        answer = RedirectResponse("./", status_code=303)
+        answer.delete_cookie(COOKIE)
+        return answer
+
+    async def _sign_in(self, request: Request) -> Response:
+        if not self.token:
+            return RedirectResponse("./", status_code=303)
+        wrong = ""
+        if request.method == "POST":
+            given = str((await request.form()).get("token", ""))
+            if _same(given.strip(), self.token):
+                answer = RedirectResponse("./", status_code=303)
+                secure = request.headers.get("x-forwarded-proto", request.url.scheme) == "https"
+                answer.set_cookie(COOKIE, self._cookie, httponly=True, samesite="strict", secure=secure)
+                return answer
+            await asyncio.sleep(PATIENCE)
+            wrong = "<p role='alert'>This is not the token. Look for IEKD_ADMIN_TOKEN where the page was started.</p>"
+        return HTMLResponse(SIGN_IN_PAGE.replace("{wrong}", wrong), status_code=403 if wrong else 200)
+
+
+@contextlib.contextmanager
+def _logged(action: str, run_id: str, asker: Asker | None) -> Iterator[None]:
+    """A line about what somebody asked for, and whether it was refused."""
+    where = f"action={action} run={run_id or '-'} from={getattr(getattr(asker, 'client', None), 'host', '-')}"
+    try:
+        yield
+    except AccessError as error:
+        log.warning("%s allowed=no reason=%r", where, str(error))
+        raise
+    log.info("%s allowed=yes", where)
+
+
+def started_by(run: Run) -> str:
+    """The visitor who started a run; empty if it was not one."""
+    try:
+        return (run.path / "visitor").read_text()
+    except OSError:
+        return ""
+
+
+def counts(store: Store) -> dict[str, int]:
+    """How many runs are going and waiting."""
+    states = [run.status.state for run in store.list()]
+    return {"queued": states.count(QUEUED), "running": sum(state in LIVE for state in states) - states.count(QUEUED)}
+
+
+def _visitor(asker: Asker | None, store: Store) -> str:
+    """A visitor's address, made unreadable. Behind a proxy it is the last one that the proxy has seen."""
+    if asker is None:
+        return "unknown"
+    forwarded = asker.headers.get("x-forwarded-for", "") if os.environ.get("SPACE_ID") else ""
+    address = forwarded.rsplit(",", 1)[-1].strip() or str(getattr(asker.client, "host", "unknown"))
+    return hashlib.sha256(f"{store.root} {address}".encode()).hexdigest()[:16]
+
+
+def _same(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode(), other.encode())
+
+
+SIGN_IN_PAGE = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Sign in: {escape("IE-KD Studio")}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>body {{ font: 16px system-ui, sans-serif; max-width: 26rem; margin: 12vh auto; padding: 0 16px; color: #1e293b }}
+input, button {{ font: inherit; padding: 8px 12px; border-radius: 8px; border: 1px solid #94a3b8; width: 100%;
+box-sizing: border-box; margin-top: 8px }} button {{ background: #0f766e; color: white; border: 0 }}
+p[role=alert] {{ color: #b91c1c }}
+@media (prefers-color-scheme: dark) {{ body {{ background: #0f172a; color: #e2e8f0 }} }}
+</style>
+<h1>Sign in</h1><p>Whoever has the administrator’s token may start, stop and delete runs on this page.</p>{{wrong}}
+<form method="post"><label>Token <input type="password" name="token" autofocus autocomplete="current-password"></label>
+<button>Sign in</button></form></html>"""

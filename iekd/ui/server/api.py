@@ -1,0 +1,112 @@
+"""The page's public endpoints, for programs: runs (start, status, list, stop, resume), compare and add_pictures."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Optional
+
+import gradio as gr
+from gradio.events import api
+
+from iekd.config.run import learner_name, make_config
+from iekd.errors import UserError
+from iekd.launchers.local import LocalLauncher
+from iekd.runs.store import Run, Store
+from iekd.ui.files import file_field
+from iekd.ui.render.curves import read_curves
+from iekd.ui.server.access import Access, May
+from iekd.ui.server.places import teller
+from iekd.ui.tabs.compare import compare_files
+from iekd.ui.tabs.train import start_run, upload_pictures
+
+
+def public_endpoints(store: Store, access: Access) -> None:
+    """Register them on the page being built. Everything else on the page is private."""
+    launcher = LocalLauncher(store)
+
+    @_says_why
+    def start(config: dict[str, Any], key: str = "", request: Optional[gr.Request] = None) -> str:
+        """Start a run with these settings (names as in `iekd train`); the same key starts one run. Returns its id."""
+        if not isinstance(config, dict):
+            raise UserError('The settings must be a JSON object, such as {"epochs": 10}.')
+        access.check_paths(request, config.get("dataset"), config.get("teacher_from"), store)
+        return start_run(store, access, request, make_config(**config), key)
+
+    @_says_why
+    def run_status(run_id: str, request: Optional[gr.Request] = None) -> dict[str, Any]:
+        """State, stage, progress and newest accuracies of a run."""
+        return status_of(store.get(run_id), access.of(request))
+
+    @_says_why
+    def list_runs(request: Optional[gr.Request] = None) -> list[dict[str, Any]]:
+        """All runs, newest first."""
+        found = []
+        for run in store.list():
+            with contextlib.suppress(UserError):  # a damaged folder is no run
+                found.append(status_of(run, access.of(request)))
+        return found
+
+    @_says_why
+    def stop_run(run_id: str, request: Optional[gr.Request] = None) -> dict[str, Any]:
+        """Ask a run to stop; what its students have learned is kept, and it can be resumed."""
+        access.check_change(request, store.get(run_id), "stop")
+        launcher.cancel(run_id)
+        return status_of(store.get(run_id), access.of(request))
+
+    @_says_why
+    def resume_run(run_id: str, request: Optional[gr.Request] = None) -> dict[str, Any]:
+        """Go on with a run that was stopped, failed or was lost, from its last checkpoint."""
+        access.check_change(request, store.get(run_id), "resume")
+        launcher.resume(run_id)
+        return status_of(store.get(run_id), access.of(request))
+
+    @_says_why
+    def compare(run_id: str, images: list[str] | None) -> dict[str, Any]:
+        """What each network of a run (ID, or ID/SEED; "" for the shipped demo) says of the images."""
+        return compare_files(store, run_id, images or [])
+
+    @_says_why
+    def add_pictures(archive: str, request: Optional[gr.Request] = None) -> str:
+        """Unpack a zip or tar file with a folder of pictures per class. Returns the data set's name for `start`."""
+        return upload_pictures(store, access, request, archive)[0]
+
+    for endpoint in (start, run_status, list_runs, stop_run, resume_run):
+        api(endpoint, api_name=endpoint.__name__)
+    # a file component, because it alone lets through nothing but what the caller uploaded
+    with gr.Row(visible=False):
+        run_id, images, answer = gr.Textbox(), file_field(file_count="multiple"), gr.JSON()
+        gr.Button().click(compare, [run_id, images], answer, api_name="compare")
+        archive, dataset = file_field(), gr.Textbox()
+        gr.Button().click(add_pictures, archive, dataset, api_name="add_pictures")
+
+
+def status_of(run: Run, may: May) -> dict[str, Any]:
+    """One run as a JSON object."""
+    status, config, curves, tell = run.status, run.config, read_curves(run), teller(run, may)
+    accuracies = {
+        name: value
+        for method, seed in config.learner_names
+        if (value := curves.last(name := learner_name(method, seed), "test", "accuracy")) is not None
+    }
+    return {
+        "run": run.id, "name": config.name, "state": status.state, "stage": status.stage, "progress": status.progress,
+        "eta_seconds": status.eta_seconds, "images_per_second": status.images_per_second, "seconds": status.seconds,
+        "device": status.device, "dataset": tell(config.dataset), "accuracies": accuracies,
+        "error": status.error and tell(status.error),
+        "diverged": status.diverged,
+    }  # fmt: skip
+
+
+def _says_why(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """A UserError reaches the caller as its sentence, without a traceback here."""
+
+    @wraps(endpoint)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return endpoint(*args, **kwargs)
+        except UserError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
+    return wrapped

@@ -1,0 +1,125 @@
+"""What can be taken home from a run: its report, all answers, and each network as a zip of weights, card and a note."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import tempfile
+import zipfile
+from functools import partial
+from html import escape
+from typing import IO
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from iekd.errors import UserError
+from iekd.models.artifact import CARD, WEIGHTS, ModelCard
+from iekd.results.predictions import ANSWERS
+from iekd.runs.store import Run, Store
+from iekd.ui.render.words import method_name, model_name
+from iekd.ui.server.access import Access, AccessError
+from iekd.ui.server.places import Tell
+
+ADDRESS = "/download"
+PIECE = 2**18  # bytes sent at a time
+REPORTS = (
+    ("report.md", "text/markdown", "Report to read"),
+    ("report.json", "application/json", "Report as data"),
+)
+USE = """{title}
+
+{card} says how it was made and what it expects: {resolution} x {resolution} pixels, {channels} channel(s), values 0..1
+from which `mean` is taken and which are divided by `std`; and the names of its classes in the order of its answers.
+{weights} holds the weights by name, for safetensors.torch.load_file.
+
+With iekd installed, in the folder that this file is in:
+
+    iekd eval --checkpoint . --dataset folder:PATH        # how good it is on other pictures
+    iekd train --teacher {model} --teacher-from . ...     # as the teacher of a smaller one
+
+    from pathlib import Path
+    from iekd.models.artifact import load_model
+    network, card = load_model(Path("."))                 # a torch module: network(pixels).logits
+"""
+
+
+def downloads_html(run: Run, with_networks: bool, tell: Tell = str) -> str:
+    """Links to all of it. Reports are carried by the page itself: the runs folder is never served."""
+    links = []
+    for name, kind, label in REPORTS:
+        try:
+            content = base64.b64encode(tell((run.path / name).read_text("utf-8", "replace")).encode()).decode()
+        except OSError:
+            continue
+        links.append(_link(f"data:{kind};base64,{content}", label, f"{run.id}-{name}"))
+    if with_networks:
+        with contextlib.suppress(OSError):  # runs of version 0.1 and those that did not finish have none
+            size = (run.path / ANSWERS).stat().st_size
+            links.append(_link(f".{ADDRESS}/{run.id}/{ANSWERS}", f"All answers <small>{_bytes(size)}</small>"))
+    networks = run.model_folders if with_networks else {}
+    several = len(run.config.seeds) > 1
+    for name, folder in networks.items():
+        with contextlib.suppress(UserError, OSError):  # a damaged one has nothing to offer
+            card, size = ModelCard.read(folder), (folder / WEIGHTS).stat().st_size
+            label = "Teacher" if name == "teacher" else escape(method_name(card.method))
+            label += f", seed {card.seed}" if several and name != "teacher" else ""
+            links.append(_link(f".{ADDRESS}/{run.id}/{name}", f"{label} <small>{_bytes(size)}</small>"))
+    return f'<p class="downloads">{"".join(links)}</p>' if links else ""
+
+
+def _link(address: str, label: str, name: str = "") -> str:
+    return f'<a class="download" download="{escape(name)}" href="{escape(address)}">⬇ {label}</a>'
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
+def download_route(store: Store, access: Access) -> Route:
+    """`/download/RUN/NETWORK`: the zip, `/download/RUN/answers.csv`: that file, for whoever may have it.
+
+    403 or 404 with a sentence otherwise.
+    """
+
+    def answer(request: Request) -> Response:
+        try:
+            run, name = store.get(request.path_params["run"]), request.path_params["network"]
+            access.check_change(request, run, "download")
+            if name == ANSWERS and (run.path / name).is_file():
+                return FileResponse(run.path / name, media_type="text/csv", filename=f"{run.id}-{name}")
+            if name not in run.model_folders:
+                names = ", ".join(run.model_folders) or "none"
+                return PlainTextResponse(f"This run has no network '{name}'. It has: {names}.\n", 404)
+            file = _zipped(run, name)
+        except AccessError as error:
+            return PlainTextResponse(f"{error}\n", 403)
+        except UserError as error:
+            return PlainTextResponse(f"{error}\n", 404)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        headers = {
+            "content-length": str(size), "content-disposition": f'attachment; filename="{run.id}-{name}.zip"',
+        }  # fmt: skip
+        return StreamingResponse(iter(partial(file.read, PIECE), b""), media_type="application/zip", headers=headers)
+
+    return Route(ADDRESS + "/{run}/{network}", answer)
+
+
+def _zipped(run: Run, name: str) -> IO[bytes]:
+    """A file without a name: it goes with its last reader, however that ends."""
+    folder = run.model_folders[name]
+    card = ModelCard.read(folder)
+    what = "teacher" if card.role == "teacher" else f"student ({card.method}, seed {card.seed})"
+    found = f", {card.accuracy:.2f} % right on the test pictures" if card.accuracy is not None else ""
+    title = f"{model_name(card.model)}, {what} of run {run.id}: {card.params:,} parameters{found}."
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - whoever reads it is not this function
+    with zipfile.ZipFile(file, "w") as archive:  # weights do not shrink
+        for part in (WEIGHTS, CARD):
+            archive.write(folder / part, f"{name}/{part}")
+        values = {"model": card.model, "resolution": card.resolution, "channels": card.channels}
+        note = USE.format(title=title, card=CARD, weights=WEIGHTS, **values)
+        archive.writestr(f"{name}/README.txt", note)
+    return file

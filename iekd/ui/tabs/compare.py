@@ -1,0 +1,306 @@
+"""The Compare tab: pictures in, what teacher and students say of them out, side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from iekd.errors import UserError
+from iekd.inference.compare import ImageResult, compare
+from iekd.inference.predict import load_predictor
+from iekd.models.artifact import ModelCard
+from iekd.runs.models import models_called, saved_seeds
+from iekd.runs.store import Store
+from iekd.ui.files import file_field
+from iekd.ui.render.words import count, method_name, method_style, model_name, run_title, when
+from iekd.ui.tabs.forecast import data_url, examples
+from iekd.ui.tabs.run import PRIVATE
+
+DEMO = ""
+DEMO_LABEL = "Shipped demo models"
+MOST_IMAGES = 32
+REPEATS = 7  # predictions of one picture; the latency shown is their median
+PICK = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-example]');
+  if (!button) return;
+  button.setAttribute('aria-pressed', String(button.getAttribute('aria-pressed') !== 'true'));
+  button.dataset.when = performance.now();
+  trigger('click', {});
+});
+"""
+# what is pressed, in the order in which it was; the page itself knows, so that no click waits for the server
+PICKED = """() => {
+  const pressed = [...document.querySelectorAll('#examples [aria-pressed=true]')];
+  return [pressed.sort((a, b) => a.dataset.when - b.dataset.when).map((b) => Number(b.dataset.example)), WAIT];
+}"""
+# one place asks the networks, whatever was changed: Gradio lets only calls of the same event wait for each other, and
+# an older answer that comes late would replace the newest
+ASK = "() => { document.querySelector('#ask')?.click(); }"
+# the tab may have gone over to other networks, with pictures that nobody has answered
+ASK_AFRESH = (
+    "() => setTimeout(() => { if (document.querySelector('#comparison .placeholder')) (ASK)(); }, 100)".replace(
+        "ASK", ASK
+    )
+)
+# answers stand below what is uploaded and the examples, on a phone out of sight; to where they begin, if there are any
+SHOW = """() => {
+  if (document.querySelector('#comparison .answer')) {
+    document.querySelector('#comparison').scrollIntoView({block: 'nearest'});
+  }
+}"""
+INVITE = '<div class="placeholder">Choose pictures above, and every network’s answer appears here.</div>'
+WAIT = '<div class="placeholder">The networks look at the pictures…</div>'
+LOOKING = json.dumps(WAIT)  # as JavaScript
+
+
+@dataclass
+class CompareTab:
+    """What the page's layout needs of this tab."""
+
+    source: gr.Dropdown
+    examples: gr.HTML
+    chosen: gr.JSON
+    results: gr.HTML
+
+    @property
+    def opened(self) -> list[Any]:
+        """The outputs of `open_tab`."""
+        return [self.source, self.examples, self.chosen, self.results]
+
+
+def compare_tab(store: Store) -> CompareTab:
+    """Build the tab and its events."""
+    source = gr.Dropdown([(DEMO_LABEL, DEMO)], value=DEMO, label="Whose networks", filterable=False, elem_id="source")
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=1, min_width=300):
+            files = file_field(label="Upload pictures", file_count="multiple", height=220, elem_id="upload")
+        with gr.Column(scale=1, min_width=300):
+            camera = gr.Image(
+                label="Paste or take a picture",
+                sources=["clipboard", "webcam"],
+                type="filepath",
+                height=220,
+                elem_id="camera",
+                buttons=[],
+            )
+    # a page whose visit the server has forgotten knows choices that the server does not; `models_called` judges them
+    source.preprocess = lambda value: str(value or DEMO)  # type: ignore[assignment, method-assign]
+    strip = gr.HTML(elem_id="examples", js_on_load=PICK, apply_default_css=False)
+    chosen = gr.JSON(visible=False)
+    results = gr.HTML(INVITE, elem_id="comparison")
+    ask = gr.Button(visible="hidden", elem_id="ask")
+
+    def answer(source_id: str, paths: list[str] | None, taken: str | None, picked: list[int] | None) -> str:
+        return results_html(store, source_id or DEMO, paths or [], taken, picked or [])
+
+    def change_source(source_id: str) -> list[Any]:
+        return [[], examples_html(store, source_id or DEMO)]
+
+    # predictions do queue: a crowd is served two at a time
+    busy: dict[str, Any] = {
+        **PRIVATE, "queue": True, "concurrency_limit": 2, "show_progress": "minimal", "show_progress_on": None,
+        "trigger_mode": "always_last",
+    }  # fmt: skip
+    asked = ask.click(answer, [source, files, camera, chosen], results, **busy)
+    asked.then(None, None, None, js=SHOW, api_visibility="private")
+    here: dict[str, Any] = {"api_visibility": "private"}
+    for changed in (
+        gr.on([files.change, camera.change], None, None, results, js=f"() => {LOOKING}", **here),
+        strip.click(None, None, [chosen, results], js=PICKED.replace("WAIT", LOOKING), **here),
+        source.input(change_source, source, [chosen, strip], **PRIVATE),
+    ):
+        changed.then(None, None, None, js=ASK, **here)
+    return CompareTab(source, strip, chosen, results)
+
+
+def sources(store: Store) -> list[tuple[str, str]]:
+    """(label, run id) of everything with saved models; the demo first, if there is one."""
+    found = [(DEMO_LABEL, DEMO)] if _models_or_none(store, DEMO) else []
+    for run in store.list():
+        with contextlib.suppress(UserError):  # a damaged folder has nothing to offer
+            if not run.model_folders:
+                continue
+            title = f"{run_title(run.id, run.config)} · {when(run.status.created)} · {run.id}"
+            first, *others = saved_seeds(run) or [0]
+            found.append((f"{title} · seed {first}" if others else title, run.id))
+            found += [(f"{title} · seed {seed}", f"{run.id}/{seed}") for seed in others]
+    return found
+
+
+def open_tab(store: Store, wanted: str, chosen: list[int] | None = None) -> list[Any]:
+    """Updates for `CompareTab.opened` when the tab comes to the front with a run in mind.
+
+    chosen: the examples ticked now; None for a fresh start.
+    """
+    choices = sources(store)
+    values = [value for _, value in choices]
+    if not choices:
+        text = '<div class="empty"><h3>Nothing to compare yet</h3><p>Press <b>Start</b> in <b>Train</b>. When students '
+        return [
+            gr.Dropdown([("None yet: finish a run first", DEMO)], value=DEMO),
+            "",
+            [],
+            text + "have learned, compare them here.</p></div>",
+        ]
+    value = wanted if wanted in values else values[0]
+    if chosen is not None and value == wanted:
+        return [gr.Dropdown(choices), gr.skip(), gr.skip(), gr.skip()]  # back from another tab: answers stay
+    return [gr.Dropdown(choices, value=value), examples_html(store, value), [], INVITE]
+
+
+def compare_files(store: Store, source: str, paths: list[str]) -> dict[str, Any]:
+    """What `iekd compare --json` prints, for the public endpoint, with `name` for `path`.
+
+    gradio_client takes any object with a `path` for a file and tries to fetch it.
+    """
+    if not paths:
+        raise UserError("No image was given. Send at least one.")
+    if len(paths) > MOST_IMAGES:
+        raise UserError(
+            f"{len(paths):,} images are more than the {MOST_IMAGES} of one comparison. Send fewer at a time."
+        )
+    results = compare(models_called(store, source), [(Path(p).name, Path(p)) for p in paths])
+    rows = []
+    for r in results:
+        said = {name: [{"label": label, "score": score} for label, score in p.top] for name, p in r.predictions.items()}
+        rows.append({"name": r.name, "predictions": said, **({"error": r.error} if r.error else {})})
+    return {"images": rows}
+
+
+def results_html(store: Store, source: str, paths: list[str], taken: str | None, picked: list[int]) -> str:
+    """Every picture's card, then the table of the models."""
+    images: list[tuple[str, Any]] = [(Path(p).name, Path(p)) for p in paths]
+    if taken:
+        images.append(("your picture", Path(taken)))
+    truths: dict[int, str] = {}
+    try:
+        models = models_called(store, source)
+        known = _examples_of(store, source)
+        for i in picked:
+            if 0 <= i < len(known):
+                truths[len(images)] = known[i][2]
+                images.append((f"example: {known[i][2]}", known[i][1].squeeze()))  # grey: (H,W)
+        if not images:
+            return INVITE
+        more = len(images) - MOST_IMAGES
+        results = compare(models, images[:MOST_IMAGES])
+    except UserError as error:
+        return f'<p class="problem" role="alert">{escape(str(error))}</p>'
+    cards = [_card(result, truths.get(i)) for i, result in enumerate(results)]
+    note = (
+        f'<p class="problem">Only the first {MOST_IMAGES} pictures are shown; {more} more were left out.</p>'
+        if more > 0
+        else ""
+    )
+    seen = next((r.seen for r in results if r.seen is not None), None)
+    table = _models_table(models, seen) if seen is not None else ""
+    return f'{note}<div class="answers">{"".join(cards)}</div>{table}'
+
+
+def _card(result: ImageResult, truth: str | None) -> str:
+    name = escape(result.name)
+    if result.error or result.seen is None:
+        return (
+            f'<article class="answer broken"><p class="problem" role="alert">{escape(result.error or "")}</p></article>'
+        )
+    size = result.seen.shape[0]
+    swapped = "; bright and dark swapped, as in the training pictures" if result.inverted else ""
+    picture = (
+        f'<div class="seen"><img src="{data_url(result.seen)}" alt="{name}"><p><b>{name}</b>'
+        f"<small>as the networks see it, {size} × {size}{swapped}</small></p></div>"
+    )
+    teacher = result.predictions.get("teacher")
+    said = []
+    for model, prediction in result.predictions.items():
+        mark = ""
+        if truth is not None:
+            right = prediction.label == truth
+            mark += f'<span class="mark {"yes" if right else "no"}">{"✓ right" if right else "✗ wrong"}</span>'
+        if teacher is not None and model != "teacher":
+            same = prediction.label == teacher.label
+            words = "= agrees with the teacher" if same else "≠ differs from the teacher"
+            mark += f'<span class="mark {"yes" if same else "no"}">{words}</span>'
+        bars = "".join(
+            f'<li><span>{escape(label)}</span><b>{score:.0%}</b><i style="width:{max(0.5, score * 100):.1f}%"></i></li>'
+            for label, score in prediction.top
+        )
+        title = "Teacher" if model == "teacher" else escape(method_name(model))
+        said.append(
+            f'<section class="said {escape(method_style(model))}"><h4>{title}</h4><ol>{bars}</ol>'
+            f"<p>{mark}</p></section>"
+        )
+    return f'<article class="answer">{picture}<div class="sayings">{"".join(said)}</div></article>'
+
+
+def _models_table(models: Mapping[str, Path], image: Any) -> str:
+    rows = []
+    loaded = {name: load_predictor(folder) for name, folder in models.items()}
+    times: dict[str, list[float]] = {}  # by architecture: how it was taught makes a network no faster
+    for _ in range(REPEATS):
+        for classifier in loaded.values():
+            times.setdefault(classifier.card.model, []).append(classifier.predict(image).milliseconds)
+    for name, classifier in loaded.items():
+        card = classifier.card
+        title = "Teacher" if name == "teacher" else escape(method_name(name))
+        accuracy = f"{card.accuracy:.2f} %" if card.accuracy is not None else "–"
+        took = f"{statistics.median(times[card.model]):.1f} ms"
+        cells = (("Parameters", count(card.params)), ("File", f"{classifier.bytes / 1024:,.0f} KB"),
+                 ("One picture takes", took), ("Test accuracy", accuracy))  # fmt: skip
+        body = "".join(f'<td data-label="{label}">{text}</td>' for label, text in cells)
+        rows.append(
+            f'<tr><th scope="row"><i class="key {escape(method_style(name))}"></i>{title} '
+            f"<small>{model_name(card.model)}</small></th>{body}</tr>"
+        )
+    head = "<tr><th>Network</th><th>Parameters</th><th>File</th><th>One picture takes</th><th>Test accuracy</th></tr>"
+    note = (
+        f'<p class="sub">Time: median of {REPEATS} or more on the processor, one picture at a time; the same for all '
+        "networks that are built alike.</p>"
+    )
+    table = f'<div class="scroll"><table class="results">{head}{"".join(rows)}</table></div>'
+    return f'<div class="card"><h3>Size and speed</h3>{table}{note}</div>'
+
+
+def examples_html(store: Store, source: str) -> str:
+    """Test pictures to click, none of them chosen yet."""
+    shown = _examples_of(store, source)
+    if not shown:
+        return ""
+    buttons = "".join(
+        f'<button type="button" data-example="{i}" aria-pressed="false" title="{escape(label)}">'
+        f'<img src="{url}" alt="{escape(label)}"><span>{escape(label)}</span></button>'
+        for i, (url, _, label) in enumerate(shown)
+    )
+    # a strip that is drawn anew has nothing pressed, even where the browser would see that nothing has changed
+    anew = f'data-drawn="{secrets.token_hex(4)}"'
+    return f'<p class="strip-title">Or click example pictures:</p><div class="pick" {anew}>{buttons}</div>'
+
+
+def _examples_of(store: Store, source: str) -> list[tuple[str, Any, str]]:
+    """Example pictures of the data that the source's networks know."""
+    models = _models_or_none(store, source)
+    if not models:
+        return []
+    for dataset in ModelCard.read(next(iter(models.values()))).datasets:
+        try:
+            if found := examples("fashion-mnist-sample" if dataset == "fashion-mnist" else dataset, 2):
+                return found
+        except UserError:
+            continue  # the folder has gone since
+    return []
+
+
+def _models_or_none(store: Store, source: str) -> dict[str, Path] | None:
+    try:
+        return models_called(store, source)
+    except UserError:
+        return None

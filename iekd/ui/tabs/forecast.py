@@ -1,0 +1,166 @@
+"""What the form says before Start: sizes, the teacher at hand, time and memory. Needs no torch."""
+
+from __future__ import annotations
+
+import base64
+import io
+from functools import lru_cache
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from iekd import data
+from iekd.config.run import RunConfig
+from iekd.config.unused import unused_settings
+from iekd.data.base import FOLDER, DatasetInfo, held_out_of
+from iekd.data.sources import SAMPLE, at_hand
+from iekd.errors import UserError
+from iekd.estimate.cost import make_plan, measured_seconds, seconds
+from iekd.models.artifact import ModelCard
+from iekd.models.catalog import models
+from iekd.models.source import AUTO
+from iekd.paths import checkpoints_dir
+from iekd.runs.probes import Probes
+from iekd.runs.queue import device_name
+from iekd.runs.store import FINISHED, Store
+from iekd.runs.teachers import check_teacher, where_from
+from iekd.ui.render.words import DEVICES, count, dataset_title, method_name, model_name, roughly
+from iekd.ui.tabs.form import label
+
+MOST_THUMBNAILS = 12
+LOOK_BACK = 20  # runs searched for a measured speed
+MUCH_WORK = 2e12  # multiply-accumulates: a smaller run is mostly start-up, and its speed says little
+
+
+def forecast_html(config: RunConfig, store: Store, measuring: bool = False) -> str:
+    """The card beside the Start button. measuring: a better estimate is on its way."""
+    info = data.describe(config.dataset, config.test_fraction)
+    student = models()[config.student].params(info.channels, info.classes)
+    folder = check_teacher(config, store.root)
+    learners = len(config.methods) * len(config.seeds)
+    taught = ", ".join(method_name(m) for m in config.methods)
+    seeds = f" × {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
+    rows = [("Pictures", escape(_pictures(config, info)))]
+    if config.needs_teacher:
+        teacher = models()[config.teacher].params(info.channels, info.classes)
+        large = f"<b>{model_name(config.teacher)}</b>, {count(teacher)}"
+        small = f"<b>{model_name(config.student)}</b>, {count(student)}"
+        rows.append(("Networks", f"{large} → {small}: {_ratio(teacher, student)}"))
+        rows.append(("Teacher", _teacher(config, folder)))
+    else:
+        rows.append(("Network", f"<b>{model_name(config.student)}</b>, {count(student)} parameters, no teacher"))
+    rows.append(("Students", f"{learners}{' side by side' if learners > 1 else ''}: {taught}{seeds}"))
+    if unused := unused_settings(config):
+        rows.append(("No effect", _without_effect(unused)))
+    rows.append(("Estimate", _estimate(config, info, folder is not None, store, measuring)))
+    items = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in rows)
+    return f'<dl class="forecast">{items}</dl>'
+
+
+def _pictures(config: RunConfig, info: DatasetInfo) -> str:
+    given = min(info.train_images, config.limit_train or info.train_images)
+    sizes = info.class_sizes if given == info.train_images else ()  # of a limit, about as much from each class
+    held_out = sum(held_out_of(n, config.validation_fraction) for n in sizes or [given // info.classes] * info.classes)
+    size = config.resolution or info.resolution
+    grey = "grey" if info.channels == 1 else "colour"
+    title = dataset_title(info.name)
+    title = title[0].upper() + title[1:]
+    choosing = f"{held_out:,} to choose the best epoch, " if held_out else ""
+    counts = f"{given - held_out:,} to learn from, {choosing}{info.test_images:,} to test on"
+    tested_on = f" ({info.tested_on})" if info.tested_on else ""
+    return f"{title}: {counts}{tested_on}, {info.classes} classes, {size} × {size} {grey}"
+
+
+def _without_effect(unused: dict[str, str]) -> str:
+    fields: dict[str, list[str]] = {}
+    for field, purpose in unused.items():
+        fields.setdefault(purpose, []).append(f"<b>{label(field)}</b>")
+    return "; ".join(f"{', '.join(names)} (only for {escape(purpose)})" for purpose, names in fields.items())
+
+
+def _ratio(teacher: int, student: int) -> str:
+    if teacher >= student:
+        return f"<b>{teacher / student:.1f}× smaller</b>" if teacher > 1.05 * student else "the same size"
+    return f"{student / teacher:.1f}× larger than its teacher"
+
+
+def _teacher(config: RunConfig, found: Path | None) -> str:
+    if found is None:
+        epochs = f"{config.teacher_epochs} epoch{'s' if config.teacher_epochs > 1 else ''}"
+        return f"will be trained first ({epochs}), then kept for later runs"
+    accuracy = ModelCard.read(found).accuracy if found.is_dir() else None
+    good = "" if accuracy is None else f"; right on {accuracy:.1f} % of its test pictures"
+    if config.teacher_from != AUTO:
+        return f"comes from the {escape(where_from(config, found))}{good}"
+    if found.parent == checkpoints_dir():
+        return f"comes trained with this program{good}"
+    return f"trained by an earlier run, used again{good}"
+
+
+def _estimate(config: RunConfig, info: DatasetInfo, teacher_at_hand: bool, store: Store, measuring: bool) -> str:
+    device = device_name(config.device)
+    plan = make_plan(
+        config, info.train_images, info.test_images, info.channels, info.classes, info.resolution, teacher_at_hand
+    )
+    speeds, speed = Probes(store).known(config), measured_speed(store, device)
+    if speeds is not None:
+        time = measured_seconds(plan, config, info.train_images, info.test_images, speeds)
+        basis = "these networks were tried for a moment"
+    else:
+        time, basis = seconds(plan, device, speed), "from the speed of an earlier run" if speed else "a guess"
+    if measuring:
+        basis += "; trying these networks now…"
+    memory = f"{plan.memory / 1e9:.1f} GB" if plan.memory >= 1e9 else f"{plan.memory / 1e6:.0f} MB"
+    return f"<b>about {roughly(time)}</b> on {DEVICES[device]}, {memory} of memory ({basis})"
+
+
+def measured_speed(store: Store, device: str) -> float | None:
+    """Multiply-accumulates per second of the newest finished run on that device."""
+    for run in store.list()[:LOOK_BACK]:
+        report = run.report if run.status.state == FINISHED else None
+        if (
+            report
+            and report.get("device", "").split(":")[0] == device
+            and (report["speed"] or 0) * (report.get("seconds") or 0) > MUCH_WORK
+        ):
+            return float(report["speed"])
+    return None
+
+
+def thumbnails_html(name: str) -> str:
+    """A strip of example pictures with their classes, or what happens with data that are not here yet."""
+    try:
+        data.check_name(name)
+        if not name.startswith(FOLDER) and not at_hand(name):
+            note = data.describe(name).note
+            return f'<p class="note">Not on this machine yet: {escape(note)} when the run starts, then kept.</p>'
+        # the full set's test images are the sample's, which are read without torchvision
+        pictures = examples(SAMPLE if name == "fashion-mnist" else name, 1)[:MOST_THUMBNAILS]
+    except UserError:
+        return ""  # the form says it already
+    shown = "".join(
+        f'<figure><img src="{url}" alt=""><figcaption>{escape(label)}</figcaption></figure>'
+        for url, _, label in pictures
+    )
+    return f'<div class="thumbs">{shown}</div>'
+
+
+def examples(name: str, per_class: int) -> list[tuple[str, np.ndarray, str]]:
+    """(data URL, image (H,W,C) uint8, class) of a few test pictures; a folder is looked at anew each time."""
+    return _examples.__wrapped__(name, per_class) if name.startswith(FOLDER) else _examples(name, per_class)
+
+
+@lru_cache(maxsize=8)
+def _examples(name: str, per_class: int) -> list[tuple[str, np.ndarray, str]]:
+    found = data.thumbnails(name, per_class)
+    step = max(1, len(found) // 24)  # of a hundred classes, a few
+    return [(data_url(image), image, label) for image, label in found[::step]]
+
+
+def data_url(image: np.ndarray) -> str:
+    """An (H,W,C) uint8 picture as a PNG inside an address."""
+    buffer = io.BytesIO()
+    Image.fromarray(image.squeeze()).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,170 @@
+"""The form: a RunConfig as Gradio components, and back. Labels, help and defaults come from RunConfig's own fields."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import gradio as gr
+
+from iekd.config.methods import COMBINED, METHODS, sort_methods
+from iekd.config.run import LISTS, NO_TEACHER, PRESETS, RunConfig, SettingError, make_config
+from iekd.data.base import FOLDER
+from iekd.data.registry import available
+from iekd.errors import UserError
+from iekd.models.catalog import models
+from iekd.ui.render.words import count, model_name
+
+OWN_FOLDER = FOLDER
+
+
+class MissingError(UserError):
+    """Nothing is wrong, but something has still to be named."""
+
+
+PRESET_FIELDS = list(dict.fromkeys(field for preset in PRESETS.values() for field in preset.values))
+LABELS = {
+    "lr": "Learning rate",
+    "ie_stages": "Stages",
+    "channel_split": "Which channels",
+    "auto_encoder": "Auto-encoder",
+    "auto_encoder_epochs": "Auto-encoder epochs",
+    "kd_weight": "KD weight",
+    "dkd_target_weight": "DKD: right class",
+    "dkd_other_weight": "DKD: other classes",
+    "dist_weight": "DIST weight",
+    "teacher_from": "Teacher comes from",
+    "limit_train": "Limit training images",
+    "graph": "CUDA graph",
+    "stack": "Seeds as one network",
+    "compile": "torch.compile",
+    "eager": "Plain step",
+    "image_memory": "Memory for images (GB)",
+    "name": "Name of the run",
+}
+
+
+def default(field: str) -> Any:
+    return RunConfig.model_fields[field].default
+
+
+def label(field: str) -> str:
+    return LABELS.get(field, field.replace("_", " ").capitalize())
+
+
+def help_text(field: str) -> str:
+    text = str(RunConfig.model_fields[field].description).replace("unset", "empty")
+    first = text.split()[0].strip(",:")
+    is_name = "." in first or first in METHODS or first == "auto"
+    return text if is_name else text[0].upper() + text[1:]
+
+
+def model_choices(with_none: bool) -> list[tuple[str, str]]:
+    sizes = [(f"{model_name(m.name)} · {count(m.params(3, 10))}", m.name) for m in models().values()]
+    return [*sizes, ("None (labels only)", NO_TEACHER)] if with_none else sizes
+
+
+def dataset_choices() -> list[tuple[str, str]]:
+    named = [(f"{d.title} · {d.note}" if d.note else d.title, d.name) for d in available()]
+    return [*named, ("Your own pictures…", OWN_FOLDER)]
+
+
+def method_choices() -> list[tuple[str, str]]:
+    return [(f"{m}: {text}", m) for m, text in METHODS.items()]
+
+
+def preset_choices() -> list[tuple[str, str]]:
+    return [("own values", ""), *((f"{name}: {preset.text}", name) for name, preset in PRESETS.items())]
+
+
+def preset_values(name: str) -> dict[str, Any]:
+    """What the form's fields become when a preset is chosen: its values, and the defaults of what any preset sets."""
+    return {field: shown(PRESETS[name].values.get(field, default(field))) for field in PRESET_FIELDS}
+
+
+def preset_of(values: dict[str, Any]) -> str:
+    """The preset that the form's fields are as they are in; empty if in none."""
+    return next((name for name in PRESETS if all(values[f] == v for f, v in preset_values(name).items())), "")
+
+
+def shown(value: Any) -> Any:
+    """A setting as a component shows it."""
+    return "" if value is None else ", ".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def combined_choices() -> list[tuple[str, str]]:
+    return [(name, name) for name in COMBINED]
+
+
+def advanced_field(field: str) -> Any:
+    """A component for one of the lesser settings, by the type of its field."""
+    info = RunConfig.model_fields[field]
+    choices = [c for c in get_args(info.annotation) if isinstance(c, str)]
+    common: dict[str, Any] = {
+        "label": label(field),
+        "info": help_text(field),
+        "value": info.default,
+        "elem_id": f"f-{field}",
+    }
+    if field == "peer":
+        same = [("the same network", "")]
+        return gr.Dropdown([*same, *model_choices(False)], filterable=False, min_width=200, **{**common, "value": ""})
+    if choices:
+        named = [("the distiller's own" if choice == "own" else choice, choice) for choice in choices]
+        return gr.Dropdown(named, filterable=False, min_width=200, **common)
+    if info.annotation is bool:
+        return gr.Checkbox(min_width=200, **common)
+    if field in LISTS:
+        return gr.Textbox(max_lines=1, min_width=200, **{**common, "value": shown(info.default)})
+    if info.annotation is str:
+        return gr.Textbox(max_lines=1, min_width=200, **common)
+    if info.default is None:  # a Number turns "nothing" into 0 once it is shown
+        return gr.Textbox(**{**common, "value": ""}, placeholder="not set", max_lines=1, min_width=200)
+    return gr.Number(min_width=200, **common)
+
+
+def to_config(values: dict[str, Any]) -> RunConfig:
+    """What the form says, checked.
+
+    Raises:
+        UserError: the first thing that is wrong, in one sentence.
+    """
+    given = dict(values)
+    folder = (given.pop("folder", "") or "").strip()
+    if given["dataset"] == OWN_FOLDER:
+        if not folder:
+            raise MissingError("Upload a zip of your pictures, or name their folder: one sub-folder per class.")
+        given["dataset"] = OWN_FOLDER + folder
+    given["methods"] = [*(given["methods"] or ()), *(given.pop("with_kd", None) or ())]
+    if not given["methods"]:
+        raise UserError("No method is ticked. Tick at least one, such as the baseline.")
+    given["methods"] = sort_methods(given["methods"])  # the order of the page, not of the clicks
+    given["name"] = (given.get("name") or "").strip()
+    for field, value in given.items():
+        if isinstance(value, float) and value.is_integer():  # a number field gives 2.0 for 2
+            given[field] = int(value)
+        elif value is None or (isinstance(value, str) and not value.strip()):
+            given[field] = _unset(field)
+    try:
+        return make_config(**given)
+    except SettingError as error:
+        raise UserError(f"{label(error.field)} {error.what}") from None
+
+
+def to_values(config: RunConfig) -> dict[str, Any]:
+    """What the form has to say to give this configuration."""
+    values = config.model_dump()
+    own = config.dataset.startswith(FOLDER)
+    return {
+        **{field: shown(value) for field, value in values.items()},
+        "dataset": OWN_FOLDER if own else config.dataset,
+        "folder": config.dataset.removeprefix(FOLDER) if own else "",
+        "methods": [m for m in config.methods if m in METHODS],
+        "with_kd": [m for m in config.methods if m not in METHODS],
+    }
+
+
+def _unset(field: str) -> Any:
+    """What an empty field means: nothing where that is allowed, else a mistake worth a sentence."""
+    if default(field) in (None, ""):
+        return default(field)
+    raise UserError(f"{label(field)} is empty. Give a value; {shown(default(field))} is usual.")

@@ -1,0 +1,345 @@
+"""The Train tab: a form that is ready to start, and the view of the run that was started."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any, Literal
+
+import gradio as gr
+
+from iekd import data
+from iekd.config.run import GROUPS, RunConfig
+from iekd.data.archives import ENDINGS
+from iekd.errors import UserError
+from iekd.launchers.local import LocalLauncher
+from iekd.runs.probes import Probes
+from iekd.runs.queue import check_device
+from iekd.runs.store import Store
+from iekd.runs.teachers import check_teacher
+from iekd.runs.uploads import add_pictures, changing
+from iekd.ui.files import file_field
+from iekd.ui.render.about import HOW_IT_WORKS
+from iekd.ui.server.access import SIGN_IN, SIGN_OUT, Access, May
+from iekd.ui.tabs import form
+from iekd.ui.tabs.forecast import forecast_html, thumbnails_html
+from iekd.ui.tabs.run import PRIVATE, RunView, look, run_view
+
+EAGER: dict[str, Any] = {**PRIVATE, "trigger_mode": "always_last"}
+
+WELCOME = (
+    "<h2>Ready to go: press Start</h2><p>A teacher and its small students are set up. "
+    "Watch them learn side by side, then compare them on your own pictures.</p>"
+)
+NOT_YET = "<h2>Not ready yet</h2><p>Something has to be chosen or changed first.</p>"
+LOOK_AROUND = (
+    "<h2>Look around</h2><p>See in <b>Runs</b> what students have learned from their teachers, "
+    "and <b>Compare</b> them on your own pictures.</p>"
+)
+VISIBLE_TO_ALL = '<p class="note">Others will see your pictures on this public page.</p>'
+
+NO_UPLOAD = "Upload a zip of your pictures: one folder per class."
+
+TO_TOP = "() => window.scrollTo({top: 0})"
+# while Start is out of view, what is wrong stands at the foot of the window (style.css)
+WATCH_START = """() => {
+  const start = document.querySelector('#start');
+  if (start) new IntersectionObserver((seen) =>
+    document.documentElement.toggleAttribute('data-start-away', !seen[seen.length - 1].isIntersecting)
+  ).observe(start);
+}"""
+UNFOLD = """() => {
+  const open = document.documentElement.toggleAttribute('data-advanced');
+  document.querySelector('#unfold').setAttribute('aria-expanded', open);
+}"""
+
+
+@dataclass
+class TrainTab:
+    """What other tabs and the page's loading need of this one."""
+
+    view: RunView
+    form_box: gr.Column
+    fields: dict[str, Any]
+    error: gr.HTML
+    key: gr.Textbox
+
+    @property
+    def shows(self) -> list[Any]:
+        """The outputs of `show`."""
+        return [self.form_box, self.view.box, self.error, *self.view.parts]
+
+
+def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) -> TrainTab:
+    """Build the tab. `shown` holds the id of the run on view, or nothing while the form is."""
+    fields: dict[str, Any] = {}
+    with gr.Column(elem_id="form") as form_box:
+        with gr.Row(elem_id="ready", equal_height=False):
+            with gr.Column(scale=5, min_width=300):
+                welcome = gr.HTML(WELCOME if access.anybody_starts else LOOK_AROUND, elem_id="welcome")
+                start = gr.Button(
+                    "▶  Start", variant="primary", size="lg", elem_id="start", visible=access.anybody_starts
+                )
+                if not access.everybody_starts or access.token:
+                    who = gr.HTML(who_may_start(access, None), elem_id="access")
+
+                    def signed_in(request: gr.Request) -> str:
+                        return who_may_start(access, request)
+
+                    demo.load(signed_in, None, who, **PRIVATE)
+                error = gr.HTML(elem_id="error")
+            with gr.Column(scale=6, min_width=300):
+                forecast = gr.HTML(elem_id="forecast")
+        gr.HTML(f'<h3 class="section">{"Or change it first" if access.anybody_starts else "What can be set"}</h3>')
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=1, min_width=300, elem_classes="panel"):
+                fields["dataset"] = gr.Dropdown(
+                    form.dataset_choices(),
+                    value=form.default("dataset"),
+                    label="Pictures to learn",
+                    filterable=False,
+                    elem_id="f-dataset",
+                )
+                fields["folder"] = gr.Textbox(
+                    label="Path of the folder on this machine", visible=False, max_lines=1, elem_id="f-folder",
+                    info="One sub-folder of pictures per class; or train/ and test/ with those inside. Or a zip of it.",
+                )  # fmt: skip
+                with gr.Column(visible=False, elem_id="own-pictures") as upload:
+                    archive = file_field(
+                        label="A zip or tar.gz to upload: one folder of pictures per class", file_types=list(ENDINGS),
+                        height=150, elem_id="f-archive",
+                    )  # fmt: skip
+                    uploaded = gr.HTML(VISIBLE_TO_ALL if access.public else "")
+                thumbnails = gr.HTML(elem_id="thumbnails")
+            with gr.Column(scale=1, min_width=300, elem_classes="panel"):
+                with gr.Row():
+                    fields["teacher"] = gr.Dropdown(
+                        form.model_choices(True), value=form.default("teacher"), label="Teacher (parameters)",
+                        min_width=200,
+                        filterable=False, elem_id="f-teacher",
+                    )  # fmt: skip
+                    fields["student"] = gr.Dropdown(
+                        form.model_choices(False), value=form.default("student"), label="Student (parameters)",
+                        min_width=200,
+                        filterable=False, elem_id="f-student",
+                    )  # fmt: skip
+                with gr.Row():
+                    fields["epochs"] = gr.Number(
+                        form.default("epochs"),
+                        label="Epochs",
+                        info="Passes over the pictures",
+                        min_width=120,
+                        elem_id="f-epochs",
+                    )
+                    fields["seeds"] = gr.Textbox(
+                        "0",
+                        label="Seeds",
+                        info="Several, as in 0, 1, 2, tell skill from luck",
+                        max_lines=1,
+                        min_width=120,
+                        elem_id="f-seeds",
+                    )
+                preset = gr.Dropdown(
+                    form.preset_choices(), value="quick", label="Preset", filterable=False, elem_id="f-preset",
+                    info="Fills in epochs, learning rate and what else a protocol fixes",
+                )  # fmt: skip
+        fields["methods"] = gr.CheckboxGroup(
+            form.method_choices(), value=list(form.default("methods")), label="How the students are taught",
+            info="One student for each. They get the same pictures and begin with the same weights.",
+            elem_id="f-methods",
+        )  # fmt: skip
+        fields["with_kd"] = gr.CheckboxGroup(
+            form.combined_choices(), value=[], label="The same with knowledge distillation on top",
+            elem_id="f-with_kd",
+        )  # fmt: skip
+        # all fields are there from the start, only not seen: an accordion builds them when it opens, and what is typed
+        # into them meanwhile is lost
+        unfold = gr.Button("Advanced", elem_id="unfold")
+        unfold.click(None, None, None, js=UNFOLD, api_visibility="private")
+        with gr.Column(elem_id="advanced", elem_classes="panel"):
+            for heading, names in GROUPS.items():
+                gr.HTML(f'<h4 class="section">{heading}</h4>')
+                with gr.Row():
+                    for name in names:
+                        fields[name] = form.advanced_field(name)
+        if access.visitors_start:  # what stands there can be started
+            for name in ("epochs", "teacher_epochs", "auto_encoder_epochs"):
+                fields[name].value = min(fields[name].value, access.limits.epochs)
+            preset.value = form.preset_of({name: field.value for name, field in fields.items()})
+        command = gr.Textbox(
+            label="The same as a command",
+            info="After make run, iekd is .venv/bin/iekd",
+            interactive=False,
+            lines=1,
+            max_lines=6,
+            buttons=["copy"],
+            elem_id="command",
+        )
+        with gr.Accordion("How it works", open=False, elem_id="how"):
+            gr.HTML(HOW_IT_WORKS)
+    demo.load(None, None, None, js=WATCH_START, api_visibility="private")
+    view = run_view(store, shown, access)
+    key = gr.Textbox(visible=False)  # the same for every click until a run has started: two clicks start one
+    timer, probes = gr.Timer(2.0, active=False), Probes(store)  # it ticks while a better estimate is on its way
+    tab = TrainTab(view, form_box, fields, error, key)
+    inputs = list(fields.values())
+
+    def allowed(request: gr.Request | None, *values: Any) -> RunConfig:
+        """The form's configuration, if whoever asks may have it looked at."""
+        given = dict(zip(fields, values, strict=True))
+        own = given["dataset"] == form.OWN_FOLDER
+        if own and not (given["folder"] or "").strip() and not access.trusts(request):
+            raise form.MissingError(NO_UPLOAD)
+        dataset = f"{form.OWN_FOLDER}{(given['folder'] or '').strip()}" if own else given["dataset"]
+        access.check_paths(request, dataset, given["teacher_from"], store)
+        return form.to_config(given)
+
+    def ready(all_right: bool) -> str:
+        return LOOK_AROUND if not access.anybody_starts else WELCOME if all_right else NOT_YET
+
+    def describe(request: gr.Request, *values: Any) -> list[Any]:
+        try:
+            config = allowed(request, *values)
+            access.check_size(request, config, store)
+            measuring = access.trusts(request) and probes.ask(config)
+            foreseen = forecast_html(config, store, measuring)
+            return ["", ready(True), foreseen, config.command_line(), gr.Timer(active=measuring)]
+        except form.MissingError as missing:
+            return ["", ready(False), f'<p class="note">{escape(str(missing))}</p>', "", gr.Timer(active=False)]
+        except UserError as problem:
+            none = '<p class="note">No forecast while a setting is wrong.</p>'
+            return [sentence(problem), ready(False), none, "", gr.Timer(active=False)]
+
+    def pictures(request: gr.Request, dataset: str, folder: str | None) -> list[Any]:
+        own, path = dataset == form.OWN_FOLDER, (folder or "").strip()
+        name = form.OWN_FOLDER + path if own else dataset
+        typed: bool | Literal["hidden"] = own and access.trusts(request)
+        if own and not typed:
+            typed = "hidden"  # for an upload to fill it in
+        visible = [gr.Textbox(visible=typed), gr.Column(visible=own and access.may_start(request))]
+        try:
+            access.check_paths(request, name, None, store)
+        except UserError:  # the forecast says why
+            return [*visible, ""]
+        return [*visible, thumbnails_html(name) if path or not own else ""]
+
+    def take(request: gr.Request, file: str) -> list[Any]:
+        try:
+            name, found = upload_pictures(store, access, request, file)
+        except UserError as problem:
+            return [gr.skip(), sentence(problem), None]
+        return [name.removeprefix(form.OWN_FOLDER), f'<p class="note">{escape(found)}</p>', None]
+
+    def begin(request: gr.Request, once: str, *values: Any) -> list[Any]:
+        may = access.of(request)
+        try:
+            config = allowed(request, *values)
+            run_id = start_run(store, access, request, config, once)
+        except UserError as problem:
+            return [gr.skip(), gr.skip(), *show(store, "", may, str(problem))]
+        return [run_id, secrets.token_hex(8), *show(store, run_id, may)]
+
+    def again(run_id: str, request: gr.Request) -> list[Any]:
+        may = access.of(request)
+        try:
+            values = form.to_values(store.get(run_id).config)
+        except UserError as problem:
+            return [gr.skip()] * (len(fields) + 1) + ["", *show(store, "", may, str(problem))]
+        return [*(values[name] for name in fields), form.preset_of(values), "", *show(store, "", may)]
+
+    def leave(request: gr.Request) -> list[Any]:
+        return ["", *show(store, "", access.of(request))]
+
+    described = [error, welcome, forecast, command, timer]
+    picture_fields = [fields["dataset"], fields["folder"]]
+    gr.on([field.change for field in inputs], describe, inputs, described, **EAGER)
+
+    def described_again(request: gr.Request, *values: Any) -> list[Any]:
+        return describe(request, *values)[1:]
+
+    timer.tick(described_again, inputs, described[1:], **EAGER)
+    # on coming back a teacher may be at hand that was not before; what is wrong may be an unknown run, and stays
+    gr.on([demo.load, view.back.click], described_again, inputs, described[1:], **EAGER)
+    gr.on(
+        [demo.load, *(f.change for f in picture_fields)],
+        pictures,
+        picture_fields,
+        [fields["folder"], upload, thumbnails],
+        **EAGER,
+    )
+    archive.upload(take, archive, [fields["folder"], uploaded, archive], **PRIVATE)
+    chosen = [fields[field] for field in form.PRESET_FIELDS]
+    preset.input(
+        lambda name: list(form.preset_values(name).values()) if name else [gr.skip() for _ in chosen],
+        preset, chosen, **PRIVATE,
+    )  # fmt: skip
+    # a value of one's own makes it another protocol
+    gr.on([field.input for field in chosen], lambda: "", None, preset, **PRIVATE)
+    start.click(begin, [key, *inputs], [shown, key, *tab.shows], **PRIVATE)
+    view.back.click(leave, None, [shown, *tab.shows], **PRIVATE)
+    asked_again = view.again.click(again, shown, [*inputs, preset, shown, *tab.shows], **PRIVATE)
+    asked_again.then(describe, inputs, described, **PRIVATE).then(None, None, None, js=TO_TOP)
+    return tab
+
+
+def who_may_start(access: Access, request: gr.Request | None) -> str:
+    """What stands below Start where not everybody may press it, or where somebody may do more."""
+    if access.is_admin(request):
+        return f'<p class="note">You are signed in and may do everything. <a href=".{SIGN_OUT}">Sign out</a></p>'
+    if access.everybody_starts:
+        return f'<p class="note"><a href=".{SIGN_IN}">Sign in</a> to start what is too large for visitors.</p>'
+    if access.token:
+        return (
+            f'<p class="note">Starting a run here needs the administrator’s token. <a href=".{SIGN_IN}">Sign in</a></p>'
+        )
+    return (
+        '<p class="note">Training is switched off on this public page. Install the program and train on your own '
+        "machine; below you see what can be set.</p>"
+    )
+
+
+def start_run(store: Store, access: Access, asker: gr.Request | None, config: RunConfig, key: str) -> str:
+    """Check and submit; returns the run's id.
+
+    Raises:
+        UserError: it cannot be trained, or whoever asks may not.
+    """
+    with changing:  # between counting a visitor's runs, or looking for its pictures, and starting one more
+        visitor = access.check_start(asker, config, store)
+        data.describe(config.dataset)  # a folder that cannot be used is said here, not by a run that fails
+        check_device(config.device)
+        check_teacher(config, store.root)
+        return LocalLauncher(store).submit(config, key or None, visitor)
+
+
+def upload_pictures(store: Store, access: Access, asker: gr.Request | None, file: str) -> tuple[str, str]:
+    """Unpack an uploaded archive; returns the data set's name, and what was found in it.
+
+    Raises:
+        UserError: it is not taken, or whoever asks may not upload.
+    """
+    if not file:
+        raise UserError("No archive was given. Upload a zip or tar.gz first.")
+    archive = Path(file)
+    name = add_pictures(store, archive, *access.room_for(asker))
+    info = data.describe(name)
+    return name, f"{archive.name}: {info.train_images + info.test_images:,} pictures of {info.classes} classes."
+
+
+def show(store: Store, run_id: str, may: May, problem: str = "") -> list[Any]:
+    """Updates for `TrainTab.shows`: the run, or the form (with what is wrong) where there is none to show."""
+    if run_id:
+        try:
+            store.get(run_id)
+        except UserError:
+            run_id, problem = "", f"There is no run '{run_id}' here, or no more. Runs lists those there are."
+    parts = look(store, run_id, {}, may)
+    return [gr.Column(visible=not run_id), gr.Column(visible=bool(run_id)), sentence(problem), *parts]
+
+
+def sentence(problem: object) -> str:
+    """Something wrong, said at the form."""
+    text = str(problem)
+    return f'<p class="problem" role="alert">{escape(text)}</p>' if text else ""

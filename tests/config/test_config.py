@@ -1,0 +1,408 @@
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import shlex
+from unittest import mock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from iekd.cli import main as cli
+from iekd.config.methods import COMBINED, METHODS, check_method, parts, sort_methods
+from iekd.config.run import NO_TEACHER, RunConfig, learner_name, make_config
+from iekd.models.catalog import known_models
+from iekd.runs.store import Store
+
+
+class Seen(Exception):  # noqa: N818 - not an error
+    """Carries the configuration that the command line arrived at."""
+
+
+def through_the_command_line(line: str) -> RunConfig:
+    """What `iekd train ...` would train."""
+
+    def create(_, config, key=None):
+        raise Seen(config)
+
+    program, *words = shlex.split(line)
+    assert program == "iekd"
+    here = mock.patch("iekd.runs.queue.check_device"), mock.patch("iekd.runs.teachers.check_teacher")
+    with mock.patch.object(Store, "create", create), here[0], here[1]:
+        result = CliRunner().invoke(cli.app, words)
+    assert isinstance(result.exception, Seen), result.output
+    return result.exception.args[0]
+
+
+def floats(low: float, high: float, **kwargs) -> st.SearchStrategy[float]:
+    return st.floats(low, high, allow_nan=False, allow_infinity=False, **kwargs)
+
+
+text = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=80)
+configs = st.fixed_dictionaries(
+    {},
+    optional={
+        "dataset": st.sampled_from(["fashion-mnist", "cifar10", "cifar100"]),
+        "teacher": st.sampled_from(known_models()),
+        "student": st.sampled_from(known_models()),
+        "methods": st.lists(st.sampled_from([*METHODS, *COMBINED]), min_size=1, unique=True).map(tuple),
+        "nesterov": st.booleans(),
+        "milestones": st.sets(floats(0, 1, exclude_min=True, exclude_max=True), min_size=1, max_size=4).map(
+            lambda found: tuple(sorted(found))
+        ),
+        "inheritance_share": floats(0, 1),
+        "channel_split": st.sampled_from(["natural", "random"]),
+        "distance": st.sampled_from(["own", "l1", "l2", "cosine"]),
+        "ie_stages": st.sampled_from(["own", "last", "all"]),
+        "auto_encoder": st.booleans(),
+        "weight_schedule": st.sampled_from(["constant", "warm-up", "decay"]),
+        "dkd_other_weight": floats(0, 1e6),
+        "peer": st.sampled_from(known_models()),
+        "validation_fraction": floats(0, 1, exclude_max=True),
+        "seeds": st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=5, unique=True).map(tuple),
+        "epochs": st.integers(1, 10_000),
+        "batch_size": st.integers(2, 65_536),
+        "lr": floats(0, 100, exclude_min=True),
+        "momentum": floats(0, 1, exclude_max=True),
+        "weight_decay": floats(0, 1),
+        "schedule": st.sampled_from(["one-cycle", "cosine", "multi-step"]),
+        "inheritance_weight": floats(0, 1e6),
+        "exploration_weight": floats(0, 1e6),
+        "factor_weight": floats(0, 1e6),
+        "temperature": floats(1e-3, 1e3),
+        "kd_weight": floats(0, 1),
+        "auto_encoder_epochs": st.integers(1, 100),
+        "teacher_epochs": st.integers(1, 100),
+        "teacher_from": st.sampled_from(["auto", "train", "run:20260101-120000-abcd", "run:x/ie-ft-seed0"]),
+        "limit_train": st.integers(2, 10**6),
+        "test_fraction": floats(0, 1, exclude_min=True, exclude_max=True),
+        "resolution": st.integers(8, 512),
+        "data_seed": st.integers(0, 2**31 - 1),
+        "device": st.sampled_from(["auto", "cpu", "cuda", "mps"]),
+        "precision": st.sampled_from(["auto", "fp32", "bf16"]),
+        "name": text,
+    },
+).filter(lambda v: "shufflenet" not in v.get("teacher", "") or not any("od" in m for m in v.get("methods", ())))
+
+
+@settings(max_examples=40, deadline=None)
+@given(configs)
+def test_the_command_line_gives_the_same_run(values):
+    config = make_config(**values)
+    assert through_the_command_line(config.command_line()) == config
+
+
+def test_the_command_line_leaves_rare_settings_at_their_default_out():
+    line = make_config(lr=0.05, name="a b").command_line()
+    assert line.startswith("iekd train ")
+    assert "--lr 0.05" in line
+    assert "--name 'a b'" in line
+    assert "--momentum" not in line
+    assert "--limit-train" not in line
+
+
+def test_the_command_line_keeps_every_digit():
+    config = make_config(lr=0.12345678901)
+    assert through_the_command_line(config.command_line()).lr == 0.12345678901
+
+
+def test_a_folder_with_an_odd_name_survives_the_command_line(tmp_path):
+    (tmp_path / "My pictures, 'ünï' $HOME").mkdir()
+    config = make_config(dataset=f"folder:{tmp_path}/My pictures, 'ünï' $HOME")
+    assert through_the_command_line(config.command_line()) == config
+
+
+numbers = st.floats(1e-6, 1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=3).filter(lambda n: len(n) != 2))
+def test_a_teachers_file_and_its_numbers_survive_the_command_line_and_json(tmp_path_factory, pairs):
+    path = tmp_path_factory.mktemp("it's here") / "resnet 56.th"
+    path.write_text("")
+    mean, std = zip(*pairs, strict=True)
+    config = make_config(teacher_from=str(path), teacher_mean=mean, teacher_std=std)
+    assert through_the_command_line(config.command_line()) == config
+    assert RunConfig(**json.loads(json.dumps(config.model_dump(mode="json")))) == config
+
+
+def test_a_teachers_file_is_the_same_wherever_it_is_said_from(tmp_path, monkeypatch):
+    (tmp_path / "a.pth").write_text("")
+    (tmp_path / "link.pth").symlink_to("a.pth")
+    monkeypatch.chdir(tmp_path)
+    assert make_config(teacher_from="./a.pth ").teacher_from == str(tmp_path / "a.pth")
+    assert make_config(teacher_from="link.pth").teacher_from == str(tmp_path / "link.pth"), "links have telling names"
+
+
+def test_a_teachers_folder_must_hold_a_model(tmp_path, refuses):
+    refuses(lambda: make_config(teacher_from=str(tmp_path)), tmp_path, "model.json", "file of weights")
+    (tmp_path / "model.json").write_text("{}")
+    assert make_config(teacher_from=str(tmp_path)).teacher_from == str(tmp_path)
+    refuses(
+        lambda: make_config(teacher_from=str(tmp_path), teacher_mean=(0.5,), teacher_std=(0.5,)), "teacher's file only"
+    )
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "words"),
+    [
+        ((0.5,), None, ["Teacher std is missing", "teacher mean is given"]),
+        (None, (0.5,), ["Teacher mean is missing"]),
+        ((0.5,), (0.0,), ["Teacher std '0'", "above 0"]),
+        ((125.3, 123, 113.9), (63, 62.1, 66.7), ["Teacher mean", "divide by 255"]),
+        ((0.5,), (63,), ["Teacher std", "divide by 255"]),
+        ((math.nan,), (0.5,), ["nan"]),
+        ((0.5,), (math.inf,), ["inf"]),
+        ((0.5, 0.5), (0.5, 0.5), ["2 numbers", "three"]),
+        ((0.5,), (0.5, 0.5, 0.5), ["as many"]),
+        ((), (), ["0 numbers"]),
+    ],
+)
+def test_a_bad_normalisation_of_the_teacher(tmp_path, mean, std, words, refuses):
+    (tmp_path / "a.pth").write_text("")
+    refuses(lambda: make_config(teacher_from=str(tmp_path / "a.pth"), teacher_mean=mean, teacher_std=std), *words)
+
+
+@settings(max_examples=40, deadline=None)
+@given(configs)
+def test_json_gives_the_same_run(values):
+    config = make_config(**values)
+    assert RunConfig(**json.loads(json.dumps(config.model_dump(mode="json")))) == config
+
+
+def test_every_setting_is_an_option_of_train():
+    options = set(inspect.signature(cli.train).parameters) - {"detach", "runs_dir", "as_json", "preset"}
+    assert options == set(RunConfig.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("values", "side"),
+    [({}, 28), ({"resolution": 16}, 16), ({"dataset": "cifar10"}, 32), ({"dataset": "FOLDER"}, 32)],
+    ids=str,
+)
+def test_a_hole_is_smaller_than_the_images(values, side, tmp_path, refuses):
+    """A folder's pictures are not looked at: there may be none yet, or a million."""
+    values = {k: f"folder:{tmp_path}" if v == "FOLDER" else v for k, v in values.items()}
+    assert make_config(**values, cutout=side - 1).cutout == side - 1
+    refuses(lambda: make_config(**values, cutout=side), f"Cutout {side}", f"{side} x {side}", str(side // 2))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("image_memory", -1), ("image_memory", "nan"), ("cutout", -1), ("augmentation", "flip")]
+)
+def test_what_images_may_take_and_how_they_are_augmented_is_checked(field, value, refuses):
+    refuses(lambda: make_config(**{field: value}), field.replace("_", " ").capitalize(), value)
+    assert make_config(image_memory=0).image_memory == 0
+
+
+def test_every_setting_is_described():
+    assert all(info.description for info in RunConfig.model_fields.values())
+
+
+def test_a_configuration_is_frozen():
+    with pytest.raises(ValidationError):
+        make_config().epochs = 3
+
+
+def test_unset_values_take_their_default():
+    assert make_config(epochs=None, lr=None) == make_config()
+
+
+def test_learners_are_every_method_of_every_seed():
+    config = make_config(methods=("baseline", "kd"), seeds=(3, 1))
+    assert config.learner_names == [("baseline", 3), ("kd", 3), ("baseline", 1), ("kd", 1)]
+    assert len({learner_name(*pair) for pair in config.learner_names}) == 4
+
+
+@pytest.mark.parametrize(
+    ("methods", "auto_encoder"),
+    [(("baseline",), False), (("kd",), False), (("ft",), True), (("baseline", "ie-ft"), True)],
+)
+def test_only_factor_methods_need_an_auto_encoder(methods, auto_encoder):
+    assert make_config(methods=methods).needs_auto_encoder is auto_encoder
+
+
+def test_labels_alone_need_no_teacher():
+    assert not make_config(methods=("baseline",), teacher=NO_TEACHER).needs_teacher
+
+
+BAD = [
+    ({"dataset": "cifar11"}, ["cifar11", "Did you mean 'cifar10'"]),
+    ({"dataset": "zebra"}, ["zebra", "Choose one of", "folder:PATH"]),
+    ({"dataset": ""}, ["''"]),
+    ({"dataset": "folder:/no/such/place"}, ["/no/such/place"]),
+    ({"teacher": "resnet-20"}, ["resnet-20", "Did you mean 'resnet20'"]),
+    ({"student": "ResNet-8"}, ["ResNet-8", "Did you mean 'resnet8'"]),
+    ({"student": "none"}, ["none"]),
+    ({"methods": ("ie_ft",)}, ["ie_ft", "Did you mean 'ie-ft'"]),
+    ({"methods": ()}, ["Methods", "at least 1"]),
+    ({"methods": ("kd", "kd")}, ["kd", "twice"]),
+    ({"methods": ("kd",), "teacher": "none"}, ["kd", "teacher", "resnet20"]),
+    ({"seeds": ()}, ["Seeds", "at least 1"]),
+    ({"seeds": (-1,)}, ["-1", "0 or more"]),
+    ({"seeds": (2**31,)}, [str(2**31), "less than"]),
+    ({"seeds": (4, 4)}, ["4", "twice"]),
+    ({"seeds": tuple(range(65))}, ["64"]),
+    ({"epochs": 0}, ["Epochs", "'0'", "should be 1 or more"]),
+    ({"epochs": -3}, ["'-3'"]),
+    ({"epochs": 10**9}, [str(10**9), "10000"]),
+    ({"epochs": 1.5}, ["1.5", "a whole number"]),
+    ({"epochs": "many"}, ["many", "a whole number"]),
+    ({"batch_size": 1}, ["Batch size", "'1'", "2"]),
+    ({"lr": 0}, ["'0'", "more than 0"]),
+    ({"lr": -0.1}, ["-0.1"]),
+    ({"lr": math.nan}, ["nan"]),
+    ({"lr": math.inf}, ["inf"]),
+    ({"momentum": 1}, ["'1'", "less than 1"]),
+    ({"weight_decay": -1}, ["-1"]),
+    ({"schedule": "cosin"}, ["cosin", "cosine"]),
+    ({"inheritance_weight": -50}, ["-50"]),
+    ({"inheritance_weight": math.nan}, ["nan"]),
+    ({"exploration_weight": math.inf}, ["inf"]),
+    ({"factor_weight": -1}, ["-1"]),
+    ({"temperature": 0}, ["'0'", "more than 0"]),
+    ({"kd_weight": 1.1}, ["1.1"]),
+    ({"auto_encoder_epochs": 0}, ["Auto encoder epochs", "'0'"]),
+    ({"teacher_epochs": 0}, ["Teacher epochs", "'0'"]),
+    ({"teacher_from": "nowhere.pth"}, ["nowhere.pth", "no file"]),
+    ({"teacher_from": ""}, ["no file", "''"]),
+    ({"teacher_from": "a\0b"}, ["no file"]),
+    ({"teacher_from": "~no-such-user-of-this-machine/a.pth"}, ["no file"]),
+    ({"teacher_from": "train", "teacher": "none", "methods": ("baseline",)}, ["train", "none"]),
+    ({"teacher_mean": (0.5,), "teacher_std": (0.5,)}, ["teacher's file only"]),
+    ({"teacher_mean": (0.5,), "teacher_std": (0.5,), "teacher_from": "run:x"}, ["teacher's file only"]),
+    ({"teacher_mean": "a"}, ["Teacher mean", "'a'"]),
+    ({"limit_train": 0}, ["Limit train", "'0'"]),
+    ({"limit_train": -5}, ["-5"]),
+    ({"test_fraction": 1}, ["'1'"]),
+    ({"test_fraction": 0}, ["'0'"]),
+    ({"resolution": 4}, ["'4'", "8"]),
+    ({"resolution": 4096}, ["4096", "512"]),
+    ({"data_seed": -1}, ["-1"]),
+    ({"device": "gpu"}, ["gpu", "cuda"]),
+    ({"precision": "fp8"}, ["fp8", "bf16"]),
+    ({"name": "x" * 81}, ["Name", "80"]),
+    ({"epoch": 3}, ["epoch", "Did you mean 'epochs'"]),
+]
+
+
+@pytest.mark.parametrize("field", ["dataset", "teacher_from"])
+def test_a_path_that_is_not_utf8_is_refused(field, tmp_path, refuses):
+    place = tmp_path / "caf\udce9"
+    try:
+        place.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    value = f"folder:{place}" if field == "dataset" else str(place)
+    refuses(lambda: make_config(**{field: value}), "caf\\udce9", "Rename it")
+
+
+@pytest.mark.parametrize(("values", "words"), BAD, ids=lambda v: str(v)[:60] if isinstance(v, dict) else "")
+def test_a_bad_value_gets_one_sentence_that_names_it(values, words, refuses):
+    sentence = refuses(lambda: make_config(**values), *words)
+    if "cannot be used: it " in sentence:
+        assert "cannot be used: it should " in sentence, f"not English: {sentence}"
+
+
+@pytest.mark.parametrize("path", ["~no-such-user-of-this-machine/pictures", "/" + "x" * 300, "a\0b"])
+def test_an_impossible_folder_is_a_sentence_too(path, refuses):
+    refuses(lambda: make_config(dataset=f"folder:{path}"), "folder")
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path, refuses):
+    (tmp_path / "file").write_text("")
+    refuses(lambda: make_config(dataset=f"folder:{tmp_path}/file"), tmp_path / "file")
+
+
+def test_a_folder_name_is_the_same_wherever_it_is_said_from(tmp_path, monkeypatch):
+    (tmp_path / "pictures").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert make_config(dataset="folder:pictures").dataset == f"folder:{(tmp_path / 'pictures').resolve()}"
+
+
+# methods, presets and lists
+
+
+@pytest.mark.parametrize("name", [*METHODS, *COMBINED])
+def test_every_method_has_its_name_and_parts(name):
+    assert check_method(name) == name
+    base, explores, kd = parts(name)
+    assert ("ie-" if explores else "") + base + ("+kd" if kd else "") == name
+    config = make_config(methods=(name,))
+    assert make_config(methods=name) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("baseline+kd", ["kd"]), ("kd+kd", ["answers", "Name it kd"]), ("dkd+kd", ["answers"]),
+        ("dist+kd", ["answers"]),
+        ("ie-kd", ["ie-kd"]), ("ie-ft+dkd", ["ie-ft"]), ("ft+kd+kd", ["ft+kd"]), ("FT", ["'ft'"]), ("", ["Unknown"]),
+    ],
+)  # fmt: skip
+def test_names_that_are_no_method_are_refused(refuses, name, words):
+    refuses(lambda: make_config(methods=(name,)), *words)
+
+
+def test_methods_are_sorted_as_on_the_page():
+    assert sort_methods(["ie-ft+kd", "kd", "ie-ft", "baseline"]) == ("baseline", "kd", "ie-ft", "ie-ft+kd")
+
+
+@pytest.mark.parametrize("name", ["dml", "ie-dml"])
+def test_mutual_learning_needs_no_teacher_unless_kd_is_on_top(refuses, name):
+    assert make_config(methods=(name,), teacher="none").peer is None
+    refuses(lambda: make_config(methods=(f"{name}+kd",), teacher="none"), f"{name}+kd", "teacher")
+    refuses(lambda: make_config(methods=(name,), peer="resnet9"), "resnet9")
+
+
+@pytest.mark.parametrize("name", ["od", "ie-od", "od+kd"])
+def test_overhaul_needs_a_teacher_with_margins(refuses, name):
+    refuses(lambda: make_config(methods=("kd", name), teacher="shufflenet-v1"), name, "shufflenet-v1", "batch norm")
+    assert make_config(methods=(name,), teacher="vgg13", student="shufflenet-v1")
+    assert make_config(methods=("kd",), teacher="shufflenet-v1")
+
+
+def test_presets_are_the_protocols():
+    paper = make_config(preset="paper")
+    assert (paper.epochs, paper.batch_size, paper.lr, paper.weight_decay, paper.nesterov) == (160, 128, 0.1, 5e-4, True)
+    assert [share * 160 for share in paper.milestones] == [80, 120]
+    crd = make_config(preset="crd")
+    assert (crd.epochs, crd.batch_size, crd.lr, crd.weight_decay, crd.nesterov) == (240, 64, 0.05, 5e-4, False)
+    assert [share * 240 for share in crd.milestones] == [150, 180, 210]
+    assert paper.validation_fraction == crd.validation_fraction == 0
+    assert paper.schedule == crd.schedule == "multi-step"
+    assert make_config(preset="quick") == make_config()
+
+
+def test_what_is_given_wins_over_the_preset(refuses):
+    assert make_config(preset="paper", epochs=3, lr=None).epochs == 3
+    assert make_config(preset="paper", epochs=3, lr=None).lr == 0.1
+    refuses(lambda: make_config(preset="papers"), "papers", "paper")
+
+
+@pytest.mark.parametrize("text", ["0,1,2", "0, 1, 2", "0 1 2", "0;1;2", ",0,1,2,"])
+def test_lists_may_be_text(text):
+    assert make_config(seeds=text).seeds == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"seeds": "0,x"}, ["0,x", "whole numbers"]),
+        ({"milestones": "half"}, ["half", "0.5,0.75"]),
+        ({"milestones": "0.75,0.5"}, ["0.75, 0.5", "larger"]),
+        ({"milestones": (0.5, 0.5)}, ["larger"]),
+        ({"milestones": "1.5"}, ["1.5"]),
+        ({"inheritance_share": 1.1}, ["1.1"]),
+        ({"validation_fraction": 1}, ["1"]),
+        ({"distance": "l3"}, ["l3", "cosine"]),
+        ({"inheritance_weight": -1}, ["-1"]),
+        ({"auto_encoder": "perhaps"}, ["perhaps"]),
+    ],
+)
+def test_options_that_cannot_be_are_refused(refuses, values, words):
+    refuses(lambda: make_config(**values), *words)
