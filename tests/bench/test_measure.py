@@ -13,6 +13,7 @@ from iekd.bench.measure import PARTS, check_parts, measure
 from iekd.bench.rounds import TOGETHER
 from iekd.cli.main import app
 from iekd.engine.metrics import TrainingError
+from iekd.estimate import timing
 from iekd.estimate.phases import BACKWARD, BOTH, FORWARD, OPTIMISER, Phases, measure_phases
 from iekd.estimate.probe import probe
 from iekd.estimate.speeds import Speeds
@@ -158,7 +159,7 @@ class Clock:
 
     def __init__(self, monkeypatch) -> None:
         self.now = 0.0
-        monkeypatch.setattr(rounds.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(timing.time, "perf_counter", lambda: self.now)
         from iekd.engine import augment
 
         crop = augment.crop_and_flip
@@ -180,7 +181,7 @@ def test_the_engine_is_timed_between_rows_of_one_epoch(batch_size, steps, small,
 def test_all_learners_must_have_done_a_step(small, monkeypatch):
     """Rows of a learner that is ahead do not stop the clock."""
     asked = []
-    monkeypatch.setattr(rounds.time, "perf_counter", lambda: asked.append(1) or float(len(asked)))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: asked.append(1) or float(len(asked)))
     assert engine_step_time(small(methods=("baseline", "ie-ft"), seeds=(0, 1)), 4) == 1 / 5
     assert len(asked) == 2
 
@@ -189,7 +190,7 @@ def test_steps_fit_the_time_and_the_memory(small):
     config = small(batch_size=10)
     assert fitting_steps(config, 0.1, 10) == 100
     assert fitting_steps(config, 9.0, 10) == 4
-    assert fitting_steps(config, 1e-9, 10) == int(rounds.MOST_BYTES / (10 * 8 * 8))
+    assert fitting_steps(config, 1e-9, 10) == int(timing.MOST_BYTES / (10 * 8 * 8))
 
 
 def test_ours_and_theirs_take_turns_and_memory_is_of_ours(small, monkeypatch):
