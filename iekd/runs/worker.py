@@ -145,7 +145,10 @@ class _Training:
             self.config, len(loaded.train), len(loaded.test), loaded.channels, len(loaded.class_names),
             loaded.resolution, not self.trains_teacher,
         )  # fmt: skip
-        self.experiment = Experiment(self.config, loaded, teacher, self.attempt.take_snapshots(), self.attempt.due)
+        self.experiment = Experiment(
+            self.config, loaded, teacher, self.attempt.take_snapshots(), self.attempt.due,
+            self._threads_changed, self.attempt.notes.get("threads"),
+        )  # fmt: skip
         del loaded  # the images that it trains on may be a copy
         self.dataset = self.experiment.dataset
         self._log_data()
@@ -182,7 +185,10 @@ class _Training:
                 self._keep_teacher()
             self._start_stage(event.stage, event.steps, event.done)
         elif isinstance(event, Snapshot):
-            notes = {"seconds": self.status.seconds, "from": self.teacher_from, "trains": self.trains_teacher}
+            notes = {
+                "seconds": self.status.seconds, "from": self.teacher_from, "trains": self.trains_teacher,
+                "threads": self.experiment.threads.count,
+            }  # fmt: skip
             self.attempt.keep(event, rows, notes)
         elif isinstance(event, Result):
             self._finish(event)
@@ -200,6 +206,10 @@ class _Training:
                 rows.append(row)
             self._progress(event)
             self._write(row=row)
+
+    def _threads_changed(self, threads: int, load: float) -> None:
+        """Called from any thread."""
+        self.run.event("threads", threads=threads, load=round(load, 2))
 
     def _kept_teacher(self) -> Any | None:
         """The teacher of the earlier attempt, as an engine Network; None if it needs none, or still trains it."""
