@@ -29,7 +29,7 @@ WAITING = {  # how threads wait -> the environment
 
 
 def trained(methods: str, threads: str, seconds: float) -> None:
-    """The measured process: for each line of input, steps that are not timed, then some that are; prints ms per step."""
+    """The measured process: for each line of input, steps not timed, then some timed; prints ms per step."""
     from iekd.bench.subjects import Subject
     from iekd.config import make_config
     from iekd.engine.metrics import Metrics

@@ -162,8 +162,8 @@ class RunConfig(BaseModel):
     data_seed: int = Field(0, ge=0, lt=2**31, description="fixes splits, the order of images and their augmentation")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
     threads: Union[Annotated[int, Field(ge=1, le=MOST_THREADS)], Literal["auto"]] = Field(
-        "auto", description="threads that compute on the CPU; auto: as many as other processes leave room for. A number "
-        "makes a run on the CPU repeatable bit for bit"
+        "auto", description="threads that compute on the CPU; auto: as many as other processes leave room for; a "
+        "number: repeatable bit for bit"
     )  # fmt: skip
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it")
     image_memory: Optional[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iekd.bench.budget import Over, no_limit
 from iekd.bench.roofline import synchronise
 from iekd.bench.subjects import Parts
 from iekd.comparisons import TeacherOutput
@@ -68,8 +69,11 @@ def _learn(
     run(method, OPTIMISER, learner.optimise)
 
 
-def measure_phases(parts: Parts, device: torch.device, seconds: float, steps: int | None) -> Phases:
-    """Time `steps` steps after one that warms up; None for as many as take `seconds`, three at least."""
+def measure_phases(
+    parts: Parts, device: torch.device, seconds: float, steps: int | None, over: Over = no_limit
+) -> Phases:  # fmt: skip
+    """Time `steps` steps after one that warms up; None for as many as take `seconds`, three at least, or one
+    once `over` says so."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
 
     def timed(whose: str, part: str, work: Callable[[], Any]) -> Any:
@@ -87,6 +91,8 @@ def measure_phases(parts: Parts, device: torch.device, seconds: float, steps: in
     while done < (steps or 3) or (steps is None and time.perf_counter() - began < seconds):
         plain_step(parts, lambda: next(batches), timed)
         done += 1
+        if over():
+            break
     median = {key: statistics.median(values) for key, values in found.items()}
     learners = {
         method: {part: s for (whose, part), s in median.items() if whose == method} for method in parts.learners

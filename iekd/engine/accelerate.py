@@ -303,9 +303,11 @@ def side_by_side(
 
     Results come in the order of items, and of workers for one item, whoever was first: a run's rows are always the
     same. A worker gets the items in order and may be up to `ahead` items in front of the slowest. As many workers as
-    there are cores compute at a time, each with its share of the threads, which beats all cores on one small network:
-    batch norm and activations of such networks are too short to be split. threads: None for one for each core. Closing the generator stops all threads
-    after their current item; an error in any thread is raised here.
+    there are cores compute at a time, each with its share of the threads, which beats all threads on one small
+    network: batch norm and activations of such networks are too short to be split. Closing the generator stops all
+    threads after their current item; an error in any thread is raised here.
+
+    threads: how many compute; None for one for each core.
     """
     threads = threads or Threads(cores())
     turns, among = Turns(threads.at_a_time), len(workers) + 1  # the source computes too

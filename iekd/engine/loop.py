@@ -84,10 +84,10 @@ def train(
         return due is not None and (step == last or due())
 
     if shortcuts.side_by_side and (overlap or len(trainees) > 1):
-        works = [partial(_work, t) for t in trainees]
         for epoch in range(first, epochs):
             items = _items(batches, epoch, skip, teacher, held_out, kept)
-            yield from _together(side_by_side(items, works, threads=threads), trainees)
+            rows = side_by_side(items, [partial(_work, t) for t in trainees], threads=threads)
+            yield from _together(rows, trainees)
             skip = 0
         return
 
