@@ -26,6 +26,7 @@ from iekd.data.dataset import Dataset
 from iekd.errors import UserError, as_text
 from iekd.models.artifact import ModelCard, check_fits, load_model, save_model
 from iekd.models.source import TRAIN, per_channel
+from iekd.openmp import let_threads_sleep
 from iekd.plan import STAGES, Plan, make_plan
 from iekd.runs.attempt import Attempt
 from iekd.runs.checkpoints import Checkpoints
@@ -56,6 +57,7 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
     stop: asked between steps; True ends the run as `stopped`.
     watch: called with the status, and each new row of metrics, for whoever sits in front of it.
     """
+    let_threads_sleep()
     me = psutil.Process()
     status = replace(run.status, state=QUEUED, pid=me.pid, pid_started=me.create_time(), error=None)
     run.write_status(status)
