@@ -115,7 +115,9 @@ def measure(
         subject, phases = Subject(config, 8 * config.batch_size), None
         if "phases" in only or steps is None:  # they tell how many steps fit
             say(PHASES)
-            phases = measure_phases(subject.parts(), subject.device, seconds / 3, steps, budget.part(PHASES, 0.2))
+            with subject.threads.used():
+                over = budget.part(PHASES, 0.2)
+                phases = measure_phases(subject.parts(), subject.device, seconds / 3, steps, over)
         speeds = measure_speeds(config, phases, steps, "ours" in only, "conventional" in only, seconds, say, budget)
         roofline = None
         if "roofline" in only and not budget.left:

@@ -186,7 +186,7 @@ class Threads:
             return
         before, self.count, self.room = self.count, count, 0
         log.info(
-            "Other processes use %.1f of %d cores: computing with %d threads from now on, before with %d.",
+            "Other processes use %.1f of %d cores: %d thread(s) compute from now on, before it was %d.",
             load, len(_cpus()), count, before,
         )  # fmt: skip
         if self.tell:

@@ -267,7 +267,7 @@ def test_what_finds_no_time_left_is_left_out(small, monkeypatch):
 
 
 def test_the_engine_counts_what_it_has_at_the_end_of_its_time(small):
-    """Of an epoch of ten thousand steps it takes those up to the third row."""
+    """Of an epoch of ten thousand steps it takes those up to the row after that."""
     asked = []
     found = engine_step_time(
         small(methods=("baseline",), batch_size=4), 10_000, lambda: len(asked.append(1) or asked) > 5

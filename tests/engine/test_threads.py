@@ -86,7 +86,7 @@ def test_a_change_is_told_and_logged(machine, caplog):
     assert looks.told == [(1, 1.2)]
     (line,) = caplog.messages
     assert "1.2 of 2 cores" in line
-    assert "1 threads" in line
+    assert "1 thread(s) compute from now on, before it was 2" in line
 
 
 def test_a_fixed_number_never_changes(machine):

@@ -556,7 +556,7 @@ def test_a_run_makes_room_for_other_processes_and_says_so(tmp_path, tiny_config,
     events = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
     (changed,) = [event for event in events if event["event"] == "threads"]
     assert (changed["threads"], changed["load"]) == (1, 1.5)
-    assert "computing with 1 threads from now on, before with 2" in (run.path / "log.txt").read_text()
+    assert "1 thread(s) compute from now on" in (run.path / "log.txt").read_text()
     assert torch.get_num_threads() == 2, "whoever has called it has theirs back"
 
 
