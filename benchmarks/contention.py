@@ -13,13 +13,14 @@ import argparse
 import contextlib
 import datetime
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import time
 from collections import defaultdict
 
-EPOCH, EVERY = 40, 5  # steps between two evaluations, and between two rows
+EPOCH, EVERY = 20, 5  # steps between two evaluations, and between two rows
 SETTLE = 6.0  # seconds of steps before those that are timed: `auto` looks every two seconds, and adds threads slowly
 BURN = "while True: pass"
 WAITING = {  # how threads wait -> the environment
@@ -112,6 +113,7 @@ def main() -> None:
     if given.one:
         trained(*given.one, given.seconds)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started must be ended then too
     loads = [int(word) for word in given.busy.split(",")]
     ways = WAITING if given.waiting else {"": {}}
     names = [(m, t, w) for m in given.methods.split("/") for t in given.threads.split(",") for w in ways]
@@ -125,6 +127,7 @@ def main() -> None:
                 with busy(load):
                     for name in names:
                         found[name][load].append(measured[name].measure())
+                        print(f"{' '.join(name)} beside {load}: {found[name][load][-1]:.0f} ms", file=sys.stderr)
     finally:
         for process in measured.values():
             process.end()
