@@ -15,13 +15,17 @@ from iekd import __version__
 from iekd.bench.roofline import Bound, Operations, Peaks, bound, measure_peaks
 from iekd.bench.rounds import TOGETHER, Speed, measure_speeds
 from iekd.config.run import RunConfig
-from iekd.engine.accelerate import cores
 from iekd.engine.metrics import TrainingError
+from iekd.engine.threads import cores
 from iekd.errors import UserError, unknown_name
+from iekd.estimate.budget import Budget
 from iekd.estimate.phases import Phases, measure_phases, plain_step
 from iekd.estimate.subjects import Subject
 
 PARTS = ("ours", "conventional", "phases", "roofline")
+PHASES = "the step part by part"
+LONGEST = 50.0  # seconds for each measurement on average, rounds and warming up included; about twice what it takes on
+# an idle machine
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Report:
 
     learners: the method of each. ours: method alone, or "together" for all methods x seeds in lock-step -> speed.
     memory: peak bytes of our "together": allocated on a CUDA device, data set included; of the whole process on a CPU.
+    cut: what was cut short or left out, because the machine was too busy.
     """
 
     command: str
@@ -52,11 +57,12 @@ class Report:
     phases: Phases | None
     memory: int | None
     roofline: Roofline | None
+    cut: tuple[str, ...] = ()
 
     @property
     def together_to_apart(self) -> float | None:
         """Time of a step of all learners together / the sum of each learner's alone."""
-        if not self.ours:
+        if not {TOGETHER, *self.learners} <= self.ours.keys():
             return None
         apart = sum(self.ours[method].seconds_per_step for method in self.learners)
         return self.ours[TOGETHER].seconds_per_step / apart
@@ -67,8 +73,11 @@ class Report:
         if not (self.ours and self.conventional):
             return {}
         theirs = {method: speed.seconds_per_step for method, speed in self.conventional.items()}
-        theirs[TOGETHER] = sum(theirs[method] for method in self.learners)
-        return {name: theirs[name] / speed.seconds_per_step for name, speed in self.ours.items()}
+        if set(self.learners) <= theirs.keys():
+            theirs[TOGETHER] = sum(theirs[method] for method in self.learners)
+        return {
+            name: theirs[name] / speed.seconds_per_step for name, speed in self.ours.items() if name in theirs
+        }  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         ratios = {"together_to_apart": self.together_to_apart, "times_as_fast": self.times_as_fast}
@@ -92,23 +101,28 @@ def check_parts(text: str | None) -> tuple[str, ...]:
 
 def measure(
     config: RunConfig, steps: int | None = None, only: tuple[str, ...] = PARTS, seconds: float = 10.0,
-    say: Callable[[str], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None, budget: Budget | None = None,
 ) -> Report:  # fmt: skip
     """Measure the parts in `only` (see PARTS).
 
     steps: timed steps of each measurement in each round; None for as many as take about `seconds` in all rounds.
-    say: told what is being measured.
+    say: told what is being measured. budget: of time in all; None for LONGEST for each measurement.
     Raises:
         UserError: a device that is not there, or a training that diverges.
     """
+    budget = budget or Budget(LONGEST * (2 + 2 * len(config.methods)))
     try:
         subject, phases = Subject(config, 8 * config.batch_size), None
         if "phases" in only or steps is None:  # they tell how many steps fit
-            say("the step part by part")
-            phases = measure_phases(subject.parts(), subject.device, seconds / 3, steps)
-        speeds = measure_speeds(config, phases, steps, "ours" in only, "conventional" in only, seconds, say)
+            say(PHASES)
+            with subject.threads.used():
+                over = budget.part(PHASES, 0.2)
+                phases = measure_phases(subject.parts(), subject.device, seconds / 3, steps, over)
+        speeds = measure_speeds(config, phases, steps, "ours" in only, "conventional" in only, seconds, say, budget)
         roofline = None
-        if "roofline" in only:
+        if "roofline" in only and not budget.left:
+            budget.note("the roofline")
+        elif "roofline" in only:
             say("the roofline")
             peaks, together = measure_peaks(subject.device, subject.precision), speeds.ours.get(TOGETHER)
             limit = step_bound(subject, peaks)
@@ -122,6 +136,7 @@ def measure(
         precision="bf16" if subject.precision == torch.bfloat16 else "fp32",
         learners=tuple(method for method, _ in config.learner_names), ours=speeds.ours, conventional=speeds.theirs,
         phases=phases if "phases" in only else None, memory=speeds.memory, roofline=roofline,
+        cut=tuple(budget.cut),
     )  # fmt: skip
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import math
 import resource
 import statistics
 import sys
@@ -19,6 +21,7 @@ from iekd.config.run import RunConfig
 from iekd.data import describe
 from iekd.engine.accelerate import choose_device
 from iekd.engine.mutual import MutualLearner
+from iekd.estimate.budget import Budget, OutOfTimeError, Over, no_limit
 from iekd.estimate.phases import Phases
 from iekd.estimate.subjects import Subject, image_bytes
 from iekd.estimate.timing import MOST_BYTES, engine_step_time, fitting_steps
@@ -59,12 +62,12 @@ def alone(config: RunConfig, method: str) -> RunConfig:
 
 def measure_speeds(
     config: RunConfig, phases: Phases | None, steps: int | None, ours: bool, theirs: bool, seconds: float,
-    say: Callable[[str], None],
+    say: Callable[[str], None], budget: Budget | None = None,
 ) -> Speeds:  # fmt: skip
     """All methods x seeds together, each method alone, and each in the conventional loop, in ROUNDS rounds.
 
     steps: timed steps of each measurement; None for as many as take about `seconds` in all rounds, which `phases` of
-    the same configuration tell.
+    the same configuration tell. What finds no time left in the budget is not in the result.
     """
 
     def guess(names: list[str]) -> float:
@@ -73,7 +76,7 @@ def measure_speeds(
 
     each = seconds / ROUNDS
     learners = [method for method, _ in config.learner_names]
-    work: dict[tuple[str, str], Callable[[], float]] = {}
+    work: dict[tuple[str, str], Callable[[Over], float]] = {}
     if ours and len(learners) > 1:
         fitting = steps or _refined(config, guess(learners), each)
         work["", TOGETHER] = partial(engine_step_time, config, fitting)
@@ -85,18 +88,25 @@ def measure_speeds(
         if theirs:
             work["conventional loop, ", method] = partial(conventional_step_time, single, each, steps)
     found: dict[tuple[str, str], list[float]] = {key: [] for key in work}
-    memory = None
+    budget = budget or Budget(math.inf)
+    memory, still = None, ROUNDS * len(work)  # how many measurements still want their share of the time
     for round_ in range(1, ROUNDS + 1):
         for key, measured in work.items():
-            say(f"round {round_} of {ROUNDS}: {''.join(key)}")
-            found[key].append(measured())
+            name = f"round {round_} of {ROUNDS}: {''.join(key)}"
+            over, still = budget.part(name, 1 / still), still - 1
+            if not budget.left:
+                budget.note(name)
+                continue
+            say(name)
+            with contextlib.suppress(OutOfTimeError):
+                found[key].append(measured(over))
             if ours and memory is None:  # the first is the largest of ours
                 memory = peak_memory()
             gc.collect()
-    speeds = {key: _speed(values, config.batch_size) for key, values in found.items()}
+    speeds = {key: _speed(values, config.batch_size) for key, values in found.items() if values}
     mine = {name: speed for (loop, name), speed in speeds.items() if not loop}
-    if ours:
-        mine.setdefault(TOGETHER, mine[config.methods[0]])  # a single learner
+    if len(learners) == 1 and learners[0] in mine:
+        mine[TOGETHER] = mine[learners[0]]
     return Speeds(mine, {name: speed for (loop, name), speed in speeds.items() if loop}, memory)
 
 
@@ -112,7 +122,9 @@ def _refined(config: RunConfig, guess: float, seconds: float) -> int:
     return fitting_steps(config, guess, seconds)
 
 
-def conventional_step_time(config: RunConfig, seconds: float, steps: int | None) -> float:
+def conventional_step_time(
+    config: RunConfig, seconds: float, steps: int | None, over: Over = no_limit
+) -> float:  # fmt: skip
     """Mean seconds of a step of the conventional loop for a configuration with one learner; see conventional.py."""
     least = conventional.WARM_UP + conventional.LEAST
     most = int(MOST_BYTES / (image_bytes(config) * config.batch_size))
@@ -122,7 +134,7 @@ def conventional_step_time(config: RunConfig, seconds: float, steps: int | None)
     loader = conventional.make_loader(
         subject.dataset.train, subject.statistics, config.batch_size, subject.device
     )  # fmt: skip
-    return conventional.step_time(trainer, loader, seconds, steps)
+    return conventional.step_time(trainer, loader, seconds, steps, over)
 
 
 def make_trainer(subject: Subject) -> conventional.Trainer:

@@ -13,6 +13,7 @@ from rich.table import Table
 from iekd.cli.common import err, out, table_of
 from iekd.config.run import RunConfig
 from iekd.errors import UserError
+from iekd.openmp import let_threads_sleep
 
 if TYPE_CHECKING:
     from iekd.bench.measure import Report, Roofline
@@ -42,6 +43,7 @@ def bench(
     """How fast this machine trains, on noise in the shape of the data set; beside a conventional loop."""
     if steps is not None and steps < 1:
         raise UserError(f"Steps '{steps}' cannot be used: give 1 or more, or leave it out.")
+    let_threads_sleep()
     from iekd.bench.measure import check_parts, measure
 
     parts = check_parts(only)
@@ -56,6 +58,8 @@ def bench(
     if report.ours or report.conventional:
         out.print(speed_table(report))
         _say(speed_words(report))
+    if report.cut:
+        _say(cut_words(report))
     if report.phases:
         out.print(phase_table(report.phases))
         _say(PHASE_WORDS)
@@ -74,7 +78,7 @@ def speed_table(report: Report) -> Table:
     for method in dict.fromkeys(report.learners):
         mine, theirs, ratio = report.ours.get(method), report.conventional.get(method), report.times_as_fast.get(method)
         table.add_row(escape(method), *_speed(mine), _speed(theirs)[0], _ratio(ratio))
-    if report.ours and len(report.learners) > 1:
+    if "together" in report.ours and len(report.learners) > 1:
         ratio = report.times_as_fast.get("together")
         name = f"all {len(report.learners)} together"
         table.add_row(name, *_speed(report.ours["together"]), "", _ratio(ratio), style="bold")
@@ -95,6 +99,14 @@ def speed_words(report: Report) -> str:
             "time (iekd/bench/conventional.py)."
         )
     return " ".join(said)
+
+
+def cut_words(report: Report) -> str:
+    """Which parts had less time than they wanted."""
+    return (
+        f"The machine was too busy to measure everything in the time that was set. Cut short or left out: "
+        f"{'; '.join(report.cut)}."
+    )
 
 
 def phase_table(phases: Phases) -> Table:

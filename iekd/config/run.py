@@ -7,8 +7,9 @@ names and ranges only; it imports neither torch nor Gradio.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional, Union
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -20,6 +21,7 @@ from iekd.models.source import AUTO, check_normalisation, check_source, is_file
 
 NO_TEACHER = "none"
 STAGES = ("teacher", "auto-encoder", "students", "evaluation")  # of a run, in order
+MOST_THREADS = 1024
 PER_CHANNEL = "one number per channel with commas, such as 0.491,0.482,0.447"
 LISTS: dict[str, tuple[type, str]] = {  # fields that may come as text with commas: type of the items, what to give
     "methods": (str, "names with commas"),
@@ -43,7 +45,9 @@ GROUPS = {  # of the lesser settings, by what they are about
     "Pictures": (
         "limit_train", "resolution", "augmentation", "cutout", "validation_fraction", "test_fraction", "data_seed",
     ),
-    "This run": ("device", "precision", "graph", "stack", "compile", "eager", "image_memory", "name"),
+    "This run": (
+        "device", "threads", "precision", "graph", "stack", "compile", "eager", "image_memory", "name",
+    ),
 }  # fmt: skip
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -158,6 +162,10 @@ class RunConfig(BaseModel):
     cutout: int = Field(0, ge=0, le=511, description="side in pixels of a square hole in each training image; 0: none")
     data_seed: int = Field(0, ge=0, lt=2**31, description="fixes splits, the order of images and their augmentation")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
+    threads: Union[Annotated[int, Field(ge=1, le=MOST_THREADS)], Literal["auto"]] = Field(
+        "auto", description="threads that compute on the CPU; auto: as many as other processes leave room for; a "
+        "number: repeatable bit for bit"
+    )  # fmt: skip
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it")
     image_memory: Optional[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         None, description="GB of memory that decoded images may take; more are read while training; unset: half of "
@@ -233,6 +241,16 @@ class RunConfig(BaseModel):
                 f"smaller. Half of the side, {side // 2}, is usual."
             )
         return self
+
+    @field_validator("threads", mode="wrap")
+    @classmethod
+    def _threads_are_a_number(cls, value: Any, check: Callable[[Any], Any]) -> Any:
+        try:
+            return check(value)
+        except ValidationError:
+            raise SettingError(
+                "threads", f"'{value}' cannot be used: it should be 'auto', or a whole number from 1 to {MOST_THREADS}."
+            ) from None
 
     @field_validator("teacher_from")
     @classmethod

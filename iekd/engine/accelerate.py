@@ -14,7 +14,6 @@ import functools
 import heapq
 import itertools
 import logging
-import os
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -28,6 +27,7 @@ from torch.fx.experimental.optimization import fuse
 
 from iekd.config.run import RunConfig
 from iekd.engine.metrics import TrainingError
+from iekd.engine.threads import Threads, cores
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +61,6 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
             native = device.type == "cpu" and check is not None and bool(check())
         return torch.bfloat16 if native else torch.float32
     return torch.bfloat16 if name == "bf16" else torch.float32
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> contextlib.AbstractContextManager[object]:
@@ -303,18 +296,21 @@ class Turns:
 
 
 def side_by_side(
-    source: Iterable[Item], workers: list[Callable[[Item], Iterable[Result]]], ahead: int = 3
-) -> Generator[Result, None, None]:
+    source: Iterable[Item], workers: list[Callable[[Item], Iterable[Result]]], ahead: int = 3,
+    threads: Threads | None = None,
+) -> Generator[Result, None, None]:  # fmt: skip
     """Give every item of `source` to every worker, each worker in a thread of its own; yield what they return.
 
     Results come in the order of items, and of workers for one item, whoever was first: a run's rows are always the
-    same. A worker gets the items in order and may be up to `ahead` items in front of the slowest. As many threads as
-    there are cores compute at a time, each with its share of the cores, which beats all cores on one small network:
-    batch norm and activations of such networks are too short to be split. Closing the generator stops all threads
-    after their current item; an error in any thread is raised here.
+    same. A worker gets the items in order and may be up to `ahead` items in front of the slowest. As many workers as
+    there are cores compute at a time, each with its share of the threads, which beats all threads on one small
+    network: batch norm and activations of such networks are too short to be split. Closing the generator stops all
+    threads after their current item; an error in any thread is raised here.
+
+    threads: how many compute; None for one for each core.
     """
-    turns = Turns(cores())
-    share = max(1, cores() // (len(workers) + 1))  # the source computes too
+    threads = threads or Threads(cores())
+    turns, among = Turns(threads.at_a_time), len(workers) + 1  # the source computes too
     stopped = threading.Event()
     inboxes: list[queue.Queue[Item | None]] = [queue.Queue(ahead) for _ in workers]
     outbox: queue.Queue[tuple[int, int, list[Result]] | BaseException | None] = queue.Queue()
@@ -327,6 +323,8 @@ def side_by_side(
     def produce() -> None:
         items = iter(source)
         while not stopped.is_set():
+            threads.look()
+            threads.use(among)
             with turns.at(FIRST):
                 item = next(items, None)
             for inbox in inboxes:
@@ -343,12 +341,12 @@ def side_by_side(
                 continue
             if item is None:
                 return
+            threads.use(among)
             with turns.at(done):
                 outbox.put((done, w, list(worker(item))))
             done += 1
 
     def guarded(task: Callable[[], None]) -> None:
-        torch.set_num_threads(share)
         try:
             task()
         except BaseException as error:
@@ -357,14 +355,14 @@ def side_by_side(
             outbox.put(None)
 
     tasks = [produce, *(partial(consume, w, *pair) for w, pair in enumerate(zip(workers, inboxes, strict=True)))]
-    threads = [threading.Thread(target=guarded, args=(task,), daemon=True) for task in tasks]
+    running = [threading.Thread(target=guarded, args=(task,), daemon=True) for task in tasks]
     before = torch.get_num_threads()
-    for thread in threads:
+    for thread in running:
         thread.start()
     try:
         finished, at = 0, 0  # at: item * len(workers) + worker of the results that are next
         early: dict[int, list[Result]] = {}
-        while finished < len(threads):
+        while finished < len(running):
             news = outbox.get()
             if news is None:
                 finished += 1
@@ -377,6 +375,6 @@ def side_by_side(
                     at += 1
     finally:
         stopped.set()
-        for thread in threads:
+        for thread in running:
             thread.join()
         torch.set_num_threads(before)

@@ -41,6 +41,7 @@ from iekd.engine.stacked import stack_seeds
 from iekd.engine.state import Snapshot
 from iekd.engine.stream import Images
 from iekd.engine.stream import parts as in_parts
+from iekd.engine.threads import Threads, Told
 from iekd.engine.trainee import Trainee
 from iekd.losses.od import margin
 from iekd.models.catalog import models
@@ -138,10 +139,12 @@ class Experiment:
     def __init__(
         self, config: RunConfig, dataset: Dataset, teacher: Network | None = None,
         earlier: Mapping[str, Snapshot] | None = None, due: Due | None = None,
+        threads_changed: Told | None = None, threads_before: int | None = None,
     ) -> None:  # fmt: skip
         """teacher: a trained network for config.teacher, or None to train one if the run needs it.
 
-        earlier: stage -> where to go on in it. due: see `loop.train`.
+        earlier: stage -> where to go on in it. due: see `loop.train`. threads_changed,
+        threads_before: `tell` and `before` of Threads.
         """
         self.config, self.teacher = config, teacher
         self.earlier, self.due = dict(earlier or {}), due
@@ -155,6 +158,9 @@ class Experiment:
             torch.backends.cudnn.benchmark = not config.eager
         elif not config.eager:
             keep_memory()
+        follows = config.threads == "auto" and self.device.type == "cpu"
+        asked = torch.get_num_threads() if config.threads == "auto" and not follows else config.threads
+        self.threads = Threads(asked, tell=threads_changed, before=threads_before)
         self.statistics = self.dataset.statistics
         self.students: dict[str, Learner] = {}
         self.teacher_accuracy: float | None = None  # of a teacher that this run trained
@@ -165,7 +171,7 @@ class Experiment:
         if dataset.validation is not None:
             held_out = {"validation": dataset.validation, **held_out}
         splits = [dataset.train, *held_out.values()]
-        with placed(splits, self.device, config.image_memory) as (learned, *judged):
+        with self.threads.used(), placed(splits, self.device, config.image_memory) as (learned, *judged):
             batches = Batches(*learned, config.batch_size, config.data_seed, self.augment())
             yield from self._stages(batches, dict(zip(held_out, judged, strict=True)))
 
@@ -203,7 +209,8 @@ class Experiment:
         yield StageStart(stage, epochs * len(batches), trainees[0].steps)
         for trainee in trainees:
             yield from trainee.diverged.values()  # in an earlier attempt
-        yield from train(trainees, batches, teacher, held_out, epochs, self.shortcuts, overlap, self.due)
+        options = (self.shortcuts, overlap, self.due, self.threads)
+        yield from train(trainees, batches, teacher, held_out, epochs, *options)
 
     def augment(self) -> Augment:
         """How training images are varied."""
@@ -308,6 +315,8 @@ class Experiment:
         done = 0
         with contextlib.closing(in_parts(images, 1000)) as pieces:
             for part in pieces if asked else ():  # reading them for nobody may take long
+                self.threads.look()
+                self.threads.use()
                 for name, normalise in asked.items():
                     said[name].append(predict(networks[name].model, normalise, part, self.device).argmax(1).cpu())
                     done += 1

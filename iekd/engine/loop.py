@@ -23,6 +23,7 @@ from iekd.engine.learner import part_size
 from iekd.engine.metrics import Diverged, DivergedError, Metrics
 from iekd.engine.state import Snapshot, State
 from iekd.engine.stream import Images, parts
+from iekd.engine.threads import Threads, cores
 from iekd.engine.trainee import Row, Trainee
 
 Teacher = Callable[[Tensor], TeacherOutput]
@@ -61,7 +62,7 @@ Item = Union[Batch, HeldOutPart, Verdict, Keep]  # what all learners get next
 
 def train(
     trainees: Sequence[Trainee], batches: Batches, teacher: Teacher | None, held_out: HeldOut, epochs: int,
-    shortcuts: Shortcuts, overlap: bool = False, due: Due | None = None,
+    shortcuts: Shortcuts, overlap: bool = False, due: Due | None = None, threads: Threads | None = None,
 ) -> Generator[Union[Row, Snapshot], None, None]:  # fmt: skip
     """Train all for `epochs` passes over `batches`; after each, evaluate them on what is held out.
 
@@ -70,10 +71,12 @@ def train(
     overlap: on a CPU, let the teacher answer the next batch while a single trainee learns.
     due: asks for a Snapshot, which follows the rows of its step; there is one after the last step anyhow. None for no
         snapshots.
+    threads: how many compute; None for as many as there are cores.
 
     Raises:
         DivergedError: none is left.
     """
+    threads = threads or Threads(cores())
     first, skip = divmod(trainees[0].steps, trainees[0].steps_per_epoch)
     last = epochs * len(batches)
 
@@ -83,7 +86,8 @@ def train(
     if shortcuts.side_by_side and (overlap or len(trainees) > 1):
         for epoch in range(first, epochs):
             items = _items(batches, epoch, skip, teacher, held_out, kept)
-            yield from _together(side_by_side(items, [partial(_work, t) for t in trainees]), trainees)
+            rows = side_by_side(items, [partial(_work, t) for t in trainees], threads=threads)
+            yield from _together(rows, trainees)
             skip = 0
         return
 
@@ -94,14 +98,16 @@ def train(
     work = Recorded(step) if shortcuts.graph else step
     for epoch in range(first, epochs):
         items = _items(batches, epoch, skip, None, held_out, kept)
-        yield from _together(_run_plain(trainees, items, work), trainees)
+        yield from _together(_run_plain(trainees, items, work, threads), trainees)
         skip = 0
 
 
 def _run_plain(
-    trainees: Sequence[Trainee], items: Iterator[Item], step: Callable[[Tensor, Tensor], None]
+    trainees: Sequence[Trainee], items: Iterator[Item], step: Callable[[Tensor, Tensor], None], threads: Threads
 ) -> Generator[Union[Row, States], None, None]:
     for item in items:
+        threads.look()
+        threads.use()
         if isinstance(item, Batch):
             for trainee in trainees:
                 trainee.prepare()

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from iekd.data import base as data
-from iekd.engine.accelerate import cores
+from iekd.engine.threads import cores
 from iekd.errors import DataError
 
 CHUNK = 8e6  # bytes that a process reads at a time: with two chunks waiting for each, memory stays small at any batch

@@ -18,6 +18,7 @@ from torch import Tensor
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.learner import Learner
 from iekd.engine.mutual import MutualLearner
+from iekd.estimate.budget import Over, no_limit
 from iekd.estimate.subjects import Parts
 from iekd.estimate.timing import synchronise
 
@@ -68,8 +69,11 @@ def _learn(
     run(method, OPTIMISER, learner.optimise)
 
 
-def measure_phases(parts: Parts, device: torch.device, seconds: float, steps: int | None) -> Phases:
-    """Time `steps` steps after one that warms up; None for as many as take `seconds`, three at least."""
+def measure_phases(
+    parts: Parts, device: torch.device, seconds: float, steps: int | None, over: Over = no_limit
+) -> Phases:  # fmt: skip
+    """Time `steps` steps after one that warms up; None for as many as take `seconds`, three at least, or one
+    once `over` says so."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
 
     def timed(whose: str, part: str, work: Callable[[], Any]) -> Any:
@@ -87,6 +91,8 @@ def measure_phases(parts: Parts, device: torch.device, seconds: float, steps: in
     while done < (steps or 3) or (steps is None and time.perf_counter() - began < seconds):
         plain_step(parts, lambda: next(batches), timed)
         done += 1
+        if over():
+            break
     median = {key: statistics.median(values) for key, values in found.items()}
     learners = {
         method: {part: s for (whose, part), s in median.items() if whose == method} for method in parts.learners

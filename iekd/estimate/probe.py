@@ -35,7 +35,8 @@ def probe(config: RunConfig, seconds: float = 3.0) -> Speeds:
 def _probe(config: RunConfig, seconds: float) -> Speeds:
     subject = Subject(config, STEPS * config.batch_size)
     parts = subject.parts()
-    phases = measure_phases(parts, subject.device, seconds / 3, None)
+    with subject.threads.used():
+        phases = measure_phases(parts, subject.device, seconds / 3, None)
     learners = [method for method, _ in config.learner_names]
     together = engine_step_time(config, fitting_steps(config, phases.step(learners), seconds / 3))
     batch = config.batch_size

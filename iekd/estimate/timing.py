@@ -11,6 +11,7 @@ import torch
 from iekd.config.run import RunConfig
 from iekd.engine.experiment import STUDENTS
 from iekd.engine.metrics import Metrics
+from iekd.estimate.budget import OutOfTimeError, Over, no_limit
 from iekd.estimate.subjects import Subject, image_bytes
 
 MOST_BYTES = 200e6  # of noise images in one measurement
@@ -34,8 +35,13 @@ def fitting_steps(config: RunConfig, step: float, seconds: float) -> int:
     return max(4, int(min(seconds / step, most)))
 
 
-def engine_step_time(config: RunConfig, steps: int) -> float:
+def engine_step_time(config: RunConfig, steps: int, over: Over = no_limit) -> float:
     """Mean seconds of at least `steps` steps of all learners in the real engine, in the middle of an epoch.
+
+    over: asked at each row; once it is, what was timed so far counts.
+
+    Raises:
+        OutOfTimeError: nothing was timed so far.
 
     What is timed lies between two rows of metrics; up to the first the engine warms up. Rows come as often as in any
     run, or more often where few steps are timed.
@@ -48,9 +54,11 @@ def engine_step_time(config: RunConfig, steps: int) -> float:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     rows: Counter[int] = Counter()
-    began = 0.0
+    began: float | None = None
     with contextlib.closing(subject.events()) as events:
         for event in events:
+            if began is None and over():
+                raise OutOfTimeError
             if not (isinstance(event, Metrics) and event.stage == STUDENTS and event.kind == "train"):
                 continue
             rows[event.step] += 1
@@ -58,6 +66,6 @@ def engine_step_time(config: RunConfig, steps: int) -> float:
                 continue  # others are not as far
             if event.step == every:
                 began = time.perf_counter()
-            elif event.step == every + timed:
-                return (time.perf_counter() - began) / timed
+            elif began is not None and (event.step == every + timed or over()):
+                return (time.perf_counter() - began) / (event.step - every)
     raise AssertionError(f"no rows at steps {every} and {every + timed}")

@@ -27,6 +27,7 @@ from iekd.errors import UserError, as_text
 from iekd.estimate.cost import Plan, make_plan
 from iekd.models.artifact import ModelCard, check_fits, load_model, save_model
 from iekd.models.source import TRAIN, per_channel
+from iekd.openmp import let_threads_sleep
 from iekd.runs.attempt import Attempt
 from iekd.runs.checkpoints import Checkpoints
 from iekd.runs.files import LineWriter
@@ -56,6 +57,7 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
     stop: asked between steps; True ends the run as `stopped`.
     watch: called with the status, and each new row of metrics, for whoever sits in front of it.
     """
+    let_threads_sleep()
     me = psutil.Process()
     status = replace(run.status, state=QUEUED, pid=me.pid, pid_started=me.create_time(), error=None)
     run.write_status(status)
@@ -145,7 +147,10 @@ class _Training:
             self.config, len(loaded.train), len(loaded.test), loaded.channels, len(loaded.class_names),
             loaded.resolution, not self.trains_teacher,
         )  # fmt: skip
-        self.experiment = Experiment(self.config, loaded, teacher, self.attempt.take_snapshots(), self.attempt.due)
+        self.experiment = Experiment(
+            self.config, loaded, teacher, self.attempt.take_snapshots(), self.attempt.due,
+            self._threads_changed, self.attempt.notes.get("threads"),
+        )  # fmt: skip
         del loaded  # the images that it trains on may be a copy
         self.dataset = self.experiment.dataset
         self._log_data()
@@ -182,7 +187,10 @@ class _Training:
                 self._keep_teacher()
             self._start_stage(event.stage, event.steps, event.done)
         elif isinstance(event, Snapshot):
-            notes = {"seconds": self.status.seconds, "from": self.teacher_from, "trains": self.trains_teacher}
+            notes = {
+                "seconds": self.status.seconds, "from": self.teacher_from, "trains": self.trains_teacher,
+                "threads": self.experiment.threads.count,
+            }  # fmt: skip
             self.attempt.keep(event, rows, notes)
         elif isinstance(event, Result):
             self._finish(event)
@@ -200,6 +208,10 @@ class _Training:
                 rows.append(row)
             self._progress(event)
             self._write(row=row)
+
+    def _threads_changed(self, threads: int, load: float) -> None:
+        """Called from any thread."""
+        self.run.event("threads", threads=threads, load=round(load, 2))
 
     def _kept_teacher(self) -> Any | None:
         """The teacher of the earlier attempt, as an engine Network; None if it needs none, or still trains it."""

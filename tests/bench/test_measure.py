@@ -14,6 +14,7 @@ from iekd.bench.rounds import TOGETHER
 from iekd.cli.main import app
 from iekd.engine.metrics import TrainingError
 from iekd.estimate import timing
+from iekd.estimate.budget import Budget, OutOfTimeError
 from iekd.estimate.phases import BACKWARD, BOTH, FORWARD, OPTIMISER, Phases, measure_phases
 from iekd.estimate.probe import probe
 from iekd.estimate.speeds import Speeds
@@ -22,7 +23,7 @@ from iekd.estimate.timing import engine_step_time, fitting_steps
 
 FIELDS = {
     "command", "date", "machine", "batch_size", "precision", "learners", "ours", "conventional", "phases", "memory",
-    "roofline", "together_to_apart", "times_as_fast",
+    "roofline", "together_to_apart", "times_as_fast", "cut",
 }  # fmt: skip
 SMALL = {
     "resolution": 8, "teacher": "resnet8", "student": "resnet8", "batch-size": 8, "device": "cpu", "precision": "fp32",
@@ -196,7 +197,7 @@ def test_steps_fit_the_time_and_the_memory(small):
 def test_ours_and_theirs_take_turns_and_memory_is_of_ours(small, monkeypatch):
     order = []
     monkeypatch.setattr(rounds, "ROUNDS", 2)
-    monkeypatch.setattr(rounds, "engine_step_time", lambda c, _: order.append(",".join(c.methods)) or 0.5)
+    monkeypatch.setattr(rounds, "engine_step_time", lambda c, *_: order.append(",".join(c.methods)) or 0.5)
     monkeypatch.setattr(rounds, "conventional_step_time", lambda c, *_: order.append(f"their {c.methods[0]}") or 1.0)
     monkeypatch.setattr(rounds, "peak_memory", lambda: order.append("memory") or 7)
     phases = Phases(1.0, None, {"baseline": {}, "kd": {}})
@@ -206,6 +207,87 @@ def test_ours_and_theirs_take_turns_and_memory_is_of_ours(small, monkeypatch):
     assert speeds.memory == 7
     assert speeds.ours[TOGETHER].rounds == (16.0, 16.0)
     assert speeds.theirs["kd"].seconds_per_step == 1.0
+
+
+def slow(monkeypatch, seconds):
+    """A budget of a hundred seconds, and measurements that take so many each but one second a step."""
+    now = [0.0]
+
+    def one(*values):
+        over = values[-1]
+        for _ in range(seconds):
+            now[0] += 1
+            if over():
+                break
+        return 1.0
+
+    monkeypatch.setattr(rounds, "engine_step_time", one)
+    monkeypatch.setattr(rounds, "conventional_step_time", one)
+    return Budget(100, lambda: now[0]), now
+
+
+def speeds_within(budget, config):
+    phases = Phases(1.0, None, {"baseline": {}, "kd": {}})
+    return rounds.measure_speeds(config, phases, 3, True, True, 1.0, lambda _: None, budget)
+
+
+def test_a_busy_machine_gets_the_time_that_was_set_and_no_more(small, monkeypatch):
+    """Each of fifteen measurements would take a minute; all of them have their share."""
+    budget, now = slow(monkeypatch, 60)
+    speeds = speeds_within(budget, small(methods=("baseline", "kd")))
+    assert now[0] <= 100 + 15
+    assert [len(speed.rounds) for speed in (*speeds.ours.values(), *speeds.theirs.values())] == [3] * 5
+    assert len(budget.cut) == 15
+    assert "round 1 of 3: conventional loop, kd" in budget.cut
+
+
+def test_an_idle_machine_is_not_cut_short(small, monkeypatch):
+    budget, now = slow(monkeypatch, 5)
+    speeds_within(budget, small(methods=("baseline", "kd")))
+    assert now[0] == 75
+    assert budget.cut == []
+
+
+def test_what_finds_no_time_left_is_left_out(small, monkeypatch):
+    """One measurement cannot be ended before all time is gone; another has nothing to show."""
+    now = [0.0]
+
+    def endless(*_):
+        now[0] += 1000
+        return 1.0
+
+    def empty(*_):
+        raise OutOfTimeError
+
+    monkeypatch.setattr(rounds, "conventional_step_time", empty)
+    monkeypatch.setattr(rounds, "engine_step_time", endless)
+    budget = Budget(100, lambda: now[0])
+    speeds = speeds_within(budget, small(methods=("baseline", "kd")))
+    assert list(speeds.ours) == [TOGETHER]
+    assert speeds.theirs == {}
+    assert now[0] == 1000
+
+
+def test_the_engine_counts_what_it_has_at_the_end_of_its_time(small):
+    """Of an epoch of ten thousand steps it takes those up to the row after that."""
+    asked = []
+    found = engine_step_time(
+        small(methods=("baseline",), batch_size=4), 10_000, lambda: len(asked.append(1) or asked) > 5
+    )
+    assert found > 0
+    assert len(asked) < 10
+    with pytest.raises(OutOfTimeError):
+        engine_step_time(small(methods=("baseline",), batch_size=4), 10_000, lambda: True)
+
+
+def test_people_are_told_what_was_cut_short(monkeypatch):
+    monkeypatch.setattr(measuring, "LONGEST", 1e-3)
+    result = run("--methods", "baseline,kd")
+    assert result.exit_code == 0, result.output
+    assert "too busy" in result.stdout
+    assert "round 3 of 3: kd" in result.stdout
+    assert "the roofline" in result.stdout
+    assert json.loads(run("--methods", "baseline", "--json").stdout.splitlines()[-1])["cut"]
 
 
 def test_subjects_have_the_shape_of_their_data_set(small):

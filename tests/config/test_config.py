@@ -406,3 +406,15 @@ def test_lists_may_be_text(text):
 )
 def test_options_that_cannot_be_are_refused(refuses, values, words):
     refuses(lambda: make_config(**values), *words)
+
+
+@pytest.mark.parametrize(("given", "kept"), [("auto", "auto"), ("3", 3), (1, 1)])
+def test_threads_are_a_number_or_auto(given, kept):
+    config = make_config(threads=given)
+    assert config.threads == kept
+    assert RunConfig(**config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize("given", [0, "-1", "two", "1.5", "", 100_000])
+def test_other_threads_are_refused(given, refuses):
+    refuses(lambda: make_config(threads=given), "Threads", f"'{given}'", "'auto'")

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torchvision.transforms import v2
 
 from iekd.data import Split
-from iekd.engine.batches import Batches, crop_and_flip, to_device
+from iekd.engine.augment import crop_and_flip
+from iekd.engine.batches import Batches, to_device
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -9,7 +9,6 @@ import signal
 from dataclasses import replace
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from iekd.errors import RunError
@@ -21,7 +20,8 @@ from iekd.runs.store import FAILED, FINISHED, LOST, QUEUED, RUNNING, STOPPED, St
 from iekd.runs.worker import execute
 
 STEPS = 18  # of each learner, in `config`
-LONG = {"methods": ("baseline", "ie-ft"), "epochs": 20, "teacher_epochs": 2, "auto_encoder_epochs": 2}  # 60 steps
+# 60 steps
+LONG = {"methods": ("baseline", "ie-ft"), "epochs": 20, "teacher_epochs": 2, "auto_encoder_epochs": 2, "threads": 2}
 
 
 pytestmark = pytest.mark.usefixtures("checkpoints_everywhere")
@@ -35,8 +35,11 @@ def never() -> bool:
 def config(tiny_config):
     """Six epochs of three steps, after a teacher and an auto-encoder."""
     return lambda **values: tiny_config(
-        **{"methods": ("baseline", "ie-ft"), "epochs": 6, "teacher_epochs": 2, "auto_encoder_epochs": 2, **values}
-    )
+        **{
+            "methods": ("baseline", "ie-ft"), "epochs": 6, "teacher_epochs": 2, "auto_encoder_epochs": 2, "threads": 1,
+            **values,
+        }
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -49,12 +52,9 @@ def whole(tmp_path_factory, tiny_config):
     """The run of `config` without a break."""
     store = Store(tmp_path_factory.mktemp("whole"))
     run, handle = store.create(
-        tiny_config(methods=("baseline", "ie-ft"), epochs=6, teacher_epochs=2, auto_encoder_epochs=2)
+        tiny_config(methods=("baseline", "ie-ft"), epochs=6, teacher_epochs=2, auto_encoder_epochs=2, threads=1)
     )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as for every test: sums of several threads are rounded in other places
     execute(run, never)
-    torch.set_num_threads(threads)
     os.close(handle)
     assert run.status.state == FINISHED
     return run
@@ -118,6 +118,16 @@ def test_a_run_that_was_broken_off_goes_on_bit_for_bit(store, config, whole, aft
     execute_again(run)
     assert_equal(run, whole)
     assert run.status.attempt == 2
+
+
+@pytest.mark.parametrize(("asked", "kept"), [(2, 2), ("auto", 1)])
+def test_a_checkpoint_knows_how_many_threads_computed(store, config, asked, kept):
+    """Every test has one thread for torch, which is the most that auto takes."""
+    run, handle = store.create(config(threads=asked, methods=("baseline",), teacher="none"))
+    attempt(run, handle, ("students", 9))
+    manifests = [json.loads(path.read_text()) for path in (run.path / "checkpoints").glob("*/manifest.json")]
+    assert manifests
+    assert {manifest["notes"]["threads"] for manifest in manifests} == {kept}
 
 
 def execute_again(run):

@@ -538,3 +538,34 @@ def test_the_summary_has_the_keys_of_the_command_line(finished):
     assert set(short) == expected
     assert set(short["teacher"]) == {"model", "accuracy", "params"}
     assert all(set(r) == {"method", "seed", "accuracy_last", "accuracy_best", "params"} for r in short["learners"])
+
+
+def test_a_run_makes_room_for_other_processes_and_says_so(tmp_path, tiny_config, complete, monkeypatch):
+    """Nothing at first, then others use a core and a half until the end."""
+    import torch
+
+    from iekd.engine import threads
+
+    loads = iter([0.0, 0.0])
+    monkeypatch.setattr(threads, "Load", lambda: lambda: next(loads, 1.5))
+    monkeypatch.setattr(threads, "_cpus", lambda: {0, 1})
+    monkeypatch.setattr(threads, "cpu_quota", lambda: None)
+    monkeypatch.setattr(threads, "EVERY", 0)
+    torch.set_num_threads(2)
+    run, _ = complete(Store(tmp_path / "runs"), tiny_config(methods=("baseline",), teacher="none"))
+    assert run.status.state == FINISHED, run.log_tail(40)
+    events = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+    (changed,) = [event for event in events if event["event"] == "threads"]
+    assert (changed["threads"], changed["load"]) == (1, 1.5)
+    assert "1 thread(s) compute from now on" in (run.path / "log.txt").read_text()
+    assert torch.get_num_threads() == 2, "whoever has called it has theirs back"
+
+
+def test_a_number_of_threads_is_kept_whatever_the_load(tmp_path, tiny_config, complete, monkeypatch):
+    from iekd.engine import threads
+
+    monkeypatch.setattr(threads, "Load", lambda: lambda: 2.0)
+    monkeypatch.setattr(threads, "EVERY", 0)
+    run, _ = complete(Store(tmp_path / "runs"), tiny_config(methods=("baseline",), teacher="none", threads=2))
+    assert run.status.state == FINISHED, run.log_tail(40)
+    assert '"threads"' not in (run.path / "events.jsonl").read_text()

@@ -115,7 +115,7 @@ def advanced_field(field: str) -> Any:
         return gr.Checkbox(min_width=200, **common)
     if field in LISTS:
         return gr.Textbox(max_lines=1, min_width=200, **{**common, "value": shown(info.default)})
-    if info.annotation is str:
+    if info.annotation is str or isinstance(info.default, str):  # a number, or a word such as auto
         return gr.Textbox(max_lines=1, min_width=200, **common)
     if info.default is None:  # a Number turns "nothing" into 0 once it is shown
         return gr.Textbox(**{**common, "value": ""}, placeholder="not set", max_lines=1, min_width=200)

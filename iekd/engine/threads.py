@@ -1,0 +1,193 @@
+"""How many threads compute on the CPU: what this process may use, less what other processes use.
+
+Threads that share one operation wait for each other at its end. One that the system does not schedule holds up all, so
+on a busy machine fewer threads are faster. `Threads` looks again every few seconds while training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Literal, Optional, Union
+
+import psutil
+import torch
+
+log = logging.getLogger(__name__)
+
+EVERY = 2.0  # seconds between two looks
+FIRST_LOOK = 0.2  # seconds that the look before the first step takes
+FEWER, MORE = 0.4, 0.75  # cores that must be missing, or free, before the number changes: else it would go to and fro
+PATIENCE = 2  # looks in a row that must find room before threads are added
+
+Told = Callable[[int, float], None]  # threads from now on, cores that other processes use
+LoadAtHand = Callable[[], Optional[float]]  # cores that other processes used since the last call; None if unknown
+
+
+def cores() -> int:
+    """CPU cores that this process may use: its affinity, and at most what its cgroup is given."""
+    found = len(_cpus())
+    quota = cpu_quota()
+    return found if quota is None else max(1, min(found, int(quota)))
+
+
+def cpu_quota(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Cores' worth of time that the cgroup of this process gets, or any group above it; None without a limit.
+
+    Both versions of cgroups. In a container the named group may not be there; its root then has the limit.
+    """
+    limits = []
+    for line in _lines(proc / "self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            mounts, read = [groups, groups / "unified"], _limit_v2
+        elif "cpu" in controllers.split(","):
+            mounts, read = [groups / controllers, groups / "cpu"], _limit_v1
+        else:
+            continue
+        inner = Path(path.lstrip("/"))
+        limits += [read(mount / group) for mount in mounts for group in (inner, *inner.parents)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _limit_v2(group: Path) -> float | None:
+    words = " ".join(_lines(group / "cpu.max")).split()
+    return int(words[0]) / int(words[1]) if len(words) == 2 and words[0] != "max" else None
+
+
+def _limit_v1(group: Path) -> float | None:
+    quota, period = _lines(group / "cpu.cfs_quota_us"), _lines(group / "cpu.cfs_period_us")
+    return int(quota[0]) / int(period[0]) if quota and period and int(quota[0]) > 0 else None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _cpus() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+class Load:
+    """Each call tells how many of our cores other processes used since the call before; None where that is unknown.
+
+    Background work with a lower priority (`nice`) than ours is left out: the system gives us its cores at once. Time
+    that a virtual machine's host gave to others counts.
+    """
+
+    def __init__(
+        self, stat: Path = Path("/proc/stat"), cpus: set[int] | None = None,
+        own: Callable[[], float] | None = None, clock: Callable[[], float] = time.monotonic, nice: int | None = None,
+    ) -> None:  # fmt: skip
+        """own: seconds of CPU time of this process and its children so far. nice: our own priority."""
+        self.stat, self.clock, self.own = stat, clock, own or own_seconds
+        self.cpus = _cpus() if cpus is None else cpus
+        self.nice = os.nice(0) if nice is None else nice
+        self.before = self._sample()
+
+    def __call__(self) -> float | None:
+        before, now = self.before, self._sample()
+        self.before = now
+        if before is None or now is None or now[0] <= before[0]:
+            return None
+        used = (now[1] - before[1]) / (now[0] - before[0])
+        return min(max(used, 0.0), float(len(self.cpus)))
+
+    def _sample(self) -> tuple[float, float] | None:
+        """(time, seconds of all others on our cores so far)."""
+        names, ticks, found = {f"cpu{n}" for n in self.cpus}, 0, False
+        for line in _lines(self.stat):
+            name, *numbers = line.split()
+            if name in names:
+                user, niced, system, _, _, irq, softirq, stolen = map(int, numbers[:8])
+                ticks += user + system + irq + softirq + stolen + (niced if self.nice > 0 else 0)
+                found = True
+        return (self.clock(), ticks / os.sysconf("SC_CLK_TCK") - self.own()) if found else None
+
+
+def own_seconds() -> float:
+    """CPU time so far of this process and all below it."""
+    me, total = psutil.Process(), 0.0
+    for process in (me, *me.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            total += sum(process.cpu_times()[:4])  # with that of children that have ended
+    return total
+
+
+class Threads:
+    """The number of threads that compute, in all: fixed, or following the load.
+
+    A thread that computes calls `use` between two steps: OpenMP keeps the number per calling thread.
+    """
+
+    def __init__(
+        self, asked: Union[int, Literal["auto"]] = "auto", *, tell: Told | None = None, load: LoadAtHand | None = None,
+        before: int | None = None, clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        """tell: called after each change. before: what an earlier attempt used last, to go on with where it fits."""
+        self.tell, self.clock, self.load = tell, clock, load
+        self.fixed = asked != "auto"
+        if asked != "auto":
+            self.at_a_time = self.most = self.count = asked
+            return
+        # torch's own number knows of OMP_NUM_THREADS, of hyper-threads, and of whoever has set it before
+        self.at_a_time, self.most = cores(), min(cores(), torch.get_num_threads())
+        self.count, self.room = min(before or self.most, self.most), 0
+        self.next_look = 0.0
+
+    @contextlib.contextmanager
+    def used(self) -> Generator[None, None, None]:
+        """Within, this thread computes with that many; before the first step the load is looked at for a moment."""
+        restored = torch.get_num_threads()
+        if not self.fixed and self.most > 1:
+            self.load = self.load or Load()
+            self.next_look = self.clock() + FIRST_LOOK
+            time.sleep(FIRST_LOOK)
+            self.look()
+        try:
+            self.use()
+            yield
+        finally:
+            torch.set_num_threads(restored)
+
+    def use(self, among: int = 1) -> None:
+        """Let the calling thread, one of `among` that compute, take its share of the threads from now on."""
+        share = max(1, self.count // among)
+        if torch.get_num_threads() != share:
+            torch.set_num_threads(share)
+
+    def look(self) -> None:
+        """See whether the load has changed, if it is time to; to be called between steps by one thread at a time."""
+        if self.fixed or self.load is None or self.clock() < self.next_look:
+            return
+        self.next_look = self.clock() + EVERY
+        load = self.load()
+        if load is None:
+            return
+        # others' load is on the whole machine; a cgroup's quota may leave us fewer cores than are idle
+        free = min(float(self.most), len(_cpus()) - load)
+        self.room = self.room + 1 if free > self.count + MORE else 0
+        if free < self.count - FEWER:
+            self._change(max(1, int(free + FEWER)), load)
+        elif self.room >= PATIENCE:
+            self._change(min(self.most, int(free + 1 - MORE)), load)
+
+    def _change(self, count: int, load: float) -> None:
+        if count == self.count:
+            return
+        before, self.count, self.room = self.count, count, 0
+        log.info(
+            "Other processes use %.1f of %d cores: %d thread(s) compute from now on, before it was %d.",
+            load, len(_cpus()), count, before,
+        )  # fmt: skip
+        if self.tell:
+            self.tell(count, load)
