@@ -174,7 +174,7 @@ class _Training:
 
     def _handle(self, event: Any, rows: LineWriter) -> None:
         from iekd.engine.experiment import Judged, Result, StageStart
-        from iekd.engine.metrics import Diverged
+        from iekd.engine.metrics import Diverged, FellBack
         from iekd.engine.state import Snapshot
 
         if isinstance(event, StageStart):
@@ -189,6 +189,8 @@ class _Training:
         elif isinstance(event, Judged):
             self._progress(event)
             self._write()
+        elif isinstance(event, FellBack):
+            self.run.event("fell back to the plain step", stage=event.stage, why=event.message)
         elif isinstance(event, Diverged):
             log.warning("%s It takes no further part; the others go on.", event.message)
             self.status.diverged[event.learner] = event.message
