@@ -118,7 +118,8 @@ def runs_list(runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
         pictures = row["dataset"]
         if pictures.startswith(FOLDER):  # `show` has the whole path
             pictures = f"{FOLDER}.../{Path(pictures).name}"
-        table.add_row(*map(escape, (name, row["state"], pictures, networks, ", ".join(results))))
+        state = " ".join(filter(None, [row["state"], row["waiting"]]))
+        table.add_row(*map(escape, (name, state, pictures, networks, ", ".join(results))))
     out.print(table)
 
 
@@ -274,6 +275,7 @@ def overview(run: Any) -> dict[str, Any]:
         return {
             "run": run.id, "name": "", "path": str(run.path), "state": "damaged", "seconds": None, "dataset": "",
             "teacher": "", "student": "", "methods": [], "seeds": [], "learners": [], "diverged": {},
+            "waiting": "",
         }  # fmt: skip
     status, report = run.status, run.report
     learners = summary(report)["learners"] if report else []
@@ -281,5 +283,5 @@ def overview(run: Any) -> dict[str, Any]:
         "run": run.id, "name": config.name, "path": str(run.path), "state": status.state, "seconds": status.seconds,
         "dataset": config.dataset, "teacher": config.teacher, "student": config.student,
         "methods": list(config.methods), "seeds": list(config.seeds), "learners": learners,
-        "diverged": status.diverged,
+        "diverged": status.diverged, "waiting": status.waiting,
     }  # fmt: skip

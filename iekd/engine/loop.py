@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from iekd.comparisons import TeacherOutput
-from iekd.engine.accelerate import Shortcuts, branches, side_by_side
+from iekd.engine.accelerate import Shortcuts, Work, branches, side_by_side
 from iekd.engine.batches import Batches
 from iekd.engine.learner import part_size
 from iekd.engine.metrics import Diverged, DivergedError, FellBack, Metrics
@@ -92,7 +92,7 @@ def train(
         output = teacher(images) if teacher else None
         branches([partial(trainee.compute, images, labels, output) for trainee in trainees])
 
-    work = step
+    work: Work = step
     if trainees[0].steps < last:
         work = yield from checked(trainees, step, shortcuts.graph, batches, first, skip)
     for epoch in range(first, epochs):

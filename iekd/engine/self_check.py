@@ -54,19 +54,19 @@ def checked(
     states = [_states(trainees)]
     with _one_by_one(stacks):
         for number, batch in enumerate(drawn):
-            _do(trainees, step, batch, number)
+            _do(trainees, step, batch, number, counts)
             states.append(_states(trainees))
     tolerance = _tolerance(units)
     while graph or stacks:
         way = " of ".join(["a recorded step"] * graph + ["stacked seeds"] * bool(stacks))
         work = Recorded(step) if graph else step
-        for number in [0] * (Recorded.WARM_UP if graph else 0):
+        for _ in range(Recorded.WARM_UP if graph else 0):
             _put_back(trainees, states[0], counts)
-            _do(trainees, work, drawn[number], number)
+            _do(trainees, work, drawn[0], 0, counts)
         found = None
         for number, batch in enumerate(drawn):
             _put_back(trainees, states[number], counts)
-            _do(trainees, work, batch, number)
+            _do(trainees, work, batch, number, counts)
             found = found or _difference(states[number], states[number + 1], _states(trainees), units, tolerance)
         _put_back(trainees, states[0], counts)
         if found is None:
@@ -102,12 +102,13 @@ def _states(trainees: Sequence[Trainee]) -> States:
     return {name: state for trainee in trainees for name, state in trainee.states().items()}
 
 
-def _do(trainees: Sequence[Trainee], step: Work, batch: Pair, number: int) -> None:
+def _do(trainees: Sequence[Trainee], step: Work, batch: Pair, number: int, counts: Sequence[int]) -> None:
     """A step as if it were somewhere in the training, so that rate and strength are others each time."""
     device = trainees[0].device
+    units = [unit for trainee in trainees for unit in _units(trainee)]
+    for unit, count in zip(units, counts, strict=True):
+        unit.steps = (count + number * max(1, unit.total_steps // STEPS)) % unit.total_steps
     for trainee in trainees:
-        for unit in _units(trainee):
-            unit.steps = (unit.steps + number * max(1, unit.total_steps // STEPS)) % max(1, unit.total_steps)
         trainee.prepare()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         step(*batch)

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -66,7 +67,7 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
             reserve.write_bytes(bytes(RESERVE))
             if waiting := len(ahead_of(run, store)):
                 log.info("Waiting for %d earlier run(s) on this device.", waiting)
-            with device_turn(run, store, stop) as mine:
+            with device_turn(run, store, stop, tell=partial(_wait, run, status, watch)) as mine:
                 if not mine:
                     raise Stopped
                 _Training(run, status, stop, watch).train()
@@ -83,7 +84,7 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
                 log.exception("Training failed")
         reserve.unlink(missing_ok=True)
         status.ended = time.time()
-        status.eta_seconds = None
+        status.eta_seconds, status.waiting = None, ""
         log.info("The run is %s.%s", status.state, f" {status.error}" if status.error else "")
         run.write_status(status)
         run.event(status.state, **({"error": status.error} if status.error else {}))
@@ -92,6 +93,15 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
         if watch:
             watch(status, None)
     return status
+
+
+def _wait(run: Run, status: Status, watch: Watcher | None, why: str) -> None:
+    """Say what the run waits for, where a person would look."""
+    log.info("%s", why)
+    status.waiting = why
+    run.write_status(status)
+    if watch:
+        watch(status, None)
 
 
 def explain(error: BaseException) -> str:
@@ -127,7 +137,7 @@ class _Training:
 
     def train(self) -> None:
         """Everything from loading the data to the report; raises Stopped when asked to."""
-        self.status.state, self.status.started = RUNNING, time.time()
+        self.status.state, self.status.started, self.status.waiting = RUNNING, time.time(), ""
         self.status.stage, self.status.stage_progress = LOADING, 0.0
         self._write(force=True)
         self.run.event(RUNNING)
