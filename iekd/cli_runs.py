@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -13,9 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from iekd.cli_common import INTERRUPTED, RUNS, AsJson, Detach, RunsDir, err, out, print_json, say, says_why, table_of
-from iekd.config import NO_TEACHER
+from iekd.config import NO_TEACHER, RunConfig
 from iekd.data.registry import FOLDER
-from iekd.errors import RunError
+from iekd.errors import RunError, UserError
 
 app = typer.Typer(no_args_is_help=True, help="List, show, stop, resume, export, import and delete runs.")
 RunId = Annotated[str, typer.Argument(metavar="ID")]
@@ -34,6 +35,19 @@ def train_here(run: Any, handle: int | None) -> Callable[[], bool]:
         if handle is not None:
             os.close(handle)
     return stop
+
+
+def say_estimate(config: RunConfig, store: Any, teacher_at_hand: bool) -> None:
+    """On standard error: time and memory that the run will take, about, and a warning where memory seems short."""
+    from iekd.runs.estimate import estimate
+    from iekd.ui.words import roughly
+
+    with suppress(UserError):  # data that cannot be read: the run says it
+        found = estimate(config, store, teacher_at_hand)
+        text = f"Estimate: about {roughly(found.seconds)}, {found.memory} of memory ({found.basis})."
+        err.print(text, highlight=False, soft_wrap=True)
+        if found.warning:
+            err.print(f"[yellow]Warning:[/] {escape(found.warning)}", highlight=False, soft_wrap=True)
 
 
 def say_how_it_ended(run: Any, as_json: bool) -> None:

@@ -127,7 +127,7 @@ def _items(
         if step < last and kept(step):
             yield Keep()
     for kind, (judged, labels) in held_out.items():
-        size = part_size(labels.device)
+        size = part_size(labels.device, judged.shape[-1])
         with contextlib.closing(parts(judged, size)) as pieces:
             yield from map(HeldOutPart, pieces, torch.split(labels, size))
         yield Verdict(kind)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import math
+from collections.abc import Generator, Iterator, Sequence
 from itertools import islice
 
 import torch
@@ -202,9 +203,10 @@ def _share(tensors: Sequence[tuple[Tensor, Tensor, Tensor]]) -> float:
     change = _norm([right - was for was, right, _ in tensors])
     error = _norm([given - right for _, right, given in tensors])
     size = EPSILON * _norm([right for _, right, _ in tensors])
-    if not change < float("inf"):
+    if not math.isfinite(change):
         return 0.0
-    return max(0.0, error - size) / change if change else float(error > size) if error == error else 1.0
+    lacking = max(0.0, error - size) if math.isfinite(error) else math.inf
+    return lacking / change if change else lacking and math.inf
 
 
 def _norm(tensors: Sequence[Tensor]) -> float:

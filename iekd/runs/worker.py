@@ -30,8 +30,9 @@ from iekd.models.source import TRAIN, per_channel
 from iekd.plan import STAGES, Plan, make_plan
 from iekd.runs.attempt import Attempt
 from iekd.runs.checkpoints import Checkpoints
+from iekd.runs.estimate import wait_for_room
 from iekd.runs.files import LineWriter
-from iekd.runs.queue import ahead_of, device_turn
+from iekd.runs.queue import ahead_of, device_name, device_turn
 from iekd.runs.report import write_report
 from iekd.runs.store import FAILED, FINISHED, LOADING, QUEUED, RUNNING, STOPPED, STOPPING, Run, Status, Store
 from iekd.teachers import find_teacher, origin, teacher_folder, where_from
@@ -151,10 +152,8 @@ class _Training:
         from iekd.engine.metrics import TrainingError
 
         teacher = self._kept_teacher() if self.attempt.notes else self._find_teacher(loaded)
-        self.plan = make_plan(
-            self.config, len(loaded.train), len(loaded.test), loaded.channels, len(loaded.class_names),
-            loaded.resolution, not self.trains_teacher,
-        )  # fmt: skip
+        self.plan = self._plan(self.config, loaded)
+        self._find_room(loaded)
         self.experiment = Experiment(self.config, loaded, teacher, self.attempt.take_snapshots(), self.attempt.due)
         del loaded  # the images that it trains on may be a copy
         self.dataset = self.experiment.dataset
@@ -181,6 +180,21 @@ class _Training:
             raise
         finally:
             rows.close()
+
+    def _plan(self, config: RunConfig, loaded: Dataset) -> Plan:
+        return make_plan(
+            config, len(loaded.train), len(loaded.test), loaded.channels, len(loaded.class_names),
+            loaded.resolution, not self.trains_teacher,
+        )  # fmt: skip
+
+    def _find_room(self, loaded: Dataset) -> None:
+        """Before anything is trained: what cannot fit is not begun."""
+        wait_for_room(
+            self.config, lambda config: self._plan(config, loaded).networks, device_name(self.config.device),
+            self.stop, partial(_wait, self.run, self.status, self.watch),
+        )  # fmt: skip
+        self.status.waiting = ""
+        self._check_stop()
 
     def _handle(self, event: Any, rows: LineWriter) -> None:
         from iekd.engine.experiment import Judged, Result, StageStart

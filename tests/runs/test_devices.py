@@ -252,7 +252,7 @@ def test_a_run_that_waits_for_another_folder_shows_it(waiting, place, tmp_path):
     """In its log and its status, and no longer once it has ended."""
     from iekd.runs.worker import execute
 
-    (run, store), (held, holders) = waiting("mine"), waiting("others")
+    (run, _), (held, holders) = waiting("mine"), waiting("others")
     seen = []
     with device_turn(held, holders, times(3)):
         status = execute(run, lambda: bool(seen), lambda status, row: seen.append(status.waiting))
