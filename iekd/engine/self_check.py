@@ -71,7 +71,12 @@ def checked(
             found = found or _difference(states[number], states[number + 1], _states(trainees), units, tolerance)
         _put_back(trainees, states[0], counts)
         if found is None:
-            log.info("Compared with the plain step: %s agrees.", way)
+            if not (isinstance(work, Recorded) and work.failed):  # that is said already
+                log.info("Compared with the plain step: %s agrees.", way)
+            for stack in stacks:
+                for learner in stack.members if not stack.one_by_one else ():
+                    learner.optimizer.zero_grad()  # memory of the plain steps
+                    learner.optimizer.buffers.clear()
             return work
         del work  # and the memory of its recording
         message = f"It differs from the plain step: {way} ({found}). Training goes on without it."

@@ -10,7 +10,7 @@ import torch
 from iekd.engine import accelerate, learner, self_check, trainee
 from iekd.engine.accelerate import Shortcuts
 from iekd.engine.experiment import Experiment, Network
-from iekd.engine.metrics import FellBack, Metrics
+from iekd.engine.metrics import DivergedError, FellBack, Metrics
 from iekd.engine.optimizer import SGD
 from iekd.engine.stacked import Stack
 from iekd.models.registry import build
@@ -224,9 +224,19 @@ def test_an_epoch_of_one_batch_is_enough(tiny, teacher, config, captured):
     assert_equal(execute(chosen, tiny, teacher), fast)
 
 
-def test_a_training_that_diverges_by_itself_is_no_wrong_recording(tiny, teacher, config):
-    with pytest.raises(Exception, match="loss"):
+def test_a_training_that_diverges_by_itself_is_no_wrong_recording(tiny, teacher, config, caplog):
+    with pytest.raises(DivergedError, match="infinite"):
         execute(config(methods=("baseline",), lr=100, epochs=6), tiny, teacher, graph=True)
+    assert "differs" not in caplog.text
+
+
+def test_infinite_numbers_of_the_accelerated_step_alone_are_found():
+    was, right = torch.zeros(3), torch.ones(3)
+    assert self_check._share([(was, right, right)]) == 0
+    assert self_check._share([(was, right, torch.tensor([1.0, torch.nan, 1]))]) > 1
+    assert self_check._share([(was, right, torch.tensor([1.0, torch.inf, 1]))]) > 1
+    assert self_check._share([(was, was, right)]) > 1, "the plain step changes nothing"
+    assert self_check._share([(was, right * torch.inf, right)]) == 0, "nothing to compare with"
 
 
 def test_a_run_notes_it(tiny_config, complete, tmp_path, monkeypatch, captured):

@@ -56,12 +56,12 @@ def times(n):
 
 @pytest.mark.usefixtures("place", "gpu")
 def test_two_folders_take_turns_on_one_gpu(waiting):
-    told = []
+    told, yours = [], waiting("yours")
     with device_turn(*waiting("mine"), times(3)) as first:
         assert first
-        with device_turn(*waiting("yours"), times(3), poll=0.01, tell=told.append) as second:
+        with device_turn(*yours, times(3), poll=0.01, tell=told.append) as second:
             assert not second
-    with device_turn(*waiting("yours"), times(3), poll=0.01) as second:
+    with device_turn(*yours, times(3), poll=0.01) as second:
         assert second
     assert len(told) == 1, "once, however often it looks"
 
