@@ -538,8 +538,8 @@ def test_training_says_first_what_it_will_take(options, tmp_path, monkeypatch):
     result = iekd_(*words)
     assert result.exit_code == 0, result.output
     assert last_json(result)["state"] == "finished"
-    said = result.stderr.splitlines()[0]
-    assert said.startswith("Estimate: about ")
+    said = next(line for line in result.stderr.splitlines() if line.startswith("Estimate: about "))
+    assert result.stderr.index(said) < result.stderr.index("Run ")
     assert "MB of memory" in said
     assert "Warning" not in result.stderr
     monkeypatch.setattr(estimate, "free_memory", lambda: 1e6)

@@ -105,8 +105,7 @@ def wait_for_room(
         RunError: it does not fit, and nobody has to be waited for.
     """
     if device != "cuda":
-        free = free_memory() + psutil.swap_memory().free
-        if said := shortage(config, needed, free, AT_LEAST):
+        if said := shortage(config, needed, free_memory() + psutil.swap_memory().free, AT_LEAST):
             raise RunError(said)
         return
     told = False
