@@ -35,6 +35,7 @@ def surroundings(request, monkeypatch, tmp_path_factory):
     place = tmp_path_factory.mktemp("place")
     monkeypatch.setenv("IEKD_CHECKPOINTS_DIR", str(place / "no-checkpoints"))
     monkeypatch.setenv("IEKD_CACHE_DIR", str(place / "cache"))
+    monkeypatch.setenv("IEKD_LOCK_DIR", str(place / "locks"))
     monkeypatch.delenv("IEKD_DATA_DIR", raising=False)
     monkeypatch.delenv("IEKD_RUNS_DIR", raising=False)
     monkeypatch.chdir(place)

@@ -34,7 +34,7 @@ from iekd.cli.common import (
 from iekd.cli.evaluate import evaluate
 from iekd.cli.options import run_options
 from iekd.cli.runs import app as runs_app
-from iekd.cli.runs import say_how_it_ended, train_here
+from iekd.cli.runs import say_estimate, say_how_it_ended, train_here
 from iekd.config.run import RunConfig
 
 app = typer.Typer(
@@ -55,8 +55,9 @@ def train(config: RunConfig, detach: Detach = False, runs_dir: RunsDir = RUNS, a
 
     store = Store(runs_dir)
     check_device(config.device)
-    check_teacher(config, store.root)
+    teacher = check_teacher(config, store.root)
     say_unused(config)
+    say_estimate(config, store, teacher is not None)
     if detach:
         run_id = LocalLauncher(store).submit(config)
         say(as_json, f"Run {run_id} trains in the background.", {"run": run_id, "state": "queued"})

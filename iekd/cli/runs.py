@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -13,9 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from iekd.cli.common import INTERRUPTED, RUNS, AsJson, Detach, RunsDir, err, out, print_json, say, says_why, table_of
-from iekd.config.run import NO_TEACHER
+from iekd.config.run import NO_TEACHER, RunConfig
 from iekd.data.base import FOLDER
-from iekd.errors import RunError
+from iekd.errors import RunError, UserError
 
 app = typer.Typer(no_args_is_help=True, help="List, show, stop, resume, export, import and delete runs.")
 RunId = Annotated[str, typer.Argument(metavar="ID")]
@@ -34,6 +35,19 @@ def train_here(run: Any, handle: int | None) -> Callable[[], bool]:
         if handle is not None:
             os.close(handle)
     return stop
+
+
+def say_estimate(config: RunConfig, store: Any, teacher_at_hand: bool) -> None:
+    """On standard error: time and memory that the run will take, about, and a warning where memory seems short."""
+    from iekd.runs.estimate import estimate
+    from iekd.ui.render.words import roughly
+
+    with suppress(UserError):  # data that cannot be read: the run says it
+        found = estimate(config, store, teacher_at_hand)
+        text = f"Estimate: about {roughly(found.seconds)}, {found.memory} of memory ({found.basis})."
+        err.print(text, highlight=False, soft_wrap=True)
+        if found.warning:
+            err.print(f"[yellow]Warning:[/] {escape(found.warning)}", highlight=False, soft_wrap=True)
 
 
 def say_how_it_ended(run: Any, as_json: bool) -> None:
@@ -118,7 +132,8 @@ def runs_list(runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
         pictures = row["dataset"]
         if pictures.startswith(FOLDER):  # `show` has the whole path
             pictures = f"{FOLDER}.../{Path(pictures).name}"
-        table.add_row(*map(escape, (name, row["state"], pictures, networks, ", ".join(results))))
+        state = " ".join(filter(None, [row["state"], row["waiting"]]))
+        table.add_row(*map(escape, (name, state, pictures, networks, ", ".join(results))))
     out.print(table)
 
 
@@ -274,6 +289,7 @@ def overview(run: Any) -> dict[str, Any]:
         return {
             "run": run.id, "name": "", "path": str(run.path), "state": "damaged", "seconds": None, "dataset": "",
             "teacher": "", "student": "", "methods": [], "seeds": [], "learners": [], "diverged": {},
+            "waiting": "",
         }  # fmt: skip
     status, report = run.status, run.report
     learners = summary(report)["learners"] if report else []
@@ -281,5 +297,5 @@ def overview(run: Any) -> dict[str, Any]:
         "run": run.id, "name": config.name, "path": str(run.path), "state": status.state, "seconds": status.seconds,
         "dataset": config.dataset, "teacher": config.teacher, "student": config.student,
         "methods": list(config.methods), "seeds": list(config.seeds), "learners": learners,
-        "diverged": status.diverged,
+        "diverged": status.diverged, "waiting": status.waiting,
     }  # fmt: skip

@@ -35,7 +35,7 @@ from iekd.engine.auto_encoder import AutoEncoders
 from iekd.engine.batches import Batches, placed
 from iekd.engine.learner import Learner, predict
 from iekd.engine.loop import Due, HeldOut, train
-from iekd.engine.metrics import Diverged, Metrics
+from iekd.engine.metrics import Diverged, FellBack, Metrics
 from iekd.engine.mutual import MutualLearner
 from iekd.engine.stacked import stack_seeds
 from iekd.engine.state import Snapshot
@@ -113,7 +113,7 @@ class Judged:
     kind: str = "judged"
 
 
-Event = Union[StageStart, Metrics, Diverged, Snapshot, Judged, Result]
+Event = Union[StageStart, Metrics, Diverged, FellBack, Snapshot, Judged, Result]
 
 
 class FrozenTeacher:

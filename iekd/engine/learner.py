@@ -175,9 +175,13 @@ def student_optimizer(parameters: Sequence[Tensor], config: RunConfig, device: t
     )  # fmt: skip
 
 
-def part_size(device: torch.device) -> int:
-    """Images that a network answers at a time; 125 stay in a CPU's cache, which is 1.5 times as fast."""
-    return 125 if device.type == "cpu" else 1000
+def part_size(device: torch.device, side: int) -> int:
+    """Images of side x side that a network answers at a time: fewer where they are larger than 32 x 32.
+
+    125 of those stay in a CPU's cache, which is 1.5 times as fast.
+    """
+    usual, least = (125, 8) if device.type == "cpu" else (1000, 16)
+    return max(least, min(usual, usual * 32 * 32 // side**2))
 
 
 @torch.no_grad()
@@ -188,7 +192,7 @@ def predict(
     """Logits (N,K) float32 of images (N,C,H,W) uint8, in evaluation mode."""
     model.eval()
     logits = []
-    pieces = contextlib.closing(parts(images, batch_size or part_size(device)))
+    pieces = contextlib.closing(parts(images, batch_size or part_size(device, images.shape[-1])))
     with pieces as batches, whole_float32(device, precision):
         for batch in batches:
             with autocast(device, precision):

@@ -3,7 +3,7 @@
 A generator of Metrics, and of a Snapshot now and then; to stop training, stop iterating. A learner that diverges is
 announced and takes no further part; training goes on while any is left. `_run_plain` is the loop to read first.
 `accelerate.side_by_side` does the same steps with several learners on several cores, and `accelerate.Recorded` replays
-the plain step on a GPU.
+the plain step on a GPU, once `self_check` has found that it gives the same.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from iekd.distill.targets import TeacherOutput
-from iekd.engine.accelerate import Recorded, Shortcuts, branches, side_by_side
+from iekd.engine.accelerate import Shortcuts, Work, branches, side_by_side
 from iekd.engine.batches import Batches
 from iekd.engine.learner import part_size
-from iekd.engine.metrics import Diverged, DivergedError, Metrics
+from iekd.engine.metrics import Diverged, DivergedError, FellBack, Metrics
+from iekd.engine.self_check import checked
 from iekd.engine.state import Snapshot, State
 from iekd.engine.stream import Images, parts
 from iekd.engine.threads import Threads, cores
@@ -63,7 +64,7 @@ Item = Union[Batch, HeldOutPart, Verdict, Keep]  # what all learners get next
 def train(
     trainees: Sequence[Trainee], batches: Batches, teacher: Teacher | None, held_out: HeldOut, epochs: int,
     shortcuts: Shortcuts, overlap: bool = False, due: Due | None = None, threads: Threads | None = None,
-) -> Generator[Union[Row, Snapshot], None, None]:  # fmt: skip
+) -> Generator[Union[Row, Snapshot, FellBack], None, None]:  # fmt: skip
     """Train all for `epochs` passes over `batches`; after each, evaluate them on what is held out.
 
     Those that have been restored go on from where they are, which is the same step for all.
@@ -95,7 +96,9 @@ def train(
         output = teacher(images) if teacher else None
         branches([partial(trainee.compute, images, labels, output) for trainee in trainees])
 
-    work = Recorded(step) if shortcuts.graph else step
+    work: Work = step
+    if trainees[0].steps < last:
+        work = yield from checked(trainees, step, shortcuts.graph, batches, first, skip)
     for epoch in range(first, epochs):
         items = _items(batches, epoch, skip, None, held_out, kept)
         yield from _together(_run_plain(trainees, items, work, threads), trainees)
@@ -130,7 +133,7 @@ def _items(
         if step < last and kept(step):
             yield Keep()
     for kind, (judged, labels) in held_out.items():
-        size = part_size(labels.device)
+        size = part_size(labels.device, judged.shape[-1])
         with contextlib.closing(parts(judged, size)) as pieces:
             yield from map(HeldOutPart, pieces, torch.split(labels, size))
         yield Verdict(kind)

@@ -36,6 +36,14 @@ class Diverged:
     message: str
 
 
+@dataclass(frozen=True)
+class FellBack:
+    """A stage trains without an accelerated step that differs from the plain one; message: what was seen."""
+
+    stage: str
+    message: str
+
+
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says why and what to change."""
 

@@ -25,10 +25,12 @@ BASE_MEMORY = 0.6e9  # the interpreter with torch
 
 @dataclass(frozen=True)
 class Plan:
-    """macs: multiply-accumulates per stage; memory: bytes at the peak, about."""
+    """macs: multiply-accumulates per stage; memory: bytes at the peak, about; networks: those of them that training
+    takes beside the program and the images."""
 
     macs: dict[str, float]
     memory: float
+    networks: float
 
     @property
     def total(self) -> float:
@@ -67,7 +69,7 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
             factor = area * _coder_macs(teacher, teacher.feature_channels, factor_channels(teacher))
             macs["auto-encoder"] = config.auto_encoder_epochs * n * (forward + TRAIN * 2 * factor)
             macs["students"] += config.epochs * n * factor
-    return Plan(macs, memory)
+    return Plan(macs, memory, memory - BASE_MEMORY - images)
 
 
 def _beside(method: str, config: RunConfig) -> tuple[float, float]:

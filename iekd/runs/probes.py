@@ -30,7 +30,7 @@ from iekd.estimate.cost import make_plan
 from iekd.estimate.speeds import Speeds
 from iekd.paths import python_path
 from iekd.runs.files import read_json, write_json
-from iekd.runs.queue import device_lock
+from iekd.runs.queue import device_free
 from iekd.runs.store import Store
 
 log = logging.getLogger(__name__)
@@ -64,9 +64,8 @@ class Probes:
         """Measure that configuration, if it is worth it and the device is idle; True if it is under way afterwards."""
         if os.environ.get("IEKD_PROBE") == "0" or self.known(config) is not None:
             return False
-        with _held(device_lock(config, self.store), fcntl.LOCK_SH) as device:
-            if device is None:
-                return False
+        if not device_free(config, self.store):
+            return False
         with _held(self.folder / "lock") as turn:
             if turn is None:
                 return True
@@ -104,17 +103,14 @@ def _fits(config: RunConfig) -> bool:
 
 
 @contextlib.contextmanager
-def _held(path: Path, kind: int = fcntl.LOCK_EX) -> Iterator[int | None]:
-    """A descriptor that holds the lock of that file while the block lasts; None if another process has it.
-
-    kind: LOCK_SH only to see whether it is free, which several may at a time.
-    """
+def _held(path: Path) -> Iterator[int | None]:
+    """A descriptor that holds the lock of that file while the block lasts; None if another process has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         held = True
         try:
-            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             held = False
         yield handle if held else None
@@ -126,10 +122,9 @@ def _give_way(config: RunConfig, store: Store, result: Path) -> None:
     """End this process when a run wants the device, or when it takes too long."""
     began = time.monotonic()
     while time.monotonic() - began < LONGEST:
-        with _held(device_lock(config, store), fcntl.LOCK_SH) as device:
-            if device is None:
-                result.unlink(missing_ok=True)
-                os._exit(0)
+        if not device_free(config, store):
+            result.unlink(missing_ok=True)
+            os._exit(0)
         time.sleep(0.5)
     write_json(result, {"failed": f"longer than {LONGEST:.0f} s"})
     os._exit(0)

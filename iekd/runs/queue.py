@@ -1,7 +1,8 @@
 """Who trains when: one run per device, first come first served.
 
 Every waiting worker looks for itself, so the queue needs no server: the oldest living queued run for a device goes
-next, once the kernel gives it the device's lock.
+next, once the kernel gives it the device's lock. Order holds within one folder of runs; on a GPU that several folders
+or users share (devices.py), whoever asks first once it is free has it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from iekd.config.run import RunConfig
 from iekd.errors import RunError, UserError
+from iekd.runs.devices import DeviceLock, lock_name
 from iekd.runs.files import read_json, write_json
 from iekd.runs.store import QUEUED, Run, Store
 
@@ -76,27 +78,62 @@ def move_to_front(run: Run, store: Store) -> None:
 
 
 def device_lock(config: RunConfig, store: Store) -> Path:
-    """The file whose lock says that a run has the device."""
+    """The file whose lock says that a run of this folder has the device; older versions know no other."""
     locks = store.root / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
     return locks / device_name(config.device)
 
 
+def machine_lock(config: RunConfig, store: Store) -> DeviceLock | None:
+    """The lock of the GPU for the whole machine; None for the CPU, see devices.py."""
+    name = lock_name(device_name(config.device))
+    return DeviceLock(name, store.root / ".locks" / "machine") if name else None
+
+
+def device_free(config: RunConfig, store: Store) -> bool:
+    """Whether nobody has the device at the moment."""
+    with open(device_lock(config, store), "a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    machine = machine_lock(config, store)
+    return machine is None or not machine.busy()
+
+
 @contextmanager
-def device_turn(run: Run, store: Store, stop: Callable[[], bool], poll: float = 0.5) -> Iterator[bool]:
-    """Wait for the device; yields True while it is held, or False if `stop()` came first."""
-    handle = os.open(device_lock(run.config, store), os.O_RDWR | os.O_CREAT, 0o644)
+def device_turn(
+    run: Run, store: Store, stop: Callable[[], bool], poll: float = 0.5, tell: Callable[[str], None] | None = None
+) -> Iterator[bool]:
+    """Wait for the device; yields True while it is held, or False if `stop()` came first.
+
+    tell: called with who has it, if that is no run of this folder, whenever that changes.
+    """
+    config = run.config
+    handle = os.open(device_lock(config, store), os.O_RDWR | os.O_CREAT, 0o644)
+    machine, told = machine_lock(config, store), ""
     try:
         while not stop():
-            if not ahead_of(run, store):
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    pass
-                else:
+            if not ahead_of(run, store) and _try(handle):
+                if machine is None or machine.take(run.id, store.root.resolve().name):
                     yield True
                     return
+                fcntl.flock(handle, fcntl.LOCK_UN)
+                holder = machine.holder()
+                if tell and holder != told:
+                    tell(f"Waiting for the GPU, which {holder} uses.")
+                    told = holder
             time.sleep(poll)
         yield False
     finally:
+        if machine is not None:
+            machine.give_back()
         os.close(handle)
+
+
+def _try(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -45,6 +45,7 @@ class Status:
     created: when it was asked for; queued: when this attempt was, if it is not the first. spent: seconds of training
     by earlier attempts that this one builds on. would_repeat: it failed in a way in which it would fail again.
     diverged: learner -> what was seen of it when its numbers were finite no more, while others went on.
+    waiting: what it waits for beside the runs of its own folder, as a sentence.
     """
 
     state: str = QUEUED
@@ -64,6 +65,7 @@ class Status:
     device: str = ""
     error: str | None = None
     would_repeat: bool = False
+    waiting: str = ""
     diverged: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -191,7 +193,7 @@ class Run:
             (self.path / "control.json").unlink(missing_ok=True)
             keep_lines(self.path / "events.jsonl")
             status.state, status.queued, status.attempt = QUEUED, time.time(), status.attempt + 1
-            status.would_repeat, status.diverged = False, {}
+            status.would_repeat, status.diverged, status.waiting = False, {}, ""
             status.error = status.pid = status.pid_started = status.ended = status.started = status.eta_seconds = None
             self.write_status(status)
             self.event("resumed", attempt=status.attempt)

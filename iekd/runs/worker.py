@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -30,9 +31,10 @@ from iekd.models.source import TRAIN, per_channel
 from iekd.openmp import let_threads_sleep
 from iekd.runs.attempt import Attempt
 from iekd.runs.checkpoints import Checkpoints
+from iekd.runs.estimate import wait_for_room
 from iekd.runs.files import LineWriter
 from iekd.runs.outcome import write_report
-from iekd.runs.queue import ahead_of, device_turn
+from iekd.runs.queue import ahead_of, device_name, device_turn
 from iekd.runs.store import FAILED, FINISHED, LOADING, QUEUED, RUNNING, STOPPED, STOPPING, Run, Status, Store
 from iekd.runs.teachers import find_teacher, origin, teacher_folder, where_from
 
@@ -68,7 +70,7 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
             reserve.write_bytes(bytes(RESERVE))
             if waiting := len(ahead_of(run, store)):
                 log.info("Waiting for %d earlier run(s) on this device.", waiting)
-            with device_turn(run, store, stop) as mine:
+            with device_turn(run, store, stop, tell=partial(_wait, run, status, watch)) as mine:
                 if not mine:
                     raise Stopped
                 _Training(run, status, stop, watch).train()
@@ -85,7 +87,7 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
                 log.exception("Training failed")
         reserve.unlink(missing_ok=True)
         status.ended = time.time()
-        status.eta_seconds = None
+        status.eta_seconds, status.waiting = None, ""
         log.info("The run is %s.%s", status.state, f" {status.error}" if status.error else "")
         run.write_status(status)
         run.event(status.state, **({"error": status.error} if status.error else {}))
@@ -94,6 +96,15 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
         if watch:
             watch(status, None)
     return status
+
+
+def _wait(run: Run, status: Status, watch: Watcher | None, why: str) -> None:
+    """Say what the run waits for, where a person would look."""
+    log.info("%s", why)
+    status.waiting = why
+    run.write_status(status)
+    if watch:
+        watch(status, None)
 
 
 def explain(error: BaseException) -> str:
@@ -129,7 +140,7 @@ class _Training:
 
     def train(self) -> None:
         """Everything from loading the data to the report; raises Stopped when asked to."""
-        self.status.state, self.status.started = RUNNING, time.time()
+        self.status.state, self.status.started, self.status.waiting = RUNNING, time.time(), ""
         self.status.stage, self.status.stage_progress = LOADING, 0.0
         self._write(force=True)
         self.run.event(RUNNING)
@@ -143,10 +154,8 @@ class _Training:
         from iekd.engine.metrics import TrainingError
 
         teacher = self._kept_teacher() if self.attempt.notes else self._find_teacher(loaded)
-        self.plan = make_plan(
-            self.config, len(loaded.train), len(loaded.test), loaded.channels, len(loaded.class_names),
-            loaded.resolution, not self.trains_teacher,
-        )  # fmt: skip
+        self.plan = self._plan(self.config, loaded)
+        self._find_room(loaded)
         self.experiment = Experiment(
             self.config, loaded, teacher, self.attempt.take_snapshots(), self.attempt.due,
             self._threads_changed, self.attempt.notes.get("threads"),
@@ -177,9 +186,24 @@ class _Training:
         finally:
             rows.close()
 
+    def _plan(self, config: RunConfig, loaded: Dataset) -> Plan:
+        return make_plan(
+            config, len(loaded.train), len(loaded.test), loaded.channels, len(loaded.class_names),
+            loaded.resolution, not self.trains_teacher,
+        )  # fmt: skip
+
+    def _find_room(self, loaded: Dataset) -> None:
+        """Before anything is trained: what cannot fit is not begun."""
+        wait_for_room(
+            self.config, lambda config: self._plan(config, loaded).networks, device_name(self.config.device),
+            self.stop, partial(_wait, self.run, self.status, self.watch),
+        )  # fmt: skip
+        self.status.waiting = ""
+        self._check_stop()
+
     def _handle(self, event: Any, rows: LineWriter) -> None:
         from iekd.engine.experiment import Judged, Result, StageStart
-        from iekd.engine.metrics import Diverged
+        from iekd.engine.metrics import Diverged, FellBack
         from iekd.engine.state import Snapshot
 
         if isinstance(event, StageStart):
@@ -197,6 +221,8 @@ class _Training:
         elif isinstance(event, Judged):
             self._progress(event)
             self._write()
+        elif isinstance(event, FellBack):
+            self.run.event("fell back to the plain step", stage=event.stage, why=event.message)
         elif isinstance(event, Diverged):
             log.warning("%s It takes no further part; the others go on.", event.message)
             self.status.diverged[event.learner] = event.message

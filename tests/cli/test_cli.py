@@ -528,3 +528,31 @@ def test_misspelt_commands_are_exit_status_two(words):
 def test_the_module_is_the_command(fresh_python):
     code = "import sys, runpy; sys.argv = ['iekd', 'models', '--json']; runpy.run_module('iekd', run_name='__main__')"
     assert "resnet8" in fresh_python(code)
+
+
+def test_training_says_first_what_it_will_take(options, tmp_path, monkeypatch):
+    """On standard error, so that --json stays JSON; and in yellow where memory is short."""
+    from iekd.runs import estimate
+
+    words = ["train", *options, "--teacher", "none", "--methods", "baseline", "--json", "--runs-dir", tmp_path]
+    result = iekd_(*words)
+    assert result.exit_code == 0, result.output
+    assert last_json(result)["state"] == "finished"
+    said = next(line for line in result.stderr.splitlines() if line.startswith("Estimate: about "))
+    assert result.stderr.index(said) < result.stderr.index("Run ")
+    assert "MB of memory" in said
+    assert "Warning" not in result.stderr
+    monkeypatch.setattr(estimate, "free_memory", lambda: 1e6)
+    monkeypatch.setattr(estimate.psutil, "swap_memory", lambda: type("Swap", (), {"free": 0}))
+    result = iekd_(*words)
+    assert "Warning: The run needs about" in result.stderr
+    assert result.exit_code == 1, "what surely cannot fit is not begun"
+    assert "1 MB are free" in last_json(result)["error"]
+
+
+def test_the_list_says_what_a_run_waits_for(tmp_path, tiny_config):
+    run, handle = Store(tmp_path).create(tiny_config())
+    run.write_status(Status(waiting="Waiting for the GPU, which run 7 of user ada uses."))
+    assert "which run 7" in " ".join(iekd_("runs", "list", "--runs-dir", tmp_path).stdout.split())
+    assert "run 7" in last_json(iekd_("runs", "list", "--json", "--runs-dir", tmp_path))["runs"][0]["waiting"]
+    os.close(handle)

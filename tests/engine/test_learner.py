@@ -206,3 +206,27 @@ def test_weights_that_are_no_numbers_are_noticed_at_the_latest_when_tested(tiny)
     (gone,) = evaluated(learner, "test", *to_device(tiny.test, CPU))
     assert isinstance(gone, Diverged)
     assert evaluated(learner, "test", *to_device(tiny.test, CPU)) == [], "once is enough"
+
+
+def test_fewer_large_images_are_answered_at_a_time():
+    """As many pixels, down to a few images; up to 32 x 32 as ever."""
+    from iekd.engine.learner import part_size
+
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert [part_size(cpu, side) for side in (16, 28, 32)] == [125] * 3
+    assert [part_size(gpu, side) for side in (16, 28, 32)] == [1000] * 3
+    assert part_size(cpu, 64) == 31
+    assert part_size(gpu, 224) == 20
+    assert part_size(cpu, 224) == 8
+    assert part_size(gpu, 1024) == 16
+
+
+def test_a_networks_parts_follow_the_images(monkeypatch):
+    from iekd.engine import learner
+
+    seen = []
+    real = learner.parts
+    monkeypatch.setattr(learner, "parts", lambda images, size: seen.append(size) or real(images, size))
+    model, images = build("resnet8", 3), torch.zeros(3, 3, 64, 64, dtype=torch.uint8)
+    learner.predict(model, learner.Normalise((0.5,) * 3, (0.5,) * 3), images, torch.device("cpu"))
+    assert seen == [31]

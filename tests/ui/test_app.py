@@ -155,6 +155,32 @@ def test_the_forecast_counts_what_the_run_will_hold_out(tmp_path: Path) -> None:
         assert f"{len(loaded.test)} to test on (drawn by chance), 4 classes" in card
 
 
+def test_the_forecast_warns_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from iekd.runs import estimate
+    from iekd.runs.store import Store
+    from iekd.ui.tabs.forecast import forecast_html
+
+    config = RunConfig(batch_size=4096, device="cpu")
+    monkeypatch.setattr(estimate, "free_memory", lambda: 4e9)
+    card = forecast_html(config, Store(tmp_path))
+    assert "4.0 GB are free" in card
+    assert "Batch size" in card
+    monkeypatch.setattr(estimate, "free_memory", lambda: 400e9)
+    assert "are free" not in forecast_html(config, Store(tmp_path))
+
+
+def test_a_run_that_waits_for_another_folder_says_so_on_its_page(tmp_path: Path) -> None:
+    from iekd.runs.store import Status, Store
+    from iekd.ui.render.run import waiting_for
+
+    store = Store(tmp_path)
+    run, handle = store.create(RunConfig(**QUICK))
+    assert handle is not None
+    run.write_status(Status(waiting="Waiting for the GPU, which run <b> uses."))
+    assert waiting_for(run, store) == "Waiting for the GPU, which run &lt;b&gt; uses."
+    os.close(handle)
+
+
 def test_the_forecast_names_settings_without_effect(tmp_path: Path) -> None:
     from iekd.runs.store import Store
     from iekd.ui.tabs.forecast import forecast_html

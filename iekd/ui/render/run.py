@@ -98,6 +98,8 @@ def waiting_for(run: Run, store: Store) -> str:
         if other.status.state in ("running", "stopping") and device_name(other.config.device) == device:
             training = other
             break
+    if training is None and (why := run.status.waiting):
+        return escape(why)
     if training is None:
         return "Starting: the training process is loading."
     link = f'<a href="?run={escape(training.id)}">{escape(run_title(training.id, training.config))}</a>'

@@ -17,21 +17,18 @@ from iekd.config.unused import unused_settings
 from iekd.data.base import FOLDER, DatasetInfo, held_out_of
 from iekd.data.sources import SAMPLE, at_hand
 from iekd.errors import UserError
-from iekd.estimate.cost import make_plan, measured_seconds, seconds
 from iekd.models.artifact import ModelCard
 from iekd.models.catalog import models
 from iekd.models.source import AUTO
 from iekd.paths import checkpoints_dir
-from iekd.runs.probes import Probes
+from iekd.runs.estimate import estimate
 from iekd.runs.queue import device_name
-from iekd.runs.store import FINISHED, Store
+from iekd.runs.store import Store
 from iekd.runs.teachers import check_teacher, where_from
 from iekd.ui.render.words import DEVICES, count, dataset_title, method_name, model_name, roughly
 from iekd.ui.tabs.form import label
 
 MOST_THUMBNAILS = 12
-LOOK_BACK = 20  # runs searched for a measured speed
-MUCH_WORK = 2e12  # multiply-accumulates: a smaller run is mostly start-up, and its speed says little
 
 
 def forecast_html(config: RunConfig, store: Store, measuring: bool = False) -> str:
@@ -100,33 +97,11 @@ def _teacher(config: RunConfig, found: Path | None) -> str:
 
 
 def _estimate(config: RunConfig, info: DatasetInfo, teacher_at_hand: bool, store: Store, measuring: bool) -> str:
-    device = device_name(config.device)
-    plan = make_plan(
-        config, info.train_images, info.test_images, info.channels, info.classes, info.resolution, teacher_at_hand
-    )
-    speeds, speed = Probes(store).known(config), measured_speed(store, device)
-    if speeds is not None:
-        time = measured_seconds(plan, config, info.train_images, info.test_images, speeds)
-        basis = "these networks were tried for a moment"
-    else:
-        time, basis = seconds(plan, device, speed), "from the speed of an earlier run" if speed else "a guess"
-    if measuring:
-        basis += "; trying these networks now…"
-    memory = f"{plan.memory / 1e9:.1f} GB" if plan.memory >= 1e9 else f"{plan.memory / 1e6:.0f} MB"
-    return f"<b>about {roughly(time)}</b> on {DEVICES[device]}, {memory} of memory ({basis})"
-
-
-def measured_speed(store: Store, device: str) -> float | None:
-    """Multiply-accumulates per second of the newest finished run on that device."""
-    for run in store.list()[:LOOK_BACK]:
-        report = run.report if run.status.state == FINISHED else None
-        if (
-            report
-            and report.get("device", "").split(":")[0] == device
-            and (report["speed"] or 0) * (report.get("seconds") or 0) > MUCH_WORK
-        ):
-            return float(report["speed"])
-    return None
+    found = estimate(config, store, teacher_at_hand, info)
+    basis = found.basis + "; trying these networks now…" * measuring
+    where = DEVICES[device_name(config.device)]
+    warning = f"<br><b>{escape(found.warning)}</b>" if found.warning else ""
+    return f"<b>about {roughly(found.seconds)}</b> on {where}, {found.memory} of memory ({basis}){warning}"
 
 
 def thumbnails_html(name: str) -> str:

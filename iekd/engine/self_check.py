@@ -1,0 +1,218 @@
+"""Before a stage trains with an accelerated step, that step is compared with the plain one on the same batches.
+
+A recorded step may read stale inputs or leave out a part, and stacked seeds may meet a kernel with a bug of its own.
+Where the two differ by more than rounding, the stage trains without what differs. Afterwards everything is as before
+(weights, momentum, statistics, sums, counters, random numbers): what a training gives does not depend on this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Generator, Iterator, Sequence
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from iekd.engine.accelerate import Recorded, Work
+from iekd.engine.batches import Batches
+from iekd.engine.metrics import FellBack
+from iekd.engine.optimizer import SGD
+from iekd.engine.stacked import Stack
+from iekd.engine.state import State
+from iekd.engine.trainee import Trainee
+
+log = logging.getLogger(__name__)
+
+States = dict[str, State]  # of all learners, by name
+Pair = tuple[Tensor, Tensor]  # images (B,C,H,W) uint8, labels (B,)
+
+STEPS = 3  # that are compared; from the second on a recorded step gets a batch that it was not recorded with
+# How much of the change that a step makes may be different. Two ways to compute in one precision differ by rounding,
+# which deep networks multiply; a step that is left out, or that saw another batch, differs by about the whole change.
+FLOAT32, TF32, BFLOAT16 = 0.02, 0.1, 0.4
+EPSILON = 2.0**-21  # of a tensor: what is smaller has no digits in float32 to compare
+
+
+def checked(
+    trainees: Sequence[Trainee], step: Work, graph: bool, batches: Batches, epoch: int, skip: int
+) -> Generator[FellBack, None, Work]:
+    """The step to train with: accelerated as far as that agrees with the plain step; a FellBack for what does not.
+
+    Seeds that should not be stacked train one by one from then on.
+
+    step: of all trainees, without what the host does before and after it. graph: it is to be recorded.
+    epoch, skip: the batch that is next.
+    """
+    stacks = [trainee for trainee in trainees if isinstance(trainee, Stack) and not trainee.one_by_one]
+    if not graph and not stacks:
+        return step
+    drawn = _draw(batches, epoch, skip)
+    units = [unit for trainee in trainees for unit in _units(trainee)]
+    counts = [unit.steps for unit in units]
+    states = [_states(trainees)]
+    with _one_by_one(stacks):
+        for number, batch in enumerate(drawn):
+            _do(trainees, step, batch, number, counts)
+            states.append(_states(trainees))
+    tolerance = _tolerance(units)
+    while graph or stacks:
+        way = " of ".join(["a recorded step"] * graph + ["stacked seeds"] * bool(stacks))
+        work = Recorded(step) if graph else step
+        for _ in range(Recorded.WARM_UP if graph else 0):
+            _put_back(trainees, states[0], counts)
+            _do(trainees, work, drawn[0], 0, counts)
+        found = None
+        for number, batch in enumerate(drawn):
+            _put_back(trainees, states[number], counts)
+            _do(trainees, work, batch, number, counts)
+            found = found or _difference(states[number], states[number + 1], _states(trainees), units, tolerance)
+        _put_back(trainees, states[0], counts)
+        if found is None:
+            if not (isinstance(work, Recorded) and work.failed):  # that is said already
+                log.info("Compared with the plain step: %s agrees.", way)
+            for stack in stacks:
+                for learner in stack.members if not stack.one_by_one else ():
+                    learner.optimizer.zero_grad()  # memory of the plain steps
+                    learner.optimizer.buffers.clear()
+            return work
+        del work  # and the memory of its recording
+        message = f"It differs from the plain step: {way} ({found}). Training goes on without it."
+        log.warning("%s", message)
+        yield FellBack(trainees[0].stage, message)
+        graph = graph and bool(stacks)  # stacking may be what is wrong
+        for stack in stacks:
+            stack.one_by_one = True
+        stacks = []
+    return step
+
+
+def _draw(batches: Batches, epoch: int, skip: int) -> list[Pair]:
+    """The next batches; where an epoch has too few, those of the following ones too."""
+    drawn: list[Pair] = []
+    while len(drawn) < STEPS:
+        with contextlib.closing(batches.epoch(epoch, skip)) as pairs:
+            drawn += islice(pairs, STEPS - len(drawn))
+        epoch, skip = epoch + 1, 0
+    return drawn
+
+
+def _units(trainee: Trainee) -> list[Trainee]:
+    """Everything with counters and an optimiser of its own: the trainee, its members, its peer."""
+    return [trainee, *getattr(trainee, "members", ()), *filter(None, [getattr(trainee, "peer", None)])]
+
+
+def _states(trainees: Sequence[Trainee]) -> States:
+    return {name: state for trainee in trainees for name, state in trainee.states().items()}
+
+
+def _do(trainees: Sequence[Trainee], step: Work, batch: Pair, number: int, counts: Sequence[int]) -> None:
+    """A step as if it were somewhere in the training, so that rate and strength are others each time."""
+    device = trainees[0].device
+    units = [unit for trainee in trainees for unit in _units(trainee)]
+    for unit, count in zip(units, counts, strict=True):
+        unit.steps = (count + number * max(1, unit.total_steps // STEPS)) % unit.total_steps
+    for trainee in trainees:
+        trainee.prepare()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        step(*batch)
+
+
+@contextlib.contextmanager
+def _one_by_one(stacks: Sequence[Stack]) -> Iterator[None]:
+    for stack in stacks:
+        stack.one_by_one = True
+    try:
+        yield
+    finally:
+        for stack in stacks:
+            stack.one_by_one = False
+
+
+@torch.no_grad()
+def _put_back(trainees: Sequence[Trainee], states: States, counts: Sequence[int]) -> None:
+    """These states, in place: a recorded step finds everything where it was. No momentum is momentum of zero."""
+    units = [unit for trainee in trainees for unit in _units(trainee)]
+    for unit, count in zip(units, counts, strict=True):
+        unit.steps = count
+        if isinstance(unit, Stack):  # its weights are its members'
+            rows = [states[name] for name in unit.names]
+            for name, parameter in unit.parameters.items():
+                for i, state in enumerate(rows):
+                    _put_momentum(unit.optimizer, parameter, state.momentum.get(name), i)
+        else:
+            rows = [states[unit.names[0]]]
+            for part, network in unit.networks().items():
+                for name, tensor in network.state_dict().items():
+                    tensor.copy_(rows[0].weights[f"{part}.{name}"])
+                for name, parameter in network.named_parameters():
+                    _put_momentum(unit.optimizer, parameter, rows[0].momentum.get(f"{part}.{name}"))
+        for sums, state in zip(unit.sums(), rows, strict=True):
+            for key, total in sums.items():
+                total.copy_(state.sums[key]) if key in state.sums else total.zero_()
+
+
+def _put_momentum(optimizer: SGD, parameter: Tensor, value: Tensor | None, member: int | None = None) -> None:
+    if parameter in optimizer.buffers:
+        buffer = optimizer.buffers[parameter]
+        buffer = buffer if member is None else buffer[member]
+        buffer.zero_() if value is None else buffer.copy_(value)
+
+
+def _tolerance(units: Sequence[Trainee]) -> float:
+    if any(getattr(unit, "precision", None) == torch.bfloat16 for unit in units):
+        return BFLOAT16
+    return TF32 if units[0].device.type == "cuda" and torch.backends.cudnn.allow_tf32 else FLOAT32
+
+
+def _difference(
+    before: States, plain: States, other: States, units: Sequence[Trainee], tolerance: float
+) -> str | None:  # fmt: skip
+    """What differs between two outcomes of one step, in words; None where nothing does.
+
+    Each learner's networks are compared as wholes: single tensors may have a gradient of nothing but rounding, such as
+    a convolution's bias before a batch norm.
+    """
+    gone = {name for unit in units for name in unit.diverged}
+    momenta = {name: unit.optimizer.momentum for unit in units for name in unit.names}
+    for name in plain.keys() - gone:
+        was, right, given = before[name], plain[name], other[name]
+        groups: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
+        for key, tensor in right.weights.items():
+            kind = "statistics" if "running_" in key else f"weights of '{key.split('.')[0]}'"
+            if tensor.is_floating_point():
+                groups.setdefault(kind, []).append((was.weights[key], tensor, given.weights[key]))
+            elif not torch.equal(tensor, given.weights[key]):
+                return f"'{name}': {key}"
+        for key, tensor in right.momentum.items():
+            kept = was.momentum.get(key, torch.zeros(())) * momenta[name]
+            kind = f"gradient of '{key.split('.')[0]}'"
+            groups.setdefault(kind, []).append((kept, tensor, given.momentum.get(key, kept)))
+        if "loss" in right.sums:  # a peer reports none
+            none = torch.zeros(1)
+            groups["loss"] = [(was.sums.get("loss", none), right.sums["loss"], given.sums.get("loss", none))]
+        for kind, tensors in groups.items():
+            share = _share(tensors)
+            if share > tolerance:
+                return f"'{name}': {kind} differ by {share:.0%} of the step"
+    return None
+
+
+def _share(tensors: Sequence[tuple[Tensor, Tensor, Tensor]]) -> float:
+    """How much of the change from the first to the second the third lacks; rounding of the tensors is left out.
+
+    Zero where the second is not finite: the plain step diverges too.
+    """
+    change = _norm([right - was for was, right, _ in tensors])
+    error = _norm([given - right for _, right, given in tensors])
+    size = EPSILON * _norm([right for _, right, _ in tensors])
+    if not math.isfinite(change):
+        return 0.0
+    lacking = max(0.0, error - size) if math.isfinite(error) else math.inf
+    return lacking / change if change else lacking and math.inf
+
+
+def _norm(tensors: Sequence[Tensor]) -> float:
+    return torch.stack([t.double().square().sum() for t in tensors]).sum().sqrt().item()

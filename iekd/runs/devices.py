@@ -1,0 +1,212 @@
+"""The lock that says that a run has a device, for the whole machine: other folders of runs and other users meet on it.
+
+A GPU's lock is a file in a folder that all users share, /tmp/iekd-locks unless IEKD_LOCK_DIR names another. Not the
+user's own temporary folder: two users would not meet there. Nothing in that folder is trusted: links are not followed,
+nothing but plain files is opened, and what a file says of its holder is shown as text, no more.
+
+The CPU has no such lock. It can serve several runs at a time, and so each folder of runs queues for itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import logging
+import os
+import pwd
+import re
+import stat
+import subprocess
+import sys
+import time
+from functools import lru_cache
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+SHARED = "/tmp/iekd-locks"
+KNOWN = Path("/proc/driver/nvidia/gpus")
+WHOLE = re.compile(r"(?:GPU|MIG)-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.IGNORECASE)
+LONGEST = 1000  # bytes that a holder may say of itself
+
+
+def lock_name(kind: str) -> str | None:
+    """What the lock of the GPU that this process would use is called; None for the CPU. Imports no torch."""
+    if kind == "cpu":
+        return None
+    if kind != "cuda":
+        return kind
+    uuid = _uuid(os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("CUDA_DEVICE_ORDER"))
+    return f"gpu-{uuid}" if uuid else "cuda"
+
+
+@lru_cache(maxsize=8)
+def _uuid(visible: str | None, _order: str | None) -> str | None:
+    """Of the first GPU that CUDA shows: named by the user, asked of the driver, or from its list."""
+    first = (visible or "").split(",")[0].strip()
+    if named := WHOLE.fullmatch(first):
+        return named[1].lower()
+    return _ask_driver() or _from_list(first if visible else "0")
+
+
+def _ask_driver() -> str | None:
+    """In a process of its own: this one may fork, and a driver that was woken does not survive that."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", f"from {__name__} import say_uuid; say_uuid()"],
+            capture_output=True, text=True, timeout=30, check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = done.stdout.strip()
+    return found if done.returncode == 0 and WHOLE.fullmatch(f"GPU-{found}") else None
+
+
+def say_uuid() -> None:
+    """Print the UUID of CUDA's first device; the driver's own library knows the order and what is visible."""
+    cuda, device, uuid = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(), (ctypes.c_ubyte * 16)()
+    ask = getattr(cuda, "cuDeviceGetUuid_v2", None) or cuda.cuDeviceGetUuid  # the second knows no parts of a GPU
+    if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0) or ask(ctypes.byref(uuid), device):
+        sys.exit(1)
+    number = bytes(uuid).hex()
+    print("-".join((number[:8], number[8:12], number[12:16], number[16:20], number[20:])))
+
+
+def _from_list(first: str) -> str | None:
+    """The driver's list is in the order of the bus, which is CUDA's where all GPUs are of one kind."""
+    try:
+        texts = [(folder / "information").read_text() for folder in sorted(KNOWN.iterdir())]
+        named = WHOLE.search(texts[int(first)]) if first.isdecimal() else None
+    except (OSError, IndexError):
+        return None
+    return named[1].lower() if named else None
+
+
+class DeviceLock:
+    """One GPU's lock. `take` and `give_back` belong to one owner; `busy` only looks.
+
+    place: the file, opened anew for each look, because cleaners of temporary folders remove files that are old.
+    """
+
+    def __init__(self, name: str, own: Path) -> None:
+        """own: a folder of the user's, for where the shared one cannot be used."""
+        self.name, self.own = name, own
+        self.handle: int | None = None
+
+    def take(self, run: str, folder: str) -> bool:
+        """Hold it and note who does; False if somebody else has it."""
+        handle = self._open()
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return False
+        if os.fstat(handle).st_nlink != 1:  # removed since it was opened: others would lock a new one
+            os.close(handle)
+            return False
+        said = {"pid": os.getpid(), "user": _user(), "folder": folder, "run": run, "since": time.time()}
+        with contextlib.suppress(OSError):  # another user's file that can only be read locks all the same
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, json.dumps(said).encode(), 0)
+        self.handle = handle
+        return True
+
+    def give_back(self) -> None:
+        if self.handle is not None:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self.handle, 0)
+            os.close(self.handle)
+            self.handle = None
+
+    def busy(self) -> bool:
+        """Whether somebody has it."""
+        handle = self._open()
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+        return False
+
+    def holder(self) -> str:
+        """Who says to have it: 'run X of user Y (folder Z, process P)'."""
+        handle = self._open()
+        try:
+            said = json.loads(os.pread(handle, LONGEST, 0))
+            words = {key: _plain(said.get(key)) for key in ("run", "user", "folder", "pid")}
+        except (OSError, ValueError, AttributeError):
+            return "another program"
+        finally:
+            os.close(handle)
+        return "run {run} of user {user} (folder '{folder}', process {pid})".format(**words)
+
+    def _open(self) -> int:
+        """Raises OSError only if the user's own folder cannot be used either."""
+        shared = os.environ.get("IEKD_LOCK_DIR") or SHARED
+        try:
+            return _open_shared(shared, self.name)
+        except OSError as error:
+            _say_once(f"'{shared}' cannot be used ({error.strerror}): only runs of one folder wait for each other.")
+        self.own.mkdir(parents=True, exist_ok=True)
+        return os.open(self.own / self.name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+
+
+def _open_shared(folder: str, name: str) -> int:
+    """A descriptor of a plain file in a folder that everybody may write; both are made where they are missing.
+
+    A file that is there is opened without O_CREAT: Linux refuses that for another user's file in such a folder.
+    """
+    try:
+        os.mkdir(folder)
+        os.chmod(folder, 0o1777)  # whatever the umask is
+    except FileExistsError:
+        pass
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | flags)
+    try:
+        for _ in range(3):  # another process may make or remove it in between
+            for kind in (os.O_RDWR, os.O_RDONLY, os.O_RDWR | os.O_CREAT | os.O_EXCL):
+                try:
+                    handle = os.open(name, kind | flags, 0o666, dir_fd=root)
+                except FileNotFoundError:
+                    continue
+                except FileExistsError:
+                    break
+                except PermissionError:
+                    if kind == os.O_RDWR:
+                        continue
+                    raise
+                return _checked(handle, name, made=bool(kind & os.O_CREAT))
+        raise FileNotFoundError(2, "it comes and goes", name)
+    finally:
+        os.close(root)
+
+
+def _checked(handle: int, name: str, made: bool) -> int:
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:  # a pipe, or a second name of somebody's file
+        os.close(handle)
+        raise OSError(22, "there is something that is no lock", name)
+    if made:
+        os.fchmod(handle, 0o666)
+    return handle
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # containers have users without a name
+        return str(os.getuid())
+
+
+def _plain(value: object) -> str:
+    text = re.sub(r"[^\w.+@-]", "", str(value))
+    return text[:80] or "?"
+
+
+@lru_cache(maxsize=8)
+def _say_once(sentence: str) -> None:
+    log.warning("%s", sentence)

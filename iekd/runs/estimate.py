@@ -1,0 +1,136 @@
+"""What a run would take here, of time and memory, from what is known on this machine; and whether it finds room.
+
+Imports torch only to ask a GPU for its free memory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psutil
+
+from iekd import data
+from iekd.config.run import RunConfig
+from iekd.data.base import DatasetInfo
+from iekd.data.memory import free_memory
+from iekd.errors import RunError
+from iekd.estimate.cost import Plan, make_plan, measured_seconds, seconds
+from iekd.runs.probes import Probes
+from iekd.runs.queue import device_name
+from iekd.runs.store import FINISHED, Store
+
+LOOK_BACK = 20  # runs searched for a measured speed
+MUCH_WORK = 2e12  # multiply-accumulates: a smaller run is mostly start-up, and its speed says little
+# share of the estimate of memory that a run needs at least: it is on the safe side, by up to two where batches are
+# large (benchmarks/RESULTS.md). A run is refused only where not even that is there
+AT_LEAST = 0.4
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """seconds: of the whole run; basis: where that comes from, in words; warning: where memory seems short."""
+
+    plan: Plan
+    seconds: float
+    basis: str
+    warning: str | None
+
+    @property
+    def memory(self) -> str:
+        return in_words(self.plan.memory)
+
+
+def estimate(config: RunConfig, store: Store, teacher_at_hand: bool, info: DatasetInfo | None = None) -> Estimate:
+    """Raises UserError if the data set cannot be described."""
+    info = info or data.describe(config.dataset, config.test_fraction)
+
+    def plan_of(config: RunConfig) -> Plan:
+        sizes = (info.train_images, info.test_images, info.channels, info.classes, info.resolution)
+        return make_plan(config, *sizes, teacher_at_hand)
+
+    device, plan = device_name(config.device), plan_of(config)
+    speeds, speed = Probes(store).known(config), measured_speed(store, device)
+    if speeds is not None:
+        taken, basis = (
+            measured_seconds(plan, config, info.train_images, info.test_images, speeds),
+            "these networks were tried for a moment",
+        )
+    else:
+        taken, basis = seconds(plan, device, speed), "from the speed of an earlier run" if speed else "a guess"
+    warning = None
+    if device != "cuda":  # whose memory only torch can tell; the run looks when it has the GPU
+        warning = shortage(config, lambda c: plan_of(c).memory, free_memory())
+    return Estimate(plan, taken, basis, warning)
+
+
+def measured_speed(store: Store, device: str) -> float | None:
+    """Multiply-accumulates per second of the newest finished run on that device."""
+    for run in store.list()[:LOOK_BACK]:
+        report = run.report if run.status.state == FINISHED else None
+        if (
+            report
+            and report.get("device", "").split(":")[0] == device
+            and (report["speed"] or 0) * (report.get("seconds") or 0) > MUCH_WORK
+        ):
+            return float(report["speed"])
+    return None
+
+
+def shortage(
+    config: RunConfig, needed: Callable[[RunConfig], float], free: float, share: float = 1.0
+) -> str | None:  # fmt: skip
+    """What to say, with the batch size that fits, where `share` of the bytes that a run needs are not free."""
+    if needed(config) * share <= free:
+        return None
+    size = 1
+    while size * 2 < config.batch_size:
+        size *= 2
+    while size and needed(config.model_copy(update={"batch_size": size})) > free:
+        size //= 2
+    advice = f"Batch size {size} fits." if size else "Use fewer students at a time, smaller models or images."
+    return f"The run needs about {in_words(needed(config))} of memory, and {in_words(free)} are free. {advice}"
+
+
+def wait_for_room(
+    config: RunConfig, needed: Callable[[RunConfig], float], device: str, stop: Callable[[], bool],
+    tell: Callable[[str], None], poll: float = 2.0,
+) -> None:  # fmt: skip
+    """Return once there is room to train in, or when asked to stop; on a GPU, wait while others hold what is missing.
+
+    needed: the bytes that training takes beside what is in memory already.
+
+    Raises:
+        RunError: it does not fit, and nobody has to be waited for.
+    """
+    if device != "cuda":
+        if said := shortage(config, needed, free_memory() + psutil.swap_memory().free, AT_LEAST):
+            raise RunError(said)
+        return
+    told = False
+    while True:
+        free, total = gpu_memory()
+        said = shortage(config, needed, free, AT_LEAST)
+        if said is None:
+            return
+        if hopeless := shortage(config, needed, total, AT_LEAST):
+            raise RunError(hopeless.replace("are free", "is all that the GPU has"))
+        if stop():
+            return
+        if not told:
+            tell(f"Waiting for other programs to free memory of the GPU. {said}")
+            told = True
+        time.sleep(poll)
+
+
+def gpu_memory() -> tuple[float, float]:
+    """Bytes of the GPU that are free, and all that it has."""
+    import torch
+
+    free, total = torch.cuda.mem_get_info()
+    return float(free), float(total)
+
+
+def in_words(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
