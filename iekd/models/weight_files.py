@@ -170,12 +170,13 @@ def _load_downloaded(path: Path, folders: list[str]) -> tuple[StateDict, ModelCa
         raise UserError(f"'{path}' holds several models ({named}). Unpack it and give the folder of one.")
     try:
         with zipfile.ZipFile(path) as archive:
-            for name in (folders[0] + WEIGHTS, folders[0] + CARD):
-                about = archive.getinfo(name)
-                if about.file_size > 2 * max(about.compress_size, 2**20):  # weights hardly shrink
-                    raise UserError(f"'{path}' unpacks to far more than it holds; it is refused. Get the file again.")
+            sizes = [archive.getinfo(folders[0] + name) for name in (WEIGHTS, CARD)]
+            if any(about.file_size > 2 * max(about.compress_size, 2**20) for about in sizes):  # weights hardly shrink
+                raise UserError(f"'{path}' unpacks to far more than it holds; it is refused. Get the file again.")
             card = ModelCard.from_json(json.loads(archive.read(folders[0] + CARD)), path)
             return load(archive.read(folders[0] + WEIGHTS)), card
+    except UserError:
+        raise
     except (zipfile.BadZipFile, SafetensorError, OSError, ValueError, RuntimeError, NotImplementedError):
         raise _damaged(path) from None
 

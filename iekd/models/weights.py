@@ -244,8 +244,8 @@ def _notes(
 
 def _does_not_fit(file: WeightFile, name: str, tried: Sequence[_Match]) -> UserError:
     nearest = min(tried, key=lambda match: (len(match.missing) + len(match.unknown), len(match.prefix)))
-    listed = [f"{_some(nearest.missing)} missing"] * bool(nearest.missing)
-    listed += [f"{_some(nearest.unknown)} not known"] * bool(nearest.unknown)
+    trouble = {"missing": nearest.missing, "not known": nearest.unknown or nearest.ignored}
+    listed = [f"{_some(names)} {'is' if len(names) == 1 else 'are'} {what}" for what, names in trouble.items() if names]
     return UserError(f"'{file.path}' does not fit {nearest.name}: {'; '.join(listed)}. {_hint(file, nearest.name)}")
 
 
@@ -287,6 +287,10 @@ def _hint(file: WeightFile, name: str) -> str:
     """What to check; names the network of ours whose shapes the file's weights are, or are closest to."""
     best, similarity = "", 0.0
     for other in known_models():
+        tried = (_held_against(c, p, other) for c in file.candidates for p in _prefixes(c, len(_own(other)) // 3))
+        found = next((match.name for match in tried if match.fits and match.right_shapes), name)
+        if found != name:
+            return f"Its weights are those of {found}; is the model right?"
         own = _shapes(_own(other).values())
         for candidate in file.candidates:
             given = _shapes(candidate.state.values())

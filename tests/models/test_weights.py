@@ -326,14 +326,14 @@ def test_a_file_that_holds_itself_is_refused(tmp_path, refuses):
 
 def test_other_classes_are_refused_with_both_numbers(tmp_path, refuses):
     path = save(tmp_path / "m.pt", network(classes=10).state_dict())
-    refuses(lambda: load_classifier_file(path, "resnet8", 3, 3), path, "10 classes", "data set has 3")
+    refuses(lambda: load_classifier_file(path, "resnet8", 3, 3), path, "10 classes", "dataset has 3")
 
 
 def test_colour_weights_for_grey_pictures_are_refused_with_the_remedy(tmp_path, refuses):
     path = save(tmp_path / "m.pt", network().state_dict())
     refuses(lambda: load_classifier_file(path, "resnet8", 3, 1), path, "colour", "grey", "(RGB)")
     path = save(tmp_path / "g.pt", network(channels=1).state_dict())
-    refuses(lambda: load_classifier_file(path, "resnet8", 3, 3), path, "grey pictures (1 channels)", "colour (3)")
+    refuses(lambda: load_classifier_file(path, "resnet8", 3, 3), path, "grey images (1 channels)", "colour (3)")
 
 
 FAMILY = ["resnet20-a", "resnet8x4", "wrn-16-1", "vgg8", "mobilenet-v2", "shufflenet-v1", "shufflenet-v2", "resnet18"]
