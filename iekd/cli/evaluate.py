@@ -17,6 +17,7 @@ out = Console()
 NOTES = {
     "given": "mean and std as given",
     "model card": "mean and std of the model itself",
+    "file": "mean and std from a layer in the file",
     "data set": "mean and std of the data set; give --mean and --std if the model was trained with others",
 }
 
@@ -67,6 +68,8 @@ def evaluate(
     }
     for name, value in lines.items():
         out.print(f"{name}: {value}", highlight=False, markup=False, soft_wrap=True)
+    for note in found.notes:
+        out.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     if split == "test" and _drawn(dataset):
         out.print(
             f"The test images were drawn with data seed {data_seed} and test fraction {test_fraction:g}: a network "

@@ -29,8 +29,9 @@ class Evaluation:
     without images.
     model, params: the network that the weights fit, and its size.
     mean, std: per channel, of pixel values scaled to 0..1; normalisation: where they are from ("given", "model card",
-    "data set").
+    "file", "data set").
     seconds: what predicting took, without loading. skipped_files: pictures that could not be read.
+    notes: what was taken from the checkpoint, and what was ignored.
     """
 
     accuracy: float
@@ -48,6 +49,7 @@ class Evaluation:
     device: str
     seconds: float
     skipped_files: list[str]
+    notes: list[str]
 
 
 def evaluate_checkpoint(
@@ -74,7 +76,8 @@ def evaluate_checkpoint(
     from iekd.engine.batches import placed
     from iekd.engine.learner import predict
     from iekd.models.normalise import Normalise
-    from iekd.models.weights import fit_weights, read_weights
+    from iekd.models.weight_files import read_weights
+    from iekd.models.weights import fit_weights
 
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
@@ -84,6 +87,7 @@ def evaluate_checkpoint(
         device=device, image_memory=image_memory, methods=("baseline",), teacher=NO_TEACHER,
     )  # fmt: skip
     path, place = Path(check_path(str(checkpoint))), _device(settings.device)
+    notes: tuple[str, ...] = ()
     # what is wrong with the weights is said before the images are read
     if path.is_dir():
         network, card = load_model(path)
@@ -93,12 +97,18 @@ def evaluate_checkpoint(
         check_fits(card, loaded, path)
         name, source, used_mean, used_std = card.model, "model card", card.mean, card.std
     else:
-        if model is None:
+        file = read_weights(path)
+        if model is None and file.card is None:
             raise UserError(f"The file '{path}' does not say which network it is of. Give --model, such as resnet56.")
-        state = read_weights(path)
-        loaded, asked = _data(settings, split)
-        network, name = fit_weights(state, model, len(loaded.class_names), loaded.channels, path)
+        loaded, asked = _data(settings, split, file.card.resolution if file.card else None)
+        if file.card:
+            check_fits(file.card, loaded, path)
+        wanted = model or (file.card.model if file.card else "")
+        fitted = fit_weights(file, wanted, len(loaded.class_names), loaded.channels)
+        network, name, notes = fitted.model, fitted.name, fitted.notes
         source, (used_mean, used_std) = "data set", loaded.statistics
+        if fitted.mean and fitted.std:
+            source, used_mean, used_std = ("model card" if file.card else "file"), fitted.mean, fitted.std
     if mean is not None and std is not None:
         source = "given"
         used_mean = per_channel(mean, loaded.channels, "Mean")
@@ -118,7 +128,7 @@ def evaluate_checkpoint(
         class_accuracy={c: 100 * int(r.sum()) / len(r) if len(r) else None for c, r in of_class.items()},
         checkpoint=str(path), model=name, params=sum(p.numel() for p in network.parameters()), dataset=settings.dataset,
         split=split, mean=used_mean, std=used_std, normalisation=source, device=str(place), seconds=seconds,
-        skipped_files=list(loaded.skipped),
+        skipped_files=list(loaded.skipped), notes=list(notes),
     )  # fmt: skip
 
 

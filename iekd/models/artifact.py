@@ -58,14 +58,25 @@ class ModelCard:
         """
         path = folder / CARD
         try:
-            values = json.loads(path.read_text())
+            return ModelCard.from_json(json.loads(path.read_text()), path)
+        except FileNotFoundError:
+            raise UserError(f"There is no model in '{folder}': '{CARD}' is missing.") from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"'{path}' is not a model card ({error}). Export the model again.") from None
+
+    @staticmethod
+    def from_json(values: Any, path: Path) -> ModelCard:
+        """The card that `model.json` holds; `path` is for messages. Fields of later versions are ignored.
+
+        Raises:
+            UserError: not a card.
+        """
+        try:
             if not isinstance(values, dict):
                 raise TypeError("it is not an object")
             known = {f.name for f in fields(ModelCard)}
             return ModelCard(**{k: _frozen(v) for k, v in values.items() if k in known})
-        except FileNotFoundError:
-            raise UserError(f"There is no model in '{folder}': '{CARD}' is missing.") from None
-        except (OSError, ValueError, TypeError) as error:
+        except TypeError as error:
             raise UserError(f"'{path}' is not a model card ({error}). Export the model again.") from None
 
 

@@ -32,7 +32,7 @@ RULES: dict[str, Rules] = {
     "mobilenet_v2": ((r"^classifier\.0\.", "classifier."),),
     "shufflenet_v1": (),
     "shufflenet_v2": (),
-    "resnet": (),
+    "resnet": ((r"\.shortcut\.", ".downsample."), (r"^linear\.", "fc.")),
 }
 
 

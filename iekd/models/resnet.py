@@ -1,6 +1,7 @@
-"""Residual networks for large images (He et al. 2016, table 1), with the parameters and names of torchvision's.
+"""Residual networks with four stages (He et al. 2016, table 1), with the parameters and names of torchvision's.
 
-The stem divides the image's side by four, so small images lose much: 32 pixels end at 1.
+Two stems: that of ImageNet divides the image's side by four, so small images lose much: 32 pixels end at 1. The
+networks called `-cifar` begin with one 3x3 convolution of stride 1 instead, as public code for CIFAR has it.
 """
 
 from __future__ import annotations
@@ -73,12 +74,14 @@ class Bottleneck(ReluBlock):
 
 class ResNet(Classifier):
     """images (B,C,H,W) -> Features with stages (B,64e,H/4,W/4), (B,128e,H/8,W/8), (B,256e,H/16,W/16) and
-    (B,512e,H/32,W/32), where e is the block's expansion."""
+    (B,512e,H/32,W/32), where e is the block's expansion; four times as large with the small stem."""
 
     def __init__(self, block: type[BasicBlock | Bottleneck], blocks: tuple[int, ...], num_classes: int,
-                 channels: int) -> None:  # fmt: skip
+                 channels: int, small_stem: bool = False) -> None:  # fmt: skip
+        """small_stem: a 3x3 convolution of stride 1 and no pooling, for images of about 32 pixels."""
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+        self.small_stem = small_stem
+        self.conv1 = nn.Conv2d(channels, 64, *((3, 1, 1) if small_stem else (7, 2, 3)), bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         stages, c_in = [], 64
         for count, width, stride in zip(blocks, (64, 128, 256, 512), (1, 2, 2, 2), strict=True):
@@ -98,7 +101,9 @@ class ResNet(Classifier):
         ]
 
     def forward(self, images: Tensor) -> Features:
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(images))), 3, 2, 1)
+        x = F.relu(self.bn1(self.conv1(images)))
+        if not self.small_stem:
+            x = F.max_pool2d(x, 3, 2, 1)
         after, before = run_stages((self.layer1, self.layer2, self.layer3, self.layer4), x)
         pooled = after[-1].mean((2, 3))
         return Features(self.fc(pooled), after, before, pooled)
@@ -117,3 +122,18 @@ def resnet34(num_classes: int, channels: int) -> Classifier:
 @register
 def resnet50(num_classes: int, channels: int) -> Classifier:
     return ResNet(Bottleneck, (3, 4, 6, 3), num_classes, channels)
+
+
+@register
+def resnet18_cifar(num_classes: int, channels: int) -> Classifier:
+    return ResNet(BasicBlock, (2, 2, 2, 2), num_classes, channels, small_stem=True)
+
+
+@register
+def resnet34_cifar(num_classes: int, channels: int) -> Classifier:
+    return ResNet(BasicBlock, (3, 4, 6, 3), num_classes, channels, small_stem=True)
+
+
+@register
+def resnet50_cifar(num_classes: int, channels: int) -> Classifier:
+    return ResNet(Bottleneck, (3, 4, 6, 3), num_classes, channels, small_stem=True)

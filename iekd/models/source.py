@@ -40,6 +40,9 @@ def check_path(text: str) -> str:
         path = Path(os.path.abspath(Path(text).expanduser()))  # not resolved: links have the telling names
         if text and (path.is_file() or (path / CARD).is_file()):
             return str(path)
+        file, found, _ = str(path).rpartition("::")  # one of several networks in a file: models/weight_files.py
+        if found and Path(file).is_file():
+            return str(path)
         is_folder = bool(text) and path.is_dir()
     except (OSError, RuntimeError, ValueError):  # a name that no file can have
         is_folder = False

@@ -1,16 +1,20 @@
-"""Weights from files of other people: read without running anything in them, then fitted to one of our networks.
+"""Which network of ours a file of weights fits, and what of the file is not part of it.
 
-The content decides how a file is read, not its name: safetensors, or what `torch.save` wrote (either format), which is
-read with `weights_only=True`. Leaves out: how other people name their weights (foreign.py).
+Other people's files hold a network inside of something: a checkpoint with an optimiser, a wrapper of another library, a
+loss with weights of its own, counters of a profiler, an average of the weights. `fit_weights` looks for the part that
+fits; its notes say which part that is, and what was ignored. Leaves out: reading files (weight_files.py), and how other
+people name their layers (foreign.py).
 """
 
 from __future__ import annotations
 
-import argparse
 import re
-import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,238 +23,287 @@ from iekd.errors import UserError
 from iekd.models.catalog import check_model, known_models
 from iekd.models.foreign import rename, shortcut_variant
 from iekd.models.registry import build
+from iekd.models.weight_files import SELECT, Candidate, StateDict, WeightFile, read_weights
 
-State = dict[str, Tensor]
-# where the weights are inside a checkpoint, most telling first
-NESTS = (
-    "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "params_ema",
-    "ema", "student", "teacher",
-)  # fmt: skip
-WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "net.", "network.")  # of DataParallel, compile, Lightning
 COUNTER = "num_batches_tracked"  # batch norm's, which old checkpoints lack and evaluation ignores
-SAVE = "Save the weights alone, with torch.save(model.state_dict(), PATH) or as .safetensors"
+COUNTS = (COUNTER, "total_ops", "total_params")  # the last two are thop's
+AVERAGE = re.compile(r"(^|[._])(ema|swa|averaged)([._]|$)", re.I)  # in the name of averaged weights
+# what other people call the layer that gives the logits, also inside of an nn.Sequential or a head of its own
+HEADS = re.compile(r"^(head\.)?(fc|head|classifier|linear|last_linear|output|out)(\.\d+)?$")
+MEAN, STD = re.compile(r"(^|[._])(mean|mu)$"), re.compile(r"(^|[._])(std|sigma)$")
+LISTED = 3  # names in a message
 
 
-def read_weights(path: Path) -> State:
-    """Name -> tensor on the CPU, unwrapped from whatever the checkpoint holds beside it, without common prefixes.
+class FittedModel(NamedTuple):
+    """A network of ours with somebody's weights.
 
-    Raises:
-        UserError: no such file, not a file of weights, damaged, holding code, or without tensors. No code in it runs.
+    model: in evaluation mode, on the CPU. name: the architecture, which may be a variant of the one that was asked for.
+    mean, std: per channel, of pixels scaled to 0..1, where the file says how it normalises; else None.
+    notes: sentences on what was taken from the file and what was not.
     """
-    stored = _load(path)
-    if not isinstance(stored, dict):
-        raise UserError(f"'{path}' holds a {type(stored).__name__} without names, not a model's weights. {SAVE}.")
-    state = _unwrap(stored, path)
-    if state is None:
-        held = ", ".join(f"'{k}'" for k in list(stored)[:4])
-        raise UserError(f"There are no weights in '{path}'{f', only {held}' if held else ''}. {SAVE}.")
-    return _without_wrappers(state)
+
+    model: nn.Module
+    name: str
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    notes: tuple[str, ...] = ()
 
 
-def load_classifier_file(path: Path, name: str, num_classes: int, channels: int) -> tuple[nn.Module, str]:
-    """A network of ours in evaluation mode with the weights of a file, and its name.
+@dataclass
+class _Match:
+    """A part of a file held against a network: its weights under our names, and what does not correspond."""
+
+    candidate: Candidate
+    prefix: str
+    name: str
+    given: StateDict
+    missing: list[str]
+    unknown: list[str]  # layers that the network does not have
+    ignored: list[str]  # other tensors beside the network's, as the file names them
+    head: str  # what the file calls the last layer, where that is unusual
+
+    @property
+    def fits(self) -> bool:
+        return not self.missing and not self.unknown
+
+    @property
+    def right_shapes(self) -> bool:
+        """Whether the shapes are the network's, but for the layers that channels and classes decide."""
+        own = _own(self.name)
+        return sum(v.shape != own[k].shape for k, v in self.given.items()) <= 3
+
+    @property
+    def place(self) -> str:
+        return ".".join(filter(None, [self.candidate.where, self.prefix.rstrip(".")]))
+
+    @property
+    def averaged(self) -> bool:
+        return bool(AVERAGE.search(self.place))
+
+
+def load_classifier_file(path: Path, name: str, num_classes: int, channels: int) -> FittedModel:
+    """A network of ours with the weights of a file.
 
     Args:
+        path: the file; FILE::NAME for one of several networks in it.
         name: the architecture, such as "resnet56"; the answer may be its variant with other shortcuts.
-        num_classes, channels: of the data set that it is to be used with.
+        num_classes, channels: of the dataset that it is to be used with.
     Raises:
         UserError: the file cannot be read, or its weights do not fit; says which and what to check.
     """
-    return fit_weights(read_weights(path), name, num_classes, channels, path)
+    return fit_weights(read_weights(path), name, num_classes, channels)
 
 
-def fit_weights(state: State, name: str, num_classes: int, channels: int, path: Path) -> tuple[nn.Module, str]:
-    """`load_classifier_file` with weights that are read already; `path` is for messages."""
-    given, name = _as_ours(state, check_model(name))
-    model = build(name, num_classes, channels)
-    own = model.state_dict()
-    missing, unexpected = _not_in(own, given), _not_in(given, own)
-    if missing or unexpected:
-        listed = [f"{_some(missing)} missing"] * bool(missing) + [f"{_some(unexpected)} not known"] * bool(unexpected)
-        raise UserError(f"'{path}' does not fit {name}: {'; '.join(listed)}. {_hint(state, name)}")
+def fit_weights(file: WeightFile, name: str, num_classes: int, channels: int) -> FittedModel:
+    """`load_classifier_file` with a file that has been read already."""
+    path = file.path
+    match = _best_match(file, check_model(name))
+    model = build(match.name, num_classes, channels)
+    own, given = model.state_dict(), match.given
     _check_channels(given, own, path)
     _check_classes(given, own, path)
     wrong = [k for k in own if k in given and given[k].shape != own[k].shape]
     if wrong:
         sizes = f"{wrong[0]} is {_size(given[wrong[0]])} and should be {_size(own[wrong[0]])}"
-        raise UserError(f"'{path}' does not fit {name}: {sizes}. {_hint(state, name)}")
+        raise UserError(f"'{path}' does not fit {match.name}: {sizes}. {_hint(file, match.name)}")
     broken = [k for k in own if k in given and not torch.isfinite(given[k]).all()]
     if broken:
-        raise UserError(f"'{path}' is damaged: {broken[0]} holds values that are no numbers. Get the file again.")
+        raise UserError(f"'{path}' is damaged: {broken[0]} holds values that are not numbers. Get the file again.")
     model.load_state_dict({k: given.get(k, v) for k, v in own.items()})
-    return model.eval(), name
+    mean, std = (file.card.mean, file.card.std) if file.card else _normalisation(match, channels)
+    return FittedModel(model.eval(), match.name, mean, std, tuple(_notes(match, file, mean, std)))
 
 
-def _as_ours(state: State, name: str) -> tuple[State, str]:
-    renamed = rename(state, name)
-    return renamed, shortcut_variant(renamed, name)
+def _best_match(file: WeightFile, name: str) -> _Match:
+    """The part of the file that fits the network; where several do, averaged weights, else the user is asked.
 
-
-def _load(path: Path) -> Any:
-    """What the file holds: safetensors as a dict, else whatever torch.load gives when it may only build data."""
-    if path.is_dir():
-        raise UserError(f"'{path}' is a folder. Give the file of weights itself.")
-    try:
-        with open(path, "rb") as file:
-            head = file.read(512)
-    except FileNotFoundError:
-        raise UserError(f"There is no file '{path}'. Check the path.") from None
-    except OSError as error:
-        raise UserError(f"'{path}' cannot be read ({error.strerror}). Check the path and its permissions.") from None
-    if not head:
-        raise UserError(f"'{path}' is empty. Get the file again.")
-    if head[8:9] == b"{" and head[4:8] == bytes(4):  # the length of a header, then the header
-        return _load_safetensors(path)
-    if head[:2] == b"PK" or head[:1] == b"\x80":  # torch.save since 1.6, and before
-        return _load_torch(path)
-    if head[257:262] == b"ustar" or head[:2] in (b"\x1f\x8b", b"BZ", b"7z", b"\xfd7"):
-        raise UserError(f"'{path}' is an archive of files. Unpack it and give the file of weights inside.")
-    start = head.lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html", b"version https://git-lfs")):
-        raise UserError(f"'{path}' is not the file itself but a page or a pointer to it. Download the file again.")
-    raise UserError(f"'{path}' is not a file of weights. Give one that torch.save or safetensors wrote.")
-
-
-def _load_safetensors(path: Path) -> State:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError):
-        raise _damaged(path) from None
-
-
-def _load_torch(path: Path) -> Any:
-    try:
-        # an open file, because torch.load takes names that end in .safetensors at their word
-        with open(path, "rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
-            warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can fail in any way: KeyError, IndexError, EOFError, ...
-        reason = str(error)
-    if "TorchScript" in reason:
-        raise UserError(f"'{path}' is a TorchScript program, not just weights, and is refused. {SAVE}.")
-    named = re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", reason)
-    if named or re.search(r"unrecognized function|Can only (?:create|build)", reason):
-        what = "a whole pickled model" if _holds_a_model(path) else "code"
-        example = f" ({named[1]})" if named else ""
-        raise UserError(
-            f"'{path}' holds {what}{example}, not just weights; it is refused, and nothing of it ran. {SAVE}."
-        )
-    if "Unsupported operand" in reason:
-        raise UserError(
-            f"'{path}' is a pickle of a kind that may hold code; it is refused, and nothing of it ran. {SAVE}."
-        )
-    raise _damaged(path)
-
-
-def _harmless() -> list[Any]:
-    """What public checkpoints hold beside weights, and weights_only refuses: NumPy numbers (the best accuracy) and the
-    training's options.
-
-    Building a number copies bytes, and NumPy refuses to build objects this way; a Namespace only keeps attributes.
+    Raises:
+        UserError: none does, or several do.
     """
-    import numpy as np
-
-    scalar = np.float64(0).__reduce__()[0]
-    kinds = [type(np.dtype(code)) for code in "?bhilqBHILQefdg"]
-    modules = ("numpy.core.multiarray", "numpy._core.multiarray")  # before NumPy 2, and since
-    return [*((scalar, f"{m}.scalar") for m in modules), np.dtype, *dict.fromkeys(kinds), argparse.Namespace]
-
-
-def _holds_a_model(path: Path) -> bool:
-    """A whole pickled network names the classes of its layers (torch stores pickles uncompressed)."""
-    with open(path, "rb") as file:
-        return b"torch.nn.modules" in file.read()
-
-
-def _damaged(path: Path) -> UserError:
-    return UserError(f"'{path}' is damaged or not complete, so it cannot be read. Get the file again.")
-
-
-def _unwrap(stored: dict[Any, Any], path: Path, depth: int = 4) -> State | None:
-    """The weights in a checkpoint: under a usual name, side by side with whatever else, or the only ones there are."""
-    if depth == 0:
-        return None
-    named = {}
-    for key in NESTS:
-        if isinstance(inner := stored.get(key), dict) and (state := _unwrap(inner, path, depth - 1)):
-            named[key] = state
-    if named.keys() == {"student", "teacher"}:
-        raise UserError(f"'{path}' holds two networks, 'student' and 'teacher'. Save the one you mean to a file alone.")
-    if named:
-        return next(iter(named.values()))
-    tensors = {k: v.detach() for k, v in stored.items() if isinstance(k, str) and _is_plain(v)}
-    if any(v.ndim > 0 for v in tensors.values()):  # an accuracy may be a tensor too
-        return tensors
-    others = [v for v in stored.values() if isinstance(v, dict)]
-    states = [s for s in others if any(isinstance(k, str) and _is_plain(v) for k, v in s.items())]
-    return _unwrap(states[0], path, depth - 1) if len(states) == 1 else None
+    needed = len(_own(name)) // 3  # batch norm's counters may be missing
+    tried = [
+        _held_against(candidate, prefix, name)
+        for candidate in file.candidates
+        for prefix in _prefixes(candidate, needed)
+    ]
+    fitting = [match for match in tried if match.fits]
+    fitting = _without_repetitions([match for match in fitting if match.right_shapes] or fitting)
+    if not fitting:
+        raise _does_not_fit(file, name, tried)
+    averaged = [match for match in fitting if match.averaged]
+    if len(fitting) > 1 and len(averaged) != 1:
+        places = ", ".join(f"'{match.place}'" for match in fitting)
+        raise UserError(
+            f"'{file.path}' holds several networks that fit {name}: {places}. "
+            f"Say which one, as in {file.path.name}{SELECT}{fitting[0].place}."
+        )
+    return averaged[0] if averaged else fitting[0]
 
 
-def _is_plain(value: Any) -> bool:
-    return (
-        isinstance(value, Tensor)
-        and value.layout == torch.strided
-        and value.device.type == "cpu"
-        and not value.is_quantized
-    )
+def _prefixes(candidate: Candidate, needed: int) -> list[str]:
+    """What may stand before the names of a network of at least so many tensors, as in "module.student."; "" first."""
+    found: Counter[str] = Counter()
+    for key in candidate.state:
+        words = key.split(".")
+        found.update(".".join(words[:n]) + "." for n in range(1, len(words)))
+    return ["", *sorted(prefix for prefix, count in found.items() if count >= needed)]
 
 
-def _without_wrappers(state: State) -> State:
-    """Without the prefixes that all names share because the network was wrapped."""
-    while wrapper := next((w for w in WRAPPERS if all(k.startswith(w) for k in state)), None):
-        state = {k.removeprefix(wrapper): v for k, v in state.items()}
-    return state
+def _held_against(candidate: Candidate, prefix: str, name: str) -> _Match:
+    inner = {k.removeprefix(prefix): v for k, v in candidate.state.items() if k.startswith(prefix)}
+    given = rename(inner, name)
+    name = shortcut_variant(given, name)
+    given = rename(inner, name)
+    own = _own(name)
+    written = dict(zip(given, inner, strict=True))  # our name -> the file's
+    given, head = _with_our_head(given, own)
+    head = written.get(f"{head}.weight", "").removesuffix(".weight")
+    extra = [k for k in given if k not in own and not k.endswith(COUNTS)]
+    unknown = [k for k in extra if _is_layer(k, given[k], own)]
+    outside = [k for k in candidate.state if not k.startswith(prefix) and not k.endswith(COUNTS)]
+    missing = [k for k in own if k not in given and not k.endswith(COUNTER)]
+    ignored = [prefix + k for k in extra if k not in unknown] + outside
+    given = {k: v for k, v in given.items() if k in own}
+    return _Match(candidate, prefix, name, given, missing, unknown, ignored, head)
 
 
-def _not_in(these: State, others: State) -> list[str]:
-    return [k for k in these if k not in others and not k.endswith(COUNTER)]
+@lru_cache(maxsize=64)
+def _own(name: str) -> StateDict:
+    """The shapes of a network of ours, for two classes and three channels."""
+    with torch.device("meta"):
+        return build(name, 2, 3).state_dict()
+
+
+def _is_layer(key: str, value: Tensor, own: StateDict) -> bool:
+    """Whether a tensor that the network does not have is a layer of another network, rather than a loss or a constant:
+    a convolution, or anything within a part that the network has."""
+    return value.ndim == 4 or key.partition(".")[0] in {k.partition(".")[0] for k in own}
+
+
+def _with_our_head(given: StateDict, own: StateDict) -> tuple[StateDict, str]:
+    """The last layer under our name, where it is the only matrix under a usual name; and what it was called."""
+    head = [k for k, v in own.items() if v.ndim == 2][-1].removesuffix(".weight")
+    if f"{head}.weight" in given:
+        return given, ""
+    layers = [
+        k.removesuffix(".weight")
+        for k, v in given.items()
+        if v.ndim == 2 and k not in own and k.endswith(".weight") and HEADS.match(k.removesuffix(".weight"))
+    ]
+    if len(layers) != 1 or given[f"{layers[0]}.weight"].shape[1] != own[f"{head}.weight"].shape[1]:
+        return given, ""
+    old = layers[0] + "."
+    return {f"{head}.{k.removeprefix(old)}" if k.startswith(old) else k: v for k, v in given.items()}, layers[0]
+
+
+def _without_repetitions(matches: Sequence[_Match]) -> list[_Match]:
+    """Each network once: the same tensors may be found under a longer and a shorter prefix, or be stored twice."""
+    found: list[_Match] = []
+    for match in matches:
+        if not any(_equal(match.given, other.given) for other in found):
+            found.append(match)
+    return found
+
+
+def _equal(a: StateDict, b: StateDict) -> bool:
+    return a.keys() == b.keys() and all(a[k] is b[k] or torch.equal(a[k], b[k]) for k in a)
+
+
+def _normalisation(match: _Match, channels: int) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Mean and standard deviation of the images, where the file has a layer that normalises; else None."""
+    state = match.candidate.state
+    mean = [v for k, v in state.items() if k in match.ignored and MEAN.search(k) and v.numel() in (1, channels)]
+    std = [v for k, v in state.items() if k in match.ignored and STD.search(k) and v.numel() in (1, channels)]
+    if len(mean) != 1 or len(std) != 1 or not bool((std[0] > 0).all()):
+        return None, None
+    scale = 255.0 if float(std[0].max()) > 1 else 1.0  # of pixels from 0 to 255
+    listed = [tuple((v.flatten().double() / scale).tolist()) for v in (mean[0], std[0])]
+    values = [row if len(row) == channels else row * channels for row in listed]
+    return values[0], values[1]
+
+
+def _notes(
+    match: _Match, file: WeightFile, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+) -> Iterator[str]:
+    if match.candidate.where:
+        yield f"The weights are those in '{match.candidate.where}'."
+    if match.averaged and len(file.candidates) > 1:
+        yield "They are averaged over training (EMA), and preferred to the others in the file."
+    if match.prefix:
+        yield f"The prefix '{match.prefix}' was dropped from their names."
+    if match.head:
+        yield f"The last layer is '{match.prefix}{match.head}'."
+    norms = [k for k in match.ignored if mean and not file.card and (MEAN.search(k) or STD.search(k))]
+    if mean and std:
+        shown = ["; ".join([", ".join(f"{v:.4g}" for v in values)]) for values in (mean, std)]
+        where = "of the model's card" if file.card else "in the file"
+        yield f"Images are normalised with the mean {shown[0]} and the standard deviation {shown[1]} {where}."
+    if ignored := [k for k in match.ignored if k not in norms]:
+        yield f"Ignored, not part of {match.name}: {_some(ignored)}."
+
+
+def _does_not_fit(file: WeightFile, name: str, tried: Sequence[_Match]) -> UserError:
+    nearest = min(tried, key=lambda match: (len(match.missing) + len(match.unknown), len(match.prefix)))
+    trouble = {"missing": nearest.missing, "not known": nearest.unknown or nearest.ignored}
+    listed = [f"{_some(names)} {'is' if len(names) == 1 else 'are'} {what}" for what, names in trouble.items() if names]
+    return UserError(f"'{file.path}' does not fit {nearest.name}: {'; '.join(listed)}. {_hint(file, nearest.name)}")
 
 
 def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{', '.join(names[:3])}{more} {'is' if len(names) == 1 else 'are'}"
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"{', '.join(names[:LISTED])}{more}"
 
 
 def _size(tensor: Tensor) -> str:
     return " x ".join(map(str, tensor.shape)) or "one number"
 
 
-def _check_channels(given: State, own: State, path: Path) -> None:
-    """The first convolution sees the pictures."""
+def _check_channels(given: StateDict, own: StateDict, path: Path) -> None:
+    """The first convolution sees the images."""
     first = next(k for k, v in own.items() if v.ndim == 4)
     found, needed = given[first].shape, own[first].shape
     if len(found) == 4 and found[0] == needed[0] and found[1] != needed[1]:
         kinds = {1: "grey", 3: "colour"}
         was = kinds.get(found[1], f"{found[1]}-channel")
-        remedy = "save the pictures in colour (RGB)" if found[1] == 3 else "another file"
+        remedy = "save the images in colour (RGB)" if found[1] == 3 else "another file"
         raise UserError(
-            f"'{path}' was trained on {was} pictures ({found[1]} channels), but those of the data set are "
-            f"{kinds.get(needed[1])} ({needed[1]}). Choose a data set of {was} pictures, or {remedy}."
+            f"'{path}' was trained on {was} images ({found[1]} channels), but those of the dataset are "
+            f"{kinds.get(needed[1])} ({needed[1]}). Choose a dataset of {was} images, or {remedy}."
         )
 
 
-def _check_classes(given: State, own: State, path: Path) -> None:
+def _check_classes(given: StateDict, own: StateDict, path: Path) -> None:
     """The last matrix has a row for each class."""
     last = [k for k, v in own.items() if v.ndim == 2][-1]
     found, needed = given[last].shape, own[last].shape
     if found[1:] == needed[1:] and found[0] != needed[0]:
         raise UserError(
-            f"'{path}' knows {found[0]} classes, but the data set has {needed[0]}. "
-            "Choose the data set that it was trained on, or another file."
+            f"'{path}' knows {found[0]} classes, but the dataset has {needed[0]}. "
+            "Choose the dataset that it was trained on, or another file."
         )
 
 
-def _hint(state: State, name: str) -> str:
-    """What to check; names the network that the weights do fit, if it is one of ours."""
+def _hint(file: WeightFile, name: str) -> str:
+    """What to check; names the network of ours whose shapes the file's weights are, or are closest to."""
+    best, similarity = "", 0.0
     for other in known_models():
-        given, found = _as_ours(state, other)
-        with torch.device("meta"):  # shapes without weights
-            own = build(found, 2, 3).state_dict()
-        if found == name or _not_in(own, given) or _not_in(given, own):
-            continue
-        if sum(given[k].shape != own[k].shape for k in own if k in given) <= 3:  # those of channels and classes
+        tried = (_held_against(c, p, other) for c in file.candidates for p in _prefixes(c, len(_own(other)) // 3))
+        found = next((match.name for match in tried if match.fits and match.right_shapes), name)
+        if found != name:
             return f"Its weights are those of {found}; is the model right?"
+        own = _shapes(_own(other).values())
+        for candidate in file.candidates:
+            given = _shapes(candidate.state.values())
+            same = (own & given).total() / (own | given).total()
+            if same > similarity:
+                best, similarity = other, same
+    if best and best != name and similarity > 0.9:  # all but the layers of channels and classes
+        return f"Its weights are those of {best}; is the model right?"
+    if best and best != name and similarity > 0.4:
+        return f"Of our networks {best} is the closest by the shapes of the layers ({similarity:.0%} are the same)."
     return "Is the model the one that the file was made with?"
+
+
+def _shapes(tensors: Iterable[Tensor]) -> Counter[tuple[int, ...]]:
+    """How often each shape occurs among weights, apart from single numbers."""
+    return Counter(tuple(t.shape) for t in tensors if t.ndim)

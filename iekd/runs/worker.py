@@ -268,16 +268,21 @@ class _Training:
             model, card = load_model(found)
             check_fits(card, dataset, found)
             return Network(model, card.mean, card.std)
-        from iekd.models.weights import load_classifier_file
+        from iekd.models.weight_files import read_weights
+        from iekd.models.weights import fit_weights
 
-        model, self.teacher_model = load_classifier_file(
-            found, config.teacher, len(dataset.class_names), dataset.channels
-        )
-        mean, std = dataset.statistics
+        file = read_weights(found)
+        if file.card:
+            check_fits(file.card, dataset, found)
+        fitted = fit_weights(file, config.teacher, len(dataset.class_names), dataset.channels)
+        for note in fitted.notes:
+            log.info("Teacher: %s", note)
+        self.teacher_model = fitted.name
+        mean, std = (fitted.mean, fitted.std) if fitted.mean and fitted.std else dataset.statistics
         if config.teacher_mean and config.teacher_std:
             mean = per_channel(config.teacher_mean, dataset.channels, "Teacher mean")
             std = per_channel(config.teacher_std, dataset.channels, "Teacher std")
-        return Network(model, mean, std)
+        return Network(fitted.model, mean, std)
 
     def _load_data(self) -> Dataset:
         config = self.config

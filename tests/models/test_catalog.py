@@ -18,6 +18,7 @@ GROWING = [
     ["vgg8", "vgg11", "vgg13", "vgg16", "vgg19"],
     ["shufflenet-v1", "shufflenet-v2"],
     ["resnet18", "resnet34", "resnet50"],
+    ["resnet18-cifar", "resnet34-cifar", "resnet50-cifar"],
 ]
 
 
@@ -45,7 +46,7 @@ def test_networks_are_listed_by_family_small_to_large():
     wide = ["wrn-16-1", "wrn-40-1", "wrn-16-2", "wrn-28-2", "wrn-40-2", "wrn-28-4", "wrn-28-10"]
     assert wide == sorted(wide, key=lambda name: models()[name].params_base)
     assert known_models() == [*GROWING[0], *GROWING[1], *GROWING[2], *wide, *GROWING[7], "mobilenet-v2", *GROWING[8],
-                              *GROWING[9]]  # fmt: skip
+                              *GROWING[9], *GROWING[10]]  # fmt: skip
 
 
 def test_the_last_stage_is_the_feature():

@@ -11,6 +11,7 @@ import torchvision
 from iekd.models.catalog import known_models, models
 
 LARGE = ("resnet18", "resnet34", "resnet50")
+SMALL_STEM = "-cifar"  # the same networks, but for the first convolution: 3x3 instead of 7x7
 
 
 def conv(c_in: int, c_out: int, size: int, groups: int = 1) -> int:
@@ -97,6 +98,8 @@ def by_hand(name: str, classes: int, channels: int) -> int:
     numbers = [int(n) for n in re.findall(r"\d+", name)]
     if name in LARGE:
         return torchvisions(name, classes, channels)
+    if name.endswith(SMALL_STEM):
+        return torchvisions(name.removesuffix(SMALL_STEM), classes, channels) - (7 * 7 - 3 * 3) * channels * 64
     if name.startswith("resnet"):
         return cifar_resnet(numbers[0], 4 if name.endswith("x4") else 1, name.endswith("-a"), classes, channels)
     if name.startswith("wrn"):
@@ -127,6 +130,7 @@ EXACT = {
     "vgg8": 3_965_028, "vgg11": 9_277_284, "vgg13": 9_462_180, "vgg16": 14_774_436, "vgg19": 20_086_692,
     "mobilenet-v2": 812_836, "shufflenet-v1": 949_258, "shufflenet-v2": 1_355_528,
     "resnet18": 11_689_512, "resnet34": 21_797_672, "resnet50": 25_557_032,
+    "resnet18-cifar": 11_220_132, "resnet34-cifar": 21_328_292, "resnet50-cifar": 23_705_252,
 }  # fmt: skip
 
 

@@ -1,0 +1,240 @@
+"""Files of weights of other people, read without running anything in them.
+
+The content decides how a file is read, not its name: safetensors, a zip that this program offers for download, or what
+`torch.save` wrote (either format), which is read with `weights_only=True`. Leaves out: which network the weights are of
+(weights.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iekd.errors import UserError
+from iekd.models.artifact import CARD, WEIGHTS, ModelCard
+
+StateDict = dict[str, Tensor]
+SELECT = "::"  # FILE::NAME means one of several networks in a file
+# these hold tensors too, but none of a network
+NO_NETWORK = re.compile(r"optim|sched|scaler|rng|momentum|(^|_)args$|hyper_param|^callbacks$|^loops$", re.I)
+DEEPEST = 5  # dicts within dicts that are looked into
+SAVE = "Save the weights alone, with torch.save(model.state_dict(), PATH) or as .safetensors"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One dict of tensors in a file: where it is ("" for the file itself), and name -> tensor on the CPU."""
+
+    where: str
+    state: StateDict
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """What was found in a file.
+
+    candidates: every dict of tensors that may be a network's; one at least.
+    card: of a model that this program has saved; None for other people's files.
+    """
+
+    path: Path
+    candidates: tuple[Candidate, ...]
+    card: ModelCard | None = None
+
+
+def read_weights(path: Path) -> WeightFile:
+    """Every dict of weights that a file holds. No code in it runs.
+
+    Args:
+        path: the file, or FILE::NAME for the part of that name in a file that holds several networks.
+    Raises:
+        UserError: no such file, not a file of weights, damaged, holding code, or without tensors.
+    """
+    path, selected = split_selection(path)
+    stored, card = _load(path)
+    if not isinstance(stored, dict):
+        raise UserError(f"'{path}' holds a {type(stored).__name__} without names, not a model's weights. {SAVE}.")
+    candidates = tuple(_candidates(stored))
+    if not candidates:
+        held = ", ".join(f"'{k}'" for k in list(stored)[:4])
+        raise UserError(f"There are no weights in '{path}'{f', only {held}' if held else ''}. {SAVE}.")
+    if selected:
+        chosen = tuple(_selected(candidates, selected))
+        if not chosen:
+            there = ", ".join(f"'{c.where}'" for c in candidates if c.where)
+            holds = f"It holds {there}. " if there else ""
+            raise UserError(f"There is no '{selected}' in '{path}'. {holds}Check the name.")
+        candidates = chosen
+    return WeightFile(path, candidates, card)
+
+
+def split_selection(path: Path) -> tuple[Path, str]:
+    """FILE::NAME -> (FILE, NAME); a file that is there under the whole name is meant as it is."""
+    name, found, selected = str(path).rpartition(SELECT)
+    return (Path(name), selected.strip()) if found and not path.exists() else (path, "")
+
+
+def _selected(candidates: tuple[Candidate, ...], name: str) -> Iterator[Candidate]:
+    """The tensors whose names, with those of the dicts around them, begin with `name`."""
+    prefix = name.rstrip(".") + "."
+    for candidate in candidates:
+        full = {f"{candidate.where}.{k}" if candidate.where else k: v for k, v in candidate.state.items()}
+        if inner := {k.removeprefix(prefix): v for k, v in full.items() if k.startswith(prefix)}:
+            yield Candidate(name, inner)
+
+
+def _candidates(stored: dict[Any, Any], where: str = "", depth: int = DEEPEST) -> Iterator[Candidate]:
+    """Every dict with tensors of at least one dimension, outermost first; those of optimisers and the like apart."""
+    tensors = {k: v.detach() for k, v in stored.items() if isinstance(k, str) and _is_plain(v)}
+    if any(v.ndim > 0 for v in tensors.values()):  # an accuracy may be a tensor too
+        yield Candidate(where, tensors)
+    for key, inner in stored.items():
+        if depth > 1 and isinstance(key, str) and isinstance(inner, dict) and not NO_NETWORK.search(key):
+            yield from _candidates(inner, f"{where}.{key}" if where else key, depth - 1)
+
+
+def _is_plain(value: Any) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+    )
+
+
+def _load(path: Path) -> tuple[Any, ModelCard | None]:
+    """What the file holds: safetensors as a dict, else whatever torch.load gives when it may only build data."""
+    if path.is_dir():
+        raise UserError(f"'{path}' is a folder. Give the file of weights itself.")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except FileNotFoundError:
+        raise UserError(f"There is no file '{path}'. Check the path.") from None
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read ({error.strerror}). Check the path and its permissions.") from None
+    if not head:
+        raise UserError(f"'{path}' is empty. Get the file again.")
+    if head[8:9] == b"{" and head[4:8] == bytes(4):  # the length of a header, then the header
+        return _load_safetensors(path), None
+    if head[:2] == b"PK" and (members := _downloaded(path)):
+        return _load_downloaded(path, members)
+    if head[:2] == b"PK" or head[:1] == b"\x80":  # torch.save since 1.6, and before
+        return _load_torch(path), None
+    if head[257:262] == b"ustar" or head[:2] in (b"\x1f\x8b", b"BZ", b"7z", b"\xfd7"):
+        raise UserError(f"'{path}' is an archive of files. Unpack it and give the file of weights inside.")
+    start = head.lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"version https://git-lfs")):
+        raise UserError(f"'{path}' is not the file itself but a page or a pointer to it. Download the file again.")
+    raise UserError(f"'{path}' is not a file of weights. Give one that torch.save or safetensors wrote.")
+
+
+def _load_safetensors(path: Path) -> StateDict:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError):
+        raise _damaged(path) from None
+
+
+def _downloaded(path: Path) -> list[str]:
+    """The folders of a zip that hold a model as this program saves it; none in what torch has written."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return []
+    folders = [name.removesuffix(WEIGHTS) for name in names if name == WEIGHTS or name.endswith(f"/{WEIGHTS}")]
+    return sorted(folder for folder in folders if folder + CARD in names)
+
+
+def _load_downloaded(path: Path, folders: list[str]) -> tuple[StateDict, ModelCard]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    if len(folders) > 1:
+        named = ", ".join(folder.rstrip("/") for folder in folders)
+        raise UserError(f"'{path}' holds several models ({named}). Unpack it and give the folder of one.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            sizes = [archive.getinfo(folders[0] + name) for name in (WEIGHTS, CARD)]
+            if any(about.file_size > 2 * max(about.compress_size, 2**20) for about in sizes):  # weights hardly shrink
+                raise UserError(f"'{path}' unpacks to far more than it holds; it is refused. Get the file again.")
+            card = ModelCard.from_json(json.loads(archive.read(folders[0] + CARD)), path)
+            return load(archive.read(folders[0] + WEIGHTS)), card
+    except UserError:
+        raise
+    except (zipfile.BadZipFile, SafetensorError, OSError, ValueError, RuntimeError, NotImplementedError):
+        raise _damaged(path) from None
+
+
+def _load_torch(path: Path) -> Any:
+    try:
+        # an open file, because torch.load takes names that end in .safetensors at their word
+        with open(path, "rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can fail in any way: KeyError, IndexError, EOFError, ...
+        reason = str(error)
+    if "TorchScript" in reason:
+        raise UserError(f"'{path}' is a TorchScript program, not just weights, and is refused. {SAVE}.")
+    named = re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", reason)
+    if named or re.search(r"unrecognized function|Can only (?:create|build)", reason):
+        what = "a whole pickled model" if _holds_a_model(path) else "code"
+        example = f" ({named[1]})" if named else ""
+        raise UserError(
+            f"'{path}' holds {what}{example}, not just weights; it is refused, and nothing of it ran. {SAVE}."
+        )
+    if "Unsupported operand" in reason:
+        raise UserError(
+            f"'{path}' is a pickle of a kind that may hold code; it is refused, and nothing of it ran. {SAVE}."
+        )
+    raise _damaged(path)
+
+
+def _harmless() -> list[Any]:
+    """What public checkpoints hold beside weights, and weights_only refuses: NumPy numbers (the best accuracy), the
+    training's options, and paths.
+
+    Building a number copies bytes, and NumPy refuses to build objects this way; a Namespace only keeps attributes; a
+    pure path is text, and nothing is opened.
+    """
+    import numpy as np
+
+    scalar = np.float64(0).__reduce__()[0]
+    kinds = [type(np.dtype(code)) for code in "?bhilqBHILQefdg"]
+    modules = ("numpy.core.multiarray", "numpy._core.multiarray")  # before NumPy 2, and since
+    paths = [
+        (pure, f"{module}.{name}")
+        for module in ("pathlib", "pathlib._local")  # Python 3.13 writes the second
+        for pure, names in (
+            (pathlib.PurePosixPath, ("PosixPath", "PurePosixPath")),
+            (pathlib.PureWindowsPath, ("WindowsPath", "PureWindowsPath")),
+        )
+        for name in names
+    ]
+    numbers = [*((scalar, f"{m}.scalar") for m in modules), np.dtype, *dict.fromkeys(kinds)]
+    return [*numbers, *paths, argparse.Namespace]
+
+
+def _holds_a_model(path: Path) -> bool:
+    """A whole pickled network names the classes of its layers (torch stores pickles uncompressed)."""
+    with open(path, "rb") as file:
+        return b"torch.nn.modules" in file.read()
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"'{path}' is damaged or not complete, so it cannot be read. Get the file again.")

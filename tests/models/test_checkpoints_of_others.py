@@ -1,0 +1,225 @@
+"""Checkpoints with something around the network, as other tools save them: the part that fits is found and named."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import zipfile
+from dataclasses import asdict
+
+import pytest
+import torch
+from safetensors.torch import save as safetensors_bytes
+
+from iekd.models.artifact import ModelCard
+from iekd.models.registry import build
+from iekd.models.weight_files import read_weights
+from iekd.models.weights import load_classifier_file
+
+CLASSES = 3
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    model = build("resnet8", CLASSES, 3)
+    with torch.no_grad():
+        model.train()(torch.randn(8, 3, 16, 16))
+    return model.eval()
+
+
+@pytest.fixture
+def saved(tmp_path, network):
+    """saved(wrap) -> the path of a file that holds `wrap(weights)`."""
+
+    def write(wrap, name="m.pth"):
+        torch.save(wrap(dict(network.state_dict())), tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+def load(path, name="resnet8", channels=3):
+    return load_classifier_file(path, name, CLASSES, channels)
+
+
+def is_same(fitted, network):
+    a, b = fitted.model.state_dict(), network.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def under(prefix, state):
+    return {prefix + k: v for k, v in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("wrap", "notes"),
+    [
+        (lambda s: {"model": under("module.student.", s), "optimizer": {}, "best_acc": 93.0},
+         ["'model'", "'module.student.'"]),
+        (lambda s: {"state_dict": under("model.", s) | {"criterion.weight": torch.ones(CLASSES)}},
+         ["'state_dict'", "'model.'", "criterion.weight"]),
+        (lambda s: s | {f"{k.rpartition('.')[0]}.total_ops": torch.zeros(1) for k in list(s)}
+         | {"total_ops": torch.zeros(1), "total_params": torch.zeros(1)}, []),
+        (lambda s: {k.replace("classifier.", "fc.1."): v for k, v in s.items()}, ["'fc.1'"]),
+        (lambda s: {k.replace("classifier.", "head.fc."): v for k, v in s.items()}, ["'head.fc'"]),
+        (lambda s: under("net.", {k.replace("classifier.", "classifier.1."): v for k, v in s.items()}),
+         ["'net.classifier.1'", "'net.'"]),
+        (lambda s: {"a": {"b": {"c": s}}}, ["'a.b.c'"]),
+        (lambda s: {"state_dict": s, "callbacks": {"EMA": {"weights": {"x": torch.ones(3)}}}}, ["'state_dict'"]),
+        (lambda s: under("encoder.", s) | under("projector.", {"0.weight": torch.ones(8, 4), "0.bias": torch.ones(8)}),
+         ["'encoder.'", "projector.0.weight"]),
+        (lambda s: s | {"center_loss.centers": torch.ones(CLASSES, 64)}, ["center_loss.centers"]),
+    ],
+    ids=["mdistiller", "lightning-loss", "thop", "dropout-head", "timm-head", "sequential-head", "deep", "callbacks",
+         "projector", "centres"],
+)  # fmt: skip
+def test_the_part_that_fits_is_found_and_named(saved, network, wrap, notes):
+    fitted = load(saved(wrap))
+    assert is_same(fitted, network)
+    said = " ".join(fitted.notes)
+    for word in notes:
+        assert word in said
+    assert bool(fitted.notes) == bool(notes)
+
+
+def test_a_path_object_is_read_and_opens_nothing(saved, network):
+    for path in (pathlib.PosixPath("/etc/passwd"), pathlib.PureWindowsPath("C:/data")):
+        file = saved(lambda s, path=path: {"state_dict": under("model.", s), "hyper_parameters": {"data_dir": path}})
+        assert is_same(load(file), network)
+
+
+def test_averaged_weights_are_preferred_and_said(saved, network):
+    other = {k: v + 1 for k, v in network.state_dict().items()}
+    for name in ("state_dict_ema", "model_ema", "ema", "swa_state"):
+        fitted = load(saved(lambda s, name=name: {"state_dict": other, name: s}))
+        assert is_same(fitted, network), name
+        assert "EMA" in " ".join(fitted.notes)
+        assert name in " ".join(fitted.notes)
+
+
+@pytest.mark.parametrize("names", [("student", "teacher"), ("state_dict", "best_state_dict"), ("ema_1", "ema_2")])
+def test_of_several_that_fit_the_user_is_asked(saved, network, refuses, names):
+    first, second = names
+    file = saved(lambda s: {first: {k: v + 1 for k, v in s.items()}, second: s})
+    refuses(lambda: load(file), file.name, f"'{first}'", f"'{second}'", "::")
+    assert is_same(load(file.with_name(f"m.pth::{second}")), network)
+    refuses(lambda: load(file.with_name("m.pth::nonsense")), "nonsense", first, second)
+
+
+def test_two_networks_under_prefixes_are_asked_for_too(saved, network, refuses):
+    file = saved(lambda s: {"model": under("student.", s) | under("teacher.", {k: v + 1 for k, v in s.items()})})
+    refuses(lambda: load(file), "model.student", "model.teacher")
+    assert is_same(load(file.with_name("m.pth::model.student")), network)
+
+
+def test_a_teacher_of_other_size_beside_the_student_is_no_question(saved, network):
+    larger = build("resnet14", CLASSES, 3).state_dict()
+    fitted = load(saved(lambda s: {"model": under("student.", s) | under("teacher.", larger)}))
+    assert is_same(fitted, network)
+    assert "teacher" in " ".join(fitted.notes)
+
+
+def test_the_same_weights_twice_are_no_question(saved, network):
+    assert is_same(load(saved(lambda s: {"model": s, "copy": dict(s)})), network)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 1), (3,), (1, 3, 1, 1), (1, 1, 1)])
+@pytest.mark.parametrize("scale", [1, 255])
+def test_normalisation_inside_the_model_is_taken_over(saved, network, shape, scale):
+    values = [0.5, 0.4, 0.3] if 3 in shape else [0.5]
+    mean, std = torch.tensor(values).view(shape) * scale, torch.full(shape, 0.25) * scale
+    fitted = load(saved(lambda s: {"0.mean": mean, "0.std": std, **under("1.", s)}))
+    assert is_same(fitted, network)
+    assert fitted.mean == pytest.approx(values if len(values) == 3 else values * 3)
+    assert fitted.std == pytest.approx((0.25,) * 3)
+    assert "normalised" in " ".join(fitted.notes)
+
+
+def test_a_file_without_normalisation_says_nothing_of_it(saved):
+    fitted = load(saved(lambda s: s | {"loss.mean": torch.ones(7), "loss.std": torch.ones(7)}))
+    assert fitted.mean is None
+    assert fitted.std is None
+
+
+def card(**values):
+    known = {"model": "resnet8", "datasets": ("d",), "class_names": ("a", "b", "c"), "channels": 3, "resolution": 16,
+             "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "accuracy": 90.0, "params": 1}  # fmt: skip
+    return ModelCard(**known | values)
+
+
+def packed(path, network, folders=("teacher/",)):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for folder in folders:
+            archive.writestr(f"{folder}model.safetensors", safetensors_bytes(network.state_dict()))
+            archive.writestr(f"{folder}model.json", json.dumps(asdict(card())))
+            archive.writestr(f"{folder}README.txt", "a note")
+    return path
+
+
+@pytest.mark.parametrize("folder", ["", "teacher/", "deep/er/"])
+def test_the_zip_that_a_run_offers_is_read(tmp_path, network, folder):
+    path = packed(tmp_path / "m.zip", network, (folder,))
+    assert read_weights(path).card == card()
+    fitted = load(path)
+    assert is_same(fitted, network)
+    assert (fitted.mean, fitted.std) == (card().mean, card().std)
+
+
+def test_a_zip_of_several_models_and_a_damaged_one_are_refused(tmp_path, network, refuses):
+    path = packed(tmp_path / "m.zip", network, ("teacher/", "student/"))
+    refuses(lambda: load(path), "several models", "student", "teacher")
+    whole = packed(tmp_path / "whole.zip", network).read_bytes()
+    at = whole.index(b"model.safetensors") + 5000
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    refuses(lambda: load(path), "damaged")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.safetensors", bytes(2**25))
+        archive.writestr("model.json", json.dumps(asdict(card())))
+    refuses(lambda: load(path), "refused")
+
+
+def test_a_deeper_network_is_not_cut_down(saved, refuses):
+    """resnet14 has every layer of resnet8, under the same names, and more."""
+    deeper = build("resnet14", CLASSES, 3).state_dict()
+    refuses(lambda: load(saved(lambda s: {"module." + k: v for k, v in deeper.items()})), "not known", "resnet14")
+
+
+def test_two_layers_at_the_head_are_not_guessed_at(saved, refuses):
+    file = saved(lambda s: {k: v for k, v in s.items() if "classifier" not in k}
+                 | {"fc.0.weight": torch.ones(32, 64), "fc.2.weight": torch.ones(CLASSES, 32)})  # fmt: skip
+    refuses(lambda: load(file), "classifier.weight", "missing")
+
+
+@pytest.mark.parametrize(("kept", "words"), [(1.0, ["resnet14", "is the model right"]), (0.7, ["resnet14", "closest"])])
+def test_the_closest_network_by_shapes_is_named(tmp_path, refuses, kept, words):
+    state = build("resnet14", CLASSES, 3).state_dict()
+    state = {f"layer_{i}": v for i, v in enumerate(list(state.values())[: int(len(state) * kept)])}
+    torch.save(state, tmp_path / "m.pt")
+    refuses(lambda: load(tmp_path / "m.pt", "vgg8"), "vgg8", *words)
+
+
+def test_weights_in_optimisers_are_not_taken(saved, refuses, network):
+    moments = {"state": {i: {"momentum_buffer": v} for i, v in enumerate(network.state_dict().values())}}
+    fitted = load(saved(lambda s: {"net": s, "optimizer": moments, "optim_g": {"exp_avg": s}}))
+    assert is_same(fitted, network)
+    refuses(lambda: load(saved(lambda s: {"optimizer": {"exp_avg": s}})), "no weights")
+
+
+@pytest.mark.parametrize(
+    ("name", "params"), [("resnet18", 11_173_962), ("resnet34", 21_282_122), ("resnet50", 23_520_842)]
+)
+def test_resnets_with_a_small_stem_are_those_of_public_cifar_code(tmp_path, name, params):
+    """The counts that kuangliu/pytorch-cifar's networks have, and its names: `shortcut` and `linear`."""
+    model = build(f"{name}-cifar", 10, 3)
+    assert sum(p.numel() for p in model.parameters()) == params
+    assert model(torch.zeros(1, 3, 32, 32)).stages[0].shape[2:] == (32, 32)
+    theirs = {k.replace("downsample", "shortcut").replace("fc.", "linear."): v for k, v in model.state_dict().items()}
+    torch.save({"net": under("module.", theirs), "acc": 95.0}, tmp_path / "ckpt.pth")
+    fitted = load_classifier_file(tmp_path / "ckpt.pth", f"{name}-cifar", 10, 3)
+    assert is_same(fitted, model)
+
+
+def test_imagenet_and_cifar_stems_are_told_apart(tmp_path, refuses):
+    torch.save(build("resnet18-cifar", CLASSES, 3).state_dict(), tmp_path / "m.pt")
+    refuses(lambda: load(tmp_path / "m.pt", "resnet18"), "conv1.weight", "resnet18-cifar")
