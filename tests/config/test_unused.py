@@ -7,7 +7,8 @@ import torch
 
 from iekd import data
 from iekd.config.methods import METHODS
-from iekd.config.run import PRESETS, RunConfig, make_config
+from iekd.config.presets import PRESETS
+from iekd.config.run import RunConfig, make_config
 from iekd.config.unused import unused_settings
 from iekd.engine.experiment import Experiment, Network
 from iekd.engine.metrics import Metrics

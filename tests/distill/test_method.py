@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from iekd.config.methods import COMBINED, METHODS, parts
+from iekd.config.methods import METHODS, combined, method_spec
 from iekd.config.run import make_config
-from iekd.distill.method import DISTANCE_SCALE, IE_WEIGHTS, Method, StepOutput, build_method
+from iekd.distill.method import BUILDERS, DISTANCE_SCALE, IE_WEIGHTS, Method, StepOutput, build_method, builder
 from iekd.distill.targets import Pair, TeacherOutput, split_channels
 from iekd.losses import (
     AttentionTransferLoss,
@@ -30,14 +30,8 @@ STUDENT, TEACHER = (16, 32, 64), (8, 16, 64)
 SIDES = (8, 4, 2)
 MARGINS = tuple(-torch.linspace(0.1, 2, width) for width in TEACHER)
 LABELS = torch.tensor([0, 3, 9, 3])
-ALL = [*METHODS, *COMBINED]
-IE = [name for name in ALL if parts(name).explores]
-TERMS = {
-    "baseline": set(), "kd": {"kd"}, "at": {"attention"}, "ft": {"factor_transfer"}, "od": {"overhaul"},
-    "dml": {"mutual"}, "dkd": {"dkd"}, "dist": {"dist"}, "ie-at": {"inheritance", "exploration"},
-    "ie-ft": {"inheritance", "exploration"}, "ie-od": {"inheritance", "exploration"},
-    "ie-dml": {"mutual", "inheritance", "exploration"},
-}  # fmt: skip
+ALL = [*METHODS, *combined()]
+IE = [name for name in ALL if method_spec(name).explores]
 
 
 def method(name: str, student_widths=STUDENT, teacher_widths=TEACHER, **values) -> Method:
@@ -82,12 +76,19 @@ def moved(module: torch.nn.Module) -> bool:
     return any(p.grad is not None and p.grad.abs().max() > 0 for p in module.parameters())
 
 
+def test_every_method_has_a_builder_and_a_builder_has_a_spec():
+    assert set(BUILDERS) == set(METHODS)
+    with pytest.raises(ValueError, match="no-such-method"):
+        builder("no-such-method")
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_every_method_names_its_terms(name):
     output = method(name)(features(), teacher(), LABELS, peer())
     assert isinstance(output, StepOutput)
-    extra = {"kd"} if name.endswith("+kd") else set()
-    assert set(output.terms) == {"cross_entropy"} | TERMS[name.removesuffix("+kd")] | extra
+    assert set(output.terms) == {"cross_entropy"} | {term.name for term in method_spec(name).terms}
+    assert ("kd" in output.terms) == (name == "kd" or name.endswith("+kd"))
+    assert ("inheritance" in output.terms) == ("exploration" in output.terms) == name.startswith("ie-")
     assert output.loss.shape == ()
     assert all(term.shape == () and not term.requires_grad for term in output.terms.values())
 
@@ -151,12 +152,11 @@ def test_neither_teacher_nor_peer_gets_a_gradient(name):
 @pytest.mark.parametrize("name", ALL)
 def test_what_the_configuration_believes_the_methods_need(name):
     chosen = method(name)
-    base = parts(name).base
     uses_factor = chosen.eval()(features(), teacher(), LABELS, peer()).loss != chosen(
         features(), teacher()._replace(factors=tuple(-f for f in teacher().factors)), LABELS, peer()
     ).loss  # fmt: skip
-    assert make_config(methods=(name,)).needs_auto_encoder == bool(uses_factor) == (base == "ft")
-    assert chosen.needs_teacher == parts(name).needs_teacher
+    assert make_config(methods=(name,)).needs_auto_encoder == bool(uses_factor) == method_spec(name).needs_factor
+    assert chosen.needs_teacher == method_spec(name).needs_teacher
 
 
 # what each distiller is made of, against the losses themselves
