@@ -7,6 +7,7 @@ optimiser, no files.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,20 +31,23 @@ class Distiller(nn.Module):
         raise NotImplementedError
 
 
-class LogitDistillation(Distiller):
-    """The student's logits are compared with the teacher's: kd, dkd and dist."""
+class OutputDistillation(Distiller):
+    """One output of the student is compared with the same one of the teacher: kd, dkd and dist, by logits."""
 
     def __init__(
-        self, term: str, weight: float, criterion: nn.Module, with_labels: bool = False, label_share: float = 0.0
-    ) -> None:
+        self, term: str, weight: float, criterion: nn.Module, output: Literal["logits", "pooled"] = "logits",
+        with_labels: bool = False, label_share: float = 0.0,
+    ) -> None:  # fmt: skip
+        """criterion: (student's output, teacher's output), and labels where with_labels says so -> scalar."""
         super().__init__()
-        self.term, self.weight, self.criterion, self.with_labels = term, weight, criterion, with_labels
-        self.label_share = label_share
+        self.term, self.weight, self.criterion = term, weight, criterion
+        self.output, self.with_labels, self.label_share = output, with_labels, label_share
 
     def forward(self, student: Features, teacher: TeacherOutput | None, labels: Tensor, peer: Features | None) -> Terms:
         assert teacher is not None
         more = (labels,) if self.with_labels else ()
-        return {self.term: (self.weight, self.criterion(student.logits, teacher.features.logits, *more))}
+        ours, theirs = getattr(student, self.output), getattr(teacher.features, self.output)
+        return {self.term: (self.weight, self.criterion(ours, theirs, *more))}
 
 
 class Mutual(Distiller):

@@ -21,8 +21,8 @@ from iekd.distill.distillers import (
     Distiller,
     Imitation,
     InheritanceExploration,
-    LogitDistillation,
     Mutual,
+    OutputDistillation,
     SumOverStages,
 )
 from iekd.distill.targets import (
@@ -139,7 +139,7 @@ def baseline(config: RunConfig, pair: Pair) -> list[Distiller]:
 @builder("kd")
 def kd(config: RunConfig, pair: Pair) -> list[Distiller]:
     criterion = KnowledgeDistillationLoss(config.temperature)
-    return [LogitDistillation("kd", config.kd_weight, criterion, label_share=config.kd_weight)]
+    return [OutputDistillation("kd", config.kd_weight, criterion, label_share=config.kd_weight)]
 
 
 @builder("at")
@@ -171,12 +171,12 @@ def dkd(config: RunConfig, pair: Pair) -> list[Distiller]:
     criterion = DecoupledKnowledgeDistillationLoss(
         config.dkd_target_weight, config.dkd_other_weight, config.temperature
     )
-    return [LogitDistillation("dkd", 1.0, criterion, with_labels=True)]
+    return [OutputDistillation("dkd", 1.0, criterion, with_labels=True)]
 
 
 @builder("dist")
 def dist(config: RunConfig, pair: Pair) -> list[Distiller]:
-    return [LogitDistillation("dist", config.dist_weight, RelationLoss(temperature=config.temperature))]
+    return [OutputDistillation("dist", config.dist_weight, RelationLoss(temperature=config.temperature))]
 
 
 # inheritance and exploration

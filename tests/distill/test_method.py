@@ -109,6 +109,10 @@ WEIGHT_OF = {
 }  # fmt: skip
 
 
+def weight_of(term: str) -> float:
+    return WEIGHT_OF[term] if term in WEIGHT_OF else getattr(make_config(), f"{term}_weight")
+
+
 @pytest.mark.parametrize("strength", [1.0, 0.25, 0.0])
 @pytest.mark.parametrize("name", ALL)
 def test_the_loss_is_the_weighted_sum_of_the_terms(name, strength):
@@ -117,7 +121,7 @@ def test_the_loss_is_the_weighted_sum_of_the_terms(name, strength):
     output = chosen(features(), teacher(), LABELS, peer())
     label = 1 - strength * 0.7 if "kd" in output.terms else 1
     expected = sum(
-        (label if term == "cross_entropy" else strength * WEIGHT_OF[term]) * value.double().item()
+        (label if term == "cross_entropy" else strength * weight_of(term)) * value.double().item()
         for term, value in output.terms.items()
     )
     assert output.loss.item() == pytest.approx(expected, rel=1e-5)
