@@ -144,6 +144,12 @@ class MethodSettings(BaseModel):
         2.0, "weight of the relations between and within classes (dist)", group=OTHERS, label="DIST weight",
         step_time=False,
     )  # fmt: skip
+    rkd_distance_weight: Weight = setting(
+        25.0, "weight of the distances between images (rkd)", group=OTHERS, label="RKD: distances", step_time=False
+    )
+    rkd_angle_weight: Weight = setting(
+        50.0, "weight of the angles among three images (rkd)", group=OTHERS, label="RKD: angles", step_time=False
+    )
     weight_schedule: Literal["constant", "warm-up", "decay"] = setting(
         "constant", "all weights but the labels': rising over the first tenth, or falling to 0 at the end",
         group=OTHERS, step_time=False,
@@ -232,6 +238,15 @@ register(MethodSpec(
     terms=(Term("dist", "Relation loss", "1 - correlation",
                 "falls as the relations among answers become the teacher's"),),
     settings=("temperature", "dist_weight"), without_kd=TEACHES_ANSWERS,
+))  # fmt: skip
+register(MethodSpec(
+    "rkd", "keeps distances and angles between the teacher's features", ("#7c4a21", "#d6a77a"),
+    paper=Paper("Relational knowledge distillation", "Park et al.", 2019, "1904.05068"),
+    terms=(
+        Term("rkd_distance", "Relational distance loss", "difference", "falls as distances become the teacher's"),
+        Term("rkd_angle", "Relational angle loss", "difference", "falls as angles become the teacher's"),
+    ),
+    settings=("rkd_distance_weight", "rkd_angle_weight"),
 ))  # fmt: skip
 register(MethodSpec(
     "ie-at", "half looks where the teacher looks, half elsewhere", ("#1d4ed8", "#3b82f6"), paper=IE_PAPER,

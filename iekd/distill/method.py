@@ -43,6 +43,8 @@ from iekd.losses import (
     InheritanceLoss,
     KnowledgeDistillationLoss,
     OverhaulLoss,
+    RelationalAngleLoss,
+    RelationalDistanceLoss,
     RelationLoss,
 )
 from iekd.models.features import Features
@@ -177,6 +179,14 @@ def dkd(config: RunConfig, pair: Pair) -> list[Distiller]:
 @builder("dist")
 def dist(config: RunConfig, pair: Pair) -> list[Distiller]:
     return [OutputDistillation("dist", config.dist_weight, RelationLoss(temperature=config.temperature))]
+
+
+@builder("rkd")
+def rkd(config: RunConfig, pair: Pair) -> list[Distiller]:
+    return [
+        OutputDistillation("rkd_distance", config.rkd_distance_weight, RelationalDistanceLoss(), "pooled"),
+        OutputDistillation("rkd_angle", config.rkd_angle_weight, RelationalAngleLoss(), "pooled"),
+    ]
 
 
 # inheritance and exploration
