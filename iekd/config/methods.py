@@ -291,9 +291,9 @@ def method_spec(name: str) -> MethodSpec:
     )  # fmt: skip
 
 
-def users(setting: str) -> list[str]:
+def users(field: str) -> list[str]:
     """The methods that use a setting, without "+kd"; empty for one that is not a method's."""
-    return [name for name, spec in METHODS.items() if setting in spec.uses]
+    return [name for name, spec in METHODS.items() if field in spec.uses]
 
 
 def check_method(name: str) -> str:

@@ -60,5 +60,5 @@ def setting(
 
 def about(info: FieldInfo) -> About:
     """The About of a field that `setting` made."""
-    assert isinstance(info.json_schema_extra, About)
+    assert isinstance(info.json_schema_extra, About), f"declare it by `setting`, not by Field: {info}"
     return info.json_schema_extra

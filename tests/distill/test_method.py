@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from iekd.config.methods import METHODS, combined, method_spec
-from iekd.config.run import make_config
+from iekd.config.run import RunConfig, make_config
 from iekd.distill.method import BUILDERS, DISTANCE_SCALE, IE_WEIGHTS, Method, StepOutput, build_method, builder
 from iekd.distill.targets import Pair, TeacherOutput, split_channels
 from iekd.losses import (
@@ -345,6 +345,12 @@ def test_default_weights_follow_the_distiller_and_the_distance(distance):
         assert (found.inheritance_weight, found.exploration_weight) == expected
     assert ie(method("ie-od", distance=distance)).inheritance_weight == IE_WEIGHTS["od"][0]
     assert (ie(method("ie-at")).inheritance_weight, ie(method("ie-ft")).inheritance_weight) == (1000, 500)
+
+
+@pytest.mark.parametrize("which", ["inheritance_weight", "exploration_weight"])
+def test_the_help_names_the_default_weights(which):
+    said = RunConfig.model_fields[which].description
+    assert all(f"{name} {getattr(ie(method(name)), which):g}" in said for name in STAGES_OF)
 
 
 @pytest.mark.parametrize("name", ["ft", "ie-ft"])

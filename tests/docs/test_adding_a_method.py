@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from iekd.cli.main import app
 from iekd.ui.render.colours import method_colours
-from iekd.ui.render.curves import _figures_of
+from iekd.ui.render.curves import term_figures
 from iekd.ui.tabs.form import combined_choices, method_choices
 
 example = doctest.DocTestParser().get_doctest(LogitMatchingLoss.__doc__, globals(), "logits", None, 0)
@@ -26,7 +26,7 @@ help_text = " ".join(CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS"
 print(json.dumps({
     "terms": sorted(seen), "losses": losses, "examples": [tried, failed], "help": " logits," in help_text,
     "form": ["logits" in dict((n, t) for t, n in method_choices()), "logits+kd" in dict(combined_choices())],
-    "figures": [term.title for term in _figures_of(("baseline", "logits"))], "colour": "#0e7490" in method_colours(),
+    "figures": [term.title for term in term_figures(("baseline", "logits"))], "colour": "#0e7490" in method_colours(),
 }))
 """
 

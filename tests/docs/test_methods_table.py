@@ -10,7 +10,6 @@ import pytest
 from iekd.config.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
-HEAD = re.compile(r"^\| *(plain|method)\b", re.MULTILINE | re.IGNORECASE)
 
 
 def method_rows() -> list[str]:
@@ -18,10 +17,9 @@ def method_rows() -> list[str]:
     tables = []
     for path in (ROOT / "README.md", ROOT / "docs" / "methods.md"):
         text = path.read_text() if path.is_file() else ""
-        for head in HEAD.finditer(text):
-            table = text[head.start() :].split("\n\n")[0].splitlines()
-            if any("`baseline`" in row for row in table):
-                tables.append(table[2:])
+        for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+            if "| `baseline` |" in table and "Hinton" in table:
+                tables.append(table.splitlines()[2:])
     assert len(tables) == 1, "there should be one table of methods, in README.md or docs/methods.md"
     return tables[0]
 

@@ -125,7 +125,7 @@ def figures(run: Run, config: RunConfig) -> list[Figure]:
     level = teacher_accuracy(run, config, curves) if "students" in curves.stages or run.report else None
     found = [_by_method("Test accuracy", "percent right", curves, config, gone, "test", "accuracy", level, " %",
                         "on pictures no student has trained on")]  # fmt: skip
-    for term, methods in _figures_of(config.methods).items():
+    for term, methods in term_figures(config.methods).items():
         figure = _by_method(
             term.title, term.unit, curves, config, gone, "train", term.name, None, "", term.hint, methods
         )
@@ -151,7 +151,7 @@ def figures(run: Run, config: RunConfig) -> list[Figure]:
     return found if "students" in curves.stages else found[::-1]
 
 
-def _figures_of(methods: Sequence[str]) -> dict[Term, list[str]]:
+def term_figures(methods: Sequence[str]) -> dict[Term, list[str]]:
     """Terms that have a figure each, with the methods in it: the labels', those of IE methods, then the others'.
 
     Terms of one name that differ in their words stand side by side.
