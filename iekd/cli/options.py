@@ -10,7 +10,8 @@ from typing import Annotated, Any, Optional, get_args
 import typer
 
 from iekd.config.methods import KD_ON_TOP, METHODS
-from iekd.config.run import GROUPS, LISTS, PRESETS, RunConfig, make_config
+from iekd.config.presets import PRESETS
+from iekd.config.run import GROUPS, LISTS, RunConfig, make_config
 
 SWITCHES = [name for name, field in RunConfig.model_fields.items() if field.annotation is bool]
 ABOUT_PRESETS = "; ".join(f"{name}: {preset.text}" for name, preset in PRESETS.items())

@@ -1,69 +1,299 @@
-"""Names of the methods and what each needs, without torch: for the page, the command line and the checks of a run.
+"""Everything said about a method, once: one MethodSpec each, with the settings of the methods beside them. No torch.
 
-A name is one of METHODS, and most may be followed by "+kd": knowledge distillation on top, as in `ie-ft+kd`.
-What a method computes is in methods.py.
+Command line, form, curves, warnings of unused settings and the checks of a run derive from this. What a method computes
+is built in distill/method.py, from the formulas in losses/. A method's name may be followed by "+kd": knowledge
+distillation on top, as in `ie-ft+kd`.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, Optional
 
+from pydantic import BaseModel
+
+from iekd.config.settings import Positive, Weight, setting
 from iekd.errors import UserError, unknown_name
 
-METHODS = {
-    "baseline": "labels only: the yardstick",
-    "kd": "copies the teacher's softened answers",
-    "at": "looks where the teacher looks",
-    "ft": "all channels imitate the teacher's factor",
-    "od": "imitates features before the activation",
-    "dml": "two students teach each other, no teacher",
-    "dkd": "kd with the right class and the others apart",
-    "dist": "keeps the relations among the teacher's answers",
-    "ie-at": "half looks where the teacher looks, half elsewhere",
-    "ie-ft": "half imitates the teacher's factor, half moves away",
-    "ie-od": "half imitates its features, half moves away",
-    "ie-dml": "dml in which half imitates, half moves away",
-}
-PAPERS = {
-    "kd": "Knowledge distillation, Hinton et al. 2015",
-    "at": "Attention transfer, Zagoruyko and Komodakis 2017",
-    "ft": "Factor transfer, Kim et al. 2018",
-    "od": "Feature overhaul, Heo et al. 2019",
-    "dml": "Deep mutual learning, Zhang et al. 2018",
-    "dkd": "Decoupled knowledge distillation, Zhao et al. 2022",
-    "dist": "DIST, T. Huang et al. 2022",
-    "ie": "Inheritance and exploration, Z. Huang et al. 2021",
-}
 KD_ON_TOP = "+kd"
-ANSWERS = ("kd", "dkd", "dist")  # these teach by the answers already
-COMBINED = tuple(name + KD_ON_TOP for name in METHODS if name not in ("baseline", *ANSWERS))
+IE, OTHERS = "Inheritance and exploration", "The other methods"  # headings of settings
 
 
-class Parts(NamedTuple):
-    """A method's name taken apart: `ie-ft+kd` is explores=True, base "ft", kd=True."""
+class Paper(NamedTuple):
+    """Where a method comes from, for a reader and for a link: https://arxiv.org/abs/<arxiv>."""
 
-    base: str
-    explores: bool
-    kd: bool
-
-    @property
-    def needs_teacher(self) -> bool:
-        return self.kd or self.base not in ("baseline", "dml")
+    title: str
+    authors: str
+    year: int
+    arxiv: str
 
     @property
-    def needs_peer(self) -> bool:
-        return self.base == "dml"
+    def citation(self) -> str:
+        return f"{self.title}, {self.authors} {self.year}"
+
+
+class Term(NamedTuple):
+    """A part of the loss: its key in StepOutput.terms and metrics, and the words of its figure.
+
+    Methods whose terms are equal share a figure. A term of another size has another title, and so its own figure.
+    """
+
+    name: str
+    title: str
+    unit: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """What there is to say of a method. `method_spec` gives the one of a name, also of a name with "+kd".
+
+    name: what users type; summary: a few words for page and command line.
+    colour: on the charts, of a light and of a dark page.
+    title: its name on figures; empty: the name in capitals.
+    terms: of its loss, beside the cross-entropy.
+    settings: those of MethodSettings that it uses; those that follow from its needs are added by `uses`.
+    needs_...: a teacher; a peer that learns beside it; the factor of the teacher's auto-encoder; margins from batch
+        norms at the teacher's stage ends.
+    explores: its student's channels are split into inheritance and exploration.
+    factor_encoders: how many it trains beside the student's last stage, for the estimate of its cost.
+    without_kd: why "+kd" makes no sense, as the end of a sentence; empty where it does.
+    with_kd: knowledge distillation is on top; set by `method_spec`.
+    """
+
+    name: str
+    summary: str
+    colour: tuple[str, str]
+    title: str = ""
+    paper: Paper | None = None
+    terms: tuple[Term, ...] = ()
+    settings: tuple[str, ...] = ()
+    needs_teacher: bool = True
+    needs_peer: bool = False
+    needs_factor: bool = False
+    needs_margins: bool = False
+    explores: bool = False
+    factor_encoders: int = 0
+    without_kd: str = ""
+    with_kd: bool = False
 
     @property
-    def uses_factor(self) -> bool:
-        """The target is a factor: of the teacher's auto-encoder, unless the run goes without one."""
-        return self.base == "ft"
+    def uses(self) -> frozenset[str]:
+        """Every setting of MethodSettings that has an effect on it."""
+        return frozenset(
+            (
+                *self.settings,
+                *(("weight_schedule",) if self.terms else ()),
+                *(("peer",) if self.needs_peer else ()),
+                *(("auto_encoder", "auto_encoder_epochs") if self.needs_factor else ()),
+                *(IE_SETTINGS if self.explores else ()),
+            )
+        )
 
 
-def parts(name: str) -> Parts:
-    """Take a valid name apart."""
-    base, kd = name.removesuffix(KD_ON_TOP), name.endswith(KD_ON_TOP)
-    return Parts(base.removeprefix("ie-"), base.startswith("ie-"), kd)
+class MethodSettings(BaseModel):
+    """The settings that only methods use; a part of RunConfig. Each is named in `settings` of the specs that use it."""
+
+    inheritance_share: float = setting(
+        0.5, "share of the channels that inherit; the rest explore", ge=0, le=1, group=IE
+    )
+    channel_split: Literal["natural", "random"] = setting(
+        "natural", "which channels inherit: the first ones, or drawn at random for each seed", group=IE,
+        label="Which channels",
+    )  # fmt: skip
+    distance: Literal["own", "l1", "l2", "cosine"] = setting(
+        "own", "between the halves and the teacher; own: l2 for ie-at, else l1 (ie-od inherits by its own loss)",
+        group=IE,
+    )  # fmt: skip
+    ie_stages: Literal["own", "last", "all"] = setting(
+        "own", "stages that inherit and explore; own: all for ie-at and ie-od, else the last", group=IE, label="Stages"
+    )
+    auto_encoder: bool = setting(
+        True, "ft, ie-ft: imitate what an auto-encoder makes of the teacher's feature, or the feature itself",
+        group=IE, label="Auto-encoder",
+    )  # fmt: skip
+    inheritance_weight: Optional[Weight] = setting(
+        None, "weight of the inheritance loss; unset: ie-ft 500, ie-at 1000, ie-od 1, ie-dml 50, by distance",
+        group=IE, step_time=False,
+    )  # fmt: skip
+    exploration_weight: Optional[Weight] = setting(
+        None, "weight of the exploration loss; unset: ie-ft 50, ie-at 10, ie-od 5, ie-dml 5, by distance",
+        group=IE, step_time=False,
+    )  # fmt: skip
+    temperature: Positive = setting(4.0, "softmax temperature of kd, dkd and dist", group=OTHERS, step_time=False)
+    kd_weight: float = setting(
+        0.9, "weight of the KD loss; cross-entropy gets one minus it", ge=0, le=1, group=OTHERS, label="KD weight",
+        step_time=False,
+    )  # fmt: skip
+    attention_weight: Weight = setting(
+        1000.0, "weight of the attention transfer loss (at)", group=OTHERS, step_time=False
+    )
+    factor_weight: Weight = setting(500.0, "weight of the factor transfer loss (ft)", group=OTHERS, step_time=False)
+    overhaul_weight: Weight = setting(1.0, "weight of the feature overhaul loss (od)", group=OTHERS, step_time=False)
+    mutual_weight: Weight = setting(1.0, "weight of the peer's answers (dml and ie-dml)", group=OTHERS, step_time=False)
+    dkd_target_weight: Weight = setting(
+        1.0, "weight of the right class against all others (dkd's alpha)", group=OTHERS, label="DKD: right class",
+        step_time=False,
+    )  # fmt: skip
+    dkd_other_weight: Weight = setting(
+        2.0, "weight of the answers among the other classes (dkd's beta)", group=OTHERS, label="DKD: other classes",
+        step_time=False,
+    )  # fmt: skip
+    dist_weight: Weight = setting(
+        2.0, "weight of the relations between and within classes (dist)", group=OTHERS, label="DIST weight",
+        step_time=False,
+    )  # fmt: skip
+    rkd_distance_weight: Weight = setting(
+        25.0, "weight of the distances between images (rkd)", group=OTHERS, label="RKD: distances", step_time=False
+    )
+    rkd_angle_weight: Weight = setting(
+        50.0, "weight of the angles among three images (rkd)", group=OTHERS, label="RKD: angles", step_time=False
+    )
+    weight_schedule: Literal["constant", "warm-up", "decay"] = setting(
+        "constant", "all weights but the labels': rising over the first tenth, or falling to 0 at the end",
+        group=OTHERS, step_time=False,
+    )  # fmt: skip
+    peer: Optional[str] = setting(None, "the second student of dml and ie-dml; unset: the same network", group=OTHERS)
+    auto_encoder_epochs: int = setting(
+        3, "passes that train the auto-encoder", ge=1, le=10_000, group="Teacher", label="Auto-encoder epochs",
+        only_for="methods with an auto-encoder", used_when=lambda config: config.needs_auto_encoder, step_time=False,
+    )  # fmt: skip
+
+
+IE_SETTINGS = (
+    "inheritance_share", "channel_split", "distance", "ie_stages", "inheritance_weight", "exploration_weight",
+)  # fmt: skip
+IE_PAPER = Paper("Inheritance and exploration", "Z. Huang et al.", 2021, "2107.00181")
+TEACHES_ANSWERS = "makes no sense: {name} teaches by the answers already. Name it {name}."
+
+CROSS_ENTROPY = Term("cross_entropy", "Loss on the labels", "cross-entropy", "how wrong the answers are")
+INHERITANCE = Term("inheritance", "Inheritance loss", "distance", "falls as this half comes closer to the teacher")
+EXPLORATION = Term(
+    "exploration", "Exploration loss", "minus distance", "falls as this half moves away from the teacher"
+)
+MUTUAL = Term("mutual", "Mutual learning loss", "divergence", "falls as answers come closer to the peer's")
+
+METHODS: dict[str, MethodSpec] = {}  # in the order of the page
+
+
+def register(spec: MethodSpec) -> MethodSpec:
+    """Add a method, the last on the page; its builder is registered in distill/method.py.
+
+    Raises:
+        ValueError: the name is taken or ends in "+kd", or a setting is not in MethodSettings.
+    """
+    if spec.name in METHODS or spec.name.endswith(KD_ON_TOP):
+        raise ValueError(f"Method '{spec.name}' cannot be registered: the name is taken. Choose another.")
+    if unknown := sorted(set(spec.settings) - set(MethodSettings.model_fields)):
+        raise ValueError(f"Method '{spec.name}' uses settings that do not exist: {', '.join(unknown)}.")
+    METHODS[spec.name] = spec
+    return spec
+
+
+register(MethodSpec(
+    "baseline", "labels only: the yardstick", ("#7b8794", "#94a3b8"), title="Baseline", needs_teacher=False,
+    without_kd="is knowledge distillation itself. Name it kd.",
+))  # fmt: skip
+KD = register(MethodSpec(
+    "kd", "copies the teacher's softened answers", ("#7c5cd6", "#a78bfa"),
+    paper=Paper("Knowledge distillation", "Hinton et al.", 2015, "1503.02531"),
+    terms=(Term("kd", "Distillation loss", "divergence", "falls as answers come closer to the teacher's"),),
+    settings=("temperature", "kd_weight"), without_kd=TEACHES_ANSWERS,
+))  # fmt: skip
+register(MethodSpec(
+    "at", "looks where the teacher looks", ("#4b8fe2", "#93c5fd"),
+    paper=Paper("Attention transfer", "Zagoruyko and Komodakis", 2017, "1612.03928"),
+    terms=(Term("attention", "Attention transfer loss", "distance",
+                "falls as the student looks where the teacher looks"),),
+    settings=("attention_weight",),
+))  # fmt: skip
+register(MethodSpec(
+    "ft", "all channels imitate the teacher's factor", ("#c97a12", "#f0a63c"),
+    paper=Paper("Factor transfer", "Kim et al.", 2018, "1802.04977"),
+    terms=(Term("factor_transfer", "Factor transfer loss", "distance",
+                "falls as the student comes closer to the teacher"),),
+    settings=("factor_weight",), needs_factor=True, factor_encoders=1,
+))  # fmt: skip
+register(MethodSpec(
+    "od", "imitates features before the activation", ("#d4588a", "#f9a8d4"),
+    paper=Paper("Feature overhaul", "Heo et al.", 2019, "1904.01866"),
+    terms=(Term("overhaul", "Feature overhaul loss", "distance", "falls as the student comes closer to the teacher"),),
+    settings=("overhaul_weight",), needs_margins=True,
+))  # fmt: skip
+register(MethodSpec(
+    "dml", "two students teach each other, no teacher", ("#7a9a1f", "#bef264"),
+    paper=Paper("Deep mutual learning", "Zhang et al.", 2018, "1706.00384"),
+    terms=(MUTUAL,), settings=("mutual_weight",), needs_teacher=False, needs_peer=True,
+))  # fmt: skip
+register(MethodSpec(
+    "dkd", "kd with the right class and the others apart", ("#a33bc2", "#e879f9"),
+    paper=Paper("Decoupled knowledge distillation", "Zhao et al.", 2022, "2203.08679"),
+    terms=(Term("dkd", "Decoupled distillation loss", "divergence", "falls as answers come closer to the teacher's"),),
+    settings=("temperature", "dkd_target_weight", "dkd_other_weight"), without_kd=TEACHES_ANSWERS,
+))  # fmt: skip
+register(MethodSpec(
+    "dist", "keeps the relations among the teacher's answers", ("#5a5f9e", "#a5b4fc"),
+    paper=Paper("DIST", "T. Huang et al.", 2022, "2205.10536"),
+    terms=(Term("dist", "Relation loss", "1 - correlation",
+                "falls as the relations among answers become the teacher's"),),
+    settings=("temperature", "dist_weight"), without_kd=TEACHES_ANSWERS,
+))  # fmt: skip
+register(MethodSpec(
+    "rkd", "keeps distances and angles between the teacher's features", ("#7c4a21", "#d6a77a"),
+    paper=Paper("Relational knowledge distillation", "Park et al.", 2019, "1904.05068"),
+    terms=(
+        Term("rkd_distance", "Relational distance loss", "difference", "falls as distances become the teacher's"),
+        Term("rkd_angle", "Relational angle loss", "difference", "falls as angles become the teacher's"),
+    ),
+    settings=("rkd_distance_weight", "rkd_angle_weight"),
+))  # fmt: skip
+register(MethodSpec(
+    "ie-at", "half looks where the teacher looks, half elsewhere", ("#1d4ed8", "#3b82f6"), paper=IE_PAPER,
+    terms=(INHERITANCE, EXPLORATION), explores=True,
+))  # fmt: skip
+register(MethodSpec(
+    "ie-ft", "half imitates the teacher's factor, half moves away", ("#0d9488", "#2dd4bf"), paper=IE_PAPER,
+    terms=(INHERITANCE, EXPLORATION), explores=True, needs_factor=True, factor_encoders=2,
+))  # fmt: skip
+register(MethodSpec(
+    "ie-od", "half imitates its features, half moves away", ("#9f1239", "#fb7185"), paper=IE_PAPER,
+    # its inheritance is a sum in the tens, where the others' is a mean in the thousandths
+    terms=(INHERITANCE._replace(title="Inheritance loss, by overhaul"), EXPLORATION), explores=True,
+    needs_margins=True,
+))  # fmt: skip
+register(MethodSpec(
+    "ie-dml", "dml in which half imitates, half moves away", ("#3f6212", "#84cc16"), paper=IE_PAPER,
+    terms=(INHERITANCE, EXPLORATION, MUTUAL), settings=("mutual_weight",), explores=True, needs_teacher=False,
+    needs_peer=True, factor_encoders=2,
+))  # fmt: skip
+
+
+def combined() -> tuple[str, ...]:
+    """The names of all methods with knowledge distillation on top."""
+    return tuple(name + KD_ON_TOP for name, spec in METHODS.items() if not spec.without_kd)
+
+
+def split_name(name: str) -> tuple[str, bool]:
+    """`ie-ft+kd` -> ("ie-ft", True): the method, and whether knowledge distillation is on top."""
+    return name.removesuffix(KD_ON_TOP), name.endswith(KD_ON_TOP)
+
+
+def method_spec(name: str) -> MethodSpec:
+    """What there is to say of a method that `check_method` knows; with "+kd", needs, terms and settings are both's."""
+    base, with_kd = split_name(name)
+    spec = METHODS[base]
+    if not with_kd:
+        return spec
+    return replace(
+        spec, name=name, needs_teacher=True, terms=(*spec.terms, *KD.terms), settings=(*spec.settings, *KD.settings),
+        with_kd=True,
+    )  # fmt: skip
+
+
+def users(field: str) -> list[str]:
+    """The methods that use a setting, without "+kd"; empty for one that is not a method's."""
+    return [name for name, spec in METHODS.items() if field in spec.uses]
 
 
 def check_method(name: str) -> str:
@@ -72,17 +302,16 @@ def check_method(name: str) -> str:
     Raises:
         UserError: it is none; the message has the closest one, or says why the combination makes no sense.
     """
-    if name in METHODS or name in COMBINED:
+    known = [*METHODS, *combined()]
+    if name in known:
         return name
-    base = name.removesuffix(KD_ON_TOP)
-    if name.endswith(KD_ON_TOP) and base == "baseline":
-        raise UserError("Method 'baseline+kd' is knowledge distillation itself. Name it kd.")
-    if name.endswith(KD_ON_TOP) and base in ANSWERS:
-        raise UserError(f"Method '{name}' makes no sense: {base} teaches by the answers already. Name it {base}.")
-    raise unknown_name("method", name, [*METHODS, *COMBINED])
+    base, with_kd = split_name(name)
+    if with_kd and base in METHODS:
+        raise UserError(f"Method '{name}' {METHODS[base].without_kd.format(name=base)}")
+    raise unknown_name("method", name, known)
 
 
-def sort_methods(names: list[str] | tuple[str, ...]) -> tuple[str, ...]:
+def sort_methods(names: Iterable[str]) -> tuple[str, ...]:
     """In the order of the page: as in METHODS, each before its form with KD on top."""
     order = [form for name in METHODS for form in (name, name + KD_ON_TOP)]
     return tuple(sorted(names, key=order.index))

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Optional, Union
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from iekd import data
-from iekd.config.methods import check_method, parts
+from iekd.config.methods import IE, OTHERS, MethodSettings, check_method, method_spec
+from iekd.config.presets import PRESETS
+from iekd.config.settings import Share, about, setting
+from iekd.data.base import FOLDER
 from iekd.errors import UserError, as_text, unknown_name
 from iekd.models.catalog import check_model, models
-from iekd.models.source import AUTO, check_normalisation, check_source, is_file
+from iekd.models.source import AUTO, TRAIN, check_normalisation, check_source, is_file
 
 NO_TEACHER = "none"
+OPTIMISER, TEACHER, PICTURES, THIS_RUN = "Optimiser", "Teacher", "Pictures", "This run"  # headings of settings
 STAGES = ("teacher", "auto-encoder", "students", "evaluation")  # of a run, in order
 MOST_THREADS = 1024
 PER_CHANNEL = "one number per channel with commas, such as 0.491,0.482,0.447"
@@ -30,30 +33,6 @@ LISTS: dict[str, tuple[type, str]] = {  # fields that may come as text with comm
     "teacher_mean": (float, PER_CHANNEL),
     "teacher_std": (float, PER_CHANNEL),
 }
-
-GROUPS = {  # of the lesser settings, by what they are about
-    "Optimiser": ("batch_size", "lr", "momentum", "nesterov", "weight_decay", "schedule", "milestones"),
-    "Inheritance and exploration": (
-        "inheritance_share", "channel_split", "distance", "ie_stages", "auto_encoder", "inheritance_weight",
-        "exploration_weight",
-    ),
-    "The other methods": (
-        "temperature", "kd_weight", "attention_weight", "factor_weight", "overhaul_weight", "mutual_weight",
-        "dkd_target_weight", "dkd_other_weight", "dist_weight", "weight_schedule", "peer",
-    ),
-    "Teacher": ("teacher_epochs", "auto_encoder_epochs", "teacher_from", "teacher_mean", "teacher_std"),
-    "Pictures": (
-        "limit_train", "resolution", "augmentation", "cutout", "validation_fraction", "test_fraction", "data_seed",
-    ),
-    "This run": (
-        "device", "threads", "precision", "graph", "stack", "compile", "eager", "image_memory", "name",
-    ),
-}  # fmt: skip
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-
 
 # pydantic's kind of error -> what a value must be
 RULES = {
@@ -73,109 +52,121 @@ class SettingError(UserError):
         super().__init__(f"{named[0].upper()}{named[1:]} {what}")
 
 
-class RunConfig(BaseModel):
+class TrainingSettings(BaseModel):
+    """What is trained on what, and the optimiser; a part of RunConfig."""
+
+    dataset: str = setting("fashion-mnist-sample", "name of a dataset, or folder:PATH", trains_teacher="always")
+    teacher: str = setting("resnet20", "model that teaches; 'none' for labels only", trains_teacher="always")
+    student: str = setting("resnet8", "model to train, once per method and seed")
+    methods: tuple[str, ...] = setting(("baseline", "ie-ft"), "how students are taught", min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = setting(
+        (0,), "one student per method and seed; fixes its initial weights", min_length=1, max_length=64,
+        step_time=False,
+    )  # fmt: skip
+    epochs: int = setting(10, "passes over the training images", ge=1, le=10_000, step_time=False)
+    batch_size: int = setting(128, "images per step", ge=2, le=65_536, group=OPTIMISER, trains_teacher="always")
+    lr: float = setting(
+        0.1, "peak learning rate of SGD", gt=0, le=100, group=OPTIMISER, label="Learning rate", step_time=False,
+        trains_teacher="always",
+    )  # fmt: skip
+    momentum: float = setting(
+        0.9, "momentum of SGD", ge=0, lt=1, group=OPTIMISER, step_time=False, trains_teacher="always"
+    )
+    nesterov: bool = setting(
+        True, "momentum in Nesterov's form", group=OPTIMISER, step_time=False, trains_teacher="always"
+    )
+    weight_decay: float = setting(
+        5e-4, "weight decay of SGD", ge=0, le=1, group=OPTIMISER, step_time=False, trains_teacher="always"
+    )
+    schedule: Literal["one-cycle", "cosine", "multi-step"] = setting(
+        "one-cycle", "learning rate over the run; multi-step divides it by 10 at the milestones", group=OPTIMISER,
+        step_time=False, trains_teacher="always",
+    )  # fmt: skip
+    milestones: tuple[Share, ...] = setting(
+        (0.5, 0.75), "where multi-step divides, as shares of the run (the paper's: half, 3/4)", min_length=1,
+        group=OPTIMISER, only_for="the multi-step schedule", used_when=lambda config: config.schedule == "multi-step",
+        step_time=False, trains_teacher="always",
+    )  # fmt: skip
+
+
+class RunConfig(MethodSettings, TrainingSettings):
     """Everything that decides a run's result, apart from the machine.
 
-    Two runs with equal configurations on one machine give equal metrics on the CPU.
+    Two runs with equal configurations on one machine give equal metrics on the CPU. The fields of TrainingSettings come
+    first, then those that only some methods use (config.methods), then these.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dataset: str = Field("fashion-mnist-sample", description="name of a data set, or folder:PATH")
-    teacher: str = Field("resnet20", description="model that teaches; 'none' for labels only")
-    student: str = Field("resnet8", description="model to train, once per method and seed")
-    methods: tuple[str, ...] = Field(("baseline", "ie-ft"), min_length=1, description="how students are taught")
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
-        (0,), min_length=1, max_length=64, description="one student per method and seed; fixes its initial weights"
-    )
-    epochs: int = Field(10, ge=1, le=10_000, description="passes over the training images")
-    batch_size: int = Field(128, ge=2, le=65_536, description="images per step")
-    lr: float = Field(0.1, gt=0, le=100, description="peak learning rate of SGD")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
-    weight_decay: float = Field(5e-4, ge=0, le=1, description="weight decay of SGD")
-    nesterov: bool = Field(True, description="momentum in Nesterov's form")
-    schedule: Literal["one-cycle", "cosine", "multi-step"] = Field(
-        "one-cycle", description="learning rate over the run; multi-step divides it by 10 at the milestones"
-    )
-    milestones: tuple[Share, ...] = Field(
-        (0.5, 0.75), min_length=1, description="where multi-step divides, as shares of the run (the paper's: half, 3/4)"
-    )
-    inheritance_share: float = Field(
-        0.5, ge=0, le=1, description="share of the channels that inherit; the rest explore"
-    )
-    channel_split: Literal["natural", "random"] = Field(
-        "natural", description="which channels inherit: the first ones, or drawn at random for each seed"
-    )
-    distance: Literal["own", "l1", "l2", "cosine"] = Field(
-        "own",
-        description="between the halves and the teacher; own: l2 for ie-at, else l1 (ie-od inherits by its own loss)",
-    )
-    ie_stages: Literal["own", "last", "all"] = Field(
-        "own", description="stages that inherit and explore; own: all for ie-at and ie-od, else the last"
-    )
-    auto_encoder: bool = Field(
-        True,
-        description="ft, ie-ft: imitate what an auto-encoder makes of the teacher's feature, or the feature itself",
-    )
-    inheritance_weight: Optional[Weight] = Field(
-        None,
-        description="weight of the inheritance loss; unset: ie-ft 500, ie-at 1000, ie-od 1, ie-dml 50, by distance",
-    )
-    exploration_weight: Optional[Weight] = Field(
-        None,
-        description="weight of the exploration loss; unset: ie-ft 50, ie-at 10, ie-od 5, ie-dml 5, by distance",
-    )
-    weight_schedule: Literal["constant", "warm-up", "decay"] = Field(
-        "constant", description="all weights but the labels': rising over the first tenth, or falling to 0 at the end"
-    )
-    temperature: Positive = Field(4.0, description="softening of the answers in kd, dkd and dist")
-    kd_weight: float = Field(0.9, ge=0, le=1, description="share of kd's soft targets; the labels get the rest")
-    attention_weight: Weight = Field(1000.0, description="weight of the attention transfer loss (at)")
-    factor_weight: Weight = Field(500.0, description="weight of the factor transfer loss (ft)")
-    overhaul_weight: Weight = Field(1.0, description="weight of the feature overhaul loss (od)")
-    mutual_weight: Weight = Field(1.0, description="weight of the peer's answers (dml and ie-dml)")
-    dkd_target_weight: Weight = Field(1.0, description="weight of the right class against all others (dkd's alpha)")
-    dkd_other_weight: Weight = Field(2.0, description="weight of the answers among the other classes (dkd's beta)")
-    dist_weight: Weight = Field(2.0, description="weight of the relations between and within classes (dist)")
-    peer: Optional[str] = Field(None, description="the second student of dml and ie-dml; unset: the same network")
-    auto_encoder_epochs: int = Field(3, ge=1, le=10_000, description="passes that train the auto-encoder")
-    teacher_epochs: int = Field(30, ge=1, le=10_000, description="passes that train a teacher where none is at hand")
-    teacher_from: str = Field(
-        AUTO, description="auto (shipped, of an earlier run, or trained first), train, run:ID, run:ID/LEARNER, or the "
-        "path of a file of weights or of a model's folder"
+    teacher_epochs: int = setting(
+        30, "passes that train a teacher where none is at hand", ge=1, le=10_000, group=TEACHER,
+        only_for="teachers that the run trains", used_when=lambda config: config.may_train_teacher, step_time=False,
+        trains_teacher="always",
     )  # fmt: skip
-    teacher_mean: tuple[float, ...] | None = Field(
-        None, description="mean of the pixels (0..1) that a teacher's file was trained with; unset: the data set's own"
-    )
-    teacher_std: tuple[float, ...] | None = Field(None, description="standard deviation of those pixels")
-    limit_train: int | None = Field(None, ge=2, description="use only this many training images, balanced over classes")
-    validation_fraction: float = Field(
-        0.1, ge=0, lt=1, description="share of the training images held out to choose the best epoch; 0: none"
-    )
-    test_fraction: float = Field(0.2, gt=0, lt=1, description="share held out when a folder has no test/ of its own")
-    resolution: int | None = Field(
-        None, ge=8, le=512, description="side of the square images; unset: the data set's own"
-    )
-    augmentation: Literal["crop", "resized-crop", "none"] = Field(
-        "crop", description="crop: of the padded image, and flip; resized-crop: any part of it, enlarged, and flip"
-    )
-    cutout: int = Field(0, ge=0, le=511, description="side in pixels of a square hole in each training image; 0: none")
-    data_seed: int = Field(0, ge=0, lt=2**31, description="fixes splits, the order of images and their augmentation")
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
-    threads: Union[Annotated[int, Field(ge=1, le=MOST_THREADS)], Literal["auto"]] = Field(
-        "auto", description="threads that compute on the CPU; auto: as many as other processes leave room for; a "
-        "number: repeatable bit for bit"
+    teacher_from: str = setting(
+        AUTO, "auto (shipped, of an earlier run, or trained first), train, run:ID, run:ID/LEARNER, or the path of a "
+        "file of weights or of a model's folder", group=TEACHER, label="Teacher comes from", step_time=False,
     )  # fmt: skip
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it")
-    image_memory: Optional[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
-        None, description="GB of memory that decoded images may take; more are read while training; unset: half of "
-        "what is free"
+    teacher_mean: tuple[float, ...] | None = setting(
+        None, "mean of the pixels (0..1) that a teacher's file was trained with; unset: the dataset's own",
+        group=TEACHER, step_time=False,
     )  # fmt: skip
-    eager: bool = Field(False, description="the plain step, without any acceleration, to look for errors in")
-    graph: bool = Field(True, description="on CUDA, record the step as a CUDA graph and replay it")
-    stack: bool = Field(True, description="on CUDA, train the seeds of a method as one network")
-    compile: bool = Field(False, description="torch.compile the students: slow to start, for long runs")
-    name: str = Field("", max_length=80, description="a label of your own for the list of runs")
+    teacher_std: tuple[float, ...] | None = setting(
+        None, "standard deviation of those pixels", group=TEACHER, step_time=False
+    )
+    limit_train: int | None = setting(
+        None, "use only this many training images, balanced over classes", ge=2, group=PICTURES,
+        label="Limit training images", step_time=False, trains_teacher="always",
+    )  # fmt: skip
+    resolution: int | None = setting(
+        None, "side of the square images; unset: the dataset's own", ge=8, le=512, group=PICTURES,
+        trains_teacher="always",
+    )  # fmt: skip
+    augmentation: Literal["crop", "resized-crop", "none"] = setting(
+        "crop", "crop: of the padded image, and flip; resized-crop: any part of it, enlarged, and flip",
+        group=PICTURES, trains_teacher="if changed",
+    )  # fmt: skip
+    cutout: int = setting(
+        0, "side in pixels of a square hole in each training image; 0: none", ge=0, le=511, group=PICTURES,
+        trains_teacher="if changed",
+    )  # fmt: skip
+    validation_fraction: float = setting(
+        0.1, "share of the training images held out to choose the best epoch; 0: none", ge=0, lt=1, group=PICTURES,
+        step_time=False, trains_teacher="always",
+    )  # fmt: skip
+    test_fraction: float = setting(
+        0.2, "share held out when a folder has no test/ of its own", gt=0, lt=1, group=PICTURES,
+        only_for="folders of pictures", used_when=lambda config: config.dataset.startswith(FOLDER), step_time=False,
+        trains_teacher="always",
+    )  # fmt: skip
+    data_seed: int = setting(
+        0, "fixes splits, the order of images and their augmentation", ge=0, lt=2**31, group=PICTURES,
+        step_time=False, trains_teacher="always",
+    )  # fmt: skip
+    device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "where to train", group=THIS_RUN)
+    threads: Union[Annotated[int, Field(ge=1, le=MOST_THREADS)], Literal["auto"]] = setting(
+        "auto", "threads that compute on the CPU; auto: as many as other processes leave room for; a number: "
+        "repeatable bit for bit", group=THIS_RUN,
+    )  # fmt: skip
+    precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto: bf16 where the hardware has it", group=THIS_RUN)
+    graph: bool = setting(
+        True, "on CUDA, record the step as a CUDA graph and replay it", group=THIS_RUN, label="CUDA graph"
+    )
+    stack: bool = setting(
+        True, "on CUDA, train the seeds of a method as one network", group=THIS_RUN, label="Seeds as one network"
+    )
+    compile: bool = setting(
+        False, "torch.compile the students: slow to start, for long runs", group=THIS_RUN, label="torch.compile"
+    )
+    eager: bool = setting(False, "disable all accelerations, for debugging", group=THIS_RUN, label="Plain step")
+    image_memory: Optional[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = setting(
+        None, "GB of memory that decoded images may take; more are read while training; unset: half of what is free",
+        group=THIS_RUN, label="Memory for images (GB)",
+    )  # fmt: skip
+    name: str = setting(
+        "", "a label of your own for the list of runs", max_length=80, group=THIS_RUN, label="Name of the run",
+        step_time=False,
+    )  # fmt: skip
 
     @field_validator("dataset")
     @classmethod
@@ -217,14 +208,14 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _teacher_where_needed(self) -> RunConfig:
-        taught = [m for m in self.methods if parts(m).needs_teacher]
+        taught = [m for m in self.methods if method_spec(m).needs_teacher]
         if taught and self.teacher == NO_TEACHER:
             raise UserError(f"Method '{taught[0]}' needs a teacher, but teacher is 'none'. Name one, such as resnet20.")
         return self
 
     @model_validator(mode="after")
     def _margins_where_needed(self) -> RunConfig:
-        overhaul = [m for m in self.methods if parts(m).base == "od"]
+        overhaul = [m for m in self.methods if method_spec(m).needs_margins]
         if overhaul and self.teacher != NO_TEACHER and not models()[self.teacher].has_margins:
             raise UserError(
                 f"Method '{overhaul[0]}' cannot learn from {self.teacher}: its margins come from a batch norm at each "
@@ -274,8 +265,13 @@ class RunConfig(BaseModel):
         return self.teacher != NO_TEACHER
 
     @property
+    def may_train_teacher(self) -> bool:
+        """Whether the run trains its teacher, or does so where none is found."""
+        return self.needs_teacher and self.teacher_from in (AUTO, TRAIN)
+
+    @property
     def needs_auto_encoder(self) -> bool:
-        return self.auto_encoder and any(parts(method).uses_factor for method in self.methods)
+        return self.auto_encoder and any(method_spec(m).needs_factor for m in self.methods)
 
     @property
     def learner_names(self) -> list[tuple[str, int]]:
@@ -298,39 +294,21 @@ class RunConfig(BaseModel):
         return " ".join(words)
 
 
+ABOUT = {name: about(info) for name, info in RunConfig.model_fields.items()}
+GROUPS = {  # of the lesser settings, by what they are about
+    group: tuple(name for name, known in ABOUT.items() if known.group == group)
+    for group in (OPTIMISER, IE, OTHERS, TEACHER, PICTURES, THIS_RUN)
+}
+
+
+def label(field: str) -> str:
+    """A setting's name on the page."""
+    return ABOUT[field].label or field.replace("_", " ").capitalize()
+
+
 def learner_name(method: str, seed: int) -> str:
     """The key of one learner in metrics, folders and reports."""
     return f"{method}-seed{seed}"
-
-
-@dataclass(frozen=True)
-class Preset:
-    """Values that belong together; whatever else is given wins over them."""
-
-    text: str
-    values: dict[str, Any]
-
-
-PRESETS = {
-    "quick": Preset("a demonstration in minutes: ten epochs of one rising and falling cycle", {}),
-    "paper": Preset(
-        "Huang et al. 2021: 160 epochs, learning rate divided by 10 at 80 and 120, batch 128, no validation split",
-        {
-            "epochs": 160, "teacher_epochs": 160, "auto_encoder_epochs": 30, "batch_size": 128, "lr": 0.1,
-            "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4, "schedule": "multi-step",
-            "milestones": (0.5, 0.75), "validation_fraction": 0.0,
-        },
-    ),
-    "crd": Preset(
-        "the CIFAR-100 benchmark of Tian et al. 2020: 240 epochs, learning rate 0.05, divided at 150, 180 and 210, "
-        "batch 64, no validation split",
-        {
-            "epochs": 240, "teacher_epochs": 240, "auto_encoder_epochs": 30, "batch_size": 64, "lr": 0.05,
-            "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4, "schedule": "multi-step",
-            "milestones": (0.625, 0.75, 0.875), "validation_fraction": 0.0,
-        },
-    ),
-}  # fmt: skip
 
 
 def make_config(preset: str | None = None, **values: Any) -> RunConfig:

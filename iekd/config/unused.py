@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from iekd.config.methods import ANSWERS, parts
-from iekd.config.run import PRESETS, RunConfig
-from iekd.data.base import FOLDER
-from iekd.models.source import AUTO, TRAIN
+from iekd.config.methods import KD, KD_ON_TOP, METHODS, MethodSettings, method_spec, users
+from iekd.config.presets import PRESETS
+from iekd.config.run import ABOUT, RunConfig
 
 
 def unused_settings(config: RunConfig) -> dict[str, str]:
@@ -13,33 +12,29 @@ def unused_settings(config: RunConfig) -> dict[str, str]:
 
     What a preset fills in is left out: nobody asked for it by name.
     """
-    taught = [parts(method) for method in config.methods]
-    bases = {part.base for part in taught if not part.explores}
-    found: dict[str, str] = {}
-
-    def only(purpose: str, there: bool, *fields: str) -> None:
-        if not there:
-            found.update((field, purpose) for field in fields if _was_changed(config, field))
-
-    only("the multi-step schedule", config.schedule == "multi-step", "milestones")
-    only(
-        "IE methods", any(part.explores for part in taught), "inheritance_share", "channel_split", "distance",
-        "ie_stages", "inheritance_weight", "exploration_weight",
-    )  # fmt: skip
-    only("ft and ie-ft", any(part.uses_factor for part in taught), "auto_encoder")
-    only("methods with an auto-encoder", config.needs_auto_encoder, "auto_encoder_epochs")
-    only("kd, dkd, dist and forms with +kd", any(p.kd or p.base in ANSWERS for p in taught), "temperature")
-    only("kd and forms with +kd", any(part.kd or part.base == "kd" for part in taught), "kd_weight")
-    for base, field in (("at", "attention_weight"), ("ft", "factor_weight"), ("od", "overhaul_weight")):
-        only(f"plain {base}", base in bases, field)
-    only("dkd", "dkd" in bases, "dkd_target_weight", "dkd_other_weight")
-    only("dist", "dist" in bases, "dist_weight")
-    only("dml and ie-dml", any(part.needs_peer for part in taught), "mutual_weight", "peer")
-    only("methods other than the baseline", set(config.methods) != {"baseline"}, "weight_schedule")
-    trained = config.needs_teacher and config.teacher_from in (AUTO, TRAIN)
-    only("teachers that the run trains", trained, "teacher_epochs")
-    only("folders of pictures", config.dataset.startswith(FOLDER), "test_fraction")
+    used = frozenset[str]().union(*(method_spec(method).uses for method in config.methods))
+    found = {}
+    for field, known in ABOUT.items():
+        has_effect = field in used or field not in MethodSettings.model_fields
+        if known.used_when is not None:
+            has_effect = has_effect and known.used_when(config)
+        if not has_effect and _was_changed(config, field):
+            found[field] = known.only_for or _methods_in_words(field)
     return found
+
+
+def _methods_in_words(field: str) -> str:
+    """The methods that use a setting: "IE methods", "plain at", "kd and forms with +kd"."""
+    names = users(field)
+    if names == [name for name, spec in METHODS.items() if spec.terms]:
+        return "methods other than the baseline"
+    if names == [name for name, spec in METHODS.items() if spec.explores]:
+        return "IE methods"
+    if len(names) == 1 and f"ie-{names[0]}" in METHODS:
+        return f"plain {names[0]}"
+    if field in KD.settings:
+        names.append(f"forms with {KD_ON_TOP}")
+    return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
 
 
 def _was_changed(config: RunConfig, field: str) -> bool:

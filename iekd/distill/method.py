@@ -1,35 +1,53 @@
 """Methods: how a student is taught. Each turns (student features, teacher's answer, labels) into a loss with terms.
 
-A Method is the cross-entropy plus what its distillers add; `build_method` makes one by name. Distillers own whatever is
-trained beside the student (factor encoders, connectors) and nothing else: no data, no optimiser, no files. Not here:
-what a loss computes (losses/), what of student and teacher is compared (comparisons.py), and when an auto-encoder or a
-peer is trained (engine/).
+A Method is the cross-entropy plus what its distillers add; `build_method` makes one by name from the builder that is
+registered under it. Not here: what a method is called and needs (config/methods.py), what a distiller adds
+(distillers.py), what a loss computes (losses/), what of student and teacher is compared (targets.py), and when an
+auto-encoder or a peer is trained (engine/).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iekd.config.methods import parts
+from iekd.config.methods import KD, METHODS, method_spec, split_name
 from iekd.config.run import RunConfig
-from iekd.distill.targets import Comparison, Pair, TeacherOutput, comparisons, split_channels
+from iekd.distill.distillers import (
+    Distiller,
+    Imitation,
+    InheritanceExploration,
+    Mutual,
+    OutputDistillation,
+    SumOverStages,
+)
+from iekd.distill.targets import (
+    AttentionComparison,
+    FactorComparison,
+    MakeComparison,
+    OverhaulComparison,
+    Pair,
+    PeerComparison,
+    TeacherOutput,
+    comparisons,
+    split_channels,
+)
 from iekd.losses import (
     DecoupledKnowledgeDistillationLoss,
     ExplorationLoss,
     FactorTransferLoss,
     InheritanceLoss,
     KnowledgeDistillationLoss,
-    MutualLearningLoss,
     OverhaulLoss,
+    RelationalAngleLoss,
+    RelationalDistanceLoss,
     RelationLoss,
 )
 from iekd.models.features import Features
-
-Terms = dict[str, tuple[float, Tensor]]  # weight and value of each
 
 
 class StepOutput(NamedTuple):
@@ -40,13 +58,6 @@ class StepOutput(NamedTuple):
     terms: dict[str, Tensor]
 
 
-class Distiller(nn.Module):
-    """Base: (student, teacher, labels, peer) -> weighted terms. Teacher and peer are None where none is needed."""
-
-    def forward(self, student: Features, teacher: TeacherOutput | None, labels: Tensor, peer: Features | None) -> Terms:
-        raise NotImplementedError
-
-
 class Method(nn.Module):
     """L = label_weight * cross-entropy + strength * sum of the distillers' weighted terms.
 
@@ -54,19 +65,19 @@ class Method(nn.Module):
     strength: 0..1, set by whoever trains (RunConfig.weight_schedule); a number, or a scalar on the device.
     """
 
-    def __init__(self, name: str, distillers: list[Distiller], kd_weight: float = 0.0) -> None:
+    def __init__(self, name: str, distillers: list[Distiller]) -> None:
         super().__init__()
         self.name = name
         self.distillers = nn.ModuleList(distillers)
-        self.kd_weight = kd_weight
+        self.label_share = sum(distiller.label_share for distiller in distillers)
         self.strength: float | Tensor = 1.0
-        self.needs_teacher, self.needs_peer = parts(name).needs_teacher, parts(name).needs_peer
+        self.needs_teacher, self.needs_peer = method_spec(name).needs_teacher, method_spec(name).needs_peer
 
     def forward(
         self, student: Features, teacher: TeacherOutput | None, labels: Tensor, peer: Features | None = None
     ) -> StepOutput:
         cross_entropy = F.cross_entropy(student.logits.float(), labels)
-        loss = (1 - self.strength * self.kd_weight) * cross_entropy
+        loss = (1 - self.strength * self.label_share) * cross_entropy
         terms = {"cross_entropy": cross_entropy.detach()}
         for distiller in self.distillers:
             for name, (weight, term) in distiller(student, teacher, labels, peer).items():
@@ -88,150 +99,163 @@ class Baseline(Method):
         super().__init__("baseline", [])
 
 
-class Answers(Distiller):
-    """Teaching by logits: kd, dkd and dist."""
-
-    def __init__(self, name: str, weight: float, criterion: nn.Module, with_labels: bool = False) -> None:
-        super().__init__()
-        self.term, self.weight, self.criterion, self.with_labels = name, weight, criterion, with_labels
-
-    def forward(self, student: Features, teacher: TeacherOutput | None, labels: Tensor, peer: Features | None) -> Terms:
-        assert teacher is not None
-        more = (labels,) if self.with_labels else ()
-        return {self.term: (self.weight, self.criterion(student.logits, teacher.features.logits, *more))}
+Builder = Callable[[RunConfig, Pair], list[Distiller]]
+BUILDERS: dict[str, Builder] = {}
 
 
-class Mutual(Distiller):
-    """DML: the peer's answers, as they are now."""
+def builder(name: str) -> Callable[[Builder], Builder]:
+    """Decorator: the function makes the distillers of the method `name`, whose spec is in config.methods.
 
-    def __init__(self, weight: float) -> None:
-        super().__init__()
-        self.weight, self.criterion = weight, MutualLearningLoss()
-
-    def forward(self, student: Features, teacher: TeacherOutput | None, labels: Tensor, peer: Features | None) -> Terms:
-        assert peer is not None
-        return {"mutual": (self.weight, self.criterion(student.logits, peer.logits))}
-
-
-class Imitation(Distiller):
-    """at, ft and od: all channels of some stages imitate the teacher's."""
-
-    def __init__(self, term: str, weight: float, compared: list[Comparison], criterion: nn.Module) -> None:
-        super().__init__()
-        self.term, self.weight, self.criterion = term, weight, criterion
-        self.compared = nn.ModuleList(compared)
-
-    def forward(self, student: Features, teacher: TeacherOutput | None, labels: Tensor, peer: Features | None) -> Terms:
-        sides = _sides(self.compared, student, teacher, peer)
-        return {self.term: (self.weight, self.criterion(*sides))}
-
-
-class InheritanceExploration(Distiller):
-    """L_IE = w_inh L_inh + w_exp L_exp (Huang et al. 2021, section 3).
-
-    The student's channels are split; one part is taught to be like the teacher, the other pushed away from the same
-    target. Each part is compared through trained layers of its own. With nothing on one side its term is left out.
+    It gets the run's settings and the pair of networks. Whatever it draws comes from torch's global generator, which
+    is seeded before. A term's key is the name of one of the spec's terms.
     """
+    if name not in METHODS:
+        raise ValueError(
+            f"Method '{name}' has no MethodSpec. Register one (config.methods.register) before its builder."
+        )
 
-    def __init__(
-        self, inheritance: list[Comparison], exploration: list[Comparison], weights: tuple[float, float],
-        inheritance_criterion: nn.Module, exploration_criterion: nn.Module,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.inheritance_weight, self.exploration_weight = weights
-        self.inheritance, self.exploration = nn.ModuleList(inheritance), nn.ModuleList(exploration)
-        self.inheritance_criterion, self.exploration_criterion = inheritance_criterion, exploration_criterion
+    def add(build: Builder) -> Builder:
+        BUILDERS[name] = build
+        return build
 
-    def forward(self, student: Features, teacher: TeacherOutput | None, labels: Tensor, peer: Features | None) -> Terms:
-        terms: Terms = {}
-        if self.inheritance:
-            sides = _sides(self.inheritance, student, teacher, peer)
-            terms["inheritance"] = (self.inheritance_weight, self.inheritance_criterion(*sides))
-        if self.exploration:
-            sides = _sides(self.exploration, student, teacher, peer)
-            terms["exploration"] = (self.exploration_weight, self.exploration_criterion(*sides))
-        return terms
+    return add
 
 
-class OverStages(nn.Module):
-    """The sum over stages of one criterion: (student sides, teacher sides) -> scalar."""
-
-    def __init__(self, criterion: nn.Module) -> None:
-        super().__init__()
-        self.criterion = criterion
-
-    def forward(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
-        return torch.stack([self.criterion(s, t) for s, t in zip(student, teacher, strict=True)]).sum()
+def build_method(name: str, config: RunConfig, pair: Pair) -> Method:
+    """The method of that name, with "+kd" or without, with the settings of `config` for a pair of networks."""
+    base, with_kd = split_name(name)
+    distillers = BUILDERS[base](config, pair)
+    if with_kd:
+        distillers += BUILDERS[KD.name](config, pair)
+    return Method(name, distillers)
 
 
-# (inheritance, exploration) for a distance of l1, chosen on held-out training images (benchmarks/RESULTS.md); od's
-# inheritance is its own loss, whatever the distance
+# plain methods
+
+
+@builder("baseline")
+def baseline(config: RunConfig, pair: Pair) -> list[Distiller]:
+    return []
+
+
+@builder("kd")
+def kd(config: RunConfig, pair: Pair) -> list[Distiller]:
+    criterion = KnowledgeDistillationLoss(config.temperature)
+    return [OutputDistillation("kd", config.kd_weight, criterion, label_share=config.kd_weight)]
+
+
+@builder("at")
+def at(config: RunConfig, pair: Pair) -> list[Distiller]:
+    compared = comparisons(AttentionComparison, pair, pair.stages("all"))
+    return [Imitation("attention", config.attention_weight, compared, SumOverStages(InheritanceLoss("l2")))]
+
+
+@builder("ft")
+def ft(config: RunConfig, pair: Pair) -> list[Distiller]:
+    compared = comparisons(partial(FactorComparison, auto_encoder=config.auto_encoder), pair, pair.stages("last"))
+    return [Imitation("factor_transfer", config.factor_weight, compared, SumOverStages(FactorTransferLoss()))]
+
+
+@builder("od")
+def od(config: RunConfig, pair: Pair) -> list[Distiller]:
+    stages = pair.stages("all")
+    compared = comparisons(OverhaulComparison, pair, stages)
+    return [Imitation("overhaul", config.overhaul_weight, compared, _overhaul(pair, stages))]
+
+
+@builder("dml")
+def dml(config: RunConfig, pair: Pair) -> list[Distiller]:
+    return [Mutual(config.mutual_weight)]
+
+
+@builder("dkd")
+def dkd(config: RunConfig, pair: Pair) -> list[Distiller]:
+    criterion = DecoupledKnowledgeDistillationLoss(
+        config.dkd_target_weight, config.dkd_other_weight, config.temperature
+    )
+    return [OutputDistillation("dkd", 1.0, criterion, with_labels=True)]
+
+
+@builder("dist")
+def dist(config: RunConfig, pair: Pair) -> list[Distiller]:
+    return [OutputDistillation("dist", config.dist_weight, RelationLoss(temperature=config.temperature))]
+
+
+@builder("rkd")
+def rkd(config: RunConfig, pair: Pair) -> list[Distiller]:
+    return [
+        OutputDistillation("rkd_distance", config.rkd_distance_weight, RelationalDistanceLoss(), "pooled"),
+        OutputDistillation("rkd_angle", config.rkd_angle_weight, RelationalAngleLoss(), "pooled"),
+    ]
+
+
+# inheritance and exploration
+
+# (inheritance, exploration) for a distance of l1, chosen on held-out training images (benchmarks/RESULTS.md)
 IE_WEIGHTS = {"ft": (500.0, 50.0), "at": (100.0, 1.0), "od": (1.0, 5.0), "dml": (50.0, 5.0)}
 # mean |u - v|, mean (u - v)^2 and 1 - cos differ by about this much in size for D of 1000 to 4000 numbers
 DISTANCE_SCALE = {"l1": 1.0, "l2": 10.0, "cosine": 0.01}
 
 
-def build_method(name: str, config: RunConfig, pair: Pair) -> Method:
-    """The method of that name (see method_names) with the weights of `config` for a pair of networks."""
-    base, explores, kd = parts(name)
-    distillers: list[Distiller] = []
-    if base == "dml":
-        distillers.append(Mutual(config.mutual_weight))
-    if explores:
-        distillers.append(_inheritance_exploration(base, config, pair))
-    elif base in ("at", "ft", "od"):
-        distillers.append(_imitation(base, config, pair))
-    elif base == "dkd":
-        criterion = DecoupledKnowledgeDistillationLoss(
-            config.dkd_target_weight, config.dkd_other_weight, config.temperature
-        )
-        distillers.append(Answers("dkd", 1.0, criterion, with_labels=True))
-    elif base == "dist":
-        distillers.append(Answers("dist", config.dist_weight, RelationLoss(temperature=config.temperature)))
-    if not (kd or base == "kd"):
-        return Method(name, distillers)
-    distillers.append(Answers("kd", config.kd_weight, KnowledgeDistillationLoss(config.temperature)))
-    return Method(name, distillers, kd_weight=config.kd_weight)
+@builder("ie-at")
+def ie_at(config: RunConfig, pair: Pair) -> list[Distiller]:
+    stages = pair.stages(_chosen(config.ie_stages, "all"))
+    return [_inheritance_exploration(AttentionComparison, stages, IE_WEIGHTS["at"], config, pair, distance="l2")]
 
 
-def _imitation(base: str, config: RunConfig, pair: Pair) -> Imitation:
-    stages = pair.stages(base, "last" if base == "ft" else "all")
-    compared = comparisons(base, pair, stages, None, config.auto_encoder)
-    if base == "at":
-        return Imitation("attention", config.attention_weight, compared, OverStages(InheritanceLoss("l2")))
-    if base == "ft":
-        return Imitation("factor_transfer", config.factor_weight, compared, OverStages(FactorTransferLoss()))
-    return Imitation("overhaul", config.overhaul_weight, compared, _overhaul(pair, stages))
+@builder("ie-ft")
+def ie_ft(config: RunConfig, pair: Pair) -> list[Distiller]:
+    stages = pair.stages(_chosen(config.ie_stages, "last"))
+    compare = partial(FactorComparison, auto_encoder=config.auto_encoder)
+    return [_inheritance_exploration(compare, stages, IE_WEIGHTS["ft"], config, pair)]
 
 
-def _inheritance_exploration(base: str, config: RunConfig, pair: Pair) -> InheritanceExploration:
-    distance = config.distance if config.distance != "own" else "l2" if base == "at" else "l1"
-    which = config.ie_stages if config.ie_stages != "own" else "all" if base in ("at", "od") else "last"
-    stages = pair.stages(base, which)
+@builder("ie-od")
+def ie_od(config: RunConfig, pair: Pair) -> list[Distiller]:
+    stages = pair.stages(_chosen(config.ie_stages, "all"))
+    inherit = _overhaul(pair, stages)  # its own loss and its own weight, whatever the distance
+    return [_inheritance_exploration(OverhaulComparison, stages, IE_WEIGHTS["od"], config, pair, inherit=inherit)]
+
+
+@builder("ie-dml")
+def ie_dml(config: RunConfig, pair: Pair) -> list[Distiller]:
+    stages = pair.stages(_chosen(config.ie_stages, "last"), with_peer=True)
+    halves = _inheritance_exploration(PeerComparison, stages, IE_WEIGHTS["dml"], config, pair)
+    return [Mutual(config.mutual_weight), halves]
+
+
+def _inheritance_exploration(
+    compare: MakeComparison, stages: list[int], weights: tuple[float, float], config: RunConfig, pair: Pair,
+    distance: str = "l1", inherit: nn.Module | None = None,
+) -> InheritanceExploration:  # fmt: skip
+    """The halves of some stages, compared by `compare`.
+
+    weights, distance: where the settings name none; the weights are for l1. inherit: the inheritance loss with its own
+    size, in place of the distance.
+    """
+    chosen = _chosen(config.distance, distance)
     split = [
         split_channels(pair.student[i], config.inheritance_share, config.channel_split == "random") for i in stages
     ]
-    inheritance = comparisons(base, pair, stages, [inherits for inherits, _ in split], config.auto_encoder)
-    exploration = comparisons(base, pair, stages, [explores for _, explores in split], config.auto_encoder)
-    usual = [weight * DISTANCE_SCALE[distance] for weight in IE_WEIGHTS[base]]
-    criterion: nn.Module = OverStages(InheritanceLoss(distance))
-    if base == "od":
-        criterion, usual[0] = _overhaul(pair, stages), IE_WEIGHTS[base][0]
-    weights = (
+    inheritance = comparisons(compare, pair, stages, [inherits for inherits, _ in split])
+    exploration = comparisons(compare, pair, stages, [explores for _, explores in split])
+    usual = [weight * DISTANCE_SCALE[chosen] for weight in weights]
+    criterion: nn.Module = SumOverStages(InheritanceLoss(chosen))  # type: ignore[arg-type]
+    if inherit is not None:
+        criterion, usual[0] = inherit, weights[0]
+    used = (
         usual[0] if config.inheritance_weight is None else config.inheritance_weight,
         usual[1] if config.exploration_weight is None else config.exploration_weight,
     )
-    return InheritanceExploration(inheritance, exploration, weights, criterion, OverStages(ExplorationLoss(distance)))
+    exploring = SumOverStages(ExplorationLoss(chosen))  # type: ignore[arg-type]
+    return InheritanceExploration(inheritance, exploration, used, criterion, exploring)
+
+
+def _chosen(value: str, own: str) -> str:
+    """A setting's value, or the method's own where it is left to the method."""
+    return own if value == "own" else value
 
 
 def _overhaul(pair: Pair, stages: list[int]) -> OverhaulLoss:
     # the targets are above these margins already, for exploration's sake; the loss stands alone and looks again
     return OverhaulLoss([pair.margins[stage] for stage in stages])
-
-
-def _sides(
-    compared: nn.ModuleList, student: Features, teacher: TeacherOutput | None, peer: Features | None
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """The student's sides and the targets, one each per comparison."""
-    pairs = [comparison(student, teacher, peer) for comparison in compared]
-    return tuple(s for s, _ in pairs), tuple(t for _, t in pairs)

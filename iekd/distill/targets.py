@@ -7,6 +7,7 @@ maps of different resolution are averaged to one size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iekd.losses.at import attention
-from iekd.losses.tensors import meet
+from iekd.losses.tensors import pool_to_common_size
 from iekd.models.factors import FactorEncoder, factor_channels
 from iekd.models.features import Features
 
@@ -39,9 +40,9 @@ class Pair:
     peer: tuple[int, ...] = ()
     margins: tuple[Tensor, ...] = ()
 
-    def stages(self, base: str, which: str) -> list[int]:
+    def stages(self, which: str, with_peer: bool = False) -> list[int]:
         """The stages that are compared, for which = "last" or "all" (as many as both networks have)."""
-        other = self.peer if base == "dml" else self.teacher
+        other = self.peer if with_peer else self.teacher
         return [-1] if which == "last" else list(range(-min(len(self.student), len(other)), 0))
 
 
@@ -50,11 +51,12 @@ class Comparison(nn.Module):
 
     channels: Tensor | None
 
-    def __init__(self, stage: int, channels: Tensor | None) -> None:
+    def __init__(self, pair: Pair, stage: int, channels: Tensor | None) -> None:
         """channels: indices of the student's channels that take part; None for all."""
         super().__init__()
         self.stage = stage
         self.register_buffer("channels", channels)
+        self.width = pair.student[stage] if channels is None else len(channels)  # channels that take part
 
     def chosen(self, feature: Tensor) -> Tensor:
         return feature if self.channels is None else feature.index_select(1, self.channels)
@@ -68,18 +70,18 @@ class AttentionComparison(Comparison):
 
     def forward(self, student: Features, teacher: TeacherOutput | None, peer: Features | None) -> tuple[Tensor, Tensor]:
         assert teacher is not None
-        s, t = meet(self.chosen(student.stages[self.stage]), teacher.features.stages[self.stage])
+        s, t = pool_to_common_size(self.chosen(student.stages[self.stage]), teacher.features.stages[self.stage])
         return attention(s), attention(t)
 
 
 class FactorComparison(Comparison):
     """ft: the student's factor and the teacher's, or the teacher's feature where there is no auto-encoder."""
 
-    def __init__(self, stage: int, channels: Tensor | None, width: int, target: int, auto_encoder: bool) -> None:
-        """width: channels that take part; target: channels of the teacher's stage."""
-        super().__init__(stage, channels)
+    def __init__(self, pair: Pair, stage: int, channels: Tensor | None, auto_encoder: bool = True) -> None:
+        super().__init__(pair, stage, channels)
         self.auto_encoder = auto_encoder
-        self.encoder = FactorEncoder(width, factor_channels(target) if auto_encoder else target)
+        target = pair.teacher[stage]
+        self.encoder = FactorEncoder(self.width, factor_channels(target) if auto_encoder else target)
 
     def forward(self, student: Features, teacher: TeacherOutput | None, peer: Features | None) -> tuple[Tensor, Tensor]:
         assert teacher is not None
@@ -90,9 +92,9 @@ class FactorComparison(Comparison):
 class PeerComparison(Comparison):
     """dml: the student's factor and its peer's feature as it is now."""
 
-    def __init__(self, stage: int, channels: Tensor | None, width: int, target: int) -> None:
-        super().__init__(stage, channels)
-        self.encoder = FactorEncoder(width, target)
+    def __init__(self, pair: Pair, stage: int, channels: Tensor | None) -> None:
+        super().__init__(pair, stage, channels)
+        self.encoder = FactorEncoder(self.width, pair.peer[stage])
 
     def forward(self, student: Features, teacher: TeacherOutput | None, peer: Features | None) -> tuple[Tensor, Tensor]:
         assert peer is not None
@@ -105,9 +107,10 @@ class OverhaulComparison(Comparison):
 
     margin: Tensor
 
-    def __init__(self, stage: int, channels: Tensor | None, width: int, margin: Tensor) -> None:
-        super().__init__(stage, channels)
-        conv = nn.Conv2d(width, len(margin), 1, bias=False)
+    def __init__(self, pair: Pair, stage: int, channels: Tensor | None) -> None:
+        super().__init__(pair, stage, channels)
+        margin = pair.margins[stage]
+        conv = nn.Conv2d(self.width, len(margin), 1, bias=False)
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
         self.connector = nn.Sequential(conv, nn.BatchNorm2d(len(margin)))
         self.register_buffer("margin", margin.reshape(1, -1, 1, 1))
@@ -115,33 +118,24 @@ class OverhaulComparison(Comparison):
     def forward(self, student: Features, teacher: TeacherOutput | None, peer: Features | None) -> tuple[Tensor, Tensor]:
         assert teacher is not None
         s = self.connector(self.chosen(student.pre_activations[self.stage]))
-        s, t = meet(s, teacher.features.pre_activations[self.stage])
+        s, t = pool_to_common_size(s, teacher.features.pre_activations[self.stage])
         return s, torch.maximum(t, self.margin)
 
 
+MakeComparison = Callable[[Pair, int, "Tensor | None"], Comparison]
+
+
 def comparisons(
-    base: str, pair: Pair, stages: list[int], channels: list[Tensor] | None, auto_encoder: bool
+    make: MakeComparison, pair: Pair, stages: list[int], channels: list[Tensor] | None = None
 ) -> list[Comparison]:
-    """One comparison per stage for the distiller `base` (at, ft, od or dml).
+    """One comparison per stage, by make(pair, stage, channels): a Comparison's class, or a partial of one.
 
     channels: for each stage the student's channels that take part; None for all. A stage of which none takes part is
     left out.
     """
-    found: list[Comparison] = []
-    for i, stage in enumerate(stages):
-        chosen = None if channels is None else channels[i]
-        width = pair.student[stage] if chosen is None else len(chosen)
-        if not width:
-            continue
-        if base == "at":
-            found.append(AttentionComparison(stage, chosen))
-        elif base == "ft":
-            found.append(FactorComparison(stage, chosen, width, pair.teacher[stage], auto_encoder))
-        elif base == "od":
-            found.append(OverhaulComparison(stage, chosen, width, pair.margins[stage]))
-        else:
-            found.append(PeerComparison(stage, chosen, width, pair.peer[stage]))
-    return found
+    if channels is None:
+        return [make(pair, stage, None) for stage in stages]
+    return [make(pair, stage, chosen) for stage, chosen in zip(stages, channels, strict=True) if len(chosen)]
 
 
 def split_channels(count: int, share: float, at_random: bool) -> tuple[Tensor, Tensor]:

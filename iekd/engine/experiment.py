@@ -16,7 +16,7 @@ from typing import Any, Union, cast
 import torch
 from torch import Tensor, nn
 
-from iekd.config.methods import parts
+from iekd.config.methods import method_spec
 from iekd.config.run import STAGES, RunConfig, learner_name
 from iekd.data.base import Dataset
 from iekd.distill.method import Baseline, Method, build_method
@@ -234,15 +234,16 @@ class Experiment:
 
     def _factor_widths(self) -> tuple[int, ...]:
         """Channels of the teacher's stages that get an auto-encoder: the last, or all that an IE form compares."""
-        explores = any(parts(m).uses_factor and parts(m).explores for m in self.config.methods)
+        specs = [method_spec(method) for method in self.config.methods]
+        every = self.config.ie_stages == "all" and any(spec.needs_factor and spec.explores for spec in specs)
         widths = models()[self.config.teacher].stage_channels
-        count = len(self._pair().stages("ft", "all" if explores and self.config.ie_stages == "all" else "last"))
+        count = len(self._pair().stages("all" if every else "last"))
         return widths[-count:]
 
     def _pair(self) -> Pair:
         config, widths = self.config, {name: info.stage_channels for name, info in models().items()}
         norms = []
-        if self.teacher is not None and any(parts(m).base == "od" for m in config.methods):
+        if self.teacher is not None and any(method_spec(m).needs_margins for m in config.methods):
             norms = cast(list[nn.BatchNorm2d], self.teacher.model.stage_norms)
         margins = tuple(margin(norm.bias.detach().cpu(), norm.weight.detach().cpu().abs()) for norm in norms)
         return Pair(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from iekd.config.methods import parts
+from iekd.config.methods import MethodSpec, method_spec
 from iekd.config.run import STAGES, RunConfig
 from iekd.data.base import FOLDER
 from iekd.estimate.speeds import Speeds
@@ -55,7 +55,7 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
     for method in config.methods:
         beside, judging = _beside(method, config)
         macs["students"] += seeds * config.epochs * area * (n * beside + judged * judging)
-        memory += seeds * each * (2 if parts(method).needs_peer else 1)
+        memory += seeds * each * (2 if method_spec(method).needs_peer else 1)
     if config.needs_teacher:
         teacher = models()[config.teacher]
         forward = teacher.macs * area
@@ -63,7 +63,7 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
         if not teacher_at_hand:
             macs["teacher"] = forward * config.teacher_epochs * (TRAIN * n + judged)
             memory += config.batch_size * teacher.activations * area * 4 * 2
-        if any(parts(method).needs_teacher for method in config.methods):
+        if any(method_spec(method).needs_teacher for method in config.methods):
             macs["students"] += config.epochs * n * forward
         if config.needs_auto_encoder:
             factor = area * _coder_macs(teacher, teacher.feature_channels, factor_channels(teacher))
@@ -74,17 +74,22 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
 
 def _beside(method: str, config: RunConfig) -> tuple[float, float]:
     """Multiply-accumulates beside the student's own: per training image, and per held-out image."""
-    base, explores, _ = parts(method)
+    spec, count = method_spec(method), method_spec(method).factor_encoders
     student, peer = models()[config.student], models()[config.peer or config.student]
-    halves = 2 if explores else 1
-    if base == "dml":  # the peer learns too, and the student answers once more
-        encoders = TRAIN * 2 * halves * _coder_macs(student, student.feature_channels / 2, peer.feature_channels)
-        return TRAIN * peer.macs + student.macs + (encoders if explores else 0), peer.macs
-    if base != "ft":
-        return 0, 0  # connectors and attention are small
+    encoders = 0.0  # what else is trained beside a student is small: connectors, and nothing for attention
+    if count:
+        encoders = TRAIN * count * _coder_macs(student, student.feature_channels / count, _target(spec, config))
+    if spec.needs_peer:  # it learns too, and the student answers once more
+        return TRAIN * peer.macs + student.macs + 2 * encoders, peer.macs
+    return encoders, 0
+
+
+def _target(spec: MethodSpec, config: RunConfig) -> int:
+    """Channels of what a method's factor encoders imitate."""
+    if spec.needs_peer:
+        return models()[config.peer or config.student].feature_channels
     teacher = models()[config.teacher]
-    target = factor_channels(teacher) if config.auto_encoder else teacher.feature_channels
-    return TRAIN * halves * _coder_macs(student, student.feature_channels / halves, target), 0
+    return factor_channels(teacher) if config.auto_encoder else teacher.feature_channels
 
 
 def seconds(plan: Plan, device: str, measured_speed: float | None = None) -> float:

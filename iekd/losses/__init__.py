@@ -8,6 +8,7 @@ from iekd.losses.ft import FactorTransferLoss, ReconstructionLoss
 from iekd.losses.ie import ExplorationLoss, InheritanceLoss
 from iekd.losses.kd import KnowledgeDistillationLoss
 from iekd.losses.od import OverhaulLoss
+from iekd.losses.rkd import RelationalAngleLoss, RelationalDistanceLoss
 
 __all__ = [
     "AttentionTransferLoss",
@@ -20,4 +21,6 @@ __all__ = [
     "OverhaulLoss",
     "ReconstructionLoss",
     "RelationLoss",
+    "RelationalAngleLoss",
+    "RelationalDistanceLoss",
 ]

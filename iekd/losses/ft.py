@@ -1,28 +1,54 @@
-"""Factor transfer: Kim, Park and Kwak, "Paraphrasing Complex Network", NeurIPS 2018 (arXiv 1802.04977)."""
+"""Factor transfer: Kim, Park and Kwak, "Paraphrasing Complex Network", NeurIPS 2018."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from iekd.losses.tensors import unit, wide
+from iekd.losses.tensors import as_float32, unit_vectors
 
 
 class FactorTransferLoss(nn.Module):
-    """mean |u(F_s) - u(F_t)|, u = unit length per sample (section 3, p = 1).
+    """The student's factor becomes like the teacher's: mean |u(F_s) - u(F_t)|, u = unit length per sample.
 
-    forward: student factor and teacher factor, both (B,k,h,w) -> scalar.
-    With D = k*h*w entries the value is at most 2/sqrt(D), which is why its weight is in the hundreds.
+    https://arxiv.org/abs/1802.04977, section 3, p = 1. With D = k*h*w entries the value is at most 2/sqrt(D), which is
+    why its weight is in the hundreds.
+
+    Args of forward:
+        student_factor: (B,k,h,w), what the translator makes of the student's feature.
+        teacher_factor: (B,k,h,w), what the paraphraser makes of the teacher's.
+
+    Returns:
+        A scalar tensor.
+
+    >>> import torch
+    >>> factor = torch.randn(8, 32, 7, 7)
+    >>> FactorTransferLoss()(torch.randn(8, 32, 7, 7), factor).shape
+    torch.Size([])
+    >>> FactorTransferLoss()(factor, factor).item()
+    0.0
     """
 
     def forward(self, student_factor: Tensor, teacher_factor: Tensor) -> Tensor:
-        return (unit(student_factor) - unit(teacher_factor)).abs().mean()
+        return (unit_vectors(student_factor) - unit_vectors(teacher_factor)).abs().mean()
 
 
 class ReconstructionLoss(nn.Module):
-    """mean |x - reconstruction|: trains the paraphraser. Both (B,c,h,w) -> scalar.
+    """Trains the paraphraser (auto-encoder) that makes the teacher's factor: mean |x - reconstruction|.
 
-    L1, as in the reference implementations; the papers write the squared L2 norm.
+    https://arxiv.org/abs/1802.04977, section 3. L1, as in the reference implementations; the papers write the squared
+    L2 norm.
+
+    Args of forward:
+        reconstruction: (B,c,h,w), what the decoder made of the factor.
+        feature: (B,c,h,w), the teacher's.
+
+    Returns:
+        A scalar tensor.
+
+    >>> import torch
+    >>> ReconstructionLoss()(torch.zeros(8, 32, 7, 7), torch.ones(8, 32, 7, 7)).item()
+    1.0
     """
 
     def forward(self, reconstruction: Tensor, feature: Tensor) -> Tensor:
-        return (wide(reconstruction) - wide(feature)).abs().mean()
+        return (as_float32(reconstruction) - as_float32(feature)).abs().mean()

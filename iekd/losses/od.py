@@ -1,20 +1,30 @@
-"""Feature overhaul: Heo, Kim, Yun, Park, Kwak and Choi, ICCV 2019 (arXiv 1904.01866)."""
+"""Feature overhaul: Heo, Kim, Yun, Park, Kwak and Choi, ICCV 2019."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from iekd.losses.tensors import wide
+from iekd.losses.tensors import as_float32
 
-RARE = 1e-3  # of a channel that is hardly ever negative, the mean below zero cannot be told
+RARE = 1e-3  # a channel that is negative less often has too little below zero for a mean
 
 
 def margin(mean: Tensor, std: Tensor) -> Tensor:
-    """What a channel is worth on average where it is negative, if it is normal: E[x | x < 0]. (c,), (c,) -> (c,).
+    """The mean of a normally distributed channel where it is negative, E[x | x < 0].
 
-    m = mu - sigma phi(mu/sigma) / Phi(-mu/sigma); -3 sigma where Phi(-mu/sigma) <= 0.001 (section 3.1, as released).
-    For a stage that ends in batch norm, mu is its bias and sigma the absolute value of its weight.
+    m = mu - sigma phi(mu/sigma) / Phi(-mu/sigma); -3 sigma where Phi(-mu/sigma) <= 0.001.
+    https://arxiv.org/abs/1904.01866, section 3.1, as released.
+
+    Args:
+        mean: (c,), mu; of a stage that ends in batch norm, its bias.
+        std: (c,), sigma; of a stage that ends in batch norm, the absolute value of its weight.
+
+    Returns:
+        (c,), float32.
+
+    >>> margin(torch.zeros(1), torch.ones(1)).item()  # -sqrt(2 / pi)
+    -0.797884...
     """
     mean, std = mean.double(), std.double().clamp_min(1e-12)
     z = mean / std
@@ -24,14 +34,30 @@ def margin(mean: Tensor, std: Tensor) -> Tensor:
 
 
 class OverhaulLoss(nn.Module):
-    """sum over stages of w_i sum d(s', t') / (1000 B), t' = max(t, m) (section 3; weights and 1000 as released).
+    """The student imitates features before the activation: sum over stages of w_i sum d(s', t') / (1000 B).
 
-    d is the partial L2 distance: (s' - t')^2, and 0 where s' <= t' <= 0, because what the activation takes away needs
-    no imitation. The last stage weighs 1, each one before it half of the next.
+    t' = max(t, m), m the margin of each channel. d is the partial L2 distance: (s' - t')^2, and 0 where s' <= t' <= 0,
+    because what the activation takes away needs no imitation. The last stage weighs 1, each one before it half of the
+    next. https://arxiv.org/abs/1904.01866, section 3; weights and 1000 as released.
 
-    margins: one (c_i,) per stage of the teacher; see `margin`.
-    forward: the student's stage ends before the activation, already mapped to the teacher's channels, and the
-    teacher's, both one (B,c_i,h,w) per stage -> scalar.
+    Args:
+        margins: one (c_i,) per stage of the teacher; see `margin`.
+
+    Args of forward:
+        student: one (B,c_i,h,w) per stage, before the activation, already mapped to the teacher's channels.
+        teacher: one (B,c_i,h,w) per stage, before the activation.
+
+    Returns:
+        A scalar tensor.
+
+    Raises:
+        ValueError: not as many stages as margins.
+
+    >>> feature, low = torch.randn(8, 16, 7, 7), -torch.ones(16)
+    >>> OverhaulLoss([low])((torch.randn(8, 16, 7, 7),), (feature,)).shape
+    torch.Size([])
+    >>> OverhaulLoss([low])((feature.clamp_min(-1),), (feature,)).item()
+    0.0
     """
 
     def __init__(self, margins: list[Tensor]) -> None:
@@ -45,7 +71,7 @@ class OverhaulLoss(nn.Module):
             raise ValueError(f"Expected {self.stages} stages, got {len(student)} and {len(teacher)}.")
         terms = []
         for i, (s, t) in enumerate(zip(student, teacher, strict=True)):
-            answer, target = wide(s), torch.maximum(wide(t), self.get_buffer(f"margin{i}"))
+            answer, target = as_float32(s), torch.maximum(as_float32(t), self.get_buffer(f"margin{i}"))
             counts = ~((answer <= target) & (target <= 0))
             terms.append(((answer - target).square() * counts).sum() / 2 ** (self.stages - 1 - i))
         return torch.stack(terms).sum() / (1000 * len(student[0]))

@@ -7,23 +7,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def wide(x: Tensor) -> Tensor:
+def as_float32(x: Tensor) -> Tensor:
     """float32 at least: losses are not computed in half precision."""
     return x if x.dtype == torch.float64 else x.float()
 
 
-def unit(x: Tensor) -> Tensor:
+def unit_vectors(x: Tensor) -> Tensor:
     """Each sample flattened and divided by its L2 norm: (B,...) -> (B,D)."""
-    return F.normalize(wide(x).flatten(1), dim=1)
+    return F.normalize(as_float32(x).flatten(1), dim=1)
 
 
-def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(q || p) of log probabilities (B,K), mean over the batch; torch's own cannot be stacked over seeds."""
     return (log_q.exp() * (log_q - log_p)).sum() / len(log_p)
 
 
-def meet(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Two maps (B,c,h,w), the larger one pooled to the smaller one's (h,w)."""
+def pool_to_common_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps (B,c,h,w), the larger one average-pooled to the smaller one's (h,w)."""
     size = (min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3]))
     first, second = (x if x.shape[2:] == size else F.adaptive_avg_pool2d(x, size) for x in (a, b))
     return first, second
@@ -37,4 +37,4 @@ def match_stages(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> li
     """
     if len(student) != len(teacher):
         raise ValueError(f"The student has {len(student)} stages and the teacher {len(teacher)}; they must be as many.")
-    return [meet(s, t) for s, t in zip(student, teacher, strict=True)]
+    return [pool_to_common_size(s, t) for s, t in zip(student, teacher, strict=True)]

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from iekd import __version__, data
-from iekd.config.run import RunConfig
+from iekd.config.run import ABOUT, RunConfig
 from iekd.data.memory import free_memory
 from iekd.errors import UserError
 from iekd.estimate.cost import make_plan
@@ -36,13 +36,7 @@ from iekd.runs.store import Store
 log = logging.getLogger(__name__)
 
 # what the time of a step does not depend on
-IRRELEVANT = frozenset({
-    "name", "epochs", "seeds", "lr", "momentum", "weight_decay", "nesterov", "schedule", "milestones",
-    "inheritance_weight", "exploration_weight", "weight_schedule", "temperature", "kd_weight", "attention_weight",
-    "factor_weight", "overhaul_weight", "mutual_weight", "dkd_target_weight", "dkd_other_weight", "dist_weight",
-    "auto_encoder_epochs", "teacher_epochs", "teacher_from", "teacher_mean", "teacher_std", "limit_train",
-    "validation_fraction", "test_fraction", "data_seed",
-})  # fmt: skip
+IRRELEVANT = frozenset(name for name, about in ABOUT.items() if not about.step_time)
 LONGEST = 60.0  # seconds; networks that take longer are estimated from their arithmetic
 
 
@@ -87,6 +81,8 @@ class Probes:
         """A file for everything that the time of a step depends on."""
         asked = config.model_dump(mode="json", exclude=set(IRRELEVANT))
         asked["seeds"] = len(config.seeds)
+        if asked["threads"] == "auto":  # what was measured before there was a choice stays valid
+            del asked["threads"]
         # a folder of runs may be shared by machines, and outlives their software
         asked["here"] = [__version__, importlib.metadata.version("torch"), platform.node(), os.cpu_count()]
         name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]

@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from iekd.config.run import RunConfig
+from iekd.config.run import ABOUT, RunConfig
 from iekd.data.base import FOLDER
 from iekd.data.folder import has_test, test_files
 from iekd.data.registry import describe
@@ -27,17 +27,13 @@ def origin(config: RunConfig, mark: str | None = None) -> str:
 
     mark: of the data set as it was read; unset: as it is now.
     """
-    parts = config.model_dump(
-        include={
-            "dataset", "teacher", "teacher_epochs", "batch_size", "lr", "momentum", "weight_decay", "schedule",
-            "milestones", "nesterov", "limit_train", "validation_fraction", "test_fraction", "resolution", "data_seed",
-        }
-    )  # fmt: skip
-    # at their defaults they are left out, as before there were others: teachers from then are still found
-    parts |= config.model_dump(include={"augmentation", "cutout"}, exclude_defaults=True)
+    always, if_changed = (
+        {name for name, about in ABOUT.items() if about.trains_teacher == when} for when in ("always", "if changed")
+    )
+    decides = config.model_dump(include=always) | config.model_dump(include=if_changed, exclude_defaults=True)
     if mark := describe(config.dataset).mark if mark is None else mark:
-        parts["mark"] = mark
-    return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()[:16]
+        decides["mark"] = mark
+    return hashlib.sha256(repr(sorted(decides.items())).encode()).hexdigest()[:16]
 
 
 def find_teacher(config: RunConfig, runs_dir: Path) -> Path | None:

@@ -25,6 +25,7 @@ from iekd.errors import RunError, UserError
 from iekd.launchers.local import end_stuck
 from iekd.runs.store import Store
 from iekd.ui.render.about import HEADER
+from iekd.ui.render.colours import method_colours
 from iekd.ui.server.access import MOST_OWN_UPLOAD, Access
 from iekd.ui.server.api import public_endpoints
 from iekd.ui.server.downloads import download_route
@@ -149,7 +150,7 @@ def launch(
     demo._queue.sleep_when_free = 0.05  # Gradio looks for work every millisecond, 6 % of a core that training can use
     demo.launch(
         server_name=host, server_port=free, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
-        theme=theme(), head=f"<style>{CSS.read_text()}</style>", footer_links=[], run_history=False,
+        theme=theme(), head=f"<style>{CSS.read_text()}{method_colours()}</style>", footer_links=[], run_history=False,
         allowed_paths=[], blocked_paths=[str(root)],
         state_session_capacity=VISITS_KEPT,
         enable_monitoring=False, strict_cors=True, show_error=False, ssr_mode=False, max_file_size=MOST_OWN_UPLOAD,

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from iekd.cli import main as cli
-from iekd.config.methods import COMBINED, METHODS, check_method, parts, sort_methods
+from iekd.config.methods import METHODS, check_method, combined, method_spec, sort_methods
 from iekd.config.run import NO_TEACHER, RunConfig, learner_name, make_config
 from iekd.models.catalog import known_models
 from iekd.runs.store import Store
@@ -49,7 +49,7 @@ configs = st.fixed_dictionaries(
         "dataset": st.sampled_from(["fashion-mnist", "cifar10", "cifar100"]),
         "teacher": st.sampled_from(known_models()),
         "student": st.sampled_from(known_models()),
-        "methods": st.lists(st.sampled_from([*METHODS, *COMBINED]), min_size=1, unique=True).map(tuple),
+        "methods": st.lists(st.sampled_from([*METHODS, *combined()]), min_size=1, unique=True).map(tuple),
         "nesterov": st.booleans(),
         "milestones": st.sets(floats(0, 1, exclude_min=True, exclude_max=True), min_size=1, max_size=4).map(
             lambda found: tuple(sorted(found))
@@ -327,11 +327,11 @@ def test_a_folder_name_is_the_same_wherever_it_is_said_from(tmp_path, monkeypatc
 # methods, presets and lists
 
 
-@pytest.mark.parametrize("name", [*METHODS, *COMBINED])
-def test_every_method_has_its_name_and_parts(name):
+@pytest.mark.parametrize("name", [*METHODS, *combined()])
+def test_every_method_has_its_name_and_spec(name):
     assert check_method(name) == name
-    base, explores, kd = parts(name)
-    assert ("ie-" if explores else "") + base + ("+kd" if kd else "") == name
+    spec = method_spec(name)
+    assert (spec.name, spec.explores, spec.with_kd) == (name, name.startswith("ie-"), name.endswith("+kd"))
     config = make_config(methods=(name,))
     assert make_config(methods=name) == config
 

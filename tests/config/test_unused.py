@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from iekd import data
-from iekd.config.methods import METHODS
-from iekd.config.run import PRESETS, RunConfig, make_config
+from iekd.config.methods import METHODS, MethodSettings
+from iekd.config.presets import PRESETS
+from iekd.config.run import RunConfig, make_config
 from iekd.config.unused import unused_settings
 from iekd.engine.experiment import Experiment, Network
 from iekd.engine.metrics import Metrics
@@ -20,6 +21,7 @@ OTHER_VALUES = {
     "overhaul_weight": 3.0, "mutual_weight": 3.0, "peer": "resnet8x4", "dkd_target_weight": 3.0,
     "dkd_other_weight": 3.0, "dist_weight": 3.0, "weight_schedule": "decay",
 }  # fmt: skip
+OTHER_VALUES |= {name: 3.0 for name in MethodSettings.model_fields if name not in OTHER_VALUES}
 SAME_ANYHOW = {  # used, and yet the value above is what the method does by itself
     ("ie-at", "ie_stages"), ("ie-od", "ie_stages"),
 }  # fmt: skip

@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from iekd.config.methods import COMBINED, METHODS, parts
-from iekd.config.run import make_config
-from iekd.distill.method import DISTANCE_SCALE, IE_WEIGHTS, Method, StepOutput, build_method
+from iekd.config.methods import METHODS, combined, method_spec
+from iekd.config.run import RunConfig, make_config
+from iekd.distill.method import BUILDERS, DISTANCE_SCALE, IE_WEIGHTS, Method, StepOutput, build_method, builder
 from iekd.distill.targets import Pair, TeacherOutput, split_channels
 from iekd.losses import (
     AttentionTransferLoss,
@@ -30,14 +30,8 @@ STUDENT, TEACHER = (16, 32, 64), (8, 16, 64)
 SIDES = (8, 4, 2)
 MARGINS = tuple(-torch.linspace(0.1, 2, width) for width in TEACHER)
 LABELS = torch.tensor([0, 3, 9, 3])
-ALL = [*METHODS, *COMBINED]
-IE = [name for name in ALL if parts(name).explores]
-TERMS = {
-    "baseline": set(), "kd": {"kd"}, "at": {"attention"}, "ft": {"factor_transfer"}, "od": {"overhaul"},
-    "dml": {"mutual"}, "dkd": {"dkd"}, "dist": {"dist"}, "ie-at": {"inheritance", "exploration"},
-    "ie-ft": {"inheritance", "exploration"}, "ie-od": {"inheritance", "exploration"},
-    "ie-dml": {"mutual", "inheritance", "exploration"},
-}  # fmt: skip
+ALL = [*METHODS, *combined()]
+IE = [name for name in ALL if method_spec(name).explores]
 
 
 def method(name: str, student_widths=STUDENT, teacher_widths=TEACHER, **values) -> Method:
@@ -82,12 +76,19 @@ def moved(module: torch.nn.Module) -> bool:
     return any(p.grad is not None and p.grad.abs().max() > 0 for p in module.parameters())
 
 
+def test_every_method_has_a_builder_and_a_builder_has_a_spec():
+    assert set(BUILDERS) == set(METHODS)
+    with pytest.raises(ValueError, match="no-such-method"):
+        builder("no-such-method")
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_every_method_names_its_terms(name):
     output = method(name)(features(), teacher(), LABELS, peer())
     assert isinstance(output, StepOutput)
-    extra = {"kd"} if name.endswith("+kd") else set()
-    assert set(output.terms) == {"cross_entropy"} | TERMS[name.removesuffix("+kd")] | extra
+    assert set(output.terms) == {"cross_entropy"} | {term.name for term in method_spec(name).terms}
+    assert ("kd" in output.terms) == (name == "kd" or name.endswith("+kd"))
+    assert ("inheritance" in output.terms) == ("exploration" in output.terms) == name.startswith("ie-")
     assert output.loss.shape == ()
     assert all(term.shape == () and not term.requires_grad for term in output.terms.values())
 
@@ -108,6 +109,10 @@ WEIGHT_OF = {
 }  # fmt: skip
 
 
+def weight_of(term: str) -> float:
+    return WEIGHT_OF[term] if term in WEIGHT_OF else getattr(make_config(), f"{term}_weight")
+
+
 @pytest.mark.parametrize("strength", [1.0, 0.25, 0.0])
 @pytest.mark.parametrize("name", ALL)
 def test_the_loss_is_the_weighted_sum_of_the_terms(name, strength):
@@ -116,7 +121,7 @@ def test_the_loss_is_the_weighted_sum_of_the_terms(name, strength):
     output = chosen(features(), teacher(), LABELS, peer())
     label = 1 - strength * 0.7 if "kd" in output.terms else 1
     expected = sum(
-        (label if term == "cross_entropy" else strength * WEIGHT_OF[term]) * value.double().item()
+        (label if term == "cross_entropy" else strength * weight_of(term)) * value.double().item()
         for term, value in output.terms.items()
     )
     assert output.loss.item() == pytest.approx(expected, rel=1e-5)
@@ -151,12 +156,11 @@ def test_neither_teacher_nor_peer_gets_a_gradient(name):
 @pytest.mark.parametrize("name", ALL)
 def test_what_the_configuration_believes_the_methods_need(name):
     chosen = method(name)
-    base = parts(name).base
     uses_factor = chosen.eval()(features(), teacher(), LABELS, peer()).loss != chosen(
         features(), teacher()._replace(factors=tuple(-f for f in teacher().factors)), LABELS, peer()
     ).loss  # fmt: skip
-    assert make_config(methods=(name,)).needs_auto_encoder == bool(uses_factor) == (base == "ft")
-    assert chosen.needs_teacher == parts(name).needs_teacher
+    assert make_config(methods=(name,)).needs_auto_encoder == bool(uses_factor) == method_spec(name).needs_factor
+    assert chosen.needs_teacher == method_spec(name).needs_teacher
 
 
 # what each distiller is made of, against the losses themselves
@@ -341,6 +345,12 @@ def test_default_weights_follow_the_distiller_and_the_distance(distance):
         assert (found.inheritance_weight, found.exploration_weight) == expected
     assert ie(method("ie-od", distance=distance)).inheritance_weight == IE_WEIGHTS["od"][0]
     assert (ie(method("ie-at")).inheritance_weight, ie(method("ie-ft")).inheritance_weight) == (1000, 500)
+
+
+@pytest.mark.parametrize("which", ["inheritance_weight", "exploration_weight"])
+def test_the_help_names_the_default_weights(which):
+    said = RunConfig.model_fields[which].description
+    assert all(f"{name} {getattr(ie(method(name)), which):g}" in said for name in STAGES_OF)
 
 
 @pytest.mark.parametrize("name", ["ft", "ie-ft"])

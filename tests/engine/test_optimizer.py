@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, OneCycleLR
 
-from iekd.config.run import PRESETS, make_config
+from iekd.config.presets import PRESETS
+from iekd.config.run import make_config
 from iekd.engine.optimizer import SGD, one_cycle, rate_of
 
 

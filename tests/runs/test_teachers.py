@@ -217,3 +217,37 @@ def test_a_teachers_fingerprint_tells_how_its_images_were_augmented(tiny_config)
     assert len({origin(tiny_config(**change)) for change in changes}) == len(changes)
     assert origin(tiny_config(image_memory=0)) == origin(tiny_config())
     assert origin(make_config()) == "fcf71c107e1ef329", "what the version before gave"
+
+
+@pytest.mark.parametrize(
+    ("values", "plain", "marked"),
+    [
+        ({}, "fcf71c107e1ef329", "7ea950f27cb97234"),
+        (
+            {"dataset": "cifar10", "teacher": "resnet56", "student": "resnet20", "preset": "paper"},
+            "72d5687121fd7145", "96209fd4ba3d748c",
+        ),
+        (
+            {"augmentation": "none", "cutout": 4, "batch_size": 64, "lr": 0.05, "schedule": "multi-step",
+             "milestones": (0.3, 0.9)},
+            "16f2717e4b225a7a", "7066b5036820e614",
+        ),
+        (
+            {"dataset": "cifar100", "limit_train": 500, "resolution": 24, "validation_fraction": 0.0,
+             "test_fraction": 0.3, "data_seed": 7, "teacher_epochs": 5, "nesterov": False, "momentum": 0.5,
+             "weight_decay": 1e-4},
+            "f371143fad52f767", "e88c319815771fcf",
+        ),
+        (
+            {"methods": "kd,ie-od+kd", "seeds": "0,1", "temperature": 2, "peer": "resnet20", "distance": "cosine",
+             "name": "x", "stack": False, "precision": "fp32", "teacher_from": "train"},
+            "fcf71c107e1ef329", "7ea950f27cb97234",
+        ),
+    ],
+    ids=["default", "paper", "augmentation", "teacher", "students"],
+)  # fmt: skip
+def test_teachers_that_were_trained_before_are_still_found(values, plain, marked):
+    """The fingerprints are those of commit 84ff71c, when the settings that count were listed by hand."""
+    config = make_config(**values)
+    assert origin(config, "") == plain
+    assert origin(config, "abc") == marked

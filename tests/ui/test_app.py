@@ -13,7 +13,8 @@ import pytest
 from conftest import QUICK, ROOT, serving, wait_until
 from PIL import Image
 
-from iekd.config.run import GROUPS, PRESETS, RunConfig, make_config
+from iekd.config.presets import PRESETS
+from iekd.config.run import GROUPS, RunConfig, make_config
 from iekd.errors import RunError, UserError
 from iekd.ui.server.access import Access
 from iekd.ui.tabs import form

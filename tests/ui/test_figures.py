@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from iekd.config.methods import CROSS_ENTROPY, METHODS, combined, method_spec
 from iekd.config.run import make_config
 from iekd.runs.store import Store
-from iekd.ui.render.curves import MOST, Line, figures
+from iekd.ui.render.colours import method_colours
+from iekd.ui.render.curves import MOST, Line, figures, term_figures
 from iekd.ui.render.figures import MAX_POINTS, Figure, Series, draw, mean_over_seeds, number, short, thin, ticks
+from iekd.ui.render.words import method_style
 
 
 def svg_of(figure: Figure) -> ET.Element:
@@ -196,6 +199,25 @@ def test_a_run_that_is_over_has_no_empty_figures(tmp_path: Path) -> None:
     run.write_status(status)
     assert [f.title for f in figures(run, run.config)] == ["Loss on the labels"]
     os.close(handle)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_its_colour_in_both_tones(name: str) -> None:
+    rules, spec = method_colours(), METHODS[name]
+    light, dark = (line for line in rules.splitlines() if "--m-baseline:" in line)
+    assert f"--m-{name}: {spec.colour[0]};" in light
+    assert f"--m-{name}: {spec.colour[1]};" in dark
+    assert dark.startswith(".dark")
+    assert f".{method_style(name)} {{ --c: var(--m-{name}); }}" in rules
+
+
+@pytest.mark.parametrize("name", [*METHODS, *combined()])
+def test_every_term_of_a_method_has_a_figure(name: str) -> None:
+    spec = method_spec(name)
+    found = term_figures(("baseline", name))
+    assert next(iter(found)) == CROSS_ENTROPY
+    assert set(found) == {CROSS_ENTROPY, *spec.terms}
+    assert all(methods == [name] for term, methods in found.items() if term != CROSS_ENTROPY)
 
 
 def test_names_cannot_smuggle_markup_in() -> None:

@@ -1,6 +1,6 @@
 """Fixed texts of the page: its header and the fold that explains the method."""
 
-from iekd.config.methods import PAPERS
+from iekd.config.methods import METHODS
 
 HEADER = """
 <header class="top"><svg viewBox="0 0 40 40" width="38" height="38" aria-hidden="true">
@@ -51,4 +51,7 @@ difference you see is the method.</li>
 </ol>
 <p class="sub">Huang et al., “Revisiting Knowledge Distillation: An Inheritance and Exploration Framework”, CVPR
 2021. The other methods: PAPERS.</p></div>
-""".replace("PAPERS", "; ".join(f"{name} – {paper}" for name, paper in PAPERS.items() if name != "ie"))
+""".replace(
+    "PAPERS",
+    "; ".join(f"{name} – {spec.paper.citation}" for name, spec in METHODS.items() if spec.paper and not spec.explores),
+)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from iekd.config.methods import parts, sort_methods
+from iekd.config.methods import CROSS_ENTROPY, Term, method_spec, sort_methods
 from iekd.config.run import RunConfig, learner_name
 from iekd.errors import UserError
 from iekd.runs.store import Run
@@ -21,19 +21,6 @@ from iekd.ui.render.words import method_name, method_style
 
 KEPT_RUNS = 16
 MOST = 400  # points kept of one series; then neighbours are joined
-
-TERMS = {
-    "cross_entropy": ("Loss on the labels", "cross-entropy", "how wrong the answers are"),
-    "inheritance": ("Inheritance loss", "distance", "falls as this half comes closer to the teacher"),
-    "exploration": ("Exploration loss", "minus distance", "falls as this half moves away from the teacher"),
-    "attention": ("Attention transfer loss", "distance", "falls as the student looks where the teacher looks"),
-    "factor_transfer": ("Factor transfer loss", "distance", "falls as the student comes closer to the teacher"),
-    "overhaul": ("Feature overhaul loss", "distance", "falls as the student comes closer to the teacher"),
-    "mutual": ("Mutual learning loss", "divergence", "falls as answers come closer to the peer's"),
-    "kd": ("Distillation loss", "divergence", "falls as answers come closer to the teacher's"),
-    "dkd": ("Decoupled distillation loss", "divergence", "falls as answers come closer to the teacher's"),
-    "dist": ("Relation loss", "1 - correlation", "falls as the relations among answers become the teacher's"),
-}
 
 
 @dataclass
@@ -138,11 +125,12 @@ def figures(run: Run, config: RunConfig) -> list[Figure]:
     level = teacher_accuracy(run, config, curves) if "students" in curves.stages or run.report else None
     found = [_by_method("Test accuracy", "percent right", curves, config, gone, "test", "accuracy", level, " %",
                         "on pictures no student has trained on")]  # fmt: skip
-    for term, (title, y_label, hint) in TERMS.items():
-        for which, methods in _alike(term, config.methods).items():
-            figure = _by_method(title + which, y_label, curves, config, gone, "train", term, None, "", hint, methods)
-            if figure.series:
-                found.append(figure)
+    for term, methods in term_figures(config.methods).items():
+        figure = _by_method(
+            term.title, term.unit, curves, config, gone, "train", term.name, None, "", term.hint, methods
+        )
+        if figure.series:
+            found.append(figure)
     if not any(figure.series for figure in found):
         found = []
     elif not run.status.live:  # a place that nothing will fill
@@ -163,10 +151,18 @@ def figures(run: Run, config: RunConfig) -> list[Figure]:
     return found if "students" in curves.stages else found[::-1]
 
 
-def _alike(term: str, methods: Sequence[str]) -> dict[str, list[str]]:
-    """Methods whose term is of one size, by what to add to the title: ie-od inherits by a sum, the others by a mean."""
-    sums = [m for m in methods if term == "inheritance" and parts(m).base == "od"]
-    return {"": [m for m in methods if m not in sums], ", by overhaul": sums}
+def term_figures(methods: Sequence[str]) -> dict[Term, list[str]]:
+    """Terms that have a figure each, with the methods in it: the labels', those of IE methods, then the others'.
+
+    Terms of one name that differ in their words stand side by side.
+    """
+    specs = sorted(map(method_spec, methods), key=lambda spec: not spec.explores)
+    found: dict[Term, list[str]] = {CROSS_ENTROPY: list(methods)}
+    for spec in specs:
+        for term in spec.terms:
+            found.setdefault(term, []).append(spec.name)
+    names = list(dict.fromkeys(term.name for term in found))
+    return dict(sorted(found.items(), key=lambda item: names.index(item[0].name)))
 
 
 def _by_method(title: str, y_label: str, curves: Curves, config: RunConfig, gone: frozenset[str], kind: str, key: str,

@@ -1,6 +1,6 @@
 """Series of numbers -> one figure as inline SVG. Pure functions: no files, no Gradio.
 
-Colours are CSS classes (`style.css` gives them a light and a dark tone), so that a figure fits both modes. The drawing
+Colours are CSS classes (`colours.py` gives them a light and a dark tone), so that a figure fits both modes. The drawing
 is 420 wide on purpose: on a phone it keeps its size, on a large screen figures stand side by side.
 """
 

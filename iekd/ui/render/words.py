@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 
+from iekd.config.methods import METHODS, split_name
 from iekd.config.run import NO_TEACHER, RunConfig
 from iekd.data.archives import NAME
 from iekd.data.base import FOLDER
@@ -25,12 +26,15 @@ DEVICES = {"cpu": "the processor (CPU)", "cuda": "the NVIDIA GPU", "mps": "the A
 
 def method_name(method: str) -> str:
     """ie-ft+kd -> IE-FT + KD."""
-    return "Baseline" if method == "baseline" else method.upper().replace("+", " + ")
+    base, with_kd = split_name(method)
+    title = (METHODS[base].title if base in METHODS else "") or base.upper()
+    return f"{title} + KD" if with_kd else title
 
 
 def method_style(method: str) -> str:
     """CSS classes: the colour of the method, dashed with KD on top."""
-    return method.replace("+kd", " with-kd")
+    base, with_kd = split_name(method)
+    return f"{base} with-kd" if with_kd else base
 
 
 def model_name(model: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from iekd import data
-from iekd.config.run import RunConfig
+from iekd.config.run import RunConfig, label
 from iekd.config.unused import unused_settings
 from iekd.data.base import FOLDER, DatasetInfo, held_out_of
 from iekd.data.sources import SAMPLE, at_hand
@@ -26,7 +26,6 @@ from iekd.runs.queue import device_name
 from iekd.runs.store import Store
 from iekd.runs.teachers import check_teacher, where_from
 from iekd.ui.render.words import DEVICES, count, dataset_title, method_name, model_name, roughly
-from iekd.ui.tabs.form import label
 
 MOST_THUMBNAILS = 12
 

@@ -6,8 +6,9 @@ from typing import Any, get_args
 
 import gradio as gr
 
-from iekd.config.methods import COMBINED, METHODS, sort_methods
-from iekd.config.run import LISTS, NO_TEACHER, PRESETS, RunConfig, SettingError, make_config
+from iekd.config.methods import METHODS, combined, sort_methods
+from iekd.config.presets import PRESETS
+from iekd.config.run import LISTS, NO_TEACHER, RunConfig, SettingError, label, make_config
 from iekd.data.base import FOLDER
 from iekd.data.registry import available
 from iekd.errors import UserError
@@ -22,33 +23,10 @@ class MissingError(UserError):
 
 
 PRESET_FIELDS = list(dict.fromkeys(field for preset in PRESETS.values() for field in preset.values))
-LABELS = {
-    "lr": "Learning rate",
-    "ie_stages": "Stages",
-    "channel_split": "Which channels",
-    "auto_encoder": "Auto-encoder",
-    "auto_encoder_epochs": "Auto-encoder epochs",
-    "kd_weight": "KD weight",
-    "dkd_target_weight": "DKD: right class",
-    "dkd_other_weight": "DKD: other classes",
-    "dist_weight": "DIST weight",
-    "teacher_from": "Teacher comes from",
-    "limit_train": "Limit training images",
-    "graph": "CUDA graph",
-    "stack": "Seeds as one network",
-    "compile": "torch.compile",
-    "eager": "Plain step",
-    "image_memory": "Memory for images (GB)",
-    "name": "Name of the run",
-}
 
 
 def default(field: str) -> Any:
     return RunConfig.model_fields[field].default
-
-
-def label(field: str) -> str:
-    return LABELS.get(field, field.replace("_", " ").capitalize())
 
 
 def help_text(field: str) -> str:
@@ -69,7 +47,7 @@ def dataset_choices() -> list[tuple[str, str]]:
 
 
 def method_choices() -> list[tuple[str, str]]:
-    return [(f"{m}: {text}", m) for m, text in METHODS.items()]
+    return [(f"{name}: {spec.summary}", name) for name, spec in METHODS.items()]
 
 
 def preset_choices() -> list[tuple[str, str]]:
@@ -92,7 +70,7 @@ def shown(value: Any) -> Any:
 
 
 def combined_choices() -> list[tuple[str, str]]:
-    return [(name, name) for name in COMBINED]
+    return [(name, name) for name in combined()]
 
 
 def advanced_field(field: str) -> Any:
