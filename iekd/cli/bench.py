@@ -13,7 +13,6 @@ from rich.table import Table
 from iekd.cli.common import err, out, table_of
 from iekd.config.run import RunConfig
 from iekd.errors import UserError
-from iekd.openmp import let_threads_sleep
 
 if TYPE_CHECKING:
     from iekd.bench.measure import Report, Roofline
@@ -43,7 +42,6 @@ def bench(
     """How fast this machine trains, on noise in the shape of the data set; beside a conventional loop."""
     if steps is not None and steps < 1:
         raise UserError(f"Steps '{steps}' cannot be used: give 1 or more, or leave it out.")
-    let_threads_sleep()
     from iekd.bench.measure import check_parts, measure
 
     parts = check_parts(only)

@@ -28,7 +28,6 @@ from iekd.errors import UserError, as_text
 from iekd.estimate.cost import Plan, make_plan
 from iekd.models.artifact import ModelCard, check_fits, load_model, save_model
 from iekd.models.source import TRAIN, per_channel
-from iekd.openmp import let_threads_sleep
 from iekd.runs.attempt import Attempt
 from iekd.runs.checkpoints import Checkpoints
 from iekd.runs.estimate import wait_for_room
@@ -59,7 +58,6 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
     stop: asked between steps; True ends the run as `stopped`.
     watch: called with the status, and each new row of metrics, for whoever sits in front of it.
     """
-    let_threads_sleep()
     me = psutil.Process()
     status = replace(run.status, state=QUEUED, pid=me.pid, pid_started=me.create_time(), error=None)
     run.write_status(status)
