@@ -16,7 +16,7 @@ from iekd.config.run import RunConfig
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, channels_last, freeze
 from iekd.engine.optimizer import one_cycle
-from iekd.engine.trainee import Row, Trainee, make_optimizer
+from iekd.engine.training_unit import Row, TrainingUnit, make_optimizer
 from iekd.losses import ReconstructionLoss
 from iekd.models.factors import AutoEncoder, factor_channels
 
@@ -25,7 +25,7 @@ RATE = 0.1  # peak learning rate (Huang et al. 2021)
 WARM_UP = 0.3  # share of the steps until then
 
 
-class AutoEncoders(Trainee):
+class AutoEncoders(TrainingUnit):
     """Reconstructs the teacher's last stages (Huang et al. 2021, section 3).
 
     A row has the mean reconstruction loss of all of them.

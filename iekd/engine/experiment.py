@@ -42,7 +42,7 @@ from iekd.engine.state import Snapshot
 from iekd.engine.stream import Images
 from iekd.engine.stream import parts as in_parts
 from iekd.engine.threads import Threads, Told
-from iekd.engine.trainee import Trainee
+from iekd.engine.training_unit import TrainingUnit
 from iekd.losses.od import margin
 from iekd.models.catalog import models
 from iekd.models.normalise import Normalise
@@ -193,24 +193,24 @@ class Experiment:
             del coders  # with its gradients
         self.students = {learner.name: learner for learner in self._make_students(len(batches))}
         taught = any(learner.method.needs_teacher for learner in self.students.values())
-        yield from self._train(self._trainees(), batches, frozen if taught else None, held_out, config.epochs)
+        yield from self._train(self._units(), batches, frozen if taught else None, held_out, config.epochs)
         yield from self._evaluate(held_out["test"])
 
     def _train(
-        self, trainees: Sequence[Trainee], batches: Batches, teacher: FrozenTeacher | None, held_out: HeldOut,
+        self, units: Sequence[TrainingUnit], batches: Batches, teacher: FrozenTeacher | None, held_out: HeldOut,
         epochs: int, overlap: bool = False,
     ) -> Generator[Event, None, None]:  # fmt: skip
         """One stage, from where an earlier attempt was."""
-        stage = trainees[0].stage
+        stage = units[0].stage
         if stage in self.earlier:
-            for trainee in trainees:
-                trainee.restore(self.earlier[stage].states)
+            for unit in units:
+                unit.restore(self.earlier[stage].states)
         self.earlier = {s: snapshot for s, snapshot in self.earlier.items() if STAGES.index(s) > STAGES.index(stage)}
-        yield StageStart(stage, epochs * len(batches), trainees[0].steps)
-        for trainee in trainees:
-            yield from trainee.diverged.values()  # in an earlier attempt
+        yield StageStart(stage, epochs * len(batches), units[0].steps)
+        for unit in units:
+            yield from unit.diverged.values()  # in an earlier attempt
         options = (self.shortcuts, overlap, self.due, self.threads)
-        yield from train(trainees, batches, teacher, held_out, epochs, *options)
+        yield from train(units, batches, teacher, held_out, epochs, *options)
 
     def augment(self) -> Augment:
         """How training images are varied."""
@@ -270,7 +270,7 @@ class Experiment:
                     learners.append(self._learner(*which, config.epochs, steps_per_epoch))
         return learners
 
-    def _trainees(self) -> list[Trainee]:
+    def _units(self) -> list[TrainingUnit]:
         """What is trained in lock-step: the learners, those of one method stacked where that is allowed."""
         learners = list(self.students.values())
         if not self.shortcuts.stack:

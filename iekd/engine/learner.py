@@ -16,7 +16,7 @@ from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, channels_last, compile_or_not, warn_not_compiled, whole_float32
 from iekd.engine.optimizer import SGD, rate_of
 from iekd.engine.stream import Images, parts
-from iekd.engine.trainee import Row, Trainee, keeps_numbers, make_optimizer, set_value
+from iekd.engine.training_unit import Row, TrainingUnit, keeps_numbers, make_optimizer, set_value
 from iekd.models.normalise import Normalise
 
 
@@ -42,7 +42,7 @@ class Best(NamedTuple):
         return Best(epoch, judge, accuracy["test"]) if judge > self.chosen_by else self
 
 
-class Learner(Trainee):
+class Learner(TrainingUnit):
     """Trains `model` with `method` for `epochs` passes of `steps_per_epoch` steps.
 
     `step` is one optimisation step and now and then a row of metrics; `verdict` is a row on the held-out images that

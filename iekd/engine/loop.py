@@ -25,12 +25,12 @@ from iekd.engine.self_check import checked
 from iekd.engine.state import Snapshot, State
 from iekd.engine.stream import Images, parts
 from iekd.engine.threads import Threads, cores
-from iekd.engine.trainee import Row, Trainee
+from iekd.engine.training_unit import Row, TrainingUnit
 
 Teacher = Callable[[Tensor], TeacherOutput]
 HeldOut = dict[str, tuple[Images, Tensor]]  # kind of row -> images (N,C,H,W) uint8, labels (N,)
 Due = Callable[[], bool]  # whether a snapshot is wanted; asked at each step, from any thread
-States = dict[str, State]  # one trainee's part of a snapshot
+States = dict[str, State]  # one unit's part of a snapshot
 
 
 class Batch(NamedTuple):
@@ -62,14 +62,14 @@ Item = Union[Batch, HeldOutPart, Verdict, Keep]  # what all learners get next
 
 
 def train(
-    trainees: Sequence[Trainee], batches: Batches, teacher: Teacher | None, held_out: HeldOut, epochs: int,
+    units: Sequence[TrainingUnit], batches: Batches, teacher: Teacher | None, held_out: HeldOut, epochs: int,
     shortcuts: Shortcuts, overlap: bool = False, due: Due | None = None, threads: Threads | None = None,
 ) -> Generator[Union[Row, Snapshot, FellBack], None, None]:  # fmt: skip
     """Train all for `epochs` passes over `batches`; after each, evaluate them on what is held out.
 
     Those that have been restored go on from where they are, which is the same step for all.
 
-    overlap: on a CPU, let the teacher answer the next batch while a single trainee learns.
+    overlap: on a CPU, let the teacher answer the next batch while a single unit learns.
     due: asks for a Snapshot, which follows the rows of its step; there is one after the last step anyhow. None for no
         snapshots.
     threads: how many compute; None for as many as there are cores.
@@ -78,48 +78,48 @@ def train(
         DivergedError: none is left.
     """
     threads = threads or Threads(cores())
-    first, skip = divmod(trainees[0].steps, trainees[0].steps_per_epoch)
+    first, skip = divmod(units[0].steps, units[0].steps_per_epoch)
     last = epochs * len(batches)
 
     def kept(step: int) -> bool:
         return due is not None and (step == last or due())
 
-    if shortcuts.side_by_side and (overlap or len(trainees) > 1):
+    if shortcuts.side_by_side and (overlap or len(units) > 1):
         for epoch in range(first, epochs):
             items = _items(batches, epoch, skip, teacher, held_out, kept)
-            rows = side_by_side(items, [partial(_work, t) for t in trainees], threads=threads)
-            yield from _together(rows, trainees)
+            rows = side_by_side(items, [partial(_work, t) for t in units], threads=threads)
+            yield from _together(rows, units)
             skip = 0
         return
 
     def step(images: Tensor, labels: Tensor) -> None:
         output = teacher(images) if teacher else None
-        branches([partial(trainee.compute, images, labels, output) for trainee in trainees])
+        branches([partial(unit.compute, images, labels, output) for unit in units])
 
     work: Work = step
-    if trainees[0].steps < last:
-        work = yield from checked(trainees, step, shortcuts.graph, batches, first, skip)
+    if units[0].steps < last:
+        work = yield from checked(units, step, shortcuts.graph, batches, first, skip)
     for epoch in range(first, epochs):
         items = _items(batches, epoch, skip, None, held_out, kept)
-        yield from _together(_run_plain(trainees, items, work, threads), trainees)
+        yield from _together(_run_plain(units, items, work, threads), units)
         skip = 0
 
 
 def _run_plain(
-    trainees: Sequence[Trainee], items: Iterator[Item], step: Callable[[Tensor, Tensor], None], threads: Threads
+    units: Sequence[TrainingUnit], items: Iterator[Item], step: Callable[[Tensor, Tensor], None], threads: Threads
 ) -> Generator[Union[Row, States], None, None]:
     for item in items:
         threads.look()
         threads.use()
         if isinstance(item, Batch):
-            for trainee in trainees:
-                trainee.prepare()
+            for unit in units:
+                unit.prepare()
             step(item.images, item.labels)
-            for trainee in trainees:
-                yield from trainee.report()
+            for unit in units:
+                yield from unit.report()
         else:
-            for trainee in trainees:
-                yield from _work(trainee, item)
+            for unit in units:
+                yield from _work(unit, item)
 
 
 def _items(
@@ -141,19 +141,19 @@ def _items(
         yield Keep()
 
 
-def _work(trainee: Trainee, item: Item) -> Iterator[Union[Row, States]]:
+def _work(unit: TrainingUnit, item: Item) -> Iterator[Union[Row, States]]:
     if isinstance(item, Batch):
-        yield from trainee.step(*item)
+        yield from unit.step(*item)
     elif isinstance(item, HeldOutPart):
-        trainee.evaluate(*item)
+        unit.evaluate(*item)
     elif isinstance(item, Verdict):
-        yield from trainee.verdict(item.kind)
+        yield from unit.verdict(item.kind)
     else:
-        yield trainee.states()
+        yield unit.states()
 
 
 def _together(
-    events: Generator[Union[Row, States], None, None], trainees: Sequence[Trainee]
+    events: Generator[Union[Row, States], None, None], units: Sequence[TrainingUnit]
 ) -> Iterator[Union[Row, Snapshot]]:
     """The states of one step as one snapshot; its rows come before it, and those of later steps after it.
 
@@ -161,7 +161,7 @@ def _together(
         DivergedError: with the last learner that is left.
     """
     given: list[States] = []
-    left = {name for trainee in trainees for name in trainee.names if name not in trainee.diverged}
+    left = {name for unit in units for name in unit.names if name not in unit.diverged}
     with contextlib.closing(events):  # an error must not leave threads behind that go on training
         for event in events:
             if isinstance(event, Metrics):
@@ -169,18 +169,18 @@ def _together(
             elif isinstance(event, Diverged):
                 left.discard(event.learner)
                 if not left:
-                    raise _none_left(event, trainees)
+                    raise _none_left(event, units)
                 yield event
             else:
                 given.append(event)
-                if len(given) == len(trainees):
-                    step = given[0][trainees[0].names[0]].numbers["steps"]
+                if len(given) == len(units):
+                    step = given[0][units[0].names[0]].numbers["steps"]
                     states, given = {name: state for part in given for name, state in part.items()}, []
-                    yield Snapshot(trainees[0].stage, step, states)
+                    yield Snapshot(units[0].stage, step, states)
                     del states  # a copy of every weight
 
 
-def _none_left(last: Diverged, trainees: Sequence[Trainee]) -> DivergedError:
-    others = sum(len(trainee.names) for trainee in trainees) - 1
+def _none_left(last: Diverged, units: Sequence[TrainingUnit]) -> DivergedError:
+    others = sum(len(unit.names) for unit in units) - 1
     before = f" The {others} other{'s' if others > 1 else ''} had diverged before." if others else ""
-    return DivergedError(f"{last.message}{before} {trainees[0].advice}")
+    return DivergedError(f"{last.message}{before} {units[0].advice}")

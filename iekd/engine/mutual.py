@@ -15,7 +15,7 @@ from iekd.engine.accelerate import autocast
 from iekd.engine.learner import Learner
 from iekd.engine.metrics import Diverged
 from iekd.engine.state import State
-from iekd.engine.trainee import Row
+from iekd.engine.training_unit import Row
 
 log = logging.getLogger(__name__)
 

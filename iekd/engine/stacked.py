@@ -23,12 +23,12 @@ from iekd.engine.accelerate import autocast, compile_or_not, first_line
 from iekd.engine.learner import Learner, student_optimizer
 from iekd.engine.mutual import MutualLearner
 from iekd.engine.state import State
-from iekd.engine.trainee import Row, Trainee
+from iekd.engine.training_unit import Row, TrainingUnit
 
 log = logging.getLogger(__name__)
 
 
-def stack_seeds(learners: Sequence[Learner], compiled: bool = False) -> list[Trainee]:
+def stack_seeds(learners: Sequence[Learner], compiled: bool = False) -> list[TrainingUnit]:
     """The learners, with those of one method stacked. Mutual learners stay apart: two networks take turns in them.
 
     compiled: let torch.compile fuse a stack's forward and backward pass, where it can.
@@ -39,7 +39,7 @@ def stack_seeds(learners: Sequence[Learner], compiled: bool = False) -> list[Tra
     return [Stack(group, compiled) if len(group) > 1 else group[0] for group in groups.values()]
 
 
-class Stack(Trainee):
+class Stack(TrainingUnit):
     """Learners of one method and architecture with different weights, trained at once.
 
     Gives what they would give one by one, up to the rounding of the kernels; rows are theirs, one each. Where the first

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from iekd.engine import accelerate, learner, self_check, trainee
+from iekd.engine import accelerate, learner, self_check, unit
 from iekd.engine.accelerate import Shortcuts
 from iekd.engine.experiment import Experiment, Network
 from iekd.engine.metrics import DivergedError, FellBack, Metrics
@@ -25,7 +25,7 @@ def teacher(tiny) -> Network:
 @pytest.fixture(autouse=True)
 def captured(monkeypatch):
     """As on a GPU, but that a recording is just called again: `captured(wrong)` puts `wrong(work)` in its place."""
-    monkeypatch.setattr(trainee, "keeps_numbers", lambda config, device: True)
+    monkeypatch.setattr(unit, "keeps_numbers", lambda config, device: True)
     monkeypatch.setattr(learner, "keeps_numbers", lambda config, device: True)
     made = []
 

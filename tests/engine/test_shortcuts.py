@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from iekd.config.methods import METHODS
 from iekd.config.run import learner_name
-from iekd.engine import accelerate, learner, loop, stacked, trainee
+from iekd.engine import accelerate, learner, loop, stacked, unit
 from iekd.engine.accelerate import Recorded, Shortcuts, branches, compile_or_not
 from iekd.engine.experiment import Experiment, Network
 from iekd.engine.learner import Learner
@@ -76,7 +76,7 @@ def tapes(monkeypatch):
         return lambda: next(first, False) or tape.replay()
 
     monkeypatch.setattr(accelerate, "_cuda_capture", capture)
-    monkeypatch.setattr(trainee, "keeps_numbers", lambda config, device: True)
+    monkeypatch.setattr(unit, "keeps_numbers", lambda config, device: True)
     monkeypatch.setattr(learner, "keeps_numbers", lambda config, device: True)
     return made
 
@@ -442,7 +442,7 @@ def test_each_shortcut_has_its_switch(config, monkeypatch, device, values, expec
     ("device", "values", "kept"), [("cuda", {}, True), ("cuda", {"eager": True}, False), ("cpu", {}, False)]
 )
 def test_the_plain_step_has_a_plain_optimiser(config, device, values, kept):
-    assert trainee.keeps_numbers(config(**values), torch.device(device)) == kept
+    assert unit.keeps_numbers(config(**values), torch.device(device)) == kept
 
 
 # On a device that is not here: shapes and devices alone

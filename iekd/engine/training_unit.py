@@ -37,7 +37,7 @@ def make_optimizer(
     return SGD(parameters, lr, **values)
 
 
-class Trainee:
+class TrainingUnit:
     """Base: counts steps, keeps the rate, sums what is reported. Subclasses give `compute`, and `evaluate` if judged.
 
     names: one row of metrics for each. report_every: steps between rows.
