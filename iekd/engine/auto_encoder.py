@@ -70,7 +70,7 @@ class AutoEncoders(TrainingUnit):
     def evaluate(self, images: Tensor, labels: Tensor) -> None:
         """Nothing: they are judged by their reconstruction alone."""
 
-    def verdict(self, kind: str) -> list[Row]:
+    def end_of_split(self, kind: str) -> list[Row]:
         return []
 
     def trouble(self, name: str, loss: float) -> str:

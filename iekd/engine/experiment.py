@@ -34,7 +34,7 @@ from iekd.engine.augment import Augment, make_augment
 from iekd.engine.auto_encoder import AutoEncoders
 from iekd.engine.batches import Batches, placed
 from iekd.engine.learner import Learner, predict
-from iekd.engine.loop import Due, HeldOut, train
+from iekd.engine.loop import HeldOut, ShouldSnapshot, train
 from iekd.engine.metrics import Diverged, FellBack, Metrics
 from iekd.engine.mutual import MutualLearner
 from iekd.engine.stacked import stack_seeds
@@ -138,16 +138,16 @@ class Experiment:
 
     def __init__(
         self, config: RunConfig, dataset: Dataset, teacher: Network | None = None,
-        earlier: Mapping[str, Snapshot] | None = None, due: Due | None = None,
+        earlier: Mapping[str, Snapshot] | None = None, should_snapshot: ShouldSnapshot | None = None,
         threads_changed: Told | None = None, threads_before: int | None = None,
     ) -> None:  # fmt: skip
         """teacher: a trained network for config.teacher, or None to train one if the run needs it.
 
-        earlier: stage -> where to go on in it. due: see `loop.train`. threads_changed,
+        earlier: stage -> where to go on in it. should_snapshot: see `loop.train`. threads_changed,
         threads_before: `tell` and `before` of Threads.
         """
         self.config, self.teacher = config, teacher
-        self.earlier, self.due = dict(earlier or {}), due
+        self.earlier, self.should_snapshot = dict(earlier or {}), should_snapshot
         seed = config.data_seed
         self.dataset = dataset.limited(config.limit_train, seed).held_out(config.validation_fraction, seed)
         self.device = choose_device(config.device)
@@ -209,7 +209,7 @@ class Experiment:
         yield StageStart(stage, epochs * len(batches), units[0].steps)
         for unit in units:
             yield from unit.diverged.values()  # in an earlier attempt
-        options = (self.shortcuts, overlap, self.due, self.threads)
+        options = (self.shortcuts, overlap, self.should_snapshot, self.threads)
         yield from train(units, batches, teacher, held_out, epochs, *options)
 
     def augment(self) -> Augment:

@@ -45,7 +45,7 @@ class Best(NamedTuple):
 class Learner(TrainingUnit):
     """Trains `model` with `method` for `epochs` passes of `steps_per_epoch` steps.
 
-    `step` is one optimisation step and now and then a row of metrics; `verdict` is a row on the held-out images that
+    `step` is one optimisation step and now and then a row of metrics; `end_of_split` is a row on the held-out images that
     `evaluate` was given.
     """
 
@@ -142,7 +142,7 @@ class Learner(TrainingUnit):
             self.said.append(said)
         self.images += len(labels)
 
-    def verdict(self, kind: str) -> list[Row]:
+    def end_of_split(self, kind: str) -> list[Row]:
         """A row with accuracy (percent) and cross-entropy.
 
         kind: "validation" or "test"; where an epoch has both, validation comes first, and chooses the best epoch.

@@ -29,7 +29,7 @@ from iekd.engine.training_unit import Row, TrainingUnit
 
 Teacher = Callable[[Tensor], TeacherOutput]
 HeldOut = dict[str, tuple[Images, Tensor]]  # kind of row -> images (N,C,H,W) uint8, labels (N,)
-Due = Callable[[], bool]  # whether a snapshot is wanted; asked at each step, from any thread
+ShouldSnapshot = Callable[[], bool]  # whether a snapshot is wanted; asked at each step, from any thread
 States = dict[str, State]  # one unit's part of a snapshot
 
 
@@ -41,36 +41,36 @@ class Batch(NamedTuple):
     teacher: TeacherOutput | None
 
 
-class HeldOutPart(NamedTuple):
+class HeldOutBatch(NamedTuple):
     """To be judged by: some of the held-out images (B,C,H,W) uint8, labels (B,), read once for all learners."""
 
     images: Tensor
     labels: Tensor
 
 
-class Verdict(NamedTuple):
+class EndOfSplit(NamedTuple):
     """All parts of the held-out images of that kind were given."""
 
     kind: str
 
 
-class Keep(NamedTuple):
+class SnapshotRequest(NamedTuple):
     """A snapshot is wanted."""
 
 
-Item = Union[Batch, HeldOutPart, Verdict, Keep]  # what all learners get next
+Item = Union[Batch, HeldOutBatch, EndOfSplit, SnapshotRequest]  # what all learners get next
 
 
 def train(
     units: Sequence[TrainingUnit], batches: Batches, teacher: Teacher | None, held_out: HeldOut, epochs: int,
-    shortcuts: Shortcuts, overlap: bool = False, due: Due | None = None, threads: Threads | None = None,
+    shortcuts: Shortcuts, overlap: bool = False, should_snapshot: ShouldSnapshot | None = None, threads: Threads | None = None,
 ) -> Generator[Union[Row, Snapshot, FellBack], None, None]:  # fmt: skip
     """Train all for `epochs` passes over `batches`; after each, evaluate them on what is held out.
 
     Those that have been restored go on from where they are, which is the same step for all.
 
     overlap: on a CPU, let the teacher answer the next batch while a single unit learns.
-    due: asks for a Snapshot, which follows the rows of its step; there is one after the last step anyhow. None for no
+    should_snapshot: asks for a Snapshot, which follows the rows of its step; there is one after the last step anyhow. None for no
         snapshots.
     threads: how many compute; None for as many as there are cores.
 
@@ -81,12 +81,12 @@ def train(
     first, skip = divmod(units[0].steps, units[0].steps_per_epoch)
     last = epochs * len(batches)
 
-    def kept(step: int) -> bool:
-        return due is not None and (step == last or due())
+    def snapshot_after(step: int) -> bool:
+        return should_snapshot is not None and (step == last or should_snapshot())
 
     if shortcuts.side_by_side and (overlap or len(units) > 1):
         for epoch in range(first, epochs):
-            items = _items(batches, epoch, skip, teacher, held_out, kept)
+            items = _items(batches, epoch, skip, teacher, held_out, snapshot_after)
             rows = side_by_side(items, [partial(_work, t) for t in units], threads=threads)
             yield from _together(rows, units)
             skip = 0
@@ -100,7 +100,7 @@ def train(
     if units[0].steps < last:
         work = yield from checked(units, step, shortcuts.graph, batches, first, skip)
     for epoch in range(first, epochs):
-        items = _items(batches, epoch, skip, None, held_out, kept)
+        items = _items(batches, epoch, skip, None, held_out, snapshot_after)
         yield from _together(_run_plain(units, items, work, threads), units)
         skip = 0
 
@@ -123,31 +123,36 @@ def _run_plain(
 
 
 def _items(
-    batches: Batches, epoch: int, skip: int, teacher: Teacher | None, held_out: HeldOut, kept: Callable[[int], bool]
+    batches: Batches,
+    epoch: int,
+    skip: int,
+    teacher: Teacher | None,
+    held_out: HeldOut,
+    snapshot_after: Callable[[int], bool],
 ) -> Iterator[Item]:
     """One epoch, from its batch number `skip` on."""
     step, last = epoch * len(batches) + skip, (epoch + 1) * len(batches)
     for images, labels in batches.epoch(epoch, skip):
         yield Batch(images, labels, teacher(images) if teacher else None)
         step += 1
-        if step < last and kept(step):
-            yield Keep()
+        if step < last and snapshot_after(step):
+            yield SnapshotRequest()
     for kind, (judged, labels) in held_out.items():
         size = part_size(labels.device, judged.shape[-1])
         with contextlib.closing(parts(judged, size)) as pieces:
-            yield from map(HeldOutPart, pieces, torch.split(labels, size))
-        yield Verdict(kind)
-    if kept(last):
-        yield Keep()
+            yield from map(HeldOutBatch, pieces, torch.split(labels, size))
+        yield EndOfSplit(kind)
+    if snapshot_after(last):
+        yield SnapshotRequest()
 
 
 def _work(unit: TrainingUnit, item: Item) -> Iterator[Union[Row, States]]:
     if isinstance(item, Batch):
         yield from unit.step(*item)
-    elif isinstance(item, HeldOutPart):
+    elif isinstance(item, HeldOutBatch):
         unit.evaluate(*item)
-    elif isinstance(item, Verdict):
-        yield from unit.verdict(item.kind)
+    elif isinstance(item, EndOfSplit):
+        yield from unit.end_of_split(item.kind)
     else:
         yield unit.states()
 

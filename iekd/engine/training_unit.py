@@ -95,7 +95,7 @@ class TrainingUnit:
         """Answer some of the held-out images (B,C,H,W) uint8, labels (B,), for the next verdict."""
         raise NotImplementedError
 
-    def verdict(self, kind: str) -> list[Row]:
+    def end_of_split(self, kind: str) -> list[Row]:
         """Rows on all held-out images since the last one."""
         raise NotImplementedError
 
