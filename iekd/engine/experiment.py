@@ -39,8 +39,7 @@ from iekd.engine.metrics import Diverged, FellBack, Metrics
 from iekd.engine.mutual import MutualLearner
 from iekd.engine.stacked import stack_seeds
 from iekd.engine.state import Snapshot
-from iekd.engine.stream import Images
-from iekd.engine.stream import parts as in_parts
+from iekd.engine.stream import Images, split_into_batches
 from iekd.engine.threads import Threads, Told
 from iekd.engine.training_unit import TrainingUnit
 from iekd.losses.od import margin
@@ -313,7 +312,7 @@ class Experiment:
         yield StageStart(EVALUATION, len(asked) * steps)
         said: dict[str, list[Tensor]] = {name: [] for name in asked}
         done = 0
-        with contextlib.closing(in_parts(images, 1000)) as pieces:
+        with contextlib.closing(split_into_batches(images, 1000)) as pieces:
             for part in pieces if asked else ():  # reading them for nobody may take long
                 self.threads.look()
                 self.threads.use()

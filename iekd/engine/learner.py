@@ -15,7 +15,7 @@ from iekd.distill.method import Method, StepOutput
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, channels_last, compile_or_not, warn_not_compiled, whole_float32
 from iekd.engine.optimizer import SGD, rate_of
-from iekd.engine.stream import Images, parts
+from iekd.engine.stream import Images, split_into_batches
 from iekd.engine.training_unit import Row, TrainingUnit, keeps_numbers, make_optimizer, set_value
 from iekd.models.normalise import Normalise
 
@@ -175,7 +175,7 @@ def student_optimizer(parameters: Sequence[Tensor], config: RunConfig, device: t
     )  # fmt: skip
 
 
-def part_size(device: torch.device, side: int) -> int:
+def evaluation_batch_size(device: torch.device, side: int) -> int:
     """Images of side x side that a network answers at a time: fewer where they are larger than 32 x 32.
 
     125 of those stay in a CPU's cache, which is 1.5 times as fast.
@@ -192,7 +192,9 @@ def predict(
     """Logits (N,K) float32 of images (N,C,H,W) uint8, in evaluation mode."""
     model.eval()
     logits = []
-    pieces = contextlib.closing(parts(images, batch_size or part_size(device, images.shape[-1])))
+    pieces = contextlib.closing(
+        split_into_batches(images, batch_size or evaluation_batch_size(device, images.shape[-1]))
+    )
     with pieces as batches, whole_float32(device, precision):
         for batch in batches:
             with autocast(device, precision):

@@ -19,11 +19,11 @@ from torch import Tensor
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import Shortcuts, Work, branches, side_by_side
 from iekd.engine.batches import Batches
-from iekd.engine.learner import part_size
+from iekd.engine.learner import evaluation_batch_size
 from iekd.engine.metrics import Diverged, DivergedError, FellBack, Metrics
 from iekd.engine.self_check import checked
 from iekd.engine.state import Snapshot, State
-from iekd.engine.stream import Images, parts
+from iekd.engine.stream import Images, split_into_batches
 from iekd.engine.threads import Threads, cores
 from iekd.engine.training_unit import Row, TrainingUnit
 
@@ -138,8 +138,8 @@ def _items(
         if step < last and snapshot_after(step):
             yield SnapshotRequest()
     for kind, (judged, labels) in held_out.items():
-        size = part_size(labels.device, judged.shape[-1])
-        with contextlib.closing(parts(judged, size)) as pieces:
+        size = evaluation_batch_size(labels.device, judged.shape[-1])
+        with contextlib.closing(split_into_batches(judged, size)) as pieces:
             yield from map(HeldOutBatch, pieces, torch.split(labels, size))
         yield EndOfSplit(kind)
     if snapshot_after(last):

@@ -55,7 +55,7 @@ class Stream:
 Images = Union[Tensor, Stream]
 
 
-def parts(images: Images, size: int) -> Generator[Tensor, None, None]:
+def split_into_batches(images: Images, size: int) -> Generator[Tensor, None, None]:
     """All images in order, (size,C,H,W) at a time. To be closed where it may not be exhausted: see Stream."""
     yield from images.split(size) if isinstance(images, Stream) else torch.split(images, size)
 

@@ -210,15 +210,15 @@ def test_weights_that_are_no_numbers_are_noticed_at_the_latest_when_tested(tiny)
 
 def test_fewer_large_images_are_answered_at_a_time():
     """As many pixels, down to a few images; up to 32 x 32 as ever."""
-    from iekd.engine.learner import part_size
+    from iekd.engine.learner import evaluation_batch_size
 
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert [part_size(cpu, side) for side in (16, 28, 32)] == [125] * 3
-    assert [part_size(gpu, side) for side in (16, 28, 32)] == [1000] * 3
-    assert part_size(cpu, 64) == 31
-    assert part_size(gpu, 224) == 20
-    assert part_size(cpu, 224) == 8
-    assert part_size(gpu, 1024) == 16
+    assert [evaluation_batch_size(cpu, side) for side in (16, 28, 32)] == [125] * 3
+    assert [evaluation_batch_size(gpu, side) for side in (16, 28, 32)] == [1000] * 3
+    assert evaluation_batch_size(cpu, 64) == 31
+    assert evaluation_batch_size(gpu, 224) == 20
+    assert evaluation_batch_size(cpu, 224) == 8
+    assert evaluation_batch_size(gpu, 1024) == 16
 
 
 def test_a_networks_parts_follow_the_images(monkeypatch):

@@ -26,7 +26,7 @@ from iekd.engine.accelerate import side_by_side
 from iekd.engine.augment import make_augment
 from iekd.engine.batches import Batches, placed, room_for_images
 from iekd.engine.experiment import Experiment
-from iekd.engine.stream import Stream, parts, processes
+from iekd.engine.stream import Stream, processes, split_into_batches
 from iekd.errors import DataError
 
 CPU = torch.device("cpu")
@@ -101,7 +101,7 @@ def test_held_out_images_come_in_order(kept, streamed, workers, size, small_chun
     with placed(splits(kept), CPU) as resident, placed(splits(streamed), CPU, 0, workers) as there:
         for (images, labels), (found, their_labels) in zip(resident, there, strict=True):
             assert tuple(found.shape) == tuple(images.shape)
-            assert equal([list(parts(found, size))], [list(parts(images, size))])
+            assert equal([list(split_into_batches(found, size))], [list(split_into_batches(images, size))])
             assert torch.equal(labels, their_labels)
 
 
@@ -110,7 +110,7 @@ def test_a_grey_image_lies_in_memory_as_it_would(kept, workers):
     """A convolution may choose another way, with other roundings, for another layout."""
     grey = Split(np.ascontiguousarray(kept.train.images[..., :1]), kept.train.labels)
     with placed([grey], CPU) as [(images, labels)], placed([grey], CPU, 0, workers) as [(found, _)]:
-        for a, b in zip(parts(images, 9), parts(found, 9), strict=True):
+        for a, b in zip(split_into_batches(images, 9), split_into_batches(found, 9), strict=True):
             assert a.stride() == b.stride()
         for kind in ("crop", "none"):
             augment = make_augment(kind, 0, 16, (0.5,), CPU)
@@ -175,7 +175,7 @@ def test_streams_are_read_while_threads_compute(kept, in_files, small_chunks):
             def source(batches=batches, judged=(validation, test)):
                 yield from (images for images, _ in batches.epoch(0))
                 for images, _ in judged:
-                    yield torch.cat(list(parts(images, 7)))
+                    yield torch.cat(list(split_into_batches(images, 7)))
 
             def work(images):
                 images.float().mean()
@@ -191,11 +191,11 @@ def test_streams_are_read_while_threads_compute(kept, in_files, small_chunks):
 @workers
 def test_two_readings_at_once_are_an_error_and_no_waiting_for_ever(streamed, workers):
     with placed(splits(streamed), CPU, 0, workers) as [(images, _), (others, _), _]:
-        with contextlib.closing(parts(images, 8)) as reading:
+        with contextlib.closing(split_into_batches(images, 8)) as reading:
             next(reading)
             with pytest.raises(RuntimeError, match="has not finished"):
-                next(parts(others, 8))
-        assert len(next(parts(others, 8))) == 8, "the first was closed"
+                next(split_into_batches(others, 8))
+        assert len(next(split_into_batches(others, 8))) == 8, "the first was closed"
 
 
 @contextlib.contextmanager
