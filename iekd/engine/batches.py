@@ -18,7 +18,7 @@ from iekd.data.base import Split
 from iekd.data.file_images import FileImages
 from iekd.data.memory import image_budget
 from iekd.engine.augment import Augment, crop_and_flip, over, padding_of
-from iekd.engine.stream import Images, Loader, Stream, processes
+from iekd.engine.stream import DeviceImages, Loader, Stream, processes
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def to_device(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
 @contextlib.contextmanager
 def placed(
     splits: Sequence[Split], device: torch.device, image_memory: float | None = None, workers: int | None = None
-) -> Generator[list[tuple[Images, Tensor]], None, None]:
+) -> Generator[list[tuple[DeviceImages, Tensor]], None, None]:
     """(images, labels (N,) int64) of each split: all on the device, or all streamed to it while the context lasts.
 
     They are streamed if they are still in their files, or take more than `image_memory` GB; unset: half of the
@@ -72,7 +72,7 @@ class Batches:
     """
 
     def __init__(
-        self, images: Images, labels: Tensor, batch_size: int, seed: int, augment: Augment | None = None
+        self, images: DeviceImages, labels: Tensor, batch_size: int, seed: int, augment: Augment | None = None
     ) -> None:
         self.images, self.labels = images, labels
         self.batch_size = min(batch_size, len(labels))

@@ -39,7 +39,7 @@ from iekd.engine.metrics import Diverged, FellBack, Metrics
 from iekd.engine.mutual import MutualLearner
 from iekd.engine.stacked import stack_seeds
 from iekd.engine.state import Snapshot
-from iekd.engine.stream import Images, split_into_batches
+from iekd.engine.stream import DeviceImages, split_into_batches
 from iekd.engine.threads import Threads, Told
 from iekd.engine.training_unit import TrainingUnit
 from iekd.losses.od import margin
@@ -64,7 +64,7 @@ class StageStart:
 
 
 @dataclass(frozen=True)
-class Network:
+class TrainedModel:
     """A classifier and the normalisation that it expects."""
 
     model: nn.Module
@@ -83,7 +83,7 @@ class LearnerResult:
     """
 
     name: str
-    network: Network = field(repr=False)  # else a printed result is a page of layers
+    network: TrainedModel = field(repr=False)  # else a printed result is a page of layers
     accuracy_last: float
     class_accuracy: list[float | None]
     answers: Tensor = field(repr=False, compare=False)
@@ -105,20 +105,20 @@ class Result:
 
 
 @dataclass
-class Judged:
+class EvaluationProgress:
     """So much of the evaluation is done: `step` of the stage's steps. It has nothing to write down yet."""
 
     step: int
-    kind: str = "judged"
+    kind: str = "evaluation"
 
 
-Event = Union[StageStart, Metrics, Diverged, FellBack, Snapshot, Judged, Result]
+Event = Union[StageStart, Metrics, Diverged, FellBack, Snapshot, EvaluationProgress, Result]
 
 
 class FrozenTeacher:
     """images (B,C,H,W) uint8 -> TeacherOutput, without gradients; factors only once auto-encoders are trained."""
 
-    def __init__(self, network: Network, device: torch.device, precision: torch.dtype) -> None:
+    def __init__(self, network: TrainedModel, device: torch.device, precision: torch.dtype) -> None:
         self.device, self.precision = device, precision
         self.model = freeze(network.model, precision).to(device)
         self.normalise = Normalise(network.mean, network.std).to(device)
@@ -136,7 +136,7 @@ class Experiment:
     """One run's training. Iterate `events()`; `students` can be read at any time, to save what has been learned."""
 
     def __init__(
-        self, config: RunConfig, dataset: Dataset, teacher: Network | None = None,
+        self, config: RunConfig, dataset: Dataset, teacher: TrainedModel | None = None,
         earlier: Mapping[str, Snapshot] | None = None, should_snapshot: ShouldSnapshot | None = None,
         threads_changed: Told | None = None, threads_before: int | None = None,
     ) -> None:  # fmt: skip
@@ -218,11 +218,11 @@ class Experiment:
             config.augmentation, config.cutout, self.dataset.resolution, self.statistics[0], self.device
         )
 
-    def network(self, learner: Learner) -> Network:
+    def network(self, learner: Learner) -> TrainedModel:
         """The learner's student, ready to be saved."""
-        return Network(learner.model, *self.statistics)
+        return TrainedModel(learner.model, *self.statistics)
 
-    def _train_teacher(self, batches: Batches, held_out: HeldOut) -> Generator[Event, None, Network]:
+    def _train_teacher(self, batches: Batches, held_out: HeldOut) -> Generator[Event, None, TrainedModel]:
         epochs = self.config.teacher_epochs
         torch.manual_seed(0)
         model = self._build(self.config.teacher)
@@ -295,7 +295,7 @@ class Experiment:
         """Steps between rows: five rows an epoch for the sample, two thousand images apart."""
         return max(1, 2000 // self.config.batch_size)
 
-    def _evaluate(self, test: tuple[Images, Tensor]) -> Generator[Event, None, None]:
+    def _evaluate(self, test: tuple[DeviceImages, Tensor]) -> Generator[Event, None, None]:
         """The teacher's answers on the test split, in float32, a thousand images at a time; the result comes last.
 
         The students gave theirs after the last step, but for those that an earlier version has trained.
@@ -319,7 +319,7 @@ class Experiment:
                 for name, normalise in asked.items():
                     said[name].append(predict(networks[name].model, normalise, part, self.device).argmax(1).cpu())
                     done += 1
-                    yield Judged(done)
+                    yield EvaluationProgress(done)
         answers.update({name: torch.cat(found) for name, found in said.items()})
         labels = labels.cpu()
 

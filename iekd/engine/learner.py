@@ -15,7 +15,7 @@ from iekd.distill.method import Method, StepOutput
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, channels_last, compile_or_not, warn_not_compiled, whole_float32
 from iekd.engine.optimizer import SGD, rate_of
-from iekd.engine.stream import Images, split_into_batches
+from iekd.engine.stream import DeviceImages, split_into_batches
 from iekd.engine.training_unit import Row, TrainingUnit, keeps_numbers, make_optimizer, set_value
 from iekd.models.normalise import Normalise
 
@@ -186,7 +186,7 @@ def evaluation_batch_size(device: torch.device, side: int) -> int:
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, normalise: Normalise, images: Images, device: torch.device,
+    model: nn.Module, normalise: Normalise, images: DeviceImages, device: torch.device,
     precision: torch.dtype = torch.float32, batch_size: int | None = None,
 ) -> Tensor:  # fmt: skip
     """Logits (N,K) float32 of images (N,C,H,W) uint8, in evaluation mode."""

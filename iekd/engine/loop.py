@@ -22,15 +22,15 @@ from iekd.engine.batches import Batches
 from iekd.engine.learner import evaluation_batch_size
 from iekd.engine.metrics import Diverged, DivergedError, FellBack, Metrics
 from iekd.engine.self_check import checked
-from iekd.engine.state import Snapshot, State
-from iekd.engine.stream import Images, split_into_batches
+from iekd.engine.state import LearnerState, Snapshot
+from iekd.engine.stream import DeviceImages, split_into_batches
 from iekd.engine.threads import Threads, cores
 from iekd.engine.training_unit import Row, TrainingUnit
 
 Teacher = Callable[[Tensor], TeacherOutput]
-HeldOut = dict[str, tuple[Images, Tensor]]  # kind of row -> images (N,C,H,W) uint8, labels (N,)
+HeldOut = dict[str, tuple[DeviceImages, Tensor]]  # kind of row -> images (N,C,H,W) uint8, labels (N,)
 ShouldSnapshot = Callable[[], bool]  # whether a snapshot is wanted; asked at each step, from any thread
-States = dict[str, State]  # one unit's part of a snapshot
+States = dict[str, LearnerState]  # one unit's part of a snapshot
 
 
 class Batch(NamedTuple):

@@ -14,7 +14,7 @@ from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast
 from iekd.engine.learner import Learner
 from iekd.engine.metrics import Diverged
-from iekd.engine.state import State
+from iekd.engine.state import LearnerState
 from iekd.engine.training_unit import Row
 
 log = logging.getLogger(__name__)
@@ -53,10 +53,10 @@ class MutualLearner(Learner):
         peer.optimise()
         return output
 
-    def states(self) -> dict[str, State]:
+    def states(self) -> dict[str, LearnerState]:
         return {**super().states(), **self.peer.states()}
 
-    def restore(self, states: Mapping[str, State]) -> None:
+    def restore(self, states: Mapping[str, LearnerState]) -> None:
         super().restore(states)
         self.peer.restore(states)
 

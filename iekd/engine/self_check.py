@@ -21,12 +21,12 @@ from iekd.engine.batches import Batches
 from iekd.engine.metrics import FellBack
 from iekd.engine.optimizer import SGD
 from iekd.engine.stacked import Stack
-from iekd.engine.state import State
+from iekd.engine.state import LearnerState
 from iekd.engine.training_unit import TrainingUnit
 
 log = logging.getLogger(__name__)
 
-States = dict[str, State]  # of all learners, by name
+States = dict[str, LearnerState]  # of all learners, by name
 Pair = tuple[Tensor, Tensor]  # images (B,C,H,W) uint8, labels (B,)
 
 STEPS = 3  # that are compared; from the second on a recorded step gets a batch that it was not recorded with

@@ -22,7 +22,7 @@ from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, compile_or_not, first_line
 from iekd.engine.learner import Learner, student_optimizer
 from iekd.engine.mutual import MutualLearner
-from iekd.engine.state import State
+from iekd.engine.state import LearnerState
 from iekd.engine.training_unit import Row, TrainingUnit
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class Stack(TrainingUnit):
             yield from learner.report()
         self.steps += 1
 
-    def states(self) -> dict[str, State]:
+    def states(self) -> dict[str, LearnerState]:
         if self.one_by_one:
             return {name: state for learner in self.members for name, state in learner.states().items()}
         buffers = self.optimizer.buffers
@@ -130,7 +130,7 @@ class Stack(TrainingUnit):
             for i, learner in enumerate(self.members)
         }
 
-    def restore(self, states: Mapping[str, State]) -> None:
+    def restore(self, states: Mapping[str, LearnerState]) -> None:
         for learner in self.members:
             learner.restore(states)  # into the stack, of which its tensors are views
         for name, parameter in self.parameters.items():

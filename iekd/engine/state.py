@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class State:
+class LearnerState:
     """One learner after a step; copies in the CPU's memory.
 
     weights: every tensor of its networks, "<part>.<name>"; momentum: the optimiser's, by the same names, parameters
@@ -33,4 +33,4 @@ class Snapshot:
 
     stage: str
     step: int
-    states: Mapping[str, State]
+    states: Mapping[str, LearnerState]

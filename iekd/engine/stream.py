@@ -52,10 +52,10 @@ class Stream:
         return self.read(torch.split(torch.arange(self.shape[0]), size))
 
 
-Images = Union[Tensor, Stream]
+DeviceImages = Union[Tensor, Stream]
 
 
-def split_into_batches(images: Images, size: int) -> Generator[Tensor, None, None]:
+def split_into_batches(images: DeviceImages, size: int) -> Generator[Tensor, None, None]:
     """All images in order, (size,C,H,W) at a time. To be closed where it may not be exhausted: see Stream."""
     yield from images.split(size) if isinstance(images, Stream) else torch.split(images, size)
 

@@ -18,7 +18,7 @@ from iekd.config.run import RunConfig
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.metrics import Diverged, Metrics, TrainingError
 from iekd.engine.optimizer import SGD, Rate
-from iekd.engine.state import State
+from iekd.engine.state import LearnerState
 
 Row = Union[Metrics, Diverged]
 
@@ -56,7 +56,7 @@ class TrainingUnit:
         self.total_steps = epochs * steps_per_epoch
         self.steps = 0
         self.diverged: dict[str, Diverged] = {}
-        self.answers: dict[str, Tensor] = {}  # see State
+        self.answers: dict[str, Tensor] = {}  # see LearnerState
         self._keys: tuple[str, ...] = ()
         self._sums: Tensor | None = None  # (values, names) float32, always at one place in memory
         self._summed = 0
@@ -107,15 +107,15 @@ class TrainingUnit:
         for network in self.networks().values():
             network.train()
 
-    def states(self) -> dict[str, State]:
+    def states(self) -> dict[str, LearnerState]:
         """Everything that `restore` needs, by name; to be asked for after a whole step."""
         (sums,) = self.sums()
         return {self.names[0]: self.state(self.momentum(), sums, self._summed)}
 
-    def state(self, momentum: Mapping[str, Tensor], sums: Mapping[str, Tensor], summed: int) -> State:
+    def state(self, momentum: Mapping[str, Tensor], sums: Mapping[str, Tensor], summed: int) -> LearnerState:
         weights = {f"{part}.{n}": t for part, net in self.networks().items() for n, t in net.state_dict().items()}
         numbers = {**self.numbers(), "summed": summed}
-        return State(_copies(weights), _copies(momentum), _copies(sums), numbers, _copies(self.answers))
+        return LearnerState(_copies(weights), _copies(momentum), _copies(sums), numbers, _copies(self.answers))
 
     def sums(self) -> list[dict[str, Tensor]]:
         """For each name, what was summed since the last row: key -> (1,)."""
@@ -126,7 +126,7 @@ class TrainingUnit:
             for i in range(len(self.names))
         ]
 
-    def put_sums(self, states: Sequence[State]) -> None:
+    def put_sums(self, states: Sequence[LearnerState]) -> None:
         """Go on with the sums of `states`, one for each name."""
         self._summed = int(states[0].numbers["summed"])
         if not states[0].sums:
@@ -144,7 +144,7 @@ class TrainingUnit:
         gone = self.diverged.get(self.names[0])
         return {"steps": self.steps, **({"diverged": [gone.step, gone.message]} if gone else {})}
 
-    def restore(self, states: Mapping[str, State]) -> None:
+    def restore(self, states: Mapping[str, LearnerState]) -> None:
         """Go on from these states, bit for bit on a CPU.
 
         Raises:

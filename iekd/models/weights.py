@@ -20,7 +20,7 @@ from iekd.models.catalog import check_model, known_models
 from iekd.models.foreign import rename, shortcut_variant
 from iekd.models.registry import build
 
-State = dict[str, Tensor]
+Weights = dict[str, Tensor]
 # where the weights are inside a checkpoint, most telling first
 NESTS = (
     "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "params_ema",
@@ -31,7 +31,7 @@ COUNTER = "num_batches_tracked"  # batch norm's, which old checkpoints lack and 
 SAVE = "Save the weights alone, with torch.save(model.state_dict(), PATH) or as .safetensors"
 
 
-def read_weights(path: Path) -> State:
+def read_weights(path: Path) -> Weights:
     """Name -> tensor on the CPU, unwrapped from whatever the checkpoint holds beside it, without common prefixes.
 
     Raises:
@@ -59,7 +59,7 @@ def load_classifier_file(path: Path, name: str, num_classes: int, channels: int)
     return fit_weights(read_weights(path), name, num_classes, channels, path)
 
 
-def fit_weights(state: State, name: str, num_classes: int, channels: int, path: Path) -> tuple[nn.Module, str]:
+def fit_weights(state: Weights, name: str, num_classes: int, channels: int, path: Path) -> tuple[nn.Module, str]:
     """`load_classifier_file` with weights that are read already; `path` is for messages."""
     given, name = _as_ours(state, check_model(name))
     model = build(name, num_classes, channels)
@@ -81,7 +81,7 @@ def fit_weights(state: State, name: str, num_classes: int, channels: int, path: 
     return model.eval(), name
 
 
-def _as_ours(state: State, name: str) -> tuple[State, str]:
+def _as_ours(state: Weights, name: str) -> tuple[Weights, str]:
     renamed = rename(state, name)
     return renamed, shortcut_variant(renamed, name)
 
@@ -111,7 +111,7 @@ def _load(path: Path) -> Any:
     raise UserError(f"'{path}' is not a file of weights. Give one that torch.save or safetensors wrote.")
 
 
-def _load_safetensors(path: Path) -> State:
+def _load_safetensors(path: Path) -> Weights:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -169,7 +169,7 @@ def _damaged(path: Path) -> UserError:
     return UserError(f"'{path}' is damaged or not complete, so it cannot be read. Get the file again.")
 
 
-def _unwrap(stored: dict[Any, Any], path: Path, depth: int = 4) -> State | None:
+def _unwrap(stored: dict[Any, Any], path: Path, depth: int = 4) -> Weights | None:
     """The weights in a checkpoint: under a usual name, side by side with whatever else, or the only ones there are."""
     if depth == 0:
         return None
@@ -198,14 +198,14 @@ def _is_plain(value: Any) -> bool:
     )
 
 
-def _without_wrappers(state: State) -> State:
+def _without_wrappers(state: Weights) -> Weights:
     """Without the prefixes that all names share because the network was wrapped."""
     while wrapper := next((w for w in WRAPPERS if all(k.startswith(w) for k in state)), None):
         state = {k.removeprefix(wrapper): v for k, v in state.items()}
     return state
 
 
-def _not_in(these: State, others: State) -> list[str]:
+def _not_in(these: Weights, others: Weights) -> list[str]:
     return [k for k in these if k not in others and not k.endswith(COUNTER)]
 
 
@@ -218,7 +218,7 @@ def _size(tensor: Tensor) -> str:
     return " x ".join(map(str, tensor.shape)) or "one number"
 
 
-def _check_channels(given: State, own: State, path: Path) -> None:
+def _check_channels(given: Weights, own: Weights, path: Path) -> None:
     """The first convolution sees the pictures."""
     first = next(k for k, v in own.items() if v.ndim == 4)
     found, needed = given[first].shape, own[first].shape
@@ -232,7 +232,7 @@ def _check_channels(given: State, own: State, path: Path) -> None:
         )
 
 
-def _check_classes(given: State, own: State, path: Path) -> None:
+def _check_classes(given: Weights, own: Weights, path: Path) -> None:
     """The last matrix has a row for each class."""
     last = [k for k, v in own.items() if v.ndim == 2][-1]
     found, needed = given[last].shape, own[last].shape
@@ -243,7 +243,7 @@ def _check_classes(given: State, own: State, path: Path) -> None:
         )
 
 
-def _hint(state: State, name: str) -> str:
+def _hint(state: Weights, name: str) -> str:
     """What to check; names the network that the weights do fit, if it is one of ours."""
     for other in known_models():
         given, found = _as_ours(state, other)

@@ -9,7 +9,7 @@ import torch
 
 from iekd.engine import accelerate, learner, self_check, unit
 from iekd.engine.accelerate import Shortcuts
-from iekd.engine.experiment import Experiment, Network
+from iekd.engine.experiment import Experiment, TrainedModel
 from iekd.engine.metrics import DivergedError, FellBack, Metrics
 from iekd.engine.optimizer import SGD
 from iekd.engine.stacked import Stack
@@ -17,9 +17,9 @@ from iekd.models.registry import build
 
 
 @pytest.fixture
-def teacher(tiny) -> Network:
+def teacher(tiny) -> TrainedModel:
     torch.manual_seed(5)
-    return Network(build("resnet8", 3), *tiny.statistics)
+    return TrainedModel(build("resnet8", 3), *tiny.statistics)
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from iekd.config.methods import METHODS
 from iekd.config.run import learner_name
 from iekd.engine import accelerate, learner, loop, stacked, unit
 from iekd.engine.accelerate import Recorded, Shortcuts, branches, compile_or_not
-from iekd.engine.experiment import Experiment, Network
+from iekd.engine.experiment import Experiment, TrainedModel
 from iekd.engine.learner import Learner
 from iekd.engine.metrics import Diverged
 from iekd.engine.stacked import Stack, stack_seeds
@@ -82,9 +82,9 @@ def tapes(monkeypatch):
 
 
 @pytest.fixture
-def teacher(tiny) -> Network:
+def teacher(tiny) -> TrainedModel:
     torch.manual_seed(5)
-    return Network(build("resnet14", 3), *tiny.statistics)
+    return TrainedModel(build("resnet14", 3), *tiny.statistics)
 
 
 @pytest.fixture
