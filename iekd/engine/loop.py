@@ -1,9 +1,9 @@
 """The training loop: learners in lock-step on the same batches, one forward pass of the teacher for all of them.
 
 A generator of Metrics, and of a Snapshot now and then; to stop training, stop iterating. A learner that diverges is
-announced and takes no further part; training goes on while any is left. `_run_plain` is the loop to read first.
-`accelerate.side_by_side` does the same steps with several learners on several cores, and `accelerate.Recorded` replays
-the plain step on a GPU, once `self_check` has found that it gives the same.
+announced and trained no further; the others continue. `_run_plain` is the loop to read first: the step that it runs is
+`learner.Learner.compute`. `accelerate.side_by_side` does the same steps with several learners on several cores, and
+`accelerate.Recorded` replays the plain step on a GPU, once `self_check` has found that it gives the same.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from iekd.engine.training_unit import Row, TrainingUnit
 
 Teacher = Callable[[Tensor], TeacherOutput]
 HeldOut = dict[str, tuple[DeviceImages, Tensor]]  # kind of row -> images (N,C,H,W) uint8, labels (N,)
-ShouldSnapshot = Callable[[], bool]  # whether a snapshot is wanted; asked at each step, from any thread
-States = dict[str, LearnerState]  # one unit's part of a snapshot
+ShouldSnapshot = Callable[[], bool]  # asked at each step, from any thread
+States = dict[str, LearnerState]  # one unit's share of a snapshot
 
 
 class Batch(NamedTuple):
-    """To learn from: images (B,C,H,W) uint8, labels (B,), and the teacher's output where all share it."""
+    """To learn from: images (B,C,H,W) uint8, labels (B,), and the teacher's output where all learners share it."""
 
     images: Tensor
     labels: Tensor
@@ -42,40 +42,42 @@ class Batch(NamedTuple):
 
 
 class HeldOutBatch(NamedTuple):
-    """To be judged by: some of the held-out images (B,C,H,W) uint8, labels (B,), read once for all learners."""
+    """To evaluate on: some of the held-out images (B,C,H,W) uint8, labels (B,), read once for all learners."""
 
     images: Tensor
     labels: Tensor
 
 
 class EndOfSplit(NamedTuple):
-    """All parts of the held-out images of that kind were given."""
+    """All held-out images of that kind ("validation" or "test") were given."""
 
     kind: str
 
 
 class SnapshotRequest(NamedTuple):
-    """A snapshot is wanted."""
+    """Every unit shall give its state."""
 
 
-Item = Union[Batch, HeldOutBatch, EndOfSplit, SnapshotRequest]  # what all learners get next
+Item = Union[Batch, HeldOutBatch, EndOfSplit, SnapshotRequest]  # what all units get next
 
 
 def train(
     units: Sequence[TrainingUnit], batches: Batches, teacher: Teacher | None, held_out: HeldOut, epochs: int,
-    shortcuts: Shortcuts, overlap: bool = False, should_snapshot: ShouldSnapshot | None = None, threads: Threads | None = None,
+    shortcuts: Shortcuts, overlap: bool = False, should_snapshot: ShouldSnapshot | None = None,
+    threads: Threads | None = None,
 ) -> Generator[Union[Row, Snapshot, FellBack], None, None]:  # fmt: skip
-    """Train all for `epochs` passes over `batches`; after each, evaluate them on what is held out.
+    """Train all units for `epochs` passes over `batches`; after each pass, evaluate them on the held-out images.
 
-    Those that have been restored go on from where they are, which is the same step for all.
-
-    overlap: on a CPU, let the teacher answer the next batch while a single unit learns.
-    should_snapshot: asks for a Snapshot, which follows the rows of its step; there is one after the last step anyhow. None for no
-        snapshots.
-    threads: how many compute; None for as many as there are cores.
+    Args:
+        units: all at the same step. Restored ones continue from theirs.
+        teacher: called once per batch; None if no unit needs one.
+        overlap: on a CPU, let the teacher compute the next batch while a single unit learns.
+        should_snapshot: whether to yield a Snapshot after the rows of the current step; there is always one after the
+            last step. None for no snapshots.
+        threads: how many compute; None for as many as there are cores.
 
     Raises:
-        DivergedError: none is left.
+        DivergedError: every learner has diverged.
     """
     threads = threads or Threads(cores())
     first, skip = divmod(units[0].steps, units[0].steps_per_epoch)
@@ -87,13 +89,13 @@ def train(
     if shortcuts.side_by_side and (overlap or len(units) > 1):
         for epoch in range(first, epochs):
             items = _items(batches, epoch, skip, teacher, held_out, snapshot_after)
-            rows = side_by_side(items, [partial(_work, t) for t in units], threads=threads)
+            rows = side_by_side(items, [partial(_work, unit) for unit in units], threads=threads)
             yield from _together(rows, units)
             skip = 0
         return
 
-    def step(images: Tensor, labels: Tensor) -> None:
-        output = teacher(images) if teacher else None
+    def step(images: Tensor, labels: Tensor) -> None:  # (B,C,H,W) uint8, (B,)
+        output = teacher(images) if teacher else None  # its logits (B,K), features and factors (B,k,h,w)
         branches([partial(unit.compute, images, labels, output) for unit in units])
 
     work: Work = step
@@ -123,13 +125,9 @@ def _run_plain(
 
 
 def _items(
-    batches: Batches,
-    epoch: int,
-    skip: int,
-    teacher: Teacher | None,
-    held_out: HeldOut,
+    batches: Batches, epoch: int, skip: int, teacher: Teacher | None, held_out: HeldOut,
     snapshot_after: Callable[[int], bool],
-) -> Iterator[Item]:
+) -> Iterator[Item]:  # fmt: skip
     """One epoch, from its batch number `skip` on."""
     step, last = epoch * len(batches) + skip, (epoch + 1) * len(batches)
     for images, labels in batches.epoch(epoch, skip):
@@ -137,10 +135,10 @@ def _items(
         step += 1
         if step < last and snapshot_after(step):
             yield SnapshotRequest()
-    for kind, (judged, labels) in held_out.items():
-        size = evaluation_batch_size(labels.device, judged.shape[-1])
-        with contextlib.closing(split_into_batches(judged, size)) as pieces:
-            yield from map(HeldOutBatch, pieces, torch.split(labels, size))
+    for kind, (held_images, held_labels) in held_out.items():
+        size = evaluation_batch_size(held_labels.device, held_images.shape[-1])
+        with contextlib.closing(split_into_batches(held_images, size)) as image_batches:
+            yield from map(HeldOutBatch, image_batches, torch.split(held_labels, size))
         yield EndOfSplit(kind)
     if snapshot_after(last):
         yield SnapshotRequest()
@@ -163,29 +161,30 @@ def _together(
     """The states of one step as one snapshot; its rows come before it, and those of later steps after it.
 
     Raises:
-        DivergedError: with the last learner that is left.
+        DivergedError: when the last learner diverges.
     """
-    given: list[States] = []
-    left = {name for unit in units for name in unit.names if name not in unit.diverged}
+    collected: list[States] = []
+    training = {name for unit in units for name in unit.names if name not in unit.diverged}
     with contextlib.closing(events):  # an error must not leave threads behind that go on training
         for event in events:
             if isinstance(event, Metrics):
                 yield event
             elif isinstance(event, Diverged):
-                left.discard(event.learner)
-                if not left:
-                    raise _none_left(event, units)
+                training.discard(event.learner)
+                if not training:
+                    raise _all_diverged(event, units)
                 yield event
             else:
-                given.append(event)
-                if len(given) == len(units):
-                    step = given[0][units[0].names[0]].numbers["steps"]
-                    states, given = {name: state for part in given for name, state in part.items()}, []
+                collected.append(event)
+                if len(collected) == len(units):
+                    step = collected[0][units[0].names[0]].numbers["steps"]
+                    states = {name: state for of_unit in collected for name, state in of_unit.items()}
+                    collected = []
                     yield Snapshot(units[0].stage, step, states)
                     del states  # a copy of every weight
 
 
-def _none_left(last: Diverged, units: Sequence[TrainingUnit]) -> DivergedError:
+def _all_diverged(last: Diverged, units: Sequence[TrainingUnit]) -> DivergedError:
     others = sum(len(unit.names) for unit in units) - 1
     before = f" The {others} other{'s' if others > 1 else ''} had diverged before." if others else ""
     return DivergedError(f"{last.message}{before} {units[0].advice}")

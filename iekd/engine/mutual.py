@@ -39,9 +39,9 @@ class MutualLearner(Learner):
 
     def update(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
         peer = self.peer
-        pixels = self.normalise(images)
+        pixels = self.normalise(images)  # (B,C,H,W) float32
         with autocast(self.device, self.precision):
-            other = peer.model(pixels)
+            other = peer.model(pixels)  # Features: logits (B,K), stages (B,c,h,w), pooled (B,c)
             output: StepOutput = self.method(self.model(pixels), teacher, labels, other)
         self.backward(output.loss)
         self.optimise()
@@ -74,8 +74,8 @@ class MutualLearner(Learner):
         for row in rows:
             if isinstance(row, Diverged):
                 continue
-            (beside,) = self.peer.end_of_split(kind)
-            if isinstance(beside, Diverged):  # its student cannot but follow
-                return [self._give_up(self.name, beside.message)]
-            row.values["peer_accuracy"] = beside.values["accuracy"]
+            (peers,) = self.peer.end_of_split(kind)
+            if isinstance(peers, Diverged):  # its student learns from it
+                return [self._mark_diverged(self.name, peers.message)]
+            row.values["peer_accuracy"] = peers.values["accuracy"]
         return rows

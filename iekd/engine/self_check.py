@@ -15,11 +15,12 @@ from itertools import islice
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from iekd.engine.accelerate import Recorded, Work
 from iekd.engine.batches import Batches
 from iekd.engine.metrics import FellBack
-from iekd.engine.optimizer import SGD
+from iekd.engine.optimizer import MOMENTUM
 from iekd.engine.stacked import Stack
 from iekd.engine.state import LearnerState
 from iekd.engine.training_unit import TrainingUnit
@@ -76,7 +77,7 @@ def checked(
             for stack in stacks:
                 for learner in stack.members if not stack.one_by_one else ():
                     learner.optimizer.zero_grad()  # memory of the plain steps
-                    learner.optimizer.buffers.clear()
+                    learner.optimizer.state.clear()
             return work
         del work  # and the memory of its recording
         message = f"It differs from the plain step: {way} ({found}). Training goes on without it."
@@ -154,9 +155,9 @@ def _put_back(units: Sequence[TrainingUnit], states: States, counts: Sequence[in
                 total.copy_(state.sums[key]) if key in state.sums else total.zero_()
 
 
-def _put_momentum(optimizer: SGD, parameter: Tensor, value: Tensor | None, member: int | None = None) -> None:
-    if parameter in optimizer.buffers:
-        buffer = optimizer.buffers[parameter]
+def _put_momentum(optimizer: Optimizer, parameter: Tensor, value: Tensor | None, member: int | None = None) -> None:
+    buffer = optimizer.state.get(parameter, {}).get(MOMENTUM)
+    if buffer is not None:
         buffer = buffer if member is None else buffer[member]
         buffer.zero_() if value is None else buffer.copy_(value)
 
@@ -176,7 +177,7 @@ def _difference(
     a convolution's bias before a batch norm.
     """
     gone = {name for unit in units for name in unit.diverged}
-    momenta = {name: unit.optimizer.momentum for unit in units for name in unit.names}
+    momenta = {name: unit.optimizer.param_groups[0]["momentum"] for unit in units for name in unit.names}
     for name in plain.keys() - gone:
         was, right, given = before[name], plain[name], other[name]
         groups: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}

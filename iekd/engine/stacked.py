@@ -22,6 +22,7 @@ from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, compile_or_not, first_line
 from iekd.engine.learner import Learner, student_optimizer
 from iekd.engine.mutual import MutualLearner
+from iekd.engine.optimizer import momentum_of, set_momentum
 from iekd.engine.state import LearnerState
 from iekd.engine.training_unit import Row, TrainingUnit
 
@@ -122,7 +123,7 @@ class Stack(TrainingUnit):
     def states(self) -> dict[str, LearnerState]:
         if self.one_by_one:
             return {name: state for learner in self.members for name, state in learner.states().items()}
-        buffers = self.optimizer.buffers
+        buffers = momentum_of(self.optimizer)
         stacks = {name: buffers[p] for name, p in self.parameters.items() if p in buffers}
         sums = self.sums()
         return {
@@ -136,7 +137,7 @@ class Stack(TrainingUnit):
         for name, parameter in self.parameters.items():
             momentum = [states[learner.name].momentum.get(name) for learner in self.members]
             if all(m is not None for m in momentum):
-                self.optimizer.put_momentum(parameter, torch.stack(cast("list[Tensor]", momentum)))
+                set_momentum(self.optimizer, parameter, torch.stack(cast("list[Tensor]", momentum)))
         self.put_sums([states[learner.name] for learner in self.members])
         self.steps = self.members[0].steps
 

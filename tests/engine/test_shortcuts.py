@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from iekd.config.methods import METHODS
 from iekd.config.run import learner_name
-from iekd.engine import accelerate, learner, loop, stacked, unit
+from iekd.engine import accelerate, learner, loop, optimizer, stacked
 from iekd.engine.accelerate import Recorded, Shortcuts, branches, compile_or_not
 from iekd.engine.experiment import Experiment, TrainedModel
 from iekd.engine.learner import Learner
@@ -76,8 +76,8 @@ def tapes(monkeypatch):
         return lambda: next(first, False) or tape.replay()
 
     monkeypatch.setattr(accelerate, "_cuda_capture", capture)
-    monkeypatch.setattr(unit, "keeps_numbers", lambda config, device: True)
-    monkeypatch.setattr(learner, "keeps_numbers", lambda config, device: True)
+    monkeypatch.setattr(optimizer, "values_on_device", lambda config, device: True)
+    monkeypatch.setattr(learner, "values_on_device", lambda config, device: True)
     return made
 
 
@@ -439,10 +439,10 @@ def test_each_shortcut_has_its_switch(config, monkeypatch, device, values, expec
 
 
 @pytest.mark.parametrize(
-    ("device", "values", "kept"), [("cuda", {}, True), ("cuda", {"eager": True}, False), ("cpu", {}, False)]
+    ("device", "values", "on_device"), [("cuda", {}, True), ("cuda", {"eager": True}, False), ("cpu", {}, False)]
 )
-def test_the_plain_step_has_a_plain_optimiser(config, device, values, kept):
-    assert unit.keeps_numbers(config(**values), torch.device(device)) == kept
+def test_the_plain_step_has_a_plain_optimiser(config, device, values, on_device):
+    assert optimizer.values_on_device(config(**values), torch.device(device)) == on_device
 
 
 # On a device that is not here: shapes and devices alone
