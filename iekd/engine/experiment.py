@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from iekd.engine.accelerate import (
     channels_last,
     choose_device,
     choose_precision,
+    first_line,
     freeze,
     keep_memory,
 )
@@ -43,9 +45,11 @@ from iekd.engine.stream import DeviceImages, split_into_batches
 from iekd.engine.threads import Threads, Told
 from iekd.engine.training_unit import TrainingUnit
 from iekd.losses.od import margin
-from iekd.models.catalog import models
+from iekd.models.catalog import model_info
 from iekd.models.normalise import Normalise
 from iekd.models.registry import build
+
+log = logging.getLogger(__name__)
 
 TEACHER, STUDENTS, EVALUATION = "teacher", "students", "evaluation"
 PEER_SEED = 1_000_003  # added to a learner's seed for the initial weights of its peer
@@ -115,12 +119,24 @@ class EvaluationProgress:
 Event = Union[StageStart, Metrics, Diverged, FellBack, Snapshot, EvaluationProgress, Result]
 
 
+def _frozen(network: nn.Module, precision: torch.dtype) -> nn.Module:
+    """`accelerate.freeze`, or a plain copy in evaluation mode where torch.fx cannot follow the network's code."""
+    try:
+        return freeze(network, precision)
+    except Exception as error:  # branches on a tensor's value, operations that it does not know, ...
+        log.warning(
+            "The teacher's batch norms are not folded (%s); it computes the same, more slowly.", first_line(error)
+        )
+    frozen = copy.deepcopy(network).eval().requires_grad_(False)
+    return frozen.to(dtype=precision).to(memory_format=torch.channels_last)
+
+
 class FrozenTeacher:
     """images (B,C,H,W) uint8 -> TeacherOutput, without gradients; factors only once auto-encoders are trained."""
 
     def __init__(self, network: TrainedModel, device: torch.device, precision: torch.dtype) -> None:
         self.device, self.precision = device, precision
-        self.model = freeze(network.model, precision).to(device)
+        self.model = _frozen(network.model, precision).to(device)
         self.normalise = Normalise(network.mean, network.std).to(device)
         self.encoders: list[nn.Module] = []  # of the last stages
 
@@ -234,19 +250,21 @@ class Experiment:
     def _factor_widths(self) -> tuple[int, ...]:
         """Channels of the teacher's stages that get an auto-encoder: the last, or all that an IE form compares."""
         explores = any(parts(m).uses_factor and parts(m).explores for m in self.config.methods)
-        widths = models()[self.config.teacher].stage_channels
+        widths = model_info(self.config.teacher).stage_channels
         count = len(self._pair().stages("ft", "all" if explores and self.config.ie_stages == "all" else "last"))
         return widths[-count:]
 
     def _pair(self) -> Pair:
-        config, widths = self.config, {name: info.stage_channels for name, info in models().items()}
+        config = self.config
+        taught_by = model_info(config.teacher).stage_channels if config.needs_teacher else ()
         norms = []
         if self.teacher is not None and any(parts(m).base == "od" for m in config.methods):
             norms = cast(list[nn.BatchNorm2d], self.teacher.model.stage_norms)
         margins = tuple(margin(norm.bias.detach().cpu(), norm.weight.detach().cpu().abs()) for norm in norms)
         return Pair(
-            widths[config.student], widths.get(config.teacher, ()), widths[config.peer or config.student], margins
-        )
+            model_info(config.student).stage_channels, taught_by,
+            model_info(config.peer or config.student).stage_channels, margins,
+        )  # fmt: skip
 
     def _make_students(self, steps_per_epoch: int) -> list[Learner]:
         config, pair = self.config, self._pair()

@@ -13,7 +13,7 @@ from iekd.config.methods import parts
 from iekd.config.run import STAGES, RunConfig
 from iekd.data.base import FOLDER
 from iekd.estimate.speeds import Speeds
-from iekd.models.catalog import ModelInfo, models
+from iekd.models.catalog import ModelInfo, model_info
 
 # multiply-accumulates per second and core of an untested machine, from the default run on the two cores of
 # benchmarks/RESULTS.md; the first finished run replaces it
@@ -43,7 +43,7 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
     given = min(train_images, config.limit_train or train_images)
     n, judged = _counts(config, train_images, test_images)
     area = ((config.resolution or resolution) / 32) ** 2
-    student = models()[config.student]
+    student = model_info(config.student)
     seeds, learners = len(config.seeds), len(config.methods) * len(config.seeds)
     macs = dict.fromkeys(STAGES, 0.0)
     images = (given + test_images) * channels * area * 32 * 32
@@ -57,7 +57,7 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
         macs["students"] += seeds * config.epochs * area * (n * beside + judged * judging)
         memory += seeds * each * (2 if parts(method).needs_peer else 1)
     if config.needs_teacher:
-        teacher = models()[config.teacher]
+        teacher = model_info(config.teacher)
         forward = teacher.macs * area
         macs["evaluation"] = forward * test_images
         if not teacher_at_hand:
@@ -75,14 +75,14 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
 def _beside(method: str, config: RunConfig) -> tuple[float, float]:
     """Multiply-accumulates beside the student's own: per training image, and per held-out image."""
     base, explores, _ = parts(method)
-    student, peer = models()[config.student], models()[config.peer or config.student]
+    student, peer = model_info(config.student), model_info(config.peer or config.student)
     halves = 2 if explores else 1
     if base == "dml":  # the peer learns too, and the student answers once more
         encoders = TRAIN * 2 * halves * _coder_macs(student, student.feature_channels / 2, peer.feature_channels)
         return TRAIN * peer.macs + student.macs + (encoders if explores else 0), peer.macs
     if base != "ft":
         return 0, 0  # connectors and attention are small
-    teacher = models()[config.teacher]
+    teacher = model_info(config.teacher)
     target = factor_channels(teacher) if config.auto_encoder else teacher.feature_channels
     return TRAIN * halves * _coder_macs(student, student.feature_channels / halves, target), 0
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from iekd.errors import UserError
-from iekd.models.catalog import check_model, known_models
+from iekd.models.catalog import check_model, own_models
 from iekd.models.foreign import rename, shortcut_variant
 from iekd.models.registry import build
 
@@ -245,7 +245,7 @@ def _check_classes(given: Weights, own: Weights, path: Path) -> None:
 
 def _hint(state: Weights, name: str) -> str:
     """What to check; names the network that the weights do fit, if it is one of ours."""
-    for other in known_models():
+    for other in own_models():
         given, found = _as_ours(state, other)
         with torch.device("meta"):  # shapes without weights
             own = build(found, 2, 3).state_dict()
