@@ -34,7 +34,7 @@ from iekd.engine.accelerate import (
 )
 from iekd.engine.augment import Augment, make_augment
 from iekd.engine.auto_encoder import AutoEncoders
-from iekd.engine.batches import Batches, placed
+from iekd.engine.batches import Batches, images_on_device
 from iekd.engine.learner import Learner, predict
 from iekd.engine.loop import HeldOut, ShouldSnapshot, train
 from iekd.engine.metrics import Diverged, FellBack, Metrics
@@ -57,9 +57,9 @@ PEER_SEED = 1_000_003  # added to a learner's seed for the initial weights of it
 
 @dataclass(frozen=True)
 class StageStart:
-    """A stage begins; `steps` optimisation steps (of each learner) are ahead, 0 where there is nothing to train.
+    """A stage begins. It has `steps` optimisation steps (of each learner), 0 if there is nothing to train.
 
-    done: how many of them were done before, by an earlier attempt.
+    done: how many of them an earlier attempt has done.
     """
 
     stage: str
@@ -69,7 +69,7 @@ class StageStart:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A classifier and the normalisation that it expects."""
+    """A classifier and the normalisation that it was trained with: mean and std per channel, of pixel values 0..1."""
 
     model: nn.Module
     mean: tuple[float, ...]
@@ -82,8 +82,8 @@ class LearnerResult:
 
     best_epoch: the epoch with the best validation accuracy, and accuracy_best the test accuracy then. Without a
     validation split the test accuracy itself chooses, which flatters.
-    agreement: percent of answers that are the teacher's. peer_accuracy: of the second student of mutual learning.
-    answers: (N,) int64, the class it takes each test image for, in the order of the split.
+    agreement: percent of predictions that equal the teacher's. peer_accuracy: of the second student of mutual learning.
+    answers: (N,) int64, the predicted class of each test image, in the order of the split.
     """
 
     name: str
@@ -101,7 +101,7 @@ class LearnerResult:
 
 @dataclass
 class Result:
-    """What a finished run has: the teacher (None without one), the students, and those that diverged."""
+    """The result of a finished run: the teacher (None without one), the students, and those that diverged."""
 
     teacher: LearnerResult | None
     learners: list[LearnerResult] = field(default_factory=list)
@@ -110,7 +110,7 @@ class Result:
 
 @dataclass
 class EvaluationProgress:
-    """So much of the evaluation is done: `step` of the stage's steps. It has nothing to write down yet."""
+    """`step` of the evaluation's steps are done. There is no row of metrics yet."""
 
     step: int
     kind: str = "evaluation"
@@ -124,9 +124,7 @@ def _frozen(network: nn.Module, precision: torch.dtype) -> nn.Module:
     try:
         return freeze(network, precision)
     except Exception as error:  # branches on a tensor's value, operations that it does not know, ...
-        log.warning(
-            "The teacher's batch norms are not folded (%s); it computes the same, more slowly.", first_line(error)
-        )
+        log.warning("The teacher runs as it is, its batch norms not folded (%s).", first_line(error))
     frozen = copy.deepcopy(network).eval().requires_grad_(False)
     return frozen.to(dtype=precision).to(memory_format=torch.channels_last)
 
@@ -149,7 +147,7 @@ class FrozenTeacher:
 
 
 class Experiment:
-    """One run's training. Iterate `events()`; `students` can be read at any time, to save what has been learned."""
+    """One run's training. Iterate `events()`; `students` can be read at any time, for example to save them."""
 
     def __init__(
         self, config: RunConfig, dataset: Dataset, teacher: TrainedModel | None = None,
@@ -158,7 +156,7 @@ class Experiment:
     ) -> None:  # fmt: skip
         """teacher: a trained network for config.teacher, or None to train one if the run needs it.
 
-        earlier: stage -> where to go on in it. should_snapshot: see `loop.train`. threads_changed,
+        earlier: stage -> the snapshot to resume it from. should_snapshot: see `loop.train`. threads_changed,
         threads_before: `tell` and `before` of Threads.
         """
         self.config, self.teacher = config, teacher
@@ -169,7 +167,7 @@ class Experiment:
         self.precision = choose_precision(config.precision, self.device)
         self.shortcuts = Shortcuts.of(config, self.device)
         if self.device.type == "cuda":
-            # shapes stay the same: the fastest kernels are worth a search
+            # shapes stay the same, so searching for the fastest kernels pays
             torch.backends.cudnn.benchmark = not config.eager
         elif not config.eager:
             keep_memory()
@@ -186,9 +184,9 @@ class Experiment:
         if dataset.validation is not None:
             held_out = {"validation": dataset.validation, **held_out}
         splits = [dataset.train, *held_out.values()]
-        with self.threads.used(), placed(splits, self.device, config.image_memory) as (learned, *judged):
-            batches = Batches(*learned, config.batch_size, config.data_seed, self.augment())
-            yield from self._stages(batches, dict(zip(held_out, judged, strict=True)))
+        with self.threads.used(), images_on_device(splits, self.device, config.image_memory) as (training, *evaluation):
+            batches = Batches(*training, config.batch_size, config.data_seed, self.augment())
+            yield from self._stages(batches, dict(zip(held_out, evaluation, strict=True)))
 
     def _stages(self, batches: Batches, held_out: HeldOut) -> Generator[Event, None, None]:
         config = self.config
@@ -228,7 +226,7 @@ class Experiment:
         yield from train(units, batches, teacher, held_out, epochs, *options)
 
     def augment(self) -> Augment:
-        """How training images are varied."""
+        """The augmentation of training images."""
         config = self.config
         return make_augment(
             config.augmentation, config.cutout, self.dataset.resolution, self.statistics[0], self.device
@@ -248,7 +246,7 @@ class Experiment:
         return self.network(learner)
 
     def _factor_widths(self) -> tuple[int, ...]:
-        """Channels of the teacher's stages that get an auto-encoder: the last, or all that an IE form compares."""
+        """Channels of the teacher's stages that get an auto-encoder: the last, or all that an IE method compares."""
         explores = any(parts(m).uses_factor and parts(m).explores for m in self.config.methods)
         widths = model_info(self.config.teacher).stage_channels
         count = len(self._pair().stages("ft", "all" if explores and self.config.ie_stages == "all" else "last"))
@@ -268,7 +266,7 @@ class Experiment:
 
     def _make_students(self, steps_per_epoch: int) -> list[Learner]:
         config, pair = self.config, self._pair()
-        turned = Pair(pair.peer, pair.teacher, pair.student, pair.margins)  # as the peer sees it
+        swapped = Pair(pair.peer, pair.teacher, pair.student, pair.margins)  # for the peer's method
         learners = []
         for seed in config.seeds:
             torch.manual_seed(seed)
@@ -280,7 +278,7 @@ class Experiment:
                 if method.needs_peer:
                     torch.manual_seed(PEER_SEED + seed)
                     peer = self._build(config.peer or config.student)
-                    taught = build_method(name, config, turned)
+                    taught = build_method(name, config, swapped)
                     second = self._learner(f"{which[0]}'s peer", STUDENTS, peer, taught, config.epochs, steps_per_epoch)
                     learners.append(self._learner(*which, config.epochs, steps_per_epoch, second))
                 else:
@@ -288,7 +286,7 @@ class Experiment:
         return learners
 
     def _units(self) -> list[TrainingUnit]:
-        """What is trained in lock-step: the learners, those of one method stacked where that is allowed."""
+        """The units that are trained in lock-step: the learners, those of one method stacked where that is allowed."""
         learners = list(self.students.values())
         if not self.shortcuts.stack:
             return list(learners)
@@ -314,34 +312,35 @@ class Experiment:
         return max(1, 2000 // self.config.batch_size)
 
     def _evaluate(self, test: tuple[DeviceImages, Tensor]) -> Generator[Event, None, None]:
-        """The teacher's answers on the test split, in float32, a thousand images at a time; the result comes last.
+        """The teacher's predictions on the test split, in float32, a thousand images at a time; then the result.
 
-        The students gave theirs after the last step, but for those that an earlier version has trained.
+        The students made theirs after the last step, except those that an earlier version of iekd has trained.
         """
         images, labels = test
         classes, steps = len(self.dataset.class_names), math.ceil(len(labels) / 1000)
         networks = {TEACHER: self.teacher} if self.teacher is not None else {}
-        sound = {name: learner for name, learner in self.students.items() if name not in learner.diverged}
-        networks.update({name: self.network(learner) for name, learner in sound.items()})
-        answers = {name: learner.answers["test"].cpu() for name, learner in sound.items() if learner.answers}
+        finished = {name: learner for name, learner in self.students.items() if name not in learner.diverged}
+        networks.update({name: self.network(learner) for name, learner in finished.items()})
+        answers = {name: learner.answers["test"].cpu() for name, learner in finished.items() if learner.answers}
         for network in networks.values():
             channels_last(network.model, self.device).eval()  # one that was resumed after its last step was not
-        asked = {name: Normalise(n.mean, n.std).to(self.device) for name, n in networks.items() if name not in answers}
-        yield StageStart(EVALUATION, len(asked) * steps)
-        said: dict[str, list[Tensor]] = {name: [] for name in asked}
+        missing = {n: Normalise(m.mean, m.std).to(self.device) for n, m in networks.items() if n not in answers}
+        yield StageStart(EVALUATION, len(missing) * steps)
+        predictions: dict[str, list[Tensor]] = {name: [] for name in missing}  # (B,) each
         done = 0
-        with contextlib.closing(split_into_batches(images, 1000)) as pieces:
-            for part in pieces if asked else ():  # reading them for nobody may take long
+        with contextlib.closing(split_into_batches(images, 1000)) as batches:
+            for batch in batches if missing else ():  # reading them may take long
                 self.threads.look()
                 self.threads.use()
-                for name, normalise in asked.items():
-                    said[name].append(predict(networks[name].model, normalise, part, self.device).argmax(1).cpu())
+                for name, normalise in missing.items():
+                    logits = predict(networks[name].model, normalise, batch, self.device)  # (B,K)
+                    predictions[name].append(logits.argmax(1).cpu())
                     done += 1
                     yield EvaluationProgress(done)
-        answers.update({name: torch.cat(found) for name, found in said.items()})
+        answers.update({name: torch.cat(found) for name, found in predictions.items()})
         labels = labels.cpu()
 
-        def judged(name: str, **values: Any) -> LearnerResult:
+        def scored(name: str, **values: Any) -> LearnerResult:
             right = (answers[name] == labels).double()
             per_class = [
                 right[labels == k].mean().item() * 100 if (labels == k).any() else None for k in range(classes)
@@ -354,14 +353,14 @@ class Experiment:
                 name, networks[name], accuracy, per_class, answers[name], agreement=agreement, **values
             )
 
-        result = Result(judged(TEACHER) if self.teacher is not None else None)
+        result = Result(scored(TEACHER) if self.teacher is not None else None)
         for method, seed in self.config.learner_names:
             learner = self.students[learner_name(method, seed)]
-            if learner.name not in sound:
+            if learner.name not in finished:
                 result.diverged.append(learner.diverged[learner.name])
                 continue
             peer = learner.peer.accuracy["test"] if isinstance(learner, MutualLearner) else None
-            result.learners.append(judged(
+            result.learners.append(scored(
                 learner.name, method=method, seed=seed, peer_accuracy=peer,
                 best_epoch=learner.best.epoch, accuracy_best=learner.best.accuracy,
             ))  # fmt: skip

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class MutualLearner(Learner):
-    """A learner whose method looks at a peer: a learner of its own kind with another network, trained with it.
+    """A learner whose method needs a peer: a second learner with another network, trained together with it.
 
     The two are updated alternately on each batch: the student learns from the peer as it is, then the peer from the
     student as it has become. Rows and results are the student's; the peer's test accuracy stands beside them.
