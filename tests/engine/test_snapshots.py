@@ -246,7 +246,7 @@ def test_a_state_is_a_copy(tiny, config):
 def test_on_a_gpu_recorded_and_stacked_learners_go_on(tiny, config, full_float32, caplog):
     """Kernels there do not promise the same bits; the state that they go on from is the same."""
     chosen = config(device="cuda", precision="fp32", seeds=(0, 1))
-    first = Experiment(chosen, tiny, due=lambda: True)
+    first = Experiment(chosen, tiny, should_snapshot=lambda: True)
     events = list(first.events())
     found = {(s.stage, s.step): s for s in events if isinstance(s, Snapshot)}
     earlier = {"auto-encoder": found["auto-encoder", 6], "students": found["students", 6]}
