@@ -17,7 +17,7 @@ import numpy as np
 from iekd import data
 from iekd.config.run import RunConfig, learner_name, make_config
 from iekd.data.base import Split
-from iekd.engine.experiment import Experiment, Network, StageStart
+from iekd.engine.experiment import Experiment, StageStart, TrainedModel
 from iekd.engine.learner import Learner
 from iekd.engine.metrics import Metrics
 from iekd.models.artifact import load_model
@@ -74,7 +74,7 @@ def main() -> None:
     config = configs[first[0]]
     model, card = load_model(find_teacher(config, checkpoints_dir()))
     dataset = replace(data.load(config.dataset), test=held_out())
-    grid = Grid({text: configs[text] for text in first}, dataset, Network(model, card.mean, card.std))
+    grid = Grid({text: configs[text] for text in first}, dataset, TrainedModel(model, card.mean, card.std))
     found: dict[str, dict[str, float]] = {}
     for event in grid.events():
         if isinstance(event, StageStart) and event.stage == "evaluation":

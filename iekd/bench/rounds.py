@@ -44,7 +44,7 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Speeds:
+class LoopSpeeds:
     """ours: method, or TOGETHER for all learners in lock-step -> speed; theirs: method -> the conventional loop's.
 
     memory: see `peak_memory`, after our largest measurement and before any of theirs.
@@ -63,7 +63,7 @@ def alone(config: RunConfig, method: str) -> RunConfig:
 def measure_speeds(
     config: RunConfig, phases: Phases | None, steps: int | None, ours: bool, theirs: bool, seconds: float,
     say: Callable[[str], None], budget: Budget | None = None,
-) -> Speeds:  # fmt: skip
+) -> LoopSpeeds:  # fmt: skip
     """All methods x seeds together, each method alone, and each in the conventional loop, in ROUNDS rounds.
 
     steps: timed steps of each measurement; None for as many as take about `seconds` in all rounds, which `phases` of
@@ -107,7 +107,7 @@ def measure_speeds(
     mine = {name: speed for (loop, name), speed in speeds.items() if not loop}
     if len(learners) == 1 and learners[0] in mine:
         mine[TOGETHER] = mine[learners[0]]
-    return Speeds(mine, {name: speed for (loop, name), speed in speeds.items() if loop}, memory)
+    return LoopSpeeds(mine, {name: speed for (loop, name), speed in speeds.items() if loop}, memory)
 
 
 def _speed(step_times: list[float], batch_size: int) -> Speed:

@@ -221,6 +221,12 @@ class RunConfig(MethodSettings, TrainingSettings):
                 f"Method '{overhaul[0]}' cannot learn from {self.teacher}: its margins come from a batch norm at each "
                 "stage end, and this network has none there. Choose another teacher, or another method."
             )
+        for name in (self.teacher, self.student) if overhaul else ():
+            if name != NO_TEACHER and not models()[name].has_pre_activations:
+                raise UserError(
+                    f"Method '{overhaul[0]}' cannot be used with {name}: it compares stage ends before the activation, "
+                    "and this network does not give them. Choose another model, or another method."
+                )
         return self
 
     @model_validator(mode="after")

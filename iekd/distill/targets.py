@@ -117,6 +117,9 @@ class OverhaulComparison(Comparison):
 
     def forward(self, student: Features, teacher: TeacherOutput | None, peer: Features | None) -> tuple[Tensor, Tensor]:
         assert teacher is not None
+        # the configuration was checked for it
+        assert student.pre_activations is not None
+        assert teacher.features.pre_activations is not None
         s = self.connector(self.chosen(student.pre_activations[self.stage]))
         s, t = pool_to_common_size(s, teacher.features.pre_activations[self.stage])
         return s, torch.maximum(t, self.margin)

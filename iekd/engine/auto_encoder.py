@@ -1,7 +1,7 @@
-"""The auto-encoder stage: what turns the teacher's features into factors, trained before any student.
+"""The auto-encoder stage: trains the networks that turn the teacher's features into factors, before any student.
 
-One auto-encoder per stage of the teacher that is compared; they share batches and the teacher's forward pass, not
-weights.
+One auto-encoder for each of the teacher's stages that a method compares. They share batches and the teacher's forward
+pass, not weights.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from iekd.config.run import RunConfig
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, channels_last, freeze
-from iekd.engine.optimizer import one_cycle
-from iekd.engine.trainee import Row, Trainee, make_optimizer
+from iekd.engine.optimizer import make_optimizer, one_cycle
+from iekd.engine.training_unit import Row, TrainingUnit
 from iekd.losses import ReconstructionLoss
 from iekd.models.factors import AutoEncoder, factor_channels
 
@@ -25,7 +25,7 @@ RATE = 0.1  # peak learning rate (Huang et al. 2021)
 WARM_UP = 0.3  # share of the steps until then
 
 
-class AutoEncoders(Trainee):
+class AutoEncoders(TrainingUnit):
     """Reconstructs the teacher's last stages (Huang et al. 2021, section 3).
 
     A row has the mean reconstruction loss of all of them.
@@ -56,8 +56,8 @@ class AutoEncoders(Trainee):
         assert teacher is not None
         stages = teacher.features.stages[-len(self.coders) :]  # (B,c,h,w) each
         with autocast(self.device, self.precision):
-            rebuilt = [coder(stage)[1] for coder, stage in zip(self.coders, stages, strict=True)]
-        loss = torch.stack([self.criterion(r, stage) for r, stage in zip(rebuilt, stages, strict=True)]).sum()
+            rebuilt = [coder(stage)[1] for coder, stage in zip(self.coders, stages, strict=True)]  # as stages
+        loss = torch.stack([self.criterion(r, stage) for r, stage in zip(rebuilt, stages, strict=True)]).sum()  # ()
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -68,12 +68,12 @@ class AutoEncoders(Trainee):
         return {"coders": self.coders}
 
     def evaluate(self, images: Tensor, labels: Tensor) -> None:
-        """Nothing: they are judged by their reconstruction alone."""
+        """Nothing: the reconstruction loss is all that is reported."""
 
-    def verdict(self, kind: str) -> list[Row]:
+    def end_of_split(self, kind: str) -> list[Row]:
         return []
 
-    def trouble(self, name: str, loss: float) -> str:
+    def divergence_message(self, name: str, loss: float) -> str:
         return f"The auto-encoder's loss became {loss} at step {self.steps}."
 
     def encoders(self) -> list[nn.Module]:
@@ -82,6 +82,6 @@ class AutoEncoders(Trainee):
 
 
 def _fresh(width: int) -> AutoEncoder:
-    """Its first weights do not depend on which other stages are compared."""
+    """Its initial weights do not depend on which other stages are compared."""
     torch.manual_seed(0)
     return AutoEncoder(width, factor_channels(width))

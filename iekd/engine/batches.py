@@ -18,7 +18,7 @@ from iekd.data.base import Split
 from iekd.data.file_images import FileImages
 from iekd.data.memory import image_budget
 from iekd.engine.augment import Augment, crop_and_flip, over, padding_of
-from iekd.engine.stream import Images, Loader, Stream, processes
+from iekd.engine.stream import DeviceImages, Loader, Stream, processes
 
 log = logging.getLogger(__name__)
 
@@ -30,25 +30,27 @@ def to_device(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 @contextlib.contextmanager
-def placed(
+def images_on_device(
     splits: Sequence[Split], device: torch.device, image_memory: float | None = None, workers: int | None = None
-) -> Generator[list[tuple[Images, Tensor]], None, None]:
+) -> Generator[list[tuple[DeviceImages, Tensor]], None, None]:
     """(images, labels (N,) int64) of each split: all on the device, or all streamed to it while the context lasts.
 
-    They are streamed if they are still in their files, or take more than `image_memory` GB; unset: half of the
-    device's free memory, and on the CPU, where they are already, any. The numbers are the same either way.
+    Both give the same pixels.
 
-    workers: processes that read, for one split at a time; unset: by the number of cores.
+    Args:
+        image_memory: GB that the images may take on the device; they are streamed if they take more, or are still in
+            their files. None: half of the device's free memory, and on the CPU, where they are already, any.
+        workers: processes that read, for one split at a time. None: by the number of cores.
     """
-    size, most = sum(split.images.nbytes for split in splits), room_for_images(device, image_memory)
-    if size <= most and not any(isinstance(split.images, FileImages) for split in splits):
+    size, limit = sum(split.images.nbytes for split in splits), room_for_images(device, image_memory)
+    if size <= limit and not any(isinstance(split.images, FileImages) for split in splits):
         log.info("The images take %.2f GB and are kept in the memory of %s.", size / 1e9, device)
         yield [to_device(split, device) for split in splits]
         return
     workers = processes(device) if workers is None else workers
     log.info(
         "The images take %.2f GB, of which %s may hold %.2f GB: they are streamed to it by %d processes.",
-        size / 1e9, device, most / 1e9, workers,
+        size / 1e9, device, limit / 1e9, workers,
     )  # fmt: skip
     with contextlib.closing(Loader([split.images for split in splits], device, workers)) as loader:
         streams = [Stream(loader, number) for number in range(len(splits))]
@@ -57,7 +59,7 @@ def placed(
 
 
 def room_for_images(device: torch.device, image_memory: float | None) -> float:
-    """Bytes of the device's memory that images may take."""
+    """Bytes of the device's memory that images may take; see `images_on_device`."""
     if image_memory is None and device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] / 2
     if image_memory is None and device.type == "cpu":
@@ -72,7 +74,7 @@ class Batches:
     """
 
     def __init__(
-        self, images: Images, labels: Tensor, batch_size: int, seed: int, augment: Augment | None = None
+        self, images: DeviceImages, labels: Tensor, batch_size: int, seed: int, augment: Augment | None = None
     ) -> None:
         self.images, self.labels = images, labels
         self.batch_size = min(batch_size, len(labels))
@@ -90,11 +92,11 @@ class Batches:
         order = torch.randperm(len(self.labels), generator=generator)[: len(self) * self.batch_size]
         chosen = torch.split(over(order, self.labels.device), self.batch_size)[skip:]
         blank = torch.zeros(1, dtype=torch.uint8, device=self.labels.device)
-        for _ in range(skip):  # how many numbers are drawn depends on the shape alone
+        for _ in range(skip):  # draw the same random numbers; how many depends on the shape alone
             self.augment(blank.expand(self.batch_size, *self.images.shape[1:]), generator)
         if isinstance(self.images, Stream):
-            found: Iterator[Tensor] = self.images.read(torch.split(order, self.batch_size)[skip:])
+            image_batches: Iterator[Tensor] = self.images.read(torch.split(order, self.batch_size)[skip:])
         else:
-            found = map(self.images.__getitem__, chosen)
-        for images, rows in zip(found, chosen, strict=True):
+            image_batches = map(self.images.__getitem__, chosen)
+        for images, rows in zip(image_batches, chosen, strict=True):  # (B,C,H,W) uint8, (B,)
             yield self.augment(images, generator), self.labels[rows]

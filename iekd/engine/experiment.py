@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,26 +28,28 @@ from iekd.engine.accelerate import (
     channels_last,
     choose_device,
     choose_precision,
+    first_line,
     freeze,
     keep_memory,
 )
 from iekd.engine.augment import Augment, make_augment
 from iekd.engine.auto_encoder import AutoEncoders
-from iekd.engine.batches import Batches, placed
+from iekd.engine.batches import Batches, images_on_device
 from iekd.engine.learner import Learner, predict
-from iekd.engine.loop import Due, HeldOut, train
+from iekd.engine.loop import HeldOut, ShouldSnapshot, train
 from iekd.engine.metrics import Diverged, FellBack, Metrics
 from iekd.engine.mutual import MutualLearner
 from iekd.engine.stacked import stack_seeds
 from iekd.engine.state import Snapshot
-from iekd.engine.stream import Images
-from iekd.engine.stream import parts as in_parts
+from iekd.engine.stream import DeviceImages, split_into_batches
 from iekd.engine.threads import Threads, Told
-from iekd.engine.trainee import Trainee
+from iekd.engine.training_unit import TrainingUnit
 from iekd.losses.od import margin
-from iekd.models.catalog import models
+from iekd.models.catalog import model_info
 from iekd.models.normalise import Normalise
 from iekd.models.registry import build
+
+log = logging.getLogger(__name__)
 
 TEACHER, STUDENTS, EVALUATION = "teacher", "students", "evaluation"
 PEER_SEED = 1_000_003  # added to a learner's seed for the initial weights of its peer
@@ -54,9 +57,9 @@ PEER_SEED = 1_000_003  # added to a learner's seed for the initial weights of it
 
 @dataclass(frozen=True)
 class StageStart:
-    """A stage begins; `steps` optimisation steps (of each learner) are ahead, 0 where there is nothing to train.
+    """A stage begins. It has `steps` optimisation steps (of each learner), 0 if there is nothing to train.
 
-    done: how many of them were done before, by an earlier attempt.
+    done: how many of them an earlier attempt has done.
     """
 
     stage: str
@@ -65,8 +68,8 @@ class StageStart:
 
 
 @dataclass(frozen=True)
-class Network:
-    """A classifier and the normalisation that it expects."""
+class TrainedModel:
+    """A classifier and the normalisation that it was trained with: mean and std per channel, of pixel values 0..1."""
 
     model: nn.Module
     mean: tuple[float, ...]
@@ -79,12 +82,12 @@ class LearnerResult:
 
     best_epoch: the epoch with the best validation accuracy, and accuracy_best the test accuracy then. Without a
     validation split the test accuracy itself chooses, which flatters.
-    agreement: percent of answers that are the teacher's. peer_accuracy: of the second student of mutual learning.
-    answers: (N,) int64, the class it takes each test image for, in the order of the split.
+    agreement: percent of predictions that equal the teacher's. peer_accuracy: of the second student of mutual learning.
+    answers: (N,) int64, the predicted class of each test image, in the order of the split.
     """
 
     name: str
-    network: Network = field(repr=False)  # else a printed result is a page of layers
+    network: TrainedModel = field(repr=False)  # else a printed result is a page of layers
     accuracy_last: float
     class_accuracy: list[float | None]
     answers: Tensor = field(repr=False, compare=False)
@@ -98,7 +101,7 @@ class LearnerResult:
 
 @dataclass
 class Result:
-    """What a finished run has: the teacher (None without one), the students, and those that diverged."""
+    """The result of a finished run: the teacher (None without one), the students, and those that diverged."""
 
     teacher: LearnerResult | None
     learners: list[LearnerResult] = field(default_factory=list)
@@ -106,22 +109,32 @@ class Result:
 
 
 @dataclass
-class Judged:
-    """So much of the evaluation is done: `step` of the stage's steps. It has nothing to write down yet."""
+class EvaluationProgress:
+    """`step` of the evaluation's steps are done. There is no row of metrics yet."""
 
     step: int
-    kind: str = "judged"
+    kind: str = "evaluation"
 
 
-Event = Union[StageStart, Metrics, Diverged, FellBack, Snapshot, Judged, Result]
+Event = Union[StageStart, Metrics, Diverged, FellBack, Snapshot, EvaluationProgress, Result]
+
+
+def _frozen(network: nn.Module, precision: torch.dtype) -> nn.Module:
+    """`accelerate.freeze`, or a plain copy in evaluation mode where torch.fx cannot follow the network's code."""
+    try:
+        return freeze(network, precision)
+    except Exception as error:  # branches on a tensor's value, operations that it does not know, ...
+        log.warning("The teacher runs as it is, its batch norms not folded (%s).", first_line(error))
+    frozen = copy.deepcopy(network).eval().requires_grad_(False)
+    return frozen.to(dtype=precision).to(memory_format=torch.channels_last)
 
 
 class FrozenTeacher:
     """images (B,C,H,W) uint8 -> TeacherOutput, without gradients; factors only once auto-encoders are trained."""
 
-    def __init__(self, network: Network, device: torch.device, precision: torch.dtype) -> None:
+    def __init__(self, network: TrainedModel, device: torch.device, precision: torch.dtype) -> None:
         self.device, self.precision = device, precision
-        self.model = freeze(network.model, precision).to(device)
+        self.model = _frozen(network.model, precision).to(device)
         self.normalise = Normalise(network.mean, network.std).to(device)
         self.encoders: list[nn.Module] = []  # of the last stages
 
@@ -134,27 +147,27 @@ class FrozenTeacher:
 
 
 class Experiment:
-    """One run's training. Iterate `events()`; `students` can be read at any time, to save what has been learned."""
+    """One run's training. Iterate `events()`; `students` can be read at any time, for example to save them."""
 
     def __init__(
-        self, config: RunConfig, dataset: Dataset, teacher: Network | None = None,
-        earlier: Mapping[str, Snapshot] | None = None, due: Due | None = None,
+        self, config: RunConfig, dataset: Dataset, teacher: TrainedModel | None = None,
+        earlier: Mapping[str, Snapshot] | None = None, should_snapshot: ShouldSnapshot | None = None,
         threads_changed: Told | None = None, threads_before: int | None = None,
     ) -> None:  # fmt: skip
         """teacher: a trained network for config.teacher, or None to train one if the run needs it.
 
-        earlier: stage -> where to go on in it. due: see `loop.train`. threads_changed,
+        earlier: stage -> the snapshot to resume it from. should_snapshot: see `loop.train`. threads_changed,
         threads_before: `tell` and `before` of Threads.
         """
         self.config, self.teacher = config, teacher
-        self.earlier, self.due = dict(earlier or {}), due
+        self.earlier, self.should_snapshot = dict(earlier or {}), should_snapshot
         seed = config.data_seed
         self.dataset = dataset.limited(config.limit_train, seed).held_out(config.validation_fraction, seed)
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
         self.shortcuts = Shortcuts.of(config, self.device)
         if self.device.type == "cuda":
-            # shapes stay the same: the fastest kernels are worth a search
+            # shapes stay the same, so searching for the fastest kernels pays
             torch.backends.cudnn.benchmark = not config.eager
         elif not config.eager:
             keep_memory()
@@ -171,9 +184,9 @@ class Experiment:
         if dataset.validation is not None:
             held_out = {"validation": dataset.validation, **held_out}
         splits = [dataset.train, *held_out.values()]
-        with self.threads.used(), placed(splits, self.device, config.image_memory) as (learned, *judged):
-            batches = Batches(*learned, config.batch_size, config.data_seed, self.augment())
-            yield from self._stages(batches, dict(zip(held_out, judged, strict=True)))
+        with self.threads.used(), images_on_device(splits, self.device, config.image_memory) as (training, *evaluation):
+            batches = Batches(*training, config.batch_size, config.data_seed, self.augment())
+            yield from self._stages(batches, dict(zip(held_out, evaluation, strict=True)))
 
     def _stages(self, batches: Batches, held_out: HeldOut) -> Generator[Event, None, None]:
         config = self.config
@@ -193,37 +206,37 @@ class Experiment:
             del coders  # with its gradients
         self.students = {learner.name: learner for learner in self._make_students(len(batches))}
         taught = any(learner.method.needs_teacher for learner in self.students.values())
-        yield from self._train(self._trainees(), batches, frozen if taught else None, held_out, config.epochs)
+        yield from self._train(self._units(), batches, frozen if taught else None, held_out, config.epochs)
         yield from self._evaluate(held_out["test"])
 
     def _train(
-        self, trainees: Sequence[Trainee], batches: Batches, teacher: FrozenTeacher | None, held_out: HeldOut,
+        self, units: Sequence[TrainingUnit], batches: Batches, teacher: FrozenTeacher | None, held_out: HeldOut,
         epochs: int, overlap: bool = False,
     ) -> Generator[Event, None, None]:  # fmt: skip
         """One stage, from where an earlier attempt was."""
-        stage = trainees[0].stage
+        stage = units[0].stage
         if stage in self.earlier:
-            for trainee in trainees:
-                trainee.restore(self.earlier[stage].states)
+            for unit in units:
+                unit.restore(self.earlier[stage].states)
         self.earlier = {s: snapshot for s, snapshot in self.earlier.items() if STAGES.index(s) > STAGES.index(stage)}
-        yield StageStart(stage, epochs * len(batches), trainees[0].steps)
-        for trainee in trainees:
-            yield from trainee.diverged.values()  # in an earlier attempt
-        options = (self.shortcuts, overlap, self.due, self.threads)
-        yield from train(trainees, batches, teacher, held_out, epochs, *options)
+        yield StageStart(stage, epochs * len(batches), units[0].steps)
+        for unit in units:
+            yield from unit.diverged.values()  # in an earlier attempt
+        options = (self.shortcuts, overlap, self.should_snapshot, self.threads)
+        yield from train(units, batches, teacher, held_out, epochs, *options)
 
     def augment(self) -> Augment:
-        """How training images are varied."""
+        """The augmentation of training images."""
         config = self.config
         return make_augment(
             config.augmentation, config.cutout, self.dataset.resolution, self.statistics[0], self.device
         )
 
-    def network(self, learner: Learner) -> Network:
+    def network(self, learner: Learner) -> TrainedModel:
         """The learner's student, ready to be saved."""
-        return Network(learner.model, *self.statistics)
+        return TrainedModel(learner.model, *self.statistics)
 
-    def _train_teacher(self, batches: Batches, held_out: HeldOut) -> Generator[Event, None, Network]:
+    def _train_teacher(self, batches: Batches, held_out: HeldOut) -> Generator[Event, None, TrainedModel]:
         epochs = self.config.teacher_epochs
         torch.manual_seed(0)
         model = self._build(self.config.teacher)
@@ -236,23 +249,25 @@ class Experiment:
         """Channels of the teacher's stages that get an auto-encoder: the last, or all that an IE form compares."""
         specs = [method_spec(method) for method in self.config.methods]
         every = self.config.ie_stages == "all" and any(spec.needs_factor and spec.explores for spec in specs)
-        widths = models()[self.config.teacher].stage_channels
+        widths = model_info(self.config.teacher).stage_channels
         count = len(self._pair().stages("all" if every else "last"))
         return widths[-count:]
 
     def _pair(self) -> Pair:
-        config, widths = self.config, {name: info.stage_channels for name, info in models().items()}
+        config = self.config
+        taught_by = model_info(config.teacher).stage_channels if config.needs_teacher else ()
         norms = []
         if self.teacher is not None and any(method_spec(m).needs_margins for m in config.methods):
             norms = cast(list[nn.BatchNorm2d], self.teacher.model.stage_norms)
         margins = tuple(margin(norm.bias.detach().cpu(), norm.weight.detach().cpu().abs()) for norm in norms)
         return Pair(
-            widths[config.student], widths.get(config.teacher, ()), widths[config.peer or config.student], margins
-        )
+            model_info(config.student).stage_channels, taught_by,
+            model_info(config.peer or config.student).stage_channels, margins,
+        )  # fmt: skip
 
     def _make_students(self, steps_per_epoch: int) -> list[Learner]:
         config, pair = self.config, self._pair()
-        turned = Pair(pair.peer, pair.teacher, pair.student, pair.margins)  # as the peer sees it
+        swapped = Pair(pair.peer, pair.teacher, pair.student, pair.margins)  # for the peer's method
         learners = []
         for seed in config.seeds:
             torch.manual_seed(seed)
@@ -264,15 +279,15 @@ class Experiment:
                 if method.needs_peer:
                     torch.manual_seed(PEER_SEED + seed)
                     peer = self._build(config.peer or config.student)
-                    taught = build_method(name, config, turned)
+                    taught = build_method(name, config, swapped)
                     second = self._learner(f"{which[0]}'s peer", STUDENTS, peer, taught, config.epochs, steps_per_epoch)
                     learners.append(self._learner(*which, config.epochs, steps_per_epoch, second))
                 else:
                     learners.append(self._learner(*which, config.epochs, steps_per_epoch))
         return learners
 
-    def _trainees(self) -> list[Trainee]:
-        """What is trained in lock-step: the learners, those of one method stacked where that is allowed."""
+    def _units(self) -> list[TrainingUnit]:
+        """The units that are trained in lock-step: the learners, those of one method stacked where that is allowed."""
         learners = list(self.students.values())
         if not self.shortcuts.stack:
             return list(learners)
@@ -297,35 +312,36 @@ class Experiment:
         """Steps between rows: five rows an epoch for the sample, two thousand images apart."""
         return max(1, 2000 // self.config.batch_size)
 
-    def _evaluate(self, test: tuple[Images, Tensor]) -> Generator[Event, None, None]:
-        """The teacher's answers on the test split, in float32, a thousand images at a time; the result comes last.
+    def _evaluate(self, test: tuple[DeviceImages, Tensor]) -> Generator[Event, None, None]:
+        """The teacher's predictions on the test split, in float32, a thousand images at a time; then the result.
 
-        The students gave theirs after the last step, but for those that an earlier version has trained.
+        The students made theirs after the last step, except those that an earlier version of iekd has trained.
         """
         images, labels = test
         classes, steps = len(self.dataset.class_names), math.ceil(len(labels) / 1000)
         networks = {TEACHER: self.teacher} if self.teacher is not None else {}
-        sound = {name: learner for name, learner in self.students.items() if name not in learner.diverged}
-        networks.update({name: self.network(learner) for name, learner in sound.items()})
-        answers = {name: learner.answers["test"].cpu() for name, learner in sound.items() if learner.answers}
+        finished = {name: learner for name, learner in self.students.items() if name not in learner.diverged}
+        networks.update({name: self.network(learner) for name, learner in finished.items()})
+        answers = {name: learner.answers["test"].cpu() for name, learner in finished.items() if learner.answers}
         for network in networks.values():
             channels_last(network.model, self.device).eval()  # one that was resumed after its last step was not
-        asked = {name: Normalise(n.mean, n.std).to(self.device) for name, n in networks.items() if name not in answers}
-        yield StageStart(EVALUATION, len(asked) * steps)
-        said: dict[str, list[Tensor]] = {name: [] for name in asked}
+        missing = {n: Normalise(m.mean, m.std).to(self.device) for n, m in networks.items() if n not in answers}
+        yield StageStart(EVALUATION, len(missing) * steps)
+        predictions: dict[str, list[Tensor]] = {name: [] for name in missing}  # (B,) each
         done = 0
-        with contextlib.closing(in_parts(images, 1000)) as pieces:
-            for part in pieces if asked else ():  # reading them for nobody may take long
+        with contextlib.closing(split_into_batches(images, 1000)) as batches:
+            for batch in batches if missing else ():  # reading them may take long
                 self.threads.look()
                 self.threads.use()
-                for name, normalise in asked.items():
-                    said[name].append(predict(networks[name].model, normalise, part, self.device).argmax(1).cpu())
+                for name, normalise in missing.items():
+                    logits = predict(networks[name].model, normalise, batch, self.device)  # (B,K)
+                    predictions[name].append(logits.argmax(1).cpu())
                     done += 1
-                    yield Judged(done)
-        answers.update({name: torch.cat(found) for name, found in said.items()})
+                    yield EvaluationProgress(done)
+        answers.update({name: torch.cat(found) for name, found in predictions.items()})
         labels = labels.cpu()
 
-        def judged(name: str, **values: Any) -> LearnerResult:
+        def scored(name: str, **values: Any) -> LearnerResult:
             right = (answers[name] == labels).double()
             per_class = [
                 right[labels == k].mean().item() * 100 if (labels == k).any() else None for k in range(classes)
@@ -338,14 +354,14 @@ class Experiment:
                 name, networks[name], accuracy, per_class, answers[name], agreement=agreement, **values
             )
 
-        result = Result(judged(TEACHER) if self.teacher is not None else None)
+        result = Result(scored(TEACHER) if self.teacher is not None else None)
         for method, seed in self.config.learner_names:
             learner = self.students[learner_name(method, seed)]
-            if learner.name not in sound:
+            if learner.name not in finished:
                 result.diverged.append(learner.diverged[learner.name])
                 continue
             peer = learner.peer.accuracy["test"] if isinstance(learner, MutualLearner) else None
-            result.learners.append(judged(
+            result.learners.append(scored(
                 learner.name, method=method, seed=seed, peer_accuracy=peer,
                 best_epoch=learner.best.epoch, accuracy_best=learner.best.accuracy,
             ))  # fmt: skip

@@ -1,4 +1,7 @@
-"""A learner: one student, one method, one optimiser and its schedule. It trains alike alone or beside others."""
+"""A learner: one student, one method, one optimiser and its schedule. It gives the same result alone or beside others.
+
+The training step is `Learner.compute`: forward, loss (`distill.method.Method`), backward, optimiser.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,20 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from iekd.config.run import RunConfig
 from iekd.distill.method import Method, StepOutput
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, channels_last, compile_or_not, warn_not_compiled, whole_float32
-from iekd.engine.optimizer import SGD, rate_of
-from iekd.engine.stream import Images, parts
-from iekd.engine.trainee import Row, Trainee, keeps_numbers, make_optimizer, set_value
+from iekd.engine.optimizer import make_optimizer, rate_of, values_on_device
+from iekd.engine.stream import DeviceImages, split_into_batches
+from iekd.engine.training_unit import Row, TrainingUnit, set_value
 from iekd.models.normalise import Normalise
 
 
 def strength(schedule: str, progress: float) -> float:
-    """What a method's weights are multiplied by after `progress` (0..1) of the training; see RunConfig."""
+    """The factor on a method's loss weights after `progress` (0..1) of the training; see RunConfig.weight_schedule."""
     if schedule == "warm-up":
         return min(1.0, 10 * progress)
     return 1 - progress if schedule == "decay" else 1.0
@@ -42,11 +46,11 @@ class Best(NamedTuple):
         return Best(epoch, judge, accuracy["test"]) if judge > self.chosen_by else self
 
 
-class Learner(Trainee):
+class Learner(TrainingUnit):
     """Trains `model` with `method` for `epochs` passes of `steps_per_epoch` steps.
 
-    `step` is one optimisation step and now and then a row of metrics; `verdict` is a row on the held-out images that
-    `evaluate` was given.
+    `step` is one optimisation step, and every `report_every` steps a row of metrics. `evaluate` takes one batch of
+    held-out images, and `end_of_split` gives the row for all of them.
     """
 
     def __init__(
@@ -64,13 +68,14 @@ class Learner(Trainee):
             (name,), stage, device, optimizer, rate_of(config, epochs * steps_per_epoch),
             epochs=epochs, steps_per_epoch=steps_per_epoch, report_every=report_every,
         )  # fmt: skip
-        if keeps_numbers(config, device):
+        if values_on_device(config, device):
             self.method.strength = torch.ones((), device=device)
         self.output = compile_or_not(self._output) if compiled else self._output
         self.tried = False  # whether a step has worked
-        self.judged: list[Tensor] = []  # for each part of the held-out images, (2,): right answers, summed loss
-        self.images = 0  # how many these were
-        self.said: list[Tensor] = []  # after the last step, its class for each of them
+        # of the split that is being evaluated:
+        self.scores: list[Tensor] = []  # per batch (2,): number of correct predictions, summed cross-entropy
+        self.images_seen = 0
+        self.predictions: list[Tensor] = []  # per batch (B,) int64; after the last step only
         self.accuracy: dict[str, float] = {}  # the newest, per kind
         self.best = Best()
 
@@ -81,15 +86,16 @@ class Learner(Trainee):
             set_value(vars(self.method), "strength", strength(schedule, self.steps / self.total_steps))
 
     def compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
-        if self.name in self.diverged:  # a recorded step does not ask: it goes on in vain
+        """The step. images (B,C,H,W) uint8, labels (B,); teacher: its output for the same images."""
+        if self.name in self.diverged:  # a recorded step is replayed all the same, without effect on the others
             return
         output = self.update(images, labels, teacher)
-        correct = (output.logits.detach().argmax(1) == labels).float().mean() * 100
+        correct = (output.logits.detach().argmax(1) == labels).float().mean() * 100  # logits (B,K) -> () in percent
         self._add({"loss": output.loss.detach(), **output.terms, "accuracy": correct})
 
     def update(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
-        """The step itself: forward, loss, backward, optimiser."""
-        output = self.forward(images, labels, teacher)
+        """Forward, loss, backward, optimiser."""
+        output = self.forward(images, labels, teacher)  # loss (), logits (B,K)
         try:
             self.backward(output.loss)
         except RuntimeError as error:  # the backward pass is compiled when it is first called
@@ -109,7 +115,9 @@ class Learner(Trainee):
             return self.output(images, labels, teacher)
 
     def _output(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
-        output: StepOutput = self.method(self.model(self.normalise(images)), teacher, labels)
+        pixels = self.normalise(images)  # (B,C,H,W) float32
+        student = self.model(pixels)  # Features: logits (B,K), stages (B,c,h,w), pooled (B,c)
+        output: StepOutput = self.method(student, teacher, labels)
         return output
 
     def backward(self, loss: Tensor) -> None:
@@ -130,55 +138,58 @@ class Learner(Trainee):
         self.accuracy, self.best = dict(numbers["accuracy"]), Best(*numbers["best"])
 
     def evaluate(self, images: Tensor, labels: Tensor) -> None:
+        """Score one batch of held-out images (B,C,H,W) uint8, labels (B,)."""
         if self.name in self.diverged:
             return
         # the last row is the result, which is in float32 whatever the training's precision is
         precision = torch.float32 if self.steps == self.total_steps else self.precision
-        logits = predict(self.model, self.normalise, images, self.device, precision)
-        loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
-        said = logits.argmax(1)
-        self.judged.append(torch.stack([(said == labels).sum().float(), loss]))
+        logits = predict(self.model, self.normalise, images, self.device, precision)  # (B,K)
+        loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")  # ()
+        predicted = logits.argmax(1)  # (B,)
+        self.scores.append(torch.stack([(predicted == labels).sum().float(), loss]))
         if self.steps == self.total_steps:
-            self.said.append(said)
-        self.images += len(labels)
+            self.predictions.append(predicted)
+        self.images_seen += len(labels)
 
-    def verdict(self, kind: str) -> list[Row]:
+    def end_of_split(self, kind: str) -> list[Row]:
         """A row with accuracy (percent) and cross-entropy.
 
-        kind: "validation" or "test"; where an epoch has both, validation comes first, and chooses the best epoch.
-        Test answers after the last step are kept: they are the result.
+        The predictions on the test split after the last step are kept: they are the result.
+
+        Args:
+            kind: "validation" or "test"; where an epoch has both, validation comes first, and chooses the best epoch.
         """
         if self.name in self.diverged:
             return []
-        right, loss = (torch.stack(self.judged).cpu().double().sum(0) / self.images).tolist()
-        if self.said and kind == "test":
-            self.answers[kind] = torch.cat(self.said)
-        self.judged, self.images, self.said = [], 0, []
+        correct, loss = (torch.stack(self.scores).cpu().double().sum(0) / self.images_seen).tolist()
+        if self.predictions and kind == "test":
+            self.answers[kind] = torch.cat(self.predictions)
+        self.scores, self.images_seen, self.predictions = [], 0, []
         if not math.isfinite(loss):
-            trouble = f"The answers of '{self.name}' became infinite or NaN by step {self.steps}."
-            return [self._give_up(self.name, trouble)]
-        self.accuracy[kind] = accuracy = right * 100
+            message = f"The answers of '{self.name}' became infinite or NaN by step {self.steps}."
+            return [self._mark_diverged(self.name, message)]
+        self.accuracy[kind] = accuracy = correct * 100
         if kind == "test":
             self.best = self.best.after(self.steps // self.steps_per_epoch, self.accuracy)
         return [self._row(self.name, kind, {"accuracy": accuracy, "loss": loss})]
 
     @property
     def healthy(self) -> bool:
-        """False once it has diverged, or a weight is no number."""
+        """False once it has diverged, or a weight is NaN or infinite."""
         return self.name not in self.diverged and all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
 
 
-def student_optimizer(parameters: Sequence[Tensor], config: RunConfig, device: torch.device) -> SGD:
+def student_optimizer(parameters: Sequence[Tensor], config: RunConfig, device: torch.device) -> Optimizer:
     return make_optimizer(
         parameters, config.lr, config, device, momentum=config.momentum, weight_decay=config.weight_decay,
         nesterov=config.nesterov and config.momentum > 0,
     )  # fmt: skip
 
 
-def part_size(device: torch.device, side: int) -> int:
-    """Images of side x side that a network answers at a time: fewer where they are larger than 32 x 32.
+def evaluation_batch_size(device: torch.device, side: int) -> int:
+    """Images of side x side per forward pass in evaluation: fewer where they are larger than 32 x 32.
 
-    125 of those stay in a CPU's cache, which is 1.5 times as fast.
+    125 of those fit a CPU's cache, which is 1.5 times as fast.
     """
     usual, least = (125, 8) if device.type == "cpu" else (1000, 16)
     return max(least, min(usual, usual * 32 * 32 // side**2))
@@ -186,15 +197,15 @@ def part_size(device: torch.device, side: int) -> int:
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, normalise: Normalise, images: Images, device: torch.device,
+    model: nn.Module, normalise: Normalise, images: DeviceImages, device: torch.device,
     precision: torch.dtype = torch.float32, batch_size: int | None = None,
 ) -> Tensor:  # fmt: skip
     """Logits (N,K) float32 of images (N,C,H,W) uint8, in evaluation mode."""
     model.eval()
     logits = []
-    pieces = contextlib.closing(parts(images, batch_size or part_size(device, images.shape[-1])))
-    with pieces as batches, whole_float32(device, precision):
-        for batch in batches:
+    split = split_into_batches(images, batch_size or evaluation_batch_size(device, images.shape[-1]))
+    with contextlib.closing(split) as batches, whole_float32(device, precision):
+        for batch in batches:  # (B,C,H,W)
             with autocast(device, precision):
-                logits.append(model(normalise(batch)).logits.float())
+                logits.append(model(normalise(batch)).logits.float())  # (B,K)
     return torch.cat(logits)

@@ -1,9 +1,9 @@
 """The training loop: learners in lock-step on the same batches, one forward pass of the teacher for all of them.
 
 A generator of Metrics, and of a Snapshot now and then; to stop training, stop iterating. A learner that diverges is
-announced and takes no further part; training goes on while any is left. `_run_plain` is the loop to read first.
-`accelerate.side_by_side` does the same steps with several learners on several cores, and `accelerate.Recorded` replays
-the plain step on a GPU, once `self_check` has found that it gives the same.
+announced and trained no further; the others continue. `_run_plain` is the loop to read first: the step that it runs is
+`learner.Learner.compute`. `accelerate.side_by_side` does the same steps with several learners on several cores, and
+`accelerate.Recorded` replays the plain step on a GPU, once `self_check` has found that it gives the same.
 """
 
 from __future__ import annotations
@@ -19,168 +19,172 @@ from torch import Tensor
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import Shortcuts, Work, branches, side_by_side
 from iekd.engine.batches import Batches
-from iekd.engine.learner import part_size
+from iekd.engine.learner import evaluation_batch_size
 from iekd.engine.metrics import Diverged, DivergedError, FellBack, Metrics
 from iekd.engine.self_check import checked
-from iekd.engine.state import Snapshot, State
-from iekd.engine.stream import Images, parts
+from iekd.engine.state import LearnerState, Snapshot
+from iekd.engine.stream import DeviceImages, split_into_batches
 from iekd.engine.threads import Threads, cores
-from iekd.engine.trainee import Row, Trainee
+from iekd.engine.training_unit import Row, TrainingUnit
 
 Teacher = Callable[[Tensor], TeacherOutput]
-HeldOut = dict[str, tuple[Images, Tensor]]  # kind of row -> images (N,C,H,W) uint8, labels (N,)
-Due = Callable[[], bool]  # whether a snapshot is wanted; asked at each step, from any thread
-States = dict[str, State]  # one trainee's part of a snapshot
+HeldOut = dict[str, tuple[DeviceImages, Tensor]]  # kind of row -> images (N,C,H,W) uint8, labels (N,)
+ShouldSnapshot = Callable[[], bool]  # asked at each step, from any thread
+States = dict[str, LearnerState]  # one unit's share of a snapshot
 
 
 class Batch(NamedTuple):
-    """To learn from: images (B,C,H,W) uint8, labels (B,), and the teacher's output where all share it."""
+    """To learn from: images (B,C,H,W) uint8, labels (B,), and the teacher's output where all learners share it."""
 
     images: Tensor
     labels: Tensor
     teacher: TeacherOutput | None
 
 
-class HeldOutPart(NamedTuple):
-    """To be judged by: some of the held-out images (B,C,H,W) uint8, labels (B,), read once for all learners."""
+class HeldOutBatch(NamedTuple):
+    """To evaluate on: some of the held-out images (B,C,H,W) uint8, labels (B,), read once for all learners."""
 
     images: Tensor
     labels: Tensor
 
 
-class Verdict(NamedTuple):
-    """All parts of the held-out images of that kind were given."""
+class EndOfSplit(NamedTuple):
+    """All held-out images of that kind ("validation" or "test") were given."""
 
     kind: str
 
 
-class Keep(NamedTuple):
-    """A snapshot is wanted."""
+class SnapshotRequest(NamedTuple):
+    """Every unit shall give its state."""
 
 
-Item = Union[Batch, HeldOutPart, Verdict, Keep]  # what all learners get next
+Item = Union[Batch, HeldOutBatch, EndOfSplit, SnapshotRequest]  # what all units get next
 
 
 def train(
-    trainees: Sequence[Trainee], batches: Batches, teacher: Teacher | None, held_out: HeldOut, epochs: int,
-    shortcuts: Shortcuts, overlap: bool = False, due: Due | None = None, threads: Threads | None = None,
+    units: Sequence[TrainingUnit], batches: Batches, teacher: Teacher | None, held_out: HeldOut, epochs: int,
+    shortcuts: Shortcuts, overlap: bool = False, should_snapshot: ShouldSnapshot | None = None,
+    threads: Threads | None = None,
 ) -> Generator[Union[Row, Snapshot, FellBack], None, None]:  # fmt: skip
-    """Train all for `epochs` passes over `batches`; after each, evaluate them on what is held out.
+    """Train all units for `epochs` passes over `batches`; after each pass, evaluate them on the held-out images.
 
-    Those that have been restored go on from where they are, which is the same step for all.
-
-    overlap: on a CPU, let the teacher answer the next batch while a single trainee learns.
-    due: asks for a Snapshot, which follows the rows of its step; there is one after the last step anyhow. None for no
-        snapshots.
-    threads: how many compute; None for as many as there are cores.
+    Args:
+        units: all at the same step. Restored ones continue from theirs.
+        teacher: called once per batch; None if no unit needs one.
+        overlap: on a CPU, let the teacher compute the next batch while a single unit learns.
+        should_snapshot: whether to yield a Snapshot after the rows of the current step; there is always one after the
+            last step. None for no snapshots.
+        threads: how many compute; None for as many as there are cores.
 
     Raises:
-        DivergedError: none is left.
+        DivergedError: every learner has diverged.
     """
     threads = threads or Threads(cores())
-    first, skip = divmod(trainees[0].steps, trainees[0].steps_per_epoch)
+    first, skip = divmod(units[0].steps, units[0].steps_per_epoch)
     last = epochs * len(batches)
 
-    def kept(step: int) -> bool:
-        return due is not None and (step == last or due())
+    def snapshot_after(step: int) -> bool:
+        return should_snapshot is not None and (step == last or should_snapshot())
 
-    if shortcuts.side_by_side and (overlap or len(trainees) > 1):
+    if shortcuts.side_by_side and (overlap or len(units) > 1):
         for epoch in range(first, epochs):
-            items = _items(batches, epoch, skip, teacher, held_out, kept)
-            rows = side_by_side(items, [partial(_work, t) for t in trainees], threads=threads)
-            yield from _together(rows, trainees)
+            items = _items(batches, epoch, skip, teacher, held_out, snapshot_after)
+            rows = side_by_side(items, [partial(_work, unit) for unit in units], threads=threads)
+            yield from _together(rows, units)
             skip = 0
         return
 
-    def step(images: Tensor, labels: Tensor) -> None:
-        output = teacher(images) if teacher else None
-        branches([partial(trainee.compute, images, labels, output) for trainee in trainees])
+    def step(images: Tensor, labels: Tensor) -> None:  # (B,C,H,W) uint8, (B,)
+        output = teacher(images) if teacher else None  # its logits (B,K), features and factors (B,k,h,w)
+        branches([partial(unit.compute, images, labels, output) for unit in units])
 
     work: Work = step
-    if trainees[0].steps < last:
-        work = yield from checked(trainees, step, shortcuts.graph, batches, first, skip)
+    if units[0].steps < last:
+        work = yield from checked(units, step, shortcuts.graph, batches, first, skip)
     for epoch in range(first, epochs):
-        items = _items(batches, epoch, skip, None, held_out, kept)
-        yield from _together(_run_plain(trainees, items, work, threads), trainees)
+        items = _items(batches, epoch, skip, None, held_out, snapshot_after)
+        yield from _together(_run_plain(units, items, work, threads), units)
         skip = 0
 
 
 def _run_plain(
-    trainees: Sequence[Trainee], items: Iterator[Item], step: Callable[[Tensor, Tensor], None], threads: Threads
+    units: Sequence[TrainingUnit], items: Iterator[Item], step: Callable[[Tensor, Tensor], None], threads: Threads
 ) -> Generator[Union[Row, States], None, None]:
     for item in items:
         threads.look()
         threads.use()
         if isinstance(item, Batch):
-            for trainee in trainees:
-                trainee.prepare()
+            for unit in units:
+                unit.prepare()
             step(item.images, item.labels)
-            for trainee in trainees:
-                yield from trainee.report()
+            for unit in units:
+                yield from unit.report()
         else:
-            for trainee in trainees:
-                yield from _work(trainee, item)
+            for unit in units:
+                yield from _work(unit, item)
 
 
 def _items(
-    batches: Batches, epoch: int, skip: int, teacher: Teacher | None, held_out: HeldOut, kept: Callable[[int], bool]
-) -> Iterator[Item]:
+    batches: Batches, epoch: int, skip: int, teacher: Teacher | None, held_out: HeldOut,
+    snapshot_after: Callable[[int], bool],
+) -> Iterator[Item]:  # fmt: skip
     """One epoch, from its batch number `skip` on."""
     step, last = epoch * len(batches) + skip, (epoch + 1) * len(batches)
     for images, labels in batches.epoch(epoch, skip):
         yield Batch(images, labels, teacher(images) if teacher else None)
         step += 1
-        if step < last and kept(step):
-            yield Keep()
-    for kind, (judged, labels) in held_out.items():
-        size = part_size(labels.device, judged.shape[-1])
-        with contextlib.closing(parts(judged, size)) as pieces:
-            yield from map(HeldOutPart, pieces, torch.split(labels, size))
-        yield Verdict(kind)
-    if kept(last):
-        yield Keep()
+        if step < last and snapshot_after(step):
+            yield SnapshotRequest()
+    for kind, (held_images, held_labels) in held_out.items():
+        size = evaluation_batch_size(held_labels.device, held_images.shape[-1])
+        with contextlib.closing(split_into_batches(held_images, size)) as image_batches:
+            yield from map(HeldOutBatch, image_batches, torch.split(held_labels, size))
+        yield EndOfSplit(kind)
+    if snapshot_after(last):
+        yield SnapshotRequest()
 
 
-def _work(trainee: Trainee, item: Item) -> Iterator[Union[Row, States]]:
+def _work(unit: TrainingUnit, item: Item) -> Iterator[Union[Row, States]]:
     if isinstance(item, Batch):
-        yield from trainee.step(*item)
-    elif isinstance(item, HeldOutPart):
-        trainee.evaluate(*item)
-    elif isinstance(item, Verdict):
-        yield from trainee.verdict(item.kind)
+        yield from unit.step(*item)
+    elif isinstance(item, HeldOutBatch):
+        unit.evaluate(*item)
+    elif isinstance(item, EndOfSplit):
+        yield from unit.end_of_split(item.kind)
     else:
-        yield trainee.states()
+        yield unit.states()
 
 
 def _together(
-    events: Generator[Union[Row, States], None, None], trainees: Sequence[Trainee]
+    events: Generator[Union[Row, States], None, None], units: Sequence[TrainingUnit]
 ) -> Iterator[Union[Row, Snapshot]]:
     """The states of one step as one snapshot; its rows come before it, and those of later steps after it.
 
     Raises:
-        DivergedError: with the last learner that is left.
+        DivergedError: when the last learner diverges.
     """
-    given: list[States] = []
-    left = {name for trainee in trainees for name in trainee.names if name not in trainee.diverged}
+    collected: list[States] = []
+    training = {name for unit in units for name in unit.names if name not in unit.diverged}
     with contextlib.closing(events):  # an error must not leave threads behind that go on training
         for event in events:
             if isinstance(event, Metrics):
                 yield event
             elif isinstance(event, Diverged):
-                left.discard(event.learner)
-                if not left:
-                    raise _none_left(event, trainees)
+                training.discard(event.learner)
+                if not training:
+                    raise _all_diverged(event, units)
                 yield event
             else:
-                given.append(event)
-                if len(given) == len(trainees):
-                    step = given[0][trainees[0].names[0]].numbers["steps"]
-                    states, given = {name: state for part in given for name, state in part.items()}, []
-                    yield Snapshot(trainees[0].stage, step, states)
+                collected.append(event)
+                if len(collected) == len(units):
+                    step = collected[0][units[0].names[0]].numbers["steps"]
+                    states = {name: state for of_unit in collected for name, state in of_unit.items()}
+                    collected = []
+                    yield Snapshot(units[0].stage, step, states)
                     del states  # a copy of every weight
 
 
-def _none_left(last: Diverged, trainees: Sequence[Trainee]) -> DivergedError:
-    others = sum(len(trainee.names) for trainee in trainees) - 1
+def _all_diverged(last: Diverged, units: Sequence[TrainingUnit]) -> DivergedError:
+    others = sum(len(unit.names) for unit in units) - 1
     before = f" The {others} other{'s' if others > 1 else ''} had diverged before." if others else ""
-    return DivergedError(f"{last.message}{before} {trainees[0].advice}")
+    return DivergedError(f"{last.message}{before} {units[0].advice}")

@@ -1,4 +1,4 @@
-"""What training yields while it goes on."""
+"""What training yields: rows of metrics, and news of a learner that diverged."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Diverged:
-    """The numbers of one learner are finite no more after `step` steps: no more rows of it, and no result.
+    """After `step` steps a learner's loss or predictions are NaN or infinite: it gets no more rows, and no result.
 
-    message: what was seen, as a sentence.
+    message: what happened, as a sentence.
     """
 
     stage: str

@@ -14,14 +14,14 @@ from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast
 from iekd.engine.learner import Learner
 from iekd.engine.metrics import Diverged
-from iekd.engine.state import State
-from iekd.engine.trainee import Row
+from iekd.engine.state import LearnerState
+from iekd.engine.training_unit import Row
 
 log = logging.getLogger(__name__)
 
 
 class MutualLearner(Learner):
-    """A learner whose method looks at a peer: a learner of its own kind with another network, trained with it.
+    """A learner whose method needs a peer: a second learner with another network, trained together with it.
 
     The two are updated alternately on each batch: the student learns from the peer as it is, then the peer from the
     student as it has become. Rows and results are the student's; the peer's test accuracy stands beside them.
@@ -39,9 +39,9 @@ class MutualLearner(Learner):
 
     def update(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
         peer = self.peer
-        pixels = self.normalise(images)
+        pixels = self.normalise(images)  # (B,C,H,W) float32
         with autocast(self.device, self.precision):
-            other = peer.model(pixels)
+            other = peer.model(pixels)  # Features: logits (B,K), stages (B,c,h,w), pooled (B,c)
             output: StepOutput = self.method(self.model(pixels), teacher, labels, other)
         self.backward(output.loss)
         self.optimise()
@@ -53,10 +53,10 @@ class MutualLearner(Learner):
         peer.optimise()
         return output
 
-    def states(self) -> dict[str, State]:
+    def states(self) -> dict[str, LearnerState]:
         return {**super().states(), **self.peer.states()}
 
-    def restore(self, states: Mapping[str, State]) -> None:
+    def restore(self, states: Mapping[str, LearnerState]) -> None:
         super().restore(states)
         self.peer.restore(states)
 
@@ -69,13 +69,13 @@ class MutualLearner(Learner):
         if self.name not in self.diverged:
             self.peer.evaluate(images, labels)
 
-    def verdict(self, kind: str) -> list[Row]:
-        rows = super().verdict(kind)
+    def end_of_split(self, kind: str) -> list[Row]:
+        rows = super().end_of_split(kind)
         for row in rows:
             if isinstance(row, Diverged):
                 continue
-            (beside,) = self.peer.verdict(kind)
-            if isinstance(beside, Diverged):  # its student cannot but follow
-                return [self._give_up(self.name, beside.message)]
-            row.values["peer_accuracy"] = beside.values["accuracy"]
+            (peers,) = self.peer.end_of_split(kind)
+            if isinstance(peers, Diverged):  # its student learns from it
+                return [self._mark_diverged(self.name, peers.message)]
+            row.values["peer_accuracy"] = peers.values["accuracy"]
         return rows

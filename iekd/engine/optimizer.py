@@ -1,60 +1,67 @@
-"""Stochastic gradient descent, and the learning rate of each step.
-
-The formulas are torch's; its classes are left out because they import its compiler when they are first used, which is a
-quarter of the time from the start of a run to its first point (benchmarks/RESULTS.md).
-"""
+"""The optimiser of a training, which is torch's, and the learning rate of each step."""
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.sgd import sgd
+from torch.optim import Optimizer
 
 from iekd.config.run import RunConfig
 
 Rate = Callable[[int], float]  # how many steps are done -> learning rate of the next
+MOMENTUM = "momentum_buffer"  # torch's name for it
 
 
-class SGD:
-    """Updates `parameters` from their gradients, those without one excepted.
+def _without_compiler(optimizer: type[Optimizer]) -> Any:
+    """The same optimiser, for steps that are not compiled.
 
-    lr: a number, or a tensor () on the device, where a recorded step reads it.
-    buffers: the momentum of each parameter that was updated; none without momentum.
-    fused: one kernel for all parameters.
+    torch wraps three methods so that its compiler leaves them alone, and imports the compiler for it when they are
+    first called: seconds before the first step (benchmarks/RESULTS.md). Here only a student's forward and backward pass
+    is ever compiled (accelerate.compile_or_not), so these are the methods without their wrapping.
     """
+    methods = {
+        "add_param_group": inspect.unwrap(optimizer.add_param_group),
+        "zero_grad": inspect.unwrap(optimizer.zero_grad),
+        "step": torch.no_grad()(inspect.unwrap(optimizer.step)),
+    }
+    return type(optimizer.__name__, (optimizer,), methods)
 
-    def __init__(
-        self, parameters: Sequence[Tensor], lr: float | Tensor, *, momentum: float, weight_decay: float, nesterov: bool,
-        fused: bool = False,
-    ) -> None:  # fmt: skip
-        self.parameters, self.lr, self.fused = list(parameters), lr, fused
-        self.momentum, self.weight_decay, self.nesterov = momentum, weight_decay, nesterov
-        self.buffers: dict[Tensor, Tensor] = {}
 
-    def zero_grad(self) -> None:
-        for parameter in self.parameters:
-            parameter.grad = None
+SGD = _without_compiler(torch.optim.SGD)
 
-    @torch.no_grad()
-    def step(self) -> None:
-        used = [p for p in self.parameters if p.grad is not None]
-        buffers = [self.buffers.get(p) for p in used] if self.momentum else []
-        sgd(
-            used, [p.grad for p in used if p.grad is not None], buffers, fused=self.fused or None,
-            lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov,
-            dampening=0, maximize=False,
-        )  # fmt: skip
-        for parameter, buffer in zip(used, buffers, strict=False):
-            assert buffer is not None  # `sgd` fills the list
-            self.buffers[parameter] = buffer
 
-    def put_momentum(self, parameter: Tensor, value: Tensor) -> None:
-        """Go on with this momentum; it gets the parameter's layout in memory."""
-        self.buffers[parameter] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+def values_on_device(config: RunConfig, device: torch.device) -> bool:
+    """Whether the learning rate and the strength live on the device, where a recorded step reads them."""
+    return device.type == "cuda" and not config.eager
+
+
+def make_optimizer(
+    parameters: Sequence[Tensor], lr: float, config: RunConfig, device: torch.device, **values: Any
+) -> Optimizer:
+    """SGD. Where the learning rate lives on the device it is a tensor (), and one kernel updates all parameters.
+
+    values: momentum, weight_decay and nesterov, as torch.optim.SGD has them.
+    """
+    on_device = values_on_device(config, device)
+    rate = torch.tensor(lr, device=device) if on_device else lr
+    optimizer: Optimizer = SGD(parameters, rate, fused=on_device or None, **values)
+    return optimizer
+
+
+def momentum_of(optimizer: Optimizer) -> dict[Tensor, Tensor]:
+    """The momentum of each parameter that was updated; none without momentum."""
+    return {parameter: state[MOMENTUM] for parameter, state in optimizer.state.items() if MOMENTUM in state}
+
+
+def set_momentum(optimizer: Optimizer, parameter: Tensor, value: Tensor) -> None:
+    """Continue with this momentum; it gets the parameter's device and layout in memory."""
+    optimizer.state[parameter][MOMENTUM] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def rate_of(config: RunConfig, steps: int) -> Rate:

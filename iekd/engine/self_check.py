@@ -15,18 +15,19 @@ from itertools import islice
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from iekd.engine.accelerate import Recorded, Work
 from iekd.engine.batches import Batches
 from iekd.engine.metrics import FellBack
-from iekd.engine.optimizer import SGD
+from iekd.engine.optimizer import MOMENTUM
 from iekd.engine.stacked import Stack
-from iekd.engine.state import State
-from iekd.engine.trainee import Trainee
+from iekd.engine.state import LearnerState
+from iekd.engine.training_unit import TrainingUnit
 
 log = logging.getLogger(__name__)
 
-States = dict[str, State]  # of all learners, by name
+States = dict[str, LearnerState]  # of all learners, by name
 Pair = tuple[Tensor, Tensor]  # images (B,C,H,W) uint8, labels (B,)
 
 STEPS = 3  # that are compared; from the second on a recorded step gets a batch that it was not recorded with
@@ -37,51 +38,51 @@ EPSILON = 2.0**-21  # of a tensor: what is smaller has no digits in float32 to c
 
 
 def checked(
-    trainees: Sequence[Trainee], step: Work, graph: bool, batches: Batches, epoch: int, skip: int
+    units: Sequence[TrainingUnit], step: Work, graph: bool, batches: Batches, epoch: int, skip: int
 ) -> Generator[FellBack, None, Work]:
     """The step to train with: accelerated as far as that agrees with the plain step; a FellBack for what does not.
 
     Seeds that should not be stacked train one by one from then on.
 
-    step: of all trainees, without what the host does before and after it. graph: it is to be recorded.
+    step: of all units, without what the host does before and after it. graph: it is to be recorded.
     epoch, skip: the batch that is next.
     """
-    stacks = [trainee for trainee in trainees if isinstance(trainee, Stack) and not trainee.one_by_one]
+    stacks = [unit for unit in units if isinstance(unit, Stack) and not unit.one_by_one]
     if not graph and not stacks:
         return step
     drawn = _draw(batches, epoch, skip)
-    units = [unit for trainee in trainees for unit in _units(trainee)]
+    units = [unit for unit in units for unit in _units(unit)]
     counts = [unit.steps for unit in units]
-    states = [_states(trainees)]
+    states = [_states(units)]
     with _one_by_one(stacks):
         for number, batch in enumerate(drawn):
-            _do(trainees, step, batch, number, counts)
-            states.append(_states(trainees))
+            _do(units, step, batch, number, counts)
+            states.append(_states(units))
     tolerance = _tolerance(units)
     while graph or stacks:
         way = " of ".join(["a recorded step"] * graph + ["stacked seeds"] * bool(stacks))
         work = Recorded(step) if graph else step
         for _ in range(Recorded.WARM_UP if graph else 0):
-            _put_back(trainees, states[0], counts)
-            _do(trainees, work, drawn[0], 0, counts)
+            _put_back(units, states[0], counts)
+            _do(units, work, drawn[0], 0, counts)
         found = None
         for number, batch in enumerate(drawn):
-            _put_back(trainees, states[number], counts)
-            _do(trainees, work, batch, number, counts)
-            found = found or _difference(states[number], states[number + 1], _states(trainees), units, tolerance)
-        _put_back(trainees, states[0], counts)
+            _put_back(units, states[number], counts)
+            _do(units, work, batch, number, counts)
+            found = found or _difference(states[number], states[number + 1], _states(units), units, tolerance)
+        _put_back(units, states[0], counts)
         if found is None:
             if not (isinstance(work, Recorded) and work.failed):  # that is said already
                 log.info("Compared with the plain step: %s agrees.", way)
             for stack in stacks:
                 for learner in stack.members if not stack.one_by_one else ():
                     learner.optimizer.zero_grad()  # memory of the plain steps
-                    learner.optimizer.buffers.clear()
+                    learner.optimizer.state.clear()
             return work
         del work  # and the memory of its recording
         message = f"It differs from the plain step: {way} ({found}). Training goes on without it."
         log.warning("%s", message)
-        yield FellBack(trainees[0].stage, message)
+        yield FellBack(units[0].stage, message)
         graph = graph and bool(stacks)  # stacking may be what is wrong
         for stack in stacks:
             stack.one_by_one = True
@@ -99,23 +100,23 @@ def _draw(batches: Batches, epoch: int, skip: int) -> list[Pair]:
     return drawn
 
 
-def _units(trainee: Trainee) -> list[Trainee]:
-    """Everything with counters and an optimiser of its own: the trainee, its members, its peer."""
-    return [trainee, *getattr(trainee, "members", ()), *filter(None, [getattr(trainee, "peer", None)])]
+def _units(unit: TrainingUnit) -> list[TrainingUnit]:
+    """Everything with counters and an optimiser of its own: the unit, its members, its peer."""
+    return [unit, *getattr(unit, "members", ()), *filter(None, [getattr(unit, "peer", None)])]
 
 
-def _states(trainees: Sequence[Trainee]) -> States:
-    return {name: state for trainee in trainees for name, state in trainee.states().items()}
+def _states(units: Sequence[TrainingUnit]) -> States:
+    return {name: state for unit in units for name, state in unit.states().items()}
 
 
-def _do(trainees: Sequence[Trainee], step: Work, batch: Pair, number: int, counts: Sequence[int]) -> None:
+def _do(units: Sequence[TrainingUnit], step: Work, batch: Pair, number: int, counts: Sequence[int]) -> None:
     """A step as if it were somewhere in the training, so that rate and strength are others each time."""
-    device = trainees[0].device
-    units = [unit for trainee in trainees for unit in _units(trainee)]
+    device = units[0].device
+    units = [unit for unit in units for unit in _units(unit)]
     for unit, count in zip(units, counts, strict=True):
         unit.steps = (count + number * max(1, unit.total_steps // STEPS)) % unit.total_steps
-    for trainee in trainees:
-        trainee.prepare()
+    for unit in units:
+        unit.prepare()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         step(*batch)
 
@@ -132,9 +133,9 @@ def _one_by_one(stacks: Sequence[Stack]) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _put_back(trainees: Sequence[Trainee], states: States, counts: Sequence[int]) -> None:
+def _put_back(units: Sequence[TrainingUnit], states: States, counts: Sequence[int]) -> None:
     """These states, in place: a recorded step finds everything where it was. No momentum is momentum of zero."""
-    units = [unit for trainee in trainees for unit in _units(trainee)]
+    units = [unit for unit in units for unit in _units(unit)]
     for unit, count in zip(units, counts, strict=True):
         unit.steps = count
         if isinstance(unit, Stack):  # its weights are its members'
@@ -154,21 +155,21 @@ def _put_back(trainees: Sequence[Trainee], states: States, counts: Sequence[int]
                 total.copy_(state.sums[key]) if key in state.sums else total.zero_()
 
 
-def _put_momentum(optimizer: SGD, parameter: Tensor, value: Tensor | None, member: int | None = None) -> None:
-    if parameter in optimizer.buffers:
-        buffer = optimizer.buffers[parameter]
+def _put_momentum(optimizer: Optimizer, parameter: Tensor, value: Tensor | None, member: int | None = None) -> None:
+    buffer = optimizer.state.get(parameter, {}).get(MOMENTUM)
+    if buffer is not None:
         buffer = buffer if member is None else buffer[member]
         buffer.zero_() if value is None else buffer.copy_(value)
 
 
-def _tolerance(units: Sequence[Trainee]) -> float:
+def _tolerance(units: Sequence[TrainingUnit]) -> float:
     if any(getattr(unit, "precision", None) == torch.bfloat16 for unit in units):
         return BFLOAT16
     return TF32 if units[0].device.type == "cuda" and torch.backends.cudnn.allow_tf32 else FLOAT32
 
 
 def _difference(
-    before: States, plain: States, other: States, units: Sequence[Trainee], tolerance: float
+    before: States, plain: States, other: States, units: Sequence[TrainingUnit], tolerance: float
 ) -> str | None:  # fmt: skip
     """What differs between two outcomes of one step, in words; None where nothing does.
 
@@ -176,7 +177,7 @@ def _difference(
     a convolution's bias before a batch norm.
     """
     gone = {name for unit in units for name in unit.diverged}
-    momenta = {name: unit.optimizer.momentum for unit in units for name in unit.names}
+    momenta = {name: unit.optimizer.param_groups[0]["momentum"] for unit in units for name in unit.names}
     for name in plain.keys() - gone:
         was, right, given = before[name], plain[name], other[name]
         groups: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}

@@ -22,13 +22,14 @@ from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, compile_or_not, first_line
 from iekd.engine.learner import Learner, student_optimizer
 from iekd.engine.mutual import MutualLearner
-from iekd.engine.state import State
-from iekd.engine.trainee import Row, Trainee
+from iekd.engine.optimizer import momentum_of, set_momentum
+from iekd.engine.state import LearnerState
+from iekd.engine.training_unit import Row, TrainingUnit
 
 log = logging.getLogger(__name__)
 
 
-def stack_seeds(learners: Sequence[Learner], compiled: bool = False) -> list[Trainee]:
+def stack_seeds(learners: Sequence[Learner], compiled: bool = False) -> list[TrainingUnit]:
     """The learners, with those of one method stacked. Mutual learners stay apart: two networks take turns in them.
 
     compiled: let torch.compile fuse a stack's forward and backward pass, where it can.
@@ -39,7 +40,7 @@ def stack_seeds(learners: Sequence[Learner], compiled: bool = False) -> list[Tra
     return [Stack(group, compiled) if len(group) > 1 else group[0] for group in groups.values()]
 
 
-class Stack(Trainee):
+class Stack(TrainingUnit):
     """Learners of one method and architecture with different weights, trained at once.
 
     Gives what they would give one by one, up to the rounding of the kernels; rows are theirs, one each. Where the first
@@ -119,10 +120,10 @@ class Stack(Trainee):
             yield from learner.report()
         self.steps += 1
 
-    def states(self) -> dict[str, State]:
+    def states(self) -> dict[str, LearnerState]:
         if self.one_by_one:
             return {name: state for learner in self.members for name, state in learner.states().items()}
-        buffers = self.optimizer.buffers
+        buffers = momentum_of(self.optimizer)
         stacks = {name: buffers[p] for name, p in self.parameters.items() if p in buffers}
         sums = self.sums()
         return {
@@ -130,13 +131,13 @@ class Stack(Trainee):
             for i, learner in enumerate(self.members)
         }
 
-    def restore(self, states: Mapping[str, State]) -> None:
+    def restore(self, states: Mapping[str, LearnerState]) -> None:
         for learner in self.members:
             learner.restore(states)  # into the stack, of which its tensors are views
         for name, parameter in self.parameters.items():
             momentum = [states[learner.name].momentum.get(name) for learner in self.members]
             if all(m is not None for m in momentum):
-                self.optimizer.put_momentum(parameter, torch.stack(cast("list[Tensor]", momentum)))
+                set_momentum(self.optimizer, parameter, torch.stack(cast("list[Tensor]", momentum)))
         self.put_sums([states[learner.name] for learner in self.members])
         self.steps = self.members[0].steps
 
@@ -149,8 +150,8 @@ class Stack(Trainee):
         for learner in self.members:
             learner.evaluate(images, labels)
 
-    def verdict(self, kind: str) -> list[Row]:
-        return [row for learner in self.members for row in learner.verdict(kind)]
+    def end_of_split(self, kind: str) -> list[Row]:
+        return [row for learner in self.members for row in learner.end_of_split(kind)]
 
     def train_mode(self) -> None:
         for learner in self.members:

@@ -1,4 +1,4 @@
-"""What a training needs to go on where it was: the state of each learner after the same step."""
+"""What is needed to resume training: the state of each learner after the same step."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class State:
+class LearnerState:
     """One learner after a step; copies in the CPU's memory.
 
-    weights: every tensor of its networks, "<part>.<name>"; momentum: the optimiser's, by the same names, parameters
-    only. sums: what is to be reported with the next row, by name, (1,) float32 each. numbers: what else it knows, as
-    JSON has it. answers: after the last step, its class for each test image, "test" -> (N,) int64.
-    Nothing here for the learning rate and the order of images: both follow from the number of steps. Training draws no
-    random number but those of the batches.
+    weights: every tensor of its networks, as "model.<name>" or "method.<name>". momentum: the optimiser's, by the same
+    names, of parameters only. sums: the metrics summed for the next row, by name, (1,) float32 each. numbers: counts
+    and accuracies, as JSON has them. answers: after the last step, "test" -> its predicted classes (N,) int64.
+    The learning rate and the order of images are not stored: both follow from the number of steps. Training draws no
+    random numbers but those of the batches.
     """
 
     weights: dict[str, Tensor]
@@ -33,4 +33,4 @@ class Snapshot:
 
     stage: str
     step: int
-    states: Mapping[str, State]
+    states: Mapping[str, LearnerState]

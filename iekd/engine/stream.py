@@ -1,6 +1,6 @@
-"""Images that are not kept on the device: processes read them ahead, from memory or from files, in the order asked for.
+"""Images that are too many for the device: processes read ahead, from memory or from files, in the order requested.
 
-What arrives is bit for bit what an array on the device would give. Leaves out: the order and the augmentation
+The pixels that arrive are those that an array on the device would give. Leaves out: the order and the augmentation
 (batches.py, augment.py), which are the same for both.
 """
 
@@ -29,9 +29,9 @@ MOST_PROCESSES = 8
 
 
 class Stream:
-    """One split's images (N,C,H,W) uint8, of which those that are asked for arrive on the device.
+    """One split's images (N,C,H,W) uint8; the requested ones arrive on the device.
 
-    One split of a loader is read at a time: the next may start once a reading has finished, or was closed.
+    A loader reads one split at a time: `read` may be called again once the last one has finished, or was closed.
     """
 
     def __init__(self, loader: Loader, number: int) -> None:
@@ -52,11 +52,11 @@ class Stream:
         return self.read(torch.split(torch.arange(self.shape[0]), size))
 
 
-Images = Union[Tensor, Stream]
+DeviceImages = Union[Tensor, Stream]
 
 
-def parts(images: Images, size: int) -> Generator[Tensor, None, None]:
-    """All images in order, (size,C,H,W) at a time. To be closed where it may not be exhausted: see Stream."""
+def split_into_batches(images: DeviceImages, size: int) -> Generator[Tensor, None, None]:
+    """All images in order, (size,C,H,W) at a time. Close it if it may not be exhausted: see Stream."""
     yield from images.split(size) if isinstance(images, Stream) else torch.split(images, size)
 
 
@@ -81,7 +81,7 @@ class Loader:
         self.splits, self.device = splits, device
         _, h, w, c = splits[0].shape
         self.chunk = max(1, int(CHUNK / (h * w * c)))
-        self.requests: list[Any] = []  # (split, rows) of each chunk; filled anew for each reading
+        self.requests: list[Any] = []  # (split, rows) of each chunk; refilled by each `read`
         self.busy = threading.Lock()
         options: dict[str, Any] = {"multiprocessing_context": "fork", "persistent_workers": True, "prefetch_factor": 2}
         self.loader: DataLoader[Any] = DataLoader(
@@ -91,7 +91,7 @@ class Loader:
             **(options if workers else {}),
         )  # fmt: skip
         if workers:
-            iter(self.loader)  # forks them; nothing is asked for yet
+            iter(self.loader)  # forks them; nothing is requested yet
 
     def read(self, number: int, batches: Sequence[Tensor]) -> Generator[Tensor, None, None]:
         """See Stream.read."""

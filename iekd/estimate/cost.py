@@ -13,7 +13,7 @@ from iekd.config.methods import MethodSpec, method_spec
 from iekd.config.run import STAGES, RunConfig
 from iekd.data.base import FOLDER
 from iekd.estimate.speeds import Speeds
-from iekd.models.catalog import ModelInfo, models
+from iekd.models.catalog import ModelInfo, model_info
 
 # multiply-accumulates per second and core of an untested machine, from the default run on the two cores of
 # benchmarks/RESULTS.md; the first finished run replaces it
@@ -43,7 +43,7 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
     given = min(train_images, config.limit_train or train_images)
     n, judged = _counts(config, train_images, test_images)
     area = ((config.resolution or resolution) / 32) ** 2
-    student = models()[config.student]
+    student = model_info(config.student)
     seeds, learners = len(config.seeds), len(config.methods) * len(config.seeds)
     macs = dict.fromkeys(STAGES, 0.0)
     images = (given + test_images) * channels * area * 32 * 32
@@ -57,7 +57,7 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
         macs["students"] += seeds * config.epochs * area * (n * beside + judged * judging)
         memory += seeds * each * (2 if method_spec(method).needs_peer else 1)
     if config.needs_teacher:
-        teacher = models()[config.teacher]
+        teacher = model_info(config.teacher)
         forward = teacher.macs * area
         macs["evaluation"] = forward * test_images
         if not teacher_at_hand:
@@ -75,7 +75,7 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
 def _beside(method: str, config: RunConfig) -> tuple[float, float]:
     """Multiply-accumulates beside the student's own: per training image, and per held-out image."""
     spec, count = method_spec(method), method_spec(method).factor_encoders
-    student, peer = models()[config.student], models()[config.peer or config.student]
+    student, peer = model_info(config.student), model_info(config.peer or config.student)
     encoders = 0.0  # what else is trained beside a student is small: connectors, and nothing for attention
     if count:
         encoders = TRAIN * count * _coder_macs(student, student.feature_channels / count, _target(spec, config))
@@ -87,8 +87,8 @@ def _beside(method: str, config: RunConfig) -> tuple[float, float]:
 def _target(spec: MethodSpec, config: RunConfig) -> int:
     """Channels of what a method's factor encoders imitate."""
     if spec.needs_peer:
-        return models()[config.peer or config.student].feature_channels
-    teacher = models()[config.teacher]
+        return model_info(config.peer or config.student).feature_channels
+    teacher = model_info(config.teacher)
     return factor_channels(teacher) if config.auto_encoder else teacher.feature_channels
 
 

@@ -18,7 +18,7 @@ from iekd.data import describe
 from iekd.data.base import Dataset, Split
 from iekd.engine.accelerate import freeze
 from iekd.engine.batches import Batches, to_device
-from iekd.engine.experiment import Experiment, FrozenTeacher, Network
+from iekd.engine.experiment import Experiment, FrozenTeacher, TrainedModel
 from iekd.engine.learner import Learner
 from iekd.models.factors import AutoEncoder, factor_channels
 from iekd.models.normalise import Normalise
@@ -88,7 +88,7 @@ class Subject(Experiment):
     def _report_every(self) -> int:
         return self._every or super()._report_every
 
-    def _untrained_teacher(self) -> Network:
+    def _untrained_teacher(self) -> TrainedModel:
         """Its batch norms know the statistics of one batch: without any, features would grow with depth."""
         torch.manual_seed(0)
         model = self._build(self.config.teacher).to(self.device)
@@ -100,7 +100,7 @@ class Subject(Experiment):
             model(Normalise(*self.statistics).to(self.device)(images[:64]))
         for norm in norms:
             norm.momentum = 0.1
-        return Network(model.eval(), *self.statistics)
+        return TrainedModel(model.eval(), *self.statistics)
 
     def auto_encoders(self) -> list[AutoEncoder]:
         """Untrained ones, for the stages that the methods compare."""

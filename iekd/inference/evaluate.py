@@ -73,7 +73,7 @@ def evaluate_checkpoint(
     import torch
 
     from iekd.engine.accelerate import channels_last
-    from iekd.engine.batches import placed
+    from iekd.engine.batches import images_on_device
     from iekd.engine.learner import predict
     from iekd.models.normalise import Normalise
     from iekd.models.weight_files import read_weights
@@ -114,7 +114,7 @@ def evaluate_checkpoint(
         used_mean = per_channel(mean, loaded.channels, "Mean")
         used_std = per_channel(std, loaded.channels, "Std")
     normalise, network = Normalise(used_mean, used_std).to(place), channels_last(network, place)
-    with placed([asked], place, image_memory) as [(images, labels)]:
+    with images_on_device([asked], place, image_memory) as [(images, labels)]:
         began = time.perf_counter()
         logits = predict(network, normalise, images, place)
     if not bool(torch.isfinite(logits).all()):

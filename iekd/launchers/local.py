@@ -15,6 +15,7 @@ from typing import Protocol
 
 import psutil
 
+from iekd import plugins
 from iekd.config.run import RunConfig
 from iekd.errors import RunError
 from iekd.paths import python_path
@@ -64,7 +65,7 @@ class LocalLauncher:
             subprocess.Popen(
                 [sys.executable, "-m", "iekd.runs.worker", str(run.path), "--lock", str(handle)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[handle], start_new_session=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": python_path()},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": python_path(), **plugins.environment()},
             )  # fmt: skip
 
     def status(self, run_id: str) -> Status:

@@ -1,21 +1,20 @@
 """Names and sizes of the networks, without torch: what the page shows before anything heavy is loaded.
 
-The numbers are read from `catalog.json`, which `python -m iekd.models.measure` measures on the real networks; a test
-holds the file to them.
+Our own networks are in `catalog.json`, which `python -m iekd.models.write_catalog` measures; a test holds the file to
+the real networks. Registered ones (registration.py) are measured when they are first asked for.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from iekd.errors import unknown_name
-
-if TYPE_CHECKING:
-    pass
+from iekd.errors import UserError, unknown_name
+from iekd.plugins import VARIABLE, load_plugins
 
 CATALOG = Path(__file__).with_name("catalog.json")
 
@@ -27,8 +26,9 @@ class ModelInfo:
     params_base + channels * params_per_channel + classes * params_per_class is the number of parameters.
     macs: multiply-accumulates of one forward pass of a 3x32x32 image with 10 classes.
     activations: numbers kept for the backward pass of such an image.
-    stage_channels, stage_strides: every stage's width, and how much smaller than the image it is.
+    stage_channels, stage_strides: every stage's channels, and how much smaller than the image its map is (1 or more).
     has_margins: the network has `stage_norms` (see features.py), from which margins follow.
+    has_pre_activations: its Features have `pre_activations`.
     """
 
     name: str
@@ -40,6 +40,7 @@ class ModelInfo:
     stage_channels: tuple[int, ...]
     stage_strides: tuple[int, ...]
     has_margins: bool
+    has_pre_activations: bool = True
 
     @property
     def feature_channels(self) -> int:
@@ -56,8 +57,8 @@ class ModelInfo:
 
 
 @lru_cache(maxsize=1)
-def models() -> dict[str, ModelInfo]:
-    """Every network by name, in the order of the registry."""
+def own_models() -> dict[str, ModelInfo]:
+    """The networks of this package by name, family by family."""
     return {row["name"]: _from_json(row) for row in json.loads(CATALOG.read_text())}
 
 
@@ -66,12 +67,74 @@ def _from_json(row: dict[str, Any]) -> ModelInfo:
     return ModelInfo(**{**row, **stages})
 
 
+class _Models(Mapping[str, ModelInfo]):
+    """Our own networks, then the registered ones, which are measured when their entry is first read."""
+
+    def __init__(self) -> None:
+        self.measures: dict[str, Callable[[], ModelInfo]] = {}
+        self.measured: dict[str, ModelInfo] = {}
+
+    def __getitem__(self, name: str) -> ModelInfo:
+        if name in own_models():
+            return own_models()[name]
+        load_plugins()
+        if name not in self.measured:
+            self.measured[name] = self.measures[name]()
+        return self.measured[name]
+
+    def __contains__(self, name: object) -> bool:
+        if name in own_models():
+            return True
+        load_plugins()
+        return name in self.measures
+
+    def __iter__(self) -> Iterator[str]:
+        load_plugins()
+        return iter([*own_models(), *self.measures])
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+_MODELS = _Models()
+
+
+def models() -> Mapping[str, ModelInfo]:
+    """Every network by name: ours family by family, then registered ones.
+
+    Raises:
+        UserError: by looking up a registered one that cannot be built, or if a plugin cannot be imported.
+    """
+    return _MODELS
+
+
+def add(name: str, measure: Callable[[], ModelInfo]) -> None:
+    """Make a registered network known; `measure` is called when its sizes are first asked for."""
+    if name not in own_models():
+        _MODELS.measures[name] = measure
+        _MODELS.measured.pop(name, None)
+
+
 def known_models() -> list[str]:
     return list(models())
 
 
 def check_model(name: str) -> str:
-    """Return `name` if there is such a network, else raise a UserError with the closest match."""
+    """Return `name` if there is such a network.
+
+    Raises:
+        UserError: there is none; with the closest name, and how a model of one's own becomes known.
+    """
     if name not in models():
-        raise unknown_name("model", name, models())
+        message = unknown_name("model", name, models())
+        raise UserError(f"{message} A model of your own has to be in a module that {VARIABLE} names.")
     return name
+
+
+def model_info(name: str) -> ModelInfo:
+    """The sizes of one network.
+
+    Raises:
+        UserError: see `check_model`.
+    """
+    return models()[check_model(name)]

@@ -14,17 +14,18 @@ class Features(NamedTuple):
     stages: one (B,c_i,h_i,w_i) per stage end, after the activation; the last is the input of the pooling.
     pre_activations: the same stage ends before the activation (Heo et al. 2019 distil these). Where the activation is
         a ReLU, a stage is the ReLU of its pre-activation; where there is none (a linear bottleneck), it equals it.
+        None for a network that does not give them; od and ie-od then refuse it, all other methods work.
     pooled: (B,c) input of the classifier: the last stage's mean over its pixels.
     """
 
     logits: Tensor
     stages: tuple[Tensor, ...]
-    pre_activations: tuple[Tensor, ...]
+    pre_activations: tuple[Tensor, ...] | None
     pooled: Tensor
 
 
 class Classifier(nn.Module):
-    """A network that keeps the contract: images (B,C,H,W) -> Features.
+    """A network of this package: images (B,C,H,W) -> Features. Registered ones may be any nn.Module that does the same.
 
     Any number of classes from two, any square image of 8 pixels a side or more. A stage of stride s has a side of H/s,
     rounded up.

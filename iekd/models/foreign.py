@@ -44,7 +44,7 @@ def rename(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
         UserError: no such model.
     """
     family = builders()[check_model(name)].__module__.rpartition(".")[2]
-    return {_replace(key, PARALLEL + RULES[family]): value for key, value in state.items()}
+    return {_replace(key, PARALLEL + RULES.get(family, ())): value for key, value in state.items()}
 
 
 def shortcut_variant(state: dict[str, Tensor], name: str) -> str:

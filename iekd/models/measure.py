@@ -1,31 +1,52 @@
-"""Measures the registered networks and writes `catalog.json`: `python -m iekd.models.measure`."""
+"""Measures a network: parameters, multiply-accumulates, channels and strides of its stages."""
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable
-from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import nn
 
-from iekd.models.catalog import CATALOG, ModelInfo
-from iekd.models.features import Classifier
-from iekd.models.registry import builders
+from iekd.errors import UserError
+from iekd.models.catalog import ModelInfo
+from iekd.models.features import Features
+
+Builder = Callable[[int, int], nn.Module]  # (num_classes, channels) -> images (B,C,H,W) -> Features
+SIDES = (32, 64, 128, 224)  # of the image that is tried; some networks need large ones
+GUIDE = "See docs/adding-a-model.md"
 
 
-def measure() -> list[ModelInfo]:
-    """Build every registered network and count."""
-    with torch.device("meta"), torch.no_grad():  # shapes without numbers
-        return [_measure(name, builder) for name, builder in builders().items()]
+def measure(name: str, build: Builder) -> ModelInfo:
+    """The sizes of what `build(num_classes, channels)` gives: on the meta device, where nothing is computed, or on the
+    CPU where the network cannot run there. Random numbers that it draws change nothing outside.
+
+    Raises:
+        UserError: it cannot be built or run, or its output is not what methods need; says what.
+    """
+    problem: Exception | None = None
+    for device in ("meta", "cpu"):
+        try:
+            with torch.device(device), torch.no_grad(), torch.random.fork_rng(devices=[]):
+                return _measure(name, build)
+        except UserError:
+            raise
+        except Exception as error:  # whatever a function of somebody else raises
+            problem = error
+    reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
+    raise UserError(
+        f"Model '{name}' cannot be built and run on images of {SIDES[0]} to {SIDES[-1]} pixels ({reason}). "
+        f"Correct its function in {build.__module__}. {GUIDE}."
+    ) from problem
 
 
-def _measure(name: str, build: Callable[[int, int], Classifier]) -> ModelInfo:
+def _measure(name: str, build: Builder) -> ModelInfo:
     counts = {
         (channels, classes): sum(p.numel() for p in build(classes, channels).parameters())
-        for channels, classes in ((3, 10), (4, 10), (3, 11))
+        for channels, classes in ((3, 10), (1, 10), (3, 11))
     }
-    per_channel = counts[4, 10] - counts[3, 10]
+    per_channel = (counts[3, 10] - counts[1, 10]) // 2
     per_class = counts[3, 11] - counts[3, 10]
     macs = activations = 0
 
@@ -36,22 +57,56 @@ def _measure(name: str, build: Callable[[int, int], Classifier]) -> ModelInfo:
             macs += module.weight[0].numel() * output.numel()
 
     model = build(10, 3).eval()
+    side = _smallest_side(model)
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm2d)):
             module.register_forward_hook(count)
-    stages = model(torch.zeros(1, 3, 32, 32)).stages
+    features = _checked(name, model(torch.zeros(1, 3, side, side)))
+    area = (SIDES[0] / side) ** 2  # the catalog is about images of 32 x 32
     return ModelInfo(
         name,
         params_base=counts[3, 10] - 3 * per_channel - 10 * per_class,
         params_per_channel=per_channel,
         params_per_class=per_class,
-        macs=macs,
-        activations=activations,
-        stage_channels=tuple(stage.shape[1] for stage in stages),
-        stage_strides=tuple(32 // stage.shape[2] for stage in stages),
-        has_margins=model.stage_norms is not None,
+        macs=round(macs * area),
+        activations=round(activations * area),
+        stage_channels=tuple(stage.shape[1] for stage in features.stages),
+        # of a map that is not square the mean; of one larger than the image 1
+        stage_strides=tuple(max(1, round(side / math.sqrt(s.shape[2] * s.shape[3]))) for s in features.stages),
+        has_margins=getattr(model, "stage_norms", None) is not None,
+        has_pre_activations=features.pre_activations is not None,
     )
 
 
-if __name__ == "__main__":
-    CATALOG.write_text(json.dumps([asdict(row) for row in measure()], indent=1) + "\n")
+def _smallest_side(model: nn.Module) -> int:
+    """The first of SIDES that the network takes; the last, for its error, if it takes none."""
+    for side in SIDES[:-1]:
+        try:
+            model(torch.zeros(1, 3, side, side))
+            return side
+        except Exception:
+            continue
+    return SIDES[-1]
+
+
+def _checked(name: str, features: Any) -> Features:
+    """The output for one image and ten classes.
+
+    Raises:
+        UserError: it does not keep the contract of features.py.
+    """
+    if not isinstance(features, Features):
+        raise UserError(f"Model '{name}' gives a {type(features).__name__} instead of Features. {GUIDE}.")
+    if tuple(features.logits.shape) != (1, 10):
+        shape = tuple(features.logits.shape)
+        raise UserError(f"Model '{name}' gives logits {shape} for one image and 10 classes, not (1, 10). {GUIDE}.")
+    if not features.stages or any(stage.ndim != 4 for stage in features.stages):
+        shapes = ", ".join(str(tuple(stage.shape)) for stage in features.stages) or "none"
+        raise UserError(f"Model '{name}' gives stages {shapes}; they must be maps (B, channels, h, w). {GUIDE}.")
+    before = features.pre_activations
+    if before is not None and [b.shape for b in before] != [s.shape for s in features.stages]:
+        raise UserError(
+            f"Model '{name}' gives pre_activations of other shapes than its stages. Give None to leave them out. "
+            f"{GUIDE}."
+        )
+    return features

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from iekd.models.blocks import initialise
 from iekd.models.features import Classifier, Features
-from iekd.models.registry import register
+from iekd.models.registration import register
 
 # expansion, channels, blocks, stride of the first
 GROUPS = (

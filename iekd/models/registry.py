@@ -1,34 +1,37 @@
-"""The registry of networks: a function's name, with `_` written `-`, is the key the user types."""
+"""Builds networks by name: those of this package, and whatever else is registered."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import import_module
+from torch import nn
 
+from iekd.models import mobilenet_v2, resnet, resnet_cifar, shufflenet_v1, shufflenet_v2, vgg, wrn
 from iekd.models.catalog import check_model
-from iekd.models.features import Classifier
+from iekd.models.measure import Builder
+from iekd.models.registration import BUILDERS, register
+from iekd.plugins import load_plugins
 
-Builder = Callable[[int, int], Classifier]
-FAMILIES = ("resnet_cifar", "wrn", "vgg", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2", "resnet")
-_BUILDERS: dict[str, Builder] = {}
+__all__ = ["FAMILIES", "Builder", "build", "builders", "register"]
 
-
-def register(builder: Builder) -> Builder:
-    """Decorator for `def name(num_classes, channels) -> Classifier`."""
-    _BUILDERS[builder.__name__.replace("_", "-")] = builder
-    return builder
+# in the order in which they are listed
+FAMILIES = (resnet_cifar, wrn, vgg, mobilenet_v2, shufflenet_v1, shufflenet_v2, resnet)
 
 
-def build(name: str, num_classes: int, channels: int = 3) -> Classifier:
+def build(name: str, num_classes: int, channels: int = 3) -> nn.Module:
     """A freshly initialised classifier for images (B,channels,H,W) of `num_classes` classes.
 
     Raises:
         UserError: unknown name, with the closest match.
     """
-    return builders()[check_model(name)](num_classes, channels)
+    return BUILDERS[check_model(name)](num_classes, channels)
 
 
 def builders() -> dict[str, Builder]:
-    """Every registered builder by name, family by family, whichever was imported first."""
-    families = [import_module(f"iekd.models.{family}").__name__ for family in FAMILIES]  # registers on import
-    return dict(sorted(_BUILDERS.items(), key=lambda item: families.index(item[1].__module__)))
+    """Every registered builder by name: ours family by family, then the others."""
+    load_plugins()
+    order = [family.__name__ for family in FAMILIES]
+
+    def place(item: tuple[str, Builder]) -> int:
+        home = item[1].__module__
+        return order.index(home) if home in order else len(order)
+
+    return dict(sorted(BUILDERS.items(), key=place))

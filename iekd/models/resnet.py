@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from iekd.models.blocks import ReluBlock, initialise, run_stages
 from iekd.models.features import Classifier, Features
-from iekd.models.registry import register
+from iekd.models.registration import register
 
 
 def projection(c_in: int, c_out: int, stride: int) -> nn.Module:

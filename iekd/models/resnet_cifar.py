@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from iekd.models.blocks import ReluBlock, initialise, run_stages
 from iekd.models.features import Classifier, Features
-from iekd.models.registry import register
+from iekd.models.registration import register
 
 WIDTHS = (16, 16, 32, 64)  # the stem, then the stages
 WIDTHS_X4 = (32, 64, 128, 256)

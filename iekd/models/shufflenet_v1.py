@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from iekd.models.blocks import ReluBlock, run_stages
 from iekd.models.features import Classifier, Features
-from iekd.models.registry import register
+from iekd.models.registration import register
 
 STEM, GROUPS = 24, 3
 STAGES = ((240, 4), (480, 8), (960, 4))  # channels, units

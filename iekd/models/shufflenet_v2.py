@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from iekd.models.blocks import ReluBlock, run_stages
 from iekd.models.features import Classifier, Features
-from iekd.models.registry import register
+from iekd.models.registration import register
 
 STEM, LAST = 24, 1024
 STAGES = ((116, 3), (232, 7), (464, 3))  # channels, units after the one that halves the resolution

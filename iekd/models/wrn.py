@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from iekd.models.blocks import initialise
 from iekd.models.features import Classifier, Features
-from iekd.models.registry import register
+from iekd.models.registration import register
 
 
 class PreActivationBlock(nn.Module):

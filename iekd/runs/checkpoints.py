@@ -149,7 +149,7 @@ def _read(folder: Path) -> Checkpoint:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from iekd.engine.state import Snapshot, State
+    from iekd.engine.state import LearnerState, Snapshot
 
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
@@ -174,7 +174,7 @@ def _read(folder: Path) -> Checkpoint:
         own = {kind: dict(_named(tensors, f"{learner}/{kind}/")) for kind in KINDS}
         # safetensors keeps no order, and the rows' columns have one
         sums = {key: own["sums"][key] for key in numbers.pop("sums")}
-        states[learner] = State(own["weights"], own["momentum"], sums, numbers, own["answers"])
+        states[learner] = LearnerState(own["weights"], own["momentum"], sums, numbers, own["answers"])
     return Checkpoint(Snapshot(content["stage"], content["step"], states), content["notes"])
 
 

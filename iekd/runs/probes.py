@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from iekd import __version__, data
+from iekd import __version__, data, plugins
 from iekd.config.run import ABOUT, RunConfig
 from iekd.data.memory import free_memory
 from iekd.errors import UserError
@@ -73,7 +73,7 @@ class Probes:
                 subprocess.Popen(
                     [sys.executable, "-m", "iekd.runs.probes", str(self.store.root), str(request), str(result)],
                     stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[turn], start_new_session=True,
-                    env={**os.environ, "PYTHONPATH": python_path()},
+                    env={**os.environ, "PYTHONPATH": python_path(), **plugins.environment()},
                 )  # fmt: skip
         return True
 

@@ -200,7 +200,7 @@ class _Training:
         self._check_stop()
 
     def _handle(self, event: Any, rows: LineWriter) -> None:
-        from iekd.engine.experiment import Judged, Result, StageStart
+        from iekd.engine.experiment import EvaluationProgress, Result, StageStart
         from iekd.engine.metrics import Diverged, FellBack
         from iekd.engine.state import Snapshot
 
@@ -216,7 +216,7 @@ class _Training:
             self.attempt.keep(event, rows, notes)
         elif isinstance(event, Result):
             self._finish(event)
-        elif isinstance(event, Judged):
+        elif isinstance(event, EvaluationProgress):
             self._progress(event)
             self._write()
         elif isinstance(event, FellBack):
@@ -238,8 +238,8 @@ class _Training:
         self.run.event("threads", threads=threads, load=round(load, 2))
 
     def _kept_teacher(self) -> Any | None:
-        """The teacher of the earlier attempt, as an engine Network; None if it needs none, or still trains it."""
-        from iekd.engine.experiment import Network
+        """The teacher of the earlier attempt, as an engine TrainedModel; None if it needs none, or still trains it."""
+        from iekd.engine.experiment import TrainedModel
 
         notes = self.attempt.notes
         self.trains_teacher, self.teacher_from = notes["trains"], notes["from"]
@@ -248,11 +248,11 @@ class _Training:
             return None
         model, card = found
         self.teacher_model = card.model
-        return Network(model, card.mean, card.std)
+        return TrainedModel(model, card.mean, card.std)
 
     def _find_teacher(self, dataset: Dataset) -> Any | None:
-        """The trained teacher as an engine Network; None if the run has to train it, or needs none."""
-        from iekd.engine.experiment import Network
+        """The trained teacher as an engine TrainedModel; None if the run has to train it, or needs none."""
+        from iekd.engine.experiment import TrainedModel
 
         config = self.config
         if not config.needs_teacher:
@@ -265,7 +265,7 @@ class _Training:
         if found.is_dir():
             model, card = load_model(found)
             check_fits(card, dataset, found)
-            return Network(model, card.mean, card.std)
+            return TrainedModel(model, card.mean, card.std)
         from iekd.models.weight_files import read_weights
         from iekd.models.weights import fit_weights
 
@@ -280,7 +280,7 @@ class _Training:
         if config.teacher_mean and config.teacher_std:
             mean = per_channel(config.teacher_mean, dataset.channels, "Teacher mean")
             std = per_channel(config.teacher_std, dataset.channels, "Teacher std")
-        return Network(fitted.model, mean, std)
+        return TrainedModel(fitted.model, mean, std)
 
     def _load_data(self) -> Dataset:
         config = self.config

@@ -10,7 +10,7 @@ from iekd.config.methods import METHODS, MethodSettings
 from iekd.config.presets import PRESETS
 from iekd.config.run import RunConfig, make_config
 from iekd.config.unused import unused_settings
-from iekd.engine.experiment import Experiment, Network
+from iekd.engine.experiment import Experiment, TrainedModel
 from iekd.engine.metrics import Metrics
 from iekd.models.registry import build
 
@@ -32,7 +32,7 @@ def losses(picture_folder):
     """`losses(method, **values)`: what one student's first epochs look like."""
     few = data.load(f"folder:{picture_folder}", resolution=8)
     torch.manual_seed(0)
-    teacher = Network(build("resnet8", len(few.class_names)), *few.statistics)
+    teacher = TrainedModel(build("resnet8", len(few.class_names)), *few.statistics)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
 

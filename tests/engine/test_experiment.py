@@ -16,10 +16,10 @@ from iekd.config.run import learner_name
 from iekd.data import Dataset, Split
 from iekd.engine import accelerate, experiment
 from iekd.engine.batches import to_device
-from iekd.engine.experiment import STUDENTS, Experiment, Network, Result, StageStart
+from iekd.engine.experiment import STUDENTS, Experiment, Result, StageStart, TrainedModel
 from iekd.engine.learner import Best, predict
 from iekd.engine.metrics import Diverged, Metrics, TrainingError
-from iekd.engine.state import Snapshot, State
+from iekd.engine.state import LearnerState, Snapshot
 from iekd.losses import MutualLearningLoss
 from iekd.models.normalise import Normalise
 from iekd.models.registry import build
@@ -54,7 +54,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.fixture(scope="module")
-def teacher(tiny) -> Network:
+def teacher(tiny) -> TrainedModel:
     """A network that has seen some data, so that its batch norms are not the initial ones."""
     torch.manual_seed(5)
     model, statistics = build("resnet14", 3), tiny.statistics
@@ -62,7 +62,7 @@ def teacher(tiny) -> Network:
     with torch.no_grad():
         for _ in range(20):
             model.train()(Normalise(*statistics)(images))
-    return Network(model.eval(), *statistics)
+    return TrainedModel(model.eval(), *statistics)
 
 
 @pytest.fixture
@@ -351,7 +351,8 @@ def test_the_peer_follows_the_same_schedules(tiny, tiny_config):
     assert peer.steps == learner.steps == learner.total_steps
     assert peer.rate(peer.steps) == learner.rate(learner.steps) == pytest.approx(0)
     assert peer.method.strength == learner.method.strength == pytest.approx(1 / learner.total_steps)
-    assert peer.optimizer.lr == learner.optimizer.lr < 0.5 * chosen.lr
+    peers, own = (unit.optimizer.param_groups[0]["lr"] for unit in (peer, learner))
+    assert peers == own < 0.5 * chosen.lr
 
 
 def test_the_two_of_mutual_learning_are_updated_alternately(tiny, tiny_config):
@@ -501,12 +502,12 @@ def test_a_student_that_diverges_is_left_out_and_the_others_do_not_feel_it(tiny,
 def test_whoever_goes_on_after_a_student_diverged_knows_it(tiny, teacher, config, monkeypatch):
     monkeypatch.setattr("iekd.losses.ft.FactorTransferLoss.forward", breaks_after(0))
     chosen = config(methods=("baseline", "ft"), epochs=2)
-    running = Experiment(chosen, tiny, teacher, due=lambda: True).events()
+    running = Experiment(chosen, tiny, teacher, should_snapshot=lambda: True).events()
     kept = {}
     for event in running:
         if isinstance(event, Snapshot):
             kept[event.stage] = event
-            if "diverged" in event.states.get("ft-seed0", State({}, {})).numbers:
+            if "diverged" in event.states.get("ft-seed0", LearnerState({}, {})).numbers:
                 break
     running.close()
     again = list(Experiment(chosen, tiny, teacher, earlier=kept).events())

@@ -39,9 +39,12 @@ def test_a_learner_sets_the_strength_of_every_step(tiny):
 
 
 def test_momentum_without_nesterov_is_the_other_form(tiny):
-    assert not make_learner(tiny, nesterov=False).optimizer.nesterov
-    assert make_learner(tiny).optimizer.nesterov
-    assert not make_learner(tiny, momentum=0).optimizer.nesterov
+    def nesterov(**values):
+        return make_learner(tiny, **values).optimizer.param_groups[0]["nesterov"]
+
+    assert not nesterov(nesterov=False)
+    assert nesterov()
+    assert not nesterov(momentum=0)
 
 
 def test_normalising_gives_mean_zero_and_deviation_one(tiny):
@@ -111,7 +114,7 @@ def evaluated(learner, kind, images, labels, size=25) -> list:
     """The rows on images that are given in parts."""
     for part in zip(images.split(size), labels.split(size), strict=True):
         learner.evaluate(*part)
-    return learner.verdict(kind)
+    return learner.end_of_split(kind)
 
 
 def test_evaluation_counts_right_answers(tiny):
@@ -210,15 +213,15 @@ def test_weights_that_are_no_numbers_are_noticed_at_the_latest_when_tested(tiny)
 
 def test_fewer_large_images_are_answered_at_a_time():
     """As many pixels, down to a few images; up to 32 x 32 as ever."""
-    from iekd.engine.learner import part_size
+    from iekd.engine.learner import evaluation_batch_size
 
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert [part_size(cpu, side) for side in (16, 28, 32)] == [125] * 3
-    assert [part_size(gpu, side) for side in (16, 28, 32)] == [1000] * 3
-    assert part_size(cpu, 64) == 31
-    assert part_size(gpu, 224) == 20
-    assert part_size(cpu, 224) == 8
-    assert part_size(gpu, 1024) == 16
+    assert [evaluation_batch_size(cpu, side) for side in (16, 28, 32)] == [125] * 3
+    assert [evaluation_batch_size(gpu, side) for side in (16, 28, 32)] == [1000] * 3
+    assert evaluation_batch_size(cpu, 64) == 31
+    assert evaluation_batch_size(gpu, 224) == 20
+    assert evaluation_batch_size(cpu, 224) == 8
+    assert evaluation_batch_size(gpu, 1024) == 16
 
 
 def test_a_networks_parts_follow_the_images(monkeypatch):

@@ -1,4 +1,4 @@
-"""Compared with torch's own optimiser and schedules."""
+"""Compared with the formulas of SGD, and with torch's own optimiser and schedules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, OneCycleLR
 
 from iekd.config.presets import PRESETS
 from iekd.config.run import make_config
-from iekd.engine.optimizer import SGD, one_cycle, rate_of
+from iekd.engine.optimizer import SGD, momentum_of, one_cycle, rate_of, set_momentum
 
 
 def rates(name: str, steps: int, lr: float = 0.1, **values) -> list[float]:
@@ -92,8 +92,7 @@ def test_multi_step_divides_where_it_is_told():
     np.testing.assert_allclose(seen, [0.05] * 150 + [0.005] * 30 + [0.0005] * 30 + [0.00005] * 30)
 
 
-@pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize(
+FORMS = pytest.mark.parametrize(
     "values",
     [
         {"momentum": 0.9, "weight_decay": 5e-4, "nesterov": True},
@@ -101,7 +100,29 @@ def test_multi_step_divides_where_it_is_told():
         {"momentum": 0, "weight_decay": 0.1, "nesterov": False},
     ],
     ids=["nesterov", "momentum", "plain"],
-)  # fmt: skip
+)
+
+
+@FORMS
+def test_steps_follow_the_formula(values):
+    """v <- m v + g + w p, then p <- p - r v, or p - r (g + w p + m v) in Nesterov's form; g = 2 (p - t)."""
+    rng = np.random.default_rng(0)
+    p, t, v = rng.normal(size=5), rng.normal(size=5), np.zeros(5)
+    parameter = nn.Parameter(torch.tensor(p))
+    optimizer = SGD([parameter], 0.1, **values)
+    for rate in (0.1, 0.2, 0.05, 0.1):
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        (parameter - torch.tensor(t)).square().sum().backward()
+        optimizer.step()
+        g = 2 * (p - t) + values["weight_decay"] * p
+        v = values["momentum"] * v + g
+        p = p - rate * (g + values["momentum"] * v if values["nesterov"] else v)
+        np.testing.assert_allclose(parameter.detach().numpy(), p, rtol=1e-12)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@FORMS
 def test_a_step_is_that_of_torch(values, fused):
     """Bit for bit, with a rate that changes, and a parameter that gets its first gradient late (torch's fused kernel
     cannot do that)."""
@@ -117,7 +138,7 @@ def test_a_step_is_that_of_torch(values, fused):
         if fused:
             lr.fill_(rate)
         else:
-            optimizer.lr = rate
+            optimizer.param_groups[0]["lr"] = rate
         reference.param_groups[0]["lr"] = rate
         for parameters in (own, theirs):
             used = parameters if step > 1 or fused else parameters[:2]
@@ -126,17 +147,17 @@ def test_a_step_is_that_of_torch(values, fused):
         reference.step()
         for a, b in zip(own, theirs, strict=True):
             assert torch.equal(a, b) or (fused and torch.allclose(a, b, rtol=1e-6)), step  # a float32 rate there
-    assert len(optimizer.buffers) == (3 if values["momentum"] else 0)
+    assert len(momentum_of(optimizer)) == (3 if values["momentum"] else 0)
 
 
 def test_momentum_can_be_put():
     parameter = nn.Parameter(torch.zeros(2, 3, 2, 2).contiguous(memory_format=torch.channels_last))
     optimizer = SGD([parameter], 1.0, momentum=0.5, weight_decay=0, nesterov=False)
-    optimizer.put_momentum(parameter, torch.full((2, 3, 2, 2), 4.0))
+    set_momentum(optimizer, parameter, torch.full((2, 3, 2, 2), 4.0))
     parameter.grad = torch.ones_like(parameter)
     optimizer.step()
     assert torch.equal(parameter, torch.full_like(parameter, -3.0))
-    assert optimizer.buffers[parameter].is_contiguous(memory_format=torch.channels_last)
+    assert momentum_of(optimizer)[parameter].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_training_does_not_wait_for_the_compiler(tmp_path, tiny_config):

@@ -7,26 +7,26 @@ import copy
 import pytest
 import torch
 
-from iekd.engine import accelerate, learner, self_check, trainee
+from iekd.engine import accelerate, learner, optimizer, self_check
 from iekd.engine.accelerate import Shortcuts
-from iekd.engine.experiment import Experiment, Network
+from iekd.engine.experiment import Experiment, TrainedModel
 from iekd.engine.metrics import DivergedError, FellBack, Metrics
-from iekd.engine.optimizer import SGD
+from iekd.engine.optimizer import SGD, momentum_of
 from iekd.engine.stacked import Stack
 from iekd.models.registry import build
 
 
 @pytest.fixture
-def teacher(tiny) -> Network:
+def teacher(tiny) -> TrainedModel:
     torch.manual_seed(5)
-    return Network(build("resnet8", 3), *tiny.statistics)
+    return TrainedModel(build("resnet8", 3), *tiny.statistics)
 
 
 @pytest.fixture(autouse=True)
 def captured(monkeypatch):
     """As on a GPU, but that a recording is just called again: `captured(wrong)` puts `wrong(work)` in its place."""
-    monkeypatch.setattr(trainee, "keeps_numbers", lambda config, device: True)
-    monkeypatch.setattr(learner, "keeps_numbers", lambda config, device: True)
+    monkeypatch.setattr(optimizer, "values_on_device", lambda config, device: True)
+    monkeypatch.setattr(learner, "values_on_device", lambda config, device: True)
     made = []
 
     def use(replay_of):
@@ -155,7 +155,7 @@ def test_stacked_seeds_that_are_right_stay_stacked(tiny, teacher, config, monkey
     fast = execute(config(seeds=(0, 1)), tiny, teacher, stack=True)
     assert not fell_back(fast[1])
     assert len(computed) == self_check.STEPS + 2 * 3, "those that are compared, and two epochs"
-    assert all(not s.optimizer.buffers for s in fast[0].students.values()), "momentum is the stack's"
+    assert all(not momentum_of(s.optimizer) for s in fast[0].students.values()), "momentum is the stack's"
 
 
 @pytest.mark.parametrize("graph", [False, True])

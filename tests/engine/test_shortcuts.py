@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from iekd.config.methods import METHODS
 from iekd.config.run import learner_name
-from iekd.engine import accelerate, learner, loop, stacked, trainee
+from iekd.engine import accelerate, learner, loop, optimizer, stacked
 from iekd.engine.accelerate import Recorded, Shortcuts, branches, compile_or_not
-from iekd.engine.experiment import Experiment, Network
+from iekd.engine.experiment import Experiment, TrainedModel
 from iekd.engine.learner import Learner
 from iekd.engine.metrics import Diverged
 from iekd.engine.stacked import Stack, stack_seeds
@@ -76,15 +76,15 @@ def tapes(monkeypatch):
         return lambda: next(first, False) or tape.replay()
 
     monkeypatch.setattr(accelerate, "_cuda_capture", capture)
-    monkeypatch.setattr(trainee, "keeps_numbers", lambda config, device: True)
-    monkeypatch.setattr(learner, "keeps_numbers", lambda config, device: True)
+    monkeypatch.setattr(optimizer, "values_on_device", lambda config, device: True)
+    monkeypatch.setattr(learner, "values_on_device", lambda config, device: True)
     return made
 
 
 @pytest.fixture
-def teacher(tiny) -> Network:
+def teacher(tiny) -> TrainedModel:
     torch.manual_seed(5)
-    return Network(build("resnet14", 3), *tiny.statistics)
+    return TrainedModel(build("resnet14", 3), *tiny.statistics)
 
 
 @pytest.fixture
@@ -439,10 +439,10 @@ def test_each_shortcut_has_its_switch(config, monkeypatch, device, values, expec
 
 
 @pytest.mark.parametrize(
-    ("device", "values", "kept"), [("cuda", {}, True), ("cuda", {"eager": True}, False), ("cpu", {}, False)]
+    ("device", "values", "on_device"), [("cuda", {}, True), ("cuda", {"eager": True}, False), ("cpu", {}, False)]
 )
-def test_the_plain_step_has_a_plain_optimiser(config, device, values, kept):
-    assert trainee.keeps_numbers(config(**values), torch.device(device)) == kept
+def test_the_plain_step_has_a_plain_optimiser(config, device, values, on_device):
+    assert optimizer.values_on_device(config(**values), torch.device(device)) == on_device
 
 
 # On a device that is not here: shapes and devices alone

@@ -12,9 +12,9 @@ import torch
 from iekd.engine import experiment as stages
 from iekd.engine.accelerate import Shortcuts
 from iekd.engine.batches import Batches
-from iekd.engine.experiment import Experiment, LearnerResult, Network, Result, StageStart
+from iekd.engine.experiment import Experiment, LearnerResult, Result, StageStart, TrainedModel
 from iekd.engine.metrics import Metrics, TrainingError
-from iekd.engine.state import Snapshot, State
+from iekd.engine.state import LearnerState, Snapshot
 from iekd.engine.stream import Loader, Stream
 from iekd.models.registry import build
 
@@ -207,7 +207,7 @@ def test_what_does_not_fit_is_refused_in_words(tiny, config):
     chosen = config(methods=("baseline",), teacher="none")
     _, events = execute(chosen, tiny)
     (snapshot,) = (e for e in events if isinstance(e, Snapshot) and e.step == 9)
-    other = Snapshot("students", 9, {"another": State({}, {})})
+    other = Snapshot("students", 9, {"another": LearnerState({}, {})})
     with pytest.raises(TrainingError, match="does not fit 'baseline-seed0'"):
         execute(chosen, tiny, {"students": other})
     with pytest.raises(TrainingError, match=r"does not fit 'baseline-seed0'.*start a new run"):
@@ -230,7 +230,7 @@ def test_the_rest_of_an_epoch_is_the_rest_of_the_epoch(tiny, streamed):
 
 def test_a_state_is_a_copy(tiny, config):
     torch.manual_seed(5)
-    teacher = Network(build("resnet8", 3), *tiny.statistics)
+    teacher = TrainedModel(build("resnet8", 3), *tiny.statistics)
     experiment, events = execute(config(), tiny, None, teacher)
     first = next(e for e in events if isinstance(e, Snapshot) and e.stage == "students")
     name, learner = next(iter(experiment.students.items()))
@@ -246,7 +246,7 @@ def test_a_state_is_a_copy(tiny, config):
 def test_on_a_gpu_recorded_and_stacked_learners_go_on(tiny, config, full_float32, caplog):
     """Kernels there do not promise the same bits; the state that they go on from is the same."""
     chosen = config(device="cuda", precision="fp32", seeds=(0, 1))
-    first = Experiment(chosen, tiny, due=lambda: True)
+    first = Experiment(chosen, tiny, should_snapshot=lambda: True)
     events = list(first.events())
     found = {(s.stage, s.step): s for s in events if isinstance(s, Snapshot)}
     earlier = {"auto-encoder": found["auto-encoder", 6], "students": found["students", 6]}

@@ -24,9 +24,9 @@ from iekd.data import Split
 from iekd.data.file_images import FileImages
 from iekd.engine.accelerate import side_by_side
 from iekd.engine.augment import make_augment
-from iekd.engine.batches import Batches, placed, room_for_images
+from iekd.engine.batches import Batches, images_on_device, room_for_images
 from iekd.engine.experiment import Experiment
-from iekd.engine.stream import Stream, parts, processes
+from iekd.engine.stream import Stream, processes, split_into_batches
 from iekd.errors import DataError
 
 CPU = torch.device("cpu")
@@ -82,11 +82,11 @@ def equal(ones, others) -> bool:
 @pytest.mark.parametrize("kind", ["crop", "resized-crop", "none"])
 def test_batches_are_the_same_bits(kept, streamed, workers, kind, small_chunks):
     augment = make_augment(kind, 5, 16, kept.statistics[0], CPU)
-    with placed(splits(kept), CPU) as [(images, labels), *_]:
+    with images_on_device(splits(kept), CPU) as [(images, labels), *_]:
         assert isinstance(images, torch.Tensor)
         resident = Batches(images, labels, 32, 7, augment)
         expected = [all_of(resident, epoch) for epoch in range(3)]
-    with placed(splits(streamed), CPU, 0, workers) as [(images, labels), *_]:
+    with images_on_device(splits(streamed), CPU, 0, workers) as [(images, labels), *_]:
         assert isinstance(images, Stream)
         assert len(children()) == workers
         batches = Batches(images, labels, 32, 7, augment)
@@ -98,10 +98,10 @@ def test_batches_are_the_same_bits(kept, streamed, workers, kind, small_chunks):
 @workers
 @pytest.mark.parametrize("size", [7, 10, 1000])
 def test_held_out_images_come_in_order(kept, streamed, workers, size, small_chunks):
-    with placed(splits(kept), CPU) as resident, placed(splits(streamed), CPU, 0, workers) as there:
+    with images_on_device(splits(kept), CPU) as resident, images_on_device(splits(streamed), CPU, 0, workers) as there:
         for (images, labels), (found, their_labels) in zip(resident, there, strict=True):
             assert tuple(found.shape) == tuple(images.shape)
-            assert equal([list(parts(found, size))], [list(parts(images, size))])
+            assert equal([list(split_into_batches(found, size))], [list(split_into_batches(images, size))])
             assert torch.equal(labels, their_labels)
 
 
@@ -109,8 +109,8 @@ def test_held_out_images_come_in_order(kept, streamed, workers, size, small_chun
 def test_a_grey_image_lies_in_memory_as_it_would(kept, workers):
     """A convolution may choose another way, with other roundings, for another layout."""
     grey = Split(np.ascontiguousarray(kept.train.images[..., :1]), kept.train.labels)
-    with placed([grey], CPU) as [(images, labels)], placed([grey], CPU, 0, workers) as [(found, _)]:
-        for a, b in zip(parts(images, 9), parts(found, 9), strict=True):
+    with images_on_device([grey], CPU) as [(images, labels)], images_on_device([grey], CPU, 0, workers) as [(found, _)]:
+        for a, b in zip(split_into_batches(images, 9), split_into_batches(found, 9), strict=True):
             assert a.stride() == b.stride()
         for kind in ("crop", "none"):
             augment = make_augment(kind, 0, 16, (0.5,), CPU)
@@ -122,7 +122,7 @@ def test_a_grey_image_lies_in_memory_as_it_would(kept, workers):
     ("memory", "kind"), [(None, torch.Tensor), (1.0, torch.Tensor), (0.0001, Stream), (0, Stream)], ids=str
 )
 def test_what_is_in_memory_is_streamed_only_where_it_may_not_stay(kept, memory, kind, caplog):
-    with caplog.at_level(logging.INFO, "iekd"), placed(splits(kept), CPU, memory, 0) as there:
+    with caplog.at_level(logging.INFO, "iekd"), images_on_device(splits(kept), CPU, memory, 0) as there:
         assert all(isinstance(images, kind) for images, _ in there)
     assert len(caplog.records) == 1
     assert ("streamed" in caplog.text) == (kind is Stream)
@@ -130,7 +130,7 @@ def test_what_is_in_memory_is_streamed_only_where_it_may_not_stay(kept, memory, 
 
 @pytest.mark.parametrize("memory", [None, 0, 5])
 def test_files_are_always_streamed(in_files, memory):
-    with placed(splits(in_files), CPU, memory, 0) as there:
+    with images_on_device(splits(in_files), CPU, memory, 0) as there:
         assert all(isinstance(images, Stream) for images, _ in there)
 
 
@@ -146,7 +146,7 @@ def test_half_of_a_devices_free_memory_is_the_limit(monkeypatch):
 @workers
 def test_global_random_numbers_play_no_part(streamed, workers):
     torch.manual_seed(3)
-    with placed(splits(streamed), CPU, 0, workers) as [(images, labels), *_]:
+    with images_on_device(splits(streamed), CPU, 0, workers) as [(images, labels), *_]:
         all_of(Batches(images, labels, 32, 0), 0)
     after = torch.rand(3)
     torch.manual_seed(3)
@@ -155,9 +155,9 @@ def test_global_random_numbers_play_no_part(streamed, workers):
 
 @workers
 def test_an_epoch_that_was_given_up_leaves_nothing_in_the_next(kept, in_files, workers, small_chunks):
-    with placed(splits(kept), CPU) as [there, *_]:
+    with images_on_device(splits(kept), CPU) as [there, *_]:
         expected = all_of(Batches(*there, 8, 7), 1)
-    with placed(splits(in_files), CPU, 0, workers) as [there, *_]:
+    with images_on_device(splits(in_files), CPU, 0, workers) as [there, *_]:
         batches = Batches(*there, 8, 7)
         with contextlib.closing(batches.epoch(0)) as epoch:
             next(epoch)
@@ -169,13 +169,13 @@ def test_streams_are_read_while_threads_compute(kept, in_files, small_chunks):
     """As in a run: the processes are forked before, because a thread that computes may hold a lock that nobody opens
     in the fork."""
     for _ in range(3):
-        with placed(splits(in_files), CPU, 0, 2) as [learned, validation, test], computing():
+        with images_on_device(splits(in_files), CPU, 0, 2) as [learned, validation, test], computing():
             batches = Batches(*learned, 16, 0)
 
             def source(batches=batches, judged=(validation, test)):
                 yield from (images for images, _ in batches.epoch(0))
                 for images, _ in judged:
-                    yield torch.cat(list(parts(images, 7)))
+                    yield torch.cat(list(split_into_batches(images, 7)))
 
             def work(images):
                 images.float().mean()
@@ -190,12 +190,12 @@ def test_streams_are_read_while_threads_compute(kept, in_files, small_chunks):
 
 @workers
 def test_two_readings_at_once_are_an_error_and_no_waiting_for_ever(streamed, workers):
-    with placed(splits(streamed), CPU, 0, workers) as [(images, _), (others, _), _]:
-        with contextlib.closing(parts(images, 8)) as reading:
+    with images_on_device(splits(streamed), CPU, 0, workers) as [(images, _), (others, _), _]:
+        with contextlib.closing(split_into_batches(images, 8)) as reading:
             next(reading)
             with pytest.raises(RuntimeError, match="has not finished"):
-                next(parts(others, 8))
-        assert len(next(parts(others, 8))) == 8, "the first was closed"
+                next(split_into_batches(others, 8))
+        assert len(next(split_into_batches(others, 8))) == 8, "the first was closed"
 
 
 @contextlib.contextmanager
@@ -220,7 +220,10 @@ def computing():
 
 @linux
 def test_processes_end_with_the_context(streamed):
-    with contextlib.suppress(KeyboardInterrupt), placed(splits(streamed), CPU, 0, 2) as [(images, labels), *_]:
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        images_on_device(splits(streamed), CPU, 0, 2) as [(images, labels), *_],
+    ):
         assert len(children()) == 2
         next(iter(Batches(images, labels, 8, 0).epoch(0)))
         raise KeyboardInterrupt
@@ -233,17 +236,17 @@ def test_processes_end_with_the_context(streamed):
 def test_a_file_that_has_gone_is_named_in_one_sentence(in_files, workers, tmp_path, refuses):
     images = in_files.train.images
     gone = FileImages(replace(images.files, folders=(str(tmp_path),) * 3), images.sums, 16, 3)
-    with placed([Split(gone, in_files.train.labels)], CPU, 0, workers) as [(images, labels)]:
+    with images_on_device([Split(gone, in_files.train.labels)], CPU, 0, workers) as [(images, labels)]:
         refuses(lambda: all_of(Batches(images, labels, 8, 0), 0), tmp_path, "start again", kind=DataError)
 
 
 PARENT = """
 import sys, time, torch
 from iekd import data
-from iekd.engine.batches import Batches, placed
+from iekd.engine.batches import Batches, images_on_device
 if __name__ == "__main__":
     d = data.load("folder:" + sys.argv[1], resolution=16, image_memory=0)
-    with placed([d.train, d.test], torch.device("cpu"), 0, 2) as [(images, labels), _]:
+    with images_on_device([d.train, d.test], torch.device("cpu"), 0, 2) as [(images, labels), _]:
         batches = Batches(images, labels, 8, 0)
         next(iter(batches.epoch(0)))
         print("reading", flush=True)
@@ -303,12 +306,12 @@ def test_a_run_is_the_same_wherever_its_images_are(kept, in_files, tiny_config, 
         )  # fmt: skip
         whole = replace(dataset, validation=None)
         experiment = Experiment(config, whole)
-        rows = [event for event in experiment.events() if event.__class__.__name__ in ("Metrics", "Judged")]
+        rows = [event for event in experiment.events() if event.__class__.__name__ in ("Metrics", "EvaluationProgress")]
         assert children() == []
         return rows, {name: learner.model.state_dict() for name, learner in experiment.students.items()}
 
     expected, weights = run(kept, None)
-    assert {row.kind for row in expected} == {"train", "validation", "test", "judged"}
+    assert {row.kind for row in expected} == {"train", "validation", "test", "evaluation"}
     for dataset, memory in ((kept, 0), (in_files, None)):
         rows, found = run(dataset, memory)
         assert rows == expected
@@ -344,10 +347,10 @@ def test_all_learners_are_judged_by_one_reading(in_files, tiny_config, eager, mo
 @workers
 def test_a_device_gets_the_same_batches(kept, streamed, workers):
     there = torch.device("cuda")
-    with placed(splits(kept), CPU) as [here, *_]:
+    with images_on_device(splits(kept), CPU) as [here, *_]:
         expected = all_of(Batches(*here, 8, 3), 1)
     for dataset, memory in ((kept, None), (streamed, 0)):
-        with placed(splits(dataset), there, memory, workers) as [(images, labels), *_]:
+        with images_on_device(splits(dataset), there, memory, workers) as [(images, labels), *_]:
             assert isinstance(images, torch.Tensor) == (memory is None and dataset is kept)
             found = [(a.cpu(), b.cpu()) for a, b in Batches(images, labels, 8, 3).epoch(1)]
         assert equal(found, expected)

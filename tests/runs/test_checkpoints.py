@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from iekd.engine.state import Snapshot, State
+from iekd.engine.state import LearnerState, Snapshot
 from iekd.runs import checkpoints
 from iekd.runs.checkpoints import KEPT, MANIFEST, STATE, Checkpoints
 
@@ -17,12 +17,12 @@ def snapshot(step: int, stage: str = "students") -> Snapshot:
     weights = {"model.conv.weight": torch.randn(4, 3, 3, 3), "model.bn.num_batches_tracked": torch.tensor(step)}
     numbers = {"steps": step, "accuracy": {"test": 71.125}, "best": [1, -1.0, 0.1 + 0.2]}
     return Snapshot(stage, step, {
-        "ie-ft+kd-seed0": State(
+        "ie-ft+kd-seed0": LearnerState(
             weights, {"model.conv.weight": torch.randn(4, 3, 3, 3)},
             {"loss": torch.rand(1), "accuracy": torch.rand(1), "a": torch.rand(1)}, numbers,
             {"test": torch.arange(20)},
         ),
-        "dml-seed0's peer": State({k: t.clone() for k, t in weights.items()}, {}, {}, {"steps": step}),
+        "dml-seed0's peer": LearnerState({k: t.clone() for k, t in weights.items()}, {}, {}, {"steps": step}),
     })  # fmt: skip
 
 

@@ -1,8 +1,8 @@
-"""What takes part in lock-step: a learner, a stack of learners, or the auto-encoders.
+"""The unit of lock-step training: a learner, a stack of learners, or the auto-encoders.
 
-A step has three parts. `prepare` and `report` are the host's: they count, set the rate and read the sums now and then.
-`compute` between them only queues work for the device: it makes no decision that depends on a value, so that it can be
-recorded once and replayed (`accelerate.Recorded`).
+A step has three phases. `prepare` and `report` run on the host: they count steps, set the learning rate, and every few
+steps read the summed metrics. `compute` between them only queues work for the device: none of its decisions depends on
+a tensor's value, so that it can be recorded once and replayed (`accelerate.Recorded`).
 """
 
 from __future__ import annotations
@@ -13,41 +13,29 @@ from typing import Any, Union
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from iekd.config.run import RunConfig
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.metrics import Diverged, Metrics, TrainingError
-from iekd.engine.optimizer import SGD, Rate
-from iekd.engine.state import State
+from iekd.engine.optimizer import Rate, momentum_of, set_momentum
+from iekd.engine.state import LearnerState
 
 Row = Union[Metrics, Diverged]
 
 
-def keeps_numbers(config: RunConfig, device: torch.device) -> bool:
-    """Whether the numbers of a step (rate, strength) live on the device, where a recorded step reads them."""
-    return device.type == "cuda" and not config.eager
+class TrainingUnit:
+    """Base class: counts steps, sets the learning rate, sums metrics.
 
+    Subclasses implement `compute` and `networks`, and `evaluate` and `end_of_split` if they are evaluated.
 
-def make_optimizer(
-    parameters: Sequence[Tensor], lr: float, config: RunConfig, device: torch.device, **values: Any
-) -> SGD:
-    """SGD; one fused kernel where the rate lives on the device."""
-    if keeps_numbers(config, device):
-        return SGD(parameters, torch.tensor(lr, device=device), fused=True, **values)
-    return SGD(parameters, lr, **values)
-
-
-class Trainee:
-    """Base: counts steps, keeps the rate, sums what is reported. Subclasses give `compute`, and `evaluate` if judged.
-
-    names: one row of metrics for each. report_every: steps between rows.
-    diverged: those of them whose numbers are finite no more; the others do not feel it.
+    names: of its learners; each has rows of metrics of its own. report_every: steps between rows.
+    diverged: its learners whose loss or predictions became NaN or infinite; the others are not affected.
     """
 
-    advice = "Lower the learning rate or the weights of the method, then start again."  # to whom all have diverged
+    advice = "Lower the learning rate or the weights of the method, then start again."  # when all have diverged
 
     def __init__(
-        self, names: tuple[str, ...], stage: str, device: torch.device, optimizer: SGD, rate: Rate,
+        self, names: tuple[str, ...], stage: str, device: torch.device, optimizer: Optimizer, rate: Rate,
         *, epochs: int, steps_per_epoch: int, report_every: int,
     ) -> None:  # fmt: skip
         self.names, self.stage, self.device = names, stage, device
@@ -56,9 +44,9 @@ class Trainee:
         self.total_steps = epochs * steps_per_epoch
         self.steps = 0
         self.diverged: dict[str, Diverged] = {}
-        self.answers: dict[str, Tensor] = {}  # see State
+        self.answers: dict[str, Tensor] = {}  # see LearnerState
         self._keys: tuple[str, ...] = ()
-        self._sums: Tensor | None = None  # (values, names) float32, always at one place in memory
+        self._sums: Tensor | None = None  # (values, names) float32; updated in place for a recorded step
         self._summed = 0
 
     def step(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> Iterator[Row]:
@@ -68,17 +56,21 @@ class Trainee:
         yield from self.report()
 
     def prepare(self) -> None:
-        """Before each step: mode and rate."""
+        """Before each step: training mode and learning rate."""
         if self.steps % self.steps_per_epoch == 0:
             self.train_mode()
-        set_value(vars(self.optimizer), "lr", self.rate(self.steps))
+        set_value(self.optimizer.param_groups[0], "lr", self.rate(self.steps))
 
     def compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
-        """Forward, loss, backward, optimiser and sums, without waiting for the device."""
+        """Forward, loss, backward, optimiser and summed metrics, without waiting for the device.
+
+        Args:
+            images: (B,C,H,W) uint8. labels: (B,). teacher: its output for the same images; None if nobody needs it.
+        """
         raise NotImplementedError
 
     def report(self) -> Iterator[Row]:
-        """After each step: count it; now and then, rows with the means since the last ones."""
+        """After each step: count it; every `report_every` steps, rows with the means since the last ones."""
         self.advance()
         self._summed += 1
         if self.steps % self.report_every == 0 or self.steps % self.steps_per_epoch == 0:
@@ -89,36 +81,36 @@ class Trainee:
                 if all(map(math.isfinite, values.values())):
                     yield self._row(name, "train", {**values, "lr": rate})
                 else:
-                    yield self._give_up(name, self.trouble(name, values["loss"]))
+                    yield self._mark_diverged(name, self.divergence_message(name, values["loss"]))
 
     def evaluate(self, images: Tensor, labels: Tensor) -> None:
-        """Answer some of the held-out images (B,C,H,W) uint8, labels (B,), for the next verdict."""
+        """Score one batch of held-out images (B,C,H,W) uint8, labels (B,); `end_of_split` reports all of them."""
         raise NotImplementedError
 
-    def verdict(self, kind: str) -> list[Row]:
-        """Rows on all held-out images since the last one."""
+    def end_of_split(self, kind: str) -> list[Row]:
+        """Rows for the held-out images that `evaluate` was given since the last call."""
         raise NotImplementedError
 
     def networks(self) -> dict[str, nn.Module]:
-        """What it trains: part -> network."""
+        """The networks that it trains, by name: "model", "method", ..."""
         raise NotImplementedError
 
     def train_mode(self) -> None:
         for network in self.networks().values():
             network.train()
 
-    def states(self) -> dict[str, State]:
-        """Everything that `restore` needs, by name; to be asked for after a whole step."""
+    def states(self) -> dict[str, LearnerState]:
+        """Everything that `restore` needs, by learner; only between two steps."""
         (sums,) = self.sums()
         return {self.names[0]: self.state(self.momentum(), sums, self._summed)}
 
-    def state(self, momentum: Mapping[str, Tensor], sums: Mapping[str, Tensor], summed: int) -> State:
-        weights = {f"{part}.{n}": t for part, net in self.networks().items() for n, t in net.state_dict().items()}
+    def state(self, momentum: Mapping[str, Tensor], sums: Mapping[str, Tensor], summed: int) -> LearnerState:
+        weights = {f"{name}.{n}": t for name, net in self.networks().items() for n, t in net.state_dict().items()}
         numbers = {**self.numbers(), "summed": summed}
-        return State(_copies(weights), _copies(momentum), _copies(sums), numbers, _copies(self.answers))
+        return LearnerState(_copies(weights), _copies(momentum), _copies(sums), numbers, _copies(self.answers))
 
     def sums(self) -> list[dict[str, Tensor]]:
-        """For each name, what was summed since the last row: key -> (1,)."""
+        """For each name, the sums since the last row: key -> (1,)."""
         if self._sums is None:
             return [{} for _ in self.names]
         return [
@@ -126,8 +118,8 @@ class Trainee:
             for i in range(len(self.names))
         ]
 
-    def put_sums(self, states: Sequence[State]) -> None:
-        """Go on with the sums of `states`, one for each name."""
+    def put_sums(self, states: Sequence[LearnerState]) -> None:
+        """Continue with the sums of `states`, one state for each name."""
         self._summed = int(states[0].numbers["summed"])
         if not states[0].sums:
             return
@@ -137,28 +129,28 @@ class Trainee:
 
     def momentum(self) -> dict[str, Tensor]:
         """The optimiser's buffer of each parameter that has one."""
-        buffers = self.optimizer.buffers
+        buffers = momentum_of(self.optimizer)
         return {name: buffers[p] for name, p in self._parameters().items() if p in buffers}
 
     def numbers(self) -> dict[str, Any]:
-        gone = self.diverged.get(self.names[0])
-        return {"steps": self.steps, **({"diverged": [gone.step, gone.message]} if gone else {})}
+        diverged = self.diverged.get(self.names[0])
+        return {"steps": self.steps, **({"diverged": [diverged.step, diverged.message]} if diverged else {})}
 
-    def restore(self, states: Mapping[str, State]) -> None:
-        """Go on from these states, bit for bit on a CPU.
+    def restore(self, states: Mapping[str, LearnerState]) -> None:
+        """Continue from these states, bit for bit on a CPU.
 
         Raises:
             TrainingError: they are of other learners or networks.
         """
         try:
             state = states[self.names[0]]
-            for part, network in self.networks().items():
-                own = {name: t for name, t in state.weights.items() if name.startswith(f"{part}.")}
-                network.load_state_dict({name[len(part) + 1 :]: t for name, t in own.items()})
+            for name, network in self.networks().items():
+                own = {key: t for key, t in state.weights.items() if key.startswith(f"{name}.")}
+                network.load_state_dict({key[len(name) + 1 :]: t for key, t in own.items()})
             for name, parameter in self._parameters().items():
                 if name in state.momentum:
-                    self.optimizer.put_momentum(parameter, state.momentum[name])
-            self.answers = {kind: said.to(self.device) for kind, said in state.answers.items()}
+                    set_momentum(self.optimizer, parameter, state.momentum[name])
+            self.answers = {kind: predicted.to(self.device) for kind, predicted in state.answers.items()}
             self.restore_numbers(state.numbers)
             self.put_sums([state])
             self.train_mode()
@@ -175,16 +167,16 @@ class Trainee:
             self.diverged[self.names[0]] = Diverged(self.stage, self.names[0], *numbers["diverged"])
 
     def _parameters(self) -> dict[str, nn.Parameter]:
-        return {f"{part}.{n}": p for part, net in self.networks().items() for n, p in net.named_parameters()}
+        return {f"{name}.{n}": p for name, net in self.networks().items() for n, p in net.named_parameters()}
 
     def advance(self) -> None:
         self.steps += 1
 
-    def trouble(self, name: str, loss: float) -> str:
-        """What is said where a mean is not finite."""
+    def divergence_message(self, name: str, loss: float) -> str:
+        """The message when a mean is NaN or infinite."""
         return f"The loss of '{name}' became {loss} at step {self.steps}."
 
-    def _give_up(self, name: str, message: str) -> Diverged:
+    def _mark_diverged(self, name: str, message: str) -> Diverged:
         self.diverged[name] = Diverged(self.stage, name, self.steps, message)
         return self.diverged[name]
 
@@ -196,7 +188,7 @@ class Trainee:
         self._sums += rows
 
     def _means(self) -> list[dict[str, float]]:
-        """Means since the last call, per name: the one place in training that waits for the device."""
+        """Means since the last call, per learner. The only place in training that waits for the device."""
         assert self._sums is not None
         means = (self._sums.cpu().double() / self._summed).T  # (names, values); Apple's GPUs have no double
         self._sums.zero_()
@@ -211,9 +203,9 @@ def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
 
 
-def set_value(holder: dict[str, object], key: str, value: float) -> None:
-    """Set a number, in place where it lives on the device: a recorded step reads it from there."""
+def set_value(holder: dict[str, Any], key: str, value: float) -> None:
+    """Set a number; in place where it is a tensor, because a recorded step reads it from there."""
     if isinstance(holder[key], Tensor):
-        holder[key].fill_(value)  # type: ignore[attr-defined]
+        holder[key].fill_(value)
     else:
         holder[key] = value
