@@ -1,7 +1,7 @@
 """The training loop: learners in lock-step on the same batches, one forward pass of the teacher for all of them.
 
 A generator of Metrics, and of a Snapshot now and then; to stop training, stop iterating. A learner that diverges is
-announced and takes no further part; training goes on while any is left. `_run_plain` is the loop to read first.
+announced and no longer trained; the others continue. `_run_plain` is the loop to read first.
 `accelerate.side_by_side` does the same steps with several learners on several cores, and `accelerate.Recorded` replays
 the plain step on a GPU, once `self_check` has found that it gives the same.
 """
@@ -20,12 +20,13 @@ from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import Shortcuts, Work, branches, side_by_side
 from iekd.engine.batches import Batches
 from iekd.engine.learner import part_size
-from iekd.engine.metrics import Diverged, DivergedError, FellBack, Metrics
+from iekd.engine.metrics import Diverged, FellBack, Metrics
 from iekd.engine.self_check import checked
 from iekd.engine.state import Snapshot, State
 from iekd.engine.stream import Images, parts
 from iekd.engine.threads import Threads, cores
 from iekd.engine.trainee import Row, Trainee
+from iekd.errors import DivergedError
 
 Teacher = Callable[[Tensor], TeacherOutput]
 HeldOut = dict[str, tuple[Images, Tensor]]  # kind of row -> images (N,C,H,W) uint8, labels (N,)

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from iekd.config.run import RunConfig
 from iekd.distill.targets import TeacherOutput
-from iekd.engine.metrics import Diverged, Metrics, TrainingError
+from iekd.engine.metrics import Diverged, Metrics
 from iekd.engine.optimizer import SGD, Rate
 from iekd.engine.state import State
+from iekd.errors import TrainingError
 
 Row = Union[Metrics, Diverged]
 

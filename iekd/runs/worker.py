@@ -24,7 +24,7 @@ import psutil
 from iekd import data
 from iekd.config.run import STAGES, RunConfig, learner_name
 from iekd.data.base import Dataset
-from iekd.errors import UserError, as_text
+from iekd.errors import TrainingError, UserError, as_text
 from iekd.estimate.cost import Plan, make_plan
 from iekd.models.artifact import ModelCard, check_fits, load_model, save_model
 from iekd.models.source import TRAIN, per_channel
@@ -79,12 +79,10 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
         except (Stopped, KeyboardInterrupt):
             status.state = STOPPED
         except UserError as error:
-            status.state, status.error = FAILED, str(error)
+            status.state, status.error, status.would_repeat = FAILED, str(error), error.would_repeat
         except BaseException as error:
             status.state, status.error = FAILED, explain(error)
-            status.would_repeat = "DivergedError" in _kinds(error)
-            if "TrainingError" not in _kinds(error):  # those say all there is to say
-                log.exception("Training failed")
+            log.exception("Training failed")
         reserve.unlink(missing_ok=True)
         status.ended = time.time()
         status.eta_seconds, status.waiting = None, ""
@@ -108,20 +106,15 @@ def _wait(run: Run, status: Status, watch: Watcher | None, why: str) -> None:
 
 
 def explain(error: BaseException) -> str:
-    """One sentence for an error that was not foreseen, with what to try."""
+    """One sentence for any error: its own if it is a UserError, else what happened and what to try."""
     text = as_text(str(error)).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if "TrainingError" in _kinds(error):
+    if isinstance(error, UserError):
         return text
     if isinstance(error, MemoryError) or any(sign in text.lower() for sign in NO_MEMORY):
         return "Out of memory. Use a smaller batch size, fewer seeds or methods at once, or a smaller model."
     if "no space left" in text.lower() or getattr(error, "errno", None) == 28:
         return "The disk is full. Free some space, then start the run again."
     return f"Unexpected error ({type(error).__name__}: {text}). The log has the details."
-
-
-def _kinds(error: BaseException) -> set[str]:
-    """Names of its classes: those of the engine are imported late."""
-    return {kind.__name__ for kind in type(error).__mro__}
 
 
 class _Training:
@@ -151,7 +144,6 @@ class _Training:
         self.attempt.check_data(loaded)
         self._check_stop()
         from iekd.engine.experiment import Experiment, Result
-        from iekd.engine.metrics import TrainingError
 
         teacher = self._kept_teacher() if self.attempt.notes else self._find_teacher(loaded)
         self.plan = self._plan(self.config, loaded)
@@ -224,7 +216,7 @@ class _Training:
         elif isinstance(event, FellBack):
             self.run.event("fell back to the plain step", stage=event.stage, why=event.message)
         elif isinstance(event, Diverged):
-            log.warning("%s It takes no further part; the others go on.", event.message)
+            log.warning("%s Stopped training this student; the others continue.", event.message)
             self.status.diverged[event.learner] = event.message
             self.run.event("diverged", learner=event.learner, step=event.step)
             self._write(force=True)

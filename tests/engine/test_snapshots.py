@@ -13,9 +13,10 @@ from iekd.engine import experiment as stages
 from iekd.engine.accelerate import Shortcuts
 from iekd.engine.batches import Batches
 from iekd.engine.experiment import Experiment, LearnerResult, Network, Result, StageStart
-from iekd.engine.metrics import Metrics, TrainingError
+from iekd.engine.metrics import Metrics
 from iekd.engine.state import Snapshot, State
 from iekd.engine.stream import Loader, Stream
+from iekd.errors import TrainingError
 from iekd.models.registry import build
 
 
