@@ -37,6 +37,7 @@ from iekd.engine.learner import Learner, predict
 from iekd.engine.loop import Due, HeldOut, train
 from iekd.engine.metrics import Diverged, FellBack, Metrics
 from iekd.engine.mutual import MutualLearner
+from iekd.engine.scoring import accuracy, class_accuracy, is_right, predicted
 from iekd.engine.stacked import stack_seeds
 from iekd.engine.state import Snapshot
 from iekd.engine.stream import Images
@@ -318,33 +319,29 @@ class Experiment:
                 self.threads.look()
                 self.threads.use()
                 for name, normalise in asked.items():
-                    said[name].append(predict(networks[name].model, normalise, part, self.device).argmax(1).cpu())
+                    said[name].append(predicted(predict(networks[name].model, normalise, part, self.device)).cpu())
                     done += 1
                     yield Judged(done)
         answers.update({name: torch.cat(found) for name, found in said.items()})
         labels = labels.cpu()
 
-        def judged(name: str, **values: Any) -> LearnerResult:
-            right = (answers[name] == labels).double()
-            per_class = [
-                right[labels == k].mean().item() * 100 if (labels == k).any() else None for k in range(classes)
-            ]
-            agreement = None
+        def scored(name: str, **values: Any) -> LearnerResult:
+            right, agreement = is_right(answers[name], labels), None
             if TEACHER in answers and name != TEACHER:
-                agreement = (answers[name] == answers[TEACHER]).double().mean().item() * 100
-            accuracy = right.mean().item() * 100
+                agreement = accuracy(is_right(answers[name], answers[TEACHER]))
+            per_class = class_accuracy(right, labels, classes)
             return LearnerResult(
-                name, networks[name], accuracy, per_class, answers[name], agreement=agreement, **values
+                name, networks[name], accuracy(right), per_class, answers[name], agreement=agreement, **values
             )
 
-        result = Result(judged(TEACHER) if self.teacher is not None else None)
+        result = Result(scored(TEACHER) if self.teacher is not None else None)
         for method, seed in self.config.learner_names:
             learner = self.students[learner_name(method, seed)]
             if learner.name not in sound:
                 result.diverged.append(learner.diverged[learner.name])
                 continue
             peer = learner.peer.accuracy["test"] if isinstance(learner, MutualLearner) else None
-            result.learners.append(judged(
+            result.learners.append(scored(
                 learner.name, method=method, seed=seed, peer_accuracy=peer,
                 best_epoch=learner.best.epoch, accuracy_best=learner.best.accuracy,
             ))  # fmt: skip

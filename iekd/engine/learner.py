@@ -15,6 +15,7 @@ from iekd.distill.method import Method, StepOutput
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, channels_last, compile_or_not, warn_not_compiled, whole_float32
 from iekd.engine.optimizer import SGD, rate_of
+from iekd.engine.scoring import batch_accuracy, is_right, percent, predicted
 from iekd.engine.stream import Images, parts
 from iekd.engine.trainee import Row, Trainee, keeps_numbers, make_optimizer, set_value
 from iekd.models.normalise import Normalise
@@ -68,7 +69,7 @@ class Learner(Trainee):
             self.method.strength = torch.ones((), device=device)
         self.output = compile_or_not(self._output) if compiled else self._output
         self.tried = False  # whether a step has worked
-        self.judged: list[Tensor] = []  # for each part of the held-out images, (2,): right answers, summed loss
+        self.scores: list[Tensor] = []  # for each part of the held-out images, (2,): right predictions, summed loss
         self.images = 0  # how many these were
         self.said: list[Tensor] = []  # after the last step, its class for each of them
         self.accuracy: dict[str, float] = {}  # the newest, per kind
@@ -84,7 +85,7 @@ class Learner(Trainee):
         if self.name in self.diverged:  # a recorded step does not ask: it goes on in vain
             return
         output = self.update(images, labels, teacher)
-        correct = (output.logits.detach().argmax(1) == labels).float().mean() * 100
+        correct = batch_accuracy(output.logits.detach(), labels)
         self._add({"loss": output.loss.detach(), **output.terms, "accuracy": correct})
 
     def update(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
@@ -136,8 +137,8 @@ class Learner(Trainee):
         precision = torch.float32 if self.steps == self.total_steps else self.precision
         logits = predict(self.model, self.normalise, images, self.device, precision)
         loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
-        said = logits.argmax(1)
-        self.judged.append(torch.stack([(said == labels).sum().float(), loss]))
+        said = predicted(logits)
+        self.scores.append(torch.stack([is_right(said, labels).sum().float(), loss]))
         if self.steps == self.total_steps:
             self.said.append(said)
         self.images += len(labels)
@@ -150,14 +151,15 @@ class Learner(Trainee):
         """
         if self.name in self.diverged:
             return []
-        right, loss = (torch.stack(self.judged).cpu().double().sum(0) / self.images).tolist()
+        correct, loss_sum = torch.stack(self.scores).cpu().double().sum(0).tolist()
+        accuracy, loss = percent(correct, self.images), loss_sum / self.images
         if self.said and kind == "test":
             self.answers[kind] = torch.cat(self.said)
-        self.judged, self.images, self.said = [], 0, []
+        self.scores, self.images, self.said = [], 0, []
         if not math.isfinite(loss):
             trouble = f"The answers of '{self.name}' became infinite or NaN by step {self.steps}."
             return [self._give_up(self.name, trouble)]
-        self.accuracy[kind] = accuracy = right * 100
+        self.accuracy[kind] = accuracy
         if kind == "test":
             self.best = self.best.after(self.steps // self.steps_per_epoch, self.accuracy)
         return [self._row(self.name, kind, {"accuracy": accuracy, "loss": loss})]
