@@ -44,6 +44,10 @@ class DivergedError(TrainingError):
     would_repeat = True
 
 
+class PlatformError(UserError, ImportError):
+    """This operating system lacks something that cannot be done without."""
+
+
 def unknown_name(kind: str, value: str, known: Iterable[str]) -> UserError:
     """A UserError for a misspelt name that offers the closest known one."""
     known = list(known)

@@ -1,7 +1,7 @@
-"""The process that trains one run: `python -m iekd.runs.worker RUN_DIR --lock FD`. The command line calls `execute`.
+"""The process that trains one run: `python -m iekd.runs.worker RUN_DIR [--lock FD]`. The command line calls `execute`.
 
 It waits for its turn on the device, turns the experiment's events into rows and states on disk, and leaves exactly one
-final state. Not here: what training does (engine/), and who started it (launcher.py, cli.py).
+final state. Not here: what training does (engine/), and who started it (launchers/, cli/).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from iekd.runs.checkpoints import Checkpoints
 from iekd.runs.estimate import wait_for_room
 from iekd.runs.files import LineWriter
 from iekd.runs.outcome import write_report
+from iekd.runs.owner import LOCAL
 from iekd.runs.queue import ahead_of, device_name, device_turn
 from iekd.runs.store import FAILED, FINISHED, LOADING, QUEUED, RUNNING, STOPPED, STOPPING, Run, Status, Store
 from iekd.runs.teachers import find_teacher, origin, teacher_folder, where_from
@@ -70,7 +71,10 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
             reserve.write_bytes(bytes(RESERVE))
             if waiting := len(ahead_of(run, store)):
                 log.info("Waiting for %d earlier run(s) on this device.", waiting)
-            with device_turn(run, store, stop, tell=partial(_wait, run, status, watch)) as mine:
+            # another launcher starts the worker when it is the run's turn, on a machine that it has chosen
+            queue = device_turn(run, store, stop, tell=partial(_wait, run, status, watch))
+            turn = queue if run.owner == LOCAL else contextlib.nullcontext(not stop())
+            with turn as mine:
                 if not mine:
                     raise Stopped
                 _Training(run, status, stop, watch).train()
@@ -439,8 +443,11 @@ def main() -> int:
     parser.add_argument("--lock", type=int, help="inherited descriptor of the run's lock")
     arguments = parser.parse_args()
     run = Run(arguments.run_dir)
-    handle = arguments.lock if arguments.lock is not None else run.lock()
-    os.set_inheritable(handle, False)
+    handle = arguments.lock
+    if handle is None and run.owner == LOCAL:  # another launcher knows by itself whether its worker lives
+        handle = run.lock()
+    if handle is not None:
+        os.set_inheritable(handle, False)
     status = execute(run, stop_on_signals(run))
     return 0 if status.state in (FINISHED, STOPPED) else 1
 
