@@ -68,9 +68,9 @@ class AutoEncoders(Trainee):
         return {"coders": self.coders}
 
     def evaluate(self, images: Tensor, labels: Tensor) -> None:
-        """Nothing: they are judged by their reconstruction alone."""
+        """Nothing: only their reconstruction is measured."""
 
-    def verdict(self, kind: str) -> list[Row]:
+    def end_of_split(self, kind: str) -> list[Row]:
         return []
 
     def trouble(self, name: str, loss: float) -> str:

@@ -34,7 +34,7 @@ from iekd.engine.augment import Augment, make_augment
 from iekd.engine.auto_encoder import AutoEncoders
 from iekd.engine.batches import Batches, placed
 from iekd.engine.learner import Learner, predict
-from iekd.engine.loop import Due, HeldOut, train
+from iekd.engine.loop import HeldOut, ShouldSnapshot, train
 from iekd.engine.metrics import Diverged, FellBack, Metrics
 from iekd.engine.mutual import MutualLearner
 from iekd.engine.scoring import accuracy, class_accuracy, is_right, predicted
@@ -107,14 +107,14 @@ class Result:
 
 
 @dataclass
-class Judged:
+class EvaluationProgress:
     """So much of the evaluation is done: `step` of the stage's steps. It has nothing to write down yet."""
 
     step: int
-    kind: str = "judged"
+    kind: str = "evaluation"
 
 
-Event = Union[StageStart, Metrics, Diverged, FellBack, Snapshot, Judged, Result]
+Event = Union[StageStart, Metrics, Diverged, FellBack, Snapshot, EvaluationProgress, Result]
 
 
 class FrozenTeacher:
@@ -139,16 +139,16 @@ class Experiment:
 
     def __init__(
         self, config: RunConfig, dataset: Dataset, teacher: Network | None = None,
-        earlier: Mapping[str, Snapshot] | None = None, due: Due | None = None,
+        earlier: Mapping[str, Snapshot] | None = None, should_snapshot: ShouldSnapshot | None = None,
         threads_changed: Told | None = None, threads_before: int | None = None,
     ) -> None:  # fmt: skip
         """teacher: a trained network for config.teacher, or None to train one if the run needs it.
 
-        earlier: stage -> where to go on in it. due: see `loop.train`. threads_changed,
+        earlier: stage -> where to go on in it. should_snapshot: see `loop.train`. threads_changed,
         threads_before: `tell` and `before` of Threads.
         """
         self.config, self.teacher = config, teacher
-        self.earlier, self.due = dict(earlier or {}), due
+        self.earlier, self.should_snapshot = dict(earlier or {}), should_snapshot
         seed = config.data_seed
         self.dataset = dataset.limited(config.limit_train, seed).held_out(config.validation_fraction, seed)
         self.device = choose_device(config.device)
@@ -172,9 +172,9 @@ class Experiment:
         if dataset.validation is not None:
             held_out = {"validation": dataset.validation, **held_out}
         splits = [dataset.train, *held_out.values()]
-        with self.threads.used(), placed(splits, self.device, config.image_memory) as (learned, *judged):
+        with self.threads.used(), placed(splits, self.device, config.image_memory) as (learned, *evaluated):
             batches = Batches(*learned, config.batch_size, config.data_seed, self.augment())
-            yield from self._stages(batches, dict(zip(held_out, judged, strict=True)))
+            yield from self._stages(batches, dict(zip(held_out, evaluated, strict=True)))
 
     def _stages(self, batches: Batches, held_out: HeldOut) -> Generator[Event, None, None]:
         config = self.config
@@ -210,7 +210,7 @@ class Experiment:
         yield StageStart(stage, epochs * len(batches), trainees[0].steps)
         for trainee in trainees:
             yield from trainee.diverged.values()  # in an earlier attempt
-        options = (self.shortcuts, overlap, self.due, self.threads)
+        options = (self.shortcuts, overlap, self.should_snapshot, self.threads)
         yield from train(trainees, batches, teacher, held_out, epochs, *options)
 
     def augment(self) -> Augment:
@@ -321,7 +321,7 @@ class Experiment:
                 for name, normalise in asked.items():
                     said[name].append(predicted(predict(networks[name].model, normalise, part, self.device)).cpu())
                     done += 1
-                    yield Judged(done)
+                    yield EvaluationProgress(done)
         answers.update({name: torch.cat(found) for name, found in said.items()})
         labels = labels.cpu()
 

@@ -46,8 +46,8 @@ class Best(NamedTuple):
 class Learner(Trainee):
     """Trains `model` with `method` for `epochs` passes of `steps_per_epoch` steps.
 
-    `step` is one optimisation step and now and then a row of metrics; `verdict` is a row on the held-out images that
-    `evaluate` was given.
+    `step` is one optimisation step and now and then a row of metrics; `end_of_split` is a row on the held-out images
+    that `evaluate` was given.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Learner(Trainee):
             self.said.append(said)
         self.images += len(labels)
 
-    def verdict(self, kind: str) -> list[Row]:
+    def end_of_split(self, kind: str) -> list[Row]:
         """A row with accuracy (percent) and cross-entropy.
 
         kind: "validation" or "test"; where an epoch has both, validation comes first, and chooses the best epoch.

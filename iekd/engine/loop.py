@@ -30,7 +30,7 @@ from iekd.errors import DivergedError
 
 Teacher = Callable[[Tensor], TeacherOutput]
 HeldOut = dict[str, tuple[Images, Tensor]]  # kind of row -> images (N,C,H,W) uint8, labels (N,)
-Due = Callable[[], bool]  # whether a snapshot is wanted; asked at each step, from any thread
+ShouldSnapshot = Callable[[], bool]  # whether a snapshot is wanted; asked at each step, from any thread
 States = dict[str, State]  # one trainee's part of a snapshot
 
 
@@ -43,36 +43,37 @@ class Batch(NamedTuple):
 
 
 class HeldOutPart(NamedTuple):
-    """To be judged by: some of the held-out images (B,C,H,W) uint8, labels (B,), read once for all learners."""
+    """Some of the held-out images (B,C,H,W) uint8, labels (B,), read once for all learners."""
 
     images: Tensor
     labels: Tensor
 
 
-class Verdict(NamedTuple):
+class EndOfSplit(NamedTuple):
     """All parts of the held-out images of that kind were given."""
 
     kind: str
 
 
-class Keep(NamedTuple):
+class SnapshotRequest(NamedTuple):
     """A snapshot is wanted."""
 
 
-Item = Union[Batch, HeldOutPart, Verdict, Keep]  # what all learners get next
+Item = Union[Batch, HeldOutPart, EndOfSplit, SnapshotRequest]  # what all learners get next
 
 
 def train(
     trainees: Sequence[Trainee], batches: Batches, teacher: Teacher | None, held_out: HeldOut, epochs: int,
-    shortcuts: Shortcuts, overlap: bool = False, due: Due | None = None, threads: Threads | None = None,
+    shortcuts: Shortcuts, overlap: bool = False, should_snapshot: ShouldSnapshot | None = None,
+    threads: Threads | None = None,
 ) -> Generator[Union[Row, Snapshot, FellBack], None, None]:  # fmt: skip
     """Train all for `epochs` passes over `batches`; after each, evaluate them on what is held out.
 
     Those that have been restored go on from where they are, which is the same step for all.
 
     overlap: on a CPU, let the teacher answer the next batch while a single trainee learns.
-    due: asks for a Snapshot, which follows the rows of its step; there is one after the last step anyhow. None for no
-        snapshots.
+    should_snapshot: True asks for a Snapshot, which follows the rows of its step; there is always one after the last
+        step. None for no snapshots.
     threads: how many compute; None for as many as there are cores.
 
     Raises:
@@ -83,7 +84,7 @@ def train(
     last = epochs * len(batches)
 
     def kept(step: int) -> bool:
-        return due is not None and (step == last or due())
+        return should_snapshot is not None and (step == last or should_snapshot())
 
     if shortcuts.side_by_side and (overlap or len(trainees) > 1):
         for epoch in range(first, epochs):
@@ -132,14 +133,14 @@ def _items(
         yield Batch(images, labels, teacher(images) if teacher else None)
         step += 1
         if step < last and kept(step):
-            yield Keep()
-    for kind, (judged, labels) in held_out.items():
-        size = part_size(labels.device, judged.shape[-1])
-        with contextlib.closing(parts(judged, size)) as pieces:
+            yield SnapshotRequest()
+    for kind, (pixels, labels) in held_out.items():
+        size = part_size(labels.device, pixels.shape[-1])
+        with contextlib.closing(parts(pixels, size)) as pieces:
             yield from map(HeldOutPart, pieces, torch.split(labels, size))
-        yield Verdict(kind)
+        yield EndOfSplit(kind)
     if kept(last):
-        yield Keep()
+        yield SnapshotRequest()
 
 
 def _work(trainee: Trainee, item: Item) -> Iterator[Union[Row, States]]:
@@ -147,8 +148,8 @@ def _work(trainee: Trainee, item: Item) -> Iterator[Union[Row, States]]:
         yield from trainee.step(*item)
     elif isinstance(item, HeldOutPart):
         trainee.evaluate(*item)
-    elif isinstance(item, Verdict):
-        yield from trainee.verdict(item.kind)
+    elif isinstance(item, EndOfSplit):
+        yield from trainee.end_of_split(item.kind)
     else:
         yield trainee.states()
 

@@ -69,12 +69,12 @@ class MutualLearner(Learner):
         if self.name not in self.diverged:
             self.peer.evaluate(images, labels)
 
-    def verdict(self, kind: str) -> list[Row]:
-        rows = super().verdict(kind)
+    def end_of_split(self, kind: str) -> list[Row]:
+        rows = super().end_of_split(kind)
         for row in rows:
             if isinstance(row, Diverged):
                 continue
-            (beside,) = self.peer.verdict(kind)
+            (beside,) = self.peer.end_of_split(kind)
             if isinstance(beside, Diverged):  # its student cannot but follow
                 return [self._give_up(self.name, beside.message)]
             row.values["peer_accuracy"] = beside.values["accuracy"]

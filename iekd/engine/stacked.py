@@ -150,8 +150,8 @@ class Stack(Trainee):
         for learner in self.members:
             learner.evaluate(images, labels)
 
-    def verdict(self, kind: str) -> list[Row]:
-        return [row for learner in self.members for row in learner.verdict(kind)]
+    def end_of_split(self, kind: str) -> list[Row]:
+        return [row for learner in self.members for row in learner.end_of_split(kind)]
 
     def train_mode(self) -> None:
         for learner in self.members:

@@ -93,10 +93,10 @@ class Trainee:
                     yield self._give_up(name, self.trouble(name, values["loss"]))
 
     def evaluate(self, images: Tensor, labels: Tensor) -> None:
-        """Answer some of the held-out images (B,C,H,W) uint8, labels (B,), for the next verdict."""
+        """Answer some of the held-out images (B,C,H,W) uint8, labels (B,), until `end_of_split`."""
         raise NotImplementedError
 
-    def verdict(self, kind: str) -> list[Row]:
+    def end_of_split(self, kind: str) -> list[Row]:
         """Rows on all held-out images since the last one."""
         raise NotImplementedError
 

@@ -153,7 +153,7 @@ class _Training:
         self.plan = self._plan(self.config, loaded)
         self._find_room(loaded)
         self.experiment = Experiment(
-            self.config, loaded, teacher, self.attempt.take_snapshots(), self.attempt.due,
+            self.config, loaded, teacher, self.attempt.take_snapshots(), self.attempt.should_snapshot,
             self._threads_changed, self.attempt.notes.get("threads"),
         )  # fmt: skip
         del loaded  # the images that it trains on may be a copy
@@ -198,7 +198,7 @@ class _Training:
         self._check_stop()
 
     def _handle(self, event: Any, rows: LineWriter) -> None:
-        from iekd.engine.experiment import Judged, Result, StageStart
+        from iekd.engine.experiment import EvaluationProgress, Result, StageStart
         from iekd.engine.metrics import Diverged, FellBack
         from iekd.engine.state import Snapshot
 
@@ -214,7 +214,7 @@ class _Training:
             self.attempt.keep(event, rows, notes)
         elif isinstance(event, Result):
             self._finish(event)
-        elif isinstance(event, Judged):
+        elif isinstance(event, EvaluationProgress):
             self._progress(event)
             self._write()
         elif isinstance(event, FellBack):
@@ -376,7 +376,7 @@ class _Training:
 
     def _save(self, result: Any) -> None:
         """Write teacher and students to `models/`; accuracies are those of the result, or the last epoch's."""
-        judged = {r.name: r for r in result.learners}
+        results = {r.name: r for r in result.learners}
         experiment = self.experiment
         folder = self.run.path / "models"
         if experiment.teacher is not None:
@@ -388,7 +388,7 @@ class _Training:
             if learner is not None and learner.steps and learner.healthy:
                 network = experiment.network(learner)
                 accuracy = (
-                    judged[learner.name].accuracy_last if learner.name in judged else learner.accuracy.get("test")
+                    results[learner.name].accuracy_last if learner.name in results else learner.accuracy.get("test")
                 )
                 card = self._card(
                     network, self.config.student, accuracy=accuracy, method=method, seed=seed,

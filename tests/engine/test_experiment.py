@@ -502,7 +502,7 @@ def test_a_student_that_diverges_is_left_out_and_the_others_do_not_feel_it(tiny,
 def test_whoever_goes_on_after_a_student_diverged_knows_it(tiny, teacher, config, monkeypatch):
     monkeypatch.setattr("iekd.losses.ft.FactorTransferLoss.forward", breaks_after(0))
     chosen = config(methods=("baseline", "ft"), epochs=2)
-    running = Experiment(chosen, tiny, teacher, due=lambda: True).events()
+    running = Experiment(chosen, tiny, teacher, should_snapshot=lambda: True).events()
     kept = {}
     for event in running:
         if isinstance(event, Snapshot):

@@ -111,7 +111,7 @@ def evaluated(learner, kind, images, labels, size=25) -> list:
     """The rows on images that are given in parts."""
     for part in zip(images.split(size), labels.split(size), strict=True):
         learner.evaluate(*part)
-    return learner.verdict(kind)
+    return learner.end_of_split(kind)
 
 
 def test_evaluation_counts_right_answers(tiny):

@@ -33,8 +33,8 @@ def every_step(monkeypatch):
     monkeypatch.setattr(Experiment, "_report_every", 1)
 
 
-def execute(config, dataset, earlier=None, teacher=None, due=lambda: True, **shortcuts):
-    experiment = Experiment(config, dataset, copy.deepcopy(teacher), earlier, due)
+def execute(config, dataset, earlier=None, teacher=None, should_snapshot=lambda: True, **shortcuts):
+    experiment = Experiment(config, dataset, copy.deepcopy(teacher), earlier, should_snapshot)
     experiment.shortcuts = Shortcuts(**shortcuts)
     return experiment, list(experiment.events())
 
@@ -187,11 +187,11 @@ def test_rows_of_a_step_come_before_its_snapshot(tiny, config):
 
 
 def test_snapshots_come_when_they_are_asked_for_and_at_the_end_of_a_stage(tiny, config):
-    _, events = execute(config(), tiny, due=lambda: False)
+    _, events = execute(config(), tiny, should_snapshot=lambda: False)
     assert [(e.stage, e.step) for e in events if isinstance(e, Snapshot)] == [
         ("teacher", 3), ("auto-encoder", 6), ("students", 9)
     ]  # fmt: skip
-    _, events = execute(config(), tiny, due=None)
+    _, events = execute(config(), tiny, should_snapshot=None)
     assert not [e for e in events if isinstance(e, Snapshot)]
 
 
@@ -247,7 +247,7 @@ def test_a_state_is_a_copy(tiny, config):
 def test_on_a_gpu_recorded_and_stacked_learners_go_on(tiny, config, full_float32, caplog):
     """Kernels there do not promise the same bits; the state that they go on from is the same."""
     chosen = config(device="cuda", precision="fp32", seeds=(0, 1))
-    first = Experiment(chosen, tiny, due=lambda: True)
+    first = Experiment(chosen, tiny, should_snapshot=lambda: True)
     events = list(first.events())
     found = {(s.stage, s.step): s for s in events if isinstance(s, Snapshot)}
     earlier = {"auto-encoder": found["auto-encoder", 6], "students": found["students", 6]}

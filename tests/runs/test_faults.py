@@ -129,7 +129,7 @@ def test_a_stop_loses_nothing(tmp_path, config, monkeypatch):
 
 def test_a_stop_does_not_wait_for_a_checkpoint_for_ever(tmp_path, config, monkeypatch):
     monkeypatch.setattr(worker, "PATIENCE", 0.0)
-    monkeypatch.setattr(attempts.Attempt, "due", lambda self: False)
+    monkeypatch.setattr(attempts.Attempt, "should_snapshot", lambda self: False)
     run, handle = Store(tmp_path / "runs").create(config())
     train(run, handle, lambda: len(run.metrics()[0]) >= 6)
     assert run.status.state == STOPPED
