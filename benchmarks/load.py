@@ -27,7 +27,7 @@ import httpx
 import psutil
 
 from iekd.config.run import RunConfig
-from iekd.launchers.local import LocalLauncher, stop_and_wait
+from iekd.launchers.local import LocalLauncher
 from iekd.runs.store import Run, Store
 from iekd.ui.server.access import Access
 from iekd.ui.tabs.run import look
@@ -202,11 +202,11 @@ def main() -> None:
                 time.sleep(1)
             print("| what | measured | goal |\n|---|---|---|")
             during_training(url, uploaded, arguments.crowd, run)
-            stop_and_wait(run)
+            launcher.stop_and_wait(run.id)
             growth(psutil.Process(server.pid), url, uploaded, arguments.comparisons, arguments.pages)
         finally:
             if run.status.live:
-                stop_and_wait(run)
+                launcher.stop_and_wait(run.id)
             server.terminate()
             server.wait(30)
         synthetic(Path(folder) / "many", arguments.runs, arguments.rows)

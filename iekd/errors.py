@@ -15,7 +15,12 @@ def as_text(name: str) -> str:
 
 
 class UserError(ValueError):
-    """Something the user asked for cannot be done; the message says why and what to do instead."""
+    """Something the user asked for cannot be done; the message says why and what to do instead.
+
+    would_repeat: whether trying again with the same settings must fail in the same way.
+    """
+
+    would_repeat = False
 
     def __init__(self, message: str) -> None:
         super().__init__(as_text(message))
@@ -27,6 +32,20 @@ class DataError(UserError):
 
 class RunError(UserError):
     """A run does not exist, is in the wrong state, or its folder cannot be used."""
+
+
+class TrainingError(UserError):
+    """Training cannot continue; the message says why and what to change."""
+
+
+class DivergedError(TrainingError):
+    """Every learner of a stage has diverged."""
+
+    would_repeat = True
+
+
+class PlatformError(UserError, ImportError):
+    """This operating system lacks something that cannot be done without."""
 
 
 def unknown_name(kind: str, value: str, known: Iterable[str]) -> UserError:

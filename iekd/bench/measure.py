@@ -15,9 +15,8 @@ from iekd import __version__
 from iekd.bench.roofline import Bound, Operations, Peaks, bound, measure_peaks
 from iekd.bench.rounds import TOGETHER, Speed, measure_speeds
 from iekd.config.run import RunConfig
-from iekd.engine.metrics import TrainingError
 from iekd.engine.threads import cores
-from iekd.errors import UserError, unknown_name
+from iekd.errors import unknown_name
 from iekd.estimate.budget import Budget
 from iekd.estimate.phases import Phases, measure_phases, plain_step
 from iekd.estimate.subjects import Subject
@@ -111,24 +110,21 @@ def measure(
         UserError: a device that is not there, or a training that diverges.
     """
     budget = budget or Budget(LONGEST * (2 + 2 * len(config.methods)))
-    try:
-        subject, phases = Subject(config, 8 * config.batch_size), None
-        if "phases" in only or steps is None:  # they tell how many steps fit
-            say(PHASES)
-            with subject.threads.used():
-                over = budget.part(PHASES, 0.2)
-                phases = measure_phases(subject.parts(), subject.device, seconds / 3, steps, over)
-        speeds = measure_speeds(config, phases, steps, "ours" in only, "conventional" in only, seconds, say, budget)
-        roofline = None
-        if "roofline" in only and not budget.left:
-            budget.note("the roofline")
-        elif "roofline" in only:
-            say("the roofline")
-            peaks, together = measure_peaks(subject.device, subject.precision), speeds.ours.get(TOGETHER)
-            limit = step_bound(subject, peaks)
-            roofline = Roofline(peaks, limit, limit.seconds / together.seconds_per_step if together else None)
-    except TrainingError as error:
-        raise UserError(str(error)) from None
+    subject, phases = Subject(config, 8 * config.batch_size), None
+    if "phases" in only or steps is None:  # they tell how many steps fit
+        say(PHASES)
+        with subject.threads.used():
+            over = budget.part(PHASES, 0.2)
+            phases = measure_phases(subject.parts(), subject.device, seconds / 3, steps, over)
+    speeds = measure_speeds(config, phases, steps, "ours" in only, "conventional" in only, seconds, say, budget)
+    roofline = None
+    if "roofline" in only and not budget.left:
+        budget.note("the roofline")
+    elif "roofline" in only:
+        say("the roofline")
+        peaks, together = measure_peaks(subject.device, subject.precision), speeds.ours.get(TOGETHER)
+        limit = step_bound(subject, peaks)
+        roofline = Roofline(peaks, limit, limit.seconds / together.seconds_per_step if together else None)
     return Report(
         command=_command(config, steps, only),
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,12 +18,22 @@ from iekd.config.run import RunConfig
 from iekd.config.unused import unused_settings
 from iekd.errors import UserError
 
+if TYPE_CHECKING:
+    from iekd.launchers.base import Launcher
+
 out, err = Console(), Console(stderr=True)
 RUNS = Path("runs")
 RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="IEKD_RUNS_DIR", help="Folder that holds the runs.")]
 INTERRUPTED = 130  # the exit status of what was stopped before its end
 Detach = Annotated[bool, typer.Option("--detach", help="In the background; it goes on without this terminal.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+
+
+def launcher_for(runs_dir: Path) -> Launcher:
+    """Where the runs of a folder are trained; every command gets its launcher, and its store, here."""
+    from iekd.launchers.factory import make_launcher
+
+    return make_launcher(runs_dir)
 
 
 def says_why(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -24,6 +24,7 @@ from iekd.cli.common import (
     Detach,
     RunsDir,
     err,
+    launcher_for,
     out,
     print_json,
     say,
@@ -48,18 +49,17 @@ app.add_typer(runs_app, name="runs")
 @run_options
 def train(config: RunConfig, detach: Detach = False, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
     """Train students side by side; without options, the run that the page starts with."""
-    from iekd.launchers.local import LocalLauncher
     from iekd.runs.queue import check_device
-    from iekd.runs.store import Store
     from iekd.runs.teachers import check_teacher
 
-    store = Store(runs_dir)
+    launcher = launcher_for(runs_dir)
+    store = launcher.store
     check_device(config.device)
     teacher = check_teacher(config, store.root)
     say_unused(config)
     say_estimate(config, store, teacher is not None)
     if detach:
-        run_id = LocalLauncher(store).submit(config)
+        run_id = launcher.submit(config)
         say(as_json, f"Run {run_id} trains in the background.", {"run": run_id, "state": "queued"})
         return
     run, handle = store.create(config)
@@ -102,10 +102,10 @@ def table(
     from iekd.runs import grid
     from iekd.runs.grid import make_folder, write_table
     from iekd.runs.queue import check_device
-    from iekd.runs.store import FAILED, Store
+    from iekd.runs.store import FAILED
     from iekd.runs.teachers import check_teacher
 
-    store, wanted = Store(runs_dir), grid.parse_pairs(pairs)
+    store, wanted = launcher_for(runs_dir).store, grid.parse_pairs(pairs)
     configs = grid.cells(wanted, config, together)
     check_device(config.device)
     for each in configs:  # what cannot be trained is said before anything is
@@ -158,9 +158,8 @@ def compare_command(
     """What teacher and students say of images, side by side."""
     from iekd.inference.compare import compare
     from iekd.runs.models import models_called
-    from iekd.runs.store import Store
 
-    models = models_called(Store(runs_dir), run_id or "")
+    models = models_called(launcher_for(runs_dir).store, run_id or "")
     results = compare(models, [(str(path), path) for path in images])
     broken = [r for r in results if r.error]
     for result in broken:
@@ -239,9 +238,8 @@ def doctor(
 ) -> None:
     """Look whether this machine can train and keep runs, and say what to do where it cannot; exit status 1 then."""
     from iekd.runs import doctor as examination
-    from iekd.runs.store import Store
 
-    removed = examination.clean(Store(runs_dir)) if clean else []
+    removed = examination.clean(launcher_for(runs_dir).store) if clean else []
     found = examination.examine(runs_dir)
     trouble = any(finding.state == examination.TROUBLE for finding in found)
     if as_json:
@@ -269,4 +267,4 @@ def serve(
     """Open the page (the same as `python app.py`)."""
     from iekd.ui.app import launch
 
-    launch(host, port, runs_dir, public)
+    launch(host, port, launcher_for(runs_dir), public)

@@ -13,7 +13,20 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from iekd.cli.common import INTERRUPTED, RUNS, AsJson, Detach, RunsDir, err, out, print_json, say, says_why, table_of
+from iekd.cli.common import (
+    INTERRUPTED,
+    RUNS,
+    AsJson,
+    Detach,
+    RunsDir,
+    err,
+    launcher_for,
+    out,
+    print_json,
+    say,
+    says_why,
+    table_of,
+)
 from iekd.config.run import NO_TEACHER, RunConfig
 from iekd.data.base import FOLDER
 from iekd.errors import RunError, UserError
@@ -112,9 +125,7 @@ def results_table(report: dict[str, Any]) -> Table:
 @says_why
 def runs_list(runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
     """Every run with its state, newest first."""
-    from iekd.runs.store import Store
-
-    runs = Store(runs_dir).list()
+    runs = launcher_for(runs_dir).store.list()
     if as_json:
         print_json({"runs": [overview(run) for run in runs]})
         return
@@ -149,9 +160,7 @@ def _means(learners: list[dict[str, Any]]) -> list[str]:
 @says_why
 def runs_show(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
     """One run: configuration, state, results and the end of its log."""
-    from iekd.runs.store import Store
-
-    run = Store(runs_dir).get(run_id)
+    run = launcher_for(runs_dir).store.get(run_id)
     status, report = run.status, run.report
     if as_json:
         print_json(
@@ -176,10 +185,7 @@ def runs_show(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) 
 @says_why
 def runs_stop(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
     """Stop a run after its current step; what its students learned so far is kept."""
-    from iekd.launchers.local import stop_and_wait
-    from iekd.runs.store import Store
-
-    status = stop_and_wait(Store(runs_dir).get(run_id))
+    status = launcher_for(runs_dir).stop_and_wait(run_id)
     say(as_json, f"Run {run_id} is {status.state}.", {"run": run_id, "state": status.state})
 
 
@@ -192,15 +198,12 @@ def runs_resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was stopped, failed or was lost, from its last checkpoint."""
-    from iekd.launchers.local import LocalLauncher
-    from iekd.runs.store import Store
-
-    store = Store(runs_dir)
+    launcher = launcher_for(runs_dir)
     if detach:
-        LocalLauncher(store).resume(run_id)
+        launcher.resume(run_id)
         say(as_json, f"Run {run_id} goes on in the background.", {"run": run_id, "state": "queued"})
         return
-    run = store.get(run_id)
+    run = launcher.store.get(run_id)
     train_here(run, run.reopen())
     say_how_it_ended(run, as_json)
 
@@ -208,13 +211,9 @@ def runs_resume(
 @app.command("first")
 @says_why
 def runs_first(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
-    """Let a run that waits for its device be the next."""
-    from iekd.runs.queue import move_to_front
-    from iekd.runs.store import Store
-
-    store = Store(runs_dir)
-    move_to_front(store.get(run_id), store)
-    say(as_json, f"Run {run_id} is the next.", {"run": run_id})
+    """Move a queued run to the front of the queue."""
+    launcher_for(runs_dir).move_to_front(run_id)
+    say(as_json, f"Run {run_id} moved to the front of the queue.", {"run": run_id})
 
 
 @app.command("export")
@@ -231,11 +230,10 @@ def runs_export(
     as_json: AsJson = False,
 ) -> None:
     """Write a run that is over to one zip file: configuration, metrics, results, log, models, checkpoints."""
-    from iekd.runs.store import Store
     from iekd.runs.transfer import export_run
 
     path = target or Path(f"{run_id}.zip")
-    export_run(Store(runs_dir).get(run_id), path, checkpoints)
+    export_run(launcher_for(runs_dir).store.get(run_id), path, checkpoints)
     size = path.stat().st_size
     say(
         as_json,
@@ -252,10 +250,9 @@ def runs_import(
     as_json: AsJson = False,
 ) -> None:
     """Take an exported run into the folder of runs; it keeps its id, and may be resumed."""
-    from iekd.runs.store import Store
     from iekd.runs.transfer import import_run
 
-    run = import_run(Store(runs_dir), source)
+    run = import_run(launcher_for(runs_dir).store, source)
     say(as_json, f"Run {run.id} is {run.status.state}.", {"run": run.id, "state": run.status.state})
 
 
@@ -268,9 +265,7 @@ def runs_delete(
     as_json: AsJson = False,
 ) -> None:
     """Delete a run that is over: its folder with models, metrics and log. At a terminal it asks first."""
-    from iekd.runs.store import Store
-
-    store = Store(runs_dir)
+    store = launcher_for(runs_dir).store
     run = store.get(run_id)
     if sys.stdin.isatty() and not (yes or as_json):
         typer.confirm(

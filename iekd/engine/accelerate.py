@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from iekd.config.run import RunConfig
-from iekd.engine.metrics import TrainingError
 from iekd.engine.threads import Threads, cores
+from iekd.errors import TrainingError
 
 log = logging.getLogger(__name__)
 

@@ -39,6 +39,7 @@ from iekd.engine.learner import Learner, predict
 from iekd.engine.loop import HeldOut, ShouldSnapshot, train
 from iekd.engine.metrics import Diverged, FellBack, Metrics
 from iekd.engine.mutual import MutualLearner
+from iekd.engine.scoring import accuracy, class_accuracy, is_right, predicted
 from iekd.engine.stacked import stack_seeds
 from iekd.engine.state import Snapshot
 from iekd.engine.stream import DeviceImages, split_into_batches
@@ -335,23 +336,19 @@ class Experiment:
                 self.threads.use()
                 for name, normalise in missing.items():
                     logits = predict(networks[name].model, normalise, batch, self.device)  # (B,K)
-                    predictions[name].append(logits.argmax(1).cpu())
+                    predictions[name].append(predicted(logits).cpu())
                     done += 1
                     yield EvaluationProgress(done)
         answers.update({name: torch.cat(found) for name, found in predictions.items()})
         labels = labels.cpu()
 
         def scored(name: str, **values: Any) -> LearnerResult:
-            right = (answers[name] == labels).double()
-            per_class = [
-                right[labels == k].mean().item() * 100 if (labels == k).any() else None for k in range(classes)
-            ]
-            agreement = None
+            right, agreement = is_right(answers[name], labels), None
             if TEACHER in answers and name != TEACHER:
-                agreement = (answers[name] == answers[TEACHER]).double().mean().item() * 100
-            accuracy = right.mean().item() * 100
+                agreement = accuracy(is_right(answers[name], answers[TEACHER]))
+            per_class = class_accuracy(right, labels, classes)
             return LearnerResult(
-                name, networks[name], accuracy, per_class, answers[name], agreement=agreement, **values
+                name, networks[name], accuracy(right), per_class, answers[name], agreement=agreement, **values
             )
 
         result = Result(scored(TEACHER) if self.teacher is not None else None)

@@ -19,6 +19,7 @@ from iekd.distill.method import Method, StepOutput
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, channels_last, compile_or_not, warn_not_compiled, whole_float32
 from iekd.engine.optimizer import make_optimizer, rate_of, values_on_device
+from iekd.engine.scoring import batch_accuracy, is_right, percent, predicted
 from iekd.engine.stream import DeviceImages, split_into_batches
 from iekd.engine.training_unit import Row, TrainingUnit, set_value
 from iekd.models.normalise import Normalise
@@ -90,7 +91,7 @@ class Learner(TrainingUnit):
         if self.name in self.diverged:  # a recorded step is replayed all the same, without effect on the others
             return
         output = self.update(images, labels, teacher)
-        correct = (output.logits.detach().argmax(1) == labels).float().mean() * 100  # logits (B,K) -> () in percent
+        correct = batch_accuracy(output.logits.detach(), labels)  # logits (B,K) -> () in percent
         self._add({"loss": output.loss.detach(), **output.terms, "accuracy": correct})
 
     def update(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
@@ -145,10 +146,10 @@ class Learner(TrainingUnit):
         precision = torch.float32 if self.steps == self.total_steps else self.precision
         logits = predict(self.model, self.normalise, images, self.device, precision)  # (B,K)
         loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")  # ()
-        predicted = logits.argmax(1)  # (B,)
-        self.scores.append(torch.stack([(predicted == labels).sum().float(), loss]))
+        predictions = predicted(logits)  # (B,)
+        self.scores.append(torch.stack([is_right(predictions, labels).sum().float(), loss]))
         if self.steps == self.total_steps:
-            self.predictions.append(predicted)
+            self.predictions.append(predictions)
         self.images_seen += len(labels)
 
     def end_of_split(self, kind: str) -> list[Row]:
@@ -161,14 +162,15 @@ class Learner(TrainingUnit):
         """
         if self.name in self.diverged:
             return []
-        correct, loss = (torch.stack(self.scores).cpu().double().sum(0) / self.images_seen).tolist()
+        correct, loss_sum = torch.stack(self.scores).cpu().double().sum(0).tolist()
+        accuracy, loss = percent(correct, self.images_seen), loss_sum / self.images_seen
         if self.predictions and kind == "test":
             self.answers[kind] = torch.cat(self.predictions)
         self.scores, self.images_seen, self.predictions = [], 0, []
         if not math.isfinite(loss):
             message = f"The answers of '{self.name}' became infinite or NaN by step {self.steps}."
             return [self._mark_diverged(self.name, message)]
-        self.accuracy[kind] = accuracy = correct * 100
+        self.accuracy[kind] = accuracy
         if kind == "test":
             self.best = self.best.after(self.steps // self.steps_per_epoch, self.accuracy)
         return [self._row(self.name, kind, {"accuracy": accuracy, "loss": loss})]

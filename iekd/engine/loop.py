@@ -20,12 +20,13 @@ from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import Shortcuts, Work, branches, side_by_side
 from iekd.engine.batches import Batches
 from iekd.engine.learner import evaluation_batch_size
-from iekd.engine.metrics import Diverged, DivergedError, FellBack, Metrics
+from iekd.engine.metrics import Diverged, FellBack, Metrics
 from iekd.engine.self_check import checked
 from iekd.engine.state import LearnerState, Snapshot
 from iekd.engine.stream import DeviceImages, split_into_batches
 from iekd.engine.threads import Threads, cores
 from iekd.engine.training_unit import Row, TrainingUnit
+from iekd.errors import DivergedError
 
 Teacher = Callable[[Tensor], TeacherOutput]
 HeldOut = dict[str, tuple[DeviceImages, Tensor]]  # kind of row -> images (N,C,H,W) uint8, labels (N,)

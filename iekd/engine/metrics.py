@@ -42,11 +42,3 @@ class FellBack:
 
     stage: str
     message: str
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says why and what to change."""
-
-
-class DivergedError(TrainingError):
-    """Every learner of a stage has diverged. The same settings come to the same end."""

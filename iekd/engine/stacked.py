@@ -23,6 +23,7 @@ from iekd.engine.accelerate import autocast, compile_or_not, first_line
 from iekd.engine.learner import Learner, student_optimizer
 from iekd.engine.mutual import MutualLearner
 from iekd.engine.optimizer import momentum_of, set_momentum
+from iekd.engine.scoring import batch_accuracy
 from iekd.engine.state import LearnerState
 from iekd.engine.training_unit import Row, TrainingUnit
 
@@ -99,7 +100,7 @@ class Stack(TrainingUnit):
         self.optimizer.zero_grad()
         output.loss.sum().backward()  # type: ignore[no-untyped-call]  # no member's loss depends on another's weights
         self.optimizer.step()
-        correct = (output.logits.detach().argmax(2) == labels).float().mean(1) * 100  # (N,B,K) -> (N,)
+        correct = batch_accuracy(output.logits.detach(), labels)  # (N,B,K) -> (N,)
         self._add({"loss": output.loss.detach(), **output.terms, "accuracy": correct})
 
     def _output(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:

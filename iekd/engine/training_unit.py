@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from iekd.distill.targets import TeacherOutput
-from iekd.engine.metrics import Diverged, Metrics, TrainingError
+from iekd.engine.metrics import Diverged, Metrics
 from iekd.engine.optimizer import Rate, momentum_of, set_momentum
 from iekd.engine.state import LearnerState
+from iekd.errors import TrainingError
 
 Row = Union[Metrics, Diverged]
 

@@ -10,8 +10,6 @@ from iekd.config.run import RunConfig
 from iekd.engine.auto_encoder import AutoEncoders
 from iekd.engine.batches import to_device
 from iekd.engine.learner import predict
-from iekd.engine.metrics import TrainingError
-from iekd.errors import UserError
 from iekd.estimate.phases import measure_phases
 from iekd.estimate.speeds import Speeds
 from iekd.estimate.subjects import Parts, Subject
@@ -26,13 +24,6 @@ def probe(config: RunConfig, seconds: float = 3.0) -> Speeds:
     Raises:
         UserError: a device that is not there, or a training that diverges.
     """
-    try:
-        return _probe(config, seconds)
-    except TrainingError as error:
-        raise UserError(str(error)) from None
-
-
-def _probe(config: RunConfig, seconds: float) -> Speeds:
     subject = Subject(config, STEPS * config.batch_size)
     parts = subject.parts()
     with subject.threads.used():

@@ -6,17 +6,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from iekd import data
 from iekd.config.run import NO_TEACHER, RunConfig, make_config
 from iekd.data.base import FOLDER, Dataset, Split
+from iekd.engine.accelerate import choose_device
+from iekd.engine.scoring import accuracy, class_accuracy, is_right, predicted
 from iekd.errors import UserError, unknown_name
 from iekd.models.artifact import check_fits, load_model
 from iekd.models.source import Numbers, check_normalisation, check_path, per_channel
-
-if TYPE_CHECKING:
-    import torch
 
 SPLITS = ("test", "train", "all")
 
@@ -86,7 +84,7 @@ def evaluate_checkpoint(
         dataset=dataset, student=model, resolution=resolution, test_fraction=test_fraction, data_seed=data_seed,
         device=device, image_memory=image_memory, methods=("baseline",), teacher=NO_TEACHER,
     )  # fmt: skip
-    path, place = Path(check_path(str(checkpoint))), _device(settings.device)
+    path, place = Path(check_path(str(checkpoint))), choose_device(settings.device)
     notes: tuple[str, ...] = ()
     # what is wrong with the weights is said before the images are read
     if path.is_dir():
@@ -119,13 +117,13 @@ def evaluate_checkpoint(
         logits = predict(network, normalise, images, place)
     if not bool(torch.isfinite(logits).all()):
         raise UserError(f"'{path}' answers with values that are no numbers. Check mean and std, or get the file again.")
-    right = (logits.argmax(1) == labels).cpu()
+    right = is_right(predicted(logits), labels).cpu()
     seconds = time.perf_counter() - began
     labels = labels.cpu()
-    of_class = {c: right[labels == k] for k, c in enumerate(loaded.class_names)}
+    of_class = class_accuracy(right, labels, len(loaded.class_names))
     return Evaluation(
-        accuracy=100 * int(right.sum()) / len(right), images=len(right), correct=int(right.sum()),
-        class_accuracy={c: 100 * int(r.sum()) / len(r) if len(r) else None for c, r in of_class.items()},
+        accuracy=accuracy(right), images=len(right), correct=int(right.sum()),
+        class_accuracy=dict(zip(loaded.class_names, of_class, strict=True)),
         checkpoint=str(path), model=name, params=sum(p.numel() for p in network.parameters()), dataset=settings.dataset,
         split=split, mean=used_mean, std=used_std, normalisation=source, device=str(place), seconds=seconds,
         skipped_files=list(loaded.skipped), notes=list(notes),
@@ -145,13 +143,3 @@ def _data(settings: RunConfig, split: str, resolution: int | None = None) -> tup
     if split == "all":
         return loaded, train.joined(test)
     return loaded, test if split == "test" else train
-
-
-def _device(name: str) -> torch.device:
-    from iekd.engine.accelerate import choose_device
-    from iekd.engine.metrics import TrainingError
-
-    try:
-        return choose_device(name)
-    except TrainingError as error:
-        raise UserError(str(error)) from None

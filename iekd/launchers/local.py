@@ -1,7 +1,4 @@
-"""Starting and stopping runs as background processes of this machine.
-
-`Launcher` is what the page needs of any place that can run training; a cluster's would stand beside `LocalLauncher`.
-"""
+"""Runs as background processes of this machine, which wait for the device in the queue of runs/queue.py."""
 
 from __future__ import annotations
 
@@ -10,57 +7,28 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from typing import Protocol
+from collections.abc import Sequence
 
 import psutil
 
 from iekd import plugins
-from iekd.config.run import RunConfig
-from iekd.errors import RunError
+from iekd.launchers.base import FolderLauncher
 from iekd.paths import python_path
-from iekd.runs.files import read_json, write_json
-from iekd.runs.store import LOST, STOPPED, STOPPING, Run, Status, Store, released
+from iekd.runs import queue
+from iekd.runs.owner import LOCAL
+from iekd.runs.store import Run, Status
 
 
-class Launcher(Protocol):
-    """Submit a configuration, then ask for its state by id."""
+class LocalLauncher(FolderLauncher):
+    """Each run is a process in a session of its own: it outlives the page, the server and the terminal.
 
-    def submit(self, config: RunConfig, key: str | None = None) -> str: ...
-    def status(self, run_id: str) -> Status: ...
-    def resume(self, run_id: str) -> None: ...
-    def cancel(self, run_id: str) -> None: ...
-    def logs(self, run_id: str, offset: int = 0) -> tuple[str, int]: ...
-    def list(self) -> list[str]: ...
+    The worker inherits the lock of the run's folder, so the kernel itself says whether it lives.
+    """
 
+    name = LOCAL
 
-class LocalLauncher:
-    """Each run is a process in a session of its own: it outlives the page, the server and the terminal."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-
-    def submit(self, config: RunConfig, key: str | None = None, visitor: str = "") -> str:
-        """Create the run and start its worker, which waits for its turn; returns the run's id.
-
-        key: submitting twice with one key starts one run. visitor: who asks for it, kept in the run's folder.
-        """
-        run, handle = self.store.create(config, key, visitor)
-        if handle is not None:
-            self._start(run, handle)
-        return run.id
-
-    def resume(self, run_id: str) -> None:
-        """Start another attempt of a run that was stopped, failed or was lost; it goes on from its last checkpoint.
-
-        Raises:
-            RunError: it is not over, or there is nothing left to do.
-        """
-        run = self.store.get(run_id)
-        self._start(run, run.reopen())
-
-    def _start(self, run: Run, handle: int) -> None:
-        with released(handle), open(run.path / "log.txt", "ab") as log:
+    def start(self, run: Run, handle: int) -> None:
+        with open(run.path / "log.txt", "ab") as log:
             # the worker inherits the lock: there is no moment in which the run looks dead
             subprocess.Popen(
                 [sys.executable, "-m", "iekd.runs.worker", str(run.path), "--lock", str(handle)],
@@ -68,85 +36,30 @@ class LocalLauncher:
                 env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": python_path(), **plugins.environment()},
             )  # fmt: skip
 
-    def status(self, run_id: str) -> Status:
-        return self.store.get(run_id).status
+    def alive(self, run_id: str) -> bool:
+        return self.store.get(run_id).locked()
 
-    def cancel(self, run_id: str) -> None:
-        request_stop(self.store.get(run_id))
+    def ahead_of(self, run_id: str) -> Sequence[str]:
+        return [run.id for run in queue.ahead_of(self.store.get(run_id), self.store)]
 
-    def logs(self, run_id: str, offset: int = 0) -> tuple[str, int]:
-        """(text after byte `offset`, next offset)."""
-        with open(self.store.get(run_id).path / "log.txt", "rb") as file:
-            file.seek(offset)
-            text = file.read()
-        return text.decode(errors="replace"), offset + len(text)
+    def move_to_front(self, run_id: str) -> None:
+        queue.move_to_front(self._own(run_id), self.store)
 
-    def list(self) -> list[str]:
-        return [run.id for run in self.store.list()]
+    def hurry(self, run: Run) -> None:
+        process = worker_process(run.status)
+        if process is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGTERM)
 
-
-def request_stop(run: Run) -> None:
-    """Ask a run to stop: it finishes its step, saves its students and ends as `stopped`.
-
-    Raises:
-        RunError: it is over already.
-    """
-    status = run.status
-    if not status.live:
-        raise RunError(f"The run '{run.id}' is {status.state} already; there is nothing to stop.")
-    write_json(run.path / "control.json", {"request": "stop", "time": time.time()})
-    run.event("stop requested")
-    process = worker_process(status)
-    if process is not None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.send_signal(signal.SIGTERM)
-
-
-def stop_and_wait(run: Run, grace: float = 30.0, saving: float = 300.0) -> Status:
-    """Stop a run and wait for its end; a worker that does not end within `grace` seconds is killed.
-
-    saving: seconds for one that has seen the request and writes its students.
-    """
-    request_stop(run)
-    began = time.monotonic()
-    while run.alive():
-        if time.monotonic() - began > (saving if run.status.state == STOPPING else grace):
-            return _end(run, grace)
-        time.sleep(0.1)
-    return run.status
-
-
-def end_stuck(store: Store, grace: float = 30.0, saving: float = 300.0) -> None:
-    """Kill every worker that was asked to stop more than `grace` seconds ago and is still there.
-
-    saving: seconds for one that has seen the request and writes its students.
-    """
-    for control in store.root.glob("*/control.json"):
-        asked, run = read_json(control) or {}, Run(control.parent)
-        if asked.get("request") != "stop" or not run.alive():
-            continue
-        patience = saving if run.status.state == STOPPING else grace
-        if time.time() - asked.get("time", 0) > patience:
-            _end(run, patience)
-
-
-def _end(run: Run, grace: float) -> Status:
-    """Kill a worker and its children; a final state that it had written stays."""
-    process = worker_process(run.status)
-    if process is not None:
+    def kill(self, run: Run) -> bool:
+        process = worker_process(run.status)
+        if process is None:
+            return False
         with contextlib.suppress(psutil.NoSuchProcess):
             for one in [*process.children(recursive=True), process]:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     one.kill()
-        while run.alive():
-            time.sleep(0.05)
-        status = run.status
-        if status.state == LOST:
-            status.state, status.ended = STOPPED, time.time()
-            status.error = f"It did not stop by itself within {grace:.0f} s and was ended."
-            run.write_status(status)
-            run.event("killed")
-    return run.status
+        return True
 
 
 def worker_process(status: Status) -> psutil.Process | None:

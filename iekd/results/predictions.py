@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from iekd.data.base import FOLDER, Dataset
+from iekd.engine.scoring import is_right
 
 ANSWERS = "answers.csv"
 
@@ -46,7 +47,10 @@ def read_right(path: Path) -> Right | None:
         with open(path, newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
         images = [(row[0], row[1]) for row in rows]
-        columns = {name: np.array([row[k] == row[1] for row in rows]) for k, name in enumerate(header) if k > 1}
+        classes = np.array([row[1] for row in rows])
+        columns = {
+            name: is_right(np.array([row[k] for row in rows]), classes) for k, name in enumerate(header) if k > 1
+        }
     except (OSError, ValueError, IndexError, csv.Error):
         return None
     return Right(images, columns)

@@ -98,7 +98,7 @@ class Attempt:
         """Whether a stage is done once more although a later one was begun, because its own checkpoint is damaged."""
         return STAGES.index(stage) < self.reached
 
-    def due(self) -> bool:
+    def should_snapshot(self) -> bool:
         """Whether it is time for a checkpoint; asked by the engine, from any thread."""
         now = time.monotonic()
         if now < self.next_look:  # steps may take a millisecond, and the request to stop is a file

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import logging
 import os
@@ -23,6 +22,8 @@ import sys
 import time
 from functools import lru_cache
 from pathlib import Path
+
+from iekd.runs.locks import fcntl
 
 log = logging.getLogger(__name__)
 SHARED = "/tmp/iekd-locks"

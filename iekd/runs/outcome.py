@@ -11,6 +11,7 @@ import numpy as np
 
 from iekd import __version__
 from iekd.data.base import Dataset
+from iekd.engine.scoring import is_right
 from iekd.paths import PACKAGE
 from iekd.results.predictions import ANSWERS, write_answers
 from iekd.results.report import accuracies, to_markdown
@@ -31,7 +32,7 @@ def write_report(
     """
     config = run.config
 
-    def judged(r: Any, **first: Any) -> dict[str, Any]:
+    def scored(r: Any, **first: Any) -> dict[str, Any]:
         return {
             **first,
             "params": sum(p.numel() for p in r.network.model.parameters()),
@@ -45,9 +46,9 @@ def write_report(
         "path": str(run.path),
         "state": "finished",
         "seconds": status.seconds,
-        "teacher": judged(result.teacher, **teacher, accuracy=result.teacher.accuracy_last) if result.teacher else None,
+        "teacher": scored(result.teacher, **teacher, accuracy=result.teacher.accuracy_last) if result.teacher else None,
         "learners": [
-            judged(
+            scored(
                 r,
                 method=r.method,
                 seed=r.seed,
@@ -74,7 +75,7 @@ def write_report(
     }
     right: dict[str, dict[int, np.ndarray]] = {}
     for r in result.learners:
-        right.setdefault(r.method, {})[r.seed] = r.answers.numpy() == dataset.test.labels
+        right.setdefault(r.method, {})[r.seed] = is_right(r.answers.numpy(), dataset.test.labels)
     report["summary"] = [found.to_json() for found in summarise(accuracies(report), images=each_over_images(right))]
     write_answers(run.path / ANSWERS, result, dataset)
     (run.path / "report.md").write_text(to_markdown(report), "utf-8")

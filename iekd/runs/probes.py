@@ -8,7 +8,6 @@ Set `IEKD_PROBE=0` to measure nothing.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -30,6 +29,7 @@ from iekd.estimate.cost import make_plan
 from iekd.estimate.speeds import Speeds
 from iekd.paths import python_path
 from iekd.runs.files import read_json, write_json
+from iekd.runs.locks import fcntl
 from iekd.runs.queue import device_free
 from iekd.runs.store import Store
 

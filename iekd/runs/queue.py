@@ -1,13 +1,13 @@
-"""Who trains when: one run per device, first come first served.
+"""The queue of this machine: one run per device, first come first served.
 
-Every waiting worker looks for itself, so the queue needs no server: the oldest living queued run for a device goes
+Every waiting worker looks for itself, so the queue needs no server: the oldest living queued run for a device trains
 next, once the kernel gives it the device's lock. Order holds within one folder of runs; on a GPU that several folders
-or users share (devices.py), whoever asks first once it is free has it.
+or users share (devices.py), the first to ask once it is free has it. Runs of other launchers are queued by those
+(owner.py).
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
 import time
@@ -19,6 +19,8 @@ from iekd.config.run import RunConfig
 from iekd.errors import RunError, UserError
 from iekd.runs.devices import DeviceLock, lock_name
 from iekd.runs.files import read_json, write_json
+from iekd.runs.locks import fcntl
+from iekd.runs.owner import LOCAL
 from iekd.runs.store import QUEUED, Run, Store
 
 GPUS = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvmap", "/dev/kfd")  # NVIDIA's: drivers, WSL, Jetson; and AMD's
@@ -41,29 +43,37 @@ def check_device(requested: str) -> None:
 
 
 def ahead_of(run: Run, store: Store) -> list[Run]:
-    """Living queued runs for the same device that came earlier, oldest first."""
-    device, mine = device_name(run.config.device), (place(run), run.id)
+    """Living queued runs for the same device that came earlier, oldest first.
+
+    Of a run that another launcher owns: those that it says; none where the store does not know that launcher.
+    """
+    if run.owner != LOCAL:
+        owner = store.owners.get(run.owner)
+        ids = owner.ahead_of(run.id) if owner else ()
+        known = {other.id: other for other in store.list()}  # one may have been deleted since
+        return [known[other] for other in ids if other in known]
+    device, mine = device_name(run.config.device), (queued_at(run), run.id)
     waiting = []
     for other in store.list():
         try:
             if other.id == run.id or device_name(other.config.device) != device:
                 continue
-        except RunError:  # a damaged folder holds nobody up
+        except RunError:  # a damaged folder delays no other run
             continue
-        if other.status.state == QUEUED and (place(other), other.id) < mine:
+        if other.status.state == QUEUED and other.owner == LOCAL and (queued_at(other), other.id) < mine:
             waiting.append(other)
-    return sorted(waiting, key=lambda other: (place(other), other.id))
+    return sorted(waiting, key=lambda other: (queued_at(other), other.id))
 
 
-def place(run: Run) -> float:
-    """What the queue is sorted by: when the run was put into it, or what it was given instead by `move_to_front`."""
+def queued_at(run: Run) -> float:
+    """The time that the queue is sorted by: when the run was queued, or an earlier one set by `move_to_front`."""
     given = (read_json(run.path / "control.json") or {}).get("place")
     status = run.status
     return float(given) if isinstance(given, (int, float)) else status.queued or status.created
 
 
 def move_to_front(run: Run, store: Store) -> None:
-    """Let a queued run be the next of its device.
+    """Move a queued run to the front of its device's queue.
 
     Raises:
         RunError: it is not waiting.
@@ -71,7 +81,7 @@ def move_to_front(run: Run, store: Store) -> None:
     status = run.status
     if status.state != QUEUED or run.stop_requested:
         raise RunError(f"The run '{run.id}' is {status.state}; only a run that waits can be moved.")
-    before = [place(other) for other in ahead_of(run, store)]
+    before = [queued_at(other) for other in ahead_of(run, store)]
     if before:
         write_json(run.path / "control.json", {"place": min(before) - 1, "time": time.time()})
         run.event("moved to the front")

@@ -5,8 +5,9 @@ runs/<id>/config.json    what was asked, immutable
           metrics.jsonl  one row per line, append-only
           events.jsonl   changes of state
           log.txt        what a person would want to read
-          control.json   what a person asked since (stop, another place in the queue)
-          run.lock       held by the worker while it lives
+          control.json   what a person asked since (stop, to move in the queue)
+          launcher.json  which launcher owns it and its job there; not there for runs of this machine (owner.py)
+          run.lock       held by the worker while it lives, or by whoever starts it
           checkpoints/   where another attempt would go on; gone once the run is finished
           models/        teacher and students, loadable by themselves
           report.json    results; report.md the same to read
@@ -16,13 +17,12 @@ runs/<id>/config.json    what was asked, immutable
 from __future__ import annotations
 
 import difflib
-import fcntl
 import hashlib
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -31,6 +31,8 @@ from typing import Any
 from iekd.config.run import RunConfig, learner_name
 from iekd.errors import RunError
 from iekd.runs.files import LineWriter, keep_lines, read_json, read_lines, read_tail, write_json
+from iekd.runs.locks import fcntl
+from iekd.runs.owner import LOCAL, Owner, owner_of, set_owner
 
 QUEUED, RUNNING, STOPPING = "queued", "running", "stopping"
 STOPPED, FINISHED, FAILED, LOST = "stopped", "finished", "failed", "lost"
@@ -84,11 +86,15 @@ class Status:
 
 
 class Run:
-    """One run folder. Every property reads the disk."""
+    """One run folder. Every property reads the disk.
 
-    def __init__(self, path: Path) -> None:
+    owners: the launchers that are known here, by name; they say whether runs of theirs live.
+    """
+
+    def __init__(self, path: Path, owners: Mapping[str, Owner] | None = None) -> None:
         self.path = path
         self.id = path.name
+        self.owners = {} if owners is None else owners
 
     @property
     def config(self) -> RunConfig:
@@ -133,7 +139,26 @@ class Run:
         write_json(self.path / "status.json", asdict(status))
 
     def alive(self) -> bool:
-        """True while a worker holds the run's lock; the kernel drops it when the worker dies."""
+        """Whether its worker lives: the run's lock is held, or the launcher that owns it says so.
+
+        Where that launcher is not known here, the last state that was written stands.
+        """
+        return self.locked() or self._alive_elsewhere()
+
+    def _alive_elsewhere(self) -> bool:
+        name = self.owner
+        if name == LOCAL:
+            return False
+        owner = self.owners.get(name)
+        return owner.alive(self.id) if owner else self._stored_status().live
+
+    @property
+    def owner(self) -> str:
+        """The name of the launcher that owns it."""
+        return owner_of(self.path)
+
+    def locked(self) -> bool:
+        """True while a process holds the run's lock; the kernel drops it when the process dies."""
         try:
             with open(self.path / "run.lock") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -190,7 +215,10 @@ class Run:
         try:
             if self._stored_status().state == FINISHED:
                 raise RunError(f"The run '{self.id}' has just finished.")
+            if self._alive_elsewhere():  # another process has resumed it since, on another launcher
+                raise RunError(f"The run '{self.id}' is already being worked on by another process.")
             (self.path / "control.json").unlink(missing_ok=True)
+            set_owner(self.path, LOCAL)  # until a launcher takes it
             keep_lines(self.path / "events.jsonl")
             status.state, status.queued, status.attempt = QUEUED, time.time(), status.attempt + 1
             status.would_repeat, status.diverged, status.waiting = False, {}, ""
@@ -228,6 +256,7 @@ class Store:
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).expanduser().resolve()
+        self.owners: dict[str, Owner] = {}  # a launcher adds itself when it is made
 
     def create(self, config: RunConfig, key: str | None = None, visitor: str = "") -> tuple[Run, int | None]:
         """A new run folder in state queued, and the descriptor of its lock (None if `key` was already used).
@@ -245,7 +274,7 @@ class Store:
                 taken = self._claim(key, run_id)
                 if taken != run_id:
                     return self._wait_for(taken), None
-            run = Run(self.root / run_id)
+            run = Run(self.root / run_id, self.owners)
             # complete before it gets its name: no reader sees a folder without a configuration
             part = self.root / f".{run_id}.part"
             part.mkdir()
@@ -278,7 +307,7 @@ class Store:
                 and not run_id.startswith(".")
                 and (path / "config.json").is_file()
             ):
-                return Run(path)
+                return Run(path, self.owners)
         known = [run.id for run in self.list()]
         close = difflib.get_close_matches(run_id, known, n=1, cutoff=0.9)  # runs of one day look alike anyhow
         hint = f"Did you mean '{close[0]}'?" if close else "'iekd runs list' shows those there are."
@@ -289,7 +318,8 @@ class Store:
         if not self.root.is_dir():
             return []
         found = (p for p in self.root.iterdir() if not p.name.startswith(".") and (p / "config.json").is_file())
-        return sorted(map(Run, found), key=lambda run: (run.created, run.id), reverse=True)
+        runs = (Run(path, self.owners) for path in found)
+        return sorted(runs, key=lambda run: (run.created, run.id), reverse=True)
 
     def delete(self, run_id: str) -> None:
         """Remove a run that is over, and all of it.

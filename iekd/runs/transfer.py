@@ -20,7 +20,7 @@ from iekd.results.report import to_markdown
 from iekd.runs.store import FAILED, FINISHED, LIVE, LOST, STOPPED, Run, Store
 
 STATES = (*LIVE, FINISHED, STOPPED, FAILED, LOST)
-LEFT_OUT = ("run.lock", ".reserve", "visitor", "control.json")
+LEFT_OUT = ("run.lock", ".reserve", "visitor", "control.json", "launcher.json")
 MOST_ENTRIES = 2_000  # a run of a hundred students has seven hundred
 MOST_BYTES = 20 * 2**30
 MOST_RATIO = 1_000  # of what an entry unpacks to; metrics shrink to a tenth

@@ -1,7 +1,7 @@
-"""The process that trains one run: `python -m iekd.runs.worker RUN_DIR --lock FD`. The command line calls `execute`.
+"""The process that trains one run: `python -m iekd.runs.worker RUN_DIR [--lock FD]`. The command line calls `execute`.
 
 It waits for its turn on the device, turns the experiment's events into rows and states on disk, and leaves exactly one
-final state. Not here: what training does (engine/), and who started it (launcher.py, cli.py).
+final state. Not here: what training does (engine/), and who started it (launchers/, cli/).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import psutil
 from iekd import data
 from iekd.config.run import STAGES, RunConfig, learner_name
 from iekd.data.base import Dataset
-from iekd.errors import UserError, as_text
+from iekd.errors import TrainingError, UserError, as_text
 from iekd.estimate.cost import Plan, make_plan
 from iekd.models.artifact import ModelCard, check_fits, load_model, save_model
 from iekd.models.source import TRAIN, per_channel
@@ -33,6 +33,7 @@ from iekd.runs.checkpoints import Checkpoints
 from iekd.runs.estimate import wait_for_room
 from iekd.runs.files import LineWriter
 from iekd.runs.outcome import write_report
+from iekd.runs.owner import LOCAL
 from iekd.runs.queue import ahead_of, device_name, device_turn
 from iekd.runs.store import FAILED, FINISHED, LOADING, QUEUED, RUNNING, STOPPED, STOPPING, Run, Status, Store
 from iekd.runs.teachers import find_teacher, origin, teacher_folder, where_from
@@ -68,7 +69,10 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
             reserve.write_bytes(bytes(RESERVE))
             if waiting := len(ahead_of(run, store)):
                 log.info("Waiting for %d earlier run(s) on this device.", waiting)
-            with device_turn(run, store, stop, tell=partial(_wait, run, status, watch)) as mine:
+            # another launcher starts the worker when it is the run's turn, on a machine that it has chosen
+            queue = device_turn(run, store, stop, tell=partial(_wait, run, status, watch))
+            turn = queue if run.owner == LOCAL else contextlib.nullcontext(not stop())
+            with turn as mine:
                 if not mine:
                     raise Stopped
                 _Training(run, status, stop, watch).train()
@@ -77,12 +81,10 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
         except (Stopped, KeyboardInterrupt):
             status.state = STOPPED
         except UserError as error:
-            status.state, status.error = FAILED, str(error)
+            status.state, status.error, status.would_repeat = FAILED, str(error), error.would_repeat
         except BaseException as error:
             status.state, status.error = FAILED, explain(error)
-            status.would_repeat = "DivergedError" in _kinds(error)
-            if "TrainingError" not in _kinds(error):  # those say all there is to say
-                log.exception("Training failed")
+            log.exception("Training failed")
         reserve.unlink(missing_ok=True)
         status.ended = time.time()
         status.eta_seconds, status.waiting = None, ""
@@ -106,20 +108,15 @@ def _wait(run: Run, status: Status, watch: Watcher | None, why: str) -> None:
 
 
 def explain(error: BaseException) -> str:
-    """One sentence for an error that was not foreseen, with what to try."""
+    """One sentence for any error: its own if it is a UserError, else what happened and what to try."""
     text = as_text(str(error)).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if "TrainingError" in _kinds(error):
+    if isinstance(error, UserError):
         return text
     if isinstance(error, MemoryError) or any(sign in text.lower() for sign in NO_MEMORY):
         return "Out of memory. Use a smaller batch size, fewer seeds or methods at once, or a smaller model."
     if "no space left" in text.lower() or getattr(error, "errno", None) == 28:
         return "The disk is full. Free some space, then start the run again."
     return f"Unexpected error ({type(error).__name__}: {text}). The log has the details."
-
-
-def _kinds(error: BaseException) -> set[str]:
-    """Names of its classes: those of the engine are imported late."""
-    return {kind.__name__ for kind in type(error).__mro__}
 
 
 class _Training:
@@ -149,13 +146,12 @@ class _Training:
         self.attempt.check_data(loaded)
         self._check_stop()
         from iekd.engine.experiment import Experiment, Result
-        from iekd.engine.metrics import TrainingError
 
         teacher = self._kept_teacher() if self.attempt.notes else self._find_teacher(loaded)
         self.plan = self._plan(self.config, loaded)
         self._find_room(loaded)
         self.experiment = Experiment(
-            self.config, loaded, teacher, self.attempt.take_snapshots(), self.attempt.due,
+            self.config, loaded, teacher, self.attempt.take_snapshots(), self.attempt.should_snapshot,
             self._threads_changed, self.attempt.notes.get("threads"),
         )  # fmt: skip
         del loaded  # the images that it trains on may be a copy
@@ -222,7 +218,7 @@ class _Training:
         elif isinstance(event, FellBack):
             self.run.event("fell back to the plain step", stage=event.stage, why=event.message)
         elif isinstance(event, Diverged):
-            log.warning("%s It takes no further part; the others go on.", event.message)
+            log.warning("%s Stopped training this student; the others continue.", event.message)
             self.status.diverged[event.learner] = event.message
             self.run.event("diverged", learner=event.learner, step=event.step)
             self._write(force=True)
@@ -383,7 +379,7 @@ class _Training:
 
     def _save(self, result: Any) -> None:
         """Write teacher and students to `models/`; accuracies are those of the result, or the last epoch's."""
-        judged = {r.name: r for r in result.learners}
+        results = {r.name: r for r in result.learners}
         experiment = self.experiment
         folder = self.run.path / "models"
         if experiment.teacher is not None:
@@ -395,7 +391,7 @@ class _Training:
             if learner is not None and learner.steps and learner.healthy:
                 network = experiment.network(learner)
                 accuracy = (
-                    judged[learner.name].accuracy_last if learner.name in judged else learner.accuracy.get("test")
+                    results[learner.name].accuracy_last if learner.name in results else learner.accuracy.get("test")
                 )
                 card = self._card(
                     network, self.config.student, accuracy=accuracy, method=method, seed=seed,
@@ -450,8 +446,11 @@ def main() -> int:
     parser.add_argument("--lock", type=int, help="inherited descriptor of the run's lock")
     arguments = parser.parse_args()
     run = Run(arguments.run_dir)
-    handle = arguments.lock if arguments.lock is not None else run.lock()
-    os.set_inheritable(handle, False)
+    handle = arguments.lock
+    if handle is None and run.owner == LOCAL:  # another launcher knows by itself whether its worker lives
+        handle = run.lock()
+    if handle is not None:
+        os.set_inheritable(handle, False)
     status = execute(run, stop_on_signals(run))
     return 0 if status.state in (FINISHED, STOPPED) else 1
 

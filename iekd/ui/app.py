@@ -22,8 +22,8 @@ from starlette.middleware import Middleware
 
 from iekd.data.decoding import MAX_PIXELS
 from iekd.errors import RunError, UserError
-from iekd.launchers.local import end_stuck
-from iekd.runs.store import Store
+from iekd.launchers.base import Launcher
+from iekd.launchers.factory import make_launcher
 from iekd.ui.render.about import HEADER
 from iekd.ui.render.colours import method_colours
 from iekd.ui.server.access import MOST_OWN_UPLOAD, Access
@@ -60,24 +60,27 @@ OPENED = """() => {
 TRAIN, RUNS, COMPARE = "train", "runs", "compare"
 
 
-def build_app(runs_dir: Path | str, access: Access | None = None) -> gr.Blocks:
+def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.Blocks:
     """The page over the runs of one folder. Nothing is kept in the server that the folder does not hold.
 
-    access: who may do what; unset: everybody everything.
+    Args:
+        where: a launcher, which starts and stops them; or the folder, for runs on this machine.
+        access: who may do what; unset: everybody everything.
     """
-    store, access = Store(runs_dir), access or Access()
+    launcher = make_launcher(where) if isinstance(where, (str, Path)) else where
+    store, access = launcher.store, access or Access()
     demo = gr.Blocks(title="IE-KD Studio", analytics_enabled=False, delete_cache=(3600, UPLOADS_KEPT))
     with demo:
         gr.HTML(HEADER)
         shown = gr.Textbox(visible="hidden", elem_id="shown-run")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Train", id=TRAIN) as train_page:
-                train = train_tab(demo, store, shown, access)
+                train = train_tab(demo, launcher, shown, access)
             with gr.Tab("Runs", id=RUNS) as runs_page:
-                runs = runs_tab(store, access)
+                runs = runs_tab(launcher, access)
             with gr.Tab("Compare", id=COMPARE) as compare_page:
                 compare = compare_tab(store)
-        public_endpoints(store, access)
+        public_endpoints(launcher, access)
 
         def opened(request: gr.Request) -> list[Any]:
             run_id = str(request.query_params.get("run", ""))
@@ -90,7 +93,7 @@ def build_app(runs_dir: Path | str, access: Access | None = None) -> gr.Blocks:
             return [front, table, gr.Timer(active=tab == RUNS), *compared, known, secrets.token_hex(8), *updates]
 
         def on_row(now_shown: str, event: gr.EventData, request: gr.Request) -> list[Any]:
-            run_id, table = act(store, access, request, event)
+            run_id, table = act(launcher, access, request, event)
             if run_id:
                 return [
                     run_id,
@@ -130,22 +133,25 @@ def build_app(runs_dir: Path | str, access: Access | None = None) -> gr.Blocks:
 
 
 def launch(
-    host: str = "127.0.0.1", port: int = 7860, runs_dir: Path | str = "runs", public: bool = False
+    host: str = "127.0.0.1", port: int = 7860, where: Launcher | Path | str = "runs", public: bool = False
 ) -> None:  # fmt: skip
     """Serve the page until interrupted.
 
-    public: others can open it; see access.py.
+    Args:
+        where: a launcher, which starts and stops them; or the folder, for runs on this machine.
+        public: others can open it; see access.py.
     Raises:
         UserError: the runs folder cannot be used, no port is free, or a setting of the environment cannot be read.
     """
     _log_to_stderr()
     access = Access.from_environment(public)
-    root = check_writable(runs_dir)
+    launcher = make_launcher(where) if isinstance(where, (str, Path)) else where
+    root = check_writable(launcher.store.root)
     free = free_port(host, port)
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # a small file can unpack to a huge picture
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large is said in the page
     _fetch_nothing()
-    demo = build_app(root, access)
+    demo = build_app(launcher, access)
     demo.queue(max_size=64)
     demo._queue.sleep_when_free = 0.05  # Gradio looks for work every millisecond, 6 % of a core that training can use
     demo.launch(
@@ -156,7 +162,7 @@ def launch(
         enable_monitoring=False, strict_cors=True, show_error=False, ssr_mode=False, max_file_size=MOST_OWN_UPLOAD,
         app_kwargs={
             "middleware": [Middleware(Guard, access=access), Middleware(FewFrames)],
-            "routes": [health(Store(root)), download_route(Store(root), access), *access.routes()],
+            "routes": [health(launcher.store), download_route(launcher.store, access), *access.routes()],
         },
     )  # fmt: skip
     _copy_no_page(demo)
@@ -164,7 +170,7 @@ def launch(
     address = "127.0.0.1" if host == "0.0.0.0" else host
     sys.stdout.write(f"IE-KD Studio is ready: http://{address}:{free}{busy}\n")
     sys.stdout.flush()
-    threading.Thread(target=_keep_order, args=(Store(root),), daemon=True).start()
+    threading.Thread(target=_keep_order, args=(launcher,), daemon=True).start()
     signal.signal(signal.SIGTERM, _drain)
     demo.block_thread()
 
@@ -205,12 +211,12 @@ def _log_to_stderr() -> None:
     logger.propagate = False
 
 
-def _keep_order(store: Store) -> None:
-    """End workers that do not stop; all else that has to be put right, each reader of a run folder sees for itself."""
+def _keep_order(launcher: Launcher) -> None:
+    """End workers that do not stop. Everything else that may go wrong, each reader of a run folder sees for itself."""
     while True:
         time.sleep(5)
         try:
-            end_stuck(store)
+            launcher.end_stuck()
         except Exception:  # a folder that changes under our eyes; the next look is soon
             log.exception("action=look-after-runs")
 

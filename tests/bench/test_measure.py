@@ -12,7 +12,7 @@ from iekd.bench import rounds
 from iekd.bench.measure import PARTS, check_parts, measure
 from iekd.bench.rounds import TOGETHER
 from iekd.cli.main import app
-from iekd.engine.metrics import TrainingError
+from iekd.errors import TrainingError
 from iekd.estimate import timing
 from iekd.estimate.budget import Budget, OutOfTimeError
 from iekd.estimate.phases import BACKWARD, BOTH, FORWARD, OPTIMISER, Phases, measure_phases

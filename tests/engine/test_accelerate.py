@@ -14,7 +14,7 @@ import torch
 from iekd.config.run import make_config
 from iekd.engine import accelerate, experiment
 from iekd.engine.accelerate import Turns, choose_device, choose_precision, freeze, side_by_side
-from iekd.engine.metrics import TrainingError
+from iekd.errors import TrainingError
 from iekd.models.catalog import known_models
 from iekd.models.factors import AutoEncoder
 from iekd.models.registry import build

@@ -18,8 +18,9 @@ from iekd.engine import accelerate, experiment
 from iekd.engine.batches import to_device
 from iekd.engine.experiment import STUDENTS, Experiment, Result, StageStart, TrainedModel
 from iekd.engine.learner import Best, predict
-from iekd.engine.metrics import Diverged, Metrics, TrainingError
+from iekd.engine.metrics import Diverged, Metrics
 from iekd.engine.state import LearnerState, Snapshot
+from iekd.errors import TrainingError
 from iekd.losses import MutualLearningLoss
 from iekd.models.normalise import Normalise
 from iekd.models.registry import build

@@ -10,9 +10,10 @@ import torch
 from iekd.engine import accelerate, learner, optimizer, self_check
 from iekd.engine.accelerate import Shortcuts
 from iekd.engine.experiment import Experiment, TrainedModel
-from iekd.engine.metrics import DivergedError, FellBack, Metrics
+from iekd.engine.metrics import FellBack, Metrics
 from iekd.engine.optimizer import SGD, momentum_of
 from iekd.engine.stacked import Stack
+from iekd.errors import DivergedError
 from iekd.models.registry import build
 
 

@@ -13,9 +13,10 @@ from iekd.engine import experiment as stages
 from iekd.engine.accelerate import Shortcuts
 from iekd.engine.batches import Batches
 from iekd.engine.experiment import Experiment, LearnerResult, Result, StageStart, TrainedModel
-from iekd.engine.metrics import Metrics, TrainingError
+from iekd.engine.metrics import Metrics
 from iekd.engine.state import LearnerState, Snapshot
 from iekd.engine.stream import Loader, Stream
+from iekd.errors import TrainingError
 from iekd.models.registry import build
 
 
@@ -32,8 +33,8 @@ def every_step(monkeypatch):
     monkeypatch.setattr(Experiment, "_report_every", 1)
 
 
-def execute(config, dataset, earlier=None, teacher=None, due=lambda: True, **shortcuts):
-    experiment = Experiment(config, dataset, copy.deepcopy(teacher), earlier, due)
+def execute(config, dataset, earlier=None, teacher=None, should_snapshot=lambda: True, **shortcuts):
+    experiment = Experiment(config, dataset, copy.deepcopy(teacher), earlier, should_snapshot)
     experiment.shortcuts = Shortcuts(**shortcuts)
     return experiment, list(experiment.events())
 
@@ -186,11 +187,11 @@ def test_rows_of_a_step_come_before_its_snapshot(tiny, config):
 
 
 def test_snapshots_come_when_they_are_asked_for_and_at_the_end_of_a_stage(tiny, config):
-    _, events = execute(config(), tiny, due=lambda: False)
+    _, events = execute(config(), tiny, should_snapshot=lambda: False)
     assert [(e.stage, e.step) for e in events if isinstance(e, Snapshot)] == [
         ("teacher", 3), ("auto-encoder", 6), ("students", 9)
     ]  # fmt: skip
-    _, events = execute(config(), tiny, due=None)
+    _, events = execute(config(), tiny, should_snapshot=None)
     assert not [e for e in events if isinstance(e, Snapshot)]
 
 

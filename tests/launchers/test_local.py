@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from iekd.errors import RunError
-from iekd.launchers.local import LocalLauncher, request_stop, stop_and_wait, worker_process
+from iekd.launchers.local import LocalLauncher, worker_process
 from iekd.models.artifact import load_model
 from iekd.runs.queue import device_turn
 from iekd.runs.store import FINISHED, LOST, QUEUED, RUNNING, STOPPED, Status, Store
@@ -92,17 +92,17 @@ def test_one_trains_while_others_queue_first_in_first_out(launcher, endless, sho
     wait_until(lambda: all(run.status.pid for run in (waiting, unwanted, last)))
     assert [run.status.state for run in (waiting, unwanted, last)] == [QUEUED] * 3
 
-    assert stop_and_wait(unwanted).state == STOPPED
+    assert launcher.stop_and_wait(unwanted.id).state == STOPPED
     assert unwanted.status.started is None
     assert first.status.state == RUNNING
     assert waiting.status.state == last.status.state == QUEUED
 
-    launcher.cancel(first.id)
+    launcher.request_stop(first.id)
     wait_until(lambda: not any(run.alive() for run in (first, waiting, last)))
     assert first.status.state == STOPPED, first.log_tail(40)
     assert first.status.error is None
     load_model(first.model_folders["baseline-seed0"])
-    refuses(lambda: request_stop(first), first.id, "stopped", kind=RunError)
+    refuses(lambda: launcher.request_stop(first.id), first.id, "stopped", kind=RunError)
     assert waiting.status.state == last.status.state == FINISHED
     assert first.status.ended <= waiting.status.started
     assert waiting.status.ended <= last.status.started
@@ -133,7 +133,7 @@ def test_a_worker_that_will_not_stop_is_ended(launcher, endless, wait_until):
     run = launcher.store.get(launcher.submit(endless))
     wait_until(lambda: learning(run))
     os.kill(run.status.pid, signal.SIGSTOP)
-    status = stop_and_wait(run, grace=0.2)
+    status = launcher.stop_and_wait(run.id, grace=0.2)
     assert status.state == STOPPED
     assert "did not stop" in status.error
     assert not run.alive()
@@ -159,7 +159,7 @@ def test_a_stop_signals_nobody_else(launcher, tiny_config, monkeypatch):
     run.write_status(Status(state=RUNNING, created=1, pid=os.getpid(), pid_started=1.0))
     sent = []
     monkeypatch.setattr(psutil.Process, "send_signal", lambda self, number: sent.append(number))
-    request_stop(run)
+    launcher.request_stop(run.id)
     assert run.stop_requested
     assert sent == []
     os.close(handle)

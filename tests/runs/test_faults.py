@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from iekd.errors import RunError
-from iekd.launchers.local import end_stuck, request_stop
+from iekd.launchers.local import LocalLauncher
 from iekd.runs import attempt as attempts
 from iekd.runs import worker
 from iekd.runs.checkpoints import Checkpoints
@@ -129,7 +129,7 @@ def test_a_stop_loses_nothing(tmp_path, config, monkeypatch):
 
 def test_a_stop_does_not_wait_for_a_checkpoint_for_ever(tmp_path, config, monkeypatch):
     monkeypatch.setattr(worker, "PATIENCE", 0.0)
-    monkeypatch.setattr(attempts.Attempt, "due", lambda self: False)
+    monkeypatch.setattr(attempts.Attempt, "should_snapshot", lambda self: False)
     run, handle = Store(tmp_path / "runs").create(config())
     train(run, handle, lambda: len(run.metrics()[0]) >= 6)
     assert run.status.state == STOPPED
@@ -154,7 +154,7 @@ def test_a_stop_that_races_with_the_end_leaves_one_final_state(tmp_path, config,
         def stop(run=run, wait=wait):
             time.sleep(wait)
             with contextlib.suppress(RunError):  # over already
-                request_stop(run)
+                LocalLauncher(store).request_stop(run.id)
 
         clicker = threading.Thread(target=stop)
         clicker.start()
@@ -175,10 +175,10 @@ def test_the_server_ends_a_worker_that_does_not_stop(launcher, config, wait_unti
     run = launcher.store.get(launcher.submit(config(epochs=10_000)))
     wait_until(lambda: run.status.state == RUNNING and run.metrics()[0])
     os.kill(run.status.pid, signal.SIGSTOP)
-    launcher.cancel(run.id)
-    end_stuck(launcher.store)
+    launcher.request_stop(run.id)
+    launcher.end_stuck()
     assert run.alive(), "it has half a minute"
-    end_stuck(launcher.store, grace=0.0, saving=0.0)
+    launcher.end_stuck(grace=0.0, saving=0.0)
     wait_until(lambda: not run.alive())
     assert run.status.state == STOPPED
     assert "did not stop" in run.status.error
@@ -191,7 +191,7 @@ def test_a_worker_that_saves_is_given_time(launcher, config, wait_until):
     values = json.loads((run.path / "status.json").read_text())
     write_json(run.path / "status.json", {**values, "state": "stopping"})
     write_json(run.path / "control.json", {"request": "stop", "time": time.time() - 100})
-    end_stuck(launcher.store)
+    launcher.end_stuck()
     assert run.alive()
 
 
@@ -254,7 +254,7 @@ def test_after_a_failure_the_device_is_free_and_the_queue_goes_on(
     last = launcher.store.get(launcher.submit(config()))
     wait_until(lambda: first.status.state == RUNNING and first.metrics()[0])
     shutil.rmtree(mine)
-    launcher.cancel(first.id)
+    launcher.request_stop(first.id)
     wait_until(lambda: not any(run.alive() for run in (first, broken, last)))
     assert [run.status.state for run in (first, broken, last)] == [STOPPED, FAILED, FINISHED]
     assert str(mine) in broken.status.error

@@ -320,7 +320,7 @@ def test_checkpoints_are_as_rare_as_writing_them_is_slow(store, config, monkeypa
 
     def seconds_to_the_next():
         began = clock[0]
-        while not tried.due():
+        while not tried.should_snapshot():
             clock[0] += 1
         return clock[0] - began
 

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from iekd.config.run import make_config
-from iekd.engine.metrics import TrainingError
+from iekd.errors import TrainingError
 from iekd.models.artifact import ModelCard, load_model
 from iekd.results.report import summary, to_markdown
 from iekd.results.significance import over_images

@@ -18,7 +18,7 @@ from conftest import QUICK, TOKEN, call, serving, wait_until
 from iekd import __version__
 from iekd.config.run import RunConfig
 from iekd.errors import UserError
-from iekd.launchers.local import LocalLauncher, stop_and_wait
+from iekd.launchers.local import LocalLauncher
 from iekd.runs.store import QUEUED, RUNNING, STOPPED, Run, Store
 from iekd.ui.server.access import Access, AccessError, Limits, _visitor
 from iekd.ui.tabs.run import look
@@ -118,11 +118,11 @@ def test_many_clicks_at_once_start_no_more_than_that(store: Store, monkeypatch: 
     from iekd.ui.tabs import train
 
     access, got = Access(public=True, training=True, limits=Limits(runs=3)), []
-    monkeypatch.setattr(LocalLauncher, "_start", lambda self, run, handle: os.close(handle))
+    monkeypatch.setattr(LocalLauncher, "start", lambda self, run, handle: None)
 
     def click() -> None:
         try:
-            got.append(train.start_run(store, access, asker(), RunConfig(), ""))
+            got.append(train.start_run(LocalLauncher(store), access, asker(), RunConfig(), ""))
         except AccessError:
             got.append("")
 
@@ -138,9 +138,9 @@ def test_anothers_key_gives_nobody_their_run(store: Store, monkeypatch: Any) -> 
     from iekd.ui.tabs import train
 
     access = Access(public=True, training=True, token=TOKEN)
-    monkeypatch.setattr(LocalLauncher, "_start", lambda self, run, handle: os.close(handle))
-    mine = train.start_run(store, access, asker(**{"x-iekd-token": TOKEN}), RunConfig(), "nightly")
-    assert train.start_run(store, access, asker(), RunConfig(), "nightly") == mine
+    monkeypatch.setattr(LocalLauncher, "start", lambda self, run, handle: None)
+    mine = train.start_run(LocalLauncher(store), access, asker(**{"x-iekd-token": TOKEN}), RunConfig(), "nightly")
+    assert train.start_run(LocalLauncher(store), access, asker(), RunConfig(), "nightly") == mine
     with pytest.raises(AccessError):
         access.check_change(asker(), store.get(mine), "stop")
 
@@ -289,7 +289,7 @@ def test_with_the_token_a_program_starts_stops_and_resumes(guarded: str, runs_di
         wait_until(lambda: run.status.state == "running")
         assert run.status.attempt == 2
     finally:
-        stop_and_wait(run)
+        LocalLauncher(Store(run.path.parent)).stop_and_wait(run.id)
     assert "undefined" not in press(guarded, run_id, "delete", **proof)
     wait_until(lambda: not run.path.exists())
 

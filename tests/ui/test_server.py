@@ -11,7 +11,7 @@ import psutil
 from conftest import QUICK, serving, wait_until
 
 from iekd.config.run import make_config
-from iekd.launchers.local import LocalLauncher, stop_and_wait
+from iekd.launchers.local import LocalLauncher
 from iekd.runs.store import Store
 
 
@@ -45,7 +45,7 @@ def test_a_run_outlives_its_servers_and_the_next_one_shows_it(tmp_path: Path, pi
                     wait_until(lambda: state() == "stopped")
     finally:
         if run.status.live:
-            stop_and_wait(run)
+            LocalLauncher(Store(run.path.parent)).stop_and_wait(run.id)
     rows = run.metrics()[0]
     assert [row["seq"] for row in rows] == list(range(len(rows)))
     steps = [row["step"] for row in rows if row["kind"] == "train"]
@@ -87,5 +87,5 @@ def test_the_server_starts_what_was_queued_before_it(tmp_path: Path, pictures: P
     second = launcher.store.get(launcher.submit(small))
     wait_until(lambda: second.status.pid)
     assert second.status.state == "queued"
-    stop_and_wait(first)
+    launcher.stop_and_wait(first.id)
     wait_until(lambda: second.status.state == "finished")

@@ -95,7 +95,9 @@ def waiting_for(run: Run, store: Store) -> str:
     training = None
     for other in store.list():
         # the state first: it is cheap, and a damaged folder is never in one of these
-        if other.status.state in ("running", "stopping") and device_name(other.config.device) == device:
+        if other.status.state not in ("running", "stopping") or other.owner != run.owner:
+            continue
+        if device_name(other.config.device) == device:
             training = other
             break
     if training is None and (why := run.status.waiting):

@@ -12,8 +12,8 @@ from gradio.events import api
 
 from iekd.config.run import learner_name, make_config
 from iekd.errors import UserError
-from iekd.launchers.local import LocalLauncher
-from iekd.runs.store import Run, Store
+from iekd.launchers.base import Launcher
+from iekd.runs.store import Run
 from iekd.ui.files import file_field
 from iekd.ui.render.curves import read_curves
 from iekd.ui.server.access import Access, May
@@ -22,9 +22,9 @@ from iekd.ui.tabs.compare import compare_files
 from iekd.ui.tabs.train import start_run, upload_pictures
 
 
-def public_endpoints(store: Store, access: Access) -> None:
+def public_endpoints(launcher: Launcher, access: Access) -> None:
     """Register them on the page being built. Everything else on the page is private."""
-    launcher = LocalLauncher(store)
+    store = launcher.store
 
     @_says_why
     def start(config: dict[str, Any], key: str = "", request: Optional[gr.Request] = None) -> str:
@@ -32,7 +32,7 @@ def public_endpoints(store: Store, access: Access) -> None:
         if not isinstance(config, dict):
             raise UserError('The settings must be a JSON object, such as {"epochs": 10}.')
         access.check_paths(request, config.get("dataset"), config.get("teacher_from"), store)
-        return start_run(store, access, request, make_config(**config), key)
+        return start_run(launcher, access, request, make_config(**config), key)
 
     @_says_why
     def run_status(run_id: str, request: Optional[gr.Request] = None) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def public_endpoints(store: Store, access: Access) -> None:
     def stop_run(run_id: str, request: Optional[gr.Request] = None) -> dict[str, Any]:
         """Ask a run to stop; what its students have learned is kept, and it can be resumed."""
         access.check_change(request, store.get(run_id), "stop")
-        launcher.cancel(run_id)
+        launcher.request_stop(run_id)
         return status_of(store.get(run_id), access.of(request))
 
     @_says_why

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from iekd.errors import UserError
-from iekd.launchers.local import LocalLauncher
+from iekd.launchers.base import Launcher
 from iekd.runs.store import Store
 from iekd.ui.render.curves import curves_html
 from iekd.ui.render.run import early_html, head_html, log_html, result_html, signature
@@ -69,8 +69,9 @@ class RunView:
         ]
 
 
-def run_view(store: Store, shown: gr.Textbox, access: Access) -> RunView:
+def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
     """Build the view and its own events. `shown` holds the id of the run to show."""
+    store = launcher.store
     with gr.Column(visible=False, elem_id="run-view") as box:
         back = gr.Button("← New run", size="sm", elem_id="back")
         head = gr.HTML(elem_id="run-head")
@@ -102,7 +103,7 @@ def run_view(store: Store, shown: gr.Textbox, access: Access) -> RunView:
     def ask_to_stop(run_id: str, request: gr.Request) -> list[Any]:
         try:
             access.check_change(request, store.get(run_id), "stop")
-            LocalLauncher(store).cancel(run_id)
+            launcher.request_stop(run_id)
         except UserError as error:
             gr.Info(str(error))
         return look(store, run_id, {}, access.of(request))
@@ -110,7 +111,7 @@ def run_view(store: Store, shown: gr.Textbox, access: Access) -> RunView:
     def go_on(run_id: str, request: gr.Request) -> list[Any]:
         try:
             access.check_change(request, store.get(run_id), "resume")
-            LocalLauncher(store).resume(run_id)
+            launcher.resume(run_id)
         except UserError as error:
             gr.Info(str(error))
         return look(store, run_id, {}, access.of(request))

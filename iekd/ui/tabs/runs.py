@@ -12,9 +12,9 @@ from typing import Any
 import gradio as gr
 
 from iekd.errors import UserError
-from iekd.launchers.local import LocalLauncher
+from iekd.launchers.base import Launcher
 from iekd.results.report import summaries
-from iekd.runs.queue import ahead_of, move_to_front
+from iekd.runs.queue import ahead_of
 from iekd.runs.store import QUEUED, RUNNING, STOPPING, Run, Store
 from iekd.ui.render.run import badge
 from iekd.ui.render.words import dataset_title, duration, method_name, method_style, model_name, run_title, when
@@ -46,8 +46,9 @@ class RunsTab:
     refresh: Callable[[gr.Request], str]
 
 
-def runs_tab(store: Store, access: Access) -> RunsTab:
+def runs_tab(launcher: Launcher, access: Access) -> RunsTab:
     """Build the tab; its timer is to be active only while the tab is in front."""
+    store = launcher.store
     table = gr.HTML(EMPTY, js_on_load=ON_LOAD, apply_default_css=False, elem_id="runs-table")
     timer = gr.Timer(4.0, active=False)
     mark = gr.Textbox(visible=False)  # of what is shown: the table itself may be long
@@ -66,8 +67,9 @@ def runs_tab(store: Store, access: Access) -> RunsTab:
     return RunsTab(table, timer, refresh)
 
 
-def act(store: Store, access: Access, asker: gr.Request, event: gr.EventData) -> tuple[str, str]:
+def act(launcher: Launcher, access: Access, asker: gr.Request, event: gr.EventData) -> tuple[str, str]:
     """Do what a row's button says; returns (id of a run to open or "", the table)."""
+    store = launcher.store
     run_id, what = str(event._data.get("run", "")), str(event._data.get("act"))
     try:
         run = store.get(run_id)
@@ -76,13 +78,13 @@ def act(store: Store, access: Access, asker: gr.Request, event: gr.EventData) ->
         access.check_change(asker, run, {"first": "move"}.get(what, what))
         if what == "stop":
             waits = run.status.state == QUEUED
-            LocalLauncher(store).cancel(run_id)
+            launcher.request_stop(run_id)
             gr.Info("It leaves the queue." if waits else "It stops after the current step.")
         elif what == "resume":
-            LocalLauncher(store).resume(run_id)
+            launcher.resume(run_id)
             return run_id, table_html(store, access.of(asker))
         elif what == "first":
-            move_to_front(run, store)
+            launcher.move_to_front(run_id)
             gr.Info("It is the next.")
         elif what == "delete":
             _let_go(run)

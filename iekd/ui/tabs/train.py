@@ -14,7 +14,7 @@ from iekd import data
 from iekd.config.run import GROUPS, RunConfig
 from iekd.data.archives import ENDINGS
 from iekd.errors import UserError
-from iekd.launchers.local import LocalLauncher
+from iekd.launchers.base import Launcher
 from iekd.runs.probes import Probes
 from iekd.runs.queue import check_device
 from iekd.runs.store import Store
@@ -72,8 +72,9 @@ class TrainTab:
         return [self.form_box, self.view.box, self.error, *self.view.parts]
 
 
-def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) -> TrainTab:
+def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Access) -> TrainTab:
     """Build the tab. `shown` holds the id of the run on view, or nothing while the form is."""
+    store = launcher.store
     fields: dict[str, Any] = {}
     with gr.Column(elem_id="form") as form_box:
         with gr.Row(elem_id="ready", equal_height=False):
@@ -180,7 +181,7 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
         with gr.Accordion("How it works", open=False, elem_id="how"):
             gr.HTML(HOW_IT_WORKS)
     demo.load(None, None, None, js=WATCH_START, api_visibility="private")
-    view = run_view(store, shown, access)
+    view = run_view(launcher, shown, access)
     key = gr.Textbox(visible=False)  # the same for every click until a run has started: two clicks start one
     timer, probes = gr.Timer(2.0, active=False), Probes(store)  # it ticks while a better estimate is on its way
     tab = TrainTab(view, form_box, fields, error, key)
@@ -236,7 +237,7 @@ def train_tab(demo: gr.Blocks, store: Store, shown: gr.Textbox, access: Access) 
         may = access.of(request)
         try:
             config = allowed(request, *values)
-            run_id = start_run(store, access, request, config, once)
+            run_id = start_run(launcher, access, request, config, once)
         except UserError as problem:
             return [gr.skip(), gr.skip(), *show(store, "", may, str(problem))]
         return [run_id, secrets.token_hex(8), *show(store, run_id, may)]
@@ -300,18 +301,18 @@ def who_may_start(access: Access, request: gr.Request | None) -> str:
     )
 
 
-def start_run(store: Store, access: Access, asker: gr.Request | None, config: RunConfig, key: str) -> str:
+def start_run(launcher: Launcher, access: Access, asker: gr.Request | None, config: RunConfig, key: str) -> str:
     """Check and submit; returns the run's id.
 
     Raises:
         UserError: it cannot be trained, or whoever asks may not.
     """
     with changing:  # between counting a visitor's runs, or looking for its pictures, and starting one more
-        visitor = access.check_start(asker, config, store)
+        visitor = access.check_start(asker, config, launcher.store)
         data.describe(config.dataset)  # a folder that cannot be used is said here, not by a run that fails
         check_device(config.device)
-        check_teacher(config, store.root)
-        return LocalLauncher(store).submit(config, key or None, visitor)
+        check_teacher(config, launcher.store.root)
+        return launcher.submit(config, key or None, visitor)
 
 
 def upload_pictures(store: Store, access: Access, asker: gr.Request | None, file: str) -> tuple[str, str]:

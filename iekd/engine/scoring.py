@@ -1,0 +1,48 @@
+"""Whether predictions are right, and in percent: the one place where accuracy and agreement are computed.
+
+Works on torch tensors and numpy arrays alike, and imports neither, so that results/ can use it without torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Array = Any  # a torch tensor or a numpy array
+
+
+def predicted(logits: Array) -> Array:
+    """(..., K) logits -> (...), the class with the largest logit."""
+    return logits.argmax(-1)
+
+
+def is_right(predictions: Array, labels: Array) -> Array:
+    """Elementwise, as bool. With the teacher's predictions for labels: where a student agrees with its teacher."""
+    return predictions == labels
+
+
+def batch_accuracy(logits: Array, labels: Array) -> Array:
+    """Percent of a batch that is right, as a tensor that stays on its device.
+
+    Args:
+        logits: (B,K), or (N,B,K) of N students that see the same batch.
+        labels: (B,).
+    Returns:
+        A scalar, or (N,).
+    """
+    return is_right(predicted(logits), labels).float().mean(-1) * 100
+
+
+def percent(correct: float, images: int) -> float:
+    """Accuracy of so many right predictions."""
+    return correct / images * 100
+
+
+def accuracy(right: Array) -> float:
+    """Percent of (N,) bool that is true."""
+    return percent(int(right.sum()), len(right))
+
+
+def class_accuracy(right: Array, labels: Array, classes: int) -> list[float | None]:
+    """`accuracy` of the images of each class, in order; None for a class without images."""
+    of_class = [right[labels == k] for k in range(classes)]
+    return [accuracy(own) if len(own) else None for own in of_class]
