@@ -1,7 +1,7 @@
 """What a run is asked to do: frozen, documented field by field, checked once where it enters.
 
 The same object is the page's form, the command line's options and `config.json` in the run folder. This module knows
-names and ranges only; it imports neither torch nor Gradio.
+names and ranges only: it looks at no file, which is what runs/prepare.py does, and imports neither torch nor Gradio.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from iekd import data
 from iekd.config.methods import check_method, parts
-from iekd.errors import UserError, as_text, unknown_name
+from iekd.errors import UserError, check_text, unknown_name
 from iekd.models.catalog import check_model, models
-from iekd.models.source import AUTO, check_normalisation, check_source, is_file
+from iekd.models.source import AUTO, FILE_ONLY, check_normalisation, check_source, is_path
 
 NO_TEACHER = "none"
 STAGES = ("teacher", "auto-encoder", "students", "evaluation")  # of a run, in order
@@ -179,15 +179,8 @@ class RunConfig(BaseModel):
 
     @field_validator("dataset")
     @classmethod
-    def _dataset_exists(cls, value: str) -> str:
-        return data.check_name(value)
-
-    @field_validator("dataset", "teacher_from")
-    @classmethod
-    def _is_text(cls, value: str) -> str:
-        if value != as_text(value):
-            raise UserError(f"'{value}' cannot be used: its name is not UTF-8 text. Rename it, or give a link to it.")
-        return value
+    def _dataset_has_a_source(cls, value: str) -> str:
+        return check_text(data.check_name(value))
 
     @field_validator("teacher", "student", "peer")
     @classmethod
@@ -234,7 +227,7 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _cutout_fits(self) -> RunConfig:
-        side = self.resolution or data.resolution_of(self.dataset)
+        side = self.resolution or data.source_of(self.dataset).resolution
         if self.cutout >= side:
             raise UserError(
                 f"Cutout {self.cutout} cannot be used: the images are {side} x {side} pixels, and a hole must be "
@@ -254,19 +247,16 @@ class RunConfig(BaseModel):
 
     @field_validator("teacher_from")
     @classmethod
-    def _source_exists(cls, value: str) -> str:
-        return check_source(value)
+    def _teacher_from_is_a_word_or_a_path(cls, value: str) -> str:
+        return check_text(check_source(value))
 
     @model_validator(mode="after")
     def _source_fits(self) -> RunConfig:
         if self.teacher_from != AUTO and not self.needs_teacher:
             raise UserError(f"Teacher from '{self.teacher_from}' is given, but teacher is 'none'. Name its model.")
         check_normalisation(self.teacher_mean, self.teacher_std, "teacher ")
-        if self.teacher_mean and not is_file(self.teacher_from):
-            raise UserError(
-                "Teacher mean and std are for a teacher's file only; other teachers bring their own. "
-                "Leave them out, or give the file as teacher from."
-            )
+        if self.teacher_mean and not is_path(self.teacher_from):
+            raise UserError(FILE_ONLY)
         return self
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from iekd.config.methods import ANSWERS, parts
 from iekd.config.run import PRESETS, RunConfig
-from iekd.data.base import FOLDER
+from iekd.data import source_of
 from iekd.models.source import AUTO, TRAIN
 
 
@@ -38,7 +38,7 @@ def unused_settings(config: RunConfig) -> dict[str, str]:
     only("methods other than the baseline", set(config.methods) != {"baseline"}, "weight_schedule")
     trained = config.needs_teacher and config.teacher_from in (AUTO, TRAIN)
     only("teachers that the run trains", trained, "teacher_epochs")
-    only("folders of pictures", config.dataset.startswith(FOLDER), "test_fraction")
+    only("folders of pictures", source_of(config.dataset).uses_test_fraction, "test_fraction")
     return found
 
 

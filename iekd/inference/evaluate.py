@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from iekd import data
 from iekd.config.run import NO_TEACHER, RunConfig, make_config
-from iekd.data.base import FOLDER, Dataset, Split
+from iekd.data import Dataset, Split, source_of
 from iekd.errors import UserError, unknown_name
 from iekd.models.artifact import check_fits, load_model
 from iekd.models.source import Numbers, check_normalisation, check_path, per_channel
@@ -83,6 +83,7 @@ def evaluate_checkpoint(
         dataset=dataset, student=model, resolution=resolution, test_fraction=test_fraction, data_seed=data_seed,
         device=device, image_memory=image_memory, methods=("baseline",), teacher=NO_TEACHER,
     )  # fmt: skip
+    settings = settings.model_copy(update={"dataset": data.prepare(settings.dataset)})
     path, place = Path(check_path(str(checkpoint))), _device(settings.device)
     # what is wrong with the weights is said before the images are read
     if path.is_dir():
@@ -123,10 +124,10 @@ def evaluate_checkpoint(
 
 
 def _data(settings: RunConfig, split: str, resolution: int | None = None) -> tuple[Dataset, Split]:
-    """The data set and its images to answer. A folder may have nothing but test/, which is no data set for a run."""
-    name, root = settings.dataset, Path(settings.dataset.removeprefix(FOLDER))
-    if name.startswith(FOLDER) and split == "test" and (root / "test").is_dir() and not (root / "train").is_dir():
-        name, split = f"{name}/test", "all"
+    """The dataset and its images to predict. It may have test images alone, which is not enough for a run."""
+    name = settings.dataset
+    if split == "test" and (test_only := source_of(name).test_only(name)):
+        name, split = test_only, "all"
     loaded = data.load(
         name, resolution=settings.resolution or resolution, test_fraction=settings.test_fraction,
         seed=settings.data_seed, image_memory=settings.image_memory,

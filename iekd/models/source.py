@@ -1,4 +1,4 @@
-"""Where weights come from and how they want their pictures: what can be meant, checked without torch or a run."""
+"""Where weights come from and how they expect their images: checked without torch or a run."""
 
 from __future__ import annotations
 
@@ -12,21 +12,28 @@ from iekd.models.artifact import CARD
 
 Numbers = tuple[float, ...]
 AUTO, TRAIN, RUN = "auto", "train", "run:"  # the words for a teacher; anything else is a path
+FILE_ONLY = (
+    "Teacher mean and std are for a teacher's file only; other teachers bring their own. "
+    "Leave them out, or give the file as teacher from."
+)
 
 
 def check_source(text: str) -> str:
-    """Where a teacher may come from: "auto", "train", "run:ID", "run:ID/LEARNER" (not looked up), or a path.
+    """Where a teacher may come from: "auto", "train", "run:ID", "run:ID/LEARNER", or else the absolute path of a file
+    or folder. Nothing is looked up; `check_path` does that.
 
     Raises:
-        UserError: a path at which there is no model.
+        UserError: it is empty.
     """
     text = text.strip()
-    return text if text in (AUTO, TRAIN) or text.startswith(RUN) else check_path(text)
+    if not text:
+        raise _no_file(text)
+    return os.path.abspath(os.path.expanduser(text)) if is_path(text) else text
 
 
-def is_file(source: str) -> bool:
-    """True for a file of weights alone; a model's folder says by itself how it was made."""
-    return source not in (AUTO, TRAIN) and not source.startswith(RUN) and not os.path.isdir(source)
+def is_path(source: str) -> bool:
+    """Whether a teacher comes from a file or folder: everything but the words for other teachers is a path."""
+    return source not in (AUTO, TRAIN) and not source.startswith(RUN)
 
 
 def check_path(text: str) -> str:
@@ -47,7 +54,11 @@ def check_path(text: str) -> str:
         raise UserError(
             f"'{text}' is a folder without a model in it ('{CARD}' is missing). Give the file of weights itself."
         )
-    raise UserError(
+    raise _no_file(text)
+
+
+def _no_file(text: str) -> UserError:
+    return UserError(
         f"There is no file '{text}'. Give the path of a file of weights, such as resnet56.pth, or of a model's folder."
     )
 
