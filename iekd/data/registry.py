@@ -163,7 +163,9 @@ def _checked(dataset: Dataset, request: Request) -> Dataset:
         shape, labels = tuple(split.images.shape), split.labels
         if split.images.dtype != np.uint8 or len(shape) != 4 or shape[1:3] != (side, side) or shape[3] not in (1, 3):
             raise refuse(f"its images are {shape} {split.images.dtype} and should be (N, {side}, {side}, 1 or 3) uint8")
-        if labels.dtype != np.int64 or labels.shape != shape[:1] or not shape[0]:
+        if not shape[0]:
+            raise refuse("a split has no images, and there should be some to train on and some to test on")
+        if labels.dtype != np.int64 or labels.shape != shape[:1]:
             raise refuse(f"its labels are {labels.shape} {labels.dtype} and should be ({shape[0]},) int64")
         if labels.min() < 0 or labels.max() >= len(dataset.class_names):
             raise refuse(
