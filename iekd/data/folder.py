@@ -22,7 +22,7 @@ from iekd.data.file_images import Files
 from iekd.data.layout import drawn_of, folders, instead_of_test, layout, scan
 from iekd.data.reading import read_all
 from iekd.errors import DataError, as_text
-from iekd.paths import unpacked_dir
+from iekd.paths import absolute, as_typed, unpacked_dir
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Folder(Source):
         given = name.removeprefix(FOLDER).strip()
         if not given:
             raise _no_folder(given)
-        return folder_name(os.path.abspath(os.path.expanduser(given)))
+        return folder_name(absolute(given))
 
     def prepare(self, name: str) -> str:
         """An archive is unpacked into the cache folder, unless it has been before."""
@@ -61,7 +61,7 @@ class Folder(Source):
         except (OSError, RuntimeError, ValueError):  # a name that no folder can have
             is_file = False
         if not is_file:
-            raise _no_folder(name.removeprefix(FOLDER).strip())
+            raise _no_folder(as_typed(str(path)))
         if not is_archive(path):
             raise DataError(
                 f"'{path}' is a file. Give a folder with one sub-folder per class, or {', '.join(ARCHIVES)}."

@@ -65,7 +65,7 @@ class TorchvisionSet(Source):
             images = np.asarray(stored.data)  # MNIST-like: tensor (N,H,W); CIFAR: array (N,H,W,3)
             images = images if images.ndim == 4 else images[..., None]
             splits.append(Split(images, np.asarray(stored.targets, np.int64)))
-        return Dataset(self.name, self.class_names(train), *splits).resized(request.resolution)
+        return Dataset(self.name, self.class_names(train), splits[0], splits[1]).resized(request.resolution)
 
     def class_names(self, stored: Any) -> tuple[str, ...]:
         """From torchvision's dataset object."""

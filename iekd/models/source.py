@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from iekd.errors import UserError
 from iekd.models.artifact import CARD
+from iekd.paths import absolute, as_typed
 
 Numbers = tuple[float, ...]
 AUTO, TRAIN, RUN = "auto", "train", "run:"  # the words for a teacher; anything else is a path
@@ -28,7 +28,7 @@ def check_source(text: str) -> str:
     text = text.strip()
     if not text:
         raise _no_file(text)
-    return os.path.abspath(os.path.expanduser(text)) if is_path(text) else text
+    return absolute(text) if is_path(text) else text
 
 
 def is_path(source: str) -> bool:
@@ -44,7 +44,7 @@ def check_path(text: str) -> str:
     """
     text = text.strip()
     try:
-        path = Path(os.path.abspath(Path(text).expanduser()))  # not resolved: links have the telling names
+        path = Path(absolute(text))  # not resolved: links have the telling names
         if text and (path.is_file() or (path / CARD).is_file()):
             return str(path)
         is_folder = bool(text) and path.is_dir()
@@ -52,14 +52,16 @@ def check_path(text: str) -> str:
         is_folder = False
     if is_folder:
         raise UserError(
-            f"'{text}' is a folder without a model in it ('{CARD}' is missing). Give the file of weights itself."
+            f"'{as_typed(text)}' is a folder without a model in it ('{CARD}' is missing). "
+            "Give the file of weights itself."
         )
     raise _no_file(text)
 
 
 def _no_file(text: str) -> UserError:
     return UserError(
-        f"There is no file '{text}'. Give the path of a file of weights, such as resnet56.pth, or of a model's folder."
+        f"There is no file '{as_typed(text)}'. Give the path of a file of weights, such as resnet56.pth, "
+        "or of a model's folder."
     )
 
 

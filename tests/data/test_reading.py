@@ -71,7 +71,7 @@ def test_the_second_time_nothing_is_decoded(folder, decoded, memory, caplog):
     caplog.set_level(logging.INFO)
     first = load(folder, image_memory=memory)
     assert len(decoded) == 18
-    assert "kept for the next run" in caplog.text
+    assert "stored for the next run" in caplog.text
     decoded.clear()
     second = load(folder, image_memory=memory)
     assert not decoded

@@ -100,6 +100,14 @@ def test_what_is_not_there_is_said(values, words, tmp_path, tiny_config, refuses
     refuses(lambda: prepare(tiny_config(**values), tmp_path), *words)
 
 
+def test_names_in_this_folder_are_said_as_they_were_typed(tmp_path, tiny_config, monkeypatch, refuses):
+    monkeypatch.chdir(tmp_path)
+    refuses(lambda: prepare(tiny_config(teacher_from="nowhere.pth"), tmp_path), "no file 'nowhere.pth'")
+    refuses(lambda: prepare(tiny_config(dataset="folder:some/birds"), tmp_path), "no folder 'some/birds'")
+    (tmp_path / "net").mkdir()
+    refuses(lambda: prepare(tiny_config(teacher_from="net"), tmp_path), "'net' is a folder without a model")
+
+
 def test_a_file_that_is_no_archive_is_said(tmp_path, tiny_config, refuses):
     (tmp_path / "file").write_text("")
     refuses(lambda: prepare(tiny_config(dataset=f"folder:{tmp_path}/file"), tmp_path), tmp_path / "file", *archives.TAR)
