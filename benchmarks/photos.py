@@ -27,7 +27,7 @@ reading.WORTH = 0.0
 if sys.argv[2] == "whole":
     decoding.ENOUGH = 10**6
 began = time.perf_counter()
-data.load("folder:" + sys.argv[1], keep=sys.argv[2] == "kept")
+data.load("folder:" + sys.argv[1], cache=sys.argv[2] == "kept")
 print(time.perf_counter() - began)
 """
 WAYS = ("whole", "small", "kept")

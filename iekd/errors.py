@@ -27,7 +27,7 @@ class UserError(ValueError):
 
 
 class DataError(UserError):
-    """A data set or an image cannot be read."""
+    """A dataset or an image cannot be read."""
 
 
 class RunError(UserError):
@@ -46,6 +46,17 @@ class DivergedError(TrainingError):
 
 class PlatformError(UserError, ImportError):
     """This operating system lacks something that cannot be done without."""
+
+
+def check_text(path: str) -> str:
+    """Return `path` if it can be written and sent anywhere.
+
+    Raises:
+        UserError: it is not UTF-8 text.
+    """
+    if path != as_text(path):
+        raise UserError(f"'{path}' cannot be used: its name is not UTF-8 text. Rename it, or give a link to it.")
+    return path
 
 
 def unknown_name(kind: str, value: str, known: Iterable[str]) -> UserError:

@@ -18,6 +18,17 @@ def unpacked_dir() -> Path:
     return cache_dir() / "pictures"
 
 
+def absolute(path: str) -> str:
+    """The path from the root of the disk. Links are not followed, and no file is looked at."""
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def as_typed(path: str) -> str:
+    """A path for a message: below the working directory as most people type it, without the way to it."""
+    here = os.getcwd()
+    return path if here == os.sep else path.removeprefix(here + os.sep)
+
+
 def checkpoints_dir() -> Path:
     """The shipped models: `$IEKD_CHECKPOINTS_DIR`, `checkpoints/` beside the package, or the copy inside a wheel."""
     if own := os.environ.get("IEKD_CHECKPOINTS_DIR"):

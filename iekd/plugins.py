@@ -39,15 +39,18 @@ def load_plugins() -> None:
     with _lock:
         for name, origin in _named().items():
             if name not in _loaded:
+                _loaded.add(name)
                 try:
                     _import(name)
-                except Exception as error:
+                except BaseException as error:
+                    _loaded.discard(name)
+                    if not isinstance(error, Exception):
+                        raise
                     reason = f"{type(error).__name__}: {error}".splitlines()[0]
                     raise UserError(
                         f"Plugin '{name}', named by {origin}, cannot be imported ({reason}). "
                         "Correct its name or the module, or install what is missing."
                     ) from error
-                _loaded.add(name)
 
 
 def remember(module: str) -> None:
@@ -97,7 +100,7 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     path = Path(name).absolute()
     for module in list(sys.modules.values()):  # it may have been imported under its own name
-        if vars(module).get("__file__") == str(path):
+        if getattr(module, "__file__", None) == str(path):
             return module
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None or path.stem in sys.modules:

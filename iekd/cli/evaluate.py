@@ -78,16 +78,12 @@ def evaluate(
 
 
 def _drawn(dataset: str) -> bool:
-    """Whether test images are drawn from a folder by chance."""
-    from iekd.data.base import FOLDER
-    from iekd.data.folder import has_test
-    from iekd.data.registry import check_name
+    """Whether the test images are drawn at random."""
+    from iekd.data import describe
 
-    if not dataset.startswith(FOLDER):
-        return False
     try:
-        return not has_test(check_name(dataset))
-    except UserError:  # it has test/ alone
+        return describe(dataset).test_is_drawn
+    except UserError:  # it has test images alone
         return False
 
 

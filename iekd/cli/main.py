@@ -49,15 +49,14 @@ app.add_typer(runs_app, name="runs")
 @run_options
 def train(config: RunConfig, detach: Detach = False, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
     """Train students side by side; without options, the run that the page starts with."""
-    from iekd.runs.queue import check_device
-    from iekd.runs.teachers import check_teacher
+    from iekd.runs.prepare import prepare
 
     launcher = launcher_for(runs_dir)
     store = launcher.store
-    check_device(config.device)
-    teacher = check_teacher(config, store.root)
+    prepared = prepare(config, store.root)
+    config = prepared.config
     say_unused(config)
-    say_estimate(config, store, teacher is not None)
+    say_estimate(prepared, store)
     if detach:
         run_id = launcher.submit(config)
         say(as_json, f"Run {run_id} trains in the background.", {"run": run_id, "state": "queued"})
@@ -101,15 +100,12 @@ def table(
     from iekd.results.table import to_json
     from iekd.runs import grid
     from iekd.runs.grid import make_folder, write_table
-    from iekd.runs.queue import check_device
+    from iekd.runs.prepare import prepare, resolve
     from iekd.runs.store import FAILED
-    from iekd.runs.teachers import check_teacher
 
-    store, wanted = launcher_for(runs_dir).store, grid.parse_pairs(pairs)
-    configs = grid.cells(wanted, config, together)
-    check_device(config.device)
-    for each in configs:  # what cannot be trained is said before anything is
-        check_teacher(each, store.root)
+    store, wanted, config = launcher_for(runs_dir).store, grid.parse_pairs(pairs), resolve(config)
+    # all of them first: what cannot be trained is said before anything is trained
+    configs = [prepare(cell, store.root).config for cell in grid.cells(wanted, config, together)]
     say_unused(configs[0])
     if out_dir is not None:
         make_folder(out_dir)
@@ -213,17 +209,19 @@ def models(as_json: AsJson = False) -> None:
 
 @app.command()
 def datasets(as_json: AsJson = False) -> None:
-    """The data sets that can be trained on."""
-    from iekd.data import available
+    """The datasets that can be trained on."""
+    from iekd.data import available, sources
 
     if as_json:
         print_json({"datasets": [d.__dict__ for d in available()]})
         return
-    table = table_of("data set", "training", "test", "classes", "images", "")
+    table = table_of("dataset", "training", "test", "classes", "images", "")
     for d in available():
         kind = f"{d.resolution} x {d.resolution} {'grey' if d.channels == 1 else 'colour'}"
         table.add_row(d.name, f"{d.train_images:,}", f"{d.test_images:,}", str(d.classes), kind, d.note)
-    table.add_row("folder:PATH", "", "", "", "any size", "your own: <class>/*, or train/ and test/ of those; or a zip")
+    for source in sources():
+        if source.usage:
+            table.add_row(source.usage, "", "", "", "any size", source.note)
     out.print(table)
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.markup import escape
@@ -27,9 +26,13 @@ from iekd.cli.common import (
     says_why,
     table_of,
 )
-from iekd.config.run import NO_TEACHER, RunConfig
-from iekd.data.base import FOLDER
-from iekd.errors import RunError, UserError
+from iekd.config.run import NO_TEACHER
+from iekd.data import short_name
+from iekd.errors import RunError
+from iekd.runs.store import Store
+
+if TYPE_CHECKING:
+    from iekd.runs.prepare import Prepared
 
 app = typer.Typer(no_args_is_help=True, help="List, show, stop, resume, export, import and delete runs.")
 RunId = Annotated[str, typer.Argument(metavar="ID")]
@@ -50,17 +53,16 @@ def train_here(run: Any, handle: int | None) -> Callable[[], bool]:
     return stop
 
 
-def say_estimate(config: RunConfig, store: Any, teacher_at_hand: bool) -> None:
+def say_estimate(prepared: Prepared, store: Store) -> None:
     """On standard error: time and memory that the run will take, about, and a warning where memory seems short."""
     from iekd.runs.estimate import estimate
     from iekd.ui.render.words import roughly
 
-    with suppress(UserError):  # data that cannot be read: the run says it
-        found = estimate(config, store, teacher_at_hand)
-        text = f"Estimate: about {roughly(found.seconds)}, {found.memory} of memory ({found.basis})."
-        err.print(text, highlight=False, soft_wrap=True)
-        if found.warning:
-            err.print(f"[yellow]Warning:[/] {escape(found.warning)}", highlight=False, soft_wrap=True)
+    found = estimate(prepared.config, store, prepared.teacher is not None, prepared.info)
+    text = f"Estimate: about {roughly(found.seconds)}, {found.memory} of memory ({found.basis})."
+    err.print(text, highlight=False, soft_wrap=True)
+    if found.warning:
+        err.print(f"[yellow]Warning:[/] {escape(found.warning)}", highlight=False, soft_wrap=True)
 
 
 def say_how_it_ended(run: Any, as_json: bool) -> None:
@@ -140,11 +142,9 @@ def runs_list(runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
         results = _means(row["learners"]) or row["methods"]
         results += [f"{name} diverged" for name in row["diverged"]]
         name = f"{row['run']}\n{row['name']}" if row["name"] else row["run"]
-        pictures = row["dataset"]
-        if pictures.startswith(FOLDER):  # `show` has the whole path
-            pictures = f"{FOLDER}.../{Path(pictures).name}"
         state = " ".join(filter(None, [row["state"], row["waiting"]]))
-        table.add_row(*map(escape, (name, state, pictures, networks, ", ".join(results))))
+        dataset = short_name(row["dataset"])  # `show` has the whole path
+        table.add_row(*map(escape, (name, state, dataset, networks, ", ".join(results))))
     out.print(table)
 
 

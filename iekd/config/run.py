@@ -1,7 +1,7 @@
 """What a run is asked to do: frozen, documented field by field, checked once where it enters.
 
 The same object is the page's form, the command line's options and `config.json` in the run folder. This module knows
-names and ranges only; it imports neither torch nor Gradio.
+names and ranges only: it looks at no file, which is what runs/prepare.py does, and imports neither torch nor Gradio.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from iekd import data
 from iekd.config.methods import IE, OTHERS, MethodSettings, check_method, method_spec
 from iekd.config.presets import PRESETS
 from iekd.config.settings import Share, about, setting
-from iekd.data.base import FOLDER
-from iekd.errors import UserError, as_text, unknown_name
+from iekd.errors import UserError, check_text, unknown_name
 from iekd.models.catalog import check_model, models
-from iekd.models.source import AUTO, TRAIN, check_normalisation, check_source, is_file
+from iekd.models.source import AUTO, FILE_ONLY, TRAIN, check_normalisation, check_source, is_path
 
 NO_TEACHER = "none"
 OPTIMISER, TEACHER, PICTURES, THIS_RUN = "Optimiser", "Teacher", "Pictures", "This run"  # headings of settings
@@ -136,7 +135,8 @@ class RunConfig(MethodSettings, TrainingSettings):
     )  # fmt: skip
     test_fraction: float = setting(
         0.2, "share held out when a folder has no test/ of its own", gt=0, lt=1, group=PICTURES,
-        only_for="folders of pictures", used_when=lambda config: config.dataset.startswith(FOLDER), step_time=False,
+        only_for="folders of pictures", used_when=lambda config: data.source_of(config.dataset).uses_test_fraction,
+        step_time=False,
         trains_teacher="always",
     )  # fmt: skip
     data_seed: int = setting(
@@ -170,15 +170,8 @@ class RunConfig(MethodSettings, TrainingSettings):
 
     @field_validator("dataset")
     @classmethod
-    def _dataset_exists(cls, value: str) -> str:
-        return data.check_name(value)
-
-    @field_validator("dataset", "teacher_from")
-    @classmethod
-    def _is_text(cls, value: str) -> str:
-        if value != as_text(value):
-            raise UserError(f"'{value}' cannot be used: its name is not UTF-8 text. Rename it, or give a link to it.")
-        return value
+    def _dataset_has_a_source(cls, value: str) -> str:
+        return check_text(data.check_name(value))
 
     @field_validator("teacher", "student", "peer")
     @classmethod
@@ -231,7 +224,7 @@ class RunConfig(MethodSettings, TrainingSettings):
 
     @model_validator(mode="after")
     def _cutout_fits(self) -> RunConfig:
-        side = self.resolution or data.resolution_of(self.dataset)
+        side = self.resolution or data.source_of(self.dataset).resolution
         if self.cutout >= side:
             raise UserError(
                 f"Cutout {self.cutout} cannot be used: the images are {side} x {side} pixels, and a hole must be "
@@ -251,19 +244,16 @@ class RunConfig(MethodSettings, TrainingSettings):
 
     @field_validator("teacher_from")
     @classmethod
-    def _source_exists(cls, value: str) -> str:
-        return check_source(value)
+    def _teacher_from_is_a_word_or_a_path(cls, value: str) -> str:
+        return check_text(check_source(value))
 
     @model_validator(mode="after")
     def _source_fits(self) -> RunConfig:
         if self.teacher_from != AUTO and not self.needs_teacher:
             raise UserError(f"Teacher from '{self.teacher_from}' is given, but teacher is 'none'. Name its model.")
         check_normalisation(self.teacher_mean, self.teacher_std, "teacher ")
-        if self.teacher_mean and not is_file(self.teacher_from):
-            raise UserError(
-                "Teacher mean and std are for a teacher's file only; other teachers bring their own. "
-                "Leave them out, or give the file as teacher from."
-            )
+        if self.teacher_mean and not is_path(self.teacher_from):
+            raise UserError(FILE_ONLY)
         return self
 
     @property

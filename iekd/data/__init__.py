@@ -1,4 +1,4 @@
-"""Data sets: a registry of sources that return images as uint8 arrays with class names and statistics.
+"""Datasets: a registry of sources that return images as uint8 arrays with class names and statistics.
 
     dataset = iekd.data.load("fashion-mnist-sample")
     dataset.train.images      # (N,H,W,C) uint8
@@ -6,9 +6,26 @@
 Nothing here imports torch until a torchvision download needs it, so the page can show thumbnails at once.
 """
 
-from iekd.data.base import Dataset, DatasetInfo, Split
-from iekd.data.registry import available, check_name, describe, load, resolution_of, thumbnails
+from iekd.data.base import Dataset, DatasetInfo, Request, Source, Split
+from iekd.data.folder import folder_name
+from iekd.data.registry import (
+    available,
+    check_name,
+    describe,
+    load,
+    own_path,
+    prepare,
+    register,
+    relative_name,
+    short_name,
+    source_of,
+    sources,
+    thumbnails,
+    title_of,
+)
 
 __all__ = [
-    "Dataset", "DatasetInfo", "Split", "available", "check_name", "describe", "load", "resolution_of", "thumbnails",
+    "Dataset", "DatasetInfo", "Request", "Source", "Split", "available", "check_name", "describe", "folder_name",
+    "load", "own_path", "prepare", "register", "relative_name", "short_name", "source_of", "sources", "thumbnails",
+    "title_of",
 ]  # fmt: skip

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Union
+from pathlib import Path
+from typing import Optional, Protocol, Union
 
 import numpy as np
 
+from iekd.data.decoding import to_array
 from iekd.data.file_images import FileImages, Files, image_sums
 from iekd.errors import DataError
 
-FOLDER = "folder:"
-FOLDER_RESOLUTION = 32  # of a folder's pictures, where nothing else is asked for
 Images = Union[np.ndarray, FileImages]
-AT_ONCE = 1024  # images whose sums are taken together: a copy of all of them would be eight times as large
+Progress = Callable[[int, int], None]  # (files read, all files)
+CHUNK = 1024  # images whose sums are taken together: int64 copies of all images would take eight times their memory
+DRAWN = "drawn by chance"
 
 
 @dataclass(frozen=True)
 class Split:
     """Images (N,H,W,C) uint8 with C = 1 or 3, in memory or still in their files, and labels (N,) int64.
 
-    files: where images in memory were read from, where that is known.
+    files: the files that images in memory were read from; None if they were not read from files of their own.
     """
 
     images: Images
@@ -37,7 +40,7 @@ class Split:
         return Split(images, self.labels[rows], None if self.files is None else self.files.take(rows))
 
     def joined(self, other: Split) -> Split:
-        """These images, then those of another split that is kept in the same way."""
+        """These images followed by those of another split; both are in memory, or both in their files."""
         labels = np.concatenate([self.labels, other.labels])
         if isinstance(self.images, FileImages) and isinstance(other.images, FileImages):
             return Split(self.images.joined(other.images), labels)
@@ -45,16 +48,16 @@ class Split:
         return Split(np.concatenate([self.images, other.images]), labels, files)
 
     @property
-    def sources(self) -> Files | None:
-        """The file of each image, or None where images did not come from files of their own."""
+    def image_files(self) -> Files | None:
+        """The file of each image; None if the images did not come from files of their own."""
         return self.images.files if isinstance(self.images, FileImages) else self.files
 
     def sums(self) -> list[int]:
         """`image_sums` over all images."""
         if isinstance(self.images, FileImages):
             return [int(s) for s in self.images.sums.sum(0)]
-        parts = (self.images[i : i + AT_ONCE] for i in range(0, len(self), AT_ONCE))
-        return [int(s) for s in sum(image_sums(part).sum(0) for part in parts)]
+        chunks = (self.images[i : i + CHUNK] for i in range(0, len(self), CHUNK))
+        return [int(s) for s in sum(image_sums(chunk).sum(0) for chunk in chunks)]
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Dataset:
     """A training and a test split with their class names, and a validation split once one was held out.
 
     `mean` and `std` are per channel, in units of 0..1 pixel values, computed from the training split alone.
-    `skipped` names files that could not be read. `mark` is the DatasetInfo's.
+    `skipped` names files that could not be read. `fingerprint` is the DatasetInfo's.
     """
 
     name: str
@@ -71,7 +74,7 @@ class Dataset:
     test: Split
     skipped: tuple[str, ...] = field(default=())
     validation: Split | None = None
-    mark: str = ""
+    fingerprint: str = ""
 
     @property
     def channels(self) -> int:
@@ -85,7 +88,7 @@ class Dataset:
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Per-channel mean and standard deviation of the training split, pixel values scaled to 0..1.
 
-        From whole numbers, so that they are the same however the images are kept.
+        Computed from whole numbers, so that they are the same whether the images are in memory or in their files.
         """
         sums, count = self.train.sums(), len(self.train) * self.resolution**2
         mean, std = [], []
@@ -100,7 +103,11 @@ class Dataset:
         return self.train.sums()[-1] / (255 * len(self.train) * 4 * self.resolution * self.channels)
 
     def limited(self, count: int | None, seed: int = 0) -> Dataset:
-        """The same data set with at most `count` training images, drawn at random, equally from each class."""
+        """The same dataset with at most `count` training images, drawn at random, equally from each class.
+
+        Raises:
+            DataError: `count` is smaller than the number of classes.
+        """
         if count is None or count >= len(self.train):
             return self
         if count < len(self.class_names):
@@ -119,21 +126,34 @@ class Dataset:
         chosen = np.sort(order[np.argsort(rank, kind="stable")[:count]])
         return replace(self, train=self.train.take(chosen))
 
-    def held_out(self, fraction: float, seed: int = 0) -> Dataset:
-        """The same data set with that share of each class's training images as the validation split.
+    def resized(self, resolution: int | None) -> Dataset:
+        """The same dataset with images of `resolution` x `resolution` pixels; None leaves them as they are."""
+        if resolution in (None, self.resolution):
+            return self
 
-        None is held out of a class with too few images; without any there is no validation split.
+        def resize(split: Split) -> Split:
+            images = np.empty((len(split), resolution, resolution, self.channels), np.uint8)
+            for i, image in enumerate(split.images):
+                images[i] = to_array(image.squeeze(), resolution, self.channels)
+            return replace(split, images=images)
+
+        return replace(self, train=resize(self.train), test=resize(self.test))
+
+    def held_out(self, fraction: float, seed: int = 0) -> Dataset:
+        """The same dataset with that share of each class's training images as the validation split.
+
+        A class with too few images contributes none; if no class does, there is no validation split.
         """
         rng = np.random.default_rng([seed, 1])  # independent of the draws of `limited`
         chosen: list[np.ndarray] = []
         for k in range(len(self.class_names)):
             of_class = np.flatnonzero(self.train.labels == k)
             chosen.append(rng.permutation(of_class)[: held_out_of(len(of_class), fraction)])
-        out = np.sort(np.concatenate(chosen))
-        if not len(out):
+        held_out = np.sort(np.concatenate(chosen))
+        if not len(held_out):
             return self
-        kept = np.setdiff1d(np.arange(len(self.train)), out)
-        return replace(self, train=self.train.take(kept), validation=self.train.take(out))
+        rest = np.setdiff1d(np.arange(len(self.train)), held_out)
+        return replace(self, train=self.train.take(rest), validation=self.train.take(held_out))
 
 
 def held_out_of(size: int, fraction: float) -> int:
@@ -143,7 +163,20 @@ def held_out_of(size: int, fraction: float) -> int:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set without opening it. Zero means: not known before loading."""
+    """What is known of a dataset without opening it. Zero means that it is known only after loading.
+
+    Args:
+        name: what the user types, such as "cifar10" or "folder:/home/me/birds".
+        title: its name on the page.
+        train_images, test_images, classes: how many there are.
+        channels: 1 for grey images, 3 for colour.
+        resolution: side of the square images if no other is asked for.
+        note: what to know before choosing it, such as "31 MB download".
+        part_of: a larger dataset with the same classes, whose teachers fit this one too.
+        class_sizes: training images of each class; empty if all classes have the same number.
+        tested_on: which images are the test images, if that needs saying.
+        fingerprint: changes whenever a file of the dataset does; empty for datasets that never change.
+    """
 
     name: str
     title: str
@@ -153,36 +186,126 @@ class DatasetInfo:
     channels: int
     resolution: int
     note: str = ""
-    part_of: str = ""  # a larger data set of the same classes, whose teachers fit this one too
-    class_sizes: tuple[int, ...] = ()  # training images of each class; unset where all are of one size
-    tested_on: str = ""  # of a folder without test/: which of its images are
-    mark: str = ""  # changes with a folder's files; empty for data sets that do not change
+    part_of: str = ""
+    class_sizes: tuple[int, ...] = ()
+    tested_on: str = ""
+    fingerprint: str = ""
+
+    @property
+    def test_is_drawn(self) -> bool:
+        """Whether the test images are drawn at random, by the run's test fraction and data seed."""
+        return self.tested_on == DRAWN
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a source may need to know: `resolution` is None for the data set's own size, `image_memory` (GB) for what
-    is free; `keep` and `progress` as in `load`."""
+    """Which dataset to load, and how.
+
+    Args:
+        name: as in DatasetInfo.
+        resolution: side of the square images; None for the dataset's own.
+        test_fraction, seed: how test images are drawn from a dataset that brings none.
+        image_memory: GB that decoded images may take; None for half of the free memory.
+        cache: whether decoded images may be stored for the next run.
+        progress: called now and then with (files read, all files); what it raises ends the loading.
+    """
 
     name: str
-    resolution: int | None
-    test_fraction: float
-    seed: int
-    image_memory: float | None = None
-    keep: bool = True
-    progress: Callable[[int, int], None] | None = None
+    resolution: Optional[int] = None
+    test_fraction: float = 0.2
+    seed: int = 0
+    image_memory: Optional[float] = None
+    cache: bool = True
+    progress: Optional[Progress] = None
 
 
-Source = Callable[[Request], Dataset]
-UPLOADED = ".pictures"  # a folder of this name, beside runs, holds what was uploaded to the page
-SOURCES: dict[str, tuple[DatasetInfo, Source]] = {}
+class Source(Protocol):
+    """Where datasets come from. To add one, subclass this, write `describe` and `load`, and `register` an instance.
 
+    See docs/adding-a-data-source.md. Every method but `describe` and `load` has a default that suits one dataset which
+    never changes and needs no download.
 
-def register(info: DatasetInfo) -> Callable[[Source], Source]:
-    """Decorator: the function below loads the data set that `info` describes."""
+    Attributes:
+        name: what the user types for its only dataset, such as "cifar10"; or a scheme that ends in a colon, such as
+            "folder:", for a source of many datasets. What follows the colon says which one.
+        usage: of a scheme, what its names look like, such as "folder:PATH".
+        note: of a scheme, one line for the list of datasets.
+        resolution: side of the square images if no other is asked for; the same as DatasetInfo.resolution, but known
+            before the dataset is.
+        uses_test_fraction: whether it may have to draw test images, by the run's test_fraction and data_seed.
+        may_stream: whether images that do not fit into image_memory stay in their files.
+    """
 
-    def add(source: Source) -> Source:
-        SOURCES[info.name] = (info, source)
-        return source
+    name: str
+    usage: str = ""
+    note: str = ""
+    resolution: int = 32
+    uses_test_fraction: bool = False
+    may_stream: bool = False
 
-    return add
+    @abstractmethod
+    def describe(self, name: str, test_fraction: float) -> DatasetInfo:
+        """What is known without opening the dataset. Quick: the page asks after every change of its form.
+
+        Raises:
+            DataError: there is no such dataset.
+        """
+
+    @abstractmethod
+    def load(self, request: Request) -> Dataset:
+        """The dataset at the resolution that was asked for.
+
+        Raises:
+            DataError: it cannot be loaded; the message says what to do.
+        """
+
+    def check(self, name: str) -> str:
+        """Return the name in the form in which it is stored. Reads no file: it is asked at every key that is pressed.
+
+        Raises:
+            DataError: no dataset can have that name.
+        """
+        return name
+
+    def prepare(self, name: str) -> str:
+        """Return the name by which the dataset is described and loaded. May read files, download or unpack.
+
+        Raises:
+            DataError: there is no such dataset.
+        """
+        return self.check(name)
+
+    def at_hand(self, name: str) -> bool:
+        """Whether `load` needs no download."""
+        return True
+
+    def thumbnails(self, name: str, per_class: int) -> list[tuple[np.ndarray, str]]:
+        """A few test images, each (H,W,C) uint8 with its class; none if they would have to be downloaded first."""
+        if not self.at_hand(name):
+            return []
+        found = self.load(Request(name))
+        labels = found.test.labels
+        return [
+            (found.test.images[i], class_name)
+            for k, class_name in enumerate(found.class_names)
+            for i in np.flatnonzero(labels == k)[:per_class]
+        ]
+
+    def title(self, name: str) -> str:
+        """The dataset's name on the page. Reads no file: the dataset may be gone by now."""
+        return name if self.name.endswith(":") else self.describe(name, 0.2).title
+
+    def own_path(self, name: str) -> Path | None:
+        """The folder of the user's own files that the name points to; None if it points to nobody's files.
+
+        Strangers on a page may not use names that have one, and do not see where it is. Reads no file.
+        """
+        return None
+
+    def test_files(self, name: str) -> Sequence[str] | None:
+        """The paths of the test images; None if they are not files, or if they are drawn at random."""
+        return None
+
+    def test_only(self, name: str) -> str | None:
+        """If a dataset has test images and nothing to train on: a name that loads them, for evaluation. Else None."""
+        return None

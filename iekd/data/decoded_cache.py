@@ -1,8 +1,8 @@
-"""What decoding a folder's pictures gave, kept for the next run on them.
+"""A cache of decoded images, for the next run on them.
 
 A thousand photographs of a telephone take a minute to decode, and three megabytes when they are 32 pixels wide; each
-run of a grid, each attempt and each evaluation would decode them again. Whoever asks names what is kept so that the
-name changes with the pictures. What was not used for longest goes when all together take too much room.
+run of a grid, each attempt and each evaluation would decode them again. The caller's name for an entry has to change
+whenever the images do. The entries that were not used for longest are removed when all together take too much room.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from numpy.lib import format as npy
 
 from iekd.paths import cache_dir
 
-MOST = 8 * 10**9  # bytes of everything that is kept
+MOST = 8 * 10**9  # bytes of all entries
 LEFT = 2 * 10**9  # bytes that stay free on the disk
 
 log = logging.getLogger(__name__)
 
 
-def place() -> Path:
-    """The folder of all that is kept."""
+def folder() -> Path:
+    """The folder of all entries."""
     return cache_dir() / "decoded"
 
 
 def find(name: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """(values, rows) as they were given to `keep`, the values still in their file; None if they are not there."""
+    """(values, rows) as they were given to `store`, the values still in their file; None if there is no such entry."""
     path = _path(name)
     try:
         with open(path, "rb") as file:
@@ -50,50 +50,51 @@ def find(name: str) -> tuple[np.ndarray, np.ndarray] | None:
     return values, rows
 
 
-def keep(name: str, values: Sequence[np.ndarray], rows: np.ndarray) -> None:
-    """Keep arrays of equal rows, one after the other, and an array (N,) int64 that says which row is whose, or -1.
+def store(name: str, values: Sequence[np.ndarray], rows: np.ndarray) -> None:
+    """Store arrays with rows of one shape, one after the other.
 
-    Where there is no room for them, or no right to write, that is logged: nothing depends on it.
+    rows: (N,) int64, for each of N files the row that is its own, or -1. If there is no room, or no right to write,
+    that is only logged.
     """
-    size = sum(part.nbytes for part in values)
+    size = sum(array.nbytes for array in values)
     new = None
     try:
-        place().mkdir(parents=True, exist_ok=True)
+        folder().mkdir(parents=True, exist_ok=True)
         _make_room(size)
         number, new = tempfile.mkstemp(
-            prefix=".", suffix=".part", dir=place()
-        )  # for its owner only, as pictures may be
+            prefix=".", suffix=".part", dir=folder()
+        )  # readable by its owner only, as the images may be
         with open(number, "wb") as file:
             shape = (sum(map(len, values)), *values[0].shape[1:])
             header = {"descr": npy.dtype_to_descr(values[0].dtype), "fortran_order": False, "shape": shape}
             npy.write_array_header_1_0(file, header)
-            for part in filter(len, values):
-                file.write(np.ascontiguousarray(part).data.cast("B"))
+            for array in filter(len, values):
+                file.write(np.ascontiguousarray(array).data.cast("B"))
             np.save(file, rows)
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, _path(name))
-        log.info("The decoded images are kept for the next run on them (%.1f MB in '%s').", size / 1e6, place())
+        log.info("The decoded images are stored for the next run on them (%.1f MB in '%s').", size / 1e6, folder())
     except OSError as error:
-        log.info("The decoded images are not kept for the next run: %s.", error.strerror or error)
+        log.info("The decoded images are not stored for the next run: %s.", error.strerror or error)
         if new is not None:
             Path(new).unlink(missing_ok=True)
 
 
 def _path(name: str) -> Path:
-    return place() / f"{name}.npy"
+    return folder() / f"{name}.npy"
 
 
 def _make_room(size: int) -> None:
-    """Remove what was not used for longest until `size` bytes more are no more than MOST.
+    """Remove the entries that were not used for longest, until there is room for `size` bytes more.
 
     Raises:
-        OSError: they cannot be.
+        OSError: there is none.
     """
-    if size > MOST or shutil.disk_usage(place()).free < size + LEFT:
+    if size > MOST or shutil.disk_usage(folder()).free < size + LEFT:
         raise OSError(f"there is no room for {size / 1e9:.1f} GB")
     there = []
-    for path in place().glob("[!.]*"):
+    for path in folder().glob("[!.]*"):
         with contextlib.suppress(OSError):  # another process may remove the same
             there.append((path.stat().st_mtime, path.stat().st_size, path))
     total = sum(bytes_of for _, bytes_of, _ in there)

@@ -1,6 +1,6 @@
-"""Every picture of a folder, decoded once: into memory, or, where they would take too much of it, only looked at.
+"""Decode every image of a folder once: into memory or, if they would take too much of it, only for their sums.
 
-What took a while is kept (see kept.py), and found again until a file comes, goes or changes.
+What took a while is stored (see decoded_cache.py), and found again until a file comes, goes or changes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import PIL
 from PIL import Image
 
 from iekd.data import decoded_cache
-from iekd.data.base import Split
+from iekd.data.base import Progress, Split
 from iekd.data.decoding import FORMATS, to_array
 from iekd.data.file_images import FileImages, Files, image_sums
 from iekd.data.memory import image_budget
@@ -27,21 +27,19 @@ from iekd.errors import DataError
 
 BLOCK = 8  # files that a thread takes at a time: photographs take a tenth of a second each
 MOVED = 512  # images at a time
-WORTH = 5.0  # seconds: what took less is not kept
-VERSION = 1  # of what `to_array` makes of a file: another one where that changes
+WORTH_CACHING = 5.0  # seconds: what took less is not stored
+VERSION = 1  # of what `to_array` makes of a file; raise it when that changes
 IMAGES, SUMS = "images", "sums"
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]  # (files done, of how many)
-
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read of one part of a folder.
+    """What was read of one split.
 
-    values: of its readable files, in their order: the images (M,H,W,C) uint8, or their `image_sums`. rows: (M,) which
-    files these are.
+    values: of its readable files, in their order: the images (M,H,W,C) uint8, or their `image_sums`.
+    rows: (M,) which of the files these are.
     """
 
     values: np.ndarray
@@ -49,55 +47,60 @@ class Reading:
 
 
 def read_all(
-    parts: Sequence[Files], resolution: int, mark: str, image_memory: float | None, keep: bool = True,
+    splits: Sequence[Files], resolution: int, fingerprint: str, image_memory: float | None, cache: bool = True,
     progress: Progress | None = None,
 ) -> tuple[list[Split], list[str]]:  # fmt: skip
-    """The images of each part, and the paths of those that cannot be read; all are grey if all files are.
+    """The images of each split, and the paths of those that cannot be read; all are grey if all files are.
 
-    mark: of all files as they are now. image_memory: as in data.load. keep: so that another run need not decode them.
-    progress: called now and then; what it raises ends the reading.
+    Args:
+        splits: the files of each split, in which `which` is the label.
+        resolution: side of the square images.
+        fingerprint: of all files as they are now.
+        image_memory: as in data.load.
+        cache: whether to store decoded images, and to use stored ones.
+        progress: called now and then; what it raises ends the reading.
     """
-    total, budget, began = sum(map(len, parts)), image_budget(image_memory), time.monotonic()
-    found = _find(parts, resolution, mark, budget, progress) if keep else None
+    total, budget, began = sum(map(len, splits)), image_budget(image_memory), time.monotonic()
+    found = _find(splits, resolution, fingerprint, budget, progress) if cache else None
     if found is None:
-        channels = 1 if all(_in_threads(lambda part, i: _is_grey(parts[part][i]), parts)) else 3
+        channels = 1 if all(_in_threads(lambda split, i: _is_grey(splits[split][i]), splits)) else 3
         kind = IMAGES if total * resolution**2 * channels <= budget else SUMS
-        found = channels, kind, _decode(parts, resolution, channels, kind, progress)
-        if keep and time.monotonic() - began > WORTH:
-            _keep(parts, _name(mark, resolution, kind), found[2])
+        found = channels, kind, _decode(splits, resolution, channels, kind, progress)
+        if cache and time.monotonic() - began > WORTH_CACHING:
+            _store(splits, _name(fingerprint, resolution, kind), found[2])
     else:
         log.info("The images were decoded before.")
     channels, kind, readings = found
     if kind == SUMS:
         log.info(
-            "The images would take %.2f GB and may take %.2f GB: their files are decoded anew in every epoch.",
+            "The images would take %.2f GB and may take %.2f GB: their files are re-decoded every epoch.",
             total * resolution**2 * channels / 1e9, budget / 1e9,
         )  # fmt: skip
-    splits, unreadable = [], []
-    for files, reading in zip(parts, readings, strict=True):
+    read, unreadable = [], []
+    for files, reading in zip(splits, readings, strict=True):
         there, labels = files.take(reading.rows), files.which[reading.rows].astype(np.int64)
         if kind == IMAGES:
-            splits.append(Split(reading.values, labels, there))
+            read.append(Split(reading.values, labels, there))
         else:
-            splits.append(Split(FileImages(there, reading.values, resolution, channels), labels))
+            read.append(Split(FileImages(there, reading.values, resolution, channels), labels))
         unreadable += [files[int(i)] for i in np.setdiff1d(np.arange(len(files)), reading.rows)]
-    return splits, unreadable
+    return read, unreadable
 
 
 def _find(
-    parts: Sequence[Files], resolution: int, mark: str, budget: float, progress: Progress | None
+    splits: Sequence[Files], resolution: int, fingerprint: str, budget: float, progress: Progress | None
 ) -> tuple[int, str, list[Reading]] | None:
-    """(channels, kind, what was read of each part) of an earlier time, where that is what would be read now."""
-    total = sum(map(len, parts))
+    """(channels, kind, what was read of each split) from the cache, if it is what would be read now."""
+    total = sum(map(len, splits))
     for kind in (IMAGES, SUMS):
-        if (there := decoded_cache.find(_name(mark, resolution, kind))) is None or len(there[1]) != total:
+        if (there := decoded_cache.find(_name(fingerprint, resolution, kind))) is None or len(there[1]) != total:
             continue
         values, row_of = there
         channels = values.shape[-1] if kind == IMAGES else (values.shape[-1] - 1) // 2
         if (total * resolution**2 * channels <= budget) != (kind == IMAGES):
             continue
-        rows_of = [row_of[places] for places in _places(parts)]
-        broken = [files.take(np.flatnonzero(rows < 0)) for files, rows in zip(parts, rows_of, strict=True)]
+        rows_of = [row_of[ranks] for ranks in _ranks(splits)]
+        broken = [files.take(np.flatnonzero(rows < 0)) for files, rows in zip(splits, rows_of, strict=True)]
         readable = _in_threads(partial(_readable, broken, resolution, channels), broken, progress)
         if any(readable):  # a disk was away, say
             return None
@@ -105,43 +108,43 @@ def _find(
     return None
 
 
-def _keep(parts: Sequence[Files], name: str, readings: Sequence[Reading]) -> None:
-    row_of, first = np.full(sum(map(len, parts)), -1, np.int64), 0
-    for places, reading in zip(_places(parts), readings, strict=True):
-        row_of[places[reading.rows]] = np.arange(first, first + len(reading.rows))
+def _store(splits: Sequence[Files], name: str, readings: Sequence[Reading]) -> None:
+    row_of, first = np.full(sum(map(len, splits)), -1, np.int64), 0
+    for ranks, reading in zip(_ranks(splits), readings, strict=True):
+        row_of[ranks[reading.rows]] = np.arange(first, first + len(reading.rows))
         first += len(reading.rows)
-    decoded_cache.keep(name, [reading.values for reading in readings], row_of)
+    decoded_cache.store(name, [reading.values for reading in readings], row_of)
 
 
-def _name(mark: str, resolution: int, kind: str) -> str:
-    return f"{mark}-{resolution}-{kind}-{VERSION}-pillow-{PIL.__version__}"
+def _name(fingerprint: str, resolution: int, kind: str) -> str:
+    return f"{fingerprint}-{resolution}-{kind}-{VERSION}-pillow-{PIL.__version__}"
 
 
-def _places(parts: Sequence[Files]) -> list[np.ndarray]:
-    """Of each file its place among the sorted paths of all, which is the same however they are split."""
-    paths = [os.fsencode(files[i]) for files in parts for i in range(len(files))]
-    places = np.empty(len(paths), np.int64)
-    places[sorted(range(len(paths)), key=paths.__getitem__)] = np.arange(len(paths))
-    return np.split(places, np.cumsum([len(files) for files in parts])[:-1])
+def _ranks(splits: Sequence[Files]) -> list[np.ndarray]:
+    """The rank of each file among the sorted paths of all, which is the same however they are split."""
+    paths = [os.fsencode(files[i]) for files in splits for i in range(len(files))]
+    ranks = np.empty(len(paths), np.int64)
+    ranks[sorted(range(len(paths)), key=paths.__getitem__)] = np.arange(len(paths))
+    return np.split(ranks, np.cumsum([len(files) for files in splits])[:-1])
 
 
 def _decode(
-    parts: Sequence[Files], resolution: int, channels: int, kind: str, progress: Progress | None
+    splits: Sequence[Files], resolution: int, channels: int, kind: str, progress: Progress | None
 ) -> list[Reading]:
     shape, dtype = ((resolution, resolution, channels), np.uint8) if kind == IMAGES else ((2 * channels + 1,), np.int64)
-    arrays = [np.empty((len(files), *shape), dtype) for files in parts]  # type: ignore[call-overload]
+    arrays = [np.empty((len(files), *shape), dtype) for files in splits]  # type: ignore[call-overload]
 
-    def read(part: int, i: int) -> bool:
+    def read(split: int, i: int) -> bool:
         try:
-            image = to_array(parts[part][i], resolution, channels)
+            image = to_array(splits[split][i], resolution, channels)
         except DataError:
             return False
-        arrays[part][i] = image if kind == IMAGES else image_sums(image[None])[0]
+        arrays[split][i] = image if kind == IMAGES else image_sums(image[None])[0]
         return True
 
-    readable = np.fromiter(_in_threads(read, parts, progress), bool, sum(map(len, parts)))
+    readable = np.fromiter(_in_threads(read, splits, progress), bool, sum(map(len, splits)))
     readings = []
-    for values, there in zip(arrays, np.split(readable, np.cumsum([len(files) for files in parts])[:-1]), strict=True):
+    for values, there in zip(arrays, np.split(readable, np.cumsum([len(files) for files in splits])[:-1]), strict=True):
         rows = np.flatnonzero(there)
         if len(rows) < len(values):
             for i in range(0, len(rows), MOVED):  # up in place: there may be no room for a second array
@@ -152,12 +155,12 @@ def _decode(
 
 
 def _in_threads(
-    function: Callable[[int, int], bool], parts: Sequence[Files], progress: Progress | None = None
+    function: Callable[[int, int], bool], splits: Sequence[Files], progress: Progress | None = None
 ) -> Iterator[bool]:
-    """function(part, file) for every file of every part in turn; decoding releases the interpreter lock."""
-    sizes = list(map(len, parts))
+    """function(split, file) for every file of every split in turn; decoding releases the interpreter lock."""
+    sizes = list(map(len, splits))
     block = max(BLOCK, min(64, sum(sizes) // 20_000))  # of a million files, all blocks at once take memory too
-    blocks = [(p, range(i, min(i + block, n))) for p, n in enumerate(sizes) for i in range(0, n, block)]
+    blocks = [(s, range(i, min(i + block, n))) for s, n in enumerate(sizes) for i in range(0, n, block)]
     done, pool = 0, ThreadPoolExecutor(min(32, _cores()))  # with more, small files mostly wait for the lock
     try:
         for answers in pool.map(lambda block: [function(block[0], i) for i in block[1]], blocks):
@@ -169,9 +172,9 @@ def _in_threads(
         pool.shutdown(cancel_futures=True)
 
 
-def _readable(parts: Sequence[Files], resolution: int, channels: int, part: int, i: int) -> bool:
+def _readable(splits: Sequence[Files], resolution: int, channels: int, split: int, i: int) -> bool:
     with contextlib.suppress(DataError):
-        to_array(parts[part][i], resolution, channels)
+        to_array(splits[split][i], resolution, channels)
         return True
     return False
 

@@ -1,113 +1,174 @@
-"""The registry of data sets: name -> what it is, and how to load it.
+"""The registry of sources: from a dataset's name to whoever describes and loads it.
 
-A source is a function `(request) -> Dataset`, registered under the name the user types. `folder:PATH` is the one open
-name. Describing and checking names is instant; `load` may decode or download.
+A name is that of a source with one dataset, such as "cifar10", or a scheme and what it means there, such as
+"folder:PATH". Nothing else in the package looks at how a name begins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from iekd.data import sources
-from iekd.data.archives import ARCHIVES, is_archive, unpack
-from iekd.data.base import FOLDER, FOLDER_RESOLUTION, SOURCES, Dataset, DatasetInfo, Request
-from iekd.data.folder import describe_folder, folder_thumbnails, load_folder
+from iekd.data.base import Dataset, DatasetInfo, Progress, Request, Source
+from iekd.data.bundled import Sample
+from iekd.data.folder import Folder
+from iekd.data.torchvision_sets import TORCHVISION_SETS
 from iekd.errors import DataError, unknown_name
-from iekd.paths import unpacked_dir
+from iekd.plugins import load_plugins, remember
+
+_SOURCES: dict[str, Source] = {}
+
+
+def register(source: Source) -> Source:
+    """Add a source; it takes the place of one with the same name."""
+    _SOURCES[source.name] = source
+    remember(type(source).__module__)
+    return source
+
+
+for _source in (Sample(), *TORCHVISION_SETS, Folder()):
+    register(_source)
+
+
+def sources() -> list[Source]:
+    """Every source, in the order in which they are shown."""
+    load_plugins()
+    return list(_SOURCES.values())
+
+
+def source_of(name: str) -> Source:
+    """The source of a dataset, by the dataset's name.
+
+    Raises:
+        UserError: no source has that name; the message has the closest one.
+    """
+    found = _find(name)
+    if found is None:
+        raise unknown_name("dataset", name, [source.usage or source.name for source in sources()])
+    return found
+
+
+def _find(name: str) -> Source | None:
+    scheme, colon, _ = name.partition(":")
+    keys = (name, scheme + colon)
+    if not any(key in _SOURCES for key in keys):  # plugins may take seconds to import
+        load_plugins()
+    return next((_SOURCES[key] for key in keys if key in _SOURCES), None)
 
 
 def available() -> list[DatasetInfo]:
-    """The named data sets, in the order they are shown."""
-    return [info for info, _ in SOURCES.values()]
+    """The datasets that have names of their own, in the order in which they are shown."""
+    return [source.describe(source.name, 0.2) for source in sources() if not source.usage]
+
+
+# Questions that a name alone answers: no file is read.
 
 
 def check_name(name: str) -> str:
-    """Return `name` if a data set of that name can be asked for; a folder must exist, an archive of one is unpacked.
+    """Return the name in the form in which runs store it. Whether there is such a dataset, `prepare` finds out.
 
     Raises:
-        UserError: unknown name (with the closest match), or no such folder.
+        UserError: no source has that name, or the source has no dataset that could be called so.
     """
-    if name.startswith(FOLDER):
-        given = name.removeprefix(FOLDER).strip()
-        try:
-            path = Path(given).expanduser()
-            is_file = bool(given) and path.is_file()
-            if given and path.is_dir():
-                return FOLDER + str(path.resolve())
-        except (OSError, RuntimeError, ValueError):
-            is_file = False  # a name that no folder can have
-        if is_file:
-            return FOLDER + str(_unpacked(path))
-        raise DataError(f"There is no folder '{given}'. Give the path of a folder with one sub-folder per class.")
-    if name not in SOURCES:
-        raise unknown_name("data set", name, [*SOURCES, "folder:PATH"])
-    return name
+    return source_of(name).check(name)
 
 
-def _unpacked(path: Path) -> Path:
-    """The folder of an archive's pictures, unpacked into the cache folder where that has not been done."""
-    if not is_archive(path):
-        raise DataError(f"'{path}' is a file. Give a folder with one sub-folder per class, or {', '.join(ARCHIVES)}.")
-    return unpack(path, unpacked_dir()).resolve()
+def title_of(name: str) -> str:
+    """The dataset's name on the page. A name that nobody knows (any more) is its own title."""
+    source = _find(name)
+    return name if source is None else source.title(name)
+
+
+def own_path(name: str) -> Path | None:
+    """The folder of the user's own files that a name points to; None if it points to nobody's, or is no name at all."""
+    source = _find(name)
+    return None if source is None else source.own_path(name)
+
+
+def short_name(name: str) -> str:
+    """The name for a narrow table: of the user's own files only the last part of the path."""
+    path = own_path(name)
+    return name if path is None else f"{name.partition(':')[0]}:.../{path.name}"
+
+
+def relative_name(name: str, file: str) -> str:
+    """What a file of the dataset is called inside of it; as it is given if it does not lie there."""
+    path = own_path(name)
+    return file if path is None else file.removeprefix(str(path / "x")[:-1])
+
+
+# Questions that may need the disk.
+
+
+def prepare(name: str) -> str:
+    """The name by which a dataset is described and loaded: links are followed, an archive is unpacked.
+
+    Raises:
+        UserError: there is no such dataset.
+    """
+    return source_of(name).prepare(name)
 
 
 def describe(name: str, test_fraction: float = 0.2) -> DatasetInfo:
-    """What is known of a data set without opening it; for a folder, its files are counted.
+    """What is known of a dataset without opening it; of a folder, the files are counted.
 
-    test_fraction: see `load`.
+    Args:
+        name: a registered name, or `folder:PATH`.
+        test_fraction: see `load`.
+    Raises:
+        UserError: there is no such dataset.
     """
-    name = check_name(name)
-    if name.startswith(FOLDER):
-        return describe_folder(name, test_fraction)
-    return SOURCES[name][0]
-
-
-def resolution_of(name: str) -> int:
-    """Side of the square images where no other is asked for; a folder is not looked into."""
-    return FOLDER_RESOLUTION if name.startswith(FOLDER) else describe(name).resolution
+    source = source_of(name)
+    return source.describe(source.prepare(name), test_fraction)
 
 
 def load(
     name: str, *, resolution: int | None = None, test_fraction: float = 0.2, seed: int = 0,
-    image_memory: float | None = None, keep: bool = True, progress: Callable[[int, int], None] | None = None,
+    image_memory: float | None = None, cache: bool = True, progress: Progress | None = None,
 ) -> Dataset:  # fmt: skip
-    """Load a data set into memory, downloading it into the cache folder where that is needed.
+    """Load a dataset into memory, downloading it into the cache folder if necessary.
 
     Args:
         name: a registered name, or `folder:PATH`.
-        resolution: side of the square images; None for the data set's own.
+        resolution: side of the square images; None for the dataset's own.
         test_fraction, seed: how a folder without `test/` is split.
         image_memory: GB that a folder's decoded images may take, else they stay in their files; None for half of the
-            memory that is free.
-        keep: of a folder that takes a while to decode, keep the decoded images in the cache folder for the next time;
-            never of what was uploaded to a page, which is removed with its runs.
+            free memory.
+        cache: if decoding a folder takes a while, store the decoded images in the cache folder for the next time;
+            never done for what was uploaded to a page, which is removed with its runs.
         progress: called with (files of a folder that are decoded, all of them); what it raises ends the loading.
     Raises:
-        DataError: it cannot be had; the message says what to do.
+        DataError: it cannot be loaded; the message says what to do.
     """
-    name = check_name(name)
-    request = Request(name, resolution, test_fraction, seed, image_memory, keep, progress)
-    if name.startswith(FOLDER):
-        return load_folder(request)
-    return SOURCES[name][1](request)
+    source = source_of(name)
+    request = Request(source.prepare(name), resolution, test_fraction, seed, image_memory, cache, progress)
+    return _checked(source.load(request), request)
 
 
 def thumbnails(name: str, per_class: int = 1) -> list[tuple[np.ndarray, str]]:
-    """A few test images with their class names, where they can be shown without a download.
+    """A few test images, each (H,W,C) uint8 with its class name; none if they would have to be downloaded first."""
+    source = source_of(name)
+    return source.thumbnails(source.prepare(name), per_class)
 
-    Returns a list of (image (H,W,C) uint8, class name); empty if the data are not on this machine yet.
-    """
-    name = check_name(name)
-    if name.startswith(FOLDER):
-        return folder_thumbnails(name, per_class)
-    if not sources.at_hand(name):
-        return []
-    data = load(name)
-    shown = []
-    for k, class_name in enumerate(data.class_names):
-        for i in np.flatnonzero(data.test.labels == k)[:per_class]:
-            shown.append((data.test.images[i], class_name))
-    return shown
+
+def _checked(dataset: Dataset, request: Request) -> Dataset:
+    """What a source has loaded, if it has the shape that training relies on. Sources may be anybody's."""
+    side = request.resolution or dataset.resolution
+
+    def refuse(what: str) -> DataError:
+        return DataError(f"The source of '{request.name}' cannot be used: {what}. Correct its 'load'.")
+
+    for split in (dataset.train, dataset.test):
+        shape, labels = tuple(split.images.shape), split.labels
+        if split.images.dtype != np.uint8 or len(shape) != 4 or shape[1:3] != (side, side) or shape[3] not in (1, 3):
+            raise refuse(f"its images are {shape} {split.images.dtype} and should be (N, {side}, {side}, 1 or 3) uint8")
+        if not shape[0]:
+            raise refuse("a split has no images, and there should be some to train on and some to test on")
+        if labels.dtype != np.int64 or labels.shape != shape[:1]:
+            raise refuse(f"its labels are {labels.shape} {labels.dtype} and should be ({shape[0]},) int64")
+        if labels.min() < 0 or labels.max() >= len(dataset.class_names):
+            raise refuse(
+                f"a label is {labels.min()} or {labels.max()}, and there are {len(dataset.class_names)} classes"
+            )
+    return dataset

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from iekd.config.methods import MethodSpec, method_spec
 from iekd.config.run import STAGES, RunConfig
-from iekd.data.base import FOLDER
+from iekd.data import source_of
 from iekd.estimate.speeds import Speeds
 from iekd.models.catalog import ModelInfo, model_info
 
@@ -47,7 +47,7 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
     seeds, learners = len(config.seeds), len(config.methods) * len(config.seeds)
     macs = dict.fromkeys(STAGES, 0.0)
     images = (given + test_images) * channels * area * 32 * 32
-    if config.image_memory is not None and config.dataset.startswith(FOLDER):
+    if config.image_memory is not None and source_of(config.dataset).may_stream:
         images = min(images, config.image_memory * 1e9)  # the others stay in their files
     memory = BASE_MEMORY + images
     each = config.batch_size * student.activations * area * 4 * 2 + _weights(student, channels, classes)

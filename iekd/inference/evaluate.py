@@ -9,8 +9,8 @@ from pathlib import Path
 
 from iekd import data
 from iekd.config.run import NO_TEACHER, RunConfig, make_config
-from iekd.data.base import FOLDER, Dataset, Split
-from iekd.engine.accelerate import choose_device
+from iekd.data.base import Dataset, Split
+from iekd.data.registry import source_of
 from iekd.engine.scoring import accuracy, class_accuracy, is_right, predicted
 from iekd.errors import UserError, unknown_name
 from iekd.models.artifact import check_fits, load_model
@@ -70,7 +70,7 @@ def evaluate_checkpoint(
     """
     import torch
 
-    from iekd.engine.accelerate import channels_last
+    from iekd.engine.accelerate import channels_last, choose_device
     from iekd.engine.batches import images_on_device
     from iekd.engine.learner import predict
     from iekd.models.normalise import Normalise
@@ -84,6 +84,7 @@ def evaluate_checkpoint(
         dataset=dataset, student=model, resolution=resolution, test_fraction=test_fraction, data_seed=data_seed,
         device=device, image_memory=image_memory, methods=("baseline",), teacher=NO_TEACHER,
     )  # fmt: skip
+    settings = settings.model_copy(update={"dataset": data.prepare(settings.dataset)})
     path, place = Path(check_path(str(checkpoint))), choose_device(settings.device)
     notes: tuple[str, ...] = ()
     # what is wrong with the weights is said before the images are read
@@ -131,10 +132,10 @@ def evaluate_checkpoint(
 
 
 def _data(settings: RunConfig, split: str, resolution: int | None = None) -> tuple[Dataset, Split]:
-    """The data set and its images to answer. A folder may have nothing but test/, which is no data set for a run."""
-    name, root = settings.dataset, Path(settings.dataset.removeprefix(FOLDER))
-    if name.startswith(FOLDER) and split == "test" and (root / "test").is_dir() and not (root / "train").is_dir():
-        name, split = f"{name}/test", "all"
+    """The dataset and its images to predict. It may have test images alone, which is not enough for a run."""
+    name = settings.dataset
+    if split == "test" and (test_only := source_of(name).test_only(name)):
+        name, split = test_only, "all"
     loaded = data.load(
         name, resolution=settings.resolution or resolution, test_fraction=settings.test_fraction,
         seed=settings.data_seed, image_memory=settings.image_memory,

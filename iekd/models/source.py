@@ -1,32 +1,39 @@
-"""Where weights come from and how they want their pictures: what can be meant, checked without torch or a run."""
+"""Where weights come from and how they expect their images: checked without torch or a run."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from iekd.errors import UserError
 from iekd.models.artifact import CARD
+from iekd.paths import absolute, as_typed
 
 Numbers = tuple[float, ...]
 AUTO, TRAIN, RUN = "auto", "train", "run:"  # the words for a teacher; anything else is a path
+FILE_ONLY = (
+    "Teacher mean and std are for a teacher's file only; other teachers bring their own. "
+    "Leave them out, or give the file as teacher from."
+)
 
 
 def check_source(text: str) -> str:
-    """Where a teacher may come from: "auto", "train", "run:ID", "run:ID/LEARNER" (not looked up), or a path.
+    """Where a teacher may come from: "auto", "train", "run:ID", "run:ID/LEARNER", or else the absolute path of a file
+    or folder. Nothing is looked up; `check_path` does that.
 
     Raises:
-        UserError: a path at which there is no model.
+        UserError: it is empty.
     """
     text = text.strip()
-    return text if text in (AUTO, TRAIN) or text.startswith(RUN) else check_path(text)
+    if not text:
+        raise _no_file(text)
+    return absolute(text) if is_path(text) else text
 
 
-def is_file(source: str) -> bool:
-    """True for a file of weights alone; a model's folder says by itself how it was made."""
-    return source not in (AUTO, TRAIN) and not source.startswith(RUN) and not os.path.isdir(source)
+def is_path(source: str) -> bool:
+    """Whether a teacher comes from a file or folder: everything but the words for other teachers is a path."""
+    return source not in (AUTO, TRAIN) and not source.startswith(RUN)
 
 
 def check_path(text: str) -> str:
@@ -37,7 +44,7 @@ def check_path(text: str) -> str:
     """
     text = text.strip()
     try:
-        path = Path(os.path.abspath(Path(text).expanduser()))  # not resolved: links have the telling names
+        path = Path(absolute(text))  # not resolved: links have the telling names
         if text and (path.is_file() or (path / CARD).is_file()):
             return str(path)
         file, found, _ = str(path).rpartition("::")  # one of several networks in a file: models/weight_files.py
@@ -48,10 +55,16 @@ def check_path(text: str) -> str:
         is_folder = False
     if is_folder:
         raise UserError(
-            f"'{text}' is a folder without a model in it ('{CARD}' is missing). Give the file of weights itself."
+            f"'{as_typed(text)}' is a folder without a model in it ('{CARD}' is missing). "
+            "Give the file of weights itself."
         )
-    raise UserError(
-        f"There is no file '{text}'. Give the path of a file of weights, such as resnet56.pth, or of a model's folder."
+    raise _no_file(text)
+
+
+def _no_file(text: str) -> UserError:
+    return UserError(
+        f"There is no file '{as_typed(text)}'. Give the path of a file of weights, such as resnet56.pth, "
+        "or of a model's folder."
     )
 
 

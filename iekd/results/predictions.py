@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from iekd.data.base import FOLDER, Dataset
+from iekd.data.base import Dataset
+from iekd.data.registry import relative_name
 from iekd.engine.scoring import is_right
 
 ANSWERS = "answers.csv"
@@ -23,13 +23,12 @@ def write_answers(path: Path, result: Any, dataset: Dataset) -> None:
     """
     networks = {"teacher": result.teacher, **{r.name: r for r in result.learners}}
     answers = {name: r.answers.tolist() for name, r in networks.items() if r is not None}
-    files, names = dataset.test.sources, [harmless(name) for name in dataset.class_names]
-    root = dataset.name.removeprefix(FOLDER)
+    files, names = dataset.test.image_files, [harmless(name) for name in dataset.class_names]
     with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "class", *answers])
         for i, label in enumerate(dataset.test.labels.tolist()):
-            image = i if files is None else harmless(os.path.relpath(files[i], root))
+            image = i if files is None else harmless(relative_name(dataset.name, files[i]))
             writer.writerow([image, names[label], *(names[said[i]] for said in answers.values())])
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from typing import Any
 
-from iekd.data.base import FOLDER
-from iekd.errors import as_text
+from iekd.data import relative_name
 from iekd.results.predictions import ANSWERS
 from iekd.results.significance import OverImages, Summary, conclusion, p_text, summarise
 
@@ -153,13 +151,11 @@ def to_markdown(report: dict[str, Any]) -> str:
 
 def _skipped(report: dict[str, Any]) -> list[str]:
     """Which files could not be read, the first of them by name."""
-    files, root = list(report.get("skipped_files", [])), report["dataset"].removeprefix(FOLDER)
+    files = list(report.get("skipped_files", []))
     if not files:
         return []
     what = "1 file that cannot be read was" if len(files) == 1 else f"{len(files):,} files that cannot be read were"
-    named = [
-        name.removeprefix(f"{as_text(root)}{os.sep}").replace("\n", " ").replace("`", "'") for name in files[:NAMED]
-    ]
+    named = [relative_name(report["dataset"], name).replace("\n", " ").replace("`", "'") for name in files[:NAMED]]
     more = [f"- and {len(files) - NAMED:,} more, which report.json names"] if len(files) > NAMED else []
     return [f"{what} left out:", "", *(f"- `{name}`" for name in named), *more, ""]
 

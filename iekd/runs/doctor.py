@@ -19,7 +19,7 @@ from iekd.models.shipped import shipped_models
 from iekd.paths import cache_dir, checkpoints_dir, unpacked_dir
 from iekd.runs.queue import device_name
 from iekd.runs.store import LOST, Store
-from iekd.runs.uploads import PLACE, unused
+from iekd.runs.uploads import unused, uploads_dir
 
 FINE, NOTE, TROUBLE = "fine", "note", "trouble"
 PYTHON, TORCH = ((3, 10), (3, 13)), (2, 8)
@@ -57,8 +57,8 @@ def examine(runs_dir: Path) -> list[Finding]:
 
 def leftovers(store: Store) -> list[Path]:
     """What killed processes left half written or half deleted, and uploaded pictures that no run names any more."""
-    places = (store.root, store.root / PLACE, unpacked_dir(), decoded_cache.place())
-    found = (path for place in places for pattern in HALF_WRITTEN for path in place.glob(pattern))
+    folders = (store.root, uploads_dir(store), unpacked_dir(), decoded_cache.folder())
+    found = (path for folder in folders for pattern in HALF_WRITTEN for path in folder.glob(pattern))
     return sorted([*(path for path in found if time.time() - path.stat().st_mtime > OLD), *unused(store)])
 
 

@@ -61,10 +61,10 @@ def finished_run(config: RunConfig, store: Store) -> Run | None:
     A run of an earlier version, whose report does not know all of today's settings, is none; nor one of a folder whose
     files have changed since.
     """
-    wanted, mark = _unnamed(config), describe(config.dataset).mark
+    wanted, now = _unnamed(config), describe(config.dataset).fingerprint
     for run in store.list():
         report = run.report if run.status.state == FINISHED else None
-        if report and {**report.get("config", {}), "name": ""} == wanted and report.get("dataset_mark", "") == mark:
+        if report and {**report.get("config", {}), "name": ""} == wanted and report.get("dataset_mark", "") == now:
             return run
     return None
 

@@ -61,7 +61,7 @@ def write_report(
         "diverged": {gone.learner: gone.message for gone in result.diverged},
         "best_chosen_by": "validation" if dataset.validation else "test",
         "dataset": dataset.name,
-        "dataset_mark": dataset.mark,
+        "dataset_mark": dataset.fingerprint,
         "train_images": len(dataset.train),
         "validation_images": len(dataset.validation or ()),
         "test_images": len(dataset.test),

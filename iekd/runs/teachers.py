@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 from iekd.config.run import ABOUT, RunConfig
-from iekd.data.base import FOLDER
-from iekd.data.folder import has_test, test_files
-from iekd.data.registry import describe
+from iekd.data.base import DatasetInfo
+from iekd.data.registry import describe, relative_name, source_of
 from iekd.errors import UserError
 from iekd.models.artifact import CARD, ModelCard
 from iekd.models.shipped import cards
@@ -19,20 +17,20 @@ from iekd.results.predictions import ANSWERS, harmless, read_right
 from iekd.runs.store import Run, Store
 
 
-def origin(config: RunConfig, mark: str | None = None) -> str:
-    """A fingerprint of all that decides how this run would train its teacher.
+def origin(config: RunConfig, fingerprint: str | None = None) -> str:
+    """A hash of everything that decides how this run would train its teacher.
 
-    Two runs with the same fingerprint may share one; the split and a folder's files are part of it, so that no teacher
+    Two runs with the same one may share a teacher. The split and a folder's files are part of it, so that no teacher
     has seen the test images of a run that uses it.
 
-    mark: of the data set as it was read; unset: as it is now.
+    fingerprint: of the dataset as it was read; None: as it is now.
     """
     always, if_changed = (
         {name for name, about in ABOUT.items() if about.trains_teacher == when} for when in ("always", "if changed")
     )
     decides = config.model_dump(include=always) | config.model_dump(include=if_changed, exclude_defaults=True)
-    if mark := describe(config.dataset).mark if mark is None else mark:
-        decides["mark"] = mark
+    if fingerprint := describe(config.dataset).fingerprint if fingerprint is None else fingerprint:
+        decides["mark"] = fingerprint
     return hashlib.sha256(repr(sorted(decides.items())).encode()).hexdigest()[:16]
 
 
@@ -49,9 +47,7 @@ def find_teacher(config: RunConfig, runs_dir: Path) -> Path | None:
     if config.teacher_from != AUTO:
         path = Path(check_path(config.teacher_from))
         return _same_network(path, config) if path.is_dir() else path
-    datasets = {config.dataset}
-    if not config.dataset.startswith(FOLDER):
-        datasets.add(describe(config.dataset).part_of)
+    datasets = {config.dataset, describe(config.dataset).part_of}
     for name, card in cards(checkpoints_dir()):
         fits = card.role == "teacher" and card.model == config.teacher and not datasets.isdisjoint(card.datasets)
         if fits and config.resolution in (None, card.resolution):
@@ -60,20 +56,22 @@ def find_teacher(config: RunConfig, runs_dir: Path) -> Path | None:
     return trained if (trained / CARD).is_file() else None
 
 
-def check_teacher(config: RunConfig, runs_dir: Path) -> Path | None:
-    """`find_teacher` before a run starts, which says as much as can be known without loading; None without a teacher.
+def check_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = None) -> Path | None:
+    """`find_teacher` with all checks that need no loading, before a run starts; None if it needs no teacher.
+
+    info: of the configuration's dataset; None: it is described here.
 
     Raises:
-        UserError: as `find_teacher`; or a saved model of as many classes as the data set has not.
+        UserError: as `find_teacher`; or a saved model whose number of classes differs from the dataset's.
     """
     found = find_teacher(config, runs_dir) if config.needs_teacher else None
     if found is None or config.teacher_from == AUTO or found.is_file():
         return found
-    known, info = len(ModelCard.read(found).class_names), describe(config.dataset)
+    known, info = len(ModelCard.read(found).class_names), info or describe(config.dataset)
     if info.classes not in (0, known):
         raise UserError(
             f"The teacher in '{found}' knows {known} classes, but {info.title} has {info.classes}. "
-            "Choose a teacher that was trained on this data set."
+            "Choose a teacher that was trained on this dataset."
         )
     return found
 
@@ -89,9 +87,9 @@ def where_from(config: RunConfig, found: Path | None) -> str:
     return "this program" if found.parent == checkpoints_dir() else "an earlier run"
 
 
-def teacher_folder(config: RunConfig, runs_dir: Path, mark: str | None = None) -> Path:
-    """Where a teacher trained by this run is kept for later ones; mark: see `origin`."""
-    return runs_dir / "teachers" / f"{config.teacher}-{origin(config, mark)}"
+def teacher_folder(config: RunConfig, runs_dir: Path, fingerprint: str | None = None) -> Path:
+    """Where a teacher trained by this run is saved for later ones; fingerprint: see `origin`."""
+    return runs_dir / "teachers" / f"{config.teacher}-{origin(config, fingerprint)}"
 
 
 def _of_run(config: RunConfig, runs_dir: Path) -> Path:
@@ -112,27 +110,29 @@ def _of_run(config: RunConfig, runs_dir: Path) -> Path:
 
 
 def _same_split(run: Run, ours: RunConfig) -> None:
-    """Whoever has learned from a folder's test images must not teach on it.
+    """Refuse a teacher that may have been trained on this run's test images.
 
-    A folder without test/ is split by chance, in another way with other settings or other files. One with test/ may
-    grow, as long as no test image is new: it may have been learned from before.
+    A folder without test/ is split at random, differently with other settings or other files. One with test/ may grow,
+    as long as no test image is new: a new one may have been trained on before.
     """
     name, theirs = ours.dataset, run.config
-    if name != theirs.dataset or not name.startswith(FOLDER):
+    if name != theirs.dataset or not source_of(name).uses_test_fraction:
         return
+    info = describe(name)
     split, other = (ours.data_seed, ours.test_fraction), (theirs.data_seed, theirs.test_fraction)
-    if split != other and not has_test(name):
+    if split != other and info.test_is_drawn:
         raise UserError(
             f"The run '{run.id}' split '{name}' in another way, so its models may have seen this run's test images. "
             f"Set data seed {other[0]} and test fraction {other[1]:g}."
         )
-    mark = (run.report or {}).get("dataset_mark")  # of the files; neither unfinished runs nor earlier versions have it
-    if not mark or mark == describe(name).mark:
+    before = (run.report or {}).get("dataset_mark")  # unfinished runs and those of earlier versions have none
+    if not before or before == info.fingerprint:
         return
     answers, skipped = read_right(run.path / ANSWERS), (run.report or {}).get("skipped_files", [])
-    judged = {image for image, _ in answers.images} if answers else set()
-    judged |= {harmless(os.path.relpath(path, name.removeprefix(FOLDER))) for path in skipped}
-    if not has_test(name) or not judged.issuperset(map(harmless, test_files(name))):
+    tested = {image for image, _ in answers.images} if answers else set()
+    tested |= {harmless(relative_name(name, path)) for path in skipped}
+    files = source_of(name).test_files(name)
+    if files is None or not tested.issuperset(harmless(relative_name(name, path)) for path in files):
         raise UserError(
             f"The files in '{name}' are no longer those of the run '{run.id}', so its models may have seen this run's "
             "test images. Train a teacher anew."

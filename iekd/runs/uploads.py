@@ -1,4 +1,4 @@
-"""Pictures that were uploaded to the page: unpacked beside the runs, and removed when no run needs them any more."""
+"""Images that were uploaded to the page: unpacked beside the runs, and removed when no run needs them any more."""
 
 from __future__ import annotations
 
@@ -9,49 +9,55 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from iekd.data.archives import NAME, Room, unpack
-from iekd.data.base import FOLDER, UPLOADED
+from iekd.data import folder_name, own_path
+from iekd.data.archives import UNPACKED_NAME, Room, unpack
+from iekd.data.folder import UPLOADED
 from iekd.errors import RunError, UserError
 from iekd.runs.store import Store
 
-PLACE = UPLOADED
-KEPT = 24 * 3600.0  # seconds that pictures wait for the first run that names them
+WAITS = 24 * 3600.0  # seconds that uploaded images wait for the first run that names them
+
+changing = threading.Lock()  # held while images that no run needs are removed, and while a run begins to need some
 
 
-changing = threading.Lock()  # held while pictures that nobody needs are removed, and while a run begins to need some
+def uploads_dir(store: Store) -> Path:
+    """Where uploaded images are, one folder per archive."""
+    return store.root / UPLOADED
 
 
 def add_pictures(store: Store, archive: Path, room: Room, total: int | None = None) -> str:
-    """Unpack an archive; returns the name of the data set.
+    """Unpack an uploaded zip; returns the name of the dataset.
 
-    total: bytes that all uploaded pictures may take, those that nobody needs being removed first.
+    total: bytes that all uploaded images may take; those that no run needs are removed first.
+
     Raises:
-        UserError: it is not taken (see archives.py), or there is no room.
+        UserError: it is refused (see archives.py), or there is no room.
     """
-    place = store.root / PLACE
+    folder = uploads_dir(store)
     if total is None:
-        return FOLDER + str(unpack(archive, place, room).resolve())
+        return folder_name(unpack(archive, folder, room).resolve())
     with changing:  # one after the other, or all together would take more
         for path in unused(store):
             shutil.rmtree(path, ignore_errors=True)
-        left = total - _size(place)
+        left = total - _size(folder)
         if left <= 0:
             raise RunError("There is no room for more pictures on this page. Try again tomorrow.")
-        return FOLDER + str(unpack(archive, place, replace(room, size=min(room.size, left))).resolve())
+        return folder_name(unpack(archive, folder, replace(room, size=min(room.size, left))).resolve())
 
 
 def is_added(store: Store, dataset: str) -> bool:
-    """Whether a data set's name is one that `add_pictures` gives. Nothing of it is looked up."""
-    path = Path(os.path.normpath(dataset.removeprefix(FOLDER).strip()))
-    return (
-        dataset.startswith(FOLDER) and path.parent == (store.root / PLACE).resolve() and bool(NAME.fullmatch(path.name))
-    )
+    """Whether a dataset's name is one that `add_pictures` gives. No file is looked up."""
+    given = own_path(dataset)
+    if given is None:
+        return False
+    path = Path(os.path.normpath(str(given).strip()))
+    return path.parent == uploads_dir(store).resolve() and bool(UNPACKED_NAME.fullmatch(path.name))
 
 
 def unused(store: Store) -> list[Path]:
-    """Uploaded pictures that no run names, a day after they came."""
-    place = store.root / PLACE
-    if not place.is_dir():
+    """Uploaded images that no run names, a day after they came."""
+    folder = uploads_dir(store)
+    if not folder.is_dir():
         return []
     named = set()
     for run in store.list():
@@ -59,8 +65,9 @@ def unused(store: Store) -> list[Path]:
             named.add(str(run.config.dataset))
         except UserError:
             continue  # a damaged run
-    old = [p for p in sorted(place.iterdir()) if NAME.fullmatch(p.name) and time.time() - p.stat().st_mtime > KEPT]
-    return [p for p in old if FOLDER + str(p.resolve()) not in named]
+    now = time.time()
+    old = [p for p in sorted(folder.iterdir()) if UNPACKED_NAME.fullmatch(p.name) and now - p.stat().st_mtime > WAITS]
+    return [p for p in old if folder_name(p.resolve()) not in named]
 
 
 def _size(folder: Path) -> int:

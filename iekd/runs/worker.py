@@ -280,7 +280,7 @@ class _Training:
 
     def _load_data(self) -> Dataset:
         config = self.config
-        log.info("Loading data set %s.", config.dataset)
+        log.info("Loading dataset %s.", config.dataset)
         return data.load(
             config.dataset, resolution=config.resolution, test_fraction=config.test_fraction, seed=config.data_seed,
             image_memory=config.image_memory, progress=self._reading,
@@ -369,11 +369,11 @@ class _Training:
         if self.attempt.has_teacher:
             return
         network: Any = self.experiment.teacher
-        mark = self.dataset.mark
-        values = {"accuracy": self.experiment.teacher_accuracy, "origin": origin(self.config, mark)}
+        fingerprint = self.dataset.fingerprint
+        values = {"accuracy": self.experiment.teacher_accuracy, "origin": origin(self.config, fingerprint)}
         card = self._card(network, self.teacher_model, role="teacher", **values)
         self.attempt.keep_teacher(network.model, card)
-        shared = teacher_folder(self.config, self.run.path.parent, mark)
+        shared = teacher_folder(self.config, self.run.path.parent, fingerprint)
         if self.trains_teacher and (self.config.teacher_from == TRAIN or not shared.is_dir()):
             save_model(shared, network.model, card)
 

@@ -16,6 +16,7 @@ from iekd.cli import main as cli
 from iekd.config.methods import METHODS, check_method, combined, method_spec, sort_methods
 from iekd.config.run import NO_TEACHER, RunConfig, learner_name, make_config
 from iekd.models.catalog import known_models
+from iekd.runs.prepare import Prepared
 from iekd.runs.store import Store
 
 
@@ -31,8 +32,11 @@ def through_the_command_line(line: str) -> RunConfig:
 
     program, *words = shlex.split(line)
     assert program == "iekd"
-    here = mock.patch("iekd.runs.queue.check_device"), mock.patch("iekd.runs.teachers.check_teacher")
-    with mock.patch.object(Store, "create", create), here[0], here[1]:
+
+    def as_it_is(config, _):
+        return Prepared(config, None, None)
+
+    with mock.patch.object(Store, "create", create), mock.patch("iekd.runs.prepare.prepare", as_it_is):
         result = CliRunner().invoke(cli.app, words)
     assert isinstance(result.exception, Seen), result.output
     return result.exception.args[0]
@@ -138,15 +142,6 @@ def test_a_teachers_file_is_the_same_wherever_it_is_said_from(tmp_path, monkeypa
     assert make_config(teacher_from="link.pth").teacher_from == str(tmp_path / "link.pth"), "links have telling names"
 
 
-def test_a_teachers_folder_must_hold_a_model(tmp_path, refuses):
-    refuses(lambda: make_config(teacher_from=str(tmp_path)), tmp_path, "model.json", "file of weights")
-    (tmp_path / "model.json").write_text("{}")
-    assert make_config(teacher_from=str(tmp_path)).teacher_from == str(tmp_path)
-    refuses(
-        lambda: make_config(teacher_from=str(tmp_path), teacher_mean=(0.5,), teacher_std=(0.5,)), "teacher's file only"
-    )
-
-
 @pytest.mark.parametrize(
     ("mean", "std", "words"),
     [
@@ -234,7 +229,6 @@ BAD = [
     ({"dataset": "cifar11"}, ["cifar11", "Did you mean 'cifar10'"]),
     ({"dataset": "zebra"}, ["zebra", "Choose one of", "folder:PATH"]),
     ({"dataset": ""}, ["''"]),
-    ({"dataset": "folder:/no/such/place"}, ["/no/such/place"]),
     ({"teacher": "resnet-20"}, ["resnet-20", "Did you mean 'resnet20'"]),
     ({"student": "ResNet-8"}, ["ResNet-8", "Did you mean 'resnet8'"]),
     ({"student": "none"}, ["none"]),
@@ -268,10 +262,7 @@ BAD = [
     ({"kd_weight": 1.1}, ["1.1"]),
     ({"auto_encoder_epochs": 0}, ["Auto encoder epochs", "'0'"]),
     ({"teacher_epochs": 0}, ["Teacher epochs", "'0'"]),
-    ({"teacher_from": "nowhere.pth"}, ["nowhere.pth", "no file"]),
     ({"teacher_from": ""}, ["no file", "''"]),
-    ({"teacher_from": "a\0b"}, ["no file"]),
-    ({"teacher_from": "~no-such-user-of-this-machine/a.pth"}, ["no file"]),
     ({"teacher_from": "train", "teacher": "none", "methods": ("baseline",)}, ["train", "none"]),
     ({"teacher_mean": (0.5,), "teacher_std": (0.5,)}, ["teacher's file only"]),
     ({"teacher_mean": (0.5,), "teacher_std": (0.5,), "teacher_from": "run:x"}, ["teacher's file only"]),
@@ -292,13 +283,10 @@ BAD = [
 
 @pytest.mark.parametrize("field", ["dataset", "teacher_from"])
 def test_a_path_that_is_not_utf8_is_refused(field, tmp_path, refuses):
-    place = tmp_path / "caf\udce9"
-    try:
-        place.mkdir()
-    except OSError:
-        pytest.skip("this file system takes UTF-8 names alone")
-    value = f"folder:{place}" if field == "dataset" else str(place)
-    refuses(lambda: make_config(**{field: value}), "caf\\udce9", "Rename it")
+    value = f"{tmp_path}/caf\udce9"
+    refuses(
+        lambda: make_config(**{field: f"folder:{value}" if field == "dataset" else value}), "caf\\udce9", "Rename it"
+    )
 
 
 @pytest.mark.parametrize(("values", "words"), BAD, ids=lambda v: str(v)[:60] if isinstance(v, dict) else "")
@@ -308,18 +296,7 @@ def test_a_bad_value_gets_one_sentence_that_names_it(values, words, refuses):
         assert "cannot be used: it should " in sentence, f"not English: {sentence}"
 
 
-@pytest.mark.parametrize("path", ["~no-such-user-of-this-machine/pictures", "/" + "x" * 300, "a\0b"])
-def test_an_impossible_folder_is_a_sentence_too(path, refuses):
-    refuses(lambda: make_config(dataset=f"folder:{path}"), "folder")
-
-
-def test_a_folder_that_is_a_file_is_refused(tmp_path, refuses):
-    (tmp_path / "file").write_text("")
-    refuses(lambda: make_config(dataset=f"folder:{tmp_path}/file"), tmp_path / "file")
-
-
 def test_a_folder_name_is_the_same_wherever_it_is_said_from(tmp_path, monkeypatch):
-    (tmp_path / "pictures").mkdir()
     monkeypatch.chdir(tmp_path)
     assert make_config(dataset="folder:pictures").dataset == f"folder:{(tmp_path / 'pictures').resolve()}"
 

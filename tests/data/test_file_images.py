@@ -46,7 +46,7 @@ def same(kept: Dataset, read: Dataset) -> None:
             np.testing.assert_array_equal(a.images, b.images[:])
             np.testing.assert_array_equal(a.labels, b.labels)
             assert a.labels.dtype == b.labels.dtype
-            assert [a.sources[i] for i in range(len(a))] == [b.sources[i] for i in range(len(b))]
+            assert [a.image_files[i] for i in range(len(a))] == [b.image_files[i] for i in range(len(b))]
     assert kept.statistics == read.statistics
     assert kept.background == read.background
     assert (kept.channels, kept.resolution, kept.skipped) == (read.channels, read.resolution, read.skipped)
@@ -106,7 +106,7 @@ def test_the_memory_that_they_may_take_decides(picture_folder, memory, kind, cap
         d = data.load(f"folder:{picture_folder}", resolution=16, image_memory=memory)
     assert isinstance(d.train.images, kind)
     assert isinstance(d.test.images, kind)
-    assert ("decoded anew" in caplog.text) == (kind is FileImages)
+    assert ("re-decoded every epoch" in caplog.text) == (kind is FileImages)
 
 
 def test_half_of_what_is_free_is_the_limit(picture_folder, monkeypatch):

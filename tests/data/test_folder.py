@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from iekd import data
-from iekd.data import folder
+from iekd.data import folder, layout
 from iekd.errors import DataError, UserError
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "cifar10-jpeg.tar.xz"
@@ -102,7 +102,7 @@ def test_other_usual_names_of_the_two_parts(two_parts, tmp_path_factory, caplog,
 
 @pytest.mark.parametrize("name", ["train-station", "test tube", "training shoes", "contest", "latest", "trainings"])
 def test_names_of_classes_are_no_parts(name):
-    assert folder.split_of(name) is None
+    assert layout.split_of(name) is None
 
 
 def test_a_folder_around_the_classes_is_looked_into(one_part, tmp_path_factory):
@@ -220,10 +220,10 @@ def test_each_image_knows_its_file(two_parts):
     (two_parts / "train" / "cat" / "001.png").write_bytes(b"broken")
     d = load(two_parts).limited(7, seed=1).held_out(0.4, seed=1)
     for split in (d.train, d.validation, d.test, d.train.joined(d.test)):
-        names = [Path(split.sources[i]) for i in range(len(split))]
+        names = [Path(split.image_files[i]) for i in range(len(split))]
         assert [int(name.stem) for name in names] == reds(split)
         assert [d.class_names.index(name.parent.name) for name in names] == split.labels.tolist()
-    assert data.load("fashion-mnist-sample").test.sources is None
+    assert data.load("fashion-mnist-sample").test.image_files is None
 
 
 def test_other_files_and_hidden_ones_are_no_pictures(two_parts):
@@ -276,7 +276,7 @@ def test_names_that_are_not_utf8_are_spelt_out(tmp_path):
     assert d.class_names == ("caf\\udce8", "caf\\udce9", "tea")
     assert [name.rpartition("/")[2] for name in d.skipped] == ["broken\\udcff.png"]
     assert len(d.train) + len(d.test) == 6
-    shown = [label for _, label in folder.folder_thumbnails(f"folder:{tmp_path}", 1)]
+    shown = [label for _, label in data.thumbnails(f"folder:{tmp_path}", 1)]
     assert set(shown) <= set(d.class_names)
     assert "caf\\udce9" in shown
 
@@ -375,8 +375,8 @@ def test_describing_counts_what_will_be_drawn(one_part, fraction):
 def test_files_are_counted_anew_only_where_some_have_come_or_gone(request, layout, monkeypatch):
     """The form asks at every change of a setting; a large folder takes seconds to scan."""
     root, parts = request.getfixturevalue(layout), ("train", "test") if layout == "two_parts" else ("",)
-    scan, scans = folder._scan, []
-    monkeypatch.setattr(folder, "_scan", lambda *args: scans.append(args) or scan(*args))
+    scan, scans = folder.scan, []
+    monkeypatch.setattr(folder, "scan", lambda *args: scans.append(args) or scan(*args))
 
     def counted() -> tuple[int, int]:
         info = data.describe(f"folder:{root}")

@@ -42,7 +42,7 @@ def plain(folder) -> Path:
 @pytest.fixture
 def decoded(monkeypatch) -> list[str]:
     """Names of the files that are decoded to be trained on; every folder is worth keeping."""
-    monkeypatch.setattr(reading, "WORTH", -1.0)
+    monkeypatch.setattr(reading, "WORTH_CACHING", -1.0)
     names, to_array = [], reading.to_array
 
     def counted(path, *args):
@@ -61,8 +61,9 @@ def assert_same(a: data.Dataset, b: data.Dataset) -> None:
     for x, y in ((a.train, b.train), (a.test, b.test)):
         np.testing.assert_array_equal(x.images[:], y.images[:])
         np.testing.assert_array_equal(x.labels, y.labels)
-        assert [x.sources[i] for i in range(len(x))] == [y.sources[i] for i in range(len(y))]
-    assert (a.statistics, a.background, a.skipped, a.mark) == (b.statistics, b.background, b.skipped, b.mark)
+        assert [x.image_files[i] for i in range(len(x))] == [y.image_files[i] for i in range(len(y))]
+    for field in ("statistics", "background", "skipped", "fingerprint"):
+        assert getattr(a, field) == getattr(b, field)
 
 
 @pytest.mark.parametrize("memory", [None, 0], ids=["in memory", "in files"])
@@ -70,7 +71,7 @@ def test_the_second_time_nothing_is_decoded(folder, decoded, memory, caplog):
     caplog.set_level(logging.INFO)
     first = load(folder, image_memory=memory)
     assert len(decoded) == 18
-    assert "kept for the next run" in caplog.text
+    assert "stored for the next run" in caplog.text
     decoded.clear()
     second = load(folder, image_memory=memory)
     assert not decoded
@@ -94,7 +95,7 @@ def test_another_split_finds_its_images_too(plain, decoded):
     decoded.clear()
     found = load(plain, test_fraction=0.5, seed=2)
     assert not decoded
-    fresh = load(plain, test_fraction=0.5, seed=2, keep=False)
+    fresh = load(plain, test_fraction=0.5, seed=2, cache=False)
     assert len(decoded) == 18
     assert_same(found, fresh)
 
@@ -113,7 +114,7 @@ def test_what_changes_is_decoded_anew(folder, decoded, change):
     found = load(folder, resolution=12 if change == "other resolution" else 16)
     assert len(decoded) == 18 + {"new": 1, "gone": -1}.get(change, 0)
     if change == "other content":
-        first = next(i for i in range(12) if found.train.sources[i].endswith("a/00.png"))
+        first = next(i for i in range(12) if found.train.image_files[i].endswith("a/00.png"))
         assert found.train.images[first].reshape(-1, 3).mean(0).tolist() == [255, 0, 0]
 
 
@@ -159,10 +160,10 @@ def test_a_file_that_could_not_be_read_for_a_while_is_back(folder, decoded, monk
 @pytest.mark.parametrize("damage", ["empty", "values cut off", "rows cut off", "rows of another", "a folder"])
 def test_what_is_damaged_is_decoded_anew(folder, decoded, damage):
     first = load(folder)
-    (file,) = decoded_cache.place().iterdir()
+    (file,) = decoded_cache.folder().iterdir()
     values, rows = decoded_cache.find(file.stem)
     if damage == "rows of another":
-        decoded_cache.keep(file.stem, [values[:-1]], rows)
+        decoded_cache.store(file.stem, [values[:-1]], rows)
     elif damage == "a folder":
         file.unlink()
         file.mkdir()
@@ -180,19 +181,19 @@ def test_of_what_was_uploaded_nothing_is_kept(folder, decoded, tmp_path, inside)
     place.parent.mkdir(parents=True, exist_ok=True)
     folder.rename(place)
     load(place)
-    assert not decoded_cache.place().exists()
+    assert not decoded_cache.folder().exists()
 
 
 def test_what_takes_no_time_or_is_not_to_be_kept_is_not(folder, decoded, monkeypatch):
-    load(folder, keep=False)
-    monkeypatch.setattr(reading, "WORTH", 60.0)
+    load(folder, cache=False)
+    monkeypatch.setattr(reading, "WORTH_CACHING", 60.0)
     load(folder)
-    assert not decoded_cache.place().exists()
+    assert not decoded_cache.folder().exists()
 
 
 @pytest.mark.parametrize("why", ["too large", "disk full", "no right"])
 def test_without_room_it_goes_on(folder, decoded, monkeypatch, why):
-    place = decoded_cache.place()
+    place = decoded_cache.folder()
     if why == "too large":
         monkeypatch.setattr(decoded_cache, "MOST", 1000)
     elif why == "disk full":
@@ -213,16 +214,16 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(folder, decoded, monkeypatch
     monkeypatch.setattr(decoded_cache.os, "fsync", full)
     assert len(load(folder).train) == 12
     assert "No space left" in caplog.text
-    assert not list(decoded_cache.place().iterdir())
+    assert not list(decoded_cache.folder().iterdir())
 
 
 def test_what_was_not_used_for_longest_goes_first(folder, decoded, monkeypatch):
     def names() -> list[int]:
-        return sorted(int(p.name.split("-")[1]) for p in decoded_cache.place().iterdir())
+        return sorted(int(p.name.split("-")[1]) for p in decoded_cache.folder().iterdir())
 
     for i, resolution in enumerate((10, 11, 12)):
         load(folder, resolution=resolution)
-        for path in decoded_cache.place().glob(f"*-{resolution}-*"):
+        for path in decoded_cache.folder().glob(f"*-{resolution}-*"):
             os.utime(path, (1000 + i, 1000 + i))
     assert names() == [10, 11, 12]
     load(folder, resolution=10)  # used again
@@ -251,7 +252,7 @@ def test_progress_is_told_and_may_end_it(folder, decoded, monkeypatch):
     decoded.clear()
     began = time.monotonic()
     with pytest.raises(EnoughError):
-        load(folder, keep=False, progress=end)
+        load(folder, cache=False, progress=end)
     assert len(decoded) < 10, f"in {time.monotonic() - began:.1f} s"
 
 

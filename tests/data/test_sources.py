@@ -16,10 +16,10 @@ import pytest
 import torchvision.datasets
 
 from iekd import data
-from iekd.data import sources
+from iekd.data import bundled, torchvision_sets
 from iekd.errors import DataError, UserError
 
-CLASSES = sources.FASHION_CLASSES
+CLASSES = bundled.FASHION_CLASSES
 
 
 def test_the_sample_is_balanced_and_whole():
@@ -39,7 +39,7 @@ def test_the_sample_shares_no_image_with_its_test_set():
 
 
 def test_the_sample_is_at_most_ten_megabytes():
-    assert sources.BUNDLED.stat().st_size <= 10e6
+    assert bundled.BUNDLED.stat().st_size <= 10e6
 
 
 @pytest.mark.skipif(not Path("/usr/share/datasets/fashion-mnist").is_dir(), reason="Debian's Fashion-MNIST is not here")
@@ -97,7 +97,7 @@ def test_thumbnails_of_the_sample_show_every_class():
 
 @pytest.fixture(autouse=True)
 def nothing_on_this_machine(monkeypatch, tmp_path):
-    monkeypatch.setattr(sources, "DEBIAN_FASHION", tmp_path / "no-debian")
+    monkeypatch.setattr(torchvision_sets, "DEBIAN_FASHION", tmp_path / "no-debian")
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def put_cifar(folder: Path, monkeypatch, classes: int) -> dict[str, tuple[np.nda
 def test_fashion_mnist_is_found_in_the_users_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("IEKD_DATA_DIR", str(tmp_path / "mine"))
     files = put_fashion(tmp_path / "mine" / "FashionMNIST" / "raw")
-    assert sources.at_hand("fashion-mnist")
+    assert data.source_of("fashion-mnist").at_hand("fashion-mnist")
     is_fashion(data.load("fashion-mnist"), files)
 
 
@@ -199,10 +199,10 @@ def test_the_users_folder_comes_before_the_cache(tmp_path, monkeypatch):
 def test_debians_copy_is_unpacked_once(tmp_path, monkeypatch):
     debian = tmp_path / "debian"
     files = put_fashion(debian, packed=True)
-    monkeypatch.setattr(sources, "DEBIAN_FASHION", debian)
+    monkeypatch.setattr(torchvision_sets, "DEBIAN_FASHION", debian)
     monkeypatch.setenv("IEKD_CACHE_DIR", str(tmp_path / "cache"))
     before = {p: p.read_bytes() for p in debian.iterdir()}
-    assert sources.at_hand("fashion-mnist")
+    assert data.source_of("fashion-mnist").at_hand("fashion-mnist")
     is_fashion(data.load("fashion-mnist"), files)
     unpacked = sorted(p.name for p in (tmp_path / "cache/data/FashionMNIST/raw").iterdir())
     assert unpacked == sorted(files)
@@ -213,7 +213,7 @@ def test_debians_copy_is_unpacked_once(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("offline")
 def test_debians_copy_is_left_alone_where_the_user_has_one(tmp_path, monkeypatch):
     put_fashion(tmp_path / "debian", seed=1, packed=True)
-    monkeypatch.setattr(sources, "DEBIAN_FASHION", tmp_path / "debian")
+    monkeypatch.setattr(torchvision_sets, "DEBIAN_FASHION", tmp_path / "debian")
     monkeypatch.setenv("IEKD_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("IEKD_DATA_DIR", str(tmp_path / "mine"))
     files = put_fashion(tmp_path / "mine" / "FashionMNIST" / "raw", seed=2)
@@ -223,9 +223,9 @@ def test_debians_copy_is_left_alone_where_the_user_has_one(tmp_path, monkeypatch
 
 def test_debians_copy_may_be_unpacked_by_two_at_once(tmp_path, monkeypatch):
     files = put_fashion(tmp_path / "debian", packed=True)
-    monkeypatch.setattr(sources, "DEBIAN_FASHION", tmp_path / "debian")
+    monkeypatch.setattr(torchvision_sets, "DEBIAN_FASHION", tmp_path / "debian")
     folder, both_done = tmp_path / "cache" / "raw", threading.Barrier(2, timeout=30)
-    copy = sources.shutil.copyfileobj
+    copy = torchvision_sets.shutil.copyfileobj
     copied = threading.local()
 
     def until_the_other_has_all(source, target):
@@ -234,11 +234,11 @@ def test_debians_copy_may_be_unpacked_by_two_at_once(tmp_path, monkeypatch):
         if copied.files == 4:
             both_done.wait()
 
-    monkeypatch.setattr(sources.shutil, "copyfileobj", until_the_other_has_all)
+    monkeypatch.setattr(torchvision_sets.shutil, "copyfileobj", until_the_other_has_all)
 
     def unpack():
         with contextlib.suppress(OSError):  # as its caller does
-            sources._unpack_debian(folder)
+            torchvision_sets._unpack_debian(folder)
 
     threads = [threading.Thread(target=unpack) for _ in range(2)]
     for thread in threads:
@@ -254,7 +254,7 @@ def test_an_unwritable_cache_is_a_sentence(tmp_path, monkeypatch, refuses):
     """Below a regular file, because the super-user may write anywhere else."""
     (tmp_path / "file").write_text("")
     put_fashion(tmp_path / "debian", packed=True)
-    monkeypatch.setattr(sources, "DEBIAN_FASHION", tmp_path / "debian")
+    monkeypatch.setattr(torchvision_sets, "DEBIAN_FASHION", tmp_path / "debian")
     monkeypatch.setenv("IEKD_CACHE_DIR", str(tmp_path / "file" / "cache"))
     refuses(lambda: data.load("fashion-mnist"), "fashion-mnist", kind=DataError)
     refuses(lambda: data.load("cifar10"), "cifar10", kind=DataError)
@@ -302,7 +302,7 @@ def test_a_changed_cifar_file_is_not_believed(tmp_path, monkeypatch, refuses):
 @pytest.mark.parametrize("name", ["fashion-mnist", "cifar10", "cifar100"])
 def test_offline_says_so_and_what_to_do(name, refuses, tmp_path, monkeypatch):
     monkeypatch.setenv("IEKD_CACHE_DIR", str(tmp_path / "cache"))
-    assert not sources.at_hand(name)
+    assert not data.source_of(name).at_hand(name)
     assert data.thumbnails(name) == []
     refuses(
         lambda: data.load(name), name, "could not be downloaded", "internet", tmp_path / "cache",

@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 from iekd.cli.main import app
 from iekd.config.run import RunConfig
 from iekd.data import decoded_cache
+from iekd.data.folder import UPLOADED
 from iekd.runs import doctor
 from iekd.runs.doctor import FINE, NOTE, TROUBLE, examine
 from iekd.runs.store import Store
-from iekd.runs.uploads import PLACE
 
 
 @pytest.fixture
@@ -65,13 +65,13 @@ def test_lost_and_damaged_runs_and_leftovers_are_named_with_what_to_do(store):
         (store.root / name).mkdir()
         old(store.root / name)
     (store.root / ".c.part").mkdir()  # just being written
-    uploads = store.root / PLACE
+    uploads = store.root / UPLOADED
     for name in ("birds-0123456789ab", ".birds-0123456789ab-x.part"):
         (uploads / name).mkdir(parents=True)
         os.utime(uploads / name, (1, 1))
     (uploads / "new-0123456789ab").mkdir()
-    (decoded_cache.place() / ".decoded.part").mkdir(parents=True)
-    os.utime(decoded_cache.place() / ".decoded.part", (1, 1))
+    (decoded_cache.folder() / ".decoded.part").mkdir(parents=True)
+    os.utime(decoded_cache.folder() / ".decoded.part", (1, 1))
     found = {f.name: f for f in examine(store.root)}
     assert found["lost runs"].remedy == f"Go on with: iekd runs resume {run.id}"
     assert found["damaged runs"].found == "broken"

@@ -194,7 +194,7 @@ def test_a_teacher_of_other_pictures_is_not_used(tmp_path, tiny_config, picture_
     kept = teacher_folder(config, tmp_path)
     save_model(kept, model, CARD)
     assert find_teacher(config, tmp_path) == kept
-    mark = describe(config.dataset).mark
+    mark = describe(config.dataset).fingerprint
     learned, tested = (next((root / part / "red").iterdir()) for part in ("train", "test"))
     if change == "swap":
         learned.rename(tmp_path / "x")

@@ -188,7 +188,7 @@ def test_a_saved_model_answers_as_accurately_as_reported(finished, tiny):
 def test_the_log_tells_the_story(finished):
     log = (finished[0].path / "log.txt").read_text()
     for words in (
-        "Loading data set",
+        "Loading dataset",
         "96 training, 0 validation and 60 test images of 3 classes",
         "Stage: students",
         "The run is finished.",

@@ -16,6 +16,7 @@ from PIL import Image
 from iekd.config.presets import PRESETS
 from iekd.config.run import GROUPS, RunConfig, make_config
 from iekd.errors import RunError, UserError
+from iekd.runs.prepare import prepare
 from iekd.ui.server.access import Access
 from iekd.ui.tabs import form
 
@@ -126,11 +127,15 @@ def test_the_forecast_says_where_the_teacher_comes_from(tmp_path: Path, pictures
 
     (tmp_path / "<b>.th").write_text("")
     values = {**QUICK, "dataset": f"folder:{pictures}"}
-    card = forecast_html(RunConfig(**values, teacher_from=str(tmp_path / "<b>.th")), Store(tmp_path))
+
+    def forecast(**source: str) -> str:
+        return forecast_html(prepare(RunConfig(**values, **source), tmp_path), Store(tmp_path))
+
+    card = forecast(teacher_from=str(tmp_path / "<b>.th"))
     assert "comes from the file &lt;b&gt;.th" in card
-    assert "will be trained first" in forecast_html(RunConfig(**values, teacher_from="train"), Store(tmp_path))
+    assert "will be trained first" in forecast(teacher_from="train")
     with pytest.raises(RunError, match="no run 'nothing'"):
-        forecast_html(RunConfig(**values, teacher_from="run:nothing"), Store(tmp_path))
+        forecast(teacher_from="run:nothing")
 
 
 def test_the_forecast_counts_what_the_run_will_hold_out(tmp_path: Path) -> None:
@@ -149,7 +154,7 @@ def test_the_forecast_counts_what_the_run_will_hold_out(tmp_path: Path) -> None:
             data.load(config.dataset, resolution=8, test_fraction=config.test_fraction)
             .limited(config.limit_train).held_out(config.validation_fraction)
         )  # fmt: skip
-        card = forecast_html(config, Store(tmp_path / "runs"))
+        card = forecast_html(prepare(config, tmp_path / "runs"), Store(tmp_path / "runs"))
         choosing = f"{len(loaded.validation)} to choose" if loaded.validation else f"from, {len(loaded.test)} to test"
         assert f"Folder &#x27;mine&#x27;: {len(loaded.train)} to learn from" in card
         assert choosing in card
@@ -163,11 +168,11 @@ def test_the_forecast_warns_where_memory_is_short(tmp_path: Path, monkeypatch: p
 
     config = RunConfig(batch_size=4096, device="cpu")
     monkeypatch.setattr(estimate, "free_memory", lambda: 4e9)
-    card = forecast_html(config, Store(tmp_path))
+    card = forecast_html(prepare(config, tmp_path), Store(tmp_path))
     assert "4.0 GB are free" in card
     assert "Batch size" in card
     monkeypatch.setattr(estimate, "free_memory", lambda: 400e9)
-    assert "are free" not in forecast_html(config, Store(tmp_path))
+    assert "are free" not in forecast_html(prepare(config, tmp_path), Store(tmp_path))
 
 
 def test_a_run_that_waits_for_another_folder_says_so_on_its_page(tmp_path: Path) -> None:
@@ -186,10 +191,13 @@ def test_the_forecast_names_settings_without_effect(tmp_path: Path) -> None:
     from iekd.runs.store import Store
     from iekd.ui.tabs.forecast import forecast_html
 
-    card = forecast_html(RunConfig(temperature=2, kd_weight=0.5, dist_weight=7), Store(tmp_path))
+    def forecast(config: RunConfig) -> str:
+        return forecast_html(prepare(config, tmp_path), Store(tmp_path))
+
+    card = forecast(RunConfig(temperature=2, kd_weight=0.5, dist_weight=7))
     assert "<b>Temperature</b> (only for kd, dkd, dist and forms with +kd)" in card
     assert "<b>DIST weight</b> (only for dist)" in card
-    assert "No effect" not in forecast_html(RunConfig(methods=("kd", "dist"), temperature=2), Store(tmp_path))
+    assert "No effect" not in forecast(RunConfig(methods=("kd", "dist"), temperature=2))
 
 
 def test_a_run_whose_teachers_file_has_gone_is_still_shown(tmp_path: Path, pictures: Path) -> None:
@@ -229,9 +237,9 @@ def test_a_run_whose_teachers_file_has_gone_is_still_shown(tmp_path: Path, pictu
         ({"dataset": form.OWN_FOLDER, "folder": "/nowhere/at/all"}, "/nowhere/at/all"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_sentence(change: dict[str, Any], said: str) -> None:
+def test_what_is_wrong_is_said_in_one_sentence(change: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
-        form.to_config({**DEFAULTS, **change})
+        prepare(form.to_config({**DEFAULTS, **change}), tmp_path)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 

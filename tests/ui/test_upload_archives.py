@@ -20,9 +20,10 @@ from conftest import QUICK, TOKEN, call, serving, wait_until
 from iekd import data
 from iekd.config.run import RunConfig
 from iekd.data.archives import Room
+from iekd.data.folder import UPLOADED
 from iekd.errors import UserError
 from iekd.runs.store import Store
-from iekd.runs.uploads import KEPT, PLACE, _size, add_pictures, is_added, unused
+from iekd.runs.uploads import WAITS, _size, add_pictures, is_added, unused
 from iekd.ui.server.access import Access, AccessError, Limits
 
 
@@ -120,11 +121,11 @@ def test_no_archive_is_a_sentence(public: tuple[str, Path, Path], nothing: Any) 
 
 
 def test_who_may_not_start_may_not_upload(guarded: str, runs_dir: Path, shapes: bytes) -> None:
-    before = files(runs_dir / PLACE)
+    before = files(runs_dir / UPLOADED)
     kind, said = send(guarded, "shapes.zip", shapes)
     assert kind == "error"
     assert "token" in json.dumps(said)
-    assert files(runs_dir / PLACE) == before
+    assert files(runs_dir / UPLOADED) == before
     kind, (name,) = send(guarded, "shapes.zip", shapes, **{"x-iekd-token": TOKEN})
     assert kind == "complete"
     assert is_added(Store(runs_dir), name)
@@ -160,7 +161,7 @@ def test_many_at_once_take_no_more_than_all_may(shapes: bytes, tmp_path: Path) -
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(add, archives))
     assert 2 <= len(set(got)) <= 3
-    assert pictures_size(f"folder:{tmp_path / PLACE}") <= 4 * one
+    assert pictures_size(f"folder:{tmp_path / UPLOADED}") <= 4 * one
 
 
 def pictures_size(name: str) -> int:
@@ -187,7 +188,7 @@ def test_what_is_uploaded_again_is_wanted_again(shapes: bytes, tmp_path: Path) -
 def test_uploads_on_another_disk_are_known(shapes: bytes, tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "disk").mkdir()
-    (tmp_path / "runs" / PLACE).symlink_to(tmp_path / "disk")
+    (tmp_path / "runs" / UPLOADED).symlink_to(tmp_path / "disk")
     (tmp_path / "shapes.zip").write_bytes(shapes)
     store = Store(tmp_path / "runs")
     assert is_added(store, add_pictures(store, tmp_path / "shapes.zip", Room()))
@@ -207,7 +208,7 @@ def test_pictures_that_no_run_names_make_room(shapes: bytes, tmp_path: Path) -> 
     assert handle is not None
     os.close(handle)
     assert unused(store) == []
-    long_ago = time.time() - KEPT - 10
+    long_ago = time.time() - WAITS - 10
     for name in (named, other):
         os.utime(name.removeprefix("folder:"), (long_ago, long_ago))
     assert unused(store) == [Path(other.removeprefix("folder:"))]

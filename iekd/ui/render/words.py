@@ -7,11 +7,7 @@ import time
 
 from iekd.config.methods import METHODS, split_name
 from iekd.config.run import NO_TEACHER, RunConfig
-from iekd.data.archives import NAME
-from iekd.data.base import FOLDER
-from iekd.data.registry import available
-from iekd.paths import unpacked_dir
-from iekd.runs.uploads import PLACE
+from iekd.data import title_of
 
 MODEL_NAMES = {
     "mobilenet-v2": "MobileNetV2 (0.5)", "shufflenet-v1": "ShuffleNetV1", "shufflenet-v2": "ShuffleNetV2",
@@ -50,13 +46,8 @@ def model_name(model: str) -> str:
 
 
 def dataset_title(name: str) -> str:
-    """The name as the page shows it; a folder by its own name, without the mark of an unpacked archive."""
-    if name.startswith(FOLDER):
-        *_, around, own = ["", *name.removeprefix(FOLDER).rstrip("/").split("/")]
-        if around in (PLACE, unpacked_dir().name) and NAME.fullmatch(own):
-            return f"pictures '{own[:-13]}'"
-        return f"folder '{own}'"
-    return next((info.title for info in available() if info.name == name), name)
+    """The name as the page shows it."""
+    return title_of(name)
 
 
 def in_words(config: RunConfig) -> str:

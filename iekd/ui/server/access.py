@@ -28,7 +28,6 @@ from starlette.routing import Route
 from iekd import data
 from iekd.config.run import RunConfig
 from iekd.data.archives import Room
-from iekd.data.base import FOLDER
 from iekd.errors import UserError
 from iekd.estimate.cost import make_plan, seconds
 from iekd.models.source import AUTO, RUN, TRAIN
@@ -189,7 +188,7 @@ class Access:
         if self.trusts(asker):
             return
         name = str(dataset or "").strip()
-        if name.startswith(FOLDER) and name != FOLDER and not is_added(store, name):
+        if data.own_path(name) is not None and not is_added(store, name):
             raise AccessError(self._no("Folders of this machine cannot be used"))
         source = str(teacher_from or AUTO).strip()
         if source not in (AUTO, TRAIN) and not source.startswith(RUN):

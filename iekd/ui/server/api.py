@@ -69,7 +69,7 @@ def public_endpoints(launcher: Launcher, access: Access) -> None:
 
     @_says_why
     def add_pictures(archive: str, request: Optional[gr.Request] = None) -> str:
-        """Unpack a zip or tar file with a folder of pictures per class. Returns the data set's name for `start`."""
+        """Unpack a zip file with a folder of pictures per class. Returns the dataset's name for `start`."""
         return upload_pictures(store, access, request, archive)[0]
 
     for endpoint in (start, run_status, list_runs, stop_run, resume_run):

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from iekd.data.base import FOLDER
-from iekd.models.source import AUTO, RUN, TRAIN
+from iekd.data import own_path
+from iekd.models.source import is_path
 from iekd.runs.store import Run, Store
 from iekd.runs.uploads import is_added
 from iekd.ui.server.access import May
@@ -37,9 +37,9 @@ def _places(run: Run) -> list[tuple[str, str]]:
     """(path, what to write instead), longer paths first."""
     config, store = run.config, Store(run.path.parent)
     named = []
-    if config.dataset.startswith(FOLDER) and not is_added(store, config.dataset):
-        named.append(Path(config.dataset.removeprefix(FOLDER)))
-    if config.teacher_from not in (AUTO, TRAIN) and not config.teacher_from.startswith(RUN):
+    if (own := own_path(config.dataset)) is not None and not is_added(store, config.dataset):
+        named.append(own)
+    if is_path(config.teacher_from):
         named.append(Path(config.teacher_from))
     places = {str(form): path.name for path in named for form in (path, path.expanduser().resolve())}
     if not is_added(store, config.dataset):

@@ -14,27 +14,26 @@ from PIL import Image
 from iekd import data
 from iekd.config.run import RunConfig, label
 from iekd.config.unused import unused_settings
-from iekd.data.base import FOLDER, DatasetInfo, held_out_of
-from iekd.data.sources import SAMPLE, at_hand
+from iekd.data.base import DatasetInfo, held_out_of
 from iekd.errors import UserError
 from iekd.models.artifact import ModelCard
 from iekd.models.catalog import models
 from iekd.models.source import AUTO
 from iekd.paths import checkpoints_dir
 from iekd.runs.estimate import estimate
+from iekd.runs.prepare import Prepared
 from iekd.runs.queue import device_name
 from iekd.runs.store import Store
-from iekd.runs.teachers import check_teacher, where_from
+from iekd.runs.teachers import where_from
 from iekd.ui.render.words import DEVICES, count, dataset_title, method_name, model_name, roughly
 
 MOST_THUMBNAILS = 12
 
 
-def forecast_html(config: RunConfig, store: Store, measuring: bool = False) -> str:
+def forecast_html(prepared: Prepared, store: Store, measuring: bool = False) -> str:
     """The card beside the Start button. measuring: a better estimate is on its way."""
-    info = data.describe(config.dataset, config.test_fraction)
+    config, info, folder = prepared.config, prepared.info, prepared.teacher
     student = models()[config.student].params(info.channels, info.classes)
-    folder = check_teacher(config, store.root)
     learners = len(config.methods) * len(config.seeds)
     taught = ", ".join(method_name(m) for m in config.methods)
     seeds = f" × {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
@@ -106,12 +105,11 @@ def _estimate(config: RunConfig, info: DatasetInfo, teacher_at_hand: bool, store
 def thumbnails_html(name: str) -> str:
     """A strip of example pictures with their classes, or what happens with data that are not here yet."""
     try:
-        data.check_name(name)
-        if not name.startswith(FOLDER) and not at_hand(name):
+        name = data.prepare(name)
+        if not data.source_of(name).at_hand(name):
             note = data.describe(name).note
             return f'<p class="note">Not on this machine yet: {escape(note)} when the run starts, then kept.</p>'
-        # the full set's test images are the sample's, which are read without torchvision
-        pictures = examples(SAMPLE if name == "fashion-mnist" else name, 1)[:MOST_THUMBNAILS]
+        pictures = examples(name, 1)[:MOST_THUMBNAILS]
     except UserError:
         return ""  # the form says it already
     shown = "".join(
@@ -122,8 +120,9 @@ def thumbnails_html(name: str) -> str:
 
 
 def examples(name: str, per_class: int) -> list[tuple[str, np.ndarray, str]]:
-    """(data URL, image (H,W,C) uint8, class) of a few test pictures; a folder is looked at anew each time."""
-    return _examples.__wrapped__(name, per_class) if name.startswith(FOLDER) else _examples(name, per_class)
+    """(data URL, image (H,W,C) uint8, class) of a few test images, read again each time if the files may change."""
+    changes = data.describe(name).fingerprint
+    return _examples.__wrapped__(name, per_class) if changes else _examples(name, per_class)
 
 
 @lru_cache(maxsize=8)

@@ -9,13 +9,13 @@ import gradio as gr
 from iekd.config.methods import METHODS, combined, sort_methods
 from iekd.config.presets import PRESETS
 from iekd.config.run import LISTS, NO_TEACHER, RunConfig, SettingError, label, make_config
-from iekd.data.base import FOLDER
-from iekd.data.registry import available
+from iekd.data.folder import folder_name
+from iekd.data.registry import available, own_path
 from iekd.errors import UserError
 from iekd.models.catalog import models
 from iekd.ui.render.words import count, model_name
 
-OWN_FOLDER = FOLDER
+OWN_FOLDER = folder_name("")  # the choice of one's own images; their folder is a field of its own
 
 
 class MissingError(UserError):
@@ -101,7 +101,7 @@ def advanced_field(field: str) -> Any:
 
 
 def to_config(values: dict[str, Any]) -> RunConfig:
-    """What the form says, checked.
+    """What the form says, its names and ranges checked; no file is looked at.
 
     Raises:
         UserError: the first thing that is wrong, in one sentence.
@@ -111,7 +111,7 @@ def to_config(values: dict[str, Any]) -> RunConfig:
     if given["dataset"] == OWN_FOLDER:
         if not folder:
             raise MissingError("Upload a zip of your pictures, or name their folder: one sub-folder per class.")
-        given["dataset"] = OWN_FOLDER + folder
+        given["dataset"] = folder_name(folder)
     given["methods"] = [*(given["methods"] or ()), *(given.pop("with_kd", None) or ())]
     if not given["methods"]:
         raise UserError("No method is ticked. Tick at least one, such as the baseline.")
@@ -131,11 +131,11 @@ def to_config(values: dict[str, Any]) -> RunConfig:
 def to_values(config: RunConfig) -> dict[str, Any]:
     """What the form has to say to give this configuration."""
     values = config.model_dump()
-    own = config.dataset.startswith(FOLDER)
+    own = own_path(config.dataset)
     return {
         **{field: shown(value) for field, value in values.items()},
         "dataset": OWN_FOLDER if own else config.dataset,
-        "folder": config.dataset.removeprefix(FOLDER) if own else "",
+        "folder": str(own or ""),
         "methods": [m for m in config.methods if m in METHODS],
         "with_kd": [m for m in config.methods if m not in METHODS],
     }

@@ -12,13 +12,12 @@ import gradio as gr
 
 from iekd import data
 from iekd.config.run import GROUPS, RunConfig
-from iekd.data.archives import ENDINGS
+from iekd.data.archives import ZIP
 from iekd.errors import UserError
 from iekd.launchers.base import Launcher
+from iekd.runs.prepare import prepare
 from iekd.runs.probes import Probes
-from iekd.runs.queue import check_device
 from iekd.runs.store import Store
-from iekd.runs.teachers import check_teacher
 from iekd.runs.uploads import add_pictures, changing
 from iekd.ui.files import file_field
 from iekd.ui.render.about import HOW_IT_WORKS
@@ -50,6 +49,15 @@ WATCH_START = """() => {
     document.documentElement.toggleAttribute('data-start-away', !seen[seen.length - 1].isIntersecting)
   ).observe(start);
 }"""
+# Typing changes a field at every key, and a path is looked at on the disk: a moment after the last key a hidden button
+# is clicked, which asks with the values of that moment.
+PAUSE = 300  # milliseconds
+AFTER_A_PAUSE = """() => {
+  window.pauses ??= {};
+  clearTimeout(window.pauses['BUTTON']);
+  window.pauses['BUTTON'] = setTimeout(() => document.querySelector('#BUTTON')?.click(), PAUSE);
+}""".replace("PAUSE", str(PAUSE))
+TYPED = (gr.Textbox, gr.Number)
 UNFOLD = """() => {
   const open = document.documentElement.toggleAttribute('data-advanced');
   document.querySelector('#unfold').setAttribute('aria-expanded', open);
@@ -109,7 +117,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
                 )  # fmt: skip
                 with gr.Column(visible=False, elem_id="own-pictures") as upload:
                     archive = file_field(
-                        label="A zip or tar.gz to upload: one folder of pictures per class", file_types=list(ENDINGS),
+                        label="A zip to upload: one folder of pictures per class", file_types=[ZIP],
                         height=150, elem_id="f-archive",
                     )  # fmt: skip
                     uploaded = gr.HTML(VISIBLE_TO_ALL if access.public else "")
@@ -193,7 +201,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
         own = given["dataset"] == form.OWN_FOLDER
         if own and not (given["folder"] or "").strip() and not access.trusts(request):
             raise form.MissingError(NO_UPLOAD)
-        dataset = f"{form.OWN_FOLDER}{(given['folder'] or '').strip()}" if own else given["dataset"]
+        dataset = data.folder_name((given["folder"] or "").strip()) if own else given["dataset"]
         access.check_paths(request, dataset, given["teacher_from"], store)
         return form.to_config(given)
 
@@ -202,11 +210,11 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
 
     def describe(request: gr.Request, *values: Any) -> list[Any]:
         try:
-            config = allowed(request, *values)
-            access.check_size(request, config, store)
-            measuring = access.trusts(request) and probes.ask(config)
-            foreseen = forecast_html(config, store, measuring)
-            return ["", ready(True), foreseen, config.command_line(), gr.Timer(active=measuring)]
+            prepared = prepare(allowed(request, *values), store.root)
+            access.check_size(request, prepared.config, store)
+            measuring = access.trusts(request) and probes.ask(prepared.config)
+            foreseen = forecast_html(prepared, store, measuring)
+            return ["", ready(True), foreseen, prepared.config.command_line(), gr.Timer(active=measuring)]
         except form.MissingError as missing:
             return ["", ready(False), f'<p class="note">{escape(str(missing))}</p>', "", gr.Timer(active=False)]
         except UserError as problem:
@@ -215,7 +223,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
 
     def pictures(request: gr.Request, dataset: str, folder: str | None) -> list[Any]:
         own, path = dataset == form.OWN_FOLDER, (folder or "").strip()
-        name = form.OWN_FOLDER + path if own else dataset
+        name = data.folder_name(path) if own else dataset
         typed: bool | Literal["hidden"] = own and access.trusts(request)
         if own and not typed:
             typed = "hidden"  # for an upload to fill it in
@@ -231,7 +239,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
             name, found = upload_pictures(store, access, request, file)
         except UserError as problem:
             return [gr.skip(), sentence(problem), None]
-        return [name.removeprefix(form.OWN_FOLDER), f'<p class="note">{escape(found)}</p>', None]
+        return [str(data.own_path(name)), f'<p class="note">{escape(found)}</p>', None]
 
     def begin(request: gr.Request, once: str, *values: Any) -> list[Any]:
         may = access.of(request)
@@ -255,7 +263,11 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
 
     described = [error, welcome, forecast, command, timer]
     picture_fields = [fields["dataset"], fields["folder"]]
-    gr.on([field.change for field in inputs], describe, inputs, described, **EAGER)
+    look_again, look_at_pictures = (gr.Button(visible="hidden", elem_id=name) for name in ("look-again", "look-at"))
+    typed = [field for field in inputs if isinstance(field, TYPED)]
+    gr.on([field.change for field in inputs if field not in typed], describe, inputs, described, **EAGER)
+    gr.on([field.change for field in typed], None, js=AFTER_A_PAUSE.replace("BUTTON", "look-again"), **PRIVATE)
+    look_again.click(describe, inputs, described, **EAGER)
 
     def described_again(request: gr.Request, *values: Any) -> list[Any]:
         return describe(request, *values)[1:]
@@ -264,12 +276,13 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
     # on coming back a teacher may be at hand that was not before; what is wrong may be an unknown run, and stays
     gr.on([demo.load, view.back.click], described_again, inputs, described[1:], **EAGER)
     gr.on(
-        [demo.load, *(f.change for f in picture_fields)],
+        [demo.load, fields["dataset"].change, look_at_pictures.click],
         pictures,
         picture_fields,
         [fields["folder"], upload, thumbnails],
         **EAGER,
     )
+    fields["folder"].change(None, js=AFTER_A_PAUSE.replace("BUTTON", "look-at"), **PRIVATE)
     archive.upload(take, archive, [fields["folder"], uploaded, archive], **PRIVATE)
     chosen = [fields[field] for field in form.PRESET_FIELDS]
     preset.input(
@@ -309,20 +322,17 @@ def start_run(launcher: Launcher, access: Access, asker: gr.Request | None, conf
     """
     with changing:  # between counting a visitor's runs, or looking for its pictures, and starting one more
         visitor = access.check_start(asker, config, launcher.store)
-        data.describe(config.dataset)  # a folder that cannot be used is said here, not by a run that fails
-        check_device(config.device)
-        check_teacher(config, launcher.store.root)
-        return launcher.submit(config, key or None, visitor)
+        return launcher.submit(prepare(config, launcher.store.root).config, key or None, visitor)
 
 
 def upload_pictures(store: Store, access: Access, asker: gr.Request | None, file: str) -> tuple[str, str]:
-    """Unpack an uploaded archive; returns the data set's name, and what was found in it.
+    """Unpack an uploaded archive; returns the dataset's name, and what was found in it.
 
     Raises:
         UserError: it is not taken, or whoever asks may not upload.
     """
     if not file:
-        raise UserError("No archive was given. Upload a zip or tar.gz first.")
+        raise UserError("No archive was given. Upload a zip first.")
     archive = Path(file)
     name = add_pictures(store, archive, *access.room_for(asker))
     info = data.describe(name)

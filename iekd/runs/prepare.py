@@ -1,0 +1,56 @@
+"""From a configuration to what a run needs: the step between RunConfig, which looks at no file, and a run that starts.
+
+The page, the command line and the endpoints call `prepare` once when a run is to start; the page also while the form
+is filled in, after a pause.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from iekd import data
+from iekd.config.run import RunConfig
+from iekd.data import DatasetInfo
+from iekd.errors import UserError, check_text
+from iekd.models.source import FILE_ONLY, check_path, is_path
+from iekd.runs.queue import check_device
+from iekd.runs.teachers import check_teacher
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can start.
+
+    Args:
+        config: with the dataset's name as it is loaded: links followed, archives unpacked.
+        info: of the dataset.
+        teacher: the folder of the trained teacher, or its file of weights; None if the run trains it or needs none.
+    """
+
+    config: RunConfig
+    info: DatasetInfo
+    teacher: Path | None
+
+
+def prepare(config: RunConfig, runs_dir: Path) -> Prepared:
+    """Find the dataset, the device and the teacher of a run; an archive of images is unpacked.
+
+    Raises:
+        UserError: one of them is not there or cannot be used; the message says what to do.
+    """
+    config = resolve(config)
+    info = data.describe(config.dataset, config.test_fraction)
+    check_device(config.device)
+    return Prepared(config, info, check_teacher(config, runs_dir, info))
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """The configuration with its names as they are loaded. Raises UserError if there are no such files."""
+    found = {"dataset": check_text(data.prepare(config.dataset))}
+    if is_path(config.teacher_from):
+        found["teacher_from"] = check_path(config.teacher_from)
+        if config.teacher_mean and os.path.isdir(found["teacher_from"]):
+            raise UserError(FILE_ONLY)
+    return config.model_copy(update=found)
