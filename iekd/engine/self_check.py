@@ -18,6 +18,7 @@ from torch import Tensor
 
 from iekd.engine.accelerate import Recorded, Work
 from iekd.engine.batches import Batches
+from iekd.engine.learner import Learner
 from iekd.engine.metrics import FellBack
 from iekd.engine.optimizer import SGD
 from iekd.engine.stacked import Stack
@@ -53,7 +54,8 @@ def checked(
     units = [unit for trainee in trainees for unit in _units(trainee)]
     counts = [unit.steps for unit in units]
     states = [_states(trainees)]
-    with _one_by_one(stacks):
+    learners = [unit for unit in units if isinstance(unit, Learner)]
+    with _plain(stacks, learners):
         for number, batch in enumerate(drawn):
             _do(trainees, step, batch, number, counts)
             states.append(_states(trainees))
@@ -86,6 +88,8 @@ def checked(
         for stack in stacks:
             stack.one_by_one = True
         stacks = []
+    for learner in learners:
+        learner.output = learner._output
     return step
 
 
@@ -121,14 +125,20 @@ def _do(trainees: Sequence[Trainee], step: Work, batch: Pair, number: int, count
 
 
 @contextlib.contextmanager
-def _one_by_one(stacks: Sequence[Stack]) -> Iterator[None]:
+def _plain(stacks: Sequence[Stack], learners: Sequence[Learner]) -> Iterator[None]:
+    """Within, seeds are not stacked and nothing is compiled."""
+    before = [(learner.output, learner.tried) for learner in learners]
     for stack in stacks:
         stack.one_by_one = True
+    for learner in learners:
+        learner.output = learner._output
     try:
         yield
     finally:
         for stack in stacks:
             stack.one_by_one = False
+        for learner, (output, tried) in zip(learners, before, strict=True):
+            learner.output, learner.tried = output, tried  # whether the compiler's backward pass works is still open
 
 
 @torch.no_grad()

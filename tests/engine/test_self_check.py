@@ -188,6 +188,28 @@ def test_stacked_seeds_that_are_wrong_train_one_by_one(tiny, teacher, config, mo
     assert_equal(plain, fast)
 
 
+@pytest.mark.parametrize("wrong", [False, True])
+def test_the_plain_step_is_not_compiled_either(tiny, teacher, config, monkeypatch, wrong):
+    """A compiler that is wrong is found, and left out with the rest."""
+    compiled = []
+
+    def make(function):
+        def call(*args):
+            output = function(*args)
+            return output._replace(loss=output.loss * 2) if wrong else output
+
+        compiled.append(function)
+        return call
+
+    monkeypatch.setattr(torch, "compile", make)
+    chosen = config(methods=("baseline",))
+    plain = execute(chosen, tiny, teacher)
+    fast = execute(chosen, tiny, teacher, graph=True, compiled=True)
+    assert len(compiled) == 1
+    assert len(fell_back(fast[1])) == wrong
+    assert_equal(plain, fast)
+
+
 def test_where_recording_and_stacking_are_wrong_the_plain_step_trains(tiny, teacher, config, captured):
     chosen = config(methods=("baseline",), seeds=(0, 1))
     plain = execute(chosen, tiny, teacher)
