@@ -31,9 +31,10 @@ States = dict[str, State]  # of all learners, by name
 Pair = tuple[Tensor, Tensor]  # images (B,C,H,W) uint8, labels (B,)
 
 STEPS = 3  # that are compared; from the second on a recorded step gets a batch that it was not recorded with
-# How much of the change that a step makes may be different. Two ways to compute in one precision differ by rounding,
-# which deep networks multiply; a step that is left out, or that saw another batch, differs by about the whole change.
-FLOAT32, TF32, BFLOAT16 = 0.02, 0.1, 0.4
+# How much of the change that a step makes may be different. A step that is left out, or that saw another batch, differs
+# by about the whole change; two ways to compute in one precision by rounding, which deep networks multiply. Measured:
+# rounding to bfloat16 moves a gradient by up to a quarter, to TF32's ten bits by up to a tenth (benchmarks/RESULTS.md).
+FLOAT32, TF32, BFLOAT16 = 0.02, 0.3, 0.7
 EPSILON = 2.0**-21  # of a tensor: what is smaller has no digits in float32 to compare
 
 
