@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from iekd.engine.accelerate import Recorded, Work
 from iekd.engine.batches import Batches
+from iekd.engine.learner import Learner
 from iekd.engine.metrics import FellBack
 from iekd.engine.optimizer import MOMENTUM
 from iekd.engine.stacked import Stack
@@ -31,9 +32,10 @@ States = dict[str, LearnerState]  # of all learners, by name
 Pair = tuple[Tensor, Tensor]  # images (B,C,H,W) uint8, labels (B,)
 
 STEPS = 3  # that are compared; from the second on a recorded step gets a batch that it was not recorded with
-# How much of the change that a step makes may be different. Two ways to compute in one precision differ by rounding,
-# which deep networks multiply; a step that is left out, or that saw another batch, differs by about the whole change.
-FLOAT32, TF32, BFLOAT16 = 0.02, 0.1, 0.4
+# How much of the change that a step makes may be different. A step that is left out, or that saw another batch, differs
+# by about the whole change; two ways to compute in one precision by rounding, which deep networks multiply. Measured:
+# rounding to bfloat16 moves a gradient by up to a quarter, to TF32's ten bits by up to a tenth (benchmarks/RESULTS.md).
+FLOAT32, TF32, BFLOAT16 = 0.02, 0.3, 0.7
 EPSILON = 2.0**-21  # of a tensor: what is smaller has no digits in float32 to compare
 
 
@@ -51,14 +53,15 @@ def checked(
     if not graph and not stacks:
         return step
     drawn = _draw(batches, epoch, skip)
-    units = [unit for unit in units for unit in _units(unit)]
-    counts = [unit.steps for unit in units]
+    flat = _with_members(units)
+    counts = [unit.steps for unit in flat]
     states = [_states(units)]
-    with _one_by_one(stacks):
+    learners = [unit for unit in flat if isinstance(unit, Learner)]
+    with _plain(stacks, learners):
         for number, batch in enumerate(drawn):
             _do(units, step, batch, number, counts)
             states.append(_states(units))
-    tolerance = _tolerance(units)
+    tolerance = _tolerance(flat)
     while graph or stacks:
         way = " of ".join(["a recorded step"] * graph + ["stacked seeds"] * bool(stacks))
         work = Recorded(step) if graph else step
@@ -69,7 +72,7 @@ def checked(
         for number, batch in enumerate(drawn):
             _put_back(units, states[number], counts)
             _do(units, work, batch, number, counts)
-            found = found or _difference(states[number], states[number + 1], _states(units), units, tolerance)
+            found = found or _difference(states[number], states[number + 1], _states(units), flat, tolerance)
         _put_back(units, states[0], counts)
         if found is None:
             if not (isinstance(work, Recorded) and work.failed):  # that is said already
@@ -87,6 +90,8 @@ def checked(
         for stack in stacks:
             stack.one_by_one = True
         stacks = []
+    for learner in learners:
+        learner.output = learner._output
     return step
 
 
@@ -100,9 +105,13 @@ def _draw(batches: Batches, epoch: int, skip: int) -> list[Pair]:
     return drawn
 
 
-def _units(unit: TrainingUnit) -> list[TrainingUnit]:
-    """Everything with counters and an optimiser of its own: the unit, its members, its peer."""
-    return [unit, *getattr(unit, "members", ()), *filter(None, [getattr(unit, "peer", None)])]
+def _with_members(units: Sequence[TrainingUnit]) -> list[TrainingUnit]:
+    """Everything with counters and an optimiser of its own: the units, their members, their peers."""
+    return [
+        one
+        for unit in units
+        for one in (unit, *getattr(unit, "members", ()), *filter(None, [getattr(unit, "peer", None)]))
+    ]
 
 
 def _states(units: Sequence[TrainingUnit]) -> States:
@@ -112,8 +121,7 @@ def _states(units: Sequence[TrainingUnit]) -> States:
 def _do(units: Sequence[TrainingUnit], step: Work, batch: Pair, number: int, counts: Sequence[int]) -> None:
     """A step as if it were somewhere in the training, so that rate and strength are others each time."""
     device = units[0].device
-    units = [unit for unit in units for unit in _units(unit)]
-    for unit, count in zip(units, counts, strict=True):
+    for unit, count in zip(_with_members(units), counts, strict=True):
         unit.steps = (count + number * max(1, unit.total_steps // STEPS)) % unit.total_steps
     for unit in units:
         unit.prepare()
@@ -122,21 +130,26 @@ def _do(units: Sequence[TrainingUnit], step: Work, batch: Pair, number: int, cou
 
 
 @contextlib.contextmanager
-def _one_by_one(stacks: Sequence[Stack]) -> Iterator[None]:
+def _plain(stacks: Sequence[Stack], learners: Sequence[Learner]) -> Iterator[None]:
+    """Within, seeds are not stacked and nothing is compiled."""
+    before = [(learner.output, learner.tried) for learner in learners]
     for stack in stacks:
         stack.one_by_one = True
+    for learner in learners:
+        learner.output = learner._output
     try:
         yield
     finally:
         for stack in stacks:
             stack.one_by_one = False
+        for learner, (output, tried) in zip(learners, before, strict=True):
+            learner.output, learner.tried = output, tried  # whether the compiler's backward pass works is still open
 
 
 @torch.no_grad()
 def _put_back(units: Sequence[TrainingUnit], states: States, counts: Sequence[int]) -> None:
     """These states, in place: a recorded step finds everything where it was. No momentum is momentum of zero."""
-    units = [unit for unit in units for unit in _units(unit)]
-    for unit, count in zip(units, counts, strict=True):
+    for unit, count in zip(_with_members(units), counts, strict=True):
         unit.steps = count
         if isinstance(unit, Stack):  # its weights are its members'
             rows = [states[name] for name in unit.names]

@@ -69,7 +69,7 @@ def gpu(monkeypatch):
 
 
 def test_on_a_gpu_it_waits_while_others_hold_the_memory(gpu):
-    told, looks = [], gpu(24, 1, 1, 1, 20)
+    told, looks = [], gpu(24, 1, 1, 1, 2.6)
     wait_for_room(make_config(batch_size=128), per_image, "cuda", never, told.append, poll=0)
     assert len(looks) == 4
     assert len(told) == 1
@@ -85,9 +85,9 @@ def test_a_run_that_waits_for_memory_can_be_stopped(gpu):
 
 
 def test_on_a_gpu_that_is_too_small_it_does_not_wait(gpu, refuses):
-    gpu(4, 4)
+    gpu(2, 2)
     call = lambda: wait_for_room(make_config(batch_size=128), per_image, "cuda", never, print, poll=0)  # noqa: E731
-    refuses(call, "4.0 GB is all that the GPU has", "Batch size 32 fits.")
+    refuses(call, "2.0 GB is all that the GPU has", "Batch size 16 fits.")
 
 
 def test_a_run_that_cannot_fit_fails_before_it_trains(tiny_config, complete, tmp_path, monkeypatch):
