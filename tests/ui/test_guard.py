@@ -141,7 +141,7 @@ def test_the_server_fetches_nothing_for_anybody(server: str, secret: tuple[str, 
 def test_addresses_are_refused_before_anything_is_fetched(monkeypatch: Any) -> None:
     from gradio import Error, processing_utils
 
-    from iekd.ui.app import _fetch_nothing
+    from iekd.ui.server.launch import _fetch_nothing
 
     for name in ("ssrf_protected_download", "async_ssrf_protected_download"):
         monkeypatch.setattr(processing_utils, name, getattr(processing_utils, name))  # put back afterwards

@@ -17,9 +17,9 @@ from iekd.runs.store import Run, Store
 from iekd.ui.files import file_field
 from iekd.ui.render.curves import read_curves
 from iekd.ui.server.access import Access, May
+from iekd.ui.server.actions import start_run, upload_pictures
 from iekd.ui.server.places import teller
 from iekd.ui.tabs.compare import compare_files
-from iekd.ui.tabs.train import start_run, upload_pictures
 
 
 def public_endpoints(store: Store, access: Access) -> None:

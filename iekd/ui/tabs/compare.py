@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -15,20 +13,19 @@ from typing import Any
 import gradio as gr
 
 from iekd.errors import UserError
-from iekd.inference.compare import ImageResult, compare
-from iekd.inference.predict import load_predictor
+from iekd.inference.compare import compare
 from iekd.models.artifact import ModelCard
 from iekd.runs.models import models_called, saved_seeds
 from iekd.runs.store import Store
 from iekd.ui.files import file_field
-from iekd.ui.render.words import count, method_name, method_style, model_name, run_title, when
-from iekd.ui.tabs.forecast import data_url, examples
+from iekd.ui.render.comparison import card_html, models_table
+from iekd.ui.render.examples import examples
+from iekd.ui.render.words import run_title, when
 from iekd.ui.tabs.run import PRIVATE
 
 DEMO = ""
 DEMO_LABEL = "Shipped demo models"
 MOST_IMAGES = 32
-REPEATS = 7  # predictions of one picture; the latency shown is their median
 PICK = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-example]');
@@ -196,78 +193,15 @@ def results_html(store: Store, source: str, paths: list[str], taken: str | None,
         results = compare(models, images[:MOST_IMAGES])
     except UserError as error:
         return f'<p class="problem" role="alert">{escape(str(error))}</p>'
-    cards = [_card(result, truths.get(i)) for i, result in enumerate(results)]
+    cards = [card_html(result, truths.get(i)) for i, result in enumerate(results)]
     note = (
         f'<p class="problem">Only the first {MOST_IMAGES} pictures are shown; {more} more were left out.</p>'
         if more > 0
         else ""
     )
     seen = next((r.seen for r in results if r.seen is not None), None)
-    table = _models_table(models, seen) if seen is not None else ""
+    table = models_table(models, seen) if seen is not None else ""
     return f'{note}<div class="answers">{"".join(cards)}</div>{table}'
-
-
-def _card(result: ImageResult, truth: str | None) -> str:
-    name = escape(result.name)
-    if result.error or result.seen is None:
-        return (
-            f'<article class="answer broken"><p class="problem" role="alert">{escape(result.error or "")}</p></article>'
-        )
-    size = result.seen.shape[0]
-    swapped = "; bright and dark swapped, as in the training pictures" if result.inverted else ""
-    picture = (
-        f'<div class="seen"><img src="{data_url(result.seen)}" alt="{name}"><p><b>{name}</b>'
-        f"<small>as the networks see it, {size} × {size}{swapped}</small></p></div>"
-    )
-    teacher = result.predictions.get("teacher")
-    said = []
-    for model, prediction in result.predictions.items():
-        mark = ""
-        if truth is not None:
-            right = prediction.label == truth
-            mark += f'<span class="mark {"yes" if right else "no"}">{"✓ right" if right else "✗ wrong"}</span>'
-        if teacher is not None and model != "teacher":
-            same = prediction.label == teacher.label
-            words = "= agrees with the teacher" if same else "≠ differs from the teacher"
-            mark += f'<span class="mark {"yes" if same else "no"}">{words}</span>'
-        bars = "".join(
-            f'<li><span>{escape(label)}</span><b>{score:.0%}</b><i style="width:{max(0.5, score * 100):.1f}%"></i></li>'
-            for label, score in prediction.top
-        )
-        title = "Teacher" if model == "teacher" else escape(method_name(model))
-        said.append(
-            f'<section class="said {escape(method_style(model))}"><h4>{title}</h4><ol>{bars}</ol>'
-            f"<p>{mark}</p></section>"
-        )
-    return f'<article class="answer">{picture}<div class="sayings">{"".join(said)}</div></article>'
-
-
-def _models_table(models: Mapping[str, Path], image: Any) -> str:
-    rows = []
-    loaded = {name: load_predictor(folder) for name, folder in models.items()}
-    times: dict[str, list[float]] = {}  # by architecture: how it was taught makes a network no faster
-    for _ in range(REPEATS):
-        for classifier in loaded.values():
-            times.setdefault(classifier.card.model, []).append(classifier.predict(image).milliseconds)
-    for name, classifier in loaded.items():
-        card = classifier.card
-        title = "Teacher" if name == "teacher" else escape(method_name(name))
-        accuracy = f"{card.accuracy:.2f} %" if card.accuracy is not None else "–"
-        took = f"{statistics.median(times[card.model]):.1f} ms"
-        cells = (("Parameters", count(card.params)), ("File", f"{classifier.bytes / 1024:,.0f} KB"),
-                 ("One picture takes", took), ("Test accuracy", accuracy))  # fmt: skip
-        body = "".join(f'<td data-label="{label}">{text}</td>' for label, text in cells)
-        rows.append(
-            f'<tr><th scope="row"><i class="key {escape(method_style(name))}"></i>{title} '
-            f"<small>{model_name(card.model)}</small></th>{body}</tr>"
-        )
-    head = "<tr><th>Network</th><th>Parameters</th><th>File</th><th>One picture takes</th><th>Test accuracy</th></tr>"
-    note = (
-        f'<p class="sub">Time: median of {REPEATS} or more on the processor, one picture at a time; the same for all '
-        "networks that are built alike.</p>"
-    )
-    table = f'<div class="scroll"><table class="results">{head}{"".join(rows)}</table></div>'
-    return f'<div class="card"><h3>Size and speed</h3>{table}{note}</div>'
 
 
 def examples_html(store: Store, source: str) -> str:

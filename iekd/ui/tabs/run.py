@@ -16,7 +16,8 @@ from iekd.errors import UserError
 from iekd.launchers.local import LocalLauncher
 from iekd.runs.store import Store
 from iekd.ui.render.curves import curves_html
-from iekd.ui.render.run import early_html, head_html, log_html, result_html, signature
+from iekd.ui.render.result import result_html
+from iekd.ui.render.run import early_html, head_html, log_html, signature
 from iekd.ui.server.access import Access, May
 from iekd.ui.server.places import teller
 

@@ -5,26 +5,22 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any, Literal
 
 import gradio as gr
 
-from iekd import data
 from iekd.config.run import GROUPS, RunConfig
 from iekd.data.archives import ENDINGS
 from iekd.errors import UserError
-from iekd.launchers.local import LocalLauncher
 from iekd.runs.probes import Probes
-from iekd.runs.queue import check_device
 from iekd.runs.store import Store
-from iekd.runs.teachers import check_teacher
-from iekd.runs.uploads import add_pictures, changing
 from iekd.ui.files import file_field
 from iekd.ui.render.about import HOW_IT_WORKS
+from iekd.ui.render.examples import thumbnails_html
 from iekd.ui.server.access import SIGN_IN, SIGN_OUT, Access, May
+from iekd.ui.server.actions import start_run, upload_pictures
 from iekd.ui.tabs import form
-from iekd.ui.tabs.forecast import forecast_html, thumbnails_html
+from iekd.ui.tabs.forecast import forecast_html
 from iekd.ui.tabs.run import PRIVATE, RunView, look, run_view
 
 EAGER: dict[str, Any] = {**PRIVATE, "trigger_mode": "always_last"}
@@ -298,34 +294,6 @@ def who_may_start(access: Access, request: gr.Request | None) -> str:
         '<p class="note">Training is switched off on this public page. Install the program and train on your own '
         "machine; below you see what can be set.</p>"
     )
-
-
-def start_run(store: Store, access: Access, asker: gr.Request | None, config: RunConfig, key: str) -> str:
-    """Check and submit; returns the run's id.
-
-    Raises:
-        UserError: it cannot be trained, or whoever asks may not.
-    """
-    with changing:  # between counting a visitor's runs, or looking for its pictures, and starting one more
-        visitor = access.check_start(asker, config, store)
-        data.describe(config.dataset)  # a folder that cannot be used is said here, not by a run that fails
-        check_device(config.device)
-        check_teacher(config, store.root)
-        return LocalLauncher(store).submit(config, key or None, visitor)
-
-
-def upload_pictures(store: Store, access: Access, asker: gr.Request | None, file: str) -> tuple[str, str]:
-    """Unpack an uploaded archive; returns the data set's name, and what was found in it.
-
-    Raises:
-        UserError: it is not taken, or whoever asks may not upload.
-    """
-    if not file:
-        raise UserError("No archive was given. Upload a zip or tar.gz first.")
-    archive = Path(file)
-    name = add_pictures(store, archive, *access.room_for(asker))
-    info = data.describe(name)
-    return name, f"{archive.name}: {info.train_images + info.test_images:,} pictures of {info.classes} classes."
 
 
 def show(store: Store, run_id: str, may: May, problem: str = "") -> list[Any]:

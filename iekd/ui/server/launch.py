@@ -1,0 +1,161 @@
+"""Starts the server of the page: folder, port, settings of Gradio, what stands before it, signals."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import gradio as gr
+from gradio import processing_utils
+from PIL import Image
+from starlette.middleware import Middleware
+
+from iekd.data.decoding import MAX_PIXELS
+from iekd.errors import RunError, UserError
+from iekd.launchers.local import end_stuck
+from iekd.runs.store import Store
+from iekd.ui.app import CSS, build_app, theme
+from iekd.ui.server.access import MOST_OWN_UPLOAD, Access
+from iekd.ui.server.downloads import download_route
+from iekd.ui.server.gradio_patches import FewFrames
+from iekd.ui.server.guard import Guard, health
+from iekd.ui.server.sign_in import sign_in_routes
+
+log = logging.getLogger(__name__)
+PORTS_TRIED = 50
+VISITS_KEPT = 1000  # open pages whose choices the server knows; those without a sign of life go first
+
+
+def launch(
+    host: str = "127.0.0.1", port: int = 7860, runs_dir: Path | str = "runs", public: bool = False
+) -> None:  # fmt: skip
+    """Serve the page until interrupted.
+
+    public: others can open it; see access.py.
+    Raises:
+        UserError: the runs folder cannot be used, no port is free, or a setting of the environment cannot be read.
+    """
+    _log_to_stderr()
+    access = Access.from_environment(public)
+    root = check_writable(runs_dir)
+    free = free_port(host, port)
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # a small file can unpack to a huge picture
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large is said in the page
+    _fetch_nothing()
+    demo = build_app(root, access)
+    demo.queue(max_size=64)
+    demo._queue.sleep_when_free = 0.05  # Gradio looks for work every millisecond, 6 % of a core that training can use
+    demo.launch(
+        server_name=host, server_port=free, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
+        theme=theme(), head=f"<style>{CSS.read_text()}</style>", footer_links=[], run_history=False,
+        allowed_paths=[], blocked_paths=[str(root)],
+        state_session_capacity=VISITS_KEPT,
+        enable_monitoring=False, strict_cors=True, show_error=False, ssr_mode=False, max_file_size=MOST_OWN_UPLOAD,
+        app_kwargs={
+            "middleware": [Middleware(Guard, access=access), Middleware(FewFrames)],
+            "routes": [health(Store(root)), download_route(Store(root), access), *sign_in_routes(access)],
+        },
+    )  # fmt: skip
+    _copy_no_page(demo)
+    busy = f" (port {port} is in use)" if free != port else ""
+    address = "127.0.0.1" if host == "0.0.0.0" else host
+    sys.stdout.write(f"IE-KD Studio is ready: http://{address}:{free}{busy}\n")
+    sys.stdout.flush()
+    threading.Thread(target=_keep_order, args=(Store(root),), daemon=True).start()
+    signal.signal(signal.SIGTERM, _drain)
+    demo.block_thread()
+
+
+def _drain(*_: object) -> None:
+    """As Ctrl-C: Gradio then takes no more requests, finishes those it has, and frees the port. Runs go on."""
+    raise KeyboardInterrupt
+
+
+def _copy_no_page(demo: gr.Blocks) -> None:
+    """Gradio copies the whole page at every call of a program, for links to a page's state. This page has none.
+
+    That takes 16 ms of the server's loop and leaves 0.27 MB. A visit made from no blocks holds only what it touches.
+    """
+    demo.state_holder.blocks = SimpleNamespace(blocks={}, default_config=demo.default_config)  # type: ignore[assignment]
+
+
+def _fetch_nothing() -> None:
+    """Gradio fetches pictures that are named by an address, for strangers too, and keeps them; nothing here asks."""
+
+    def refuse(url: str, cache_dir: str) -> str:
+        raise gr.Error("Only uploaded pictures are compared, no addresses.", print_exception=False)
+
+    async def refuse_later(url: str, cache_dir: str) -> str:
+        return refuse(url, cache_dir)
+
+    processing_utils.ssrf_protected_download = refuse
+    processing_utils.async_ssrf_protected_download = refuse_later
+
+
+def _log_to_stderr() -> None:
+    """One line for each change that somebody asks for, and for each trouble: time, level, and key=value."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s level=%(levelname)s %(message)s"))
+    logger = logging.getLogger("iekd")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def _keep_order(store: Store) -> None:
+    """End workers that do not stop; all else that has to be put right, each reader of a run folder sees for itself."""
+    while True:
+        time.sleep(5)
+        try:
+            end_stuck(store)
+        except Exception:  # a folder that changes under our eyes; the next look is soon
+            log.exception("action=look-after-runs")
+
+
+def check_writable(runs_dir: Path | str) -> Path:
+    """The folder, made if need be.
+
+    Raises:
+        RunError: runs cannot be kept there.
+    """
+    root = Path(runs_dir).expanduser().resolve()
+    probe = root / f".write-{os.getpid()}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise RunError(
+            f"The runs folder '{root}' cannot be written ({error.strerror}). Choose another with --runs-dir."
+        ) from None
+    return root
+
+
+def free_port(host: str, port: int) -> int:
+    """`port`, or the next free one.
+
+    Raises:
+        UserError: it is no port, none of the next fifty is free, or the address is not this machine's.
+    """
+    if not 0 < port < 65536:
+        raise UserError(f"{port} is not a port. Give --port a number from 1 to 65535, such as 7860.")
+    for candidate in range(port, min(port + PORTS_TRIED, 65536)):
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, candidate))
+                return candidate
+            except socket.gaierror:
+                raise UserError(f"'{host}' is not an address of this machine. Use 127.0.0.1 or 0.0.0.0.") from None
+            except OSError as error:
+                if error.errno == 99:  # cannot assign requested address
+                    raise UserError(f"'{host}' is not an address of this machine. Use 127.0.0.1 or 0.0.0.0.") from None
+    raise UserError(f"No port from {port} to {port + PORTS_TRIED - 1} is free. Name another with --port.")
