@@ -8,16 +8,15 @@ from functools import wraps
 from typing import Any, Optional
 
 import gradio as gr
-from gradio.events import api
 
 from iekd.config.run import learner_name, make_config
 from iekd.errors import UserError
 from iekd.launchers.local import LocalLauncher
 from iekd.runs.store import Run, Store
-from iekd.ui.files import file_field
 from iekd.ui.render.curves import read_curves
 from iekd.ui.server.access import Access, May
 from iekd.ui.server.actions import start_run, upload_pictures
+from iekd.ui.server.gradio_patches import file_field
 from iekd.ui.server.places import teller
 from iekd.ui.tabs.compare import compare_files
 
@@ -73,7 +72,7 @@ def public_endpoints(store: Store, access: Access) -> None:
         return upload_pictures(store, access, request, archive)[0]
 
     for endpoint in (start, run_status, list_runs, stop_run, resume_run):
-        api(endpoint, api_name=endpoint.__name__)
+        gr.api(endpoint, api_name=endpoint.__name__)
     # a file component, because it alone lets through nothing but what the caller uploaded
     with gr.Row(visible=False):
         run_id, images, answer = gr.Textbox(), file_field(file_count="multiple"), gr.JSON()

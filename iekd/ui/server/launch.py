@@ -9,23 +9,17 @@ import socket
 import sys
 import threading
 import time
-import warnings
 from pathlib import Path
-from types import SimpleNamespace
 
-import gradio as gr
-from gradio import processing_utils
-from PIL import Image
 from starlette.middleware import Middleware
 
-from iekd.data.decoding import MAX_PIXELS
 from iekd.errors import RunError, UserError
 from iekd.launchers.local import end_stuck
 from iekd.runs.store import Store
 from iekd.ui.app import CSS, build_app, theme
 from iekd.ui.server.access import MOST_OWN_UPLOAD, Access
 from iekd.ui.server.downloads import download_route
-from iekd.ui.server.gradio_patches import FewFrames
+from iekd.ui.server.gradio_patches import FewFrames, patch_page, patch_process
 from iekd.ui.server.guard import Guard, health
 from iekd.ui.server.sign_in import sign_in_routes
 
@@ -47,12 +41,9 @@ def launch(
     access = Access.from_environment(public)
     root = check_writable(runs_dir)
     free = free_port(host, port)
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # a small file can unpack to a huge picture
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large is said in the page
-    _fetch_nothing()
+    patch_process()
     demo = build_app(root, access)
     demo.queue(max_size=64)
-    demo._queue.sleep_when_free = 0.05  # Gradio looks for work every millisecond, 6 % of a core that training can use
     demo.launch(
         server_name=host, server_port=free, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
         theme=theme(), head=f"<style>{CSS.read_text()}</style>", footer_links=[], run_history=False,
@@ -64,7 +55,7 @@ def launch(
             "routes": [health(Store(root)), download_route(Store(root), access), *sign_in_routes(access)],
         },
     )  # fmt: skip
-    _copy_no_page(demo)
+    patch_page(demo)
     busy = f" (port {port} is in use)" if free != port else ""
     address = "127.0.0.1" if host == "0.0.0.0" else host
     sys.stdout.write(f"IE-KD Studio is ready: http://{address}:{free}{busy}\n")
@@ -77,27 +68,6 @@ def launch(
 def _drain(*_: object) -> None:
     """As Ctrl-C: Gradio then takes no more requests, finishes those it has, and frees the port. Runs go on."""
     raise KeyboardInterrupt
-
-
-def _copy_no_page(demo: gr.Blocks) -> None:
-    """Gradio copies the whole page at every call of a program, for links to a page's state. This page has none.
-
-    That takes 16 ms of the server's loop and leaves 0.27 MB. A visit made from no blocks holds only what it touches.
-    """
-    demo.state_holder.blocks = SimpleNamespace(blocks={}, default_config=demo.default_config)  # type: ignore[assignment]
-
-
-def _fetch_nothing() -> None:
-    """Gradio fetches pictures that are named by an address, for strangers too, and keeps them; nothing here asks."""
-
-    def refuse(url: str, cache_dir: str) -> str:
-        raise gr.Error("Only uploaded pictures are compared, no addresses.", print_exception=False)
-
-    async def refuse_later(url: str, cache_dir: str) -> str:
-        return refuse(url, cache_dir)
-
-    processing_utils.ssrf_protected_download = refuse
-    processing_utils.async_ssrf_protected_download = refuse_later
 
 
 def _log_to_stderr() -> None:

@@ -17,10 +17,10 @@ from iekd.inference.compare import compare
 from iekd.models.artifact import ModelCard
 from iekd.runs.models import models_called, saved_seeds
 from iekd.runs.store import Store
-from iekd.ui.files import file_field
 from iekd.ui.render.comparison import card_html, models_table
 from iekd.ui.render.examples import examples
 from iekd.ui.render.words import run_title, when
+from iekd.ui.server.gradio_patches import file_field, open_dropdown
 from iekd.ui.tabs.run import PRIVATE
 
 DEMO = ""
@@ -77,7 +77,9 @@ class CompareTab:
 
 def compare_tab(store: Store) -> CompareTab:
     """Build the tab and its events."""
-    source = gr.Dropdown([(DEMO_LABEL, DEMO)], value=DEMO, label="Whose networks", filterable=False, elem_id="source")
+    source = open_dropdown(  # `models_called` checks its value
+        choices=[(DEMO_LABEL, DEMO)], value=DEMO, label="Whose networks", filterable=False, elem_id="source"
+    )
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
             files = file_field(label="Upload pictures", file_count="multiple", height=220, elem_id="upload")
@@ -90,8 +92,6 @@ def compare_tab(store: Store) -> CompareTab:
                 elem_id="camera",
                 buttons=[],
             )
-    # a page whose visit the server has forgotten knows choices that the server does not; `models_called` judges them
-    source.preprocess = lambda value: str(value or DEMO)  # type: ignore[assignment, method-assign]
     strip = gr.HTML(elem_id="examples", js_on_load=PICK, apply_default_css=False)
     chosen = gr.JSON(visible=False)
     results = gr.HTML(INVITE, elem_id="comparison")

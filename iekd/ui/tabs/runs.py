@@ -68,7 +68,7 @@ def runs_tab(store: Store, access: Access) -> RunsTab:
 
 def act(store: Store, access: Access, asker: gr.Request, event: gr.EventData) -> tuple[str, str]:
     """Do what a row's button says; returns (id of a run to open or "", the table)."""
-    run_id, what = str(event._data.get("run", "")), str(event._data.get("act"))
+    run_id, what = str(getattr(event, "run", "")), str(getattr(event, "act", ""))
     try:
         run = store.get(run_id)
         if what == "open":

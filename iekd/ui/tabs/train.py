@@ -14,11 +14,11 @@ from iekd.data.archives import ENDINGS
 from iekd.errors import UserError
 from iekd.runs.probes import Probes
 from iekd.runs.store import Store
-from iekd.ui.files import file_field
 from iekd.ui.render.about import HOW_IT_WORKS
 from iekd.ui.render.examples import thumbnails_html
 from iekd.ui.server.access import SIGN_IN, SIGN_OUT, Access, May
 from iekd.ui.server.actions import start_run, upload_pictures
+from iekd.ui.server.gradio_patches import file_field
 from iekd.ui.tabs import form
 from iekd.ui.tabs.forecast import forecast_html
 from iekd.ui.tabs.run import PRIVATE, RunView, look, run_view
