@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
@@ -12,10 +11,10 @@ from iekd.runs.store import Store
 from iekd.ui.render.about import HEADER
 from iekd.ui.server.access import Access
 from iekd.ui.server.api import public_endpoints
-from iekd.ui.tabs.compare import ASK_AFRESH, compare_tab, open_tab
-from iekd.ui.tabs.run import PRIVATE, SPEAKING
+from iekd.ui.tabs.compare import ASK_AFRESH, compare_tab
+from iekd.ui.tabs.run import PRIVATE, SPEAKING, Updates
 from iekd.ui.tabs.runs import act, runs_tab, table_html
-from iekd.ui.tabs.train import show, train_tab
+from iekd.ui.tabs.train import known_run, train_tab
 
 CSS = Path(__file__).parent / "render" / "style.css"
 UPLOADS_KEPT = 6 * 3600  # seconds
@@ -57,53 +56,55 @@ def build_app(runs_dir: Path | str, access: Access | None = None) -> gr.Blocks:
                 compare = compare_tab(store)
         public_endpoints(store, access)
 
-        def opened(request: gr.Request) -> list[Any]:
-            run_id = str(request.query_params.get("run", ""))
-            updates = show(store, run_id, access.of(request))
-            known = run_id if run_id and not updates[2] else ""
+        def opened(request: gr.Request) -> Updates:
+            run_id, problem = known_run(store, str(request.query_params.get("run", "")))
             tab, may = str(request.query_params.get("tab", "")), access.of(request)
-            table = table_html(store, may) if tab == RUNS else gr.skip()
-            compared = open_tab(store, known) if tab == COMPARE else [gr.skip()] * len(compare.opened)
-            front = gr.Tabs(selected=tab) if tab in (RUNS, COMPARE) else gr.skip()
-            return [front, table, gr.Timer(active=tab == RUNS), *compared, known, secrets.token_hex(8), *updates]
+            updates: Updates = {
+                shown: run_id, train.key: secrets.token_hex(8), runs.timer: gr.Timer(active=tab == RUNS),
+                **train.show(run_id, may, problem),
+            }  # fmt: skip
+            if tab in (RUNS, COMPARE):
+                updates[tabs] = gr.Tabs(selected=tab)
+            if tab == RUNS:
+                updates[runs.table] = table_html(store, may)
+            if tab == COMPARE:
+                updates |= compare.open(store, run_id)
+            return updates
 
-        def on_row(now_shown: str, event: gr.EventData, request: gr.Request) -> list[Any]:
+        def on_row(now_shown: str, event: gr.EventData, request: gr.Request) -> Updates:
+            may = access.of(request)
             run_id, table = act(store, access, request, event)
             if run_id:
-                return [
-                    run_id,
-                    gr.Tabs(selected=TRAIN),
-                    gr.Timer(active=False),
-                    *show(store, run_id, access.of(request)),
-                    table,
-                ]
+                front = {tabs: gr.Tabs(selected=TRAIN), runs.timer: gr.Timer(active=False)}
+                return {runs.table: table, shown: run_id, **front, **train.show(run_id, may)}
             if now_shown and not (store.root / now_shown).is_dir():  # the run on view was deleted: back to the form
-                return ["", gr.skip(), gr.skip(), *show(store, "", access.of(request)), table]
-            return [gr.skip()] * (3 + len(train.shows)) + [table]
+                return {runs.table: table, shown: "", **train.show("", may)}
+            return {runs.table: table}
 
-        first = [tabs, runs.table, runs.timer, *compare.opened, shown, train.key, *train.shows]
+        def open_runs(request: gr.Request) -> Updates:
+            return {runs.table: runs.refresh(request), runs.timer: gr.Timer(active=True)}
+
+        def compare_run(run_id: str) -> Updates:
+            return {tabs: gr.Tabs(selected=COMPARE), **compare.open(store, run_id)}
+
+        first = [tabs, runs.table, runs.timer, *compare.outputs, shown, train.key, *train.outputs]
         demo.load(opened, None, first, **PRIVATE).then(None, None, None, js=OPENED, api_visibility="private")
         shown.change(None, shown, None, js=KEEP_ADDRESS.replace("NAME", "run"), api_visibility="private")
         for page, name in ((train_page, ""), (runs_page, RUNS), (compare_page, COMPARE)):
             named = f"() => ({KEEP_ADDRESS.replace('NAME', 'tab')})('{name}')"
             page.select(None, None, None, js=named, api_visibility="private")
 
-        def open_runs(request: gr.Request) -> list[Any]:
-            return [runs.refresh(request), gr.Timer(active=True)]
-
         runs_page.select(open_runs, None, [runs.table, runs.timer], **PRIVATE)
         for page in (train_page, compare_page):
             page.select(lambda: gr.Timer(active=False), None, runs.timer, **PRIVATE)
-        runs.table.click(on_row, shown, [shown, tabs, runs.timer, *train.shows, runs.table], **SPEAKING)
-        compare_page.select(
-            lambda *now: open_tab(store, *now), [compare.source, compare.chosen], compare.opened, **PRIVATE
-        ).then(None, None, None, js=ASK_AFRESH, api_visibility="private")
-        train.view.compare.click(
-            lambda run_id: [gr.Tabs(selected=COMPARE), *open_tab(store, run_id)],
-            shown,
-            [tabs, *compare.opened],
-            **PRIVATE,
-        ).then(None, None, None, js=ASK_AFRESH, api_visibility="private")
+        runs.table.click(on_row, shown, [shown, tabs, runs.timer, *train.outputs, runs.table], **SPEAKING)
+        for compared in (
+            compare_page.select(
+                lambda *now: compare.open(store, *now), [compare.source, compare.chosen], compare.outputs, **PRIVATE
+            ),
+            train.view.compare.click(compare_run, shown, [tabs, *compare.outputs], **PRIVATE),
+        ):
+            compared.then(None, None, None, js=ASK_AFRESH, api_visibility="private")
     return demo
 
 

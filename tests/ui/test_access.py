@@ -169,7 +169,7 @@ def shown_buttons(access: Access, who: Any, run: Run, store: Store) -> tuple[set
     """What the Runs tab and the run's own view offer."""
     table = table_html(store, access.of(who))
     parts = look(store, run.id, {}, access.of(who))
-    kept = dict(zip(("stop", "resume", "compare", "again"), (parts[4], parts[7], parts[8], parts[9]), strict=True))
+    kept = {name: parts[name] for name in ("stop", "resume", "compare", "again")}
     return set(re.findall(r'data-act="(\w+)"', table)) - {"open"}, {name for name, b in kept.items() if b.visible}
 
 

@@ -145,8 +145,8 @@ def test_what_a_version_of_gradio_no_longer_has_is_logged_once_and_breaks_nothin
         gradio_patches.file_field()
     said = [message.split("attribute=")[1].split()[0] for message in caplog.messages]
     assert said == [
-        "gradio.processing_utils.ssrf_protected_download", "Queue.sleep_when_free", "NoneType.blocks",
-        "File._process_single_file",
+        "gradio.processing_utils.ssrf_protected_download", "Blocks._queue.sleep_when_free",
+        "Blocks.state_holder.blocks", "File._process_single_file",
     ]  # fmt: skip
     assert gr.__version__ in caplog.messages[0]
     with pytest.raises(gr.Error, match="no addresses"):  # its other half still holds

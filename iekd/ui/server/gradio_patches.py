@@ -61,7 +61,7 @@ def refuse_addresses() -> None:
 
 def poll_less_often(demo: gr.Blocks) -> None:
     """Gradio's queue looks for work every millisecond, which takes 6 % of a core that training can use."""
-    _replace(getattr(demo, "_queue", None), "sleep_when_free", 0.05)
+    _replace(demo, "_queue.sleep_when_free", 0.05)
 
 
 def keep_no_copy_per_call(demo: gr.Blocks) -> None:
@@ -70,7 +70,7 @@ def keep_no_copy_per_call(demo: gr.Blocks) -> None:
     The copy takes 16 ms of the server's loop and leaves 0.27 MB. A session made from no blocks holds only what it uses.
     """
     empty = SimpleNamespace(blocks={}, default_config=getattr(demo, "default_config", None))
-    _replace(getattr(demo, "state_holder", None), "blocks", empty)
+    _replace(demo, "state_holder.blocks", empty)
 
 
 def file_field(**options: Any) -> gr.File:
@@ -97,19 +97,23 @@ def upload_folder() -> Path:
     return Path(utils.get_upload_folder())
 
 
-def _replace(owner: object, name: str, value: object) -> None:
-    """Set an attribute that Gradio has; log one line where this version has it no longer."""
-    if hasattr(owner, name):
-        setattr(owner, name, value)
+def _replace(owner: object, path: str, value: object) -> None:
+    """Set an attribute that Gradio has, such as "state_holder.blocks"; log one line where it is no longer there."""
+    *parents, name = path.split(".")
+    target = owner
+    for parent in parents:
+        target = getattr(target, parent, None)
+    if hasattr(target, name):
+        setattr(target, name, value)
     else:
-        _say_missing(getattr(owner, "__name__", type(owner).__name__), name)
+        _say_missing(getattr(owner, "__name__", type(owner).__name__), path)
 
 
 @functools.cache  # a page has several file fields
-def _say_missing(owner: str, name: str) -> None:
+def _say_missing(owner: str, path: str) -> None:
     log.warning(
         "action=patch-gradio applied=no attribute=%s.%s version=%s written_for=%s",
-        owner, name, gr.__version__, WRITTEN_FOR,
+        owner, path, gr.__version__, WRITTEN_FOR,
     )  # fmt: skip
 
 

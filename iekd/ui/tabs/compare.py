@@ -21,7 +21,7 @@ from iekd.ui.render.comparison import card_html, models_table
 from iekd.ui.render.examples import examples
 from iekd.ui.render.words import run_title, when
 from iekd.ui.server.gradio_patches import file_field, open_dropdown
-from iekd.ui.tabs.run import PRIVATE
+from iekd.ui.tabs.run import PRIVATE, Updates
 
 DEMO = ""
 DEMO_LABEL = "Shipped demo models"
@@ -57,6 +57,10 @@ SHOW = """() => {
 }"""
 INVITE = '<div class="placeholder">Choose pictures above, and every network’s answer appears here.</div>'
 WAIT = '<div class="placeholder">The networks look at the pictures…</div>'
+NOTHING_YET = (
+    '<div class="empty"><h3>Nothing to compare yet</h3><p>Press <b>Start</b> in <b>Train</b>. When students '
+    "have learned, compare them here.</p></div>"
+)
 LOOKING = json.dumps(WAIT)  # as JavaScript
 
 
@@ -70,9 +74,27 @@ class CompareTab:
     results: gr.HTML
 
     @property
-    def opened(self) -> list[Any]:
-        """The outputs of `open_tab`."""
+    def outputs(self) -> list[Any]:
+        """What `open` may change."""
         return [self.source, self.examples, self.chosen, self.results]
+
+    def open(self, store: Store, wanted: str, chosen: list[int] | None = None) -> Updates:
+        """The tab comes to the front with a run in mind.
+
+        chosen: the examples ticked now; None for a fresh start.
+        """
+        choices = sources(store)
+        values = [value for _, value in choices]
+        if not choices:
+            none = gr.Dropdown([("None yet: finish a run first", DEMO)], value=DEMO)
+            return {self.source: none, self.examples: "", self.chosen: [], self.results: NOTHING_YET}
+        value = wanted if wanted in values else values[0]
+        if chosen is not None and value == wanted:
+            return {self.source: gr.Dropdown(choices)}  # back from another tab: answers stay
+        return {
+            self.source: gr.Dropdown(choices, value=value), self.examples: examples_html(store, value),
+            self.chosen: [], self.results: INVITE,
+        }  # fmt: skip
 
 
 def compare_tab(store: Store) -> CompareTab:
@@ -100,8 +122,8 @@ def compare_tab(store: Store) -> CompareTab:
     def answer(source_id: str, paths: list[str] | None, taken: str | None, picked: list[int] | None) -> str:
         return results_html(store, source_id or DEMO, paths or [], taken, picked or [])
 
-    def change_source(source_id: str) -> list[Any]:
-        return [[], examples_html(store, source_id or DEMO)]
+    def change_source(source_id: str) -> Updates:
+        return {chosen: [], strip: examples_html(store, source_id or DEMO)}
 
     # predictions do queue: a crowd is served two at a time
     busy: dict[str, Any] = {
@@ -132,27 +154,6 @@ def sources(store: Store) -> list[tuple[str, str]]:
             found.append((f"{title} · seed {first}" if others else title, run.id))
             found += [(f"{title} · seed {seed}", f"{run.id}/{seed}") for seed in others]
     return found
-
-
-def open_tab(store: Store, wanted: str, chosen: list[int] | None = None) -> list[Any]:
-    """Updates for `CompareTab.opened` when the tab comes to the front with a run in mind.
-
-    chosen: the examples ticked now; None for a fresh start.
-    """
-    choices = sources(store)
-    values = [value for _, value in choices]
-    if not choices:
-        text = '<div class="empty"><h3>Nothing to compare yet</h3><p>Press <b>Start</b> in <b>Train</b>. When students '
-        return [
-            gr.Dropdown([("None yet: finish a run first", DEMO)], value=DEMO),
-            "",
-            [],
-            text + "have learned, compare them here.</p></div>",
-        ]
-    value = wanted if wanted in values else values[0]
-    if chosen is not None and value == wanted:
-        return [gr.Dropdown(choices), gr.skip(), gr.skip(), gr.skip()]  # back from another tab: answers stay
-    return [gr.Dropdown(choices, value=value), examples_html(store, value), [], INVITE]
 
 
 def compare_files(store: Store, source: str, paths: list[str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from iekd.models.catalog import models
 from iekd.ui.render.words import count, model_name
 
 OWN_FOLDER = FOLDER
+Values = dict[str, Any]  # what the form's fields hold, by setting; `folder` and `with_kd` are fields of the form alone
 
 
 class MissingError(UserError):
@@ -81,7 +82,7 @@ def preset_values(name: str) -> dict[str, Any]:
     return {field: shown(PRESETS[name].values.get(field, default(field))) for field in PRESET_FIELDS}
 
 
-def preset_of(values: dict[str, Any]) -> str:
+def preset_of(values: Values) -> str:
     """The preset that the form's fields are as they are in; empty if in none."""
     return next((name for name in PRESETS if all(values[f] == v for f, v in preset_values(name).items())), "")
 
@@ -122,7 +123,7 @@ def advanced_field(field: str) -> Any:
     return gr.Number(min_width=200, **common)
 
 
-def to_config(values: dict[str, Any]) -> RunConfig:
+def to_config(values: Values) -> RunConfig:
     """What the form says, checked.
 
     Raises:
@@ -150,7 +151,7 @@ def to_config(values: dict[str, Any]) -> RunConfig:
         raise UserError(f"{label(error.field)} {error.what}") from None
 
 
-def to_values(config: RunConfig) -> dict[str, Any]:
+def to_values(config: RunConfig) -> Values:
     """What the form has to say to give this configuration."""
     values = config.model_dump()
     own = config.dataset.startswith(FOLDER)
