@@ -12,7 +12,7 @@ ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-component-update",
     "--disable-sync",
 ]  # fmt: skip
-HOW_TO_GET = "Install one with `apt-get install chromium` or `playwright install chromium`"
+HOW_TO_GET = "Install one with `apt-get install chromium` or `playwright install chromium`, or name it in IEKD_BROWSER"
 
 
 def find_browser() -> str | None:
