@@ -20,7 +20,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from browser import ARGUMENTS, find_browser
+from browser import ARGUMENTS, HOW_TO_GET, find_browser
 from playwright.sync_api import sync_playwright
 
 from iekd.config.run import make_config
@@ -88,6 +88,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=3)
     arguments = parser.parse_args()
+    chromium = find_browser()
+    if chromium is None:
+        parser.error(f"there is no browser to drive. {HOW_TO_GET}.")
     port = free_port()
     with tempfile.TemporaryDirectory() as runs_dir, sync_playwright() as playwright:
         answers = []
@@ -109,7 +112,7 @@ def main() -> None:
                 run_id = launcher.submit(make_config(epochs=arguments.epochs, auto_encoder_epochs=1))
                 run = launcher.store.get(run_id)
                 if opened:
-                    browser = playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
+                    browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
                     page = browser.new_page(viewport={"width": 1440, "height": 900})
                     page.goto(f"{url}/?run={run_id}")
                     page.evaluate(WATCH)

@@ -29,8 +29,9 @@ pytestmark = pytest.mark.browser
 def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
+    path = find_browser()
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=find_browser(), args=[*ARGUMENTS, *CAMERA])
+        found = playwright.chromium.launch(executable_path=path, args=[*ARGUMENTS, *CAMERA])
         yield found
         found.close()
 
