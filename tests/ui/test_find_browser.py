@@ -31,7 +31,8 @@ def program(path: Path) -> str:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_browser_of_the_system_is_found_by_any_of_its_names(tmp_path: Path, name: str) -> None:
     assert find_browser() is None
-    assert find_browser() == program(tmp_path / "bin" / name)
+    path = program(tmp_path / "bin" / name)
+    assert find_browser() == path
 
 
 def test_the_one_that_is_named_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

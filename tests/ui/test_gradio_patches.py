@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
+import httpx
 import pytest
 from gradio import processing_utils
 from gradio.routes import App
@@ -99,13 +99,12 @@ def test_the_queue_polls_less_often(page: gr.Blocks) -> None:
 
 
 def test_a_programs_session_holds_no_copy_of_the_page(page: gr.Blocks) -> None:
-    assert page.state_holder["first"].blocks_config.blocks
+    assert page.state_holder["first"].config_values
     gradio_patches.keep_no_copy_per_call(page)
-    assert not page.state_holder["second"].blocks_config.blocks
+    assert not page.state_holder["second"].config_values
 
 
-def test_a_file_field_leaves_no_empty_file_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+def test_a_file_field_leaves_no_empty_file_behind(tmp_path: Path) -> None:
     (tmp_path / "temporary").mkdir()
     (tmp_path / "a.zip").write_bytes(b"x")
     file = SimpleNamespace(path=str(tmp_path / "a.zip"))
@@ -113,6 +112,7 @@ def test_a_file_field_leaves_no_empty_file_behind(tmp_path: Path, monkeypatch: p
         own, patched = gr.File(), gradio_patches.file_field()
     component: Any
     for component, left in ((patched, 0), (own, 1)):
+        component.GRADIO_CACHE = str(tmp_path / "temporary")
         assert str(component._process_single_file(file)) == str(tmp_path / "a.zip")
         assert len(list((tmp_path / "temporary").rglob("*"))) == left
 
@@ -163,9 +163,8 @@ def test_a_page_without_the_place_for_the_script_is_served_as_it_is(caplog: pyte
     assert "attribute=page.<head>" in caplog.messages[0]
 
 
-def test_gradios_own_page_has_the_place_for_the_script(page: gr.Blocks) -> None:
-    app = App.create_app(page, app_kwargs={"middleware": [Middleware(FewFrames)]})
-    assert FEW_FRAMES in TestClient(app).get("/").content
+def test_gradios_own_page_has_the_place_for_the_script(server: str) -> None:
+    assert FEW_FRAMES in httpx.get(server).content
 
 
 def test_nothing_else_of_the_page_reaches_into_gradio() -> None:

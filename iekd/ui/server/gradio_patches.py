@@ -11,7 +11,7 @@ import functools
 import logging
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, NoReturn
 
 import gradio as gr
@@ -106,7 +106,7 @@ def _replace(owner: object, path: str, value: object) -> None:
     if hasattr(target, name):
         setattr(target, name, value)
     else:
-        _say_missing(getattr(owner, "__name__", type(owner).__name__), path)
+        _say_missing(owner.__name__ if isinstance(owner, ModuleType) else type(owner).__name__, path)
 
 
 @functools.cache  # a page has several file fields
