@@ -8,6 +8,7 @@ from functools import wraps
 from typing import Any, Optional
 
 import gradio as gr
+from gradio.events import api
 
 from iekd.config.run import learner_name, make_config
 from iekd.errors import UserError
@@ -72,7 +73,7 @@ def public_endpoints(store: Store, access: Access) -> None:
         return upload_pictures(store, access, request, archive)[0]
 
     for endpoint in (start, run_status, list_runs, stop_run, resume_run):
-        gr.api(endpoint, api_name=endpoint.__name__)
+        api(endpoint, api_name=endpoint.__name__)
     # a file component, because it alone lets through nothing but what the caller uploaded
     with gr.Row(visible=False):
         run_id, images, answer = gr.Textbox(), file_field(file_count="multiple"), gr.JSON()
