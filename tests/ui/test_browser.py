@@ -486,7 +486,7 @@ def test_the_estimate_is_measured_while_nothing_runs(page: Any, tmp_path: Path) 
     probes.folder.mkdir()
     with open(probes.folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with serving(tmp_path, probe=True) as url:
+        with serving(tmp_path, probe=True, IEKD_LOCK_DIR=str(tmp_path / "locks")) as url:
             open_page(page, url)
             page.wait_for_selector("#forecast :text('trying these networks now')")
             assert "were tried" not in page.locator("#forecast").inner_text()
