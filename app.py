@@ -19,7 +19,7 @@ def main() -> int:
     )
     parser.add_argument("--public", action="store_true", help="others may open it; see README.md")
     arguments = parser.parse_args()
-    from iekd.ui.app import launch
+    from iekd.ui.server.launch import launch
 
     try:
         launch(arguments.host, arguments.port, arguments.runs_dir, arguments.public)

@@ -4,9 +4,9 @@
 
 Starts the page a few times, then runs the default pair with it open in a headless browser and, in turn, with no browser
 at all. Prints (1) the time from `python app.py` to the first answer, (2) how long after a row was written to
-metrics.jsonl the open page showed it, and (3) how much longer the students' stage took with the page open. Needs
-Debian's chromium; nothing else should run meanwhile, and Python has
-to keep its bytecode (PYTHONDONTWRITEBYTECODE unset).
+metrics.jsonl the open page showed it, and (3) how much longer the students' stage took with the page open. Needs a
+browser (see browser.py); nothing else should run meanwhile, and Python has to keep its bytecode
+(PYTHONDONTWRITEBYTECODE unset).
 """
 
 import argparse
@@ -20,6 +20,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+from browser import ARGUMENTS, HOW_TO_GET, find_browser
 from playwright.sync_api import sync_playwright
 
 from iekd.config.run import make_config
@@ -28,11 +29,6 @@ from iekd.runs.store import Run, Store
 
 ROOT = Path(__file__).parents[1]
 STARTS = 5
-CHROMIUM = "/usr/bin/chromium"
-QUIET = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 # remembers when the page first showed metrics up to which byte of the file
 WATCH = """() => {
   window.shown = [];
@@ -92,6 +88,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=3)
     arguments = parser.parse_args()
+    chromium = find_browser()
+    if chromium is None:
+        parser.error(f"there is no browser to drive. {HOW_TO_GET}.")
     port = free_port()
     with tempfile.TemporaryDirectory() as runs_dir, sync_playwright() as playwright:
         answers = []
@@ -113,7 +112,7 @@ def main() -> None:
                 run_id = launcher.submit(make_config(epochs=arguments.epochs, auto_encoder_epochs=1))
                 run = launcher.store.get(run_id)
                 if opened:
-                    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+                    browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
                     page = browser.new_page(viewport={"width": 1440, "height": 900})
                     page.goto(f"{url}/?run={run_id}")
                     page.evaluate(WATCH)

@@ -23,6 +23,15 @@ CHECKOUT = Path(__file__).parents[1]
 CLASSES = ("blue", "green", "red")
 
 
+def pytest_terminal_summary(terminalreporter):
+    """One line about the tests of the page that had no browser, and how to get one."""
+    missing = [report for report in terminalreporter.stats.get("skipped", []) if "no browser" in str(report.longrepr)]
+    if missing:
+        files = ", ".join(sorted({report.nodeid.split("::")[0] for report in missing}))
+        reason = missing[0].longrepr[2].removeprefix("Skipped: ")
+        terminalreporter.write_line(f"{len(missing)} tests of {files} were left out: {reason}")
+
+
 @pytest.fixture(autouse=True)
 def surroundings(request, monkeypatch, tmp_path_factory):
     """No shipped checkpoints, no downloads and no folders of this machine, unless a test asks for them.

@@ -263,6 +263,6 @@ def serve(
     public: Annotated[bool, typer.Option("--public", help="Others may open it: nobody may start large runs.")] = False,
 ) -> None:
     """Open the page (the same as `python app.py`)."""
-    from iekd.ui.app import launch
+    from iekd.ui.server.launch import launch
 
     launch(host, port, launcher_for(runs_dir), public)

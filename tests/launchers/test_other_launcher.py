@@ -89,9 +89,9 @@ def test_it_is_a_launcher_like_the_local_one(tmp_path):
 def test_the_page_starts_stops_and_resumes_with_it(threads, endless, wait_until):
     from iekd.ui.app import build_app
     from iekd.ui.server.access import Access
+    from iekd.ui.server.actions import start_run
     from iekd.ui.tabs.run import look
     from iekd.ui.tabs.runs import act, table_html
-    from iekd.ui.tabs.train import start_run
 
     page = {getattr(block.fn, "__name__", ""): block.fn for block in build_app(threads).fns.values()}
     access = Access()

@@ -100,8 +100,8 @@ def test_the_page_draws_them(store):
     assert "cannot be read" not in table
     assert "25.7" in table
     for run_id in (FINISHED_RUN, STOPPED_RUN):
-        head, result, curves, log, *_ = look(store, run_id, {}, may)
-        assert "ResNet-8" in head
-        assert ("Baseline" if run_id == FINISHED_RUN else "You stopped this run") in result
-        assert "<svg" in curves
-        assert "Training on cpu" in log
+        looked = look(store, run_id, {}, may)
+        assert "ResNet-8" in looked["head"]
+        assert ("Baseline" if run_id == FINISHED_RUN else "You stopped this run") in looked["result"]
+        assert "<svg" in looked["curves"]
+        assert "Training on cpu" in looked["log"]

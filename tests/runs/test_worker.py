@@ -320,7 +320,9 @@ def test_a_rate_that_is_too_high_fails_with_advice(tmp_path, tiny_config, comple
     assert run.status.state == FAILED
     assert "learning rate" in run.status.error
     assert not run.status.resumable, "it would come to the same end"
-    from iekd.ui.render.run import result_html  # here: the other tests run where the page's packages are not installed
+    from iekd.ui.render.result import (
+        result_html,  # here: the other tests run where the page's packages are not installed
+    )
 
     assert "Resume" not in result_html(run, run.config, run.status), "there is no such button then"
 
@@ -506,7 +508,8 @@ def test_one_student_that_breaks_does_not_take_the_others_along(tmp_path, tiny_c
     written = (run.path / "report.md").read_text()
     assert "ft-seed0 diverged and is left out of all numbers." in written
     assert f"- {run.status.diverged['ft-seed0']}" in written
-    from iekd.ui.render.run import head_html, result_html
+    from iekd.ui.render.result import result_html
+    from iekd.ui.render.run import head_html
     from iekd.ui.tabs.runs import table_html
 
     page = result_html(run, run.config, run.status)

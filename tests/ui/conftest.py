@@ -18,12 +18,24 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "benchmarks"))
+from browser import HOW_TO_GET, find_browser  # noqa: E402 - a script of benchmarks/, which is no package
+
+PATIENCE = 600.0  # seconds; only what is broken needs them
 TOKEN = "correct horse battery staple"  # of the page `guarded`
 # small enough for seconds, and every stage still takes place
 QUICK: dict[str, Any] = {
     "teacher": "resnet8", "student": "resnet8", "epochs": 2, "batch_size": 16, "teacher_epochs": 2,
     "auto_encoder_epochs": 1, "resolution": 16, "device": "cpu",
 }  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without a browser the tests that drive one are skipped; tests/conftest.py says so in one line at the end."""
+    driven = [item for item in items if item.get_closest_marker("browser")]
+    if driven and find_browser() is None:
+        for item in driven:
+            item.add_marker(pytest.mark.skip(reason=f"no browser was found. {HOW_TO_GET}."))
 
 
 def draw_pictures(root: Path, train: int = 24, test: int = 9) -> Path:
@@ -108,7 +120,7 @@ class serving:  # noqa: N801
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(PATIENCE)
         assert self.process.stdout is not None
         self.process.stdout.close()
 
@@ -117,14 +129,14 @@ def call(url: str, name: str, *values: Any, **headers: str) -> tuple[str, Any]:
     """("complete" or "error", data) of a named endpoint."""
     event = httpx.post(f"{url}/gradio_api/call/{name}", json={"data": list(values)}, headers=headers)
     assert event.status_code == 200, event.text
-    with httpx.stream("GET", f"{url}/gradio_api/call/{name}/{event.json()['event_id']}", timeout=60) as answer:
+    with httpx.stream("GET", f"{url}/gradio_api/call/{name}/{event.json()['event_id']}", timeout=PATIENCE) as answer:
         lines = [line for line in answer.iter_lines() if line]
     kind = next(line for line in reversed(lines) if line.startswith("event:")).removeprefix("event: ")
     return kind, json.loads(lines[-1].removeprefix("data: "))
 
 
-def wait_until(condition: Any, seconds: float = 150.0) -> Any:
-    """Ask until it is true; generous, because machines differ."""
+def wait_until(condition: Any, seconds: float = PATIENCE) -> Any:
+    """Ask until it is true; the limit is for what hangs only, generous because other programs may use the machine."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if value := condition():

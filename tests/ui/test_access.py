@@ -115,14 +115,14 @@ def test_a_visitor_has_so_many_runs_a_day_and_others_have_theirs(store: Store, m
 
 
 def test_many_clicks_at_once_start_no_more_than_that(store: Store, monkeypatch: Any) -> None:
-    from iekd.ui.tabs import train
+    from iekd.ui.server import actions
 
     access, got = Access(public=True, training=True, limits=Limits(runs=3)), []
     monkeypatch.setattr(LocalLauncher, "start", lambda self, run, handle: None)
 
     def click() -> None:
         try:
-            got.append(train.start_run(LocalLauncher(store), access, asker(), RunConfig(), ""))
+            got.append(actions.start_run(LocalLauncher(store), access, asker(), RunConfig(), ""))
         except AccessError:
             got.append("")
 
@@ -135,12 +135,12 @@ def test_many_clicks_at_once_start_no_more_than_that(store: Store, monkeypatch: 
 
 
 def test_anothers_key_gives_nobody_their_run(store: Store, monkeypatch: Any) -> None:
-    from iekd.ui.tabs import train
+    from iekd.ui.server import actions
 
     access = Access(public=True, training=True, token=TOKEN)
     monkeypatch.setattr(LocalLauncher, "start", lambda self, run, handle: None)
-    mine = train.start_run(LocalLauncher(store), access, asker(**{"x-iekd-token": TOKEN}), RunConfig(), "nightly")
-    assert train.start_run(LocalLauncher(store), access, asker(), RunConfig(), "nightly") == mine
+    mine = actions.start_run(LocalLauncher(store), access, asker(**{"x-iekd-token": TOKEN}), RunConfig(), "nightly")
+    assert actions.start_run(LocalLauncher(store), access, asker(), RunConfig(), "nightly") == mine
     with pytest.raises(AccessError):
         access.check_change(asker(), store.get(mine), "stop")
 
@@ -169,7 +169,7 @@ def shown_buttons(access: Access, who: Any, run: Run, store: Store) -> tuple[set
     """What the Runs tab and the run's own view offer."""
     table = table_html(store, access.of(who))
     parts = look(store, run.id, {}, access.of(who))
-    kept = dict(zip(("stop", "resume", "compare", "again"), (parts[4], parts[7], parts[8], parts[9]), strict=True))
+    kept = {name: parts[name] for name in ("stop", "resume", "compare", "again")}
     return set(re.findall(r'data-act="(\w+)"', table)) - {"open"}, {name for name, b in kept.items() if b.visible}
 
 

@@ -245,7 +245,7 @@ def test_what_is_wrong_is_said_in_one_sentence(change: dict[str, Any], said: str
 
 
 def test_a_runs_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    from iekd.ui.app import check_writable
+    from iekd.ui.server.launch import check_writable
 
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
@@ -263,7 +263,7 @@ def test_a_runs_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_a_busy_port_is_stepped_over() -> None:
-    from iekd.ui.app import free_port
+    from iekd.ui.server.launch import free_port
 
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -9,30 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import QUICK, draw_pictures, serving, wait_until
+from browser import ARGUMENTS, find_browser
+from conftest import PATIENCE, QUICK, draw_pictures, serving, wait_until
 
-from iekd.config.run import make_config
+from iekd.config.run import RunConfig, make_config
+from iekd.estimate.speeds import Speeds
 from iekd.launchers.local import LocalLauncher
+from iekd.runs.files import write_json
+from iekd.runs.probes import Probes
 from iekd.runs.store import Store
 
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-component-update",
-    "--disable-sync", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
-]  # fmt: skip
-PATIENCE = 60_000  # milliseconds; only a page that is broken needs them
+CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no browser at {CHROMIUM}"),
-]
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+    from playwright.sync_api import sync_playwright
+
+    path = find_browser()
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=path, args=[*ARGUMENTS, *CAMERA])
         yield found
         found.close()
 
@@ -40,7 +39,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
     made = browser.new_page(viewport={"width": 1280, "height": 900})
-    made.set_default_timeout(PATIENCE)
+    made.set_default_timeout(1000 * PATIENCE)
     yield made
     made.close()
 
@@ -92,6 +91,18 @@ def curve_lengths(page: Any) -> dict[str, int]:
     return found
 
 
+# notes every length of the curves in passing: the run may be over before a test has looked twice
+WATCH_LENGTHS = """() => {
+  window.lengths_seen = new Set();
+  const look = () => {
+    const lengths = ['baseline', 'ie-ft'].map(m =>
+      document.querySelectorAll(`#curves figure:first-child circle.${m}`).length);
+    if (Math.min(...lengths) > 0) window.lengths_seen.add(Math.min(...lengths));
+  };
+  new MutationObserver(look).observe(document.body, {childList: true, subtree: true});
+}"""
+
+
 def wait_for_points(page: Any, more_than: int) -> None:
     page.wait_for_function(
         """n => ['baseline', 'ie-ft'].every(m =>
@@ -107,13 +118,12 @@ def no_sideways_scroll(page: Any) -> bool:
 def test_start_watch_reload_finish_and_compare(page: Any, server: str, finished_run: str, pictures: Path) -> None:
     open_page(page, server)
     fill_in(page, pictures, epochs=60)  # some ten seconds: long enough to be seen moving
+    page.evaluate(WATCH_LENGTHS)
     page.locator("#start").dblclick()  # two clicks are one run
     page.wait_for_selector("#run-head .stepper")
 
-    wait_for_points(page, 0)
-    before = curve_lengths(page)
-    assert set(before) >= {"baseline", "ie-ft"}
-    wait_for_points(page, min(before["baseline"], before["ie-ft"]))  # they move
+    page.wait_for_function("window.lengths_seen.size >= 2")  # curves are drawn, and they move
+    assert set(curve_lengths(page)) >= {"baseline", "ie-ft"}
     assert "?run=" in page.url
 
     page.reload()
@@ -211,7 +221,7 @@ def test_an_older_answer_that_comes_late_does_not_replace_the_newest(
     page.wait_for_timeout(3000)  # long enough for a call that overtakes the first
     on_the_way[0].continue_()
     page.wait_for_timeout(3000)  # for the older answer to come
-    page.wait_for_function("document.querySelectorAll('#comparison .answer').length == 3", timeout=10000)
+    page.wait_for_function("document.querySelectorAll('#comparison .answer').length == 3")
 
 
 def test_what_is_pressed_is_what_is_compared(page: Any, server: str, finished_run: str, pictures: Path) -> None:
@@ -249,7 +259,7 @@ def test_what_is_pressed_is_what_is_compared(page: Any, server: str, finished_ru
 
 def test_a_pasted_picture_and_one_from_the_camera_are_answered(browser: Any, server: str, finished_run: str) -> None:
     page = browser.new_page(permissions=["camera", "clipboard-read", "clipboard-write"])
-    page.set_default_timeout(PATIENCE)
+    page.set_default_timeout(1000 * PATIENCE)
     open_page(page, f"{server}/?run={finished_run}")
     page.locator("#to-compare").click()
     page.wait_for_selector("[data-example]")
@@ -413,7 +423,7 @@ def test_a_phone_needs_no_sideways_scrolling_and_nothing_is_fetched_from_elsewhe
     browser: Any, server: str, finished_run: str, pictures: Path
 ) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 844})
-    page.set_default_timeout(PATIENCE)
+    page.set_default_timeout(1000 * PATIENCE)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     open_page(page, server)
@@ -439,7 +449,9 @@ def test_a_phone_needs_no_sideways_scrolling_and_nothing_is_fetched_from_elsewhe
 
 def test_a_page_that_is_only_watched_asks_for_few_frames(page: Any, server: str, finished_run: str) -> None:
     page.add_init_script(
-        """window.frames_drawn = 0;
+        """window.frames_drawn = window.naps = 0;
+        const later = window.setTimeout;  // the page's own script sleeps between frames with setTimeout(ask, 1000)
+        window.setTimeout = (what, ...rest) => { if (what.name === 'ask') window.naps++; return later(what, ...rest); };
         const native = window.requestAnimationFrame.bind(window);
         window.requestAnimationFrame = (draw) => native((time) => { window.frames_drawn++; draw(time); });"""
     )
@@ -451,20 +463,35 @@ def test_a_page_that_is_only_watched_asks_for_few_frames(page: Any, server: str,
     page.wait_for_timeout(3000)
     assert page.evaluate("window.frames_drawn") - before < 20  # 180 or more at the browser's own pace
 
-    page.mouse.move(300, 300)  # someone is there: as many as they like
-    milliseconds = page.evaluate(
-        """() => new Promise(done => { let left = 20; const began = performance.now();
-        const next = () => --left ? requestAnimationFrame(next) : done(performance.now() - began);
-        requestAnimationFrame(next); })"""
+    assert page.evaluate("window.naps") > 0
+
+    page.evaluate("window.naps = 0")
+    page.evaluate(  # someone is there: as many as they like
+        """() => new Promise(done => { let left = 20;
+        const next = () => {
+          window.dispatchEvent(new Event('pointermove'));
+          if (--left) requestAnimationFrame(next); else done();
+        };
+        next(); })"""
     )
-    assert milliseconds < 10_000  # 20,000 at one a second
+    assert page.evaluate("window.naps") <= 1  # the nap that the first movement ended
 
 
 def test_the_estimate_is_measured_while_nothing_runs(page: Any, tmp_path: Path) -> None:
-    """First a guess, which says that something better is coming; then, without a click, what was measured."""
-    with serving(tmp_path, probe=True) as url:
-        open_page(page, url)
-        page.wait_for_selector("#forecast :text('trying these networks now')")
-        page.wait_for_selector("#forecast :text('were tried for a moment')", timeout=3 * PATIENCE)
-        assert "about" in page.locator("#forecast dd").last.inner_text()
-        assert "trying" not in page.locator("#forecast").inner_text()
+    """First a guess, which says that something better is coming; then, without a click, what was measured.
+
+    The measuring process is played by the test: a real one (tests/runs/test_probes.py) gives up on a busy machine.
+    """
+    probes, default = Probes(Store(tmp_path)), RunConfig()
+    probes.folder.mkdir()
+    with open(probes.folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with serving(tmp_path, probe=True, IEKD_LOCK_DIR=str(tmp_path / "locks")) as url:
+            open_page(page, url)
+            page.wait_for_selector("#forecast :text('trying these networks now')")
+            assert "were tried" not in page.locator("#forecast").inner_text()
+            write_json(probes._result(default), Speeds("cpu", "fp32", 1e-3, 2e-3, 5e-4, 6e-3).to_json())
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            page.wait_for_selector("#forecast :text('were tried for a moment')")
+            assert "about" in page.locator("#forecast dd").last.inner_text()
+            assert "trying" not in page.locator("#forecast").inner_text()

@@ -141,11 +141,11 @@ def test_the_server_fetches_nothing_for_anybody(server: str, secret: tuple[str, 
 def test_addresses_are_refused_before_anything_is_fetched(monkeypatch: Any) -> None:
     from gradio import Error, processing_utils
 
-    from iekd.ui.app import _fetch_nothing
+    from iekd.ui.server.gradio_patches import refuse_addresses
 
     for name in ("ssrf_protected_download", "async_ssrf_protected_download"):
         monkeypatch.setattr(processing_utils, name, getattr(processing_utils, name))  # put back afterwards
-    _fetch_nothing()
+    refuse_addresses()
     with pytest.raises(Error, match="no addresses"):
         processing_utils.ssrf_protected_download("http://203.0.113.5/x.png", "/tmp")
     with pytest.raises(Error, match="no addresses"):

@@ -8,7 +8,7 @@ from html import unescape
 from pathlib import Path
 
 from iekd.runs.store import Store
-from iekd.ui.render.run import result_html
+from iekd.ui.render.result import result_html
 
 
 def test_both_intervals_of_a_difference_are_named(finished_run: str, runs_dir: Path) -> None:

@@ -1,36 +1,27 @@
-"""One run -> the HTML of its head (state, stages, progress), its result and its log. Reads the folder; no Gradio."""
+"""One run -> the HTML of its head (state, stages, progress) and its log. Reads the folder; no Gradio."""
 
 from __future__ import annotations
 
 import math
-import re
 import time
 from html import escape
 from typing import Any
 
 from iekd.config.run import STAGES, RunConfig
-from iekd.results.report import class_columns, headline, left_out, on_other_images, remarks, spread, summaries
-from iekd.results.significance import Summary, p_text
 from iekd.runs.queue import ahead_of, device_name
-from iekd.runs.store import FAILED, FINISHED, LOADING, LOST, QUEUED, STOPPED, STOPPING, Run, Status, Store
+from iekd.runs.store import FAILED, LOADING, LOST, QUEUED, STOPPED, STOPPING, Run, Status, Store
 from iekd.ui.render.curves import metrics_size, read_curves
 from iekd.ui.render.words import (
     DEVICES,
     STATES,
-    count,
     dataset_title,
     duration,
     in_words,
-    method_name,
-    method_style,
-    model_name,
     run_title,
     when,
 )
-from iekd.ui.server.downloads import downloads_html
 from iekd.ui.server.places import Tell
 
-COLUMNS = ("Parameters", "Accuracy", "Against the baseline", "Best epoch", "Same as teacher")
 STAGE_NAMES = {"teacher": "Teacher", "auto-encoder": "Auto-encoder", "students": "Students", "evaluation": "Evaluation"}
 
 
@@ -135,159 +126,6 @@ def _bar(status: Status) -> str:
     return (
         f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}">'
         f'<i style="width:{done:.1%}"></i><b>{percent}%</b></div>'
-    )
-
-
-def result_html(run: Run, config: RunConfig, status: Status, with_networks: bool = True, tell: Tell = str) -> str:
-    """What came out of a run that is over: its table, or in words why there is none. Empty while it trains.
-
-    with_networks: offer them to be taken home. tell: makes texts fit for whoever looks.
-    """
-    if status.live:
-        return ""
-    report = run.report
-    if status.state == FINISHED and report:
-        return _finished(run, report, downloads_html(run, with_networks, tell))
-    why = {
-        STOPPED: "You stopped this run. " + ("Its students are kept as they were." if run.model_folders else
-                                             "It had not begun to train students, so there is nothing to compare."),
-        FAILED: "This run failed.",
-        LOST: "This run ended without a result.",
-    }.get(status.state, "There is no report for this run.")  # fmt: skip
-    hint = "" if status.state == STOPPED else " The log below has the details."
-    reason = f"<p>{escape(tell(status.error))}</p>" if status.error else ""
-    again = "<b>New run with these settings</b> to fill in the form and change what you like."
-    what = f"Press <b>Resume</b> to go on where it was, or {again}" if status.resumable else f"Press {again}"
-    return (
-        f'<div class="card {escape(status.state)}"><h3>{escape(why)}</h3>{reason}<p>{what}{hint}</p>'
-        f"{downloads_html(run, with_networks, tell)}</div>"
-    )
-
-
-def _finished(run: Run, report: dict[str, Any], downloads: str) -> str:
-    found, teacher = summaries(report), report.get("teacher")
-    learners: dict[str, list[dict[str, Any]]] = {}
-    for learner in report["learners"]:
-        learners.setdefault(learner["method"], []).append(learner)
-    top = max(s.mean for s in found)
-    best = [s for s in found if s.mean >= top - 1e-9]
-    rows = []
-    if teacher:
-        name = f"Teacher <small>{escape(model_name(teacher['model']))}</small>"
-        rows.append(_row("teacher", name, teacher["params"], f"{teacher['accuracy']:.2f} %"))
-    for summary in found:
-        own = learners[summary.method]
-        note = f"{summary.n} seeds" if summary.n > 1 else model_name(run.config.student)
-        mark = ' <em class="win">best</em>' if summary in best and len(best) < len(found) else ""
-        name = f"{escape(method_name(summary.method))} <small>{escape(note)}</small>{mark}"
-        rows.append(
-            _row(
-                method_style(summary.method), name, own[0]["params"], f"{spread(summary.mean, summary.sd)} %",
-                _difference(summary), _best(own), _mean_percent(own, "agreement_with_teacher"),
-            )
-        )  # fmt: skip
-    head = "".join(f"<th>{label}</th>" for label in ("Network", *COLUMNS))
-    skipped = len(report.get("skipped_files", []))
-    facts = f"Accuracy: percent right on {report['test_images']:,} test pictures after the last epoch"
-    many = any(s.n > 1 for s in found)
-    facts += ", mean ± standard deviation over seeds." if many else "."
-    if many and any(s.difference for s in found):
-        facts += (
-            " Difference in points. Seeds: what training anew may make of it, 95 % interval and p-value of a paired "
-            "test (Holm’s correction)."
-        )
-    if any(on_other_images(s) for s in found):
-        facts += (
-            " Pictures: what other pictures like those of the test may make of the difference with these very "
-            "networks, 95 % interval; few test pictures make it wide."
-        )
-    if report.get("best_chosen_by") == "validation":
-        facts += (
-            f" Best epoch: the one that did best on {report['validation_images']:,} other pictures, and its accuracy "
-            "on the test pictures, which may be below the last one’s."
-        )
-    if teacher:
-        facts += " Same as teacher: how often the student’s answer is the teacher’s, right or wrong."
-    facts += f" {skipped} unreadable picture{'s were' if skipped > 1 else ' was'} skipped." if skipped else ""
-    warnings = "".join(f'<p class="warn">{escape(said)}</p>' for said in remarks(report, method_name, "pictures"))
-    warnings += _broken(report)
-    took = f"{duration(report['seconds'])} on {escape(DEVICES.get(report['device'].split(':')[0], report['device']))}."
-    return (
-        f'<div class="card finished{" partly" if warnings else ""}"><h3>{escape(_headline(report))}</h3>{warnings}'
-        f'<div class="scroll"><table class="results"><tr>{head}</tr>{"".join(rows)}</table></div>'
-        f"{per_class_html(report)}"
-        f'<p class="sub">{facts} {took}</p>{downloads}</div>'
-    )
-
-
-def _broken(report: dict[str, Any]) -> str:
-    """Which students diverged, and what was seen of each."""
-    if not (said := left_out(report)):
-        return ""
-    details = " ".join(report["diverged"].values())
-    return f'<p class="warn">{escape(f"{said} {details}")} Lower the learning rate or the weights of the method.</p>'
-
-
-def _headline(report: dict[str, Any]) -> str:
-    """The report's verdict with the page's names; says so too where there was nothing to compare with."""
-    learned, gone = len(report["learners"]), len(report.get("diverged", {}))
-    usual = f"Done, but {gone} of {learned + gone} students diverged." if gone else "Done."
-    if remarks(report) and not gone:
-        usual = "Done, but this says little about the methods."
-    if said := headline(report, method_name, "pictures"):
-        return re.sub(r" -(?=\d)", " −", said)
-    return usual
-
-
-def _difference(summary: Summary) -> str:
-    difference = summary.difference
-    if difference is None:
-        return ""
-    text = f"{difference.mean:+.2f}"
-    if difference.low is not None:
-        p = f", p {p_text(difference.p_adjusted)}" if difference.p_adjusted is not None else ""
-        text += f"<small>seeds {difference.low:+.2f} to {difference.high:+.2f}{p}</small>"
-    if others := on_other_images(summary):
-        text += f"<small>pictures {others}</small>"
-    return text.replace("-", "−")
-
-
-def _best(own: list[dict[str, Any]]) -> str:
-    """The accuracy in the best epoch, and which that was where there is one seed."""
-    epoch = f" <small>epoch {own[0]['best_epoch']}</small>" if len(own) == 1 and "best_epoch" in own[0] else ""
-    return f"{_mean_percent(own, 'accuracy_best', 2)}{epoch}"
-
-
-def _mean_percent(own: list[dict[str, Any]], key: str, decimals: int = 1) -> str:
-    values = [learner[key] for learner in own if key in learner]
-    return f"{sum(values) / len(values):.{decimals}f} %" if values else ""
-
-
-def _row(style: str, name: str, params: int, *texts: str) -> str:
-    """Cells for COLUMNS; a phone shows their labels, and leaves out the empty ones."""
-    filled = [count(params), *texts, *[""] * (len(COLUMNS) - 1 - len(texts))]
-    cells = "".join(
-        f'<td data-label="{label}"><span>{f"<b>{text}</b>" if label == "Accuracy" else text}</span></td>'
-        if text
-        else "<td></td>"
-        for label, text in zip(COLUMNS, filled, strict=True)
-    )
-    return f'<tr><th scope="row"><i class="key {escape(style)}"></i>{name}</th>{cells}</tr>'
-
-
-def per_class_html(report: dict[str, Any]) -> str:
-    """Accuracy per class and network, folded away."""
-    columns = class_columns(report)
-    head = "".join(f"<th>{escape('Teacher' if c == 'teacher' else method_name(c))}</th>" for c in columns)
-    rows = "".join(
-        f'<tr><th scope="row">{escape(name)}</th>'
-        + "".join(f"<td>{'–' if (v := by_class[name]) is None else f'{v:.1f}'}</td>" for by_class in columns.values())
-        + "</tr>"
-        for name in report["learners"][0]["class_accuracy"]
-    )
-    return (
-        "<details><summary>Accuracy of each class</summary><div class='scroll'>"
-        f'<table class="classes"><tr><th>Class</th>{head}</tr>{rows}</table></div></details>'
     )
 
 

@@ -7,7 +7,6 @@ start runs, unless `IEKD_PUBLIC_TRAINING=1` allows small ones. Looking at runs a
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import hmac
@@ -18,12 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
-from html import escape
 from typing import Any, Protocol
-
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.routing import Route
 
 from iekd import data
 from iekd.config.run import RunConfig
@@ -39,7 +33,6 @@ from iekd.runs.uploads import is_added
 log = logging.getLogger(__name__)
 COOKIE, HEADER = "iekd_admin", "x-iekd-token"
 DAY = 24 * 3600.0
-PATIENCE = 1.0  # seconds that a wrong token costs
 SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
 MOST_UPLOAD, MOST_OWN_UPLOAD = 64 * 2**20, 2**30  # bytes of one request that uploads files: a stranger's, one's own
 UPLOADS = 2 * 2**30  # bytes of all pictures that visitors have uploaded to learn from
@@ -136,7 +129,7 @@ class Access:
             return False
         given = asker.headers.get(HEADER) or ""
         cookie = asker.cookies.get(COOKIE) or ""
-        return _same(given, self.token) or _same(cookie, self._cookie)
+        return same(given, self.token) or same(cookie, self.cookie)
 
     def trusts(self, asker: Asker | None) -> bool:
         """Whether somebody may do everything here: name files of the machine, or keep it busy for an estimate."""
@@ -233,12 +226,9 @@ class Access:
             if not self.may(asker, run, what):
                 raise AccessError(self._no(f"You may not {what} this run"))
 
-    def routes(self) -> list[Route]:
-        """Signing in and out; back to the page where there is no token to give."""
-        return [Route(SIGN_IN, self._sign_in, methods=["GET", "POST"]), Route(SIGN_OUT, self._sign_out)]
-
     @property
-    def _cookie(self) -> str:
+    def cookie(self) -> str:
+        """What the browser of the administrator carries after signing in; the token itself is not in it."""
         return hashlib.sha256(f"iekd cookie {self.token}".encode()).hexdigest()
 
     def _no(self, what: str) -> str:
@@ -278,26 +268,6 @@ class Access:
                     "Make it less, or install the program."
                 )
 
-    async def _sign_out(self, request: Request) -> Response:
-        answer = RedirectResponse("./", status_code=303)
-        answer.delete_cookie(COOKIE)
-        return answer
-
-    async def _sign_in(self, request: Request) -> Response:
-        if not self.token:
-            return RedirectResponse("./", status_code=303)
-        wrong = ""
-        if request.method == "POST":
-            given = str((await request.form()).get("token", ""))
-            if _same(given.strip(), self.token):
-                answer = RedirectResponse("./", status_code=303)
-                secure = request.headers.get("x-forwarded-proto", request.url.scheme) == "https"
-                answer.set_cookie(COOKIE, self._cookie, httponly=True, samesite="strict", secure=secure)
-                return answer
-            await asyncio.sleep(PATIENCE)
-            wrong = "<p role='alert'>This is not the token. Look for IEKD_ADMIN_TOKEN where the page was started.</p>"
-        return HTMLResponse(SIGN_IN_PAGE.replace("{wrong}", wrong), status_code=403 if wrong else 200)
-
 
 @contextlib.contextmanager
 def _logged(action: str, run_id: str, asker: Asker | None) -> Iterator[None]:
@@ -334,18 +304,6 @@ def _visitor(asker: Asker | None, store: Store) -> str:
     return hashlib.sha256(f"{store.root} {address}".encode()).hexdigest()[:16]
 
 
-def _same(one: str, other: str) -> bool:
+def same(one: str, other: str) -> bool:
+    """Compare secrets in a time that says nothing about them."""
     return hmac.compare_digest(one.encode(), other.encode())
-
-
-SIGN_IN_PAGE = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Sign in: {escape("IE-KD Studio")}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>body {{ font: 16px system-ui, sans-serif; max-width: 26rem; margin: 12vh auto; padding: 0 16px; color: #1e293b }}
-input, button {{ font: inherit; padding: 8px 12px; border-radius: 8px; border: 1px solid #94a3b8; width: 100%;
-box-sizing: border-box; margin-top: 8px }} button {{ background: #0f766e; color: white; border: 0 }}
-p[role=alert] {{ color: #b91c1c }}
-@media (prefers-color-scheme: dark) {{ body {{ background: #0f172a; color: #e2e8f0 }} }}
-</style>
-<h1>Sign in</h1><p>Whoever has the administrator’s token may start, stop and delete runs on this page.</p>{{wrong}}
-<form method="post"><label>Token <input type="password" name="token" autofocus autocomplete="current-password"></label>
-<button>Sign in</button></form></html>"""

@@ -14,12 +14,12 @@ from iekd.config.run import learner_name, make_config
 from iekd.errors import UserError
 from iekd.launchers.base import Launcher
 from iekd.runs.store import Run
-from iekd.ui.files import file_field
 from iekd.ui.render.curves import read_curves
 from iekd.ui.server.access import Access, May
+from iekd.ui.server.actions import start_run, upload_pictures
+from iekd.ui.server.gradio_patches import file_field
 from iekd.ui.server.places import teller
 from iekd.ui.tabs.compare import compare_files
-from iekd.ui.tabs.train import start_run, upload_pictures
 
 
 def public_endpoints(launcher: Launcher, access: Access) -> None:

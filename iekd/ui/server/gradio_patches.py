@@ -1,16 +1,126 @@
-"""Keeps an open page from taking the processor that trains.
+"""Everything that changes or reaches into Gradio's own code, each with its reason. Written for Gradio 6.31.0.
 
-Gradio's loading indicator goes on asking for 60 frames a second after it has left the page. Without a GPU to draw them
-that costs more than everything else an open page does, and learners in lock-step all wait for the one it slows. So
-frames are given freely while someone points, types or scrolls, and once a second while the page is only watched: curves
-and progress do not need them. The script has to run before Gradio's own; `launch(head=...)` comes too late for that.
+`patch_process` and `patch_page` are called once, by launch.py; the two component functions where a component is made.
+Where a version of Gradio no longer has what a patch replaces, the page works without the patch, and one line in the log
+names it. tests/ui/test_gradio_patches.py fails in that case.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
+import warnings
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any, NoReturn
+
+import gradio as gr
+from gradio import processing_utils, utils
+from PIL import Image
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from iekd.data.decoding import MAX_PIXELS
+
+WRITTEN_FOR = "6.31.0"
+log = logging.getLogger(__name__)
+
+
+def patch_process() -> None:
+    """The patches of modules; before the page is built."""
+    limit_image_size()
+    refuse_addresses()
+
+
+def patch_page(demo: gr.Blocks) -> None:
+    """The patches of one page; after its `launch`, which creates what they change."""
+    poll_less_often(demo)
+    keep_no_copy_per_call(demo)
+
+
+def limit_image_size() -> None:
+    """Pillow, which Gradio opens uploads with, refuses an image of twice MAX_PIXELS: a small file can decode to a huge
+    one. The warning below that limit is turned off; the page names an image that is too large itself."""
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+
+def refuse_addresses() -> None:
+    """Gradio downloads an image that a request names by its URL, for strangers too, and keeps the file. This page never
+    asks for that."""
+
+    def refuse(url: str, cache_dir: str) -> NoReturn:
+        raise gr.Error("Only uploaded pictures are compared, no addresses.", print_exception=False)
+
+    async def refuse_later(url: str, cache_dir: str) -> NoReturn:
+        refuse(url, cache_dir)
+
+    _replace(processing_utils, "ssrf_protected_download", refuse)
+    _replace(processing_utils, "async_ssrf_protected_download", refuse_later)
+
+
+def poll_less_often(demo: gr.Blocks) -> None:
+    """Gradio's queue looks for work every millisecond, which takes 6 % of a core that training can use."""
+    _replace(demo, "_queue.sleep_when_free", 0.05)
+
+
+def keep_no_copy_per_call(demo: gr.Blocks) -> None:
+    """Gradio copies the whole page at every call of a program, for links to a page's state. This page has none.
+
+    The copy takes 16 ms of the server's loop and leaves 0.27 MB. A session made from no blocks holds only what it uses.
+    """
+    empty = SimpleNamespace(blocks={}, default_config=getattr(demo, "default_config", None))
+    _replace(demo, "state_holder.blocks", empty)
+
+
+def file_field(**options: Any) -> gr.File:
+    """A `gr.File` without the empty temporary file that Gradio creates for each file of each call and never removes."""
+    component = gr.File(**options)
+    named = getattr(utils, "NamedString", str)
+    _replace(component, "_process_single_file", lambda f: named(f.path))
+    return component
+
+
+def open_dropdown(**options: Any) -> gr.Dropdown:
+    """A `gr.Dropdown` whose handlers check its value themselves.
+
+    Gradio checks it against the choices of the session, which the server forgets when it restarts or has too many open
+    pages (`state_session_capacity`); the page then still shows choices that the server would refuse.
+    """
+    component = gr.Dropdown(**options)
+    _replace(component, "preprocess", lambda value: str(value or ""))
+    return component
+
+
+def upload_folder() -> Path:
+    """Where Gradio writes uploaded files; the folder need not exist yet."""
+    return Path(utils.get_upload_folder())
+
+
+def _replace(owner: object, path: str, value: object) -> None:
+    """Set an attribute that Gradio has, such as "state_holder.blocks"; log one line where it is no longer there."""
+    *parents, name = path.split(".")
+    target = owner
+    for parent in parents:
+        target = getattr(target, parent, None)
+    if hasattr(target, name):
+        setattr(target, name, value)
+    else:
+        _say_missing(owner.__name__ if isinstance(owner, ModuleType) else type(owner).__name__, path)
+
+
+@functools.cache  # a page has several file fields
+def _say_missing(owner: str, path: str) -> None:
+    log.warning(
+        "action=patch-gradio applied=no attribute=%s.%s version=%s written_for=%s",
+        owner, path, gr.__version__, WRITTEN_FOR,
+    )  # fmt: skip
+
+
+# Gradio's loading indicator goes on asking for 60 frames a second after it has left the page. Without a GPU to draw
+# them that costs more than everything else an open page does, and learners in lock-step all wait for the one it slows.
+# So frames are given freely while someone points, types or scrolls, and once a second while the page is only watched:
+# curves and progress do not need them. The script has to run before Gradio's own; `launch(head=...)` comes too late.
 FEW_FRAMES = b"""<script>(() => {
   const native = window.requestAnimationFrame.bind(window);
   let waiting = new Map(), last = 0, asked = false, timer = 0, awakeUntil = 5000;
@@ -64,6 +174,8 @@ class FewFrames:
             body += message.get("body", b"")
             if message.get("more_body"):
                 return
+            if b"<head>" not in body and start["status"] == 200:
+                _say_missing("page", "<head>")
             body = body.replace(b"<head>", b"<head>" + FEW_FRAMES, 1)
             MutableHeaders(raw=start["headers"])["content-length"] = str(len(body))
             await send(start)

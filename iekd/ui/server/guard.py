@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from pathlib import Path
 
-from gradio.utils import get_upload_folder
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
@@ -16,6 +14,7 @@ from iekd import __version__
 from iekd.data.archives import LEAST_FREE
 from iekd.runs.store import Store
 from iekd.ui.server.access import Access, counts
+from iekd.ui.server.gradio_patches import upload_folder
 
 MOST_BODY = 8 * 2**20  # bytes of a request that uploads no files; the largest of ours is the table of a thousand runs
 TOO_LARGE = "This is more than the page accepts at once. Send smaller or fewer pictures.\n"
@@ -76,7 +75,7 @@ class Guard:
 
 def _room_for(size: int) -> bool:
     """Whether an upload leaves the runs of this machine some room."""
-    place = Path(get_upload_folder())
+    place = upload_folder()
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free - size >= LEAST_FREE

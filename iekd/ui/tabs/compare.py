@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -15,20 +13,19 @@ from typing import Any
 import gradio as gr
 
 from iekd.errors import UserError
-from iekd.inference.compare import ImageResult, compare
-from iekd.inference.predict import load_predictor
+from iekd.inference.compare import compare
 from iekd.models.artifact import ModelCard
 from iekd.runs.models import models_called, saved_seeds
 from iekd.runs.store import Store
-from iekd.ui.files import file_field
-from iekd.ui.render.words import count, method_name, method_style, model_name, run_title, when
-from iekd.ui.tabs.forecast import data_url, examples
-from iekd.ui.tabs.run import PRIVATE
+from iekd.ui.render.comparison import card_html, models_table
+from iekd.ui.render.examples import examples
+from iekd.ui.render.words import run_title, when
+from iekd.ui.server.gradio_patches import file_field, open_dropdown
+from iekd.ui.tabs.run import PRIVATE, Updates
 
 DEMO = ""
 DEMO_LABEL = "Shipped demo models"
 MOST_IMAGES = 32
-REPEATS = 7  # predictions of one picture; the latency shown is their median
 PICK = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-example]');
@@ -60,6 +57,10 @@ SHOW = """() => {
 }"""
 INVITE = '<div class="placeholder">Choose pictures above, and every network’s answer appears here.</div>'
 WAIT = '<div class="placeholder">The networks look at the pictures…</div>'
+NOTHING_YET = (
+    '<div class="empty"><h3>Nothing to compare yet</h3><p>Press <b>Start</b> in <b>Train</b>. When students '
+    "have learned, compare them here.</p></div>"
+)
 LOOKING = json.dumps(WAIT)  # as JavaScript
 
 
@@ -73,14 +74,34 @@ class CompareTab:
     results: gr.HTML
 
     @property
-    def opened(self) -> list[Any]:
-        """The outputs of `open_tab`."""
+    def outputs(self) -> list[Any]:
+        """What `open` may change."""
         return [self.source, self.examples, self.chosen, self.results]
+
+    def open(self, store: Store, wanted: str, chosen: list[int] | None = None) -> Updates:
+        """The tab comes to the front with a run in mind.
+
+        chosen: the examples ticked now; None for a fresh start.
+        """
+        choices = sources(store)
+        values = [value for _, value in choices]
+        if not choices:
+            none = gr.Dropdown([("None yet: finish a run first", DEMO)], value=DEMO)
+            return {self.source: none, self.examples: "", self.chosen: [], self.results: NOTHING_YET}
+        value = wanted if wanted in values else values[0]
+        if chosen is not None and value == wanted:
+            return {self.source: gr.Dropdown(choices)}  # back from another tab: answers stay
+        return {
+            self.source: gr.Dropdown(choices, value=value), self.examples: examples_html(store, value),
+            self.chosen: [], self.results: INVITE,
+        }  # fmt: skip
 
 
 def compare_tab(store: Store) -> CompareTab:
     """Build the tab and its events."""
-    source = gr.Dropdown([(DEMO_LABEL, DEMO)], value=DEMO, label="Whose networks", filterable=False, elem_id="source")
+    source = open_dropdown(  # `models_called` checks its value
+        choices=[(DEMO_LABEL, DEMO)], value=DEMO, label="Whose networks", filterable=False, elem_id="source"
+    )
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
             files = file_field(label="Upload pictures", file_count="multiple", height=220, elem_id="upload")
@@ -93,8 +114,6 @@ def compare_tab(store: Store) -> CompareTab:
                 elem_id="camera",
                 buttons=[],
             )
-    # a page whose visit the server has forgotten knows choices that the server does not; `models_called` judges them
-    source.preprocess = lambda value: str(value or DEMO)  # type: ignore[assignment, method-assign]
     strip = gr.HTML(elem_id="examples", js_on_load=PICK, apply_default_css=False)
     chosen = gr.JSON(visible=False)
     results = gr.HTML(INVITE, elem_id="comparison")
@@ -103,8 +122,8 @@ def compare_tab(store: Store) -> CompareTab:
     def answer(source_id: str, paths: list[str] | None, taken: str | None, picked: list[int] | None) -> str:
         return results_html(store, source_id or DEMO, paths or [], taken, picked or [])
 
-    def change_source(source_id: str) -> list[Any]:
-        return [[], examples_html(store, source_id or DEMO)]
+    def change_source(source_id: str) -> Updates:
+        return {chosen: [], strip: examples_html(store, source_id or DEMO)}
 
     # predictions do queue: a crowd is served two at a time
     busy: dict[str, Any] = {
@@ -135,27 +154,6 @@ def sources(store: Store) -> list[tuple[str, str]]:
             found.append((f"{title} · seed {first}" if others else title, run.id))
             found += [(f"{title} · seed {seed}", f"{run.id}/{seed}") for seed in others]
     return found
-
-
-def open_tab(store: Store, wanted: str, chosen: list[int] | None = None) -> list[Any]:
-    """Updates for `CompareTab.opened` when the tab comes to the front with a run in mind.
-
-    chosen: the examples ticked now; None for a fresh start.
-    """
-    choices = sources(store)
-    values = [value for _, value in choices]
-    if not choices:
-        text = '<div class="empty"><h3>Nothing to compare yet</h3><p>Press <b>Start</b> in <b>Train</b>. When students '
-        return [
-            gr.Dropdown([("None yet: finish a run first", DEMO)], value=DEMO),
-            "",
-            [],
-            text + "have learned, compare them here.</p></div>",
-        ]
-    value = wanted if wanted in values else values[0]
-    if chosen is not None and value == wanted:
-        return [gr.Dropdown(choices), gr.skip(), gr.skip(), gr.skip()]  # back from another tab: answers stay
-    return [gr.Dropdown(choices, value=value), examples_html(store, value), [], INVITE]
 
 
 def compare_files(store: Store, source: str, paths: list[str]) -> dict[str, Any]:
@@ -196,78 +194,15 @@ def results_html(store: Store, source: str, paths: list[str], taken: str | None,
         results = compare(models, images[:MOST_IMAGES])
     except UserError as error:
         return f'<p class="problem" role="alert">{escape(str(error))}</p>'
-    cards = [_card(result, truths.get(i)) for i, result in enumerate(results)]
+    cards = [card_html(result, truths.get(i)) for i, result in enumerate(results)]
     note = (
         f'<p class="problem">Only the first {MOST_IMAGES} pictures are shown; {more} more were left out.</p>'
         if more > 0
         else ""
     )
     seen = next((r.seen for r in results if r.seen is not None), None)
-    table = _models_table(models, seen) if seen is not None else ""
+    table = models_table(models, seen) if seen is not None else ""
     return f'{note}<div class="answers">{"".join(cards)}</div>{table}'
-
-
-def _card(result: ImageResult, truth: str | None) -> str:
-    name = escape(result.name)
-    if result.error or result.seen is None:
-        return (
-            f'<article class="answer broken"><p class="problem" role="alert">{escape(result.error or "")}</p></article>'
-        )
-    size = result.seen.shape[0]
-    swapped = "; bright and dark swapped, as in the training pictures" if result.inverted else ""
-    picture = (
-        f'<div class="seen"><img src="{data_url(result.seen)}" alt="{name}"><p><b>{name}</b>'
-        f"<small>as the networks see it, {size} × {size}{swapped}</small></p></div>"
-    )
-    teacher = result.predictions.get("teacher")
-    said = []
-    for model, prediction in result.predictions.items():
-        mark = ""
-        if truth is not None:
-            right = prediction.label == truth
-            mark += f'<span class="mark {"yes" if right else "no"}">{"✓ right" if right else "✗ wrong"}</span>'
-        if teacher is not None and model != "teacher":
-            same = prediction.label == teacher.label
-            words = "= agrees with the teacher" if same else "≠ differs from the teacher"
-            mark += f'<span class="mark {"yes" if same else "no"}">{words}</span>'
-        bars = "".join(
-            f'<li><span>{escape(label)}</span><b>{score:.0%}</b><i style="width:{max(0.5, score * 100):.1f}%"></i></li>'
-            for label, score in prediction.top
-        )
-        title = "Teacher" if model == "teacher" else escape(method_name(model))
-        said.append(
-            f'<section class="said {escape(method_style(model))}"><h4>{title}</h4><ol>{bars}</ol>'
-            f"<p>{mark}</p></section>"
-        )
-    return f'<article class="answer">{picture}<div class="sayings">{"".join(said)}</div></article>'
-
-
-def _models_table(models: Mapping[str, Path], image: Any) -> str:
-    rows = []
-    loaded = {name: load_predictor(folder) for name, folder in models.items()}
-    times: dict[str, list[float]] = {}  # by architecture: how it was taught makes a network no faster
-    for _ in range(REPEATS):
-        for classifier in loaded.values():
-            times.setdefault(classifier.card.model, []).append(classifier.predict(image).milliseconds)
-    for name, classifier in loaded.items():
-        card = classifier.card
-        title = "Teacher" if name == "teacher" else escape(method_name(name))
-        accuracy = f"{card.accuracy:.2f} %" if card.accuracy is not None else "–"
-        took = f"{statistics.median(times[card.model]):.1f} ms"
-        cells = (("Parameters", count(card.params)), ("File", f"{classifier.bytes / 1024:,.0f} KB"),
-                 ("One picture takes", took), ("Test accuracy", accuracy))  # fmt: skip
-        body = "".join(f'<td data-label="{label}">{text}</td>' for label, text in cells)
-        rows.append(
-            f'<tr><th scope="row"><i class="key {escape(method_style(name))}"></i>{title} '
-            f"<small>{model_name(card.model)}</small></th>{body}</tr>"
-        )
-    head = "<tr><th>Network</th><th>Parameters</th><th>File</th><th>One picture takes</th><th>Test accuracy</th></tr>"
-    note = (
-        f'<p class="sub">Time: median of {REPEATS} or more on the processor, one picture at a time; the same for all '
-        "networks that are built alike.</p>"
-    )
-    table = f'<div class="scroll"><table class="results">{head}{"".join(rows)}</table></div>'
-    return f'<div class="card"><h3>Size and speed</h3>{table}{note}</div>'
 
 
 def examples_html(store: Store, source: str) -> str:

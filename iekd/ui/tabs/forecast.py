@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from functools import lru_cache
 from html import escape
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from iekd import data
 from iekd.config.run import RunConfig, label
 from iekd.config.unused import unused_settings
 from iekd.data.base import DatasetInfo, held_out_of
-from iekd.errors import UserError
 from iekd.models.artifact import ModelCard
 from iekd.models.catalog import models
 from iekd.models.source import AUTO
@@ -26,8 +18,6 @@ from iekd.runs.queue import device_name
 from iekd.runs.store import Store
 from iekd.runs.teachers import where_from
 from iekd.ui.render.words import DEVICES, count, dataset_title, method_name, model_name, roughly
-
-MOST_THUMBNAILS = 12
 
 
 def forecast_html(prepared: Prepared, store: Store, measuring: bool = False) -> str:
@@ -100,40 +90,3 @@ def _estimate(config: RunConfig, info: DatasetInfo, teacher_at_hand: bool, store
     where = DEVICES[device_name(config.device)]
     warning = f"<br><b>{escape(found.warning)}</b>" if found.warning else ""
     return f"<b>about {roughly(found.seconds)}</b> on {where}, {found.memory} of memory ({basis}){warning}"
-
-
-def thumbnails_html(name: str) -> str:
-    """A strip of example pictures with their classes, or what happens with data that are not here yet."""
-    try:
-        name = data.prepare(name)
-        if not data.source_of(name).at_hand(name):
-            note = data.describe(name).note
-            return f'<p class="note">Not on this machine yet: {escape(note)} when the run starts, then kept.</p>'
-        pictures = examples(name, 1)[:MOST_THUMBNAILS]
-    except UserError:
-        return ""  # the form says it already
-    shown = "".join(
-        f'<figure><img src="{url}" alt=""><figcaption>{escape(label)}</figcaption></figure>'
-        for url, _, label in pictures
-    )
-    return f'<div class="thumbs">{shown}</div>'
-
-
-def examples(name: str, per_class: int) -> list[tuple[str, np.ndarray, str]]:
-    """(data URL, image (H,W,C) uint8, class) of a few test images, read again each time if the files may change."""
-    changes = data.describe(name).fingerprint
-    return _examples.__wrapped__(name, per_class) if changes else _examples(name, per_class)
-
-
-@lru_cache(maxsize=8)
-def _examples(name: str, per_class: int) -> list[tuple[str, np.ndarray, str]]:
-    found = data.thumbnails(name, per_class)
-    step = max(1, len(found) // 24)  # of a hundred classes, a few
-    return [(data_url(image), image, label) for image, label in found[::step]]
-
-
-def data_url(image: np.ndarray) -> str:
-    """An (H,W,C) uint8 picture as a PNG inside an address."""
-    buffer = io.BytesIO()
-    Image.fromarray(image.squeeze()).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

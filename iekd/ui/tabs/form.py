@@ -16,6 +16,7 @@ from iekd.models.catalog import models
 from iekd.ui.render.words import count, model_name
 
 OWN_FOLDER = folder_name("")  # the choice of one's own images; their folder is a field of its own
+Values = dict[str, Any]  # what the form's fields hold, by setting; `folder` and `with_kd` are fields of the form alone
 
 
 class MissingError(UserError):
@@ -59,7 +60,7 @@ def preset_values(name: str) -> dict[str, Any]:
     return {field: shown(PRESETS[name].values.get(field, default(field))) for field in PRESET_FIELDS}
 
 
-def preset_of(values: dict[str, Any]) -> str:
+def preset_of(values: Values) -> str:
     """The preset that the form's fields are as they are in; empty if in none."""
     return next((name for name in PRESETS if all(values[f] == v for f, v in preset_values(name).items())), "")
 
@@ -100,7 +101,7 @@ def advanced_field(field: str) -> Any:
     return gr.Number(min_width=200, **common)
 
 
-def to_config(values: dict[str, Any]) -> RunConfig:
+def to_config(values: Values) -> RunConfig:
     """What the form says, its names and ranges checked; no file is looked at.
 
     Raises:
@@ -128,7 +129,7 @@ def to_config(values: dict[str, Any]) -> RunConfig:
         raise UserError(f"{label(error.field)} {error.what}") from None
 
 
-def to_values(config: RunConfig) -> dict[str, Any]:
+def to_values(config: RunConfig) -> Values:
     """What the form has to say to give this configuration."""
     values = config.model_dump()
     own = own_path(config.dataset)

@@ -16,7 +16,8 @@ from iekd.errors import UserError
 from iekd.launchers.base import Launcher
 from iekd.runs.store import Store
 from iekd.ui.render.curves import curves_html
-from iekd.ui.render.run import early_html, head_html, log_html, result_html, signature
+from iekd.ui.render.result import result_html
+from iekd.ui.render.run import early_html, head_html, log_html, signature
 from iekd.ui.server.access import Access, May
 from iekd.ui.server.places import teller
 
@@ -27,12 +28,13 @@ PRIVATE: dict[str, Any] = {
     "show_progress": "hidden",
     "show_progress_on": [],  # else the page keeps a loading state for every output and copies all of them at each event
 }
+Updates = dict[Any, Any]  # what a handler returns: new content by component; what is not named stays as it is
 SPEAKING = {**PRIVATE, "queue": True}  # only events of the queue can show a message in the corner
 
 
 @dataclass
 class RunView:
-    """The components of the view; `parts` is what `look` fills, in its order."""
+    """The components of the view."""
 
     box: gr.Column
     back: gr.Button
@@ -52,21 +54,17 @@ class RunView:
     seen: gr.JSON
 
     @property
-    def parts(self) -> list[Any]:
+    def outputs(self) -> list[Any]:
+        """What `updates` may change."""
         return [
-            self.head,
-            self.result,
-            self.curves,
-            self.log,
-            self.stop,
-            self.confirm,
-            self.over,
-            self.resume,
-            self.compare,
-            self.again,
-            self.timer,
-            self.seen,
-        ]
+            self.head, self.result, self.curves, self.log, self.stop, self.confirm, self.over, self.resume,
+            self.compare, self.again, self.timer, self.seen,
+        ]  # fmt: skip
+
+    def updates(self, looked: dict[str, Any]) -> Updates:
+        """For a handler: what `look` returned, by component."""
+        found = {getattr(self, name): value for name, value in looked.items()}
+        return found or {self.seen: gr.skip()}  # Gradio takes an empty dictionary for a value
 
 
 def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
@@ -97,68 +95,78 @@ def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
         box, back, head, stop, confirm, stop_now, keep, result, over, resume, compare, again, curves, log, timer, seen
     )
 
-    def tick(run_id: str, before: dict[str, Any] | None, request: gr.Request) -> list[Any]:
-        return look(store, run_id, before or {}, access.of(request))
+    def tick(run_id: str, before: dict[str, Any] | None, request: gr.Request) -> Updates:
+        return view.updates(look(store, run_id, before or {}, access.of(request)))
 
-    def ask_to_stop(run_id: str, request: gr.Request) -> list[Any]:
+    def ask_to_stop(run_id: str, request: gr.Request) -> Updates:
         try:
             access.check_change(request, store.get(run_id), "stop")
             launcher.request_stop(run_id)
         except UserError as error:
             gr.Info(str(error))
-        return look(store, run_id, {}, access.of(request))
+        return tick(run_id, None, request)
 
-    def go_on(run_id: str, request: gr.Request) -> list[Any]:
+    def go_on(run_id: str, request: gr.Request) -> Updates:
         try:
             access.check_change(request, store.get(run_id), "resume")
             launcher.resume(run_id)
         except UserError as error:
             gr.Info(str(error))
-        return look(store, run_id, {}, access.of(request))
+        return tick(run_id, None, request)
 
-    timer.tick(tick, [shown, seen], view.parts, **PRIVATE)
-    stop.click(lambda: (gr.Button(visible=False), gr.Row(visible=True)), None, [stop, confirm], **PRIVATE)
-    keep.click(lambda: (gr.Button(visible=True), gr.Row(visible=False)), None, [stop, confirm], **PRIVATE)
-    stop_now.click(ask_to_stop, shown, view.parts, **SPEAKING)
-    resume.click(go_on, shown, view.parts, **SPEAKING)
+    def confirming(asked: bool) -> Updates:
+        return {stop: gr.Button(visible=not asked), confirm: gr.Row(visible=asked)}
+
+    timer.tick(tick, [shown, seen], view.outputs, **PRIVATE)
+    stop.click(lambda: confirming(True), None, [stop, confirm], **PRIVATE)
+    keep.click(lambda: confirming(False), None, [stop, confirm], **PRIVATE)
+    stop_now.click(ask_to_stop, shown, view.outputs, **SPEAKING)
+    resume.click(go_on, shown, view.outputs, **SPEAKING)
     return view
 
 
-def look(store: Store, run_id: str, before: dict[str, Any], may: May) -> list[Any]:
-    """Updates for `RunView.parts`.
+def look(store: Store, run_id: str, before: dict[str, Any], may: May) -> dict[str, Any]:
+    """New content for the view, by the name of RunView's component; what has not changed is left out.
 
     before: the signature of what the page shows now, {} to draw everything. may: what whoever looks may do.
     """
-    same = gr.skip()
     if not run_id:
-        return [same] * 10 + [gr.Timer(active=False), same]
+        return {"timer": gr.Timer(active=False)}
     try:
         run = store.get(run_id)
         config, status = run.config, run.status
     except UserError as error:  # deleted in another tab
         gone = f'<div class="card failed"><h3>{escape(str(error))}</h3><p>Press <b>← New run</b> to go on.</p></div>'
-        hidden = [gr.Button(visible=False), gr.Row(visible=False), gr.Row(visible=False)]
-        return [gone, "", "", "", *hidden, same, same, same, gr.Timer(active=False), {}]
+        return {
+            "head": gone, "result": "", "curves": "", "log": "", "stop": gr.Button(visible=False),
+            "confirm": gr.Row(visible=False), "over": gr.Row(visible=False), "timer": gr.Timer(active=False),
+            "seen": {},
+        }  # fmt: skip
     now = signature(run, status)
     if now == before:
-        return [same] * 12
+        return {}
 
     def changed(*keys: str) -> bool:
         return before.get("id") != run_id or any(before.get(k) != now[k] for k in keys)
 
-    head = head_html(run, config, status, store) if changed("second", "state", "stage", "metrics") else same
-    curves = same
-    if changed("metrics", "state"):
-        curves = early_html(status, run) or curves_html(run, config)
+    looked: dict[str, Any] = {"seen": now}
     tell = teller(run, may)
-    log = log_html(run, tell) if changed("log") else same
-    if not changed("state"):
-        return [head, same, curves, log, *[same] * 7, now]
-    stoppable = status.live and not run.stop_requested and may(run, "stop")
-    comparable = any(name != "teacher" for name in run.model_folders)
-    return [
-        head, result_html(run, config, status, may(run, "download"), tell), curves, log,
-        gr.Button(visible=stoppable), gr.Row(visible=False), gr.Row(visible=not status.live),
-        gr.Button(visible=status.resumable and may(run, "resume")), gr.Button(visible=comparable),
-        gr.Button(visible=may(run, "start")), gr.Timer(active=status.live), now,
-    ]  # fmt: skip
+    if changed("second", "state", "stage", "metrics"):
+        looked["head"] = head_html(run, config, status, store)
+    if changed("metrics", "state"):
+        looked["curves"] = early_html(status, run) or curves_html(run, config)
+    if changed("log"):
+        looked["log"] = log_html(run, tell)
+    if changed("state"):
+        comparable = any(name != "teacher" for name in run.model_folders)
+        looked |= {
+            "result": result_html(run, config, status, may(run, "download"), tell),
+            "stop": gr.Button(visible=status.live and not run.stop_requested and may(run, "stop")),
+            "confirm": gr.Row(visible=False),
+            "over": gr.Row(visible=not status.live),
+            "resume": gr.Button(visible=status.resumable and may(run, "resume")),
+            "compare": gr.Button(visible=comparable),
+            "again": gr.Button(visible=may(run, "start")),
+            "timer": gr.Timer(active=status.live),
+        }
+    return looked

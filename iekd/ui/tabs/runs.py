@@ -19,7 +19,7 @@ from iekd.runs.store import QUEUED, RUNNING, STOPPING, Run, Store
 from iekd.ui.render.run import badge
 from iekd.ui.render.words import dataset_title, duration, method_name, method_style, model_name, run_title, when
 from iekd.ui.server.access import Access, May
-from iekd.ui.tabs.run import PRIVATE
+from iekd.ui.tabs.run import PRIVATE, Updates
 
 EMPTY = (
     '<div class="empty"><h3>No runs yet</h3><p>Go to <b>Train</b> and press <b>Start</b>: the first run is set up. '
@@ -56,10 +56,10 @@ def runs_tab(launcher: Launcher, access: Access) -> RunsTab:
     def refresh(request: gr.Request) -> str:
         return table_html(store, access.of(request))
 
-    def tick(shown: str, request: gr.Request) -> list[Any]:
+    def tick(shown: str, request: gr.Request) -> Updates:
         new = refresh(request)
         now = hashlib.sha256(new.encode()).hexdigest()
-        return [gr.skip(), gr.skip()] if now == shown else [new, now]
+        return {mark: gr.skip()} if now == shown else {table: new, mark: now}
 
     timer.tick(tick, mark, [table, mark], **PRIVATE)
     # what another event has drawn is not what the mark says
@@ -70,7 +70,7 @@ def runs_tab(launcher: Launcher, access: Access) -> RunsTab:
 def act(launcher: Launcher, access: Access, asker: gr.Request, event: gr.EventData) -> tuple[str, str]:
     """Do what a row's button says; returns (id of a run to open or "", the table)."""
     store = launcher.store
-    run_id, what = str(event._data.get("run", "")), str(event._data.get("act"))
+    run_id, what = str(getattr(event, "run", "")), str(getattr(event, "act", ""))
     try:
         run = store.get(run_id)
         if what == "open":

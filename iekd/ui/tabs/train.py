@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any, Literal
 
 import gradio as gr
@@ -18,13 +18,14 @@ from iekd.launchers.base import Launcher
 from iekd.runs.prepare import prepare
 from iekd.runs.probes import Probes
 from iekd.runs.store import Store
-from iekd.runs.uploads import add_pictures, changing
-from iekd.ui.files import file_field
 from iekd.ui.render.about import HOW_IT_WORKS
+from iekd.ui.render.examples import thumbnails_html
 from iekd.ui.server.access import SIGN_IN, SIGN_OUT, Access, May
+from iekd.ui.server.actions import start_run, upload_pictures
+from iekd.ui.server.gradio_patches import file_field
 from iekd.ui.tabs import form
-from iekd.ui.tabs.forecast import forecast_html, thumbnails_html
-from iekd.ui.tabs.run import PRIVATE, RunView, look, run_view
+from iekd.ui.tabs.forecast import forecast_html
+from iekd.ui.tabs.run import PRIVATE, RunView, Updates, look, run_view
 
 EAGER: dict[str, Any] = {**PRIVATE, "trigger_mode": "always_last"}
 
@@ -68,16 +69,25 @@ UNFOLD = """() => {
 class TrainTab:
     """What other tabs and the page's loading need of this one."""
 
+    store: Store
     view: RunView
     form_box: gr.Column
-    fields: dict[str, Any]
     error: gr.HTML
     key: gr.Textbox
 
     @property
-    def shows(self) -> list[Any]:
-        """The outputs of `show`."""
-        return [self.form_box, self.view.box, self.error, *self.view.parts]
+    def outputs(self) -> list[Any]:
+        """What `show` may change."""
+        return [self.form_box, self.view.box, self.error, *self.view.outputs]
+
+    def show(self, run_id: str, may: May, problem: str = "") -> Updates:
+        """Show a run that exists, or, without one, the form and what is wrong."""
+        return {
+            self.form_box: gr.Column(visible=not run_id),
+            self.view.box: gr.Column(visible=bool(run_id)),
+            self.error: sentence(problem),
+            **self.view.updates(look(self.store, run_id, {}, may)),
+        }
 
 
 def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Access) -> TrainTab:
@@ -192,89 +202,106 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
     view = run_view(launcher, shown, access)
     key = gr.Textbox(visible=False)  # the same for every click until a run has started: two clicks start one
     timer, probes = gr.Timer(2.0, active=False), Probes(store)  # it ticks while a better estimate is on its way
-    tab = TrainTab(view, form_box, fields, error, key)
-    inputs = list(fields.values())
+    tab = TrainTab(store, view, form_box, error, key)
+    inputs = set(fields.values())  # as a set: a handler then gets one dictionary, by component
 
-    def allowed(request: gr.Request | None, *values: Any) -> RunConfig:
+    def values_of(given: dict[Any, Any]) -> form.Values:
+        return {name: given[component] for name, component in fields.items()}
+
+    def allowed(request: gr.Request | None, values: form.Values) -> RunConfig:
         """The form's configuration, if whoever asks may have it looked at."""
-        given = dict(zip(fields, values, strict=True))
-        own = given["dataset"] == form.OWN_FOLDER
-        if own and not (given["folder"] or "").strip() and not access.trusts(request):
+        own, folder = values["dataset"] == form.OWN_FOLDER, (values["folder"] or "").strip()
+        if own and not folder and not access.trusts(request):
             raise form.MissingError(NO_UPLOAD)
-        dataset = data.folder_name((given["folder"] or "").strip()) if own else given["dataset"]
-        access.check_paths(request, dataset, given["teacher_from"], store)
-        return form.to_config(given)
+        dataset = data.folder_name(folder) if own else values["dataset"]
+        access.check_paths(request, dataset, values["teacher_from"], store)
+        return form.to_config(values)
 
     def ready(all_right: bool) -> str:
         return LOOK_AROUND if not access.anybody_starts else WELCOME if all_right else NOT_YET
 
-    def describe(request: gr.Request, *values: Any) -> list[Any]:
+    def describe(request: gr.Request, given: dict[Any, Any]) -> Updates:
+        problem, command_line, measuring = "", "", False
         try:
-            prepared = prepare(allowed(request, *values), store.root)
+            prepared = prepare(allowed(request, values_of(given)), store.root)
             access.check_size(request, prepared.config, store)
             measuring = access.trusts(request) and probes.ask(prepared.config)
-            foreseen = forecast_html(prepared, store, measuring)
-            return ["", ready(True), foreseen, prepared.config.command_line(), gr.Timer(active=measuring)]
+            foreseen, command_line = forecast_html(prepared, store, measuring), prepared.config.command_line()
         except form.MissingError as missing:
-            return ["", ready(False), f'<p class="note">{escape(str(missing))}</p>', "", gr.Timer(active=False)]
-        except UserError as problem:
-            none = '<p class="note">No forecast while a setting is wrong.</p>'
-            return [sentence(problem), ready(False), none, "", gr.Timer(active=False)]
+            foreseen = f'<p class="note">{escape(str(missing))}</p>'
+        except UserError as wrong:
+            problem, foreseen = str(wrong), '<p class="note">No forecast while a setting is wrong.</p>'
+            measuring = False
+        return {
+            error: sentence(problem), welcome: ready(bool(command_line)), forecast: foreseen, command: command_line,
+            timer: gr.Timer(active=measuring),
+        }  # fmt: skip
 
-    def pictures(request: gr.Request, dataset: str, folder: str | None) -> list[Any]:
+    def pictures(request: gr.Request, dataset: str, folder: str | None) -> Updates:
         own, path = dataset == form.OWN_FOLDER, (folder or "").strip()
         name = data.folder_name(path) if own else dataset
         typed: bool | Literal["hidden"] = own and access.trusts(request)
         if own and not typed:
             typed = "hidden"  # for an upload to fill it in
-        visible = [gr.Textbox(visible=typed), gr.Column(visible=own and access.may_start(request))]
-        try:
+        strip = ""
+        with contextlib.suppress(UserError):  # the forecast says why
             access.check_paths(request, name, None, store)
-        except UserError:  # the forecast says why
-            return [*visible, ""]
-        return [*visible, thumbnails_html(name) if path or not own else ""]
+            strip = thumbnails_html(name) if path or not own else ""
+        return {
+            fields["folder"]: gr.Textbox(visible=typed),
+            upload: gr.Column(visible=own and access.may_start(request)),
+            thumbnails: strip,
+        }
 
-    def take(request: gr.Request, file: str) -> list[Any]:
+    def take(request: gr.Request, file: str) -> Updates:
         try:
             name, found = upload_pictures(store, access, request, file)
         except UserError as problem:
-            return [gr.skip(), sentence(problem), None]
-        return [str(data.own_path(name)), f'<p class="note">{escape(found)}</p>', None]
+            return {uploaded: sentence(problem), archive: None}
+        note = f'<p class="note">{escape(found)}</p>'
+        return {fields["folder"]: str(data.own_path(name)), uploaded: note, archive: None}
 
-    def begin(request: gr.Request, once: str, *values: Any) -> list[Any]:
+    def begin(request: gr.Request, given: dict[Any, Any]) -> Updates:
         may = access.of(request)
         try:
-            config = allowed(request, *values)
-            run_id = start_run(launcher, access, request, config, once)
+            config = allowed(request, values_of(given))
+            run_id = start_run(launcher, access, request, config, given[key])
         except UserError as problem:
-            return [gr.skip(), gr.skip(), *show(store, "", may, str(problem))]
-        return [run_id, secrets.token_hex(8), *show(store, run_id, may)]
+            return tab.show("", may, str(problem))
+        return {shown: run_id, key: secrets.token_hex(8), **tab.show(run_id, may)}
 
-    def again(run_id: str, request: gr.Request) -> list[Any]:
+    def again(run_id: str, request: gr.Request) -> Updates:
         may = access.of(request)
         try:
             values = form.to_values(store.get(run_id).config)
         except UserError as problem:
-            return [gr.skip()] * (len(fields) + 1) + ["", *show(store, "", may, str(problem))]
-        return [*(values[name] for name in fields), form.preset_of(values), "", *show(store, "", may)]
+            return {shown: "", **tab.show("", may, str(problem))}
+        filled = {component: values[name] for name, component in fields.items()}
+        return {**filled, preset: form.preset_of(values), shown: "", **tab.show("", may)}
 
-    def leave(request: gr.Request) -> list[Any]:
-        return ["", *show(store, "", access.of(request))]
+    def leave(request: gr.Request) -> Updates:
+        return {shown: "", **tab.show("", access.of(request))}
 
-    described = [error, welcome, forecast, command, timer]
+    def fill_in(name: str) -> Updates:
+        values = form.preset_values(name) if name else dict.fromkeys(form.PRESET_FIELDS, gr.skip())
+        return {fields[field]: value for field, value in values.items()}
+
+    def described_again(request: gr.Request, given: dict[Any, Any]) -> Updates:
+        found = describe(request, given)
+        del found[error]  # what is wrong may be an unknown run, and stays
+        return found
+
+    described = [welcome, forecast, command, timer]
     picture_fields = [fields["dataset"], fields["folder"]]
     look_again, look_at_pictures = (gr.Button(visible="hidden", elem_id=name) for name in ("look-again", "look-at"))
-    typed = [field for field in inputs if isinstance(field, TYPED)]
-    gr.on([field.change for field in inputs if field not in typed], describe, inputs, described, **EAGER)
+    typed = [field for field in fields.values() if isinstance(field, TYPED)]
+    others = [field for field in fields.values() if not isinstance(field, TYPED)]
+    gr.on([field.change for field in others], describe, inputs, [error, *described], **EAGER)
     gr.on([field.change for field in typed], None, js=AFTER_A_PAUSE.replace("BUTTON", "look-again"), **PRIVATE)
-    look_again.click(describe, inputs, described, **EAGER)
-
-    def described_again(request: gr.Request, *values: Any) -> list[Any]:
-        return describe(request, *values)[1:]
-
-    timer.tick(described_again, inputs, described[1:], **EAGER)
-    # on coming back a teacher may be at hand that was not before; what is wrong may be an unknown run, and stays
-    gr.on([demo.load, view.back.click], described_again, inputs, described[1:], **EAGER)
+    look_again.click(describe, inputs, [error, *described], **EAGER)
+    timer.tick(described_again, inputs, described, **EAGER)
+    # on coming back a teacher may be at hand that was not before
+    gr.on([demo.load, view.back.click], described_again, inputs, described, **EAGER)
     gr.on(
         [demo.load, fields["dataset"].change, look_at_pictures.click],
         pictures,
@@ -284,17 +311,14 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
     )
     fields["folder"].change(None, js=AFTER_A_PAUSE.replace("BUTTON", "look-at"), **PRIVATE)
     archive.upload(take, archive, [fields["folder"], uploaded, archive], **PRIVATE)
-    chosen = [fields[field] for field in form.PRESET_FIELDS]
-    preset.input(
-        lambda name: list(form.preset_values(name).values()) if name else [gr.skip() for _ in chosen],
-        preset, chosen, **PRIVATE,
-    )  # fmt: skip
+    fixed = [fields[field] for field in form.PRESET_FIELDS]
+    preset.input(fill_in, preset, fixed, **PRIVATE)
     # a value of one's own makes it another protocol
-    gr.on([field.input for field in chosen], lambda: "", None, preset, **PRIVATE)
-    start.click(begin, [key, *inputs], [shown, key, *tab.shows], **PRIVATE)
-    view.back.click(leave, None, [shown, *tab.shows], **PRIVATE)
-    asked_again = view.again.click(again, shown, [*inputs, preset, shown, *tab.shows], **PRIVATE)
-    asked_again.then(describe, inputs, described, **PRIVATE).then(None, None, None, js=TO_TOP)
+    gr.on([field.input for field in fixed], lambda: "", None, preset, **PRIVATE)
+    start.click(begin, {key, *inputs}, [shown, key, *tab.outputs], **PRIVATE)
+    view.back.click(leave, None, [shown, *tab.outputs], **PRIVATE)
+    asked_again = view.again.click(again, shown, [*fields.values(), preset, shown, *tab.outputs], **PRIVATE)
+    asked_again.then(describe, inputs, [error, *described], **PRIVATE).then(None, None, None, js=TO_TOP)
     return tab
 
 
@@ -314,40 +338,14 @@ def who_may_start(access: Access, request: gr.Request | None) -> str:
     )
 
 
-def start_run(launcher: Launcher, access: Access, asker: gr.Request | None, config: RunConfig, key: str) -> str:
-    """Check and submit; returns the run's id.
-
-    Raises:
-        UserError: it cannot be trained, or whoever asks may not.
-    """
-    with changing:  # between counting a visitor's runs, or looking for its pictures, and starting one more
-        visitor = access.check_start(asker, config, launcher.store)
-        return launcher.submit(prepare(config, launcher.store.root).config, key or None, visitor)
-
-
-def upload_pictures(store: Store, access: Access, asker: gr.Request | None, file: str) -> tuple[str, str]:
-    """Unpack an uploaded archive; returns the dataset's name, and what was found in it.
-
-    Raises:
-        UserError: it is not taken, or whoever asks may not upload.
-    """
-    if not file:
-        raise UserError("No archive was given. Upload a zip first.")
-    archive = Path(file)
-    name = add_pictures(store, archive, *access.room_for(asker))
-    info = data.describe(name)
-    return name, f"{archive.name}: {info.train_images + info.test_images:,} pictures of {info.classes} classes."
-
-
-def show(store: Store, run_id: str, may: May, problem: str = "") -> list[Any]:
-    """Updates for `TrainTab.shows`: the run, or the form (with what is wrong) where there is none to show."""
+def known_run(store: Store, run_id: str) -> tuple[str, str]:
+    """The id, if there is such a run, else "" and what to say of it."""
     if run_id:
         try:
             store.get(run_id)
         except UserError:
-            run_id, problem = "", f"There is no run '{run_id}' here, or no more. Runs lists those there are."
-    parts = look(store, run_id, {}, may)
-    return [gr.Column(visible=not run_id), gr.Column(visible=bool(run_id)), sentence(problem), *parts]
+            return "", f"There is no run '{run_id}' here, or no more. Runs lists those there are."
+    return run_id, ""
 
 
 def sentence(problem: object) -> str:

@@ -1,0 +1,41 @@
+"""What the form and the endpoints ask for alike: start a run, add uploaded pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+
+from iekd import data
+from iekd.config.run import RunConfig
+from iekd.errors import UserError
+from iekd.launchers.base import Launcher
+from iekd.runs.prepare import prepare
+from iekd.runs.store import Store
+from iekd.runs.uploads import add_pictures, changing
+from iekd.ui.server.access import Access
+
+
+def start_run(launcher: Launcher, access: Access, asker: gr.Request | None, config: RunConfig, key: str) -> str:
+    """Check and submit; returns the run's id.
+
+    Raises:
+        UserError: it cannot be trained, or whoever asks may not.
+    """
+    with changing:  # between counting a visitor's runs, or looking for its pictures, and starting one more
+        visitor = access.check_start(asker, config, launcher.store)
+        return launcher.submit(prepare(config, launcher.store.root).config, key or None, visitor)
+
+
+def upload_pictures(store: Store, access: Access, asker: gr.Request | None, file: str) -> tuple[str, str]:
+    """Unpack an uploaded archive; returns the dataset's name, and what was found in it.
+
+    Raises:
+        UserError: it is not taken, or whoever asks may not upload.
+    """
+    if not file:
+        raise UserError("No archive was given. Upload a zip first.")
+    archive = Path(file)
+    name = add_pictures(store, archive, *access.room_for(asker))
+    info = data.describe(name)
+    return name, f"{archive.name}: {info.train_images + info.test_images:,} pictures of {info.classes} classes."

@@ -1,0 +1,135 @@
+"""Starts the server of the page: folder, port, settings of Gradio, what stands before it, signals."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+from starlette.middleware import Middleware
+
+from iekd.errors import RunError, UserError
+from iekd.launchers.base import Launcher
+from iekd.launchers.factory import make_launcher
+from iekd.ui.app import CSS, build_app, theme
+from iekd.ui.render.colours import method_colours
+from iekd.ui.server.access import MOST_OWN_UPLOAD, Access
+from iekd.ui.server.downloads import download_route
+from iekd.ui.server.gradio_patches import FewFrames, patch_page, patch_process
+from iekd.ui.server.guard import Guard, health
+from iekd.ui.server.sign_in import sign_in_routes
+
+log = logging.getLogger(__name__)
+PORTS_TRIED = 50
+VISITS_KEPT = 1000  # open pages whose choices the server knows; those without a sign of life go first
+
+
+def launch(
+    host: str = "127.0.0.1", port: int = 7860, where: Launcher | Path | str = "runs", public: bool = False
+) -> None:  # fmt: skip
+    """Serve the page until interrupted.
+
+    Args:
+        where: a launcher, which starts and stops them; or the folder, for runs on this machine.
+        public: others can open it; see access.py.
+    Raises:
+        UserError: the runs folder cannot be used, no port is free, or a setting of the environment cannot be read.
+    """
+    _log_to_stderr()
+    access = Access.from_environment(public)
+    launcher = make_launcher(where) if isinstance(where, (str, Path)) else where
+    root = check_writable(launcher.store.root)
+    free = free_port(host, port)
+    patch_process()
+    demo = build_app(launcher, access)
+    demo.queue(max_size=64)
+    demo.launch(
+        server_name=host, server_port=free, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
+        theme=theme(), head=f"<style>{CSS.read_text()}{method_colours()}</style>", footer_links=[], run_history=False,
+        allowed_paths=[], blocked_paths=[str(root)],
+        state_session_capacity=VISITS_KEPT,
+        enable_monitoring=False, strict_cors=True, show_error=False, ssr_mode=False, max_file_size=MOST_OWN_UPLOAD,
+        app_kwargs={
+            "middleware": [Middleware(Guard, access=access), Middleware(FewFrames)],
+            "routes": [health(launcher.store), download_route(launcher.store, access), *sign_in_routes(access)],
+        },
+    )  # fmt: skip
+    patch_page(demo)
+    busy = f" (port {port} is in use)" if free != port else ""
+    address = "127.0.0.1" if host == "0.0.0.0" else host
+    sys.stdout.write(f"IE-KD Studio is ready: http://{address}:{free}{busy}\n")
+    sys.stdout.flush()
+    threading.Thread(target=_keep_order, args=(launcher,), daemon=True).start()
+    signal.signal(signal.SIGTERM, _drain)
+    demo.block_thread()
+
+
+def _drain(*_: object) -> None:
+    """As Ctrl-C: Gradio then takes no more requests, finishes those it has, and frees the port. Runs go on."""
+    raise KeyboardInterrupt
+
+
+def _log_to_stderr() -> None:
+    """One line for each change that somebody asks for, and for each trouble: time, level, and key=value."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s level=%(levelname)s %(message)s"))
+    logger = logging.getLogger("iekd")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def _keep_order(launcher: Launcher) -> None:
+    """End workers that do not stop. Everything else that may go wrong, each reader of a run folder sees for itself."""
+    while True:
+        time.sleep(5)
+        try:
+            launcher.end_stuck()
+        except Exception:  # a folder that changes under our eyes; the next look is soon
+            log.exception("action=look-after-runs")
+
+
+def check_writable(runs_dir: Path | str) -> Path:
+    """The folder, made if need be.
+
+    Raises:
+        RunError: runs cannot be kept there.
+    """
+    root = Path(runs_dir).expanduser().resolve()
+    probe = root / f".write-{os.getpid()}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise RunError(
+            f"The runs folder '{root}' cannot be written ({error.strerror}). Choose another with --runs-dir."
+        ) from None
+    return root
+
+
+def free_port(host: str, port: int) -> int:
+    """`port`, or the next free one.
+
+    Raises:
+        UserError: it is no port, none of the next fifty is free, or the address is not this machine's.
+    """
+    if not 0 < port < 65536:
+        raise UserError(f"{port} is not a port. Give --port a number from 1 to 65535, such as 7860.")
+    for candidate in range(port, min(port + PORTS_TRIED, 65536)):
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, candidate))
+                return candidate
+            except socket.gaierror:
+                raise UserError(f"'{host}' is not an address of this machine. Use 127.0.0.1 or 0.0.0.0.") from None
+            except OSError as error:
+                if error.errno == 99:  # cannot assign requested address
+                    raise UserError(f"'{host}' is not an address of this machine. Use 127.0.0.1 or 0.0.0.0.") from None
+    raise UserError(f"No port from {port} to {port + PORTS_TRIED - 1} is free. Name another with --port.")

@@ -1,0 +1,119 @@
+"""Every event of the page, called as Gradio calls it: what a handler returns is among the outputs of its event."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+from gradio.routes import App
+
+from iekd.config.run import RunConfig
+from iekd.runs.store import Store
+from iekd.ui.app import build_app
+from iekd.ui.tabs import form
+
+# these start a worker or take files; and the endpoints for programs have tests of their own
+NOT_CALLED = {
+    "begin", "go_on", "take", "answer", "start", "run_status", "list_runs", "stop_run", "resume_run", "compare",
+    "add_pictures", "<lambda>",
+}  # fmt: skip
+
+
+@pytest.fixture
+def run_id(tmp_path: Path) -> str:
+    """A run without a worker, which the page calls lost."""
+    run, handle = Store(tmp_path).create(RunConfig(name="mine", seeds=(0, 1)))
+    assert handle is not None
+    os.close(handle)
+    return run.id
+
+
+@pytest.fixture
+def page(tmp_path: Path, run_id: str, monkeypatch: pytest.MonkeyPatch) -> gr.Blocks:
+    monkeypatch.setenv("IEKD_PROBE", "0")
+    demo = build_app(tmp_path)
+    demo.queue()
+    App.create_app(demo)
+    return demo
+
+
+def called(demo: gr.Blocks, name: str, act: str = "open", changed: dict[str, Any] | None = None, **query: str) -> Any:
+    """Answers of every event whose handler has that name: dictionaries of the data, by elem_id or id of the output."""
+    request = gr.Request(
+        headers={}, cookies={}, query_params=query, client=SimpleNamespace(host="127.0.0.1"), username=None
+    )
+    found = []
+    for event in demo.fns.values():
+        if event.name != name or event.fn is None:
+            continue
+        given = [
+            query.get("run", "")
+            if component.elem_id == "shown-run"
+            else (changed or {}).get(component.elem_id, component.value)
+            for component in event.inputs
+        ]
+        button = gr.EventData(None, {"run": query.get("run", ""), "act": act})
+        answer = asyncio.run(demo.process_api(event, given, state=None, request=request, event_data=button))
+        data = zip(event.outputs, answer["data"], strict=True)
+        found.append({output.elem_id or output._id: value for output, value in data})
+    assert found, name
+    return found
+
+
+def test_no_handler_returns_what_its_event_does_not_change(page: gr.Blocks, run_id: str) -> None:
+    names = {event.name for event in page.fns.values() if event.fn is not None}
+    for name in sorted(names - NOT_CALLED):
+        for query in ({"run": run_id}, {"run": run_id, "tab": "runs"}, {"run": run_id, "tab": "compare"}):
+            called(page, name, **query)
+
+
+@pytest.mark.parametrize("tab", ["", "runs", "compare"])
+def test_an_address_opens_its_run_and_tab(page: gr.Blocks, run_id: str, tab: str) -> None:
+    (opened,) = called(page, "opened", run=run_id, tab=tab)
+    assert opened["shown-run"] == run_id
+    assert "mine" in opened["run-head"]
+    assert opened["form"]["visible"] is False
+    assert opened["tabs"].get("selected") == (tab or None)
+    assert ("mine" in str(opened["runs-table"])) == (tab == "runs")
+
+
+def test_an_address_of_no_run_opens_the_form(page: gr.Blocks) -> None:
+    (opened,) = called(page, "opened", run="nothing")
+    assert opened["shown-run"] == ""
+    assert "There is no run &#x27;nothing&#x27;" in opened["error"]
+    assert opened["form"]["visible"] is True
+
+
+def test_a_row_opens_its_run_and_the_form_comes_back_when_it_is_deleted(page: gr.Blocks, run_id: str) -> None:
+    (opened,) = called(page, "on_row", run=run_id)
+    assert (opened["shown-run"], opened["tabs"]["selected"]) == (run_id, "train")
+    (deleted,) = called(page, "on_row", act="delete", run=run_id)
+    assert deleted["shown-run"] == ""
+    assert deleted["form"]["visible"] is True
+    assert "No runs yet" in deleted["runs-table"]
+
+
+def test_settings_reach_the_forecast_under_their_own_names(page: gr.Blocks) -> None:
+    changed = {"f-epochs": 7, "f-name": "seven", "f-seeds": "3, 4", "f-batch_size": 32}
+    (described, again) = called(page, "describe", changed=changed)
+    for answer in (described, again):
+        command = answer["command"]
+        for words in ("--epochs 7", "--name seven", "--seeds 3,4", "--batch-size 32"):
+            assert words in command
+        assert answer["error"] == ""
+    wrong = called(page, "describe", changed={**changed, "f-epochs": -1})[0]
+    assert "Epochs" in wrong["error"]
+    assert wrong["command"] == ""
+
+
+def test_a_runs_settings_fill_in_the_form(page: gr.Blocks, run_id: str) -> None:
+    (filled,) = called(page, "again", run=run_id)
+    values = form.to_values(RunConfig(name="mine", seeds=(0, 1)))
+    for name in ("name", "seeds", "epochs", "dataset", "lr"):
+        assert filled[f"f-{name}"] == values[name], name
+    assert filled["shown-run"] == ""
