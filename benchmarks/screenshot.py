@@ -19,8 +19,7 @@ from page import free_port, start_page
 from playwright.sync_api import sync_playwright
 
 from iekd.config.run import make_config
-from iekd.launchers.local import LocalLauncher, stop_and_wait
-from iekd.runs.store import Store
+from iekd.launchers.factory import make_launcher
 
 ROOT = Path(__file__).parents[1]
 HEIGHT = 1100  # pixels: the result and the curves below it
@@ -28,14 +27,14 @@ HEIGHT = 1100  # pixels: the result and the curves below it
 
 def train(runs_dir: Path, settings: dict[str, str]) -> str:
     """Train a run to its end; returns its id."""
-    store = Store(runs_dir)
-    run = store.get(LocalLauncher(store).submit(make_config(**settings)))
+    launcher = make_launcher(runs_dir)
+    run = launcher.store.get(launcher.submit(make_config(**settings)))
     try:
         while run.status.live:
             time.sleep(0.5)
     finally:
         if run.status.live:
-            stop_and_wait(run)
+            launcher.stop_and_wait(run.id)
     if run.status.state != "finished":
         raise SystemExit(f"The run ended as {run.status.state}: {run.status.error}\n{run.log_tail(20)}")
     return run.id

@@ -228,8 +228,8 @@ def test_a_networks_parts_follow_the_images(monkeypatch):
     from iekd.engine import learner
 
     seen = []
-    real = learner.parts
-    monkeypatch.setattr(learner, "parts", lambda images, size: seen.append(size) or real(images, size))
+    real = learner.split_into_batches
+    monkeypatch.setattr(learner, "split_into_batches", lambda images, size: seen.append(size) or real(images, size))
     model, images = build("resnet8", 3), torch.zeros(3, 3, 64, 64, dtype=torch.uint8)
     learner.predict(model, learner.Normalise((0.5,) * 3, (0.5,) * 3), images, torch.device("cpu"))
     assert seen == [31]

@@ -116,7 +116,10 @@ def test_a_recording_that_is_right_is_kept_and_changes_nothing(tiny, teacher, co
     assert_equal(plain, fast)
 
 
-@pytest.mark.parametrize("wrong", [without("step"), without("zero_grad"), stale, frozen_rate], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [without("step"), without("zero_grad"), stale, frozen_rate],
+    ids=["no step", "no zero_grad", "stale batch", "frozen rate"],
+)  # fmt: skip
 def test_a_recording_that_is_wrong_is_found_and_left_out(tiny, teacher, config, captured, wrong):
     chosen = config(methods=("ie-ft", "baseline"), momentum=0.5, schedule="cosine")
     plain = execute(chosen, tiny, teacher)

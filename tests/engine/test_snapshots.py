@@ -154,7 +154,7 @@ def test_without_a_teacher_no_image_is_read_after_the_last_epoch(tiny, config, m
         raise AssertionError("nobody is asked")
         yield
 
-    monkeypatch.setattr(stages, "in_parts", read)
+    monkeypatch.setattr(stages, "split_into_batches", read)
     _, events = execute(config(methods=("baseline",), teacher="none"), tiny)
     assert len(final(events)[0][0]["answers"]) == len(tiny.test)
 

@@ -33,13 +33,16 @@ def method_style(method: str) -> str:
     return f"{base} with-kd" if with_kd else base
 
 
+KINDS = {"": "", "-a": " (option A)", "-cifar": " (CIFAR stem)"}  # of ResNets
+
+
 def model_name(model: str) -> str:
     """resnet20 -> ResNet-20, resnet32x4 -> ResNet-32×4, wrn-40-2 -> WRN-40-2; a name it does not know stays."""
     if model in MODEL_NAMES:
         return MODEL_NAMES[model]
-    if match := re.fullmatch(r"resnet(\d+)(x\d+)?(-a)?", model):
-        depth, times, option_a = match.groups("")
-        return f"ResNet-{depth}{times.replace('x', '×')}{' (option A)' if option_a else ''}"
+    if match := re.fullmatch(r"resnet(\d+)(x\d+)?(-a|-cifar)?", model):
+        depth, times, kind = match.groups("")
+        return f"ResNet-{depth}{times.replace('x', '×')}{KINDS[kind]}"
     if match := re.fullmatch(r"(wrn-|vgg)([\d-]+)", model):
         return f"{match[1].strip('-').upper()}-{match[2]}"
     return model
