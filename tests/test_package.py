@@ -120,8 +120,8 @@ def test_the_shipped_models_are_found(installed):
 
 def test_a_run_trains_with_the_shipped_images_and_teacher(installed):
     text = output(installed(
-        "-m", "iekd", "train", "--limit-train", "64", "--batch-size", "32", "--epochs", "1", "--auto-encoder-epochs", "1",
-        "--methods", "baseline,ie-ft", "--device", "cpu", "--json",
+        "-m", "iekd", "train", "--limit-train", "64", "--batch-size", "32", "--epochs", "1",
+        "--auto-encoder-epochs", "1", "--methods", "baseline,ie-ft", "--device", "cpu", "--json",
     ))  # fmt: skip
     result = json.loads(text.splitlines()[-1])
     assert result["state"] == "finished"
