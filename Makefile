@@ -39,7 +39,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[dev]' -c constraints.txt
 	touch $@
 
-# every lower bound of requirements.txt becomes an exact version; needs a Python for which those have wheels (3.10 to 3.12)
+# every lower bound of requirements.txt becomes an exact version; needs a Python for which those have wheels (3.10, 3.11)
 $(OLDEST)/.installed: requirements.txt pyproject.toml
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	sed -E 's/>=([0-9.]+).*/==\1/' requirements.txt > $(OLDEST)/lowest.txt
