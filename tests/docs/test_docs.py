@@ -11,9 +11,8 @@ import shlex
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import click
 import pytest
 import typer
 
@@ -41,7 +40,7 @@ class Block(NamedTuple):
 
 def blocks(text: str) -> list[Block]:
     """Fenced blocks, and blocks that are indented by four spaces."""
-    fenced = [Block(info.strip(), code) for info, code in re.findall(r"^```(.*)\n(.*?)^```$", text, re.M | re.S)]
+    fenced = [Block(info.strip(), code) for info, code in re.findall(r"^```([^\n]*)\n(.*?)^```$", text, re.M | re.S)]
     rest = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
     return [*fenced, *(Block("", part) for part in re.findall(r"(?:^ {4}\S.*\n?)+", rest, re.M))]
 
@@ -111,39 +110,45 @@ def wrong_modules(page: Path, text: str) -> Iterator[str]:
 
 
 @cache
-def root() -> click.Group:
-    return typer.main.get_command(app)  # type: ignore[return-value]
+def root() -> Any:
+    """The whole command line as typer builds it; a group of commands has `commands`."""
+    return typer.main.get_command(app)
 
 
-def options_of(command: click.Command) -> set[str]:
+def options_of(command: Any) -> set[str]:
     return {name for p in command.params for name in (*p.opts, *p.secondary_opts)} | {"--help"}
 
 
 @cache
 def all_options() -> set[str]:
-    def below(command: click.Command) -> set[str]:
+    def below(command: Any) -> set[str]:
         return options_of(command).union(*(below(c) for c in getattr(command, "commands", {}).values()))
 
     return below(root())
+
+
+def find_command(words: list[str]) -> tuple[Any, list[str]]:
+    """The command that words lead to, and the words that are left; None where one of them is no command."""
+    command = root()
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
+        command, words = command.commands.get(words[0]), words[1:]
+    return command, words
 
 
 def parse(words: list[str]) -> None:
     """Parse one `iekd` command without executing it; the values of settings are checked too.
 
     Raises:
-        click.ClickException, UserError: what is wrong with it.
+        Exception: what is wrong with it.
     """
-    command, arguments, context = root(), words[1:], None
-    while isinstance(command, click.Group):
-        context = click.Context(command, parent=context, info_name=words[0])
-        _, found, arguments = command.resolve_command(context, arguments)
-        assert found is not None
-        command = found
+    command, arguments = find_command(words[1:])
+    if command is None or hasattr(command, "commands"):
+        raise LookupError("there is no such command")
     if "--help" in arguments:
         arguments.remove("--help")
         if any(p.required for p in command.params):
             return
-    given = command.make_context(words[0], arguments, parent=context).params
+    given = command.make_context(words[0], arguments).params
     settings = {k: v for k, v in given.items() if k in (*RunConfig.model_fields, "preset")}
     if "methods" in settings:
         # these name files of the reader's machine
@@ -182,14 +187,8 @@ def wrong_commands(page: Path, text: str) -> Iterator[str]:
                     yield f"{line}: {words[1]} has no {option}"
     for code in inline(text):
         words = code.split()
-        if words[0] == "iekd":
-            command: click.Command | None = root()
-            for word in words[1:]:
-                if not isinstance(command, click.Group) or not word.isalpha():
-                    break
-                command = command.commands.get(word)
-            if command is None:
-                yield f"{code}: there is no such command"
+        if words[0] == "iekd" and words[1:] and words[1].isalpha() and find_command(words[1:])[0] is None:
+            yield f"{code}: there is no such command"
         if words[0] == "iekd" or words[0].startswith("--"):
             for option in re.findall(r"(?<!\S)--[a-z][\w-]*", code):
                 if option not in all_options():
