@@ -1,11 +1,13 @@
 # make run: set up .venv and open the page.  make test: set up and run every test, on two cores.  make lint: style and types.
+# make coverage: which lines the tests run.  make test-oldest: core tests with the lowest versions that are allowed.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+OLDEST := .venv-oldest
 ARGS   ?=
 JOBS   ?= 2
 
-.PHONY: run test lint clean
+.PHONY: run test lint coverage test-oldest clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.installed
@@ -19,6 +21,13 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# the page's tests drive servers that are killed, which leaves no figure of them
+coverage: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --ignore tests/ui --cov --cov-report=term $(ARGS)
+
+test-oldest: $(OLDEST)/.installed
+	$(OLDEST)/bin/python -m pytest -n $(JOBS) --dist loadfile --ignore tests/ui $(ARGS)
+
 # a stamp is newer than the files it was made from, so a change of requirements installs again
 $(VENV)/.installed: requirements.txt constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,5 +39,13 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[dev]' -c constraints.txt
 	touch $@
 
+# every lower bound of requirements.txt becomes an exact version; needs a Python for which those have wheels (3.10, 3.11)
+$(OLDEST)/.installed: requirements.txt pyproject.toml
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	sed -E 's/>=([0-9.]+).*/==\1/' requirements.txt > $(OLDEST)/lowest.txt
+	@echo "Installing the lowest versions into $(OLDEST): some minutes, 6 GB."
+	$(OLDEST)/bin/python -m pip install --disable-pip-version-check -q -e '.[dev]' -c $(OLDEST)/lowest.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(OLDEST) build *.egg-info

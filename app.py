@@ -17,7 +17,7 @@ def main() -> int:
     parser.add_argument(
         "--runs-dir", default=os.environ.get("IEKD_RUNS_DIR", "runs"), help="folder that holds the runs"
     )
-    parser.add_argument("--public", action="store_true", help="others may open it; see README.md")
+    parser.add_argument("--public", action="store_true", help="others may open it; see docs/sharing.md")
     arguments = parser.parse_args()
     from iekd.ui.server.launch import launch
 
