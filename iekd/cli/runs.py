@@ -29,10 +29,10 @@ from iekd.cli.common import (
 from iekd.config.run import NO_TEACHER
 from iekd.data import short_name
 from iekd.errors import RunError
-from iekd.runs.store import Store
 
 if TYPE_CHECKING:
     from iekd.runs.prepare import Prepared
+    from iekd.runs.store import Store
 
 app = typer.Typer(no_args_is_help=True, help="List, show, stop, resume, export, import and delete runs.")
 RunId = Annotated[str, typer.Argument(metavar="ID")]

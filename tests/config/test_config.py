@@ -36,7 +36,11 @@ def through_the_command_line(line: str) -> RunConfig:
     def as_it_is(config, _):
         return Prepared(config, None, None)
 
-    with mock.patch.object(Store, "create", create), mock.patch("iekd.runs.prepare.prepare", as_it_is):
+    with (
+        mock.patch.object(Store, "create", create),
+        mock.patch("iekd.runs.prepare.prepare", as_it_is),
+        mock.patch.object(cli, "say_estimate"),
+    ):
         result = CliRunner().invoke(cli.app, words)
     assert isinstance(result.exception, Seen), result.output
     return result.exception.args[0]

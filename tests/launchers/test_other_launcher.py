@@ -101,7 +101,7 @@ def test_the_page_starts_stops_and_resumes_with_it(threads, endless, wait_until)
     wait_until(lambda: learning(run))
     assert run.owner == "threads"
     assert not run.locked(), "no lock of this machine says that it lives"
-    assert "badge running" in look(threads.store, run_id, {}, access.of(None))[0]
+    assert "badge running" in look(threads.store, run_id, {}, access.of(None))["head"]
     page["ask_to_stop"](run_id, None)
     wait_until(lambda: not run.alive())
     assert run.status.state == STOPPED
@@ -111,7 +111,7 @@ def test_the_page_starts_stops_and_resumes_with_it(threads, endless, wait_until)
     assert (run.status.attempt, run.owner) == (2, "threads")
 
     def press(what: str) -> None:
-        act(threads, access, None, SimpleNamespace(_data={"run": run_id, "act": what}))
+        act(threads, access, None, SimpleNamespace(run=run_id, act=what))
 
     assert 'data-act="stop"' in table_html(threads.store, access.of(None))
     press("stop")
@@ -169,7 +169,7 @@ def test_its_own_queue_is_shown_and_reordered(tmp_path, endless, monkeypatch):
     store, may = launcher.store, Access().of(None)
     assert [run.id for run in ahead_of(store.get(third), store)] == [first, second]
     assert table_html(store, may).count('data-act="first"') == 2, "all but the one at the front"
-    act(launcher, Access(), None, SimpleNamespace(_data={"run": third, "act": "first"}))
+    act(launcher, Access(), None, SimpleNamespace(run=third, act="first"))
     assert launcher.waiting == [third, first, second]
     monkeypatch.setattr("iekd.launchers.factory.make_launcher", lambda runs_dir: launcher)
     assert CliRunner().invoke(app, ["runs", "first", second]).exit_code == 0

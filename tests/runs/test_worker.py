@@ -521,7 +521,7 @@ def test_one_student_that_breaks_does_not_take_the_others_along(tmp_path, tiny_c
     head = head_html(run, run.config, replace(run.status, state=RUNNING), Store(tmp_path))
     assert escape(run.status.diverged["ft-seed0"]) in head
     log = (run.path / "log.txt").read_text()
-    assert "the others go on" in log
+    assert "the others continue" in log
     assert "Traceback" not in log
     assert list(run.model_folders) == ["teacher", "baseline-seed0"]
     load_model(run.model_folders["baseline-seed0"])

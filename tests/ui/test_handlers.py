@@ -100,8 +100,7 @@ def test_a_row_opens_its_run_and_the_form_comes_back_when_it_is_deleted(page: gr
 
 def test_settings_reach_the_forecast_under_their_own_names(page: gr.Blocks) -> None:
     changed = {"f-epochs": 7, "f-name": "seven", "f-seeds": "3, 4", "f-batch_size": 32}
-    (described, again) = called(page, "describe", changed=changed)
-    for answer in (described, again):
+    for answer in called(page, "describe", changed=changed):
         command = answer["command"]
         for words in ("--epochs 7", "--name seven", "--seeds 3,4", "--batch-size 32"):
             assert words in command
