@@ -21,7 +21,7 @@ import time
 from collections import defaultdict
 
 EPOCH, EVERY = 20, 5  # steps between two evaluations, and between two rows
-SETTLE = 6.0  # seconds of steps before those that are timed: `auto` looks every two seconds, and adds threads slowly
+SETTLE = 12.0  # seconds of steps before those that are timed: `auto` looks every two seconds, and adds threads slowly
 BURN = "while True: pass"
 WAITING = {  # how threads wait -> the environment
     "default": {}, "passive": {"OMP_WAIT_POLICY": "passive"}, "spin 0": {"GOMP_SPINCOUNT": "0"},
