@@ -44,6 +44,13 @@ def evaluate(
     image_memory: Annotated[
         Optional[float], typer.Option(help="GB of memory that decoded images may take; unset: half of what is free.")
     ] = None,
+    fit: Annotated[
+        Optional[str], typer.Option(help="crop, pad or squash images that are not square; unset: as it was trained.")
+    ] = None,
+    class_order: Annotated[
+        Optional[str],
+        typer.Option(help="Names of all classes in the order of the outputs, with commas, or a file of them; or text."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:  # fmt: skip
     """Accuracy of a checkpoint, of anyone's, on a data set."""
@@ -52,7 +59,7 @@ def evaluate(
     found = evaluate_checkpoint(
         checkpoint, dataset, model=model, split=split, mean=_numbers("Mean", mean), std=_numbers("Std", std),
         resolution=resolution, test_fraction=test_fraction, data_seed=data_seed, device=device,
-        image_memory=image_memory,
+        image_memory=image_memory, fit=fit, class_order=class_order,
     )  # fmt: skip
     if as_json:
         sys.stdout.write(json.dumps(asdict(found)) + "\n")

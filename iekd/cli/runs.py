@@ -54,10 +54,15 @@ def train_here(run: Any, handle: int | None) -> Callable[[], bool]:
 
 
 def say_estimate(prepared: Prepared, store: Store) -> None:
-    """On standard error: time and memory that the run will take, about, and a warning where memory seems short."""
+    """On standard error: the classes, time and memory that the run will take, about, and what to be warned of."""
+    from iekd.results.dataset_words import class_lines
     from iekd.runs.estimate import estimate
     from iekd.ui.render.words import roughly
 
+    for line in class_lines(prepared.info):
+        err.print(f"  class {escape(line)}", highlight=False, soft_wrap=True)
+    for note in prepared.info.notes:
+        err.print(f"[yellow]Note:[/] {escape(note)}", highlight=False, soft_wrap=True)
     found = estimate(prepared.config, store, prepared.teacher is not None, prepared.info)
     text = f"Estimate: about {roughly(found.seconds)}, {found.memory} of memory ({found.basis})."
     err.print(text, highlight=False, soft_wrap=True)

@@ -57,7 +57,7 @@ def compare(
     results = []
     for shown, source in images:
         try:
-            seen = to_array(source, first.card.resolution, first.card.channels, shown)
+            seen = _as_trained(source, first.card, shown)
         except DataError as error:
             results.append(ImageResult(shown, None, error=str(error)))
             continue
@@ -66,12 +66,21 @@ def compare(
         answers = {}
         for name, classifier in loaded.items():
             image, card = seen, classifier.card
-            if (card.resolution, card.channels) != (first.card.resolution, first.card.channels):
-                image = to_array(source, card.resolution, card.channels, shown)
+            if _shape(card) != _shape(first.card):
+                image = _as_trained(source, card, shown)
                 image = 255 - image if inverted else image
             answers[name] = classifier.predict(image)
         results.append(ImageResult(shown, seen, inverted, answers))
     return results
+
+
+def _shape(card: ModelCard) -> tuple[object, ...]:
+    return (card.resolution, card.channels, card.fit, card.white)
+
+
+def _as_trained(source: ImageSource, card: ModelCard, name: str) -> np.ndarray:
+    """An image as those that the model was trained with."""
+    return to_array(source, card.resolution, card.channels, name, card.fit, card.white)
 
 
 def _opposite_background(seen: np.ndarray, card: ModelCard) -> bool:

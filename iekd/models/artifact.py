@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from iekd.data.decoding import CROP
 from iekd.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class ModelCard:
     role: "teacher" or "student"; method and seed: how it was trained. command: what trained it.
     origin: a fingerprint of a teacher's training, to know when it can be used again.
     inheritance_channels: of an IE student, the channels that inherit in each stage that is split, the last stage last.
+    fit, white: how files became its training images, see `data.decoding.to_array`.
     """
 
     model: str
@@ -48,6 +50,8 @@ class ModelCard:
     command: str = ""
     origin: str = ""
     inheritance_channels: tuple[tuple[int, ...], ...] = ()
+    fit: str = CROP
+    white: float | None = None
 
     @staticmethod
     def read(folder: Path) -> ModelCard:
@@ -81,8 +85,11 @@ class ModelCard:
 
 
 def check_fits(card: ModelCard, dataset: Dataset, folder: Path) -> None:
-    """Raises UserError if the model knows other classes than the data set has, or pictures of another kind."""
-    if card.class_names != dataset.class_names:
+    """Raises UserError if the model knows other classes than the dataset has, or images of another kind.
+
+    Their order may differ: see `class_names.reordered`.
+    """
+    if sorted(card.class_names) != sorted(dataset.class_names):
         raise UserError(
             f"The model in '{folder}' knows {len(card.class_names)} classes that are not those of {dataset.name}. "
             "Choose one that was trained on this data set."

@@ -67,6 +67,7 @@ def write_report(
         "test_images": len(dataset.test),
         "guess": 100 * float(np.bincount(dataset.test.labels).max()) / len(dataset.test),
         "skipped_files": list(dataset.skipped),
+        "data_notes": list(dataset.notes),
         "device": status.device,
         "command": config.command_line(),
         "config": config.model_dump(mode="json"),

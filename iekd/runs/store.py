@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from iekd.config.run import RunConfig, learner_name
+from iekd.data import AS_TEXT, own_path
 from iekd.errors import RunError
 from iekd.runs.files import LineWriter, keep_lines, read_json, read_lines, read_tail, write_json
 from iekd.runs.locks import fcntl
@@ -104,6 +105,8 @@ class Run:
         # paths of folders may be gone by now; a run that exists can still be shown
         stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         stored.setdefault("validation_fraction", 0.0)  # runs of version 0.1 had none
+        if "class_order" not in stored and own_path(str(stored.get("dataset", ""))) is not None:
+            stored["class_order"] = (AS_TEXT,)  # before there was a choice, a folder's classes were sorted as text
         return RunConfig.model_construct(None, **stored)
 
     @property

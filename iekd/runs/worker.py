@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
+import numpy as np
 import psutil
 
 from iekd import data
@@ -26,8 +27,8 @@ from iekd.config.run import STAGES, RunConfig, learner_name
 from iekd.data.base import Dataset
 from iekd.errors import TrainingError, UserError, as_text
 from iekd.estimate.cost import Plan, make_plan
-from iekd.models.artifact import ModelCard, check_fits, load_model, save_model
-from iekd.models.source import TRAIN, per_channel
+from iekd.models.artifact import ModelCard, save_model
+from iekd.models.source import TRAIN
 from iekd.runs.attempt import Attempt
 from iekd.runs.checkpoints import Checkpoints
 from iekd.runs.estimate import wait_for_room
@@ -36,12 +37,14 @@ from iekd.runs.outcome import write_report
 from iekd.runs.owner import LOCAL
 from iekd.runs.queue import ahead_of, device_name, device_turn
 from iekd.runs.store import FAILED, FINISHED, LOADING, QUEUED, RUNNING, STOPPED, STOPPING, Run, Status, Store
+from iekd.runs.teacher_model import load_teacher
 from iekd.runs.teachers import find_teacher, origin, teacher_folder, where_from
 
 log = logging.getLogger("iekd")
 Watcher = Callable[[Status, Optional[dict[str, Any]]], None]
 STATUS_EVERY = 0.5  # seconds between writes of status.json
 RESERVE = 64 * 1024  # bytes
+LISTED = 100  # classes that the log names
 # how systems and CUDA's libraries say that memory is short
 NO_MEMORY = (
     "out of memory", "can't allocate memory", "status_alloc_failed", "unable to find an engine to execute",
@@ -258,32 +261,18 @@ class _Training:
         if found is None:
             return None
         log.info("Teacher: %s from '%s'.", config.teacher, found.name)
-        if found.is_dir():
-            model, card = load_model(found)
-            check_fits(card, dataset, found)
-            return TrainedModel(model, card.mean, card.std)
-        from iekd.models.weight_files import read_weights
-        from iekd.models.weights import fit_weights
-
-        file = read_weights(found)
-        if file.card:
-            check_fits(file.card, dataset, found)
-        fitted = fit_weights(file, config.teacher, len(dataset.class_names), dataset.channels)
-        for note in fitted.notes:
+        teacher = load_teacher(found, config, dataset)
+        for note in teacher.notes:
             log.info("Teacher: %s", note)
-        self.teacher_model = fitted.name
-        mean, std = (fitted.mean, fitted.std) if fitted.mean and fitted.std else dataset.statistics
-        if config.teacher_mean and config.teacher_std:
-            mean = per_channel(config.teacher_mean, dataset.channels, "Teacher mean")
-            std = per_channel(config.teacher_std, dataset.channels, "Teacher std")
-        return TrainedModel(fitted.model, mean, std)
+        self.teacher_model = teacher.name
+        return TrainedModel(teacher.model, teacher.mean, teacher.std)
 
     def _load_data(self) -> Dataset:
         config = self.config
         log.info("Loading dataset %s.", config.dataset)
         return data.load(
             config.dataset, resolution=config.resolution, test_fraction=config.test_fraction, seed=config.data_seed,
-            image_memory=config.image_memory, progress=self._reading,
+            image_memory=config.image_memory, progress=self._reading, fit=config.fit, class_order=config.class_order,
         )  # fmt: skip
 
     def _reading(self, done: int, total: int) -> None:
@@ -298,6 +287,9 @@ class _Training:
             len(dataset.train), len(dataset.validation or ()), len(dataset.test), len(dataset.class_names),
             dataset.resolution, dataset.resolution, "grey" if dataset.channels == 1 else "colour",
         )  # fmt: skip
+        counts = np.bincount(dataset.train.labels, minlength=len(dataset.class_names))
+        listed = [f"{k} {name} ({counts[k]:,})" for k, name in enumerate(dataset.class_names[:LISTED])]
+        log.info("Classes: %s%s.", ", ".join(listed), ", ..." if len(dataset.class_names) > LISTED else "")
 
     def _start_stage(self, stage: str, steps: int, done: int) -> None:
         self.status.stage, self.stage_steps, self.stage_done = stage, steps, done
@@ -358,7 +350,8 @@ class _Training:
         return ModelCard(
             model=model, datasets=(dataset.name,), class_names=dataset.class_names, channels=dataset.channels,
             resolution=dataset.resolution, mean=network.mean, std=network.std, background=dataset.background,
-            params=sum(p.numel() for p in network.model.parameters()), command=self.config.command_line(), **values,
+            params=sum(p.numel() for p in network.model.parameters()), command=self.config.command_line(),
+            fit=dataset.fit, white=dataset.white, **values,
         )  # fmt: skip
 
     def _keep_teacher(self) -> None:

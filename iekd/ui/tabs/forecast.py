@@ -12,6 +12,7 @@ from iekd.models.artifact import ModelCard
 from iekd.models.catalog import models
 from iekd.models.source import AUTO
 from iekd.paths import checkpoints_dir
+from iekd.results.dataset_words import class_lines
 from iekd.runs.estimate import estimate
 from iekd.runs.prepare import Prepared
 from iekd.runs.queue import device_name
@@ -28,6 +29,11 @@ def forecast_html(prepared: Prepared, store: Store, measuring: bool = False) -> 
     taught = ", ".join(method_name(m) for m in config.methods)
     seeds = f" × {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
     rows = [("Pictures", escape(_pictures(config, info)))]
+    if classes := class_lines(info):
+        listed = "".join(f"<li>{escape(line)}</li>" for line in classes)
+        rows.append(("Classes", f'<details><summary>{escape(_order(info))}</summary><ul>{listed}</ul></details>'))
+    if info.notes:
+        rows.append(("Note", "<br>".join(f"<b>{escape(note)}</b>" for note in info.notes)))
     if config.needs_teacher:
         teacher = models()[config.teacher].params(info.channels, info.classes)
         large = f"<b>{model_name(config.teacher)}</b>, {count(teacher)}"
@@ -56,6 +62,12 @@ def _pictures(config: RunConfig, info: DatasetInfo) -> str:
     counts = f"{given - held_out:,} to learn from, {choosing}{info.test_images:,} to test on"
     tested_on = f" ({info.tested_on})" if info.tested_on else ""
     return f"{title}: {counts}{tested_on}, {info.classes} classes, {size} × {size} {grey}"
+
+
+def _order(info: DatasetInfo) -> str:
+    """The first classes, in the order of their labels."""
+    few = ", ".join(info.class_names[:4])
+    return f"{few}, …" if len(info.class_names) > 4 else few
 
 
 def _without_effect(unused: dict[str, str]) -> str:
