@@ -171,10 +171,11 @@ def test_gtsrb_with_one_table_for_both_parts(tree):
 
 def test_one_hot_tables_and_columns_for_the_parts(tree):
     tree.add("img/#.png", "img/x#.png")
-    rows = "\n".join(f"{name},{a},{1 - a},{part}" for name, a, part in (
-    values = zip(("0", "1", "2", "x0", "x1", "x2"), "ababab", "ccdccd", strict=True)
-    rows = "\n".join(",".join(row) for row in values)
-    ))  # fmt: skip
+    listed = (
+        ("0", 1, "train"), ("1", 0, "train"), ("2", 1, "test"), ("x0", 0, "test"), ("x1", 1, "train"),
+        ("x2", 0, "train"),
+    )  # fmt: skip
+    rows = "\n".join(f"{name},{mel},{1 - mel},{part}" for name, mel, part in listed)
     tree.add("truth.csv", content=f"image,MEL,NV,split\n{rows}\n".encode())
     info = tree.describe()
     assert (info.class_names, info.class_sizes, info.test_sizes) == (("MEL", "NV"), (2, 2), (1, 1))
