@@ -131,8 +131,10 @@ def test_a_step_finds_the_memory_of_the_one_before():
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
-    monkeypatch.setattr(accelerate.ctypes, "CDLL", lambda name: object())
+    asked = []
+    monkeypatch.setattr(accelerate.ctypes, "CDLL", lambda name: asked.append(name) or object())
     accelerate.keep_memory()
+    assert asked == [None], "it looked for mallopt, found none, and went on"
 
 
 @pytest.mark.parametrize(("options", "kept"), [({}, [True]), ({"eager": True}, [])])
