@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 import iekd
 from iekd.cli.main import app
 from iekd.cli.progress import Display
+from iekd.config.methods import METHODS, combined, method_spec
 from iekd.launchers.local import LocalLauncher
 from iekd.models.artifact import load_model
 from iekd.runs.store import RUNNING, Status, Store
@@ -117,6 +118,24 @@ def test_train_leaves_a_folder_with_loadable_models(trained):
     for folder in run.model_folders.values():
         load_model(folder)
     assert not run.alive()
+
+
+def test_every_method_trains(options, tmp_path):
+    """From the command's options to the report, with every term of its loss in the metrics."""
+    names = [*METHODS, *combined()]
+    result = iekd_("train", *options, "--methods", ",".join(names), "--runs-dir", tmp_path, "--json")
+    assert result.exit_code == 0, result.stderr
+    printed = last_json(result)
+    assert [learner["method"] for learner in printed["learners"]] == names
+    assert printed["diverged"] == {}
+    run = Store(tmp_path).get(printed["run"])
+    trained = [row for row in run.metrics()[0] if row["stage"] == "students" and row["kind"] == "train"]
+    for name in names:
+        (row, *_) = [row["values"] for row in trained if row["learner"] == f"{name}-seed0"]
+        spec = method_spec(name)
+        assert set(row) == {"loss", "lr", "accuracy", "cross_entropy", *(term.name for term in spec.terms)}
+        assert spec.explores or all(row[term.name] > 0 for term in spec.terms), name
+        assert f"{name}-seed0" in run.model_folders
 
 
 def test_train_shows_a_table_to_people(options, tmp_path):
