@@ -136,7 +136,14 @@ def test_an_installed_package_needs_no_variable(place):
     path = os.pathsep.join([str(CHECKOUT), str(place)])
     assert python(code, place / "..", PYTHONPATH=path).strip() == "plug-net"
     (place / "nets.py").write_text("1 / 0")
-    code = "import iekd.models.catalog as c\ntry: c.known_models()\nexcept c.UserError as error: print(error)"
+    code = """
+from iekd.errors import UserError
+from iekd.models.catalog import known_models
+try:
+    known_models()
+except UserError as error:
+    print(error)
+"""
     said = python(code, place, PYTHONPATH=path)
     assert "'nets', named by the entry point 'the-nets', cannot be imported (ZeroDivisionError" in said
 

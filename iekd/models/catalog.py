@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from iekd.errors import UserError, unknown_name
+from iekd.errors import unknown_name
 from iekd.plugins import VARIABLE, load_plugins
 
 CATALOG = Path(__file__).with_name("catalog.json")
@@ -123,11 +123,11 @@ def check_model(name: str) -> str:
     """Return `name` if there is such a network.
 
     Raises:
-        UserError: there is none; with the closest name, and how a model of one's own becomes known.
+        UnknownNameError: there is none; the message has the closest name, and how to make a model of your own known.
     """
     if name not in models():
-        message = unknown_name("model", name, models())
-        raise UserError(f"{message} A model of your own has to be in a module that {VARIABLE} names.")
+        advice = f"A model of your own has to be in a module that {VARIABLE} names."
+        raise unknown_name("model", name, models(), advice)
     return name
 
 
@@ -135,6 +135,6 @@ def model_info(name: str) -> ModelInfo:
     """The sizes of one network.
 
     Raises:
-        UserError: see `check_model`.
+        UnknownNameError: see `check_model`.
     """
     return models()[check_model(name)]
