@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from pathlib import Path
+from typing import Any
 
 from iekd.config.run import ABOUT, RunConfig
-from iekd.data.base import DatasetInfo
+from iekd.data.base import Dataset, DatasetInfo
 from iekd.data.registry import describe, relative_name, source_of
 from iekd.errors import UserError
-from iekd.models.artifact import CARD, ModelCard
+from iekd.models.artifact import CARD, ModelCard, check_fits, load_model
 from iekd.models.shipped import cards
-from iekd.models.source import AUTO, RUN, TRAIN, check_path
+from iekd.models.source import AUTO, RUN, TRAIN, check_path, per_channel
 from iekd.paths import checkpoints_dir
 from iekd.results.predictions import ANSWERS, harmless, read_right
 from iekd.runs.store import Run, Store
+
+log = logging.getLogger("iekd")
 
 
 def origin(config: RunConfig, fingerprint: str | None = None) -> str:
     """A hash of everything that decides how this run would train its teacher.
 
-    Two runs with the same one may share a teacher. The split and a folder's files are part of it, so that no teacher
+    Two runs with the same hash may share a teacher. The split and a folder's files are part of it, so that no teacher
     has seen the test images of a run that uses it.
 
     fingerprint: of the dataset as it was read; None: as it is now.
@@ -38,7 +42,7 @@ def find_teacher(config: RunConfig, runs_dir: Path) -> Path | None:
     """The folder of the teacher for this configuration, or its file of weights; None if the run has to train it.
 
     Raises:
-        UserError: the configuration names a file or a run that is not there, or whose network is another.
+        UserError: the configuration names a file or run that does not exist, or that has another network.
     """
     if config.teacher_from == TRAIN:
         return None
@@ -57,7 +61,7 @@ def find_teacher(config: RunConfig, runs_dir: Path) -> Path | None:
 
 
 def check_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = None) -> Path | None:
-    """`find_teacher` with all checks that need no loading, before a run starts; None if it needs no teacher.
+    """`find_teacher` with all checks that are possible without loading, before a run starts; None without a teacher.
 
     info: of the configuration's dataset; None: it is described here.
 
@@ -74,6 +78,39 @@ def check_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = 
             "Choose a teacher that was trained on this dataset."
         )
     return found
+
+
+def load_teacher(found: Path, config: RunConfig, dataset: Dataset) -> tuple[Any, str]:
+    """The teacher as an engine TrainedModel, and its architecture, which may be a variant of `config.teacher`.
+
+    Args:
+        found: what `find_teacher` gave.
+        config: its teacher_mean and teacher_std, where given, are used for a file.
+        dataset: what the teacher is to be used with.
+
+    Raises:
+        UserError: it cannot be read, or was made for other classes or images.
+    """
+    from iekd.engine.experiment import TrainedModel
+
+    if found.is_dir():
+        model, card = load_model(found)
+        check_fits(card, dataset, found)
+        return TrainedModel(model, card.mean, card.std), config.teacher
+    from iekd.models.weight_files import read_weights
+    from iekd.models.weights import fit_weights
+
+    file = read_weights(found)
+    if file.card:
+        check_fits(file.card, dataset, found)
+    fitted = fit_weights(file, config.teacher, len(dataset.class_names), dataset.channels)
+    for note in fitted.notes:
+        log.info("Teacher: %s", note)
+    mean, std = (fitted.mean, fitted.std) if fitted.mean and fitted.std else dataset.statistics
+    if config.teacher_mean and config.teacher_std:
+        mean = per_channel(config.teacher_mean, dataset.channels, "Teacher mean")
+        std = per_channel(config.teacher_std, dataset.channels, "Teacher std")
+    return TrainedModel(fitted.model, mean, std), fitted.name
 
 
 def where_from(config: RunConfig, found: Path | None) -> str:
@@ -135,7 +172,7 @@ def _same_split(run: Run, ours: RunConfig) -> None:
     if files is None or not tested.issuperset(harmless(relative_name(name, path)) for path in files):
         raise UserError(
             f"The files in '{name}' are no longer those of the run '{run.id}', so its models may have seen this run's "
-            "test images. Train a teacher anew."
+            "test images. Train a new teacher."
         )
 
 

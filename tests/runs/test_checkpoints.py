@@ -9,7 +9,7 @@ import torch
 
 from iekd.engine.state import LearnerState, Snapshot
 from iekd.runs import checkpoints
-from iekd.runs.checkpoints import KEPT, MANIFEST, STATE, Checkpoints
+from iekd.runs.checkpoints import MANIFEST, MOST, STATE, Checkpoints
 
 
 def snapshot(step: int, stage: str = "students") -> Snapshot:
@@ -68,7 +68,7 @@ def test_old_ones_go(kept):
     for step in range(1, 6):
         kept.write(snapshot(step), {})
     assert sorted(path.name for path in kept.folder.iterdir()) == ["students-00000004", "students-00000005"]
-    assert KEPT == 2
+    assert MOST == 2
 
 
 def test_one_of_the_same_step_is_replaced(kept):

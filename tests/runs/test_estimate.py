@@ -104,7 +104,7 @@ def test_a_run_that_waits_for_memory_says_so_and_goes_on(tiny_config, complete, 
     gpu(24, 1e-9, 20)
     wait = estimates.wait_for_room
     monkeypatch.setattr(
-        "iekd.runs.worker.wait_for_room",
+        "iekd.runs.training.wait_for_room",
         lambda config, needed, device, stop, tell: wait(config, needed, "cuda", stop, tell, poll=0),
     )
     run, _ = complete(Store(tmp_path), tiny_config(methods=("baseline",), teacher="none"))
@@ -117,7 +117,7 @@ def test_a_run_that_is_stopped_while_it_waits_for_memory_is_stopped(tiny_config,
     gpu(24, 1e-9)
     wait, asked = estimates.wait_for_room, []
     monkeypatch.setattr(
-        "iekd.runs.worker.wait_for_room",
+        "iekd.runs.training.wait_for_room",
         lambda config, needed, device, stop, tell: wait(config, needed, "cuda", stop, asked.append, poll=0),
     )
     run, _ = complete(Store(tmp_path), tiny_config(methods=("baseline",), teacher="none"), stop=lambda: bool(asked))

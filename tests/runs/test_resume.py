@@ -326,10 +326,10 @@ def test_checkpoints_are_as_rare_as_writing_them_is_slow(store, config, monkeypa
 
     snapshot = type("Snapshot", (), {"stage": "students"})
     assert seconds_to_the_next() == 20
-    tried.keep(snapshot, rows, {})
+    tried.write_checkpoint(snapshot, rows, {})
     assert seconds_to_the_next() == 490
     took[0] = 0.01
-    tried.keep(snapshot, rows, {})
+    tried.write_checkpoint(snapshot, rows, {})
     assert seconds_to_the_next() == pytest.approx(20, abs=1)
     rows.close()
 

@@ -157,7 +157,7 @@ def test_a_model_of_a_run_is_refused_where_it_may_have_learned_from_test_images_
         return again
 
     def refused(config):
-        refuses(lambda: check_teacher(config, store.root), "no longer those of the run", "Train a teacher anew")
+        refuses(lambda: check_teacher(config, store.root), "no longer those of the run", "Train a new teacher")
 
     split, whole = tmp_path / "split", tmp_path / "whole"
     shutil.copytree(picture_folder / "train", split)

@@ -241,7 +241,7 @@ def test_while_pictures_are_read_the_page_says_how_far_and_a_stop_is_heard(
 ):
     from iekd.ui.render.run import head_html
 
-    monkeypatch.setattr("iekd.runs.worker.STATUS_EVERY", 0.0)
+    monkeypatch.setattr("iekd.runs.status_writer.STATUS_EVERY", 0.0)
     store, said = Store(tmp_path), []
 
     def stop() -> bool:
