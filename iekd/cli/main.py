@@ -88,15 +88,15 @@ def table(
     config: RunConfig,
     pairs: Annotated[str, typer.Option(help="Pairs as teacher:student, with commas.")] = "resnet20:resnet8",
     together: Annotated[
-        bool, typer.Option("--together", help="All seeds of a pair in one run: faster, but it resumes less finely.")
+        bool, typer.Option("--together", help="All seeds of a pair in one run: faster, but resumes in larger steps.")
     ] = False,
     out_dir: Annotated[
-        Optional[Path], typer.Option("--out", help="Folder for the table; unset: a place of its own under the runs.")
+        Optional[Path], typer.Option("--out", help="Folder for the table; unset: its own folder below the runs.")
     ] = None,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Pairs x methods x seeds as one table, in Markdown, CSV and LaTeX; run it again to go on where it stopped."""
+    """Pairs x methods x seeds as one table, in Markdown, CSV and LaTeX; run it again to continue where it stopped."""
     from iekd.results.table import to_json
     from iekd.runs import grid
     from iekd.runs.grid import make_folder, write_table
@@ -104,7 +104,7 @@ def table(
     from iekd.runs.store import FAILED
 
     store, wanted, config = launcher_for(runs_dir).store, grid.parse_pairs(pairs), resolve(config)
-    # all of them first: what cannot be trained is said before anything is trained
+    # all of them first: errors are shown before anything is trained
     configs = [prepare(cell, store.root).config for cell in grid.cells(wanted, config, together)]
     say_unused(configs[0])
     if out_dir is not None:
@@ -130,7 +130,7 @@ def table(
             out.print(escape(files["md"].read_text()), highlight=False, soft_wrap=True)
             out.print(f"Table: {escape(str(folder))}", highlight=False, soft_wrap=True)
         if missing:
-            out.print(f"{missing} of {len(configs)} runs are missing. Run the same command again to go on.")
+            out.print(f"{missing} of {len(configs)} runs are missing. Run the same command again to continue.")
     if failed:
         raise typer.Exit(1)
     if missing:
@@ -146,12 +146,12 @@ app.command("bench")(says_why(run_options(bench)))
 def compare_command(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     run_id: Annotated[
-        Optional[str], typer.Option("--run", help="The run whose models answer, or ID/SEED; unset: the shipped ones.")
+        Optional[str], typer.Option("--run", help="The run whose models predict, or ID/SEED; unset: the shipped ones.")
     ] = None,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """What teacher and students say of images, side by side."""
+    """What teacher and students predict for images, side by side."""
     from iekd.inference.compare import compare
     from iekd.runs.models import models_called
 
@@ -229,12 +229,12 @@ def datasets(as_json: AsJson = False) -> None:
 @says_why
 def doctor(
     clean: Annotated[
-        bool, typer.Option("--clean", help="Remove leftovers: half-written files, uploads that no run names.")
+        bool, typer.Option("--clean", help="Remove leftovers: half-written files, uploads that no run uses.")
     ] = False,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Look whether this machine can train and keep runs, and say what to do where it cannot; exit status 1 then."""
+    """Check whether this machine can train and store runs, and say what to do if not; exit status 1 in that case."""
     from iekd.runs import doctor as examination
 
     removed = examination.clean(launcher_for(runs_dir).store) if clean else []

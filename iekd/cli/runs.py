@@ -134,7 +134,7 @@ def runs_list(runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
     if not runs:
         out.print(f"No runs in '{escape(str(runs_dir))}' yet. 'iekd train' makes one.")
         return
-    table = table_of("run", "state", "data set", "networks", "methods and their accuracy (%)")
+    table = table_of("run", "state", "dataset", "networks", "methods and their accuracy (%)")
     for run in runs:
         row = overview(run)
         taught = row["methods"] and row["teacher"] != NO_TEACHER
@@ -184,7 +184,7 @@ def runs_show(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) 
 @app.command("stop")
 @says_why
 def runs_stop(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
-    """Stop a run after its current step; what its students learned so far is kept."""
+    """Stop a run after its current step; what its students have learned so far is saved."""
     status = launcher_for(runs_dir).stop_and_wait(run_id)
     say(as_json, f"Run {run_id} is {status.state}.", {"run": run_id, "state": status.state})
 
@@ -197,11 +197,11 @@ def runs_resume(
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with a run that was stopped, failed or was lost, from its last checkpoint."""
+    """Continue a run that was stopped, failed or was lost, from its last checkpoint."""
     launcher = launcher_for(runs_dir)
     if detach:
         launcher.resume(run_id)
-        say(as_json, f"Run {run_id} goes on in the background.", {"run": run_id, "state": "queued"})
+        say(as_json, f"Run {run_id} continues in the background.", {"run": run_id, "state": "queued"})
         return
     run = launcher.store.get(run_id)
     train_here(run, run.reopen())
@@ -249,7 +249,7 @@ def runs_import(
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Take an exported run into the folder of runs; it keeps its id, and may be resumed."""
+    """Add an exported run to the folder of runs; its id stays the same, and it can be resumed."""
     from iekd.runs.transfer import import_run
 
     run = import_run(launcher_for(runs_dir).store, source)
@@ -276,6 +276,7 @@ def runs_delete(
 
 
 def overview(run: Any) -> dict[str, Any]:
+    """What `list` and `show` print of a run as JSON; a damaged run is in it too, with empty fields."""
     from iekd.results.report import summary
 
     try:

@@ -110,7 +110,7 @@ class MethodSettings(BaseModel):
         "own", "stages that inherit and explore; own: all for ie-at and ie-od, else the last", group=IE, label="Stages"
     )
     auto_encoder: bool = setting(
-        True, "ft, ie-ft: imitate what an auto-encoder makes of the teacher's feature, or the feature itself",
+        True, "ft, ie-ft: imitate the teacher's factor from an auto-encoder; without: the teacher's feature itself",
         group=IE, label="Auto-encoder",
     )  # fmt: skip
     inheritance_weight: Optional[Weight] = setting(
@@ -131,13 +131,15 @@ class MethodSettings(BaseModel):
     )
     factor_weight: Weight = setting(500.0, "weight of the factor transfer loss (ft)", group=OTHERS, step_time=False)
     overhaul_weight: Weight = setting(1.0, "weight of the feature overhaul loss (od)", group=OTHERS, step_time=False)
-    mutual_weight: Weight = setting(1.0, "weight of the peer's answers (dml and ie-dml)", group=OTHERS, step_time=False)
+    mutual_weight: Weight = setting(
+        1.0, "weight of the mutual learning loss (dml and ie-dml)", group=OTHERS, step_time=False
+    )
     dkd_target_weight: Weight = setting(
-        1.0, "weight of the right class against all others (dkd's alpha)", group=OTHERS, label="DKD: right class",
+        1.0, "weight of the target class against all others (dkd's alpha)", group=OTHERS, label="DKD: right class",
         step_time=False,
     )  # fmt: skip
     dkd_other_weight: Weight = setting(
-        2.0, "weight of the answers among the other classes (dkd's beta)", group=OTHERS, label="DKD: other classes",
+        2.0, "weight of the predictions among the other classes (dkd's beta)", group=OTHERS, label="DKD: other classes",
         step_time=False,
     )  # fmt: skip
     dist_weight: Weight = setting(
@@ -151,7 +153,7 @@ class MethodSettings(BaseModel):
         50.0, "weight of the angles among three images (rkd)", group=OTHERS, label="RKD: angles", step_time=False
     )
     weight_schedule: Literal["constant", "warm-up", "decay"] = setting(
-        "constant", "all weights but the labels': rising over the first tenth, or falling to 0 at the end",
+        "constant", "all weights but the labels': warm-up rises over the first tenth, decay falls to 0 at the end",
         group=OTHERS, step_time=False,
     )  # fmt: skip
     peer: Optional[str] = setting(None, "the second student of dml and ie-dml; unset: the same network", group=OTHERS)
@@ -183,8 +185,10 @@ def register(spec: MethodSpec) -> MethodSpec:
     Raises:
         ValueError: the name is taken or ends in "+kd", or a setting is not in MethodSettings.
     """
-    if spec.name in METHODS or spec.name.endswith(KD_ON_TOP):
+    if spec.name in METHODS:
         raise ValueError(f"Method '{spec.name}' cannot be registered: the name is taken. Choose another.")
+    if spec.name.endswith(KD_ON_TOP):
+        raise ValueError(f"Method '{spec.name}' cannot be registered: '{KD_ON_TOP}' is added by itself. Leave it out.")
     if unknown := sorted(set(spec.settings) - set(MethodSettings.model_fields)):
         raise ValueError(f"Method '{spec.name}' uses settings that do not exist: {', '.join(unknown)}.")
     METHODS[spec.name] = spec
@@ -300,7 +304,7 @@ def check_method(name: str) -> str:
     """Return `name` if it is a method.
 
     Raises:
-        UserError: it is none; the message has the closest one, or says why the combination makes no sense.
+        UserError: it is not; the message has the closest one, or says why the combination makes no sense.
     """
     known = [*METHODS, *combined()]
     if name in known:

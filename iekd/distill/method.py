@@ -1,4 +1,4 @@
-"""Methods: how a student is taught. Each turns (student features, teacher's answer, labels) into a loss with terms.
+"""Methods: how a student is taught. Each turns (student features, teacher output, labels) into a loss with terms.
 
 A Method is the cross-entropy plus what its distillers add; `build_method` makes one by name from the builder that is
 registered under it. Not here: what a method is called and needs (config/methods.py), what a distiller adds
@@ -61,7 +61,7 @@ class StepOutput(NamedTuple):
 class Method(nn.Module):
     """L = label_weight * cross-entropy + strength * sum of the distillers' weighted terms.
 
-    label_weight is 1, or 1 - strength * kd_weight where kd takes part (Hinton et al. 2015, section 2).
+    label_weight is 1, or 1 - strength * kd_weight with kd (Hinton et al. 2015, section 2).
     strength: 0..1, set by whoever trains (RunConfig.weight_schedule); a number, or a scalar on the device.
     """
 
@@ -230,8 +230,8 @@ def _inheritance_exploration(
 ) -> InheritanceExploration:  # fmt: skip
     """The halves of some stages, compared by `compare`.
 
-    weights, distance: where the settings name none; the weights are for l1. inherit: the inheritance loss with its own
-    size, in place of the distance.
+    weights, distance: used if the settings leave them to the method; the weights are for l1. inherit: an inheritance
+    loss to use instead of the distance, with a weight that does not depend on it.
     """
     chosen = _chosen(config.distance, distance)
     split = [
@@ -257,5 +257,5 @@ def _chosen(value: str, own: str) -> str:
 
 
 def _overhaul(pair: Pair, stages: list[int]) -> OverhaulLoss:
-    # the targets are above these margins already, for exploration's sake; the loss stands alone and looks again
+    # the targets are above these margins already, which exploration needs; the loss applies them again
     return OverhaulLoss([pair.margins[stage] for stage in stages])

@@ -204,7 +204,7 @@ def test_training_goes_on_where_nobody_reads_its_progress(tmp_path, tiny_config)
 
 def test_progress_says_how_far_reading_is():
     display = Display(Console(file=io.StringIO()), "a run")
-    for progress, said in ((0.0, "loading"), (0.45, "reading pictures, 45%"), (1.0, "loading")):
+    for progress, said in ((0.0, "loading"), (0.45, "reading images, 45%"), (1.0, "loading")):
         display.update(Status(state="running", stage="loading", stage_progress=progress), None)
         assert display.bar.tasks[0].description == said
 
