@@ -27,9 +27,8 @@ LEFT_OUT = ("run.lock", ".reserve", "visitor", "control.json", "launcher.json")
 MOST_ENTRIES = 2_000  # a run of a hundred students has seven hundred
 MOST_BYTES = 20 * 2**30
 MOST_RATIO = 1_000  # of what an entry unpacks to; metrics shrink to a tenth
-_PLUGIN = f"Set {VARIABLE} to the module that registers it, then import the run again."
-REMEDIES = {"dataset": _PLUGIN, "model": _PLUGIN}  # by kind of name
-OTHER_VERSION = "Import it with the version of iekd that has it."
+PLUGIN = f"Set {VARIABLE} to the module that registers it, then import the run again."
+OTHER_VERSION = "Import it with a version of iekd that has it."  # methods are not registered by plugins
 ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4,8}")
 DAMAGE = (
     ValueError, TypeError, KeyError, AttributeError, EOFError, NotImplementedError, RuntimeError, zlib.error,
@@ -118,7 +117,7 @@ def _check_config(values: Any, source: Path) -> None:
             if isinstance(unknown, UnknownNameError):
                 raise RunError(
                     f"'{source}' cannot be imported: there is no {unknown.kind} '{unknown.name}' here. "
-                    f"{REMEDIES.get(unknown.kind, OTHER_VERSION)}"
+                    f"{OTHER_VERSION if unknown.kind == 'method' else PLUGIN}"
                 ) from None
         raise
 

@@ -168,7 +168,7 @@ def test_a_failed_run_is_exit_status_one(options, tmp_path):
     assert "learning rate" in printed["error"]
 
 
-def test_the_version_is_said():
+def test_the_version_is_printed():
     result = iekd_("--version")
     assert (result.exit_code, result.stdout.strip()) == (0, iekd.__version__)
 
@@ -182,7 +182,7 @@ def test_a_run_in_the_background_needs_no_terminal(options, tmp_path, wait_until
     assert run.status.state == "finished"
 
 
-def test_training_goes_on_where_nobody_reads_its_progress(tmp_path, tiny_config):
+def test_training_continues_when_its_output_is_closed(tmp_path, tiny_config):
     """As in `iekd train | head -1`."""
     read, write = os.pipe()
     os.close(read)
@@ -286,7 +286,7 @@ def test_bad_options_are_exit_status_two_and_start_nothing(tmp_path, words, said
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_option_without_effect_is_said_and_the_run_trains(options, tmp_path):
+def test_an_option_without_effect_is_reported_and_the_run_trains(options, tmp_path):
     words = ["--methods", "baseline", "--temperature", "2", "--no-auto-encoder", "--runs-dir", tmp_path, "--json"]
     result = iekd_("train", *options, *words)
     assert last_json(result)["state"] == "finished"

@@ -70,7 +70,7 @@ def test_where_kd_on_top_makes_no_sense_the_sentence_says_why(name, refuses):
     refuses(lambda: check_method(name + KD_ON_TOP), f"Method '{name}{KD_ON_TOP}'", "Name it")
 
 
-def test_a_name_that_is_taken_or_a_setting_that_is_not_there_cannot_be_registered():
+def test_a_method_with_a_used_name_or_an_unknown_setting_cannot_be_registered():
     kd = METHODS["kd"]
     for wrong in (kd, replace(kd, name="x+kd"), replace(kd, name="x", settings=("no_such_setting",))):
         with pytest.raises(ValueError, match=re.escape(wrong.name)):
@@ -98,7 +98,7 @@ def test_the_schema_of_a_configuration_can_be_given_to_programs():
 
 
 @pytest.mark.parametrize("room", ["engine", "runs", "ui", "estimate", "distill", "launchers", "bench"])
-def test_nobody_asks_for_a_method_by_its_name(room):
+def test_no_other_file_names_a_method(room):
     """What a method needs is in its spec. The baseline is a role, not only a method: others are compared with it."""
     names = (set(METHODS) | {name.removeprefix("ie-") for name in METHODS}) - {"baseline"}
     for path in sorted((PACKAGE / room).rglob("*.py")):

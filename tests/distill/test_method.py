@@ -272,7 +272,7 @@ def test_the_share_decides_how_many_inherit(name, share):
     assert ("exploration" in terms) == (share < 1)
 
 
-def test_a_random_split_is_kept_in_the_state_and_depends_on_the_seed_alone():
+def test_a_random_split_is_in_the_state_and_depends_only_on_the_seed():
     first, again = method("ie-ft", channel_split="random"), method("ie-ft", channel_split="random")
     assert first.inheritance_channels == again.inheritance_channels != method("ie-ft").inheritance_channels
     torch.manual_seed(1)

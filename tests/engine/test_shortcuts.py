@@ -159,7 +159,7 @@ def test_the_recording_notices_a_step_that_waits(tapes, look):
     assert tapes[0].waiting
 
 
-def test_a_step_that_cannot_be_recorded_goes_on_as_it_is(caplog):
+def test_a_step_that_cannot_be_recorded_runs_unrecorded(caplog):
     seen = []
 
     def refuse(work):
@@ -341,7 +341,7 @@ def test_a_member_that_diverges_is_named(tiny, config):
 # Compiling
 
 
-def test_where_nothing_can_be_compiled_training_goes_on(tiny, teacher, config, monkeypatch, caplog):
+def test_training_continues_if_nothing_can_be_compiled(tiny, teacher, config, monkeypatch, caplog):
     def broken(function):
         def call(*args):
             raise RuntimeError("no C++ compiler\nmany lines")
@@ -356,7 +356,7 @@ def test_where_nothing_can_be_compiled_training_goes_on(tiny, teacher, config, m
     assert_alike(execute(chosen, tiny, teacher), compiled, 0)
 
 
-def test_where_the_backward_pass_cannot_be_compiled_training_goes_on(tiny, teacher, config, monkeypatch, caplog):
+def test_training_continues_if_the_backward_pass_cannot_be_compiled(tiny, teacher, config, monkeypatch, caplog):
     class Broken(torch.autograd.Function):
         @staticmethod
         def forward(_, loss):

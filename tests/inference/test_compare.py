@@ -152,7 +152,7 @@ def test_models_of_different_sizes_each_see_their_own(model):
         agree(result.predictions[name], expected)
 
 
-# ---- backgrounds: grey data sets show bright things on black, photographs dark things on white -----------------------
+# ---- backgrounds: grey datasets show bright things on black, photographs dark things on white -----------------------
 
 GREY = {"channels": 1, "mean": (0.3,), "std": (0.3,), "background": 0.02}
 

@@ -49,7 +49,7 @@ def test_every_trouble_has_a_remedy(store, monkeypatch, tmp_path):
     assert all(f.remedy for f in bad)
 
 
-def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+def test_an_unwritable_folder_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     found = {f.name: f for f in examine(tmp_path / "file" / "runs")}
     assert found["runs folder"].state == TROUBLE

@@ -77,7 +77,7 @@ def test_without_checkpoints_it_is_smaller(stopped, tmp_path):
     assert (tmp_path / "less.zip").stat().st_size < (tmp_path / "all.zip").stat().st_size
 
 
-def test_what_cannot_be_exported_is_said(store, tiny_config, stopped, tmp_path, refuses):
+def test_an_impossible_export_is_reported(store, tiny_config, stopped, tmp_path, refuses):
     run, handle = store.create(tiny_config())
     refuses(lambda: export_run(run, tmp_path / "x.zip"), "still queued", kind=RunError)
     os.close(handle)
