@@ -92,6 +92,32 @@ class MethodSpec:
         )
 
 
+class IeDefaults(NamedTuple):
+    """What an IE method does where the settings leave it to the method.
+
+    weights: (inheritance, exploration) for a distance of l1; chosen on held-out training images, benchmarks/RESULTS.md.
+    """
+
+    weights: tuple[float, float]
+    distance: str = "l1"
+    stages: str = "last"
+
+
+IE_DEFAULTS = {
+    "ie-ft": IeDefaults((500.0, 50.0)),
+    "ie-at": IeDefaults((100.0, 1.0), distance="l2", stages="all"),
+    "ie-od": IeDefaults((1.0, 5.0), stages="all"),
+    "ie-dml": IeDefaults((50.0, 5.0)),
+}
+# mean |u - v|, mean (u - v)^2 and 1 - cos differ by about this much in size for D of 1000 to 4000 numbers
+DISTANCE_SCALE = {"l1": 1.0, "l2": 10.0, "cosine": 0.01}
+
+
+def _weights_in_words(which: int) -> str:
+    """The default weights of inheritance (0) or exploration (1), for a help text."""
+    return ", ".join(f"{n} {d.weights[which] * DISTANCE_SCALE[d.distance]:g}" for n, d in IE_DEFAULTS.items())
+
+
 class MethodSettings(BaseModel):
     """The settings that only methods use; a part of RunConfig. Each is named in `settings` of the specs that use it."""
 
@@ -99,26 +125,29 @@ class MethodSettings(BaseModel):
         0.5, "share of the channels that inherit; the rest explore", ge=0, le=1, group=IE
     )
     channel_split: Literal["natural", "random"] = setting(
-        "natural", "which channels inherit: the first ones, or drawn at random for each seed", group=IE,
+        "natural", "which channels inherit: the first ones, or a random choice for each seed", group=IE,
         label="Which channels",
     )  # fmt: skip
     distance: Literal["own", "l1", "l2", "cosine"] = setting(
-        "own", "between the halves and the teacher; own: l2 for ie-at, else l1 (ie-od inherits by its own loss)",
-        group=IE,
+        "own", "between the halves and the teacher; own: l2 for "
+        f"{' and '.join(name for name, own in IE_DEFAULTS.items() if own.distance == 'l2')}, else l1 "
+        "(ie-od inherits by its own loss)", group=IE,
     )  # fmt: skip
     ie_stages: Literal["own", "last", "all"] = setting(
-        "own", "stages that inherit and explore; own: all for ie-at and ie-od, else the last", group=IE, label="Stages"
-    )
+        "own", "stages that inherit and explore; own: all for "
+        f"{' and '.join(name for name, own in IE_DEFAULTS.items() if own.stages == 'all')}, else the last",
+        group=IE, label="Stages",
+    )  # fmt: skip
     auto_encoder: bool = setting(
         True, "ft, ie-ft: imitate the teacher's factor from an auto-encoder; without: the teacher's feature itself",
         group=IE, label="Auto-encoder",
     )  # fmt: skip
     inheritance_weight: Optional[Weight] = setting(
-        None, "weight of the inheritance loss; unset: ie-ft 500, ie-at 1000, ie-od 1, ie-dml 50, by distance",
+        None, f"weight of the inheritance loss; unset: {_weights_in_words(0)}, by distance",
         group=IE, step_time=False,
     )  # fmt: skip
     exploration_weight: Optional[Weight] = setting(
-        None, "weight of the exploration loss; unset: ie-ft 50, ie-at 10, ie-od 5, ie-dml 5, by distance",
+        None, f"weight of the exploration loss; unset: {_weights_in_words(1)}, by distance",
         group=IE, step_time=False,
     )  # fmt: skip
     temperature: Positive = setting(4.0, "softmax temperature of kd, dkd and dist", group=OTHERS, step_time=False)

@@ -23,6 +23,12 @@ def test_every_setting_of_methods_is_used_by_one_and_every_used_one_exists():
     assert used == OWN
 
 
+@pytest.mark.parametrize("field", sorted(OWN - {"weight_schedule", "distance", "ie_stages"}))
+def test_methods_in_a_help_text_are_those_that_use_the_setting(field):
+    named = set(re.findall(r"[a-z][a-z-]*", RunConfig.model_fields[field].description)) & set(METHODS)
+    assert named in (set(), set(users(field)))
+
+
 def test_a_setting_that_only_some_methods_use_says_which():
     """Whatever is set for a run whose methods do not use it is named, with the methods that would."""
     other = {bool: False, float: 3.5, int: 7}
