@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from iekd.config.run import RunConfig, make_config
-from iekd.data import describe
+from iekd.data import describe, own_path
 from iekd.errors import RunError, UserError
 from iekd.results.predictions import ANSWERS, read_right
 from iekd.results.table import MISSING, Cell, Pair, to_csv, to_json, to_latex, to_markdown
@@ -119,7 +119,8 @@ def _begin(config: RunConfig, store: Store) -> tuple[Run, int | None]:
 
 def default_folder(pairs: Sequence[Pair], config: RunConfig, root: Path) -> Path:
     """Where a grid's table goes: the same folder for the same grid."""
-    name = config.name or config.dataset.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
+    files = own_path(config.dataset)
+    name = config.name or (config.dataset if files is None else files.name)
     words = "".join(c if c.isalnum() or c in "-_" else "-" for c in name)
     what = json.dumps([list(pairs), config.model_dump(mode="json")], sort_keys=True)
     return root / "tables" / f"{words}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
