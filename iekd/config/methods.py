@@ -196,7 +196,7 @@ IE_SETTINGS = (
     "inheritance_share", "channel_split", "distance", "ie_stages", "inheritance_weight", "exploration_weight",
 )  # fmt: skip
 IE_PAPER = Paper("Inheritance and exploration", "Z. Huang et al.", 2021, "2107.00181")
-TEACHES_ANSWERS = "makes no sense: {name} teaches by the answers already. Name it {name}."
+USES_PREDICTIONS = "makes no sense: {name} already uses the teacher's predictions. Name it {name}."
 
 CROSS_ENTROPY = Term("cross_entropy", "Loss on the labels", "cross-entropy", "how wrong the answers are")
 INHERITANCE = Term("inheritance", "Inheritance loss", "distance", "falls as this half comes closer to the teacher")
@@ -232,7 +232,7 @@ KD = register(MethodSpec(
     "kd", "copies the teacher's softened answers", ("#7c5cd6", "#a78bfa"),
     paper=Paper("Knowledge distillation", "Hinton et al.", 2015, "1503.02531"),
     terms=(Term("kd", "Distillation loss", "divergence", "falls as answers come closer to the teacher's"),),
-    settings=("temperature", "kd_weight"), without_kd=TEACHES_ANSWERS,
+    settings=("temperature", "kd_weight"), without_kd=USES_PREDICTIONS,
 ))  # fmt: skip
 register(MethodSpec(
     "at", "looks where the teacher looks", ("#4b8fe2", "#93c5fd"),
@@ -263,14 +263,14 @@ register(MethodSpec(
     "dkd", "kd with the right class and the others apart", ("#a33bc2", "#e879f9"),
     paper=Paper("Decoupled knowledge distillation", "Zhao et al.", 2022, "2203.08679"),
     terms=(Term("dkd", "Decoupled distillation loss", "divergence", "falls as answers come closer to the teacher's"),),
-    settings=("temperature", "dkd_target_weight", "dkd_other_weight"), without_kd=TEACHES_ANSWERS,
+    settings=("temperature", "dkd_target_weight", "dkd_other_weight"), without_kd=USES_PREDICTIONS,
 ))  # fmt: skip
 register(MethodSpec(
     "dist", "keeps the relations among the teacher's answers", ("#5a5f9e", "#a5b4fc"),
     paper=Paper("DIST", "T. Huang et al.", 2022, "2205.10536"),
     terms=(Term("dist", "Relation loss", "1 - correlation",
                 "falls as the relations among answers become the teacher's"),),
-    settings=("temperature", "dist_weight"), without_kd=TEACHES_ANSWERS,
+    settings=("temperature", "dist_weight"), without_kd=USES_PREDICTIONS,
 ))  # fmt: skip
 register(MethodSpec(
     "rkd", "keeps distances and angles between the teacher's features", ("#7c4a21", "#d6a77a"),
