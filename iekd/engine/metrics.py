@@ -1,4 +1,4 @@
-"""What training yields: rows of metrics, and news of a learner that diverged."""
+"""What training yields: rows of metrics, and notices of learners that diverged."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Diverged:
 
 @dataclass(frozen=True)
 class FellBack:
-    """A stage trains without an accelerated step that differs from the plain one; message: what was seen."""
+    """A stage trains without an acceleration whose step differs from the plain one; message: how it differs."""
 
     stage: str
     message: str

@@ -71,7 +71,7 @@ class TrainingUnit:
         raise NotImplementedError
 
     def report(self) -> Iterator[Row]:
-        """After each step: count it; every `report_every` steps, rows with the means since the last ones."""
+        """After each step: count it; every `report_every` steps, yield rows with the means since the last ones."""
         self.advance()
         self._summed += 1
         if self.steps % self.report_every == 0 or self.steps % self.steps_per_epoch == 0:
@@ -101,7 +101,7 @@ class TrainingUnit:
             network.train()
 
     def states(self) -> dict[str, LearnerState]:
-        """Everything that `restore` needs, by learner; only between two steps."""
+        """Everything that `restore` needs, by learner; call it only between two steps."""
         (sums,) = self.sums()
         return {self.names[0]: self.state(self.momentum(), sums, self._summed)}
 
@@ -141,7 +141,7 @@ class TrainingUnit:
         """Continue from these states, bit for bit on a CPU.
 
         Raises:
-            TrainingError: they are of other learners or networks.
+            TrainingError: they belong to other learners or networks.
         """
         try:
             state = states[self.names[0]]

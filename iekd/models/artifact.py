@@ -25,7 +25,7 @@ WEIGHTS, CARD = "model.safetensors", "model.json"
 class ModelCard:
     """What `model.json` says.
 
-    model: a name of the registry. datasets: data sets whose images and classes it was made for.
+    model: a name of the registry. datasets: names of the datasets whose images and classes it was made for.
     mean, std: per channel, of pixel values scaled to 0..1. background: brightness of the training images' edges, 0..1.
     accuracy: percent on the test split.
     role: "teacher" or "student"; method and seed: how it was trained. command: what trained it.
@@ -85,20 +85,21 @@ class ModelCard:
 
 
 def check_fits(card: ModelCard, dataset: Dataset, folder: Path) -> None:
-    """Raises UserError if the model knows other classes than the dataset has, or images of another kind.
+    """Check that a model can be used with a dataset; the order of its classes may differ, see `class_names.reordered`.
 
-    Their order may differ: see `class_names.reordered`.
+    Raises:
+        UserError: its classes are not the dataset's, or it expects grey images and gets colour, or the reverse.
     """
     if sorted(card.class_names) != sorted(dataset.class_names):
         raise UserError(
             f"The model in '{folder}' knows {len(card.class_names)} classes that are not those of {dataset.name}. "
-            "Choose one that was trained on this data set."
+            "Choose one that was trained on this dataset."
         )
     if card.channels != dataset.channels:
         kinds = {1: "grey", 3: "colour"}
         raise UserError(
-            f"The model in '{folder}' is for {kinds[card.channels]} pictures, but those of {dataset.name} are "
-            f"{kinds[dataset.channels]}. Choose one that was trained on this data set."
+            f"The model in '{folder}' is for {kinds[card.channels]} images, but those of {dataset.name} are "
+            f"{kinds[dataset.channels]}. Choose one that was trained on this dataset."
         )
 
 

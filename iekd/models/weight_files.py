@@ -62,6 +62,7 @@ def read_weights(path: Path) -> WeightFile:
 
     Args:
         path: the file, or FILE::NAME for the part of that name in a file that holds several networks.
+
     Raises:
         UserError: no such file, not a file of weights, damaged, holding code, or without tensors.
     """

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from iekd.config.run import RunConfig, label
 from iekd.config.unused import unused_settings
+from iekd.data import title_of
 from iekd.data.base import DatasetInfo, held_out_of
 from iekd.models.artifact import ModelCard
 from iekd.models.catalog import models
@@ -18,7 +19,7 @@ from iekd.runs.prepare import Prepared
 from iekd.runs.queue import device_name
 from iekd.runs.store import Store
 from iekd.runs.teachers import where_from
-from iekd.ui.render.words import DEVICES, count, dataset_title, method_name, model_name, roughly
+from iekd.ui.render.words import DEVICES, count, method_name, model_name, roughly
 
 
 def forecast_html(prepared: Prepared, store: Store, measuring: bool = False) -> str:
@@ -31,7 +32,7 @@ def forecast_html(prepared: Prepared, store: Store, measuring: bool = False) -> 
     rows = [("Pictures", escape(_pictures(config, info)))]
     if classes := class_lines(info):
         listed = "".join(f"<li>{escape(line)}</li>" for line in classes)
-        rows.append(("Classes", f'<details><summary>{escape(_order(info))}</summary><ul>{listed}</ul></details>'))
+        rows.append(("Classes", f"<details><summary>{escape(_order(info))}</summary><ul>{listed}</ul></details>"))
     if info.notes:
         rows.append(("Note", "<br>".join(f"<b>{escape(note)}</b>" for note in info.notes)))
     if config.needs_teacher:
@@ -56,7 +57,7 @@ def _pictures(config: RunConfig, info: DatasetInfo) -> str:
     held_out = sum(held_out_of(n, config.validation_fraction) for n in sizes or [given // info.classes] * info.classes)
     size = config.resolution or info.resolution
     grey = "grey" if info.channels == 1 else "colour"
-    title = dataset_title(info.name)
+    title = title_of(info.name)
     title = title[0].upper() + title[1:]
     choosing = f"{held_out:,} to choose the best epoch, " if held_out else ""
     counts = f"{given - held_out:,} to learn from, {choosing}{info.test_images:,} to test on"
