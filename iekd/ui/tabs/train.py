@@ -123,7 +123,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
                 )
                 fields["folder"] = gr.Textbox(
                     label="Path of the folder on this machine", visible=False, max_lines=1, elem_id="f-folder",
-                    info="One sub-folder of pictures per class; or train/ and test/ with those inside. Or a zip of it.",
+                    info=form.folder_help(),
                 )  # fmt: skip
                 with gr.Column(visible=False, elem_id="own-pictures") as upload:
                     archive = file_field(
@@ -213,7 +213,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
         own, folder = values["dataset"] == form.OWN_FOLDER, (values["folder"] or "").strip()
         if own and not folder and not access.trusts(request):
             raise form.MissingError(NO_UPLOAD)
-        dataset = data.folder_name(folder) if own else values["dataset"]
+        dataset = form.own_dataset(folder) if own else values["dataset"]
         access.check_paths(request, dataset, values["teacher_from"], store)
         return form.to_config(values)
 
@@ -239,7 +239,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
 
     def pictures(request: gr.Request, dataset: str, folder: str | None) -> Updates:
         own, path = dataset == form.OWN_FOLDER, (folder or "").strip()
-        name = data.folder_name(path) if own else dataset
+        name = form.own_dataset(path) if own else dataset
         typed: bool | Literal["hidden"] = own and access.trusts(request)
         if own and not typed:
             typed = "hidden"  # for an upload to fill it in
