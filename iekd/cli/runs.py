@@ -134,7 +134,7 @@ def runs_list(runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
     if not runs:
         out.print(f"No runs in '{escape(str(runs_dir))}' yet. 'iekd train' makes one.")
         return
-    table = table_of("run", "state", "data set", "networks", "methods and their accuracy (%)")
+    table = table_of("run", "state", "dataset", "networks", "methods and their accuracy (%)")
     for run in runs:
         row = overview(run)
         taught = row["methods"] and row["teacher"] != NO_TEACHER

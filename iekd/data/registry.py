@@ -14,8 +14,8 @@ from iekd.data.base import Dataset, DatasetInfo, Progress, Request, Source
 from iekd.data.bundled import Sample
 from iekd.data.folder import Folder
 from iekd.data.torchvision_sets import TORCHVISION_SETS
-from iekd.errors import DataError, unknown_name
-from iekd.plugins import load_plugins, remember
+from iekd.errors import DataError, UserError, unknown_name
+from iekd.plugins import VARIABLE, load_plugins, remember
 
 _SOURCES: dict[str, Source] = {}
 
@@ -45,7 +45,8 @@ def source_of(name: str) -> Source:
     """
     found = _find(name)
     if found is None:
-        raise unknown_name("dataset", name, [source.usage or source.name for source in sources()])
+        message = unknown_name("dataset", name, [source.usage or source.name for source in sources()])
+        raise UserError(f"{message} A source of your own has to be in a module that {VARIABLE} names.")
     return found
 
 
