@@ -145,6 +145,11 @@ def test_a_run_of_a_missing_plugin_is_shown_and_cannot_fill_in_the_form(
     (filled,) = called(page, "again", run=run_id)
     assert f"&#x27;{gone}&#x27;" in filled["error"]
     assert "IEKD_PLUGINS" in filled["error"]
+    (after,) = called(page, "described_after")  # comes next, and leaves that sentence alone
+    assert isinstance(after["error"], dict), after["error"]  # an update of nothing, no new text
+    assert "value" not in after["error"]
+    (wrong,) = called(page, "described_after", changed={"f-epochs": -1})
+    assert "Epochs" in wrong["error"]
 
 
 def test_a_runs_settings_fill_in_the_form(page: gr.Blocks, run_id: str) -> None:

@@ -291,6 +291,12 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
         del found[error]  # what is wrong may be an unknown run, and stays
         return found
 
+    def described_after(request: gr.Request, given: dict[Any, Any]) -> Updates:
+        found = describe(request, given)
+        if not found[error]:
+            del found[error]  # why a run's settings cannot be filled in has just been said, and stays
+        return found
+
     described = [welcome, forecast, command, timer]
     picture_fields = [fields["dataset"], fields["folder"]]
     look_again, look_at_pictures = (gr.Button(visible="hidden", elem_id=name) for name in ("look-again", "look-at"))
@@ -318,7 +324,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
     start.click(begin, {key, *inputs}, [shown, key, *tab.outputs], **PRIVATE)
     view.back.click(leave, None, [shown, *tab.outputs], **PRIVATE)
     asked_again = view.again.click(again, shown, [*fields.values(), preset, shown, *tab.outputs], **PRIVATE)
-    asked_again.then(describe, inputs, [error, *described], **PRIVATE).then(None, None, None, js=TO_TOP)
+    asked_again.then(described_after, inputs, [error, *described], **PRIVATE).then(None, None, None, js=TO_TOP)
     return tab
 
 
