@@ -118,10 +118,17 @@ def describe(name: str, test_fraction: float = 0.2) -> DatasetInfo:
         name: a registered name, or `folder:PATH`.
         test_fraction: see `load`.
     Raises:
-        UserError: there is no such dataset.
+        UserError: there is no such dataset, or its source counts nothing.
     """
     source = source_of(name)
-    return source.describe(source.prepare(name), test_fraction)
+    info = source.describe(source.prepare(name), test_fraction)
+    for count in ("train_images", "test_images", "classes", "channels", "resolution"):
+        if getattr(info, count) < 1:
+            raise DataError(
+                f"The source of '{name}' cannot be used: its {count} are {getattr(info, count)}, before anything is "
+                "loaded. Correct its 'describe'."
+            )
+    return info
 
 
 def load(

@@ -43,12 +43,22 @@ VISIBLE_TO_ALL = '<p class="note">Others will see your pictures on this public p
 NO_UPLOAD = "Upload a zip of your pictures: one folder per class."
 
 TO_TOP = "() => window.scrollTo({top: 0})"
-# while Start is out of view, what is wrong stands at the foot of the window (style.css)
+# while Start is out of view, what is wrong stands at the foot of the window (style.css). Gradio makes a new button when
+# the form comes back from a run, which has to be watched in place of the one before.
 WATCH_START = """() => {
-  const start = document.querySelector('#start');
-  if (start) new IntersectionObserver((seen) =>
-    document.documentElement.toggleAttribute('data-start-away', !seen[seen.length - 1].isIntersecting)
-  ).observe(start);
+  let watched = null;
+  const seen = new IntersectionObserver((looks) =>
+    document.documentElement.toggleAttribute('data-start-away', !looks[looks.length - 1].isIntersecting)
+  );
+  const watch = () => {
+    const start = document.querySelector('#start');
+    if (start === watched) return;
+    seen.disconnect();
+    watched = start;
+    if (start) seen.observe(start);
+  };
+  new MutationObserver(watch).observe(document.body, {childList: true, subtree: true});
+  watch();
 }"""
 # Typing changes a field at every key, and a path is looked at on the disk: a moment after the last key a hidden button
 # is clicked, which asks with the values of that moment.
