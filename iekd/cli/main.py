@@ -95,6 +95,7 @@ def compare_command(
 
 
 @app.command()
+@says_why
 def models(as_json: AsJson = False) -> None:
     """The networks that can teach or learn, with their sizes, and the shipped checkpoints."""
     from iekd.models.catalog import models as catalog
@@ -123,6 +124,7 @@ def models(as_json: AsJson = False) -> None:
 
 
 @app.command()
+@says_why
 def datasets(as_json: AsJson = False) -> None:
     """The datasets that can be trained on."""
     from iekd.data import available, sources

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from iekd.config.settings import Positive, Weight, setting
 from iekd.errors import UserError, unknown_name
+from iekd.plugins import VARIABLE, load_plugins
 
 KD_ON_TOP = "+kd"
 IE, OTHERS = "Inheritance and exploration", "The other methods"  # headings of settings
@@ -313,8 +314,12 @@ def split_name(name: str) -> tuple[str, bool]:
 
 
 def method_spec(name: str) -> MethodSpec:
-    """What there is to say of a method that `check_method` knows; with "+kd", needs, terms and settings are both's."""
-    base, with_kd = split_name(name)
+    """What there is to say of a method; with "+kd", needs, terms and settings are both's.
+
+    Raises:
+        UserError: there is no such method, as `check_method` says. A run folder may name one of a missing plugin.
+    """
+    base, with_kd = split_name(check_method(name))
     spec = METHODS[base]
     if not with_kd:
         return spec
@@ -322,6 +327,11 @@ def method_spec(name: str) -> MethodSpec:
         spec, name=name, needs_teacher=True, terms=(*spec.terms, *KD.terms), settings=(*spec.settings, *KD.settings),
         with_kd=True,
     )  # fmt: skip
+
+
+def known_specs(names: Iterable[str]) -> list[MethodSpec]:
+    """The specs of those that are known, to show a run by: its folder may name a method of a missing plugin."""
+    return [method_spec(name) for name in names if split_name(name)[0] in METHODS]
 
 
 def users(field: str) -> list[str]:
@@ -335,16 +345,18 @@ def check_method(name: str) -> str:
     Raises:
         UserError: it is not; the message has the closest one, or says why the combination makes no sense.
     """
-    known = [*METHODS, *combined()]
-    if name in known:
-        return name
     base, with_kd = split_name(name)
-    if with_kd and base in METHODS:
+    if base not in METHODS:
+        load_plugins()
+    if base not in METHODS:
+        message = unknown_name("method", name, [*METHODS, *combined()])
+        raise UserError(f"{message} A method of your own has to be in a module that {VARIABLE} names.")
+    if with_kd and METHODS[base].without_kd:
         raise UserError(f"Method '{name}' {METHODS[base].without_kd.format(name=base)}")
-    raise unknown_name("method", name, known)
+    return name
 
 
 def sort_methods(names: Iterable[str]) -> tuple[str, ...]:
-    """In the order of the page: as in METHODS, each before its form with KD on top."""
-    order = [form for name in METHODS for form in (name, name + KD_ON_TOP)]
-    return tuple(sorted(names, key=order.index))
+    """In the order of the page: as in METHODS, each before its form with KD on top; then those of missing plugins."""
+    order = {form: place for place, name in enumerate(METHODS) for form in (name, name + KD_ON_TOP)}
+    return tuple(sorted(names, key=lambda name: (order.get(name, len(order)), name)))

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Optional, Union
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from iekd import data
-from iekd.config.methods import IE, OTHERS, MethodSettings, check_method, method_spec
+from iekd.config.methods import IE, OTHERS, MethodSettings, check_method, known_specs, method_spec
 from iekd.config.presets import PRESETS
 from iekd.config.settings import Share, about, setting
 from iekd.data.decoding import CROP, Fit
@@ -280,7 +280,7 @@ class RunConfig(MethodSettings, TrainingSettings):
 
     @property
     def needs_auto_encoder(self) -> bool:
-        return self.auto_encoder and any(method_spec(m).needs_factor for m in self.methods)
+        return self.auto_encoder and any(spec.needs_factor for spec in known_specs(self.methods))
 
     @property
     def learner_names(self) -> list[tuple[str, int]]:

@@ -204,7 +204,7 @@ def held_out_of(size: int, fraction: float) -> int:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a dataset without opening it. Zero means that it is known only after loading.
+    """What is known of a dataset without loading it. No count is zero: estimates and a public page's limits rely on it.
 
     Args:
         name: what the user types, such as "cifar10" or "folder:/home/me/birds".

@@ -19,8 +19,8 @@ from iekd.data.decoding import CROP
 from iekd.data.duplicates import repeated_note
 from iekd.data.folder import Folder, Table
 from iekd.data.torchvision_sets import TORCHVISION_SETS
-from iekd.errors import DataError, unknown_name
-from iekd.plugins import load_plugins, remember
+from iekd.errors import DataError, UserError, unknown_name
+from iekd.plugins import VARIABLE, load_plugins, remember
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,8 @@ def source_of(name: str) -> Source:
     """
     found = _find(name)
     if found is None:
-        raise unknown_name("dataset", name, [source.usage or source.name for source in sources()])
+        message = unknown_name("dataset", name, [source.usage or source.name for source in sources()])
+        raise UserError(f"{message} A source of your own has to be in a module that {VARIABLE} names.")
     return found
 
 
@@ -126,10 +127,16 @@ def describe(name: str, test_fraction: float = 0.2, class_order: Sequence[str] =
         name: a registered name, or `folder:PATH`.
         test_fraction, class_order: see `load`.
     Raises:
-        UserError: there is no such dataset, or the order does not fit its classes.
+        UserError: there is no such dataset, its source counts nothing, or the order does not fit its classes.
     """
     source = source_of(name)
     info = source.describe(source.prepare(name), test_fraction)
+    for count in ("train_images", "test_images", "classes", "channels", "resolution"):
+        if getattr(info, count) < 1:
+            raise DataError(
+                f"The source of '{name}' cannot be used: its {count} are {getattr(info, count)}, before anything is "
+                "loaded. Correct its 'describe'."
+            )
     if not class_order or not info.class_names:
         return info
     order = _order(class_order, info.class_names)

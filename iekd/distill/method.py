@@ -48,6 +48,7 @@ from iekd.losses import (
     RelationLoss,
 )
 from iekd.models.features import Features
+from iekd.plugins import remember
 
 
 class StepOutput(NamedTuple):
@@ -116,6 +117,7 @@ def builder(name: str) -> Callable[[Builder], Builder]:
 
     def add(build: Builder) -> Builder:
         BUILDERS[name] = build
+        remember(build.__module__)
         return build
 
     return add

@@ -71,7 +71,7 @@ def check_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = 
     if found is None or config.teacher_from == AUTO or found.is_file():
         return found
     known, info = len(ModelCard.read(found).class_names), info or describe(config.dataset)
-    if info.classes not in (0, known):
+    if info.classes != known:
         raise UserError(
             f"The teacher in '{found}' knows {known} classes, but {info.title} has {info.classes}. "
             "Choose a teacher that was trained on this dataset."

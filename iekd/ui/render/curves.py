@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from iekd.config.methods import CROSS_ENTROPY, Term, method_spec, sort_methods
+from iekd.config.methods import CROSS_ENTROPY, Term, known_specs, sort_methods
 from iekd.config.run import RunConfig, learner_name
 from iekd.errors import UserError
 from iekd.runs.store import Run
@@ -156,7 +156,7 @@ def term_figures(methods: Sequence[str]) -> dict[Term, list[str]]:
 
     Terms of one name that differ in their words stand side by side.
     """
-    specs = sorted(map(method_spec, methods), key=lambda spec: not spec.explores)
+    specs = sorted(known_specs(methods), key=lambda spec: not spec.explores)
     found: dict[Term, list[str]] = {CROSS_ENTROPY: list(methods)}
     for spec in specs:
         for term in spec.terms:

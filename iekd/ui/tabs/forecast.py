@@ -58,7 +58,7 @@ def _pictures(config: RunConfig, info: DatasetInfo) -> str:
     size = config.resolution or info.resolution
     grey = "grey" if info.channels == 1 else "colour"
     title = title_of(info.name)
-    title = title[0].upper() + title[1:]
+    title = title if title == info.name else title[0].upper() + title[1:]  # a name is written as it is typed
     choosing = f"{held_out:,} to choose the best epoch, " if held_out else ""
     counts = f"{given - held_out:,} to learn from, {choosing}{info.test_images:,} to test on"
     tested_on = f" ({info.tested_on})" if info.tested_on else ""
