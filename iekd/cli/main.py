@@ -261,8 +261,12 @@ def serve(
     port: Annotated[int, typer.Option(help="Port; the next free one is taken if it is busy.")] = 7860,
     runs_dir: RunsDir = RUNS,
     public: Annotated[bool, typer.Option("--public", help="Others may open it: nobody may start large runs.")] = False,
-) -> None:
+    root_path: Annotated[
+        str, typer.Option(envvar="GRADIO_ROOT_PATH", show_envvar=False, show_default=False,
+                          help="Path that a reverse proxy puts before the page's addresses, such as /studio.")
+    ] = "",
+) -> None:  # fmt: skip
     """Open the page (the same as `python app.py`)."""
     from iekd.ui.server.launch import launch
 
-    launch(host, port, launcher_for(runs_dir), public)
+    launch(host, port, launcher_for(runs_dir), public, root_path)
