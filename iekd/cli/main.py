@@ -6,6 +6,8 @@ error. With --json the last line of standard output is one JSON object.
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -38,9 +40,18 @@ from iekd.cli.runs import app as runs_app
 from iekd.cli.runs import say_estimate, say_how_it_ended, train_here
 from iekd.config.run import RunConfig
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split("\n")[0]
-)
+
+class Program(typer.Typer):
+    """The command line as a program: a console that cannot show a character gets its code, and no error."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        return super().__call__(*args, **kwargs)
+
+
+app = Program(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split("\n")[0])
 app.add_typer(runs_app, name="runs")
 
 
@@ -127,7 +138,7 @@ def table(
         print_json({**to_json(done), "files": files, "missing": missing})
     else:
         if files:
-            out.print(escape(files["md"].read_text()), highlight=False, soft_wrap=True)
+            out.print(escape(files["md"].read_text("utf-8")), highlight=False, soft_wrap=True)
             out.print(f"Table: {escape(str(folder))}", highlight=False, soft_wrap=True)
         if missing:
             out.print(f"{missing} of {len(configs)} runs are missing. Run the same command again to go on.")
@@ -144,7 +155,9 @@ app.command("bench")(says_why(run_options(bench)))
 @app.command("compare")
 @says_why
 def compare_command(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.", show_default=False)
+    ],
     run_id: Annotated[
         Optional[str], typer.Option("--run", help="The run whose models answer, or ID/SEED; unset: the shipped ones.")
     ] = None,
@@ -152,11 +165,12 @@ def compare_command(
     as_json: AsJson = False,
 ) -> None:
     """What teacher and students say of images, side by side."""
-    from iekd.inference.compare import compare
+    from iekd.inference.compare import compare, image_files
     from iekd.runs.models import models_called
 
+    files = image_files(images)
     models = models_called(launcher_for(runs_dir).store, run_id or "")
-    results = compare(models, [(str(path), path) for path in images])
+    results = compare(models, [(str(path), path) for path in files])
     broken = [r for r in results if r.error]
     for result in broken:
         err.print(f"[bold red]Error:[/] {escape(str(result.error))}", highlight=False, soft_wrap=True)

@@ -30,6 +30,7 @@ from typing import IO, TYPE_CHECKING
 from iekd.data.decoding import SUFFIXES
 from iekd.data.layout import scan, split_of
 from iekd.errors import DataError
+from iekd.paths import cache_dir, make_cache_dir
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -111,6 +112,8 @@ def unpack(archive: Path, into: Path, room: Room = Room(), *, tar: bool = False)
         into.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".part", dir=into))
     except OSError as error:
+        if cache_dir() in into.parents:
+            make_cache_dir(into)  # its message names the folder and what moves it
         raise DataError(f"Nothing can be unpacked here ({error.strerror}). Make '{into.name}' writable.") from None
     try:
         classes = _write(archive, part, room, tar)

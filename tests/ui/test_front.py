@@ -22,7 +22,6 @@ from iekd.ui.server.access import Access
 from iekd.ui.server.front import FILE_POLICY, Front, check_root_path, path_of, trusted_proxies
 from iekd.ui.server.guard import MOST_BODY
 
-
 PREFIX = "/tools/studio"
 
 

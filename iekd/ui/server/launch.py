@@ -13,9 +13,10 @@ from pathlib import Path
 
 from starlette.middleware import Middleware
 
-from iekd.errors import RunError, UserError
+from iekd.errors import UserError
 from iekd.launchers.base import Launcher
 from iekd.launchers.factory import make_launcher
+from iekd.runs.store import not_writable
 from iekd.ui.app import CSS, build_app, theme
 from iekd.ui.render.colours import method_colours
 from iekd.ui.server.access import MOST_OWN_UPLOAD, Access
@@ -123,9 +124,7 @@ def check_writable(runs_dir: Path | str) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise RunError(
-            f"The runs folder '{root}' cannot be written ({error.strerror}). Choose another with --runs-dir."
-        ) from None
+        raise not_writable(root, error) from None
     return root
 
 

@@ -13,6 +13,7 @@ from iekd.data.folder import folder_name
 from iekd.data.registry import available, own_path
 from iekd.errors import UserError
 from iekd.models.catalog import models
+from iekd.paths import typed
 from iekd.ui.render.words import count, model_name
 
 OWN_FOLDER = folder_name("")  # the choice of one's own images; their folder is a field of its own
@@ -108,7 +109,7 @@ def to_config(values: Values) -> RunConfig:
         UserError: the first thing that is wrong, in one sentence.
     """
     given = dict(values)
-    folder = (given.pop("folder", "") or "").strip()
+    folder = typed(given.pop("folder", "") or "")
     if given["dataset"] == OWN_FOLDER:
         if not folder:
             raise MissingError("Upload a zip of your pictures, or name their folder: one sub-folder per class.")
