@@ -26,7 +26,7 @@ from iekd.launchers.factory import make_launcher
 
 ROOT = Path(__file__).parents[1]
 HEIGHT = 1100  # pixels: of the window; the picture ends where the first row of curves does
-MARGIN = 24  # pixels, below that row
+MARGIN = 8  # pixels, below that row
 
 
 def train(runs_dir: Path, settings: dict[str, str]) -> str:
