@@ -173,6 +173,6 @@ def to_values(config: RunConfig) -> Values:
 
 def _unset(field: str) -> Any:
     """What an empty field means: nothing where that is allowed, else a mistake worth a sentence."""
-    if default(field) in (None, ""):
+    if default(field) in (None, "", ()):
         return default(field)
     raise UserError(f"{label(field)} is empty. Give a value; {shown(default(field))} is usual.")
