@@ -79,9 +79,10 @@ def unknown_name(kind: str, value: str, known: Iterable[str], advice: str = "") 
     """
     known = list(known)
     asked = value.lower()
-    close = difflib.get_close_matches(asked, [n for n in known if _numbers(n) == _numbers(asked)], n=1, cutoff=0.6)
-    word = re.match("[a-z]*", asked).group()  # type: ignore[union-attr]
-    alike = [name for name in known if word and re.match("[a-z]*", name.lower()).group() == word]  # type: ignore[union-attr]
+    same_numbers = [name for name in known if _numbers(name) == _numbers(asked)]
+    close = difflib.get_close_matches(asked, same_numbers, n=1, cutoff=0.6)
+    word = _first_word(asked)
+    alike = [name for name in known if word and _first_word(name.lower()) == word]
     if close:
         hint = f"Did you mean '{close[0]}'?"
     elif alike:
@@ -89,6 +90,10 @@ def unknown_name(kind: str, value: str, known: Iterable[str], advice: str = "") 
     else:
         hint = f"Choose one of: {', '.join(known)}."
     return UnknownNameError(f"Unknown {kind} '{value}'. {hint}{f' {advice}' if advice else ''}", kind, value)
+
+
+def _first_word(name: str) -> str:
+    return name[: len(name) - len(name.lstrip("abcdefghijklmnopqrstuvwxyz"))]
 
 
 def _numbers(name: str) -> list[str]:

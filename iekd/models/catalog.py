@@ -17,7 +17,7 @@ from typing import Any
 from iekd.errors import unknown_name
 from iekd.plugins import VARIABLE, load_plugins
 
-IMAGENET_RESNET = re.compile(r"(wide[_-])?resne[x]?t[_-]?(26|50|101|152|200)([_-]?\w+)*")  # of other libraries
+IMAGENET_RESNET = re.compile(r"(wide[_-])?resnex?t[_-]?(26|50|101|152|200)(\D.*)?")  # of other libraries
 CATALOG = Path(__file__).with_name("catalog.json")
 
 

@@ -69,3 +69,8 @@ def test_an_imagenet_network_that_is_not_here_gets_those_of_its_design(name):
     assert "Those of ImageNet's design are resnet18, resnet34 and resnet50." in str(error.value)
     shapes = {model_info(m).stage_strides for m in ("resnet18", "resnet34", "resnet50")}
     assert shapes == {(4, 8, 16, 32)} != {model_info("resnet110").stage_strides}
+
+
+def test_a_long_name_is_refused_at_once(refuses):
+    """Strangers may send one to a public page; looking at it must not keep the server busy."""
+    refuses(lambda: check_model("resnet50" + "_a" * 5000 + "!"), "Unknown model")
