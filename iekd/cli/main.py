@@ -45,8 +45,8 @@ class Program(typer.Typer):
 
 app = Program(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split("\n")[0])
 app.add_typer(runs_app, name="runs")
-app.command("train")(says_why(run_options(train)))
-app.command("table")(says_why(run_options(table, without=("teacher", "student"))))
+app.command("train")(says_why(train))
+app.command("table")(says_why(table))
 app.command("eval")(says_why(evaluate))
 app.command("bench")(says_why(run_options(bench)))
 

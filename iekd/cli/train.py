@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -25,6 +26,7 @@ from iekd.cli.common import (
     say_unused,
     table_of,
 )
+from iekd.cli.options import run_options
 from iekd.config.run import RunConfig
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from iekd.runs.store import Store
 
 
+@run_options
 def train(config: RunConfig, detach: Detach = False, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
     """Train students side by side; without options, the run that the page starts with."""
     from iekd.runs.prepare import prepare
@@ -51,6 +54,7 @@ def train(config: RunConfig, detach: Detach = False, runs_dir: RunsDir = RUNS, a
     say_how_it_ended(run, as_json)
 
 
+@partial(run_options, without=("teacher", "student"))
 def table(
     config: RunConfig,
     pairs: Annotated[str, typer.Option(help="Pairs as teacher:student, with commas.")] = "resnet20:resnet8",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from iekd.cli import main as cli
+from iekd.cli import main, train
 from iekd.config.methods import METHODS, check_method, combined, method_spec, sort_methods
 from iekd.config.run import NO_TEACHER, RunConfig, learner_name, make_config
 from iekd.models.catalog import known_models
@@ -39,9 +39,9 @@ def through_the_command_line(line: str) -> RunConfig:
     with (
         mock.patch.object(Store, "create", create),
         mock.patch("iekd.runs.prepare.prepare", as_it_is),
-        mock.patch.object(cli, "say_estimate"),
+        mock.patch.object(train, "say_estimate"),
     ):
-        result = CliRunner().invoke(cli.app, words)
+        result = CliRunner().invoke(main.app, words)
     assert isinstance(result.exception, Seen), result.output
     return result.exception.args[0]
 
@@ -174,7 +174,7 @@ def test_json_gives_the_same_run(values):
 
 
 def test_every_setting_is_an_option_of_train():
-    options = set(inspect.signature(cli.train).parameters) - {"detach", "runs_dir", "as_json", "preset"}
+    options = set(inspect.signature(train.train).parameters) - {"detach", "runs_dir", "as_json", "preset"}
     assert options == set(RunConfig.model_fields)
 
 
@@ -320,8 +320,8 @@ def test_every_method_has_its_name_and_spec(name):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("baseline+kd", ["kd"]), ("kd+kd", ["answers", "Name it kd"]), ("dkd+kd", ["answers"]),
-        ("dist+kd", ["answers"]),
+        ("baseline+kd", ["kd"]), ("kd+kd", ["predictions", "Name it kd"]), ("dkd+kd", ["predictions"]),
+        ("dist+kd", ["predictions"]),
         ("ie-kd", ["ie-kd"]), ("ie-ft+dkd", ["ie-ft"]), ("ft+kd+kd", ["ft+kd"]), ("FT", ["'ft'"]), ("", ["Unknown"]),
     ],
 )  # fmt: skip
