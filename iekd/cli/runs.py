@@ -56,10 +56,10 @@ def train_here(run: Any, handle: int | None) -> Callable[[], bool]:
 def say_estimate(prepared: Prepared, store: Store) -> None:
     """On standard error: time and memory that the run will take, about, and a warning where memory seems short."""
     from iekd.runs.estimate import estimate
-    from iekd.ui.render.words import roughly
+    from iekd.ui.render.words import time_range
 
     found = estimate(prepared.config, store, prepared.teacher is not None, prepared.info)
-    text = f"Estimate: about {roughly(found.seconds)}, {found.memory} of memory ({found.basis})."
+    text = f"Estimate: {time_range(found.low, found.high)}, {found.memory} of memory ({found.basis})."
     err.print(text, highlight=False, soft_wrap=True)
     if found.warning:
         err.print(f"[yellow]Warning:[/] {escape(found.warning)}", highlight=False, soft_wrap=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Union, cast
@@ -37,7 +36,7 @@ from iekd.engine.auto_encoder import AutoEncoders
 from iekd.engine.batches import Batches, images_on_device
 from iekd.engine.learner import Learner, predict
 from iekd.engine.loop import HeldOut, ShouldSnapshot, train
-from iekd.engine.metrics import Diverged, FellBack, Metrics
+from iekd.engine.metrics import Diverged, FellBack, Metrics, Predicted, Stepped
 from iekd.engine.mutual import MutualLearner
 from iekd.engine.scoring import accuracy, class_accuracy, is_right, predicted
 from iekd.engine.stacked import stack_seeds
@@ -60,12 +59,15 @@ PEER_SEED = 1_000_003  # added to a learner's seed for the initial weights of it
 class StageStart:
     """A stage begins. It has `steps` optimisation steps (of each learner), 0 if there is nothing to train.
 
-    done: how many of them an earlier attempt has done.
+    done: how many of them an earlier attempt has done. predictions: how many held-out images will be predicted, counted
+    for each network and epoch; predicted: how many of them were.
     """
 
     stage: str
     steps: int
     done: int = 0
+    predictions: int = 0
+    predicted: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,15 +111,7 @@ class Result:
     diverged: list[Diverged] = field(default_factory=list)
 
 
-@dataclass
-class EvaluationProgress:
-    """`step` of the evaluation's steps are done. There is no row of metrics yet."""
-
-    step: int
-    kind: str = "evaluation"
-
-
-Event = Union[StageStart, Metrics, Diverged, FellBack, Snapshot, EvaluationProgress, Result]
+Event = Union[StageStart, Metrics, Stepped, Predicted, Diverged, FellBack, Snapshot, Result]
 
 
 def _frozen(network: nn.Module, precision: torch.dtype) -> nn.Module:
@@ -220,7 +214,10 @@ class Experiment:
             for unit in units:
                 unit.restore(self.earlier[stage].states)
         self.earlier = {s: snapshot for s, snapshot in self.earlier.items() if STAGES.index(s) > STAGES.index(stage)}
-        yield StageStart(stage, epochs * len(batches), units[0].steps)
+        # each learner predicts all held-out images after each epoch
+        each = sum(len(unit.names) for unit in units) * sum(len(labels) for _, labels in held_out.values())
+        done = units[0].steps // len(batches)
+        yield StageStart(stage, epochs * len(batches), units[0].steps, epochs * each, done * each)
         for unit in units:
             yield from unit.diverged.values()  # in an earlier attempt
         options = (self.shortcuts, overlap, self.should_snapshot, self.threads)
@@ -319,7 +316,7 @@ class Experiment:
         The students made theirs after the last step, except those that an earlier version of iekd has trained.
         """
         images, labels = test
-        classes, steps = len(self.dataset.class_names), math.ceil(len(labels) / 1000)
+        classes = len(self.dataset.class_names)
         networks = {TEACHER: self.teacher} if self.teacher is not None else {}
         finished = {name: learner for name, learner in self.students.items() if name not in learner.diverged}
         networks.update({name: self.network(learner) for name, learner in finished.items()})
@@ -327,9 +324,8 @@ class Experiment:
         for network in networks.values():
             channels_last(network.model, self.device).eval()  # one that was resumed after its last step was not
         missing = {n: Normalise(m.mean, m.std).to(self.device) for n, m in networks.items() if n not in answers}
-        yield StageStart(EVALUATION, len(missing) * steps)
+        yield StageStart(EVALUATION, 0, predictions=len(missing) * len(labels))
         predictions: dict[str, list[Tensor]] = {name: [] for name in missing}  # (B,) each
-        done = 0
         with contextlib.closing(split_into_batches(images, 1000)) as batches:
             for batch in batches if missing else ():  # reading them may take long
                 self.threads.look()
@@ -337,8 +333,7 @@ class Experiment:
                 for name, normalise in missing.items():
                     logits = predict(networks[name].model, normalise, batch, self.device)  # (B,K)
                     predictions[name].append(predicted(logits).cpu())
-                    done += 1
-                    yield EvaluationProgress(done)
+                    yield Predicted(EVALUATION, len(batch))
         answers.update({name: torch.cat(found) for name, found in predictions.items()})
         labels = labels.cpu()
 

@@ -47,6 +47,7 @@ class Status:
     created: when it was asked for; queued: when this attempt was, if it is not the first. spent: seconds of training
     by earlier attempts that this one builds on. would_repeat: it failed in a way in which it would fail again.
     diverged: learner -> what was seen of it when its numbers were finite no more, while others went on.
+    eta_seconds, eta_range: what is left, as expected, and the range in which that is expected to lie.
     waiting: what it waits for beside the runs of its own folder, as a sentence.
     """
 
@@ -63,6 +64,7 @@ class Status:
     stage_progress: float = 0.0
     progress: float = 0.0
     eta_seconds: float | None = None
+    eta_range: tuple[float, float] | None = None
     images_per_second: float | None = None
     device: str = ""
     error: str | None = None
@@ -222,7 +224,8 @@ class Run:
             keep_lines(self.path / "events.jsonl")
             status.state, status.queued, status.attempt = QUEUED, time.time(), status.attempt + 1
             status.would_repeat, status.diverged, status.waiting = False, {}, ""
-            status.error = status.pid = status.pid_started = status.ended = status.started = status.eta_seconds = None
+            status.error = status.pid = status.pid_started = status.ended = status.started = None
+            status.eta_seconds = status.eta_range = None
             self.write_status(status)
             self.event("resumed", attempt=status.attempt)
         except BaseException:

@@ -22,15 +22,16 @@ from typing import Any, Optional
 import psutil
 
 from iekd import data
-from iekd.config.run import STAGES, RunConfig, learner_name
+from iekd.config.run import RunConfig, learner_name
 from iekd.data.base import Dataset
 from iekd.errors import TrainingError, UserError, as_text
-from iekd.estimate.cost import Plan, make_plan
+from iekd.estimate.cost import START_UP, Plan, make_plan, part_seconds
+from iekd.estimate.progress import HELD_OUT, TRAINING, Progress
 from iekd.models.artifact import ModelCard, check_fits, load_model, save_model
 from iekd.models.source import TRAIN, per_channel
 from iekd.runs.attempt import Attempt
 from iekd.runs.checkpoints import Checkpoints
-from iekd.runs.estimate import wait_for_room
+from iekd.runs.estimate import expected_seconds, wait_for_room
 from iekd.runs.files import LineWriter
 from iekd.runs.outcome import write_report
 from iekd.runs.owner import LOCAL
@@ -87,7 +88,8 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
             log.exception("Training failed")
         reserve.unlink(missing_ok=True)
         status.ended = time.time()
-        status.eta_seconds, status.waiting = None, ""
+        status.eta_seconds = status.eta_range = None
+        status.waiting = ""
         log.info("The run is %s.%s", status.state, f" {status.error}" if status.error else "")
         run.write_status(status)
         run.event(status.state, **({"error": status.error} if status.error else {}))
@@ -131,7 +133,6 @@ class _Training:
         self.teacher_model = self.config.teacher  # or its variant, if a file has other shortcuts
         self.teacher_from = ""
         self.trains_teacher = False
-        self.progress_before: float | None = None  # what earlier attempts have done of it
 
     def train(self) -> None:
         """Everything from loading the data to the report; raises Stopped when asked to."""
@@ -142,13 +143,14 @@ class _Training:
         self._check_stop()
         self.attempt.begin()
         self.status.spent = self.attempt.spent
+        self.status.progress = self.status.progress if self.attempt.notes else 0.0
         loaded = self._load_data()
         self.attempt.check_data(loaded)
         self._check_stop()
         from iekd.engine.experiment import Experiment, Result
 
         teacher = self._kept_teacher() if self.attempt.notes else self._find_teacher(loaded)
-        self.plan = self._plan(self.config, loaded)
+        self.plan, sizes = self._plan(self.config, loaded), (len(loaded.train), len(loaded.test))
         self._find_room(loaded)
         self.experiment = Experiment(
             self.config, loaded, teacher, self.attempt.take_snapshots(), self.attempt.should_snapshot,
@@ -161,6 +163,13 @@ class _Training:
         precision = str(self.experiment.precision).removeprefix("torch.")
         log.info("Training on %s (%s).", self.experiment.device, precision)
         self.work_began = time.monotonic()
+        taken, spread, _ = expected_seconds(
+            self.plan, self.config, *sizes, Store(self.run.path.parent), self.experiment.device.type
+        )  # fmt: skip
+        self.progress = Progress(
+            part_seconds(self.plan, max(0.0, taken - START_UP)), spread,
+            self.status.progress, self.attempt.notes.get("pace"),
+        )  # fmt: skip
         rows = self.run.metrics_writer()
         try:
             with contextlib.closing(self.experiment.events()) as events:
@@ -196,23 +205,23 @@ class _Training:
         self._check_stop()
 
     def _handle(self, event: Any, rows: LineWriter) -> None:
-        from iekd.engine.experiment import EvaluationProgress, Result, StageStart
-        from iekd.engine.metrics import Diverged, FellBack
+        from iekd.engine.experiment import Result, StageStart
+        from iekd.engine.metrics import Diverged, FellBack, Predicted, Stepped
         from iekd.engine.state import Snapshot
 
         if isinstance(event, StageStart):
             if event.stage != "teacher" and self.experiment.teacher is not None:
                 self._keep_teacher()
-            self._start_stage(event.stage, event.steps, event.done)
+            self._start_stage(event)
         elif isinstance(event, Snapshot):
             notes = {
                 "seconds": self.status.seconds, "from": self.teacher_from, "trains": self.trains_teacher,
-                "threads": self.experiment.threads.count,
+                "threads": self.experiment.threads.count, "pace": self.progress.pace,
             }  # fmt: skip
             self.attempt.keep(event, rows, notes)
         elif isinstance(event, Result):
             self._finish(event)
-        elif isinstance(event, EvaluationProgress):
+        elif isinstance(event, (Predicted, Stepped)):
             self._progress(event)
             self._write()
         elif isinstance(event, FellBack):
@@ -299,34 +308,45 @@ class _Training:
             dataset.resolution, dataset.resolution, "grey" if dataset.channels == 1 else "colour",
         )  # fmt: skip
 
-    def _start_stage(self, stage: str, steps: int, done: int) -> None:
-        self.status.stage, self.stage_steps, self.stage_done = stage, steps, done
-        self.status.stage_progress = done / steps if steps else 1.0
-        self._weigh()
-        self.status.images_per_second = None
+    def _start_stage(self, stage: Any) -> None:
+        """stage: an engine StageStart."""
+        self.stage, self.predicted = stage, stage.predicted
+        self.status.stage, self.status.images_per_second = stage.stage, None
+        trained = stage.done / stage.steps if stage.steps else 1.0
+        predicted = self.predicted / stage.predictions if stage.predictions else 1.0
+        self.status.stage_progress = trained if stage.steps else predicted
+        self.progress.start(stage.stage, trained, predicted)
+        self._note_progress()
         self.stage_began = time.monotonic()
-        before = f", {done} of which were done before" if done else ""
-        log.info("Stage: %s%s%s.", stage, f", {steps} steps" if steps else "", before)
-        self.run.event("stage", stage=stage)
+        before = f", {stage.done} of which were done before" if stage.done else ""
+        log.info("Stage: %s%s%s.", stage.stage, f", {stage.steps} steps" if stage.steps else "", before)
+        self.run.event("stage", stage=stage.stage)
         self._write(force=True)
 
-    def _progress(self, row: Any) -> None:
-        """Progress over the run, in which a stage weighs what it costs; learners in lock-step are equally far."""
-        if row.kind == "train":
-            images = (row.step - self.stage_done) * min(self.config.batch_size, len(self.dataset.train))
-            self.status.images_per_second = images / max(1e-3, time.monotonic() - self.stage_began)
-        self.status.stage_progress = max(self.status.stage_progress, min(1.0, row.step / max(1, self.stage_steps)))
-        self._weigh()
-        if self.progress_before is None:  # another attempt begins where the last one was
-            self.progress_before = self.status.progress if self.attempt.notes else 0.0
-        elapsed, gained = time.monotonic() - self.work_began, self.status.progress - self.progress_before
-        if gained > 0.02:
-            self.status.eta_seconds = elapsed * (1 - self.status.progress) / gained
+    def _progress(self, event: Any) -> None:
+        """Learners in lock-step are equally far, so any of them tells; event: Metrics, Stepped or Predicted."""
+        from iekd.engine.metrics import Metrics, Predicted
 
-    def _weigh(self) -> None:
-        plan: Plan = self.plan
-        before = sum(plan.macs[s] for s in STAGES[: STAGES.index(self.status.stage)])
-        self.status.progress = (before + plan.macs[self.status.stage] * self.status.stage_progress) / plan.total
+        stage = self.stage
+        if isinstance(event, Predicted):
+            self.predicted += event.images
+            done = min(1.0, self.predicted / stage.predictions)
+            self.progress.update(stage.stage, HELD_OUT, done)
+        elif not isinstance(event, Metrics) or event.kind == "train":
+            images = (event.step - stage.done) * min(self.config.batch_size, len(self.dataset.train))
+            self.status.images_per_second = images / max(1e-3, time.monotonic() - self.stage_began)
+            done = min(1.0, event.step / stage.steps)
+            self.progress.update(stage.stage, TRAINING, done)
+        else:
+            return
+        if isinstance(event, Predicted) != bool(stage.steps):
+            self.status.stage_progress = max(self.status.stage_progress, done)
+        self._note_progress()
+
+    def _note_progress(self) -> None:
+        left = self.progress.remaining()
+        self.status.progress = self.progress.value
+        self.status.eta_seconds, self.status.eta_range = left.seconds, (left.low, left.high)
 
     def _write(self, row: dict[str, Any] | None = None, force: bool = False) -> None:
         now = time.monotonic()
@@ -342,14 +362,14 @@ class _Training:
 
     def _check_stop_after(self, event: Any) -> None:
         """Stop at a checkpoint, so that nothing is lost; without one where none comes soon, or at all."""
-        from iekd.engine.metrics import Metrics
+        from iekd.engine.metrics import Metrics, Predicted, Stepped
         from iekd.engine.state import Snapshot
 
         if not self.stop():
             return
         self.stop_seen = self.stop_seen or time.monotonic()
         waited = time.monotonic() - self.stop_seen
-        training = isinstance(event, Metrics) and self.status.stage != "evaluation"
+        training = isinstance(event, (Metrics, Predicted, Stepped)) and self.status.stage != "evaluation"
         if isinstance(event, Snapshot) or not training or waited > PATIENCE:
             raise Stopped
 

@@ -18,6 +18,7 @@ from iekd.ui.render.words import (
     duration,
     in_words,
     run_title,
+    time_range,
     when,
 )
 from iekd.ui.server.places import Tell
@@ -71,8 +72,9 @@ def _facts(status: Status, age: float) -> list[str]:
         facts.append(f"Reading the pictures: <b>{status.stage_progress:.0%}</b>")
     if status.seconds is not None:
         facts.append(f"<b>{duration(status.seconds)}</b> {'so far' if status.live else 'in all'}")
-    if status.live and status.eta_seconds is not None:
-        facts.append(f"about <b>{duration(max(1.0, status.eta_seconds - age))}</b> left")
+    if status.live and status.eta_range is not None and age < status.eta_range[1]:
+        low, high = (seconds - age for seconds in status.eta_range)
+        facts.append(f"<b>{time_range(low, high)}</b> left")
     if status.live and status.images_per_second:
         facts.append(f"<b>{status.images_per_second:,.0f}</b> images/s")
     if status.device:

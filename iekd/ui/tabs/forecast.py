@@ -17,7 +17,7 @@ from iekd.runs.prepare import Prepared
 from iekd.runs.queue import device_name
 from iekd.runs.store import Store
 from iekd.runs.teachers import where_from
-from iekd.ui.render.words import DEVICES, count, dataset_title, method_name, model_name, roughly
+from iekd.ui.render.words import DEVICES, count, dataset_title, method_name, model_name, time_range
 
 
 def forecast_html(prepared: Prepared, store: Store, measuring: bool = False) -> str:
@@ -89,4 +89,4 @@ def _estimate(config: RunConfig, info: DatasetInfo, teacher_at_hand: bool, store
     basis = found.basis + "; trying these networks now…" * measuring
     where = DEVICES[device_name(config.device)]
     warning = f"<br><b>{escape(found.warning)}</b>" if found.warning else ""
-    return f"<b>about {roughly(found.seconds)}</b> on {where}, {found.memory} of memory ({basis}){warning}"
+    return f"<b>{time_range(found.low, found.high)}</b> on {where}, {found.memory} of memory ({basis}){warning}"
