@@ -103,23 +103,23 @@ def print_results(report: dict[str, Any]) -> None:
 
 def results_table(report: dict[str, Any]) -> Table:
     """The coloured table at the end of a run."""
+    from iekd.results.report import is_imbalanced
+
     table = Table(title=f"{report['dataset']}: accuracy on {report['test_images']:,} test images")
-    for column in ("network", "seed", "parameters", "last epoch", "best epoch"):
+    extra = is_imbalanced(report)
+    for column in ("network", "seed", "parameters", "accuracy", *["balanced accuracy"] * extra):
         table.add_column(column, justify="left" if column == "network" else "right")
+
+    def add(name: str, seed: str, of: dict[str, Any], accuracy: float, style: str) -> None:
+        balanced = [f"{of['balanced_accuracy']:.2f} %"] if extra else []
+        table.add_row(name, seed, f"{of['params']:,}", f"{accuracy:.2f} %", *balanced, style=style)
+
     if teacher := report["teacher"]:
-        table.add_row(
-            f"teacher {teacher['model']}",
-            "",
-            f"{teacher['params']:,}",
-            f"{teacher['accuracy']:.2f} %",
-            "",
-            style="cyan",
-        )
+        add(f"teacher {teacher['model']}", "", teacher, teacher["accuracy"], "cyan")
     best = max(learner["accuracy_last"] for learner in report["learners"])
     for r in report["learners"]:
         style = "bold green" if r["accuracy_last"] == best and len(report["learners"]) > 1 else ""
-        last, peak = f"{r['accuracy_last']:.2f} %", f"{r['accuracy_best']:.2f} %"
-        table.add_row(r["method"], str(r["seed"]), f"{r['params']:,}", last, peak, style=style)
+        add(r["method"], str(r["seed"]), r, r["accuracy_last"], style)
     return table
 
 

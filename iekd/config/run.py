@@ -129,8 +129,12 @@ class RunConfig(MethodSettings, TrainingSettings):
         0, "side in pixels of a square hole in each training image; 0: none", ge=0, le=511, group=PICTURES,
         trains_teacher="if changed",
     )  # fmt: skip
+    class_weights: Literal["none", "balanced"] = setting(
+        "none", "balanced: rare classes count more in the cross-entropy, n / (K n_c) times for n_c of n images in K "
+        "classes", group=PICTURES, step_time=False, trains_teacher="if changed",
+    )  # fmt: skip
     validation_fraction: float = setting(
-        0.1, "share of the training images held out to choose the best epoch; 0: none", ge=0, lt=1, group=PICTURES,
+        0.1, "share of the training images held out to watch training by; 0: none", ge=0, lt=1, group=PICTURES,
         step_time=False, trains_teacher="always",
     )  # fmt: skip
     test_fraction: float = setting(

@@ -230,6 +230,15 @@ class Experiment:
             config.augmentation, config.cutout, self.dataset.resolution, self.statistics[0], self.device
         )
 
+    def class_weights(self) -> Tensor | None:
+        """(K,) float32, n / (K n_c) over the K classes that have training images; None where all count the same."""
+        if self.config.class_weights == "none":
+            return None
+        counts = torch.bincount(torch.from_numpy(self.dataset.train.labels), minlength=len(self.dataset.class_names))
+        there = counts > 0
+        weights = counts.sum() / (there.sum() * counts.clamp(min=1))
+        return torch.where(there, weights, 0.0).float()
+
     def network(self, learner: Learner) -> TrainedModel:
         """The learner's student, ready to be saved."""
         return TrainedModel(learner.model, *self.statistics)
@@ -298,6 +307,7 @@ class Experiment:
         self, name: str, stage: str, model: nn.Module, method: Method, epochs: int, steps_per_epoch: int,
         peer: Learner | None = None,
     ) -> Learner:  # fmt: skip
+        method.class_weights = self.class_weights()
         values: tuple[Any, ...] = (name, stage, model, method, Normalise(*self.statistics), self.config)
         options: dict[str, Any] = {
             "epochs": epochs, "steps_per_epoch": steps_per_epoch, "device": self.device, "precision": self.precision,

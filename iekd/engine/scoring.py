@@ -5,8 +5,10 @@ Works on torch tensors and numpy arrays alike, and imports neither, so that resu
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+IMBALANCE = 1.5
 Array = Any  # a torch tensor or a numpy array
 
 
@@ -46,3 +48,18 @@ def class_accuracy(right: Array, labels: Array, classes: int) -> list[float | No
     """`accuracy` of the images of each class, in order; None for a class without images."""
     of_class = [right[labels == k] for k in range(classes)]
     return [accuracy(own) if len(own) else None for own in of_class]
+
+
+def balanced_accuracy(of_class: Iterable[float | None]) -> float:
+    """Mean of the classes' accuracies (recalls): a class counts the same whether it has few images or many.
+
+    Classes without images are left out.
+    """
+    known = [value for value in of_class if value is not None]
+    return sum(known) / len(known)
+
+
+def imbalanced(counts: Iterable[int]) -> bool:
+    """Whether the largest class has over 1.5 times as many images as the smallest that has any."""
+    there = [count for count in counts if count]
+    return bool(there) and max(there) > IMBALANCE * min(there)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from iekd import __version__
-from iekd.data.base import Dataset
-from iekd.engine.scoring import is_right
+from iekd.data.base import Dataset, Split
+from iekd.engine.scoring import balanced_accuracy, is_right
 from iekd.paths import PACKAGE
 from iekd.results.predictions import ANSWERS, write_answers
 from iekd.results.report import accuracies, to_markdown
@@ -36,10 +36,15 @@ def write_report(
         return {
             **first,
             "params": sum(p.numel() for p in r.network.model.parameters()),
+            "balanced_accuracy": balanced_accuracy(r.class_accuracy),
             "class_accuracy": dict(zip(dataset.class_names, r.class_accuracy, strict=True)),
             **({} if r.agreement is None else {"agreement_with_teacher": r.agreement}),
             **({} if r.peer_accuracy is None else {"peer_accuracy": r.peer_accuracy}),
         }
+
+    def counts(split: Split) -> dict[str, int]:
+        found = np.bincount(split.labels, minlength=len(dataset.class_names)).tolist()
+        return dict(zip(dataset.class_names, found, strict=True))
 
     report = {
         "run": run.id,
@@ -65,6 +70,7 @@ def write_report(
         "train_images": len(dataset.train),
         "validation_images": len(dataset.validation or ()),
         "test_images": len(dataset.test),
+        "class_counts": {"train": counts(dataset.train), "test": counts(dataset.test)},
         "guess": 100 * float(np.bincount(dataset.test.labels).max()) / len(dataset.test),
         "skipped_files": list(dataset.skipped),
         "device": status.device,

@@ -52,7 +52,7 @@ def _pictures(config: RunConfig, info: DatasetInfo) -> str:
     grey = "grey" if info.channels == 1 else "colour"
     title = dataset_title(info.name)
     title = title[0].upper() + title[1:]
-    choosing = f"{held_out:,} to choose the best epoch, " if held_out else ""
+    choosing = f"{held_out:,} to watch training by, " if held_out else ""
     counts = f"{given - held_out:,} to learn from, {choosing}{info.test_images:,} to test on"
     tested_on = f" ({info.tested_on})" if info.tested_on else ""
     return f"{title}: {counts}{tested_on}, {info.classes} classes, {size} × {size} {grey}"
