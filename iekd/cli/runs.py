@@ -54,15 +54,16 @@ def train_here(run: Any, handle: int | None) -> Callable[[], bool]:
 
 
 def say_estimate(prepared: Prepared, store: Store) -> None:
-    """On standard error: time and memory that the run will take, about, and a warning where memory seems short."""
+    """On standard error: time and memory that the run will take, about, and warnings: where memory seems short, and
+    where the result will be worth little."""
     from iekd.runs.estimate import estimate
     from iekd.ui.render.words import time_range
 
     found = estimate(prepared.config, store, prepared.teacher is not None, prepared.info)
     text = f"Estimate: {time_range(found.low, found.high)}, {found.memory} of memory ({found.basis})."
     err.print(text, highlight=False, soft_wrap=True)
-    if found.warning:
-        err.print(f"[yellow]Warning:[/] {escape(found.warning)}", highlight=False, soft_wrap=True)
+    for warning in filter(None, (found.warning, *map(str, prepared.cautions()))):
+        err.print(f"[yellow]Warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
 
 
 def say_how_it_ended(run: Any, as_json: bool) -> None:

@@ -63,3 +63,11 @@ def imbalanced(counts: Iterable[int]) -> bool:
     """Whether the largest class has over 1.5 times as many images as the smallest that has any."""
     there = [count for count in counts if count]
     return bool(there) and max(there) > IMBALANCE * min(there)
+
+
+def interval(correct: float, images: int) -> tuple[float, float]:
+    """95 % interval of an accuracy, in percent: Wilson 1927, which also holds for few images and near 0 and 100."""
+    share, z = correct / images, 1.96
+    middle, scale = share + z**2 / (2 * images), 1 + z**2 / images
+    half = z * (share * (1 - share) / images + z**2 / (4 * images**2)) ** 0.5
+    return 100 * max(0.0, (middle - half) / scale), 100 * min(1.0, (middle + half) / scale)

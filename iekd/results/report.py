@@ -8,6 +8,7 @@ from typing import Any
 
 from iekd.data import relative_name
 from iekd.engine.scoring import imbalanced
+from iekd.estimate.cautions import few_test_images
 from iekd.results.predictions import ANSWERS
 from iekd.results.significance import OverImages, Summary, conclusion, p_text, summarise
 
@@ -102,6 +103,9 @@ def remarks(report: dict[str, Any], name: Callable[[str], str] = str, images: st
             f"{report['guess']:.1f} % of the test {images}. Train longer, lower the learning rate, or test on more "
             f"{images}."
         )
+    few = few_test_images(report.get("test_images", 0), images)
+    if few is not None and few.serious:
+        said.append(str(few))
     plain = next((s.mean for s in found if s.method == "baseline"), None)
     if accuracy is not None and plain is not None and accuracy < plain:
         said.append(

@@ -48,7 +48,8 @@ class Status:
     by earlier attempts that this one builds on. would_repeat: it failed in a way in which it would fail again.
     diverged: learner -> what was seen of it when its numbers were finite no more, while others went on.
     eta_seconds, eta_range: what is left, as expected, and the range in which that is expected to lie.
-    waiting: what it waits for beside the runs of its own folder, as a sentence.
+    waiting: what it waits for beside the runs of its own folder, as a sentence. cautions: what makes its result worth
+    little, as sentences.
     """
 
     state: str = QUEUED
@@ -71,6 +72,7 @@ class Status:
     would_repeat: bool = False
     waiting: str = ""
     diverged: dict[str, str] = field(default_factory=dict)
+    cautions: list[str] = field(default_factory=list)
 
     @property
     def resumable(self) -> bool:

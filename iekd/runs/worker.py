@@ -25,6 +25,7 @@ from iekd import data
 from iekd.config.run import RunConfig, learner_name
 from iekd.data.base import Dataset
 from iekd.errors import TrainingError, UserError, as_text
+from iekd.estimate.cautions import cautions
 from iekd.estimate.cost import START_UP, Plan, make_plan, part_seconds
 from iekd.estimate.progress import HELD_OUT, TRAINING, Progress
 from iekd.models.artifact import ModelCard, check_fits, load_model, save_model
@@ -307,6 +308,11 @@ class _Training:
             len(dataset.train), len(dataset.validation or ()), len(dataset.test), len(dataset.class_names),
             dataset.resolution, dataset.resolution, "grey" if dataset.channels == 1 else "colour",
         )  # fmt: skip
+        self.status.cautions = [
+            str(caution) for caution in cautions(self.config, len(dataset.train), len(dataset.test))
+        ]
+        for caution in self.status.cautions:
+            log.warning("%s", caution)
 
     def _start_stage(self, stage: Any) -> None:
         """stage: an engine StageStart."""

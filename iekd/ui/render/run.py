@@ -48,6 +48,7 @@ def head_html(run: Run, config: RunConfig, status: Status, store: Store) -> str:
     if status.state == STOPPING or (status.live and run.stop_requested):
         facts = ["Stopping after the current step; what the students have learned is kept."]
     lines.append(f'<p class="facts">{"".join(f"<span>{fact}</span>" for fact in facts)}</p>')
+    lines += [f'<p class="warn">{escape(said)}</p>' for said in status.cautions if status.live]
     lines += [f'<p class="warn">{escape(said)} The other students go on.</p>' for said in _gone(status)]
     lines.append("</div>")
     return "".join(lines)

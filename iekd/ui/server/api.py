@@ -96,7 +96,7 @@ def status_of(run: Run, may: May) -> dict[str, Any]:
         "images_per_second": status.images_per_second, "seconds": status.seconds,
         "device": status.device, "dataset": tell(config.dataset), "accuracies": accuracies,
         "error": status.error and tell(status.error),
-        "diverged": status.diverged,
+        "diverged": status.diverged, "warnings": status.cautions,
     }  # fmt: skip
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from iekd.config.run import RunConfig, label
 from iekd.config.unused import unused_settings
-from iekd.data.base import DatasetInfo, held_out_of
+from iekd.data.base import DatasetInfo
+from iekd.estimate.cautions import learned_from
 from iekd.models.artifact import ModelCard
 from iekd.models.catalog import models
 from iekd.models.source import AUTO
@@ -39,21 +40,21 @@ def forecast_html(prepared: Prepared, store: Store, measuring: bool = False) -> 
     rows.append(("Students", f"{learners}{' side by side' if learners > 1 else ''}: {taught}{seeds}"))
     if unused := unused_settings(config):
         rows.append(("No effect", _without_effect(unused)))
+    rows += [("Warning", f"<b>{escape(str(caution))}</b>") for caution in prepared.cautions("pictures")]
     rows.append(("Estimate", _estimate(config, info, folder is not None, store, measuring)))
     items = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in rows)
     return f'<dl class="forecast">{items}</dl>'
 
 
 def _pictures(config: RunConfig, info: DatasetInfo) -> str:
-    given = min(info.train_images, config.limit_train or info.train_images)
-    sizes = info.class_sizes if given == info.train_images else ()  # of a limit, about as much from each class
-    held_out = sum(held_out_of(n, config.validation_fraction) for n in sizes or [given // info.classes] * info.classes)
+    learned = learned_from(config, info)
+    held_out = min(info.train_images, config.limit_train or info.train_images) - learned
     size = config.resolution or info.resolution
     grey = "grey" if info.channels == 1 else "colour"
     title = dataset_title(info.name)
     title = title[0].upper() + title[1:]
     choosing = f"{held_out:,} to watch training by, " if held_out else ""
-    counts = f"{given - held_out:,} to learn from, {choosing}{info.test_images:,} to test on"
+    counts = f"{learned:,} to learn from, {choosing}{info.test_images:,} to test on"
     tested_on = f" ({info.tested_on})" if info.tested_on else ""
     return f"{title}: {counts}{tested_on}, {info.classes} classes, {size} × {size} {grey}"
 
