@@ -227,7 +227,7 @@ class Experiment:
         """The augmentation of training images."""
         config = self.config
         return make_augment(
-            config.augmentation, config.cutout, self.dataset.resolution, self.statistics[0], self.device
+            config.augmentation, config.cutout, self.dataset.resolution, self.statistics[0], self.device, config.flip
         )
 
     def class_weights(self) -> Tensor | None:

@@ -83,26 +83,28 @@ def verdict(report: dict[str, Any]) -> str:
 def headline(report: dict[str, Any], name: Callable[[str], str] = str, images: str = "images") -> str:
     """The comparison with the baseline, as `conclusion` says it; empty where no student has learned anything."""
     found = summaries(report)
-    return "" if all(_guesses(report, s.mean) for s in found) else conclusion(found, name, images)
+    return "" if all(guesses(report, s.mean) for s in found) else conclusion(found, name, images)
 
 
 def remarks(report: dict[str, Any], name: Callable[[str], str] = str, images: str = "images") -> list[str]:
-    """What makes a comparison worth little: networks that only guess, and a teacher that knows less than the baseline.
+    """What makes a comparison worth little: networks that only guess, and a teacher that knows less than the baseline;
+    with the reasons, where some were found.
 
     name: how a method is called; images: how images are.
     """
-    found, said = summaries(report), []
+    found, said, reasons = summaries(report), list[str](), report.get("reasons", [])
     accuracy = report["teacher"]["accuracy"] if report.get("teacher") else None
-    guessing = ["the teacher"] if accuracy is not None and _guesses(report, accuracy) else []
-    guessing += [name(s.method) for s in found if _guesses(report, s.mean)]
+    guessing = ["the teacher"] if accuracy is not None and guesses(report, accuracy) else []
+    guessing += [name(s.method) for s in found if guesses(report, s.mean)]
     if guessing:
         names = f"{', '.join(guessing[:-1])} and {guessing[-1]}" if guessing[1:] else guessing[0]
         who = f"{names} answer{'s' if len(guessing) == 1 else ''}"
         said.append(
             f"{who[0].upper()}{who[1:]} not clearly better than always naming the commonest class, which is right for "
-            f"{report['guess']:.1f} % of the test {images}. Train longer, lower the learning rate, or test on more "
-            f"{images}."
+            f"{report['guess']:.1f} % of the test {images}."
+            + ("" if reasons else f" Train longer, lower the learning rate, or test on more {images}.")
         )
+    said += reasons
     few = few_test_images(report.get("test_images", 0), images)
     if few is not None and few.serious:
         said.append(str(few))
@@ -115,7 +117,7 @@ def remarks(report: dict[str, Any], name: Callable[[str], str] = str, images: st
     return said
 
 
-def _guesses(report: dict[str, Any], accuracy: float) -> bool:
+def guesses(report: dict[str, Any], accuracy: float) -> bool:
     """Whether that many percent are within two standard errors of guessing, or below. Earlier versions did not know."""
     guess = report.get("guess")
     if guess is None:

@@ -14,7 +14,8 @@ from iekd.data.base import Dataset, Split
 from iekd.engine.scoring import balanced_accuracy, is_right
 from iekd.paths import PACKAGE
 from iekd.results.predictions import ANSWERS, write_answers
-from iekd.results.report import accuracies, to_markdown
+from iekd.results.reasons import find_reasons
+from iekd.results.report import accuracies, guesses, to_markdown
 from iekd.results.significance import each_over_images, summarise
 from iekd.runs.files import write_json
 from iekd.runs.store import Run, Status
@@ -83,6 +84,11 @@ def write_report(
     for r in result.learners:
         right.setdefault(r.method, {})[r.seed] = is_right(r.answers.numpy(), dataset.test.labels)
     report["summary"] = [found.to_json() for found in summarise(accuracies(report), images=each_over_images(right))]
+    networks = [result.teacher, *result.learners] if result.teacher else result.learners
+    report["reasons"] = find_reasons(
+        config, dataset, {r.name: r.answers.numpy() for r in result.learners},
+        any(guesses(report, r.accuracy_last) for r in networks),
+    )  # fmt: skip
     write_answers(run.path / ANSWERS, result, dataset)
     (run.path / "report.md").write_text(to_markdown(report), "utf-8")
     write_json(run.path / "report.json", report)
