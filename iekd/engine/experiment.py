@@ -34,11 +34,11 @@ from iekd.engine.accelerate import (
 from iekd.engine.augment import Augment, make_augment
 from iekd.engine.auto_encoder import AutoEncoders
 from iekd.engine.batches import Batches, images_on_device
-from iekd.engine.learner import Learner, predict
+from iekd.engine.learner import ENERGY, Learner, predict
 from iekd.engine.loop import HeldOut, ShouldSnapshot, train
 from iekd.engine.metrics import Diverged, FellBack, Metrics, Predicted, Stepped
 from iekd.engine.mutual import MutualLearner
-from iekd.engine.scoring import accuracy, class_accuracy, is_right, predicted
+from iekd.engine.scoring import UNLIKE, accuracy, class_accuracy, energy, is_right, predicted
 from iekd.engine.stacked import stack_seeds
 from iekd.engine.state import Snapshot
 from iekd.engine.stream import DeviceImages, split_into_batches
@@ -86,6 +86,7 @@ class LearnerResult:
     best_epoch: the epoch with the best validation accuracy, and accuracy_best the test accuracy then. Without a
     validation split the test accuracy itself chooses, which flatters.
     agreement: percent of predictions that equal the teacher's. peer_accuracy: of the second student of mutual learning.
+    energy_threshold: below it lies the energy of one test image in twenty.
     answers: (N,) int64, the predicted class of each test image, in the order of the split.
     """
 
@@ -100,6 +101,7 @@ class LearnerResult:
     method: str = ""
     seed: int = 0
     peer_accuracy: float | None = None
+    energy_threshold: float | None = None
 
 
 @dataclass
@@ -330,12 +332,15 @@ class Experiment:
         networks = {TEACHER: self.teacher} if self.teacher is not None else {}
         finished = {name: learner for name, learner in self.students.items() if name not in learner.diverged}
         networks.update({name: self.network(learner) for name, learner in finished.items()})
-        answers = {name: learner.answers["test"].cpu() for name, learner in finished.items() if learner.answers}
+        known = {name: learner.answers for name, learner in finished.items() if ENERGY in learner.answers}
+        answers = {name: found["test"].cpu() for name, found in known.items()}
+        energies = {name: found[ENERGY].cpu() for name, found in known.items()}
         for network in networks.values():
             channels_last(network.model, self.device).eval()  # one that was resumed after its last step was not
         missing = {n: Normalise(m.mean, m.std).to(self.device) for n, m in networks.items() if n not in answers}
         yield StageStart(EVALUATION, 0, predictions=len(missing) * len(labels))
         predictions: dict[str, list[Tensor]] = {name: [] for name in missing}  # (B,) each
+        scores: dict[str, list[Tensor]] = {name: [] for name in missing}
         with contextlib.closing(split_into_batches(images, 1000)) as batches:
             for batch in batches if missing else ():  # reading them may take long
                 self.threads.look()
@@ -343,8 +348,10 @@ class Experiment:
                 for name, normalise in missing.items():
                     logits = predict(networks[name].model, normalise, batch, self.device)  # (B,K)
                     predictions[name].append(predicted(logits).cpu())
+                    scores[name].append(energy(logits).cpu())
                     yield Predicted(EVALUATION, len(batch))
         answers.update({name: torch.cat(found) for name, found in predictions.items()})
+        energies.update({name: torch.cat(found) for name, found in scores.items()})
         labels = labels.cpu()
 
         def scored(name: str, **values: Any) -> LearnerResult:
@@ -353,7 +360,14 @@ class Experiment:
                 agreement = accuracy(is_right(answers[name], answers[TEACHER]))
             per_class = class_accuracy(right, labels, classes)
             return LearnerResult(
-                name, networks[name], accuracy(right), per_class, answers[name], agreement=agreement, **values
+                name,
+                networks[name],
+                accuracy(right),
+                per_class,
+                answers[name],
+                agreement=agreement,
+                energy_threshold=float(energies[name].double().quantile(UNLIKE)),
+                **values,
             )
 
         result = Result(scored(TEACHER) if self.teacher is not None else None)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 IMBALANCE = 1.5
+UNLIKE = 0.05  # share of the test images that would be called unlike the training images
 Array = Any  # a torch tensor or a numpy array
 
 
@@ -71,3 +72,9 @@ def interval(correct: float, images: int) -> tuple[float, float]:
     middle, scale = share + z**2 / (2 * images), 1 + z**2 / images
     half = z * (share * (1 - share) / images + z**2 / (4 * images**2)) ** 0.5
     return 100 * max(0.0, (middle - half) / scale), 100 * min(1.0, (middle + half) / scale)
+
+
+def energy(logits: Array) -> Array:
+    """(..., K) logits -> (...), the negative energy of Liu et al. 2020 (arXiv 2010.03759): low for images that are
+    unlike those that the network has learned from."""
+    return logits.logsumexp(-1)

@@ -410,7 +410,10 @@ class _Training:
         folder = self.run.path / "models"
         if experiment.teacher is not None:
             accuracy = result.teacher.accuracy_last if result.teacher else None
-            card = self._card(experiment.teacher, self.teacher_model, role="teacher", accuracy=accuracy)
+            card = self._card(
+                experiment.teacher, self.teacher_model, role="teacher", accuracy=accuracy,
+                energy_threshold=result.teacher.energy_threshold if result.teacher else None,
+            )  # fmt: skip
             save_model(folder / "teacher", experiment.teacher.model, card)
         for method, seed in self.config.learner_names:
             learner = experiment.students.get(learner_name(method, seed))
@@ -422,6 +425,7 @@ class _Training:
                 card = self._card(
                     network, self.config.student, accuracy=accuracy, method=method, seed=seed,
                     inheritance_channels=learner.method.inheritance_channels,
+                    energy_threshold=results[learner.name].energy_threshold if learner.name in results else None,
                 )  # fmt: skip
                 save_model(folder / learner.name, network.model, card)
 
