@@ -1,4 +1,4 @@
-"""What reading a folder of photographs costs: decoded whole, as small as is needed, and found as it was kept.
+"""What reading a folder of photographs costs: decoded at full size, as small as is needed, and from the cache.
 
     python benchmarks/photos.py [--photos 200] [--rounds 3]
 
@@ -23,14 +23,14 @@ READ = """
 import sys, time
 from iekd import data
 from iekd.data import decoding, reading
-reading.WORTH = 0.0
+reading.WORTH_CACHING = 0.0
 if sys.argv[2] == "whole":
     decoding.ENOUGH = 10**6
 began = time.perf_counter()
-data.load("folder:" + sys.argv[1], cache=sys.argv[2] == "kept")
+data.load("folder:" + sys.argv[1], cache=sys.argv[2] == "cached")
 print(time.perf_counter() - began)
 """
-WAYS = ("whole", "small", "kept")
+WAYS = ("whole", "small", "cached")
 
 
 def photograph(rng: np.random.Generator, width: int, height: int) -> Image.Image:
@@ -67,7 +67,7 @@ def main() -> None:
             done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
             return float(done.stdout)
 
-        read("kept")  # the first time, to be found afterwards
+        read("cached")  # the first time, to be found afterwards
         times: dict[str, list[float]] = {way: [] for way in WAYS}
         for _ in range(given.rounds):
             for way in WAYS:

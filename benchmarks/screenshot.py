@@ -1,9 +1,12 @@
 """Takes the README's picture of the page from a real run, so that the picture is never out of date.
 
-    python benchmarks/screenshot.py [--out docs/app.png] [--width 1440] [--set epochs=2]
+    python benchmarks/screenshot.py [--out docs/app.png] [--width 1240] [--set epochs=2]
+    python benchmarks/screenshot.py --runs-dir runs --run ID
 
 Starts the page on a free port over a temporary runs folder, trains the default run (or with the settings given), and
-saves the page of the finished run. Needs Playwright and a Chromium (see browser.py).
+saves the page of the finished run, down to the end of the first row of curves. With --run it takes the picture of a run
+that has finished before. The picture says how long the run took, so train it while nothing else runs. Needs Playwright
+and a Chromium (see browser.py).
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from iekd.config.run import make_config
 from iekd.launchers.factory import make_launcher
 
 ROOT = Path(__file__).parents[1]
-HEIGHT = 1100  # pixels: the result and the curves below it
+HEIGHT = 1100  # pixels: of the window; the picture ends where the first row of curves does
+MARGIN = 24  # pixels, below that row
 
 
 def train(runs_dir: Path, settings: dict[str, str]) -> str:
@@ -41,7 +45,7 @@ def train(runs_dir: Path, settings: dict[str, str]) -> str:
 
 
 def take(address: str, out: Path, width: int, browser: str) -> None:
-    """Save the top of a finished run's page as a PNG."""
+    """Save the top of a finished run's page as a PNG, its first row of curves whole."""
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=ARGUMENTS)
         page = chromium.new_page(viewport={"width": width, "height": HEIGHT}, color_scheme="light")
@@ -49,24 +53,30 @@ def take(address: str, out: Path, width: int, browser: str) -> None:
         page.wait_for_selector("#result .card.finished")
         page.wait_for_selector("#curves svg")
         page.evaluate("document.fonts.ready")
-        page.screenshot(path=out, animations="disabled")
+        row = page.locator("#curves figure").first.bounding_box()
+        assert row is not None, "the curves have no place on the page"
+        clip = {"x": 0, "y": 0, "width": width, "height": row["y"] + row["height"] + MARGIN}
+        page.screenshot(path=out, animations="disabled", full_page=True, clip=clip)
         chromium.close()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Take the README's picture of the page from a real run.")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "app.png")
-    parser.add_argument("--width", type=int, default=1440, help="of the browser's window, in pixels")
+    parser.add_argument("--width", type=int, default=1240, help="of the browser's window, in pixels")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the run")
+    parser.add_argument("--run", metavar="ID", help="a finished run to show, instead of training one")
+    parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs", help="the folder of that run")
     arguments = parser.parse_args()
     browser = find_browser()
     if browser is None:
         sys.stderr.write(f"There is no browser to drive. {HOW_TO_GET}.\n")
         return 2
-    with tempfile.TemporaryDirectory() as folder:
-        run_id = train(Path(folder), dict(pair.split("=", 1) for pair in arguments.set))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.runs_dir if arguments.run else Path(temporary)
+        run_id = arguments.run or train(folder, dict(pair.split("=", 1) for pair in arguments.set))
         port = free_port()
-        server, _ = start_page(port, folder)
+        server, _ = start_page(port, str(folder.resolve()))
         try:
             take(f"http://127.0.0.1:{port}/?run={run_id}", arguments.out, arguments.width, browser)
         finally:

@@ -1,11 +1,11 @@
-"""What training on a folder of pictures costs in memory when their files are decoded anew in every epoch.
+"""What training on a folder of images costs in memory when their files are re-decoded every epoch.
 
     python benchmarks/streaming.py [--counts 2000,20000,200000] [--side 64] [train options...]
 
 Makes a folder of JPEG files for each count, runs `iekd train --image-memory 0.2` on it for one epoch of a small
 network, and prints what its processes took together at the most, what loading took, and how many images were trained
 on in a second. Memory is counted so that what processes share counts once (PSS) where the system says it, else as the
-sum of all (RSS). Fewer than 0.2 GB of pixels are kept in memory.
+sum of all (RSS). Fewer than 0.2 GB of pixels stay in memory.
 """
 
 import argparse

@@ -59,9 +59,20 @@ def check_text(path: str) -> str:
     return path
 
 
-def unknown_name(kind: str, value: str, known: Iterable[str]) -> UserError:
-    """A UserError for a misspelt name that offers the closest known one."""
+class UnknownNameError(UserError):
+    """A name that is not registered here, such as a model's.
+
+    kind: what it should be the name of, such as "model"; name: as it was given.
+    """
+
+    def __init__(self, message: str, kind: str, name: str) -> None:
+        super().__init__(message)
+        self.kind, self.name = kind, name
+
+
+def unknown_name(kind: str, value: str, known: Iterable[str], advice: str = "") -> UnknownNameError:
+    """An error for a misspelt name that offers the closest known one; `advice` is one more sentence."""
     known = list(known)
     close = difflib.get_close_matches(value.lower(), known, n=1, cutoff=0.5)
     hint = f"Did you mean '{close[0]}'?" if close else f"Choose one of: {', '.join(known)}."
-    return UserError(f"Unknown {kind} '{value}'. {hint}")
+    return UnknownNameError(f"Unknown {kind} '{value}'. {hint}{f' {advice}' if advice else ''}", kind, value)

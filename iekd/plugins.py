@@ -1,12 +1,12 @@
-"""Modules of other people that register models, data sources or methods under a name.
+"""Modules of other people that register models or data sources under a name.
 
 A plugin is a module that calls a `register` when it is imported. It is found in one of two ways:
 
 - the environment variable `IEKD_PLUGINS` names modules, or paths of .py files, with commas between them;
 - an installed package has an entry point in the group `iekd.plugins` that names a module.
 
-Plugins are imported when a name is asked for that is none of ours, or when all names are listed. So whoever uses none
-never waits for them, nor for the torch that they import. A background run is a process of its own: it inherits the
+Plugins are imported when a name is asked for that is not one of ours, or when all names are listed. So whoever uses no
+plugin never waits for one, nor for the torch that it imports. A background run is a process of its own: it inherits the
 variable, and `environment` adds the modules that have registered something in this process.
 """
 
@@ -31,7 +31,7 @@ _registering: dict[str, None] = {}  # modules outside of this package that have 
 
 
 def load_plugins() -> None:
-    """Import every plugin that was not imported yet.
+    """Import every plugin that has not been imported yet.
 
     Raises:
         UserError: one cannot be imported; names it, where it was named, and why.

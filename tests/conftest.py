@@ -93,7 +93,7 @@ def tiny() -> Dataset:
 
 @pytest.fixture(scope="session")
 def picture_folder(tmp_path_factory, tiny) -> Path:
-    """The tiny data set as train/<class>/*.png and test/<class>/*.png."""
+    """The tiny dataset as train/<class>/*.png and test/<class>/*.png."""
     root = tmp_path_factory.mktemp("pictures")
     for part, split in (("train", tiny.train), ("test", tiny.test)):
         for name in CLASSES:
@@ -150,7 +150,7 @@ def wait_until():
         deadline = time.monotonic() + limit
         while not condition():
             if time.monotonic() > deadline:
-                pytest.fail("waited in vain")
+                pytest.fail("waited too long")
             time.sleep(0.02)
 
     return wait

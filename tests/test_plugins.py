@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from iekd import plugins
+from iekd.data import check_name
 from iekd.plugins import environment, load_plugins
 
 CHECKOUT = Path(__file__).parents[1]
@@ -32,6 +33,20 @@ class Net(nn.Module):
 @register
 def plug_net(num_classes, channels):
     return Net(num_classes, channels)
+"""
+
+METHOD = """
+from torch import nn
+from iekd.config.methods import MethodSpec, Term, register
+from iekd.distill.distillers import OutputDistillation
+from iekd.distill.method import builder
+
+register(MethodSpec("plug-logits", "makes the logits equal", ("#111111", "#eeeeee"),
+                    terms=(Term("plug_logits", "Logits", "squared difference", "falls"),)))
+
+@builder("plug-logits")
+def plug_logits(config, pair):
+    return [OutputDistillation("plug_logits", 1.0, nn.MSELoss())]
 """
 
 
@@ -112,7 +127,7 @@ def test_a_mended_plugin_is_imported(place, monkeypatch, refuses):
     assert sys.modules["mended"].value == 7
 
 
-def test_a_broken_plugin_stops_nobody_who_does_not_use_it(place):
+def test_a_broken_plugin_does_not_matter_until_it_is_used(place):
     code = "from iekd.config.run import make_config; print(make_config().student)"
     assert python(code, place, IEKD_PLUGINS="no_such_module").strip() == "resnet8"
 
@@ -136,7 +151,14 @@ def test_an_installed_package_needs_no_variable(place):
     path = os.pathsep.join([str(CHECKOUT), str(place)])
     assert python(code, place / "..", PYTHONPATH=path).strip() == "plug-net"
     (place / "nets.py").write_text("1 / 0")
-    code = "import iekd.models.catalog as c\ntry: c.known_models()\nexcept c.UserError as error: print(error)"
+    code = """
+from iekd.errors import UserError
+from iekd.models.catalog import known_models
+try:
+    known_models()
+except UserError as error:
+    print(error)
+"""
     said = python(code, place, PYTHONPATH=path)
     assert "'nets', named by the entry point 'the-nets', cannot be imported (ZeroDivisionError" in said
 
@@ -181,6 +203,62 @@ print(launcher.status(run).state, launcher.status(run).error, *launcher.store.ge
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
     )  # fmt: skip
     assert done.stdout.split() == ["finished", "None", "baseline-seed0"], done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("imports", ["import teaches", "import os; os.environ['IEKD_PLUGINS'] = 'teaches.py'"])
+def test_a_run_in_the_background_is_taught_by_a_method_of_somebody_else(place, tiny_options, imports):
+    (place / "teaches.py").write_text(METHOD)
+    options = {**tiny_options, "methods": ("baseline", "plug-logits+kd"), "teacher_from": "train"}
+    code = f"""
+{imports}
+import json, time
+from iekd import LocalLauncher, Store, make_config
+launcher = LocalLauncher(Store("runs"))
+run = launcher.submit(make_config(**{options!r}))
+while launcher.status(run).live or launcher.store.get(run).alive():
+    time.sleep(0.1)
+rows, _ = launcher.store.get(run).metrics()
+print(launcher.status(run).state, launcher.status(run).error)
+print(*sorted(set().union(*(row["values"] for row in rows if row["learner"] == "plug-logits+kd-seed0"))))
+"""
+    state, terms = python(code, place).splitlines()
+    assert state == "finished None"
+    assert {"plug_logits", "kd", "cross_entropy"} <= set(terms.split())
+
+
+def test_a_run_whose_method_is_not_known_says_so_before_it_trains(place, tiny_options):
+    (place / "teaches.py").write_text(METHOD)
+    options = {**tiny_options, "methods": ("plug-logits",), "teacher_from": "train"}
+    make = f"from iekd import Store, make_config\nprint(Store('runs').create(make_config(**{options!r}))[0].path)"
+    path = python(make, place, IEKD_PLUGINS="teaches.py").strip()
+    code = f"""
+from pathlib import Path
+from iekd.runs.store import Run
+from iekd.runs.worker import execute
+run = Run(Path({path!r}))
+run.lock()
+status = execute(run, lambda: False)
+print(status.state, status.error, run.metrics()[0])
+"""
+    said = python(code, place)
+    assert said.startswith("failed Unknown method 'plug-logits'"), said
+    assert "IEKD_PLUGINS" in said
+    assert said.strip().endswith("[]"), "nothing was trained before"
+
+
+def test_a_dataset_that_is_not_known_names_the_variable(refuses):
+    refuses(lambda: check_name("my-pictures:here"), "my-pictures:here", "IEKD_PLUGINS")
+
+
+@pytest.mark.parametrize("command", ["models", "datasets"])
+def test_a_list_with_a_broken_plugin_is_one_sentence(place, command):
+    done = subprocess.run(
+        [sys.executable, "-m", "iekd", command], cwd=place, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), "IEKD_PLUGINS": "nothing.py"},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: Plugin 'nothing.py'")
+    assert "Traceback" not in done.stderr
 
 
 def test_a_run_whose_model_is_not_known_says_so(place, tiny_options):

@@ -1,10 +1,10 @@
 """A conventional distillation loop, to compare with: plain PyTorch as the public code bases of the field write it.
 
 After RepDistiller (Tian et al. 2020), mdistiller (Zhao et al. 2022) and overhaul-distillation (Heo et al. 2019): images
-as a uint8 array in memory, each made a PIL image and augmented by torchvision's transforms in a DataLoader with four
-workers; float32, eager, contiguous; cudnn.benchmark; the teacher in evaluation mode without gradients for every student
-anew, one student at a time; SGD; `.item()` of loss and accuracy at each step. Networks, methods and batch size are
-those of the engine, nothing else is: this file imports none of it.
+as a uint8 array in memory, each converted to a PIL image and augmented by torchvision's transforms in a DataLoader with
+four workers; float32, eager, contiguous; cudnn.benchmark; one student at a time, with a forward pass of the teacher
+(evaluation mode, no gradients) for each; SGD; `.item()` of loss and accuracy at each step. Networks, methods and batch
+size are the engine's, and nothing else: this file does not import it.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Trainer:
         correct = (output.logits.argmax(1) == labels).float().mean() * 100
         said = output.loss.item(), correct.item()
         _update(self.optimizer, output.loss)
-        if self.peer:  # it learns from the student as it has become
+        if self.peer:  # it learns from the updated student
             _, method, optimizer = self.peer
             with torch.no_grad():
                 student = self.student(images)
@@ -161,7 +161,7 @@ def step_time(
 
 @contextlib.contextmanager
 def _fastest_kernels() -> Iterator[None]:
-    """cudnn.benchmark, which every one of those code bases sets; the engine's own choice comes back afterwards."""
+    """cudnn.benchmark, which all of those code bases set; the engine's own setting is restored afterwards."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:
@@ -172,7 +172,7 @@ def _fastest_kernels() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _four_workers() -> Iterator[None]:
-    """Also on fewer cores, of which torch warns."""
+    """Also with fewer cores, without torch's warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         yield

@@ -41,7 +41,7 @@ class Report:
     """What `measure` found; a part that was left out is empty or None.
 
     learners: the method of each. ours: method alone, or "together" for all methods x seeds in lock-step -> speed.
-    memory: peak bytes of our "together": allocated on a CUDA device, data set included; of the whole process on a CPU.
+    memory: peak bytes of our "together": allocated on a CUDA device, dataset included; of the whole process on a CPU.
     cut: what was cut short or left out, because the machine was too busy.
     """
 

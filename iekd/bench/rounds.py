@@ -1,4 +1,4 @@
-"""Training speed of the engine and of the conventional loop, in turn, so that a machine's slow minutes hit both."""
+"""Training speed of the engine and of the conventional loop, in turn, so that slow minutes of a machine affect both."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The command line, one file per group of commands; `main.py` is the door."""
+"""The command line, one file per group of commands; `main.py` is the entry."""

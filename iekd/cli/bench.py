@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from iekd.cli.common import err, out, table_of
+from iekd.cli.common import AsJson, err, out, print_json, table_of
 from iekd.config.run import RunConfig
 from iekd.errors import UserError
 
@@ -37,9 +35,9 @@ def bench(
         typer.Option(help="Parts to measure, with commas: ours, conventional, phases, roofline; unset: all.",
                      show_default=False),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+    as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """How fast this machine trains, on noise in the shape of the data set; beside a conventional loop."""
+    """How fast this machine trains, on noise in the shape of the dataset, compared with a conventional loop."""
     if steps is not None and steps < 1:
         raise UserError(f"Steps '{steps}' cannot be used: give 1 or more, or leave it out.")
     from iekd.bench.measure import check_parts, measure
@@ -48,7 +46,7 @@ def bench(
     with err.status("starting") as status:
         report = measure(config, steps, parts, say=lambda what: status.update(escape(f"measuring {what}")))
     if as_json:
-        sys.stdout.write(json.dumps(report.to_json()) + "\n")
+        print_json(report.to_json())
         return
     where, versions = report.machine, report.machine["versions"]
     _say(f"{where['device']}, {where['cores']} cores, torch {versions['torch']}, {report.precision}")
@@ -84,7 +82,7 @@ def speed_table(report: Report) -> Table:
 
 
 def speed_words(report: Report) -> str:
-    """What the table cannot say."""
+    """What the table does not show."""
     said = []
     if report.together_to_apart is not None and len(report.learners) > 1:
         said.append(
@@ -100,7 +98,7 @@ def speed_words(report: Report) -> str:
 
 
 def cut_words(report: Report) -> str:
-    """Which parts had less time than they wanted."""
+    """Which parts got less time than they needed."""
     return (
         f"The machine was too busy to measure everything in the time that was set. Cut short or left out: "
         f"{'; '.join(report.cut)}."
@@ -120,7 +118,7 @@ def phase_table(phases: Phases) -> Table:
 
 
 def roofline_words(found: Roofline) -> str:
-    """The bound, what it is made of, and how near the step comes."""
+    """The bound, its parts, and how close the step comes to it."""
     least, peaks = found.bound, found.peaks
     arithmetic = least.arithmetic / least.seconds
     words = (

@@ -1,4 +1,4 @@
-"""What every command shares: where it speaks, how it says what is wrong, and the options that most of them have."""
+"""What the commands share: consoles, how errors are shown, and the options that most of them have."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 out, err = Console(), Console(stderr=True)
 RUNS = Path("runs")
 RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="IEKD_RUNS_DIR", help="Folder that holds the runs.")]
-INTERRUPTED = 130  # the exit status of what was stopped before its end
-Detach = Annotated[bool, typer.Option("--detach", help="In the background; it goes on without this terminal.")]
+INTERRUPTED = 130  # exit status of what was stopped before its end
+Detach = Annotated[bool, typer.Option("--detach", help="In the background; it continues without this terminal.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
 
@@ -51,7 +51,7 @@ def says_why(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def table_of(first: str, *others: str, title: str | None = None, numbers: bool = False) -> Table:
-    """An empty table whose first column, of names to be copied, is never cut; long words of the others are wrapped."""
+    """An empty table. Its first column has names to copy and is never cut; long words in the others are wrapped."""
     table = Table(title=title)
     table.add_column(first, no_wrap=True)
     for column in others:

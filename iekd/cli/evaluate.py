@@ -1,20 +1,17 @@
-"""`iekd eval`: the accuracy of a checkpoint on a data set."""
+"""`iekd eval`: the accuracy of a checkpoint on a dataset."""
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
 from typing import Annotated, Optional
 
 import typer
-from rich.console import Console
 
+from iekd.cli.common import AsJson, out, print_json
 from iekd.engine.scoring import imbalanced
 from iekd.errors import UserError
 from iekd.models.source import Numbers, parse_numbers
 
-out = Console()
 NOTES = {
     "given": "mean and std as given",
     "model card": "mean and std of the model itself",
@@ -25,38 +22,45 @@ NOTES = {
 
 def evaluate(
     checkpoint: Annotated[str, typer.Option(help="A file of weights (.safetensors, .pt, ...), or a model's folder.")],
-    dataset: Annotated[str, typer.Option(help="Name of a data set, or folder:PATH.")],
+    dataset: Annotated[str, typer.Option(help="Name of a dataset, or folder:PATH.")],
     model: Annotated[
-        Optional[str], typer.Option(help="The network that the file is of, such as resnet56; a folder knows its own.")
+        Optional[str], typer.Option(help="Network of the weights, such as resnet56; not needed for a folder.")
     ] = None,
     split: Annotated[str, typer.Option(help="test, train, or all of both; a folder may have test/ alone.")] = "test",
     mean: Annotated[
         Optional[str],
         typer.Option(help="Mean of the pixels (0..1) that it was trained with, as in 0.491,0.482,0.447; "
-                     "unset: the folder's, or the data set's own.", show_default=False),
+                     "unset: the folder's, or the dataset's own.", show_default=False),
     ] = None,
     std: Annotated[
         Optional[str], typer.Option(help="Standard deviation that belongs to --mean.", show_default=False)
     ] = None,
-    resolution: Annotated[Optional[int], typer.Option(help="Side of the images; unset: the data set's own.")] = None,
+    resolution: Annotated[Optional[int], typer.Option(help="Side of the images; unset: the dataset's own.")] = None,
     test_fraction: Annotated[float, typer.Option(help="Share held out when a folder has no test/ of its own.")] = 0.2,
     data_seed: Annotated[int, typer.Option(help="Fixes which images are held out.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     image_memory: Annotated[
         Optional[float], typer.Option(help="GB of memory that decoded images may take; unset: half of what is free.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+    fit: Annotated[
+        Optional[str], typer.Option(help="crop, pad or squash images that are not square; unset: as it was trained.")
+    ] = None,
+    class_order: Annotated[
+        Optional[str],
+        typer.Option(help="Names of all classes in the order of the outputs, with commas, or a file of them; or text."),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Accuracy of a checkpoint, of anyone's, on a data set."""
+    """Accuracy of a checkpoint, yours or anyone's, on a dataset."""
     from iekd.inference.evaluate import evaluate_checkpoint
 
     found = evaluate_checkpoint(
         checkpoint, dataset, model=model, split=split, mean=_numbers("Mean", mean), std=_numbers("Std", std),
         resolution=resolution, test_fraction=test_fraction, data_seed=data_seed, device=device,
-        image_memory=image_memory,
+        image_memory=image_memory, fit=fit, class_order=class_order,
     )  # fmt: skip
     if as_json:
-        sys.stdout.write(json.dumps(asdict(found)) + "\n")
+        print_json(asdict(found))
         return
     uneven = imbalanced(found.class_counts.values())
     lines = {
@@ -84,7 +88,7 @@ def evaluate(
     if split == "test" and _drawn(dataset):
         out.print(
             f"The test images were drawn with data seed {data_seed} and test fraction {test_fraction:g}: a network "
-            "that was trained with others has learned from some of them.", highlight=False, soft_wrap=True,
+            "that was trained with other values has seen some of them in training.", highlight=False, soft_wrap=True,
         )  # fmt: skip
 
 
@@ -94,7 +98,7 @@ def _drawn(dataset: str) -> bool:
 
     try:
         return describe(dataset).test_is_drawn
-    except UserError:  # it has test images alone
+    except UserError:  # it has only test images
         return False
 
 

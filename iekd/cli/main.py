@@ -6,9 +6,7 @@ error. With --json the last line of standard output is one JSON object.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -18,52 +16,29 @@ from rich.markup import escape
 from iekd import __version__
 from iekd.cli.bench import bench
 from iekd.cli.common import (
-    INTERRUPTED,
     RUNS,
     AsJson,
-    Detach,
     RunsDir,
     err,
     launcher_for,
     out,
     print_json,
-    say,
-    say_unused,
     says_why,
     table_of,
 )
 from iekd.cli.evaluate import evaluate
 from iekd.cli.options import run_options
 from iekd.cli.runs import app as runs_app
-from iekd.cli.runs import say_estimate, say_how_it_ended, train_here
-from iekd.config.run import RunConfig
+from iekd.cli.train import table, train
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split("\n")[0]
 )
 app.add_typer(runs_app, name="runs")
-
-
-@app.command()
-@says_why
-@run_options
-def train(config: RunConfig, detach: Detach = False, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
-    """Train students side by side; without options, the run that the page starts with."""
-    from iekd.runs.prepare import prepare
-
-    launcher = launcher_for(runs_dir)
-    store = launcher.store
-    prepared = prepare(config, store.root)
-    config = prepared.config
-    say_unused(config)
-    say_estimate(prepared, store)
-    if detach:
-        run_id = launcher.submit(config)
-        say(as_json, f"Run {run_id} trains in the background.", {"run": run_id, "state": "queued"})
-        return
-    run, handle = store.create(config)
-    train_here(run, handle)
-    say_how_it_ended(run, as_json)
+app.command("train")(says_why(run_options(train)))
+app.command("table")(says_why(run_options(table, without=("teacher", "student"))))
+app.command("eval")(says_why(evaluate))
+app.command("bench")(says_why(run_options(bench)))
 
 
 def _say_version(wanted: bool) -> None:
@@ -81,77 +56,17 @@ def options(
     pass
 
 
-@app.command()
-@says_why
-@partial(run_options, without=("teacher", "student"))
-def table(
-    config: RunConfig,
-    pairs: Annotated[str, typer.Option(help="Pairs as teacher:student, with commas.")] = "resnet20:resnet8",
-    together: Annotated[
-        bool, typer.Option("--together", help="All seeds of a pair in one run: faster, but it resumes less finely.")
-    ] = False,
-    out_dir: Annotated[
-        Optional[Path], typer.Option("--out", help="Folder for the table; unset: a place of its own under the runs.")
-    ] = None,
-    runs_dir: RunsDir = RUNS,
-    as_json: AsJson = False,
-) -> None:
-    """Pairs x methods x seeds as one table, in Markdown, CSV and LaTeX; run it again to go on where it stopped."""
-    from iekd.results.table import to_json
-    from iekd.runs import grid
-    from iekd.runs.grid import make_folder, write_table
-    from iekd.runs.prepare import prepare, resolve
-    from iekd.runs.store import FAILED
-
-    store, wanted, config = launcher_for(runs_dir).store, grid.parse_pairs(pairs), resolve(config)
-    # all of them first: what cannot be trained is said before anything is trained
-    configs = [prepare(cell, store.root).config for cell in grid.cells(wanted, config, together)]
-    say_unused(configs[0])
-    if out_dir is not None:
-        make_folder(out_dir)
-    stopped: list[Callable[[], bool]] = []
-
-    def train_one(run: Any, handle: int | None) -> None:
-        stopped[:] = [train_here(run, handle)]
-
-    done = grid.run_grid(configs, store, train_one, lambda: bool(stopped) and stopped[0]())
-    missing = len(configs) - sum(cell.report is not None for cell in done)
-    folder = out_dir or grid.default_folder(wanted, config, store.root)
-    files = write_table(done, config, folder) if missing < len(configs) else {}
-    failed = [cell for cell in done if cell.state == FAILED]
-    for cell in failed:
-        err.print(
-            f"[bold red]Run {cell.run} failed:[/] {escape(str(store.get(cell.run).status.error))}", soft_wrap=True
-        )
-    if as_json:
-        print_json({**to_json(done), "files": files, "missing": missing})
-    else:
-        if files:
-            out.print(escape(files["md"].read_text()), highlight=False, soft_wrap=True)
-            out.print(f"Table: {escape(str(folder))}", highlight=False, soft_wrap=True)
-        if missing:
-            out.print(f"{missing} of {len(configs)} runs are missing. Run the same command again to go on.")
-    if failed:
-        raise typer.Exit(1)
-    if missing:
-        raise typer.Exit(INTERRUPTED)
-
-
-app.command("eval")(says_why(evaluate))
-app.command("bench")(says_why(run_options(bench)))
-
-
 @app.command("compare")
 @says_why
 def compare_command(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     run_id: Annotated[
-        Optional[str], typer.Option("--run", help="The run whose models answer, or ID/SEED; unset: the shipped ones.")
+        Optional[str], typer.Option("--run", help="The run whose models predict, or ID/SEED; unset: the shipped ones.")
     ] = None,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """What teacher and students say of images, side by side."""
+    """What teacher and students predict for images, side by side."""
     from iekd.inference.compare import classes_known, compare
     from iekd.runs.models import models_called
 
@@ -185,6 +100,7 @@ def compare_command(
 
 
 @app.command()
+@says_why
 def models(as_json: AsJson = False) -> None:
     """The networks that can teach or learn, with their sizes, and the shipped checkpoints."""
     from iekd.models.catalog import models as catalog
@@ -213,6 +129,7 @@ def models(as_json: AsJson = False) -> None:
 
 
 @app.command()
+@says_why
 def datasets(as_json: AsJson = False) -> None:
     """The datasets that can be trained on."""
     from iekd.data import available, sources
@@ -234,12 +151,12 @@ def datasets(as_json: AsJson = False) -> None:
 @says_why
 def doctor(
     clean: Annotated[
-        bool, typer.Option("--clean", help="Remove leftovers: half-written files, uploads that no run names.")
+        bool, typer.Option("--clean", help="Remove leftovers: half-written files, uploads that no run uses.")
     ] = False,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Look whether this machine can train and keep runs, and say what to do where it cannot; exit status 1 then."""
+    """Check whether this machine can train and store runs, and say what to do if not; exit status 1 in that case."""
     from iekd.runs import doctor as examination
 
     removed = examination.clean(launcher_for(runs_dir).store) if clean else []

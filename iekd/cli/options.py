@@ -20,8 +20,8 @@ ABOUT_PRESETS = "; ".join(f"{name}: {preset.text}" for name, preset in PRESETS.i
 def run_options(command: Callable[..., Any], without: tuple[str, ...] = ()) -> Callable[..., Any]:
     """Decorator for `command(config, ...)`: gives it one option per field of RunConfig, and --preset, for `config`.
 
-    The options are text, or switches; None where not given. make_config checks them. `without`: fields that the
-    command sets itself; their options are left out.
+    The options are text, or switches, and None if not given; make_config checks them. `without`: fields that the
+    command sets itself and that get no option.
     """
     fields = [name for name in RunConfig.model_fields if name not in without]
     options = [

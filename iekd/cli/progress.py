@@ -1,6 +1,6 @@
 """The command line's view of a run in progress: a bar, and a line per epoch.
 
-Training goes on where nobody can see it any more: the terminal was closed, or what read the output has ended.
+Training continues when its output can no longer be seen: the terminal was closed, or the reader of a pipe has ended.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Display:
 
     def __enter__(self) -> Display:
         with self._while_seen():
-            self.console.print(f"Run {self.run_id} (Ctrl-C stops it and keeps what has been learned)", highlight=False)
+            self.console.print(f"Run {self.run_id} (Ctrl-C stops it and saves what has been learned)", highlight=False)
             self.bar.start()
         return self
 
@@ -49,14 +49,14 @@ class Display:
     def _while_seen(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, SystemExit):  # rich leaves the process where a pipe is broken
+        except (OSError, SystemExit):  # rich exits the process if a pipe is broken
             self.seen = False
 
     def _show(self, status: Status, row: dict[str, Any] | None) -> None:
         speed = f" {status.images_per_second:,.0f} images/s" if status.images_per_second else ""
         stage = status.stage if status.state == "running" and status.stage else status.state
         if stage == LOADING and 0 < status.stage_progress < 1:
-            stage = f"reading pictures, {status.stage_progress:.0%}"
+            stage = f"reading images, {status.stage_progress:.0%}"
         left = f"{time_range(*status.eta_range)} left" if status.eta_range else ""
         self.bar.update(self.task, completed=status.progress, description=f"{stage}{speed}", left=left)
         if row and row["kind"] == "test":

@@ -1,24 +1,19 @@
-"""`iekd runs list | show | stop | resume | first | export | import | delete`, and training in front of the terminal."""
+"""`iekd runs list | show | stop | resume | first | export | import | delete`."""
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from iekd.cli.common import (
-    INTERRUPTED,
     RUNS,
     AsJson,
     Detach,
     RunsDir,
-    err,
     launcher_for,
     out,
     print_json,
@@ -26,102 +21,13 @@ from iekd.cli.common import (
     says_why,
     table_of,
 )
+from iekd.cli.train import print_results, say_how_it_ended, train_here
 from iekd.config.run import NO_TEACHER
 from iekd.data import short_name
 from iekd.errors import RunError
 
-if TYPE_CHECKING:
-    from iekd.runs.prepare import Prepared
-    from iekd.runs.store import Store
-
 app = typer.Typer(no_args_is_help=True, help="List, show, stop, resume, export, import and delete runs.")
 RunId = Annotated[str, typer.Argument(metavar="ID")]
-
-
-def train_here(run: Any, handle: int | None) -> Callable[[], bool]:
-    """Train a run, whose lock the descriptor holds, in this process with a bar; tells whether it was asked to stop."""
-    from iekd.cli.progress import Display
-    from iekd.runs.worker import execute, stop_on_signals
-
-    stop = stop_on_signals(run)
-    try:
-        with Display(err, run.id) as display:
-            execute(run, stop, display.update)
-    finally:
-        if handle is not None:
-            os.close(handle)
-    return stop
-
-
-def say_estimate(prepared: Prepared, store: Store) -> None:
-    """On standard error: time and memory that the run will take, about, and warnings: where memory seems short, and
-    where the result will be worth little."""
-    from iekd.runs.estimate import estimate
-    from iekd.ui.render.words import time_range
-
-    found = estimate(prepared.config, store, prepared.teacher is not None, prepared.info)
-    text = f"Estimate: {time_range(found.low, found.high)}, {found.memory} of memory ({found.basis})."
-    err.print(text, highlight=False, soft_wrap=True)
-    for warning in filter(None, (found.warning, *map(str, prepared.cautions()))):
-        err.print(f"[yellow]Warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
-
-
-def say_how_it_ended(run: Any, as_json: bool) -> None:
-    """The results of a run that is over, or why there are none; exit status 1 if it failed, 130 if it was stopped."""
-    from iekd.results.report import summary
-    from iekd.runs.store import FAILED, STOPPED
-
-    status, report = run.status, run.report
-    if status.state == FAILED:
-        err.print(f"[bold red]The run failed:[/] {escape(str(status.error))}", highlight=False, soft_wrap=True)
-    elif report:
-        print_results(report) if not as_json else None
-    if not as_json:
-        out.print(f"Run [bold]{run.id}[/] is {status.state}: {escape(str(run.path))}", highlight=False, soft_wrap=True)
-    else:
-        nothing: dict[str, Any] = {
-            "run": run.id, "path": str(run.path), "state": status.state, "seconds": status.seconds, "teacher": None,
-            "learners": [], "diverged": status.diverged, "dataset": run.config.dataset, "device": status.device,
-            "error": status.error,
-        }  # fmt: skip
-        print_json(summary(report) if report else nothing)
-    if status.state == FAILED:
-        raise typer.Exit(1)
-    if status.state == STOPPED:
-        raise typer.Exit(INTERRUPTED)
-
-
-def print_results(report: dict[str, Any]) -> None:
-    """The table at the end of a run, what it says in words, and what became of students that diverged."""
-    from iekd.results.report import verdict
-
-    out.print(results_table(report))
-    if said := verdict(report):
-        out.print(escape(said), highlight=False, soft_wrap=True)
-    for message in report.get("diverged", {}).values():
-        out.print(f"[yellow]{escape(message)}[/]", highlight=False, soft_wrap=True)
-
-
-def results_table(report: dict[str, Any]) -> Table:
-    """The coloured table at the end of a run."""
-    from iekd.results.report import is_imbalanced
-
-    table = Table(title=f"{report['dataset']}: accuracy on {report['test_images']:,} test images")
-    extra = is_imbalanced(report)
-    for column in ("network", "seed", "parameters", "accuracy", *["balanced accuracy"] * extra):
-        table.add_column(column, justify="left" if column == "network" else "right")
-
-    def add(name: str, seed: str, of: dict[str, Any], accuracy: float, style: str) -> None:
-        balanced = [f"{of['balanced_accuracy']:.2f} %"] if extra else []
-        table.add_row(name, seed, f"{of['params']:,}", f"{accuracy:.2f} %", *balanced, style=style)
-
-    if teacher := report["teacher"]:
-        add(f"teacher {teacher['model']}", "", teacher, teacher["accuracy"], "cyan")
-    best = max(learner["accuracy_last"] for learner in report["learners"])
-    for r in report["learners"]:
-        style = "bold green" if r["accuracy_last"] == best and len(report["learners"]) > 1 else ""
-        add(r["method"], str(r["seed"]), r, r["accuracy_last"], style)
-    return table
 
 
 @app.command("list")
@@ -135,7 +41,7 @@ def runs_list(runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
     if not runs:
         out.print(f"No runs in '{escape(str(runs_dir))}' yet. 'iekd train' makes one.")
         return
-    table = table_of("run", "state", "data set", "networks", "methods and their accuracy (%)")
+    table = table_of("run", "state", "dataset", "networks", "methods and their accuracy (%)")
     for run in runs:
         row = overview(run)
         taught = row["methods"] and row["teacher"] != NO_TEACHER
@@ -185,7 +91,7 @@ def runs_show(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) 
 @app.command("stop")
 @says_why
 def runs_stop(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
-    """Stop a run after its current step; what its students learned so far is kept."""
+    """Stop a run after its current step; what its students have learned so far is saved."""
     status = launcher_for(runs_dir).stop_and_wait(run_id)
     say(as_json, f"Run {run_id} is {status.state}.", {"run": run_id, "state": status.state})
 
@@ -198,11 +104,11 @@ def runs_resume(
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with a run that was stopped, failed or was lost, from its last checkpoint."""
+    """Continue a run that was stopped, failed or was lost, from its last checkpoint."""
     launcher = launcher_for(runs_dir)
     if detach:
         launcher.resume(run_id)
-        say(as_json, f"Run {run_id} goes on in the background.", {"run": run_id, "state": "queued"})
+        say(as_json, f"Run {run_id} continues in the background.", {"run": run_id, "state": "queued"})
         return
     run = launcher.store.get(run_id)
     train_here(run, run.reopen())
@@ -250,7 +156,7 @@ def runs_import(
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Take an exported run into the folder of runs; it keeps its id, and may be resumed."""
+    """Add an exported run to the folder of runs; its id stays the same, and it can be resumed."""
     from iekd.runs.transfer import import_run
 
     run = import_run(launcher_for(runs_dir).store, source)
@@ -277,6 +183,7 @@ def runs_delete(
 
 
 def overview(run: Any) -> dict[str, Any]:
+    """What `list` and `show` print of a run as JSON; a damaged run is in it too, with empty fields."""
     from iekd.results.report import summary
 
     try:

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from iekd.config.settings import Positive, Weight, setting
 from iekd.errors import UserError, unknown_name
+from iekd.plugins import VARIABLE, load_plugins
 
 KD_ON_TOP = "+kd"
 IE, OTHERS = "Inheritance and exploration", "The other methods"  # headings of settings
@@ -92,6 +93,32 @@ class MethodSpec:
         )
 
 
+class IeDefaults(NamedTuple):
+    """What an IE method does where the settings leave it to the method.
+
+    weights: (inheritance, exploration) for a distance of l1; chosen on held-out training images, benchmarks/RESULTS.md.
+    """
+
+    weights: tuple[float, float]
+    distance: str = "l1"
+    stages: str = "last"
+
+
+IE_DEFAULTS = {
+    "ie-ft": IeDefaults((500.0, 50.0)),
+    "ie-at": IeDefaults((100.0, 1.0), distance="l2", stages="all"),
+    "ie-od": IeDefaults((1.0, 5.0), stages="all"),
+    "ie-dml": IeDefaults((50.0, 5.0)),
+}
+# mean |u - v|, mean (u - v)^2 and 1 - cos differ by about this much in size for D of 1000 to 4000 numbers
+DISTANCE_SCALE = {"l1": 1.0, "l2": 10.0, "cosine": 0.01}
+
+
+def _weights_in_words(which: int) -> str:
+    """The default weights of inheritance (0) or exploration (1), for a help text."""
+    return ", ".join(f"{n} {d.weights[which] * DISTANCE_SCALE[d.distance]:g}" for n, d in IE_DEFAULTS.items())
+
+
 class MethodSettings(BaseModel):
     """The settings that only methods use; a part of RunConfig. Each is named in `settings` of the specs that use it."""
 
@@ -99,26 +126,29 @@ class MethodSettings(BaseModel):
         0.5, "share of the channels that inherit; the rest explore", ge=0, le=1, group=IE
     )
     channel_split: Literal["natural", "random"] = setting(
-        "natural", "which channels inherit: the first ones, or drawn at random for each seed", group=IE,
+        "natural", "which channels inherit: the first ones, or a random choice for each seed", group=IE,
         label="Which channels",
     )  # fmt: skip
     distance: Literal["own", "l1", "l2", "cosine"] = setting(
-        "own", "between the halves and the teacher; own: l2 for ie-at, else l1 (ie-od inherits by its own loss)",
-        group=IE,
+        "own", "between the halves and the teacher; own: l2 for "
+        f"{' and '.join(name for name, own in IE_DEFAULTS.items() if own.distance == 'l2')}, else l1 "
+        "(ie-od inherits by its own loss)", group=IE,
     )  # fmt: skip
     ie_stages: Literal["own", "last", "all"] = setting(
-        "own", "stages that inherit and explore; own: all for ie-at and ie-od, else the last", group=IE, label="Stages"
-    )
+        "own", "stages that inherit and explore; own: all for "
+        f"{' and '.join(name for name, own in IE_DEFAULTS.items() if own.stages == 'all')}, else the last",
+        group=IE, label="Stages",
+    )  # fmt: skip
     auto_encoder: bool = setting(
-        True, "ft, ie-ft: imitate what an auto-encoder makes of the teacher's feature, or the feature itself",
+        True, "ft, ie-ft: imitate the teacher's factor from an auto-encoder; without: the teacher's feature itself",
         group=IE, label="Auto-encoder",
     )  # fmt: skip
     inheritance_weight: Optional[Weight] = setting(
-        None, "weight of the inheritance loss; unset: ie-ft 500, ie-at 1000, ie-od 1, ie-dml 50, by distance",
+        None, f"weight of the inheritance loss; unset: {_weights_in_words(0)}, by distance",
         group=IE, step_time=False,
     )  # fmt: skip
     exploration_weight: Optional[Weight] = setting(
-        None, "weight of the exploration loss; unset: ie-ft 50, ie-at 10, ie-od 5, ie-dml 5, by distance",
+        None, f"weight of the exploration loss; unset: {_weights_in_words(1)}, by distance",
         group=IE, step_time=False,
     )  # fmt: skip
     temperature: Positive = setting(4.0, "softmax temperature of kd, dkd and dist", group=OTHERS, step_time=False)
@@ -131,13 +161,15 @@ class MethodSettings(BaseModel):
     )
     factor_weight: Weight = setting(500.0, "weight of the factor transfer loss (ft)", group=OTHERS, step_time=False)
     overhaul_weight: Weight = setting(1.0, "weight of the feature overhaul loss (od)", group=OTHERS, step_time=False)
-    mutual_weight: Weight = setting(1.0, "weight of the peer's answers (dml and ie-dml)", group=OTHERS, step_time=False)
+    mutual_weight: Weight = setting(
+        1.0, "weight of the mutual learning loss (dml and ie-dml)", group=OTHERS, step_time=False
+    )
     dkd_target_weight: Weight = setting(
-        1.0, "weight of the right class against all others (dkd's alpha)", group=OTHERS, label="DKD: right class",
+        1.0, "weight of the target class against all others (dkd's alpha)", group=OTHERS, label="DKD: right class",
         step_time=False,
     )  # fmt: skip
     dkd_other_weight: Weight = setting(
-        2.0, "weight of the answers among the other classes (dkd's beta)", group=OTHERS, label="DKD: other classes",
+        2.0, "weight of the predictions among the other classes (dkd's beta)", group=OTHERS, label="DKD: other classes",
         step_time=False,
     )  # fmt: skip
     dist_weight: Weight = setting(
@@ -151,7 +183,7 @@ class MethodSettings(BaseModel):
         50.0, "weight of the angles among three images (rkd)", group=OTHERS, label="RKD: angles", step_time=False
     )
     weight_schedule: Literal["constant", "warm-up", "decay"] = setting(
-        "constant", "all weights but the labels': rising over the first tenth, or falling to 0 at the end",
+        "constant", "all weights but the labels': warm-up rises over the first tenth, decay falls to 0 at the end",
         group=OTHERS, step_time=False,
     )  # fmt: skip
     peer: Optional[str] = setting(None, "the second student of dml and ie-dml; unset: the same network", group=OTHERS)
@@ -165,7 +197,7 @@ IE_SETTINGS = (
     "inheritance_share", "channel_split", "distance", "ie_stages", "inheritance_weight", "exploration_weight",
 )  # fmt: skip
 IE_PAPER = Paper("Inheritance and exploration", "Z. Huang et al.", 2021, "2107.00181")
-TEACHES_ANSWERS = "makes no sense: {name} teaches by the answers already. Name it {name}."
+USES_PREDICTIONS = "makes no sense: {name} already uses the teacher's predictions. Name it {name}."
 
 CROSS_ENTROPY = Term("cross_entropy", "Loss on the labels", "cross-entropy", "how wrong the answers are")
 INHERITANCE = Term("inheritance", "Inheritance loss", "distance", "falls as this half comes closer to the teacher")
@@ -183,8 +215,10 @@ def register(spec: MethodSpec) -> MethodSpec:
     Raises:
         ValueError: the name is taken or ends in "+kd", or a setting is not in MethodSettings.
     """
-    if spec.name in METHODS or spec.name.endswith(KD_ON_TOP):
+    if spec.name in METHODS:
         raise ValueError(f"Method '{spec.name}' cannot be registered: the name is taken. Choose another.")
+    if spec.name.endswith(KD_ON_TOP):
+        raise ValueError(f"Method '{spec.name}' cannot be registered: '{KD_ON_TOP}' is added by itself. Leave it out.")
     if unknown := sorted(set(spec.settings) - set(MethodSettings.model_fields)):
         raise ValueError(f"Method '{spec.name}' uses settings that do not exist: {', '.join(unknown)}.")
     METHODS[spec.name] = spec
@@ -199,7 +233,7 @@ KD = register(MethodSpec(
     "kd", "copies the teacher's softened answers", ("#7c5cd6", "#a78bfa"),
     paper=Paper("Knowledge distillation", "Hinton et al.", 2015, "1503.02531"),
     terms=(Term("kd", "Distillation loss", "divergence", "falls as answers come closer to the teacher's"),),
-    settings=("temperature", "kd_weight"), without_kd=TEACHES_ANSWERS,
+    settings=("temperature", "kd_weight"), without_kd=USES_PREDICTIONS,
 ))  # fmt: skip
 register(MethodSpec(
     "at", "looks where the teacher looks", ("#4b8fe2", "#93c5fd"),
@@ -230,14 +264,14 @@ register(MethodSpec(
     "dkd", "kd with the right class and the others apart", ("#a33bc2", "#e879f9"),
     paper=Paper("Decoupled knowledge distillation", "Zhao et al.", 2022, "2203.08679"),
     terms=(Term("dkd", "Decoupled distillation loss", "divergence", "falls as answers come closer to the teacher's"),),
-    settings=("temperature", "dkd_target_weight", "dkd_other_weight"), without_kd=TEACHES_ANSWERS,
+    settings=("temperature", "dkd_target_weight", "dkd_other_weight"), without_kd=USES_PREDICTIONS,
 ))  # fmt: skip
 register(MethodSpec(
     "dist", "keeps the relations among the teacher's answers", ("#5a5f9e", "#a5b4fc"),
     paper=Paper("DIST", "T. Huang et al.", 2022, "2205.10536"),
     terms=(Term("dist", "Relation loss", "1 - correlation",
                 "falls as the relations among answers become the teacher's"),),
-    settings=("temperature", "dist_weight"), without_kd=TEACHES_ANSWERS,
+    settings=("temperature", "dist_weight"), without_kd=USES_PREDICTIONS,
 ))  # fmt: skip
 register(MethodSpec(
     "rkd", "keeps distances and angles between the teacher's features", ("#7c4a21", "#d6a77a"),
@@ -280,8 +314,12 @@ def split_name(name: str) -> tuple[str, bool]:
 
 
 def method_spec(name: str) -> MethodSpec:
-    """What there is to say of a method that `check_method` knows; with "+kd", needs, terms and settings are both's."""
-    base, with_kd = split_name(name)
+    """What there is to say of a method; with "+kd", needs, terms and settings are both's.
+
+    Raises:
+        UserError: there is no such method, as `check_method` says. A run folder may name one of a missing plugin.
+    """
+    base, with_kd = split_name(check_method(name))
     spec = METHODS[base]
     if not with_kd:
         return spec
@@ -289,6 +327,11 @@ def method_spec(name: str) -> MethodSpec:
         spec, name=name, needs_teacher=True, terms=(*spec.terms, *KD.terms), settings=(*spec.settings, *KD.settings),
         with_kd=True,
     )  # fmt: skip
+
+
+def known_specs(names: Iterable[str]) -> list[MethodSpec]:
+    """The specs of those that are known, to show a run by: its folder may name a method of a missing plugin."""
+    return [method_spec(name) for name in names if split_name(name)[0] in METHODS]
 
 
 def users(field: str) -> list[str]:
@@ -300,18 +343,20 @@ def check_method(name: str) -> str:
     """Return `name` if it is a method.
 
     Raises:
-        UserError: it is none; the message has the closest one, or says why the combination makes no sense.
+        UserError: it is not; the message has the closest one, or says why the combination makes no sense.
     """
-    known = [*METHODS, *combined()]
-    if name in known:
-        return name
     base, with_kd = split_name(name)
-    if with_kd and base in METHODS:
+    if base not in METHODS:
+        load_plugins()
+    if base not in METHODS:
+        message = unknown_name("method", name, [*METHODS, *combined()])
+        raise UserError(f"{message} A method of your own has to be in a module that {VARIABLE} names.")
+    if with_kd and METHODS[base].without_kd:
         raise UserError(f"Method '{name}' {METHODS[base].without_kd.format(name=base)}")
-    raise unknown_name("method", name, known)
+    return name
 
 
 def sort_methods(names: Iterable[str]) -> tuple[str, ...]:
-    """In the order of the page: as in METHODS, each before its form with KD on top."""
-    order = [form for name in METHODS for form in (name, name + KD_ON_TOP)]
-    return tuple(sorted(names, key=order.index))
+    """In the order of the page: as in METHODS, each before its form with KD on top; then those of missing plugins."""
+    order = {form: place for place, name in enumerate(METHODS) for form in (name, name + KD_ON_TOP)}
+    return tuple(sorted(names, key=lambda name: (order.get(name, len(order)), name)))

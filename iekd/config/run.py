@@ -13,9 +13,10 @@ from typing import Annotated, Any, Literal, Optional, Union
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from iekd import data
-from iekd.config.methods import IE, OTHERS, MethodSettings, check_method, method_spec
+from iekd.config.methods import IE, OTHERS, MethodSettings, check_method, known_specs, method_spec
 from iekd.config.presets import PRESETS
 from iekd.config.settings import Share, about, setting
+from iekd.data.decoding import CROP, Fit
 from iekd.errors import UserError, check_text, unknown_name
 from iekd.models.catalog import check_model, models
 from iekd.models.source import AUTO, FILE_ONLY, TRAIN, check_normalisation, check_source, is_path
@@ -31,6 +32,7 @@ LISTS: dict[str, tuple[type, str]] = {  # fields that may come as text with comm
     "milestones": (float, "numbers with commas, such as 0.5,0.75"),
     "teacher_mean": (float, PER_CHANNEL),
     "teacher_std": (float, PER_CHANNEL),
+    "class_order": (str, "the names of all classes with commas, 'text', or a file of names"),
 }
 
 # pydantic's kind of error -> what a value must be
@@ -137,6 +139,17 @@ class RunConfig(MethodSettings, TrainingSettings):
     class_weights: Literal["none", "balanced"] = setting(
         "none", "balanced: rare classes count more in the cross-entropy, n / (K n_c) times for n_c of n images in K "
         "classes", group=PICTURES, step_time=False, trains_teacher="if changed",
+    )  # fmt: skip
+    fit: Fit = setting(
+        CROP, "images that are not square: crop cuts out the centre, pad adds black bars, squash distorts them",
+        group=PICTURES, label="Images that are not square", only_for="folders of pictures",
+        used_when=lambda config: data.source_of(config.dataset).may_stream, step_time=False,
+        trains_teacher="if changed",
+    )  # fmt: skip
+    class_order: tuple[str, ...] = setting(
+        (), "names of all classes in the order of their labels, with commas, or a file of them; text: 1, 10, 2; unset: "
+        "by value where all names are numbers, else as text", group=PICTURES, label="Order of the classes",
+        step_time=False, trains_teacher="if changed",
     )  # fmt: skip
     validation_fraction: float = setting(
         0.1, "share of the training images held out to watch training by; 0: none", ge=0, lt=1, group=PICTURES,
@@ -276,7 +289,7 @@ class RunConfig(MethodSettings, TrainingSettings):
 
     @property
     def needs_auto_encoder(self) -> bool:
-        return self.auto_encoder and any(method_spec(m).needs_factor for m in self.methods)
+        return self.auto_encoder and any(spec.needs_factor for spec in known_specs(self.methods))
 
     @property
     def learner_names(self) -> list[tuple[str, int]]:
@@ -339,7 +352,8 @@ def make_config(preset: str | None = None, **values: Any) -> RunConfig:
 def _listed(field: str, text: str) -> tuple[Any, ...]:
     kind, wanted = LISTS[field]
     try:
-        return tuple(kind(word) for word in text.replace(";", ",").replace(" ", ",").split(",") if word)
+        separated = text if field == "class_order" else text.replace(";", ",").replace(" ", ",")
+        return tuple(kind(word.strip()) for word in separated.split(",") if word.strip())
     except ValueError:
         raise SettingError(field, f"'{text}' cannot be used: give {wanted}.") from None
 

@@ -1,4 +1,4 @@
-"""Settings that a run does not use. To be said before it starts: else two equal runs may pass for a comparison."""
+"""Settings that a run does not use. Users are told before it starts: else two equal runs may pass for a comparison."""
 
 from __future__ import annotations
 

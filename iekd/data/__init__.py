@@ -9,6 +9,7 @@ Nothing here imports torch until a torchvision download needs it, so the page ca
 from iekd.data.base import Dataset, DatasetInfo, Request, Source, Split
 from iekd.data.folder import folder_name
 from iekd.data.registry import (
+    AS_TEXT,
     available,
     check_name,
     describe,
@@ -25,7 +26,7 @@ from iekd.data.registry import (
 )
 
 __all__ = [
-    "Dataset", "DatasetInfo", "Request", "Source", "Split", "available", "check_name", "describe", "folder_name",
-    "load", "own_path", "prepare", "register", "relative_name", "short_name", "source_of", "sources", "thumbnails",
-    "title_of",
+    "AS_TEXT", "Dataset", "DatasetInfo", "Request", "Source", "Split", "available", "check_name", "describe",
+    "folder_name", "load", "own_path", "prepare", "register", "relative_name", "short_name", "source_of", "sources",
+    "thumbnails", "title_of",
 ]  # fmt: skip

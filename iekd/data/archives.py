@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import json
 import lzma
 import os
 import re
@@ -27,8 +28,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from iekd.data.decoding import SUFFIXES
-from iekd.data.layout import scan, split_of
+from iekd.data.layout import test_folder, understand
+from iekd.data.tree import HEAD, LARGEST_TABLE, Node, is_hidden
+from iekd.data.zip_names import names_of
 from iekd.errors import DataError
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ DEEPEST = 32  # folders
 PIECE = 2**20
 BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # let a name look like another
 CLASSES = "classes"
+ABOUT = ".iekd.json"  # notes on what was not taken, in the unpacked folder
+READER = 2  # raise it when the same archive would be unpacked differently
 UNPACKED_NAME = re.compile(r"(?P<stem>[^.].*)-[0-9a-f]{12}")  # of a folder that `unpack` has made
 DAMAGE = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError, NotImplementedError,
@@ -76,10 +80,10 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVES) and path.is_file()
 
 
-def unpack(archive: Path, into: Path, room: Room = Room(), *, tar: bool = False) -> Path:
+def unpack(archive: Path, into: Path, room: Room = Room(), *, tar: bool = False, nested: str = "") -> Path:
     """The folder below `into` with an archive's images; it is made once, and found again while the file is the same.
 
-    A folder around all others is left out; images below a class's folder, however deep, are of that class.
+    Which folders are the classes is decided as for a folder on disk, see layout.py.
 
     Args:
         archive: the file.
@@ -87,6 +91,7 @@ def unpack(archive: Path, into: Path, room: Room = Room(), *, tar: bool = False)
         room: limits.
         tar: whether tar files are read too. What strangers send is read only if it is a zip: much less can be said
             in one.
+        nested: which folders are the classes where they lie in folders, see `layout.understand`.
     Raises:
         DataError: no archive, a damaged or a hostile one, more than `room`, or no images in folders.
     """
@@ -99,7 +104,7 @@ def unpack(archive: Path, into: Path, room: Room = Room(), *, tar: bool = False)
     stem = archive.name[: -len(ending)]
     try:
         about = archive.stat()
-        stamp = _stamp(archive.resolve(), about.st_size, about.st_mtime_ns)
+        stamp = _stamp(archive.resolve(), about.st_size, about.st_mtime_ns, nested)
     except OSError as error:
         raise DataError(f"'{archive.name}' cannot be read ({error.strerror}). Give it again.") from None
     folder = into / f"{_plain(stem)}-{stamp}"
@@ -113,15 +118,13 @@ def unpack(archive: Path, into: Path, room: Room = Room(), *, tar: bool = False)
     except OSError as error:
         raise DataError(f"Nothing can be unpacked here ({error.strerror}). Make '{into.name}' writable.") from None
     try:
-        classes = _write(archive, part, room, tar)
-        scan(classes, 0.2, 0)
-        classes.rename(folder)
+        _write(archive, part, room, tar, nested).rename(folder)
     except _Refused as error:
         raise DataError(
-            f"'{archive.name}' is not taken: {error}. Pack one folder of pictures per class as zip."
+            f"'{archive.name}' is not taken: {error}. Pack one folder of images per class as zip."
         ) from None
-    except DataError as error:  # its folders are no dataset
-        raise DataError(str(error).replace(str(part / CLASSES), archive.name)) from None
+    except DataError:  # its folders are not a dataset
+        raise
     except DAMAGE as error:
         raise DataError(f"'{archive.name}' is damaged or no archive ({_reason(error)}). Pack it again.") from None
     except OSError as error:
@@ -135,64 +138,84 @@ def unpack(archive: Path, into: Path, room: Room = Room(), *, tar: bool = False)
 
 
 @lru_cache(maxsize=8)
-def _stamp(path: Path, size: int, changed: int) -> str:
-    """A hash of the archive's content."""
+def _stamp(path: Path, size: int, changed: int, nested: str) -> str:
+    """A hash of the archive's content, and of how it is understood."""
     with open(path, "rb") as file:
-        sha = hashlib.sha256()
+        sha = hashlib.sha256(f"{READER}{nested}".encode())
         while piece := file.read(PIECE):
             sha.update(piece)
     return sha.hexdigest()[:12]
 
 
-def _write(archive: Path, part: Path, room: Room, tar: bool) -> Path:
+def _write(archive: Path, part: Path, room: Room, tar: bool, nested: str) -> Path:
     """Write the images into a folder below `part`, each into the folder of its class."""
-    flat, classes = part / "flat", part / CLASSES
+    flat, tree, notes = part / "flat", Node(), list[str]()
     flat.mkdir()
-    found: list[tuple[str, ...]] = []  # the folders around each image
-    files: list[Path] = []
+    files: dict[str, Path] = {}  # what an image is called in the archive -> where it is
+    tables: dict[str, bytes] = {}
     written, most = 0, min(room.size, max(RATIO_FROM, MOST_RATIO * archive.stat().st_size))
-    for folders, name, size, packed in _images(archive, flat, most, room.entries, tar):
-        if len(found) == room.images:
+    for entry in _entries(archive, flat, most, room.entries, tar, notes):
+        *around, name = entry.parts
+        path, node = "/".join(entry.parts), tree
+        for folder in around:
+            node = node.below(folder)
+        content = _Opened(entry.opened)
+        kind = "image" if path in files else node.add(name, content.head)
+        if kind == "table" and entry.size <= LARGEST_TABLE - sum(map(len, tables.values())):
+            tables[path] = content.rest()
+        if kind != "image":
+            continue
+        if len(files) == room.images:
             raise _Refused(f"it holds more than {room.images:,} pictures")
-        if size > LARGEST_IMAGE:
-            raise _Refused(f"a picture in '{'/'.join(folders)}' has {size / 2**20:,.0f} MB")
-        if shutil.disk_usage(part).free < LEAST_FREE + size:
+        if entry.size > LARGEST_IMAGE:
+            raise _Refused(f"a picture in '{'/'.join(around)}' has {entry.size / 2**20:,.0f} MB")
+        if shutil.disk_usage(part).free < LEAST_FREE + entry.size:
             raise _Refused("the disk of this machine is nearly full")
-        files.append(flat / f"{len(found):06d}-{name}")
-        written += size
+        stem, suffix = Path(name).stem, Path(name).suffix.lower()
+        files[path] = flat / f"{len(files):06d}-{_plain(stem)}{_plain_suffix(suffix)}"
+        written += entry.size
         if written > most:
             raise _Refused(f"it unpacks to more than {most / 2**20:,.0f} MB")
-        with packed, open(files[-1], "xb") as file:
-            shutil.copyfileobj(packed, file, PIECE)  # both kinds give `size` bytes at most
-        found.append(folders)
-    if not found:
-        raise _Refused("there are no pictures in folders in it")
-    placed = list(_classes(found))
-    if len(set(placed)) > room.classes:
+        with open(files[path], "xb") as file:
+            content.copy(file)
+    for node in tree.walk():
+        node.images.sort()
+    layout = understand(tree, archive.name, lambda path: tables.get(path, b""), nested, packed=True)
+    if len(layout.class_names) > room.classes:
         raise _Refused(f"it has more than {room.classes:,} folders of classes")
-    for file_, inner in zip(files, placed, strict=True):
-        if inner is None:
-            continue
-        target = classes.joinpath(*inner)
-        target.mkdir(parents=True, exist_ok=True)
-        file_.rename(target / file_.name)
+    classes = part / CLASSES
+    notes += layout.notes
+    for split, of_split in (("train", layout.train), (test_folder(layout), layout.test)):
+        for name, paths in zip(layout.class_names, of_split or (), strict=False):
+            target = classes / name if layout.test is None else classes / split / name
+            target.mkdir(parents=True, exist_ok=True)
+            for path in paths:
+                files[path].rename(target / files[path].name)
+    if notes:
+        (classes / ABOUT).write_text(json.dumps(notes, ensure_ascii=False))
     return classes
 
 
-def _classes(found: list[tuple[str, ...]]) -> Iterator[tuple[str, ...] | None]:
-    """Of the folders around each image those that count: (class,), or (train or test, class); None: of no class."""
-    while len({f[0] for f in found if f}) == 1 and any(len(f) > 1 for f in found):
-        found = [f[1:] for f in found]  # a folder around all others; () is beside the classes
-    splits = {f: split for f in set(found) if len(f) > 1 and (split := split_of(f[0]))}
-    if "train" in splits.values() and set(splits.values()) != {"train"}:
-        inner = {f: f[1:] for f in splits}
-        for split in set(splits.values()):
-            of_split = [f for f in splits if splits[f] == split]
-            while len({inner[f][0] for f in of_split}) == 1 and all(len(inner[f]) > 1 for f in of_split):
-                inner.update({f: inner[f][1:] for f in of_split})  # seg_train/seg_train/<class>
-        yield from ((splits[f], inner[f][0]) if f in splits else None for f in found)
-    else:
-        yield from (f[:1] or None for f in found)
+class _Opened:
+    """The content of an entry, of which the first bytes may be looked at before it is copied."""
+
+    def __init__(self, opened: Callable[[], IO[bytes]]) -> None:
+        self.opened, self.begun = opened, b""
+        self.file: IO[bytes] | None = None
+
+    def head(self) -> bytes:
+        self.file = self.opened()
+        self.begun = self.file.read(HEAD)
+        return self.begun
+
+    def rest(self) -> bytes:
+        with self.file or self.opened() as file:
+            return self.begun + file.read()
+
+    def copy(self, into: IO[bytes]) -> None:
+        with self.file or self.opened() as file:
+            into.write(self.begun)
+            shutil.copyfileobj(file, into, PIECE)  # both kinds give no more bytes than their entry says
 
 
 def _class_name(text: str) -> str:
@@ -208,14 +231,21 @@ def _class_name(text: str) -> str:
     return name
 
 
-def _images(
-    archive: Path, folder: Path, most: int, entries: int, tar: bool
-) -> Iterator[tuple[tuple[str, ...], str, int, IO[bytes]]]:
-    """(folders, plain name, bytes as the archive says, opened) of each image that lies in a folder."""
+@dataclass(frozen=True)
+class _Entry:
+    """A plain file in an archive that is not hidden: its folders and its name; bytes; a function that opens it."""
+
+    parts: tuple[str, ...]
+    size: int
+    opened: Callable[[], IO[bytes]]
+
+
+def _entries(archive: Path, folder: Path, most: int, entries: int, tar: bool, notes: list[str]) -> Iterator[_Entry]:
+    """Every file that may count; notes: to add to what the user may not expect."""
     with open(archive, "rb") as file:
         is_zip = zipfile.is_zipfile(file)
         file.seek(0)
-        found = _zipped(file, entries) if is_zip or not tar else _tarred(file, folder, most)
+        found = _zipped(file, entries, notes) if is_zip or not tar else _tarred(file, folder, most)
         for count, (name, is_file, size, opened) in enumerate(found, 1):
             if count > entries:
                 raise _Refused(f"it has more than {entries:,} entries")
@@ -224,10 +254,17 @@ def _images(
                 continue
             if not is_file:
                 raise _Refused(f"'{_shown(name)}' is a link or a device")
-            stem, suffix = Path(parts[-1]).stem, Path(parts[-1]).suffix.lower()
-            hidden = any(p.startswith(".") or p == "__MACOSX" for p in parts)
-            if len(parts) > 1 and suffix in SUFFIXES and not hidden:
-                yield tuple(map(_class_name, parts[:-1])), _plain(stem) + suffix, size, opened()
+            if not any(map(is_hidden, parts)):
+                yield _Entry((*map(_class_name, parts[:-1]), _readable(parts[-1])), size, opened)
+
+
+def _readable(name: str) -> str:
+    """A file's name for messages and tables of labels; it is never written to the disk."""
+    return "".join("?" if unicodedata.category(c) in ("Cc", "Cs") or c in BIDI else c for c in name)
+
+
+def _plain_suffix(suffix: str) -> str:
+    return suffix if suffix.isascii() and suffix[1:].isalnum() and len(suffix) <= 8 else ""
 
 
 def _plain(text: str) -> str:
@@ -253,24 +290,22 @@ def _shown(name: str) -> str:
 Entry = tuple[str, "bool | None", int, Callable[[], IO[bytes]]]
 
 
-def _zipped(file: IO[bytes], entries: int) -> Iterator[Entry]:
+def _zipped(file: IO[bytes], entries: int, notes: list[str]) -> Iterator[Entry]:
     end = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # as `ZipFile` does, which then reads all of the list
     if end is None:
         raise zipfile.BadZipFile("File is not a zip file")
     if end[5] > DIRECTORY_ENTRY * entries:
         raise _Refused(f"it has more than {entries:,} entries")
     with zipfile.ZipFile(file) as archive:
-        for entry in archive.infolist():
+        names, guessed = names_of(archive.infolist())
+        notes += guessed
+        for name, entry in zip(names, archive.infolist(), strict=True):
             kind = stat.S_IFMT(entry.external_attr >> 16) if entry.create_system == 3 else 0
             if entry.flag_bits & 1:
                 raise _Refused("it is encrypted")
             if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise _Refused("it is compressed in a way that is not read here")
-            is_file = None if entry.filename.endswith("/") else kind in (0, stat.S_IFREG)
-            name = entry.filename
-            if not entry.flag_bits & 0x800:  # macOS writes UTF-8 and does not say so
-                with contextlib.suppress(UnicodeError):
-                    name = name.encode("cp437").decode()
+            is_file = None if name.endswith("/") else kind in (0, stat.S_IFREG)
             yield name, is_file, entry.file_size, partial(archive.open, entry)
 
 

@@ -10,7 +10,7 @@ from typing import Optional, Protocol, Union
 
 import numpy as np
 
-from iekd.data.decoding import to_array
+from iekd.data.decoding import CROP, to_array
 from iekd.data.file_images import FileImages, Files, image_sums
 from iekd.errors import DataError
 
@@ -65,7 +65,8 @@ class Dataset:
     """A training and a test split with their class names, and a validation split once one was held out.
 
     `mean` and `std` are per channel, in units of 0..1 pixel values, computed from the training split alone.
-    `skipped` names files that could not be read. `fingerprint` is the DatasetInfo's.
+    `skipped` names files that could not be read, `notes` say what else is not used. `fingerprint` is the DatasetInfo's.
+    `fit` and `white` say how files became images, see `decoding.to_array`; other images are to be treated alike.
     """
 
     name: str
@@ -75,6 +76,9 @@ class Dataset:
     skipped: tuple[str, ...] = field(default=())
     validation: Split | None = None
     fingerprint: str = ""
+    notes: tuple[str, ...] = ()
+    fit: str = CROP
+    white: float | None = None
 
     @property
     def channels(self) -> int:
@@ -101,6 +105,26 @@ class Dataset:
     def background(self) -> float:
         """Mean brightness, 0..1, of the outermost pixels of the training images: near 0 for white on black."""
         return self.train.sums()[-1] / (255 * len(self.train) * 4 * self.resolution * self.channels)
+
+    def ordered(self, class_names: Sequence[str]) -> Dataset:
+        """The same dataset with its classes in that order, so that label k is class_names[k].
+
+        Raises:
+            DataError: these are not the names of its classes.
+        """
+        names = tuple(class_names)
+        if names == self.class_names:
+            return self
+        check_order(names, self.class_names, self.name)
+        new_of = np.array([names.index(name) for name in self.class_names], np.int64)
+
+        def relabelled(split: Split) -> Split:
+            return replace(split, labels=new_of[split.labels])
+
+        validation = None if self.validation is None else relabelled(self.validation)
+        return replace(
+            self, class_names=names, train=relabelled(self.train), test=relabelled(self.test), validation=validation
+        )
 
     def limited(self, count: int | None, seed: int = 0) -> Dataset:
         """The same dataset with at most `count` training images, drawn at random, equally from each class.
@@ -156,6 +180,23 @@ class Dataset:
         return replace(self, train=self.train.take(rest), validation=self.train.take(held_out))
 
 
+def check_order(asked: Sequence[str], class_names: Sequence[str], dataset: str) -> None:
+    """Raises DataError unless `asked` are the names of the classes, each once, in any order."""
+    unknown = [name for name in asked if name not in class_names]
+    missing = [name for name in class_names if name not in asked]
+    if unknown or missing or len(asked) != len(class_names):
+        what = (
+            f"'{unknown[0]}' is not among them"
+            if unknown
+            else f"'{missing[0]}' is missing"
+            if missing
+            else ("one is named twice")
+        )
+        raise DataError(
+            f"The class order does not fit the {len(class_names)} classes of {dataset}: {what}. Name each class once."
+        )
+
+
 def held_out_of(size: int, fraction: float) -> int:
     """How many of a class of that size `Dataset.held_out` takes; something is left to learn from."""
     return max(0, min(round(size * fraction), size - 1))
@@ -163,7 +204,7 @@ def held_out_of(size: int, fraction: float) -> int:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a dataset without opening it. Zero means that it is known only after loading.
+    """What is known of a dataset without loading it. No count is zero: estimates and a public page's limits rely on it.
 
     Args:
         name: what the user types, such as "cifar10" or "folder:/home/me/birds".
@@ -174,6 +215,9 @@ class DatasetInfo:
         note: what to know before choosing it, such as "31 MB download".
         part_of: a larger dataset with the same classes, whose teachers fit this one too.
         class_sizes: training images of each class; empty if all classes have the same number.
+        class_names: in the order of their labels, and test_sizes, test images of each; empty where they are known only
+            after loading.
+        notes: what the user may not expect of the files, in sentences.
         tested_on: which images are the test images, if that needs saying.
         fingerprint: changes whenever a file of the dataset does; empty for datasets that never change.
     """
@@ -190,6 +234,9 @@ class DatasetInfo:
     class_sizes: tuple[int, ...] = ()
     tested_on: str = ""
     fingerprint: str = ""
+    class_names: tuple[str, ...] = ()
+    test_sizes: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def test_is_drawn(self) -> bool:
@@ -208,6 +255,7 @@ class Request:
         image_memory: GB that decoded images may take; None for half of the free memory.
         cache: whether decoded images may be stored for the next run.
         progress: called now and then with (files read, all files); what it raises ends the loading.
+        fit: how images that are not square are made so, see `decoding.to_array`.
     """
 
     name: str
@@ -217,6 +265,7 @@ class Request:
     image_memory: Optional[float] = None
     cache: bool = True
     progress: Optional[Progress] = None
+    fit: str = CROP
 
 
 class Source(Protocol):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+from functools import lru_cache
 from pathlib import Path
-from typing import Union
+from typing import Literal, Union
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -16,22 +17,65 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from iekd.errors import DataError
 
 # Named formats only: Pillow's other readers (EPS above all) start external programs or are rarely exercised.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif"}
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM", "HEIF")
+SUFFIXES = {
+    ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".pbm", ".pnm",
+}  # fmt: skip
+HEIC = {".heic", ".heif"}  # iPhones'; read if pillow-heif is installed
+READABLE = "PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF or PPM"
 MAX_PIXELS = 20_000_000
+DEEP = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes of grey images with more than 8 bits
+WHITES = (1.0, *(2.0**bits - 1 for bits in range(8, 17)))  # of floating-point numbers up to 1, and of 8 to 16 bits
+CROP, PAD, SQUASH = "crop", "pad", "squash"
+Fit = Literal["crop", "pad", "squash"]
 ENOUGH = 4  # times what is needed: scaling that down smooths it as it would the whole picture
 
 ImageSource = Union[str, Path, bytes, np.ndarray, Image.Image]
 
 
-def open_image(source: ImageSource, name: str = "", side: int | None = None) -> Image.Image:
-    """Decode the first frame of a picture, upright, as 8-bit grey ("L") or colour ("RGB").
+@lru_cache(maxsize=1)
+def formats() -> tuple[str, ...]:
+    """Those of FORMATS that can be read here: AVIF needs Pillow 11.3 or later, HEIF needs pillow-heif."""
+    with contextlib.suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@lru_cache(maxsize=1)
+def suffixes() -> frozenset[str]:
+    """The endings of files that are read as images."""
+    known = frozenset(SUFFIXES) if "AVIF" in formats() else frozenset(SUFFIXES) - {".avif"}
+    return known | HEIC if "HEIF" in formats() else known
+
+
+def head_is_image(head: bytes) -> bool:
+    """Whether a file that begins with these bytes is an image that can be read, by the marks of the formats."""
+    if head.startswith((b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")):
+        return True
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return True
+    if head[:2] == b"BM":
+        return len(head) > 14 and head[14] in (12, 40, 52, 56, 64, 108, 124)  # bytes of the second header
+    if len(head) > 2 and head[:1] == b"P" and head[1:2] in b"123456":
+        return head[2:3].isspace()
+    if head[4:8] == b"ftyp":
+        return head[8:12] in (b"avif", b"avis") or ("HEIF" in formats() and head[8:12] in (b"heic", b"heix", b"mif1"))
+    return False
+
+
+def open_image(source: ImageSource, name: str = "", side: int | None = None, white: float | None = None) -> Image.Image:
+    """Decode the first frame of an image, upright, as 8-bit grey ("L") or colour ("RGB").
 
     Transparent parts become white, as they look on a page.
 
-    side: pixels that the shorter side will be scaled down to; a JPEG much larger is decoded at a half, quarter or
-        eighth, which is several times as fast.
-
+    Args:
+        side: pixels that the shorter side will be scaled down to; a JPEG much larger is decoded at a half, quarter or
+            eighth, which is several times as fast.
+        white: the value that becomes 255 where an image has more than 8 bits, such as 4095 of 12; None: 65535, or 255
+            if no value is larger.
     Raises:
         DataError: not an image, broken, or larger than 20 million pixels (a large JPEG is decoded at an eighth).
     """
@@ -40,7 +84,7 @@ def open_image(source: ImageSource, name: str = "", side: int | None = None) -> 
         if isinstance(source, np.ndarray):
             source = Image.fromarray(source.squeeze(2) if source.ndim == 3 and source.shape[2] == 1 else source)
         if not isinstance(source, Image.Image):
-            source = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+            source = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats())
         if source.format in ("JPEG", "MPO"):  # a telephone may put a second picture behind the first
             if source.width * source.height > MAX_PIXELS:
                 source.draft(None, (source.width // 8, source.height // 8))
@@ -59,30 +103,77 @@ def open_image(source: ImageSource, name: str = "", side: int | None = None) -> 
     except FileNotFoundError:
         raise DataError(f"There is no file '{name}'. Check the path.") from None
     except UnidentifiedImageError:
-        raise DataError(f"'{name}' is not an image that can be read. Use PNG, JPEG, WebP, BMP or GIF.") from None
+        raise DataError(f"'{name}' is not an image that can be read. Use {READABLE}.") from None
     except Exception as error:  # Pillow's decoders raise many kinds on broken files
         raise DataError(f"'{name}' is broken and cannot be read ({error}). Save it again and retry.") from None
     # damaged notes of a camera are no reason to refuse its picture: it is shown as it is stored
     with contextlib.suppress(Exception):
         ImageOps.exif_transpose(source, in_place=True)
-    return _eight_bit(source)
+    return _eight_bit(source, white)
 
 
-def to_array(source: ImageSource, resolution: int, channels: int, name: str = "") -> np.ndarray:
-    """A picture as (resolution, resolution, channels) uint8: centre-cropped to a square, then resized."""
-    image = open_image(source, name, resolution).convert("L" if channels == 1 else "RGB")
-    if image.size != (resolution, resolution):
-        image = ImageOps.fit(image, (resolution, resolution), Image.Resampling.BILINEAR)
+def to_array(
+    source: ImageSource, resolution: int, channels: int, name: str = "", fit: str = CROP, white: float | None = None
+) -> np.ndarray:
+    """An image as a square array.
+
+    Args:
+        source: anything that `open_image` takes.
+        resolution: side of the square in pixels. channels: 1 for grey, 3 for colour.
+        name: what to call it in messages.
+        fit: what becomes of an image that is not square: its centre is cut out (CROP), black bars are added (PAD), or
+            its sides are scaled differently (SQUASH).
+        white: see `open_image`.
+    Returns:
+        (resolution, resolution, channels) uint8.
+    Raises:
+        DataError: see `open_image`.
+    """
+    image = open_image(source, name, resolution, white).convert("L" if channels == 1 else "RGB")
+    size = (resolution, resolution)
+    if image.size != size:
+        if fit == SQUASH:
+            image = image.resize(size, Image.Resampling.BILINEAR)
+        elif fit == PAD:
+            image = ImageOps.pad(image, size, Image.Resampling.BILINEAR)
+        else:
+            image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
     return np.asarray(image, np.uint8).reshape(resolution, resolution, channels)
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def look_at(path: str) -> tuple[bool, float]:
+    """(whether a file's image is grey, its largest value if it has more than 8 bits, else 0), mostly by its header.
+
+    A broken file says nothing either way: it is grey. It is reported when it is read in full.
+    """
+    try:
+        with Image.open(path, formats=formats()) as image:
+            if image.mode not in DEEP:
+                return image.mode in ("1", "L"), 0.0
+            if image.width * image.height > MAX_PIXELS:
+                return True, 0.0
+            values = np.asarray(image)
+            return True, max(float(np.nanmax(values)), 1e-6) if values.size else 0.0
+    except Exception:
+        return True, 0.0
+
+
+def white_of(largest: float) -> float | None:
+    """The white level of a dataset by the largest value in it: what its number of bits can hold; None of 8-bit images.
+
+    Scans of 10, 12 and 14 bits come in files of 16. Scaling each image by itself would make dark scenes bright.
+    """
+    if largest <= 0:
+        return None
+    return next((white for white in WHITES if largest <= white), largest)
+
+
+def _eight_bit(image: Image.Image, white: float | None) -> Image.Image:
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I") or image.mode == "F":
-        # 16-bit grey: Pillow's own conversion clips instead of scaling
-        values = np.asarray(image, np.float64)
-        top = 65535.0 if values.max(initial=0) > 255 else 255.0
+    if image.mode in DEEP:  # Pillow's own conversion clips instead of scaling
+        values = np.nan_to_num(np.asarray(image, np.float64))
+        top = white or (65535.0 if values.max(initial=0) > 255 else 255.0)
         return Image.fromarray((values.clip(0, top) * (255.0 / top)).round().astype(np.uint8))
     if image.mode == "1":
         return image.convert("L")

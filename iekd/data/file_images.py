@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from iekd.data.decoding import to_array
+from iekd.data.decoding import CROP, to_array
 from iekd.errors import DataError
 
 
@@ -65,13 +65,16 @@ class Files:
 class FileImages:
     """What an array (N,H,W,C) uint8 of images is to its readers: shape, length, and rows by index, which are decoded.
 
-    sums: (N,2C+1) of `image_sums`, from the one time that all of them were looked at.
+    sums: (N,2C+1) of `image_sums`, from the one time that all of them were looked at. fit, white: see `to_array`.
     """
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, files: Files, sums: np.ndarray, resolution: int, channels: int) -> None:
-        self.files, self.sums = files, sums
+    def __init__(
+        self, files: Files, sums: np.ndarray, resolution: int, channels: int, fit: str = CROP,
+        white: float | None = None,
+    ) -> None:  # fmt: skip
+        self.files, self.sums, self.fit, self.white = files, sums, fit, white
         self.shape = (len(files), resolution, resolution, channels)
 
     def __len__(self) -> int:
@@ -102,17 +105,19 @@ class FileImages:
 
     def take(self, rows: np.ndarray) -> FileImages:
         """The same of some rows; nothing is decoded."""
-        return FileImages(self.files.take(rows), self.sums[rows], self.shape[1], self.shape[3])
+        return self._of(self.files.take(rows), self.sums[rows])
 
     def joined(self, other: FileImages) -> FileImages:
         """These images, then the others."""
-        sums = np.concatenate([self.sums, other.sums])
-        return FileImages(self.files.joined(other.files), sums, self.shape[1], self.shape[3])
+        return self._of(self.files.joined(other.files), np.concatenate([self.sums, other.sums]))
+
+    def _of(self, files: Files, sums: np.ndarray) -> FileImages:
+        return FileImages(files, sums, self.shape[1], self.shape[3], self.fit, self.white)
 
     def _decoded(self, row: int) -> np.ndarray:
         path = self.files[row]
         try:
-            return to_array(path, self.shape[1], self.shape[3])
+            return to_array(path, self.shape[1], self.shape[3], "", self.fit, self.white)
         except DataError:
             raise DataError(
                 f"'{path}' could be read when it was looked at first, and cannot be any more. "

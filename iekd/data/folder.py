@@ -1,38 +1,87 @@
-"""`folder:PATH`: a directory of the user's images, one sub-folder per class (see layout.py), or an archive of one.
+"""`folder:PATH`: the user's images, one sub-folder per class, or an archive of them; and `csv:FILE`, a table of labels.
 
-Broken files are skipped, counted and named. Nothing in the folder is moved or changed.
+layout.py decides which folders are the classes. Broken files are skipped, counted and named; what else is not used is
+said in notes. Nothing in the folder is moved or changed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
-from dataclasses import replace
-from functools import lru_cache
+import re
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from iekd.data.archives import ARCHIVES, UNPACKED_NAME, is_archive, unpack
+from iekd.data.archives import ABOUT, ARCHIVES, UNPACKED_NAME, is_archive, unpack
 from iekd.data.base import DRAWN, Dataset, DatasetInfo, Request, Source
-from iekd.data.decoding import to_array
+from iekd.data.decoding import READABLE, to_array
+from iekd.data.duplicates import copied_files_note
 from iekd.data.file_images import Files
-from iekd.data.layout import drawn_of, folders, instead_of_test, layout, scan
+from iekd.data.labels import TableError, labels_of
+from iekd.data.layout import INNER, OUTER, Layout, from_labels, understand
 from iekd.data.reading import read_all
+from iekd.data.tree import LARGEST_TABLE, read_tree
 from iekd.errors import DataError, as_text
 from iekd.paths import absolute, as_typed, unpacked_dir
 
 log = logging.getLogger(__name__)
 
-FOLDER = "folder:"
+FOLDER, TABLE = "folder:", "csv:"
 UPLOADED = ".pictures"  # a folder of this name, beside the runs, holds what was uploaded to the page
+OPTION = re.compile(r"(?P<path>.*?)(?:\?(?P<key>classes|label)=(?P<value>.*))?", re.DOTALL)
+REMEMBERED = 8  # folders that were looked at last
 
 
 def folder_name(path: Path | str) -> str:
     """The dataset name of a folder, or of an archive of one."""
     return f"{FOLDER}{path}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies in a folder.
+
+    Args:
+        train, test: the files, in which `which` is the label; test is None if it has to be drawn from `train`.
+        looked_at: each folder and table that was read, with the time of its last change.
+    """
+
+    class_names: tuple[str, ...]
+    train: Files
+    test: Files | None
+    tested_on: str
+    notes: tuple[str, ...]
+    looked_at: tuple[tuple[str, int], ...]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """As `fingerprint_of`, when it was first asked for."""
+        return fingerprint_of(self)
+
+    @cached_property
+    def copies(self) -> tuple[str, ...]:
+        """What to say of files that are equal."""
+        return tuple(copied_files_note(self.train, self.test))
+
+    def split(self, test_fraction: float, seed: int) -> tuple[Files, Files]:
+        """(training files, test files), which are drawn from each class if there are none of their own."""
+        if self.test is not None:
+            return self.train, self.test
+        rng, train, test = np.random.default_rng(seed), [], []
+        for k in sorted(range(len(self.class_names)), key=self.class_names.__getitem__):  # whatever their labels are
+            of_class = np.flatnonzero(self.train.which == k)
+            order = rng.permutation(len(of_class))
+            held_out = drawn_of(len(of_class), test_fraction)
+            test.append(of_class[np.sort(order[:held_out])])
+            train.append(of_class[np.sort(order[held_out:])])
+        return self.train.take(np.concatenate(train)), self.train.take(np.concatenate(test))
 
 
 class Folder(Source):
@@ -46,34 +95,40 @@ class Folder(Source):
 
     def check(self, name: str) -> str:
         """The absolute path, without following links. Whether there is such a folder is found out by `prepare`."""
-        given = name.removeprefix(FOLDER).strip()
-        if not given:
-            raise _no_folder(given)
-        return folder_name(absolute(given))
+        path, key, value = self._parsed(name)
+        if not path:
+            raise self._missing(path)
+        if key == "classes" and value not in (OUTER, INNER):
+            raise DataError(f"'?classes={value}' cannot be used: give '?classes={OUTER}' or '?classes={INNER}'.")
+        return self._name(absolute(path), key, value)
 
     def prepare(self, name: str) -> str:
         """An archive is unpacked into the cache folder, unless it has been before."""
-        path = _root(self.check(name))
+        name = self.check(name)
+        _, key, value = self._parsed(name)
+        path = self._path(name)
         try:
             if path.is_dir():
-                return folder_name(path.resolve())
+                return self._name(path.resolve(), key, value)
             is_file = path.is_file()
         except (OSError, RuntimeError, ValueError):  # a name that no folder can have
             is_file = False
         if not is_file:
-            raise _no_folder(as_typed(str(path)))
+            raise self._missing(as_typed(str(path)))
         if not is_archive(path):
+            hint = f" To read it as a table of labels, give {TABLE}{path}." if path.suffix.lower() == ".csv" else ""
             raise DataError(
-                f"'{path}' is a file. Give a folder with one sub-folder per class, or {', '.join(ARCHIVES)}."
+                f"'{path}' is a file. Give a folder with one sub-folder per class, or {', '.join(ARCHIVES)}.{hint}"
             )
-        return folder_name(unpack(path, unpacked_dir(), tar=True).resolve())
+        nested = value if key == "classes" else ""
+        return self._name(unpack(path, unpacked_dir(), tar=True, nested=nested).resolve(), "", "")
 
     def own_path(self, name: str) -> Path | None:
-        return None if name == FOLDER else _root(name)
+        return None if name == self.name else self._path(name)
 
     def title(self, name: str) -> str:
         """The folder's own name; of an unpacked archive, the archive's."""
-        *_, around, own = ["", *name.removeprefix(FOLDER).rstrip("/").split("/")]
+        *_, around, own = ["", *self._parsed(name)[0].rstrip("/").split("/")]
         if around in (UPLOADED, unpacked_dir().name) and (archive := UNPACKED_NAME.fullmatch(own)):
             return f"pictures '{archive['stem']}'"
         return f"folder '{own}'"
@@ -81,108 +136,220 @@ class Folder(Source):
     def describe(self, name: str, test_fraction: float) -> DatasetInfo:
         """Counts from the file names alone; channels and readability are known only after loading.
 
-        A page asks after every change of its form: a large folder is scanned again only when files have come or gone.
+        A page asks after every change of its form: a large folder is read again only when files have come or gone.
         """
-        root = _root(name)
-        train, test = layout(root)
-        tops = [root, *filter(None, (train, test))]
-        listed = [*tops, *(top / inner for top in tops for inner in folders(top))]
-        info = _described(name, tuple((str(folder), folder.stat().st_mtime_ns) for folder in listed))
-        if not info.test_is_drawn:
-            return info
-        drawn = [drawn_of(n, test_fraction) for n in info.class_sizes]
-        sizes = tuple(n - k for n, k in zip(info.class_sizes, drawn, strict=True))
-        return replace(info, train_images=sum(sizes), test_images=sum(drawn), class_sizes=sizes)
+        found = self._found(name)
+        count = len(found.class_names)
+        sizes = np.bincount(found.train.which, minlength=count)
+        if found.test is not None:
+            tested = np.bincount(found.test.which, minlength=count)
+        else:
+            tested = np.array([drawn_of(int(n), test_fraction) for n in sizes])
+            sizes = sizes - tested
+        tested_on = DRAWN if found.test is None else f"from its folder '{found.tested_on}'" if found.tested_on else ""
+        return DatasetInfo(
+            name, self._path(name).name, int(sizes.sum()), int(tested.sum()), count, 3, self.resolution, "your folder",
+            class_sizes=tuple(sizes.tolist()), tested_on=tested_on, fingerprint=found.fingerprint,
+            class_names=tuple(map(as_text, found.class_names)), test_sizes=tuple(tested.tolist()),
+            notes=(*found.notes, *found.copies),
+        )  # fmt: skip
 
     def load(self, request: Request) -> Dataset:
         """Grey if all images are grey, else colour. Uploaded images are never cached: they go with their runs."""
-        root = _root(request.name)
-        class_names, train, test = scan(root, request.test_fraction, request.seed)
-        fingerprint = _fingerprint(train, test)  # before they are read: a file that changes meanwhile changes it
-        splits, unreadable = read_all(
+        found, root = self._found(request.name), self._path(request.name)
+        fingerprint = fingerprint_of(found)  # before they are read: a file that changes meanwhile changes it
+        train, test = found.split(request.test_fraction, request.seed)
+        splits, unreadable, white = read_all(
             (train, test), request.resolution or self.resolution, fingerprint, request.image_memory,
-            request.cache and UPLOADED not in root.parts, request.progress,
+            request.cache and UPLOADED not in root.parts, request.progress, request.fit,
         )  # fmt: skip
-        skipped = list(map(as_text, unreadable))
-        _log_surprises(root, class_names, skipped, len(train) + len(test))
+        skipped, notes = list(map(as_text, unreadable)), list(found.notes)
+        if found.tested_on:
+            notes.append(
+                f"There is no folder 'test' with one for each class: the images in '{found.tested_on}' are tested on."
+            )
+        for file in skipped:
+            log.warning("Skipped, cannot be read: %s", file)
+        if skipped:
+            log.warning("%d of %d images in '%s' were skipped.", len(skipped), len(train) + len(test), root)
         for part, split in zip(("training", "test"), splits, strict=True):
             there = set(split.labels.tolist())
-            missing = [c for k, c in enumerate(class_names) if k not in there]
+            missing = [c for k, c in enumerate(found.class_names) if k not in there]
             if part == "training" and missing:
                 raise DataError(
                     f"No readable training image of class '{missing[0]}' in '{root}'. Add some, or remove it."
                 )
             if not len(split):
-                raise DataError(f"No readable {part} image in '{root}'. Use PNG, JPEG, WebP, BMP or GIF files.")
-        names = tuple(map(as_text, class_names))
-        return Dataset(request.name, names, splits[0], splits[1], tuple(skipped), fingerprint=fingerprint)
+                raise DataError(f"No readable {part} image in '{root}'. Use {READABLE} files.")
+        names = tuple(map(as_text, found.class_names))
+        return Dataset(
+            request.name, names, splits[0], splits[1], tuple(skipped), fingerprint=fingerprint, notes=tuple(notes),
+            fit=request.fit, white=white,
+        )  # fmt: skip
 
     def thumbnails(self, name: str, per_class: int) -> list[tuple[np.ndarray, str]]:
         """The first readable test images of the first classes, 64 pixels wide."""
-        class_names, _, test = scan(_root(name), 0.2, 0)
+        found = self._found(name)
+        _, test = found.split(0.2, 0)
         shown: list[tuple[np.ndarray, str]] = []
-        for k, class_name in enumerate(class_names[:20]):
+        for k, class_name in enumerate(found.class_names[:20]):
             for i in np.flatnonzero(test.which == k)[:per_class]:
                 with contextlib.suppress(DataError):
                     shown.append((to_array(test[int(i)], 64, 3), as_text(class_name)))
         return shown
 
     def test_files(self, name: str) -> list[str] | None:
-        root = _root(name)
-        if layout(root)[1] is None:
-            return None
-        _, _, test = scan(root, 0.2, 0)
-        return [test[i] for i in range(len(test))]
+        test = self._found(name).test
+        return None if test is None else [test[i] for i in range(len(test))]
 
     def test_only(self, name: str) -> str | None:
         """A folder may have nothing but test/, which cannot be trained on."""
-        root = _root(name)
+        root = self._path(name)
         return folder_name(root / "test") if (root / "test").is_dir() and not (root / "train").is_dir() else None
 
+    def _found(self, name: str) -> Found:
+        """What lies there, as it is now; remembered until a folder or a table changes."""
+        found = _REMEMBERED.get(name)
+        if found is None or any(_changed(path) != when for path, when in found.looked_at):
+            found = self._look(name)
+            _REMEMBERED[name] = found
+            while len(_REMEMBERED) > REMEMBERED:
+                _REMEMBERED.popitem(last=False)
+        return found
 
-def _root(name: str) -> Path:
-    return Path(name.removeprefix(FOLDER))
+    def _look(self, name: str) -> Found:
+        root, (_, key, value) = self._path(name), self._parsed(name)
+        tree, folders = read_tree(root)
+        reader = _Reader(root)
+        layout = understand(tree, str(root), reader, value if key == "classes" else "")
+        return _files(root, replace(layout, notes=(*_archive_notes(root), *layout.notes)), (*folders, *reader.read))
 
+    def _parsed(self, name: str) -> tuple[str, str, str]:
+        """(path, key and value of an option) of a dataset's name."""
+        found = OPTION.fullmatch(name.removeprefix(self.name).strip())
+        assert found is not None  # anything fits
+        return found["path"], found["key"] or "", found["value"] or ""
 
-def _no_folder(given: str) -> DataError:
-    return DataError(f"There is no folder '{given}'. Give the path of a folder with one sub-folder per class.")
+    def _name(self, path: Path | str, key: str, value: str) -> str:
+        return f"{self.name}{path}" + (f"?{key}={value}" if key else "")
 
+    def _path(self, name: str) -> Path:
+        return Path(self._parsed(name)[0])
 
-def _log_surprises(root: Path, class_names: tuple[str, ...], skipped: list[str], images: int) -> None:
-    """Warn of what the user may not expect: other test images, folders that are no class, files that were skipped."""
-    if instead := instead_of_test(root):
-        log.warning("There is no folder 'test' with one for each class: the images in '%s' are tested on.", instead)
-    base, _ = layout(root)
-    for name in folders(base):
-        if name not in class_names and not name.startswith("."):
-            log.warning("'%s' is no class: no PNG, JPEG, WebP, BMP or GIF file lies in it.", as_text(str(base / name)))
-    for name in skipped:
-        log.warning("Skipped, cannot be read: %s", name)
-    if skipped:
-        log.warning("%d of %d images in '%s' were skipped.", len(skipped), images, root)
-
-
-@lru_cache(maxsize=8)
-def _described(name: str, changed: tuple[tuple[str, int], ...]) -> DatasetInfo:
-    """`changed` is only part of the cache's key. If test images are to be drawn, class_sizes still include them."""
-    root = _root(name)
-    class_names, train, test = scan(root, 0.2, 0)
-    instead = instead_of_test(root)
-    learned = train.which if instead is not None else np.concatenate([train.which, test.which])
-    sizes = tuple(np.bincount(learned, minlength=len(class_names)).tolist())
-    tested_on = DRAWN if instead is None else f"from its folder '{instead}'" if instead else ""
-    return DatasetInfo(
-        name, root.name, len(train), len(test), len(class_names), 3, Folder.resolution, "your folder",
-        class_sizes=sizes, tested_on=tested_on, fingerprint=_fingerprint(train, test),
-    )  # fmt: skip
+    def _missing(self, given: str) -> DataError:
+        return DataError(f"There is no folder '{given}'. Give the path of a folder with one sub-folder per class.")
 
 
-def _fingerprint(*splits: Files) -> str:
+class Table(Folder):
+    """Images anywhere below the folder of a table that lists them with their classes."""
+
+    name = TABLE
+    usage = "csv:FILE"
+    note = "your own, labelled by a table with a column of files and one of classes"
+
+    def prepare(self, name: str) -> str:
+        name = self.check(name)
+        _, key, value = self._parsed(name)
+        path = self._path(name)
+        if not path.is_file():
+            raise self._missing(as_typed(str(path)))
+        return self._name(path.resolve(), key, value)
+
+    def title(self, name: str) -> str:
+        return f"table '{self._path(name).name}'"
+
+    def _look(self, name: str) -> Found:
+        table, (_, _, column) = self._path(name), self._parsed(name)
+        root = table.parent
+        tree, folders = read_tree(root)
+        reader = _Reader(root)
+        try:
+            labels = labels_of(table.name, reader(table.name), tree, tree, column)
+        except TableError as error:
+            raise DataError(f"{error}") from None
+        if labels is None:
+            raise DataError(
+                f"'{table}' does not list images below '{root}'. It needs a column with their paths or names, and one "
+                "with their classes."
+            )
+        return _files(root, from_labels(labels), (*folders, *reader.read))
+
+    def test_only(self, name: str) -> str | None:
+        return None
+
+    def _missing(self, given: str) -> DataError:
+        return DataError(f"There is no file '{given}'. Give the path of a table of images and their classes.")
+
+
+_REMEMBERED: OrderedDict[str, Found] = OrderedDict()
+
+
+class _Reader:
+    """Reads files below a folder, and remembers when those were last changed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.read = root, list[tuple[str, int]]()
+
+    def __call__(self, path: str) -> bytes:
+        whole = self.root / path
+        try:
+            self.read.append((str(whole), whole.stat().st_mtime_ns))
+            with open(whole, "rb") as file:
+                return file.read(LARGEST_TABLE + 1)
+        except OSError as error:
+            raise DataError(f"'{whole}' cannot be read: {error.strerror}.") from None
+
+
+def drawn_of(count: int, test_fraction: float) -> int:
+    """How many images of a class are drawn for testing: at least one, and at least one is left to train on."""
+    return min(count - 1, max(1, round(count * test_fraction)))
+
+
+def _files(root: Path, layout: Layout, looked_at: tuple[tuple[str, int], ...]) -> Found:
+    names = layout.class_names
+    by_text = sorted(range(len(names)), key=names.__getitem__)
+
+    def listed(paths: tuple[list[str], ...]) -> Files:
+        folders = [_folder_of(of_class) for of_class in paths]
+        inside = ([path[len(f) :] for path in of_class] for f, of_class in zip(folders, paths, strict=True))
+        files = Files.of([str(root / folder) if folder else str(root) for folder in folders], inside)
+        # in the order of the names as text, so that numeric names do not change the order of what is trained on
+        return files.take(np.concatenate([np.flatnonzero(files.which == k) for k in by_text]))
+
+    test = None if layout.test is None else listed(layout.test)
+    return Found(
+        names, listed(layout.train), test, as_text(layout.tested_on), tuple(map(as_text, layout.notes)), looked_at
+    )
+
+
+def _folder_of(paths: list[str]) -> str:
+    """The folder that all lie in, with a slash at its end; "" for the root."""
+    first = paths[0].rpartition("/")[0] if paths else ""
+    first = f"{first}/" if first else ""
+    return first if all(path.startswith(first) for path in paths) else ""
+
+
+def _changed(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return -1
+
+
+def _archive_notes(root: Path) -> tuple[str, ...]:
+    """What was said when an archive was unpacked here."""
+    with contextlib.suppress(OSError, ValueError):
+        notes = json.loads((root / ABOUT).read_text())
+        return tuple(map(str, notes)) if isinstance(notes, list) else ()
+    return ()
+
+
+def fingerprint_of(found: Found) -> str:
     """A hash of the names, sizes and times of all files, whichever split they are in."""
-    found = []
-    for files in splits:
+    lines = []
+    for files in filter(None, (found.train, found.test)):
         for i in range(len(files)):
             with contextlib.suppress(OSError):  # the file has gone since
                 about = os.stat(files[i])
-                found.append(f"{as_text(files[i])} {about.st_size} {about.st_mtime_ns}")
-    return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
+                lines.append(f"{as_text(files[i])} {about.st_size} {about.st_mtime_ns}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]

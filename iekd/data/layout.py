@@ -1,68 +1,91 @@
-"""How images lie in a folder: which sub-folders are the classes, and what is for training and for testing.
+"""How images lie in a tree of folders: which folders are the classes, and what is for training and for testing.
 
-Two layouts: `train/<class>/*` with `test/<class>/*` (or other usual names of the two, see `split_of`), or plain
-`<class>/*`, which is split by a fraction and a seed. A folder `train` that holds images itself is a class (of vehicles,
-say). A folder around all others is looked into. Only names are read here, never an image.
+Folders on disk and archives are decided by the same code, from names alone. Two layouts: `train/<class>/*` with
+`test/<class>/*` (or other usual names of the two, see `split_of`), or plain `<class>/*`, which is split by a fraction
+and a seed. Images in folders below a class belong to that class. A folder around all others is looked into. What could
+be understood in two ways is refused with a question: a dataset of the wrong classes trains as well as any other.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
-from pathlib import Path
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
-import numpy as np
-
-from iekd.data.decoding import SUFFIXES
-from iekd.data.file_images import Files
-from iekd.errors import DataError, as_text
+from iekd.data.decoding import READABLE
+from iekd.data.labels import Labels, TableError, natural_order, tables_of
+from iekd.data.tree import Node
+from iekd.errors import DataError
 
 TEST_NAMES = ("test", "val", "valid", "validation")  # the first that is there is used
 SPLITS = {"train": "train", "training": "train", "testing": "test", **{name: name for name in TEST_NAMES}}
 BESIDE = {"seg", "set", "data", "dataset", "images"}  # words that may stand beside such a name
+NAMES_OF_NO_CLASS = {
+    "images",
+    "image",
+    "imgs",
+    "img",
+    "jpegimages",
+    "pictures",
+    "photos",
+    "data",
+    "all",
+    "unlabelled",
+    "unlabeled",
+    "unknown",
+}  # names of a folder that says nothing of the images' class
 DEEPEST = 4  # folders around all others
+OUTER, INNER = "outer", "inner"  # which folders are the classes where folders with images lie in folders
+STRAYS = 4  # a folder with one in so many images beside its sub-folders, or fewer, is taken for one around classes
+SHOWN = 5  # names in a message
+
+ReadFile = Callable[[str], bytes]  # the content of a file, by its path below the root
 
 
-def scan(root: Path, test_fraction: float, seed: int) -> tuple[tuple[str, ...], Files, Files]:
-    """(class names, training files, test files), in which `which` is the label.
+@dataclass(frozen=True)
+class Layout:
+    """What a tree of folders holds.
 
-    test_fraction, seed: how test images are drawn from a folder that brings none.
-
-    Raises:
-        DataError: no images, only one class, a class with one image, or classes to test that are not learned.
+    Args:
+        class_names: in the order of their labels.
+        train: for each class the paths of its images, relative to the root.
+        test: the same, or None if they have to be drawn from `train`.
+        tested_on: the folder that takes the place of test/, such as "val"; empty if there is a test/.
+        notes: what the user may not expect, in sentences.
     """
-    base, test_root = layout(root)
-    class_names = tuple(name for name in folders(base) if not name.startswith(".") and _has_images(base / name))
-    if not class_names:
-        raise DataError(
-            f"No images found in '{base}'. It must hold a sub-folder per class, with PNG, JPEG, WebP, BMP or GIF files."
-        )
-    if len(class_names) == 1:
-        raise DataError(f"'{base}' has only one class, '{class_names[0]}'. Training needs at least two sub-folders.")
-    if test_root is not None:
-        extra = [name for name in folders(test_root) if name not in class_names and _has_images(test_root / name)]
-        if extra:
-            raise DataError(
-                f"Class '{extra[0]}' is in '{test_root}' but not in '{base}'. Use the same class names in both."
-            )
-        return class_names, _listed(base, class_names), _listed(test_root, class_names)
-    files, rng = _listed(base, class_names), np.random.default_rng(seed)
-    train, test = [], []
-    for k, name in enumerate(class_names):
-        of_class = np.flatnonzero(files.which == k)
-        if len(of_class) < 2:
-            raise DataError(f"Class '{name}' in '{base}' has only one image. It needs at least two: one to test with.")
-        order = rng.permutation(len(of_class))
-        held_out = drawn_of(len(of_class), test_fraction)
-        test.append(of_class[np.sort(order[:held_out])])
-        train.append(of_class[np.sort(order[held_out:])])
-    return class_names, files.take(np.concatenate(train)), files.take(np.concatenate(test))
+
+    class_names: tuple[str, ...]
+    train: tuple[list[str], ...]
+    test: tuple[list[str], ...] | None = None
+    tested_on: str = ""
+    notes: tuple[str, ...] = ()
 
 
-def drawn_of(count: int, test_fraction: float) -> int:
-    """How many images of a class are drawn for testing: at least one, and at least one is left to train on."""
-    return min(count - 1, max(1, round(count * test_fraction)))
+def understand(tree: Node, shown: str, read: ReadFile, nested: str = "", packed: bool = False) -> Layout:
+    """Decide what the folders of a tree mean.
+
+    Args:
+        tree: of all files.
+        shown: what to call its root in messages.
+        read: gives the content of a table of labels.
+        nested: OUTER or INNER, the answer to the question which folders are the classes.
+        packed: whether the tree is that of an archive, for messages.
+    Raises:
+        DataError: there are no images, only one class, classes to test that are not learned; or it is not clear which
+            folders are the classes.
+    """
+    found = _Folders(tree, shown, read, nested, packed).layout()
+    _check_classes(found, shown)
+    return replace(found, notes=(*found.notes, *left_out(tree)))
+
+
+def test_folder(layout: Layout) -> str:
+    """The usual name of the folder with the test images."""
+    named = [split for part in PurePosixPath(layout.tested_on).parts if (split := split_of(part))]
+    return named[0] if named else "test"
 
 
 def split_of(name: str) -> str | None:
@@ -75,81 +98,304 @@ def split_of(name: str) -> str | None:
     return SPLITS[said[0]] if len(said) == 1 and {*words} <= {*said, *BESIDE} else None
 
 
-def layout(root: Path) -> tuple[Path, Path | None]:
-    """(folder with the classes to train on, folder with those to test, or None if the first has to be split).
-
-    Raises:
-        DataError: a folder cannot be read, or has test images but nothing to train on.
-    """
-    root = _innermost(root)
-    splits: dict[str, Path] = {}
-    for name in folders(root):
-        if (split := split_of(name)) and _is_split(root / name):
-            splits.setdefault(split, root / name)
-    train, test = splits.get("train"), next((splits[name] for name in TEST_NAMES if name in splits), None)
-    if train is None and test is not None:
-        raise DataError(f"'{root}' has a folder '{test.name}' but no 'train'. Add 'train/<class>/' with images.")
-    others = [root / name for name in folders(root) if not name.startswith(".") and root / name != train]
-    if test is None and any(map(_has_images, others)):
-        train = None  # one of several classes, whose images lie deeper
-    return _innermost(train or root, "train"), test and _innermost(test, split_of(test.name))
+def left_out(tree: Node) -> list[str]:
+    """Which files are not used because of their kind, as sentences: by ending, and archives by name."""
+    endings, archives = Counter[str](), []
+    for node in tree.walk():
+        endings.update(node.others)
+        archives += [f"{node.path}/{name}".lstrip("/") for name in node.archives]
+    notes = []
+    if archives:
+        notes.append(f"Archives inside are not looked into: {named(archives)}. Unpack them first.")
+    if endings:
+        counts = ", ".join(f"{count:,} {ending}" for ending, count in endings.most_common(8))
+        more = sum(endings.values()) - sum(count for _, count in endings.most_common(8))
+        hint = " For HEIC, install pillow-heif." if {".heic", ".heif"} & set(endings) else ""
+        notes.append(f"Files that are not used: {counts}{f', {more:,} others' if more else ''}.{hint}")
+    return notes
 
 
-def instead_of_test(root: Path) -> str | None:
-    """The folder whose images are tested on because there is no test/, such as "val".
-
-    Empty if there is a test/; None if there is neither, so that test images are drawn.
-    """
-    _, tested = layout(root)
-    if tested is None:
-        return None
-    inside = tested.relative_to(root)
-    return "" if "test" in map(split_of, inside.parts) else as_text(str(inside))
+def named(names: list[str] | tuple[str, ...]) -> str:
+    """Some names in quotes, and how many more there are."""
+    text = ", ".join(f"'{name}'" for name in names[:SHOWN])
+    return text + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
 
 
-def _innermost(folder: Path, split: str | None = None) -> Path:
+class _Folders:
+    """One tree while it is being understood."""
+
+    def __init__(self, tree: Node, shown: str, read: ReadFile, nested: str, packed: bool) -> None:
+        self.tree, self.shown, self.read, self.nested, self.packed = tree, shown, read, nested, packed
+        self.notes: list[str] = []
+
+    def layout(self) -> Layout:
+        root = _innermost(self.tree)
+        if not root.count():
+            raise DataError(f"No images found in {self._at(root)}. {self._what_instead()}")
+        splits = [(split, node) for node in root.with_images() if (split := split_of(node.name))]
+        others = [node for node in root.with_images() if not split_of(node.name)]
+        flat = [node for _, node in splits if _is_flat(node)]
+        both = len({split for split, _ in splits}) > 1  # else a folder 'train' may be a class of vehicles
+        no_classes = splits and len(flat) == len(splits) and (not others or (both and len(others) < 2))
+        if no_classes or (root.images and len(root.with_images()) < 2):
+            return self._by_table(root)
+        if len(root.with_images()) == 1 and (labels := self._labels_of(root)):
+            return self._from_table(labels)
+        by_split: dict[str, Node] = {}
+        for split, node in splits:
+            if split in by_split and node not in flat:
+                self._skip(node, f"'{by_split[split].name}' is used")
+            elif node not in flat:
+                by_split[split] = node
+        train = by_split.get("train")
+        tests = [by_split[name] for name in TEST_NAMES if name in by_split]
+        if train is None and tests:
+            raise DataError(
+                f"{self._at(root)} has a folder '{tests[0].name}' but no 'train'. Add 'train/<class>/' with images."
+            )
+        if train is not None and not tests and not flat and sum(bool(node.images) for node in others) > 1:
+            self._skip(train, "it holds folders, and the others hold images")
+            others, train = [node for node in others if node is not train], None
+        if train is None:
+            has_train = any(split == "train" for split, _ in splits)
+            unlabelled = [] if has_train or len(others) < 2 else flat
+            return self._one_part(root, [n for n in (*others, *flat) if n not in unlabelled], unlabelled)
+        return self._two_parts(train, tests, flat, others)
+
+    def _one_part(self, root: Node, children: list[Node], unlabelled: list[Node]) -> Layout:
+        classes = self._classes(root, children)
+        for node in unlabelled:
+            self._unlabelled(node)
+        self._strays(root)
+        return Layout(tuple(classes), tuple(classes.values()), notes=tuple(self.notes))
+
+    def _two_parts(self, train: Node, tests: list[Node], flat: list[Node], others: list[Node]) -> Layout:
+        inside = _innermost(train, "train")
+        learned = self._classes(inside, inside.with_images())
+        self._strays(inside)
+        names, test, tested_on = tuple(learned), None, ""
+        for node in tests:
+            if test is not None:
+                self._skip(node, f"'{tested_on}' is tested on")
+                continue
+            innermost = _innermost(node, split_of(node.name), set(names))
+            tested = self._classes(innermost, innermost.with_images(), set(names))
+            self._strays(innermost)
+            extra = [name for name in tested if name not in learned]
+            if extra:
+                raise DataError(self._extra_class(extra[0], node, inside, names))
+            test, tested_on = tuple(tested.get(name, []) for name in names), node.path
+            if absent := [name for name in names if name not in tested]:
+                self.notes.append(f"No test images of the class{'es' * (len(absent) > 1)} {named(absent)}.")
+        for node in flat:
+            table = self._labels_of(node, names)
+            if table is not None and test is None:
+                test, tested_on = tuple(table.files.get(name, []) for name in names), node.path
+                self.notes.append(f"The labels of '{node.path}' come from '{table.table}'.")
+            else:
+                self._unlabelled(node)
+        for node in others:
+            self._skip(node, "it is beside the folders for training and testing")
+        is_test = test is None or "test" in map(split_of, PurePosixPath(tested_on).parts)
+        return Layout(names, tuple(learned.values()), test, "" if is_test else tested_on, tuple(self.notes))
+
+    def _classes(self, root: Node, children: list[Node], known: set[str] = frozenset()) -> dict[str, list[str]]:  # type: ignore[assignment]
+        """Class -> paths of its images, of the folders in `root` that are classes, in the order of labels.
+
+        known: names that are classes for certain.
+        """
+        empty = [name for name in sorted(root.folders) if not root.folders[name].count() and name not in known]
+        if empty:
+            self.notes.append(f"No images that can be read lie in {named(empty)}: not used as a class.")
+        collapsed = {node: _single(node) for node in children}
+        direct = [node for node in children if collapsed[node].images or not collapsed[node].with_images()]
+        deep = [node for node in children if node not in direct]
+        if deep and self.nested == INNER:
+            return self._inner(direct, deep, collapsed)
+        if deep and self.nested != OUTER and not direct and not {node.name for node in deep} <= known:
+            raise DataError(self._question(root, deep, collapsed))
+        names = {node.name for node in direct} | known
+        for node in list(deep) if self.nested != OUTER else ():
+            inner = [inner.name for inner in collapsed[node].with_images()]
+            if node.name not in known and set(inner) <= names:
+                self._skip(node, f"it holds the folders {named(inner)} again")
+                deep.remove(node)
+            elif not known:
+                self.notes.append(
+                    f"'{node.path}' is taken as one class, with the images of its folders {named(inner)}."
+                )
+        ordered = natural_order([node.name for node in (*direct, *deep)])
+        by_name = {node.name: node for node in (*direct, *deep)}
+        return {name: [f"{by_name[name].path}/{file}" for file in by_name[name].files()] for name in ordered}
+
+    def _inner(self, direct: list[Node], deep: list[Node], collapsed: dict[Node, Node]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for node in [*direct, *(inner for outer in deep for inner in collapsed[outer].with_images())]:
+            found.setdefault(node.name, []).extend(f"{node.path}/{file}" for file in node.files())
+        return {name: found[name] for name in natural_order(list(found))}
+
+    def _question(self, root: Node, deep: list[Node], collapsed: dict[Node, Node]) -> str:
+        """Which folders are the classes? What is not clear, and how to say it."""
+        inner = [{n.name for n in collapsed[node].with_images()} for node in deep]
+        first, example = deep[0], sorted(inner[0])[:2]
+        alike = len(deep) > 1 and set.intersection(*inner) and len(set.union(*inner)) < 2 * len(inner[0])
+        answer = (
+            f"Say which are the classes by adding '?classes={OUTER}' or '?classes={INNER}' to the name of the dataset, "
+            "or list the images and their classes in a labels.csv."
+        )
+        if alike:
+            one = (
+                f"Pack one of them, such as '{first.path}'"
+                if self.packed
+                else (f"Give one of them, such as '{self.shown}/{first.path}'")
+            )
+            return (
+                f"{self._at(root)} seems to hold several datasets, {named([n.name for n in deep])}: each has the "
+                f"folders {named(sorted(inner[0]))}. {one}. If they "
+                f"are parts of one dataset: {answer[0].lower()}{answer[1:]}"
+            )
+        return (
+            f"{self._at(root)} has folders in folders, such as '{first.name}/{example[0]}': are "
+            f"{named([n.name for n in deep])} the classes, or the {len(set().union(*inner))} folders inside, such as "
+            f"{named(example)}? {answer}"
+        )
+
+    def _by_table(self, root: Node) -> Layout:
+        """No folder is a class: the labels are in a table, or nowhere that is known."""
+        try:
+            found = tables_of(self.tree, root, self.read)
+        except TableError as error:
+            raise DataError(f"{self._no_classes(root)} {error}") from None
+        if found is None:
+            raise DataError(f"{self._no_classes(root)} {self._hint(root)}")
+        return self._from_table(found)
+
+    def _from_table(self, found: Labels) -> Layout:
+        self.notes.append(f"The labels come from '{found.table}' (column '{found.column}').")
+        return from_labels(found, tuple(self.notes))
+
+    def _labels_of(self, node: Node, names: tuple[str, ...] | None = None) -> Labels | None:
+        """Labels of the images in a folder without class folders, if a table has them, with these classes."""
+        try:
+            return tables_of(self.tree, node, self.read, names)
+        except TableError:
+            return None
+
+    def _no_classes(self, root: Node) -> str:
+        flat = root.with_images() or [root]
+        listed = ", ".join(f"'{node.path or self.shown}' ({node.count():,} images)" for node in flat[:SHOWN])
+        return f"{self._at(root)} has no sub-folder per class: the images lie side by side in {listed}."
+
+    def _hint(self, root: Node) -> str:
+        files = [PurePosixPath(path).name for path in root.files()[:2000]]
+        beginnings = Counter(m[1] for name in files if (m := re.match(r"([^\W\d_]{2,})[\W\d_]", name)))
+        common = [word for word, count in beginnings.most_common() if count > 1]
+        move = "Make a folder per class and move each image into that of its class, or list them in a labels.csv."
+        tables = [f"{n.path}/{t}".lstrip("/") for n in self.tree.walk() for t in n.tables if t.lower().endswith(".csv")]
+        if 1 < len(common) <= 1000 and sum(beginnings[w] for w in common) > 0.4 * len(files):
+            example = next(name for name in files if name.startswith(common[0]))
+            return f"The class seems to be in the names of the files, such as '{example}' ({named(common)}). {move}"
+        if tables:
+            return f"The labels may be in {named(tables)}, whose entries do not fit these files. {move}"
+        return move
+
+    def _what_instead(self) -> str:
+        notes = " ".join(left_out(self.tree))
+        return f"It must hold a sub-folder per class, with {READABLE} files. {notes}".strip()
+
+    def _extra_class(self, name: str, test: Node, train: Node, names: tuple[str, ...]) -> str:
+        close = [known for known in names if _plain(known) == _plain(name)]
+        if close:
+            return (
+                f"Class '{name}' in {self._at(test)} is called '{close[0]}' in {self._at(train)}: the names differ in "
+                "spaces, capitals or the way of writing an accent. Rename one of the folders."
+            )
+        return f"Class '{name}' is in {self._at(test)} but not in {self._at(train)}. Use the same class names in both."
+
+    def _unlabelled(self, node: Node) -> None:
+        self.notes.append(
+            f"'{node.path}' ({node.count():,} images) has no class folders: its images are unlabelled and not used."
+        )
+
+    def _strays(self, node: Node) -> None:
+        if node.images:
+            self.notes.append(
+                f"{len(node.images):,} images in {self._at(node)} lie in no class folder and are not used."
+            )
+
+    def _skip(self, node: Node, why: str) -> None:
+        self.notes.append(f"'{node.path}' ({node.count():,} images) is not used: {why}.")
+
+    def _at(self, node: Node) -> str:
+        return f"'{self.shown}/{node.path}'" if node.path else f"'{self.shown}'"
+
+
+def from_labels(labels: Labels, notes: tuple[str, ...] = ()) -> Layout:
+    """The layout that a table describes; its folders or its column say what is for training and for testing."""
+
+    def split(path: str) -> str | None:
+        given = labels.splits.get(path)
+        return split_of(given if given is not None else path.partition("/")[0] if "/" in path else "")
+
+    names = tuple(natural_order(list(labels.files)))
+    parts: dict[str, tuple[list[str], ...]] = {}
+    for k, name in enumerate(names):
+        for path in labels.files[name]:
+            part = split(path) or "train"
+            parts.setdefault(part, tuple([] for _ in names))[k].append(path)
+    test = next((part for part in TEST_NAMES if part in parts), None)
+    train = parts.get("train") or parts[test]  # type: ignore[index]  # something is there
+    if test is None or "train" not in parts:
+        return Layout(names, train, None, "", (*notes, *labels.notes))
+    unused = [
+        f"The {sum(map(len, parts[p])):,} images of '{p}' are not used." for p in parts if p not in ("train", test)
+    ]
+    return Layout(names, train, parts[test], "" if test == "test" else test, (*notes, *labels.notes, *unused))
+
+
+def _check_classes(found: Layout, shown: str) -> None:
+    if len(found.class_names) == 1:
+        raise DataError(
+            f"'{shown}' has only one class, '{found.class_names[0]}'. Training needs at least two sub-folders."
+        )
+    for name, images in zip(found.class_names, found.train, strict=True):
+        if not images:
+            raise DataError(f"Class '{name}' in '{shown}' has no training image. Add some, or remove it.")
+        if found.test is None and len(images) < 2:
+            raise DataError(f"Class '{name}' in '{shown}' has only one image. It needs at least two: one to test with.")
+
+
+def _innermost(folder: Node, split: str | None = None, known: set[str] = frozenset()) -> Node:  # type: ignore[assignment]
     """Skip folders that hold nothing but one folder of folders, as in archives and in seg_train/seg_train.
 
-    split: the split whose name such a folder may have.
+    split: the split whose name such a folder may have. known: names of classes, which are not skipped.
     """
     for _ in range(DEEPEST):
-        inner = [folder / name for name in folders(folder) if not name.startswith(".")]
-        if len(inner) != 1 or split_of(inner[0].name) not in (None, split):
+        inner = folder.with_images()
+        if folder.images or len(inner) != 1 or inner[0].name in known or split_of(inner[0].name) not in (None, split):
             break
-        if _has_images(folder) or _has_images(inner[0]) or not folders(inner[0]):
+        strays = STRAYS * len(inner[0].images) <= inner[0].count()  # the cover of an album, say
+        if not inner[0].with_images() or (inner[0].images and (len(inner[0].with_images()) < 2 or not strays)):
             break
         folder = inner[0]
     return folder
 
 
-def _is_split(folder: Path) -> bool:
-    """True for a folder of class folders; one that holds only images is a class of that name."""
-    return folder.is_dir() and (any(_has_images(folder / d) for d in folders(folder)) or not _has_images(folder))
+def _single(node: Node) -> Node:
+    """The folder that has a class's images: that of images/ in <class>/images/*."""
+    while not node.images and len(node.with_images()) == 1:
+        node = node.with_images()[0]
+    return node
 
 
-def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            yield from entries
-    except OSError as error:
-        raise DataError(f"The folder '{folder}' cannot be read: {error.strerror}.") from None
+def _is_flat(node: Node) -> bool:
+    """Whether a folder for training or testing has its images side by side, or all in one folder such as images/."""
+    inner = _single(node)
+    if inner.with_images():
+        return False
+    return inner is node or inner.name.lower() in NAMES_OF_NO_CLASS or split_of(inner.name) is not None
 
 
-def folders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in _entries(folder) if entry.is_dir())
-
-
-def _images(folder: Path) -> Iterator[str]:
-    """Names of the image files in any order; none if there is no such folder."""
-    if folder.is_dir():
-        for entry in _entries(folder):
-            if os.path.splitext(entry.name)[1].lower() in SUFFIXES and not entry.name.startswith("."):
-                yield entry.name
-
-
-def _has_images(folder: Path) -> bool:
-    return next(_images(folder), None) is not None
-
-
-def _listed(root: Path, class_names: tuple[str, ...]) -> Files:
-    return Files.of([str(root / name) for name in class_names], (sorted(_images(root / name)) for name in class_names))
+def _plain(name: str) -> str:
+    """A name without what is hard to see: spaces at its ends, capitals, ways of writing an accent."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())

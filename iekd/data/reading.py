@@ -13,14 +13,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
+from typing import TypeVar
 
 import numpy as np
 import PIL
-from PIL import Image
 
-from iekd.data import decoded_cache
 from iekd.data.base import Progress, Split
-from iekd.data.decoding import FORMATS, to_array
+from iekd.data.decoded_cache import find, store
+from iekd.data.decoding import CROP, WHITES, look_at, to_array, white_of
 from iekd.data.file_images import FileImages, Files, image_sums
 from iekd.data.memory import image_budget
 from iekd.errors import DataError
@@ -28,10 +29,26 @@ from iekd.errors import DataError
 BLOCK = 8  # files that a thread takes at a time: photographs take a tenth of a second each
 MOVED = 512  # images at a time
 WORTH_CACHING = 5.0  # seconds: what took less is not stored
-VERSION = 1  # of what `to_array` makes of a file; raise it when that changes
+VERSION = 2  # of what `to_array` makes of a file; raise it when that changes
 IMAGES, SUMS = "images", "sums"
 
 log = logging.getLogger(__name__)
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What every file becomes; see `to_array`."""
+
+    resolution: int
+    channels: int
+    fit: str
+    white: float | None
+
+    def decode(self, path: str) -> np.ndarray:
+        return to_array(path, self.resolution, self.channels, "", self.fit, self.white)
 
 
 @dataclass(frozen=True)
@@ -48,9 +65,10 @@ class Reading:
 
 def read_all(
     splits: Sequence[Files], resolution: int, fingerprint: str, image_memory: float | None, cache: bool = True,
-    progress: Progress | None = None,
-) -> tuple[list[Split], list[str]]:  # fmt: skip
-    """The images of each split, and the paths of those that cannot be read; all are grey if all files are.
+    progress: Progress | None = None, fit: str = CROP,
+) -> tuple[list[Split], list[str], float | None]:  # fmt: skip
+    """The images of each split, the paths of those that cannot be read, and the white level of images with more than
+    8 bits (see `decoding.white_of`). All are grey if all files are.
 
     Args:
         splits: the files of each split, in which `which` is the label.
@@ -59,18 +77,24 @@ def read_all(
         image_memory: as in data.load.
         cache: whether to store decoded images, and to use stored ones.
         progress: called now and then; what it raises ends the reading.
+        fit: how images that are not square are made so, see `to_array`.
     """
     total, budget, began = sum(map(len, splits)), image_budget(image_memory), time.monotonic()
-    found = _find(splits, resolution, fingerprint, budget, progress) if cache else None
+    found = _find(splits, resolution, fingerprint, budget, progress, fit) if cache else None
     if found is None:
-        channels = 1 if all(_in_threads(lambda split, i: _is_grey(splits[split][i]), splits)) else 3
+        looked_at = list(_in_threads(lambda split, i: look_at(splits[split][i]), splits))
+        channels = 1 if all(grey for grey, _ in looked_at) else 3
+        shape = Shape(resolution, channels, fit, white_of(max((largest for _, largest in looked_at), default=0.0)))
         kind = IMAGES if total * resolution**2 * channels <= budget else SUMS
-        found = channels, kind, _decode(splits, resolution, channels, kind, progress)
+        found = shape, kind, _decode(splits, shape, kind, progress)
         if cache and time.monotonic() - began > WORTH_CACHING:
-            _store(splits, _name(fingerprint, resolution, kind), found[2])
+            _store(splits, _name(fingerprint, shape, kind), found[2])
     else:
         log.info("The images were decoded before.")
-    channels, kind, readings = found
+    shape, kind, readings = found
+    channels = shape.channels
+    if shape.white is not None:
+        log.info("Some images have more than 8 bits: the value %g of all of them becomes white.", shape.white)
     if kind == SUMS:
         log.info(
             "The images would take %.2f GB and may take %.2f GB: their files are re-decoded every epoch.",
@@ -82,29 +106,30 @@ def read_all(
         if kind == IMAGES:
             read.append(Split(reading.values, labels, there))
         else:
-            read.append(Split(FileImages(there, reading.values, resolution, channels), labels))
+            images = FileImages(there, reading.values, resolution, channels, fit, shape.white)
+            read.append(Split(images, labels))
         unreadable += [files[int(i)] for i in np.setdiff1d(np.arange(len(files)), reading.rows)]
-    return read, unreadable
+    return read, unreadable, shape.white
 
 
 def _find(
-    splits: Sequence[Files], resolution: int, fingerprint: str, budget: float, progress: Progress | None
-) -> tuple[int, str, list[Reading]] | None:
-    """(channels, kind, what was read of each split) from the cache, if it is what would be read now."""
+    splits: Sequence[Files], resolution: int, fingerprint: str, budget: float, progress: Progress | None, fit: str
+) -> tuple[Shape, str, list[Reading]] | None:
+    """(shape, kind, what was read of each split) from the cache, if it is what would be read now."""
     total = sum(map(len, splits))
-    for kind in (IMAGES, SUMS):
-        if (there := decoded_cache.find(_name(fingerprint, resolution, kind))) is None or len(there[1]) != total:
-            continue
-        values, row_of = there
-        channels = values.shape[-1] if kind == IMAGES else (values.shape[-1] - 1) // 2
+    for kind, channels, white in product((IMAGES, SUMS), (1, 3), (None, *WHITES)):
+        shape = Shape(resolution, channels, fit, white)
         if (total * resolution**2 * channels <= budget) != (kind == IMAGES):
             continue
+        if (there := find(_name(fingerprint, shape, kind))) is None or len(there[1]) != total:
+            continue
+        values, row_of = there
         rows_of = [row_of[ranks] for ranks in _ranks(splits)]
         broken = [files.take(np.flatnonzero(rows < 0)) for files, rows in zip(splits, rows_of, strict=True)]
-        readable = _in_threads(partial(_readable, broken, resolution, channels), broken, progress)
+        readable = _in_threads(partial(_readable, broken, shape), broken, progress)
         if any(readable):  # a disk was away, say
             return None
-        return channels, kind, [Reading(values[rows[rows >= 0]], np.flatnonzero(rows >= 0)) for rows in rows_of]
+        return shape, kind, [Reading(values[rows[rows >= 0]], np.flatnonzero(rows >= 0)) for rows in rows_of]
     return None
 
 
@@ -113,11 +138,12 @@ def _store(splits: Sequence[Files], name: str, readings: Sequence[Reading]) -> N
     for ranks, reading in zip(_ranks(splits), readings, strict=True):
         row_of[ranks[reading.rows]] = np.arange(first, first + len(reading.rows))
         first += len(reading.rows)
-    decoded_cache.store(name, [reading.values for reading in readings], row_of)
+    store(name, [reading.values for reading in readings], row_of)
 
 
-def _name(fingerprint: str, resolution: int, kind: str) -> str:
-    return f"{fingerprint}-{resolution}-{kind}-{VERSION}-pillow-{PIL.__version__}"
+def _name(fingerprint: str, shape: Shape, kind: str) -> str:
+    how = f"{shape.resolution}-{shape.channels}-{shape.fit}" + (f"-{shape.white:g}" if shape.white else "")
+    return f"{fingerprint}-{how}-{kind}-{VERSION}-pillow-{PIL.__version__}"
 
 
 def _ranks(splits: Sequence[Files]) -> list[np.ndarray]:
@@ -128,15 +154,14 @@ def _ranks(splits: Sequence[Files]) -> list[np.ndarray]:
     return np.split(ranks, np.cumsum([len(files) for files in splits])[:-1])
 
 
-def _decode(
-    splits: Sequence[Files], resolution: int, channels: int, kind: str, progress: Progress | None
-) -> list[Reading]:
-    shape, dtype = ((resolution, resolution, channels), np.uint8) if kind == IMAGES else ((2 * channels + 1,), np.int64)
-    arrays = [np.empty((len(files), *shape), dtype) for files in splits]  # type: ignore[call-overload]
+def _decode(splits: Sequence[Files], shape: Shape, kind: str, progress: Progress | None) -> list[Reading]:
+    side, channels = shape.resolution, shape.channels
+    size, dtype = ((side, side, channels), np.uint8) if kind == IMAGES else ((2 * channels + 1,), np.int64)
+    arrays = [np.empty((len(files), *size), dtype) for files in splits]  # type: ignore[call-overload]
 
     def read(split: int, i: int) -> bool:
         try:
-            image = to_array(splits[split][i], resolution, channels)
+            image = shape.decode(splits[split][i])
         except DataError:
             return False
         arrays[split][i] = image if kind == IMAGES else image_sums(image[None])[0]
@@ -155,8 +180,8 @@ def _decode(
 
 
 def _in_threads(
-    function: Callable[[int, int], bool], splits: Sequence[Files], progress: Progress | None = None
-) -> Iterator[bool]:
+    function: Callable[[int, int], T], splits: Sequence[Files], progress: Progress | None = None
+) -> Iterator[T]:
     """function(split, file) for every file of every split in turn; decoding releases the interpreter lock."""
     sizes = list(map(len, splits))
     block = max(BLOCK, min(64, sum(sizes) // 20_000))  # of a million files, all blocks at once take memory too
@@ -172,21 +197,12 @@ def _in_threads(
         pool.shutdown(cancel_futures=True)
 
 
-def _readable(splits: Sequence[Files], resolution: int, channels: int, split: int, i: int) -> bool:
+def _readable(splits: Sequence[Files], shape: Shape, split: int, i: int) -> bool:
     with contextlib.suppress(DataError):
-        to_array(splits[split][i], resolution, channels)
+        shape.decode(splits[split][i])
         return True
     return False
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _is_grey(path: str) -> bool:
-    """From the header alone; a broken file says nothing either way."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return image.mode in ("1", "L", "I", "I;16", "I;16B", "F")
-    except Exception:  # reported when it is read in full
-        return True

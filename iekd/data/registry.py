@@ -6,16 +6,25 @@ A name is that of a source with one dataset, such as "cifar10", or a scheme and 
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from iekd.data.base import Dataset, DatasetInfo, Progress, Request, Source
+from iekd.data.base import Dataset, DatasetInfo, Progress, Request, Source, check_order
 from iekd.data.bundled import Sample
-from iekd.data.folder import Folder
+from iekd.data.decoding import CROP
+from iekd.data.duplicates import repeated_note
+from iekd.data.folder import Folder, Table
 from iekd.data.torchvision_sets import TORCHVISION_SETS
-from iekd.errors import DataError, unknown_name
-from iekd.plugins import load_plugins, remember
+from iekd.errors import DataError, UserError, unknown_name
+from iekd.plugins import VARIABLE, load_plugins, remember
+
+log = logging.getLogger(__name__)
+
+AS_TEXT = "text"  # the order of class names as text: 1, 10, 2
 
 _SOURCES: dict[str, Source] = {}
 
@@ -27,7 +36,7 @@ def register(source: Source) -> Source:
     return source
 
 
-for _source in (Sample(), *TORCHVISION_SETS, Folder()):
+for _source in (Sample(), *TORCHVISION_SETS, Folder(), Table()):
     register(_source)
 
 
@@ -45,7 +54,8 @@ def source_of(name: str) -> Source:
     """
     found = _find(name)
     if found is None:
-        raise unknown_name("dataset", name, [source.usage or source.name for source in sources()])
+        message = unknown_name("dataset", name, [source.usage or source.name for source in sources()])
+        raise UserError(f"{message} A source of your own has to be in a module that {VARIABLE} names.")
     return found
 
 
@@ -110,22 +120,38 @@ def prepare(name: str) -> str:
     return source_of(name).prepare(name)
 
 
-def describe(name: str, test_fraction: float = 0.2) -> DatasetInfo:
+def describe(name: str, test_fraction: float = 0.2, class_order: Sequence[str] = ()) -> DatasetInfo:
     """What is known of a dataset without opening it; of a folder, the files are counted.
 
     Args:
         name: a registered name, or `folder:PATH`.
-        test_fraction: see `load`.
+        test_fraction, class_order: see `load`.
     Raises:
-        UserError: there is no such dataset.
+        UserError: there is no such dataset, its source counts nothing, or the order does not fit its classes.
     """
     source = source_of(name)
-    return source.describe(source.prepare(name), test_fraction)
+    info = source.describe(source.prepare(name), test_fraction)
+    for count in ("train_images", "test_images", "classes", "channels", "resolution"):
+        if getattr(info, count) < 1:
+            raise DataError(
+                f"The source of '{name}' cannot be used: its {count} are {getattr(info, count)}, before anything is "
+                "loaded. Correct its 'describe'."
+            )
+    if not class_order or not info.class_names:
+        return info
+    order = _order(class_order, info.class_names)
+    check_order(order, info.class_names, name)
+    rows = [info.class_names.index(class_name) for class_name in order]
+    return replace(
+        info, class_names=order, class_sizes=tuple(info.class_sizes[k] for k in rows),
+        test_sizes=tuple(info.test_sizes[k] for k in rows),
+    )  # fmt: skip
 
 
 def load(
     name: str, *, resolution: int | None = None, test_fraction: float = 0.2, seed: int = 0,
-    image_memory: float | None = None, cache: bool = True, progress: Progress | None = None,
+    image_memory: float | None = None, cache: bool = True, progress: Progress | None = None, fit: str = CROP,
+    class_order: Sequence[str] = (),
 ) -> Dataset:  # fmt: skip
     """Load a dataset into memory, downloading it into the cache folder if necessary.
 
@@ -138,12 +164,24 @@ def load(
         cache: if decoding a folder takes a while, store the decoded images in the cache folder for the next time;
             never done for what was uploaded to a page, which is removed with its runs.
         progress: called with (files of a folder that are decoded, all of them); what it raises ends the loading.
+        fit: what becomes of a folder's images that are not square, see `decoding.to_array`.
+        class_order: names of all classes in the order of their labels, or `AS_TEXT` alone; none: the source's own.
     Raises:
         DataError: it cannot be loaded; the message says what to do.
     """
     source = source_of(name)
-    request = Request(source.prepare(name), resolution, test_fraction, seed, image_memory, cache, progress)
-    return _checked(source.load(request), request)
+    request = Request(source.prepare(name), resolution, test_fraction, seed, image_memory, cache, progress, fit)
+    dataset = _checked(source.load(request), request)
+    if class_order:
+        dataset = dataset.ordered(_order(class_order, dataset.class_names))
+    dataset = replace(dataset, notes=(*dataset.notes, *repeated_note(dataset.train, dataset.test)))
+    for note in dataset.notes:
+        log.warning("%s", note)
+    return dataset
+
+
+def _order(asked: Sequence[str], class_names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted(class_names) if tuple(asked) == (AS_TEXT,) else asked)
 
 
 def thumbnails(name: str, per_class: int = 1) -> list[tuple[np.ndarray, str]]:

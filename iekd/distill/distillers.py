@@ -103,7 +103,7 @@ class InheritanceExploration(Distiller):
 
 
 class SumOverStages(nn.Module):
-    """The sum over stages of one criterion: (student sides, teacher sides) -> scalar."""
+    """The sum over stages of one criterion: (student maps, teacher maps) -> scalar."""
 
     def __init__(self, criterion: nn.Module) -> None:
         super().__init__()

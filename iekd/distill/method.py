@@ -1,4 +1,4 @@
-"""Methods: how a student is taught. Each turns (student features, teacher's answer, labels) into a loss with terms.
+"""Methods: how a student is taught. Each turns (student features, teacher output, labels) into a loss with terms.
 
 A Method is the cross-entropy plus what its distillers add; `build_method` makes one by name from the builder that is
 registered under it. Not here: what a method is called and needs (config/methods.py), what a distiller adds
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iekd.config.methods import KD, METHODS, method_spec, split_name
+from iekd.config.methods import DISTANCE_SCALE, IE_DEFAULTS, KD, METHODS, method_spec, split_name
 from iekd.config.run import RunConfig
 from iekd.distill.distillers import (
     Distiller,
@@ -48,6 +48,7 @@ from iekd.losses import (
     RelationLoss,
 )
 from iekd.models.features import Features
+from iekd.plugins import remember
 
 
 class StepOutput(NamedTuple):
@@ -61,7 +62,7 @@ class StepOutput(NamedTuple):
 class Method(nn.Module):
     """L = label_weight * cross-entropy + strength * sum of the distillers' weighted terms.
 
-    label_weight is 1, or 1 - strength * kd_weight where kd takes part (Hinton et al. 2015, section 2).
+    label_weight is 1, or 1 - strength * kd_weight with kd (Hinton et al. 2015, section 2).
     strength: 0..1, set by whoever trains (RunConfig.weight_schedule); a number, or a scalar on the device.
     class_weights: (K,) factors of the images' cross-entropies by class, whose weighted mean is taken; None: all equal.
     """
@@ -121,6 +122,7 @@ def builder(name: str) -> Callable[[Builder], Builder]:
 
     def add(build: Builder) -> Builder:
         BUILDERS[name] = build
+        remember(build.__module__)
         return build
 
     return add
@@ -196,49 +198,46 @@ def rkd(config: RunConfig, pair: Pair) -> list[Distiller]:
 
 # inheritance and exploration
 
-# (inheritance, exploration) for a distance of l1, chosen on held-out training images (benchmarks/RESULTS.md)
-IE_WEIGHTS = {"ft": (500.0, 50.0), "at": (100.0, 1.0), "od": (1.0, 5.0), "dml": (50.0, 5.0)}
-# mean |u - v|, mean (u - v)^2 and 1 - cos differ by about this much in size for D of 1000 to 4000 numbers
-DISTANCE_SCALE = {"l1": 1.0, "l2": 10.0, "cosine": 0.01}
-
 
 @builder("ie-at")
 def ie_at(config: RunConfig, pair: Pair) -> list[Distiller]:
-    stages = pair.stages(_chosen(config.ie_stages, "all"))
-    return [_inheritance_exploration(AttentionComparison, stages, IE_WEIGHTS["at"], config, pair, distance="l2")]
+    return [_inheritance_exploration("ie-at", AttentionComparison, _ie_stages("ie-at", config, pair), config, pair)]
 
 
 @builder("ie-ft")
 def ie_ft(config: RunConfig, pair: Pair) -> list[Distiller]:
-    stages = pair.stages(_chosen(config.ie_stages, "last"))
     compare = partial(FactorComparison, auto_encoder=config.auto_encoder)
-    return [_inheritance_exploration(compare, stages, IE_WEIGHTS["ft"], config, pair)]
+    return [_inheritance_exploration("ie-ft", compare, _ie_stages("ie-ft", config, pair), config, pair)]
 
 
 @builder("ie-od")
 def ie_od(config: RunConfig, pair: Pair) -> list[Distiller]:
-    stages = pair.stages(_chosen(config.ie_stages, "all"))
+    stages = _ie_stages("ie-od", config, pair)
     inherit = _overhaul(pair, stages)  # its own loss and its own weight, whatever the distance
-    return [_inheritance_exploration(OverhaulComparison, stages, IE_WEIGHTS["od"], config, pair, inherit=inherit)]
+    return [_inheritance_exploration("ie-od", OverhaulComparison, stages, config, pair, inherit)]
 
 
 @builder("ie-dml")
 def ie_dml(config: RunConfig, pair: Pair) -> list[Distiller]:
-    stages = pair.stages(_chosen(config.ie_stages, "last"), with_peer=True)
-    halves = _inheritance_exploration(PeerComparison, stages, IE_WEIGHTS["dml"], config, pair)
+    stages = _ie_stages("ie-dml", config, pair, with_peer=True)
+    halves = _inheritance_exploration("ie-dml", PeerComparison, stages, config, pair)
     return [Mutual(config.mutual_weight), halves]
 
 
-def _inheritance_exploration(
-    compare: MakeComparison, stages: list[int], weights: tuple[float, float], config: RunConfig, pair: Pair,
-    distance: str = "l1", inherit: nn.Module | None = None,
-) -> InheritanceExploration:  # fmt: skip
-    """The halves of some stages, compared by `compare`.
+def _ie_stages(name: str, config: RunConfig, pair: Pair, with_peer: bool = False) -> list[int]:
+    return pair.stages(_chosen(config.ie_stages, IE_DEFAULTS[name].stages), with_peer)
 
-    weights, distance: where the settings name none; the weights are for l1. inherit: the inheritance loss with its own
-    size, in place of the distance.
+
+def _inheritance_exploration(
+    name: str, compare: MakeComparison, stages: list[int], config: RunConfig, pair: Pair,
+    inherit: nn.Module | None = None,
+) -> InheritanceExploration:  # fmt: skip
+    """The halves of some stages, compared by `compare`; what the settings leave open is the default of method `name`.
+
+    inherit: an inheritance loss to use instead of the distance, with a weight that does not depend on it.
     """
-    chosen = _chosen(config.distance, distance)
+    weights = IE_DEFAULTS[name].weights
+    chosen = _chosen(config.distance, IE_DEFAULTS[name].distance)
     split = [
         split_channels(pair.student[i], config.inheritance_share, config.channel_split == "random") for i in stages
     ]
@@ -262,5 +261,5 @@ def _chosen(value: str, own: str) -> str:
 
 
 def _overhaul(pair: Pair, stages: list[int]) -> OverhaulLoss:
-    # the targets are above these margins already, for exploration's sake; the loss stands alone and looks again
+    # the targets are above these margins already, which exploration needs; the loss applies them again
     return OverhaulLoss([pair.margins[stage] for stage in stages])

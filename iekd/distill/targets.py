@@ -1,8 +1,8 @@
 """What of the student is compared with what of the teacher: one Comparison per stage, with the layers it trains.
 
 A comparison may look at some of the student's channels only, which is how a half inherits or explores. Stages are
-counted from the end (-1 is the last), so that networks with different numbers of stages meet where they are most alike;
-maps of different resolution are averaged to one size.
+counted from the end (-1 is the last), so that networks with different numbers of stages are compared where they are
+most alike; maps of different resolution are averaged to a common size.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from iekd.models.features import Features
 
 
 class TeacherOutput(NamedTuple):
-    """The frozen teacher's answer for a batch: features, and factors (B,k,h,w) of its last stages, last one last."""
+    """The frozen teacher's output for a batch: features, and factors (B,k,h,w) of its last stages, last one last."""
 
     features: Features
     factors: tuple[Tensor, ...] = ()
@@ -30,9 +30,9 @@ class TeacherOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class Pair:
-    """Channels of each stage end, first to last, of student, teacher and peer; empty for a network that is not there.
+    """Channels of each stage end, first to last, of student, teacher and peer; empty for a network that is not used.
 
-    margins: one (c,) per stage of the teacher (losses.od.margin), where od takes part.
+    margins: one (c,) per stage of the teacher (losses.od.margin), if a method needs them.
     """
 
     student: tuple[int, ...]
@@ -52,11 +52,11 @@ class Comparison(nn.Module):
     channels: Tensor | None
 
     def __init__(self, pair: Pair, stage: int, channels: Tensor | None) -> None:
-        """channels: indices of the student's channels that take part; None for all."""
+        """channels: indices of the student's channels to compare; None for all."""
         super().__init__()
         self.stage = stage
         self.register_buffer("channels", channels)
-        self.width = pair.student[stage] if channels is None else len(channels)  # channels that take part
+        self.width = pair.student[stage] if channels is None else len(channels)  # channels that are compared
 
     def chosen(self, feature: Tensor) -> Tensor:
         return feature if self.channels is None else feature.index_select(1, self.channels)
@@ -66,7 +66,7 @@ class Comparison(nn.Module):
 
 
 class AttentionComparison(Comparison):
-    """at: where the two look, as unit vectors (B,h*w)."""
+    """at: the attention maps of the two, as unit vectors (B,h*w)."""
 
     def forward(self, student: Features, teacher: TeacherOutput | None, peer: Features | None) -> tuple[Tensor, Tensor]:
         assert teacher is not None
@@ -75,7 +75,7 @@ class AttentionComparison(Comparison):
 
 
 class FactorComparison(Comparison):
-    """ft: the student's factor and the teacher's, or the teacher's feature where there is no auto-encoder."""
+    """ft: the student's factor and the teacher's, or the teacher's feature without an auto-encoder."""
 
     def __init__(self, pair: Pair, stage: int, channels: Tensor | None, auto_encoder: bool = True) -> None:
         super().__init__(pair, stage, channels)
@@ -90,7 +90,7 @@ class FactorComparison(Comparison):
 
 
 class PeerComparison(Comparison):
-    """dml: the student's factor and its peer's feature as it is now."""
+    """dml: the student's factor and the current feature of its peer."""
 
     def __init__(self, pair: Pair, stage: int, channels: Tensor | None) -> None:
         super().__init__(pair, stage, channels)
@@ -103,7 +103,7 @@ class PeerComparison(Comparison):
 
 
 class OverhaulComparison(Comparison):
-    """od: the student's stage end before the activation through a 1x1 connector, and the teacher's above its margin."""
+    """od: the student's stage end before the activation through a 1x1 connector; the teacher's, above its margin."""
 
     margin: Tensor
 
@@ -133,8 +133,7 @@ def comparisons(
 ) -> list[Comparison]:
     """One comparison per stage, by make(pair, stage, channels): a Comparison's class, or a partial of one.
 
-    channels: for each stage the student's channels that take part; None for all. A stage of which none takes part is
-    left out.
+    channels: for each stage the student's channels to compare; None for all. A stage without any is left out.
     """
     if channels is None:
         return [make(pair, stage, None) for stage in stages]
@@ -152,7 +151,7 @@ def split_channels(count: int, share: float, at_random: bool) -> tuple[Tensor, T
 
 
 def _like(factor: Tensor, target: Tensor) -> Tensor:
-    """Pool a student's larger map, or stretch a smaller one, to the target's (h,w); equal sizes pass untouched."""
+    """Pool a student's larger map, or enlarge a smaller one, to the target's (h,w); equal sizes are not changed."""
     if factor.shape[2:] == target.shape[2:]:
         return factor
     return F.adaptive_avg_pool2d(factor, (target.shape[2], target.shape[3]))

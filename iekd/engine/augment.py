@@ -26,8 +26,8 @@ def make_augment(
 ) -> Augment:  # fmt: skip
     """The augmentation of RunConfig.augmentation and RunConfig.cutout (`hole`) for images of that side on a device.
 
-    flip: whether every second image is mirrored; crops and holes are the same either way. mean: of the data set, per
-    channel, 0..1; what cutout fills its holes with.
+    flip: whether every second image is mirrored; crops and holes are the same either way. mean: of the dataset, per
+    channel, 0..1; cutout fills its holes with it.
     """
     views: dict[str, Augment] = {
         "crop": partial(crop_and_flip, padding=padding_of(side), flip=flip),
@@ -46,8 +46,8 @@ def padding_of(side: int) -> int:
     return max(1, side // 8)
 
 
-def over(values: Tensor, device: torch.device) -> Tensor:
-    """A small tensor of the CPU on the device; an NVIDIA device is not waited for."""
+def to_device_async(values: Tensor, device: torch.device) -> Tensor:
+    """Copy a small tensor from the CPU to the device, without waiting for an NVIDIA one."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
@@ -62,7 +62,7 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4, 
     rows = top[:, None] + torch.arange(h)  # (B,H)
     columns = left[:, None] + torch.arange(w)  # (B,W)
     columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    rows, columns = over(rows, images.device), over(columns, images.device)
+    rows, columns = to_device_async(rows, images.device), to_device_async(columns, images.device)
     padded = F.pad(images, (padding,) * 4)
     index = torch.arange(b, device=images.device)[:, None, None]
     # the slice between the indices puts the channels last in memory, which is what the convolutions want
@@ -94,8 +94,8 @@ def crop_boxes(count: int, side: int, generator: torch.Generator) -> Tensor:
     first = fits.long().argmax(0)  # (count,): the first that is largest
     size = sides.gather(1, first.expand(2, 1, -1)).squeeze(1)
     size = torch.where(fits.any(0), size, side)
-    place = torch.rand((2, count), generator=generator, dtype=torch.float64) * (side - size + 1)
-    return torch.cat([place.long(), size])
+    corner = torch.rand((2, count), generator=generator, dtype=torch.float64) * (side - size + 1)
+    return torch.cat([corner.long(), size])
 
 
 def resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, mirrored: Tensor) -> Tensor:
@@ -107,15 +107,15 @@ def resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, widt
     b, _, h, w = images.shape
     above, below, down = _between(top, height, h)
     before, after, along = (torch.where(mirrored[:, None], t.flip(1), t) for t in _between(left, width, w))
-    above, below, down = over(torch.stack([above, below, down]), images.device)  # one copy for the three
-    before, after, along = over(torch.stack([before, after, along]), images.device)
+    above, below, down = to_device_async(torch.stack([above, below, down]), images.device)  # one copy for the three
+    before, after, along = to_device_async(torch.stack([before, after, along]), images.device)
     down, along = down.int()[:, :, None, None], along.int()[:, None, :, None]
     index, row = torch.arange(b, device=images.device)[:, None], torch.arange(h, device=images.device)[:, None]
     pixels = images.permute(0, 2, 3, 1)  # whole rows are taken first, which lie together
     tall = pixels[index, above] * (ONE - down) + pixels[index, below] * down  # (B,H,W,C) int32, times ONE
     index = index[:, None]
-    wide = tall[index, row, before[:, None]] * (ONE - along) + tall[index, row, after[:, None]] * along
-    rounded: Tensor = (wide + ONE * ONE // 2) >> 2 * BITS
+    enlarged = tall[index, row, before[:, None]] * (ONE - along) + tall[index, row, after[:, None]] * along
+    rounded: Tensor = (enlarged + ONE * ONE // 2) >> 2 * BITS
     return rounded.to(torch.uint8).permute(0, 3, 1, 2)
 
 
@@ -134,13 +134,13 @@ def _between(start: Tensor, length: Tensor, side: int) -> tuple[Tensor, Tensor, 
 def cut_out(images: Tensor, generator: torch.Generator, side: int, fill: Tensor) -> Tensor:
     """Fill a square hole in each image with a colour (C,) uint8 (DeVries & Taylor 2017): (B,C,H,W) -> the same shape.
 
-    The centre is any pixel; what would lie outside is cut off. The data set's mean is about zero once it is normalised.
+    The centre is any pixel, and the hole is cut off at the border. The dataset's mean is about zero once normalised.
     """
     b, _, h, w = images.shape
     top = torch.randint(0, h, (b, 1), generator=generator) - side // 2
     left = torch.randint(0, w, (b, 1), generator=generator) - side // 2
     rows, columns = (
-        over((start <= torch.arange(n)) & (torch.arange(n) < start + side), images.device)
+        to_device_async((start <= torch.arange(n)) & (torch.arange(n) < start + side), images.device)
         for start, n in ((top, h), (left, w))
     )  # (B,H), (B,W)
     return torch.where(rows[:, None, :, None] & columns[:, None, None, :], fill[:, None, None], images)

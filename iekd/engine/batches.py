@@ -17,7 +17,7 @@ from torch import Tensor
 from iekd.data.base import Split
 from iekd.data.file_images import FileImages
 from iekd.data.memory import image_budget
-from iekd.engine.augment import Augment, crop_and_flip, over, padding_of
+from iekd.engine.augment import Augment, crop_and_flip, padding_of, to_device_async
 from iekd.engine.stream import DeviceImages, Loader, Stream, processes
 
 log = logging.getLogger(__name__)
@@ -38,13 +38,15 @@ def images_on_device(
     Both give the same pixels.
 
     Args:
+        splits: what to read from, all of one shape.
+        device: where the images are needed.
         image_memory: GB that the images may take on the device; they are streamed if they take more, or are still in
-            their files. None: half of the device's free memory, and on the CPU, where they are already, any.
+            their files. None: half of the device's free memory; on the CPU, where they are already, no limit.
         workers: processes that read, for one split at a time. None: by the number of cores.
     """
     size, limit = sum(split.images.nbytes for split in splits), room_for_images(device, image_memory)
     if size <= limit and not any(isinstance(split.images, FileImages) for split in splits):
-        log.info("The images take %.2f GB and are kept in the memory of %s.", size / 1e9, device)
+        log.info("The images take %.2f GB and are stored in the memory of %s.", size / 1e9, device)
         yield [to_device(split, device) for split in splits]
         return
     workers = processes(device) if workers is None else workers
@@ -70,7 +72,7 @@ def room_for_images(device: torch.device, image_memory: float | None) -> float:
 class Batches:
     """Shuffled, augmented batches of one split. The last, smaller batch of an epoch is left out.
 
-    augment: unset for a crop of the padded image, and a flip.
+    augment: None for a crop of the padded image, and a flip.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class Batches:
         """Yield (images (B,C,H,W) uint8, labels (B,)) of epoch number `epoch`, the first `skip` batches left out."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.labels), generator=generator)[: len(self) * self.batch_size]
-        chosen = torch.split(over(order, self.labels.device), self.batch_size)[skip:]
+        chosen = torch.split(to_device_async(order, self.labels.device), self.batch_size)[skip:]
         blank = torch.zeros(1, dtype=torch.uint8, device=self.labels.device)
         for _ in range(skip):  # draw the same random numbers; how many depends on the shape alone
             self.augment(blank.expand(self.batch_size, *self.images.shape[1:]), generator)

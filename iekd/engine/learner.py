@@ -37,7 +37,7 @@ def strength(schedule: str, progress: float) -> float:
 class Best(NamedTuple):
     """The best epoch so far: its number, the accuracy that chose it and its test accuracy (percent).
 
-    Chosen by validation accuracy; by test accuracy, which flatters, only where there is no validation split.
+    Chosen by validation accuracy; without a validation split by test accuracy, which is then too optimistic.
     """
 
     epoch: int = 0
@@ -45,8 +45,8 @@ class Best(NamedTuple):
     accuracy: float = 0.0
 
     def after(self, epoch: int, accuracy: dict[str, float]) -> Best:
-        judge = accuracy.get("validation", accuracy["test"])
-        return Best(epoch, judge, accuracy["test"]) if judge > self.chosen_by else self
+        chosen_by = accuracy.get("validation", accuracy["test"])
+        return Best(epoch, chosen_by, accuracy["test"]) if chosen_by > self.chosen_by else self
 
 
 class Learner(TrainingUnit):
@@ -61,7 +61,7 @@ class Learner(TrainingUnit):
         *, epochs: int, steps_per_epoch: int, device: torch.device, precision: torch.dtype, report_every: int,
         compiled: bool = False,
     ) -> None:  # fmt: skip
-        """compiled: let torch.compile fuse the forward and backward pass, where it can."""
+        """compiled: let torch.compile fuse the forward and backward pass, if it can."""
         self.name, self.config, self.precision = name, config, precision
         self.model = channels_last(model, device)
         self.method = channels_last(method, device)
@@ -74,7 +74,7 @@ class Learner(TrainingUnit):
         if values_on_device(config, device):
             self.method.strength = torch.ones((), device=device)
         self.output = compile_or_not(self._output) if compiled else self._output
-        self.tried = False  # whether a step has worked
+        self.tried = False  # whether a step has succeeded
         # of the split that is being evaluated:
         self.scores: list[Tensor] = []  # per batch (2,): number of correct predictions, summed cross-entropy
         self.images_seen = 0
@@ -91,7 +91,7 @@ class Learner(TrainingUnit):
 
     def compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
         """The step. images (B,C,H,W) uint8, labels (B,); teacher: its output for the same images."""
-        if self.name in self.diverged:  # a recorded step is replayed all the same, without effect on the others
+        if self.name in self.diverged:  # a recorded step is still replayed, without effect on the others
             return
         output = self.update(images, labels, teacher)
         correct = batch_accuracy(output.logits.detach(), labels)  # logits (B,K) -> () in percent
@@ -159,7 +159,7 @@ class Learner(TrainingUnit):
     def end_of_split(self, kind: str) -> list[Row]:
         """A row with accuracy (percent) and cross-entropy.
 
-        The predictions on the test split after the last step are kept: they are the result.
+        The predictions on the test split after the last step are stored: they are the result.
 
         Args:
             kind: "validation" or "test"; where an epoch has both, validation comes first, and chooses the best epoch.
@@ -172,7 +172,7 @@ class Learner(TrainingUnit):
             self.answers = {kind: torch.cat(self.predictions), ENERGY: torch.cat(self.energies)}
         self.scores, self.images_seen, self.predictions, self.energies = [], 0, [], []
         if not math.isfinite(loss):
-            message = f"The answers of '{self.name}' became infinite or NaN by step {self.steps}."
+            message = f"The predictions of '{self.name}' became infinite or NaN by step {self.steps}."
             return [self._mark_diverged(self.name, message)]
         self.accuracy[kind] = accuracy
         if kind == "test":

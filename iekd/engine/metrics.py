@@ -1,4 +1,4 @@
-"""What training yields: rows of metrics, how much is done in between, and news of a learner that diverged."""
+"""What training yields: rows of metrics, how much is done in between, and notices of learners that diverged."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Diverged:
 
 @dataclass(frozen=True)
 class FellBack:
-    """A stage trains without an accelerated step that differs from the plain one; message: what was seen."""
+    """A stage trains without an acceleration whose step differs from the plain one; message: how it differs."""
 
     stage: str
     message: str

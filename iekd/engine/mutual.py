@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 class MutualLearner(Learner):
     """A learner whose method needs a peer: a second learner with another network, trained together with it.
 
-    The two are updated alternately on each batch: the student learns from the peer as it is, then the peer from the
-    student as it has become. Rows and results are the student's; the peer's test accuracy stands beside them.
+    The two are updated alternately on each batch: first the student learns from the peer, then the peer from the
+    updated student. Rows and results are the student's, with the peer's test accuracy added.
     """
 
     def __init__(self, peer: Learner, *args: Any, **options: Any) -> None:

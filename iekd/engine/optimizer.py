@@ -46,7 +46,7 @@ def make_optimizer(
 ) -> Optimizer:
     """SGD. Where the learning rate lives on the device it is a tensor (), and one kernel updates all parameters.
 
-    values: momentum, weight_decay and nesterov, as torch.optim.SGD has them.
+    values: momentum, weight_decay and nesterov, as in torch.optim.SGD.
     """
     on_device = values_on_device(config, device)
     rate = torch.tensor(lr, device=device) if on_device else lr

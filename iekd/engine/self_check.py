@@ -1,8 +1,8 @@
 """Before a stage trains with an accelerated step, that step is compared with the plain one on the same batches.
 
-A recorded step may read stale inputs or leave out a part, and stacked seeds may meet a kernel with a bug of its own.
-Where the two differ by more than rounding, the stage trains without what differs. Afterwards everything is as before
-(weights, momentum, statistics, sums, counters, random numbers): what a training gives does not depend on this.
+A recorded step may read stale inputs or leave out a part, and stacked seeds may use a kernel that has a bug. If the two
+differ by more than rounding, the stage trains without that acceleration. Afterwards everything is as before (weights,
+momentum, statistics, sums, counters, random numbers), so the check does not change the results of training.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def checked(
                 log.info("Compared with the plain step: %s agrees.", way)
             for stack in stacks:
                 for learner in stack.members if not stack.one_by_one else ():
-                    learner.optimizer.zero_grad()  # memory of the plain steps
+                    learner.optimizer.zero_grad()  # frees the memory of the plain steps
                     learner.optimizer.state.clear()
             return work
         del work  # and the memory of its recording
@@ -119,7 +119,7 @@ def _states(units: Sequence[TrainingUnit]) -> States:
 
 
 def _do(units: Sequence[TrainingUnit], step: Work, batch: Pair, number: int, counts: Sequence[int]) -> None:
-    """A step as if it were somewhere in the training, so that rate and strength are others each time."""
+    """A step as if at some other point of the training, so that the rate and the strength differ each time."""
     device = units[0].device
     for unit, count in zip(_with_members(units), counts, strict=True):
         unit.steps = (count + number * max(1, unit.total_steps // STEPS)) % unit.total_steps
@@ -201,9 +201,9 @@ def _difference(
             elif not torch.equal(tensor, given.weights[key]):
                 return f"'{name}': {key}"
         for key, tensor in right.momentum.items():
-            kept = was.momentum.get(key, torch.zeros(())) * momenta[name]
+            decayed = was.momentum.get(key, torch.zeros(())) * momenta[name]
             kind = f"gradient of '{key.split('.')[0]}'"
-            groups.setdefault(kind, []).append((kept, tensor, given.momentum.get(key, kept)))
+            groups.setdefault(kind, []).append((decayed, tensor, given.momentum.get(key, decayed)))
         if "loss" in right.sums:  # a peer reports none
             none = torch.zeros(1)
             groups["loss"] = [(was.sums.get("loss", none), right.sums["loss"], given.sums.get("loss", none))]

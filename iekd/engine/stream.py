@@ -1,7 +1,7 @@
-"""Images that are too many for the device: processes read ahead, from memory or from files, in the order requested.
+"""Streams images that do not fit on the device: processes read ahead, from memory or files, in the requested order.
 
-The pixels that arrive are those that an array on the device would give. Leaves out: the order and the augmentation
-(batches.py, augment.py), which are the same for both.
+The pixels are the same as those of an array on the device. Leaves out: the order and the augmentation (batches.py,
+augment.py), which are the same for both.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def split_into_batches(images: DeviceImages, size: int) -> Generator[Tensor, Non
 
 
 def processes(device: torch.device) -> int:
-    """How many read for one loader; those that train on the CPU need it too.
+    """How many processes read for one loader; if training runs on the CPU, it needs cores too.
 
-    None where processes cannot be forked safely: images are then read by the one that trains.
+    0 if processes cannot be forked safely: the process that trains then reads the images itself.
     """
     if sys.platform != "linux":
         return 0
@@ -73,8 +73,8 @@ def processes(device: torch.device) -> int:
 class Loader:
     """Reads several splits for a device, in `workers` processes; 0 reads in the caller's.
 
-    The processes are forked here, before training starts threads that compute, and live until `close`, or until they
-    miss their parent. They share its memory, so that nothing is copied to them.
+    The processes are forked here, before training starts threads that compute, and live until `close`, or until their
+    parent has ended. They share its memory, so that nothing is copied to them.
     """
 
     def __init__(self, splits: Sequence[data.Images], device: torch.device, workers: int) -> None:
@@ -87,7 +87,7 @@ class Loader:
         self.loader: DataLoader[Any] = DataLoader(
             _Reader(splits), batch_sampler=self.requests, num_workers=workers, collate_fn=_as_it_is,
             pin_memory=device.type == "cuda", worker_init_fn=partial(_live_and_die_with, os.getpid()),
-            generator=torch.Generator(),  # else it draws from the global one, which other numbers depend on
+            generator=torch.Generator(),  # else it draws from the global one, which would change other draws
             **(options if workers else {}),
         )  # fmt: skip
         if workers:
@@ -97,7 +97,7 @@ class Loader:
         """See Stream.read."""
         chunks = [torch.split(batch, self.chunk) for batch in batches]
         if not self.busy.acquire(blocking=False):
-            raise RuntimeError("Another reading of these images has not finished.")
+            raise RuntimeError("These images are still being read by an earlier call.")
         try:
             self.requests[:] = [(number, chunk.numpy()) for batch in chunks for chunk in batch]
             found = iter(self.loader)
@@ -138,7 +138,7 @@ class _Reader(Dataset[Any]):
         number, rows = asked
         try:
             return _Pixels(self.splits[number][rows])
-        except DataError as error:  # said by the parent: torch would put a process' traceback around it
+        except DataError as error:  # raised by the parent: torch would add the process' traceback
             return error
 
 
@@ -147,10 +147,10 @@ def _as_it_is(found: Any) -> Any:
 
 
 def _live_and_die_with(parent: int, _: int) -> None:
-    """Ctrl-C reaches every process of the terminal, and what ends a service or a cluster's job all of those; the parent
-    finishes its step first, and needs what it asked for.
+    """Ignore the signals that reach all processes of a terminal, service or cluster job: the parent finishes its step
+    first, and needs what it has requested. End with the parent.
 
-    torch's own watch for a killed parent waits for ever where a result is on its way, which nobody will fetch.
+    torch's own check for a killed parent waits for ever while a result is in the pipe that nobody will fetch.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # it waits for the thread below
@@ -158,7 +158,7 @@ def _live_and_die_with(parent: int, _: int) -> None:
     def watch() -> None:
         while os.getppid() == parent:
             told = signal.sigtimedwait({signal.SIGTERM}, 1)
-            if told is not None and told.si_pid == parent:  # torch ends so whoever cannot get rid of a result
+            if told is not None and told.si_pid == parent:  # how torch ends a process that cannot deliver a result
                 break
         os._exit(0)
 

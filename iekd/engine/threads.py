@@ -1,7 +1,7 @@
-"""How many threads compute on the CPU: what this process may use, less what other processes use.
+"""How many threads compute on the CPU: the cores that this process may use, minus those that other processes use.
 
-Threads that share one operation wait for each other at its end. One that the system does not schedule holds up all, so
-on a busy machine fewer threads are faster. `Threads` looks again every few seconds while training.
+Threads that share one operation wait for each other at its end. One that the system does not schedule delays all, so on
+a busy machine fewer threads are faster. `Threads` checks again every few seconds while training.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import torch
 
 log = logging.getLogger(__name__)
 
-EVERY = 2.0  # seconds between two looks
-FIRST_LOOK = 0.2  # seconds that the look before the first step takes
-FEWER, MORE = 0.4, 0.75  # cores that must be missing, or free, before the number changes: else it would go to and fro
-PATIENCE = 2  # looks in a row that must find room before threads are added
+EVERY = 2.0  # seconds between two checks
+FIRST_LOOK = 0.2  # seconds that the check before the first step takes
+FEWER, MORE = 0.4, 0.75  # cores that must be missing, or free, before the number changes: else it would oscillate
+PATIENCE = 2  # checks in a row that must find free cores before threads are added
 
 Told = Callable[[int, float], None]  # threads from now on, cores that other processes use
 LoadAtHand = Callable[[], Optional[float]]  # cores that other processes used since the last call; None if unknown
 
 
 def cores() -> int:
-    """CPU cores that this process may use: its affinity, and at most what its cgroup is given."""
+    """CPU cores that this process may use: its affinity, and at most the quota of its cgroup."""
     found = len(_cpus())
     quota = cpu_quota()
     return found if quota is None else max(1, min(found, int(quota)))
@@ -78,10 +78,10 @@ def _cpus() -> set[int]:
 
 
 class Load:
-    """Each call tells how many of our cores other processes used since the call before; None where that is unknown.
+    """Each call returns how many of our cores other processes used since the last call; None if that is unknown.
 
-    Background work with a lower priority (`nice`) than ours is left out: the system gives us its cores at once. Time
-    that a virtual machine's host gave to others counts.
+    Background work with a lower priority (`nice`) than ours is not counted: the system gives us its cores at once. Time
+    that the host of a virtual machine gave to others is counted.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Threads:
         self, asked: Union[int, Literal["auto"]] = "auto", *, tell: Told | None = None, load: LoadAtHand | None = None,
         before: int | None = None, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        """tell: called after each change. before: what an earlier attempt used last, to go on with where it fits."""
+        """tell: called after each change. before: the number that an earlier attempt used last, to start with."""
         self.tell, self.clock, self.load = tell, clock, load
         self.fixed = asked != "auto"
         if asked != "auto":
@@ -146,7 +146,7 @@ class Threads:
 
     @contextlib.contextmanager
     def used(self) -> Generator[None, None, None]:
-        """Within, this thread computes with that many; before the first step the load is looked at for a moment."""
+        """Within, this thread computes with that many; the load is measured for a moment before the first step."""
         restored = torch.get_num_threads()
         if not self.fixed and self.most > 1:
             self.load = self.load or Load()
@@ -166,7 +166,7 @@ class Threads:
             torch.set_num_threads(share)
 
     def look(self) -> None:
-        """See whether the load has changed, if it is time to; to be called between steps by one thread at a time."""
+        """Check whether the load has changed, every few seconds; call it between steps, from one thread at a time."""
         if self.fixed or self.load is None or self.clock() < self.next_look:
             return
         self.next_look = self.clock() + EVERY

@@ -75,7 +75,7 @@ class TrainingUnit:
         raise NotImplementedError
 
     def report(self) -> Iterator[News]:
-        """After each step: count it; every `report_every` steps, rows with the means since the last ones."""
+        """After each step: count it; every `report_every` steps, yield rows with the means since the last ones."""
         self.advance()
         self._summed += 1
         if time.monotonic() - self._told > NEWS_EVERY:
@@ -108,7 +108,7 @@ class TrainingUnit:
             network.train()
 
     def states(self) -> dict[str, LearnerState]:
-        """Everything that `restore` needs, by learner; only between two steps."""
+        """Everything that `restore` needs, by learner; call it only between two steps."""
         (sums,) = self.sums()
         return {self.names[0]: self.state(self.momentum(), sums, self._summed)}
 
@@ -148,7 +148,7 @@ class TrainingUnit:
         """Continue from these states, bit for bit on a CPU.
 
         Raises:
-            TrainingError: they are of other learners or networks.
+            TrainingError: they belong to other learners or networks.
         """
         try:
             state = states[self.names[0]]

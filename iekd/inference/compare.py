@@ -77,7 +77,7 @@ def compare(
     results = []
     for shown, source in images:
         try:
-            seen = to_array(source, first.card.resolution, first.card.channels, shown)
+            seen = _as_trained(source, first.card, shown)
         except DataError as error:
             results.append(ImageResult(shown, None, error=str(error)))
             continue
@@ -86,8 +86,8 @@ def compare(
         answers = {}
         for name, classifier in loaded.items():
             image, card = seen, classifier.card
-            if (card.resolution, card.channels) != (first.card.resolution, first.card.channels):
-                image = to_array(source, card.resolution, card.channels, shown)
+            if _shape(card) != _shape(first.card):
+                image = _as_trained(source, card, shown)
                 image = 255 - image if inverted else image
             answers[name] = classifier.predict(image)
         results.append(ImageResult(shown, seen, inverted, answers))
@@ -99,6 +99,15 @@ def classes_known(models: Mapping[str, Path]) -> str:
     names = ModelCard.read(next(iter(models.values()))).class_names
     shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
     return f"These networks can name {len(names)} classes and nothing else: {shown}."
+
+
+def _shape(card: ModelCard) -> tuple[object, ...]:
+    return (card.resolution, card.channels, card.fit, card.white)
+
+
+def _as_trained(source: ImageSource, card: ModelCard, name: str) -> np.ndarray:
+    """An image as those that the model was trained with."""
+    return to_array(source, card.resolution, card.channels, name, card.fit, card.white)
 
 
 def _opposite_background(seen: np.ndarray, card: ModelCard) -> bool:

@@ -10,10 +10,12 @@ from pathlib import Path
 from iekd import data
 from iekd.config.run import NO_TEACHER, RunConfig, make_config
 from iekd.data.base import Dataset, Split
+from iekd.data.decoding import CROP
 from iekd.data.registry import source_of
 from iekd.engine.scoring import accuracy, balanced_accuracy, class_accuracy, is_right, predicted
 from iekd.errors import UserError, unknown_name
-from iekd.models.artifact import check_fits, load_model
+from iekd.models.artifact import ModelCard, check_fits, load_model
+from iekd.models.class_names import matched, read_class_names, reordered
 from iekd.models.source import Numbers, check_normalisation, check_path, per_channel
 
 SPLITS = ("test", "train", "all")
@@ -56,6 +58,7 @@ def evaluate_checkpoint(
     checkpoint: str | Path, dataset: str, *, model: str | None = None, split: str = "test",
     mean: Sequence[float] | None = None, std: Sequence[float] | None = None, resolution: int | None = None,
     test_fraction: float = 0.2, data_seed: int = 0, device: str = "auto", image_memory: float | None = None,
+    fit: str | None = None, class_order: str | None = None,
 ) -> Evaluation:  # fmt: skip
     """Answer every image of a split, in float32, and count.
 
@@ -67,6 +70,7 @@ def evaluate_checkpoint(
         split: "test", "train", or "all" images of both. Of a folder, test/ alone may be there.
         mean, std: what the network was trained with; unset: the folder's own, or those of the data set's training
             images.
+        fit, class_order: as in a run.
     Raises:
         UserError: something is missing, unreadable, or does not belong together.
     """
@@ -84,8 +88,11 @@ def evaluate_checkpoint(
     check_normalisation(mean, std)
     settings = make_config(  # checks them
         dataset=dataset, student=model, resolution=resolution, test_fraction=test_fraction, data_seed=data_seed,
-        device=device, image_memory=image_memory, methods=("baseline",), teacher=NO_TEACHER,
+        device=device, image_memory=image_memory, methods=("baseline",), teacher=NO_TEACHER, fit=fit,
+        class_order=class_order,
     )  # fmt: skip
+    if len(settings.class_order) == 1 and settings.class_order[0] != data.AS_TEXT:
+        settings = settings.model_copy(update={"class_order": read_class_names(Path(settings.class_order[0]))})
     settings = settings.model_copy(update={"dataset": data.prepare(settings.dataset)})
     path, place = Path(check_path(str(checkpoint))), choose_device(settings.device)
     notes: tuple[str, ...] = ()
@@ -94,19 +101,27 @@ def evaluate_checkpoint(
         network, card = load_model(path)
         if model not in (None, card.model):
             raise UserError(f"The model in '{path}' is a {card.model}, not a {model}. Leave --model out.")
-        loaded, asked = _data(settings, split, card.resolution)
+        loaded, asked = _data(settings, split, card)
         check_fits(card, loaded, path)
+        network = reordered(network, card.class_names, loaded.class_names)
         name, source, used_mean, used_std = card.model, "model card", card.mean, card.std
     else:
         file = read_weights(path)
         if model is None and file.card is None:
             raise UserError(f"The file '{path}' does not say which network it is of. Give --model, such as resnet56.")
-        loaded, asked = _data(settings, split, file.card.resolution if file.card else None)
+        loaded, asked = _data(settings, split, file.card)
         if file.card:
             check_fits(file.card, loaded, path)
         wanted = model or (file.card.model if file.card else "")
         fitted = fit_weights(file, wanted, len(loaded.class_names), loaded.channels)
         network, name, notes = fitted.model, fitted.name, fitted.notes
+        if file.class_names and (names := matched(file.class_names, loaded.class_names)):
+            if names != loaded.class_names:
+                notes = (
+                    *notes,
+                    f"its classes are in another order, as {file.named_in} says: its outputs were reordered",
+                )
+            network = reordered(network, names, loaded.class_names)
         source, (used_mean, used_std) = "data set", loaded.statistics
         if fitted.mean and fitted.std:
             source, used_mean, used_std = ("model card" if file.card else "file"), fitted.mean, fitted.std
@@ -137,14 +152,15 @@ def evaluate_checkpoint(
     )  # fmt: skip
 
 
-def _data(settings: RunConfig, split: str, resolution: int | None = None) -> tuple[Dataset, Split]:
+def _data(settings: RunConfig, split: str, card: ModelCard | None = None) -> tuple[Dataset, Split]:
     """The dataset and its images to predict. It may have test images alone, which is not enough for a run."""
     name = settings.dataset
     if split == "test" and (test_only := source_of(name).test_only(name)):
         name, split = test_only, "all"
     loaded = data.load(
-        name, resolution=settings.resolution or resolution, test_fraction=settings.test_fraction,
-        seed=settings.data_seed, image_memory=settings.image_memory,
+        name, resolution=settings.resolution or (card.resolution if card else None),
+        test_fraction=settings.test_fraction, seed=settings.data_seed, image_memory=settings.image_memory,
+        fit=card.fit if card and settings.fit == CROP else settings.fit, class_order=settings.class_order,
     )  # fmt: skip
     train, test = loaded.train, loaded.test
     if split == "all":

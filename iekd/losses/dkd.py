@@ -10,10 +10,10 @@ from iekd.losses.tensors import as_float32, kl_divergence
 
 
 class DecoupledKnowledgeDistillationLoss(nn.Module):
-    """Knowledge distillation with the right class and the other classes weighed apart: T^2 (alpha TCKD + beta NCKD).
+    """Knowledge distillation with separate weights for the target class and the others: T^2 (alpha TCKD + beta NCKD).
 
-    TCKD is the divergence between the two-way predictions "the right class or another"; NCKD that between the
-    predictions among the other classes alone; both are means over the batch. https://arxiv.org/abs/2203.08679,
+    TCKD is the divergence between the binary predictions "the target class or another"; NCKD is the one between the
+    predictions among the other classes. Both are means over the batch. https://arxiv.org/abs/2203.08679,
     equation 7. alpha 1, beta 8, T 4 are the paper's values for CIFAR-100.
 
     Args:
@@ -48,7 +48,7 @@ class DecoupledKnowledgeDistillationLoss(nn.Module):
         return self.temperature**2 * (self.alpha * target + self.beta * others)
 
     def _decoupled(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Log probabilities (B,2) of right and other, and (B,K-1) among the others."""
+        """Log probabilities (B,2) of target and other, and (B,K-1) among the others."""
         scaled = as_float32(logits) / self.temperature
         right = scaled.gather(1, labels[:, None])  # (B,1)
         index = torch.arange(scaled.shape[1] - 1, device=labels.device).expand(len(scaled), -1)

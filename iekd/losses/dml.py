@@ -11,8 +11,8 @@ from iekd.losses.tensors import as_float32, kl_divergence
 class MutualLearningLoss(nn.Module):
     """A network learns from a peer's predictions: KL(p_peer || p), mean over the batch, no temperature.
 
-    The peer is not taught by it; its own loss has the roles turned. https://arxiv.org/abs/1706.00384, equations 5 and
-    6.
+    It does not teach the peer, which has a loss of its own with the roles swapped. https://arxiv.org/abs/1706.00384,
+    equations 5 and 6.
 
     Args of forward:
         logits: (B,K), of the network that learns.

@@ -14,8 +14,8 @@ class FactorTransferLoss(nn.Module):
     why its weight is in the hundreds.
 
     Args of forward:
-        student_factor: (B,k,h,w), what the translator makes of the student's feature.
-        teacher_factor: (B,k,h,w), what the paraphraser makes of the teacher's.
+        student_factor: (B,k,h,w), the translator's output for the student's feature.
+        teacher_factor: (B,k,h,w), the paraphraser's output for the teacher's feature.
 
     Returns:
         A scalar tensor.
@@ -39,7 +39,7 @@ class ReconstructionLoss(nn.Module):
     L2 norm.
 
     Args of forward:
-        reconstruction: (B,c,h,w), what the decoder made of the factor.
+        reconstruction: (B,c,h,w), the decoder's output for the factor.
         feature: (B,c,h,w), the teacher's.
 
     Returns:

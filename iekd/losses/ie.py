@@ -14,7 +14,7 @@ Distance = Literal["l1", "l2", "cosine"]
 class InheritanceLoss(nn.Module):
     """The inheritance half becomes like the teacher: L_inh = mean |u(F_inh) - u(F_T)|^p.
 
-    u flattens each sample to D numbers and divides it by its L2 norm, so the loss is blind to the factors' scale.
+    u flattens each sample to D numbers and divides it by its L2 norm, so the scale of the factors has no effect.
     https://arxiv.org/abs/2107.00181, section 3; p = 1 there.
 
     Args:
@@ -52,8 +52,8 @@ class ExplorationLoss(nn.Module):
     https://arxiv.org/abs/2107.00181, section 3; p = 1 there. u as in InheritanceLoss.
 
     Args:
-        distance: "l1" and "l2" give the inheritance loss with its sign turned; "cosine" is |cos|, least where the two
-            have nothing in common.
+        distance: "l1" and "l2" give the negated inheritance loss; "cosine" is |cos|, smallest where the two are
+            orthogonal.
 
     Args of forward:
         student_factor: (B,...), of the exploration half.
@@ -71,9 +71,9 @@ class ExplorationLoss(nn.Module):
     def __init__(self, distance: Distance = "l1") -> None:
         super().__init__()
         self.distance = distance
-        self.likeness = InheritanceLoss(distance)
+        self.inheritance = InheritanceLoss(distance)
 
     def forward(self, student_factor: Tensor, teacher_factor: Tensor) -> Tensor:
         if self.distance == "cosine":
             return (unit_vectors(student_factor) * unit_vectors(teacher_factor)).sum(1).abs().mean()
-        return -self.likeness(student_factor, teacher_factor)  # type: ignore[no-any-return]
+        return -self.inheritance(student_factor, teacher_factor)  # type: ignore[no-any-return]

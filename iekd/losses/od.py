@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from iekd.losses.tensors import as_float32
 
-RARE = 1e-3  # a channel that is negative less often has too little below zero for a mean
+RARE = 1e-3  # a channel that is negative less often has too few negative values for a mean
 
 
 def margin(mean: Tensor, std: Tensor) -> Tensor:
@@ -37,8 +37,8 @@ class OverhaulLoss(nn.Module):
     """The student imitates features before the activation: sum over stages of w_i sum d(s', t') / (1000 B).
 
     t' = max(t, m), m the margin of each channel. d is the partial L2 distance: (s' - t')^2, and 0 where s' <= t' <= 0,
-    because what the activation takes away needs no imitation. The last stage weighs 1, each one before it half of the
-    next. https://arxiv.org/abs/1904.01866, section 3; weights and 1000 as released.
+    because the activation removes such values. The last stage has weight 1, each one before it half of the next.
+    https://arxiv.org/abs/1904.01866, section 3; weights and 1000 as released.
 
     Args:
         margins: one (c_i,) per stage of the teacher; see `margin`.
@@ -71,7 +71,7 @@ class OverhaulLoss(nn.Module):
             raise ValueError(f"Expected {self.stages} stages, got {len(student)} and {len(teacher)}.")
         terms = []
         for i, (s, t) in enumerate(zip(student, teacher, strict=True)):
-            answer, target = as_float32(s), torch.maximum(as_float32(t), self.get_buffer(f"margin{i}"))
-            counts = ~((answer <= target) & (target <= 0))
-            terms.append(((answer - target).square() * counts).sum() / 2 ** (self.stages - 1 - i))
+            given, target = as_float32(s), torch.maximum(as_float32(t), self.get_buffer(f"margin{i}"))
+            counts = ~((given <= target) & (target <= 0))
+            terms.append(((given - target).square() * counts).sum() / 2 ** (self.stages - 1 - i))
         return torch.stack(terms).sum() / (1000 * len(student[0]))

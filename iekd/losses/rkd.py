@@ -8,16 +8,16 @@ from torch import Tensor, nn
 
 from iekd.losses.tensors import as_float32
 
-LEAST_SQUARE = 1e-12  # of a distance, whose root would have no gradient at 0
+LEAST_SQUARE = 1e-12  # of a distance: its root has no gradient at 0
 
 
 class RelationalDistanceLoss(nn.Module):
-    """The images lie as far from each other in the student's features as in the teacher's: mean of huber(d_s, d_t).
+    """The distances between images become the same in the student's features as in the teacher's: mean huber(d_s, d_t).
 
-    d_ij = |x_i - x_j| / mu, mu the mean of all |x_i - x_j| of different images, so the scale of the features does not
-    count. huber(a, b) = (a - b)^2 / 2 where |a - b| < 1, else |a - b| - 1/2. https://arxiv.org/abs/1904.05068,
-    section 3.2, the distance-wise loss; as in the reference release it is the mean over all pairs, an image with itself
-    among them, where the paper has the sum.
+    d_ij = |x_i - x_j| / mu, where mu is the mean of |x_i - x_j| over different images, so the scale of the features has
+    no effect. huber(a, b) = (a - b)^2 / 2 where |a - b| < 1, else |a - b| - 1/2. https://arxiv.org/abs/1904.05068,
+    section 3.2, the distance-wise loss. As in the reference release it is the mean over all pairs, including an image
+    with itself, where the paper has the sum.
 
     Args of forward:
         student: (B,c), such as the input of the classifier.
@@ -38,11 +38,12 @@ class RelationalDistanceLoss(nn.Module):
 
 
 class RelationalAngleLoss(nn.Module):
-    """Any three images have the angles among the student's features that they have among the teacher's.
+    """The angles between any three images become the same in the student's features as in the teacher's.
 
-    The mean over triples of huber(cos_s, cos_t), cos = that of the angle at image i between images j and k; huber as in
-    RelationalDistanceLoss. https://arxiv.org/abs/1904.05068, section 3.2, the angle-wise loss; the mean over all
-    triples as in the reference release. It takes memory for B^2 (c + d + B) numbers, twice that with gradients.
+    The mean over triples of huber(cos_s, cos_t), where cos is the cosine of the angle at image i between images j and
+    k, and huber is as in RelationalDistanceLoss. https://arxiv.org/abs/1904.05068, section 3.2, the angle-wise loss,
+    as the mean over all triples like the reference release. It takes memory for B^2 (c + d + B) numbers, twice that
+    with gradients.
 
     Args of forward:
         student: (B,c), such as the input of the classifier.
@@ -65,7 +66,7 @@ class RelationalAngleLoss(nn.Module):
 def _distances(features: Tensor) -> Tensor:
     """(B,c) -> (B,B), divided by the mean over different images; 0 between an image and itself."""
     x = as_float32(features)
-    with torch.autocast(x.device.type, enabled=False):  # products in half precision would leave no small distance
+    with torch.autocast(x.device.type, enabled=False):  # half precision cannot resolve small distances
         products = x @ x.T
     squares = x.square().sum(1)
     others = 1 - torch.eye(len(x), dtype=x.dtype, device=x.device)
@@ -83,5 +84,5 @@ def _cosines(features: Tensor) -> Tensor:
 
 
 def _huber(a: Tensor, b: Tensor) -> Tensor:
-    apart = (a - b).abs()
-    return torch.where(apart < 1, apart.square() / 2, apart - 0.5).mean()
+    error = (a - b).abs()
+    return torch.where(error < 1, error.square() / 2, error - 0.5).mean()

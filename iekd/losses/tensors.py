@@ -1,4 +1,4 @@
-"""What several losses are made of."""
+"""Functions that several losses share."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ def match_stages(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> li
         ValueError: different numbers of stages.
     """
     if len(student) != len(teacher):
-        raise ValueError(f"The student has {len(student)} stages and the teacher {len(teacher)}; they must be as many.")
+        raise ValueError(f"The student has {len(student)} stages and the teacher {len(teacher)}. Give as many of each.")
     return [pool_to_common_size(s, t) for s, t in zip(student, teacher, strict=True)]

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from iekd.data.decoding import CROP
 from iekd.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ WEIGHTS, CARD = "model.safetensors", "model.json"
 class ModelCard:
     """What `model.json` says.
 
-    model: a name of the registry. datasets: data sets whose images and classes it was made for.
+    model: a name of the registry. datasets: names of the datasets whose images and classes it was made for.
     mean, std: per channel, of pixel values scaled to 0..1. background: brightness of the training images' edges, 0..1.
     accuracy: percent on the test split.
     role: "teacher" or "student"; method and seed: how it was trained. command: what trained it.
@@ -32,6 +33,7 @@ class ModelCard:
     inheritance_channels: of an IE student, the channels that inherit in each stage that is split, the last stage last.
     energy_threshold: an image whose energy (`engine.scoring.energy`) is below it is unlike the training images: one
         test image in twenty is; None where it is not known.
+    fit, white: how files became its training images, see `data.decoding.to_array`.
     """
 
     model: str
@@ -50,6 +52,8 @@ class ModelCard:
     command: str = ""
     origin: str = ""
     inheritance_channels: tuple[tuple[int, ...], ...] = ()
+    fit: str = CROP
+    white: float | None = None
     energy_threshold: float | None = None
 
     @staticmethod
@@ -84,17 +88,21 @@ class ModelCard:
 
 
 def check_fits(card: ModelCard, dataset: Dataset, folder: Path) -> None:
-    """Raises UserError if the model knows other classes than the data set has, or pictures of another kind."""
-    if card.class_names != dataset.class_names:
+    """Check that a model can be used with a dataset; the order of its classes may differ, see `class_names.reordered`.
+
+    Raises:
+        UserError: its classes are not the dataset's, or it expects grey images and gets colour, or the reverse.
+    """
+    if sorted(card.class_names) != sorted(dataset.class_names):
         raise UserError(
             f"The model in '{folder}' knows {len(card.class_names)} classes that are not those of {dataset.name}. "
-            "Choose one that was trained on this data set."
+            "Choose one that was trained on this dataset."
         )
     if card.channels != dataset.channels:
         kinds = {1: "grey", 3: "colour"}
         raise UserError(
-            f"The model in '{folder}' is for {kinds[card.channels]} pictures, but those of {dataset.name} are "
-            f"{kinds[dataset.channels]}. Choose one that was trained on this data set."
+            f"The model in '{folder}' is for {kinds[card.channels]} images, but those of {dataset.name} are "
+            f"{kinds[dataset.channels]}. Choose one that was trained on this dataset."
         )
 
 

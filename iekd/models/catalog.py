@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from iekd.errors import UserError, unknown_name
+from iekd.errors import unknown_name
 from iekd.plugins import VARIABLE, load_plugins
 
 CATALOG = Path(__file__).with_name("catalog.json")
@@ -25,7 +25,7 @@ class ModelInfo:
 
     params_base + channels * params_per_channel + classes * params_per_class is the number of parameters.
     macs: multiply-accumulates of one forward pass of a 3x32x32 image with 10 classes.
-    activations: numbers kept for the backward pass of such an image.
+    activations: numbers stored for the backward pass of such an image.
     stage_channels, stage_strides: every stage's channels, and how much smaller than the image its map is (1 or more).
     has_margins: the network has `stage_norms` (see features.py), from which margins follow.
     has_pre_activations: its Features have `pre_activations`.
@@ -123,11 +123,11 @@ def check_model(name: str) -> str:
     """Return `name` if there is such a network.
 
     Raises:
-        UserError: there is none; with the closest name, and how a model of one's own becomes known.
+        UnknownNameError: there is none; the message has the closest name, and how to make a model of your own known.
     """
     if name not in models():
-        message = unknown_name("model", name, models())
-        raise UserError(f"{message} A model of your own has to be in a module that {VARIABLE} names.")
+        advice = f"A model of your own has to be in a module that {VARIABLE} names."
+        raise unknown_name("model", name, models(), advice)
     return name
 
 
@@ -135,6 +135,6 @@ def model_info(name: str) -> ModelInfo:
     """The sizes of one network.
 
     Raises:
-        UserError: see `check_model`.
+        UnknownNameError: see `check_model`.
     """
     return models()[check_model(name)]

@@ -30,8 +30,8 @@ def builders() -> dict[str, Builder]:
     load_plugins()
     order = [family.__name__ for family in FAMILIES]
 
-    def place(item: tuple[str, Builder]) -> int:
-        home = item[1].__module__
-        return order.index(home) if home in order else len(order)
+    def by_family(item: tuple[str, Builder]) -> int:
+        family = item[1].__module__
+        return order.index(family) if family in order else len(order)
 
-    return dict(sorted(BUILDERS.items(), key=place))
+    return dict(sorted(BUILDERS.items(), key=by_family))

@@ -39,10 +39,10 @@ class Unit(ReluBlock):
         self.conv3, self.bn3 = pointwise(c, c), nn.BatchNorm2d(c)
 
     def before(self, x: Tensor) -> Tensor:
-        kept, out = x.chunk(2, 1)
+        passed, out = x.chunk(2, 1)
         out = F.relu(self.bn1(self.conv1(out)))
         out = self.bn2(self.conv2(out))
-        return F.channel_shuffle(torch.cat([kept, self.bn3(self.conv3(out))], 1), 2)
+        return F.channel_shuffle(torch.cat([passed, self.bn3(self.conv3(out))], 1), 2)
 
 
 class DownUnit(ReluBlock):

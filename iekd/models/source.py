@@ -72,7 +72,7 @@ def parse_numbers(field: str, text: str) -> Numbers:
     """ "0.49, 0.48,0.45" -> (0.49, 0.48, 0.45).
 
     Raises:
-        UserError: something in it is no number.
+        UserError: something in it is not a number.
     """
     try:
         return tuple(float(word) for word in text.replace(";", ",").replace(" ", ",").split(",") if word)
@@ -110,18 +110,18 @@ def check_normalisation(mean: Sequence[float] | None, std: Sequence[float] | Non
             rule = "from 0 to 1" if values is mean else "above 0, up to 1"
             raise UserError(f"{shown} '{listed}' cannot be used: it should be {rule}.")
     if len(mean or ()) != len(std or ()):
-        raise UserError(f"{owner}mean and std differ in how many numbers they have. Give as many of each.".capitalize())
+        raise UserError(f"{owner}mean and std have different numbers of values. Give as many of each.".capitalize())
 
 
 def per_channel(values: Sequence[float], channels: int, shown: str) -> Numbers:
-    """One number for each channel: a single one is meant for all.
+    """One number for each channel; a single one is used for all.
 
     Raises:
-        UserError: as many numbers as the images have not.
+        UserError: there are more or fewer numbers than channels.
     """
     if len(values) not in (1, channels):
         raise UserError(
-            f"{shown} has {len(values)} numbers, but the pictures have {channels} "
+            f"{shown} has {len(values)} numbers, but the images have {channels} "
             f"channel{'s' if channels > 1 else ''}. Give {channels}."
         )
     return tuple(values) if len(values) == channels else tuple(values) * channels

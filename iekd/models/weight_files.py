@@ -23,6 +23,7 @@ from torch import Tensor
 
 from iekd.errors import UserError
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard
+from iekd.models.class_names import KEYS, class_names_beside, find_class_names
 
 StateDict = dict[str, Tensor]
 SELECT = "::"  # FILE::NAME means one of several networks in a file
@@ -46,11 +47,14 @@ class WeightFile:
 
     candidates: every dict of tensors that may be a network's; one at least.
     card: of a model that this program has saved; None for other people's files.
+    class_names: in the order of the outputs, where the file or one beside it lists them; and where that was.
     """
 
     path: Path
     candidates: tuple[Candidate, ...]
     card: ModelCard | None = None
+    class_names: tuple[str, ...] | None = None
+    named_in: str = ""
 
 
 def read_weights(path: Path) -> WeightFile:
@@ -58,6 +62,7 @@ def read_weights(path: Path) -> WeightFile:
 
     Args:
         path: the file, or FILE::NAME for the part of that name in a file that holds several networks.
+
     Raises:
         UserError: no such file, not a file of weights, damaged, holding code, or without tensors.
     """
@@ -76,7 +81,10 @@ def read_weights(path: Path) -> WeightFile:
             holds = f"It holds {there}. " if there else ""
             raise UserError(f"There is no '{selected}' in '{path}'. {holds}Check the name.")
         candidates = chosen
-    return WeightFile(path, candidates, card)
+    names, named_in = find_class_names({k: stored[k] for k in stored if k in KEYS}), "the file"
+    if names is None and card is None and (beside := class_names_beside(path)):
+        names, named_in = beside
+    return WeightFile(path, candidates, card, card.class_names if card else names, named_in)
 
 
 def split_selection(path: Path) -> tuple[Path, str]:

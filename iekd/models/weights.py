@@ -51,7 +51,7 @@ class FittedModel(NamedTuple):
 
 @dataclass
 class _Match:
-    """A part of a file held against a network: its weights under our names, and what does not correspond."""
+    """A part of a file compared with a network: its weights under our names, and what does not correspond."""
 
     candidate: Candidate
     prefix: str
@@ -73,12 +73,12 @@ class _Match:
         return sum(v.shape != own[k].shape for k, v in self.given.items()) <= 3
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return ".".join(filter(None, [self.candidate.where, self.prefix.rstrip(".")]))
 
     @property
     def averaged(self) -> bool:
-        return bool(AVERAGE.search(self.place))
+        return bool(AVERAGE.search(self.location))
 
 
 def load_classifier_file(path: Path, name: str, num_classes: int, channels: int) -> FittedModel:
@@ -122,9 +122,7 @@ def _best_match(file: WeightFile, name: str) -> _Match:
     """
     needed = len(_own(name)) // 3  # batch norm's counters may be missing
     tried = [
-        _held_against(candidate, prefix, name)
-        for candidate in file.candidates
-        for prefix in _prefixes(candidate, needed)
+        _compared(candidate, prefix, name) for candidate in file.candidates for prefix in _prefixes(candidate, needed)
     ]
     fitting = [match for match in tried if match.fits]
     fitting = _without_repetitions([match for match in fitting if match.right_shapes] or fitting)
@@ -132,10 +130,10 @@ def _best_match(file: WeightFile, name: str) -> _Match:
         raise _does_not_fit(file, name, tried)
     averaged = [match for match in fitting if match.averaged]
     if len(fitting) > 1 and len(averaged) != 1:
-        places = ", ".join(f"'{match.place}'" for match in fitting)
+        locations = ", ".join(f"'{match.location}'" for match in fitting)
         raise UserError(
-            f"'{file.path}' holds several networks that fit {name}: {places}. "
-            f"Say which one, as in {file.path.name}{SELECT}{fitting[0].place}."
+            f"'{file.path}' holds several networks that fit {name}: {locations}. "
+            f"Say which one, as in {file.path.name}{SELECT}{fitting[0].location}."
         )
     return averaged[0] if averaged else fitting[0]
 
@@ -149,7 +147,7 @@ def _prefixes(candidate: Candidate, needed: int) -> list[str]:
     return ["", *sorted(prefix for prefix, count in found.items() if count >= needed)]
 
 
-def _held_against(candidate: Candidate, prefix: str, name: str) -> _Match:
+def _compared(candidate: Candidate, prefix: str, name: str) -> _Match:
     inner = {k.removeprefix(prefix): v for k, v in candidate.state.items() if k.startswith(prefix)}
     given = rename(inner, name)
     name = shortcut_variant(given, name)
@@ -235,7 +233,7 @@ def _notes(
         yield f"The last layer is '{match.prefix}{match.head}'."
     norms = [k for k in match.ignored if mean and not file.card and (MEAN.search(k) or STD.search(k))]
     if mean and std:
-        shown = ["; ".join([", ".join(f"{v:.4g}" for v in values)]) for values in (mean, std)]
+        shown = [", ".join(f"{v:.4g}" for v in values) for values in (mean, std)]
         where = "of the model's card" if file.card else "in the file"
         yield f"Images are normalised with the mean {shown[0]} and the standard deviation {shown[1]} {where}."
     if ignored := [k for k in match.ignored if k not in norms]:
@@ -287,7 +285,7 @@ def _hint(file: WeightFile, name: str) -> str:
     """What to check; names the network of ours whose shapes the file's weights are, or are closest to."""
     best, similarity = "", 0.0
     for other in known_models():
-        tried = (_held_against(c, p, other) for c in file.candidates for p in _prefixes(c, len(_own(other)) // 3))
+        tried = (_compared(c, p, other) for c in file.candidates for p in _prefixes(c, len(_own(other)) // 3))
         found = next((match.name for match in tried if match.fits and match.right_shapes), name)
         if found != name:
             return f"Its weights are those of {found}; is the model right?"

@@ -1,4 +1,4 @@
-"""answers.csv: what each network of a run said of each test image, to look at, or to do one's own statistics with."""
+"""answers.csv: each network's prediction for each test image of a run, for your own statistics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ANSWERS = "answers.csv"
 
 
 def write_answers(path: Path, result: Any, dataset: Dataset) -> None:
-    """One row per test image: where it lies in the folder, or its number in the test split; its class; the answers.
+    """One row per test image: its path in the folder, or its number in the test split; its class; the predictions.
 
     result: an engine Result.
     """
@@ -29,19 +29,19 @@ def write_answers(path: Path, result: Any, dataset: Dataset) -> None:
         writer.writerow(["image", "class", *answers])
         for i, label in enumerate(dataset.test.labels.tolist()):
             image = i if files is None else harmless(relative_name(dataset.name, files[i]))
-            writer.writerow([image, names[label], *(names[said[i]] for said in answers.values())])
+            writer.writerow([image, names[label], *(names[predicted[i]] for predicted in answers.values())])
 
 
-@dataclass(frozen=True, eq=False)  # arrays have no single answer to that
+@dataclass(frozen=True, eq=False)  # arrays cannot be compared with one result
 class Right:
-    """Which answers of a run are right: images are the rows' (name, class), right is network -> (images,) bool."""
+    """Which predictions of a run are right: images are the rows' (name, class), right is network -> (images,) bool."""
 
     images: list[tuple[str, str]]
     right: dict[str, np.ndarray]
 
 
 def read_right(path: Path) -> Right | None:
-    """What `write_answers` wrote; None where it is not there (runs of earlier versions) or cannot be read."""
+    """What `write_answers` wrote; None if it does not exist (runs of earlier versions) or cannot be read."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
@@ -56,5 +56,5 @@ def read_right(path: Path) -> Right | None:
 
 
 def harmless(text: str) -> str:
-    """A spreadsheet would take =this for a formula, and the names of classes may be somebody else's."""
+    """The text, with a leading quote if a spreadsheet would take it for a formula: class names may be anybody's."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

@@ -179,6 +179,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         f"and {report['test_images']:,} test images. Accuracy is that of the last epoch on the test images.",
         "",
         *_skipped(report),
+        *_data_notes(report),
         f"{report['seconds']:.0f} s on {report['device']}. "
         + ", ".join(f"{name} {version}" for name, version in report["versions"].items() if version),
         "",
@@ -195,6 +196,12 @@ def _skipped(report: dict[str, Any]) -> list[str]:
     named = [relative_name(report["dataset"], name).replace("\n", " ").replace("`", "'") for name in files[:NAMED]]
     more = [f"- and {len(files) - NAMED:,} more, which report.json names"] if len(files) > NAMED else []
     return [f"{what} left out:", "", *(f"- `{name}`" for name in named), *more, ""]
+
+
+def _data_notes(report: dict[str, Any]) -> list[str]:
+    """What the user may not expect of the images: what was not used, which are tested on."""
+    notes = [str(note).replace("\n", " ").replace("`", "'") for note in report.get("data_notes", [])]
+    return ["About the images:", "", *(f"- {note}" for note in notes), ""] if notes else []
 
 
 def against_baseline(found: Summary) -> str:

@@ -1,10 +1,10 @@
-"""What a table of accuracies says and what it does not: means, paired differences, and whether chance explains them.
+"""What a table of accuracies shows: means, paired differences, and whether chance explains them.
 
-Learners of one seed share initial weights and batches, so methods are compared seed by seed (a paired t-test). Where
-several methods are compared with the baseline, the smallest of many p-values is no surprise: `p_adjusted` is Holm's
+Learners of one seed share initial weights and batches, so methods are compared seed by seed (a paired t-test). If
+several methods are compared with the baseline, one of many p-values is small by chance: `p_adjusted` has Holm's
 correction for that, and decides.
 
-Seeds are one source of chance, test images another: a few hundred of them tell little about all others, however many
+Seeds are one source of chance, test images another: a few hundred of them say little about all others, however many
 seeds agree. `over_images` measures that.
 """
 
@@ -84,7 +84,7 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Dif
     if n < 2:
         return Difference(mean, n)
     error = statistics.stdev(differences) / math.sqrt(n)
-    if error < 1e-9:  # all differ alike, as few test images or no difference at all bring about: nothing to test with
+    if error < 1e-9:  # all differ by the same amount, as with few test images or no difference: no test is possible
         return Difference(mean, n)
     from scipy.special import stdtr, stdtrit  # Student's distribution; scipy.stats takes a second to import
 
@@ -94,7 +94,7 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Dif
 
 
 def over_images(right: np.ndarray, baseline: np.ndarray) -> OverImages:
-    """How far the test images alone leave the difference open; both (seeds, images) bool, whether an answer is right.
+    """How uncertain the test images alone leave the difference; both (seeds, images) bool, true if right.
 
     A paired comparison of proportions: Agresti and Min 2005 (Statistics in Medicine 24, 729-740), who add half an image
     to each of the four outcomes, so that few images without any disagreement are no proof. Here an image's difference
@@ -150,7 +150,7 @@ def summarise(
 def _adjusted(found: list[Summary]) -> list[Summary]:
     """Holm 1979: the i-th smallest of m p-values times m - i, and no smaller than the one before.
 
-    m counts the methods that are too alike for a test too: they were looked at as well.
+    m includes the methods that are too similar for a test: they were compared as well.
     """
     tested = sorted((s for s in found if s.difference and s.difference.p is not None), key=lambda s: s.difference.p)  # type: ignore[union-attr, arg-type, return-value]
     adjusted: dict[str, float] = {}

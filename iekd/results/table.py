@@ -22,14 +22,14 @@ MISSING = "missing"  # the state of a cell that was not trained
 
 @dataclass(frozen=True)
 class Cell:
-    """A run of the grid and what became of it: its report, or None with the state it ended in."""
+    """A run of the grid and its outcome: the report, or None with the state it ended in."""
 
     config: RunConfig
     run: str
     report: dict[str, Any] | None
     state: str
     reused: bool
-    answers: Right | None = field(default=None, compare=False)  # of its test images; None where that is not known
+    answers: Right | None = field(default=None, compare=False)  # of its test images; None if unknown
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def columns(done: Sequence[Cell]) -> list[Column]:
 def _right(cells: Sequence[Cell]) -> dict[str, dict[int, np.ndarray]]:
     """Method -> seed -> which test images are right.
 
-    Nothing unless all runs were tested on the same ones, and what they wrote of them agrees with their reports.
+    Empty unless all runs were tested on the same images and their answers.csv agree with their reports.
     """
     right: dict[str, dict[int, np.ndarray]] = {}
     known = [cell.answers for cell in cells if cell.answers is not None]
@@ -131,7 +131,7 @@ def to_markdown(done: Sequence[Cell], config: RunConfig) -> str:
 
 
 def _circumstances(config: RunConfig, done: Sequence[Cell]) -> str:
-    """Of which seeds the numbers are, and what is missing."""
+    """Which seeds the numbers come from, and what is missing."""
     seeds = sorted({learner["seed"] for cell in done if cell.report for learner in cell.report["learners"]})
     words = [f"Seeds {', '.join(map(str, seeds))}", f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"]
     if missing := sorted({seed for cell in done if not cell.report for seed in cell.config.seeds}):

@@ -1,4 +1,4 @@
-"""One attempt of a run: what it goes on from, and what it leaves to the next."""
+"""One attempt of a run: which checkpoint it continues from, and what it saves for the next."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from iekd.data.file_images import FileImages
 from iekd.errors import UserError
 from iekd.models.artifact import ModelCard, load_model, save_model
 from iekd.runs.checkpoints import TEACHER, Checkpoints
-from iekd.runs.files import LineWriter, keep_lines
+from iekd.runs.files import LineWriter, truncate_lines
 from iekd.runs.store import Run
 
 log = logging.getLogger(__name__)
@@ -29,16 +29,16 @@ SHARE = 0.02  # of the time that writing them may take: large networks are writt
 class Attempt:
     """The checkpoints of a run as its worker uses them.
 
-    notes: what an earlier attempt noted beside its newest checkpoint; empty where this one begins at the start.
+    notes: what an earlier attempt noted beside its newest checkpoint; empty if this one begins at the start.
     """
 
     def __init__(self, run: Run, stop: Callable[[], bool]) -> None:
-        """stop: whether the run is to stop, which is worth a checkpoint."""
+        """stop: whether the run should stop, in which case a checkpoint is written."""
         self.run, self.stop = run, stop
         self.checkpoints = Checkpoints(run.path / "checkpoints")
         self._snapshots: dict[str, Any] = {}
         self.notes: dict[str, Any] = {}
-        self.reached = 0  # the stage that the earlier attempt was in, as a place in STAGES
+        self.reached = 0  # the stage that the earlier attempt was in, as an index of STAGES
         self.data: str | None = None
         self.teacher_sum = self.checkpoints.teacher_sum()
         self.has_teacher = False
@@ -60,42 +60,42 @@ class Attempt:
             newest = found.get("teacher")
             found = {"teacher": newest} if newest else {}
         self.checkpoints.go_back_to({stage: checkpoint.snapshot.step for stage, checkpoint in found.items()})
-        keep_lines(self.run.path / "metrics.jsonl", newest.notes["rows"] if newest else 0)
+        truncate_lines(self.run.path / "metrics.jsonl", newest.notes["rows"] if newest else 0)
         self._snapshots = {stage: checkpoint.snapshot for stage, checkpoint in found.items()}
         if newest is not None:
             self.notes, self.reached = newest.notes, STAGES.index(newest.snapshot.stage)
-            log.info("Going on after step %d of stage %s.", newest.snapshot.step, newest.snapshot.stage)
+            log.info("Continuing after step %d of stage %s.", newest.snapshot.step, newest.snapshot.stage)
         elif self.run.attempt > 1:
-            log.info("There is no checkpoint to go on from: training begins again.")
+            log.info("There is no checkpoint to continue from: training begins again.")
 
     def take_snapshots(self) -> dict[str, Any]:
-        """stage -> where the earlier attempt was; to be asked for once, because they take memory."""
+        """stage -> where the earlier attempt was; only the first call has them, because they take memory."""
         found, self._snapshots = self._snapshots, {}
         return found
 
     def check_data(self, dataset: Dataset) -> None:
-        """Raises UserError if the images are not those that the earlier attempt learned from."""
+        """Raises UserError if the images are not the ones that the earlier attempt trained on."""
         known, self.data = self.notes.get("data"), _fingerprint(dataset)
         if known is not None and known != self.data:
             raise UserError(
-                "The pictures or their classes have changed since this run began, or an older version of this program "
-                "began it, which scaled large photographs in another way. Start a new run with them."
+                "The images or their classes have changed since this run began, or it was begun by an older version of "
+                "this program, which scaled large photographs in another way. Start a new run with them."
             )
 
     def teacher(self) -> tuple[Any, ModelCard] | None:
-        """The teacher of the earlier attempt; None if that was still training it."""
+        """The teacher of the earlier attempt; None if that attempt was still training it."""
         if self.reached == STAGES.index("teacher"):
             return None
         self.has_teacher = True
         return load_model(self.checkpoints.teacher)
 
-    def keep_teacher(self, model: Any, card: ModelCard) -> None:
-        """Keep it for later attempts, once it is trained or found."""
+    def save_teacher(self, model: Any, card: ModelCard) -> None:
+        """Save it for later attempts, once it is trained or found."""
         save_model(self.checkpoints.teacher, model, card)
         self.has_teacher, self.teacher_sum = True, self.checkpoints.teacher_sum()
 
     def repeats(self, stage: str) -> bool:
-        """Whether a stage is done once more although a later one was begun, because its own checkpoint is damaged."""
+        """Whether a stage is trained again although a later one was begun, because its checkpoint is damaged."""
         return STAGES.index(stage) < self.reached
 
     def should_snapshot(self) -> bool:
@@ -109,8 +109,8 @@ class Attempt:
         self.asked = now
         return True
 
-    def keep(self, snapshot: Any, rows: LineWriter, notes: dict[str, Any]) -> None:
-        """Write a checkpoint: an engine Snapshot, to which all rows so far belong, and what a later one must know."""
+    def write_checkpoint(self, snapshot: Any, rows: LineWriter, notes: dict[str, Any]) -> None:
+        """Write an engine Snapshot, to which all rows so far belong, and notes that a later attempt needs."""
         if self.repeats(snapshot.stage):
             return
         began = time.monotonic()
@@ -132,7 +132,9 @@ def _seconds_between() -> float:
         if not found >= 0:
             raise ValueError
     except ValueError:
-        raise UserError(f"'{given}' in IEKD_CHECKPOINT_SECONDS is no number of seconds. Set one, or none.") from None
+        raise UserError(
+            f"'{given}' in IEKD_CHECKPOINT_SECONDS is not a number of seconds. Set one, or unset the variable."
+        ) from None
     return found
 
 

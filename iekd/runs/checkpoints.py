@@ -1,4 +1,4 @@
-"""Checkpoints of a run: what an attempt leaves so that the next one goes on bit for bit.
+"""Checkpoints of a run: what an attempt saves so that the next one continues bit for bit.
 
 checkpoints/<stage>-<step>/state.safetensors   every learner's tensors, "<learner>/<kind>/<name>"
                            manifest.json       sizes, SHA-256 of the file and of the manifest itself, numbers, notes
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from iekd.engine.state import Snapshot
 
 FORMAT = 1
-KEPT = 2  # of each stage
+MOST = 2  # of each stage; older ones are removed
 STATE, MANIFEST, TEACHER = "state.safetensors", "manifest.json", "teacher"
 KINDS = ("weights", "momentum", "sums", "answers")  # of a state's tensors
 
@@ -58,10 +58,10 @@ class Checkpoints:
         return _sum_of(weights) if weights.is_file() else ""
 
     def write(self, snapshot: Snapshot, notes: Mapping[str, Any]) -> None:
-        """Add one; all but the newest `KEPT` of its stage are removed afterwards.
+        """Add one; all but the newest `MOST` of its stage are removed afterwards.
 
         Raises:
-            OSError: it could not be written; those there are stay as they are.
+            OSError: it could not be written; the others are unchanged.
         """
         from safetensors import SafetensorError
         from safetensors.torch import save_file
@@ -78,7 +78,7 @@ class Checkpoints:
                 numbers[learner] = {**state.numbers, "sums": list(state.sums)}
             try:
                 save_file(tensors, part / STATE)
-            except SafetensorError as error:  # which has the system's words, but is no OSError
+            except SafetensorError as error:  # which has the system's message, but is not an OSError
                 raise OSError(str(error)) from None
             with open(part / STATE, "rb") as written:
                 os.fsync(written.fileno())
@@ -94,13 +94,14 @@ class Checkpoints:
             shutil.rmtree(part, ignore_errors=True)  # frees the room that the final state needs
             raise
         sync_folder(self.folder)
-        for _, old in self._of(snapshot.stage)[KEPT:]:
+        for _, old in self._of(snapshot.stage)[MOST:]:
             shutil.rmtree(old)
 
     def newest(self, damaged: Callable[[str, str], None] = lambda name, why: None) -> dict[str, Checkpoint]:
-        """stage -> the newest checkpoint that is whole, stages in order.
+        """stage -> the newest undamaged checkpoint, stages in order.
 
-        damaged: told the name of each that is not, and why; the one before is taken then.
+        damaged: called with the name of each damaged one and the reason; the one before is used then.
+
         Raises:
             RunError: one is of a later version.
         """
@@ -115,9 +116,9 @@ class Checkpoints:
         return found
 
     def go_back_to(self, steps: Mapping[str, int]) -> None:
-        """Put aside what is later than these steps per stage, and stages that are not there: damaged, or of no use.
+        """Put aside checkpoints later than these steps per stage, and those of other stages.
 
-        Otherwise the new ones, of earlier steps, would be taken for old.
+        Otherwise new ones, which have earlier steps, would be removed as the older ones.
         """
         for stage in STAGES:
             for step, folder in self._of(stage):
@@ -127,12 +128,12 @@ class Checkpoints:
                     folder.rename(aside)
 
     def clean(self) -> None:
-        """Remove what an attempt that was killed left half written."""
+        """Remove what a killed attempt left half written."""
         for part in self.folder.glob(".*.part"):
             shutil.rmtree(part, ignore_errors=True)
 
     def remove(self) -> None:
-        """All of them: the run needs none any more."""
+        """Remove all of them: the run no longer needs any."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _of(self, stage: str) -> list[tuple[int, Path]]:

@@ -1,10 +1,10 @@
-"""The lock that says that a run has a device, for the whole machine: other folders of runs and other users meet on it.
+"""The lock of a GPU for the whole machine, shared by all folders of runs and all users.
 
-A GPU's lock is a file in a folder that all users share, /tmp/iekd-locks unless IEKD_LOCK_DIR names another. Not the
-user's own temporary folder: two users would not meet there. Nothing in that folder is trusted: links are not followed,
-nothing but plain files is opened, and what a file says of its holder is shown as text, no more.
+It is a file in a folder that all users share, /tmp/iekd-locks unless IEKD_LOCK_DIR names another; the user's own
+temporary folder would not be shared. Nothing in that folder is trusted: links are not followed, only plain files are
+opened, and what a file says about its holder is only shown as text.
 
-The CPU has no such lock. It can serve several runs at a time, and so each folder of runs queues for itself.
+The CPU has no such lock. It can serve several runs at a time, so each folder of runs has its own queue.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def lock_name(kind: str) -> str | None:
 
 @lru_cache(maxsize=8)
 def _uuid(visible: str | None, _order: str | None) -> str | None:
-    """Of the first GPU that CUDA shows: named by the user, asked of the driver, or from its list."""
+    """The UUID of CUDA's first GPU: from the user's variable, else from the driver, else from the driver's list."""
     first = (visible or "").split(",")[0].strip()
     if named := WHOLE.fullmatch(first):
         return named[1].lower()
@@ -52,7 +52,7 @@ def _uuid(visible: str | None, _order: str | None) -> str | None:
 
 
 def _ask_driver() -> str | None:
-    """In a process of its own: this one may fork, and a driver that was woken does not survive that."""
+    """In a process of its own: this one may fork, and an initialised driver does not survive that."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", f"from {__name__} import say_uuid; say_uuid()"],
@@ -88,16 +88,16 @@ def _from_list(first: str) -> str | None:
 class DeviceLock:
     """One GPU's lock. `take` and `give_back` belong to one owner; `busy` only looks.
 
-    place: the file, opened anew for each look, because cleaners of temporary folders remove files that are old.
+    The file is opened again each time, because cleaners of temporary folders remove old files.
     """
 
     def __init__(self, name: str, own: Path) -> None:
-        """own: a folder of the user's, for where the shared one cannot be used."""
+        """own: a folder of the user's, in case the shared one cannot be used."""
         self.name, self.own = name, own
         self.handle: int | None = None
 
     def take(self, run: str, folder: str) -> bool:
-        """Hold it and note who does; False if somebody else has it."""
+        """Take the lock and note who has it; False if somebody else does."""
         handle = self._open()
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -108,7 +108,7 @@ class DeviceLock:
             os.close(handle)
             return False
         said = {"pid": os.getpid(), "user": _user(), "folder": folder, "run": run, "since": time.time()}
-        with contextlib.suppress(OSError):  # another user's file that can only be read locks all the same
+        with contextlib.suppress(OSError):  # another user's read-only file can still be locked
             os.ftruncate(handle, 0)
             os.pwrite(handle, json.dumps(said).encode(), 0)
         self.handle = handle
@@ -190,7 +190,7 @@ def _checked(handle: int, name: str, made: bool) -> int:
     found = os.fstat(handle)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:  # a pipe, or a second name of somebody's file
         os.close(handle)
-        raise OSError(22, "there is something that is no lock", name)
+        raise OSError(22, "it is not a plain file", name)
     if made:
         os.fchmod(handle, 0o666)
     return handle

@@ -1,4 +1,4 @@
-"""`iekd doctor`: whether this machine can train and keep runs, and what to do where it cannot."""
+"""`iekd doctor`: whether this machine can train and store runs, and what to do if it cannot."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FINE, NOTE, TROUBLE = "fine", "note", "trouble"
 PYTHON, TORCH = ((3, 10), (3, 13)), (2, 8)
 LEAST_DISK, LEAST_MEMORY = 2e9, 1.5e9  # bytes
 HALF_WRITTEN = (".*.part", ".*.deleted")
-OLD = 3600.0  # seconds after which nobody is still writing it
+OLD = 3600.0  # seconds after which no process is still writing it
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def examine(runs_dir: Path) -> list[Finding]:
 
 
 def leftovers(store: Store) -> list[Path]:
-    """What killed processes left half written or half deleted, and uploaded pictures that no run names any more."""
+    """What killed processes left half written or half deleted, and uploaded images that no run uses any more."""
     folders = (store.root, uploads_dir(store), unpacked_dir(), decoded_cache.folder())
     found = (path for folder in folders for pattern in HALF_WRITTEN for path in folder.glob(pattern))
     return sorted([*(path for path in found if time.time() - path.stat().st_mtime > OLD), *unused(store)])
@@ -154,7 +154,7 @@ def _runs(store: Store) -> Iterator[Finding]:
             lost.append(run.id)
     yield Finding("runs", FINE, f"{len(runs)}, {sum(run.alive() for run in runs)} of them alive")
     if lost:
-        remedy = f"Go on with: iekd runs resume {lost[0]}"
+        remedy = f"Resume with: iekd runs resume {lost[0]}"
         yield Finding("lost runs", NOTE, ", ".join(lost), remedy)
     if damaged:
         yield Finding("damaged runs", NOTE, ", ".join(damaged), f"Delete with: iekd runs delete {damaged[0]}")

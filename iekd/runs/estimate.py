@@ -1,4 +1,4 @@
-"""What a run would take here, of time and memory, from what is known on this machine; and whether it finds room.
+"""How much time and memory a run would take on this machine, and whether there is enough memory.
 
 Imports torch only to ask a GPU for its free memory.
 """
@@ -55,7 +55,15 @@ class Estimate:
 
 
 def estimate(config: RunConfig, store: Store, teacher_at_hand: bool, info: DatasetInfo | None = None) -> Estimate:
-    """Raises UserError if the data set cannot be described."""
+    """Estimate a run from what was measured on this machine.
+
+    Args:
+        teacher_at_hand: whether the run need not train its teacher.
+        info: of the configuration's dataset; None: it is described here.
+
+    Raises:
+        UserError: the dataset cannot be described.
+    """
     info = info or data.describe(config.dataset, config.test_fraction)
 
     def plan_of(config: RunConfig) -> Plan:
@@ -77,7 +85,7 @@ def expected_seconds(
     speeds = Probes(store).known(config)
     if speeds is not None:
         taken = measured_seconds(plan, config, train_images, test_images, speeds)
-        return taken, SPREAD_MEASURED, "these networks were tried for a moment"
+        return taken, SPREAD_MEASURED, "measured on this machine"
     speed = measured_speed(store, device)
     if speed:
         return seconds(plan, device, speed), SPREAD_OF_OTHERS, "from the speed of an earlier run"
@@ -100,7 +108,7 @@ def measured_speed(store: Store, device: str) -> float | None:
 def shortage(
     config: RunConfig, needed: Callable[[RunConfig], float], free: float, share: float = 1.0
 ) -> str | None:  # fmt: skip
-    """What to say, with the batch size that fits, where `share` of the bytes that a run needs are not free."""
+    """A warning that names a batch size that fits, if less than `share` of the bytes that a run needs is free."""
     if needed(config) * share <= free:
         return None
     size = 1
@@ -121,7 +129,7 @@ def wait_for_room(
     needed: the bytes that training takes beside what is in memory already.
 
     Raises:
-        RunError: it does not fit, and nobody has to be waited for.
+        RunError: it does not fit, and waiting would not help.
     """
     if device != "cuda":
         if said := shortage(config, needed, free_memory() + psutil.swap_memory().free, AT_LEAST):

@@ -64,8 +64,8 @@ class LineWriter:
         os.close(self.file)
 
 
-def keep_lines(path: Path, count: int | None = None) -> None:
-    """Cut a file of lines off after so many, and a last line that has no end; None keeps all whole lines."""
+def truncate_lines(path: Path, count: int | None = None) -> None:
+    """Cut a file off after `count` lines; an incomplete last line is always removed. None: keep all whole lines."""
     if not path.exists():
         return
     with open(path, "r+b") as file:
@@ -78,7 +78,7 @@ def keep_lines(path: Path, count: int | None = None) -> None:
 
 
 def read_lines(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """(rows after byte `offset`, the offset to go on from). A last line without its end is left for the next call."""
+    """(rows after byte `offset`, the offset to continue from). An incomplete last line is left for the next call."""
     try:
         with open(path, "rb") as file:
             file.seek(offset)

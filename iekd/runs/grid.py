@@ -1,8 +1,8 @@
 """A grid of runs: pairs of networks x methods x seeds.
 
-Each cell is an ordinary run: a grid that was interrupted goes on where it stopped, because finished runs of the same
-configuration are used again, one that was interrupted is resumed from its checkpoint, and a teacher that one run has
-trained serves all later ones. Leaves out: how a run trains, and how the table looks (results/table.py).
+Each cell is an ordinary run. A grid that was interrupted continues where it stopped: finished runs of the same
+configuration are reused, an interrupted one is resumed from its checkpoint, and a teacher that one run has trained is
+used by all later ones. Leaves out: how a run trains, and how the table looks (results/table.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from iekd.config.run import RunConfig, make_config
-from iekd.data import describe
+from iekd.data import describe, own_path
 from iekd.errors import RunError, UserError
 from iekd.results.predictions import ANSWERS, read_right
 from iekd.results.table import MISSING, Cell, Pair, to_csv, to_json, to_latex, to_markdown
@@ -27,7 +27,7 @@ def parse_pairs(text: str) -> list[Pair]:
     """ "resnet56:resnet20,none:resnet8" -> [("resnet56", "resnet20"), ("none", "resnet8")].
 
     Raises:
-        UserError: a pair is no "teacher:student", or named twice. Names are checked with the configuration.
+        UserError: a pair is not "teacher:student", or named twice. Names are checked with the configuration.
     """
     pairs: list[Pair] = []
     for word in text.replace(" ", ",").split(","):
@@ -56,10 +56,10 @@ def cells(pairs: Sequence[Pair], config: RunConfig, together: bool) -> list[RunC
 
 
 def finished_run(config: RunConfig, store: Store) -> Run | None:
-    """The newest finished run of this configuration, whatever its name.
+    """The newest finished run of this configuration, whatever its name; None if there is none.
 
-    A run of an earlier version, whose report does not know all of today's settings, is none; nor one of a folder whose
-    files have changed since.
+    Runs of earlier versions are ignored if their reports lack some of today's settings, and so are runs on a folder
+    whose files have changed since.
     """
     wanted, now = _unnamed(config), describe(config.dataset).fingerprint
     for run in store.list():
@@ -70,7 +70,7 @@ def finished_run(config: RunConfig, store: Store) -> Run | None:
 
 
 def interrupted_run(config: RunConfig, store: Store) -> Run | None:
-    """The newest run of this configuration that was stopped or lost; one that failed might fail again."""
+    """The newest run of this configuration that was stopped or lost. One that failed might fail again."""
     wanted = _unnamed(config)
     for run in store.list():
         with contextlib.suppress(UserError):  # a damaged folder
@@ -86,10 +86,11 @@ def _unnamed(config: RunConfig) -> dict[str, Any]:
 def run_grid(
     configs: Sequence[RunConfig], store: Store, train: Callable[[Run, int | None], object], stop: Callable[[], bool]
 ) -> list[Cell]:
-    """Every cell in order; `train` runs one, new or interrupted, to its end and gives back its lock. A cell that fails
-    does not stop the others.
+    """Train every cell in order, and reuse finished runs. A cell that fails does not stop the others.
 
-    Once `stop` says so nothing is trained any more; what was finished before is still used.
+    Args:
+        train: runs one cell, new or interrupted, to its end and releases its lock.
+        stop: whether to train nothing more; what was finished before is still used.
     """
     done: list[Cell] = []
     for config in configs:
@@ -108,17 +109,18 @@ def run_grid(
 
 
 def _begin(config: RunConfig, store: Store) -> tuple[Run, int | None]:
-    """An interrupted run to go on with, or a new one; and its lock."""
+    """An interrupted run to continue, or a new one; and its lock."""
     earlier = interrupted_run(config, store)
     if earlier is not None:
-        with contextlib.suppress(RunError):  # somebody else resumes it just now
+        with contextlib.suppress(RunError):  # another process is resuming it
             return earlier, earlier.reopen()
     return store.create(config)
 
 
 def default_folder(pairs: Sequence[Pair], config: RunConfig, root: Path) -> Path:
-    """Where a grid's table goes: the same grid, the same place."""
-    name = config.name or config.dataset.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
+    """Where a grid's table goes: the same folder for the same grid."""
+    files = own_path(config.dataset)
+    name = config.name or (config.dataset if files is None else files.name)
     words = "".join(c if c.isalnum() or c in "-_" else "-" for c in name)
     what = json.dumps([list(pairs), config.model_dump(mode="json")], sort_keys=True)
     return root / "tables" / f"{words}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"

@@ -24,7 +24,7 @@ def models_called(store: Store, name: str) -> dict[str, Path]:
 
 
 def run_models(run: Run, seed: str = "") -> dict[str, Path]:
-    """The models of a run to compare: the teacher, and each method's student of that seed; "": of its first one.
+    """The models of a run to compare: the teacher, and each method's student of that seed; "" for the first seed.
 
     Raises:
         UserError: the run has saved none.

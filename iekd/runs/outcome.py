@@ -1,4 +1,4 @@
-"""What a finished run writes: report.json for programs, report.md for people, answers.csv for both."""
+"""What a run leaves: its models, and once it has finished report.json, report.md and answers.csv."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from iekd import __version__
+from iekd.config.run import RunConfig, learner_name
 from iekd.data.base import Dataset, Split
 from iekd.engine.scoring import balanced_accuracy, is_right
+from iekd.models.artifact import ModelCard, save_model
 from iekd.paths import PACKAGE
 from iekd.results.predictions import ANSWERS, write_answers
 from iekd.results.reasons import find_reasons
@@ -21,10 +23,57 @@ from iekd.runs.files import write_json
 from iekd.runs.store import Run, Status
 
 
+def model_card(network: Any, model: str, config: RunConfig, dataset: Dataset, **values: Any) -> ModelCard:
+    """The card of a network that a run trained or used.
+
+    Args:
+        network: an engine TrainedModel.
+        model: its architecture.
+        values: the fields of ModelCard that depend on its role.
+    """
+    return ModelCard(
+        model=model, datasets=(dataset.name,), class_names=dataset.class_names, channels=dataset.channels,
+        resolution=dataset.resolution, mean=network.mean, std=network.std, background=dataset.background,
+        params=sum(p.numel() for p in network.model.parameters()), command=config.command_line(),
+        fit=dataset.fit, white=dataset.white, **values,
+    )  # fmt: skip
+
+
+def save_models(run: Run, experiment: Any, result: Any, teacher_model: str) -> None:
+    """Write teacher and students to `models/`; students that diverged or have not taken a step are left out.
+
+    Args:
+        experiment: an engine Experiment.
+        result: an engine Result, for the accuracies; a student that is not in it has that of its last epoch.
+        teacher_model: the architecture of the teacher.
+    """
+    config, dataset, folder = experiment.config, experiment.dataset, run.path / "models"
+    accuracies = {r.name: r.accuracy_last for r in result.learners}
+    thresholds = {r.name: r.energy_threshold for r in result.learners}
+    if experiment.teacher is not None:
+        accuracy = result.teacher.accuracy_last if result.teacher else None
+        card = model_card(
+            experiment.teacher, teacher_model, config, dataset, role="teacher", accuracy=accuracy,
+            energy_threshold=result.teacher.energy_threshold if result.teacher else None,
+        )  # fmt: skip
+        save_model(folder / "teacher", experiment.teacher.model, card)
+    for method, seed in config.learner_names:
+        learner = experiment.students.get(learner_name(method, seed))
+        if learner is not None and learner.steps and learner.healthy:
+            network = experiment.network(learner)
+            card = model_card(
+                network, config.student, config, dataset, method=method, seed=seed,
+                accuracy=accuracies.get(learner.name, learner.accuracy.get("test")),
+                inheritance_channels=learner.method.inheritance_channels,
+                energy_threshold=thresholds.get(learner.name),
+            )  # fmt: skip
+            save_model(folder / learner.name, network.model, card)
+
+
 def write_report(
     run: Run, status: Status, result: Any, dataset: Dataset, teacher: dict[str, str], speed: float | None
 ) -> None:
-    """Write all three; report.json last, for it says that the run has a result.
+    """Write the three files of a finished run; report.json last, because readers take it for a sign that all is there.
 
     Args:
         result: an engine Result.
@@ -74,6 +123,7 @@ def write_report(
         "class_counts": {"train": counts(dataset.train), "test": counts(dataset.test)},
         "guess": 100 * float(np.bincount(dataset.test.labels).max()) / len(dataset.test),
         "skipped_files": list(dataset.skipped),
+        "data_notes": list(dataset.notes),
         "device": status.device,
         "command": config.command_line(),
         "config": config.model_dump(mode="json"),
@@ -107,17 +157,13 @@ def versions() -> dict[str, str]:
 
 def commit() -> str:
     """The checkout's commit, with "+" where files differ from it; empty for an installed package."""
-    here = PACKAGE
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=True).stdout
+        return subprocess.run(["git", "-C", str(PACKAGE), *words], capture_output=True, text=True, check=True).stdout
 
     try:
-        tracked = git("ls-files", "errors.py")
-        return (
-            git("rev-parse", "HEAD").strip() + ("+" if git("status", "--porcelain", "-uno").strip() else "")
-            if tracked
-            else ""
-        )
+        if not git("ls-files", "errors.py"):
+            return ""
+        return git("rev-parse", "HEAD").strip() + ("+" if git("status", "--porcelain", "-uno").strip() else "")
     except (OSError, subprocess.CalledProcessError):
         return ""

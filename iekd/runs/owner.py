@@ -1,7 +1,7 @@
-"""Which launcher owns a run, and what the readers of a run's folder ask it.
+"""Which launcher owns a run, and what readers of a run's folder ask the launcher.
 
-A run of this machine has no record of an owner, and its lease is the lock of `run.lock`. Any other launcher writes its
-name to `launcher.json`, and says itself whether the run lives.
+A run of this machine has no record of an owner: it is alive while `run.lock` is locked. Any other launcher writes its
+name to `launcher.json`, and tells itself whether the run is alive.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ RECORD = "launcher.json"
 
 
 class Owner(Protocol):
-    """The part of a launcher that a Store needs to tell how its runs are. Both are asked every few seconds."""
+    """The part of a launcher that a Store needs to tell the state of its runs. Both are called every few seconds."""
 
     def alive(self, run_id: str) -> bool:
-        """Whether its worker runs or is sure to be started. True while that cannot be known: a run that is said to be
-        lost may be resumed, and would then be trained twice."""
+        """Whether its worker runs or will certainly be started. True while that is unknown: a run that is shown as lost
+        may be resumed, and would then be trained twice."""
         ...
 
     def ahead_of(self, run_id: str) -> Sequence[str]:

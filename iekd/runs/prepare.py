@@ -15,6 +15,7 @@ from iekd.config.run import RunConfig
 from iekd.data import DatasetInfo
 from iekd.errors import UserError, check_text
 from iekd.estimate.cautions import Caution, cautions, learned_from
+from iekd.models.class_names import read_class_names
 from iekd.models.source import FILE_ONLY, check_path, is_path
 from iekd.runs.queue import check_device
 from iekd.runs.teachers import check_teacher
@@ -46,16 +47,18 @@ def prepare(config: RunConfig, runs_dir: Path) -> Prepared:
         UserError: one of them is not there or cannot be used; the message says what to do.
     """
     config = resolve(config)
-    info = data.describe(config.dataset, config.test_fraction)
+    info = data.describe(config.dataset, config.test_fraction, config.class_order)
     check_device(config.device)
     return Prepared(config, info, check_teacher(config, runs_dir, info))
 
 
 def resolve(config: RunConfig) -> RunConfig:
     """The configuration with its names as they are loaded. Raises UserError if there are no such files."""
-    found = {"dataset": check_text(data.prepare(config.dataset))}
+    found: dict[str, object] = {"dataset": check_text(data.prepare(config.dataset))}
+    if len(config.class_order) == 1 and config.class_order[0] != data.AS_TEXT:
+        found["class_order"] = read_class_names(Path(config.class_order[0]))
     if is_path(config.teacher_from):
-        found["teacher_from"] = check_path(config.teacher_from)
-        if config.teacher_mean and os.path.isdir(found["teacher_from"]):
+        found["teacher_from"] = teacher = check_path(config.teacher_from)
+        if config.teacher_mean and os.path.isdir(teacher):
             raise UserError(FILE_ONLY)
     return config.model_copy(update=found)

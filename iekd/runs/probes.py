@@ -1,7 +1,7 @@
 """How fast this machine would train a configuration, measured in the background for the page's estimate.
 
-A process of its own measures one configuration at a time on noise (`bench.probe`), only while no run has the device,
-and ends at once when one starts. What it found is kept beside the runs, so that nothing is measured twice.
+A process of its own measures one configuration at a time on noise (`estimate.probe`), only while no run has the device,
+and ends at once when one starts. The results are stored beside the runs, so that nothing is measured twice.
 Set `IEKD_PROBE=0` to measure nothing.
 """
 
@@ -41,7 +41,7 @@ LONGEST = 60.0  # seconds; networks that take longer are estimated from their ar
 
 
 class Probes:
-    """The speeds that are known for a folder of runs, and the one process that finds out more."""
+    """The speeds that are known for a folder of runs, and the one process that measures more."""
 
     def __init__(self, store: Store) -> None:
         self.store, self.folder = store, store.root / ".speeds"
@@ -55,7 +55,11 @@ class Probes:
             return None
 
     def ask(self, config: RunConfig) -> bool:
-        """Measure that configuration, if it is worth it and the device is idle; True if it is under way afterwards."""
+        """Measure that configuration in the background, unless it is known, too large, or the device is busy.
+
+        Returns:
+            Whether a measurement, of this or another configuration, is running now.
+        """
         if os.environ.get("IEKD_PROBE") == "0" or self.known(config) is not None:
             return False
         if not device_free(config, self.store):
@@ -90,7 +94,7 @@ class Probes:
 
 
 def _fits(config: RunConfig) -> bool:
-    """Whether a step of it surely finds room: nobody has pressed Start, and nothing may suffer from it."""
+    """Whether a step of it certainly fits into memory: nobody has pressed Start, so nothing else may suffer."""
     info = data.describe(config.dataset, config.test_fraction)
     plan = make_plan(
         config, info.train_images, info.test_images, info.channels, info.classes, info.resolution, teacher_at_hand=True
@@ -111,7 +115,7 @@ def _held(path: Path) -> Iterator[int | None]:
             held = False
         yield handle if held else None
     finally:
-        os.close(handle)  # a process that inherited it holds the lock on
+        os.close(handle)  # a process that inherited it still holds the lock
 
 
 def _give_way(config: RunConfig, store: Store, result: Path) -> None:

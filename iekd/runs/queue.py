@@ -30,13 +30,13 @@ def device_name(requested: str) -> str:
     """Which device a run will use, told without importing torch: "cuda", "mps" or "cpu"."""
     if requested != "auto":
         return requested
-    if any(Path(place).exists() for place in GPUS):
+    if any(Path(path).exists() for path in GPUS):
         return "cuda"
     return "mps" if platform.system() == "Darwin" and platform.machine() == "arm64" else "cpu"
 
 
 def check_device(requested: str) -> None:
-    """Raises UserError where a run would surely not find the device that it is to use."""
+    """Raises UserError if the device that a run asks for is certainly not on this machine."""
     there = device_name("auto")
     if requested in ("cuda", "mps") and requested != there:
         raise UserError(f"Device '{requested}' was asked for, but there is none here. Choose 'auto' or 'cpu'.")
@@ -45,7 +45,7 @@ def check_device(requested: str) -> None:
 def ahead_of(run: Run, store: Store) -> list[Run]:
     """Living queued runs for the same device that came earlier, oldest first.
 
-    Of a run that another launcher owns: those that it says; none where the store does not know that launcher.
+    For a run of another launcher, what that launcher says; none if the store does not know it.
     """
     if run.owner != LOCAL:
         owner = store.owners.get(run.owner)
@@ -58,7 +58,7 @@ def ahead_of(run: Run, store: Store) -> list[Run]:
         try:
             if other.id == run.id or device_name(other.config.device) != device:
                 continue
-        except RunError:  # a damaged folder delays no other run
+        except RunError:  # a damaged folder does not delay other runs
             continue
         if other.status.state == QUEUED and other.owner == LOCAL and (queued_at(other), other.id) < mine:
             waiting.append(other)
@@ -88,7 +88,7 @@ def move_to_front(run: Run, store: Store) -> None:
 
 
 def device_lock(config: RunConfig, store: Store) -> Path:
-    """The file whose lock says that a run of this folder has the device; older versions know no other."""
+    """The file whose lock says that a run of this folder has the device; older versions use only this one."""
     locks = store.root / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
     return locks / device_name(config.device)
@@ -117,7 +117,7 @@ def device_turn(
 ) -> Iterator[bool]:
     """Wait for the device; yields True while it is held, or False if `stop()` came first.
 
-    tell: called with who has it, if that is no run of this folder, whenever that changes.
+    tell: called with a sentence when a run of another folder has the device, and when that changes.
     """
     config = run.config
     handle = os.open(device_lock(config, store), os.O_RDWR | os.O_CREAT, 0o644)

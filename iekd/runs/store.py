@@ -5,13 +5,13 @@ runs/<id>/config.json    what was asked, immutable
           metrics.jsonl  one row per line, append-only
           events.jsonl   changes of state
           log.txt        what a person would want to read
-          control.json   what a person asked since (stop, to move in the queue)
-          launcher.json  which launcher owns it and its job there; not there for runs of this machine (owner.py)
+          control.json   what a person asked since then (to stop, to move in the queue)
+          launcher.json  which launcher owns it and its job there; absent for runs of this machine (owner.py)
           run.lock       held by the worker while it lives, or by whoever starts it
-          checkpoints/   where another attempt would go on; gone once the run is finished
+          checkpoints/   where another attempt would continue; removed once the run is finished
           models/        teacher and students, loadable by themselves
           report.json    results; report.md the same to read
-          answers.csv    what each network said of each test image
+          answers.csv    each network's prediction for each test image
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from iekd.config.run import RunConfig, learner_name
+from iekd.data import AS_TEXT, own_path
 from iekd.errors import RunError
-from iekd.runs.files import LineWriter, keep_lines, read_json, read_lines, read_tail, write_json
+from iekd.runs.files import LineWriter, read_json, read_lines, read_tail, truncate_lines, write_json
 from iekd.runs.locks import fcntl
 from iekd.runs.owner import LOCAL, Owner, owner_of, set_owner
 
@@ -44,11 +45,11 @@ LOADING = "loading"  # the stage before the first
 class Status:
     """What status.json holds. Times are seconds since 1970; progress is 0..1 over the whole run.
 
-    created: when it was asked for; queued: when this attempt was, if it is not the first. spent: seconds of training
-    by earlier attempts that this one builds on. would_repeat: it failed in a way in which it would fail again.
-    diverged: learner -> what was seen of it when its numbers were finite no more, while others went on.
+    created: when it was requested; queued: when this attempt was, if it is not the first. spent: seconds of training
+    by earlier attempts that this one continues. would_repeat: it failed, and would fail again in the same way.
+    diverged: learner -> a sentence on how its numbers became NaN or infinite, while others continued.
     eta_seconds, eta_range: what is left, as expected, and the range in which that is expected to lie.
-    waiting: what it waits for beside the runs of its own folder, as a sentence. cautions: what makes its result worth
+    waiting: what it waits for besides the runs of its own folder, as a sentence. cautions: what makes its result worth
     little, as sentences.
     """
 
@@ -76,7 +77,7 @@ class Status:
 
     @property
     def resumable(self) -> bool:
-        """Whether going on promises anything."""
+        """Whether it makes sense to resume it."""
         return self.state in (STOPPED, FAILED, LOST) and not self.would_repeat
 
     @property
@@ -105,9 +106,11 @@ class Run:
         values = read_json(self.path / "config.json")
         if not isinstance(values, dict):
             raise RunError(f"The run '{self.id}' has no readable config.json. Delete it.")
-        # paths of folders may be gone by now; a run that exists can still be shown
+        # not checked: folders may be gone by now, and a run that exists can still be shown
         stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         stored.setdefault("validation_fraction", 0.0)  # runs of version 0.1 had none
+        if "class_order" not in stored and own_path(str(stored.get("dataset", ""))) is not None:
+            stored["class_order"] = (AS_TEXT,)  # before there was a choice, a folder's classes were sorted as text
         return RunConfig.model_construct(None, **stored)
 
     @property
@@ -135,7 +138,7 @@ class Run:
         values = read_json(self.path / "status.json")
         known = {f.name for f in fields(Status)}
         status = Status(**{k: v for k, v in values.items() if k in known} if isinstance(values, dict) else {})
-        if not isinstance(status.created, (int, float)):  # runs are sorted by it, and one must not hold up the others
+        if not isinstance(status.created, (int, float)):  # runs are sorted by it; a broken one must not stop that
             status.created = 0.0
         return status
 
@@ -145,7 +148,7 @@ class Run:
     def alive(self) -> bool:
         """Whether its worker lives: the run's lock is held, or the launcher that owns it says so.
 
-        Where that launcher is not known here, the last state that was written stands.
+        If that launcher is not known here, the last state that was written decides.
         """
         return self.locked() or self._alive_elsewhere()
 
@@ -204,7 +207,7 @@ class Run:
             writer.close()
 
     def reopen(self) -> int:
-        """Make a run that is over ready for another attempt; the descriptor of its lock, for the worker.
+        """Prepare a run that is over for another attempt; returns the descriptor of its lock, for the worker.
 
         Raises:
             RunError: it is not over, or there is nothing left to do.
@@ -223,7 +226,7 @@ class Run:
                 raise RunError(f"The run '{self.id}' is already being worked on by another process.")
             (self.path / "control.json").unlink(missing_ok=True)
             set_owner(self.path, LOCAL)  # until a launcher takes it
-            keep_lines(self.path / "events.jsonl")
+            truncate_lines(self.path / "events.jsonl")
             status.state, status.queued, status.attempt = QUEUED, time.time(), status.attempt + 1
             status.would_repeat, status.diverged, status.waiting = False, {}, ""
             status.error = status.pid = status.pid_started = status.ended = status.started = None
@@ -266,8 +269,8 @@ class Store:
     def create(self, config: RunConfig, key: str | None = None, visitor: str = "") -> tuple[Run, int | None]:
         """A new run folder in state queued, and the descriptor of its lock (None if `key` was already used).
 
-        key: the same key always names the same run, so that twenty clicks start one. visitor: who asks for it, kept in
-        the folder.
+        key: the same key always means the same run, so that twenty clicks start one. visitor: who asks for it, stored
+        in the folder.
 
         Raises:
             RunError: the folder cannot be written.
@@ -314,7 +317,7 @@ class Store:
             ):
                 return Run(path, self.owners)
         known = [run.id for run in self.list()]
-        close = difflib.get_close_matches(run_id, known, n=1, cutoff=0.9)  # runs of one day look alike anyhow
+        close = difflib.get_close_matches(run_id, known, n=1, cutoff=0.9)  # ids of one day are similar anyway
         hint = f"Did you mean '{close[0]}'?" if close else "'iekd runs list' shows those there are."
         raise RunError(f"There is no run '{run_id}' in the folder '{self.root.name}'. {hint}")
 
@@ -327,7 +330,7 @@ class Store:
         return sorted(runs, key=lambda run: (run.created, run.id), reverse=True)
 
     def delete(self, run_id: str) -> None:
-        """Remove a run that is over, and all of it.
+        """Remove a run that is over, with its whole folder.
 
         Raises:
             RunError: no such run, or it is still going.
@@ -344,7 +347,7 @@ class Store:
         self._forget_keys(run_id)
 
     def _forget_keys(self, run_id: str) -> None:
-        """The keys that named this run may start another."""
+        """The keys of this run may start another one."""
         for key in (self.root / ".keys").glob("*"):
             with suppress(OSError):
                 if key.read_text() == run_id:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from pathlib import Path
 
 from iekd.config.run import ABOUT, RunConfig
@@ -16,11 +17,13 @@ from iekd.paths import checkpoints_dir
 from iekd.results.predictions import ANSWERS, harmless, read_right
 from iekd.runs.store import Run, Store
 
+log = logging.getLogger("iekd")
+
 
 def origin(config: RunConfig, fingerprint: str | None = None) -> str:
     """A hash of everything that decides how this run would train its teacher.
 
-    Two runs with the same one may share a teacher. The split and a folder's files are part of it, so that no teacher
+    Two runs with the same hash may share a teacher. The split and a folder's files are part of it, so that no teacher
     has seen the test images of a run that uses it.
 
     fingerprint: of the dataset as it was read; None: as it is now.
@@ -38,7 +41,7 @@ def find_teacher(config: RunConfig, runs_dir: Path) -> Path | None:
     """The folder of the teacher for this configuration, or its file of weights; None if the run has to train it.
 
     Raises:
-        UserError: the configuration names a file or a run that is not there, or whose network is another.
+        UserError: the configuration names a file or run that does not exist, or that has another network.
     """
     if config.teacher_from == TRAIN:
         return None
@@ -57,7 +60,7 @@ def find_teacher(config: RunConfig, runs_dir: Path) -> Path | None:
 
 
 def check_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = None) -> Path | None:
-    """`find_teacher` with all checks that need no loading, before a run starts; None if it needs no teacher.
+    """`find_teacher` with all checks that are possible without loading, before a run starts; None without a teacher.
 
     info: of the configuration's dataset; None: it is described here.
 
@@ -68,7 +71,7 @@ def check_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = 
     if found is None or config.teacher_from == AUTO or found.is_file():
         return found
     known, info = len(ModelCard.read(found).class_names), info or describe(config.dataset)
-    if info.classes not in (0, known):
+    if info.classes != known:
         raise UserError(
             f"The teacher in '{found}' knows {known} classes, but {info.title} has {info.classes}. "
             "Choose a teacher that was trained on this dataset."
@@ -135,7 +138,7 @@ def _same_split(run: Run, ours: RunConfig) -> None:
     if files is None or not tested.issuperset(harmless(relative_name(name, path)) for path in files):
         raise UserError(
             f"The files in '{name}' are no longer those of the run '{run.id}', so its models may have seen this run's "
-            "test images. Train a teacher anew."
+            "test images. Train a new teacher."
         )
 
 

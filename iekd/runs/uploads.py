@@ -15,7 +15,7 @@ from iekd.data.folder import UPLOADED
 from iekd.errors import RunError, UserError
 from iekd.runs.store import Store
 
-WAITS = 24 * 3600.0  # seconds that uploaded images wait for the first run that names them
+WAITS = 24 * 3600.0  # seconds that uploaded images wait for the first run that uses them
 
 changing = threading.Lock()  # held while images that no run needs are removed, and while a run begins to need some
 
@@ -31,12 +31,12 @@ def add_pictures(store: Store, archive: Path, room: Room, total: int | None = No
     total: bytes that all uploaded images may take; those that no run needs are removed first.
 
     Raises:
-        UserError: it is refused (see archives.py), or there is no room.
+        UserError: it is refused (see archives.py), or there is not enough space left.
     """
     folder = uploads_dir(store)
     if total is None:
         return folder_name(unpack(archive, folder, room).resolve())
-    with changing:  # one after the other, or all together would take more
+    with changing:  # one at a time, or together they could exceed the total
         for path in unused(store):
             shutil.rmtree(path, ignore_errors=True)
         left = total - _size(folder)
@@ -55,7 +55,7 @@ def is_added(store: Store, dataset: str) -> bool:
 
 
 def unused(store: Store) -> list[Path]:
-    """Uploaded images that no run names, a day after they came."""
+    """Uploaded images that no run uses, a day after the upload."""
     folder = uploads_dir(store)
     if not folder.is_dir():
         return []

@@ -18,7 +18,7 @@ from iekd.ui.tabs.runs import act, runs_tab, table_html
 from iekd.ui.tabs.train import known_run, train_tab
 
 CSS = Path(__file__).parent / "render" / "style.css"
-UPLOADS_KEPT = 6 * 3600  # seconds
+UPLOADS_AGE = 6 * 3600  # seconds until Gradio removes uploaded files
 # keeps the address in step with what is on view, so that a reload, a bookmark and the browser's Back show it again
 KEEP_ADDRESS = """(value) => {
   const address = new URL(window.location);
@@ -39,7 +39,7 @@ TRAIN, RUNS, COMPARE = "train", "runs", "compare"
 
 
 def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.Blocks:
-    """The page over the runs of one folder. Nothing is kept in the server that the folder does not hold.
+    """The page over the runs of one folder. The server stores nothing that is not in the folder.
 
     Args:
         where: a launcher, which starts and stops them; or the folder, for runs on this machine.
@@ -47,7 +47,7 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
     """
     launcher = make_launcher(where) if isinstance(where, (str, Path)) else where
     store, access = launcher.store, access or Access()
-    demo = gr.Blocks(title="IE-KD Studio", analytics_enabled=False, delete_cache=(3600, UPLOADS_KEPT))
+    demo = gr.Blocks(title="IE-KD Studio", analytics_enabled=False, delete_cache=(3600, UPLOADS_AGE))
     with demo:
         gr.HTML(HEADER)
         shown = gr.Textbox(visible="hidden", elem_id="shown-run")

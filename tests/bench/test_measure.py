@@ -113,7 +113,7 @@ def test_one_part_alone(part, monkeypatch):
         (["--nonsense", "1"], "--nonsense"),
     ],
 )
-def test_what_cannot_be_is_said(words, said):
+def test_impossible_requests_are_refused(words, said):
     result = run(*words)
     assert result.exit_code == 2, result.output
     assert said in result.stderr
@@ -126,7 +126,7 @@ def test_a_learning_rate_that_would_diverge_is_timed_all_the_same(monkeypatch):
     assert result.exit_code == 0, result.output
 
 
-def test_a_device_that_is_not_there_is_said(small, refuses, monkeypatch):
+def test_a_missing_device_is_refused(small, refuses, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     refuses(lambda: measure(small(device="cuda")), "'cuda'", "'auto' or 'cpu'")
     refuses(lambda: probe(small(device="cuda")), "'cuda'")

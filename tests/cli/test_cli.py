@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 import iekd
 from iekd.cli.main import app
 from iekd.cli.progress import Display
+from iekd.config.methods import METHODS, combined, method_spec
 from iekd.launchers.local import LocalLauncher
 from iekd.models.artifact import load_model
 from iekd.runs.store import RUNNING, Status, Store
@@ -119,6 +120,24 @@ def test_train_leaves_a_folder_with_loadable_models(trained):
     assert not run.alive()
 
 
+def test_every_method_trains(options, tmp_path):
+    """From the command's options to the report, with every term of its loss in the metrics."""
+    names = [*METHODS, *combined()]
+    result = iekd_("train", *options, "--methods", ",".join(names), "--runs-dir", tmp_path, "--json")
+    assert result.exit_code == 0, result.stderr
+    printed = last_json(result)
+    assert [learner["method"] for learner in printed["learners"]] == names
+    assert printed["diverged"] == {}
+    run = Store(tmp_path).get(printed["run"])
+    trained = [row for row in run.metrics()[0] if row["stage"] == "students" and row["kind"] == "train"]
+    for name in names:
+        (row, *_) = [row["values"] for row in trained if row["learner"] == f"{name}-seed0"]
+        spec = method_spec(name)
+        assert set(row) == {"loss", "lr", "accuracy", "cross_entropy", *(term.name for term in spec.terms)}
+        assert spec.explores or all(row[term.name] > 0 for term in spec.terms), name
+        assert f"{name}-seed0" in run.model_folders
+
+
 def test_train_shows_a_table_to_people(options, tmp_path):
     result = iekd_(
         "train", *options, "--methods", "baseline", "--teacher", "none", "--name", "[red]x", "--runs-dir", tmp_path
@@ -149,7 +168,7 @@ def test_a_failed_run_is_exit_status_one(options, tmp_path):
     assert "learning rate" in printed["error"]
 
 
-def test_the_version_is_said():
+def test_the_version_is_printed():
     result = iekd_("--version")
     assert (result.exit_code, result.stdout.strip()) == (0, iekd.__version__)
 
@@ -163,7 +182,7 @@ def test_a_run_in_the_background_needs_no_terminal(options, tmp_path, wait_until
     assert run.status.state == "finished"
 
 
-def test_training_goes_on_where_nobody_reads_its_progress(tmp_path, tiny_config):
+def test_training_continues_when_its_output_is_closed(tmp_path, tiny_config):
     """As in `iekd train | head -1`."""
     read, write = os.pipe()
     os.close(read)
@@ -185,7 +204,7 @@ def test_training_goes_on_where_nobody_reads_its_progress(tmp_path, tiny_config)
 
 def test_progress_says_how_far_reading_is():
     display = Display(Console(file=io.StringIO()), "a run")
-    for progress, said in ((0.0, "loading"), (0.45, "reading pictures, 45%"), (1.0, "loading")):
+    for progress, said in ((0.0, "loading"), (0.45, "reading images, 45%"), (1.0, "loading")):
         display.update(Status(state="running", stage="loading", stage_progress=progress), None)
         assert display.bar.tasks[0].description == said
 
@@ -275,7 +294,7 @@ def test_bad_options_are_exit_status_two_and_start_nothing(tmp_path, words, said
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_option_without_effect_is_said_and_the_run_trains(options, tmp_path):
+def test_an_option_without_effect_is_reported_and_the_run_trains(options, tmp_path):
     words = ["--methods", "baseline", "--temperature", "2", "--no-auto-encoder", "--runs-dir", tmp_path, "--json"]
     result = iekd_("train", *options, *words)
     assert last_json(result)["state"] == "finished"

@@ -138,7 +138,7 @@ def test_a_teachers_file_and_its_numbers_survive_the_command_line_and_json(tmp_p
     assert RunConfig(**json.loads(json.dumps(config.model_dump(mode="json")))) == config
 
 
-def test_a_teachers_file_is_the_same_wherever_it_is_said_from(tmp_path, monkeypatch):
+def test_a_teachers_file_becomes_an_absolute_path(tmp_path, monkeypatch):
     (tmp_path / "a.pth").write_text("")
     (tmp_path / "link.pth").symlink_to("a.pth")
     monkeypatch.chdir(tmp_path)
@@ -300,7 +300,7 @@ def test_a_bad_value_gets_one_sentence_that_names_it(values, words, refuses):
         assert "cannot be used: it should " in sentence, f"not English: {sentence}"
 
 
-def test_a_folder_name_is_the_same_wherever_it_is_said_from(tmp_path, monkeypatch):
+def test_a_folder_becomes_an_absolute_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert make_config(dataset="folder:pictures").dataset == f"folder:{(tmp_path / 'pictures').resolve()}"
 
@@ -325,7 +325,7 @@ def test_every_method_has_its_name_and_spec(name):
         ("ie-kd", ["ie-kd"]), ("ie-ft+dkd", ["ie-ft"]), ("ft+kd+kd", ["ft+kd"]), ("FT", ["'ft'"]), ("", ["Unknown"]),
     ],
 )  # fmt: skip
-def test_names_that_are_no_method_are_refused(refuses, name, words):
+def test_unknown_methods_are_refused(refuses, name, words):
     refuses(lambda: make_config(methods=(name,)), *words)
 
 
@@ -389,10 +389,10 @@ def test_options_that_cannot_be_are_refused(refuses, values, words):
     refuses(lambda: make_config(**values), *words)
 
 
-@pytest.mark.parametrize(("given", "kept"), [("auto", "auto"), ("3", 3), (1, 1)])
-def test_threads_are_a_number_or_auto(given, kept):
+@pytest.mark.parametrize(("given", "expected"), [("auto", "auto"), ("3", 3), (1, 1)])
+def test_threads_are_a_number_or_auto(given, expected):
     config = make_config(threads=given)
-    assert config.threads == kept
+    assert config.threads == expected
     assert RunConfig(**config.model_dump(mode="json")) == config
 
 

@@ -23,6 +23,12 @@ def test_every_setting_of_methods_is_used_by_one_and_every_used_one_exists():
     assert used == OWN
 
 
+@pytest.mark.parametrize("field", sorted(OWN - {"weight_schedule", "distance", "ie_stages"}))
+def test_methods_in_a_help_text_are_those_that_use_the_setting(field):
+    named = set(re.findall(r"[a-z][a-z-]*", RunConfig.model_fields[field].description)) & set(METHODS)
+    assert named in (set(), set(users(field)))
+
+
 def test_a_setting_that_only_some_methods_use_says_which():
     """Whatever is set for a run whose methods do not use it is named, with the methods that would."""
     other = {bool: False, float: 3.5, int: 7}
@@ -70,7 +76,7 @@ def test_where_kd_on_top_makes_no_sense_the_sentence_says_why(name, refuses):
     refuses(lambda: check_method(name + KD_ON_TOP), f"Method '{name}{KD_ON_TOP}'", "Name it")
 
 
-def test_a_name_that_is_taken_or_a_setting_that_is_not_there_cannot_be_registered():
+def test_a_method_with_a_used_name_or_an_unknown_setting_cannot_be_registered():
     kd = METHODS["kd"]
     for wrong in (kd, replace(kd, name="x+kd"), replace(kd, name="x", settings=("no_such_setting",))):
         with pytest.raises(ValueError, match=re.escape(wrong.name)):
@@ -98,7 +104,7 @@ def test_the_schema_of_a_configuration_can_be_given_to_programs():
 
 
 @pytest.mark.parametrize("room", ["engine", "runs", "ui", "estimate", "distill", "launchers", "bench"])
-def test_nobody_asks_for_a_method_by_its_name(room):
+def test_no_other_file_names_a_method(room):
     """What a method needs is in its spec. The baseline is a role, not only a method: others are compared with it."""
     names = (set(METHODS) | {name.removeprefix("ie-") for name in METHODS}) - {"baseline"}
     for path in sorted((PACKAGE / room).rglob("*.py")):

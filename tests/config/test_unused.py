@@ -65,7 +65,7 @@ def test_a_setting_is_unused_exactly_where_training_is_the_same_without_it(losse
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("method", METHODS)
-def test_nothing_is_said_of_what_nobody_set(preset, method):
+def test_settings_at_their_defaults_are_not_reported(preset, method):
     assert unused_settings(make_config(preset, methods=(method,))) == {}
     assert unused_settings(make_config(methods=(method,))) == {}
 

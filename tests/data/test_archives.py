@@ -87,7 +87,7 @@ def archive(request, tmp_path):
 
 
 def laid_out(folder):
-    return sorted({str(p.parent.relative_to(folder)) for p in folder.rglob("*") if p.is_file()})
+    return sorted({str(p.parent.relative_to(folder)) for p in folder.rglob("[!.]*") if p.is_file()})
 
 
 # What people pack
@@ -137,8 +137,8 @@ def test_a_picture_that_cannot_be_read_is_found_again_by_its_name(archive, into)
         ([*TWO, "readme.txt", "robin/notes.csv", "robin/.a.png", ".git/a.png", "__MACOSX/robin/a.png", "loose.png"],
          ["robin", "wren"]),
         ([*(f"b/{n}" for n in TWO), "b/cover.jpg"], ["robin", "wren"]),
-        ([*TWO, "train/steam/a.png", "train/diesel/a.png"], ["robin", "train", "wren"]),
-        ([*TWO, "test/a.png", "test/b.png"], ["robin", "test", "wren"]),
+        ([*TWO, "train/steam/a.png", "train/diesel/a.png"], ["robin", "wren"]),
+        ([*TWO, "test/a.png", "test/b.png"], ["robin", "wren"]),  # without labels
         ([f"{s}/{n}" for s in ("Training", "Testing", "notes") for n in TWO],
          ["test/robin", "test/wren", "train/robin", "train/wren"]),
         ([f"d/{s}/{s}/{n}" for s in ("seg_train", "seg_test") for n in TWO],
@@ -505,9 +505,10 @@ def test_damaged_archives(tmp_path, into, refuses, name):
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ([], ["no pictures in folders"]),
-        (["a.png", "b.png"], ["no pictures in folders"]),
-        (["robin/a.txt"], ["no pictures in folders"]),
+        ([], ["No images found"]),
+        (["a.png", "b.png"], ["no sub-folder per class"]),
+        (["robin/a.txt"], ["No images found"]),
+        (["robin.zip", "wren.zip"], ["No images found", "'robin.zip', 'wren.zip'", "Unpack them first"]),
         (["robin/a.png", "robin/b.png"], ["only one class", "robin"]),
         (["robin/a.png", "wren/b.png"], ["only one image"]),
     ],

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from iekd import data
 from iekd.data import decoding
-from iekd.data.decoding import open_image, to_array
+from iekd.data.decoding import formats, head_is_image, open_image, suffixes, to_array, white_of
 from iekd.errors import DataError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -206,7 +207,7 @@ NO_IMAGES = {
     "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",
     "pdf": b"%PDF-1.4\n%%EOF",
     "zip": b"PK\x03\x04" + b"\0" * 40,
-    "tiff": encoded(noise(), "TIFF"),
+    "ico": encoded(noise(), "ICO"),
     "signature alone": PNG[:8],
     "header alone": PNG[:40],
     "half": PNG[: len(PNG) // 2],
@@ -309,3 +310,102 @@ def test_a_large_jpeg_is_decoded_as_small_as_is_needed_and_looks_the_same(mode, 
     whole = to_array(path, 16, 3)
     assert whole.std() > 20
     assert abs(small - whole).max() <= 3
+
+
+# Files as people have them
+
+
+@pytest.mark.parametrize(
+    ("ending", "format"), [("tif", "TIFF"), ("tiff", "TIFF"), ("ppm", "PPM"), ("avif", "AVIF"), ("webp", "WEBP")]
+)
+def test_formats_beyond_the_web_are_read(ending, format):
+    if format not in formats():
+        pytest.skip(f"Pillow reads no {format} here")
+    image = Image.new("RGB", (8, 8), (200, 100, 50))
+    assert f".{ending}" in suffixes()
+    seen = to_array(encoded(image, format), 8, 3)
+    assert np.abs(seen.astype(int) - (200, 100, 50)).max() <= 6
+
+
+def test_programs_are_never_started_by_a_file():
+    """EPS, PDF, WMF and others would reach readers that run other programs."""
+    assert not {"EPS", "PDF", "WMF", "MPEG", "FITS"} & set(formats())
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF"])
+def test_files_without_an_ending_are_known_by_their_first_bytes(format):
+    if format not in formats():
+        pytest.skip(f"Pillow reads no {format} here")
+    assert head_is_image(encoded(noise(), format)[:16])
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"hello world", b"%PDF-1.4", b"%!PS-Adobe", b"PK\3\4" + bytes(12), b"BMW cars of 19", b"P7 tickets"]
+)
+def test_other_files_without_an_ending_are_not_images(head):
+    assert not head_is_image(head)
+
+
+def wide(width: int = 24, height: int = 8) -> np.ndarray:
+    """Red at the left end, black elsewhere."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, :4] = (255, 0, 0)
+    return pixels
+
+
+def test_what_becomes_of_an_image_that_is_not_square():
+    source = encoded(Image.fromarray(wide()))
+    crop, pad, squash = (to_array(source, 24, 3, "", fit) for fit in ("crop", "pad", "squash"))
+    assert crop.shape == pad.shape == squash.shape == (24, 24, 3)
+    assert crop.max() == 0, "its ends are cut off"
+    assert pad[12, 0, 0] > 200
+    assert pad[0].max() == pad[-1].max() == 0, "bars above and below"
+    assert squash[0, 0, 0] > 200
+    assert squash[-1, 0, 0] > 200
+
+
+def deep(value: int) -> bytes:
+    return encoded(Image.fromarray(np.full((8, 8), value, np.uint16)))
+
+
+def test_one_white_level_for_images_of_more_than_8_bits(tmp_path):
+    """A dark scene of a 12-bit camera stays dark, although no value in it needs more than 8 bits."""
+    for split, (dark, bright) in {"train": (200, 4000), "test": (150, 3000)}.items():
+        for name, value in (("dark", dark), ("bright", bright)):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(2):
+                (tmp_path / split / name / f"{i}.png").write_bytes(deep(value + i))
+    loaded = data.load(f"folder:{tmp_path}", resolution=8)
+    assert (loaded.white, loaded.class_names) == (4095.0, ("bright", "dark"))
+    assert loaded.train.images[loaded.train.labels == 1].max() == round(201 * 255 / 4095)
+    assert loaded.train.images[loaded.train.labels == 0].min() == round(4000 * 255 / 4095)
+    streamed = data.load(f"folder:{tmp_path}", resolution=8, image_memory=0.0)
+    assert np.array_equal(streamed.test.images[np.arange(4)], loaded.test.images)
+    assert to_array(deep(200), 8, 1, white=loaded.white).max() == round(200 * 255 / 4095), "as a later upload is"
+
+
+@pytest.mark.parametrize(
+    ("largest", "white"),
+    [(0, None), (0.7, 1.0), (200, 255.0), (300, 511.0), (4095, 4095.0), (4096, 8191.0), (1e6, 1e6)],
+)
+def test_the_white_level_is_what_the_bits_can_hold(largest, white):
+    assert white_of(largest) == white
+
+
+def test_the_same_white_level_comes_out_of_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("iekd.data.reading.WORTH_CACHING", -1.0)
+    for name, value in (("a", 200), ("b", 4000)):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            (tmp_path / name / f"{i}.png").write_bytes(deep(value + i))
+    first, again = (data.load(f"folder:{tmp_path}", resolution=8) for _ in range(2))
+    assert first.white == again.white == 4095.0
+    assert np.array_equal(first.train.images, again.train.images)
+    squashed = data.load(f"folder:{tmp_path}", resolution=8, fit="squash")
+    assert squashed.fit == "squash"
+
+
+def test_damaged_floating_point_images_do_not_spoil_the_others():
+    values = np.full((8, 8), 0.5, np.float32)
+    values[0, 0] = np.nan
+    assert to_array(encoded(Image.fromarray(values), "TIFF"), 8, 1, white=1.0)[4, 4, 0] == 128

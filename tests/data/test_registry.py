@@ -97,6 +97,18 @@ def test_a_scheme_understands_what_follows_it(shelf, tmp_path, refuses):
     assert data.relative_name("shelf:one", f"{tmp_path}/ones/b.png") == f"{tmp_path}/ones/b.png"
 
 
+@pytest.mark.parametrize("count", ["train_images", "test_images", "classes", "channels", "resolution"])
+def test_a_source_that_counts_nothing_is_refused_before_it_is_loaded(count, refuses):
+    """Estimates divide by these, and a public page limits what strangers may train by them."""
+
+    class Vague(Noise):
+        def describe(self, name, test_fraction):
+            return replace(super().describe(name, test_fraction), **{count: 0})
+
+    data.register(Vague())
+    refuses(lambda: data.describe("noise"), "noise", count, "'describe'", kind=DataError)
+
+
 def test_names_that_nobody_knows_any_more_can_be_shown():
     assert data.title_of("gone:x") == data.short_name("gone:x") == "gone:x"
     assert data.own_path("gone:x") is None

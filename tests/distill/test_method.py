@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from iekd.config.methods import METHODS, combined, method_spec
+from iekd.config.methods import DISTANCE_SCALE, IE_DEFAULTS, METHODS, combined, method_spec
 from iekd.config.run import RunConfig, make_config
-from iekd.distill.method import BUILDERS, DISTANCE_SCALE, IE_WEIGHTS, Method, StepOutput, build_method, builder
+from iekd.distill.method import BUILDERS, Method, StepOutput, build_method, builder
 from iekd.distill.targets import Pair, TeacherOutput, split_channels
 from iekd.losses import (
     AttentionTransferLoss,
@@ -272,7 +272,7 @@ def test_the_share_decides_how_many_inherit(name, share):
     assert ("exploration" in terms) == (share < 1)
 
 
-def test_a_random_split_is_kept_in_the_state_and_depends_on_the_seed_alone():
+def test_a_random_split_is_in_the_state_and_depends_only_on_the_seed():
     first, again = method("ie-ft", channel_split="random"), method("ie-ft", channel_split="random")
     assert first.inheritance_channels == again.inheritance_channels != method("ie-ft").inheritance_channels
     torch.manual_seed(1)
@@ -341,9 +341,9 @@ def test_distances_give_finite_losses_that_teach(name, distance):
 def test_default_weights_follow_the_distiller_and_the_distance(distance):
     for base in ("ft", "at", "dml"):
         found = ie(method(f"ie-{base}", distance=distance))
-        expected = tuple(w * DISTANCE_SCALE[distance] for w in IE_WEIGHTS[base])
+        expected = tuple(w * DISTANCE_SCALE[distance] for w in IE_DEFAULTS[f"ie-{base}"].weights)
         assert (found.inheritance_weight, found.exploration_weight) == expected
-    assert ie(method("ie-od", distance=distance)).inheritance_weight == IE_WEIGHTS["od"][0]
+    assert ie(method("ie-od", distance=distance)).inheritance_weight == IE_DEFAULTS["ie-od"].weights[0]
     assert (ie(method("ie-at")).inheritance_weight, ie(method("ie-ft")).inheritance_weight) == (1000, 500)
 
 

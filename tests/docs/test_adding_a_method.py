@@ -67,3 +67,16 @@ def test_command_line_form_and_charts_know_it(result):
     assert result["form"] == [True, False]
     assert result["figures"] == ["Loss on the labels", "Logit matching loss"]
     assert result["colour"]
+
+
+def test_the_guides_pieces_in_one_file_are_a_plugin(fresh_python, tmp_path, monkeypatch):
+    (tmp_path / "my_methods.py").write_text("\n".join(BLOCKS[:3]))
+    monkeypatch.setenv("IEKD_PLUGINS", str(tmp_path / "my_methods.py"))
+    code = """
+from iekd.config.run import make_config
+from iekd.distill.method import build_method
+from iekd.distill.targets import Pair
+config = make_config(methods="baseline,logits")
+print(config.methods, build_method("logits", config, Pair((8,), (8,))).distillers[0].term)
+"""
+    assert fresh_python(code).strip() == "('baseline', 'logits') logits"

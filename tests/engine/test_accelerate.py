@@ -131,16 +131,18 @@ def test_a_step_finds_the_memory_of_the_one_before():
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
-    monkeypatch.setattr(accelerate.ctypes, "CDLL", lambda name: object())
+    asked = []
+    monkeypatch.setattr(accelerate.ctypes, "CDLL", lambda name: asked.append(name) or object())
     accelerate.keep_memory()
+    assert asked == [None], "it looked for mallopt, found none, and went on"
 
 
-@pytest.mark.parametrize(("options", "kept"), [({}, [True]), ({"eager": True}, [])])
-def test_a_plain_step_takes_memory_as_it_comes(options, kept, tiny, monkeypatch):
+@pytest.mark.parametrize(("options", "calls"), [({}, [True]), ({"eager": True}, [])])
+def test_a_plain_step_takes_memory_as_it_comes(options, calls, tiny, monkeypatch):
     called = []
     monkeypatch.setattr(experiment, "keep_memory", lambda: called.append(True))
     experiment.Experiment(make_config(device="cpu", **options), tiny)
-    assert called == kept
+    assert called == calls
 
 
 # ---- side by side ----------------------------------------------------------------------------------------------------
@@ -191,7 +193,7 @@ def test_the_source_is_asked_once_for_each_item():
     assert asked == list(range(10))
 
 
-def test_nobody_runs_far_ahead_of_the_slowest():
+def test_no_worker_is_far_ahead_of_the_slowest():
     done = {"fast": 0, "slow": 0}
     leads = []
 
@@ -223,7 +225,7 @@ def test_the_source_is_not_read_far_ahead_either():
     assert max(leads) <= 3 + 2
 
 
-def test_work_goes_on_in_parallel():
+def test_workers_run_in_parallel():
     """Two workers that wait for each other would never end one after the other."""
     meeting = threading.Barrier(2, timeout=60)
     results = list(side_by_side([1], [lambda item: [meeting.wait()] and [item]] * 2))

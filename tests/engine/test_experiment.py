@@ -80,7 +80,7 @@ def way(request, monkeypatch):
 
 
 @pytest.mark.usefixtures("way")
-def test_a_learner_learns_the_same_in_company_as_alone(tiny, teacher, config):
+def test_a_learner_learns_the_same_beside_others_as_alone(tiny, teacher, config):
     together = execute(config(methods=tuple(METHODS), seeds=(0, 1)), tiny, teacher)
     for method, seed in [("baseline", 0), ("kd", 1), ("ft", 0), ("ie-ft", 1), ("od", 0), ("ie-od", 0), ("ie-dml", 1)]:
         alone = execute(config(methods=(method,), seeds=(seed,)), tiny, teacher)
@@ -309,7 +309,7 @@ def test_the_last_row_is_the_result_in_half_precision_too(tiny, tiny_config):
         assert rows[-1].values["loss"] == pytest.approx(loss, rel=1e-5), "closer than bfloat16 could be"
 
 
-def test_the_best_epoch_is_kept_in_the_result(tiny, tiny_config):
+def test_the_result_has_the_best_epoch(tiny, tiny_config):
     running = Experiment(tiny_config(methods=("baseline",), teacher="none", lr=1e-4), tiny)
     for event in running.events():
         if isinstance(event, StageStart) and event.stage == "evaluation":
@@ -500,7 +500,7 @@ def test_a_student_that_diverges_is_left_out_and_the_others_do_not_feel_it(tiny,
         assert same(learner.model.state_dict(), done.experiment.students[name].model.state_dict())
 
 
-def test_whoever_goes_on_after_a_student_diverged_knows_it(tiny, teacher, config, monkeypatch):
+def test_a_resumed_run_knows_which_student_diverged(tiny, teacher, config, monkeypatch):
     monkeypatch.setattr("iekd.losses.ft.FactorTransferLoss.forward", breaks_after(0))
     chosen = config(methods=("baseline", "ft"), epochs=2)
     running = Experiment(chosen, tiny, teacher, should_snapshot=lambda: True).events()

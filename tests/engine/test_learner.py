@@ -132,7 +132,7 @@ def test_evaluation_counts_right_answers(tiny):
     assert learner.accuracy["test"] == learner.best.accuracy == row.values["accuracy"]
 
 
-def judged(*accuracies: dict[str, float]) -> Best:
+def best_of(*accuracies: dict[str, float]) -> Best:
     """The best of epochs with these accuracies."""
     best = Best()
     for epoch, accuracy in enumerate(accuracies, 1):
@@ -141,13 +141,13 @@ def judged(*accuracies: dict[str, float]) -> Best:
 
 
 def test_validation_chooses_the_best_epoch_where_there_is_one():
-    best = judged({"validation": 50, "test": 90}, {"validation": 60, "test": 70}, {"validation": 60, "test": 80})
+    best = best_of({"validation": 50, "test": 90}, {"validation": 60, "test": 70}, {"validation": 60, "test": 80})
     assert best == Best(epoch=2, chosen_by=60, accuracy=70)
-    assert judged({"test": 50}, {"test": 90}, {"test": 80}) == Best(2, 90, 90)
-    assert judged({"validation": 0, "test": 0}).epoch == 1
+    assert best_of({"test": 50}, {"test": 90}, {"test": 80}) == Best(2, 90, 90)
+    assert best_of({"validation": 0, "test": 0}).epoch == 1
 
 
-def test_the_best_accuracy_is_kept(tiny):
+def test_the_best_accuracy_is_remembered(tiny):
     learner = make_learner(tiny)
     images, _labels = to_device(tiny.test, CPU)
     with torch.no_grad():
@@ -168,7 +168,7 @@ def test_evaluation_does_not_teach(tiny):
     assert all(torch.equal(before[k], v) for k, v in learner.model.state_dict().items())
 
 
-def test_training_goes_on_in_training_mode_after_evaluation(tiny):
+def test_training_continues_in_training_mode_after_evaluation(tiny):
     learner = make_learner(tiny)
     for batch in batches(tiny):
         list(learner.step(*batch, None))
@@ -188,7 +188,7 @@ def test_predictions_do_not_depend_on_the_batch(tiny, size):
     assert not expected.requires_grad
 
 
-def test_a_loss_that_is_no_number_is_said_once_and_no_row_follows(tiny):
+def test_a_nan_loss_is_reported_once_and_no_row_follows(tiny):
     learner = make_learner(tiny, lr=100.0, weight_decay=1.0, schedule="cosine", epochs=50, report_every=1)
     found = [row for batch in batches(tiny) * 50 for row in learner.step(*batch, None)]
     (gone,) = [row for row in found if isinstance(row, Diverged)]
@@ -201,7 +201,7 @@ def test_a_loss_that_is_no_number_is_said_once_and_no_row_follows(tiny):
     assert not learner.healthy
 
 
-def test_weights_that_are_no_numbers_are_noticed_at_the_latest_when_tested(tiny):
+def test_nan_weights_are_noticed_at_the_latest_in_evaluation(tiny):
     """The last step of a training may be the one that breaks it; no row of metrics may hold NaN, which is not JSON."""
     learner = make_learner(tiny)
     with torch.no_grad():

@@ -107,7 +107,7 @@ def frozen_rate(work):
     return replay
 
 
-def test_a_recording_that_is_right_is_kept_and_changes_nothing(tiny, teacher, config, captured):
+def test_a_correct_recording_is_used_and_changes_nothing(tiny, teacher, config, captured):
     recorded = captured(lambda work: work)
     plain = execute(config(methods=("ie-ft", "dml")), tiny, teacher)
     fast = execute(config(methods=("ie-ft", "dml")), tiny, teacher, graph=True)
@@ -251,7 +251,7 @@ def test_an_epoch_of_one_batch_is_enough(tiny, teacher, config, captured):
     assert_equal(execute(chosen, tiny, teacher), fast)
 
 
-def test_a_training_that_diverges_by_itself_is_no_wrong_recording(tiny, teacher, config, caplog):
+def test_a_training_that_diverges_by_itself_does_not_count_as_a_wrong_recording(tiny, teacher, config, caplog):
     with pytest.raises(DivergedError, match="infinite"):
         execute(config(methods=("baseline",), lr=100, epochs=6), tiny, teacher, graph=True)
     assert "differs" not in caplog.text

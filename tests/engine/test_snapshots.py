@@ -99,7 +99,7 @@ def test_from_every_snapshot_on_all_is_as_if_there_had_been_no_break(tiny, confi
     ],
     ids=lambda v: ",".join(map(str, v.values())),
 )  # fmt: skip
-def test_every_kind_of_learner_goes_on(tiny, config, values):
+def test_every_kind_of_learner_can_be_resumed(tiny, config, values):
     chosen = config(**values)
     experiment, events = execute(chosen, tiny)
     found = {(s.stage, s.step): s for s in events if isinstance(s, Snapshot)}
@@ -160,7 +160,7 @@ def test_without_a_teacher_no_image_is_read_after_the_last_epoch(tiny, config, m
 
 
 @SHORTCUTS
-def test_in_the_middle_of_a_row_its_sums_go_on(tiny, config, shortcuts):
+def test_a_resumed_learner_continues_the_sums_of_a_row(tiny, config, shortcuts):
     """Rows come once an epoch here, of three steps; a snapshot after each step."""
     chosen = config(seeds=(0, 1) if "stack" in shortcuts else (0,))
     experiment, events = execute(chosen, tiny, **shortcuts)
@@ -195,7 +195,7 @@ def test_snapshots_come_when_they_are_asked_for_and_at_the_end_of_a_stage(tiny, 
     assert not [e for e in events if isinstance(e, Snapshot)]
 
 
-def test_another_kind_of_training_goes_on_from_a_stack(tiny, config):
+def test_a_stack_can_be_resumed_by_another_kind_of_training(tiny, config):
     """As on a machine without a GPU, where nothing is stacked."""
     chosen = config(methods=("baseline",), seeds=(0, 1))
     _, events = execute(chosen, tiny, stack=True)
@@ -244,7 +244,7 @@ def test_a_state_is_a_copy(tiny, config):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_on_a_gpu_recorded_and_stacked_learners_go_on(tiny, config, full_float32, caplog):
+def test_on_a_gpu_recorded_and_stacked_learners_can_be_resumed(tiny, config, full_float32, caplog):
     """Kernels there do not promise the same bits; the state that they go on from is the same."""
     chosen = config(device="cuda", precision="fp32", seeds=(0, 1))
     first = Experiment(chosen, tiny, should_snapshot=lambda: True)

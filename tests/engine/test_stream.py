@@ -36,7 +36,7 @@ workers = pytest.mark.parametrize("workers", [0, pytest.param(2, marks=linux)])
 
 
 @pytest.fixture(scope="module")
-def kept(picture_folder) -> data.Dataset:
+def in_memory(picture_folder) -> data.Dataset:
     return data.load(f"folder:{picture_folder}", resolution=16).held_out(0.25)
 
 
@@ -46,8 +46,8 @@ def in_files(picture_folder) -> data.Dataset:
 
 
 @pytest.fixture(params=["array", "files"])
-def streamed(request, kept, in_files) -> data.Dataset:
-    return kept if request.param == "array" else in_files
+def streamed(request, in_memory, in_files) -> data.Dataset:
+    return in_memory if request.param == "array" else in_files
 
 
 def splits(dataset: data.Dataset) -> list[Split]:
@@ -80,9 +80,9 @@ def equal(ones, others) -> bool:
 
 @workers
 @pytest.mark.parametrize("kind", ["crop", "resized-crop", "none"])
-def test_batches_are_the_same_bits(kept, streamed, workers, kind, small_chunks):
-    augment = make_augment(kind, 5, 16, kept.statistics[0], CPU)
-    with images_on_device(splits(kept), CPU) as [(images, labels), *_]:
+def test_batches_are_the_same_bits(in_memory, streamed, workers, kind, small_chunks):
+    augment = make_augment(kind, 5, 16, in_memory.statistics[0], CPU)
+    with images_on_device(splits(in_memory), CPU) as [(images, labels), *_]:
         assert isinstance(images, torch.Tensor)
         resident = Batches(images, labels, 32, 7, augment)
         expected = [all_of(resident, epoch) for epoch in range(3)]
@@ -97,8 +97,11 @@ def test_batches_are_the_same_bits(kept, streamed, workers, kind, small_chunks):
 
 @workers
 @pytest.mark.parametrize("size", [7, 10, 1000])
-def test_held_out_images_come_in_order(kept, streamed, workers, size, small_chunks):
-    with images_on_device(splits(kept), CPU) as resident, images_on_device(splits(streamed), CPU, 0, workers) as there:
+def test_held_out_images_come_in_order(in_memory, streamed, workers, size, small_chunks):
+    with (
+        images_on_device(splits(in_memory), CPU) as resident,
+        images_on_device(splits(streamed), CPU, 0, workers) as there,
+    ):
         for (images, labels), (found, their_labels) in zip(resident, there, strict=True):
             assert tuple(found.shape) == tuple(images.shape)
             assert equal([list(split_into_batches(found, size))], [list(split_into_batches(images, size))])
@@ -106,9 +109,9 @@ def test_held_out_images_come_in_order(kept, streamed, workers, size, small_chun
 
 
 @workers
-def test_a_grey_image_lies_in_memory_as_it_would(kept, workers):
+def test_a_grey_image_has_the_same_memory_layout(in_memory, workers):
     """A convolution may choose another way, with other roundings, for another layout."""
-    grey = Split(np.ascontiguousarray(kept.train.images[..., :1]), kept.train.labels)
+    grey = Split(np.ascontiguousarray(in_memory.train.images[..., :1]), in_memory.train.labels)
     with images_on_device([grey], CPU) as [(images, labels)], images_on_device([grey], CPU, 0, workers) as [(found, _)]:
         for a, b in zip(split_into_batches(images, 9), split_into_batches(found, 9), strict=True):
             assert a.stride() == b.stride()
@@ -121,8 +124,8 @@ def test_a_grey_image_lies_in_memory_as_it_would(kept, workers):
 @pytest.mark.parametrize(
     ("memory", "kind"), [(None, torch.Tensor), (1.0, torch.Tensor), (0.0001, Stream), (0, Stream)], ids=str
 )
-def test_what_is_in_memory_is_streamed_only_where_it_may_not_stay(kept, memory, kind, caplog):
-    with caplog.at_level(logging.INFO, "iekd"), images_on_device(splits(kept), CPU, memory, 0) as there:
+def test_what_is_in_memory_is_streamed_only_where_it_may_not_stay(in_memory, memory, kind, caplog):
+    with caplog.at_level(logging.INFO, "iekd"), images_on_device(splits(in_memory), CPU, memory, 0) as there:
         assert all(isinstance(images, kind) for images, _ in there)
     assert len(caplog.records) == 1
     assert ("streamed" in caplog.text) == (kind is Stream)
@@ -154,8 +157,8 @@ def test_global_random_numbers_play_no_part(streamed, workers):
 
 
 @workers
-def test_an_epoch_that_was_given_up_leaves_nothing_in_the_next(kept, in_files, workers, small_chunks):
-    with images_on_device(splits(kept), CPU) as [there, *_]:
+def test_an_epoch_that_was_given_up_leaves_nothing_in_the_next(in_memory, in_files, workers, small_chunks):
+    with images_on_device(splits(in_memory), CPU) as [there, *_]:
         expected = all_of(Batches(*there, 8, 7), 1)
     with images_on_device(splits(in_files), CPU, 0, workers) as [there, *_]:
         batches = Batches(*there, 8, 7)
@@ -165,16 +168,16 @@ def test_an_epoch_that_was_given_up_leaves_nothing_in_the_next(kept, in_files, w
 
 
 @linux
-def test_streams_are_read_while_threads_compute(kept, in_files, small_chunks):
+def test_streams_are_read_while_threads_compute(in_memory, in_files, small_chunks):
     """As in a run: the processes are forked before, because a thread that computes may hold a lock that nobody opens
     in the fork."""
     for _ in range(3):
         with images_on_device(splits(in_files), CPU, 0, 2) as [learned, validation, test], computing():
             batches = Batches(*learned, 16, 0)
 
-            def source(batches=batches, judged=(validation, test)):
+            def source(batches=batches, held_out=(validation, test)):
                 yield from (images for images, _ in batches.epoch(0))
-                for images, _ in judged:
+                for images, _ in held_out:
                     yield torch.cat(list(split_into_batches(images, 7)))
 
             def work(images):
@@ -184,8 +187,8 @@ def test_streams_are_read_while_threads_compute(kept, in_files, small_chunks):
             found = list(side_by_side(source(), [work, work, work]))
             assert len(found) == (len(batches) + 2) * 3
         for i in (1, 2, 3):
-            np.testing.assert_array_equal(found[-i].permute(0, 2, 3, 1), kept.test.images)
-            np.testing.assert_array_equal(found[-i - 3].permute(0, 2, 3, 1), kept.validation.images)
+            np.testing.assert_array_equal(found[-i].permute(0, 2, 3, 1), in_memory.test.images)
+            np.testing.assert_array_equal(found[-i - 3].permute(0, 2, 3, 1), in_memory.validation.images)
 
 
 @workers
@@ -296,7 +299,7 @@ def test_one_process_reads_at_least_on_linux():
 
 @linux
 @pytest.mark.parametrize("methods", [("baseline",), ("baseline", "ie-ft", "dml")])
-def test_a_run_is_the_same_wherever_its_images_are(kept, in_files, tiny_config, methods):
+def test_a_run_is_the_same_wherever_its_images_are(in_memory, in_files, tiny_config, methods):
     """Rows, results and weights; streamed from memory, and from files."""
 
     def run(dataset: data.Dataset, memory: float | None) -> tuple[list, dict]:
@@ -310,9 +313,9 @@ def test_a_run_is_the_same_wherever_its_images_are(kept, in_files, tiny_config, 
         assert children() == []
         return rows, {name: learner.model.state_dict() for name, learner in experiment.students.items()}
 
-    expected, weights = run(kept, None)
+    expected, weights = run(in_memory, None)
     assert {row.kind for row in expected} == {"train", "validation", "test"}
-    for dataset, memory in ((kept, 0), (in_files, None)):
+    for dataset, memory in ((in_memory, 0), (in_files, None)):
         rows, found = run(dataset, memory)
         assert rows == expected
         for name, state in weights.items():
@@ -320,7 +323,7 @@ def test_a_run_is_the_same_wherever_its_images_are(kept, in_files, tiny_config, 
 
 
 @pytest.mark.parametrize("eager", [False, True])
-def test_all_learners_are_judged_by_one_reading(in_files, tiny_config, eager, monkeypatch):
+def test_held_out_images_are_read_once_for_all_learners(in_files, tiny_config, eager, monkeypatch):
     """To decode an image costs more than a small network's answer to it."""
     monkeypatch.setattr("iekd.engine.batches.processes", lambda device: 0)
     read: dict[int, int] = {}
@@ -345,23 +348,23 @@ def test_all_learners_are_judged_by_one_reading(in_files, tiny_config, eager, mo
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @workers
-def test_a_device_gets_the_same_batches(kept, streamed, workers):
+def test_a_device_gets_the_same_batches(in_memory, streamed, workers):
     there = torch.device("cuda")
-    with images_on_device(splits(kept), CPU) as [here, *_]:
+    with images_on_device(splits(in_memory), CPU) as [here, *_]:
         expected = all_of(Batches(*here, 8, 3), 1)
-    for dataset, memory in ((kept, None), (streamed, 0)):
+    for dataset, memory in ((in_memory, None), (streamed, 0)):
         with images_on_device(splits(dataset), there, memory, workers) as [(images, labels), *_]:
-            assert isinstance(images, torch.Tensor) == (memory is None and dataset is kept)
+            assert isinstance(images, torch.Tensor) == (memory is None and dataset is in_memory)
             found = [(a.cpu(), b.cpu()) for a, b in Batches(images, labels, 8, 3).epoch(1)]
         assert equal(found, expected)
 
 
-def test_a_run_augments_as_it_is_told(kept, tiny_config):
+def test_a_run_augments_as_it_is_told(in_memory, tiny_config):
     """Another augmentation is another training; the default is the crop."""
 
     def losses(**values) -> list[float]:
         config = tiny_config(methods=("baseline",), teacher="none", **values)
-        events = Experiment(config, replace(kept, validation=None)).events()
+        events = Experiment(config, replace(in_memory, validation=None)).events()
         return [event.values["loss"] for event in events if getattr(event, "kind", "") == "train"]
 
     settings = [{}, {"augmentation": "resized-crop"}, {"augmentation": "none"}, {"cutout": 4}]

@@ -112,7 +112,7 @@ def test_torchs_own_number_is_the_most(machine):
     assert Looks().at(6.0) == 2
 
 
-def test_a_resumed_run_goes_on_with_what_it_had(machine):
+def test_a_resumed_run_starts_with_the_threads_it_had(machine):
     machine(4)
     assert Looks(before=3).threads.count == 3
     assert Looks(before=30).threads.count == 4
@@ -213,7 +213,7 @@ class TestLoad:
         assert first() == 0
         assert second() == pytest.approx(1)
 
-    def test_other_cores_are_no_matter_and_time_that_was_stolen_is(self, load):
+    def test_other_cores_do_not_count_and_stolen_time_does(self, load):
         asked = load(cpus=(1,))
         self.second((100, 0, 0, 0, 0, 0, 0, 0), (0, 0, 0, 70, 0, 0, 0, 30))
         assert asked() == pytest.approx(0.3)

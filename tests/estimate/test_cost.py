@@ -114,13 +114,13 @@ def test_time_follows_a_measured_speed():
     assert seconds(done, "cuda") < seconds(done, "cpu")
 
 
-def test_what_is_held_out_is_judged_and_not_learned():
+def test_held_out_images_are_evaluated_and_not_trained_on():
     done = plan(methods=("baseline",), teacher="none", student="resnet8", epochs=4, validation_fraction=0.1)
     assert done.macs["students"] == 4 * models()["resnet8"].macs * (3 * 900 + 100 + 500)
 
 
 def test_a_peer_is_paid_for_too():
-    """It learns (three forwards' worth), is judged, and the student answers it once more."""
+    """It learns (three forwards' worth), is evaluated, and the student answers it once more."""
     alone = plan(methods=("baseline",), teacher="none", student="resnet8", epochs=2)
     two = plan(methods=("dml",), teacher="none", student="resnet8", peer="resnet14", epochs=2)
     small, large = models()["resnet8"].macs, models()["resnet14"].macs
@@ -136,7 +136,7 @@ def test_a_folders_images_take_no_more_memory_than_they_may(tmp_path):
     kept = memory(dataset=folder)
     assert memory(dataset=folder, image_memory=0.2) == pytest.approx(kept - images + 0.2e9)
     assert memory(dataset=folder, image_memory=50) == kept
-    assert memory(image_memory=0.2) == memory(), "a named data set is in memory"
+    assert memory(image_memory=0.2) == memory(), "a named dataset is in memory"
 
 
 def test_measured_seconds_are_the_sum_of_what_was_measured():

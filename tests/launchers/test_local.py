@@ -148,12 +148,12 @@ def test_only_the_process_that_was_started_is_the_worker():
     assert worker_process(Status()) is None
 
 
-def test_no_process_of_that_number_is_no_worker():
+def test_a_process_id_that_does_not_exist_is_not_a_worker():
     free = next(pid for pid in range(4_000_000, 3_000_000, -1) if not psutil.pid_exists(pid))
     assert worker_process(Status(pid=free, pid_started=1.0)) is None
 
 
-def test_a_stop_signals_nobody_else(launcher, tiny_config, monkeypatch):
+def test_a_stop_signals_no_other_process(launcher, tiny_config, monkeypatch):
     """The status names a process that is not the worker: the request is written, no signal is sent."""
     run, handle = launcher.store.create(tiny_config())
     run.write_status(Status(state=RUNNING, created=1, pid=os.getpid(), pid_started=1.0))

@@ -265,7 +265,7 @@ def test_an_imported_run_is_this_machines(tmp_path, endless):
     assert import_run(Store(tmp_path / "here"), tmp_path / "run.zip").owner == LOCAL
 
 
-def test_an_unreadable_record_is_not_taken_for_a_run_of_this_machine(tmp_path, endless):
+def test_a_run_with_an_unreadable_record_does_not_count_as_local(tmp_path, endless):
     """It would look lost, and be trained twice."""
     launcher = ThreadLauncher(Store(tmp_path), closed=True)
     run = launcher.store.get(launcher.submit(endless))

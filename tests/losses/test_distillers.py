@@ -169,7 +169,7 @@ def test_relations_are_their_formula(b, classes, temperature, inter, intra, seed
     assert value == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
-def test_equal_answers_leave_no_relation_to_learn_and_one_image_is_no_reason_to_crash():
+def test_equal_predictions_give_no_relation_loss_and_one_image_does_not_crash():
     logits = torch.randn(6, 5, dtype=torch.float64)
     assert RelationLoss()(logits, logits).item() == pytest.approx(0, abs=1e-3)  # the fraction's 1e-8
     one = torch.randn(1, 5, requires_grad=True)

@@ -18,7 +18,7 @@ MODULES = [importlib.import_module(f"iekd.losses.{m.name}") for m in pkgutil.ite
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_the_examples_are_true(module):
     torch.manual_seed(0)
-    found = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
+    found = doctest.testmod(module, optionflags=doctest.ELLIPSIS, extraglobs={"torch": torch})
     assert found.failed == 0, "pytest shows above what differs"
 
 

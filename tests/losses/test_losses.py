@@ -164,7 +164,7 @@ def test_exploration_is_inheritance_turned_round(shape, seed):
 
 @quick
 @given(SHAPES, SEEDS)
-def test_inheritance_lies_between_zero_and_two_over_the_root_of_the_size(shape, seed):
+def test_inheritance_is_between_zero_and_two_over_the_root_of_the_size(shape, seed):
     s, t = pair(shape, seed)
     bound = 2 / np.sqrt(np.prod(shape[1:]))
     assert 0 <= value(InheritanceLoss(), s, t) <= bound + 1e-6

@@ -62,7 +62,7 @@ def test_saving_again_replaces_the_older_model(saved, card):
     assert [p.name for p in folder.parent.iterdir()] == [folder.name]
 
 
-def test_a_half_written_folder_of_before_is_in_nobodys_way(tmp_path, card):
+def test_an_earlier_half_written_folder_is_replaced(tmp_path, card):
     part = tmp_path / "model.part"
     part.mkdir()
     (part / "rubbish").write_text("")
@@ -109,7 +109,7 @@ def test_a_card_of_an_unknown_network_is_refused(saved, refuses):
     "content",
     ["", "{", "not json", "[]", "null", "{}", '{"model": "resnet8"}', "\x00\x01"],
 )
-def test_a_file_that_is_no_card_is_refused(saved, content, refuses):
+def test_a_file_that_is_not_a_card_is_refused(saved, content, refuses):
     (saved[0] / CARD).write_text(content)
     refuses(lambda: ModelCard.read(saved[0]), CARD)
 
@@ -119,7 +119,7 @@ def test_a_card_in_another_encoding_is_refused(saved, refuses):
     refuses(lambda: ModelCard.read(saved[0]), CARD)
 
 
-def test_a_folder_without_a_card_is_no_model(tmp_path, refuses):
+def test_a_folder_without_a_card_is_refused(tmp_path, refuses):
     refuses(lambda: load_model(tmp_path / "nothing"), tmp_path / "nothing", CARD)
 
 

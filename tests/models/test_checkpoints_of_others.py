@@ -89,7 +89,7 @@ def test_a_path_object_is_read_and_opens_nothing(saved, network):
         assert is_same(load(file), network)
 
 
-def test_averaged_weights_are_preferred_and_said(saved, network):
+def test_averaged_weights_are_preferred_and_noted(saved, network):
     other = {k: v + 1 for k, v in network.state_dict().items()}
     for name in ("state_dict_ema", "model_ema", "ema", "swa_state"):
         fitted = load(saved(lambda s, name=name: {"state_dict": other, name: s}))
@@ -113,20 +113,20 @@ def test_two_networks_under_prefixes_are_asked_for_too(saved, network, refuses):
     assert is_same(load(file.with_name("m.pth::model.student")), network)
 
 
-def test_a_teacher_of_other_size_beside_the_student_is_no_question(saved, network):
+def test_a_teacher_of_another_size_in_the_file_is_not_ambiguous(saved, network):
     larger = build("resnet14", CLASSES, 3).state_dict()
     fitted = load(saved(lambda s: {"model": under("student.", s) | under("teacher.", larger)}))
     assert is_same(fitted, network)
     assert "teacher" in " ".join(fitted.notes)
 
 
-def test_the_same_weights_twice_are_no_question(saved, network):
+def test_the_same_weights_twice_are_not_ambiguous(saved, network):
     assert is_same(load(saved(lambda s: {"model": s, "copy": dict(s)})), network)
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 1), (3,), (1, 3, 1, 1), (1, 1, 1)])
 @pytest.mark.parametrize("scale", [1, 255])
-def test_normalisation_inside_the_model_is_taken_over(saved, network, shape, scale):
+def test_normalisation_inside_the_model_is_used(saved, network, shape, scale):
     values = [0.5, 0.4, 0.3] if 3 in shape else [0.5]
     mean, std = torch.tensor(values).view(shape) * scale, torch.full(shape, 0.25) * scale
     fitted = load(saved(lambda s: {"0.mean": mean, "0.std": std, **under("1.", s)}))
@@ -199,7 +199,7 @@ def test_the_closest_network_by_shapes_is_named(tmp_path, refuses, kept, words):
     refuses(lambda: load(tmp_path / "m.pt", "vgg8"), "vgg8", *words)
 
 
-def test_weights_in_optimisers_are_not_taken(saved, refuses, network):
+def test_weights_in_optimisers_are_ignored(saved, refuses, network):
     moments = {"state": {i: {"momentum_buffer": v} for i, v in enumerate(network.state_dict().values())}}
     fitted = load(saved(lambda s: {"net": s, "optimizer": moments, "optim_g": {"exp_avg": s}}))
     assert is_same(fitted, network)

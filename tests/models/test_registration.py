@@ -143,7 +143,7 @@ def maps(count=1, side=4):
         (lambda x: 1 / 0, ["ZeroDivisionError", "224"]),
     ],
 )
-def test_what_is_no_network_is_refused_in_words(refuses, output, words):
+def test_a_function_that_returns_no_network_is_refused(refuses, output, words):
     @register
     def broken(num_classes, channels):
         return Broken(output)
@@ -151,7 +151,7 @@ def test_what_is_no_network_is_refused_in_words(refuses, output, words):
     refuses(lambda: model_info("broken"), "'broken'", "docs/adding-a-model.md", *words)
 
 
-def test_a_name_is_taken_once(refuses):
+def test_a_name_can_be_registered_once(refuses):
     def resnet20(num_classes, channels):
         return Net(num_classes, channels)
 

@@ -375,7 +375,7 @@ def test_a_weight_of_another_size_is_named(tmp_path, refuses):
     )
 
 
-def test_weights_that_are_no_numbers_are_refused(tmp_path, refuses):
+def test_nan_weights_are_refused(tmp_path, refuses):
     state = network().state_dict()
     state["stages.2.0.conv1.weight"][0, 0, 0, 0] = float("nan")
     path = save(tmp_path / "m.pt", state)

@@ -41,7 +41,7 @@ def test_what_is_right_is_read_from_it(written):
 
 
 @pytest.mark.parametrize("text", [None, "", "image,class,kd-seed0\n1\n", b"\xff\xfe\x00"])
-def test_a_file_that_is_none_says_nothing(tmp_path, text):
+def test_an_unreadable_file_gives_none(tmp_path, text):
     path = tmp_path / "answers.csv"
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())

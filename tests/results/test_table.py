@@ -34,7 +34,7 @@ def test_pairs_are_read():
     ("text", "word"),
     [("resnet20", "resnet20"), ("a:b:c", "a:b:c"), (":b", ":b"), ("a:", "a:"), ("", "No pair"), ("a:b,a:b", "twice")],
 )
-def test_pairs_that_are_none_are_refused(refuses, text, word):
+def test_malformed_pairs_are_refused(refuses, text, word):
     refuses(lambda: grids.parse_pairs(text), word)
 
 
@@ -127,7 +127,7 @@ def test_a_run_of_other_pictures_is_not_used_again(tmp_path, tiny_config, pictur
     assert grids.finished_run(config, store) is None
 
 
-def test_an_interrupted_grid_goes_on_where_it_stopped(tmp_path, tiny_config):
+def test_an_interrupted_grid_continues_where_it_stopped(tmp_path, tiny_config):
     store = Store(tmp_path)
     config = tiny_config(methods=("baseline",), teacher="none", seeds=(0, 1, 2))
     configs = grids.cells([("none", "resnet8")], config, False)
@@ -261,7 +261,7 @@ def test_what_the_test_images_leave_open_is_known_from_the_answers(grid):
 
 
 @pytest.mark.parametrize("trouble", ["absent", "other images", "no student", "cut off", "other answers"])
-def test_without_all_answers_nothing_is_said_of_other_images(grid, trouble):
+def test_without_all_answers_there_is_no_interval_over_images(grid, trouble):
     _, _, done = grid
     known = done[0].answers
     answers = {
@@ -308,7 +308,7 @@ def as_options(**values):
     return [word for field, value in values.items() for word in (f"--{field.replace('_', '-')}", value)]
 
 
-def test_the_command_writes_the_table_and_goes_on(tmp_path, picture_folder):
+def test_the_command_writes_the_table_and_reuses_its_runs(tmp_path, picture_folder):
     words = [
         "table",
         "--pairs",

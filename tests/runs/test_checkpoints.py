@@ -9,7 +9,7 @@ import torch
 
 from iekd.engine.state import LearnerState, Snapshot
 from iekd.runs import checkpoints
-from iekd.runs.checkpoints import KEPT, MANIFEST, STATE, Checkpoints
+from iekd.runs.checkpoints import MANIFEST, MOST, STATE, Checkpoints
 
 
 def snapshot(step: int, stage: str = "students") -> Snapshot:
@@ -39,43 +39,43 @@ def assert_same(one: Snapshot, other: Snapshot) -> None:
 
 
 @pytest.fixture
-def kept(tmp_path):
+def made(tmp_path):
     return Checkpoints(tmp_path / "checkpoints")
 
 
-def seen(kept):
+def seen(made):
     """(newest step per stage, names of the damaged)."""
     names = []
-    found = kept.newest(lambda name, why: names.append(name))
+    found = made.newest(lambda name, why: names.append(name))
     return {stage: checkpoint.snapshot.step for stage, checkpoint in found.items()}, names
 
 
-def test_what_is_written_is_read(kept):
-    assert kept.newest() == {}
-    kept.write(snapshot(12), {"rows": 7, "data": "96 images"})
-    (found,) = kept.newest().values()
+def test_what_is_written_is_read(made):
+    assert made.newest() == {}
+    made.write(snapshot(12), {"rows": 7, "data": "96 images"})
+    (found,) = made.newest().values()
     assert_same(found.snapshot, snapshot(12))
     assert found.notes == {"rows": 7, "data": "96 images"}
 
 
-def test_the_newest_of_each_stage_in_the_order_of_stages(kept):
+def test_the_newest_of_each_stage_in_the_order_of_stages(made):
     for stage, step in (("students", 4), ("teacher", 9), ("auto-encoder", 30), ("students", 12)):
-        kept.write(snapshot(step, stage), {})
-    assert list(seen(kept)[0].items()) == [("teacher", 9), ("auto-encoder", 30), ("students", 12)]
+        made.write(snapshot(step, stage), {})
+    assert list(seen(made)[0].items()) == [("teacher", 9), ("auto-encoder", 30), ("students", 12)]
 
 
-def test_old_ones_go(kept):
+def test_old_ones_go(made):
     for step in range(1, 6):
-        kept.write(snapshot(step), {})
-    assert sorted(path.name for path in kept.folder.iterdir()) == ["students-00000004", "students-00000005"]
-    assert KEPT == 2
+        made.write(snapshot(step), {})
+    assert sorted(path.name for path in made.folder.iterdir()) == ["students-00000004", "students-00000005"]
+    assert MOST == 2
 
 
-def test_one_of_the_same_step_is_replaced(kept):
+def test_one_of_the_same_step_is_replaced(made):
     """An attempt that went on from an older one comes by again."""
-    kept.write(snapshot(3), {"rows": 1})
-    kept.write(snapshot(3), {"rows": 2})
-    assert kept.newest()["students"].notes == {"rows": 2}
+    made.write(snapshot(3), {"rows": 1})
+    made.write(snapshot(3), {"rows": 2})
+    assert made.newest()["students"].notes == {"rows": 2}
 
 
 def flip(path, offset):
@@ -100,37 +100,37 @@ def flip(path, offset):
     ],
     ids=["weights", "header", "truncated", "empty", "no state", "no manifest", "bare", "list", "number", "bytes"],
 )
-def test_a_damaged_one_is_passed_over(kept, damage):
-    kept.write(snapshot(1), {})
-    kept.write(snapshot(2), {})
-    damage(kept.folder / "students-00000002")
-    assert seen(kept) == ({"students": 1}, ["students-00000002"])
-    damage(kept.folder / "students-00000001")
-    assert seen(kept)[0] == {}
+def test_a_damaged_one_is_skipped(made, damage):
+    made.write(snapshot(1), {})
+    made.write(snapshot(2), {})
+    damage(made.folder / "students-00000002")
+    assert seen(made) == ({"students": 1}, ["students-00000002"])
+    damage(made.folder / "students-00000001")
+    assert seen(made)[0] == {}
 
 
-def test_a_flipped_byte_anywhere_is_found(kept):
-    kept.write(snapshot(1), {})
-    path = kept.folder / "students-00000001" / STATE
+def test_a_flipped_byte_anywhere_is_found(made):
+    made.write(snapshot(1), {})
+    path = made.folder / "students-00000001" / STATE
     whole = path.read_bytes()
     for offset in range(0, len(whole), 97):
         flip(path, offset)
-        assert seen(kept) == ({}, ["students-00000001"]), offset
+        assert seen(made) == ({}, ["students-00000001"]), offset
         path.write_bytes(whole)
-    assert seen(kept) == ({"students": 1}, [])
+    assert seen(made) == ({"students": 1}, [])
 
 
-def test_one_of_a_later_version_names_it(kept, refuses):
-    kept.write(snapshot(1), {})
-    path = kept.folder / "students-00000001" / MANIFEST
+def test_one_of_a_later_version_names_it(made, refuses):
+    made.write(snapshot(1), {})
+    path = made.folder / "students-00000001" / MANIFEST
     content = {**json.loads(path.read_text())["content"], "format": 99, "iekd": "7.1"}
     path.write_text(json.dumps({"content": content, "sha256": checkpoints._sum(content)}))
-    refuses(kept.newest, "iekd 7.1")
+    refuses(made.newest, "iekd 7.1")
 
 
 @pytest.mark.parametrize("where", ["save_file", "write_json", "rename"])
-def test_one_that_cannot_be_written_leaves_the_others_and_no_rest(kept, monkeypatch, where):
-    kept.write(snapshot(1), {})
+def test_one_that_cannot_be_written_leaves_the_others_and_no_rest(made, monkeypatch, where):
+    made.write(snapshot(1), {})
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -140,31 +140,31 @@ def test_one_that_cannot_be_written_leaves_the_others_and_no_rest(kept, monkeypa
     elif where == "write_json":
         monkeypatch.setattr(checkpoints, "write_json", full)
     else:
-        monkeypatch.setattr(type(kept.folder), "rename", full)
+        monkeypatch.setattr(type(made.folder), "rename", full)
     with pytest.raises(OSError, match="No space"):
-        kept.write(snapshot(2), {})
-    assert [path.name for path in kept.folder.iterdir()] == ["students-00000001"]
-    assert seen(kept) == ({"students": 1}, [])
+        made.write(snapshot(2), {})
+    assert [path.name for path in made.folder.iterdir()] == ["students-00000001"]
+    assert seen(made) == ({"students": 1}, [])
 
 
-def test_what_a_killed_attempt_left_half_written_goes(kept):
-    part = kept.folder / ".students-00000009.part"
+def test_what_a_killed_attempt_left_half_written_goes(made):
+    part = made.folder / ".students-00000009.part"
     part.mkdir(parents=True)
     (part / STATE).write_bytes(b"half")
-    assert seen(kept) == ({}, [])
-    kept.write(snapshot(1), {})
+    assert seen(made) == ({}, [])
+    made.write(snapshot(1), {})
     assert not part.exists()
 
 
-def test_strangers_are_no_checkpoints(kept):
-    kept.write(snapshot(1), {})
-    (kept.folder / "students-old").mkdir()
-    (kept.folder / "notes.txt").write_text("")
-    assert seen(kept) == ({"students": 1}, [])
+def test_other_files_are_ignored(made):
+    made.write(snapshot(1), {})
+    (made.folder / "students-old").mkdir()
+    (made.folder / "notes.txt").write_text("")
+    assert seen(made) == ({"students": 1}, [])
 
 
-def test_the_teachers_sum_is_that_of_its_weights(kept):
-    assert kept.teacher_sum() == ""
-    kept.teacher.mkdir(parents=True)
-    (kept.teacher / "model.safetensors").write_bytes(b"abc")
-    assert kept.teacher_sum() == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+def test_the_teachers_sum_is_that_of_its_weights(made):
+    assert made.teacher_sum() == ""
+    made.teacher.mkdir(parents=True)
+    (made.teacher / "model.safetensors").write_bytes(b"abc")
+    assert made.teacher_sum() == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

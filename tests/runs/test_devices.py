@@ -243,7 +243,7 @@ def test_the_driver_is_asked_in_its_own_words(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="needs a machine without a GPU")
-def test_without_a_driver_nobody_answers():
+def test_without_a_driver_there_is_no_uuid():
     assert devices._ask_driver() is None
 
 

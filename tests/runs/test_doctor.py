@@ -49,7 +49,7 @@ def test_every_trouble_has_a_remedy(store, monkeypatch, tmp_path):
     assert all(f.remedy for f in bad)
 
 
-def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+def test_an_unwritable_folder_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     found = {f.name: f for f in examine(tmp_path / "file" / "runs")}
     assert found["runs folder"].state == TROUBLE
@@ -73,7 +73,7 @@ def test_lost_and_damaged_runs_and_leftovers_are_named_with_what_to_do(store):
     (decoded_cache.folder() / ".decoded.part").mkdir(parents=True)
     os.utime(decoded_cache.folder() / ".decoded.part", (1, 1))
     found = {f.name: f for f in examine(store.root)}
-    assert found["lost runs"].remedy == f"Go on with: iekd runs resume {run.id}"
+    assert found["lost runs"].remedy == f"Resume with: iekd runs resume {run.id}"
     assert found["damaged runs"].found == "broken"
     assert found["leftovers"].found == (
         ".decoded.part, .a.part, .b.deleted, .birds-0123456789ab-x.part, birds-0123456789ab"

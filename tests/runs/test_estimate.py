@@ -29,7 +29,7 @@ def test_the_batch_size_that_is_offered_fits_and_the_next_would_not():
     assert "Batch size 64 fits." in shortage(make_config(batch_size=100), per_image, 6.4 * GB)
 
 
-def test_where_no_batch_size_fits_none_is_offered():
+def test_if_no_batch_size_fits_none_is_suggested():
     said = shortage(make_config(batch_size=128), per_image, 0.01 * GB)
     assert "Batch size" not in said
     assert "smaller" in said
@@ -100,11 +100,11 @@ def test_a_run_that_cannot_fit_fails_before_it_trains(tiny_config, complete, tmp
     monkeypatch.undo()
 
 
-def test_a_run_that_waits_for_memory_says_so_and_goes_on(tiny_config, complete, tmp_path, monkeypatch, gpu):
+def test_a_run_that_waits_for_memory_says_so_and_then_trains(tiny_config, complete, tmp_path, monkeypatch, gpu):
     gpu(24, 1e-9, 20)
     wait = estimates.wait_for_room
     monkeypatch.setattr(
-        "iekd.runs.worker.wait_for_room",
+        "iekd.runs.training.wait_for_room",
         lambda config, needed, device, stop, tell: wait(config, needed, "cuda", stop, tell, poll=0),
     )
     run, _ = complete(Store(tmp_path), tiny_config(methods=("baseline",), teacher="none"))
@@ -117,7 +117,7 @@ def test_a_run_that_is_stopped_while_it_waits_for_memory_is_stopped(tiny_config,
     gpu(24, 1e-9)
     wait, asked = estimates.wait_for_room, []
     monkeypatch.setattr(
-        "iekd.runs.worker.wait_for_room",
+        "iekd.runs.training.wait_for_room",
         lambda config, needed, device, stop, tell: wait(config, needed, "cuda", stop, asked.append, poll=0),
     )
     run, _ = complete(Store(tmp_path), tiny_config(methods=("baseline",), teacher="none"), stop=lambda: bool(asked))

@@ -20,7 +20,7 @@ import pytest
 from iekd.errors import RunError
 from iekd.launchers.local import LocalLauncher
 from iekd.runs import attempt as attempts
-from iekd.runs import worker
+from iekd.runs import training
 from iekd.runs.checkpoints import Checkpoints
 from iekd.runs.files import write_json
 from iekd.runs.store import FAILED, FINISHED, LIVE, LOST, RUNNING, STOPPED, Store
@@ -53,8 +53,8 @@ from pathlib import Path
 import psutil
 from iekd.engine import accelerate, experiment
 from iekd.runs.store import Run
-from iekd.runs import worker
-worker.wait_for_room = lambda *_: None  # else it is refused before it begins
+from iekd.runs import training, worker
+training.wait_for_room = lambda *_: None  # else it is refused before it begins
 most = psutil.Process().memory_info().vms + 2**29
 resource.setrlimit(resource.RLIMIT_AS, (most, most))
 worker.execute(Run(Path(sys.argv[1])), lambda: False)
@@ -129,7 +129,7 @@ def test_a_stop_loses_nothing(tmp_path, config, monkeypatch):
 
 
 def test_a_stop_does_not_wait_for_a_checkpoint_for_ever(tmp_path, config, monkeypatch):
-    monkeypatch.setattr(worker, "PATIENCE", 0.0)
+    monkeypatch.setattr(training, "PATIENCE", 0.0)
     monkeypatch.setattr(attempts.Attempt, "should_snapshot", lambda self: False)
     run, handle = Store(tmp_path / "runs").create(config())
     train(run, handle, lambda: len(run.metrics()[0]) >= 6)
@@ -216,7 +216,7 @@ def test_a_service_that_is_ended_stops_its_run_and_loses_nothing(launcher, confi
 
 
 @pytest.mark.parametrize("left", [0, 4096, 200_000], ids=["in the metrics", "in the status", "in a checkpoint"])
-def test_a_full_disk_fails_in_words_and_the_run_goes_on_when_there_is_room(small_disk, config, whole, left):
+def test_a_full_disk_is_reported_and_the_run_resumes_when_there_is_room(small_disk, config, whole, left):
     place, fill = small_disk
     store, fillers = Store(place / "runs"), []
     run, handle = store.create(config())
@@ -245,7 +245,7 @@ def test_a_full_disk_fails_in_words_and_the_run_goes_on_when_there_is_room(small
 # Errors
 
 
-def test_after_a_failure_the_device_is_free_and_the_queue_goes_on(
+def test_after_a_failure_the_device_is_free_and_the_queue_continues(
     launcher, config, picture_folder, tmp_path, wait_until
 ):
     mine = tmp_path / "pictures"

@@ -73,7 +73,7 @@ def test_readers_never_see_half_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "{", "\x00", '{"a": 1'])
-def test_what_is_no_json_is_none(tmp_path, content):
+def test_other_files_than_json_are_none(tmp_path, content):
     (tmp_path / "x.json").write_text(content)
     assert read_json(tmp_path / "x.json") is None
     assert read_json(tmp_path / "missing.json") is None
@@ -89,7 +89,7 @@ def test_lines_come_back_numbered(tmp_path):
     assert offset == (tmp_path / "x.jsonl").stat().st_size
 
 
-def test_numbering_goes_on_where_the_file_ends(tmp_path):
+def test_numbering_continues_where_the_file_ends(tmp_path):
     for row in ROWS:
         writer = LineWriter(tmp_path / "x.jsonl")
         writer.append(row)

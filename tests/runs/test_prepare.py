@@ -96,11 +96,11 @@ def test_a_folder_whose_real_name_is_not_utf8_is_refused(tmp_path, tiny_config, 
     ],
     ids=lambda v: str(v)[:60] if isinstance(v, dict) else "",
 )
-def test_what_is_not_there_is_said(values, words, tmp_path, tiny_config, refuses):
+def test_missing_files_are_reported(values, words, tmp_path, tiny_config, refuses):
     refuses(lambda: prepare(tiny_config(**values), tmp_path), *words)
 
 
-def test_names_in_this_folder_are_said_as_they_were_typed(tmp_path, tiny_config, monkeypatch, refuses):
+def test_names_in_this_folder_are_shown_as_they_were_typed(tmp_path, tiny_config, monkeypatch, refuses):
     monkeypatch.chdir(tmp_path)
     refuses(lambda: prepare(tiny_config(teacher_from="nowhere.pth"), tmp_path), "no file 'nowhere.pth'")
     refuses(lambda: prepare(tiny_config(dataset="folder:some/birds"), tmp_path), "no folder 'some/birds'")
@@ -108,12 +108,12 @@ def test_names_in_this_folder_are_said_as_they_were_typed(tmp_path, tiny_config,
     refuses(lambda: prepare(tiny_config(teacher_from="net"), tmp_path), "'net' is a folder without a model")
 
 
-def test_a_file_that_is_no_archive_is_said(tmp_path, tiny_config, refuses):
+def test_a_file_that_is_not_an_archive_is_reported(tmp_path, tiny_config, refuses):
     (tmp_path / "file").write_text("")
     refuses(lambda: prepare(tiny_config(dataset=f"folder:{tmp_path}/file"), tmp_path), tmp_path / "file", *archives.TAR)
 
 
-def test_a_folder_that_cannot_be_trained_on_is_said_before_anything_starts(tmp_path, tiny_config, refuses):
+def test_an_unusable_folder_is_reported_before_anything_starts(tmp_path, tiny_config, refuses):
     (tmp_path / "empty").mkdir()
     config = tiny_config(dataset=f"folder:{tmp_path}/empty", teacher="none", methods=("baseline",))
     refuses(lambda: prepare(config, tmp_path), "No images found", tmp_path / "empty")
@@ -129,7 +129,7 @@ def test_a_teachers_folder_must_hold_a_model(tmp_path, tiny_config, finished, re
     refuses(lambda: prepare(tiny_config(teacher_from=str(saved), **numbers), tmp_path), "teacher's file only")
 
 
-def test_a_device_that_is_not_here_is_said(tmp_path, tiny_config, monkeypatch, refuses):
+def test_a_missing_device_is_reported(tmp_path, tiny_config, monkeypatch, refuses):
     monkeypatch.setattr("iekd.runs.queue.GPUS", ())
     refuses(lambda: prepare(tiny_config(device="cuda"), tmp_path), "'cuda'", "none here")
 

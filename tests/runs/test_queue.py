@@ -60,7 +60,7 @@ def test_only_living_runs_that_wait_for_the_same_device_are_ahead(store, queued)
     assert ahead_of(queued(5), store) == []
 
 
-def test_a_broken_run_holds_nobody_up(store, queued):
+def test_a_broken_run_does_not_delay_others(store, queued):
     broken = queued(1)
     (broken.path / "config.json").write_text("{")
     assert ahead_of(queued(5), store) == []

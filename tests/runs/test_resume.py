@@ -111,7 +111,7 @@ def assert_equal(run, whole):
     "after",
     [("teacher", 3), ("auto-encoder", 3), ("auto-encoder", 6), ("students", 3), ("students", 9), ("students", STEPS)],
 )
-def test_a_run_that_was_broken_off_goes_on_bit_for_bit(store, config, whole, after):
+def test_an_interrupted_run_is_resumed_bit_for_bit(store, config, whole, after):
     run, handle = store.create(config())
     attempt(run, handle, after)
     assert run.status.state == LOST
@@ -120,8 +120,8 @@ def test_a_run_that_was_broken_off_goes_on_bit_for_bit(store, config, whole, aft
     assert run.status.attempt == 2
 
 
-@pytest.mark.parametrize(("asked", "kept"), [(2, 2), ("auto", 1)])
-def test_a_checkpoint_knows_how_many_threads_computed(store, config, asked, kept):
+@pytest.mark.parametrize(("asked", "expected"), [(2, 2), ("auto", 1)])
+def test_a_checkpoint_knows_how_many_threads_computed(store, config, asked, expected):
     """Every test has one thread for torch, which is the most that auto takes."""
     run, handle = store.create(config(threads=asked, methods=("baseline",), teacher="none"))
     attempt(run, handle, ("students", 9))
@@ -129,7 +129,7 @@ def test_a_checkpoint_knows_how_many_threads_computed(store, config, asked, kept
     found = attempts.Attempt(run, never)
     found.begin()
     os.close(handle)
-    assert found.notes["threads"] == kept
+    assert found.notes["threads"] == expected
 
 
 def execute_again(run):
@@ -185,7 +185,7 @@ def test_the_time_of_earlier_attempts_counts(store, config):
     assert run.report["seconds"] > status.spent
 
 
-def test_progress_goes_on_where_it_was(store, config):
+def test_progress_continues_where_it_was(store, config):
     run, handle = store.create(config())
     attempt(run, handle, ("students", 12))
     before, seen = run.status.progress, []
@@ -221,17 +221,17 @@ def test_a_damaged_checkpoint_falls_back_and_an_event_says_so(store, config, who
     assert "is damaged" in (run.path / "log.txt").read_text()
 
 
-@pytest.mark.parametrize("lost", ["students", "auto-encoder", "teacher", "the kept teacher", "all"])
+@pytest.mark.parametrize("lost", ["students", "auto-encoder", "teacher", "the saved teacher", "all"])
 def test_whatever_is_damaged_the_end_is_the_same(store, config, whole, lost):
     run, handle = store.create(config())
     attempt(run, handle, ("students", 12))
-    if lost == "the kept teacher":
+    if lost == "the saved teacher":
         flip(run.path / "checkpoints" / "teacher" / "model.safetensors")
     for folder in (run.path / "checkpoints").glob("*-*"):
         if lost in ("all", folder.name.rpartition("-")[0]):
             flip(folder / "state.safetensors")
     execute_again(run)
-    # begun anew, the run finds the teacher that it trained before
+    # begun again, the run finds the teacher that it trained before
     found = {**whole.report["teacher"], "from": run.report["teacher"]["from"]}
     assert run.report["teacher"] == found
     assert run.report["learners"] == whole.report["learners"]
@@ -301,7 +301,7 @@ def test_a_run_of_a_version_without_checkpoints_begins_again(store, config, whol
 
 
 @pytest.mark.parametrize("given", ["often", "-1", "nan", ""])
-def test_an_interval_that_is_none_is_said(store, config, monkeypatch, given):
+def test_an_invalid_interval_is_reported(store, config, monkeypatch, given):
     monkeypatch.setenv("IEKD_CHECKPOINT_SECONDS", given)
     run, handle = store.create(config(methods=("baseline",), teacher="none"))
     attempt(run, handle)
@@ -328,10 +328,10 @@ def test_checkpoints_are_as_rare_as_writing_them_is_slow(store, config, monkeypa
 
     snapshot = type("Snapshot", (), {"stage": "students"})
     assert seconds_to_the_next() == 20
-    tried.keep(snapshot, rows, {})
+    tried.write_checkpoint(snapshot, rows, {})
     assert seconds_to_the_next() == 490
     took[0] = 0.01
-    tried.keep(snapshot, rows, {})
+    tried.write_checkpoint(snapshot, rows, {})
     assert seconds_to_the_next() == pytest.approx(20, abs=1)
     rows.close()
 

@@ -1,4 +1,4 @@
-"""Where a run's teacher comes from: trained, kept, a file, an earlier run; the worker in this process, on tiny runs."""
+"""Where a run's teacher comes from: trained, saved, a file, an earlier run; the worker in this process, tiny runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from iekd.runs.store import FAILED, FINISHED, Store
 from iekd.runs.teachers import find_teacher
 
 
-def test_the_teacher_is_kept_for_the_next_run(finished, tiny_config, complete, stages):
+def test_the_teacher_is_saved_for_the_next_run(finished, tiny_config, complete, stages):
     run, _ = finished
     store = Store(run.path.parent)
     assert find_teacher(run.config, store.root) is not None
@@ -34,7 +34,7 @@ def test_the_teacher_is_kept_for_the_next_run(finished, tiny_config, complete, s
     ],
     ids=str,
 )
-def test_a_teacher_of_other_data_or_training_is_not_taken(finished, tiny_config, change):
+def test_a_teacher_of_other_data_or_training_is_not_used(finished, tiny_config, change):
     assert find_teacher(tiny_config(methods=("kd",), **change), finished[0].path.parent) is None
 
 
@@ -89,7 +89,7 @@ def test_a_teacher_from_a_file_is_used_as_it_is(tmp_path, tiny_config, finished,
     assert run.report["teacher"]["from"] == "file resnet8.th"
     assert "The teacher comes from: file resnet8.th." in (run.path / "report.md").read_text()
     assert "'resnet8.th'" in (run.path / "log.txt").read_text()
-    assert not (tmp_path / "runs" / "teachers").exists(), "somebody's file is not kept for other runs"
+    assert not (tmp_path / "runs" / "teachers").exists(), "somebody's file is not saved for other runs"
 
 
 def test_without_numbers_a_file_gets_the_data_sets_own(tmp_path, tiny_config, finished, tiny, complete):
@@ -137,7 +137,7 @@ def test_a_student_of_an_earlier_run_teaches(finished, tiny_config, complete, st
     assert equal(weights(again.model_folders["teacher"]), weights(run.model_folders["kd-seed0"]))
 
 
-def test_to_train_a_teacher_anew_replaces_the_one_that_was_kept(tmp_path, tiny_config, complete, stages):
+def test_training_a_teacher_on_request_replaces_the_saved_one(tmp_path, tiny_config, complete, stages):
     store = Store(tmp_path)
     first, _ = complete(store, tiny_config(methods=("baseline",)))
     kept = find_teacher(first.config, store.root)

@@ -46,7 +46,7 @@ def test_a_run_and_its_endpoint_say_it(small):
 
 
 def test_the_command_line_says_it_and_changes_nothing(tiny_options, tmp_path, monkeypatch):
-    import iekd.cli.main as cli
+    import iekd.cli.train as cli
 
     seen = []
     monkeypatch.setattr(cli, "train_here", lambda run, handle: seen.append(run.config))

@@ -103,7 +103,7 @@ def test_an_id_that_is_a_path_is_refused(store, create, refuses, bad):
     assert run.path.is_dir()
 
 
-def test_a_run_in_the_making_or_in_the_bin_is_no_run(store, create, refuses):
+def test_half_made_and_deleted_runs_are_not_listed(store, create, refuses):
     run = create()
     for name in (f".{run.id}.part", f".{run.id}.deleted"):
         (store.root / name).mkdir()
@@ -112,7 +112,7 @@ def test_a_run_in_the_making_or_in_the_bin_is_no_run(store, create, refuses):
     assert [r.id for r in store.list()] == [run.id]
 
 
-def test_an_absolute_path_of_a_run_is_no_id(store, create, refuses):
+def test_an_absolute_path_is_not_an_id(store, create, refuses):
     run = create()
     refuses(lambda: store.get(str(run.path)), kind=RunError)
 
@@ -141,7 +141,7 @@ def test_runs_are_listed_newest_first(store, create, monkeypatch):
     assert [run.id for run in store.list()] == made[::-1]
 
 
-def test_strangers_in_the_folder_are_no_runs(store, create):
+def test_other_folders_are_not_listed(store, create):
     run = create()
     (store.root / "notes.txt").write_text("")
     (store.root / "empty").mkdir()

@@ -41,14 +41,14 @@ def make_run(tmp_path, tiny_config, model):
     return make
 
 
-def test_a_file_is_taken_as_it_is(tmp_path, tiny_config):
+def test_a_file_is_used_as_it_is(tmp_path, tiny_config):
     (tmp_path / "resnet8.th").write_text("not looked at")
     config = tiny_config(teacher_from=str(tmp_path / "resnet8.th"))
     assert check_teacher(config, tmp_path) == tmp_path / "resnet8.th"
     assert where_from(config, tmp_path / "resnet8.th") == "file resnet8.th"
 
 
-def test_a_file_that_has_gone_is_said(tmp_path, tiny_config, refuses):
+def test_a_missing_file_is_reported(tmp_path, tiny_config, refuses):
     (tmp_path / "a.pth").write_text("")
     config = tiny_config(teacher_from=str(tmp_path / "a.pth"))
     (tmp_path / "a.pth").unlink()
@@ -113,7 +113,7 @@ def test_to_train_takes_none_that_is_there(tmp_path, tiny_config, model):
     assert teacher_folder(again, tmp_path) == teacher_folder(config, tmp_path), "later runs find the new one"
 
 
-def test_where_it_comes_from_is_no_part_of_how_it_is_trained(tmp_path, tiny_config):
+def test_the_origin_does_not_depend_on_where_the_teacher_comes_from(tmp_path, tiny_config):
     (tmp_path / "a.pth").write_text("")
     file = tiny_config(teacher_from=str(tmp_path / "a.pth"), teacher_mean=(0.5,), teacher_std=(0.5,))
     assert origin(file) == origin(tiny_config()) == origin(tiny_config(teacher_from="train"))
@@ -157,7 +157,7 @@ def test_a_model_of_a_run_is_refused_where_it_may_have_learned_from_test_images_
         return again
 
     def refused(config):
-        refuses(lambda: check_teacher(config, store.root), "no longer those of the run", "Train a teacher anew")
+        refuses(lambda: check_teacher(config, store.root), "no longer those of the run", "Train a new teacher")
 
     split, whole = tmp_path / "split", tmp_path / "whole"
     shutil.copytree(picture_folder / "train", split)

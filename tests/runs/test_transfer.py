@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import stat
@@ -77,7 +76,7 @@ def test_without_checkpoints_it_is_smaller(stopped, tmp_path):
     assert (tmp_path / "less.zip").stat().st_size < (tmp_path / "all.zip").stat().st_size
 
 
-def test_what_cannot_be_exported_is_said(store, tiny_config, stopped, tmp_path, refuses):
+def test_an_impossible_export_is_reported(store, tiny_config, stopped, tmp_path, refuses):
     run, handle = store.create(tiny_config())
     refuses(lambda: export_run(run, tmp_path / "x.zip"), "still queued", kind=RunError)
     os.close(handle)
@@ -124,13 +123,13 @@ def device(name):
         ([("/tmp/evil.txt", "x")], "outside"),
         ([(f"{ID}\\..\\evil.txt", "x")], "outside"),
         ([("C:/evil.txt", "x")], "outside"),
-        ([(link(f"{ID}/models"), "/etc")], "no plain file"),
-        ([(device(f"{ID}/null"), "")], "no plain file"),
+        ([(link(f"{ID}/models"), "/etc")], "not a plain file"),
+        ([(device(f"{ID}/null"), "")], "not a plain file"),
         ([("another/config.json", "{}")], "one run"),
-        ([(f"{ID}/run.lock", "")], "no part of a run"),
-        ([(f"{ID}/control.json", "{}")], "no part of a run"),
-        ([(f"{ID}/.hidden", "")], "no part of a run"),
-        ([("loose.txt", "")], "no part of a run"),
+        ([(f"{ID}/run.lock", "")], "does not belong to a run"),
+        ([(f"{ID}/control.json", "{}")], "does not belong to a run"),
+        ([(f"{ID}/.hidden", "")], "does not belong to a run"),
+        ([("loose.txt", "")], "does not belong to a run"),
         ([(f"{ID}/bomb", bytes(50_000_000))], "unpacks to 50,000,000 bytes"),
         ([(f"{ID}/{n}", "") for n in range(2001)], "2,002 entries"),
     ],
@@ -143,7 +142,7 @@ def test_what_was_not_exported_is_refused_and_leaves_nothing(elsewhere, tmp_path
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_archives_that_are_none_are_refused(elsewhere, tmp_path, refuses, stopped):
+def test_other_files_are_refused(elsewhere, tmp_path, refuses, stopped):
     refuses(lambda: import_run(elsewhere, tmp_path / "nothing.zip"), "cannot be read", kind=RunError)
     (tmp_path / "text.zip").write_text("no zip")
     refuses(lambda: import_run(elsewhere, tmp_path / "text.zip"), "cannot be read", kind=RunError)
@@ -151,7 +150,7 @@ def test_archives_that_are_none_are_refused(elsewhere, tmp_path, refuses, stoppe
     only = packed(tmp_path / "o.zip", (f"{ID}/metrics.jsonl", ""), config=False)
     refuses(lambda: import_run(elsewhere, only), "config.json", kind=RunError)
     broken = packed(tmp_path / "b.zip", (f"{ID}/config.json", "[1]"), config=False)
-    refuses(lambda: import_run(elsewhere, broken), "damaged or no exported run", kind=RunError)
+    refuses(lambda: import_run(elsewhere, broken), "damaged or not an exported run", kind=RunError)
     export_run(stopped, tmp_path / "run.zip")
     data = bytearray((tmp_path / "run.zip").read_bytes())
     data[len(data) // 2] ^= 1
@@ -160,8 +159,19 @@ def test_archives_that_are_none_are_refused(elsewhere, tmp_path, refuses, stoppe
     assert list(elsewhere.root.iterdir()) == []
 
 
+def with_other(run, name, content, folder):
+    """A run as a zip in which one file has another content."""
+    export_run(run, folder / "run.zip")
+    with zipfile.ZipFile(folder / "run.zip") as good, zipfile.ZipFile(folder / "bad.zip", "w") as bad:
+        for entry in good.infolist():
+            if not entry.filename.endswith("/" + name):
+                bad.writestr(entry, good.read(entry))
+        bad.writestr(f"{run.id}/{name}", content)
+    return folder / "bad.zip"
+
+
 @pytest.mark.parametrize("name", [".keys", "teachers", "20260101-000000-abcd.part", "x"])
-def test_a_name_that_is_no_id_is_refused(elsewhere, tmp_path, refuses, name):
+def test_a_folder_whose_name_is_not_a_runs_id_is_refused(elsewhere, tmp_path, refuses, name):
     path = packed(tmp_path / "x.zip", (f"{name}/config.json", json.dumps({})), config=False)
     refuses(lambda: import_run(elsewhere, path), "one run", kind=RunError)
 
@@ -172,7 +182,7 @@ def test_a_name_that_is_no_id_is_refused(elsewhere, tmp_path, refuses, name):
         ("status.json", "[1]"),
         ("status.json", '{"state": "finished", "created": "x"}'),
         ("status.json", '{"state": "<b>", "created": 1}'),
-        ("config.json", '{"student": "<img src=x onerror=alert(1)>"}'),
+        ("config.json", '{"name": ["<img src=x onerror=alert(1)>"]}'),
         ("config.json", '{"seeds": 5}'),
         ("metrics.jsonl", "no JSON\n"),
         ("metrics.jsonl", '{"stage": 3}\n'),
@@ -181,14 +191,39 @@ def test_a_name_that_is_no_id_is_refused(elsewhere, tmp_path, refuses, name):
 )
 def test_contents_that_pages_could_not_read_are_refused(stopped, elsewhere, tmp_path, refuses, name, content):
     """One such folder would hold up the list of all runs, or bring a script into it."""
-    export_run(stopped, tmp_path / "run.zip")
-    with zipfile.ZipFile(tmp_path / "run.zip") as good, zipfile.ZipFile(tmp_path / "bad.zip", "w") as bad:
-        for entry in good.infolist():
-            if not entry.filename.endswith("/" + name):
-                bad.writestr(entry, good.read(entry))
-        bad.writestr(f"{stopped.id}/{name}", content)
-    refuses(lambda: import_run(elsewhere, tmp_path / "bad.zip"), "damaged or no exported run", kind=RunError)
+    bad = with_other(stopped, name, content, tmp_path)
+    refuses(lambda: import_run(elsewhere, bad), "damaged or not an exported run", kind=RunError)
     assert list(elsewhere.root.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"dataset": "their-source:x"}, ["no dataset 'their-source:x' here", "IEKD_PLUGINS"]),
+        ({"student": "their-net"}, ["no model 'their-net' here", "IEKD_PLUGINS"]),
+        ({"student": "<img src=x onerror=alert(1)>"}, ["no model '<img", "IEKD_PLUGINS"]),
+        ({"methods": ["baseline", "their-method"]}, ["no method 'their-method' here", "version of iekd"]),
+    ],
+)
+def test_a_run_of_somebodys_plugin_says_which_name_is_missing(stopped, elsewhere, tmp_path, refuses, change, words):
+    config = {**stopped.config.model_dump(mode="json"), **change}
+    bad = with_other(stopped, "config.json", json.dumps(config), tmp_path)
+    said = refuses(lambda: import_run(elsewhere, bad), *words, kind=RunError)
+    assert "damaged" not in said
+    assert list(elsewhere.root.iterdir()) == []
+
+
+def test_with_the_plugin_that_run_is_imported(stopped, elsewhere, tmp_path, monkeypatch, fresh_python):
+    (tmp_path / "their_source.py").write_text(
+        "from iekd.data.bundled import Sample\nfrom iekd.data.registry import register\n"
+        "class Theirs(Sample):\n    name = 'their-sample'\nregister(Theirs())\n"
+    )
+    monkeypatch.setenv("IEKD_PLUGINS", str(tmp_path / "their_source.py"))
+    config = {**stopped.config.model_dump(mode="json"), "dataset": "their-sample"}
+    path = with_other(stopped, "config.json", json.dumps(config), tmp_path)
+    code = "from iekd.cli.main import app; app(['runs', 'import', {!r}, '--runs-dir', {!r}])"
+    fresh_python(code.format(str(path), str(elsewhere.root)))
+    assert elsewhere.get(stopped.id).config.dataset == "their-sample"
 
 
 @pytest.mark.parametrize(
@@ -201,20 +236,19 @@ def test_a_report_with_odd_intervals_is_refused(finished, elsewhere, tmp_path, r
     for summary in report["summary"]:
         if summary["difference"]:
             summary["difference"]["over_images"] = tested
-    export_run(run, tmp_path / "run.zip", checkpoints=False)
-    with zipfile.ZipFile(tmp_path / "run.zip") as good, zipfile.ZipFile(tmp_path / "bad.zip", "w") as bad:
-        for entry in good.infolist():
-            changed = entry.filename.endswith("/report.json")
-            bad.writestr(entry, json.dumps(report) if changed else good.read(entry))
-    refuses(lambda: import_run(elsewhere, tmp_path / "bad.zip"), "damaged or no exported run", kind=RunError)
+    bad = with_other(run, "report.json", json.dumps(report), tmp_path)
+    refuses(lambda: import_run(elsewhere, bad), "damaged or not an exported run", kind=RunError)
 
 
 def test_any_flipped_bit_is_a_sentence(stopped, elsewhere, tmp_path):
     export_run(stopped, tmp_path / "run.zip", checkpoints=False)
-    whole = (tmp_path / "run.zip").read_bytes()
+    whole, refused = (tmp_path / "run.zip").read_bytes(), 0
     for offset in range(0, len(whole), len(whole) // 60):
         data = bytearray(whole)
         data[offset] ^= 16
         (tmp_path / "flipped.zip").write_bytes(data)
-        with contextlib.suppress(RunError):  # a time or a comment may be anything, all else is refused in words
+        try:
             elsewhere.delete(import_run(elsewhere, tmp_path / "flipped.zip").id)
+        except RunError:  # anything else escapes and fails the test
+            refused += 1
+    assert refused > 50, "only a time or a comment may be anything"

@@ -241,7 +241,7 @@ def test_while_pictures_are_read_the_page_says_how_far_and_a_stop_is_heard(
 ):
     from iekd.ui.render.run import head_html
 
-    monkeypatch.setattr("iekd.runs.worker.STATUS_EVERY", 0.0)
+    monkeypatch.setattr("iekd.runs.status_writer.STATUS_EVERY", 0.0)
     store, said = Store(tmp_path), []
 
     def stop() -> bool:
@@ -260,7 +260,7 @@ def test_while_pictures_are_read_the_page_says_how_far_and_a_stop_is_heard(
 def test_the_time_left_is_said_as_a_range_in_every_stage(tmp_path, tiny_config, complete, monkeypatch):
     from iekd.ui.render.run import head_html
 
-    monkeypatch.setattr("iekd.runs.worker.STATUS_EVERY", 0.0)
+    monkeypatch.setattr("iekd.runs.status_writer.STATUS_EVERY", 0.0)
     store, seen = Store(tmp_path), []
 
     def stop() -> bool:
@@ -587,7 +587,7 @@ def test_a_run_makes_room_for_other_processes_and_says_so(tmp_path, tiny_config,
     assert torch.get_num_threads() == 2, "whoever has called it has theirs back"
 
 
-def test_a_number_of_threads_is_kept_whatever_the_load(tmp_path, tiny_config, complete, monkeypatch):
+def test_a_fixed_number_of_threads_does_not_follow_the_load(tmp_path, tiny_config, complete, monkeypatch):
     from iekd.engine import threads
 
     monkeypatch.setattr(threads, "Load", lambda: lambda: 2.0)

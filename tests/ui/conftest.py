@@ -1,4 +1,4 @@
-"""A tiny data set of drawn pictures, a run trained on it, and the page over them as a process of its own."""
+"""A tiny dataset of drawn pictures, a run trained on it, and the page over them as a process of its own."""
 
 from __future__ import annotations
 

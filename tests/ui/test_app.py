@@ -13,9 +13,11 @@ import pytest
 from conftest import QUICK, ROOT, serving, wait_until
 from PIL import Image
 
+from iekd import data
 from iekd.config.presets import PRESETS
 from iekd.config.run import GROUPS, RunConfig, make_config
-from iekd.errors import RunError, UserError
+from iekd.data import registry
+from iekd.errors import DataError, RunError, UserError
 from iekd.runs.prepare import prepare
 from iekd.ui.server.access import Access
 from iekd.ui.tabs import form
@@ -73,6 +75,37 @@ def test_the_form_can_say_any_configuration(pictures: Path) -> None:
 def test_the_form_can_say_every_method_and_option(values: dict[str, Any]) -> None:
     config = RunConfig(**values)
     assert form.to_config(form.to_values(config)) == config
+
+
+class Shelf(data.Source):
+    """A source like that of a plugin: `shelf:NAME`."""
+
+    name, usage, note = "shelf:", "shelf:NAME", "pictures from a shelf"
+
+    def describe(self, name: str, test_fraction: float) -> data.DatasetInfo:
+        return data.DatasetInfo(name, name, 20, 10, 2, 1, 16)
+
+    def load(self, request: data.Request) -> data.Dataset:
+        raise DataError("The shelf is empty. Fill it.")
+
+    def own_path(self, name: str) -> Path:
+        return Path("/shelves") / name.removeprefix(self.name)
+
+
+@pytest.fixture
+def shelf(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_SOURCES", {**registry._SOURCES, Shelf.name: Shelf()})
+
+
+@pytest.mark.usefixtures("shelf")
+def test_the_form_can_say_a_plugins_dataset() -> None:
+    config = RunConfig(dataset="shelf:birds")
+    values = form.to_values(config)
+    assert (values["dataset"], values["folder"]) == (form.OWN_FOLDER, "shelf:birds")
+    assert form.to_config(values) == config
+    assert "Or shelf:NAME: pictures from a shelf." in form.folder_help()
+    assert form.own_dataset("/home/me/a:b") == "folder:/home/me/a:b"
+    assert form.own_dataset("folder:/home/me/a") == "folder:/home/me/a"
 
 
 def test_a_preset_is_named_as_long_as_nothing_else_is_set() -> None:

@@ -322,6 +322,16 @@ def test_what_is_wrong_is_in_view_wherever_it_was_set(page: Any, server: str) ->
     assert page.locator("#error .problem").count() == 0
 
 
+def test_what_is_wrong_stands_at_start_after_a_run_was_on_view(page: Any, server: str, finished_run: str) -> None:
+    open_page(page, f"{server}/?run={finished_run}")
+    page.locator("#again").click()
+    page.wait_for_selector("#start")
+    field(page, "seeds").fill("one")
+    page.wait_for_selector("#error p.problem")
+    page.evaluate("window.scrollTo(0, 0)")
+    page.wait_for_function("() => getComputedStyle(document.querySelector('#error p.problem')).position === 'static'")
+
+
 def test_own_pictures_are_asked_for_without_alarm(page: Any, server: str) -> None:
     """Nothing is wrong yet; whoever presses Start all the same is told."""
     open_page(page, server)

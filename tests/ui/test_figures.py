@@ -116,8 +116,11 @@ def test_everything_stays_inside_the_drawing() -> None:
 
 
 def test_no_points_or_broken_numbers_still_give_a_figure() -> None:
-    svg_of(figure())
-    svg_of(figure(Series("Baseline", "baseline", ((1, math.nan), (2, math.inf), (3, 1.0)))))
+    assert not [e for e in svg_of(figure()).iter() if e.tag in ("polyline", "circle")]
+    broken = svg_of(figure(Series("Baseline", "baseline", ((1, math.nan), (2, math.inf), (3, 1.0)))))
+    assert [e.findtext("title") for e in broken.iter("circle")] == ["Baseline, epoch 3: 1.00"]
+    numbers = [value for e in broken.iter() for name, value in e.items() if name not in ("class", "aria-label")]
+    assert not [value for value in numbers if "nan" in value or "inf" in value]
 
 
 @pytest.mark.parametrize("level", [None, 94.4, 99.9, 100.0])

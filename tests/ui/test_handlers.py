@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -108,6 +109,47 @@ def test_settings_reach_the_forecast_under_their_own_names(page: gr.Blocks) -> N
     wrong = called(page, "describe", changed={**changed, "f-epochs": -1})[0]
     assert "Epochs" in wrong["error"]
     assert wrong["command"] == ""
+
+
+def run_of(folder: Path, **settings: Any) -> str:
+    """A run that a plugin's names were used in, which is not there any more. It has rows of metrics."""
+    run, handle = Store(folder).create(RunConfig.model_construct(**settings))
+    assert handle is not None
+    os.close(handle)
+    values = {"loss": 2.0, "cross_entropy": 1.0, "gone": 0.5, "accuracy": 10.0}
+    rows = [
+        {"stage": "students", "learner": f"{method}-seed0", "kind": kind, "epoch": 1.0, "step": 1, "values": values}
+        for method in settings.get("methods", ("baseline",))
+        for kind in ("train", "test")
+    ]
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return run.id
+
+
+@pytest.mark.parametrize(
+    ("gone", "settings"),
+    [
+        ("gone-method", {"methods": ("baseline", "gone-method", "gone-method+kd")}),
+        ("gone-net", {"student": "gone-net"}),
+        ("gone:here", {"dataset": "gone:here"}),
+    ],
+)
+def test_a_run_of_a_missing_plugin_is_shown_and_cannot_fill_in_the_form(
+    page: gr.Blocks, tmp_path: Path, gone: str, settings: dict[str, Any]
+) -> None:
+    run_id = run_of(tmp_path, **settings)
+    (opened,) = called(page, "opened", run=run_id)
+    assert "Lost" in opened["run-head"]
+    assert "Test accuracy" in opened["curves"]
+    assert ("GONE-METHOD + KD" in opened["curves"]) == (gone == "gone-method")
+    (filled,) = called(page, "again", run=run_id)
+    assert f"&#x27;{gone}&#x27;" in filled["error"]
+    assert "IEKD_PLUGINS" in filled["error"]
+    (after,) = called(page, "described_after")  # comes next, and leaves that sentence alone
+    assert isinstance(after["error"], dict), after["error"]  # an update of nothing, no new text
+    assert "value" not in after["error"]
+    (wrong,) = called(page, "described_after", changed={"f-epochs": -1})
+    assert "Epochs" in wrong["error"]
 
 
 def test_a_runs_settings_fill_in_the_form(page: gr.Blocks, run_id: str) -> None:

@@ -30,7 +30,7 @@ def everything_shown(run: Run, access: Access) -> str:
 def test_the_page_says_names_and_no_places(finished_run: str, runs_dir: Path, pictures: Path) -> None:
     run = Store(runs_dir).get(finished_run)
     own = everything_shown(run, Access())
-    assert own.count(str(pictures)) > 4, "log, command, data set, configuration"
+    assert own.count(str(pictures)) > 4, "log, command, dataset, configuration"
     assert str(runs_dir) in own
     for access in (Access(public=True), Access(public=True, training=True), Access(token=TOKEN)):
         shown = everything_shown(run, access)

@@ -1,4 +1,4 @@
-"""Archives of pictures over real HTTP: they become a data set that can be trained on, or one sentence."""
+"""Archives of pictures over real HTTP: they become a dataset that can be trained on, or one sentence."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """metrics.jsonl -> thinned series -> the figures of a run.
 
-Only new bytes are read on each look. What is kept in memory is a cache of the file and is rebuilt when it is gone.
+Only new bytes are read each time. The series in memory are a cache of the file and are rebuilt if they are gone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from iekd.config.methods import CROSS_ENTROPY, Term, method_spec, sort_methods
+from iekd.config.methods import CROSS_ENTROPY, Term, known_specs, sort_methods
 from iekd.config.run import RunConfig, learner_name
 from iekd.errors import UserError
 from iekd.runs.store import Run
@@ -19,8 +19,8 @@ from iekd.runs.teachers import find_teacher
 from iekd.ui.render.figures import Figure, Point, Series, draw, mean_over_seeds
 from iekd.ui.render.words import method_name, method_style
 
-KEPT_RUNS = 16
-MOST = 400  # points kept of one series; then neighbours are joined
+CACHED_RUNS = 16
+MOST = 400  # points of one series; then neighbours are joined
 
 
 @dataclass
@@ -89,7 +89,7 @@ def read_curves(run: Run) -> Curves:
                 where = (row["learner"], row["kind"], key)
                 curves.lines.setdefault(where, Line(averaged=row["kind"] == "train")).add(row["epoch"], value)
         _cache[which] = curves
-        while len(_cache) > KEPT_RUNS:
+        while len(_cache) > CACHED_RUNS:
             _cache.popitem(last=False)
         return curves
 
@@ -115,7 +115,7 @@ def teacher_accuracy(run: Run, config: RunConfig, curves: Curves) -> float | Non
     try:
         found = find_teacher(config, run.path.parent)
         return ModelCard.read(found).accuracy if found else None
-    except UserError:  # a file says nothing of its accuracy; and what it came from may be gone by now
+    except UserError:  # a file has no accuracy, and its origin may be gone by now
         return None
 
 
@@ -133,7 +133,7 @@ def figures(run: Run, config: RunConfig) -> list[Figure]:
             found.append(figure)
     if not any(figure.series for figure in found):
         found = []
-    elif not run.status.live:  # a place that nothing will fill
+    elif not run.status.live:  # figures that will never have a point
         found = [figure for figure in found if figure.series]
     before = [
         ("Auto-encoder", "reconstruction loss", "auto-encoder", "train", "reconstruction",
@@ -156,7 +156,7 @@ def term_figures(methods: Sequence[str]) -> dict[Term, list[str]]:
 
     Terms of one name that differ in their words stand side by side.
     """
-    specs = sorted(map(method_spec, methods), key=lambda spec: not spec.explores)
+    specs = sorted(known_specs(methods), key=lambda spec: not spec.explores)
     found: dict[Term, list[str]] = {CROSS_ENTROPY: list(methods)}
     for spec in specs:
         for term in spec.terms:

@@ -1,4 +1,4 @@
-"""Example pictures of a data set, with their classes: as a strip, and for the Compare tab to choose from."""
+"""Example images of a dataset, with their classes: as a strip, and for the Compare tab to choose from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_THUMBNAILS = 12
 
 
 def thumbnails_html(name: str) -> str:
-    """A strip of example pictures with their classes, or what happens with data that are not here yet."""
+    """A strip of example images with their classes, or a note on a dataset that is not downloaded yet."""
     try:
         name = data.prepare(name)
         if not data.source_of(name).at_hand(name):

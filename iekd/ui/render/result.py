@@ -97,6 +97,7 @@ def _finished(run: Run, report: dict[str, Any], downloads: str) -> str:
         facts += " Same as teacher: how often the student’s answer is the teacher’s, right or wrong."
     facts += f" {skipped} unreadable picture{'s were' if skipped > 1 else ' was'} skipped." if skipped else ""
     warnings = "".join(f'<p class="warn">{escape(said)}</p>' for said in remarks(report, method_name, "pictures"))
+    warnings += "".join(f'<p class="warn">{escape(str(note))}</p>' for note in report.get("data_notes", []))
     warnings += _broken(report)
     uneven = imbalance(report, "pictures")
     took = f"{duration(report['seconds'])} on {escape(DEVICES.get(report['device'].split(':')[0], report['device']))}."

@@ -8,13 +8,13 @@ from html import escape
 from typing import Any
 
 from iekd.config.run import STAGES, RunConfig
+from iekd.data import title_of
 from iekd.runs.queue import ahead_of, device_name
 from iekd.runs.store import FAILED, LOADING, LOST, QUEUED, STOPPED, STOPPING, Run, Status, Store
 from iekd.ui.render.curves import metrics_size, read_curves
 from iekd.ui.render.words import (
     DEVICES,
     STATES,
-    dataset_title,
     duration,
     in_words,
     run_title,
@@ -32,8 +32,8 @@ def badge(state: str) -> str:
 
 def head_html(run: Run, config: RunConfig, status: Status, store: Store) -> str:
     """Title, state, stages, progress and pace."""
-    title = escape(run_title(run.id, config))
-    about = f"{escape(dataset_title(config.dataset))} · {'' if not config.name else escape(in_words(config)) + ' · '}"
+    title = escape(run_title(config))
+    about = f"{escape(title_of(config.dataset))} · {'' if not config.name else escape(in_words(config)) + ' · '}"
     epochs = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"
     began = f" · started {when(status.created)}" if status.created else ""
     lines = [
@@ -98,7 +98,7 @@ def waiting_for(run: Run, store: Store) -> str:
         return escape(why)
     if training is None:
         return "Starting: the training process is loading."
-    link = f'<a href="?run={escape(training.id)}">{escape(run_title(training.id, training.config))}</a>'
+    link = f'<a href="?run={escape(training.id)}">{escape(run_title(training.config))}</a>'
     ahead = len(ahead_of(run, store))
     more = f" and {ahead} more before it" if ahead else ""
     return f"Waiting for run {link} to finish{more}. It starts by itself; you may close this page."

@@ -7,7 +7,6 @@ import time
 
 from iekd.config.methods import METHODS, split_name
 from iekd.config.run import NO_TEACHER, RunConfig
-from iekd.data import title_of
 
 MODEL_NAMES = {
     "mobilenet-v2": "MobileNetV2 (0.5)", "shufflenet-v1": "ShuffleNetV1", "shufflenet-v2": "ShuffleNetV2",
@@ -48,11 +47,6 @@ def model_name(model: str) -> str:
     return model
 
 
-def dataset_title(name: str) -> str:
-    """The name as the page shows it."""
-    return title_of(name)
-
-
 def in_words(config: RunConfig) -> str:
     """One line that says what a run does."""
     students = [method_name(m) for m in config.methods]
@@ -62,7 +56,8 @@ def in_words(config: RunConfig) -> str:
     return f"{taught}{model_name(config.student)}: {listed}{seeds}"
 
 
-def run_title(run_id: str, config: RunConfig) -> str:
+def run_title(config: RunConfig) -> str:
+    """The name that the user gave the run, or what it does in words."""
     return config.name or in_words(config)
 
 

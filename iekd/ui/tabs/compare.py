@@ -35,21 +35,21 @@ element.addEventListener('click', (event) => {
   trigger('click', {});
 });
 """
-# what is pressed, in the order in which it was; the page itself knows, so that no click waits for the server
+# the pressed examples, in order; read in the browser, so that no click waits for the server
 PICKED = """() => {
   const pressed = [...document.querySelectorAll('#examples [aria-pressed=true]')];
   return [pressed.sort((a, b) => a.dataset.when - b.dataset.when).map((b) => Number(b.dataset.example)), WAIT];
 }"""
-# one place asks the networks, whatever was changed: Gradio lets only calls of the same event wait for each other, and
-# an older answer that comes late would replace the newest
+# one event asks the networks, whatever was changed: only calls of the same event wait for each other in Gradio, and an
+# older answer that arrives late would replace the newest
 ASK = "() => { document.querySelector('#ask')?.click(); }"
-# the tab may have gone over to other networks, with pictures that nobody has answered
+# the tab may show other networks now, without predictions for the chosen pictures
 ASK_AFRESH = (
     "() => setTimeout(() => { if (document.querySelector('#comparison .placeholder')) (ASK)(); }, 100)".replace(
         "ASK", ASK
     )
 )
-# answers stand below what is uploaded and the examples, on a phone out of sight; to where they begin, if there are any
+# answers are below the uploads and the examples, out of sight on a phone: scroll to where they begin, if there are any
 SHOW = """() => {
   if (document.querySelector('#comparison .answer')) {
     document.querySelector('#comparison').scrollIntoView({block: 'nearest'});
@@ -125,7 +125,7 @@ def compare_tab(store: Store) -> CompareTab:
     def change_source(source_id: str) -> Updates:
         return {chosen: [], strip: examples_html(store, source_id or DEMO)}
 
-    # predictions do queue: a crowd is served two at a time
+    # predictions are queued, two at a time, so that many visitors do not overload the machine
     busy: dict[str, Any] = {
         **PRIVATE, "queue": True, "concurrency_limit": 2, "show_progress": "minimal", "show_progress_on": None,
         "trigger_mode": "always_last",
@@ -146,10 +146,10 @@ def sources(store: Store) -> list[tuple[str, str]]:
     """(label, run id) of everything with saved models; the demo first, if there is one."""
     found = [(DEMO_LABEL, DEMO)] if _models_or_none(store, DEMO) else []
     for run in store.list():
-        with contextlib.suppress(UserError):  # a damaged folder has nothing to offer
+        with contextlib.suppress(UserError):  # a damaged folder has no models
             if not run.model_folders:
                 continue
-            title = f"{run_title(run.id, run.config)} · {when(run.status.created)} · {run.id}"
+            title = f"{run_title(run.config)} · {when(run.status.created)} · {run.id}"
             first, *others = saved_seeds(run) or [0]
             found.append((f"{title} · seed {first}" if others else title, run.id))
             found += [(f"{title} · seed {seed}", f"{run.id}/{seed}") for seed in others]
@@ -217,9 +217,9 @@ def examples_html(store: Store, source: str) -> str:
         f'<img src="{url}" alt="{escape(label)}"><span>{escape(label)}</span></button>'
         for i, (url, _, label) in enumerate(shown)
     )
-    # a strip that is drawn anew has nothing pressed, even where the browser would see that nothing has changed
-    anew = f'data-drawn="{secrets.token_hex(4)}"'
-    return f'<p class="strip-title">Or click example pictures:</p><div class="pick" {anew}>{buttons}</div>'
+    # the attribute differs each time, so that a redrawn strip has nothing pressed even if its pictures are the same
+    drawn = f'data-drawn="{secrets.token_hex(4)}"'
+    return f'<p class="strip-title">Or click example pictures:</p><div class="pick" {drawn}>{buttons}</div>'
 
 
 def _examples_of(store: Store, source: str) -> list[tuple[str, Any, str]]:
@@ -232,7 +232,7 @@ def _examples_of(store: Store, source: str) -> list[tuple[str, Any, str]]:
             if found := examples("fashion-mnist-sample" if dataset == "fashion-mnist" else dataset, 2):
                 return found
         except UserError:
-            continue  # the folder has gone since
+            continue  # the folder was removed since
     return []
 
 

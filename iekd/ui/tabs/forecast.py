@@ -7,18 +7,20 @@ from pathlib import Path
 
 from iekd.config.run import RunConfig, label
 from iekd.config.unused import unused_settings
+from iekd.data import title_of
 from iekd.data.base import DatasetInfo
 from iekd.estimate.cautions import learned_from
 from iekd.models.artifact import ModelCard
 from iekd.models.catalog import models
 from iekd.models.source import AUTO
 from iekd.paths import checkpoints_dir
+from iekd.results.dataset_words import class_lines
 from iekd.runs.estimate import estimate
 from iekd.runs.prepare import Prepared
 from iekd.runs.queue import device_name
 from iekd.runs.store import Store
 from iekd.runs.teachers import where_from
-from iekd.ui.render.words import DEVICES, count, dataset_title, method_name, model_name, time_range
+from iekd.ui.render.words import DEVICES, count, method_name, model_name, time_range
 
 
 def forecast_html(prepared: Prepared, store: Store, measuring: bool = False) -> str:
@@ -29,6 +31,11 @@ def forecast_html(prepared: Prepared, store: Store, measuring: bool = False) -> 
     taught = ", ".join(method_name(m) for m in config.methods)
     seeds = f" × {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
     rows = [("Pictures", escape(_pictures(config, info)))]
+    if classes := class_lines(info):
+        listed = "".join(f"<li>{escape(line)}</li>" for line in classes)
+        rows.append(("Classes", f"<details><summary>{escape(_order(info))}</summary><ul>{listed}</ul></details>"))
+    if info.notes:
+        rows.append(("Note", "<br>".join(f"<b>{escape(note)}</b>" for note in info.notes)))
     if config.needs_teacher:
         teacher = models()[config.teacher].params(info.channels, info.classes)
         large = f"<b>{model_name(config.teacher)}</b>, {count(teacher)}"
@@ -51,12 +58,18 @@ def _pictures(config: RunConfig, info: DatasetInfo) -> str:
     held_out = min(info.train_images, config.limit_train or info.train_images) - learned
     size = config.resolution or info.resolution
     grey = "grey" if info.channels == 1 else "colour"
-    title = dataset_title(info.name)
-    title = title[0].upper() + title[1:]
+    title = title_of(info.name)
+    title = title if title == info.name else title[0].upper() + title[1:]  # a name is written as it is typed
     choosing = f"{held_out:,} to watch training by, " if held_out else ""
     counts = f"{learned:,} to learn from, {choosing}{info.test_images:,} to test on"
     tested_on = f" ({info.tested_on})" if info.tested_on else ""
     return f"{title}: {counts}{tested_on}, {info.classes} classes, {size} × {size} {grey}"
+
+
+def _order(info: DatasetInfo) -> str:
+    """The first classes, in the order of their labels."""
+    few = ", ".join(info.class_names[:4])
+    return f"{few}, …" if len(info.class_names) > 4 else few
 
 
 def _without_effect(unused: dict[str, str]) -> str:

@@ -6,16 +6,17 @@ from typing import Any, get_args
 
 import gradio as gr
 
-from iekd.config.methods import METHODS, combined, sort_methods
+from iekd.config.methods import METHODS, check_method, combined, sort_methods
 from iekd.config.presets import PRESETS
 from iekd.config.run import LISTS, NO_TEACHER, RunConfig, SettingError, label, make_config
-from iekd.data.folder import folder_name
-from iekd.data.registry import available, own_path
+from iekd.data.folder import FOLDER, folder_name
+from iekd.data.registry import available, check_name, sources
 from iekd.errors import UserError
-from iekd.models.catalog import models
+from iekd.models.catalog import check_model, models
 from iekd.ui.render.words import count, model_name
 
 OWN_FOLDER = folder_name("")  # the choice of one's own images; their folder is a field of its own
+FOLDER_HELP = "One sub-folder of pictures per class; or train/ and test/ with those inside. Or a zip of it."
 Values = dict[str, Any]  # what the form's fields hold, by setting; `folder` and `with_kd` are fields of the form alone
 
 
@@ -45,6 +46,23 @@ def model_choices(with_none: bool) -> list[tuple[str, str]]:
 def dataset_choices() -> list[tuple[str, str]]:
     named = [(f"{d.title} · {d.note}" if d.note else d.title, d.name) for d in available()]
     return [*named, ("Your own pictures…", OWN_FOLDER)]
+
+
+def own_dataset(typed: str) -> str:
+    """The dataset that is meant in the field for one's own images: a path, or a name such as `npz:PATH` of a plugin."""
+    scheme, colon, _ = typed.partition(":")
+    return typed if scheme + colon in _schemes() else folder_name(typed)
+
+
+def folder_help() -> str:
+    """What may be typed there; the page's own words, then what plugins understand."""
+    others = [f"{usage}: {note}." for scheme, (usage, note) in _schemes().items() if scheme != FOLDER]
+    return " Or ".join([FOLDER_HELP, *others])
+
+
+def _schemes() -> dict[str, tuple[str, str]]:
+    """Of the sources that understand a path or the like: what its names begin with -> how they are written, a note."""
+    return {source.name: (source.usage, source.note) for source in sources() if source.usage}
 
 
 def method_choices() -> list[tuple[str, str]]:
@@ -112,11 +130,11 @@ def to_config(values: Values) -> RunConfig:
     if given["dataset"] == OWN_FOLDER:
         if not folder:
             raise MissingError("Upload a zip of your pictures, or name their folder: one sub-folder per class.")
-        given["dataset"] = folder_name(folder)
+        given["dataset"] = own_dataset(folder)
     given["methods"] = [*(given["methods"] or ()), *(given.pop("with_kd", None) or ())]
     if not given["methods"]:
         raise UserError("No method is ticked. Tick at least one, such as the baseline.")
-    given["methods"] = sort_methods(given["methods"])  # the order of the page, not of the clicks
+    given["methods"] = sort_methods(map(check_method, given["methods"]))  # the order of the page, not of the clicks
     given["name"] = (given.get("name") or "").strip()
     for field, value in given.items():
         if isinstance(value, float) and value.is_integer():  # a number field gives 2.0 for 2
@@ -130,13 +148,23 @@ def to_config(values: Values) -> RunConfig:
 
 
 def to_values(config: RunConfig) -> Values:
-    """What the form has to say to give this configuration."""
+    """What the form has to say to give this configuration.
+
+    Raises:
+        UserError: a run has used a method, a network or a dataset that is not known here, of a plugin for example. The
+            form has no such choice.
+    """
     values = config.model_dump()
-    own = own_path(config.dataset)
+    for method in config.methods:
+        check_method(method)
+    for network in {config.teacher, config.student, config.peer} - {NO_TEACHER, None}:
+        check_model(str(network))
+    dataset = check_name(config.dataset)
+    own = any(dataset.startswith(scheme) for scheme in _schemes())
     return {
         **{field: shown(value) for field, value in values.items()},
-        "dataset": OWN_FOLDER if own else config.dataset,
-        "folder": str(own or ""),
+        "dataset": OWN_FOLDER if own else dataset,
+        "folder": dataset.removeprefix(FOLDER) if own else "",
         "methods": [m for m in config.methods if m in METHODS],
         "with_kd": [m for m in config.methods if m not in METHODS],
     }

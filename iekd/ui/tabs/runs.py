@@ -11,13 +11,14 @@ from typing import Any
 
 import gradio as gr
 
+from iekd.data import title_of
 from iekd.errors import UserError
 from iekd.launchers.base import Launcher
 from iekd.results.report import summaries
 from iekd.runs.queue import ahead_of
 from iekd.runs.store import QUEUED, RUNNING, STOPPING, Run, Store
 from iekd.ui.render.run import badge
-from iekd.ui.render.words import dataset_title, duration, method_name, method_style, model_name, run_title, when
+from iekd.ui.render.words import duration, method_name, method_style, model_name, run_title, when
 from iekd.ui.server.access import Access, May
 from iekd.ui.tabs.run import PRIVATE, Updates
 
@@ -51,7 +52,7 @@ def runs_tab(launcher: Launcher, access: Access) -> RunsTab:
     store = launcher.store
     table = gr.HTML(EMPTY, js_on_load=ON_LOAD, apply_default_css=False, elem_id="runs-table")
     timer = gr.Timer(4.0, active=False)
-    mark = gr.Textbox(visible=False)  # of what is shown: the table itself may be long
+    fingerprint = gr.Textbox(visible=False)  # of what is shown: the table itself may be long
 
     def refresh(request: gr.Request) -> str:
         return table_html(store, access.of(request))
@@ -59,11 +60,11 @@ def runs_tab(launcher: Launcher, access: Access) -> RunsTab:
     def tick(shown: str, request: gr.Request) -> Updates:
         new = refresh(request)
         now = hashlib.sha256(new.encode()).hexdigest()
-        return {mark: gr.skip()} if now == shown else {table: new, mark: now}
+        return {fingerprint: gr.skip()} if now == shown else {table: new, fingerprint: now}
 
-    timer.tick(tick, mark, [table, mark], **PRIVATE)
-    # what another event has drawn is not what the mark says
-    table.change(lambda: "", None, mark, **PRIVATE)
+    timer.tick(tick, fingerprint, [table, fingerprint], **PRIVATE)
+    # after another event has drawn the table, the fingerprint is no longer its own
+    table.change(lambda: "", None, fingerprint, **PRIVATE)
     return RunsTab(table, timer, refresh)
 
 
@@ -119,7 +120,7 @@ def table_html(store: Store, may: May) -> str:
 
 def _row(run: Run, store: Store, may: May) -> str:
     config, status, report = run.config, run.status, run.report
-    title = escape(run_title(run.id, config) if config.name else ", ".join(map(method_name, config.methods)))
+    title = escape(run_title(config) if config.name else ", ".join(map(method_name, config.methods)))
     seeds = f", {len(config.seeds)} seeds" if len(config.seeds) > 1 else f", seed {config.seeds[0]}"
     seeds = "" if config.seeds == (0,) else seeds  # the usual one goes without saying
     name = (
@@ -139,7 +140,7 @@ def _row(run: Run, store: Store, may: May) -> str:
         state += f"<small>{status.progress:.0%}</small>"
     took = duration(status.seconds)
     cells = (
-        ("State", state), ("Pictures", escape(dataset_title(config.dataset))),
+        ("State", state), ("Pictures", escape(title_of(config.dataset))),
         ("Networks", f"{networks}<small>{epochs}</small>"),
         ("Accuracy", _accuracies(report)), ("Time", took),
     )  # fmt: skip

@@ -44,12 +44,22 @@ VISIBLE_TO_ALL = '<p class="note">Others will see your pictures on this public p
 NO_UPLOAD = "Upload a zip of your pictures: one folder per class."
 
 TO_TOP = "() => window.scrollTo({top: 0})"
-# while Start is out of view, what is wrong stands at the foot of the window (style.css)
+# while Start is out of view, what is wrong stands at the foot of the window (style.css). Gradio makes a new button when
+# the form comes back from a run, which has to be watched in place of the one before.
 WATCH_START = """() => {
-  const start = document.querySelector('#start');
-  if (start) new IntersectionObserver((seen) =>
-    document.documentElement.toggleAttribute('data-start-away', !seen[seen.length - 1].isIntersecting)
-  ).observe(start);
+  let watched = null;
+  const seen = new IntersectionObserver((looks) =>
+    document.documentElement.toggleAttribute('data-start-away', !looks[looks.length - 1].isIntersecting)
+  );
+  const watch = () => {
+    const start = document.querySelector('#start');
+    if (start === watched) return;
+    seen.disconnect();
+    watched = start;
+    if (start) seen.observe(start);
+  };
+  new MutationObserver(watch).observe(document.body, {childList: true, subtree: true});
+  watch();
 }"""
 # Typing changes a field at every key, and a path is looked at on the disk: a moment after the last key a hidden button
 # is clicked, which asks with the values of that moment.
@@ -124,7 +134,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
                 )
                 fields["folder"] = gr.Textbox(
                     label="Path of the folder on this machine", visible=False, max_lines=1, elem_id="f-folder",
-                    info="One sub-folder of pictures per class; or train/ and test/ with those inside. Or a zip of it.",
+                    info=form.folder_help(),
                 )  # fmt: skip
                 with gr.Column(visible=False, elem_id="own-pictures") as upload:
                     archive = file_field(
@@ -214,7 +224,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
         own, folder = values["dataset"] == form.OWN_FOLDER, (values["folder"] or "").strip()
         if own and not folder and not access.trusts(request):
             raise form.MissingError(NO_UPLOAD)
-        dataset = data.folder_name(folder) if own else values["dataset"]
+        dataset = form.own_dataset(folder) if own else values["dataset"]
         access.check_paths(request, dataset, values["teacher_from"], store)
         return form.to_config(values)
 
@@ -243,7 +253,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
 
     def pictures(request: gr.Request, dataset: str, folder: str | None) -> Updates:
         own, path = dataset == form.OWN_FOLDER, (folder or "").strip()
-        name = data.folder_name(path) if own else dataset
+        name = form.own_dataset(path) if own else dataset
         typed: bool | Literal["hidden"] = own and access.trusts(request)
         if own and not typed:
             typed = "hidden"  # for an upload to fill it in
@@ -295,6 +305,12 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
         del found[error]  # what is wrong may be an unknown run, and stays
         return found
 
+    def described_after(request: gr.Request, given: dict[Any, Any]) -> Updates:
+        found = describe(request, given)
+        if not found[error]:
+            del found[error]  # why a run's settings cannot be filled in has just been said, and stays
+        return found
+
     described = [welcome, forecast, command, timer]
     picture_fields = [fields["dataset"], fields["folder"]]
     look_again, look_at_pictures = (gr.Button(visible="hidden", elem_id=name) for name in ("look-again", "look-at"))
@@ -322,7 +338,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
     start.click(begin, {key, *inputs}, [shown, key, *tab.outputs], **PRIVATE)
     view.back.click(leave, None, [shown, *tab.outputs], **PRIVATE)
     asked_again = view.again.click(again, shown, [*fields.values(), preset, shown, *tab.outputs], **PRIVATE)
-    asked_again.then(describe, inputs, [error, *described], **PRIVATE).then(None, None, None, js=TO_TOP)
+    asked_again.then(described_after, inputs, [error, *described], **PRIVATE).then(None, None, None, js=TO_TOP)
     return tab
 
 

@@ -1,0 +1,193 @@
+"""`iekd train` and `iekd table`: training in front of the terminal, and what is printed before and after."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from iekd.cli.common import (
+    INTERRUPTED,
+    RUNS,
+    AsJson,
+    Detach,
+    RunsDir,
+    err,
+    launcher_for,
+    out,
+    print_json,
+    say,
+    say_unused,
+    table_of,
+)
+from iekd.config.run import RunConfig
+
+if TYPE_CHECKING:
+    from iekd.runs.prepare import Prepared
+    from iekd.runs.store import Store
+
+
+def train(config: RunConfig, detach: Detach = False, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+    """Train students side by side; without options, the run that the page starts with."""
+    from iekd.runs.prepare import prepare
+
+    launcher = launcher_for(runs_dir)
+    store = launcher.store
+    prepared = prepare(config, store.root)
+    config = prepared.config
+    say_unused(config)
+    say_estimate(prepared, store)
+    if detach:
+        run_id = launcher.submit(config)
+        say(as_json, f"Run {run_id} trains in the background.", {"run": run_id, "state": "queued"})
+        return
+    run, handle = store.create(config)
+    train_here(run, handle)
+    say_how_it_ended(run, as_json)
+
+
+def table(
+    config: RunConfig,
+    pairs: Annotated[str, typer.Option(help="Pairs as teacher:student, with commas.")] = "resnet20:resnet8",
+    together: Annotated[
+        bool, typer.Option("--together", help="All seeds of a pair in one run: faster, but resumes in larger steps.")
+    ] = False,
+    out_dir: Annotated[
+        Optional[Path], typer.Option("--out", help="Folder for the table; unset: its own folder below the runs.")
+    ] = None,
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Pairs x methods x seeds as one table, in Markdown, CSV and LaTeX; run it again to continue where it stopped."""
+    from iekd.results.table import to_json
+    from iekd.runs import grid
+    from iekd.runs.grid import make_folder, write_table
+    from iekd.runs.prepare import prepare, resolve
+    from iekd.runs.store import FAILED
+
+    store, wanted, config = launcher_for(runs_dir).store, grid.parse_pairs(pairs), resolve(config)
+    # all of them first: errors are shown before anything is trained
+    configs = [prepare(cell, store.root).config for cell in grid.cells(wanted, config, together)]
+    say_unused(configs[0])
+    if out_dir is not None:
+        make_folder(out_dir)
+    stopped: list[Callable[[], bool]] = []
+
+    def train_one(run: Any, handle: int | None) -> None:
+        stopped[:] = [train_here(run, handle)]
+
+    done = grid.run_grid(configs, store, train_one, lambda: bool(stopped) and stopped[0]())
+    missing = len(configs) - sum(cell.report is not None for cell in done)
+    folder = out_dir or grid.default_folder(wanted, config, store.root)
+    files = write_table(done, config, folder) if missing < len(configs) else {}
+    failed = [cell for cell in done if cell.state == FAILED]
+    for cell in failed:
+        err.print(
+            f"[bold red]Run {cell.run} failed:[/] {escape(str(store.get(cell.run).status.error))}", soft_wrap=True
+        )
+    if as_json:
+        print_json({**to_json(done), "files": files, "missing": missing})
+    else:
+        if files:
+            out.print(escape(files["md"].read_text()), highlight=False, soft_wrap=True)
+            out.print(f"Table: {escape(str(folder))}", highlight=False, soft_wrap=True)
+        if missing:
+            out.print(f"{missing} of {len(configs)} runs are missing. Run the same command again to continue.")
+    if failed:
+        raise typer.Exit(1)
+    if missing:
+        raise typer.Exit(INTERRUPTED)
+
+
+def train_here(run: Any, handle: int | None) -> Callable[[], bool]:
+    """Train a run, whose lock the descriptor holds, in this process with a bar; tells whether it was asked to stop."""
+    from iekd.cli.progress import Display
+    from iekd.runs.worker import execute, stop_on_signals
+
+    stop = stop_on_signals(run)
+    try:
+        with Display(err, run.id) as display:
+            execute(run, stop, display.update)
+    finally:
+        if handle is not None:
+            os.close(handle)
+    return stop
+
+
+def say_estimate(prepared: Prepared, store: Store) -> None:
+    """On standard error: the classes, about how much time and memory the run will take, and what to be warned of."""
+    from iekd.results.dataset_words import class_lines
+    from iekd.runs.estimate import estimate
+    from iekd.ui.render.words import time_range
+
+    for line in class_lines(prepared.info):
+        err.print(f"  class {escape(line)}", highlight=False, soft_wrap=True)
+    for note in prepared.info.notes:
+        err.print(f"[yellow]Note:[/] {escape(note)}", highlight=False, soft_wrap=True)
+    found = estimate(prepared.config, store, prepared.teacher is not None, prepared.info)
+    text = f"Estimate: {time_range(found.low, found.high)}, {found.memory} of memory ({found.basis})."
+    err.print(text, highlight=False, soft_wrap=True)
+    for warning in filter(None, (found.warning, *map(str, prepared.cautions()))):
+        err.print(f"[yellow]Warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+
+
+def say_how_it_ended(run: Any, as_json: bool) -> None:
+    """The results of a run that is over, or why there are none; exit status 1 if it failed, 130 if it was stopped."""
+    from iekd.results.report import summary
+    from iekd.runs.store import FAILED, STOPPED
+
+    status, report = run.status, run.report
+    if status.state == FAILED:
+        err.print(f"[bold red]The run failed:[/] {escape(str(status.error))}", highlight=False, soft_wrap=True)
+    elif report:
+        print_results(report) if not as_json else None
+    if not as_json:
+        out.print(f"Run [bold]{run.id}[/] is {status.state}: {escape(str(run.path))}", highlight=False, soft_wrap=True)
+    else:
+        nothing: dict[str, Any] = {
+            "run": run.id, "path": str(run.path), "state": status.state, "seconds": status.seconds, "teacher": None,
+            "learners": [], "diverged": status.diverged, "dataset": run.config.dataset, "device": status.device,
+            "error": status.error,
+        }  # fmt: skip
+        print_json(summary(report) if report else nothing)
+    if status.state == FAILED:
+        raise typer.Exit(1)
+    if status.state == STOPPED:
+        raise typer.Exit(INTERRUPTED)
+
+
+def print_results(report: dict[str, Any]) -> None:
+    """The table at the end of a run, what it says in words, and what became of students that diverged."""
+    from iekd.results.report import verdict
+
+    out.print(results_table(report))
+    if said := verdict(report):
+        out.print(escape(said), highlight=False, soft_wrap=True)
+    for message in report.get("diverged", {}).values():
+        out.print(f"[yellow]{escape(message)}[/]", highlight=False, soft_wrap=True)
+
+
+def results_table(report: dict[str, Any]) -> Table:
+    """The coloured table at the end of a run."""
+    from iekd.results.report import is_imbalanced
+
+    title, extra = f"{report['dataset']}: accuracy on {report['test_images']:,} test images", is_imbalanced(report)
+    columns = ["network", "seed", "parameters", "accuracy", *["balanced accuracy"] * extra]
+    table = table_of(*columns, title=title, numbers=True)
+
+    def add(name: str, seed: str, of: dict[str, Any], accuracy: float, style: str) -> None:
+        balanced = [f"{of['balanced_accuracy']:.2f} %"] if extra else []
+        table.add_row(name, seed, f"{of['params']:,}", f"{accuracy:.2f} %", *balanced, style=style)
+
+    if teacher := report["teacher"]:
+        add(f"teacher {teacher['model']}", "", teacher, teacher["accuracy"], "cyan")
+    best = max(learner["accuracy_last"] for learner in report["learners"])
+    for r in report["learners"]:
+        style = "bold green" if r["accuracy_last"] == best and len(report["learners"]) > 1 else ""
+        add(r["method"], str(r["seed"]), r, r["accuracy_last"], style)
+    return table

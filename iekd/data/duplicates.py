@@ -1,0 +1,109 @@
+"""Test images that were also trained on: what is measured on them is memory, not skill."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable
+
+import numpy as np
+
+from iekd.data.base import Split
+from iekd.data.file_images import FileImages, Files
+from iekd.errors import DataError, as_text
+
+HASHED = 64 * 2**20  # bytes of files that are read at most before a run starts: the page waits for it
+NAMED = 3
+
+
+def repeated(train: Split, test: Split) -> np.ndarray:
+    """Rows of the test images that are, as the networks see them, equal to a training image.
+
+    Returns:
+        (R,) int64, sorted.
+    """
+    key, same = _keys(train, test)
+    rows_of: dict[bytes, list[int]] = defaultdict(list)
+    for row in range(len(train)):
+        rows_of[key(train, row)].append(row)
+    found = [row for row in range(len(test)) if any(same(r, row) for r in rows_of.get(key(test, row), ()))]
+    return np.array(found, np.int64)
+
+
+def repeated_note(train: Split, test: Split) -> list[str]:
+    """What to say of test images that are equal to training images: a sentence, or none."""
+    rows = repeated(train, test)
+    if not len(rows):
+        return []
+    files = test.image_files
+    names = [] if files is None else [as_text(os.path.basename(files[int(row)])) for row in rows[:NAMED]]
+    return [_note(f"{len(rows):,} of {len(test):,} test images are equal to training images", names, len(rows))]
+
+
+def copied_files_note(train: Files, test: Files | None) -> list[str]:
+    """The same of files whose contents are equal, without decoding them; nothing is said where that would take long.
+
+    test: None if test images are yet to be drawn from `train`; then any two equal files count.
+    """
+    of_size: dict[int, list[tuple[bool, str]]] = defaultdict(list)
+    for is_test, files in ((False, train), (True, test)):
+        for i in range(len(files) if files is not None else 0):
+            path = files[i]  # type: ignore[index]
+            try:
+                of_size[os.stat(path).st_size].append((is_test, path))
+            except OSError:
+                continue
+    groups = [group for size, group in of_size.items() if size and _may_repeat(group, test is None)]
+    if sum(os.stat(group[0][1]).st_size * len(group) for group in groups) > HASHED:
+        return []
+    copies = []
+    for group in groups:
+        of_content: dict[bytes, list[tuple[bool, str]]] = defaultdict(list)
+        for is_test, path in group:
+            of_content[_content(path)].append((is_test, path))
+        for equal in of_content.values():
+            if _may_repeat(equal, test is None):
+                copies += (
+                    [path for is_test, path in equal if is_test] if test is not None else [p for _, p in equal[1:]]
+                )
+    if not copies:
+        return []
+    names = [as_text(os.path.basename(path)) for path in copies[:NAMED]]
+    if test is None:
+        what = f"{len(copies):,} files are exact copies of others, of which some may be trained and some tested on"
+    else:
+        what = f"{len(copies):,} of {len(test):,} test images are exact copies of training images"
+    return [_note(what, names, len(copies))]
+
+
+def _note(what: str, names: list[str], count: int) -> str:
+    listed = ", ".join(f"'{name}'" for name in names) + (f" and {count - len(names):,} more" if count > NAMED else "")
+    return f"{what}{f' ({listed})' if names else ''}: the accuracy will look better than it is. Remove the copies."
+
+
+def _may_repeat(group: list[tuple[bool, str]], drawn: bool) -> bool:
+    return len(group) > 1 and (drawn or len({is_test for is_test, _ in group}) == 2)
+
+
+def _content(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read()).digest()
+    except OSError:
+        return path.encode(errors="surrogateescape")
+
+
+def _keys(train: Split, test: Split) -> tuple[Callable[[Split, int], bytes], Callable[[int, int], bool]]:
+    """(what equal images have in common, whether two images that have it in common are equal)."""
+    a, b = train.images, test.images
+    if isinstance(a, FileImages) and isinstance(b, FileImages):  # they would have to be decoded once more
+
+        def same(i: int, j: int) -> bool:
+            try:
+                return bool(np.array_equal(a[i], b[j]))
+            except DataError:
+                return False
+
+        return (lambda split, row: split.images.sums[row].tobytes()), same  # type: ignore[union-attr]
+    return (lambda split, row: hashlib.blake2b(split.images[row].tobytes(), digest_size=16).digest()), lambda i, j: True

@@ -1,0 +1,162 @@
+"""Does somebody else's teacher know these images, in this order of classes? Asked before a run spends time on it.
+
+A teacher whose outputs are in another order, or that expects other pixel values, answers like one that has learned
+nothing. A few hundred held-out images tell within seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from iekd.data.base import Split
+from iekd.engine.scoring import predicted
+
+if TYPE_CHECKING:
+    from torch import nn
+
+IMAGES = 500  # looked at, or PER_CLASS of each class
+PER_CLASS, MOST = 10, 4000
+BETTER = 15.0  # points by which another order, or other pixel values, must be better to be spoken of
+CHANCE = 3.0  # standard deviations above always naming the largest class: as good as that is no teacher
+NORMALISATIONS = {  # what else people train with
+    "ImageNet's": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "one half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+
+
+@dataclass(frozen=True)
+class TeacherCheck:
+    """What was found.
+
+    Args:
+        images: how many were looked at. accuracy: percent of them that are right.
+        guess: percent that always naming the most frequent class would get.
+        order: the dataset's class names in the order of the teacher's outputs, where that would be much better; and
+            the accuracy with it.
+        mean, std: the same of other pixel values.
+    """
+
+    images: int
+    accuracy: float
+    guess: float
+    order: tuple[str, ...] = ()
+    accuracy_in_order: float = 0.0
+    normalisation: str = ""
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    accuracy_normalised: float = 0.0
+
+    @property
+    def problem(self) -> str:
+        """Why this teacher should not teach, and what to do; empty if nothing speaks against it."""
+        seen = f"it is right on {self.accuracy:.1f} % of {self.images:,} held-out images"
+        if self.order:
+            return (
+                f"{seen}, and would be on {self.accuracy_in_order:.1f} % if its outputs were the classes in another "
+                f"order. If that is how it was trained, give the class order {','.join(self.order)}"
+            )
+        if self.mean:
+            return (
+                f"{seen}, and would be on {self.accuracy_normalised:.1f} % with the mean and standard deviation "
+                f"{_listed(self.mean)} and {_listed(self.std)} ({self.normalisation}). Give those as teacher mean and "
+                "teacher std"
+            )
+        spread = CHANCE * (self.guess * (100 - self.guess) / self.images) ** 0.5
+        if self.accuracy < min(self.guess + spread, 95.0):
+            return (
+                f"{seen}, and always naming the largest class on {self.guess:.1f} %. It may be of other classes, in "
+                "another order, or need other pixel values: check the class order, teacher mean and teacher std"
+            )
+        return ""
+
+
+def check_teacher_on(
+    model: nn.Module, mean: Sequence[float], std: Sequence[float], held_out: Split, class_names: Sequence[str],
+    try_normalisations: bool = True,
+) -> TeacherCheck:  # fmt: skip
+    """Let a teacher predict a sample of held-out images.
+
+    Args:
+        model: the classifier, on the CPU; images go in normalised, logits come out.
+        mean, std: per channel, of pixel values scaled to 0..1.
+        held_out: images that the run will not train on.
+        class_names: in the order of the labels.
+        try_normalisations: whether mean and std are only assumed, so that others may be the right ones.
+    """
+    import torch
+
+    from iekd.engine.learner import predict
+    from iekd.models.normalise import Normalise
+
+    rows = _sample(held_out.labels, len(class_names))
+    labels = torch.from_numpy(held_out.labels[rows])
+    images = torch.from_numpy(np.ascontiguousarray(held_out.images[rows])).permute(0, 3, 1, 2)
+    device = torch.device("cpu")  # where teachers are loaded
+
+    def predictions(mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+        logits = predict(model, Normalise(tuple(mean), tuple(std)), images, device)
+        found: np.ndarray = predicted(logits).cpu().numpy()
+        return found
+
+    truth, guesses = labels.numpy(), predictions(mean, std)
+    accuracy = _percent(guesses == truth)
+    guess = 100 * float(np.bincount(truth).max()) / len(truth)
+    order, in_order = _other_order(guesses, truth, class_names)
+    if in_order < accuracy + BETTER:
+        order, in_order = (), 0.0
+    best: tuple[float, str] = (0.0, "")
+    channels = len(mean)
+    for name, (other_mean, other_std) in NORMALISATIONS.items() if try_normalisations else ():
+        found = _percent(predictions(other_mean[:channels], other_std[:channels]) == truth)
+        best = max(best, (found, name))
+    if best[0] < max(accuracy, in_order) + BETTER:
+        return TeacherCheck(len(truth), accuracy, guess, order, in_order)
+    mean, std = (values[:channels] for values in NORMALISATIONS[best[1]])
+    return TeacherCheck(len(truth), accuracy, guess, (), 0.0, best[1], mean, std, best[0])
+
+
+def _sample(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Rows of a sample, the same each time, with about as many of each class."""
+    count = min(len(labels), max(IMAGES, min(MOST, PER_CLASS * classes)))
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(labels))
+    rank, seen = np.empty(len(labels), np.int64), np.zeros(classes, np.int64)
+    for i, row in enumerate(order):
+        rank[i] = seen[labels[row]]
+        seen[labels[row]] += 1
+    return np.sort(order[np.argsort(rank, kind="stable")[:count]])
+
+
+def _other_order(guesses: np.ndarray, truth: np.ndarray, class_names: Sequence[str]) -> tuple[tuple[str, ...], float]:
+    """(class names in the order of outputs that fits best, the accuracy with it); none if it is the given one.
+
+    With few images of each class some order always fits by chance, and none is spoken of.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    classes = len(class_names)
+    if len(truth) < 5 * classes or guesses.max(initial=0) >= classes:
+        return (), 0.0
+    counts = np.zeros((classes, classes), np.int64)  # of each output and each class
+    np.add.at(counts, (guesses, truth), 1)
+    # outputs and classes that say nothing stay where they are
+    outputs, named = linear_sum_assignment(counts + 1e-3 * np.eye(classes), maximize=True)
+    if np.array_equal(outputs, named):
+        return (), 0.0
+    order = [""] * classes
+    for output, label in zip(outputs, named, strict=True):
+        order[output] = class_names[label]
+    return tuple(order), 100 * float(counts[outputs, named].sum()) / len(truth)
+
+
+def _percent(right: np.ndarray) -> float:
+    return 100 * float(np.mean(right))
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ",".join(f"{value:g}" for value in values)

@@ -1,0 +1,90 @@
+"""A teacher's network from where `find_teacher` found it: classes in the dataset's order, tried on a few images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iekd.config.run import RunConfig
+from iekd.data.base import Dataset
+from iekd.errors import UserError
+from iekd.inference.teacher_check import check_teacher_on
+from iekd.models.artifact import check_fits, load_model
+from iekd.models.class_names import matched, reordered
+from iekd.models.source import AUTO, per_channel
+
+
+@dataclass(frozen=True)
+class LoadedTeacher:
+    """A torch module in evaluation mode, its pixel statistics, its architecture, and what to tell the user."""
+
+    model: Any
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    name: str
+    notes: tuple[str, ...] = ()
+
+
+def load_teacher(found: Path, config: RunConfig, dataset: Dataset) -> LoadedTeacher:
+    """Load a teacher; one from outside predicts a few hundred held-out images first.
+
+    Raises:
+        UserError: it cannot be loaded, is of other classes, or does not know these images.
+    """
+    loaded, assumed = (_of_ours(found, config, dataset), False) if found.is_dir() else _of_file(found, config, dataset)
+    if config.teacher_from == AUTO:
+        return loaded
+    check = check_teacher_on(
+        loaded.model, loaded.mean, loaded.std, dataset.test, dataset.class_names, try_normalisations=assumed
+    )
+    if check.problem:
+        raise UserError(f"The teacher in '{found.name}' does not fit {dataset.name}: {check.problem}.")
+    note = f"it is right on {check.accuracy:.1f} % of {check.images:,} held-out images"
+    return LoadedTeacher(loaded.model, loaded.mean, loaded.std, loaded.name, (*loaded.notes, note))
+
+
+def _of_ours(found: Path, config: RunConfig, dataset: Dataset) -> LoadedTeacher:
+    model, card = load_model(found)
+    check_fits(card, dataset, found)
+    model, notes = _in_order(model, card.class_names, dataset)
+    return LoadedTeacher(model, card.mean, card.std, config.teacher, notes)
+
+
+def _of_file(found: Path, config: RunConfig, dataset: Dataset) -> tuple[LoadedTeacher, bool]:
+    """(the teacher in somebody's file, whether its pixel statistics are only assumed)."""
+    from iekd.models.weight_files import read_weights
+    from iekd.models.weights import fit_weights
+
+    file = read_weights(found)
+    if file.card:
+        check_fits(file.card, dataset, found)
+    fitted = fit_weights(file, config.teacher, len(dataset.class_names), dataset.channels)
+    model, notes = fitted.model, fitted.notes
+    if file.class_names:
+        names = matched(file.class_names, dataset.class_names)
+        if names is None:
+            raise UserError(
+                f"The classes that {file.named_in} lists for '{found.name}' ({_some(file.class_names)}) are not those "
+                f"of {dataset.name} ({_some(dataset.class_names)}). Choose a teacher of these classes."
+            )
+        model, moved = _in_order(model, names, dataset)
+        notes = (*notes, *moved)
+    assumed = not (fitted.mean and fitted.std)
+    mean, std = (fitted.mean, fitted.std) if fitted.mean and fitted.std else dataset.statistics
+    if config.teacher_mean and config.teacher_std:
+        assumed = False
+        mean = per_channel(config.teacher_mean, dataset.channels, "Teacher mean")
+        std = per_channel(config.teacher_std, dataset.channels, "Teacher std")
+    return LoadedTeacher(model, mean, std, fitted.name, notes), assumed
+
+
+def _in_order(model: Any, names: tuple[str, ...], dataset: Dataset) -> tuple[Any, tuple[str, ...]]:
+    if names == dataset.class_names:
+        return model, ()
+    note = f"its classes are in another order ({_some(names)}); its outputs are put into that of the dataset"
+    return reordered(model, names, dataset.class_names), (note,)
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -1,0 +1,261 @@
+"""The training of a run by its worker: the engine's events become rows, checkpoints, models and a report on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from iekd import data
+from iekd.config.run import RunConfig
+from iekd.data.base import Dataset
+from iekd.errors import TrainingError
+from iekd.estimate.cautions import cautions
+from iekd.estimate.cost import START_UP, Plan, make_plan, part_seconds
+from iekd.estimate.progress import Progress
+from iekd.models.artifact import save_model
+from iekd.models.source import TRAIN
+from iekd.runs.attempt import Attempt
+from iekd.runs.estimate import expected_seconds, wait_for_room
+from iekd.runs.files import LineWriter
+from iekd.runs.outcome import model_card, save_models, write_report
+from iekd.runs.queue import device_name
+from iekd.runs.status_writer import StatusWriter
+from iekd.runs.store import LOADING, RUNNING, STOPPING, Run, Store
+from iekd.runs.teacher_model import load_teacher
+from iekd.runs.teachers import find_teacher, origin, teacher_folder, where_from
+
+log = logging.getLogger("iekd")
+LISTED = 100  # classes that the log names
+PATIENCE = 10.0  # seconds that a stop waits for the next checkpoint
+
+
+class Stopped(Exception):  # noqa: N818 - not an error
+    """The run was asked to stop and has finished its step."""
+
+
+class Training:
+    """What happens between getting the device and the final state."""
+
+    def __init__(self, run: Run, writer: StatusWriter, stop: Callable[[], bool]) -> None:
+        self.run, self.writer, self.stop = run, writer, stop
+        self.status = writer.status
+        self.config: RunConfig = run.config
+        self.attempt = Attempt(run, stop)
+        self.stop_seen: float | None = None
+        self.teacher_model = self.config.teacher  # or its variant, if a file has other shortcuts
+        self.teacher_from = ""
+        self.trains_teacher = False
+
+    def train(self) -> None:
+        """Everything from loading the data to the report; raises Stopped when asked to."""
+        self.status.state, self.status.started, self.status.waiting = RUNNING, time.time(), ""
+        self.status.stage, self.status.stage_progress = LOADING, 0.0
+        self.writer.write(force=True)
+        self.run.event(RUNNING)
+        self._check_stop()
+        self.attempt.begin()
+        self.status.spent = self.attempt.spent
+        self.status.progress = self.status.progress if self.attempt.notes else 0.0
+        loaded = self._load_data()
+        self.attempt.check_data(loaded)
+        self._check_stop()
+        from iekd.engine.experiment import Experiment, Result
+
+        teacher = self._earlier_teacher() if self.attempt.notes else self._find_teacher(loaded)
+        self.plan, sizes = self._plan(self.config, loaded), (len(loaded.train), len(loaded.test))
+        self._find_room(loaded)
+        self.experiment = Experiment(
+            self.config, loaded, teacher, self.attempt.take_snapshots(), self.attempt.should_snapshot,
+            self._threads_changed, self.attempt.notes.get("threads"),
+        )  # fmt: skip
+        del loaded  # the images that it trains on may be a copy
+        self.dataset = self.experiment.dataset
+        self._log_data()
+        self.status.device = str(self.experiment.device)
+        precision = str(self.experiment.precision).removeprefix("torch.")
+        log.info("Training on %s (%s).", self.experiment.device, precision)
+        batch = min(self.config.batch_size, len(self.dataset.train))
+        store, device = Store(self.run.path.parent), self.experiment.device.type
+        seconds, spread, _ = expected_seconds(self.plan, self.config, *sizes, store, device)
+        parts = part_seconds(self.plan, max(0.0, seconds - START_UP))
+        self.writer.begin(Progress(parts, spread, self.status.progress, self.attempt.notes.get("pace")), batch)
+        rows = self.run.metrics_writer()
+        try:
+            with contextlib.closing(self.experiment.events()) as events:
+                for event in events:
+                    self._handle(event, rows)
+                    if not isinstance(event, Result):  # with the result everything is done
+                        self._check_stop_after(event)
+        except Stopped:
+            log.info("Stopping: saving what the students have learned so far.")
+            self.status.state = STOPPING
+            self.writer.write(force=True)
+            self._save(Result(None))
+            raise
+        except TrainingError:  # the other students may have learned something
+            self._save(Result(None))
+            raise
+        finally:
+            rows.close()
+
+    def _load_data(self) -> Dataset:
+        config = self.config
+        log.info("Loading dataset %s.", config.dataset)
+        return data.load(
+            config.dataset, resolution=config.resolution, test_fraction=config.test_fraction, seed=config.data_seed,
+            image_memory=config.image_memory, progress=self._reading, fit=config.fit, class_order=config.class_order,
+        )  # fmt: skip
+
+    def _reading(self, done: int, total: int) -> None:
+        self.status.stage_progress = done / total
+        self.writer.write()
+        self._check_stop()
+
+    def _log_data(self) -> None:
+        dataset = self.dataset
+        log.info(
+            "%d training, %d validation and %d test images of %d classes, %d x %d, %s.",
+            len(dataset.train), len(dataset.validation or ()), len(dataset.test), len(dataset.class_names),
+            dataset.resolution, dataset.resolution, "grey" if dataset.channels == 1 else "colour",
+        )  # fmt: skip
+        counts = np.bincount(dataset.train.labels, minlength=len(dataset.class_names))
+        listed = [f"{k} {name} ({counts[k]:,})" for k, name in enumerate(dataset.class_names[:LISTED])]
+        log.info("Classes: %s%s.", ", ".join(listed), ", ..." if len(dataset.class_names) > LISTED else "")
+        self.status.cautions = list(map(str, cautions(self.config, len(dataset.train), len(dataset.test))))
+        for caution in self.status.cautions:
+            log.warning("%s", caution)
+
+    def _plan(self, config: RunConfig, loaded: Dataset) -> Plan:
+        return make_plan(
+            config, len(loaded.train), len(loaded.test), loaded.channels, len(loaded.class_names),
+            loaded.resolution, not self.trains_teacher,
+        )  # fmt: skip
+
+    def _find_room(self, loaded: Dataset) -> None:
+        """Before anything is trained: what cannot fit is not begun."""
+        wait_for_room(
+            self.config, lambda config: self._plan(config, loaded).networks, device_name(self.config.device),
+            self.stop, self.writer.wait,
+        )  # fmt: skip
+        self.status.waiting = ""
+        self._check_stop()
+
+    def _earlier_teacher(self) -> Any | None:
+        """The teacher of the earlier attempt, as an engine TrainedModel; None if it needs none, or still trains it."""
+        from iekd.engine.experiment import TrainedModel
+
+        notes = self.attempt.notes
+        self.trains_teacher, self.teacher_from = notes["trains"], notes["from"]
+        found = self.attempt.teacher() if self.config.needs_teacher else None
+        if found is None:
+            return None
+        model, card = found
+        self.teacher_model = card.model
+        return TrainedModel(model, card.mean, card.std)
+
+    def _find_teacher(self, dataset: Dataset) -> Any | None:
+        """The trained teacher as an engine TrainedModel; None if the run has to train it, or needs none."""
+        from iekd.engine.experiment import TrainedModel
+
+        config = self.config
+        if not config.needs_teacher:
+            return None
+        found = find_teacher(config, self.run.path.parent)
+        self.teacher_from, self.trains_teacher = where_from(config, found), found is None
+        if found is None:
+            return None
+        log.info("Teacher: %s from '%s'.", config.teacher, found.name)
+        teacher = load_teacher(found, config, dataset)
+        for note in teacher.notes:
+            log.info("Teacher: %s", note)
+        self.teacher_model = teacher.name
+        return TrainedModel(teacher.model, teacher.mean, teacher.std)
+
+    def _handle(self, event: Any, rows: LineWriter) -> None:
+        from iekd.engine.experiment import Result, StageStart
+        from iekd.engine.metrics import Diverged, FellBack, Predicted, Stepped
+        from iekd.engine.state import Snapshot
+
+        if isinstance(event, StageStart):
+            if event.stage != "teacher" and self.experiment.teacher is not None:
+                self._save_teacher()
+            self.writer.start_stage(event)
+        elif isinstance(event, Snapshot):
+            notes = {
+                "seconds": self.status.seconds, "from": self.teacher_from, "trains": self.trains_teacher,
+                "threads": self.experiment.threads.count, "pace": self.writer.progress.pace,
+            }  # fmt: skip
+            self.attempt.write_checkpoint(event, rows, notes)
+        elif isinstance(event, Result):
+            self._finish(event)
+        elif isinstance(event, (Predicted, Stepped)):
+            self.writer.advance(event)
+            self.writer.write()
+        elif isinstance(event, FellBack):
+            self.run.event("fell back to the plain step", stage=event.stage, why=event.message)
+        elif isinstance(event, Diverged):
+            log.warning("%s Stopped training this student; the others continue.", event.message)
+            self.status.diverged[event.learner] = event.message
+            self.run.event("diverged", learner=event.learner, step=event.step)
+            self.writer.write(force=True)
+        else:
+            row = {"time": round(time.time(), 3), **asdict(event)}
+            if not self.attempt.repeats(event.stage):
+                rows.append(row)
+            self.writer.advance(event)
+            self.writer.write(row=row)
+
+    def _threads_changed(self, threads: int, load: float) -> None:
+        """Called from any thread."""
+        self.run.event("threads", threads=threads, load=round(load, 2))
+
+    def _check_stop(self) -> None:
+        if self.stop():
+            raise Stopped
+
+    def _check_stop_after(self, event: Any) -> None:
+        """Stop at a checkpoint, so that nothing is lost; without one if none comes soon, or at all."""
+        from iekd.engine.metrics import Metrics, Predicted, Stepped
+        from iekd.engine.state import Snapshot
+
+        if not self.stop():
+            return
+        self.stop_seen = self.stop_seen or time.monotonic()
+        waited = time.monotonic() - self.stop_seen
+        training = isinstance(event, (Metrics, Predicted, Stepped)) and self.status.stage != "evaluation"
+        if isinstance(event, Snapshot) or not training or waited > PATIENCE:
+            raise Stopped
+
+    def _save_teacher(self) -> None:
+        """Put the teacher where another attempt finds it; one that this run trained also where later runs find it.
+
+        There, one is replaced on request only.
+        """
+        if self.attempt.has_teacher:
+            return
+        network: Any = self.experiment.teacher
+        fingerprint = self.dataset.fingerprint
+        card = model_card(
+            network, self.teacher_model, self.config, self.dataset, role="teacher",
+            accuracy=self.experiment.teacher_accuracy, origin=origin(self.config, fingerprint),
+        )  # fmt: skip
+        self.attempt.save_teacher(network.model, card)
+        shared = teacher_folder(self.config, self.run.path.parent, fingerprint)
+        if self.trains_teacher and (self.config.teacher_from == TRAIN or not shared.is_dir()):
+            save_model(shared, network.model, card)
+
+    def _save(self, result: Any) -> None:
+        save_models(self.run, self.experiment, result, self.teacher_model)
+
+    def _finish(self, result: Any) -> None:
+        self._save(result)
+        # what a resumed run did of its work is too little to tell
+        speed = None if self.attempt.notes else self.plan.total / self.writer.elapsed
+        teacher = {"model": self.teacher_model, "from": self.teacher_from}
+        write_report(self.run, self.status, result, self.dataset, teacher, speed=speed)
