@@ -1,4 +1,4 @@
-"""Opens the page: `python app.py [--host H] [--port P] [--runs-dir DIR]`."""
+"""Opens the page: `python app.py [--host H] [--port P] [--runs-dir DIR] [--root-path PATH]`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ def main() -> int:
         "--runs-dir", default=os.environ.get("IEKD_RUNS_DIR", "runs"), help="folder that holds the runs"
     )
     parser.add_argument("--public", action="store_true", help="others may open it; see docs/sharing.md")
+    parser.add_argument(
+        "--root-path", default=os.environ.get("GRADIO_ROOT_PATH", ""),
+        help="path that a reverse proxy puts before the page's addresses, such as /studio; see docs/sharing.md",
+    )  # fmt: skip
     arguments = parser.parse_args()
     from iekd.ui.server.launch import launch
 
     try:
-        launch(arguments.host, arguments.port, arguments.runs_dir, arguments.public)
+        launch(arguments.host, arguments.port, arguments.runs_dir, arguments.public, arguments.root_path)
     except UserError as error:
         sys.stderr.write(f"Error: {error}\n")
         return 2

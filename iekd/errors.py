@@ -6,6 +6,7 @@ Every message says what was wrong, which value it was and what to do. Anything e
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -71,8 +72,24 @@ class UnknownNameError(UserError):
 
 
 def unknown_name(kind: str, value: str, known: Iterable[str], advice: str = "") -> UnknownNameError:
-    """An error for a misspelt name that offers the closest known one; `advice` is one more sentence."""
+    """An error for a name that is not known; `advice` is one more sentence.
+
+    It offers the closest name that has the same numbers: resnet-20 may be a slip for resnet20, but resnet101 is another
+    network than resnet110. Else it lists the names that begin with the same word, or all of them.
+    """
     known = list(known)
-    close = difflib.get_close_matches(value.lower(), known, n=1, cutoff=0.5)
-    hint = f"Did you mean '{close[0]}'?" if close else f"Choose one of: {', '.join(known)}."
+    asked = value.lower()
+    close = difflib.get_close_matches(asked, [n for n in known if _numbers(n) == _numbers(asked)], n=1, cutoff=0.6)
+    word = re.match("[a-z]*", asked).group()  # type: ignore[union-attr]
+    alike = [name for name in known if word and re.match("[a-z]*", name.lower()).group() == word]  # type: ignore[union-attr]
+    if close:
+        hint = f"Did you mean '{close[0]}'?"
+    elif alike:
+        hint = f"Of this kind there {'is' if len(alike) == 1 else 'are'}: {', '.join(alike)}."
+    else:
+        hint = f"Choose one of: {', '.join(known)}."
     return UnknownNameError(f"Unknown {kind} '{value}'. {hint}{f' {advice}' if advice else ''}", kind, value)
+
+
+def _numbers(name: str) -> list[str]:
+    return re.findall(r"\d+", name)

@@ -4,13 +4,36 @@ import pytest
 
 from iekd.errors import DataError, RunError, UserError, unknown_name
 
+NAMES = ["resnet8", "resnet20", "resnet110", "vgg19", "mobilenet-v2", "baseline"]
+
 
 @pytest.mark.parametrize(
-    ("value", "hint"), [("resnet21", "Did you mean 'resnet20'?"), ("ResNet8", "Did you mean 'resnet8'?")]
-)
-def test_a_misspelt_name_gets_the_closest(value, hint):
-    text = str(unknown_name("model", value, ["resnet8", "resnet20"]))
-    assert text == f"Unknown model '{value}'. {hint}"
+    ("value", "meant"),
+    [
+        ("resnet-20", "resnet20"), ("ResNet8", "resnet8"), ("resent110", "resnet110"), ("vgg19_bn", "vgg19"),
+        ("MobileNet_V2", "mobilenet-v2"), ("basline", "baseline"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_name_gets_the_closest(value, meant):
+    assert str(unknown_name("model", value, NAMES)) == f"Unknown model '{value}'. Did you mean '{meant}'?"
+
+
+@pytest.mark.parametrize(
+    ("value", "there"),
+    [
+        ("resnet101", "are: resnet8, resnet20, resnet110"), ("resnet21", "are: resnet8, resnet20, resnet110"),
+        ("resnet", "are: resnet8, resnet20, resnet110"), ("mobilenet_v3_small", "is: mobilenet-v2"),
+        ("vgg91", "is: vgg19"),
+    ],
+)  # fmt: skip
+def test_another_number_is_no_misspelling(value, there):
+    """A network of that size is another network: what there is of the kind is listed, and none is put forward."""
+    assert str(unknown_name("model", value, NAMES)) == f"Unknown model '{value}'. Of this kind there {there}."
+
+
+@pytest.mark.parametrize("value", ["densenet121", "efficientnet_b0", "", "20"])
+def test_what_is_like_nothing_gets_the_whole_list(value):
+    assert str(unknown_name("model", value, NAMES)).endswith(f"Choose one of: {', '.join(NAMES)}.")
 
 
 def test_a_name_far_from_all_gets_the_whole_list():

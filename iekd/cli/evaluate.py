@@ -85,7 +85,7 @@ def evaluate(
         out.print(f"class {name}: {right}", highlight=False, markup=False, soft_wrap=True)
     for note in found.notes:
         out.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
-    if split == "test" and _drawn(dataset):
+    if split == "test" and _drawn(found.dataset):
         out.print(
             f"The test images were drawn with data seed {data_seed} and test fraction {test_fraction:g}: a network "
             "that was trained with other values has seen some of them in training.", highlight=False, soft_wrap=True,

@@ -6,8 +6,9 @@ error. With --json the last line of standard output is one JSON object.
 
 from __future__ import annotations
 
+import io
+import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
@@ -31,9 +32,18 @@ from iekd.cli.options import run_options
 from iekd.cli.runs import app as runs_app
 from iekd.cli.train import table, train
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split("\n")[0]
-)
+
+class Program(typer.Typer):
+    """The command line as a program: a console that cannot show a character gets its code, and no error."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        return super().__call__(*args, **kwargs)
+
+
+app = Program(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split("\n")[0])
 app.add_typer(runs_app, name="runs")
 app.command("train")(says_why(run_options(train)))
 app.command("table")(says_why(run_options(table, without=("teacher", "student"))))
@@ -59,7 +69,9 @@ def options(
 @app.command("compare")
 @says_why
 def compare_command(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.", show_default=False)
+    ],
     run_id: Annotated[
         Optional[str], typer.Option("--run", help="The run whose models predict, or ID/SEED; unset: the shipped ones.")
     ] = None,
@@ -67,11 +79,12 @@ def compare_command(
     as_json: AsJson = False,
 ) -> None:
     """What teacher and students predict for images, side by side."""
-    from iekd.inference.compare import classes_known, compare
+    from iekd.inference.compare import classes_known, compare, image_files
     from iekd.runs.models import models_called
 
+    files = image_files(images)
     models = models_called(launcher_for(runs_dir).store, run_id or "")
-    results = compare(models, [(str(path), path) for path in images])
+    results = compare(models, [(str(path), path) for path in files])
     broken = [r for r in results if r.error]
     for result in broken:
         err.print(f"[bold red]Error:[/] {escape(str(result.error))}", highlight=False, soft_wrap=True)
@@ -91,7 +104,7 @@ def compare_command(
                 table.add_row(escape(r.name), *(f"{escape(p.label)} {p.top[0][1]:.0%}" for p in r.predictions.values()))
         if table.row_count:
             out.print(table)
-            out.print(escape(f"{classes_known(models)}"), highlight=False, soft_wrap=True)
+            out.print(escape(classes_known(models)), highlight=False, soft_wrap=True)
         for r in results:
             if r.unlike:
                 out.print(escape(f"{r.name}: {r.unlike}"), highlight=False, soft_wrap=True)
@@ -183,8 +196,12 @@ def serve(
     port: Annotated[int, typer.Option(help="Port; the next free one is taken if it is busy.")] = 7860,
     runs_dir: RunsDir = RUNS,
     public: Annotated[bool, typer.Option("--public", help="Others may open it: nobody may start large runs.")] = False,
-) -> None:
+    root_path: Annotated[
+        str, typer.Option(envvar="GRADIO_ROOT_PATH", show_envvar=False, show_default=False,
+                          help="Path that a reverse proxy puts before the page's addresses, such as /studio.")
+    ] = "",
+) -> None:  # fmt: skip
     """Open the page (the same as `python app.py`)."""
     from iekd.ui.server.launch import launch
 
-    launch(host, port, launcher_for(runs_dir), public)
+    launch(host, port, launcher_for(runs_dir), public, root_path)

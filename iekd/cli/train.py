@@ -94,7 +94,7 @@ def table(
         print_json({**to_json(done), "files": files, "missing": missing})
     else:
         if files:
-            out.print(escape(files["md"].read_text()), highlight=False, soft_wrap=True)
+            out.print(escape(files["md"].read_text("utf-8")), highlight=False, soft_wrap=True)
             out.print(f"Table: {escape(str(folder))}", highlight=False, soft_wrap=True)
         if missing:
             out.print(f"{missing} of {len(configs)} runs are missing. Run the same command again to continue.")

@@ -349,8 +349,8 @@ def check_method(name: str) -> str:
     if base not in METHODS:
         load_plugins()
     if base not in METHODS:
-        message = unknown_name("method", name, [*METHODS, *combined()])
-        raise UserError(f"{message} A method of your own has to be in a module that {VARIABLE} names.")
+        advice = f"A method of your own has to be in a module that {VARIABLE} names."
+        raise unknown_name("method", name, [*METHODS, *combined()], advice)
     if with_kd and METHODS[base].without_kd:
         raise UserError(f"Method '{name}' {METHODS[base].without_kd.format(name=base)}")
     return name

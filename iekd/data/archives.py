@@ -32,6 +32,7 @@ from iekd.data.layout import test_folder, understand
 from iekd.data.tree import HEAD, LARGEST_TABLE, Node, is_hidden
 from iekd.data.zip_names import names_of
 from iekd.errors import DataError
+from iekd.paths import cache_dir, make_cache_dir
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -116,6 +117,8 @@ def unpack(archive: Path, into: Path, room: Room = Room(), *, tar: bool = False,
         into.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".part", dir=into))
     except OSError as error:
+        if cache_dir() in into.parents:
+            make_cache_dir(into)  # its message names the folder and what moves it
         raise DataError(f"Nothing can be unpacked here ({error.strerror}). Make '{into.name}' writable.") from None
     try:
         _write(archive, part, room, tar, nested).rename(folder)

@@ -29,7 +29,7 @@ from iekd.data.layout import INNER, OUTER, Layout, from_labels, understand
 from iekd.data.reading import read_all
 from iekd.data.tree import LARGEST_TABLE, read_tree
 from iekd.errors import DataError, as_text
-from iekd.paths import absolute, as_typed, unpacked_dir
+from iekd.paths import absolute, as_typed, typed, unpacked_dir
 
 log = logging.getLogger(__name__)
 
@@ -226,7 +226,7 @@ class Folder(Source):
 
     def _parsed(self, name: str) -> tuple[str, str, str]:
         """(path, key and value of an option) of a dataset's name."""
-        found = OPTION.fullmatch(name.removeprefix(self.name).strip())
+        found = OPTION.fullmatch(typed(name.removeprefix(self.name)))
         assert found is not None  # anything fits
         return found["path"], found["key"] or "", found["value"] or ""
 

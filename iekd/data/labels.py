@@ -14,8 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-import chardet
-
 from iekd.data.tree import LARGEST_TABLE, Node
 
 CLASS_COLUMNS = (
@@ -156,6 +154,8 @@ def _rows(content: bytes) -> tuple[list[str], list[list[str]]]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
+        import chardet
+
         text = content.decode(chardet.detect(content)["encoding"] or "latin-1", errors="replace")
     lines = [line for line in text.splitlines()[:50] if line.strip()]
     if not lines:

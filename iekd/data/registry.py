@@ -19,7 +19,7 @@ from iekd.data.decoding import CROP
 from iekd.data.duplicates import repeated_note
 from iekd.data.folder import Folder, Table
 from iekd.data.torchvision_sets import TORCHVISION_SETS
-from iekd.errors import DataError, UserError, unknown_name
+from iekd.errors import DataError, unknown_name
 from iekd.plugins import VARIABLE, load_plugins, remember
 
 log = logging.getLogger(__name__)
@@ -54,8 +54,8 @@ def source_of(name: str) -> Source:
     """
     found = _find(name)
     if found is None:
-        message = unknown_name("dataset", name, [source.usage or source.name for source in sources()])
-        raise UserError(f"{message} A source of your own has to be in a module that {VARIABLE} names.")
+        advice = f"A source of your own has to be in a module that {VARIABLE} names."
+        raise unknown_name("dataset", name, [source.usage or source.name for source in sources()], advice)
     return found
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from iekd.data.base import Dataset, DatasetInfo, Request, Source, Split
 from iekd.data.bundled import FASHION_CLASSES, SAMPLE, Sample
 from iekd.errors import DataError
-from iekd.paths import cache_dir
+from iekd.paths import cache_dir, make_cache_dir
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +85,8 @@ class TorchvisionSet(Source):
             except Exception as error:  # torchvision's readers raise many kinds on missing and on damaged files
                 log.info("%s is not in '%s' (%s).", self.name, root, _reason(error))
         log.info("Downloading %s into %s", self.name, cache)
+        make_cache_dir(cache)
         try:
-            cache.mkdir(parents=True, exist_ok=True)
             return build(str(cache), train=True, download=True), build(str(cache), train=False, download=True)
         except Exception as error:
             raise DataError(

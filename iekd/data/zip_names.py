@@ -6,8 +6,6 @@ import struct
 import zipfile
 import zlib
 
-import chardet
-
 UTF8 = 0x800  # the flag of an entry whose name is UTF-8
 UNICODE_PATH = 0x7075  # the extra field with a name in UTF-8 (Info-ZIP)
 CANDIDATES = ("gb18030", "big5hkscs", "cp932", "cp949", "cp1251", "cp866", "cp1252", "cp850", "cp874")
@@ -57,6 +55,8 @@ def _encoding_of(names: list[bytes]) -> str:
         return "utf-8"
     except UnicodeDecodeError:
         pass
+    import chardet  # a tenth of a second that few need
+
     guess = chardet.detect(joined, include_encodings=CANDIDATES, compat_names=False, no_match_encoding="cp437")
     found, sure = guess["encoding"] or "cp437", guess["confidence"] >= SURE
     if not sure and _all_common_hanzi(joined):

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from iekd.data.decoding import ImageSource, to_array
+from iekd.data.decoding import SUFFIXES, ImageSource, to_array
 from iekd.errors import DataError, UserError
 from iekd.inference.predict import Prediction, load_predictor
 from iekd.models.artifact import ModelCard
+from iekd.paths import as_typed, typed
 
 TOP = 5
 NAMED = 20  # classes that are listed by name
@@ -51,6 +52,32 @@ class ImageResult:
             f"Unlike the training images: {who} less sure of this picture than of 95 % of the test images. It may show "
             "none of the classes, and what is predicted then means nothing."
         )
+
+
+def image_files(paths: Sequence[str]) -> list[Path]:
+    """Paths as they were typed, with the images of a folder, and of the folders in it, in place of the folder.
+
+    Raises:
+        UserError: a folder has no images.
+    """
+    found: list[Path] = []
+    for text in paths:
+        path = Path(typed(text)).expanduser()
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = [
+            file for file in sorted(path.rglob("*"))
+            if file.suffix.lower() in SUFFIXES and file.is_file()
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        ]  # fmt: skip
+        if not inside:
+            raise UserError(
+                f"The folder '{as_typed(str(path))}' has no images ({', '.join(sorted(SUFFIXES))}). "
+                "Give a folder of images, or image files."
+            )
+        found += inside
+    return found
 
 
 def compare(

@@ -7,6 +7,7 @@ the real networks. Registered ones (registration.py) are measured when they are 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,7 @@ from typing import Any
 from iekd.errors import unknown_name
 from iekd.plugins import VARIABLE, load_plugins
 
+IMAGENET_RESNET = re.compile(r"(wide[_-])?resne[x]?t[_-]?(26|50|101|152|200)([_-]?\w+)*")  # of other libraries
 CATALOG = Path(__file__).with_name("catalog.json")
 
 
@@ -127,6 +129,8 @@ def check_model(name: str) -> str:
     """
     if name not in models():
         advice = f"A model of your own has to be in a module that {VARIABLE} names."
+        if IMAGENET_RESNET.fullmatch(name.lower()):  # the CIFAR networks are called alike, and are no substitute
+            advice = f"Those of ImageNet's design are resnet18, resnet34 and resnet50. {advice}"
         raise unknown_name("model", name, models(), advice)
     return name
 

@@ -136,7 +136,7 @@ def write_table(done: Sequence[Cell], config: RunConfig, folder: Path) -> dict[s
     make_folder(folder)
     try:
         for suffix, text in texts.items():
-            (folder / f"table.{suffix}").write_text(text)
+            (folder / f"table.{suffix}").write_text(text, "utf-8")
         write_json(folder / "table.json", to_json(done))
     except OSError as error:
         raise _unwritable(folder, error) from None

@@ -259,6 +259,14 @@ class Run:
         return {name: found[name] for name in order if name in found}
 
 
+def not_writable(root: Path, error: OSError) -> RunError:
+    """The error of a runs folder in which nothing can be written."""
+    return RunError(
+        f"The runs folder '{root}' cannot be written ({error.strerror}). "
+        "Choose another with --runs-dir or the environment variable IEKD_RUNS_DIR, or free some space."
+    )
+
+
 class Store:
     """All runs below one folder."""
 
@@ -294,10 +302,7 @@ class Store:
             part.rename(run.path)
         except OSError as error:
             self._forget_keys(run_id)
-            raise RunError(
-                f"The runs folder '{self.root}' cannot be written ({error.strerror}). "
-                "Choose another with --runs-dir or free some space."
-            ) from None
+            raise not_writable(self.root, error) from None
         run.event(QUEUED)
         return run, handle
 

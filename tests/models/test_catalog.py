@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from iekd.models.catalog import check_model, known_models, models
+from iekd.errors import UserError
+from iekd.models.catalog import check_model, known_models, model_info, models
 from iekd.models.write_catalog import measure_own
 
 GROWING = [
@@ -57,3 +58,14 @@ def test_the_last_stage_is_the_feature():
 
 def test_unknown_names_are_refused(refuses):
     refuses(lambda: check_model("resnet1110"), "resnet1110", "resnet110")
+
+
+@pytest.mark.parametrize("name", ["resnet101", "resnet152", "ResNet101", "wide_resnet50_2", "resnext50_32x4d"])
+def test_an_imagenet_network_that_is_not_here_gets_those_of_its_design(name):
+    """resnet110 is a CIFAR network: it has nothing to do with resnet101 but its name."""
+    with pytest.raises(UserError) as error:
+        check_model(name)
+    assert "Did you mean" not in str(error.value)
+    assert "Those of ImageNet's design are resnet18, resnet34 and resnet50." in str(error.value)
+    shapes = {model_info(m).stage_strides for m in ("resnet18", "resnet34", "resnet50")}
+    assert shapes == {(4, 8, 16, 32)} != {model_info("resnet110").stage_strides}

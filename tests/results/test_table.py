@@ -47,7 +47,7 @@ def test_a_cell_for_each_pair_and_seed_or_each_pair(refuses):
         ("resnet14", "resnet8", (0,), 2), ("resnet14", "resnet8", (3,), 2),
     ]  # fmt: skip
     assert [c.seeds for c in grids.cells(pairs, config, together=True)] == [(0, 3), (0, 3)]
-    refuses(lambda: grids.cells([("resnet21", "resnet8")], config, False), "resnet21", "Did you mean")
+    refuses(lambda: grids.cells([("resnet21", "resnet8")], config, False), "resnet21", "resnet20")
     refuses(lambda: grids.cells([("none", "resnet8")], config, False), "kd", "teacher")
 
 

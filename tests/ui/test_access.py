@@ -294,7 +294,7 @@ def test_with_the_token_a_program_starts_stops_and_resumes(guarded: str, runs_di
     wait_until(lambda: not run.path.exists())
 
 
-def test_signing_in_gives_a_cookie_that_opens_the_page(guarded: str) -> None:
+def test_signing_in_gives_a_cookie_that_opens_the_page(guarded: str, finished_run: str) -> None:
     with httpx.Client(base_url=guarded) as browser:
         assert "administrator" in browser.get("/sign-in").text
         wrong = browser.post("/sign-in", data={"token": "guess"})
@@ -305,14 +305,17 @@ def test_signing_in_gives_a_cookie_that_opens_the_page(guarded: str) -> None:
         assert right.status_code == 303
         assert TOKEN not in str(right.headers)
         assert "httponly" in right.headers["set-cookie"].lower()
-        assert "strict" in right.headers["set-cookie"].lower()
+        assert "samesite=lax" in right.headers["set-cookie"].lower()
         cookie = {"cookie": "; ".join(f"{k}={v}" for k, v in browser.cookies.items())}
+        kind, data = call(guarded, "stop_run", "nothing", **cookie)
+        assert kind == "error"
+        assert "no run 'nothing'" in json.dumps(data), "past the token"
         out = browser.get("/sign-out")
         assert out.status_code == 303
         assert not browser.cookies
-    kind, data = call(guarded, "stop_run", "nothing", **cookie)
+    kind, data = call(guarded, "stop_run", finished_run, **cookie)
     assert kind == "error"
-    assert "no run 'nothing'" in json.dumps(data), "past the token"
+    assert "token" in json.dumps(data), "a copy of the cookie ended with its session"
 
 
 def test_the_page_says_whether_one_is_signed_in() -> None:

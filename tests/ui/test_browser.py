@@ -388,6 +388,13 @@ def test_pictures_of_ones_own_are_uploaded_as_a_zip(
     page.wait_for_selector("#thumbnails :text('stripes')")
     page.wait_for_selector("#forecast:has-text(\"pictures 'shapes'\"):has-text('3 classes')")
     assert "/.pictures/shapes-" in page.input_value("#command textarea")
+    page.set_input_files("#f-archive input[type=file]", str(bad))  # refused: what was chosen before is so no more
+    page.wait_for_selector("#uploaded .problem:has-text('bad.zip')")
+    page.wait_for_selector("#welcome:has-text('Not ready')")
+    assert field(page, "folder").input_value() == page.input_value("#command textarea") == ""
+    choose(page, "dataset", "Fashion-MNIST, 10,000-image sample")
+    page.wait_for_selector("#welcome:has-text('Ready to go')")
+    assert page.locator("#uploaded .problem").count() == 0
 
 
 def test_names_that_are_code_are_shown_as_text(page: Any, server: str, runs_dir: Path, tmp_path: Path) -> None:

@@ -158,3 +158,41 @@ def test_a_runs_settings_fill_in_the_form(page: gr.Blocks, run_id: str) -> None:
     for name in ("name", "seeds", "epochs", "dataset", "lr"):
         assert filled[f"f-{name}"] == values[name], name
     assert filled["shown-run"] == ""
+
+
+def test_a_refused_upload_leaves_no_earlier_pictures_chosen(page: gr.Blocks, tmp_path: Path) -> None:
+    """Nobody is to train on the pictures before while the page says that theirs were refused."""
+    bad = tmp_path / "bad.zip"
+    bad.write_bytes(b"no zip")
+    (take,) = [event for event in page.fns.values() if event.name == "take"]
+    request = gr.Request(headers={}, cookies={}, client=SimpleNamespace(host="127.0.0.1"))
+    answer = {component.elem_id: value for component, value in take.fn(request, str(bad)).items()}
+    assert answer["f-folder"] == ""
+    assert "&#x27;bad.zip&#x27;" in answer["uploaded"]
+    (nothing,) = called(page, "describe", changed={"f-dataset": form.OWN_FOLDER, "f-folder": ""})[:1]
+    assert nothing["command"] == ""
+    assert "Not ready" in nothing["welcome"]
+
+
+def test_other_pictures_take_away_what_was_said_of_an_upload(page: gr.Blocks, run_id: str) -> None:
+    uploaded = next(c for c in page.blocks.values() if getattr(c, "elem_id", "") == "uploaded")
+    choosers = {page.blocks[number].elem_id for event in page.fns.values() if event.outputs == [uploaded]
+                for number, kind in event.targets if kind == "input"}  # fmt: skip
+    assert choosers == {"f-dataset", "f-folder"}
+    (filled,) = called(page, "again", run=run_id)
+    assert filled["uploaded"] == ""
+
+
+@pytest.mark.parametrize("around", ["'{}'", '"{}"', " {} "])
+def test_a_pasted_path_may_have_quotes(page: gr.Blocks, tmp_path: Path, around: str) -> None:
+    from PIL import Image
+
+    for name in ("cross", "disc"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for i in range(6):
+            Image.new("RGB", (16, 16), (40 * i, 0, 0)).save(tmp_path / "own" / name / f"{i}.png")
+    pasted = around.format(tmp_path / "own")
+    answer = called(page, "describe", changed={"f-dataset": form.OWN_FOLDER, "f-folder": pasted})[0]
+    assert answer["error"] == ""
+    assert f"--dataset folder:{tmp_path / 'own'}" in answer["command"]
+    assert "2 classes" in answer["forecast"]

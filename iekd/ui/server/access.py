@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import hmac
 import logging
 import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Protocol
 
@@ -29,6 +28,8 @@ from iekd.runs.queue import device_name
 from iekd.runs.store import LIVE, QUEUED, Run, Store
 from iekd.runs.teachers import find_teacher
 from iekd.runs.uploads import is_added
+from iekd.ui.server.attempts import Attempts
+from iekd.ui.server.sessions import Sessions, same
 
 log = logging.getLogger(__name__)
 COOKIE, HEADER = "iekd_admin", "x-iekd-token"
@@ -91,12 +92,18 @@ class Limits:
 
 @dataclass(frozen=True)
 class Access:
-    """The rules of one page."""
+    """The rules of one page.
+
+    in_space: it is a Hugging Face Space, which shows it in a frame of another site.
+    """
 
     token: str = ""
     public: bool = False
     training: bool = False
     limits: Limits = Limits()
+    in_space: bool = field(default=False, compare=False)
+    sessions: Sessions = field(default_factory=Sessions, compare=False, repr=False)
+    attempts: Attempts = field(default_factory=Attempts, compare=False, repr=False)
 
     @classmethod
     def from_environment(cls, public: bool = False) -> Access:
@@ -106,6 +113,7 @@ class Access:
             public=public or bool(os.environ.get("SPACE_ID")),
             training=os.environ.get("IEKD_PUBLIC_TRAINING") == "1",
             limits=Limits.parse(os.environ.get("IEKD_PUBLIC_LIMITS", "")),
+            in_space=bool(os.environ.get("SPACE_ID")),
         )
 
     @property
@@ -124,12 +132,11 @@ class Access:
         return bool(self.token) or self.everybody_starts
 
     def is_admin(self, asker: Asker | None) -> bool:
-        """Whether a request carries the token, as a program's header or as the cookie of the sign-in page."""
+        """Whether a request carries the token, as a program's header, or the cookie of somebody who is signed in."""
         if not self.token or asker is None:
             return False
         given = asker.headers.get(HEADER) or ""
-        cookie = asker.cookies.get(COOKIE) or ""
-        return same(given, self.token) or same(cookie, self.cookie)
+        return same(given, self.token) or self.sessions.is_valid(asker.cookies.get(COOKIE) or "")
 
     def trusts(self, asker: Asker | None) -> bool:
         """Whether somebody may do everything here: name files of the machine, or keep it busy for an estimate."""
@@ -226,11 +233,6 @@ class Access:
             if not self.may(asker, run, what):
                 raise AccessError(self._no(f"You may not {what} this run"))
 
-    @property
-    def cookie(self) -> str:
-        """What the browser of the administrator carries after signing in; the token itself is not in it."""
-        return hashlib.sha256(f"iekd cookie {self.token}".encode()).hexdigest()
-
     def _no(self, what: str) -> str:
         if self.token:
             return f"{what} without the administrator's token. Give it at the address {SIGN_IN} of this page."
@@ -272,7 +274,7 @@ class Access:
 @contextlib.contextmanager
 def _logged(action: str, run_id: str, asker: Asker | None) -> Iterator[None]:
     """A line about what somebody asked for, and whether it was refused."""
-    where = f"action={action} run={run_id or '-'} from={getattr(getattr(asker, 'client', None), 'host', '-')}"
+    where = f"action={action} run={run_id or '-'} from={address_of(asker)}"
     try:
         yield
     except AccessError as error:
@@ -295,15 +297,17 @@ def counts(store: Store) -> dict[str, int]:
     return {"queued": states.count(QUEUED), "running": sum(state in LIVE for state in states) - states.count(QUEUED)}
 
 
+def address_of(asker: Asker | None) -> str:
+    """Whose request it is. In a Space it is the last address that the Space's proxy has seen; elsewhere the server has
+    already followed the proxies named in IEKD_TRUSTED_PROXIES, and believes nobody else's X-Forwarded-For."""
+    if asker is None:
+        return "-"
+    forwarded = asker.headers.get("x-forwarded-for", "") if os.environ.get("SPACE_ID") else ""
+    return forwarded.rsplit(",", 1)[-1].strip() or str(getattr(asker.client, "host", "-"))
+
+
 def _visitor(asker: Asker | None, store: Store) -> str:
-    """A visitor's address, made unreadable. Behind a proxy it is the last one that the proxy has seen."""
+    """A visitor's address, made unreadable."""
     if asker is None:
         return "unknown"
-    forwarded = asker.headers.get("x-forwarded-for", "") if os.environ.get("SPACE_ID") else ""
-    address = forwarded.rsplit(",", 1)[-1].strip() or str(getattr(asker.client, "host", "unknown"))
-    return hashlib.sha256(f"{store.root} {address}".encode()).hexdigest()[:16]
-
-
-def same(one: str, other: str) -> bool:
-    """Compare secrets in a time that says nothing about them."""
-    return hmac.compare_digest(one.encode(), other.encode())
+    return hashlib.sha256(f"{store.root} {address_of(asker)}".encode()).hexdigest()[:16]

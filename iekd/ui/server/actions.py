@@ -38,4 +38,5 @@ def upload_pictures(store: Store, access: Access, asker: gr.Request | None, file
     archive = Path(file)
     name = add_pictures(store, archive, *access.room_for(asker))
     info = data.describe(name)
-    return name, f"{archive.name}: {info.train_images + info.test_images:,} pictures of {info.classes} classes."
+    found = f"{archive.name}: {info.train_images + info.test_images:,} pictures of {info.classes} classes."
+    return name, " ".join([found, *info.notes])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Optional
@@ -15,11 +16,31 @@ from iekd.errors import UserError
 from iekd.launchers.base import Launcher
 from iekd.runs.store import Run
 from iekd.ui.render.curves import read_curves
-from iekd.ui.server.access import Access, May
+from iekd.ui.server.access import Access, AccessError, May
 from iekd.ui.server.actions import start_run, upload_pictures
+from iekd.ui.server.bodies import NOT_ALLOWED, WENT_WRONG, Parameter
 from iekd.ui.server.gradio_patches import file_field
 from iekd.ui.server.places import teller
 from iekd.ui.tabs.compare import compare_files
+
+log = logging.getLogger(__name__)
+RUN = Parameter("run_id", (str,), "a text, the id of a run")
+FILE = "as the answer to an upload names it: {'path': ..., 'meta': {'_type': 'gradio.FileData'}}"
+ENDPOINTS = {
+    "start": (
+        Parameter("config", (dict,), "an object of settings, such as {'epochs': 10}"),
+        Parameter("key", (str,), "a text of your choice", optional=True),
+    ),
+    "run_status": (RUN,),
+    "list_runs": (),
+    "stop_run": (RUN,),
+    "resume_run": (RUN,),
+    "compare": (
+        Parameter("run_id", (str,), "a text, the id of a run or '' for the shipped models", optional=True),
+        Parameter("images", (list,), f"a list of uploaded files, each {FILE}"),
+    ),
+    "add_pictures": (Parameter("archive", (dict,), f"an uploaded zip, {FILE}"),),
+}
 
 
 def public_endpoints(launcher: Launcher, access: Access) -> None:
@@ -32,7 +53,7 @@ def public_endpoints(launcher: Launcher, access: Access) -> None:
         if not isinstance(config, dict):
             raise UserError('The settings must be a JSON object, such as {"epochs": 10}.')
         access.check_paths(request, config.get("dataset"), config.get("teacher_from"), store)
-        return start_run(launcher, access, request, make_config(**config), key)
+        return start_run(launcher, access, request, make_config(**config), key or "")
 
     @_says_why
     def run_status(run_id: str, request: Optional[gr.Request] = None) -> dict[str, Any]:
@@ -65,7 +86,7 @@ def public_endpoints(launcher: Launcher, access: Access) -> None:
     @_says_why
     def compare(run_id: str, images: list[str] | None) -> dict[str, Any]:
         """What each network of a run (ID, or ID/SEED; "" for the shipped demo) says of the images."""
-        return compare_files(store, run_id, images or [])
+        return compare_files(store, run_id or "", images or [])
 
     @_says_why
     def add_pictures(archive: str, request: Optional[gr.Request] = None) -> str:
@@ -101,13 +122,18 @@ def status_of(run: Run, may: May) -> dict[str, Any]:
 
 
 def _says_why(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """A UserError reaches the caller as its sentence, without a traceback here."""
+    """An error reaches the caller as one sentence. A UserError is no news here; any other goes to the log."""
 
     @wraps(endpoint)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return endpoint(*args, **kwargs)
+        except AccessError as error:
+            raise gr.Error(str(error), title=NOT_ALLOWED, print_exception=False) from None
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from None
+        except Exception:
+            log.exception("action=%s", endpoint.__name__)
+            raise gr.Error(WENT_WRONG, print_exception=False) from None
 
     return wrapped

@@ -23,6 +23,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from iekd.data.decoding import MAX_PIXELS
 
 WRITTEN_FOR = "6.31.0"
+DOES_NOT_FIT = (
+    "These values cannot be used here. Send as many as are asked for, of their kind; "
+    "files have to be uploaded to this page first."
+)
 log = logging.getLogger(__name__)
 
 
@@ -36,6 +40,7 @@ def patch_page(demo: gr.Blocks) -> None:
     """The patches of one page; after its `launch`, which creates what they change."""
     poll_less_often(demo)
     keep_no_copy_per_call(demo)
+    say_what_does_not_fit(demo)
 
 
 def limit_image_size() -> None:
@@ -71,6 +76,24 @@ def keep_no_copy_per_call(demo: gr.Blocks) -> None:
     """
     empty = SimpleNamespace(blocks={}, default_config=getattr(demo, "default_config", None))
     _replace(demo, "state_holder.blocks", empty)
+
+
+def say_what_does_not_fit(demo: gr.Blocks) -> None:
+    """Values that an event cannot take, such as a file that was never uploaded, end in `{"error": null}` and a
+    traceback in the log. With this they end in a sentence."""
+    original = getattr(demo, "preprocess_data", None)
+
+    async def preprocess_data(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await original(*args, **kwargs)  # type: ignore[misc]
+        except gr.Error as error:
+            error.print_exception = False
+            raise
+        except Exception as error:
+            log.info("action=call allowed=no reason=%r", f"{type(error).__name__}: {error}"[:300])
+            raise gr.Error(DOES_NOT_FIT, print_exception=False) from None
+
+    _replace(demo, "preprocess_data", preprocess_data)
 
 
 def file_field(**options: Any) -> gr.File:
@@ -153,11 +176,19 @@ FEW_FRAMES = b"""<script>(() => {
 })()</script>"""
 
 
-class FewFrames:
-    """ASGI middleware that puts `FEW_FRAMES` first in the head of the page."""
+# Where a proxy puts a path before the page's addresses, the browser may have opened "/studio" as well as "/studio/".
+# Gradio's own `<base href="./">` finds nothing from the former.
+BASE = b'<base href="./" />'
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+
+class FewFrames:
+    """ASGI middleware that puts `FEW_FRAMES` first in the head of the page, and says what its addresses start with.
+
+    base: the root path with a slash at its end.
+    """
+
+    def __init__(self, app: ASGIApp, base: str = "/") -> None:
+        self.app, self.base = app, base
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != "/":
@@ -174,9 +205,12 @@ class FewFrames:
             body += message.get("body", b"")
             if message.get("more_body"):
                 return
-            if b"<head>" not in body and start["status"] == 200:
-                _say_missing("page", "<head>")
+            for part in (b"<head>", BASE):
+                if part not in body and body and start["status"] == 200:
+                    _say_missing("page", part.decode())
             body = body.replace(b"<head>", b"<head>" + FEW_FRAMES, 1)
+            if self.base != "/":
+                body = body.replace(BASE, f'<base href="{self.base}" />'.encode(), 1)
             MutableHeaders(raw=start["headers"])["content-length"] = str(len(body))
             await send(start)
             await send({"type": "http.response.body", "body": body})

@@ -13,37 +13,48 @@ from pathlib import Path
 
 from starlette.middleware import Middleware
 
-from iekd.errors import RunError, UserError
+from iekd.errors import UserError
 from iekd.launchers.base import Launcher
 from iekd.launchers.factory import make_launcher
+from iekd.runs.store import not_writable
 from iekd.ui.app import CSS, build_app, theme
 from iekd.ui.render.colours import method_colours
 from iekd.ui.server.access import MOST_OWN_UPLOAD, Access
+from iekd.ui.server.api import ENDPOINTS
+from iekd.ui.server.bodies import Bodies
 from iekd.ui.server.downloads import download_route
+from iekd.ui.server.front import check_root_path, in_front, path_of, trusted_proxies
 from iekd.ui.server.gradio_patches import FewFrames, patch_page, patch_process
 from iekd.ui.server.guard import Guard, health
 from iekd.ui.server.sign_in import sign_in_routes
 
 log = logging.getLogger(__name__)
 PORTS_TRIED = 50
+LONG_TOKEN = 16  # characters; a shorter token of the administrator gets a warning
 VISITS_KEPT = 1000  # open pages whose choices the server knows; those without a sign of life go first
 
 
 def launch(
-    host: str = "127.0.0.1", port: int = 7860, where: Launcher | Path | str = "runs", public: bool = False
+    host: str = "127.0.0.1", port: int = 7860, where: Launcher | Path | str = "runs", public: bool = False,
+    root_path: str = "",
 ) -> None:  # fmt: skip
     """Serve the page until interrupted.
 
     Args:
         where: a launcher, which starts and stops them; or the folder, for runs on this machine.
         public: others can open it; see access.py.
+        root_path: what a proxy puts before the page's addresses: a path, or the whole public address.
     Raises:
         UserError: the runs folder cannot be used, no port is free, or a setting of the environment cannot be read.
     """
     _log_to_stderr()
-    access = Access.from_environment(public)
+    access, root_path = Access.from_environment(public), check_root_path(root_path)
+    if 0 < len(access.token) < LONG_TOKEN:
+        log.warning("action=start IEKD_ADMIN_TOKEN has %d characters and can be guessed; take %d or more",
+                    len(access.token), LONG_TOKEN)  # fmt: skip
+    os.environ["FORWARDED_ALLOW_IPS"] = trusted_proxies()  # uvicorn reads it; by itself it believes this machine
     launcher = make_launcher(where) if isinstance(where, (str, Path)) else where
-    root = check_writable(launcher.store.root)
+    runs_dir = check_writable(launcher.store.root)
     free = free_port(host, port)
     patch_process()
     demo = build_app(launcher, access)
@@ -51,18 +62,24 @@ def launch(
     demo.launch(
         server_name=host, server_port=free, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
         theme=theme(), head=f"<style>{CSS.read_text()}{method_colours()}</style>", footer_links=[], run_history=False,
-        allowed_paths=[], blocked_paths=[str(root)],
+        allowed_paths=[], blocked_paths=[str(runs_dir)], root_path=root_path,
         state_session_capacity=VISITS_KEPT,
         enable_monitoring=False, strict_cors=True, show_error=False, ssr_mode=False, max_file_size=MOST_OWN_UPLOAD,
         app_kwargs={
-            "middleware": [Middleware(Guard, access=access), Middleware(FewFrames)],
-            "routes": [health(launcher.store), download_route(launcher.store, access), *sign_in_routes(access)],
+            "lifespan": in_front(access, path_of(root_path)),
+            "middleware": [
+                Middleware(Guard, access=access), Middleware(Bodies, endpoints=ENDPOINTS),
+                Middleware(FewFrames, base=f"{path_of(root_path)}/"),
+            ],
+            "routes": [
+                health(launcher.store), download_route(launcher.store, access), *sign_in_routes(access, root_path),
+            ],
         },
     )  # fmt: skip
     patch_page(demo)
     busy = f" (port {port} is in use)" if free != port else ""
     address = "127.0.0.1" if host == "0.0.0.0" else host
-    sys.stdout.write(f"IE-KD Studio is ready: http://{address}:{free}{busy}\n")
+    sys.stdout.write(f"IE-KD Studio is ready: http://{address}:{free}{path_of(root_path)}{busy}\n")
     sys.stdout.flush()
     threading.Thread(target=_keep_order, args=(launcher,), daemon=True).start()
     signal.signal(signal.SIGTERM, _drain)
@@ -107,9 +124,7 @@ def check_writable(runs_dir: Path | str) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise RunError(
-            f"The runs folder '{root}' cannot be written ({error.strerror}). Choose another with --runs-dir."
-        ) from None
+        raise not_writable(root, error) from None
     return root
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from iekd.data import own_path
 from iekd.models.source import is_path
+from iekd.paths import home_dir
 from iekd.runs.store import Run, Store
 from iekd.runs.uploads import is_added
 from iekd.ui.server.access import May
@@ -43,5 +44,5 @@ def _places(run: Run) -> list[tuple[str, str]]:
         named.append(Path(config.teacher_from))
     places = {str(form): path.name for path in named for form in (path, path.expanduser().resolve())}
     if not is_added(store, config.dataset):
-        places.update({str(store.root): store.root.name, str(Path.home()): "~"})
+        places.update({str(store.root): store.root.name, str(home_dir()): "~"})
     return sorted(((place, name) for place, name in places.items() if len(place) > 1), key=lambda p: -len(p[0]))

@@ -13,6 +13,7 @@ from iekd.data.folder import FOLDER, folder_name
 from iekd.data.registry import available, check_name, sources
 from iekd.errors import UserError
 from iekd.models.catalog import check_model, models
+from iekd.paths import typed
 from iekd.ui.render.words import count, model_name
 
 OWN_FOLDER = folder_name("")  # the choice of one's own images; their folder is a field of its own
@@ -48,10 +49,10 @@ def dataset_choices() -> list[tuple[str, str]]:
     return [*named, ("Your own pictures…", OWN_FOLDER)]
 
 
-def own_dataset(typed: str) -> str:
+def own_dataset(text: str) -> str:
     """The dataset that is meant in the field for one's own images: a path, or a name such as `npz:PATH` of a plugin."""
-    scheme, colon, _ = typed.partition(":")
-    return typed if scheme + colon in _schemes() else folder_name(typed)
+    scheme, colon, _ = text.partition(":")
+    return text if scheme + colon in _schemes() else folder_name(text)
 
 
 def folder_help() -> str:
@@ -126,7 +127,7 @@ def to_config(values: Values) -> RunConfig:
         UserError: the first thing that is wrong, in one sentence.
     """
     given = dict(values)
-    folder = (given.pop("folder", "") or "").strip()
+    folder = typed(given.pop("folder", "") or "")
     if given["dataset"] == OWN_FOLDER:
         if not folder:
             raise MissingError("Upload a zip of your pictures, or name their folder: one sub-folder per class.")

@@ -15,6 +15,7 @@ from iekd.config.run import GROUPS, RunConfig
 from iekd.data.archives import ZIP
 from iekd.errors import UserError
 from iekd.launchers.base import Launcher
+from iekd.paths import typed
 from iekd.runs.prepare import prepare
 from iekd.runs.probes import Probes
 from iekd.runs.store import Store
@@ -141,7 +142,8 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
                         label="A zip to upload: one folder of pictures per class", file_types=[ZIP],
                         height=150, elem_id="f-archive",
                     )  # fmt: skip
-                    uploaded = gr.HTML(VISIBLE_TO_ALL if access.public else "")
+                    nothing_uploaded = VISIBLE_TO_ALL if access.public else ""
+                    uploaded = gr.HTML(nothing_uploaded, elem_id="uploaded")
                 thumbnails = gr.HTML(elem_id="thumbnails")
             with gr.Column(scale=1, min_width=300, elem_classes="panel"):
                 with gr.Row():
@@ -221,7 +223,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
 
     def allowed(request: gr.Request | None, values: form.Values) -> RunConfig:
         """The form's configuration, if whoever asks may have it looked at."""
-        own, folder = values["dataset"] == form.OWN_FOLDER, (values["folder"] or "").strip()
+        own, folder = values["dataset"] == form.OWN_FOLDER, typed(values["folder"] or "")
         if own and not folder and not access.trusts(request):
             raise form.MissingError(NO_UPLOAD)
         dataset = form.own_dataset(folder) if own else values["dataset"]
@@ -252,17 +254,17 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
         }  # fmt: skip
 
     def pictures(request: gr.Request, dataset: str, folder: str | None) -> Updates:
-        own, path = dataset == form.OWN_FOLDER, (folder or "").strip()
+        own, path = dataset == form.OWN_FOLDER, typed(folder or "")
         name = form.own_dataset(path) if own else dataset
-        typed: bool | Literal["hidden"] = own and access.trusts(request)
-        if own and not typed:
-            typed = "hidden"  # for an upload to fill it in
+        visible: bool | Literal["hidden"] = own and access.trusts(request)
+        if own and not visible:
+            visible = "hidden"  # for an upload to fill it in
         strip = ""
         with contextlib.suppress(UserError):  # the forecast says why
             access.check_paths(request, name, None, store)
             strip = thumbnails_html(name) if path or not own else ""
         return {
-            fields["folder"]: gr.Textbox(visible=typed),
+            fields["folder"]: gr.Textbox(visible=visible),
             upload: gr.Column(visible=own and access.may_start(request)),
             thumbnails: strip,
         }
@@ -271,7 +273,8 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
         try:
             name, found = upload_pictures(store, access, request, file)
         except UserError as problem:
-            return {uploaded: sentence(problem), archive: None}
+            # the folder of an earlier upload goes too: nobody is to train on it while reading that theirs was refused
+            return {fields["folder"]: "", uploaded: sentence(problem), archive: None}
         note = f'<p class="note">{escape(found)}</p>'
         return {fields["folder"]: str(data.own_path(name)), uploaded: note, archive: None}
 
@@ -291,7 +294,9 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
         except UserError as problem:
             return {shown: "", **tab.show("", may, str(problem))}
         filled = {component: values[name] for name, component in fields.items()}
-        return {**filled, preset: form.preset_of(values), shown: "", **tab.show("", may)}
+        return {
+            **filled, preset: form.preset_of(values), uploaded: nothing_uploaded, shown: "", **tab.show("", may),
+        }  # fmt: skip
 
     def leave(request: gr.Request) -> Updates:
         return {shown: "", **tab.show("", access.of(request))}
@@ -314,10 +319,10 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
     described = [welcome, forecast, command, timer]
     picture_fields = [fields["dataset"], fields["folder"]]
     look_again, look_at_pictures = (gr.Button(visible="hidden", elem_id=name) for name in ("look-again", "look-at"))
-    typed = [field for field in fields.values() if isinstance(field, TYPED)]
+    typed_in = [field for field in fields.values() if isinstance(field, TYPED)]
     others = [field for field in fields.values() if not isinstance(field, TYPED)]
     gr.on([field.change for field in others], describe, inputs, [error, *described], **EAGER)
-    gr.on([field.change for field in typed], None, js=AFTER_A_PAUSE.replace("BUTTON", "look-again"), **PRIVATE)
+    gr.on([field.change for field in typed_in], None, js=AFTER_A_PAUSE.replace("BUTTON", "look-again"), **PRIVATE)
     look_again.click(describe, inputs, [error, *described], **EAGER)
     timer.tick(described_again, inputs, described, **EAGER)
     # on coming back a teacher may be at hand that was not before
@@ -331,13 +336,15 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
     )
     fields["folder"].change(None, js=AFTER_A_PAUSE.replace("BUTTON", "look-at"), **PRIVATE)
     archive.upload(take, archive, [fields["folder"], uploaded, archive], **PRIVATE)
+    # what was said of an upload is over once somebody chooses other pictures
+    gr.on([field.input for field in picture_fields], lambda: nothing_uploaded, None, uploaded, **PRIVATE)
     fixed = [fields[field] for field in form.PRESET_FIELDS]
     preset.input(fill_in, preset, fixed, **PRIVATE)
     # a value of one's own makes it another protocol
     gr.on([field.input for field in fixed], lambda: "", None, preset, **PRIVATE)
     start.click(begin, {key, *inputs}, [shown, key, *tab.outputs], **PRIVATE)
     view.back.click(leave, None, [shown, *tab.outputs], **PRIVATE)
-    asked_again = view.again.click(again, shown, [*fields.values(), preset, shown, *tab.outputs], **PRIVATE)
+    asked_again = view.again.click(again, shown, [*fields.values(), preset, uploaded, shown, *tab.outputs], **PRIVATE)
     asked_again.then(described_after, inputs, [error, *described], **PRIVATE).then(None, None, None, js=TO_TOP)
     return tab
 
