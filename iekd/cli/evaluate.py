@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from iekd.cli.common import AsJson, out, print_json
+from iekd.engine.scoring import imbalanced
 from iekd.errors import UserError
 from iekd.models.source import Numbers, parse_numbers
 
@@ -61,8 +62,14 @@ def evaluate(
     if as_json:
         print_json(asdict(found))
         return
+    uneven = imbalanced(found.class_counts.values())
     lines = {
         "accuracy": f"{found.accuracy:.2f} %",
+        **(
+            {"balanced accuracy": f"{found.balanced_accuracy:.2f} % (mean of the classes' accuracies)"}
+            if uneven
+            else {}
+        ),
         "images": found.images,
         "correct": found.correct,
         "skipped files": len(found.skipped_files),
@@ -72,6 +79,10 @@ def evaluate(
     }
     for name, value in lines.items():
         out.print(f"{name}: {value}", highlight=False, markup=False, soft_wrap=True)
+    for name, count in found.class_counts.items() if uneven else ():
+        of_class = found.class_accuracy[name]
+        right = "none in this split" if of_class is None else f"{of_class:.2f} % of {count:,} images"
+        out.print(f"class {name}: {right}", highlight=False, markup=False, soft_wrap=True)
     for note in found.notes:
         out.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     if split == "test" and _drawn(found.dataset):

@@ -79,7 +79,7 @@ def compare_command(
     as_json: AsJson = False,
 ) -> None:
     """What teacher and students predict for images, side by side."""
-    from iekd.inference.compare import compare, image_files
+    from iekd.inference.compare import classes_known, compare, image_files
     from iekd.runs.models import models_called
 
     files = image_files(images)
@@ -94,7 +94,8 @@ def compare_command(
             said = {
                 name: [{"label": label, "score": score} for label, score in p.top] for name, p in r.predictions.items()
             }
-            rows.append({"path": r.name, "predictions": said, **({"error": r.error} if r.error else {})})
+            notes = {"error": r.error or "", "unlike": r.unlike}
+            rows.append({"path": r.name, "predictions": said, **{key: text for key, text in notes.items() if text}})
         print_json({"images": rows})
     else:
         table = table_of("image", *models)
@@ -103,6 +104,10 @@ def compare_command(
                 table.add_row(escape(r.name), *(f"{escape(p.label)} {p.top[0][1]:.0%}" for p in r.predictions.values()))
         if table.row_count:
             out.print(table)
+            out.print(escape(classes_known(models)), highlight=False, soft_wrap=True)
+        for r in results:
+            if r.unlike:
+                out.print(escape(f"{r.name}: {r.unlike}"), highlight=False, soft_wrap=True)
     if broken:
         raise typer.Exit(2)
 

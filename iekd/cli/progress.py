@@ -11,9 +11,10 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from iekd.runs.store import LOADING, Status
+from iekd.ui.render.words import time_range
 
 
 class Display:
@@ -23,9 +24,9 @@ class Display:
         self.console, self.run_id, self.seen = console, run_id, True
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), console=console, transient=True,
+            TextColumn("{task.fields[left]}"), console=console, transient=True,
         )  # fmt: skip
-        self.task = self.bar.add_task("starting", total=1.0)
+        self.task = self.bar.add_task("starting", total=1.0, left="")
 
     def __enter__(self) -> Display:
         with self._while_seen():
@@ -56,7 +57,8 @@ class Display:
         stage = status.stage if status.state == "running" and status.stage else status.state
         if stage == LOADING and 0 < status.stage_progress < 1:
             stage = f"reading images, {status.stage_progress:.0%}"
-        self.bar.update(self.task, completed=status.progress, description=f"{stage}{speed}")
+        left = f"{time_range(*status.eta_range)} left" if status.eta_range else ""
+        self.bar.update(self.task, completed=status.progress, description=f"{stage}{speed}", left=left)
         if row and row["kind"] == "test":
             accuracy = row["values"]["accuracy"]
             self.bar.print(

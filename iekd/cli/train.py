@@ -127,17 +127,17 @@ def say_estimate(prepared: Prepared, store: Store) -> None:
     """On standard error: the classes, about how much time and memory the run will take, and what to be warned of."""
     from iekd.results.dataset_words import class_lines
     from iekd.runs.estimate import estimate
-    from iekd.ui.render.words import roughly
+    from iekd.ui.render.words import time_range
 
     for line in class_lines(prepared.info):
         err.print(f"  class {escape(line)}", highlight=False, soft_wrap=True)
     for note in prepared.info.notes:
         err.print(f"[yellow]Note:[/] {escape(note)}", highlight=False, soft_wrap=True)
     found = estimate(prepared.config, store, prepared.teacher is not None, prepared.info)
-    text = f"Estimate: about {roughly(found.seconds)}, {found.memory} of memory ({found.basis})."
+    text = f"Estimate: {time_range(found.low, found.high)}, {found.memory} of memory ({found.basis})."
     err.print(text, highlight=False, soft_wrap=True)
-    if found.warning:
-        err.print(f"[yellow]Warning:[/] {escape(found.warning)}", highlight=False, soft_wrap=True)
+    for warning in filter(None, (found.warning, *map(str, prepared.cautions()))):
+        err.print(f"[yellow]Warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
 
 
 def say_how_it_ended(run: Any, as_json: bool) -> None:
@@ -178,20 +178,20 @@ def print_results(report: dict[str, Any]) -> None:
 
 def results_table(report: dict[str, Any]) -> Table:
     """The coloured table at the end of a run."""
-    title = f"{report['dataset']}: accuracy on {report['test_images']:,} test images"
-    table = table_of("network", "seed", "parameters", "last epoch", "best epoch", title=title, numbers=True)
+    from iekd.results.report import is_imbalanced
+
+    title, extra = f"{report['dataset']}: accuracy on {report['test_images']:,} test images", is_imbalanced(report)
+    columns = ["network", "seed", "parameters", "accuracy", *["balanced accuracy"] * extra]
+    table = table_of(*columns, title=title, numbers=True)
+
+    def add(name: str, seed: str, of: dict[str, Any], accuracy: float, style: str) -> None:
+        balanced = [f"{of['balanced_accuracy']:.2f} %"] if extra else []
+        table.add_row(name, seed, f"{of['params']:,}", f"{accuracy:.2f} %", *balanced, style=style)
+
     if teacher := report["teacher"]:
-        table.add_row(
-            f"teacher {teacher['model']}",
-            "",
-            f"{teacher['params']:,}",
-            f"{teacher['accuracy']:.2f} %",
-            "",
-            style="cyan",
-        )
+        add(f"teacher {teacher['model']}", "", teacher, teacher["accuracy"], "cyan")
     best = max(learner["accuracy_last"] for learner in report["learners"])
     for r in report["learners"]:
         style = "bold green" if r["accuracy_last"] == best and len(report["learners"]) > 1 else ""
-        last, peak = f"{r['accuracy_last']:.2f} %", f"{r['accuracy_best']:.2f} %"
-        table.add_row(r["method"], str(r["seed"]), f"{r['params']:,}", last, peak, style=style)
+        add(r["method"], str(r["seed"]), r, r["accuracy_last"], style)
     return table

@@ -127,9 +127,18 @@ class RunConfig(MethodSettings, TrainingSettings):
         "crop", "crop: of the padded image, and flip; resized-crop: any part of it, enlarged, and flip",
         group=PICTURES, trains_teacher="if changed",
     )  # fmt: skip
+    flip: bool = setting(
+        True, "mirror every second training image; switch it off where classes are each other's mirror images, such as "
+        "arrows to the left and right", group=PICTURES, only_for="the augmentations crop and resized-crop",
+        used_when=lambda config: config.augmentation != "none", step_time=False, trains_teacher="if changed",
+    )  # fmt: skip
     cutout: int = setting(
         0, "side in pixels of a square hole in each training image; 0: none", ge=0, le=511, group=PICTURES,
         trains_teacher="if changed",
+    )  # fmt: skip
+    class_weights: Literal["none", "balanced"] = setting(
+        "none", "balanced: rare classes count more in the cross-entropy, n / (K n_c) times for n_c of n images in K "
+        "classes", group=PICTURES, step_time=False, trains_teacher="if changed",
     )  # fmt: skip
     fit: Fit = setting(
         CROP, "images that are not square: crop cuts out the centre, pad adds black bars, squash distorts them",
@@ -143,7 +152,7 @@ class RunConfig(MethodSettings, TrainingSettings):
         step_time=False, trains_teacher="if changed",
     )  # fmt: skip
     validation_fraction: float = setting(
-        0.1, "share of the training images held out to choose the best epoch; 0: none", ge=0, lt=1, group=PICTURES,
+        0.1, "share of the training images held out to watch training by; 0: none", ge=0, lt=1, group=PICTURES,
         step_time=False, trains_teacher="always",
     )  # fmt: skip
     test_fraction: float = setting(

@@ -64,7 +64,10 @@ class Method(nn.Module):
 
     label_weight is 1, or 1 - strength * kd_weight with kd (Hinton et al. 2015, section 2).
     strength: 0..1, set by whoever trains (RunConfig.weight_schedule); a number, or a scalar on the device.
+    class_weights: (K,) factors of the images' cross-entropies by class, whose weighted mean is taken; None: all equal.
     """
+
+    class_weights: Tensor | None
 
     def __init__(self, name: str, distillers: list[Distiller]) -> None:
         super().__init__()
@@ -72,12 +75,14 @@ class Method(nn.Module):
         self.distillers = nn.ModuleList(distillers)
         self.label_share = sum(distiller.label_share for distiller in distillers)
         self.strength: float | Tensor = 1.0
+        # no part of a checkpoint: the weights follow from the images
+        self.register_buffer("class_weights", None, persistent=False)
         self.needs_teacher, self.needs_peer = method_spec(name).needs_teacher, method_spec(name).needs_peer
 
     def forward(
         self, student: Features, teacher: TeacherOutput | None, labels: Tensor, peer: Features | None = None
     ) -> StepOutput:
-        cross_entropy = F.cross_entropy(student.logits.float(), labels)
+        cross_entropy = F.cross_entropy(student.logits.float(), labels, self.class_weights)
         loss = (1 - self.strength * self.label_share) * cross_entropy
         terms = {"cross_entropy": cross_entropy.detach()}
         for distiller in self.distillers:

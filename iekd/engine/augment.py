@@ -21,14 +21,17 @@ BITS = 11  # of a pixel's weight, a whole number: two weights times 255 fit into
 ONE = 1 << BITS
 
 
-def make_augment(kind: str, hole: int, side: int, mean: tuple[float, ...], device: torch.device) -> Augment:
+def make_augment(
+    kind: str, hole: int, side: int, mean: tuple[float, ...], device: torch.device, flip: bool = True
+) -> Augment:  # fmt: skip
     """The augmentation of RunConfig.augmentation and RunConfig.cutout (`hole`) for images of that side on a device.
 
-    mean: of the dataset, per channel, 0..1; cutout fills its holes with it.
+    flip: whether every second image is mirrored; crops and holes are the same either way. mean: of the dataset, per
+    channel, 0..1; cutout fills its holes with it.
     """
     views: dict[str, Augment] = {
-        "crop": partial(crop_and_flip, padding=padding_of(side)),
-        "resized-crop": resized_crop_and_flip,
+        "crop": partial(crop_and_flip, padding=padding_of(side), flip=flip),
+        "resized-crop": partial(resized_crop_and_flip, flip=flip),
         "none": lambda images, _: images,
     }
     view = views[kind]
@@ -48,14 +51,14 @@ def to_device_async(values: Tensor, device: torch.device) -> Tensor:
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
-def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
+def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4, flip: bool = True) -> Tensor:
     """Pad with black, crop at a random place, mirror every second image: (B,C,H,W) uint8 -> the same shape.
 
-    One gather does all three.
+    One gather does all three. flip: mirror at all.
     """
     b, _, h, w = images.shape
     top, left = torch.randint(0, 2 * padding + 1, (2, b), generator=generator)
-    mirrored = torch.rand(b, generator=generator) < 0.5
+    mirrored = (torch.rand(b, generator=generator) < 0.5) & flip
     rows = top[:, None] + torch.arange(h)  # (B,H)
     columns = left[:, None] + torch.arange(w)  # (B,W)
     columns = torch.where(mirrored[:, None], columns.flip(1), columns)
@@ -67,10 +70,13 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4) 
     return cropped.permute(0, 3, 1, 2)
 
 
-def resized_crop_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """A random part of each image, enlarged to the whole, every second one mirrored: (B,C,S,S) uint8 -> the same."""
+def resized_crop_and_flip(images: Tensor, generator: torch.Generator, flip: bool = True) -> Tensor:
+    """A random part of each image, enlarged to the whole, every second one mirrored: (B,C,S,S) uint8 -> the same.
+
+    flip: mirror at all.
+    """
     top, left, height, width = crop_boxes(len(images), images.shape[-1], generator)
-    mirrored = torch.rand(len(images), generator=generator) < 0.5
+    mirrored = (torch.rand(len(images), generator=generator) < 0.5) & flip
     return resized_crop(images, top, left, height, width, mirrored)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Union, cast
@@ -35,11 +34,11 @@ from iekd.engine.accelerate import (
 from iekd.engine.augment import Augment, make_augment
 from iekd.engine.auto_encoder import AutoEncoders
 from iekd.engine.batches import Batches, images_on_device
-from iekd.engine.learner import Learner, predict
+from iekd.engine.learner import ENERGY, Learner, predict
 from iekd.engine.loop import HeldOut, ShouldSnapshot, train
-from iekd.engine.metrics import Diverged, FellBack, Metrics
+from iekd.engine.metrics import Diverged, FellBack, Metrics, Predicted, Stepped
 from iekd.engine.mutual import MutualLearner
-from iekd.engine.scoring import accuracy, class_accuracy, is_right, predicted
+from iekd.engine.scoring import UNLIKE, accuracy, class_accuracy, energy, is_right, predicted
 from iekd.engine.stacked import stack_seeds
 from iekd.engine.state import Snapshot
 from iekd.engine.stream import DeviceImages, split_into_batches
@@ -60,12 +59,15 @@ PEER_SEED = 1_000_003  # added to a learner's seed for the initial weights of it
 class StageStart:
     """A stage begins. It has `steps` optimisation steps (of each learner), 0 if there is nothing to train.
 
-    done: how many of them an earlier attempt has done.
+    done: how many of them an earlier attempt has done. predictions: how many held-out images will be predicted, counted
+    for each network and epoch; predicted: how many of them were.
     """
 
     stage: str
     steps: int
     done: int = 0
+    predictions: int = 0
+    predicted: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class LearnerResult:
     best_epoch: the epoch with the best validation accuracy, and accuracy_best the test accuracy then. Without a
     validation split the test accuracy itself chooses, which flatters.
     agreement: percent of predictions that equal the teacher's. peer_accuracy: of the second student of mutual learning.
+    energy_threshold: below it lies the energy of one test image in twenty.
     answers: (N,) int64, the predicted class of each test image, in the order of the split.
     """
 
@@ -98,6 +101,7 @@ class LearnerResult:
     method: str = ""
     seed: int = 0
     peer_accuracy: float | None = None
+    energy_threshold: float | None = None
 
 
 @dataclass
@@ -109,15 +113,7 @@ class Result:
     diverged: list[Diverged] = field(default_factory=list)
 
 
-@dataclass
-class EvaluationProgress:
-    """`step` of the evaluation's steps are done. There is no row of metrics yet."""
-
-    step: int
-    kind: str = "evaluation"
-
-
-Event = Union[StageStart, Metrics, Diverged, FellBack, Snapshot, EvaluationProgress, Result]
+Event = Union[StageStart, Metrics, Stepped, Predicted, Diverged, FellBack, Snapshot, Result]
 
 
 def _frozen(network: nn.Module, precision: torch.dtype) -> nn.Module:
@@ -220,7 +216,10 @@ class Experiment:
             for unit in units:
                 unit.restore(self.earlier[stage].states)
         self.earlier = {s: snapshot for s, snapshot in self.earlier.items() if STAGES.index(s) > STAGES.index(stage)}
-        yield StageStart(stage, epochs * len(batches), units[0].steps)
+        # each learner predicts all held-out images after each epoch
+        each = sum(len(unit.names) for unit in units) * sum(len(labels) for _, labels in held_out.values())
+        done = units[0].steps // len(batches)
+        yield StageStart(stage, epochs * len(batches), units[0].steps, epochs * each, done * each)
         for unit in units:
             yield from unit.diverged.values()  # in an earlier attempt
         options = (self.shortcuts, overlap, self.should_snapshot, self.threads)
@@ -230,8 +229,17 @@ class Experiment:
         """The augmentation of training images."""
         config = self.config
         return make_augment(
-            config.augmentation, config.cutout, self.dataset.resolution, self.statistics[0], self.device
+            config.augmentation, config.cutout, self.dataset.resolution, self.statistics[0], self.device, config.flip
         )
+
+    def class_weights(self) -> Tensor | None:
+        """(K,) float32, n / (K n_c) over the K classes that have training images; None where all count the same."""
+        if self.config.class_weights == "none":
+            return None
+        counts = torch.bincount(torch.from_numpy(self.dataset.train.labels), minlength=len(self.dataset.class_names))
+        there = counts > 0
+        weights = counts.sum() / (there.sum() * counts.clamp(min=1))
+        return torch.where(there, weights, 0.0).float()
 
     def network(self, learner: Learner) -> TrainedModel:
         """The learner's student, ready to be saved."""
@@ -301,6 +309,7 @@ class Experiment:
         self, name: str, stage: str, model: nn.Module, method: Method, epochs: int, steps_per_epoch: int,
         peer: Learner | None = None,
     ) -> Learner:  # fmt: skip
+        method.class_weights = self.class_weights()
         values: tuple[Any, ...] = (name, stage, model, method, Normalise(*self.statistics), self.config)
         options: dict[str, Any] = {
             "epochs": epochs, "steps_per_epoch": steps_per_epoch, "device": self.device, "precision": self.precision,
@@ -319,17 +328,19 @@ class Experiment:
         The students made theirs after the last step, except those that an earlier version of iekd has trained.
         """
         images, labels = test
-        classes, steps = len(self.dataset.class_names), math.ceil(len(labels) / 1000)
+        classes = len(self.dataset.class_names)
         networks = {TEACHER: self.teacher} if self.teacher is not None else {}
         finished = {name: learner for name, learner in self.students.items() if name not in learner.diverged}
         networks.update({name: self.network(learner) for name, learner in finished.items()})
-        answers = {name: learner.answers["test"].cpu() for name, learner in finished.items() if learner.answers}
+        known = {name: learner.answers for name, learner in finished.items() if ENERGY in learner.answers}
+        answers = {name: found["test"].cpu() for name, found in known.items()}
+        energies = {name: found[ENERGY].cpu() for name, found in known.items()}
         for network in networks.values():
             channels_last(network.model, self.device).eval()  # one that was resumed after its last step was not
         missing = {n: Normalise(m.mean, m.std).to(self.device) for n, m in networks.items() if n not in answers}
-        yield StageStart(EVALUATION, len(missing) * steps)
+        yield StageStart(EVALUATION, 0, predictions=len(missing) * len(labels))
         predictions: dict[str, list[Tensor]] = {name: [] for name in missing}  # (B,) each
-        done = 0
+        scores: dict[str, list[Tensor]] = {name: [] for name in missing}
         with contextlib.closing(split_into_batches(images, 1000)) as batches:
             for batch in batches if missing else ():  # reading them may take long
                 self.threads.look()
@@ -337,9 +348,10 @@ class Experiment:
                 for name, normalise in missing.items():
                     logits = predict(networks[name].model, normalise, batch, self.device)  # (B,K)
                     predictions[name].append(predicted(logits).cpu())
-                    done += 1
-                    yield EvaluationProgress(done)
+                    scores[name].append(energy(logits).cpu())
+                    yield Predicted(EVALUATION, len(batch))
         answers.update({name: torch.cat(found) for name, found in predictions.items()})
+        energies.update({name: torch.cat(found) for name, found in scores.items()})
         labels = labels.cpu()
 
         def scored(name: str, **values: Any) -> LearnerResult:
@@ -348,7 +360,14 @@ class Experiment:
                 agreement = accuracy(is_right(answers[name], answers[TEACHER]))
             per_class = class_accuracy(right, labels, classes)
             return LearnerResult(
-                name, networks[name], accuracy(right), per_class, answers[name], agreement=agreement, **values
+                name,
+                networks[name],
+                accuracy(right),
+                per_class,
+                answers[name],
+                agreement=agreement,
+                energy_threshold=float(energies[name].double().quantile(UNLIKE)),
+                **values,
             )
 
         result = Result(scored(TEACHER) if self.teacher is not None else None)

@@ -19,10 +19,12 @@ from iekd.distill.method import Method, StepOutput
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, channels_last, compile_or_not, warn_not_compiled, whole_float32
 from iekd.engine.optimizer import make_optimizer, rate_of, values_on_device
-from iekd.engine.scoring import batch_accuracy, is_right, percent, predicted
+from iekd.engine.scoring import batch_accuracy, energy, is_right, percent, predicted
 from iekd.engine.stream import DeviceImages, split_into_batches
 from iekd.engine.training_unit import Row, TrainingUnit, set_value
 from iekd.models.normalise import Normalise
+
+ENERGY = "energy"  # key of the test images' energies in the answers; see scoring.energy
 
 
 def strength(schedule: str, progress: float) -> float:
@@ -77,6 +79,7 @@ class Learner(TrainingUnit):
         self.scores: list[Tensor] = []  # per batch (2,): number of correct predictions, summed cross-entropy
         self.images_seen = 0
         self.predictions: list[Tensor] = []  # per batch (B,) int64; after the last step only
+        self.energies: list[Tensor] = []  # per batch (B,) float32; with the predictions
         self.accuracy: dict[str, float] = {}  # the newest, per kind
         self.best = Best()
 
@@ -150,6 +153,7 @@ class Learner(TrainingUnit):
         self.scores.append(torch.stack([is_right(predictions, labels).sum().float(), loss]))
         if self.steps == self.total_steps:
             self.predictions.append(predictions)
+            self.energies.append(energy(logits))
         self.images_seen += len(labels)
 
     def end_of_split(self, kind: str) -> list[Row]:
@@ -165,8 +169,8 @@ class Learner(TrainingUnit):
         correct, loss_sum = torch.stack(self.scores).cpu().double().sum(0).tolist()
         accuracy, loss = percent(correct, self.images_seen), loss_sum / self.images_seen
         if self.predictions and kind == "test":
-            self.answers[kind] = torch.cat(self.predictions)
-        self.scores, self.images_seen, self.predictions = [], 0, []
+            self.answers = {kind: torch.cat(self.predictions), ENERGY: torch.cat(self.energies)}
+        self.scores, self.images_seen, self.predictions, self.energies = [], 0, [], []
         if not math.isfinite(loss):
             message = f"The predictions of '{self.name}' became infinite or NaN by step {self.steps}."
             return [self._mark_diverged(self.name, message)]

@@ -1,9 +1,10 @@
 """The training loop: learners in lock-step on the same batches, one forward pass of the teacher for all of them.
 
-A generator of Metrics, and of a Snapshot now and then; to stop training, stop iterating. A learner that diverges is
-announced and trained no further; the others continue. `_run_plain` is the loop to read first: the step that it runs is
-`learner.Learner.compute`. `accelerate.side_by_side` does the same steps with several learners on several cores, and
-`accelerate.Recorded` replays the plain step on a GPU, once `self_check` has found that it gives the same.
+A generator of Metrics, of signs of progress between them, and of a Snapshot now and then; to stop training, stop
+iterating. A learner that diverges is announced and trained no further; the others continue. `_run_plain` is the loop to
+read first: the step that it runs is `learner.Learner.compute`. `accelerate.side_by_side` does the same steps with
+several learners on several cores, and `accelerate.Recorded` replays the plain step on a GPU, once `self_check` has
+found that it gives the same.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import Shortcuts, Work, branches, side_by_side
 from iekd.engine.batches import Batches
 from iekd.engine.learner import evaluation_batch_size
-from iekd.engine.metrics import Diverged, FellBack, Metrics
+from iekd.engine.metrics import Diverged, FellBack, Metrics, Predicted, Stepped
 from iekd.engine.self_check import checked
 from iekd.engine.state import LearnerState, Snapshot
 from iekd.engine.stream import DeviceImages, split_into_batches
 from iekd.engine.threads import Threads, cores
-from iekd.engine.training_unit import Row, TrainingUnit
+from iekd.engine.training_unit import News, TrainingUnit
 from iekd.errors import DivergedError
 
 Teacher = Callable[[Tensor], TeacherOutput]
@@ -66,7 +67,7 @@ def train(
     units: Sequence[TrainingUnit], batches: Batches, teacher: Teacher | None, held_out: HeldOut, epochs: int,
     shortcuts: Shortcuts, overlap: bool = False, should_snapshot: ShouldSnapshot | None = None,
     threads: Threads | None = None,
-) -> Generator[Union[Row, Snapshot, FellBack], None, None]:  # fmt: skip
+) -> Generator[Union[News, Snapshot, FellBack], None, None]:  # fmt: skip
     """Train all units for `epochs` passes over `batches`; after each pass, evaluate them on the held-out images.
 
     Args:
@@ -110,7 +111,7 @@ def train(
 
 def _run_plain(
     units: Sequence[TrainingUnit], items: Iterator[Item], step: Callable[[Tensor, Tensor], None], threads: Threads
-) -> Generator[Union[Row, States], None, None]:
+) -> Generator[Union[News, States], None, None]:
     for item in items:
         threads.look()
         threads.use()
@@ -145,11 +146,12 @@ def _items(
         yield SnapshotRequest()
 
 
-def _work(unit: TrainingUnit, item: Item) -> Iterator[Union[Row, States]]:
+def _work(unit: TrainingUnit, item: Item) -> Iterator[Union[News, States]]:
     if isinstance(item, Batch):
         yield from unit.step(*item)
     elif isinstance(item, HeldOutBatch):
         unit.evaluate(*item)
+        yield Predicted(unit.stage, len(unit.names) * len(item.labels))
     elif isinstance(item, EndOfSplit):
         yield from unit.end_of_split(item.kind)
     else:
@@ -157,8 +159,8 @@ def _work(unit: TrainingUnit, item: Item) -> Iterator[Union[Row, States]]:
 
 
 def _together(
-    events: Generator[Union[Row, States], None, None], units: Sequence[TrainingUnit]
-) -> Iterator[Union[Row, Snapshot]]:
+    events: Generator[Union[News, States], None, None], units: Sequence[TrainingUnit]
+) -> Iterator[Union[News, Snapshot]]:
     """The states of one step as one snapshot; its rows come before it, and those of later steps after it.
 
     Raises:
@@ -168,7 +170,7 @@ def _together(
     training = {name for unit in units for name in unit.names if name not in unit.diverged}
     with contextlib.closing(events):  # an error must not leave threads behind that go on training
         for event in events:
-            if isinstance(event, Metrics):
+            if isinstance(event, (Metrics, Stepped, Predicted)):
                 yield event
             elif isinstance(event, Diverged):
                 training.discard(event.learner)

@@ -1,4 +1,4 @@
-"""What training yields: rows of metrics, and notices of learners that diverged."""
+"""What training yields: rows of metrics, how much is done in between, and notices of learners that diverged."""
 
 from __future__ import annotations
 
@@ -21,6 +21,22 @@ class Metrics:
     epoch: float
     step: int
     values: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """Between rows that are long in coming: the learners have done `step` steps."""
+
+    stage: str
+    step: int
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """`images` more predictions for held-out images were made, counted for each network; they have no row yet."""
+
+    stage: str
+    images: int
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,11 @@ Works on torch tensors and numpy arrays alike, and imports neither, so that resu
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+IMBALANCE = 1.5
+UNLIKE = 0.05  # share of the test images that would be called unlike the training images
 Array = Any  # a torch tensor or a numpy array
 
 
@@ -46,3 +49,32 @@ def class_accuracy(right: Array, labels: Array, classes: int) -> list[float | No
     """`accuracy` of the images of each class, in order; None for a class without images."""
     of_class = [right[labels == k] for k in range(classes)]
     return [accuracy(own) if len(own) else None for own in of_class]
+
+
+def balanced_accuracy(of_class: Iterable[float | None]) -> float:
+    """Mean of the classes' accuracies (recalls): a class counts the same whether it has few images or many.
+
+    Classes without images are left out.
+    """
+    known = [value for value in of_class if value is not None]
+    return sum(known) / len(known)
+
+
+def imbalanced(counts: Iterable[int]) -> bool:
+    """Whether the largest class has over 1.5 times as many images as the smallest that has any."""
+    there = [count for count in counts if count]
+    return bool(there) and max(there) > IMBALANCE * min(there)
+
+
+def interval(correct: float, images: int) -> tuple[float, float]:
+    """95 % interval of an accuracy, in percent: Wilson 1927, which also holds for few images and near 0 and 100."""
+    share, z = correct / images, 1.96
+    middle, scale = share + z**2 / (2 * images), 1 + z**2 / images
+    half = z * (share * (1 - share) / images + z**2 / (4 * images**2)) ** 0.5
+    return 100 * max(0.0, (middle - half) / scale), 100 * min(1.0, (middle + half) / scale)
+
+
+def energy(logits: Array) -> Array:
+    """(..., K) logits -> (...), the negative energy of Liu et al. 2020 (arXiv 2010.03759): low for images that are
+    unlike those that the network has learned from."""
+    return logits.logsumexp(-1)

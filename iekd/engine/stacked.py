@@ -25,7 +25,7 @@ from iekd.engine.mutual import MutualLearner
 from iekd.engine.optimizer import momentum_of, set_momentum
 from iekd.engine.scoring import batch_accuracy
 from iekd.engine.state import LearnerState
-from iekd.engine.training_unit import Row, TrainingUnit
+from iekd.engine.training_unit import News, Row, TrainingUnit
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class Stack(TrainingUnit):
         pixels = self.members[0].normalise(images)
         return torch.vmap(one, in_dims=(0, 0, None))(self.parameters, self.buffers, pixels)  # type: ignore[no-any-return]
 
-    def report(self) -> Iterator[Row]:
+    def report(self) -> Iterator[News]:
         if not self.one_by_one:
             yield from super().report()
             return

@@ -8,6 +8,7 @@ a tensor's value, so that it can be recorded once and replayed (`accelerate.Reco
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Union
 
@@ -16,12 +17,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from iekd.distill.targets import TeacherOutput
-from iekd.engine.metrics import Diverged, Metrics
+from iekd.engine.metrics import Diverged, Metrics, Predicted, Stepped
 from iekd.engine.optimizer import Rate, momentum_of, set_momentum
 from iekd.engine.state import LearnerState
 from iekd.errors import TrainingError
 
 Row = Union[Metrics, Diverged]
+News = Union[Row, Stepped, Predicted]
+NEWS_EVERY = 1.0  # seconds between signs of life where rows take longer
 
 
 class TrainingUnit:
@@ -49,8 +52,9 @@ class TrainingUnit:
         self._keys: tuple[str, ...] = ()
         self._sums: Tensor | None = None  # (values, names) float32; updated in place for a recorded step
         self._summed = 0
+        self._told = time.monotonic()
 
-    def step(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> Iterator[Row]:
+    def step(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> Iterator[News]:
         """One whole step on images (B,C,H,W) uint8 and labels (B,); yields rows every `report_every` steps."""
         self.prepare()
         self.compute(images, labels, teacher)
@@ -70,10 +74,13 @@ class TrainingUnit:
         """
         raise NotImplementedError
 
-    def report(self) -> Iterator[Row]:
+    def report(self) -> Iterator[News]:
         """After each step: count it; every `report_every` steps, yield rows with the means since the last ones."""
         self.advance()
         self._summed += 1
+        if time.monotonic() - self._told > NEWS_EVERY:
+            self._told = time.monotonic()
+            yield Stepped(self.stage, self.steps)
         if self.steps % self.report_every == 0 or self.steps % self.steps_per_epoch == 0:
             rate = self.rate(self.steps)
             for name, values in zip(self.names, self._means(), strict=True):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from iekd.config.methods import MethodSpec, method_spec
 from iekd.config.run import STAGES, RunConfig
 from iekd.data import source_of
+from iekd.estimate.progress import HELD_OUT, TRAINING, Part
 from iekd.estimate.speeds import Speeds
 from iekd.models.catalog import ModelInfo, model_info
 
@@ -25,10 +26,11 @@ BASE_MEMORY = 0.6e9  # the interpreter with torch
 
 @dataclass(frozen=True)
 class Plan:
-    """macs: multiply-accumulates per stage; memory: bytes at the peak, about; networks: those of them that training
-    takes beside the program and the images."""
+    """macs: multiply-accumulates per stage; held_out: those of them that predict held-out images; memory: bytes at the
+    peak, about; networks: those of them that training takes beside the program and the images."""
 
     macs: dict[str, float]
+    held_out: dict[str, float]
     memory: float
     networks: float
 
@@ -51,17 +53,21 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
         images = min(images, config.image_memory * 1e9)  # the others stay in their files
     memory = BASE_MEMORY + images
     each = config.batch_size * student.activations * area * 4 * 2 + _weights(student, channels, classes)
-    macs["students"] = learners * student.macs * area * config.epochs * (TRAIN * n + judged)
+    held_out = dict.fromkeys(STAGES, 0.0)
+    held_out["students"] = learners * student.macs * area * config.epochs * judged
+    macs["students"] = learners * student.macs * area * config.epochs * TRAIN * n
     for method in config.methods:
         beside, judging = _beside(method, config)
-        macs["students"] += seeds * config.epochs * area * (n * beside + judged * judging)
+        macs["students"] += seeds * config.epochs * area * n * beside
+        held_out["students"] += seeds * config.epochs * area * judged * judging
         memory += seeds * each * (2 if method_spec(method).needs_peer else 1)
     if config.needs_teacher:
         teacher = model_info(config.teacher)
         forward = teacher.macs * area
-        macs["evaluation"] = forward * test_images
+        held_out["evaluation"] = forward * test_images
         if not teacher_at_hand:
-            macs["teacher"] = forward * config.teacher_epochs * (TRAIN * n + judged)
+            macs["teacher"] = forward * config.teacher_epochs * TRAIN * n
+            held_out["teacher"] = forward * config.teacher_epochs * judged
             memory += config.batch_size * teacher.activations * area * 4 * 2
         if any(method_spec(method).needs_teacher for method in config.methods):
             macs["students"] += config.epochs * n * forward
@@ -69,7 +75,8 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
             factor = area * _coder_macs(teacher, teacher.feature_channels, factor_channels(teacher))
             macs["auto-encoder"] = config.auto_encoder_epochs * n * (forward + TRAIN * 2 * factor)
             macs["students"] += config.epochs * n * factor
-    return Plan(macs, memory, memory - BASE_MEMORY - images)
+    macs = {stage: training + held_out[stage] for stage, training in macs.items()}
+    return Plan(macs, held_out, memory, memory - BASE_MEMORY - images)
 
 
 def _beside(method: str, config: RunConfig) -> tuple[float, float]:
@@ -96,6 +103,15 @@ def seconds(plan: Plan, device: str, measured_speed: float | None = None) -> flo
     """Estimated seconds; `measured_speed` is in multiply-accumulates per second, from an earlier run here."""
     cores = (os.cpu_count() or 1) if device == "cpu" else 1
     return START_UP + plan.total / (measured_speed or DEFAULT_SPEED[device] * cores)
+
+
+def part_seconds(plan: Plan, whole: float) -> dict[Part, float]:
+    """`whole` seconds of training, divided among the parts of a run; see `progress.Progress`."""
+    parts = {}
+    for stage in STAGES:
+        parts[stage, TRAINING] = plan.macs[stage] - plan.held_out[stage]
+        parts[stage, HELD_OUT] = plan.held_out[stage]
+    return {part: whole * macs / sum(parts.values()) for part, macs in parts.items()}
 
 
 def measured_seconds(plan: Plan, config: RunConfig, train_images: int, test_images: int, speeds: Speeds) -> float:

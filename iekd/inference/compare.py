@@ -18,6 +18,7 @@ from iekd.models.artifact import ModelCard
 from iekd.paths import as_typed, typed
 
 TOP = 5
+NAMED = 20  # classes that are listed by name
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,25 @@ class ImageResult:
     inverted: bool = False
     predictions: dict[str, Prediction] = field(default_factory=dict)
     error: str | None = None
+
+    @property
+    def unlike(self) -> str:
+        """One sentence where the picture is unlike the training images; empty where it is not, or nobody can tell.
+
+        The teacher decides, because a small network is often just as sure of what it has never seen
+        (benchmarks/RESULTS.md); without a teacher, more than half of the students.
+        """
+        known = {name: p.unlike for name, p in self.predictions.items() if p.unlike is not None}
+        if "teacher" in known:
+            known, who = {"teacher": known["teacher"]}, "the teacher is"
+        else:
+            who = "most of these networks are" if len(known) > 1 else "the network is"
+        if 2 * sum(known.values()) <= len(known):
+            return ""
+        return (
+            f"Unlike the training images: {who} less sure of this picture than of 95 % of the test images. It may show "
+            "none of the classes, and what is predicted then means nothing."
+        )
 
 
 def image_files(paths: Sequence[str]) -> list[Path]:
@@ -99,6 +119,13 @@ def compare(
             answers[name] = classifier.predict(image)
         results.append(ImageResult(shown, seen, inverted, answers))
     return results
+
+
+def classes_known(models: Mapping[str, Path]) -> str:
+    """Which classes these networks can name, as a sentence; all know the same."""
+    names = ModelCard.read(next(iter(models.values()))).class_names
+    shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
+    return f"These networks can name {len(names)} classes and nothing else: {shown}."
 
 
 def _shape(card: ModelCard) -> tuple[object, ...]:

@@ -12,7 +12,7 @@ from iekd.config.run import NO_TEACHER, RunConfig, make_config
 from iekd.data.base import Dataset, Split
 from iekd.data.decoding import CROP
 from iekd.data.registry import source_of
-from iekd.engine.scoring import accuracy, class_accuracy, is_right, predicted
+from iekd.engine.scoring import accuracy, balanced_accuracy, class_accuracy, is_right, predicted
 from iekd.errors import UserError, unknown_name
 from iekd.models.artifact import ModelCard, check_fits, load_model
 from iekd.models.class_names import matched, read_class_names, reordered
@@ -26,7 +26,7 @@ class Evaluation:
     """What was found.
 
     accuracy: percent of `images`, of which `correct` are right; class_accuracy: the same of each class, None for one
-    without images.
+    without images. balanced_accuracy: the mean of those; class_counts: images of each class.
     model, params: the network that the weights fit, and its size.
     mean, std: per channel, of pixel values scaled to 0..1; normalisation: where they are from ("given", "model card",
     "file", "data set").
@@ -38,6 +38,8 @@ class Evaluation:
     images: int
     correct: int
     class_accuracy: dict[str, float | None]
+    balanced_accuracy: float
+    class_counts: dict[str, int]
     checkpoint: str
     model: str
     params: int
@@ -140,6 +142,10 @@ def evaluate_checkpoint(
     return Evaluation(
         accuracy=accuracy(right), images=len(right), correct=int(right.sum()),
         class_accuracy=dict(zip(loaded.class_names, of_class, strict=True)),
+        balanced_accuracy=balanced_accuracy(of_class),
+        class_counts=dict(
+            zip(loaded.class_names, labels.bincount(minlength=len(loaded.class_names)).tolist(), strict=True)
+        ),
         checkpoint=str(path), model=name, params=sum(p.numel() for p in network.parameters()), dataset=settings.dataset,
         split=split, mean=used_mean, std=used_std, normalisation=source, device=str(place), seconds=seconds,
         skipped_files=list(loaded.skipped), notes=list(notes),

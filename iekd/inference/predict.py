@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from iekd.engine.scoring import energy
 from iekd.models.artifact import CARD, WEIGHTS
 
 TOP = 5
@@ -16,10 +17,14 @@ TOP = 5
 
 @dataclass(frozen=True)
 class Prediction:
-    """One model's answer for one image: up to five (label, score in 0..1), best first, and the time it took."""
+    """One model's answer for one image: up to five (label, score in 0..1), best first, and the time it took.
+
+    unlike: whether its energy is below that of 95 % of the test images; None where the model does not know that.
+    """
 
     top: list[tuple[str, float]]
     milliseconds: float
+    unlike: bool | None = None
 
     @property
     def label(self) -> str:
@@ -47,11 +52,14 @@ class Predictor:
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]  # (1,C,H,W)
         start = time.perf_counter()
         with torch.inference_mode():
-            scores = self.model(self.normalise(pixels)).logits.softmax(1)[0]
+            logits = self.model(self.normalise(pixels)).logits[0]  # (K,)
+            scores = logits.softmax(0)
         elapsed = (time.perf_counter() - start) * 1000
         best = scores.topk(min(TOP, len(scores)))
         labels = [self.card.class_names[i] for i in best.indices.tolist()]
-        return Prediction(list(zip(labels, best.values.tolist(), strict=True)), elapsed)
+        threshold = self.card.energy_threshold
+        unlike = None if threshold is None else float(energy(logits)) < threshold
+        return Prediction(list(zip(labels, best.values.tolist(), strict=True)), elapsed, unlike)
 
 
 def load_predictor(folder: Path) -> Predictor:

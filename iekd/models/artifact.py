@@ -31,6 +31,8 @@ class ModelCard:
     role: "teacher" or "student"; method and seed: how it was trained. command: what trained it.
     origin: a fingerprint of a teacher's training, to know when it can be used again.
     inheritance_channels: of an IE student, the channels that inherit in each stage that is split, the last stage last.
+    energy_threshold: an image whose energy (`engine.scoring.energy`) is below it is unlike the training images: one
+        test image in twenty is; None where it is not known.
     fit, white: how files became its training images, see `data.decoding.to_array`.
     """
 
@@ -52,6 +54,7 @@ class ModelCard:
     inheritance_channels: tuple[tuple[int, ...], ...] = ()
     fit: str = CROP
     white: float | None = None
+    energy_threshold: float | None = None
 
     @staticmethod
     def read(folder: Path) -> ModelCard:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from iekd.data import relative_name
+from iekd.engine.scoring import imbalanced
+from iekd.estimate.cautions import few_test_images
 from iekd.results.predictions import ANSWERS
 from iekd.results.significance import OverImages, Summary, conclusion, p_text, summarise
 
@@ -23,7 +25,13 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
     keys = ("run", "path", "state", "seconds", "teacher", "learners", "dataset", "device")
     short = {**{k: report[k] for k in keys}, "diverged": report.get("diverged", {})}
     short["teacher"] = report["teacher"] and {k: report["teacher"][k] for k in ("model", "accuracy", "params")}
-    kept = ("method", "seed", "accuracy_last", "accuracy_best", "params")
+    kept = ["method", "seed", "accuracy_last", "accuracy_best", "params"]
+    if is_imbalanced(report):
+        kept.append("balanced_accuracy")
+        short["class_counts"] = report["class_counts"]
+        short["teacher"] = short["teacher"] and {
+            **short["teacher"], "balanced_accuracy": report["teacher"]["balanced_accuracy"]
+        }  # fmt: skip
     short["learners"] = [{k: learner[k] for k in kept} for learner in report["learners"]]
     return short
 
@@ -36,6 +44,29 @@ def summaries(report: dict[str, Any]) -> list[Summary]:
     return summarise(accuracies(report), images=images)
 
 
+def is_imbalanced(report: dict[str, Any]) -> bool:
+    """Whether the classes have such different numbers of images that accuracy alone misleads. Reports of earlier
+    versions do not tell."""
+    return any(imbalanced(counts.values()) for counts in report.get("class_counts", {}).values())
+
+
+def imbalance(report: dict[str, Any], images: str = "images") -> str:
+    """What balanced accuracy is, and why it is shown; empty where it is not."""
+    if not is_imbalanced(report):
+        return ""
+    counts, tested = report["class_counts"]["train"], report["class_counts"]["test"]
+    there = {name: count for name, count in counts.items() if count}
+    few, many = min(there, key=there.__getitem__), max(there, key=there.__getitem__)
+    said = (
+        f"The classes have different numbers of {images}: {there[few]:,} of {few} and {there[many]:,} of {many} to "
+        f"learn from. So look at the balanced accuracy too, the mean of the classes' accuracies: always predicting one "
+        f"class gives {100 / max(1, sum(map(bool, tested.values()))):.1f} %."
+    )
+    if report["config"].get("class_weights") != "balanced" and imbalanced(there.values()):
+        said += " With class weights 'balanced', rare classes count more in training."
+    return said
+
+
 def accuracies(report: dict[str, Any]) -> dict[str, dict[int, float]]:
     """Method -> seed -> percent after the last epoch."""
     accuracies: dict[str, dict[int, float]] = {}
@@ -46,32 +77,37 @@ def accuracies(report: dict[str, Any]) -> dict[str, dict[int, float]]:
 
 def verdict(report: dict[str, Any]) -> str:
     """Honest sentences: which method beat the baseline, by how much, whether chance may do that, who diverged."""
-    return " ".join(filter(None, (headline(report), *remarks(report), left_out(report))))
+    return " ".join(filter(None, (headline(report), *remarks(report), left_out(report), imbalance(report))))
 
 
 def headline(report: dict[str, Any], name: Callable[[str], str] = str, images: str = "images") -> str:
     """The comparison with the baseline, as `conclusion` says it; empty where no student has learned anything."""
     found = summaries(report)
-    return "" if all(_guesses(report, s.mean) for s in found) else conclusion(found, name, images)
+    return "" if all(guesses(report, s.mean) for s in found) else conclusion(found, name, images)
 
 
 def remarks(report: dict[str, Any], name: Callable[[str], str] = str, images: str = "images") -> list[str]:
-    """What makes a comparison worth little: networks that only guess, and a teacher that knows less than the baseline.
+    """What makes a comparison worth little: networks that only guess, and a teacher that knows less than the baseline;
+    with the reasons, where some were found.
 
     name: how a method is called; images: how images are.
     """
-    found, said = summaries(report), []
+    found, said, reasons = summaries(report), list[str](), report.get("reasons", [])
     accuracy = report["teacher"]["accuracy"] if report.get("teacher") else None
-    guessing = ["the teacher"] if accuracy is not None and _guesses(report, accuracy) else []
-    guessing += [name(s.method) for s in found if _guesses(report, s.mean)]
+    guessing = ["the teacher"] if accuracy is not None and guesses(report, accuracy) else []
+    guessing += [name(s.method) for s in found if guesses(report, s.mean)]
     if guessing:
         names = f"{', '.join(guessing[:-1])} and {guessing[-1]}" if guessing[1:] else guessing[0]
         who = f"{names} answer{'s' if len(guessing) == 1 else ''}"
         said.append(
             f"{who[0].upper()}{who[1:]} not clearly better than always naming the commonest class, which is right for "
-            f"{report['guess']:.1f} % of the test {images}. Train longer, lower the learning rate, or test on more "
-            f"{images}."
+            f"{report['guess']:.1f} % of the test {images}."
+            + ("" if reasons else f" Train longer, lower the learning rate, or test on more {images}.")
         )
+    said += reasons
+    few = few_test_images(report.get("test_images", 0), images)
+    if few is not None and few.serious:
+        said.append(str(few))
     plain = next((s.mean for s in found if s.method == "baseline"), None)
     if accuracy is not None and plain is not None and accuracy < plain:
         said.append(
@@ -81,7 +117,7 @@ def remarks(report: dict[str, Any], name: Callable[[str], str] = str, images: st
     return said
 
 
-def _guesses(report: dict[str, Any], accuracy: float) -> bool:
+def guesses(report: dict[str, Any], accuracy: float) -> bool:
     """Whether that many percent are within two standard errors of guessing, or below. Earlier versions did not know."""
     guess = report.get("guess")
     if guess is None:
@@ -103,16 +139,21 @@ def spread(mean: float, sd: float | None) -> str:
 
 
 def to_markdown(report: dict[str, Any]) -> str:
-    """A short page with the table of results. Reports of earlier versions know less, such as no best epoch."""
+    """A short page with the table of results. Reports of earlier versions know less."""
     lines = [f"# Run {report['run']}", "", f"    {report['command']}", ""]
     lines += [verdict(report), ""] if verdict(report) else []
     lines += [*(f"- {message}" for message in gone.values()), ""] if (gone := report.get("diverged")) else []
-    lines += ["| network | seed | parameters | accuracy, last epoch (%) | best epoch (%) |", "|---|---|---|---|---|"]
-    if teacher := report["teacher"]:
-        lines.append(f"| teacher {teacher['model']} | | {teacher['params']:,} | {teacher['accuracy']:.2f} | |")
+    extra = is_imbalanced(report)
     lines += [
-        f"| {r['method']} | {r['seed']} | {r['params']:,} | {r['accuracy_last']:.2f} | "
-        f"{r['accuracy_best']:.2f} (epoch {r.get('best_epoch', '?')}) |"
+        "| network | seed | parameters | accuracy (%) |" + " balanced accuracy (%) |" * extra,
+        "|---|---|---|---|" + "---|" * extra,
+    ]
+    if teacher := report["teacher"]:
+        balanced = f" {teacher['balanced_accuracy']:.2f} |" if extra else ""
+        lines.append(f"| teacher {teacher['model']} | | {teacher['params']:,} | {teacher['accuracy']:.2f} |{balanced}")
+    lines += [
+        f"| {r['method']} | {r['seed']} | {r['params']:,} | {r['accuracy_last']:.2f} |"
+        + (f" {r['balanced_accuracy']:.2f} |" if extra else "")
         for r in report["learners"]
     ]
     found = summaries(report)
@@ -132,14 +173,10 @@ def to_markdown(report: dict[str, Any]) -> str:
     if teacher and teacher.get("from"):
         lines += ["", f"The teacher comes from: {teacher['from']}."]
     lines += ["", "## Per class (%)", "", *_per_class(report)]
-    chosen = (
-        "the validation images" if report.get("best_chosen_by") == "validation" else "the test images, which flatters"
-    )
     lines += [
         "",
         f"{report['dataset']}: {report['train_images']:,} training, {report.get('validation_images', 0):,} validation "
-        f"and {report['test_images']:,} test images. "
-        f"The best epoch is chosen by {chosen}; its accuracy is on the test images.",
+        f"and {report['test_images']:,} test images. Accuracy is that of the last epoch on the test images.",
         "",
         *_skipped(report),
         *_data_notes(report),
@@ -208,8 +245,11 @@ def _mean(values: list[float | None]) -> float | None:
 
 def _per_class(report: dict[str, Any]) -> list[str]:
     columns = class_columns(report)
-    lines = [f"| class | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    counts = report["class_counts"] if is_imbalanced(report) else {}
+    heads = [*columns, *(f"{split} images" for split in counts)]
+    lines = [f"| class | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for name in report["learners"][0]["class_accuracy"]:
         values = [by_class[name] for by_class in columns.values()]
-        lines.append(f"| {_cell(name)} | {' | '.join('' if v is None else f'{v:.1f}' for v in values)} |")
+        cells = ["" if v is None else f"{v:.1f}" for v in values] + [f"{own[name]:,}" for own in counts.values()]
+        lines.append(f"| {_cell(name)} | {' | '.join(cells)} |")
     return lines

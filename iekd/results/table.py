@@ -178,7 +178,7 @@ def to_csv(done: Sequence[Cell]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
         ["dataset", "teacher", "teacher_accuracy", "student", "method", "seed", "params", "accuracy_last",
-         "accuracy_best", "best_epoch", "run"]
+         "accuracy_best", "best_epoch", "run", "balanced_accuracy"]
     )  # fmt: skip
     for cell in done:
         for r in (cell.report or {}).get("learners", ()):
@@ -187,7 +187,7 @@ def to_csv(done: Sequence[Cell]) -> str:
             writer.writerow(
                 [cell.config.dataset, cell.config.teacher, taught, cell.config.student, r["method"], r["seed"],
                  r["params"], round(r["accuracy_last"], 4), round(r["accuracy_best"], 4), r.get("best_epoch", ""),
-                 cell.run]
+                 cell.run, round(r["balanced_accuracy"], 4) if "balanced_accuracy" in r else ""]
             )  # fmt: skip
     return out.getvalue()
 

@@ -21,6 +21,8 @@ from iekd.runs.probes import Probes
 from iekd.runs.queue import device_name
 from iekd.runs.store import FINISHED, Store
 
+# factors within which estimates are expected to be right
+SPREAD_MEASURED, SPREAD_OF_OTHERS, SPREAD_OF_A_GUESS = 1.4, 1.6, 2.5
 LOOK_BACK = 20  # runs searched for a measured speed
 MUCH_WORK = 2e12  # multiply-accumulates: a smaller run is mostly start-up, and its speed says little
 # Share of the estimate that training takes at least: 0.6 to 0.9 of it were measured on a CPU (benchmarks/RESULTS.md),
@@ -30,12 +32,22 @@ AT_LEAST, AT_LEAST_ON_GPU = 0.4, 0.2
 
 @dataclass(frozen=True)
 class Estimate:
-    """seconds: of the whole run; basis: how that is known, in words; warning: a sentence if memory seems short."""
+    """seconds: of the whole run; spread: the factor within which that is expected to be right; basis: where it comes
+    from, in words; warning: where memory seems short."""
 
     plan: Plan
     seconds: float
+    spread: float
     basis: str
     warning: str | None
+
+    @property
+    def low(self) -> float:
+        return self.seconds / self.spread
+
+    @property
+    def high(self) -> float:
+        return self.seconds * self.spread
 
     @property
     def memory(self) -> str:
@@ -59,18 +71,25 @@ def estimate(config: RunConfig, store: Store, teacher_at_hand: bool, info: Datas
         return make_plan(config, *sizes, teacher_at_hand)
 
     device, plan = device_name(config.device), plan_of(config)
-    speeds, speed = Probes(store).known(config), measured_speed(store, device)
-    if speeds is not None:
-        taken, basis = (
-            measured_seconds(plan, config, info.train_images, info.test_images, speeds),
-            "measured on this machine",
-        )
-    else:
-        taken, basis = seconds(plan, device, speed), "from the speed of an earlier run" if speed else "a guess"
+    taken, spread, basis = expected_seconds(plan, config, info.train_images, info.test_images, store, device)
     warning = None
     if device != "cuda":  # whose memory only torch can tell; the run looks when it has the GPU
         warning = shortage(config, lambda c: plan_of(c).memory, free_memory())
-    return Estimate(plan, taken, basis, warning)
+    return Estimate(plan, taken, spread, basis, warning)
+
+
+def expected_seconds(
+    plan: Plan, config: RunConfig, train_images: int, test_images: int, store: Store, device: str
+) -> tuple[float, float, str]:  # fmt: skip
+    """Seconds of the whole run, the factor within which that is expected to be right, and where it comes from."""
+    speeds = Probes(store).known(config)
+    if speeds is not None:
+        taken = measured_seconds(plan, config, train_images, test_images, speeds)
+        return taken, SPREAD_MEASURED, "measured on this machine"
+    speed = measured_speed(store, device)
+    if speed:
+        return seconds(plan, device, speed), SPREAD_OF_OTHERS, "from the speed of an earlier run"
+    return seconds(plan, device), SPREAD_OF_A_GUESS, "a guess"
 
 
 def measured_speed(store: Store, device: str) -> float | None:

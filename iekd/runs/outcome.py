@@ -11,12 +11,13 @@ import numpy as np
 
 from iekd import __version__
 from iekd.config.run import RunConfig, learner_name
-from iekd.data.base import Dataset
-from iekd.engine.scoring import is_right
+from iekd.data.base import Dataset, Split
+from iekd.engine.scoring import balanced_accuracy, is_right
 from iekd.models.artifact import ModelCard, save_model
 from iekd.paths import PACKAGE
 from iekd.results.predictions import ANSWERS, write_answers
-from iekd.results.report import accuracies, to_markdown
+from iekd.results.reasons import find_reasons
+from iekd.results.report import accuracies, guesses, to_markdown
 from iekd.results.significance import each_over_images, summarise
 from iekd.runs.files import write_json
 from iekd.runs.store import Run, Status
@@ -48,9 +49,13 @@ def save_models(run: Run, experiment: Any, result: Any, teacher_model: str) -> N
     """
     config, dataset, folder = experiment.config, experiment.dataset, run.path / "models"
     accuracies = {r.name: r.accuracy_last for r in result.learners}
+    thresholds = {r.name: r.energy_threshold for r in result.learners}
     if experiment.teacher is not None:
         accuracy = result.teacher.accuracy_last if result.teacher else None
-        card = model_card(experiment.teacher, teacher_model, config, dataset, role="teacher", accuracy=accuracy)
+        card = model_card(
+            experiment.teacher, teacher_model, config, dataset, role="teacher", accuracy=accuracy,
+            energy_threshold=result.teacher.energy_threshold if result.teacher else None,
+        )  # fmt: skip
         save_model(folder / "teacher", experiment.teacher.model, card)
     for method, seed in config.learner_names:
         learner = experiment.students.get(learner_name(method, seed))
@@ -60,6 +65,7 @@ def save_models(run: Run, experiment: Any, result: Any, teacher_model: str) -> N
                 network, config.student, config, dataset, method=method, seed=seed,
                 accuracy=accuracies.get(learner.name, learner.accuracy.get("test")),
                 inheritance_channels=learner.method.inheritance_channels,
+                energy_threshold=thresholds.get(learner.name),
             )  # fmt: skip
             save_model(folder / learner.name, network.model, card)
 
@@ -80,10 +86,15 @@ def write_report(
         return {
             **first,
             "params": sum(p.numel() for p in r.network.model.parameters()),
+            "balanced_accuracy": balanced_accuracy(r.class_accuracy),
             "class_accuracy": dict(zip(dataset.class_names, r.class_accuracy, strict=True)),
             **({} if r.agreement is None else {"agreement_with_teacher": r.agreement}),
             **({} if r.peer_accuracy is None else {"peer_accuracy": r.peer_accuracy}),
         }
+
+    def counts(split: Split) -> dict[str, int]:
+        found = np.bincount(split.labels, minlength=len(dataset.class_names)).tolist()
+        return dict(zip(dataset.class_names, found, strict=True))
 
     report = {
         "run": run.id,
@@ -109,6 +120,7 @@ def write_report(
         "train_images": len(dataset.train),
         "validation_images": len(dataset.validation or ()),
         "test_images": len(dataset.test),
+        "class_counts": {"train": counts(dataset.train), "test": counts(dataset.test)},
         "guess": 100 * float(np.bincount(dataset.test.labels).max()) / len(dataset.test),
         "skipped_files": list(dataset.skipped),
         "data_notes": list(dataset.notes),
@@ -122,6 +134,11 @@ def write_report(
     for r in result.learners:
         right.setdefault(r.method, {})[r.seed] = is_right(r.answers.numpy(), dataset.test.labels)
     report["summary"] = [found.to_json() for found in summarise(accuracies(report), images=each_over_images(right))]
+    networks = [result.teacher, *result.learners] if result.teacher else result.learners
+    report["reasons"] = find_reasons(
+        config, dataset, {r.name: r.answers.numpy() for r in result.learners},
+        any(guesses(report, r.accuracy_last) for r in networks),
+    )  # fmt: skip
     write_answers(run.path / ANSWERS, result, dataset)
     (run.path / "report.md").write_text(to_markdown(report), "utf-8")
     write_json(run.path / "report.json", report)

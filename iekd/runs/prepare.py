@@ -14,6 +14,7 @@ from iekd import data
 from iekd.config.run import RunConfig
 from iekd.data import DatasetInfo
 from iekd.errors import UserError, check_text
+from iekd.estimate.cautions import Caution, cautions, learned_from
 from iekd.models.class_names import read_class_names
 from iekd.models.source import FILE_ONLY, check_path, is_path
 from iekd.runs.queue import check_device
@@ -33,6 +34,10 @@ class Prepared:
     config: RunConfig
     info: DatasetInfo
     teacher: Path | None
+
+    def cautions(self, images: str = "images") -> list[Caution]:
+        """What makes the result worth little, to be said before it starts; images: how images are called."""
+        return cautions(self.config, learned_from(self.config, self.info), self.info.test_images, images)
 
 
 def prepare(config: RunConfig, runs_dir: Path) -> Prepared:

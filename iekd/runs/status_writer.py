@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Optional
 
-from iekd.config.run import STAGES
-from iekd.estimate.cost import Plan
+from iekd.estimate.progress import HELD_OUT, TRAINING, Progress
 from iekd.runs.store import Run, Status
 
 log = logging.getLogger("iekd")
@@ -25,7 +24,6 @@ class StatusWriter:
     def __init__(self, run: Run, status: Status, watch: Watcher | None) -> None:
         self.run, self.status, self.watch = run, status, watch
         self.written = 0.0
-        self.progress_before: float | None = None  # what earlier attempts have done of it
 
     def write(self, row: dict[str, Any] | None = None, force: bool = False) -> None:
         """Show the status, and now and then, or with `force`, write it."""
@@ -42,9 +40,9 @@ class StatusWriter:
         self.status.waiting = reason
         self.write(force=True)
 
-    def begin(self, plan: Plan, images_per_step: int, resumed: bool) -> None:
-        """Training begins. plan: what each stage costs. resumed: an earlier attempt has done a part of it."""
-        self.plan, self.images_per_step, self.resumed = plan, images_per_step, resumed
+    def begin(self, progress: Progress, images_per_step: int) -> None:
+        """Training begins."""
+        self.progress, self.images_per_step = progress, images_per_step
         self.began = time.monotonic()
 
     @property
@@ -52,34 +50,40 @@ class StatusWriter:
         """Seconds since `begin`."""
         return time.monotonic() - self.began
 
-    def start_stage(self, stage: str, steps: int, done: int) -> None:
-        """A stage of so many steps begins; `done` of them were done by earlier attempts."""
-        self.status.stage, self.stage_steps, self.stage_done = stage, steps, done
-        self.status.stage_progress = done / steps if steps else 1.0
-        self._add_up()
-        self.status.images_per_second = None
+    def start_stage(self, stage: Any) -> None:
+        """A stage begins, an engine StageStart; earlier attempts may have done a part of it."""
+        self.stage, self.predicted = stage, stage.predicted
+        self.status.stage, self.status.images_per_second = stage.stage, None
+        trained = stage.done / stage.steps if stage.steps else 1.0
+        predicted = stage.predicted / stage.predictions if stage.predictions else 1.0
+        self.status.stage_progress = trained if stage.steps else predicted
+        self.progress.start(stage.stage, trained, predicted)
+        self._note_progress()
         self.stage_began = time.monotonic()
-        before = f", {done} of which were done before" if done else ""
-        log.info("Stage: %s%s%s.", stage, f", {steps} steps" if steps else "", before)
-        self.run.event("stage", stage=stage)
+        before = f", {stage.done} of which were done before" if stage.done else ""
+        log.info("Stage: %s%s%s.", stage.stage, f", {stage.steps} steps" if stage.steps else "", before)
+        self.run.event("stage", stage=stage.stage)
         self.write(force=True)
 
-    def advance(self, row: Any) -> None:
-        """Progress after an engine Metrics or EvaluationProgress; learners in lock-step are equally far."""
-        status = self.status
-        if row.kind == "train":
-            images = (row.step - self.stage_done) * self.images_per_step
-            status.images_per_second = images / max(1e-3, time.monotonic() - self.stage_began)
-        status.stage_progress = max(status.stage_progress, min(1.0, row.step / max(1, self.stage_steps)))
-        self._add_up()
-        if self.progress_before is None:
-            self.progress_before = status.progress if self.resumed else 0.0
-        gained = status.progress - self.progress_before
-        if gained > 0.02:
-            status.eta_seconds = self.elapsed * (1 - status.progress) / gained
+    def advance(self, event: Any) -> None:
+        """Progress after an engine Metrics, Stepped or Predicted; learners in lock-step are equally far."""
+        stage, images = self.stage, getattr(event, "images", None)
+        if images is not None:  # Predicted
+            self.predicted += images
+            done = min(1.0, self.predicted / stage.predictions)
+            self.progress.update(stage.stage, HELD_OUT, done)
+        elif getattr(event, "kind", "train") == "train":
+            trained = (event.step - stage.done) * self.images_per_step
+            self.status.images_per_second = trained / max(1e-3, time.monotonic() - self.stage_began)
+            done = min(1.0, event.step / stage.steps)
+            self.progress.update(stage.stage, TRAINING, done)
+        else:  # a row about held-out images, all of which were counted
+            return
+        if (images is None) == bool(stage.steps):
+            self.status.stage_progress = max(self.status.stage_progress, done)
+        self._note_progress()
 
-    def _add_up(self) -> None:
-        """Progress over the run, to which a stage contributes what it costs."""
-        cost, stage = self.plan.macs, self.status.stage
-        before = sum(cost[earlier] for earlier in STAGES[: STAGES.index(stage)])
-        self.status.progress = (before + cost[stage] * self.status.stage_progress) / self.plan.total
+    def _note_progress(self) -> None:
+        left = self.progress.remaining()
+        self.status.progress = self.progress.value
+        self.status.eta_seconds, self.status.eta_range = left.seconds, (left.low, left.high)

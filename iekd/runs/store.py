@@ -48,7 +48,9 @@ class Status:
     created: when it was requested; queued: when this attempt was, if it is not the first. spent: seconds of training
     by earlier attempts that this one continues. would_repeat: it failed, and would fail again in the same way.
     diverged: learner -> a sentence on how its numbers became NaN or infinite, while others continued.
-    waiting: what it waits for besides the runs of its own folder, as a sentence.
+    eta_seconds, eta_range: what is left, as expected, and the range in which that is expected to lie.
+    waiting: what it waits for besides the runs of its own folder, as a sentence. cautions: what makes its result worth
+    little, as sentences.
     """
 
     state: str = QUEUED
@@ -64,12 +66,14 @@ class Status:
     stage_progress: float = 0.0
     progress: float = 0.0
     eta_seconds: float | None = None
+    eta_range: tuple[float, float] | None = None
     images_per_second: float | None = None
     device: str = ""
     error: str | None = None
     would_repeat: bool = False
     waiting: str = ""
     diverged: dict[str, str] = field(default_factory=dict)
+    cautions: list[str] = field(default_factory=list)
 
     @property
     def resumable(self) -> bool:
@@ -225,7 +229,8 @@ class Run:
             truncate_lines(self.path / "events.jsonl")
             status.state, status.queued, status.attempt = QUEUED, time.time(), status.attempt + 1
             status.would_repeat, status.diverged, status.waiting = False, {}, ""
-            status.error = status.pid = status.pid_started = status.ended = status.started = status.eta_seconds = None
+            status.error = status.pid = status.pid_started = status.ended = status.started = None
+            status.eta_seconds = status.eta_range = None
             self.write_status(status)
             self.event("resumed", attempt=status.attempt)
         except BaseException:

@@ -15,16 +15,18 @@ from iekd import data
 from iekd.config.run import RunConfig
 from iekd.data.base import Dataset
 from iekd.errors import TrainingError
-from iekd.estimate.cost import Plan, make_plan
+from iekd.estimate.cautions import cautions
+from iekd.estimate.cost import START_UP, Plan, make_plan, part_seconds
+from iekd.estimate.progress import Progress
 from iekd.models.artifact import save_model
 from iekd.models.source import TRAIN
 from iekd.runs.attempt import Attempt
-from iekd.runs.estimate import wait_for_room
+from iekd.runs.estimate import expected_seconds, wait_for_room
 from iekd.runs.files import LineWriter
 from iekd.runs.outcome import model_card, save_models, write_report
 from iekd.runs.queue import device_name
 from iekd.runs.status_writer import StatusWriter
-from iekd.runs.store import LOADING, RUNNING, STOPPING, Run
+from iekd.runs.store import LOADING, RUNNING, STOPPING, Run, Store
 from iekd.runs.teacher_model import load_teacher
 from iekd.runs.teachers import find_teacher, origin, teacher_folder, where_from
 
@@ -59,13 +61,14 @@ class Training:
         self._check_stop()
         self.attempt.begin()
         self.status.spent = self.attempt.spent
+        self.status.progress = self.status.progress if self.attempt.notes else 0.0
         loaded = self._load_data()
         self.attempt.check_data(loaded)
         self._check_stop()
         from iekd.engine.experiment import Experiment, Result
 
         teacher = self._earlier_teacher() if self.attempt.notes else self._find_teacher(loaded)
-        self.plan = self._plan(self.config, loaded)
+        self.plan, sizes = self._plan(self.config, loaded), (len(loaded.train), len(loaded.test))
         self._find_room(loaded)
         self.experiment = Experiment(
             self.config, loaded, teacher, self.attempt.take_snapshots(), self.attempt.should_snapshot,
@@ -78,7 +81,10 @@ class Training:
         precision = str(self.experiment.precision).removeprefix("torch.")
         log.info("Training on %s (%s).", self.experiment.device, precision)
         batch = min(self.config.batch_size, len(self.dataset.train))
-        self.writer.begin(self.plan, batch, resumed=bool(self.attempt.notes))
+        store, device = Store(self.run.path.parent), self.experiment.device.type
+        seconds, spread, _ = expected_seconds(self.plan, self.config, *sizes, store, device)
+        parts = part_seconds(self.plan, max(0.0, seconds - START_UP))
+        self.writer.begin(Progress(parts, spread, self.status.progress, self.attempt.notes.get("pace")), batch)
         rows = self.run.metrics_writer()
         try:
             with contextlib.closing(self.experiment.events()) as events:
@@ -121,6 +127,9 @@ class Training:
         counts = np.bincount(dataset.train.labels, minlength=len(dataset.class_names))
         listed = [f"{k} {name} ({counts[k]:,})" for k, name in enumerate(dataset.class_names[:LISTED])]
         log.info("Classes: %s%s.", ", ".join(listed), ", ..." if len(dataset.class_names) > LISTED else "")
+        self.status.cautions = list(map(str, cautions(self.config, len(dataset.train), len(dataset.test))))
+        for caution in self.status.cautions:
+            log.warning("%s", caution)
 
     def _plan(self, config: RunConfig, loaded: Dataset) -> Plan:
         return make_plan(
@@ -169,23 +178,23 @@ class Training:
         return TrainedModel(teacher.model, teacher.mean, teacher.std)
 
     def _handle(self, event: Any, rows: LineWriter) -> None:
-        from iekd.engine.experiment import EvaluationProgress, Result, StageStart
-        from iekd.engine.metrics import Diverged, FellBack
+        from iekd.engine.experiment import Result, StageStart
+        from iekd.engine.metrics import Diverged, FellBack, Predicted, Stepped
         from iekd.engine.state import Snapshot
 
         if isinstance(event, StageStart):
             if event.stage != "teacher" and self.experiment.teacher is not None:
                 self._save_teacher()
-            self.writer.start_stage(event.stage, event.steps, event.done)
+            self.writer.start_stage(event)
         elif isinstance(event, Snapshot):
             notes = {
                 "seconds": self.status.seconds, "from": self.teacher_from, "trains": self.trains_teacher,
-                "threads": self.experiment.threads.count,
+                "threads": self.experiment.threads.count, "pace": self.writer.progress.pace,
             }  # fmt: skip
             self.attempt.write_checkpoint(event, rows, notes)
         elif isinstance(event, Result):
             self._finish(event)
-        elif isinstance(event, EvaluationProgress):
+        elif isinstance(event, (Predicted, Stepped)):
             self.writer.advance(event)
             self.writer.write()
         elif isinstance(event, FellBack):
@@ -212,14 +221,14 @@ class Training:
 
     def _check_stop_after(self, event: Any) -> None:
         """Stop at a checkpoint, so that nothing is lost; without one if none comes soon, or at all."""
-        from iekd.engine.metrics import Metrics
+        from iekd.engine.metrics import Metrics, Predicted, Stepped
         from iekd.engine.state import Snapshot
 
         if not self.stop():
             return
         self.stop_seen = self.stop_seen or time.monotonic()
         waited = time.monotonic() - self.stop_seen
-        training = isinstance(event, Metrics) and self.status.stage != "evaluation"
+        training = isinstance(event, (Metrics, Predicted, Stepped)) and self.status.stage != "evaluation"
         if isinstance(event, Snapshot) or not training or waited > PATIENCE:
             raise Stopped
 

@@ -69,7 +69,8 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
             log.exception("Training failed")
         reserve.unlink(missing_ok=True)
         status.ended = time.time()
-        status.eta_seconds, status.waiting = None, ""
+        status.eta_seconds = status.eta_range = None
+        status.waiting = ""
         log.info("The run is %s.%s", status.state, f" {status.error}" if status.error else "")
         run.write_status(status)
         run.event(status.state, **({"error": status.error} if status.error else {}))

@@ -209,6 +209,14 @@ def test_progress_says_how_far_reading_is():
         assert display.bar.tasks[0].description == said
 
 
+def test_progress_says_what_is_left():
+    display = Display(Console(file=io.StringIO()), "a run")
+    display.update(Status(state="running", stage="students", eta_range=(180.0, 360.0)), None)
+    assert display.bar.tasks[0].fields["left"] == "about 3 to 6 min left"
+    display.update(Status(state="running", stage="students"), None)
+    assert display.bar.tasks[0].fields["left"] == ""
+
+
 def test_one_interrupt_stops_and_keeps(options, tmp_path, wait_until):
     """Ctrl-C in a terminal: the run is stopped, the JSON is printed, models are saved, exit status 130."""
     path = os.pathsep.join([str(Path(iekd.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])

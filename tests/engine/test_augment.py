@@ -158,3 +158,18 @@ def test_every_device_sees_the_same(kind):
     images = noise(40, 3, 33)
     here, there = (make_augment(kind, 7, 33, MEAN, torch.device(d))(images.to(d), generator()) for d in ("cpu", "cuda"))
     assert torch.equal(here, there.cpu())
+
+
+@pytest.mark.parametrize("kind", ["crop", "resized-crop"])
+def test_flips_can_be_switched_off_alone(kind):
+    """The crops stay as they are: each image is the same, or the mirror image of the one without flips."""
+    images = torch.randint(0, 256, (64, 3, 16, 16), dtype=torch.uint8, generator=generator(3))
+    flipped = make_augment(kind, 0, 16, MEAN, CPU)(images, generator())
+    plain = make_augment(kind, 0, 16, MEAN, CPU, flip=False)(images, generator())
+    same = (plain == flipped).flatten(1).all(1)
+    mirrored = (plain == flipped.flip(3)).flatten(1).all(1)
+    assert bool((same | mirrored).all())
+    assert 10 < int(same.sum()) < 54
+    rising = torch.arange(16, dtype=torch.uint8).mul(16).expand(64, 3, 16, 16)  # brighter to the right
+    seen = make_augment(kind, 0, 16, MEAN, CPU, flip=False)(rising, generator()).int()
+    assert bool((seen[:, :, 8, 12] > seen[:, :, 8, 4]).all())

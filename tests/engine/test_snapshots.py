@@ -259,3 +259,17 @@ def test_on_a_gpu_recorded_and_stacked_learners_can_be_resumed(tiny, config, ful
             torch.testing.assert_close(last.states[name].weights[key], tensor, rtol=1e-2, atol=1e-3)
     assert "could not be recorded" not in caplog.text
     assert "cannot be stacked" not in caplog.text
+
+
+@pytest.mark.usefixtures("every_step")
+def test_answers_of_earlier_versions_have_no_energies_and_are_given_again(tiny, config):
+    experiment, events = execute(config(), tiny)
+    last = [e for e in events if isinstance(e, Snapshot)][-1]
+    assert set(last.states["baseline-seed0"].answers) == {"test", "energy"}
+    older = {
+        name: replace(state, answers={kind: t for kind, t in state.answers.items() if kind != "energy"})
+        for name, state in last.states.items()
+    }
+    _, again = execute(config(), tiny, {"students": replace(last, states=older)}, experiment.teacher)
+    assert_equal(events, again)
+    assert all(r.energy_threshold is not None for r in again[-1].learners)

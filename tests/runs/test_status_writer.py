@@ -6,13 +6,17 @@ import os
 
 import pytest
 
-from iekd.engine.metrics import Metrics
-from iekd.estimate.cost import Plan
+from iekd.engine.experiment import StageStart
+from iekd.engine.metrics import Metrics, Predicted, Stepped
+from iekd.estimate.progress import FINISH, HELD_OUT, TRAINING, Progress
 from iekd.runs import status_writer
 from iekd.runs.status_writer import STATUS_EVERY, StatusWriter
 from iekd.runs.store import Status, Store
 
-PLAN = Plan({"teacher": 10.0, "auto-encoder": 0.0, "students": 30.0, "evaluation": 10.0}, memory=0.0, networks=0.0)
+EXPECTED = {
+    ("teacher", TRAINING): 9.0, ("teacher", HELD_OUT): 1.0, ("students", TRAINING): 20.0, ("students", HELD_OUT): 10.0,
+    ("evaluation", HELD_OUT): 9.0,
+}  # fmt: skip
 
 
 class Clock:
@@ -40,36 +44,45 @@ def row(step: int) -> Metrics:
     return Metrics("students", "baseline-seed0", "train", 0.0, step)
 
 
-def test_a_stage_adds_to_the_progress_what_it_costs(writer):
-    writer.begin(PLAN, images_per_step=32, resumed=False)
-    writer.start_stage("students", 100, 0)
-    assert writer.status.progress == pytest.approx(0.2)
-    writer.advance(row(50))
-    assert writer.status.progress == pytest.approx((10 + 15) / 50)
-    writer.start_stage("evaluation", 4, 0)
-    assert writer.status.progress == pytest.approx(0.8)
+@pytest.fixture
+def students(writer, clock):
+    """A hundred steps, of which fifty are done, and 200 images to predict; the teacher took no time."""
+    writer.begin(Progress(EXPECTED, 1.5, value=0.4, clock=clock.monotonic), images_per_step=32)
+    writer.start_stage(StageStart("students", 100, 50, 200, 100))
+    return writer
 
 
-def test_progress_never_falls_when_another_learner_is_behind(writer):
-    writer.begin(PLAN, images_per_step=32, resumed=False)
-    writer.start_stage("students", 100, 0)
-    writer.advance(row(60))
-    writer.advance(row(40))
-    assert writer.status.stage_progress == 0.6
+def test_another_attempt_goes_on_with_the_progress_of_the_last(students, clock):
+    assert students.status.progress == 0.4
+    assert students.status.stage_progress == 0.5
+    assert students.status.eta_seconds == pytest.approx(10 + 5 + 9 + FINISH)
+    clock.now += 1
+    students.advance(row(55))
+    assert students.status.progress == pytest.approx(0.4 + 0.6 / (1 + 9 + 5 + 9 + FINISH), rel=0.01)
+    assert students.status.eta_range[0] < students.status.eta_seconds < students.status.eta_range[1]
+    assert students.status.images_per_second == pytest.approx(5 * 32)
 
 
-@pytest.mark.parametrize("resumed", [False, True])
-def test_the_remaining_time_follows_from_what_this_attempt_has_done(writer, clock, resumed):
-    """A resumed run did not take seconds for what the earlier attempt did."""
-    writer.begin(PLAN, images_per_step=32, resumed=resumed)
-    writer.start_stage("students", 100, 50 if resumed else 0)  # a progress of 0.5, or 0.2
-    clock.now += 10
-    writer.advance(row(50))
-    clock.now += 20
-    writer.advance(row(75))  # a progress of 0.65
-    gained = 0.65 - 0.5 if resumed else 0.65
-    assert writer.status.eta_seconds == pytest.approx(30 * 0.35 / gained)
-    assert writer.status.images_per_second == pytest.approx((25 if resumed else 75) * 32 / 30)
+def test_steps_without_a_row_and_predictions_count(students, clock):
+    seen = [students.status.progress]
+    for event in (Stepped("students", 60), Predicted("students", 50), Predicted("students", 50)):
+        clock.now += 1
+        students.advance(event)
+        seen.append(students.status.progress)
+    assert seen == sorted(set(seen))
+    assert students.status.stage_progress == 0.6
+    students.start_stage(StageStart("evaluation", 0, predictions=20))
+    students.advance(Predicted("evaluation", 15))
+    assert students.status.stage_progress == 0.75
+
+
+def test_progress_never_falls_when_another_learner_is_behind(students, clock):
+    clock.now += 1
+    students.advance(row(60))
+    before = students.status.progress
+    students.advance(row(55))
+    assert students.status.stage_progress == 0.6
+    assert students.status.progress == before
 
 
 def test_the_file_is_written_now_and_then_or_when_it_must_be(writer, clock):

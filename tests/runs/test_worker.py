@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
-from iekd.config.run import make_config
+from iekd.config.run import STAGES, make_config
 from iekd.errors import TrainingError
 from iekd.models.artifact import ModelCard, load_model
 from iekd.results.report import summary, to_markdown
@@ -257,6 +257,34 @@ def test_while_pictures_are_read_the_page_says_how_far_and_a_stop_is_heard(
     assert "Reading the pictures" not in said[0] + head_html(run, run.config, run.status, store)
 
 
+def test_the_time_left_is_said_as_a_range_in_every_stage(tmp_path, tiny_config, complete, monkeypatch):
+    from iekd.ui.render.run import head_html
+
+    monkeypatch.setattr("iekd.runs.status_writer.STATUS_EVERY", 0.0)
+    store, seen = Store(tmp_path), []
+
+    def stop() -> bool:
+        (run,) = store.list()
+        seen.append((run.status, head_html(run, run.config, run.status, store)))
+        return False
+
+    run, _ = complete(store, tiny_config(methods=("baseline", "ie-ft"), epochs=2), stop)
+    training = [(status, head) for status, head in seen if status.stage in STAGES]
+    assert {status.stage for status, _ in training} == set(STAGES)
+    for status, head in training:
+        assert status.eta_range[0] <= status.eta_seconds <= status.eta_range[1]
+        assert " left</span>" in head
+    assert run.status.eta_range is None
+
+
+def test_progress_moves_on_while_held_out_images_are_predicted(finished):
+    """Between the last step of an epoch and its rows, in which the bar stood still."""
+    students = [(progress, row) for _, stage, progress, row in finished[1] if stage == "students"]
+    last = max(i for i, (_, row) in enumerate(students) if row and row["kind"] == "train")
+    moved = {progress for progress, row in students[last + 1 :] if row is None}
+    assert len(moved) > 2
+
+
 def test_another_attempt_begins_to_read_at_nothing(tmp_path, tiny_config, complete):
     run, _ = complete(Store(tmp_path), tiny_config(methods=("baseline",), epochs=500), stop_after(60))
     assert run.status.stage_progress > 0
@@ -267,7 +295,7 @@ def test_another_attempt_begins_to_read_at_nothing(tmp_path, tiny_config, comple
 
 
 def test_a_stop_in_between_keeps_what_was_learned(tmp_path, tiny_config, complete):
-    run, _ = complete(Store(tmp_path), tiny_config(methods=("baseline", "kd"), epochs=500), stop_after(30))
+    run, _ = complete(Store(tmp_path), tiny_config(methods=("baseline", "kd"), epochs=500), stop_after(60))
     status = run.status
     assert status.state == STOPPED
     assert status.error is None
@@ -475,7 +503,7 @@ def test_two_runs_of_one_configuration_write_the_same_rows(tmp_path, tiny_config
     assert rows[0] == rows[1]
 
 
-def test_the_split_and_the_choice_of_the_best_epoch_are_written_down(tmp_path, tiny_config, complete):
+def test_the_split_of_channels_and_of_images_is_written_down(tmp_path, tiny_config, complete):
     config = tiny_config(methods=("baseline", "ie-ft"), channel_split="random", validation_fraction=0.25)
     run, _ = complete(Store(tmp_path), config)
     cards = {name: ModelCard.read(folder) for name, folder in run.model_folders.items()}
@@ -483,13 +511,8 @@ def test_the_split_and_the_choice_of_the_best_epoch_are_written_down(tmp_path, t
     assert len(set(channels)) == 32
     assert channels != tuple(range(32))
     assert cards["baseline-seed0"].inheritance_channels == ()
-    assert (run.report["best_chosen_by"], run.report["validation_images"]) == ("validation", 24)
-    assert "chosen by the validation images" in (run.path / "report.md").read_text()
-
-
-def test_without_validation_the_report_says_that_the_best_epoch_flatters(finished):
-    assert finished[0].report["best_chosen_by"] == "test"
-    assert "which flatters" in (finished[0].path / "report.md").read_text()
+    assert run.report["validation_images"] == 24
+    assert "72 training, 24 validation and 60 test images" in (run.path / "report.md").read_text()
 
 
 def test_one_student_that_breaks_does_not_take_the_others_along(tmp_path, tiny_config, monkeypatch, complete):

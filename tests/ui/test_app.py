@@ -188,7 +188,7 @@ def test_the_forecast_counts_what_the_run_will_hold_out(tmp_path: Path) -> None:
             .limited(config.limit_train).held_out(config.validation_fraction)
         )  # fmt: skip
         card = forecast_html(prepare(config, tmp_path / "runs"), Store(tmp_path / "runs"))
-        choosing = f"{len(loaded.validation)} to choose" if loaded.validation else f"from, {len(loaded.test)} to test"
+        choosing = f"{len(loaded.validation)} to watch" if loaded.validation else f"from, {len(loaded.test)} to test"
         assert f"Folder &#x27;mine&#x27;: {len(loaded.train)} to learn from" in card
         assert choosing in card
         assert f"{len(loaded.test)} to test on (drawn by chance), 4 classes" in card

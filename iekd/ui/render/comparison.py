@@ -39,7 +39,7 @@ def card_html(result: ImageResult, truth: str | None) -> str:
         if teacher is not None and model != "teacher":
             same = prediction.label == teacher.label
             words = "= agrees with the teacher" if same else "≠ differs from the teacher"
-            mark += f'<span class="mark {"yes" if same else "no"}">{words}</span>'
+            mark += f'<span class="mark">{words}</span>'  # no colour: all may agree and be wrong
         bars = "".join(
             f'<li><span>{escape(label)}</span><b>{score:.0%}</b><i style="width:{max(0.5, score * 100):.1f}%"></i></li>'
             for label, score in prediction.top
@@ -49,7 +49,8 @@ def card_html(result: ImageResult, truth: str | None) -> str:
             f'<section class="said {escape(method_style(model))}"><h4>{title}</h4><ol>{bars}</ol>'
             f"<p>{mark}</p></section>"
         )
-    return f'<article class="answer">{picture}<div class="sayings">{"".join(said)}</div></article>'
+    unlike = f'<p class="warn">{escape(result.unlike)}</p>' if result.unlike else ""
+    return f'<article class="answer">{picture}{unlike}<div class="sayings">{"".join(said)}</div></article>'
 
 
 def models_table(models: Mapping[str, Path], image: Any) -> str:

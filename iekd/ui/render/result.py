@@ -7,14 +7,25 @@ from html import escape
 from typing import Any
 
 from iekd.config.run import RunConfig
-from iekd.results.report import class_columns, headline, left_out, on_other_images, remarks, spread, summaries
+from iekd.results.report import (
+    class_columns,
+    headline,
+    imbalance,
+    is_imbalanced,
+    left_out,
+    on_other_images,
+    remarks,
+    spread,
+    summaries,
+)
 from iekd.results.significance import Summary, p_text
 from iekd.runs.store import FAILED, FINISHED, LOST, STOPPED, Run, Status
 from iekd.ui.render.words import DEVICES, count, duration, method_name, method_style, model_name
 from iekd.ui.server.downloads import downloads_html
 from iekd.ui.server.places import Tell
 
-COLUMNS = ("Parameters", "Accuracy", "Against the baseline", "Best epoch", "Same as teacher")
+COLUMNS = ("Parameters", "Accuracy", "Balanced accuracy", "Against the baseline", "Same as teacher")
+BALANCED = "balanced_accuracy"
 
 
 def result_html(run: Run, config: RunConfig, status: Status, with_networks: bool = True, tell: Tell = str) -> str:
@@ -50,22 +61,24 @@ def _finished(run: Run, report: dict[str, Any], downloads: str) -> str:
         learners.setdefault(learner["method"], []).append(learner)
     top = max(s.mean for s in found)
     best = [s for s in found if s.mean >= top - 1e-9]
+    columns = [column for column in COLUMNS if column != "Balanced accuracy" or is_imbalanced(report)]
     rows = []
     if teacher:
         name = f"Teacher <small>{escape(model_name(teacher['model']))}</small>"
-        rows.append(_row("teacher", name, teacher["params"], f"{teacher['accuracy']:.2f} %"))
+        texts = {"Accuracy": f"{teacher['accuracy']:.2f} %", "Balanced accuracy": _mean_percent([teacher], BALANCED, 2)}
+        rows.append(_row("teacher", name, teacher["params"], columns, texts))
     for summary in found:
         own = learners[summary.method]
         note = f"{summary.n} seeds" if summary.n > 1 else model_name(run.config.student)
         mark = ' <em class="win">best</em>' if summary in best and len(best) < len(found) else ""
         name = f"{escape(method_name(summary.method))} <small>{escape(note)}</small>{mark}"
-        rows.append(
-            _row(
-                method_style(summary.method), name, own[0]["params"], f"{spread(summary.mean, summary.sd)} %",
-                _difference(summary), _best(own), _mean_percent(own, "agreement_with_teacher"),
-            )
-        )  # fmt: skip
-    head = "".join(f"<th>{label}</th>" for label in ("Network", *COLUMNS))
+        texts = {
+            "Accuracy": f"{spread(summary.mean, summary.sd)} %", "Balanced accuracy": _mean_percent(own, BALANCED, 2),
+            "Against the baseline": _difference(summary),
+            "Same as teacher": _mean_percent(own, "agreement_with_teacher"),
+        }  # fmt: skip
+        rows.append(_row(method_style(summary.method), name, own[0]["params"], columns, texts))
+    head = "".join(f"<th>{label}</th>" for label in ("Network", *columns))
     skipped = len(report.get("skipped_files", []))
     facts = f"Accuracy: percent right on {report['test_images']:,} test pictures after the last epoch"
     many = any(s.n > 1 for s in found)
@@ -80,22 +93,18 @@ def _finished(run: Run, report: dict[str, Any], downloads: str) -> str:
             " Pictures: what other pictures like those of the test may make of the difference with these very "
             "networks, 95 % interval; few test pictures make it wide."
         )
-    if report.get("best_chosen_by") == "validation":
-        facts += (
-            f" Best epoch: the one that did best on {report['validation_images']:,} other pictures, and its accuracy "
-            "on the test pictures, which may be below the last one’s."
-        )
     if teacher:
         facts += " Same as teacher: how often the student’s answer is the teacher’s, right or wrong."
     facts += f" {skipped} unreadable picture{'s were' if skipped > 1 else ' was'} skipped." if skipped else ""
     warnings = "".join(f'<p class="warn">{escape(said)}</p>' for said in remarks(report, method_name, "pictures"))
     warnings += "".join(f'<p class="warn">{escape(str(note))}</p>' for note in report.get("data_notes", []))
     warnings += _broken(report)
+    uneven = imbalance(report, "pictures")
     took = f"{duration(report['seconds'])} on {escape(DEVICES.get(report['device'].split(':')[0], report['device']))}."
     return (
         f'<div class="card finished{" partly" if warnings else ""}"><h3>{escape(_headline(report))}</h3>{warnings}'
         f'<div class="scroll"><table class="results"><tr>{head}</tr>{"".join(rows)}</table></div>'
-        f"{per_class_html(report)}"
+        f"{f'<p>{escape(uneven)}</p>' if uneven else ''}{per_class_html(report)}"
         f'<p class="sub">{facts} {took}</p>{downloads}</div>'
     )
 
@@ -132,36 +141,32 @@ def _difference(summary: Summary) -> str:
     return text.replace("-", "−")
 
 
-def _best(own: list[dict[str, Any]]) -> str:
-    """The accuracy in the best epoch, and which that was where there is one seed."""
-    epoch = f" <small>epoch {own[0]['best_epoch']}</small>" if len(own) == 1 and "best_epoch" in own[0] else ""
-    return f"{_mean_percent(own, 'accuracy_best', 2)}{epoch}"
-
-
 def _mean_percent(own: list[dict[str, Any]], key: str, decimals: int = 1) -> str:
     values = [learner[key] for learner in own if key in learner]
     return f"{sum(values) / len(values):.{decimals}f} %" if values else ""
 
 
-def _row(style: str, name: str, params: int, *texts: str) -> str:
-    """Cells for COLUMNS; a phone shows their labels, and leaves out the empty ones."""
-    filled = [count(params), *texts, *[""] * (len(COLUMNS) - 1 - len(texts))]
+def _row(style: str, name: str, params: int, columns: list[str], texts: dict[str, str]) -> str:
+    """A cell for each column; a phone shows their labels, and leaves out the empty ones."""
+    filled = {"Parameters": count(params), **texts}
     cells = "".join(
         f'<td data-label="{label}"><span>{f"<b>{text}</b>" if label == "Accuracy" else text}</span></td>'
-        if text
+        if (text := filled.get(label))
         else "<td></td>"
-        for label, text in zip(COLUMNS, filled, strict=True)
+        for label in columns
     )
     return f'<tr><th scope="row"><i class="key {escape(style)}"></i>{name}</th>{cells}</tr>'
 
 
 def per_class_html(report: dict[str, Any]) -> str:
     """Accuracy per class and network, folded away."""
-    columns = class_columns(report)
+    columns, counts = class_columns(report), report["class_counts"] if is_imbalanced(report) else {}
     head = "".join(f"<th>{escape('Teacher' if c == 'teacher' else method_name(c))}</th>" for c in columns)
+    head += "".join(f"<th>{'Training' if split == 'train' else 'Test'} pictures</th>" for split in counts)
     rows = "".join(
         f'<tr><th scope="row">{escape(name)}</th>'
         + "".join(f"<td>{'–' if (v := by_class[name]) is None else f'{v:.1f}'}</td>" for by_class in columns.values())
+        + "".join(f"<td>{int(own[name]):,}</td>" for own in counts.values())
         + "</tr>"
         for name in report["learners"][0]["class_accuracy"]
     )

@@ -18,6 +18,7 @@ from iekd.ui.render.words import (
     duration,
     in_words,
     run_title,
+    time_range,
     when,
 )
 from iekd.ui.server.places import Tell
@@ -47,6 +48,7 @@ def head_html(run: Run, config: RunConfig, status: Status, store: Store) -> str:
     if status.state == STOPPING or (status.live and run.stop_requested):
         facts = ["Stopping after the current step; what the students have learned is kept."]
     lines.append(f'<p class="facts">{"".join(f"<span>{fact}</span>" for fact in facts)}</p>')
+    lines += [f'<p class="warn">{escape(said)}</p>' for said in status.cautions if status.live]
     lines += [f'<p class="warn">{escape(said)} The other students go on.</p>' for said in _gone(status)]
     lines.append("</div>")
     return "".join(lines)
@@ -71,8 +73,9 @@ def _facts(status: Status, age: float) -> list[str]:
         facts.append(f"Reading the pictures: <b>{status.stage_progress:.0%}</b>")
     if status.seconds is not None:
         facts.append(f"<b>{duration(status.seconds)}</b> {'so far' if status.live else 'in all'}")
-    if status.live and status.eta_seconds is not None:
-        facts.append(f"about <b>{duration(max(1.0, status.eta_seconds - age))}</b> left")
+    if status.live and status.eta_range is not None and age < status.eta_range[1]:
+        low, high = (seconds - age for seconds in status.eta_range)
+        facts.append(f"<b>{time_range(low, high)}</b> left")
     if status.live and status.images_per_second:
         facts.append(f"<b>{status.images_per_second:,.0f}</b> images/s")
     if status.device:

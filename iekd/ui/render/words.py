@@ -75,15 +75,18 @@ def duration(seconds: float | None) -> str:
     return f"{total // 86400} days"
 
 
-def roughly(seconds: float) -> str:
-    """A time that is an estimate, without false precision."""
-    if seconds < 90:
-        return f"{max(10, round(seconds / 10) * 10)} seconds"
-    if seconds < 5400:
-        return f"{round(seconds / 60)} minutes"
-    if seconds < 48 * 3600:
-        return f"{seconds / 3600:.1f} hours"
-    return f"{seconds / 86400:.1f} days"
+def time_range(low: float, high: float) -> str:
+    """A time that lies in that range: 'about 3 to 6 min', or 'about 4 min' where both ends say the same."""
+    low = max(low, 1.0)
+    if high < 10:
+        return "a few seconds"
+    size, unit, step = next(
+        found for found in ((86400, "days", 1), (3600, "h", 1), (60, "min", 1), (1, "s", 10)) if high >= 2 * found[0]
+    )  # fmt: skip
+    middle = (low * high) ** 0.5
+    first, last = (low, high) if high > 1.35 * low else (middle, middle)
+    first, last = (max(step, step * round(seconds / size / step)) for seconds in (first, last))
+    return f"about {first:,} {unit}" if first == last else f"about {first:,} to {last:,} {unit}"
 
 
 def count(params: int) -> str:

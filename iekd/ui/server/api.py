@@ -113,10 +113,11 @@ def status_of(run: Run, may: May) -> dict[str, Any]:
     }
     return {
         "run": run.id, "name": config.name, "state": status.state, "stage": status.stage, "progress": status.progress,
-        "eta_seconds": status.eta_seconds, "images_per_second": status.images_per_second, "seconds": status.seconds,
+        "eta_seconds": status.eta_seconds, "eta_range": status.eta_range,
+        "images_per_second": status.images_per_second, "seconds": status.seconds,
         "device": status.device, "dataset": tell(config.dataset), "accuracies": accuracies,
         "error": status.error and tell(status.error),
-        "diverged": status.diverged,
+        "diverged": status.diverged, "warnings": status.cautions,
     }  # fmt: skip
 
 

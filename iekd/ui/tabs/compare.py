@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from iekd.errors import UserError
-from iekd.inference.compare import compare
+from iekd.inference.compare import classes_known, compare
 from iekd.models.artifact import ModelCard
 from iekd.runs.models import models_called, saved_seeds
 from iekd.runs.store import Store
@@ -171,7 +171,8 @@ def compare_files(store: Store, source: str, paths: list[str]) -> dict[str, Any]
     rows = []
     for r in results:
         said = {name: [{"label": label, "score": score} for label, score in p.top] for name, p in r.predictions.items()}
-        rows.append({"name": r.name, "predictions": said, **({"error": r.error} if r.error else {})})
+        notes = {"error": r.error or "", "unlike": r.unlike}
+        rows.append({"name": r.name, "predictions": said, **{key: text for key, text in notes.items() if text}})
     return {"images": rows}
 
 
@@ -202,7 +203,8 @@ def results_html(store: Store, source: str, paths: list[str], taken: str | None,
     )
     seen = next((r.seen for r in results if r.seen is not None), None)
     table = models_table(models, seen) if seen is not None else ""
-    return f'{note}<div class="answers">{"".join(cards)}</div>{table}'
+    names = f'<p class="sub">{escape(classes_known(models))}</p>'
+    return f'{note}{names}<div class="answers">{"".join(cards)}</div>{table}'
 
 
 def examples_html(store: Store, source: str) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from iekd.config.run import RunConfig, label
 from iekd.config.unused import unused_settings
 from iekd.data import title_of
-from iekd.data.base import DatasetInfo, held_out_of
+from iekd.data.base import DatasetInfo
+from iekd.estimate.cautions import learned_from
 from iekd.models.artifact import ModelCard
 from iekd.models.catalog import models
 from iekd.models.source import AUTO
@@ -19,7 +20,7 @@ from iekd.runs.prepare import Prepared
 from iekd.runs.queue import device_name
 from iekd.runs.store import Store
 from iekd.runs.teachers import where_from
-from iekd.ui.render.words import DEVICES, count, method_name, model_name, roughly
+from iekd.ui.render.words import DEVICES, count, method_name, model_name, time_range
 
 
 def forecast_html(prepared: Prepared, store: Store, measuring: bool = False) -> str:
@@ -46,21 +47,21 @@ def forecast_html(prepared: Prepared, store: Store, measuring: bool = False) -> 
     rows.append(("Students", f"{learners}{' side by side' if learners > 1 else ''}: {taught}{seeds}"))
     if unused := unused_settings(config):
         rows.append(("No effect", _without_effect(unused)))
+    rows += [("Warning", f"<b>{escape(str(caution))}</b>") for caution in prepared.cautions("pictures")]
     rows.append(("Estimate", _estimate(config, info, folder is not None, store, measuring)))
     items = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in rows)
     return f'<dl class="forecast">{items}</dl>'
 
 
 def _pictures(config: RunConfig, info: DatasetInfo) -> str:
-    given = min(info.train_images, config.limit_train or info.train_images)
-    sizes = info.class_sizes if given == info.train_images else ()  # of a limit, about as much from each class
-    held_out = sum(held_out_of(n, config.validation_fraction) for n in sizes or [given // info.classes] * info.classes)
+    learned = learned_from(config, info)
+    held_out = min(info.train_images, config.limit_train or info.train_images) - learned
     size = config.resolution or info.resolution
     grey = "grey" if info.channels == 1 else "colour"
     title = title_of(info.name)
     title = title if title == info.name else title[0].upper() + title[1:]  # a name is written as it is typed
-    choosing = f"{held_out:,} to choose the best epoch, " if held_out else ""
-    counts = f"{given - held_out:,} to learn from, {choosing}{info.test_images:,} to test on"
+    choosing = f"{held_out:,} to watch training by, " if held_out else ""
+    counts = f"{learned:,} to learn from, {choosing}{info.test_images:,} to test on"
     tested_on = f" ({info.tested_on})" if info.tested_on else ""
     return f"{title}: {counts}{tested_on}, {info.classes} classes, {size} × {size} {grey}"
 
@@ -102,4 +103,4 @@ def _estimate(config: RunConfig, info: DatasetInfo, teacher_at_hand: bool, store
     basis = found.basis + "; trying these networks now…" * measuring
     where = DEVICES[device_name(config.device)]
     warning = f"<br><b>{escape(found.warning)}</b>" if found.warning else ""
-    return f"<b>about {roughly(found.seconds)}</b> on {where}, {found.memory} of memory ({basis}){warning}"
+    return f"<b>{time_range(found.low, found.high)}</b> on {where}, {found.memory} of memory ({basis}){warning}"

@@ -34,6 +34,7 @@ WELCOME = (
     "<h2>Ready to go: press Start</h2><p>A teacher and its small students are set up. "
     "Watch them learn side by side, then compare them on your own pictures.</p>"
 )
+CAREFUL = "<h2>Not enough test pictures</h2><p>It can start, but the result will mean nothing: see the warning.</p>"
 NOT_YET = "<h2>Not ready yet</h2><p>Something has to be chosen or changed first.</p>"
 LOOK_AROUND = (
     "<h2>Look around</h2><p>See in <b>Runs</b> what students have learned from their teachers, "
@@ -229,24 +230,27 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
         access.check_paths(request, dataset, values["teacher_from"], store)
         return form.to_config(values)
 
-    def ready(all_right: bool) -> str:
-        return LOOK_AROUND if not access.anybody_starts else WELCOME if all_right else NOT_YET
+    def ready(all_right: bool, careful: bool) -> str:
+        if not access.anybody_starts:
+            return LOOK_AROUND
+        return NOT_YET if not all_right else CAREFUL if careful else WELCOME
 
     def describe(request: gr.Request, given: dict[Any, Any]) -> Updates:
-        problem, command_line, measuring = "", "", False
+        problem, command_line, measuring, careful = "", "", False, False
         try:
             prepared = prepare(allowed(request, values_of(given)), store.root)
             access.check_size(request, prepared.config, store)
             measuring = access.trusts(request) and probes.ask(prepared.config)
             foreseen, command_line = forecast_html(prepared, store, measuring), prepared.config.command_line()
+            careful = any(caution.serious for caution in prepared.cautions())
         except form.MissingError as missing:
             foreseen = f'<p class="note">{escape(str(missing))}</p>'
         except UserError as wrong:
             problem, foreseen = str(wrong), '<p class="note">No forecast while a setting is wrong.</p>'
             measuring = False
         return {
-            error: sentence(problem), welcome: ready(bool(command_line)), forecast: foreseen, command: command_line,
-            timer: gr.Timer(active=measuring),
+            error: sentence(problem), welcome: ready(bool(command_line), careful), forecast: foreseen,
+            command: command_line, timer: gr.Timer(active=measuring),
         }  # fmt: skip
 
     def pictures(request: gr.Request, dataset: str, folder: str | None) -> Updates:

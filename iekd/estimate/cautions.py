@@ -1,0 +1,71 @@
+"""What to say before a run starts of a dataset that is too small for its settings. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from iekd.config.run import RunConfig
+from iekd.data.base import DatasetInfo, held_out_of
+from iekd.engine.scoring import interval
+
+FEW_STEPS = 10  # an epoch
+SMALLEST_BATCH = 8  # batch norm needs a few images for its statistics
+# points between which and its middle a test accuracy of 50 % may lie: more of them are worth a word, or mean nothing
+UNCERTAIN, WORTHLESS = 10.0, 25.0
+
+
+@dataclass(frozen=True)
+class Caution:
+    """A sentence or two; serious: the result will mean nothing."""
+
+    text: str
+    serious: bool = False
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def learned_from(config: RunConfig, info: DatasetInfo) -> int:
+    """Training images without those that are held out for validation."""
+    given = min(info.train_images, config.limit_train or info.train_images)
+    sizes = info.class_sizes if given == info.train_images else ()  # of a limit, about as much from each class
+    each = sizes or [given // max(1, info.classes)] * info.classes
+    return given - sum(held_out_of(n, config.validation_fraction) for n in each)
+
+
+def cautions(config: RunConfig, learned: int, tested: int, images: str = "images") -> list[Caution]:
+    """What makes a run with so many images to learn from and to test on worth little; zero: not known yet."""
+    found = [few_steps(config, learned, images), few_test_images(tested, images)]
+    return [caution for caution in found if caution is not None]
+
+
+def few_steps(config: RunConfig, learned: int, images: str = "images") -> Caution | None:
+    """An epoch leaves out the last, smaller batch; a batch larger than the training split takes all of it."""
+    batch = min(config.batch_size, learned)
+    size = SMALLEST_BATCH
+    while learned // (2 * size) >= FEW_STEPS:
+        size *= 2
+    if not learned or learned // batch >= FEW_STEPS or size >= batch:
+        return None
+    steps, rest = divmod(learned, batch)
+    left_out = f" and leaves out {rest:,} of them each time" if rest else ""
+    return Caution(
+        f"Batch size {config.batch_size} makes {steps} step{'s' if steps > 1 else ''} an epoch of {learned:,} training "
+        f"{images}{left_out}, so little will be learned. Batch size {size} makes {learned // size}."
+    )
+
+
+def few_test_images(tested: int, images: str = "images") -> Caution | None:
+    """By the 95 % interval of a test accuracy of 50 %."""
+    if not tested:
+        return None
+    low, high = interval(tested / 2, tested)
+    if high - low < 2 * UNCERTAIN:
+        return None
+    serious = high - low > 2 * WORTHLESS
+    means = "the test accuracy means nothing" if serious else "the test accuracy is a rough one"
+    return Caution(
+        f"With {tested:,} test {images if tested > 1 else images[:-1]} {means}: 50 % may be anything from {low:.0f} to "
+        f"{high:.0f} % on others like them (95 % interval). Add {images}, or set aside more for testing.",
+        serious,
+    )
