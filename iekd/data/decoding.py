@@ -1,6 +1,6 @@
 """One image file or upload -> a square uint8 array. The only place that decodes pictures.
 
-Leaves out: augmentation (see engine/batches.py) and normalisation (each network carries its own).
+Leaves out: augmentation (see engine/augment.py) and normalisation (each network carries its own).
 """
 
 from __future__ import annotations
@@ -156,6 +156,16 @@ def look_at(path: str) -> tuple[bool, float]:
             return True, max(float(np.nanmax(values)), 1e-6) if values.size else 0.0
     except Exception:
         return True, 0.0
+
+
+def header(path: str) -> tuple[int, int, bool] | None:
+    """(width, height, whether it is colour with 16 bits of which Pillow reads 8) of a file; None if it is broken."""
+    try:
+        with Image.open(path, formats=formats()) as image:
+            encoded = str(image.tile[0].args if image.tile else "")
+            return image.width, image.height, image.mode in ("RGB", "RGBA") and ";16" in encoded
+    except Exception:
+        return None
 
 
 def white_of(largest: float) -> float | None:

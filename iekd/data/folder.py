@@ -24,6 +24,7 @@ from iekd.data.base import DRAWN, Dataset, DatasetInfo, Request, Source
 from iekd.data.decoding import READABLE, to_array
 from iekd.data.duplicates import copied_files_note
 from iekd.data.file_images import Files
+from iekd.data.header_notes import header_notes
 from iekd.data.labels import TableError, labels_of
 from iekd.data.layout import INNER, OUTER, Layout, from_labels, understand
 from iekd.data.reading import read_all
@@ -69,6 +70,11 @@ class Found:
     def copies(self) -> tuple[str, ...]:
         """What to say of files that are equal."""
         return tuple(copied_files_note(self.train, self.test))
+
+    @cached_property
+    def headers(self) -> tuple[str, ...]:
+        """What to say of images that are far from square, and the like."""
+        return header_notes(self.train)
 
     def split(self, test_fraction: float, seed: int) -> tuple[Files, Files]:
         """(training files, test files), which are drawn from each class if there are none of their own."""
@@ -151,7 +157,7 @@ class Folder(Source):
             name, self._path(name).name, int(sizes.sum()), int(tested.sum()), count, 3, self.resolution, "your folder",
             class_sizes=tuple(sizes.tolist()), tested_on=tested_on, fingerprint=found.fingerprint,
             class_names=tuple(map(as_text, found.class_names)), test_sizes=tuple(tested.tolist()),
-            notes=(*found.notes, *found.copies),
+            notes=(*found.notes, *found.headers, *found.copies),
         )  # fmt: skip
 
     def load(self, request: Request) -> Dataset:
@@ -163,7 +169,7 @@ class Folder(Source):
             (train, test), request.resolution or self.resolution, fingerprint, request.image_memory,
             request.cache and UPLOADED not in root.parts, request.progress, request.fit,
         )  # fmt: skip
-        skipped, notes = list(map(as_text, unreadable)), list(found.notes)
+        skipped, notes = list(map(as_text, unreadable)), [*found.notes, *header_notes(train, request.fit)]
         if found.tested_on:
             notes.append(
                 f"There is no folder 'test' with one for each class: the images in '{found.tested_on}' are tested on."

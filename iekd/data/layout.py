@@ -20,8 +20,12 @@ from iekd.data.labels import Labels, TableError, natural_order, tables_of
 from iekd.data.tree import Node
 from iekd.errors import DataError
 
-TEST_NAMES = ("test", "val", "valid", "validation")  # the first that is there is used
-SPLITS = {"train": "train", "training": "train", "testing": "test", **{name: name for name in TEST_NAMES}}
+TEST_NAMES = ("test", "val", "valid", "validation", "eval", "evaluation", "dev", "holdout")  # the first is used
+UNLABELLED = "unlabelled"
+SPLITS = {
+    "train": "train", "training": "train", "testing": "test", **{name: name for name in TEST_NAMES},
+    UNLABELLED: UNLABELLED, "unlabeled": UNLABELLED,
+}  # fmt: skip
 BESIDE = {"seg", "set", "data", "dataset", "images"}  # words that may stand beside such a name
 NAMES_OF_NO_CLASS = {
     "images",
@@ -37,6 +41,18 @@ NAMES_OF_NO_CLASS = {
     "unlabeled",
     "unknown",
 }  # names of a folder that says nothing of the images' class
+PARTS_OF_IMAGES = NAMES_OF_NO_CLASS | {
+    "masks",
+    "mask",
+    "labels",
+    "label",
+    "annotations",
+    "annotation",
+    "segmentation",
+    "segmentations",
+    "groundtruth",
+    "gt",
+}  # folders of images and of what belongs to them
 DEEPEST = 4  # folders around all others
 OUTER, INNER = "outer", "inner"  # which folders are the classes where folders with images lie in folders
 STRAYS = 4  # a folder with one in so many images beside its sub-folders, or fewer, is taken for one around classes
@@ -132,6 +148,12 @@ class _Folders:
         root = _innermost(self.tree)
         if not root.count():
             raise DataError(f"No images found in {self._at(root)}. {self._what_instead()}")
+        unlabelled = [node for node in root.with_images() if split_of(node.name) and _is_flat(node)]
+        rest = [node for node in root.with_images() if node not in unlabelled]
+        if unlabelled and len(rest) == 1 and len(_innermost(rest[0]).with_images()) > 1 and not split_of(rest[0].name):
+            for node in unlabelled:  # beside one folder with all the classes
+                self._unlabelled(node)
+            root = _innermost(rest[0])
         splits = [(split, node) for node in root.with_images() if (split := split_of(node.name))]
         others = [node for node in root.with_images() if not split_of(node.name)]
         flat = [node for _, node in splits if _is_flat(node)]
@@ -163,6 +185,8 @@ class _Folders:
         return self._two_parts(train, tests, flat, others)
 
     def _one_part(self, root: Node, children: list[Node], unlabelled: list[Node]) -> Layout:
+        if all(node.name.lower() in PARTS_OF_IMAGES for node in children):
+            raise DataError(f"{self._no_classes(root)} {self._hint(root)}")
         classes = self._classes(root, children)
         for node in unlabelled:
             self._unlabelled(node)

@@ -17,7 +17,6 @@ from iekd.inference.predict import Prediction, load_predictor
 from iekd.models.artifact import ModelCard
 from iekd.paths import as_typed, typed
 
-TOP = 5
 NAMED = 20  # classes that are listed by name
 
 

@@ -12,7 +12,7 @@ from iekd.errors import UserError
 from iekd.inference.teacher_check import check_teacher_on
 from iekd.models.artifact import check_fits, load_model
 from iekd.models.class_names import matched, reordered
-from iekd.models.source import AUTO, per_channel
+from iekd.models.source import AUTO, RUN, per_channel
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def load_teacher(found: Path, config: RunConfig, dataset: Dataset) -> LoadedTeac
         UserError: it cannot be loaded, is of other classes, or does not know these images.
     """
     loaded, assumed = (_of_ours(found, config, dataset), False) if found.is_dir() else _of_file(found, config, dataset)
-    if config.teacher_from == AUTO:
+    if config.teacher_from == AUTO or config.teacher_from.startswith(RUN):  # how it was trained here is known
         return loaded
     check = check_teacher_on(
         loaded.model, loaded.mean, loaded.std, dataset.test, dataset.class_names, try_normalisations=assumed

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +148,23 @@ def test_an_unlabelled_test_folder_beside_train_is_named_and_test_images_are_dra
     info = tree.describe()
     assert (info.class_names, info.test_is_drawn) == (("cat", "dog"), True)
     assert "unlabelled" in notes(info)
+
+
+@pytest.mark.parametrize("flat", ["unlabeled/#.png", "test/#.png"])
+def test_unlabelled_images_beside_one_folder_with_all_classes(tree, flat):
+    tree.add("labeled/cat/#.png", "labeled/dog/#.png", flat)
+    info = tree.describe()
+    assert info.class_names == ("cat", "dog")
+    assert "(3 images) has no class folders: its images are unlabelled" in notes(info)
+
+
+@pytest.mark.parametrize(
+    "folders", [("images", "masks"), ("JPEGImages", "Annotations"), ("train", "dev"), ("train2017", "val2017")]
+)
+def test_images_beside_what_belongs_to_them_are_not_classes(tree, folders):
+    for folder in folders:
+        tree.add(f"{folder}/#.png")
+    refused(tree, "no sub-folder per class")
 
 
 def test_tiny_imagenet_with_its_annotations(tree):
@@ -321,3 +340,30 @@ def test_split_names():
     assert [layout.split_of(n) for n in ("train", "test1", "Validation", "seg_test", "testing")] == [
         "train", "test", "validation", "test", "test",
     ]  # fmt: skip
+
+
+def test_images_far_from_square_are_spoken_of(tmp_path):
+    for k, name in enumerate("ab"):
+        for i in range(2):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.new("RGB", (24, 8), (k, i, 0)).save(tmp_path / name / f"{i}.png")
+    name = f"folder:{tmp_path}"
+    assert "3.0 times as long as wide" in notes(data.describe(name))
+    assert "3.0 times as long as wide" in notes(data.load(name, resolution=8))
+    assert not data.load(name, resolution=8, fit="squash").notes
+
+
+def test_colours_of_16_bits_are_spoken_of(tmp_path):
+    """Pillow reads the upper half of each value, and no more."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    for k, name in enumerate("ab"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            rows = b"".join(b"\0" + struct.pack(">24H", *[4000 + k + i] * 24) for _ in range(8))
+            head = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)
+            parts = [chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+            (tmp_path / name / f"{i}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    assert "colour images have 16 bits" in notes(data.describe(f"folder:{tmp_path}"))
