@@ -34,7 +34,7 @@ from iekd.engine.accelerate import (
 from iekd.engine.augment import Augment, make_augment
 from iekd.engine.auto_encoder import AutoEncoders
 from iekd.engine.batches import Batches, images_on_device
-from iekd.engine.learner import ENERGY, Learner, predict
+from iekd.engine.learner import ENERGY, Learner, evaluation_batch_size, predict
 from iekd.engine.loop import HeldOut, ShouldSnapshot, train
 from iekd.engine.metrics import Diverged, FellBack, Metrics, Predicted, Stepped
 from iekd.engine.mutual import MutualLearner
@@ -323,7 +323,7 @@ class Experiment:
         return max(1, 2000 // self.config.batch_size)
 
     def _evaluate(self, test: tuple[DeviceImages, Tensor]) -> Generator[Event, None, None]:
-        """The teacher's predictions on the test split, in float32, a thousand images at a time; then the result.
+        """The teacher's predictions on the test split, in float32, some batches at a time; then the result.
 
         The students made theirs after the last step, except those that an earlier version of iekd has trained.
         """
@@ -341,7 +341,9 @@ class Experiment:
         yield StageStart(EVALUATION, 0, predictions=len(missing) * len(labels))
         predictions: dict[str, list[Tensor]] = {name: [] for name in missing}  # (B,) each
         scores: dict[str, list[Tensor]] = {name: [] for name in missing}
-        with contextlib.closing(split_into_batches(images, 1000)) as batches:
+        # read together: a thousand small images, and fewer of large ones, which would take gigabytes
+        together = min(1000, 8 * evaluation_batch_size(self.device, images.shape[-1]))
+        with contextlib.closing(split_into_batches(images, together)) as batches:
             for batch in batches if missing else ():  # reading them may take long
                 self.threads.look()
                 self.threads.use()
