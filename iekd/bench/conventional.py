@@ -26,7 +26,7 @@ from iekd.config.run import RunConfig
 from iekd.data.base import Split
 from iekd.distill.method import Method
 from iekd.distill.targets import TeacherOutput
-from iekd.estimate.budget import OutOfTimeError, Over, no_limit
+from iekd.estimate.budget import OutOfTimeError, TimeIsUp, no_limit
 
 WORKERS = 4
 WARM_UP = 10  # steps: more than the 8 batches that the workers have ready when the loop starts
@@ -129,12 +129,12 @@ def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 def step_time(
-    trainer: Trainer, loader: Loader, seconds: float, steps: int | None, over: Over = no_limit
+    trainer: Trainer, loader: Loader, seconds: float, steps: int | None, time_is_up: TimeIsUp = no_limit
 ) -> float:  # fmt: skip
     """Mean seconds of a step in steady state: the first of every epoch, while workers start, are left out.
 
     steps: how many are timed; None for as many as take `seconds`, four at least. The loader needs more than WARM_UP
-    batches. over: asked after each step; once it is, what was timed so far counts.
+    batches. time_is_up: asked after each step; once it is, what was timed so far counts.
 
     Raises:
         OutOfTimeError: nothing was timed so far.
@@ -153,7 +153,7 @@ def step_time(
                 before = now
                 if timed >= (steps or LEAST) and (steps is not None or spent >= seconds):
                     return spent / timed
-                if over():
+                if time_is_up():
                     if not timed:
                         raise OutOfTimeError
                     return spent / timed

@@ -114,8 +114,8 @@ def measure(
     if "phases" in only or steps is None:  # they tell how many steps fit
         say(PHASES)
         with subject.threads.used():
-            over = budget.part(PHASES, 0.2)
-            phases = measure_phases(subject.parts(), subject.device, seconds / 3, steps, over)
+            time_is_up = budget.part(PHASES, 0.2)
+            phases = measure_phases(subject.parts(), subject.device, seconds / 3, steps, time_is_up)
     speeds = measure_speeds(config, phases, steps, "ours" in only, "conventional" in only, seconds, say, budget)
     roofline = None
     if "roofline" in only and not budget.left:

@@ -21,7 +21,7 @@ from iekd.config.run import RunConfig
 from iekd.data import describe
 from iekd.engine.accelerate import choose_device
 from iekd.engine.mutual import MutualLearner
-from iekd.estimate.budget import Budget, OutOfTimeError, Over, no_limit
+from iekd.estimate.budget import Budget, OutOfTimeError, TimeIsUp, no_limit
 from iekd.estimate.phases import Phases
 from iekd.estimate.subjects import Subject, image_bytes
 from iekd.estimate.timing import MOST_BYTES, engine_step_time, fitting_steps
@@ -76,7 +76,7 @@ def measure_speeds(
 
     each = seconds / ROUNDS
     learners = [method for method, _ in config.learner_names]
-    work: dict[tuple[str, str], Callable[[Over], float]] = {}
+    work: dict[tuple[str, str], Callable[[TimeIsUp], float]] = {}
     if ours and len(learners) > 1:
         fitting = steps or _refined(config, guess(learners), each)
         work["", TOGETHER] = partial(engine_step_time, config, fitting)
@@ -93,13 +93,13 @@ def measure_speeds(
     for round_ in range(1, ROUNDS + 1):
         for key, measured in work.items():
             name = f"round {round_} of {ROUNDS}: {''.join(key)}"
-            over, still = budget.part(name, 1 / still), still - 1
+            time_is_up, still = budget.part(name, 1 / still), still - 1
             if not budget.left:
                 budget.note(name)
                 continue
             say(name)
             with contextlib.suppress(OutOfTimeError):
-                found[key].append(measured(over))
+                found[key].append(measured(time_is_up))
             if ours and memory is None:  # the first is the largest of ours
                 memory = peak_memory()
             gc.collect()
@@ -123,7 +123,7 @@ def _refined(config: RunConfig, guess: float, seconds: float) -> int:
 
 
 def conventional_step_time(
-    config: RunConfig, seconds: float, steps: int | None, over: Over = no_limit
+    config: RunConfig, seconds: float, steps: int | None, time_is_up: TimeIsUp = no_limit
 ) -> float:  # fmt: skip
     """Mean seconds of a step of the conventional loop for a configuration with one learner; see conventional.py."""
     least = conventional.WARM_UP + conventional.LEAST
@@ -134,7 +134,7 @@ def conventional_step_time(
     loader = conventional.make_loader(
         subject.dataset.train, subject.statistics, config.batch_size, subject.device
     )  # fmt: skip
-    return conventional.step_time(trainer, loader, seconds, steps, over)
+    return conventional.step_time(trainer, loader, seconds, steps, time_is_up)
 
 
 def make_trainer(subject: Subject) -> conventional.Trainer:

@@ -16,7 +16,7 @@ NOTES = {
     "given": "mean and std as given",
     "model card": "mean and std of the model itself",
     "file": "mean and std from a layer in the file",
-    "data set": "mean and std of the data set; give --mean and --std if the model was trained with others",
+    "data set": "mean and std of the dataset; give --mean and --std if the model was trained with others",
 }
 
 

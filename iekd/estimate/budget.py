@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-Over = Callable[[], bool]  # whether a measurement has had its share of the time
+TimeIsUp = Callable[[], bool]  # whether a measurement has had its share of the time
 
 
 class OutOfTimeError(Exception):
@@ -29,17 +29,17 @@ class Budget:
     def left(self) -> float:
         return max(0.0, self.end - self.clock())
 
-    def part(self, name: str, share: float) -> Over:
+    def part(self, name: str, share: float) -> TimeIsUp:
         """For one measurement that may take this share of what is left; told that it is over, it ends early."""
         end = self.clock() + self.left * share
 
-        def over() -> bool:
+        def time_is_up() -> bool:
             if self.clock() < end:
                 return False
             self.note(name)
             return True
 
-        return over
+        return time_is_up
 
     def note(self, name: str) -> None:
         if name not in self.cut:

@@ -41,9 +41,9 @@ class Plan:
 
 def make_plan(config: RunConfig, train_images: int, test_images: int, channels: int, classes: int, resolution: int,
               teacher_at_hand: bool) -> Plan:  # fmt: skip
-    """Cost of a run on a data set of that size."""
+    """Cost of a run on a dataset of that size."""
     given = min(train_images, config.limit_train or train_images)
-    n, judged = _counts(config, train_images, test_images)
+    n, tested = _counts(config, train_images, test_images)
     area = ((config.resolution or resolution) / 32) ** 2
     student = model_info(config.student)
     seeds, learners = len(config.seeds), len(config.methods) * len(config.seeds)
@@ -54,12 +54,12 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
     memory = BASE_MEMORY + images
     each = config.batch_size * student.activations * area * 4 * 2 + _weights(student, channels, classes)
     held_out = dict.fromkeys(STAGES, 0.0)
-    held_out["students"] = learners * student.macs * area * config.epochs * judged
+    held_out["students"] = learners * student.macs * area * config.epochs * tested
     macs["students"] = learners * student.macs * area * config.epochs * TRAIN * n
     for method in config.methods:
-        beside, judging = _beside(method, config)
+        beside, testing = _beside(method, config)
         macs["students"] += seeds * config.epochs * area * n * beside
-        held_out["students"] += seeds * config.epochs * area * judged * judging
+        held_out["students"] += seeds * config.epochs * area * tested * testing
         memory += seeds * each * (2 if method_spec(method).needs_peer else 1)
     if config.needs_teacher:
         teacher = model_info(config.teacher)
@@ -67,7 +67,7 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
         held_out["evaluation"] = forward * test_images
         if not teacher_at_hand:
             macs["teacher"] = forward * config.teacher_epochs * TRAIN * n
-            held_out["teacher"] = forward * config.teacher_epochs * judged
+            held_out["teacher"] = forward * config.teacher_epochs * tested
             memory += config.batch_size * teacher.activations * area * 4 * 2
         if any(method_spec(method).needs_teacher for method in config.methods):
             macs["students"] += config.epochs * n * forward
@@ -119,9 +119,9 @@ def measured_seconds(plan: Plan, config: RunConfig, train_images: int, test_imag
 
     What was not measured (a teacher that is trained first, the last evaluation) goes at the speed of the students.
     """
-    n, judged = _counts(config, train_images, test_images)
+    n, tested = _counts(config, train_images, test_images)
     learners = len(config.methods) * len(config.seeds)
-    students = config.epochs * (n * speeds.together + learners * judged * speeds.evaluation)
+    students = config.epochs * (n * speeds.together + learners * tested * speeds.evaluation)
     coders = 0.0
     if speeds.auto_encoder is not None:
         coders = config.auto_encoder_epochs * n * (speeds.auto_encoder + (speeds.teacher or 0))
@@ -130,7 +130,7 @@ def measured_seconds(plan: Plan, config: RunConfig, train_images: int, test_imag
 
 
 def _counts(config: RunConfig, train_images: int, test_images: int) -> tuple[int, int]:
-    """Images that are learned from, and images that each epoch is judged on."""
+    """Images that are learned from, and images that each epoch is tested on."""
     given = min(train_images, config.limit_train or train_images)
     held_out = round(given * config.validation_fraction)
     return given - held_out, held_out + test_images

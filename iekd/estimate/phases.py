@@ -18,7 +18,7 @@ from torch import Tensor
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.learner import Learner
 from iekd.engine.mutual import MutualLearner
-from iekd.estimate.budget import Over, no_limit
+from iekd.estimate.budget import TimeIsUp, no_limit
 from iekd.estimate.subjects import Parts
 from iekd.estimate.timing import synchronise
 
@@ -70,10 +70,10 @@ def _learn(
 
 
 def measure_phases(
-    parts: Parts, device: torch.device, seconds: float, steps: int | None, over: Over = no_limit
+    parts: Parts, device: torch.device, seconds: float, steps: int | None, time_is_up: TimeIsUp = no_limit
 ) -> Phases:  # fmt: skip
     """Time `steps` steps after one that warms up; None for as many as take `seconds`, three at least, or one
-    once `over` says so."""
+    once `time_is_up` says so."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
 
     def timed(whose: str, part: str, work: Callable[[], Any]) -> Any:
@@ -91,7 +91,7 @@ def measure_phases(
     while done < (steps or 3) or (steps is None and time.perf_counter() - began < seconds):
         plain_step(parts, lambda: next(batches), timed)
         done += 1
-        if over():
+        if time_is_up():
             break
     median = {key: statistics.median(values) for key, values in found.items()}
     learners = {

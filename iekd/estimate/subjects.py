@@ -1,4 +1,4 @@
-"""What is measured: noise in the shape of a data set, networks without training, and the engine's parts made of them.
+"""What is measured: noise in the shape of a dataset, networks without training, and the engine's parts made of them.
 
 The speed of a step depends on shapes alone, so nothing is downloaded and nobody waits for a teacher.
 """
@@ -28,7 +28,7 @@ ENDLESS = 1_000_000  # steps that a learner's schedule is made for where the num
 
 
 def image_bytes(config: RunConfig) -> int:
-    """Of one image of the configuration's data set."""
+    """Of one image of the configuration's dataset."""
     info = describe(config.dataset)
     return (config.resolution or info.resolution) ** 2 * info.channels
 

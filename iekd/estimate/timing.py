@@ -11,7 +11,7 @@ import torch
 from iekd.config.run import RunConfig
 from iekd.engine.experiment import STUDENTS
 from iekd.engine.metrics import Metrics
-from iekd.estimate.budget import OutOfTimeError, Over, no_limit
+from iekd.estimate.budget import OutOfTimeError, TimeIsUp, no_limit
 from iekd.estimate.subjects import Subject, image_bytes
 
 MOST_BYTES = 200e6  # of noise images in one measurement
@@ -35,10 +35,10 @@ def fitting_steps(config: RunConfig, step: float, seconds: float) -> int:
     return max(4, int(min(seconds / step, most)))
 
 
-def engine_step_time(config: RunConfig, steps: int, over: Over = no_limit) -> float:
+def engine_step_time(config: RunConfig, steps: int, time_is_up: TimeIsUp = no_limit) -> float:
     """Mean seconds of at least `steps` steps of all learners in the real engine, in the middle of an epoch.
 
-    over: asked at each row; once it is, what was timed so far counts.
+    time_is_up: asked at each row; once it is, what was timed so far counts.
 
     Raises:
         OutOfTimeError: nothing was timed so far.
@@ -57,7 +57,7 @@ def engine_step_time(config: RunConfig, steps: int, over: Over = no_limit) -> fl
     began: float | None = None
     with contextlib.closing(subject.events()) as events:
         for event in events:
-            if began is None and over():
+            if began is None and time_is_up():
                 raise OutOfTimeError
             if not (isinstance(event, Metrics) and event.stage == STUDENTS and event.kind == "train"):
                 continue
@@ -66,6 +66,6 @@ def engine_step_time(config: RunConfig, steps: int, over: Over = no_limit) -> fl
                 continue  # others are not as far
             if event.step == every:
                 began = time.perf_counter()
-            elif began is not None and (event.step == every + timed or over()):
+            elif began is not None and (event.step == every + timed or time_is_up()):
                 return (time.perf_counter() - began) / (event.step - every)
     raise AssertionError(f"no rows at steps {every} and {every + timed}")

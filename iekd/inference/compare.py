@@ -98,7 +98,7 @@ def compare(
         if other.card.class_names != first.card.class_names:
             raise UserError(
                 f"'{name}' and '{first_name}' do not know the same classes ({len(other.card.class_names)} and "
-                f"{len(first.card.class_names)}), so they cannot be compared. Choose models of one data set."
+                f"{len(first.card.class_names)}), so they cannot be compared. Choose models of one dataset."
             )
     results = []
     for shown, source in images:

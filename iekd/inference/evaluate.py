@@ -1,4 +1,4 @@
-"""The accuracy of a classifier on a data set: a file of weights of anyone's, or a model's folder of ours."""
+"""The accuracy of a classifier on a dataset: a file of weights of anyone's, or a model's folder of ours."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def evaluate_checkpoint(
 
     Args:
         checkpoint: a file of weights, or the folder of a model that was saved here.
-        dataset: as in a run; resolution (unset: the folder's own, or the data set's), test_fraction, data_seed and
+        dataset: as in a run; resolution (unset: the folder's own, or the dataset's), test_fraction, data_seed and
             image_memory too.
         model: the network's name; a folder knows its own.
         split: "test", "train", or "all" images of both. Of a folder, test/ alone may be there.
-        mean, std: what the network was trained with; unset: the folder's own, or those of the data set's training
+        mean, std: what the network was trained with; unset: the folder's own, or those of the dataset's training
             images.
         fit, class_order: as in a run.
     Raises:

@@ -25,7 +25,7 @@ def teller(run: Run, may: May) -> Tell:
 def without_places(run: Run, text: str) -> str:
     """A log, report or message of the run in which folders and files are named without where they lie.
 
-    Those are the administrator's: the data set, the teacher's file, the folder of runs and the home directory.
+    Those are the administrator's: the dataset, the teacher's file, the folder of runs and the home directory.
     Uploaded pictures keep their place, by which a program names them again.
     """
     for place, name in _places(run):
