@@ -9,54 +9,28 @@ be understood in two ways is refused with a question: a dataset of the wrong cla
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from iekd.data.decoding import READABLE
+from iekd.data.folder_names import (
+    NAMES_OF_NO_CLASS,
+    PARTS_OF_IMAGES,
+    SHOWN,
+    TEST_NAMES,
+    named,
+    split_of,
+    without_trifles,
+)
 from iekd.data.labels import Labels, TableError, natural_order, tables_of
 from iekd.data.tree import Node
 from iekd.errors import DataError
 
-TEST_NAMES = ("test", "val", "valid", "validation", "eval", "evaluation", "dev", "holdout")  # the first is used
-UNLABELLED = "unlabelled"
-SPLITS = {
-    "train": "train", "training": "train", "testing": "test", **{name: name for name in TEST_NAMES},
-    UNLABELLED: UNLABELLED, "unlabeled": UNLABELLED,
-}  # fmt: skip
-BESIDE = {"seg", "set", "data", "dataset", "images"}  # words that may stand beside such a name
-NAMES_OF_NO_CLASS = {
-    "images",
-    "image",
-    "imgs",
-    "img",
-    "jpegimages",
-    "pictures",
-    "photos",
-    "data",
-    "all",
-    "unlabelled",
-    "unlabeled",
-    "unknown",
-}  # names of a folder that says nothing of the images' class
-PARTS_OF_IMAGES = NAMES_OF_NO_CLASS | {
-    "masks",
-    "mask",
-    "labels",
-    "label",
-    "annotations",
-    "annotation",
-    "segmentation",
-    "segmentations",
-    "groundtruth",
-    "gt",
-}  # folders of images and of what belongs to them
 DEEPEST = 4  # folders around all others
 OUTER, INNER = "outer", "inner"  # which folders are the classes where folders with images lie in folders
 STRAYS = 4  # a folder with one in so many images beside its sub-folders, or fewer, is taken for one around classes
-SHOWN = 5  # names in a message
 
 ReadFile = Callable[[str], bytes]  # the content of a file, by its path below the root
 
@@ -104,16 +78,6 @@ def test_folder(layout: Layout) -> str:
     return named[0] if named else "test"
 
 
-def split_of(name: str) -> str | None:
-    """The split that a folder's name announces: "train" for Training or train set, "test" for seg_test, ...
-
-    None for any other name, such as that of a class.
-    """
-    words = re.findall(r"[^\W\d_]+", name.lower())
-    said = [word for word in words if word in SPLITS]
-    return SPLITS[said[0]] if len(said) == 1 and {*words} <= {*said, *BESIDE} else None
-
-
 def left_out(tree: Node) -> list[str]:
     """Which files are not used because of their kind, as sentences: by ending, and archives by name."""
     endings, archives = Counter[str](), []
@@ -129,12 +93,6 @@ def left_out(tree: Node) -> list[str]:
         hint = " For HEIC, install pillow-heif." if {".heic", ".heif"} & set(endings) else ""
         notes.append(f"Files that are not used: {counts}{f', {more:,} others' if more else ''}.{hint}")
     return notes
-
-
-def named(names: list[str] | tuple[str, ...]) -> str:
-    """Some names in quotes, and how many more there are."""
-    text = ", ".join(f"'{name}'" for name in names[:SHOWN])
-    return text + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
 
 
 class _Folders:
@@ -161,7 +119,11 @@ class _Folders:
         no_classes = splits and len(flat) == len(splits) and (not others or (both and len(others) < 2))
         if no_classes or (root.images and len(root.with_images()) < 2):
             return self._by_table(root)
-        if len(root.with_images()) == 1 and (labels := self._labels_of(root)):
+        if _is_split_inside(root):
+            return self._split_inside(root)
+        # a folder 'train' beside others may be a class of vehicles, but not where a table says what its images are
+        all_flat = bool(flat) and len(flat) == len(splits)
+        if (len(root.with_images()) == 1 or all_flat) and (labels := self._labels_of(root)):
             return self._from_table(labels)
         by_split: dict[str, Node] = {}
         for split, node in splits:
@@ -192,6 +154,26 @@ class _Folders:
             self._unlabelled(node)
         self._strays(root)
         return Layout(tuple(classes), tuple(classes.values()), notes=tuple(self.notes))
+
+    def _split_inside(self, root: Node) -> Layout:
+        """Folders for training and testing within each class: cat/train/*, cat/test/*."""
+        classes = {name: root.folders[name] for name in natural_order([node.name for node in root.with_images()])}
+        there = {split_of(inner.name) for node in classes.values() for inner in node.with_images()}
+        tested_on = next((name for name in TEST_NAMES if name in there), None)
+
+        def of(wanted: str | None) -> tuple[list[str], ...]:
+            return tuple(
+                [f"{i.path}/{file}" for i in node.with_images() if split_of(i.name) == wanted for file in i.files()]
+                for node in classes.values()
+            )
+
+        for other in sorted(filter(None, there - {"train", tested_on})):
+            self.notes.append(f"The folders '{other}' of the classes are not used.")
+        self._strays(root)
+        test = None if tested_on is None else of(tested_on)
+        return Layout(
+            tuple(classes), of("train"), test, "" if tested_on in (None, "test") else str(tested_on), tuple(self.notes)
+        )
 
     def _two_parts(self, train: Node, tests: list[Node], flat: list[Node], others: list[Node]) -> Layout:
         inside = _innermost(train, "train")
@@ -328,7 +310,7 @@ class _Folders:
         return f"It must hold a sub-folder per class, with {READABLE} files. {notes}".strip()
 
     def _extra_class(self, name: str, test: Node, train: Node, names: tuple[str, ...]) -> str:
-        close = [known for known in names if _plain(known) == _plain(name)]
+        close = [known for known in names if without_trifles(known) == without_trifles(name)]
         if close:
             return (
                 f"Class '{name}' in {self._at(test)} is called '{close[0]}' in {self._at(train)}: the names differ in "
@@ -420,6 +402,12 @@ def _is_flat(node: Node) -> bool:
     return inner is node or inner.name.lower() in NAMES_OF_NO_CLASS or split_of(inner.name) is not None
 
 
-def _plain(name: str) -> str:
-    """A name without what is hard to see: spaces at its ends, capitals, ways of writing an accent."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+def _is_split_inside(root: Node) -> bool:
+    """Whether each class has its own folders for training and testing."""
+    inner = [inner for node in root.with_images() for inner in node.with_images()]
+    return (
+        len(root.with_images()) > 1
+        and not any(node.images or split_of(node.name) for node in root.with_images())
+        and any(split_of(node.name) == "train" for node in inner)
+        and all(split_of(node.name) and _is_flat(node) for node in inner)
+    )

@@ -167,6 +167,23 @@ def test_images_beside_what_belongs_to_them_are_not_classes(tree, folders):
     refused(tree, "no sub-folder per class")
 
 
+def test_training_and_testing_within_each_class(tree):
+    for name in ("cat", "dog"):
+        tree.add(f"{name}/train/#.png", f"{name}/train/x#.png", f"{name}/val/#.png")
+    info = tree.describe()
+    assert (info.class_names, info.class_sizes, info.test_sizes) == (("cat", "dog"), (6, 6), (3, 3))
+    assert info.tested_on == "from its folder 'val'"
+    assert sorted(np.bincount(tree.load().train.labels).tolist()) == [6, 6]
+
+
+def test_tables_of_windows_and_of_other_machines(tree):
+    tree.add("train/#.png", "train/x#.png", "unused/y#.png")
+    rows = "".join(f"C:\\data\\train\\{name}.png;{label}\r\n" for name, label in zip(
+        ("0", "1", "2", "x0", "x1", "x2"), ("Grün", "Rot") * 3, strict=True))  # fmt: skip
+    tree.add("labels.csv", content=("\ufeffDatei;class\r\n" + rows).encode())
+    assert tree.describe().class_names == ("Grün", "Rot")
+
+
 def test_tiny_imagenet_with_its_annotations(tree):
     """Class folders around images/, validation images in one folder with a table that has no titles."""
     tree.add("t/train/n01/images/n01_#.JPEG", "t/train/n02/images/n02_#.JPEG", "t/test/images/test_#.JPEG")

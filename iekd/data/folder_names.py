@@ -1,0 +1,44 @@
+"""What the names of folders say: which are for training and testing, which say nothing of a class."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+TEST_NAMES = ("test", "val", "valid", "validation", "eval", "evaluation", "dev", "holdout")  # the first is used
+UNLABELLED = "unlabelled"
+SPLITS = {
+    "train": "train", "training": "train", "testing": "test", **{name: name for name in TEST_NAMES},
+    UNLABELLED: UNLABELLED, "unlabeled": UNLABELLED,
+}  # fmt: skip
+BESIDE = {"seg", "set", "data", "dataset", "images"}  # words that may stand beside such a name
+# a folder of this name says nothing of the class of its images
+NAMES_OF_NO_CLASS = frozenset(
+    "images image imgs img jpegimages pictures photos data all unlabelled unlabeled unknown".split()
+)
+# folders of images, and of what belongs to them
+PARTS_OF_IMAGES = NAMES_OF_NO_CLASS | frozenset(
+    "masks mask labels label annotations annotation segmentation segmentations groundtruth gt".split()
+)
+SHOWN = 5  # names in a message
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder's name announces: "train" for Training or train set, "test" for seg_test, ...
+
+    None for any other name, such as that of a class.
+    """
+    words = re.findall(r"[^\W\d_]+", name.lower())
+    said = [word for word in words if word in SPLITS]
+    return SPLITS[said[0]] if len(said) == 1 and {*words} <= {*said, *BESIDE} else None
+
+
+def without_trifles(name: str) -> str:
+    """A name without what is hard to see: spaces at its ends, capitals, ways of writing an accent."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def named(names: list[str] | tuple[str, ...]) -> str:
+    """Some names in quotes, and how many more there are."""
+    text = ", ".join(f"'{name}'" for name in names[:SHOWN])
+    return text + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
