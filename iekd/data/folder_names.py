@@ -12,14 +12,14 @@ SPLITS = {
     UNLABELLED: UNLABELLED, "unlabeled": UNLABELLED,
 }  # fmt: skip
 BESIDE = {"seg", "set", "data", "dataset", "images"}  # words that may stand beside such a name
-# a folder of this name says nothing of the class of its images
-NAMES_OF_NO_CLASS = frozenset(
-    "images image imgs img jpegimages pictures photos data all unlabelled unlabeled unknown".split()
-)
-# folders of images, and of what belongs to them
-PARTS_OF_IMAGES = NAMES_OF_NO_CLASS | frozenset(
-    "masks mask labels label annotations annotation segmentation segmentations groundtruth gt".split()
-)
+NAMES_OF_NO_CLASS = {  # a folder of this name says nothing of the class of its images
+    "images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "data", "all", "unlabelled", "unlabeled",
+    "unknown",
+}  # fmt: skip
+PARTS_OF_IMAGES = {  # folders of images, and of what belongs to them
+    *NAMES_OF_NO_CLASS, "masks", "mask", "labels", "label", "annotations", "annotation", "segmentation",
+    "segmentations", "groundtruth", "gt",
+}  # fmt: skip
 SHOWN = 5  # names in a message
 
 
