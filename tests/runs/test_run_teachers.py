@@ -109,11 +109,26 @@ def test_one_number_is_for_all_channels(tmp_path, tiny_config, finished, complet
     assert (card.mean, card.std) == ((0.5,) * 3, (0.25,) * 3)
 
 
-def test_a_teacher_without_projections_is_saved_as_what_it_is(tmp_path, tiny_config, complete):
+def test_a_file_that_has_learned_nothing_does_not_teach(tmp_path, tiny_config, complete):
     import torch
 
     from iekd.models.registry import build
 
+    torch.manual_seed(0)
+    torch.save(build("resnet20", 3).state_dict(), tmp_path / "a.pt")
+    config = tiny_config(methods=("ie-ft",), teacher="resnet20", teacher_from=str(tmp_path / "a.pt"))
+    run, _ = complete(Store(tmp_path / "runs"), config)
+    assert run.status.state == "failed"
+    assert "The teacher in 'a.pt' does not fit" in run.status.error
+    assert not run.model_folders
+
+
+def test_a_teacher_without_projections_is_saved_as_what_it_is(tmp_path, tiny_config, complete, monkeypatch):
+    import torch
+
+    from iekd.models.registry import build
+
+    monkeypatch.setattr("iekd.inference.teacher_check.CHANCE", -100.0)  # it has learned nothing, and may teach
     torch.manual_seed(0)
     state = build("resnet20-a", 3).state_dict()
     torch.save(state, tmp_path / "a.pt")
