@@ -568,7 +568,7 @@ def test_training_says_first_what_it_will_take(options, tmp_path, monkeypatch):
     said = next(line for line in result.stderr.splitlines() if line.startswith("Estimate: about "))
     assert result.stderr.index(said) < result.stderr.index("Run ")
     assert "MB of memory" in said
-    assert "Warning" not in result.stderr
+    assert "The run needs about" not in result.stderr
     monkeypatch.setattr(estimate, "free_memory", lambda: 1e6)
     monkeypatch.setattr(estimate.psutil, "swap_memory", lambda: type("Swap", (), {"free": 0}))
     result = iekd_(*words)

@@ -256,8 +256,8 @@ def test_an_unwritable_cache_is_a_sentence(tmp_path, monkeypatch, refuses):
     put_fashion(tmp_path / "debian", packed=True)
     monkeypatch.setattr(torchvision_sets, "DEBIAN_FASHION", tmp_path / "debian")
     monkeypatch.setenv("IEKD_CACHE_DIR", str(tmp_path / "file" / "cache"))
-    refuses(lambda: data.load("fashion-mnist"), "fashion-mnist", kind=DataError)
-    refuses(lambda: data.load("cifar10"), "cifar10", kind=DataError)
+    for name in ("fashion-mnist", "cifar10"):
+        refuses(lambda name=name: data.load(name), tmp_path / "file" / "cache", "IEKD_CACHE_DIR", kind=UserError)
 
 
 @pytest.mark.usefixtures("offline")

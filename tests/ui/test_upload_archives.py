@@ -113,11 +113,10 @@ def test_two_who_upload_the_same_both_get_it(public: tuple[str, Path, Path], sha
     assert len({name for _, (name,) in answers}) == 1
 
 
-@pytest.mark.parametrize("nothing", [None])
-def test_no_archive_is_a_sentence(public: tuple[str, Path, Path], nothing: Any) -> None:
-    kind, said = call(public[0], "add_pictures", nothing)
-    assert kind == "error"
-    assert "No archive was given" in json.dumps(said)
+def test_no_archive_is_a_sentence(public: tuple[str, Path, Path]) -> None:
+    answer = httpx.post(f"{public[0]}/gradio_api/call/add_pictures", json={"data": [None]})
+    assert answer.status_code == 400
+    assert "needs 'archive': an uploaded zip" in answer.json()["error"]
 
 
 def test_who_may_not_start_may_not_upload(guarded: str, runs_dir: Path, shapes: bytes) -> None:
