@@ -271,7 +271,7 @@ def test_the_command_needs_no_model_for_a_folder_of_ours(saved, options):
 def test_the_command_says_whose_normalisation_it_took(checkpoint, options):
     words = ["--checkpoint", checkpoint, "--model", "resnet8", "--dataset", options["dataset"], "--resolution", 16]
     result = iekd_eval(*words)
-    assert "of the data set" in result.stdout
+    assert "of the dataset" in result.stdout
     assert "--mean" in result.stdout
 
 
