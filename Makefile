@@ -1,5 +1,5 @@
 # make run: set up .venv and open the page.  make test: set up and run every test, on two cores.  make lint: style and types.
-# make coverage: which lines the tests run.  make test-oldest: core tests with the lowest versions that are allowed.
+# make space: the folder to push to a Hugging Face Space.  make coverage: which lines the tests run.  make test-oldest: core tests with the lowest versions that are allowed.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -7,7 +7,7 @@ OLDEST := .venv-oldest
 ARGS   ?=
 JOBS   ?= 2
 
-.PHONY: run test lint coverage test-oldest clean
+.PHONY: run test lint space coverage test-oldest clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.installed
@@ -20,6 +20,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+space:
+	$(PYTHON) .ci/space.py $(ARGS)
 
 # the page's tests drive servers that are killed, which leaves no figure of them
 coverage: $(VENV)/.installed-dev

@@ -7,22 +7,22 @@ import os
 import sys
 
 from iekd.errors import UserError
+from iekd.ui.server import space
 
 
 def main() -> int:
     """Parse the arguments and serve until interrupted; 2 for arguments that cannot be used."""
     parser = argparse.ArgumentParser(description="IE-KD Studio: train and compare small image classifiers in a page.")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for the whole network")
+    parser.add_argument("--host", default=space.default_host(), help="address to listen on; 0.0.0.0 for every network")
     parser.add_argument("--port", type=int, default=7860, help="the next free one is taken if it is busy")
-    parser.add_argument(
-        "--runs-dir", default=os.environ.get("IEKD_RUNS_DIR", "runs"), help="folder that holds the runs"
-    )
+    parser.add_argument("--runs-dir", default=space.default_runs_dir(), help="folder that holds the runs")
     parser.add_argument("--public", action="store_true", help="others may open it; see docs/sharing.md")
     parser.add_argument(
         "--root-path", default=os.environ.get("GRADIO_ROOT_PATH", ""),
         help="path that a reverse proxy puts before the page's addresses, such as /studio; see docs/sharing.md",
     )  # fmt: skip
     arguments = parser.parse_args()
+    space.prepare()
     from iekd.ui.server.launch import launch
 
     try:

@@ -12,7 +12,7 @@ import iekd
 PACKAGE = Path(iekd.__file__).parent
 # the rooms, lowest first: a file imports only from its own room and from those before it
 ROOMS = (
-    "errors", "paths", "plugins", "losses", "data", "models", "config", "distill", "engine", "estimate",
+    "errors", "paths", "plugins", "space", "losses", "data", "models", "config", "distill", "engine", "estimate",
     "bench", "inference", "results", "runs", "launchers", "ui", "cli",
 )  # fmt: skip
 FILES = {

@@ -17,6 +17,7 @@ from iekd.paths import python_path
 from iekd.runs import queue
 from iekd.runs.owner import LOCAL
 from iekd.runs.store import Run, Status
+from iekd.space import on_zero_gpu
 
 
 class LocalLauncher(FolderLauncher):
@@ -33,7 +34,10 @@ class LocalLauncher(FolderLauncher):
             subprocess.Popen(
                 [sys.executable, "-m", "iekd.runs.worker", str(run.path), "--lock", str(handle)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[handle], start_new_session=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": python_path(), **plugins.environment()},
+                env={
+                    **os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": python_path(), **plugins.environment(),
+                    **({"CUDA_VISIBLE_DEVICES": ""} if on_zero_gpu() else {}),  # what torch finds there never answers
+                },
             )  # fmt: skip
 
     def alive(self, run_id: str) -> bool:

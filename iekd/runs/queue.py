@@ -22,6 +22,7 @@ from iekd.runs.files import read_json, write_json
 from iekd.runs.locks import fcntl
 from iekd.runs.owner import LOCAL
 from iekd.runs.store import QUEUED, Run, Store
+from iekd.space import on_zero_gpu
 
 GPUS = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvmap", "/dev/kfd")  # NVIDIA's: drivers, WSL, Jetson; and AMD's
 
@@ -30,6 +31,8 @@ def device_name(requested: str) -> str:
     """Which device a run will use, told without importing torch: "cuda", "mps" or "cpu"."""
     if requested != "auto":
         return requested
+    if on_zero_gpu():
+        return "cpu"
     if any(Path(path).exists() for path in GPUS):
         return "cuda"
     return "mps" if platform.system() == "Darwin" and platform.machine() == "arm64" else "cpu"

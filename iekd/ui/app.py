@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from html import escape
 from pathlib import Path
 
 import gradio as gr
@@ -12,6 +13,7 @@ from iekd.launchers.factory import make_launcher
 from iekd.ui.render.about import HEADER
 from iekd.ui.server.access import Access
 from iekd.ui.server.api import public_endpoints
+from iekd.ui.server.space import notices
 from iekd.ui.tabs.compare import ASK_AFRESH, compare_tab
 from iekd.ui.tabs.run import PRIVATE, SPEAKING, Updates
 from iekd.ui.tabs.runs import act, runs_tab, table_html
@@ -50,6 +52,8 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
     demo = gr.Blocks(title="IE-KD Studio", analytics_enabled=False, delete_cache=(3600, UPLOADS_AGE))
     with demo:
         gr.HTML(HEADER)
+        for notice in notices():
+            gr.HTML(f'<p class="notice">{escape(notice)}</p>')
         shown = gr.Textbox(visible="hidden", elem_id="shown-run")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Train", id=TRAIN) as train_page:

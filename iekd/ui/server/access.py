@@ -28,6 +28,7 @@ from iekd.runs.queue import device_name
 from iekd.runs.store import LIVE, QUEUED, Run, Store
 from iekd.runs.teachers import find_teacher
 from iekd.runs.uploads import is_added
+from iekd.space import in_space
 from iekd.ui.server.attempts import Attempts
 from iekd.ui.server.sessions import Sessions, same
 
@@ -110,10 +111,10 @@ class Access:
         """Raises UserError for limits that cannot be read."""
         return cls(
             token=os.environ.get("IEKD_ADMIN_TOKEN", "").strip(),
-            public=public or bool(os.environ.get("SPACE_ID")),
+            public=public or in_space(),
             training=os.environ.get("IEKD_PUBLIC_TRAINING") == "1",
             limits=Limits.parse(os.environ.get("IEKD_PUBLIC_LIMITS", "")),
-            in_space=bool(os.environ.get("SPACE_ID")),
+            in_space=in_space(),
         )
 
     @property
@@ -302,7 +303,7 @@ def address_of(asker: Asker | None) -> str:
     already followed the proxies named in IEKD_TRUSTED_PROXIES, and believes nobody else's X-Forwarded-For."""
     if asker is None:
         return "-"
-    forwarded = asker.headers.get("x-forwarded-for", "") if os.environ.get("SPACE_ID") else ""
+    forwarded = asker.headers.get("x-forwarded-for", "") if in_space() else ""
     return forwarded.rsplit(",", 1)[-1].strip() or str(getattr(asker.client, "host", "-"))
 
 
