@@ -25,6 +25,7 @@ _HOME = {
     "Run": "iekd.runs.store",
     "LocalLauncher": "iekd.launchers.local",
     "Predictor": "iekd.inference.predict",
+    "predict": "iekd.inference.predict_files",
     "UserError": "iekd.errors",
 }
 

@@ -16,7 +16,9 @@ from rich.table import Table
 
 from iekd.config.run import RunConfig
 from iekd.config.unused import unused_settings
-from iekd.errors import UserError
+from iekd.errors import RunError, UserError
+from iekd.models.source import check_path
+from iekd.paths import absolute
 
 if TYPE_CHECKING:
     from iekd.launchers.base import Launcher
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 out, err = Console(), Console(stderr=True)
 RUNS = Path("runs")
 RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="IEKD_RUNS_DIR", help="Folder that holds the runs.")]
+HUB = "hf:"  # before the name of a model on the Hugging Face Hub
 INTERRUPTED = 130  # exit status of what was stopped before its end
 Detach = Annotated[bool, typer.Option("--detach", help="In the background; it continues without this terminal.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
@@ -34,6 +37,43 @@ def launcher_for(runs_dir: Path) -> Launcher:
     from iekd.launchers.factory import make_launcher
 
     return make_launcher(runs_dir)
+
+
+def find_model(name: str, runs_dir: Path) -> Path:
+    """The folder or file of a model: RUN/LEARNER or RUN, a shipped checkpoint's name, hf:ORG/NAME, or a path.
+
+    Raises:
+        UserError: there is none.
+    """
+    from iekd.runs.models import model_called
+
+    if name.startswith(HUB):
+        return _from_hub(name)
+    try:
+        return Path(check_path(name))
+    except UserError as error:
+        no_path = error
+    try:
+        return model_called(launcher_for(runs_dir).store, name)
+    except RunError as no_run:
+        if Path(absolute(name)).exists() or Path(name).suffix or name.startswith((".", "/", "~")):
+            raise no_path from None
+        raise UserError(
+            f"{str(no_run).rstrip('.')}. MODEL can also be a shipped checkpoint ('iekd models' lists them), a model's "
+            "folder, an .onnx file or a file of weights."
+        ) from None
+
+
+def _from_hub(name: str) -> Path:
+    """A model of the Hugging Face Hub, downloaded."""
+    try:
+        from iekd.hub import pull
+    except ImportError:
+        raise UserError(
+            f"'{name}' cannot be fetched: this version of iekd does not download from the Hub. Download the model "
+            "yourself, and give its folder."
+        ) from None
+    return Path(pull(name.removeprefix(HUB)))
 
 
 def says_why(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from iekd.cli.common import AsJson, out, print_json
+from iekd.cli.common import RUNS, AsJson, RunsDir, find_model, out, print_json
 from iekd.engine.scoring import imbalanced
 from iekd.errors import UserError
 from iekd.models.source import Numbers, parse_numbers
@@ -21,7 +21,11 @@ NOTES = {
 
 
 def evaluate(
-    checkpoint: Annotated[str, typer.Option(help="A file of weights (.safetensors, .pt, ...), or a model's folder.")],
+    checkpoint: Annotated[
+        str,
+        typer.Option(help="A file of weights (.pt, .safetensors, .onnx), a model's folder, a shipped checkpoint, "
+                     "RUN/LEARNER or RUN, or hf:ORG/NAME."),
+    ],
     dataset: Annotated[str, typer.Option(help="Name of a dataset, or folder:PATH.")],
     model: Annotated[
         Optional[str], typer.Option(help="Network of the weights, such as resnet56; not needed for a folder.")
@@ -49,15 +53,16 @@ def evaluate(
         Optional[str],
         typer.Option(help="Names of all classes in the order of the outputs, with commas, or a file of them; or text."),
     ] = None,
+    runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Accuracy of a checkpoint, yours or anyone's, on a dataset."""
     from iekd.inference.evaluate import evaluate_checkpoint
 
     found = evaluate_checkpoint(
-        checkpoint, dataset, model=model, split=split, mean=_numbers("Mean", mean), std=_numbers("Std", std),
-        resolution=resolution, test_fraction=test_fraction, data_seed=data_seed, device=device,
-        image_memory=image_memory, fit=fit, class_order=class_order,
+        find_model(checkpoint, runs_dir), dataset, model=model, split=split, mean=_numbers("Mean", mean),
+        std=_numbers("Std", std), resolution=resolution, test_fraction=test_fraction, data_seed=data_seed,
+        device=device, image_memory=image_memory, fit=fit, class_order=class_order,
     )  # fmt: skip
     if as_json:
         print_json(asdict(found))

@@ -1,7 +1,7 @@
-"""The command line: `iekd train | table | runs | eval | bench | compare | models | datasets | doctor | serve`.
+"""Commands: `iekd train | table | runs | predict | eval | compare | bench | models | datasets | doctor | serve`.
 
-Exit status: 0 done, 1 the run failed, 2 bad arguments, 130 stopped before the end. Errors are one sentence on standard
-error. With --json the last line of standard output is one JSON object.
+Exit status: 0 done, 1 the run failed or some images could not be read, 2 bad arguments, 130 stopped before the end.
+Errors are one sentence on standard error. With --json the last line of standard output is one JSON object.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from iekd.cli.common import (
 )
 from iekd.cli.evaluate import evaluate
 from iekd.cli.options import run_options
+from iekd.cli.predict import predict
 from iekd.cli.runs import app as runs_app
 from iekd.cli.train import table, train
 
@@ -47,6 +48,7 @@ app = Program(no_args_is_help=True, add_completion=False, pretty_exceptions_enab
 app.add_typer(runs_app, name="runs")
 app.command("train")(says_why(train))
 app.command("table")(says_why(table))
+app.command("predict")(says_why(predict))
 app.command("eval")(says_why(evaluate))
 app.command("bench")(says_why(run_options(bench)))
 
@@ -89,14 +91,7 @@ def compare_command(
     for result in broken:
         err.print(f"[bold red]Error:[/] {escape(str(result.error))}", highlight=False, soft_wrap=True)
     if as_json:
-        rows = []
-        for r in results:
-            said = {
-                name: [{"label": label, "score": score} for label, score in p.top] for name, p in r.predictions.items()
-            }
-            notes = {"error": r.error or "", "unlike": r.unlike}
-            rows.append({"path": r.name, "predictions": said, **{key: text for key, text in notes.items() if text}})
-        print_json({"images": rows})
+        print_json({"images": [{"path": r.name, **r.to_json()} for r in results]})
     else:
         table = table_of("image", *models)
         for r in results:

@@ -22,6 +22,7 @@ import tempfile
 import unicodedata
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -29,7 +30,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from iekd.data.layout import test_folder, understand
-from iekd.data.tree import HEAD, LARGEST_TABLE, Node, is_hidden
+from iekd.data.tree import HEAD, LARGEST_TABLE, Node, is_hidden, kind_of, other_ending
 from iekd.data.zip_names import names_of
 from iekd.errors import DataError
 from iekd.paths import cache_dir, make_cache_dir
@@ -138,6 +139,48 @@ def unpack(archive: Path, into: Path, room: Room = Room(), *, tar: bool = False,
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder
+
+
+def images_inside(archive: Path, others: Counter[str], notes: list[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """The images of an archive, one after the other; nothing is written to the disk.
+
+    Args:
+        others: counts the files that are no images, by their ending.
+        notes: a sentence is added if it had to be guessed how the names are encoded.
+    Yields:
+        (its name in the archive, with folders; a function that reads it, to be called before the next is asked for,
+        which raises DataError if it cannot be read).
+    Raises:
+        DataError: a damaged or a hostile archive.
+    """
+    try:
+        most, total = max(RATIO_FROM, MOST_RATIO * archive.stat().st_size), 0
+        for entry in _entries(archive, archive.parent, most, MOST_ENTRIES, True, notes):
+            name, content = "/".join(entry.parts), _Opened(entry.opened)
+            kind = kind_of(entry.parts[-1], content.head)
+            if kind != "image":
+                if kind:
+                    others[other_ending(name, kind)] += 1
+                continue
+            total += entry.size
+            if total > most:
+                raise _Refused(f"it unpacks to more than {most / 2**20:,.0f} MB")
+            yield name, partial(_image_bytes, name, entry.size, content)
+    except _Refused as error:
+        raise DataError(f"'{archive.name}' is not taken: {error}. Pack the images alone as zip.") from None
+    except DAMAGE as error:
+        raise DataError(f"'{archive.name}' is damaged or no archive ({_reason(error)}). Pack it again.") from None
+    except OSError as error:
+        raise DataError(f"'{archive.name}' cannot be read ({error.strerror or _reason(error)}).") from None
+
+
+def _image_bytes(name: str, size: int, content: _Opened) -> bytes:
+    if size > LARGEST_IMAGE:
+        raise DataError(f"'{name}' has {size / 2**20:,.0f} MB, more than the {LARGEST_IMAGE // 2**20} that are read.")
+    try:
+        return content.rest()
+    except (*DAMAGE, OSError) as error:
+        raise DataError(f"'{name}' is damaged in its archive ({_reason(error)}). Pack it again.") from None
 
 
 @lru_cache(maxsize=8)

@@ -186,7 +186,7 @@ def _in_threads(
     sizes = list(map(len, splits))
     block = max(BLOCK, min(64, sum(sizes) // 20_000))  # of a million files, all blocks at once take memory too
     blocks = [(s, range(i, min(i + block, n))) for s, n in enumerate(sizes) for i in range(0, n, block)]
-    done, pool = 0, ThreadPoolExecutor(min(32, _cores()))  # with more, small files mostly wait for the lock
+    done, pool = 0, ThreadPoolExecutor(min(32, cores()))  # with more, small files mostly wait for the lock
     try:
         for answers in pool.map(lambda block: [function(block[0], i) for i in block[1]], blocks):
             done += len(answers)
@@ -204,5 +204,5 @@ def _readable(splits: Sequence[Files], shape: Shape, split: int, i: int) -> bool
     return False
 
 
-def _cores() -> int:
+def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -113,6 +113,11 @@ def kind_of(name: str, head: Reader) -> str:
     return ending
 
 
+def other_ending(name: str, kind: str) -> str:
+    """What a file that is no image is counted as, in any place where tables and archives are not read: its ending."""
+    return PurePosixPath(name).suffix.lower() if kind in ("table", "archive") else kind
+
+
 def read_tree(root: Path) -> tuple[Node, tuple[tuple[str, int], ...]]:
     """(the tree of a folder, each of its folders with the time when it was last changed).
 

@@ -5,17 +5,20 @@ Predictions run on the CPU, one image at a time, which is also how the shown lat
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from iekd.data.decoding import SUFFIXES, ImageSource, to_array
+from iekd.data.decoding import ImageSource
 from iekd.errors import DataError, UserError
+from iekd.inference.images import as_trained, in_folder, resized
 from iekd.inference.predict import Prediction, load_predictor
 from iekd.models.artifact import ModelCard
-from iekd.paths import as_typed, typed
+from iekd.paths import typed
 
 NAMED = 20  # classes that are listed by name
 
@@ -33,24 +36,39 @@ class ImageResult:
     predictions: dict[str, Prediction] = field(default_factory=dict)
     error: str | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """What the command line and the endpoint say of it, without its name."""
+        said = {name: prediction.to_json() for name, prediction in self.predictions.items()}
+        notes = {"error": self.error or "", "unlike": self.unlike}
+        return {"predictions": said, **{key: text for key, text in notes.items() if text}}
+
     @property
-    def unlike(self) -> str:
-        """One sentence where the picture is unlike the training images; empty where it is not, or nobody can tell.
+    def is_unlike(self) -> bool | None:
+        """Whether the picture is unlike the training images; None where nobody can tell.
 
         The teacher decides, because a small network is often just as sure of what it has never seen
         (benchmarks/RESULTS.md); without a teacher, more than half of the students.
         """
-        known = {name: p.unlike for name, p in self.predictions.items() if p.unlike is not None}
-        if "teacher" in known:
-            known, who = {"teacher": known["teacher"]}, "the teacher is"
-        else:
-            who = "most of these networks are" if len(known) > 1 else "the network is"
-        if 2 * sum(known.values()) <= len(known):
+        known = self._known()
+        return 2 * sum(known.values()) > len(known) if known else None
+
+    @property
+    def unlike(self) -> str:
+        """One sentence where the picture is unlike the training images; empty where it is not, or nobody can tell."""
+        if not self.is_unlike:
             return ""
+        known = self._known()
+        who = "the teacher is" if "teacher" in known else "the network is"
+        who = "most of these networks are" if len(known) > 1 else who
         return (
             f"Unlike the training images: {who} less sure of this picture than of 95 % of the test images. It may show "
             "none of the classes, and what is predicted then means nothing."
         )
+
+    def _known(self) -> dict[str, bool]:
+        """What the networks that decide say of it."""
+        known = {name: p.unlike for name, p in self.predictions.items() if p.unlike is not None}
+        return {"teacher": known["teacher"]} if "teacher" in known else known
 
 
 def image_files(paths: Sequence[str]) -> list[Path]:
@@ -65,17 +83,10 @@ def image_files(paths: Sequence[str]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        inside = [
-            file for file in sorted(path.rglob("*"))
-            if file.suffix.lower() in SUFFIXES and file.is_file()
-            and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        ]  # fmt: skip
-        if not inside:
-            raise UserError(
-                f"The folder '{as_typed(str(path))}' has no images ({', '.join(sorted(SUFFIXES))}). "
-                "Give a folder of images, or image files."
-            )
-        found += inside
+        for image in in_folder(path, Counter()):
+            if image.error:
+                raise UserError(image.error)
+            found.append(Path(image.name))
     return found
 
 
@@ -85,10 +96,9 @@ def compare(
     """Every model's answer for every image. An image that cannot be read has its reason instead of answers.
 
     Args:
-        models: shown name -> folder of a saved model; all must know the same classes and see the same size.
+        models: shown name -> folder of a saved model, or an ONNX file; all must know the same classes.
         images: (shown name, anything that data.images.open_image takes).
-        match_background: swap bright and dark in grey pictures whose background is the opposite of the training
-            images', such as a shoe photographed on white for models that know white shoes on black.
+        match_background: see `images.as_trained`.
     Raises:
         UserError: a model cannot be loaded, or the models do not belong together.
     """
@@ -103,17 +113,15 @@ def compare(
     results = []
     for shown, source in images:
         try:
-            seen = _as_trained(source, first.card, shown)
+            seen, inverted = as_trained(source, first.card, shown, match_background)
         except DataError as error:
             results.append(ImageResult(shown, None, error=str(error)))
             continue
-        inverted = match_background and _opposite_background(seen, first.card)
-        seen = 255 - seen if inverted else seen
         answers = {}
         for name, classifier in loaded.items():
             image, card = seen, classifier.card
             if _shape(card) != _shape(first.card):
-                image = _as_trained(source, card, shown)
+                image = resized(source, card, shown)
                 image = 255 - image if inverted else image
             answers[name] = classifier.predict(image)
         results.append(ImageResult(shown, seen, inverted, answers))
@@ -122,23 +130,10 @@ def compare(
 
 def classes_known(models: Mapping[str, Path]) -> str:
     """Which classes these networks can name, as a sentence; all know the same."""
-    names = ModelCard.read(next(iter(models.values()))).class_names
+    names = load_predictor(next(iter(models.values()))).card.class_names
     shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
     return f"These networks can name {len(names)} classes and nothing else: {shown}."
 
 
 def _shape(card: ModelCard) -> tuple[object, ...]:
     return (card.resolution, card.channels, card.fit, card.white)
-
-
-def _as_trained(source: ImageSource, card: ModelCard, name: str) -> np.ndarray:
-    """An image as those that the model was trained with."""
-    return to_array(source, card.resolution, card.channels, name, card.fit, card.white)
-
-
-def _opposite_background(seen: np.ndarray, card: ModelCard) -> bool:
-    """True for a grey picture with bright edges where the training images' were dark, or the other way round."""
-    if card.channels != 1 or card.background is None:
-        return False
-    edges = np.concatenate([seen[0], seen[-1], seen[:, 0], seen[:, -1]]).mean() / 255
-    return bool(edges > 0.6 and card.background < 0.3) or bool(edges < 0.3 and card.background > 0.7)

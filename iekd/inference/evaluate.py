@@ -1,11 +1,13 @@
-"""The accuracy of a classifier on a dataset: a file of weights of anyone's, or a model's folder of ours."""
+"""The accuracy of a classifier on a dataset: anyone's file of weights, a model's folder of ours, or an ONNX file."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from iekd import data
 from iekd.config.run import NO_TEACHER, RunConfig, make_config
@@ -14,6 +16,8 @@ from iekd.data.decoding import CROP
 from iekd.data.registry import source_of
 from iekd.engine.scoring import accuracy, balanced_accuracy, class_accuracy, is_right, predicted
 from iekd.errors import UserError, unknown_name
+from iekd.inference.classifier import Described, OnnxClassifier
+from iekd.inference.onnx_file import SUFFIX, open_onnx
 from iekd.models.artifact import ModelCard, check_fits, load_model
 from iekd.models.class_names import matched, read_class_names, reordered
 from iekd.models.source import Numbers, check_normalisation, check_path, per_channel
@@ -63,7 +67,7 @@ def evaluate_checkpoint(
     """Answer every image of a split, in float32, and count.
 
     Args:
-        checkpoint: a file of weights, or the folder of a model that was saved here.
+        checkpoint: a file of weights, the folder of a model that was saved here, or an ONNX file.
         dataset: as in a run; resolution (unset: the folder's own, or the dataset's), test_fraction, data_seed and
             image_memory too.
         model: the network's name; a folder knows its own.
@@ -94,7 +98,10 @@ def evaluate_checkpoint(
     if len(settings.class_order) == 1 and settings.class_order[0] != data.AS_TEXT:
         settings = settings.model_copy(update={"class_order": read_class_names(Path(settings.class_order[0]))})
     settings = settings.model_copy(update={"dataset": data.prepare(settings.dataset)})
-    path, place = Path(check_path(str(checkpoint))), choose_device(settings.device)
+    path = Path(check_path(str(checkpoint)))
+    if path.suffix.lower() == SUFFIX:
+        return _evaluate_onnx(path, settings, split, model, mean, std)
+    place = choose_device(settings.device)
     notes: tuple[str, ...] = ()
     # what is wrong with the weights is said before the images are read
     if path.is_dir():
@@ -135,20 +142,62 @@ def evaluate_checkpoint(
         logits = predict(network, normalise, images, place)
     if not bool(torch.isfinite(logits).all()):
         raise UserError(f"'{path}' answers with values that are no numbers. Check mean and std, or get the file again.")
-    right = is_right(predicted(logits), labels).cpu()
+    return _counted(
+        predicted(logits), labels, began, loaded, checkpoint=str(path), model=name,
+        params=sum(p.numel() for p in network.parameters()), dataset=settings.dataset, split=split, mean=used_mean,
+        std=used_std, normalisation=source, device=str(place), notes=list(notes),
+    )  # fmt: skip
+
+
+def _evaluate_onnx(
+    path: Path, settings: RunConfig, split: str, model: str | None, mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> Evaluation:  # fmt: skip
+    """`evaluate_checkpoint` of an ONNX file, as onnxruntime runs it."""
+    import numpy as np
+    import torch
+
+    from iekd.engine.batches import images_on_device
+    from iekd.engine.stream import split_into_batches
+
+    file = open_onnx(path, settings.device)
+    described = Described(
+        model, None if file.card or len(settings.class_order) < 2 else settings.class_order, settings.resolution,
+        None if mean is None else tuple(mean), None if std is None else tuple(std),
+    )  # fmt: skip
+    classifier = OnnxClassifier(file, described)
+    loaded, asked = _data(settings, split, classifier.card)
+    check_fits(classifier.card, loaded, path)
+    columns = [classifier.card.class_names.index(name) for name in loaded.class_names]
+    began, answers = time.perf_counter(), []
+    with (
+        images_on_device([asked], torch.device("cpu"), settings.image_memory) as [(images, labels)],
+        contextlib.closing(split_into_batches(images, classifier.batch_size)) as batches,
+    ):
+        for batch in batches:  # (B,C,H,W) uint8
+            answers.append(classifier.probabilities(batch.permute(0, 2, 3, 1).numpy()))
+    probabilities = np.concatenate(answers)[:, columns]
+    if not np.isfinite(probabilities).all():
+        raise UserError(f"'{path}' answers with values that are no numbers. Export it again.")
+    card = classifier.card
+    return _counted(
+        torch.from_numpy(predicted(probabilities)), labels, began, loaded, checkpoint=str(path), model=card.model,
+        params=card.params, dataset=settings.dataset, split=split, mean=card.mean, std=card.std,
+        normalisation="model card", device=classifier.device, notes=[],
+    )  # fmt: skip
+
+
+def _counted(predictions: Any, labels: Any, began: float, loaded: Dataset, **about: Any) -> Evaluation:
+    """What (N,) predictions of (N,) labels come to; about: what else is known. began: when predicting did."""
+    right = is_right(predictions, labels).cpu()
     seconds = time.perf_counter() - began
-    labels = labels.cpu()
-    of_class = class_accuracy(right, labels, len(loaded.class_names))
+    names, labels = loaded.class_names, labels.cpu()
+    of_class = class_accuracy(right, labels, len(names))
     return Evaluation(
         accuracy=accuracy(right), images=len(right), correct=int(right.sum()),
-        class_accuracy=dict(zip(loaded.class_names, of_class, strict=True)),
-        balanced_accuracy=balanced_accuracy(of_class),
-        class_counts=dict(
-            zip(loaded.class_names, labels.bincount(minlength=len(loaded.class_names)).tolist(), strict=True)
-        ),
-        checkpoint=str(path), model=name, params=sum(p.numel() for p in network.parameters()), dataset=settings.dataset,
-        split=split, mean=used_mean, std=used_std, normalisation=source, device=str(place), seconds=seconds,
-        skipped_files=list(loaded.skipped), notes=list(notes),
+        class_accuracy=dict(zip(names, of_class, strict=True)), balanced_accuracy=balanced_accuracy(of_class),
+        class_counts=dict(zip(names, labels.bincount(minlength=len(names)).tolist(), strict=True)),
+        seconds=seconds, skipped_files=list(loaded.skipped), **about,
     )  # fmt: skip
 
 

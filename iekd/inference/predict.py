@@ -1,4 +1,4 @@
-"""A saved model that answers one image at a time, on the CPU, which is also how its latency is measured."""
+"""A classifier that answers one image at a time, on the CPU, which is also how its latency is measured."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from iekd.engine.scoring import energy
-from iekd.models.artifact import CARD, WEIGHTS
+from iekd.inference.classifier import Classifier, open_classifier
+from iekd.models.artifact import CARD
 
 TOP = 5
 
@@ -30,6 +31,10 @@ class Prediction:
     def label(self) -> str:
         return self.top[0][0]
 
+    def to_json(self) -> list[dict[str, Any]]:
+        """What the command line and the endpoints say of it."""
+        return top_json(self.top)
+
 
 class Predictor:
     """A saved model, ready to answer.
@@ -37,36 +42,41 @@ class Predictor:
     images (H,W,C) uint8 of the card's resolution and channels -> Prediction.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Raises UserError if the folder holds no usable model."""
-        from iekd.models.artifact import load_model
-        from iekd.models.normalise import Normalise
+    def __init__(self, path: Path) -> None:
+        """Raises UserError if the folder or the ONNX file holds no usable model."""
+        self.classifier = open_classifier(path)
+        self.card, self.bytes = self.classifier.card, self.classifier.size
 
-        self.model, self.card = load_model(folder)
-        self.normalise = Normalise(self.card.mean, self.card.std)
-        self.bytes = (folder / WEIGHTS).stat().st_size
+    @property
+    def model(self) -> Any:
+        """The torch module; an ONNX file has none."""
+        return getattr(self.classifier, "model", None)
 
     def predict(self, image: np.ndarray) -> Prediction:
-        import torch
-
-        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]  # (1,C,H,W)
         start = time.perf_counter()
-        with torch.inference_mode():
-            logits = self.model(self.normalise(pixels)).logits[0]  # (K,)
-            scores = logits.softmax(0)
+        scores = self.classifier.scores(image[None])
         elapsed = (time.perf_counter() - start) * 1000
-        best = scores.topk(min(TOP, len(scores)))
-        labels = [self.card.class_names[i] for i in best.indices.tolist()]
-        threshold = self.card.energy_threshold
-        unlike = None if threshold is None else float(energy(logits)) < threshold
-        return Prediction(list(zip(labels, best.values.tolist(), strict=True)), elapsed, unlike)
+        return Prediction(
+            best(self.classifier, scores.probabilities[0], TOP), elapsed, self.classifier.unlike(scores)[0]
+        )
 
 
-def load_predictor(folder: Path) -> Predictor:
-    """A Predictor that stays in memory until the folder is written again; the 16 used last are kept."""
-    return _cached(folder.resolve(), (folder / CARD).stat().st_mtime_ns if (folder / CARD).is_file() else 0)
+def best(classifier: Classifier, probabilities: np.ndarray, top: int) -> list[tuple[str, float]]:
+    """The (label, score) of the `top` largest of (K,) probabilities, best first."""
+    order = np.argsort(-probabilities, kind="stable")[:top]
+    return [(classifier.card.class_names[i], float(probabilities[i])) for i in order.tolist()]
+
+
+def top_json(top: list[tuple[str, float]]) -> list[dict[str, Any]]:
+    return [{"label": label, "score": score} for label, score in top]
+
+
+def load_predictor(path: Path) -> Predictor:
+    """A Predictor that stays in memory until its folder or file is written again; the 16 used last stay."""
+    stamp = path / CARD if path.is_dir() else path
+    return _cached(path.resolve(), stamp.stat().st_mtime_ns if stamp.is_file() else 0)
 
 
 @lru_cache(maxsize=16)
-def _cached(folder: Path, _: int) -> Predictor:
-    return Predictor(folder)
+def _cached(path: Path, _: int) -> Predictor:
+    return Predictor(path)

@@ -15,6 +15,11 @@ def shipped_models() -> dict[str, ModelCard]:
     return dict(cards(checkpoints_dir()))
 
 
+def shipped_folder(name: str | Path) -> Path | None:
+    """The folder of a shipped model by its name, as `iekd models` lists them; None if there is none of that name."""
+    return checkpoints_dir() / name if str(name) in shipped_models() else None
+
+
 def cards(root: Path) -> Iterator[tuple[str, ModelCard]]:
     """The name and card of every readable model among the folders in `root`."""
     for folder in sorted(root.iterdir()) if root.is_dir() else []:

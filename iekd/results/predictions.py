@@ -57,4 +57,4 @@ def read_right(path: Path) -> Right | None:
 
 def harmless(text: str) -> str:
     """The text, with a leading quote if a spreadsheet would take it for a formula: class names may be anybody's."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from iekd.config.run import learner_name
 from iekd.errors import UserError
-from iekd.models.shipped import shipped_models
+from iekd.models.shipped import shipped_folder, shipped_models
 from iekd.paths import checkpoints_dir
 from iekd.runs.store import Run, Store
 
@@ -23,6 +23,38 @@ def models_called(store: Store, name: str) -> dict[str, Path]:
     return run_models(store.get(run_id), seed)
 
 
+def model_called(store: Store, name: str) -> Path:
+    """The folder of one model: a run's by RUN/LEARNER, the only student of a run by RUN, or a shipped one by its name.
+
+    Args:
+        name: LEARNER is the name of a folder among the run's models, such as "teacher" or "ie-ft-seed0".
+    Raises:
+        UserError: no such run or model, or the run has several students and none is named.
+    """
+    if folder := shipped_folder(name):
+        return folder
+    run_id, _, learner = name.partition("/")
+    return model_of(store.get(run_id.strip()), learner.strip())
+
+
+def model_of(run: Run, learner: str = "", before: str = "") -> Path:
+    """The folder of a run's model; without a name, of its only student. before: what the names in errors begin with."""
+    found = run.model_folders
+    students = [name for name in found if name != "teacher"]
+    if learner in found or (not learner and len(students) == 1):
+        return found[learner or students[0]]
+    if not found:
+        raise _no_models(run)
+    listed = ", ".join(f"{before}{run.id}/{name}" for name in found)
+    if learner:
+        raise UserError(f"The run '{run.id}' has no model '{learner}'. Choose one of: {listed}.")
+    raise UserError(f"The run '{run.id}' has several models. Name one of them: {listed}.")
+
+
+def _no_models(run: Run) -> UserError:
+    return UserError(f"The run '{run.id}' has no trained models ({run.status.state}). Choose one that has finished.")
+
+
 def run_models(run: Run, seed: str = "") -> dict[str, Path]:
     """The models of a run to compare: the teacher, and each method's student of that seed; "" for the first seed.
 
@@ -31,7 +63,7 @@ def run_models(run: Run, seed: str = "") -> dict[str, Path]:
     """
     saved, chosen = run.model_folders, {}
     if not saved:
-        raise UserError(f"The run '{run.id}' has no trained models ({run.status.state}). Choose one that has finished.")
+        raise _no_models(run)
     seeds = saved_seeds(run)
     if seed and seed not in map(str, seeds):
         there = ", ".join(map(str, seeds)) or "none"

@@ -15,6 +15,7 @@ from iekd.models.shipped import cards
 from iekd.models.source import AUTO, RUN, TRAIN, check_path
 from iekd.paths import checkpoints_dir
 from iekd.results.predictions import ANSWERS, harmless, read_right
+from iekd.runs.models import model_of
 from iekd.runs.store import Run, Store
 
 log = logging.getLogger("iekd")
@@ -99,17 +100,9 @@ def _of_run(config: RunConfig, runs_dir: Path) -> Path:
     """The model that `run:ID` or `run:ID/LEARNER` names; without a learner, the run's only student."""
     run_id, _, learner = config.teacher_from.removeprefix(RUN).partition("/")
     run = Store(runs_dir).get(run_id.strip())
-    found, learner = run.model_folders, learner.strip()
-    students = [name for name in found if name != "teacher"]
-    if learner in found or (not learner and len(students) == 1):
-        _same_split(run, config)
-        return _same_network(found[learner or students[0]], config)
-    if not found:
-        raise UserError(f"The run '{run.id}' has no trained models ({run.status.state}). Choose one that has finished.")
-    listed = ", ".join(f"{RUN}{run.id}/{name}" for name in found)
-    if learner:
-        raise UserError(f"The run '{run.id}' has no model '{learner}'. Choose one of: {listed}.")
-    raise UserError(f"The run '{run.id}' has several models. Name the one that is to teach: {listed}.")
+    folder = model_of(run, learner.strip(), before=RUN)
+    _same_split(run, config)
+    return _same_network(folder, config)
 
 
 def _same_split(run: Run, ours: RunConfig) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from iekd.inference.compare import ImageResult
 from iekd.inference.predict import load_predictor
+from iekd.results.prediction_table import PredictionTable, Row, to_csv
 from iekd.ui.render.examples import data_url
 from iekd.ui.render.words import count, method_name, method_style, model_name
 
@@ -51,6 +52,19 @@ def card_html(result: ImageResult, truth: str | None) -> str:
         )
     unlike = f'<p class="warn">{escape(result.unlike)}</p>' if result.unlike else ""
     return f'<article class="answer">{picture}{unlike}<div class="sayings">{"".join(said)}</div></article>'
+
+
+def comparison_csv(models: Iterable[str], results: Sequence[ImageResult]) -> str:
+    """The predictions of all models as CSV: a row for each image, a group of columns for each model."""
+    top = max((len(p.top) for result in results for p in result.predictions.values()), default=1)
+    rows = [
+        Row(
+            result.name, [(p.label, p.top) for p in result.predictions.values()], result.is_unlike, result.inverted,
+            result.error or "",
+        )
+        for result in results
+    ]  # fmt: skip
+    return to_csv(PredictionTable(top, list(models)), rows)
 
 
 def models_table(models: Mapping[str, Path], image: Any) -> str:

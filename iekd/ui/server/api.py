@@ -1,4 +1,5 @@
-"""The page's public endpoints, for programs: runs (start, status, list, stop, resume), compare and add_pictures."""
+"""The page's public endpoints, for programs: start, run_status, list_runs, stop_run, resume_run, compare, compare_csv
+and add_pictures."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from iekd.ui.server.actions import start_run, upload_pictures
 from iekd.ui.server.bodies import NOT_ALLOWED, WENT_WRONG, Parameter
 from iekd.ui.server.gradio_patches import file_field
 from iekd.ui.server.places import teller
-from iekd.ui.tabs.compare import compare_files
+from iekd.ui.tabs.compare import compare_files, compare_files_csv
 
 log = logging.getLogger(__name__)
 RUN = Parameter("run_id", (str,), "a text, the id of a run")
@@ -36,6 +37,10 @@ ENDPOINTS = {
     "stop_run": (RUN,),
     "resume_run": (RUN,),
     "compare": (
+        Parameter("run_id", (str,), "a text, the id of a run or '' for the shipped models", optional=True),
+        Parameter("images", (list,), f"a list of uploaded files, each {FILE}"),
+    ),
+    "compare_csv": (
         Parameter("run_id", (str,), "a text, the id of a run or '' for the shipped models", optional=True),
         Parameter("images", (list,), f"a list of uploaded files, each {FILE}"),
     ),
@@ -89,6 +94,11 @@ def public_endpoints(launcher: Launcher, access: Access) -> None:
         return compare_files(store, run_id or "", images or [])
 
     @_says_why
+    def compare_csv(run_id: str, images: list[str] | None) -> str:
+        """The same as CSV: a row for each image, and a group of columns for each network."""
+        return compare_files_csv(store, run_id or "", images or [])
+
+    @_says_why
     def add_pictures(archive: str, request: Optional[gr.Request] = None) -> str:
         """Unpack a zip file with a folder of pictures per class. Returns the dataset's name for `start`."""
         return upload_pictures(store, access, request, archive)[0]
@@ -99,6 +109,8 @@ def public_endpoints(launcher: Launcher, access: Access) -> None:
     with gr.Row(visible=False):
         run_id, images, answer = gr.Textbox(), file_field(file_count="multiple"), gr.JSON()
         gr.Button().click(compare, [run_id, images], answer, api_name="compare")
+        text = gr.Textbox()
+        gr.Button().click(compare_csv, [run_id, images], text, api_name="compare_csv")
         archive, dataset = file_field(), gr.Textbox()
         gr.Button().click(add_pictures, archive, dataset, api_name="add_pictures")
 

@@ -51,10 +51,10 @@ def downloads_html(run: Run, with_networks: bool, tell: Tell = str) -> str:
     links = []
     for name, kind, label in REPORTS:
         try:
-            content = base64.b64encode(tell((run.path / name).read_text("utf-8", "replace")).encode()).decode()
+            content = tell((run.path / name).read_text("utf-8", "replace"))
         except OSError:
             continue
-        links.append(_link(f"data:{kind};base64,{content}", label, f"{run.id}-{name}"))
+        links.append(download_link(f"{run.id}-{name}", kind, content, label))
     if with_networks:
         with contextlib.suppress(OSError):  # runs of version 0.1 and those that did not finish have none
             size = (run.path / ANSWERS).stat().st_size
@@ -68,6 +68,16 @@ def downloads_html(run: Run, with_networks: bool, tell: Tell = str) -> str:
             label += f", seed {card.seed}" if several and name != "teacher" else ""
             links.append(_link(f".{ADDRESS}/{run.id}/{name}", f"{label} <small>{_bytes(size)}</small>"))
     return f'<p class="downloads">{"".join(links)}</p>' if links else ""
+
+
+def download_link(name: str, kind: str, content: str, label: str) -> str:
+    """A link that carries what it downloads, so that no file has to be stored for it.
+
+    Args:
+        name: what the file will be called. kind: its media type. label: HTML.
+    """
+    address = f"data:{kind};base64,{base64.b64encode(content.encode(errors='backslashreplace')).decode()}"
+    return _link(address, label, name)
 
 
 def _link(address: str, label: str, name: str = "") -> str:

@@ -12,14 +12,16 @@ from typing import Any
 
 import gradio as gr
 
+from iekd.data import available
 from iekd.errors import UserError
-from iekd.inference.compare import classes_known, compare
+from iekd.inference.compare import ImageResult, classes_known, compare
 from iekd.models.artifact import ModelCard
 from iekd.runs.models import models_called, saved_seeds
 from iekd.runs.store import Store
-from iekd.ui.render.comparison import card_html, models_table
+from iekd.ui.render.comparison import card_html, comparison_csv, models_table
 from iekd.ui.render.examples import examples
 from iekd.ui.render.words import run_title, when
+from iekd.ui.server.downloads import download_link
 from iekd.ui.server.gradio_patches import file_field, open_dropdown
 from iekd.ui.tabs.run import PRIVATE, Updates
 
@@ -156,24 +158,29 @@ def sources(store: Store) -> list[tuple[str, str]]:
     return found
 
 
-def compare_files(store: Store, source: str, paths: list[str]) -> dict[str, Any]:
-    """What `iekd compare --json` prints, for the public endpoint, with `name` for `path`.
-
-    gradio_client takes any object with a `path` for a file and tries to fetch it.
-    """
+def _answers(store: Store, source: str, paths: list[str]) -> tuple[dict[str, Path], list[ImageResult]]:
+    """(the models of a source, what they predict for some files)."""
     if not paths:
         raise UserError("No image was given. Send at least one.")
     if len(paths) > MOST_IMAGES:
         raise UserError(
             f"{len(paths):,} images are more than the {MOST_IMAGES} of one comparison. Send fewer at a time."
         )
-    results = compare(models_called(store, source), [(Path(p).name, Path(p)) for p in paths])
-    rows = []
-    for r in results:
-        said = {name: [{"label": label, "score": score} for label, score in p.top] for name, p in r.predictions.items()}
-        notes = {"error": r.error or "", "unlike": r.unlike}
-        rows.append({"name": r.name, "predictions": said, **{key: text for key, text in notes.items() if text}})
-    return {"images": rows}
+    models = models_called(store, source)
+    return models, compare(models, [(Path(p).name, Path(p)) for p in paths])
+
+
+def compare_files(store: Store, source: str, paths: list[str]) -> dict[str, Any]:
+    """What `iekd compare --json` prints, for the public endpoint, with `name` for `path`.
+
+    gradio_client takes any object with a `path` for a file and tries to fetch it.
+    """
+    return {"images": [{"name": r.name, **r.to_json()} for r in _answers(store, source, paths)[1]]}
+
+
+def compare_files_csv(store: Store, source: str, paths: list[str]) -> str:
+    """`compare_files` as CSV, for the public endpoint: a row for each image, a group of columns for each model."""
+    return comparison_csv(*_answers(store, source, paths))
 
 
 def results_html(store: Store, source: str, paths: list[str], taken: str | None, picked: list[int]) -> str:
@@ -204,7 +211,8 @@ def results_html(store: Store, source: str, paths: list[str], taken: str | None,
     seen = next((r.seen for r in results if r.seen is not None), None)
     table = models_table(models, seen) if seen is not None else ""
     names = f'<p class="sub">{escape(classes_known(models))}</p>'
-    return f'{note}{names}<div class="answers">{"".join(cards)}</div>{table}'
+    csv = download_link("comparison.csv", "text/csv", comparison_csv(models, results), "Predictions as CSV")
+    return f'{note}{names}<div class="answers">{"".join(cards)}</div><p class="downloads">{csv}</p>{table}'
 
 
 def examples_html(store: Store, source: str) -> str:
@@ -228,11 +236,11 @@ def _examples_of(store: Store, source: str) -> list[tuple[str, Any, str]]:
     if not models:
         return []
     for dataset in ModelCard.read(next(iter(models.values()))).datasets:
-        try:
-            if found := examples("fashion-mnist-sample" if dataset == "fashion-mnist" else dataset, 2):
-                return found
-        except UserError:
-            continue  # the folder was removed since
+        parts = [info.name for info in available() if info.part_of == dataset]  # these may need no download
+        for name in (*parts, dataset):
+            with contextlib.suppress(UserError):  # the folder was removed since
+                if found := examples(name, 2):
+                    return found
     return []
 
 

@@ -1,0 +1,135 @@
+"""Images to predict: found in files, folders and archives one after the other, and read as those of the training.
+
+Names come as a stream: of a folder, only the names in it are in memory at a time, however many images there are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+
+from iekd.data.archives import images_inside, is_archive
+from iekd.data.decoding import ImageSource, to_array
+from iekd.data.tree import DEEPEST, first_bytes, is_hidden, kind_of, other_ending
+from iekd.errors import DataError
+from iekd.models.artifact import ModelCard
+from iekd.paths import as_typed, typed
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image that was found, or why there is none.
+
+    name: as the user would find it again: the path as it was given, and the way on from there.
+    source: its file, or a function that reads its bytes, which is called before the next image is asked for.
+    """
+
+    name: str
+    source: Union[Path, Callable[[], bytes]] = bytes
+    error: str = ""
+
+
+def find_images(
+    paths: Iterable[str], others: Counter[str] | None = None, notes: list[str] | None = None
+) -> Iterator[Found]:
+    """Every image in files, folders (and the folders in them), zip and tar archives, in their order.
+
+    A file that is named itself is taken whatever its ending. Archives inside of folders are not opened.
+
+    Args:
+        paths: as they were typed.
+        others: counts the files that were passed over, by their ending.
+        notes: sentences on how the names in archives were read are added.
+    """
+    others, notes = Counter() if others is None else others, [] if notes is None else notes
+    for text in paths:
+        path = Path(typed(text)).expanduser()
+        if path.is_dir():
+            yield from in_folder(path, others)
+        elif is_archive(path):
+            yield from _in_archive(path, others, notes)
+        else:
+            yield Found(str(path), path)
+
+
+def in_folder(folder: Path, others: Counter[str]) -> Iterator[Found]:
+    """The images of a folder and of those in it. Links to folders are followed, but not in a circle."""
+    found = False
+    for image in _walk(folder, others, ()):
+        found = True
+        yield image
+    if not found:
+        yield Found(
+            str(folder),
+            error=f"The folder '{as_typed(str(folder))}' has no images. Give a folder of images, or image files.",
+        )
+
+
+def _walk(folder: Path, others: Counter[str], around: tuple[tuple[int, int], ...]) -> Iterator[Found]:
+    try:
+        about = os.stat(folder)
+        with os.scandir(folder) as entries:
+            names = sorted((entry.name, entry.is_dir()) for entry in entries)
+    except OSError as error:
+        yield Found(str(folder), error=f"The folder '{folder}' cannot be read: {error.strerror}.")
+        return
+    for name, is_folder in names:
+        if is_folder:
+            continue
+        kind = kind_of(name, lambda path=str(folder / name): first_bytes(path))  # type: ignore[misc]
+        if kind == "image":
+            yield Found(str(folder / name), folder / name)
+        elif kind:
+            others[other_ending(name, kind)] += 1
+    key = (about.st_dev, about.st_ino)
+    for name, is_folder in names:
+        if is_folder and not is_hidden(name) and len(around) < DEEPEST and key not in around:
+            yield from _walk(folder / name, others, (*around, key))
+
+
+def _in_archive(path: Path, others: Counter[str], notes: list[str]) -> Iterator[Found]:
+    found = False
+    try:
+        for name, read in images_inside(path, others, notes):
+            found = True
+            yield Found(f"{path}/{name}", read)
+    except DataError as error:
+        yield Found(str(path), error=str(error))
+        return
+    if not found:
+        yield Found(str(path), error=f"'{path}' has no images in it. Pack images as zip.")
+
+
+def as_trained(
+    source: ImageSource, card: ModelCard, name: str, match_background: bool = True
+) -> tuple[np.ndarray, bool]:
+    """(an image as those that the model was trained with, (H,W,C) uint8; whether bright and dark were swapped).
+
+    Args:
+        match_background: swap them in a grey image whose background is the opposite of the training images', such as a
+            shoe photographed on white for models that know white shoes on black.
+    Raises:
+        DataError: it cannot be read.
+    """
+    seen = resized(source, card, name)
+    inverted = match_background and _opposite_background(seen, card)
+    return (255 - seen if inverted else seen), inverted
+
+
+def resized(source: ImageSource, card: ModelCard, name: str) -> np.ndarray:
+    """An image as the model expects it, (H,W,C) uint8, with its background as it is."""
+    return to_array(source, card.resolution, card.channels, name, card.fit, card.white)
+
+
+def _opposite_background(seen: np.ndarray, card: ModelCard) -> bool:
+    """True for a grey picture with bright edges where the training images' were dark, or the other way round."""
+    if card.channels != 1 or card.background is None:
+        return False
+    edges = np.concatenate([seen[0], seen[-1], seen[:, 0], seen[:, -1]]).mean() / 255
+    return bool(edges > 0.6 and card.background < 0.3) or bool(edges < 0.3 and card.background > 0.7)
