@@ -91,8 +91,9 @@ def image_files(paths: Sequence[str]) -> list[Path]:
 
 
 def compare(
-    models: Mapping[str, Path], images: Sequence[tuple[str, ImageSource]], match_background: bool = True
-) -> list[ImageResult]:
+    models: Mapping[str, Path], images: Sequence[tuple[str, ImageSource]], match_background: bool = True,
+    device: str = "cpu",
+) -> list[ImageResult]:  # fmt: skip
     """Every model's answer for every image. An image that cannot be read has its reason instead of answers.
 
     Args:
@@ -102,7 +103,7 @@ def compare(
     Raises:
         UserError: a model cannot be loaded, or the models do not belong together.
     """
-    loaded = {name: load_predictor(folder) for name, folder in models.items()}
+    loaded = {name: load_predictor(folder, device) for name, folder in models.items()}
     first_name, first = next(iter(loaded.items()))
     for name, other in loaded.items():
         if other.card.class_names != first.card.class_names:

@@ -42,9 +42,9 @@ class Predictor:
     images (H,W,C) uint8 of the card's resolution and channels -> Prediction.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Raises UserError if the folder or the ONNX file holds no usable model."""
-        self.classifier = open_classifier(path)
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        """Raises UserError if the folder or the ONNX file holds no usable model, or there is no such device."""
+        self.classifier = open_classifier(path, device)
         self.card, self.bytes = self.classifier.card, self.classifier.size
 
     @property
@@ -71,12 +71,12 @@ def top_json(top: list[tuple[str, float]]) -> list[dict[str, Any]]:
     return [{"label": label, "score": score} for label, score in top]
 
 
-def load_predictor(path: Path) -> Predictor:
+def load_predictor(path: Path, device: str = "cpu") -> Predictor:
     """A Predictor that stays in memory until its folder or file is written again; the 16 used last stay."""
     stamp = path / CARD if path.is_dir() else path
-    return _cached(path.resolve(), stamp.stat().st_mtime_ns if stamp.is_file() else 0)
+    return _cached(path.resolve(), device, stamp.stat().st_mtime_ns if stamp.is_file() else 0)
 
 
 @lru_cache(maxsize=16)
-def _cached(path: Path, _: int) -> Predictor:
-    return Predictor(path)
+def _cached(path: Path, device: str, _: int) -> Predictor:
+    return Predictor(path, device)

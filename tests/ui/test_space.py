@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 import pytest
 from browser import ARGUMENTS, find_browser
-from conftest import PATIENCE, ROOT, serving, wait_until
+from conftest import PATIENCE, ROOT, call, serving, wait_until
 
+from iekd.errors import UserError
 from iekd.launchers.local import LocalLauncher
 from iekd.runs import filesystem
 from iekd.runs.queue import device_name
@@ -201,7 +202,7 @@ def GPU(duration):
             asked.append(duration)
             if refuse:
                 raise RuntimeError("You have used up your GPU share of today")
-            return "on the GPU", function(*args)
+            return function(*args)
         return lent
     return decorate
 """
@@ -220,11 +221,31 @@ def lending(in_a_space, monkeypatch, tmp_path) -> Any:
 
 
 def test_comparing_borrows_a_gpu_and_does_without_if_none_is_lent(lending):
-    double = space.with_gpu(lambda x: 2 * x)
-    assert double(4) == ("on the GPU", 8)
+    def where(word: str, device: str = "cpu") -> str:
+        if not word:
+            raise UserError("No word was given.")
+        return f"{word} on {device}"
+
+    asked = space.with_gpu(where)
+    assert asked("a shoe") == "a shoe on cuda"
     assert lending.asked == [space.GPU_SECONDS]
+    with pytest.raises(UserError):
+        asked("")
     lending.refuse = True
-    assert double(5) == 10
+    assert asked("a bag") == "a bag on cpu"
+
+
+def test_the_page_on_zero_gpu_compares_although_nothing_is_lent(tmp_path):
+    """Its own package is imported first, and a GPU that is not there is no reason for no answer."""
+    (tmp_path / "spaces.py").write_text(f"import sys\nassert 'torch' not in sys.modules\n{FAKE}")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    with serving(tmp_path, SPACE_ID="someone/space", SPACES_ZERO_GPU="true", PYTHONPATH=path) as url:
+        picture = ROOT / "docs" / "app.png"
+        (stored,) = httpx.post(f"{url}/gradio_api/upload", files={"files": picture.read_bytes()}).json()
+        kind, answer = call(url, "compare", "", [{"path": stored, "meta": {"_type": "gradio.FileData"}}])
+        assert kind == "complete"
+        assert answer[0]["images"][0]["predictions"]
+        assert "runs train on the CPU" in httpx.get(url).text
 
 
 def test_elsewhere_no_gpu_is_borrowed(in_a_space):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -71,22 +72,26 @@ def prepare() -> None:
 
 
 def with_gpu(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, called while a GPU is lent on ZeroGPU; itself anywhere else.
+    """`function`, called with device="cuda" while a GPU is lent on ZeroGPU; anywhere else `function` itself.
 
-    Without a GPU (the visitor's daily share is used up, none is free) the function is called on the CPU: an answer that
-    is slower by milliseconds is better than none.
+    If no GPU is lent (the visitor's daily share is used up, none is free) the function is called without `device`: an
+    answer from the CPU, milliseconds later, is better than none.
     """
     if not on_zero_gpu():
         return function
     import spaces
 
-    lent = spaces.GPU(duration=GPU_SECONDS)(function)
+    def on_gpu(*args: Any) -> Any:
+        return function(*args, device="cuda")
 
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    lent = spaces.GPU(duration=GPU_SECONDS)(on_gpu)
+
+    @wraps(function)
+    def wrapped(*args: Any) -> Any:
         try:
-            return lent(*args, **kwargs)
-        except Exception as error:  # of several kinds, depending on the version of the package
-            log.warning("action=compare no GPU was lent (%s); on the CPU instead", str(error).splitlines()[:1])
-            return function(*args, **kwargs)
+            return lent(*args)
+        except Exception as error:  # of several kinds; what is wrong with the images is raised again below
+            log.warning("action=compare no answer from a GPU (%s); on the CPU instead", str(error).split("\n", 1)[0])
+            return function(*args)
 
     return wrapped

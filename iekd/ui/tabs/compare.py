@@ -23,6 +23,7 @@ from iekd.ui.render.examples import examples
 from iekd.ui.render.words import run_title, when
 from iekd.ui.server.downloads import download_link
 from iekd.ui.server.gradio_patches import file_field, open_dropdown
+from iekd.ui.server.space import with_gpu
 from iekd.ui.tabs.run import PRIVATE, Updates
 
 DEMO = ""
@@ -64,6 +65,7 @@ NOTHING_YET = (
     "have learned, compare them here.</p></div>"
 )
 LOOKING = json.dumps(WAIT)  # as JavaScript
+ask_models = with_gpu(compare)  # here, because ZeroGPU wants to know of it before the page opens
 
 
 @dataclass
@@ -167,7 +169,7 @@ def _answers(store: Store, source: str, paths: list[str]) -> tuple[dict[str, Pat
             f"{len(paths):,} images are more than the {MOST_IMAGES} of one comparison. Send fewer at a time."
         )
     models = models_called(store, source)
-    return models, compare(models, [(Path(p).name, Path(p)) for p in paths])
+    return models, ask_models(models, [(Path(p).name, Path(p)) for p in paths])
 
 
 def compare_files(store: Store, source: str, paths: list[str]) -> dict[str, Any]:
@@ -199,7 +201,7 @@ def results_html(store: Store, source: str, paths: list[str], taken: str | None,
         if not images:
             return INVITE
         more = len(images) - MOST_IMAGES
-        results = compare(models, images[:MOST_IMAGES])
+        results = ask_models(models, images[:MOST_IMAGES])
     except UserError as error:
         return f'<p class="problem" role="alert">{escape(str(error))}</p>'
     cards = [card_html(result, truths.get(i)) for i, result in enumerate(results)]
