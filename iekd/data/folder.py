@@ -25,8 +25,9 @@ from iekd.data.decoding import READABLE, to_array
 from iekd.data.duplicates import copied_files_note
 from iekd.data.file_images import Files
 from iekd.data.header_notes import header_notes
-from iekd.data.labels import TableError, labels_of
+from iekd.data.labels import labels_of
 from iekd.data.layout import INNER, OUTER, Layout, from_labels, understand
+from iekd.data.listings import TableError
 from iekd.data.reading import read_all
 from iekd.data.tree import LARGEST_TABLE, read_tree
 from iekd.errors import DataError, as_text
@@ -270,7 +271,7 @@ class Table(Folder):
         tree, folders = read_tree(root)
         reader = _Reader(root)
         try:
-            labels = labels_of(table.name, reader(table.name), tree, tree, column)
+            labels = labels_of(table.name, reader(table.name), tree, column)
         except TableError as error:
             raise DataError(f"{error}") from None
         if labels is None:

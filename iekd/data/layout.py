@@ -24,7 +24,8 @@ from iekd.data.folder_names import (
     split_of,
     without_trifles,
 )
-from iekd.data.labels import Labels, TableError, natural_order, tables_of
+from iekd.data.labels import Labels, natural_order, tables_of
+from iekd.data.listings import TableError
 from iekd.data.tree import Node
 from iekd.errors import DataError
 

@@ -90,7 +90,7 @@ def test_a_table_of_labels_is_read_and_what_it_does_not_list_is_said(tree):
     assert (info.class_names, info.class_sizes, info.test_sizes) == (("boxer", "pug"), (2, 2), (1, 1))
     assert info.test_is_drawn
     assert "'labels.csv' (column 'breed')" in notes(info)
-    assert "3 images that 'labels.csv' does not list are unlabelled" in notes(info)
+    assert "3 images have no class in 'labels.csv'" in notes(info)
 
 
 def test_a_table_of_other_files_is_named_and_not_used(tree):
@@ -245,7 +245,7 @@ def test_a_table_by_its_own_name(tmp_path):
     info = data.describe(f"csv:{tmp_path}/my.csv")
     assert (info.class_names, info.class_sizes, info.test_sizes) == (("cat", "dog"), (1, 1), (1, 1))
     assert "1 rows of 'my.csv' name files that are not there, such as 'nowhere.png'" in notes(info)
-    assert "2 images that 'my.csv' does not list" in notes(info)
+    assert "2 images have no class in 'my.csv'" in notes(info)
     (tmp_path / "my.csv").write_bytes(table.replace(b"dog", b"eel"))
     assert data.describe(f"csv:{tmp_path}/my.csv").class_names == ("cat", "eel"), "an edit is seen"
     for name, words in (("none.csv", "no file"), ("pictures/0.png", "does not list")):
