@@ -26,9 +26,10 @@ from iekd.data.duplicates import copied_files_note
 from iekd.data.file_images import Files
 from iekd.data.header_notes import header_notes
 from iekd.data.labels import labels_of
-from iekd.data.layout import INNER, OUTER, Layout, from_labels, understand
+from iekd.data.layout import Layout, from_labels, understand
 from iekd.data.listings import TableError
 from iekd.data.reading import read_all
+from iekd.data.refusals import INNER, OUTER
 from iekd.data.tree import LARGEST_TABLE, read_tree
 from iekd.errors import DataError, as_text
 from iekd.paths import absolute, as_typed, typed, unpacked_dir

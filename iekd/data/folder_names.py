@@ -18,7 +18,7 @@ NAMES_OF_NO_CLASS = {  # a folder of this name says nothing of the class of its 
 }  # fmt: skip
 PARTS_OF_IMAGES = {  # folders of images, and of what belongs to them
     *NAMES_OF_NO_CLASS, "masks", "mask", "labels", "label", "annotations", "annotation", "segmentation",
-    "segmentations", "groundtruth", "gt",
+    "segmentations", "groundtruth", "gt", "trimaps",
 }  # fmt: skip
 SHOWN = 5  # names in a message
 
@@ -42,9 +42,10 @@ def split_in(name: str) -> tuple[str | None, str]:
     return SPLITS[said[0].lower()], " ".join(word.lower() for word in words if word is not said[0])
 
 
-def without_trifles(name: str) -> str:
-    """A name without what is hard to see: spaces at its ends, capitals, ways of writing an accent."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+def without_trifles(name: str, capitals: bool = False) -> str:
+    """A name without what is hard to see: spaces at its ends, ways of writing an accent, and capitals unless wanted."""
+    plain = " ".join(unicodedata.normalize("NFKC", name).split())
+    return plain if capitals else plain.casefold()
 
 
 def named(names: list[str] | tuple[str, ...]) -> str:
