@@ -25,6 +25,7 @@ HEIC = {".heic", ".heif"}  # iPhones'; read if pillow-heif is installed
 READABLE = "PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF or PPM"
 MAX_PIXELS = 20_000_000
 DEEP = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes of grey images with more than 8 bits
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # TIFF's tag that says whether 0 is black, and what it is if not
 WHITES = (1.0, *(2.0**bits - 1 for bits in range(8, 17)))  # of floating-point numbers up to 1, and of 8 to 16 bits
 CROP, PAD, SQUASH = "crop", "pad", "squash"
 Fit = Literal["crop", "pad", "squash"]
@@ -74,8 +75,8 @@ def open_image(source: ImageSource, name: str = "", side: int | None = None, whi
     Args:
         side: pixels that the shorter side will be scaled down to; a JPEG much larger is decoded at a half, quarter or
             eighth, which is several times as fast.
-        white: the value that becomes 255 where an image has more than 8 bits, such as 4095 of 12; None: 65535, or 255
-            if no value is larger.
+        white: the value that becomes 255 where an image has more than 8 bits, such as 4095 of 12; None: 65535, 255 if no
+            value is larger, or 1 if all are fractions.
     Raises:
         DataError: not an image, broken, or larger than 20 million pixels (a large JPEG is decoded at an eighth).
     """
@@ -183,7 +184,9 @@ def _eight_bit(image: Image.Image, white: float | None) -> Image.Image:
         return image
     if image.mode in DEEP:  # Pillow's own conversion clips instead of scaling
         values = np.nan_to_num(np.asarray(image, np.float64))
-        top = white or (65535.0 if values.max(initial=0) > 255 else 255.0)
+        top = white or next((white for white in (1.0, 255.0) if values.max(initial=0) <= white), 65535.0)
+        if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:  # Pillow minds this of 8 bits only
+            values = top - values
         return Image.fromarray((values.clip(0, top) * (255.0 / top)).round().astype(np.uint8))
     if image.mode == "1":
         return image.convert("L")

@@ -229,8 +229,11 @@ class Folder(Source):
         root, (_, key, value) = self._path(name), self._parsed(name)
         tree, folders = read_tree(root)
         reader = _Reader(root)
-        layout = understand(tree, str(root), reader, value if key == "classes" else "")
-        return _files(root, replace(layout, notes=(*_archive_notes(root), *layout.notes)), (*folders, *reader.read))
+        unpacked = _archive_notes(root)  # then it was understood, and its folders are the classes
+        nested = OUTER if unpacked is not None else value if key == "classes" else ""
+        layout = understand(tree, str(root), reader, nested)
+        notes = tuple(dict.fromkeys((*(unpacked or ()), *layout.notes)))
+        return _files(root, replace(layout, notes=notes), (*folders, *reader.read))
 
     def _parsed(self, name: str) -> tuple[str, str, str]:
         """(path, key and value of an option) of a dataset's name."""
@@ -344,12 +347,12 @@ def _changed(path: str) -> int:
         return -1
 
 
-def _archive_notes(root: Path) -> tuple[str, ...]:
-    """What was said when an archive was unpacked here."""
+def _archive_notes(root: Path) -> tuple[str, ...] | None:
+    """What was said when an archive was unpacked here; None if none was."""
     with contextlib.suppress(OSError, ValueError):
         notes = json.loads((root / ABOUT).read_text())
         return tuple(map(str, notes)) if isinstance(notes, list) else ()
-    return ()
+    return None
 
 
 def fingerprint_of(found: Found) -> str:

@@ -88,7 +88,8 @@ def are_parts(folders: Sequence[Node]) -> bool:
     """Whether these are parts of one dataset by their names, such as images_001 and images_002, and no classes."""
     names = {re.sub(r"\d+", "", node.name.lower()) for node in folders}
     words = re.findall(r"[^\W\d_]+", names.pop())
-    return len(folders) > 1 and not names and bool(words) and words[-1] in PARTS
+    holds_folders = any(single(node).with_images() for node in folders)
+    return len(folders) > 1 and not names and not holds_folders and bool(words) and words[-1] in PARTS
 
 
 def without_masks(tree: Node) -> list[str]:

@@ -16,6 +16,7 @@ from iekd.data.folder_names import (
     PARTS_OF_IMAGES,
     TEST_NAMES,
     named,
+    split_in,
     split_of,
     without_trifles,
 )
@@ -79,8 +80,8 @@ def understand(tree: Node, shown: str, read: ReadFile, nested: str = "", packed:
 
 def test_folder(layout: Layout) -> str:
     """The usual name of the folder with the test images."""
-    named = [split for part in PurePosixPath(layout.tested_on).parts if (split := split_of(part))]
-    return named[0] if named else "test"
+    splits = [split for part in PurePosixPath(layout.tested_on).parts if (split := split_in(part)[0])]
+    return splits[0] if splits else "test"
 
 
 class _Folders:
@@ -110,7 +111,7 @@ class _Folders:
         if no_classes or (root.images and len(folders) < 2):
             return self._by_table(root)
         if self.nested != OUTER and are_parts(others or folders) and not splits:
-            return self._by_table(root, f" If they are the classes: add '?classes={OUTER}' to the name of the dataset.")
+            return self._by_table(root, f" If they are the classes: rename them, or add '?classes={OUTER}' to the dataset's name.")
         if self.nested != OUTER and split_in_names(folders):
             raise DataError(self.say.split_in_names(root))
         if is_split_inside(root):
@@ -144,7 +145,7 @@ class _Folders:
 
     def _compared_with_tables(self, root: Node, found: Layout) -> Layout:
         """What the folders say, if no table says otherwise; the user can insist on the folders."""
-        if self.nested:
+        if self.nested or not any(node.tables for node in self.tree.walk()):
             return found
         parts = [found.train, *([found.test] if found.test is not None else [])]
         class_of = {
@@ -215,7 +216,7 @@ class _Folders:
                 self._unlabelled(node)
         for node in others:
             self._skip(node, "it is beside the folders for training and testing")
-        is_test = test is None or "test" in map(split_of, PurePosixPath(tested_on).parts)
+        is_test = test is None or "test" in {split_in(part)[0] for part in PurePosixPath(tested_on).parts}
         return Layout(names, tuple(learned.values()), test, "" if is_test else tested_on, tuple(self.notes))
 
     def _classes(self, root: Node, children: list[Node], known: set[str] = frozenset()) -> dict[str, list[str]]:  # type: ignore[assignment]

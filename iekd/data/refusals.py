@@ -89,5 +89,5 @@ class Refusals:
         return (
             f"The names of the folders in {self.at(root)} seem to say both a class and whether it is to train or to "
             f"test on: {named(names)}. Make folders 'train' and 'test' with one folder per class in each. If these are "
-            f"the classes: add '?classes={OUTER}' to the name of the dataset."
+            f"the classes: rename them, or add '?classes={OUTER}' to the dataset's name."
         )
