@@ -111,11 +111,7 @@ def without_masks(tree: Node) -> list[str]:
     notes = []
     if count := sum(node.count() for node in folders):
         names = sorted({f"'{node.name}'" for node in folders})
-        notes.append(
-            f"{count:,} images in folders called {', '.join(names)} are not used: they belong to other images."
-        )
+        notes.append(f"{count:,} images in folders called {', '.join(names)} are not used: they belong to the others.")
     if files:
-        notes.append(
-            f"{len(files):,} images such as '{files[0]}' are not used: by their names they are masks of others."
-        )
+        notes.append(f"{len(files):,} images such as '{files[0]}' are not used: by their names, they are masks.")
     return notes
