@@ -50,8 +50,8 @@ DEEPEST = 32  # folders
 PIECE = 2**20
 BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # let a name look like another
 CLASSES = "classes"
-ABOUT = ".iekd.json"  # notes on what was not taken, in the unpacked folder
-READER = 2  # raise it when the same archive would be unpacked differently
+ABOUT = ".iekd.json"  # in the unpacked folder: notes on what was not taken
+READER = 3  # raise it when the same archive would be unpacked differently
 UNPACKED_NAME = re.compile(r"(?P<stem>[^.].*)-[0-9a-f]{12}")  # of a folder that `unpack` has made
 DAMAGE = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError, NotImplementedError,
@@ -199,26 +199,28 @@ def _write(archive: Path, part: Path, room: Room, tar: bool, nested: str) -> Pat
     flat.mkdir()
     files: dict[str, Path] = {}  # what an image is called in the archive -> where it is
     tables: dict[str, bytes] = {}
-    written, most = 0, min(room.size, max(RATIO_FROM, MOST_RATIO * archive.stat().st_size))
+    count, written, most = 0, 0, min(room.size, max(RATIO_FROM, MOST_RATIO * archive.stat().st_size))
     for entry in _entries(archive, flat, most, room.entries, tar, notes):
-        *around, name = entry.parts
-        path, node = "/".join(entry.parts), tree
-        for folder in around:
+        path, node = "/".join((*entry.folders, entry.name)), tree
+        for folder in entry.folders:
             node = node.below(folder)
+        if entry.opened is None:
+            continue
         content = _Opened(entry.opened)
-        kind = "image" if path in files else node.add(name, content.head)
+        kind = "image" if path in files else node.add(entry.name, content.head)
         if kind == "table" and entry.size <= LARGEST_TABLE - sum(map(len, tables.values())):
             tables[path] = content.rest()
         if kind != "image":
             continue
-        if len(files) == room.images:
+        if count == room.images:
             raise _Refused(f"it holds more than {room.images:,} pictures")
         if entry.size > LARGEST_IMAGE:
-            raise _Refused(f"a picture in '{'/'.join(around)}' has {entry.size / 2**20:,.0f} MB")
+            raise _Refused(f"a picture in '{'/'.join(entry.folders)}' has {entry.size / 2**20:,.0f} MB")
         if shutil.disk_usage(part).free < LEAST_FREE + entry.size:
             raise _Refused("the disk of this machine is nearly full")
-        stem, suffix = Path(name).stem, Path(name).suffix.lower()
-        files[path] = flat / f"{len(files):06d}-{_plain(stem)}{_plain_suffix(suffix)}"
+        stem, suffix = Path(entry.name).stem, Path(entry.name).suffix.lower()
+        files[path] = flat / f"{count:06d}-{_plain(stem)}{_plain_suffix(suffix)}"  # the last of several with one name
+        count += 1
         written += entry.size
         if written > most:
             raise _Refused(f"it unpacks to more than {most / 2**20:,.0f} MB")
@@ -237,8 +239,7 @@ def _write(archive: Path, part: Path, room: Room, tar: bool, nested: str) -> Pat
             target.mkdir(parents=True, exist_ok=True)
             for path in paths:
                 files[path].rename(target / files[path].name)
-    if notes:
-        (classes / ABOUT).write_text(json.dumps(notes, ensure_ascii=False))
+    (classes / ABOUT).write_text(json.dumps(notes, ensure_ascii=False))
     return classes
 
 
@@ -264,30 +265,32 @@ class _Opened:
             shutil.copyfileobj(file, into, PIECE)  # both kinds give no more bytes than their entry says
 
 
-def _class_name(text: str) -> str:
-    """A folder's name; rare spaces become plain ones, and what cannot be read becomes a question mark."""
-    name = "".join(" " if unicodedata.category(c).startswith("Z") else c for c in text)
-    name = name.encode(errors="replace").decode().strip()
+def _class_name(name: str) -> str:
+    """A folder's name, if a class may be called so."""
     if (
-        name in ("", ".", "..")
-        or len(name.encode()) > 200
-        or any(unicodedata.category(c) == "Cc" or c in BIDI for c in name)
+        name.strip() in ("", ".", "..")
+        or len(name.encode(errors="replace")) > 200
+        or any(unicodedata.category(c) in ("Cc", "Cs") or c in BIDI for c in name)
     ):
-        raise _Refused(f"'{_shown(text)}' is no name for a class")
+        raise _Refused(f"'{_shown(name)}' is no name for a class")
     return name
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """A plain file in an archive that is not hidden: its folders and its name; bytes; a function that opens it."""
+    """What is in an archive and not hidden.
 
-    parts: tuple[str, ...]
-    size: int
-    opened: Callable[[], IO[bytes]]
+    folders: around it. name: of a plain file; empty for a folder. size: bytes. opened: opens it; None for a folder.
+    """
+
+    folders: tuple[str, ...]
+    name: str = ""
+    size: int = 0
+    opened: Callable[[], IO[bytes]] | None = None
 
 
 def _entries(archive: Path, folder: Path, most: int, entries: int, tar: bool, notes: list[str]) -> Iterator[_Entry]:
-    """Every file that may count; notes: to add to what the user may not expect."""
+    """Every folder and every file that may count; notes: to add to what the user may not expect."""
     with open(archive, "rb") as file:
         is_zip = zipfile.is_zipfile(file)
         file.seek(0)
@@ -296,12 +299,14 @@ def _entries(archive: Path, folder: Path, most: int, entries: int, tar: bool, no
             if count > entries:
                 raise _Refused(f"it has more than {entries:,} entries")
             parts = _parts(name)
-            if is_file is None:  # a folder
-                continue
-            if not is_file:
+            if is_file is False:
                 raise _Refused(f"'{_shown(name)}' is a link or a device")
-            if not any(map(is_hidden, parts)):
-                yield _Entry((*map(_class_name, parts[:-1]), _readable(parts[-1])), size, opened)
+            if any(map(is_hidden, parts)):
+                continue
+            if is_file is None:
+                yield _Entry(tuple(map(_class_name, parts)))
+            else:
+                yield _Entry(tuple(map(_class_name, parts[:-1])), _readable(parts[-1]), size, opened)
 
 
 def _readable(name: str) -> str:
@@ -365,6 +370,10 @@ def _tarred(file: IO[bytes], folder: Path, most: int) -> Iterator[Entry]:
                 raise _Refused(f"it unpacks to more than {most / 2**20:,.0f} MB")
             if entry.issparse():
                 raise _Refused("it holds files with holes")
+            try:
+                entry.name.encode()
+            except UnicodeEncodeError:  # names come one at a time: too little to guess an encoding from
+                raise _Refused(f"the name '{_shown(entry.name)}' is not in UTF-8") from None
             is_file = None if entry.isdir() else entry.isreg()
             yield entry.name, is_file, entry.size, partial(_content, archive, entry, folder)
 

@@ -9,7 +9,7 @@ import contextlib
 import io
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Union
+from typing import Literal, NamedTuple, Union
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -25,6 +25,7 @@ HEIC = {".heic", ".heif"}  # iPhones'; read if pillow-heif is installed
 READABLE = "PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF or PPM"
 MAX_PIXELS = 20_000_000
 DEEP = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes of grey images with more than 8 bits
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # TIFF's tag that says whether 0 is black, and what it is if not
 WHITES = (1.0, *(2.0**bits - 1 for bits in range(8, 17)))  # of floating-point numbers up to 1, and of 8 to 16 bits
 CROP, PAD, SQUASH = "crop", "pad", "squash"
 Fit = Literal["crop", "pad", "squash"]
@@ -74,8 +75,8 @@ def open_image(source: ImageSource, name: str = "", side: int | None = None, whi
     Args:
         side: pixels that the shorter side will be scaled down to; a JPEG much larger is decoded at a half, quarter or
             eighth, which is several times as fast.
-        white: the value that becomes 255 where an image has more than 8 bits, such as 4095 of 12; None: 65535, or 255
-            if no value is larger.
+        white: the value that becomes 255 where an image has more than 8 bits, such as 4095 of 12; None: the first of 1,
+            255 and 65535 that no value exceeds.
     Raises:
         DataError: not an image, broken, or larger than 20 million pixels (a large JPEG is decoded at an eighth).
     """
@@ -141,6 +142,15 @@ def to_array(
     return np.asarray(image, np.uint8).reshape(resolution, resolution, channels)
 
 
+class Header(NamedTuple):
+    """width, height: pixels. cut: whether it is colour with 16 bits of which Pillow reads 8. lowest: value, if deep."""
+
+    width: int
+    height: int
+    cut: bool
+    lowest: float
+
+
 def look_at(path: str) -> tuple[bool, float]:
     """(whether a file's image is grey, its largest value if it has more than 8 bits, else 0), mostly by its header.
 
@@ -153,17 +163,22 @@ def look_at(path: str) -> tuple[bool, float]:
             if image.width * image.height > MAX_PIXELS:
                 return True, 0.0
             values = np.asarray(image)
-            return True, max(float(np.nanmax(values)), 1e-6) if values.size else 0.0
+            values = values[np.isfinite(values)]
+            return True, max(float(values.max()), 1e-6) if values.size else 0.0
     except Exception:
         return True, 0.0
 
 
-def header(path: str) -> tuple[int, int, bool] | None:
-    """(width, height, whether it is colour with 16 bits of which Pillow reads 8) of a file; None if it is broken."""
+def header(path: str) -> Header | None:
+    """What a file tells before it is decoded; None if it is broken. Deep images that may be negative are decoded."""
     try:
         with Image.open(path, formats=formats()) as image:
             encoded = str(image.tile[0].args if image.tile else "")
-            return image.width, image.height, image.mode in ("RGB", "RGBA") and ";16" in encoded
+            cut = image.mode in ("RGB", "RGBA") and ";16" in encoded
+            lowest = 0.0
+            if image.mode in ("I", "F") and image.width * image.height <= MAX_PIXELS:
+                lowest = float(np.nanmin(np.asarray(image)))
+            return Header(image.width, image.height, cut, lowest)
     except Exception:
         return None
 
@@ -182,8 +197,10 @@ def _eight_bit(image: Image.Image, white: float | None) -> Image.Image:
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image
     if image.mode in DEEP:  # Pillow's own conversion clips instead of scaling
-        values = np.nan_to_num(np.asarray(image, np.float64))
-        top = white or (65535.0 if values.max(initial=0) > 255 else 255.0)
+        values = np.nan_to_num(np.asarray(image, np.float64), posinf=0.0, neginf=0.0)
+        top = white or next((white for white in (1.0, 255.0) if values.max(initial=0) <= white), 65535.0)
+        if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:  # Pillow minds this of 8 bits only
+            values = top - values
         return Image.fromarray((values.clip(0, top) * (255.0 / top)).round().astype(np.uint8))
     if image.mode == "1":
         return image.convert("L")

@@ -25,9 +25,11 @@ from iekd.data.decoding import READABLE, to_array
 from iekd.data.duplicates import copied_files_note
 from iekd.data.file_images import Files
 from iekd.data.header_notes import header_notes
-from iekd.data.labels import TableError, labels_of
-from iekd.data.layout import INNER, OUTER, Layout, from_labels, understand
+from iekd.data.labels import labels_of
+from iekd.data.layout import Layout, from_labels, understand
+from iekd.data.listings import TableError
 from iekd.data.reading import read_all
+from iekd.data.refusals import INNER, OUTER
 from iekd.data.tree import LARGEST_TABLE, read_tree
 from iekd.errors import DataError, as_text
 from iekd.paths import absolute, as_typed, typed, unpacked_dir
@@ -227,8 +229,11 @@ class Folder(Source):
         root, (_, key, value) = self._path(name), self._parsed(name)
         tree, folders = read_tree(root)
         reader = _Reader(root)
-        layout = understand(tree, str(root), reader, value if key == "classes" else "")
-        return _files(root, replace(layout, notes=(*_archive_notes(root), *layout.notes)), (*folders, *reader.read))
+        unpacked = _archive_notes(root)  # then it was understood, and its folders are the classes
+        nested = OUTER if unpacked is not None else value if key == "classes" else ""
+        layout = understand(tree, str(root), reader, nested)
+        notes = tuple(dict.fromkeys((*(unpacked or ()), *layout.notes)))
+        return _files(root, replace(layout, notes=notes), (*folders, *reader.read))
 
     def _parsed(self, name: str) -> tuple[str, str, str]:
         """(path, key and value of an option) of a dataset's name."""
@@ -270,7 +275,7 @@ class Table(Folder):
         tree, folders = read_tree(root)
         reader = _Reader(root)
         try:
-            labels = labels_of(table.name, reader(table.name), tree, tree, column)
+            labels = labels_of(table.name, reader(table.name), tree, column)
         except TableError as error:
             raise DataError(f"{error}") from None
         if labels is None:
@@ -342,12 +347,12 @@ def _changed(path: str) -> int:
         return -1
 
 
-def _archive_notes(root: Path) -> tuple[str, ...]:
-    """What was said when an archive was unpacked here."""
+def _archive_notes(root: Path) -> tuple[str, ...] | None:
+    """What was said when an archive was unpacked here; None if none was."""
     with contextlib.suppress(OSError, ValueError):
         notes = json.loads((root / ABOUT).read_text())
         return tuple(map(str, notes)) if isinstance(notes, list) else ()
-    return ()
+    return None
 
 
 def fingerprint_of(found: Found) -> str:

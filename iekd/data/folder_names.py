@@ -18,7 +18,7 @@ NAMES_OF_NO_CLASS = {  # a folder of this name says nothing of the class of its 
 }  # fmt: skip
 PARTS_OF_IMAGES = {  # folders of images, and of what belongs to them
     *NAMES_OF_NO_CLASS, "masks", "mask", "labels", "label", "annotations", "annotation", "segmentation",
-    "segmentations", "groundtruth", "gt",
+    "segmentations", "groundtruth", "gt", "trimaps",
 }  # fmt: skip
 SHOWN = 5  # names in a message
 
@@ -28,14 +28,24 @@ def split_of(name: str) -> str | None:
 
     None for any other name, such as that of a class.
     """
-    words = re.findall(r"[^\W\d_]+", name.lower())
-    said = [word for word in words if word in SPLITS]
-    return SPLITS[said[0]] if len(said) == 1 and {*words} <= {*said, *BESIDE} else None
+    split, rest = split_in(name)
+    return split if set(re.findall(r"[^\W\d_]+", rest)) <= BESIDE else None
 
 
-def without_trifles(name: str) -> str:
-    """A name without what is hard to see: spaces at its ends, capitals, ways of writing an accent."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+def split_in(name: str) -> tuple[str | None, str]:
+    """(the split in a name of more words, the other words): ("train", "fruits") for fruits_train, ("test", "a") for
+    testA; (None, "") if there is none, or several."""
+    words = re.findall(r"\d+|[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+", name)
+    said = [word for word in words if word.lower() in SPLITS]
+    if len(said) != 1:
+        return None, ""
+    return SPLITS[said[0].lower()], " ".join(word.lower() for word in words if word is not said[0])
+
+
+def without_trifles(name: str, capitals: bool = False) -> str:
+    """A name without what is hard to see: spaces at its ends, ways of writing an accent, and capitals unless wanted."""
+    plain = " ".join(unicodedata.normalize("NFKC", name).split())
+    return plain if capitals else plain.casefold()
 
 
 def named(names: list[str] | tuple[str, ...]) -> str:

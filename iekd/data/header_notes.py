@@ -1,4 +1,4 @@
-"""What a few files' headers tell of all: images that are far from square, or have bits that are lost."""
+"""What a few files tell of all: images that are far from square, or have values that are lost."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ def header_notes(files: Files, fit: str = CROP) -> tuple[str, ...]:
     if not found:
         return ()
     notes = []
-    long = [max(width, height) / max(1, min(width, height)) for width, height, _ in found]
+    long = [max(width, height) / max(1, min(width, height)) for width, height, *_ in found]
     if fit == CROP and float(np.median(long)) >= LONG:
         notes.append(
             f"The images are {float(np.median(long)):.1f} times as long as wide, and only a square from their centre "
             "is used. --fit pad or squash uses all of them."
         )
-    if deep := sum(is_deep for _, _, is_deep in found):
+    if deep := sum(about.cut for about in found):
         share = "Some" if deep < len(found) else "The"
         notes.append(
             f"{share} colour images have 16 bits, of which only the upper 8 are read: 12-bit values become nearly "
             "black. Save them with 8 bits."
+        )
+    if (lowest := min(about.lowest for about in found)) < 0:
+        notes.append(
+            f"Some images have negative values, down to {lowest:g}, which become black. Save them with values from 0."
         )
     return tuple(notes)

@@ -14,13 +14,18 @@ from pathlib import Path, PurePosixPath
 from typing import Optional
 
 from iekd.data.decoding import head_is_image, suffixes
+from iekd.data.folder_names import named
 from iekd.errors import DataError
 
 DEEPEST = 32  # folders
 MOST_FILES = 5_000_000
 TABLES = (".csv", ".tsv", ".txt")
 ARCHIVE_ENDINGS = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".7z", ".rar")
-IGNORED = ("thumbs.db", "desktop.ini", "__macosx", "icon\r")
+IGNORED = (  # what systems and storage boxes put beside the user's files
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "icon\r", "$recycle.bin", "system volume information",
+    "lost+found", "@eadir", "#recycle", "__pycache__",
+)  # fmt: skip
+MARKS = (":zone.identifier",)  # what Windows notes of a file from the web, after it was copied to Linux
 HEAD = 16  # bytes
 LARGEST_TABLE = 64 * 2**20
 
@@ -94,7 +99,7 @@ class Node:
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is none of the user's images, by its name alone."""
-    return name.startswith(".") or name.lower() in IGNORED
+    return name.startswith((".", "~$")) or name.lower() in IGNORED or name.lower().endswith(MARKS)
 
 
 def kind_of(name: str, head: Reader) -> str:
@@ -163,3 +168,20 @@ def first_bytes(path: str) -> bytes:
             return file.read(HEAD)
     except OSError:
         return b""
+
+
+def left_out(tree: Node) -> list[str]:
+    """Which files are not used because of their kind, as sentences: by ending, and archives by name."""
+    endings, archives = Counter[str](), []
+    for node in tree.walk():
+        endings.update(node.others)
+        archives += [f"{node.path}/{name}".lstrip("/") for name in node.archives]
+    notes = []
+    if archives:
+        notes.append(f"Archives inside are not looked into: {named(archives)}. Unpack them first.")
+    if endings:
+        counts = ", ".join(f"{count:,} {ending}" for ending, count in endings.most_common(8))
+        more = sum(endings.values()) - sum(count for _, count in endings.most_common(8))
+        hint = " For HEIC, install pillow-heif." if {".heic", ".heif"} & set(endings) else ""
+        notes.append(f"Files that are not used: {counts}{f', {more:,} others' if more else ''}.{hint}")
+    return notes

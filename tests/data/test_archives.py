@@ -11,6 +11,7 @@ import shutil
 import stat
 import tarfile
 import threading
+import warnings
 import zipfile
 
 import numpy as np
@@ -146,7 +147,6 @@ def test_a_picture_that_cannot_be_read_is_found_again_by_its_name(archive, into)
         ([f"{s}/images/{n}" for s in ("train", "valid") for n in TWO],
          ["train/robin", "train/wren", "valid/robin", "valid/wren"]),
         (["robin/Shot 10.00\u202fAM.png", "robin/b.png", *TWO[2:], "Icon\r", "wren/Icon\r"], ["robin", "wren"]),
-        (["ro\u3000bin/a.png", "ro bin/b.png", *TWO[2:]], ["ro bin", "wren"]),
         (["👩\u200d🚀/a.png", "👩\u200d🚀/b.png", *TWO[2:]], ["wren", "👩\u200d🚀"]),
         (["Été 2024/a.png", "Été 2024/b.png", "数/a.png", "数/b.png"], ["Été 2024", "数"]),
     ],
@@ -163,12 +163,49 @@ def test_names_in_utf8_that_are_not_marked_as_such(tmp_path, into):
     assert laid_out(unpack(path, into)) == ["Té", "wren"]
 
 
-def test_names_in_an_older_encoding(tmp_path, into):
+def test_names_of_a_tar_in_an_older_encoding_are_refused(tmp_path, into, refuses):
     path = packed(tmp_path / "birds.tar", TWO)
-    path.write_bytes(
-        tarred(("r\udce9d/a.png", png()), ("r\udce9d/b.png", png()), ("wren/c.png", png()), ("wren/d.png", png()))
-    )
-    assert laid_out(unpack(path, into)) == ["r?d", "wren"]
+    names = ["r\udce9d/a.png", "r\udce9d/b.png", "r\udcfcd/c.png", "r\udcfcd/d.png"]  # "réd" and "rüd" in Latin-1
+    path.write_bytes(tarred(*((name, png()) for name in names)))
+    refused(path, into, refuses, "not in UTF-8")
+
+
+@pytest.mark.parametrize("other", ["robin ", "ro\u3000bin", "robin\u00a0"])
+def test_classes_that_look_the_same_are_not_merged(archive, into, refuses, other):
+    names = [*TWO, "ro bin/a.png", "ro bin/b.png", f"{other}/a.png", f"{other}/b.png"]
+    refused(packed(archive, names), into, refuses, "look the same")
+
+
+@pytest.mark.parametrize("others", [["wren/a.png", "wren/b.png"], ["robin/b.png", "wren/a.png", "wren/c.png"]])
+def test_of_entries_with_one_name_the_last_is_taken(tmp_path, into, others):
+    path = tmp_path / "birds.zip"
+    with zipfile.ZipFile(path, "w") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zipfile's own, of the repeated name
+        for name in ("robin/a.png", "robin/a.png", "robin/c.png", *others):
+            file.writestr(name, png())
+        file.writestr("robin/a.png", png(77))
+    folder = unpack(path, into)
+    assert len(list((folder / "robin").iterdir())) == len({n for n in others if n.startswith("robin")}) + 2
+    (last,) = (folder / "robin").glob("*-a.png")
+    assert last.read_bytes() == png(77)
+
+
+def test_an_empty_folder_is_said_as_of_a_folder_on_disk(tmp_path, into):
+    path = packed(tmp_path / "birds.zip", TWO)
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("owl/", b"")
+    folder = unpack(path, into)
+    (note,) = data.describe(f"folder:{folder}").notes
+    assert note == "No images that can be read lie in 'owl': not used as a class."
+
+
+def test_what_was_understood_is_not_understood_again(archive, into):
+    """Folders that would be taken for parts of one dataset are classes where the user has said so."""
+    names = [f"data_batch_{i}/{file}.png" for i in (1, 2) for file in "ab"]
+    with pytest.raises(DataError, match="classes=outer"):
+        unpack(packed(archive, names), into)
+    folder = archives.unpack(archive, into, tar=True, nested="outer")
+    assert data.describe(f"folder:{folder}").class_names == ("data_batch_1", "data_batch_2")
 
 
 def test_long_names_and_headers_of_all_kinds(tmp_path, into):

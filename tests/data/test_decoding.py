@@ -409,3 +409,50 @@ def test_damaged_floating_point_images_do_not_spoil_the_others():
     values = np.full((8, 8), 0.5, np.float32)
     values[0, 0] = np.nan
     assert to_array(encoded(Image.fromarray(values), "TIFF"), 8, 1, white=1.0)[4, 4, 0] == 128
+
+
+@pytest.mark.parametrize(("largest", "seen"), [(1.0, 51), (0.5, 26), (255.0, 51)])
+def test_a_floating_point_image_by_itself_is_not_black(largest, seen):
+    values = np.full((8, 8), largest / 5, np.float32)
+    values[0, 0] = largest
+    assert to_array(encoded(Image.fromarray(values), "TIFF"), 8, 1)[4, 4, 0] == seen
+
+
+def test_an_infinite_value_does_not_make_all_images_black(tmp_path):
+    values = np.full((8, 8), 100, np.float32)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            values[0, 0] = np.inf if (name, i) == ("a", 0) else i
+            Image.fromarray(values).save(tmp_path / name / f"{i}.tiff")
+    loaded = data.load(f"folder:{tmp_path}", resolution=8)
+    assert loaded.white == 255.0
+    assert (loaded.train.images[:, 4, 4, 0] == 100).all()
+
+
+def tiff(values: np.ndarray, photometric: int, sample_format: int = 1) -> bytes:
+    """A TIFF of grey values, by hand. sample_format: 1 unsigned, 2 signed."""
+    tags = [(256, values.shape[1]), (257, values.shape[0]), (258, 8 * values.itemsize), (259, 1), (262, photometric)]
+    tags += [(273, 8 + 2 + 12 * 10 + 4), (277, 1), (278, values.shape[0]), (279, values.nbytes), (339, sample_format)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + values.tobytes()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tiff_in_which_zero_is_white_is_shown_so(bits):
+    values = np.full((8, 8), 2**bits - 1, f"<u{bits // 8}")
+    values[:, :4] = 0
+    for photometric, left, right in ((1, 0, 255), (0, 255, 0)):
+        seen = to_array(tiff(values, photometric), 8, 1)
+        assert (seen[0, 0, 0], seen[0, 7, 0]) == (left, right)
+
+
+def test_negative_values_are_spoken_of(tmp_path):
+    """As of a CT scanner, where air is -1000."""
+    for k, name in enumerate("ab"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            (tmp_path / name / f"{i}.tif").write_bytes(tiff(np.full((8, 8), 300 * k - 200 + i, "<i2"), 1, 2))
+    said = "negative values, down to -200, which become black"
+    assert any(said in note for note in data.describe(f"folder:{tmp_path}").notes)
+    assert any("negative values" in note for note in data.load(f"folder:{tmp_path}", resolution=8).notes)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import struct
-import zipfile
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,50 +14,7 @@ from iekd.data import layout
 from iekd.errors import DataError
 
 
-def png(value: int) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8), (value % 256, value // 256, 7)).save(file, "PNG")
-    return file.getvalue()
-
-
-class Tree:
-    """Files by path; images differ from each other."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.count = root, 0
-
-    def add(self, *paths: str, content: bytes | None = None) -> Tree:
-        for path in paths:
-            for expanded in [path.replace("#", str(i)) for i in range(3)] if "#" in path else [path]:
-                target = self.root / expanded
-                target.parent.mkdir(parents=True, exist_ok=True)
-                self.count += 1
-                target.write_bytes(png(self.count) if content is None else content)
-        return self
-
-    def zipped(self) -> Path:
-        path = self.root.with_suffix(".zip")
-        with zipfile.ZipFile(path, "w") as archive:
-            for file in sorted(self.root.rglob("*")):
-                archive.write(file, file.relative_to(self.root).as_posix())
-        return path
-
-
-@pytest.fixture(params=["folder", "zip"])
-def tree(request, tmp_path, monkeypatch):
-    """A tree, and what describes it: the folder itself, or a zip of it."""
-    monkeypatch.setenv("IEKD_CACHE_DIR", str(tmp_path / "cache"))
-    tree = Tree(tmp_path / "images")
-
-    def describe(option: str = "") -> data.DatasetInfo:
-        return data.describe(f"folder:{tree.root if request.param == 'folder' else tree.zipped()}{option}")
-
-    tree.describe = describe
-    tree.load = lambda option="": data.load(describe(option).name, resolution=8)
-    return tree
-
-
-def refused(tree: Tree, *words: str) -> str:
+def refused(tree, *words: str) -> str:
     with pytest.raises(DataError) as caught:
         tree.describe()
     for word in words:
@@ -80,22 +34,6 @@ def test_flat_folders_for_training_and_testing_are_not_two_classes(tree):
 def test_classes_in_file_names_are_recognised(tree):
     tree.add("train/cat.#.jpg", "train/dog.#.jpg", "test1/#.jpg")
     refused(tree, "class seems to be in the names of the files", "'cat', 'dog'", "labels.csv")
-
-
-def test_a_table_of_labels_is_read_and_what_it_does_not_list_is_said(tree):
-    tree.add("train/a#.jpg", "train/b#.jpg", "test/c#.jpg")
-    tree.add("labels.csv", content=b"id,breed\na0,pug\na1,pug\na2,boxer\nb0,boxer\nb1,pug\nb2,boxer\n")
-    tree.add("sample_submission.csv", content=b"id,label\nc0,pug\nc1,pug\nc2,pug\n")
-    info = tree.describe()
-    assert (info.class_names, info.class_sizes, info.test_sizes) == (("boxer", "pug"), (2, 2), (1, 1))
-    assert info.test_is_drawn
-    assert "'labels.csv' (column 'breed')" in notes(info)
-    assert "3 images that 'labels.csv' does not list are unlabelled" in notes(info)
-
-
-def test_a_table_of_other_files_is_named_and_not_used(tree):
-    tree.add("train/a#.jpg", "test/c#.jpg").add("labels.csv", content=b"id,label\nx0,pug\nx1,pug\nx2,boxer\n")
-    refused(tree, "labels may be in 'labels.csv'", "do not fit")
 
 
 def test_a_folder_that_holds_the_classes_again_is_not_a_class(tree):
@@ -176,83 +114,6 @@ def test_training_and_testing_within_each_class(tree):
     assert sorted(np.bincount(tree.load().train.labels).tolist()) == [6, 6]
 
 
-def test_tables_of_windows_and_of_other_machines(tree):
-    tree.add("train/#.png", "train/x#.png", "unused/y#.png")
-    rows = "".join(f"C:\\data\\train\\{name}.png;{label}\r\n" for name, label in zip(
-        ("0", "1", "2", "x0", "x1", "x2"), ("Grün", "Rot") * 3, strict=True))  # fmt: skip
-    tree.add("labels.csv", content=("\ufeffDatei;class\r\n" + rows).encode())
-    assert tree.describe().class_names == ("Grün", "Rot")
-
-
-def test_tiny_imagenet_with_its_annotations(tree):
-    """Class folders around images/, validation images in one folder with a table that has no titles."""
-    tree.add("t/train/n01/images/n01_#.JPEG", "t/train/n02/images/n02_#.JPEG", "t/test/images/test_#.JPEG")
-    tree.add("t/train/n01/n01_boxes.txt", content=b"n01_0.JPEG\t0\t0\t9\t9\nn01_1.JPEG\t0\t0\t8\t8\n")
-    tree.add("t/val/images/val_#.JPEG")
-    lines = [b"val_0.JPEG\tn01\t0\t32\t44\t62", b"val_1.JPEG\tn02\t52\t55\t57\t59", b"val_2.JPEG\tn02\t4\t0\t60\t55"]
-    tree.add("t/val/val_annotations.txt", content=b"\n".join(lines) + b"\n")
-    info = tree.describe()
-    assert (info.class_names, info.class_sizes, info.test_sizes) == (("n01", "n02"), (3, 3), (1, 2))
-    assert "val_annotations.txt" in notes(info)
-    assert "test' (3 images) has no class folders" in notes(info)
-
-
-def test_gtsrb_with_one_table_for_both_parts(tree):
-    tree.add("Train/0/#.png", "Train/10/#.png", "Train/2/#.png", "Test/0000#.png")
-    tree.add("Test.csv", content=b"Width;ClassId;Path\n8;10;Test/00000.png\n8;2;Test/00001.png\n8;0;Test/00002.png\n")
-    info = tree.describe()
-    assert info.class_names == ("0", "2", "10"), "by value"
-    assert info.test_sizes == (1, 1, 1)
-
-
-def test_one_hot_tables_and_columns_for_the_parts(tree):
-    tree.add("img/#.png", "img/x#.png")
-    listed = (
-        ("0", 1, "train"), ("1", 0, "train"), ("2", 1, "test"), ("x0", 0, "test"), ("x1", 1, "train"),
-        ("x2", 0, "train"),
-    )  # fmt: skip
-    rows = "\n".join(f"{name},{mel},{1 - mel},{part}" for name, mel, part in listed)
-    tree.add("truth.csv", content=f"image,MEL,NV,split\n{rows}\n".encode())
-    info = tree.describe()
-    assert (info.class_names, info.class_sizes, info.test_sizes) == (("MEL", "NV"), (2, 2), (1, 1))
-
-
-def test_a_table_with_several_possible_columns_asks(tree):
-    tree.add("#.png", "x#.png")
-    names = ("0", "1", "2", "x0", "x1", "x2")
-    rows = "\n".join(f"{n},{c},{d}" for n, c, d in zip(names, "ababab", "ccdccd", strict=True))
-    tree.add("animals.csv", content=f"file,family,colour\n{rows}\n".encode())
-    refused(tree, "family, colour", "?label=COLUMN")
-    name = f"csv:{tree.root}/animals.csv"
-    assert data.describe(f"{name}?label=colour").class_names == ("c", "d")
-    assert data.load(f"{name}?label=family", resolution=8).class_names == ("a", "b")
-    with pytest.raises(DataError, match=r"no column 'size'.*family, colour"):
-        data.describe(f"{name}?label=size")
-
-
-def test_what_a_table_says_twice_and_differently_is_refused(tree):
-    tree.add("#.png", "x#.png").add("labels.csv", content=b"file,label\n0.png,a\n1.png,b\n2.png,a\n0.png,b\n")
-    refused(tree, "lists '0.png' twice", "'a'", "'b'")
-
-
-def test_a_table_by_its_own_name(tmp_path):
-    tree = Tree(tmp_path).add("pictures/#.png", "pictures/b/#.png")
-    table = (
-        b"path,label\npictures/0.png,cat\npictures/1.png,dog\npictures/2.png,cat\npictures/b/0.png,dog\n"
-        b"nowhere.png,dog\n"
-    )
-    tree.add("my.csv", content=table)
-    info = data.describe(f"csv:{tmp_path}/my.csv")
-    assert (info.class_names, info.class_sizes, info.test_sizes) == (("cat", "dog"), (1, 1), (1, 1))
-    assert "1 rows of 'my.csv' name files that are not there, such as 'nowhere.png'" in notes(info)
-    assert "2 images that 'my.csv' does not list" in notes(info)
-    (tmp_path / "my.csv").write_bytes(table.replace(b"dog", b"eel"))
-    assert data.describe(f"csv:{tmp_path}/my.csv").class_names == ("cat", "eel"), "an edit is seen"
-    for name, words in (("none.csv", "no file"), ("pictures/0.png", "does not list")):
-        with pytest.raises(DataError, match=words):
-            data.describe(f"csv:{tmp_path}/{name}")
-
-
 def test_files_that_are_left_out_are_counted_by_ending_and_archives_are_named(tree):
     tree.add("a/#.png", "b/#.png").add("a/x#.svg", "b/y.pdf", "b/part.zip", content=b"?")
     said = notes(tree.describe())
@@ -298,14 +159,12 @@ def test_a_test_folder_with_some_classes_says_which_are_missing(tree):
 
 
 def test_class_names_that_differ_by_a_space_say_so(tree):
-    if "zip" in str(type(tree.describe)):
-        pytest.skip("a zip's names are trimmed")
     tree.add("train/cat/#.png", "train/dog/#.png", "test/Cat/#.png", "test/dog/#.png")
     refused(tree, "'Cat'", "is called 'cat'", "spaces, capitals")
 
 
-def test_numbers_are_sorted_by_value_and_the_draw_stays_what_it_was(tmp_path):
-    tree = Tree(tmp_path / "n")
+def test_numbers_are_sorted_by_value_and_the_draw_stays_what_it_was(files):
+    tree = files
     for name in ("1", "2", "10"):
         tree.add(*(f"{name}/{i}.png" for i in range(10)))
     found = data.load(f"folder:{tree.root}", resolution=8)
@@ -320,8 +179,8 @@ def test_numbers_are_sorted_by_value_and_the_draw_stays_what_it_was(tmp_path):
             data.load(f"folder:{tree.root}", resolution=8, class_order=wrong)
 
 
-def test_copies_of_training_images_among_the_test_images(tmp_path):
-    tree = Tree(tmp_path).add("train/a/#.png", "train/b/#.png", "test/a/#.png", "test/b/#.png")
+def test_copies_of_training_images_among_the_test_images(files, tmp_path):
+    tree = files.add("train/a/#.png", "train/b/#.png", "test/a/#.png", "test/b/#.png")
     assert not data.describe(f"folder:{tmp_path}").notes
     (tmp_path / "test/a/0.png").write_bytes((tmp_path / "train/b/1.png").read_bytes())
     tree.add("test/a/new.png")  # a folder has changed
@@ -346,8 +205,8 @@ def test_images_that_only_have_the_same_sums_are_not_copies(tmp_path):
     assert not data.load(f"folder:{tmp_path}", resolution=8, image_memory=0.0).notes
 
 
-def test_more_files_than_any_dataset_has(tmp_path, monkeypatch):
-    Tree(tmp_path).add("a/#.png", "b/#.png")
+def test_more_files_than_any_dataset_has(files, tmp_path, monkeypatch):
+    files.add("a/#.png", "b/#.png")
     monkeypatch.setattr("iekd.data.tree.MOST_FILES", 5)
     with pytest.raises(DataError, match="more than 5 files"):
         data.describe(f"folder:{tmp_path}")
@@ -384,3 +243,95 @@ def test_colours_of_16_bits_are_spoken_of(tmp_path):
             parts = [chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
             (tmp_path / name / f"{i}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
     assert "colour images have 16 bits" in notes(data.describe(f"folder:{tmp_path}"))
+
+
+def test_folders_that_know_each_other_by_their_names(tree):
+    """The ASL alphabet of Kaggle: neither name says train or test alone, and the test images have no folders."""
+    tree.add("asl_train/asl_train/A/#.png", "asl_train/asl_train/B/#.png", "asl_test/asl_test/A_test.png")
+    info = tree.describe()
+    assert (info.class_names, info.test_is_drawn) == (("A", "B"), True)
+    assert "asl_test' (1 images) has no class folders" in notes(info)
+    tree.add("asl_test/A/x#.png", "asl_test/B/x#.png")
+    (tree.root / "asl_test/asl_test/A_test.png").unlink()
+    info = tree.describe()
+    assert (info.class_names, info.test_sizes, info.tested_on) == (("A", "B"), (3, 3), "")
+
+
+def test_flat_folders_that_know_each_other_by_their_names(tree):
+    tree.add("fruits_train/#.png", "fruits_test/#.png")
+    refused(tree, "no sub-folder per class")
+
+
+@pytest.mark.parametrize(
+    "folders", [("trainA", "trainB", "testA", "testB"), ("cat_train", "dog_train", "cat_val", "dog_val")]
+)
+def test_names_of_class_and_part_in_one_are_refused(tree, folders):
+    tree.add(*(f"{folder}/#.png" for folder in folders))
+    refused(tree, "say both a class", f"'{min(folders)}'", "classes=outer")
+    assert tree.describe("?classes=outer").class_names == tuple(sorted(folders))
+
+
+def test_test_tubes_are_a_class(tree):
+    tree.add("test_tube/#.png", "beaker/#.png", "flask/#.png")
+    assert tree.describe().class_names == ("beaker", "flask", "test_tube")
+
+
+@pytest.mark.parametrize("name", ["images_00{}", "HAM10000_images_part_{}", "data_batch_{}", "part{}"])
+def test_parts_of_one_dataset_are_no_classes(tree, name):
+    tree.add(*(f"{name.format(i)}/{i}x#.png" for i in (1, 2)))
+    refused(tree, "no sub-folder per class", "If they are the classes", "classes=outer")
+    assert tree.describe("?classes=outer").class_names == (name.format(1), name.format(2))
+    rows = "".join(f"{i}x{j}.png,{'mel' if i == j else 'nv'}\n" for i in (1, 2) for j in range(3))
+    tree.add("truth.csv", content=f"image,dx\n{rows}".encode())
+    info = tree.describe()
+    assert info.class_names == ("mel", "nv")
+    assert info.train_images + info.test_images == 6
+
+
+def test_numbered_classes_are_classes(tree):
+    tree.add("class_1/#.png", "class_2/#.png", "class_10/#.png")
+    assert tree.describe().class_names == ("class_1", "class_10", "class_2")
+
+
+def test_masks_are_not_trained_on(tree):
+    tree.add("COVID/images/#.png", "COVID/masks/#.png", "normal/images/#.png", "normal/masks/#.png")
+    tree.add("benign/benign (#).png", "benign/benign (#)_mask.png", "benign/benign (0)_mask_1.png")
+    info = tree.describe()
+    assert info.class_names == ("COVID", "benign", "normal")
+    assert [a + b for a, b in zip(info.class_sizes, info.test_sizes, strict=True)] == [3, 3, 3]
+    assert "6 images in folders called 'masks' are not used" in notes(info)
+    assert "4 images such as 'benign (0)_mask.png' are not used" in notes(info)
+
+
+def test_with_and_without_a_mask_are_classes(tree):
+    tree.add("mask/#_mask.png", "no_mask/#.png")
+    info = tree.describe()
+    assert (info.class_names, info.train_images + info.test_images) == (("mask", "no_mask"), 6)
+
+
+@pytest.mark.parametrize(
+    "junk", ["$RECYCLE.BIN", "System Volume Information", "@eaDir", "lost+found", "__pycache__", ".ipynb_checkpoints"]
+)
+def test_what_systems_put_beside_classes_is_none(tree, junk):
+    tree.add("cat/#.png", "dog/#.png", f"{junk}/#.png", "cat/ehthumbs.db", "cat/0.png:Zone.Identifier", "cat/~$1.png")
+    info = tree.describe()
+    assert (info.class_names, info.train_images + info.test_images, info.notes) == (("cat", "dog"), 6, ())
+
+
+def test_classes_that_differ_in_capitals_only_are_spoken_of(tree):
+    tree.add("Cat/#.png", "cat/x#.png", "dog/#.png")
+    assert tree.describe().class_names == ("Cat", "cat", "dog")
+    assert tree.describe().notes == (
+        "The classes 'Cat' and 'cat' differ in capitals only. If they are one, rename it.",
+    )
+
+
+@pytest.mark.parametrize("other", ["cat ", "c\u200aat", "cafe\u0301"])
+def test_classes_that_look_the_same_are_refused(tree, other):
+    tree.add("cat/#.png", "c at/#.png", "caf\u00e9/#.png", f"{other}/x#.png")
+    refused(tree, "look the same")
+
+
+def test_a_single_class_says_what_was_left_out_of_the_others(tree):
+    tree.add("cat/#.png").add("dog/#.jp2", content=b"?")
+    refused(tree, "only one class, 'cat'", "lie in 'dog'", "3 .jp2")

@@ -20,6 +20,7 @@ from iekd.engine.experiment import STUDENTS, Experiment, Result, StageStart, Tra
 from iekd.engine.learner import Best, predict
 from iekd.engine.metrics import Diverged, Metrics
 from iekd.engine.state import LearnerState, Snapshot
+from iekd.engine.stream import split_into_batches
 from iekd.errors import TrainingError
 from iekd.losses import MutualLearningLoss
 from iekd.models.normalise import Normalise
@@ -294,6 +295,26 @@ def test_the_result_is_what_a_plain_prediction_says(tiny, teacher, config):
         tests = [row.values["accuracy"] for row in done.rows(learner_name(r.method, r.seed)) if row.kind == "test"]
         assert r.accuracy_last == pytest.approx(tests[-1], abs=1e-3)
         assert r.accuracy_best == pytest.approx(max(tests), abs=1e-3)
+
+
+@pytest.mark.parametrize(("side", "portions"), [(16, [70]), (128, [64, 6])])
+def test_test_images_are_read_in_smaller_portions_where_they_are_larger(
+    tiny, teacher, tiny_config, monkeypatch, side, portions
+):
+    """A thousand photographs at a time would take gigabytes."""
+    images = np.zeros((70, side, side, 3), np.uint8)
+    labels = np.arange(70) % 3
+    data = Dataset("large", tiny.class_names, Split(images[:12], labels[:12]), Split(images, labels))
+    read = []
+
+    def noted(*asked):
+        for batch in split_into_batches(*asked):
+            read.append(len(batch))
+            yield batch
+
+    monkeypatch.setattr(experiment, "split_into_batches", noted)
+    execute(tiny_config(teacher="resnet14", methods=("kd",), epochs=1, batch_size=4), data, teacher)
+    assert read == portions
 
 
 def test_the_last_row_is_the_result_in_half_precision_too(tiny, tiny_config):
