@@ -156,8 +156,10 @@ def images_inside(archive: Path, others: Counter[str], notes: list[str]) -> Iter
     try:
         most, total = max(RATIO_FROM, MOST_RATIO * archive.stat().st_size), 0
         for entry in _entries(archive, archive.parent, most, MOST_ENTRIES, True, notes):
-            name, content = "/".join(entry.parts), _Opened(entry.opened)
-            kind = kind_of(entry.parts[-1], content.head)
+            if entry.opened is None:
+                continue
+            name, content = "/".join((*entry.folders, entry.name)), _Opened(entry.opened)
+            kind = kind_of(entry.name, content.head)
             if kind != "image":
                 if kind:
                     others[other_ending(name, kind)] += 1
