@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import tarfile
 import zipfile
@@ -196,6 +197,20 @@ def test_the_python_function_takes_names_and_paths(tmp_path, monkeypatch):
     assert len(answers[0].top) == 5
     with pytest.raises(ValueError, match="nothing"):
         iekd.predict("nothing", tmp_path)
+
+
+def test_the_example_in_the_documentation_runs(tmp_path, monkeypatch, capsys):
+    checkout = Path(__file__).parents[2]
+    example = re.search(r"```python\n(import iekd\n.*?)```", (checkout / "docs" / "predict.md").read_text(), re.S)[1]
+    monkeypatch.setenv("IEKD_CHECKPOINTS_DIR", str(checkout / "checkpoints"))
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "photos" / "a.png")
+    write(tmp_path / "photos" / "b.png").write_bytes(b"x")
+    exec(example, {})
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("photos/a.png ")
+    assert "photos/b.png" in second
+    assert "not an image" in second
 
 
 # ---- where images are found -----------------------------------------------------------------------------------------
