@@ -195,7 +195,7 @@ class CsvFile:
     def __init__(self, path: Path, top: int) -> None:
         from iekd.results.prediction_table import PredictionTable
 
-        self.path, self.part = path, path.with_name(path.name + PART)
+        self.path, self.part = path, Path(f"{path}{PART}")
         self.table, self.rows = PredictionTable(top), 0
 
     def __enter__(self) -> CsvFile:

@@ -131,7 +131,8 @@ def compare(
 
 def classes_known(models: Mapping[str, Path]) -> str:
     """Which classes these networks can name, as a sentence; all know the same."""
-    names = load_predictor(next(iter(models.values()))).card.class_names
+    first = next(iter(models.values()))
+    names = (ModelCard.read(first) if first.is_dir() else load_predictor(first).card).class_names
     shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
     return f"These networks can name {len(names)} classes and nothing else: {shown}."
 

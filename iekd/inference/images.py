@@ -49,7 +49,7 @@ def find_images(
     """
     others, notes = Counter() if others is None else others, [] if notes is None else notes
     for text in paths:
-        path = Path(typed(text)).expanduser()
+        path = Path(text) if os.path.lexists(text) else Path(typed(text)).expanduser()
         if path.is_dir():
             yield from in_folder(path, others)
         elif is_archive(path):

@@ -350,6 +350,7 @@ def test_only_the_named_endpoints_are_public(client: Any) -> None:
         "/stop_run",
         "/resume_run",
         "/compare",
+        "/compare_csv",
         "/add_pictures",
     }
 
@@ -384,6 +385,46 @@ def test_a_program_compares_and_a_broken_image_harms_no_other(
         assert sum(row["score"] for row in said) == pytest.approx(1, abs=1e-4)
 
 
+def test_a_program_gets_the_comparison_as_csv(client: Any, finished_run: str, pictures: Path, tmp_path: Path) -> None:
+    """The same numbers as `compare`, a group of columns for each network."""
+    import csv
+    import io
+
+    from gradio_client import handle_file
+
+    broken = tmp_path / "=broken.png"
+    broken.write_bytes(b"no picture")
+    files = [handle_file(str(broken)), handle_file(str(pictures / "test" / "disc" / "0.png"))]
+    _, expected = client.predict(finished_run, files, api_name="/compare")["images"]
+    bad, fine = csv.DictReader(io.StringIO(client.predict(finished_run, files, api_name="/compare_csv")))
+    assert bad["image"].lstrip("'=") == "broken.png"
+    assert "broken.png" in bad["error"]
+    assert set(bad.values()) == {bad["image"], bad["error"], ""}
+    assert fine["image"] == "0.png"
+    for network, said in expected["predictions"].items():
+        assert fine[f"{network} prediction"] == said[0]["label"]
+        for i, row in enumerate(said, 1):
+            assert fine[f"{network} label_{i}"] == row["label"]
+            assert float(fine[f"{network} score_{i}"]) == pytest.approx(row["score"], abs=1e-6)
+    view = client.view_api(return_format="dict")["named_endpoints"]["/compare_csv"]
+    assert [value["type"]["type"] for value in view["returns"]] == ["string"]
+    assert [value["parameter_name"] for value in view["parameters"]] == ["run_id", "images"]
+
+
+def test_the_tab_offers_what_it_shows_as_csv(finished_run: str, runs_dir: Path, pictures: Path) -> None:
+    import base64
+    import re
+
+    from iekd.runs.store import Store
+    from iekd.ui.tabs.compare import compare_files_csv, results_html
+
+    files = [str(pictures / "test" / "disc" / f"{i}.png") for i in (0, 1)]
+    html = results_html(Store(runs_dir), finished_run, files, None, [])
+    ((name, content),) = re.findall(r'download="([^"]+)" href="data:text/csv;base64,([^"]+)"', html)
+    assert name == "comparison.csv"
+    assert base64.b64decode(content).decode() == compare_files_csv(Store(runs_dir), finished_run, files)
+
+
 @pytest.mark.parametrize(
     ("endpoint", "arguments", "said"),
     [
@@ -391,6 +432,7 @@ def test_a_program_compares_and_a_broken_image_harms_no_other(
         ("/run_status", ["../secret"], "There is no run"),
         ("/stop_run", ["nothing"], "There is no run 'nothing'"),
         ("/compare", ["nothing", []], "No image"),
+        ("/compare_csv", ["nothing", []], "No image"),
         ("/start", [{"epochs": 0}, ""], "Epochs '0'"),
         ("/start", [{"student": "resnet9"}, ""], "Unknown model 'resnet9'"),
         ("/start", [{"teacher_from": "run:nothing"}, ""], "There is no run 'nothing'"),

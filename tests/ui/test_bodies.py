@@ -41,6 +41,7 @@ WRONG_VALUES = [
     ("compare", ["", ["a.png"]], "uploaded files"), ("compare", ["", "a.png"], "uploaded files"),
     ("compare", ["", [{}]], "uploaded to this page first"), ("compare", ["", [{"path": 5}]], "uploaded to this page"),
     ("compare", ["", [{"path": "/etc/passwd"}]], "uploaded to this page"), ("compare", ["", []], "No image"),
+    ("compare_csv", [], "needs 'images'"), ("compare_csv", ["", "a.png"], "uploaded files"),
     ("add_pictures", [], "needs 'archive'"), ("add_pictures", ["a.zip"], "an uploaded zip"),
     ("add_pictures", [{"a": 1}], "uploaded to this page"), ("nothing", [], "Unknown endpoint 'nothing'"),
 ]  # fmt: skip
