@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from iekd.data.folder_names import NAMES_OF_NO_CLASS, PARTS_OF_IMAGES, split_in, split_of
 from iekd.data.tree import Node
@@ -12,7 +13,8 @@ from iekd.data.tree import Node
 DEEPEST = 4  # folders around all others
 STRAYS = 4  # a folder with one in so many images beside its sub-folders, or fewer, is taken for one around classes
 PARTS = {"part", "batch", "shard", "chunk", "fold", "images", "image", "imgs", "img", "photos", "pictures", "data"}
-MASK = re.compile(r"(?P<of>.+?)[ _-]+(mask|seg|segmentation|gt|groundtruth|label)s?([ _-]?\d+)?", re.IGNORECASE)
+MASKS = ("mask", "segmentation", "seg", "groundtruth", "gt", "label")
+MASK = re.compile(rf"(?P<of>.+?)[ _-]+({'|'.join(MASKS)})s?([ _-]?\d+)?", re.IGNORECASE)
 
 
 def innermost(folder: Node, split: str | None = None, known: set[str] = frozenset()) -> Node:  # type: ignore[assignment]
@@ -100,14 +102,15 @@ def without_masks(tree: Node) -> list[str]:
     """
     folders, files = [], []
     for node in list(tree.walk()):
-        said = {re.sub(r"[^a-z]", "", name.lower()): name for name in node.folders}
-        if NAMES_OF_NO_CLASS & said.keys():
-            folders += [node.folders.pop(said[word]) for word in (PARTS_OF_IMAGES - NAMES_OF_NO_CLASS) & said.keys()]
-        stems = {name.rpartition(".")[0] or name for name in node.images}
-        masks = {stem for stem in stems if (m := MASK.fullmatch(stem)) and m["of"] in stems}
-        if masks:
-            files += [name for name in node.images if (name.rpartition(".")[0] or name) in masks]
-            node.images = [name for name in node.images if (name.rpartition(".")[0] or name) not in masks]
+        there = {name: _letters(name) for name, inner in node.folders.items() if any(n.images for n in inner.walk())}
+        if NAMES_OF_NO_CLASS & {*there.values()} and {*there.values()} <= PARTS_OF_IMAGES:
+            folders += [node.folders.pop(name) for name, word in there.items() if word not in NAMES_OF_NO_CLASS]
+        if not any(word in name.lower() for word in MASKS for name in node.images):
+            continue
+        stems = {PurePosixPath(name).stem: name for name in node.images}
+        masks = {name for stem, name in stems.items() if (found := MASK.fullmatch(stem)) and found["of"] in stems}
+        files += sorted(masks)
+        node.images = [name for name in node.images if name not in masks]
     notes = []
     if count := sum(node.count() for node in folders):
         names = sorted({f"'{node.name}'" for node in folders})
@@ -115,3 +118,8 @@ def without_masks(tree: Node) -> list[str]:
     if files:
         notes.append(f"{len(files):,} images such as '{files[0]}' are not used: by their names, they are masks.")
     return notes
+
+
+def _letters(name: str) -> str:
+    """A name as it stands in PARTS_OF_IMAGES: "groundtruth" for Ground_Truth."""
+    return re.sub(r"[^a-z]", "", name.lower())

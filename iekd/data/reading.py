@@ -29,7 +29,7 @@ from iekd.errors import DataError
 BLOCK = 8  # files that a thread takes at a time: photographs take a tenth of a second each
 MOVED = 512  # images at a time
 WORTH_CACHING = 5.0  # seconds: what took less is not stored
-VERSION = 2  # of what `to_array` makes of a file; raise it when that changes
+VERSION = 3  # of what `to_array` makes of a file; raise it when that changes
 IMAGES, SUMS = "images", "sums"
 
 log = logging.getLogger(__name__)

@@ -181,7 +181,7 @@ def test_of_entries_with_one_name_the_last_is_taken(tmp_path, into, others):
     path = tmp_path / "birds.zip"
     with zipfile.ZipFile(path, "w") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # zipfile's own, of the repeated name
-        for name in ("robin/a.png", "robin/a.png", "robin/c.png", *others):
+        for name in ("robin/a.png", "robin/a.png", *others, "robin/c.png"):
             file.writestr(name, png())
         file.writestr("robin/a.png", png(77))
     folder = unpack(path, into)

@@ -303,10 +303,11 @@ def test_masks_are_not_trained_on(tree):
     assert "4 images such as 'benign (0)_mask.png' are not used" in notes(info)
 
 
-def test_with_and_without_a_mask_are_classes(tree):
-    tree.add("mask/#_mask.png", "no_mask/#.png")
+@pytest.mark.parametrize("names", [("mask", "no_mask"), ("image", "label", "text")])
+def test_classes_that_are_called_as_masks_are(tree, names):
+    tree.add(*(f"{name}/#_mask.png" for name in names))
     info = tree.describe()
-    assert (info.class_names, info.train_images + info.test_images) == (("mask", "no_mask"), 6)
+    assert (info.class_names, info.train_images + info.test_images) == (names, 3 * len(names))
 
 
 @pytest.mark.parametrize(
