@@ -94,6 +94,12 @@ def are_parts(folders: Sequence[Node]) -> bool:
     return len(folders) > 1 and not names and not holds_folders and bool(words) and words[-1] in PARTS
 
 
+def are_alike(folders: Sequence[Node]) -> bool:
+    """Whether several folders mostly hold folders of the same names, as copies or parts of one dataset do."""
+    inner = [{node.name for node in single(folder).with_images()} for folder in folders]
+    return len(inner) > 1 and bool(set.intersection(*inner)) and len(set.union(*inner)) < 2 * len(inner[0])
+
+
 def without_masks(tree: Node) -> list[str]:
     """Take from a tree what is drawn over its images: folders such as masks beside images, and x_mask.png beside x.png.
 

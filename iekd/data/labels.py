@@ -61,18 +61,30 @@ def tables_of(
         TableError: there is a table of these images that cannot be used, or there are two that differ.
     """
     found, problems = listings(tree, node, read)
-    listing = []
-    for one in found:
-        try:
-            listing.append(_labels(one, classes=classes))
-        except TableError as error:
-            problems.append(error)
-    if not listing:
+    usable, unclear = _each(found, classes)
+    if usable and unclear and classes is None:  # a small test.csv may be clear by the classes of train.csv
+        more, unclear = _each([one for one, _ in unclear], [name for labels in usable for name in labels.files])
+        usable += more
+    problems += [error for _, error in unclear]
+    if not usable:
         if problems:
             raise problems[0]
         return None
-    first = listing[0] if len(listing) == 1 else _merged(listing)
-    return _with_unlisted(first if classes is not None else _of_classes(first), node)
+    labels = usable[0] if len(usable) == 1 else _merged(usable)
+    if classes is None:
+        labels = replace(_of_classes(labels), notes=(*labels.notes, *(f"Not used: {error}" for error in problems)))
+    return _with_unlisted(labels, node)
+
+
+def _each(found: list[Listing], classes: Sequence[str] | None) -> tuple[list[Labels], list[tuple[Listing, TableError]]]:
+    """(what each table says, the tables of which it is not clear, and why)."""
+    usable, unclear = [], []
+    for listing in found:
+        try:
+            usable.append(_labels(listing, classes=classes))
+        except TableError as error:
+            unclear.append((listing, error))
+    return usable, unclear
 
 
 def labels_of(table: str, content: bytes, node: Node, column: str = "") -> Labels | None:
@@ -166,7 +178,8 @@ def _labels(listing: Listing, column: str = "", classes: Sequence[str] | None = 
     """
     table, name = listing.table, listing.name
     of_split, split_values, notes = _split_column(table, listing.others)
-    values, title = _classes(listing, [i for i in listing.others if i != of_split], column, classes)
+    others = [i for i in listing.others if table.titles[i].strip().lower() not in SPLIT_COLUMNS or column]
+    values, title = _classes(listing, [i for i in others if i != of_split], column, classes)
     values = _tidied(values)
     files: dict[str, list[str]] = defaultdict(list)
     splits: dict[str, str] = {}
@@ -242,7 +255,7 @@ def _classes(listing: Listing, columns: list[int], asked: str, classes: Sequence
         return table.values(chosen), table.titles[chosen]
     if classes is not None:
         known = set(classes)
-        fitting = [i for i in columns if set(_tidied(table.values(i))) <= known]
+        fitting = [i for i in columns if set(_tidied(table.values(i))) - {""} <= known]
         if len(fitting) != 1:
             raise TableError(f"'{name}' has no column with the classes of the training images.")
         return table.values(fitting[0]), table.called(fitting[0])

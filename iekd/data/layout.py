@@ -21,6 +21,7 @@ from iekd.data.folder_names import (
     without_trifles,
 )
 from iekd.data.folder_shapes import (
+    are_alike,
     are_parts,
     innermost,
     is_flat,
@@ -234,7 +235,8 @@ class _Folders:
         deep = [node for node in children if node not in direct]
         if deep and self.nested == INNER:
             return self._inner(direct, deep, collapsed)
-        if deep and self.nested != OUTER and not direct and not {node.name for node in deep} <= known:
+        unclear = deep and (not direct or are_alike(deep)) and not {node.name for node in deep} <= known
+        if unclear and self.nested != OUTER:
             raise DataError(self.say.question(root, deep, collapsed))
         names = {node.name for node in direct} | known
         for node in list(deep) if self.nested != OUTER else ():

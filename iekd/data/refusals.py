@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from iekd.data.decoding import READABLE
 from iekd.data.folder_names import SHOWN, named, without_trifles
+from iekd.data.folder_shapes import are_alike
 from iekd.data.tree import Node, left_out
 
 OUTER, INNER = "outer", "inner"  # which folders are the classes where folders with images lie in folders
@@ -31,12 +32,11 @@ class Refusals:
         """Which folders are the classes? What is not clear, and how to say it."""
         inner = [{n.name for n in collapsed[node].with_images()} for node in deep]
         first, example = deep[0], sorted(inner[0])[:2]
-        alike = len(deep) > 1 and set.intersection(*inner) and len(set.union(*inner)) < 2 * len(inner[0])
         answer = (
             f"Say which are the classes by adding '?classes={OUTER}' or '?classes={INNER}' to the name of the dataset, "
             "or list the images and their classes in a labels.csv."
         )
-        if alike:
+        if are_alike(deep):
             one = (
                 f"Pack one of them, such as '{first.path}'"
                 if self.packed

@@ -66,7 +66,10 @@ def read_table(name: str, content: bytes) -> Table | None:
     if not any(delimiter in line for line in lines):
         return None
     try:
-        cells = list(csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True))
+        if delimiter == " " and not all(map(_is_number, " ".join(line.partition(" ")[2] for line in lines).split())):
+            cells = [line.strip().split(maxsplit=1) for line in text.split("\n")]  # a class may have several words
+        else:
+            cells = list(csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True))
     except csv.Error:  # a cell of megabytes, say
         return None
     rows = [row for row in cells if any(cell.strip() for cell in row)]

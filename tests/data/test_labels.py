@@ -248,6 +248,21 @@ def test_a_column_that_says_what_is_to_be_tested_on(tree, title, marks):
     assert classes(tree, "test") == {"2": "a", "x0": "b"}
 
 
+def test_a_column_of_parts_is_no_column_of_classes(tree):
+    """CelebA: one table has columns for 40 attributes, another has a number for the part alone."""
+    tree.add("images/#.png", *(f"images/{i}.png" for i in (3, 4, 5)))
+    rows = "".join(f"{i}.png,{i % 2},1\n" for i in range(6))
+    tree.add("list_attr.csv", content=f"image_id,Male,Smiling\n{rows}".encode())
+    rows = "".join(f"{i}.png,{i % 3}\n" for i in range(6))
+    tree.add("list_eval_partition.csv", content=f"image_id,partition\n{rows}".encode())
+    refused(tree, "'list_attr.csv' has a column per class", "exactly one")
+
+
+def test_classes_of_several_words_after_a_space(tree):
+    listed(tree, "{i} {label}", name="list.txt", cat="Boeing 707", dog="Boeing 747")
+    assert tree.describe().class_names == ("Boeing 707", "Boeing 747")
+
+
 def test_a_column_of_folds_is_said_not_to_be_used(tree):
     listed(tree, "{i}.png,{label},{i}", titles="file,label,fold")
     assert "The column 'fold' is not used" in notes(tree.describe())
@@ -264,6 +279,18 @@ def test_tables_whose_names_say_what_is_to_be_tested_on(tree):
     assert classes(tree, "test") == {"2": "a", "x2": "b"}
     assert "The 2 images of 'val' are not used" in notes(info)
     assert "1 images have no class in" in notes(info)
+
+
+def test_a_small_table_is_clear_by_the_classes_of_another(tree):
+    """In two rows each value occurs once: alone, it could be anything."""
+    tree.add("images/#.png", "images/x#.png")
+    tree.add("train.txt", content=b"0 Boeing 707\n1 Boeing 747\nx0 Boeing 707\nx1 Boeing 747\n")
+    tree.add("test.txt", content=b"2 Boeing 747\nx2 Boeing 707\n")
+    tree.add("hours.csv", content=b"file,hour,minute\n0,1,1\n1,2,1\n2,1,2\nx0,2,2\nx1,1,1\nx2,2,1\n")
+    info = tree.describe()
+    assert (info.class_names, info.class_sizes) == (("Boeing 707", "Boeing 747"), (2, 2))
+    assert classes(tree, "test") == {"2": "Boeing 747", "x2": "Boeing 707"}
+    assert "Not used: 'hours.csv' has no column with" in notes(info)
 
 
 @pytest.mark.parametrize("titles", ["file,label", "file,colour"])

@@ -67,6 +67,14 @@ def test_classes_in_classes_are_a_question_with_two_answers(tree):
     assert len(tree.load("?classes=inner").train) == 12
 
 
+def test_several_datasets_beside_a_folder_of_images_are_asked_about(tree):
+    """Rock, paper, scissors of Kaggle."""
+    for folder in ("rps/rps", "rps-test-set/rps-test-set"):
+        tree.add(f"{folder}/paper/#.png", f"{folder}/rock/#.png")
+    tree.add("rps-cv-images/#.png")
+    refused(tree, "several datasets", "'rps', 'rps-test-set'", "'paper', 'rock'")
+
+
 def test_another_answer_is_refused(tree):
     tree.add("a/#.png", "b/#.png")
     with pytest.raises(DataError, match="classes=outer"):
