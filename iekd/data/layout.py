@@ -113,7 +113,8 @@ class _Folders:
             return self._by_table(root)
         if self.nested != OUTER and are_parts(others or folders) and not splits:
             return self._by_table(
-                root, f" If they are the classes: rename them, or add '?classes={OUTER}' to the dataset's name."
+                root,
+                f" If these folders are the classes: rename them, or add '?classes={OUTER}' to the dataset's name.",
             )
         if self.nested != OUTER and split_in_names(folders):
             raise DataError(self.say.split_in_names(root))

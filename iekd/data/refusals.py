@@ -64,6 +64,12 @@ class Refusals:
         common = [word for word, count in beginnings.most_common() if count > 1]
         move = "Make a folder per class and move each image into that of its class, or list them in a labels.csv."
         tables = [f"{n.path}/{t}".lstrip("/") for n in self.tree.walk() for t in n.tables if t.lower().endswith(".csv")]
+        texts = {PurePosixPath(t).stem for n in self.tree.walk() for t in n.tables if t.lower().endswith(".txt")}
+        if 2 * sum(PurePosixPath(name).stem in texts for name in files) > len(files):
+            return (
+                "The text files with the names of the images seem to be boxes for detection, which is another task: here "
+                f"each image needs one class. {move}"
+            )
         if 1 < len(common) <= 1000 and sum(beginnings[w] for w in common) > 0.4 * len(files):
             example = next(name for name in files if name.startswith(common[0]))
             return f"The class seems to be in the names of the files, such as '{example}' ({named(common)}). {move}"

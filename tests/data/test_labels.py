@@ -319,4 +319,4 @@ def test_boxes_of_single_images_are_no_tables(tree):
     for split in ("train", "valid"):
         tree.add(f"{split}/images/#.png")
         tree.add(*(f"{split}/labels/{i}.txt" for i in range(3)), content=b"0 0.5 0.5 0.1 0.1\n1 0.5 0.5 0.2 0.2\n")
-    assert "list" not in refused(tree, "no sub-folder per class").partition("Make a folder")[0]
+    assert "list" not in refused(tree, "no sub-folder per class", "boxes for detection").partition("Make a folder")[0]

@@ -287,7 +287,7 @@ def test_test_tubes_are_a_class(tree):
 @pytest.mark.parametrize("name", ["images_00{}", "HAM10000_images_part_{}", "data_batch_{}", "part{}"])
 def test_parts_of_one_dataset_are_no_classes(tree, name):
     tree.add(*(f"{name.format(i)}/{i}x#.png" for i in (1, 2)))
-    refused(tree, "no sub-folder per class", "If they are the classes", "classes=outer")
+    refused(tree, "no sub-folder per class", "If these folders are the classes", "classes=outer")
     assert tree.describe("?classes=outer").class_names == (name.format(1), name.format(2))
     rows = "".join(f"{i}x{j}.png,{'mel' if i == j else 'nv'}\n" for i in (1, 2) for j in range(3))
     tree.add("truth.csv", content=f"image,dx\n{rows}".encode())
