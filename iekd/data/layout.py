@@ -112,10 +112,8 @@ class _Folders:
         if no_classes or (root.images and len(folders) < 2):
             return self._by_table(root)
         if self.nested != OUTER and are_parts(others or folders) and not splits:
-            return self._by_table(
-                root,
-                f" If these folders are the classes: rename them, or add '?classes={OUTER}' to the dataset's name.",
-            )
+            insist = f"If these folders are the classes: rename them, or add '?classes={OUTER}' to the dataset's name."
+            return self._by_table(root, f" {insist}")
         if self.nested != OUTER and split_in_names(folders):
             raise DataError(self.say.split_in_names(root))
         if is_split_inside(root):

@@ -67,8 +67,8 @@ class Refusals:
         texts = {PurePosixPath(t).stem for n in self.tree.walk() for t in n.tables if t.lower().endswith(".txt")}
         if 2 * sum(PurePosixPath(name).stem in texts for name in files) > len(files):
             return (
-                "The text files with the names of the images seem to be boxes for detection, which is another task: here "
-                f"each image needs one class. {move}"
+                "The text files with the names of the images seem to be boxes for detection, which is another task: "
+                f"here each image needs one class. {move}"
             )
         if 1 < len(common) <= 1000 and sum(beginnings[w] for w in common) > 0.4 * len(files):
             example = next(name for name in files if name.startswith(common[0]))
