@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,8 @@ class Weights:
     whole_folder, approximate = True, False
 
     def write(self, job: Job, target: Path) -> None:
-        for name in (WEIGHTS, CARD):
-            shutil.copyfile(job.folder / name, target.with_name(name))
+        shutil.copyfile(job.folder / WEIGHTS, target)
+        target.with_name(CARD).write_text(json.dumps(asdict(job.card), indent=2) + "\n")
 
     def open(self, target: Path, threads: int | None = None) -> Answer:
         """threads: see TorchProgram."""

@@ -1,4 +1,4 @@
-"""Export a model: write it, check what was written, and give it its name, together with its certificate, or not at all."""
+"""Export a model: write it, check what was written, and give it its name, with its certificate, or not at all."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from iekd import __version__
+from iekd.data import short_name
 from iekd.data.base import Split
 from iekd.engine.scoring import accuracy, balanced_accuracy, class_accuracy, is_right, predicted
 from iekd.errors import UserError
@@ -30,7 +31,9 @@ from iekd.export.certificate import (
 from iekd.export.check import Latency, latencies, probabilities, some_images
 from iekd.export.formats import format_called
 from iekd.export.script import SCRIPT
+from iekd.export.sharing import shareable
 from iekd.models.artifact import WEIGHTS, ModelCard, check_fits, load_model
+from iekd.paths import absolute
 
 if TYPE_CHECKING:
     from iekd.data.base import Dataset
@@ -40,8 +43,9 @@ TEACHER = "teacher"  # its name among the models beside the exported one
 
 
 def export_model(
-    folder: Path, format: str, out: Path, *, dataset: Dataset | None = None, without: str = "", license: str = "",
-    beside: Mapping[str, Path] | None = None, command: str = "", force: bool = False, say: Say = lambda _: None,
+    folder: Path | str, format: str, out: Path | str, *, dataset: Dataset | None = None, without: str = "",
+    license: str = "", beside: Mapping[str, Path] | None = None, command: str = "", force: bool = False,
+    say: Say = lambda _: None,
 ) -> Certificate:  # fmt: skip
     """Write a saved model as a file for other programs, with a certificate and a script that shows how to use it.
 
@@ -64,13 +68,14 @@ def export_model(
             or the file is too far from the original.
     """
     chosen = format_called(format)
-    out = Path(os.path.abspath(out.expanduser()))
+    folder, out = Path(folder), Path(absolute(str(out)))
     as_file = not chosen.whole_folder and out.suffix == Path(chosen.file).suffix
     _check_free(out, as_file)
     model, card = load_model(folder)
     if dataset is not None:
         check_fits(card, dataset, folder)
         dataset = dataset.ordered(card.class_names)
+    card = shareable(card)
     job = Job(folder, model, card, dataset, license, dict(beside or {}), say)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
@@ -142,7 +147,7 @@ def _checked(job: Job, chosen: Format, target: Path, without: str, command: str,
         model=card.model, params=card.params, role=card.role, method=card.method, seed=card.seed,
         trained_by=card.command, resolution=card.resolution, channels=card.channels, fit=card.fit,
         class_names=card.class_names, datasets=card.datasets, license=job.license,
-        checked_on=job.dataset.name if job.dataset else "", test_images=len(test) if test else 0,
+        checked_on=short_name(job.dataset.name) if job.dataset else "", test_images=len(test) if test else 0,
         accuracy=own, balanced_accuracy=balanced, original_accuracy=of_original, recorded_accuracy=card.accuracy,
         difference=difference, compared_images=len(images), compared_on="test images" if test else "random pixels",
         energy_threshold=card.energy_threshold, latencies=tuple(_latencies(job, chosen, target)), machine=_machine(),
