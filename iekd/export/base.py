@@ -57,8 +57,8 @@ class Format(Protocol):
     def open(self, target: Path, threads: int | None = None) -> Answer:
         """The written file at work; threads: CPU threads to use, None for as many as there are."""
 
-    def script(self, card: ModelCard, file: str) -> str:
-        """The text of a script that lies beside `file` and answers for one image."""
+    def script(self, card: ModelCard, file: str, script: str) -> str:
+        """The text of `script`, which lies beside `file` and predicts for images."""
 
     def packages(self) -> tuple[str, ...]:
         """The packages whose versions the result depends on."""

@@ -27,8 +27,8 @@ class OnnxFile:
     def open(self, target: Path, threads: int | None = None) -> Answer:
         return open_session(target, threads)
 
-    def script(self, card: ModelCard, file: str) -> str:
-        return onnx_script(card, file)
+    def script(self, card: ModelCard, file: str, script: str) -> str:
+        return onnx_script(card, file, script)
 
     def packages(self) -> tuple[str, ...]:
         return PACKAGES

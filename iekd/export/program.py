@@ -37,7 +37,8 @@ def whole_program(job: Job) -> tuple[nn.Module, dict[str, Any]]:
     side = job.card.resolution
     pixels = torch.zeros(2, job.card.channels, side, side, dtype=torch.uint8)
     shapes = {INPUT: {0: torch.export.Dim("batch")}}
-    return PixelsToProbabilities(job.model, job.card).eval(), {"args": (pixels,), "dynamic_shapes": shapes}
+    program = PixelsToProbabilities(job.model, job.card).eval().requires_grad_(False)
+    return program, {"args": (pixels,), "dynamic_shapes": shapes}
 
 
 def traced(job: Job, export: Callable[[], Made]) -> Made:

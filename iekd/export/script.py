@@ -88,20 +88,20 @@ for path in sys.argv[1:]:
 '''
 
 
-def onnx_script(card: ModelCard, file: str, script: str = SCRIPT) -> str:
+def onnx_script(card: ModelCard, file: str, script: str) -> str:
     """For onnxruntime, numpy and Pillow."""
     answer = 'session.run(None, {"pixels": pixels_of(path)})[0]'
     return _filled(ONNX + READ + ONNX_LOAD + SHOW, card, file, script, answer)
 
 
-def torch_script(card: ModelCard, file: str, script: str = SCRIPT) -> str:
+def torch_script(card: ModelCard, file: str, script: str) -> str:
     """For torch, numpy and Pillow."""
     return _filled(
         TORCH + READ + TORCH_LOAD + SHOW, card, file, script, "program(torch.from_numpy(pixels_of(path))).numpy()"
     )
 
 
-def weights_script(card: ModelCard, file: str, script: str = SCRIPT) -> str:
+def weights_script(card: ModelCard, file: str, script: str) -> str:
     """For this package."""
     return _filled(WEIGHTS, card, file, script, "")
 

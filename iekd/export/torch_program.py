@@ -43,8 +43,8 @@ class TorchProgram:
 
         return answer
 
-    def script(self, card: ModelCard, file: str) -> str:
-        return torch_script(card, file)
+    def script(self, card: ModelCard, file: str, script: str) -> str:
+        return torch_script(card, file, script)
 
     def packages(self) -> tuple[str, ...]:
         return ("torch",)

@@ -28,8 +28,8 @@ class Weights:
 
         return torch_answer(PixelsToProbabilities(*load_model(target.parent)))
 
-    def script(self, card: ModelCard, file: str) -> str:
-        return weights_script(card, file)
+    def script(self, card: ModelCard, file: str, script: str) -> str:
+        return weights_script(card, file, script)
 
     def packages(self) -> tuple[str, ...]:
         return ("torch", "safetensors")

@@ -89,7 +89,11 @@ def export_model(
         try:
             chosen.write(job, target)
             certificate = _checked(job, chosen, target, without, command, force)
-            _finish(part, certificate, chosen.script(card, target.name), out.stem if as_file else "")
+            names = {name: path.name for name, path in companions(out, as_file).items()}
+            (part / names[RECORD]).write_text(dumps(certificate.to_json(), indent=2) + "\n", "utf-8")
+            (part / names[PAGE]).write_text(certificate.to_markdown(), "utf-8")
+            (part / names[SCRIPT]).write_text(chosen.script(card, target.name, names[SCRIPT]), "utf-8")
+            _sync(part)
             _publish(part, target, out, as_file)
         except OSError as error:
             raise _not_writable(out, error) from None
@@ -98,14 +102,14 @@ def export_model(
     return certificate
 
 
-def companions(out: Path) -> dict[str, Path]:
-    """Where certificate and script of an exported file or folder lie, by their usual names."""
-    prefix = f"{out.stem}." if out.suffix and not out.is_dir() else ""
-    return {name: (out.parent if prefix else out) / f"{prefix}{name}" for name in (RECORD, PAGE, SCRIPT)}
+def companions(out: Path, as_file: bool) -> dict[str, Path]:
+    """Where certificate and script lie, by their usual names: in the exported folder, or beside the exported file."""
+    names = (RECORD, PAGE, SCRIPT)
+    return {name: out.with_name(f"{out.stem}.{name}") if as_file else out / name for name in names}
 
 
 def _check_free(out: Path, as_file: bool) -> None:
-    for path in (out, *(companions(out).values() if as_file else ())):
+    for path in (out, *(companions(out, True).values() if as_file else ())):
         if path.exists():
             raise UserError(f"'{path}' is there already. Choose another name with --out, or remove it first.")
 
@@ -212,12 +216,8 @@ def _versions(chosen: Format) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _finish(part: Path, certificate: Certificate, script: str, stem: str) -> None:
-    """Write certificate and script, and make sure that everything outlives a loss of power."""
-    prefix = f"{stem}." if stem else ""
-    (part / f"{prefix}{RECORD}").write_text(dumps(certificate.to_json(), indent=2) + "\n", "utf-8")
-    (part / f"{prefix}{PAGE}").write_text(certificate.to_markdown(), "utf-8")
-    (part / f"{prefix}{SCRIPT}").write_text(script, "utf-8")
+def _sync(part: Path) -> None:
+    """Make sure that everything outlives a loss of power, and can be read by others."""
     for path in part.rglob("*"):
         if path.is_file():
             path.chmod(0o644)
