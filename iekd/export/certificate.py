@@ -6,7 +6,7 @@ Everything in it was measured on the written file; what could not be checked is 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from iekd.export.check import Latency
@@ -74,6 +74,17 @@ class Certificate:
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "size_ratio": self.size_ratio}
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> Certificate:
+        """What `to_json` gave.
+
+        Raises:
+            TypeError: something else.
+        """
+        known = {f.name for f in fields(Certificate)}
+        given = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items() if name in known}
+        return Certificate(**{**given, "latencies": tuple(Latency(**row) for row in given["latencies"])})
 
     def rows(self) -> Iterator[tuple[str, str]]:
         """(what, found) in words, for a table."""

@@ -5,7 +5,7 @@ They read an image exactly as `data.decoding.to_array` does, which a test holds 
 
 from __future__ import annotations
 
-from iekd.data.decoding import CROP, DEEP, ENOUGH, MAX_PIXELS, PAD, SQUASH
+from iekd.data.decoding import CROP, DEEP, ENOUGH, MAX_PIXELS, PAD, PHOTOMETRIC, SQUASH, WHITE_IS_ZERO
 from iekd.models.artifact import ModelCard
 
 SCRIPT = "use_it.py"
@@ -22,10 +22,12 @@ def pixels_of(path):
     large = image.width * image.height > {most}  # a large JPEG is decoded at a fraction of its size
     image.draft(None, (image.width // 8, image.height // 8) if large else ({draft}, {draft}))
     with contextlib.suppress(Exception):
-        image = ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
     if image.mode in {deep}:  # more than 8 bits
-        values = np.nan_to_num(np.asarray(image, np.float64))
+        values = np.nan_to_num(np.asarray(image, np.float64), posinf=0.0, neginf=0.0)
         white = {white}
+        if getattr(image, "tag_v2", {{}}).get({photometric}) == {inverted}:  # a TIFF in which 0 is white
+            values = white - values
         image = Image.fromarray((values.clip(0, white) * (255.0 / white)).round().astype(np.uint8))
     elif "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -107,9 +109,10 @@ def weights_script(card: ModelCard, file: str, script: str) -> str:
 
 
 def _filled(template: str, card: ModelCard, file: str, script: str, answer: str) -> str:
-    white = "65535.0 if values.max() > 255 else 255.0" if card.white is None else str(float(card.white))
+    white = "next((white for white in (1.0, 255.0) if values.max() <= white), 65535.0)"
+    white = white if card.white is None else str(float(card.white))
     return template.format(
         file=file, script=script, answer=answer, side=card.resolution, channels=card.channels, most=MAX_PIXELS,
         draft=ENOUGH * card.resolution, deep=DEEP, white=white, mode="L" if card.channels == 1 else "RGB",
-        shaped=SHAPED[card.fit].format(side=card.resolution),
+        photometric=PHOTOMETRIC, inverted=WHITE_IS_ZERO, shaped=SHAPED[card.fit].format(side=card.resolution),
     )  # fmt: skip

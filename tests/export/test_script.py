@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iekd.data.decoding import to_array
+from iekd.data.decoding import PHOTOMETRIC, WHITE_IS_ZERO, to_array
 from iekd.export import FORMATS, export_model
 from iekd.export.script import onnx_script
 from iekd.inference.predict import Predictor
@@ -33,6 +33,8 @@ def pictures(tmp_path_factory) -> list[Path]:
         "16 bits.png": Image.fromarray(deep),
         "dark 16 bits.png": Image.fromarray((smooth / 2).astype(np.uint16)),
         "floats.tiff": Image.fromarray((smooth * 30).astype(np.float32)),
+        "floats up to 1.tiff": Image.fromarray((smooth / 255).astype(np.float32)),
+        "floats without end.tiff": Image.fromarray(np.where(smooth > 240, np.inf, smooth).astype(np.float32)),
         "see through.png": Image.fromarray(np.dstack([colour, smooth.astype(np.uint8)])),
         "grey and alpha.png": Image.fromarray(smooth.astype(np.uint8)).convert("LA"),
         "colours by number.png": Image.fromarray(colour).quantize(16),
@@ -41,6 +43,7 @@ def pictures(tmp_path_factory) -> list[Path]:
     for name, image in made.items():
         image.save(folder / name)
     Image.fromarray(colour).quantize(16).save(folder / "one colour is clear.png", transparency=3)
+    Image.fromarray(deep).save(folder / "zero is white.tiff", tiffinfo={PHOTOMETRIC: WHITE_IS_ZERO})
     turned = Image.Exif()
     turned[0x0112] = 6
     Image.fromarray(colour).save(folder / "turned.jpg", exif=turned)
