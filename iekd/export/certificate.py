@@ -83,8 +83,9 @@ class Certificate:
             TypeError: something else.
         """
         known = {f.name for f in fields(Certificate)}
-        given = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items() if name in known}
-        return Certificate(**{**given, "latencies": tuple(Latency(**row) for row in given["latencies"])})
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+        given["latencies"] = tuple(Latency(**row) for row in given["latencies"])
+        return Certificate(**given)
 
     def rows(self) -> Iterator[tuple[str, str]]:
         """(what, found) in words, for a table."""

@@ -8,6 +8,7 @@ from iekd.export.int8 import Int8
 from iekd.export.onnx_file import OnnxFile
 from iekd.export.torch_program import TorchProgram
 from iekd.export.weights import Weights
+from iekd.plugins import load_plugins, remember
 
 __all__ = ["FORMATS", "Format", "Job", "format_called", "register"]
 
@@ -17,6 +18,7 @@ FORMATS: dict[str, Format] = {}
 def register(added: Format) -> Format:
     """Add a format under its name."""
     FORMATS[added.name] = added
+    remember(type(added).__module__)
     return added
 
 
@@ -30,6 +32,8 @@ def format_called(name: str) -> Format:
     Raises:
         UserError: there is none.
     """
+    if name not in FORMATS:
+        load_plugins()
     if name not in FORMATS:
         raise unknown_name("format", name, FORMATS)
     return FORMATS[name]

@@ -1,11 +1,10 @@
 """Exports that stay in the run's folder, for whoever downloads them later: made once, in a process of their own.
 
-A process of its own, because an export loads the dataset, computes on all cores and then times networks on one: inside a
-server it would disturb everybody else, and be disturbed.
+A process of its own, because an export loads the dataset, computes on all cores and then times networks on one: inside
+a server it would disturb everybody else, and be disturbed.
 """
 
 from __future__ import annotations
-
 
 import os
 import shutil
