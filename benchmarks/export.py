@@ -64,8 +64,8 @@ def main() -> None:
             out = root / f"{folder.name}-{format_name}"
             return export_model(folder, format_name, out, dataset=dataset, force=True)
 
-        table("network", "parameters", "largest difference", "images", "ONNX", "int8", "int8 / ONNX", "accuracy of ONNX",
-              "of int8")  # fmt: skip
+        row("network", "parameters", "largest difference", "images", "ONNX", "int8", "ratio", "right", "right in int8")
+        row(*["---"] * 9)
         folders = [trained(name, dataset, asked.steps, root / name) for name in FAMILIES]
         folders += [checkpoints_dir() / name for name in shipped_models()] if asked.side == 28 else []
         for folder in folders:
@@ -73,11 +73,6 @@ def main() -> None:
             row(folder.name, f"{plain.params:,}", f"{plain.difference:.1e}", f"{plain.compared_images:,}",
                 f"{plain.bytes / 1e6:.2f} MB", f"{small.bytes / 1e6:.2f} MB", f"{small.bytes / plain.bytes:.3f}",
                 f"{plain.accuracy:.2f}", f"{small.accuracy:.2f}")  # fmt: skip
-
-
-def table(*columns: str) -> None:
-    row(*columns)
-    row(*("---" for _ in columns))
 
 
 def row(*cells: str) -> None:
