@@ -6,7 +6,6 @@ import datetime
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from iekd import __version__
 from iekd.bench.roofline import Bound, Operations, Peaks, bound, measure_peaks
 from iekd.bench.rounds import TOGETHER, Speed, measure_speeds
 from iekd.config.run import RunConfig
-from iekd.engine.threads import cores
+from iekd.engine.threads import cores, processor
 from iekd.errors import unknown_name
 from iekd.estimate.budget import Budget
 from iekd.estimate.phases import Phases, measure_phases, plain_step
@@ -160,14 +159,6 @@ def machine(device: torch.device) -> dict[str, Any]:
         "processor": processor(), "cores": cores(), "platform": platform.platform(),
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__), "iekd": __version__},
     }  # fmt: skip
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    known = Path("/proc/cpuinfo")
-    lines = known.read_text().splitlines() if known.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _command(config: RunConfig, steps: int | None, only: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Commands: `iekd train | table | runs | predict | eval | compare | bench | models | datasets | doctor | serve`.
+"""Commands: `iekd train|table|runs|predict|eval|compare|export|bench|models|datasets|doctor|serve`.
 
 Exit status: 0 done, 1 the run failed or some images could not be read, 2 bad arguments, 130 stopped before the end.
 Errors are one sentence on standard error. With --json the last line of standard output is one JSON object.
@@ -28,6 +28,7 @@ from iekd.cli.common import (
     table_of,
 )
 from iekd.cli.evaluate import evaluate
+from iekd.cli.export import export
 from iekd.cli.options import run_options
 from iekd.cli.predict import predict
 from iekd.cli.runs import app as runs_app
@@ -50,6 +51,7 @@ app.command("train")(says_why(train))
 app.command("table")(says_why(table))
 app.command("predict")(says_why(predict))
 app.command("eval")(says_why(evaluate))
+app.command("export")(says_why(export))
 app.command("bench")(says_why(run_options(bench)))
 
 

@@ -10,6 +10,7 @@ runs/<id>/config.json    what was asked, immutable
           run.lock       held by the worker while it lives, or by whoever starts it
           checkpoints/   where another attempt would continue; removed once the run is finished
           models/        teacher and students, loadable by themselves
+          exports/       what was exported from the page; can be made again
           report.json    results; report.md the same to read
           answers.csv    each network's prediction for each test image
 """
@@ -38,6 +39,7 @@ from iekd.runs.owner import LOCAL, Owner, owner_of, set_owner
 QUEUED, RUNNING, STOPPING = "queued", "running", "stopping"
 STOPPED, FINISHED, FAILED, LOST = "stopped", "finished", "failed", "lost"
 LIVE = (QUEUED, RUNNING, STOPPING)
+EXPORTS = "exports"  # in a run folder
 LOADING = "loading"  # the stage before the first
 
 

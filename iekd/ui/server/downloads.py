@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 from functools import partial
 from html import escape
+from pathlib import Path
 from typing import IO
 
 from starlette.requests import Request
@@ -16,8 +17,10 @@ from starlette.responses import FileResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from iekd.errors import UserError
+from iekd.export import FORMATS
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard
 from iekd.results.predictions import ANSWERS
+from iekd.runs.exported import export_folder, files_of, read_certificate
 from iekd.runs.store import Run, Store
 from iekd.ui.render.words import method_name, model_name
 from iekd.ui.server.access import Access, AccessError
@@ -80,6 +83,13 @@ def download_link(name: str, kind: str, content: str, label: str) -> str:
     return _link(address, label, name)
 
 
+def export_link(run: Run, learner: str, format_name: str) -> str:
+    """A link to an export that has been made."""
+    size = sum(path.stat().st_size for path in files_of(export_folder(run, learner, format_name)))
+    label = f"{escape(learner)}, {escape(FORMATS[format_name].title)} <small>{_bytes(size)}</small>"
+    return _link(f".{ADDRESS}/{run.id}/{learner}/{format_name}", label)
+
+
 def _link(address: str, label: str, name: str = "") -> str:
     return f'<a class="download" download="{escape(name)}" href="{escape(address)}">⬇ {label}</a>'
 
@@ -88,8 +98,9 @@ def _bytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
 
 
-def download_route(store: Store, access: Access) -> Route:
-    """`/download/RUN/NETWORK`: the zip, `/download/RUN/answers.csv`: that file, for whoever may have it.
+def download_routes(store: Store, access: Access) -> list[Route]:
+    """`/download/RUN/NETWORK`: the zip, `/download/RUN/NETWORK/FORMAT`: the zip of an export that was made,
+    `/download/RUN/answers.csv`: that file, for whoever may have it.
 
     403 or 404 with a sentence otherwise.
     """
@@ -103,7 +114,13 @@ def download_route(store: Store, access: Access) -> Route:
             if name not in run.model_folders:
                 names = ", ".join(run.model_folders) or "none"
                 return PlainTextResponse(f"This run has no network '{name}'. It has: {names}.\n", 404)
-            file = _zipped(run, name)
+            if format_name := request.path_params.get("format"):
+                folder = export_folder(run, name, format_name)
+                if read_certificate(folder) is None:
+                    return PlainTextResponse(f"'{name}' has not been exported as {format_name} on the page.\n", 404)
+                file, name = _zip(folder, f"{run.id}-{folder.name}"), folder.name
+            else:
+                file = _zipped(run, name)
         except AccessError as error:
             return PlainTextResponse(f"{error}\n", 403)
         except UserError as error:
@@ -115,7 +132,16 @@ def download_route(store: Store, access: Access) -> Route:
         }  # fmt: skip
         return StreamingResponse(iter(partial(file.read, PIECE), b""), media_type="application/zip", headers=headers)
 
-    return Route(ADDRESS + "/{run}/{network}", answer)
+    return [Route(ADDRESS + "/{run}/{network}", answer), Route(ADDRESS + "/{run}/{network}/{format}", answer)]
+
+
+def _zip(folder: Path, name: str) -> IO[bytes]:
+    """Everything in a folder, below `name`, as a file without a name; see `_zipped`."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - whoever reads it is not this function
+    with zipfile.ZipFile(file, "w") as archive:
+        for path in files_of(folder):
+            archive.write(path, f"{name}/{path.relative_to(folder).as_posix()}")
+    return file
 
 
 def _zipped(run: Run, name: str) -> IO[bytes]:

@@ -22,7 +22,7 @@ from iekd.ui.render.colours import method_colours
 from iekd.ui.server.access import MOST_OWN_UPLOAD, Access
 from iekd.ui.server.api import ENDPOINTS
 from iekd.ui.server.bodies import Bodies
-from iekd.ui.server.downloads import download_route
+from iekd.ui.server.downloads import download_routes
 from iekd.ui.server.front import check_root_path, in_front, path_of, trusted_proxies
 from iekd.ui.server.gradio_patches import FewFrames, patch_page, patch_process
 from iekd.ui.server.guard import Guard, health
@@ -72,7 +72,7 @@ def launch(
                 Middleware(FewFrames, base=f"{path_of(root_path)}/"),
             ],
             "routes": [
-                health(launcher.store), download_route(launcher.store, access), *sign_in_routes(access, root_path),
+                health(launcher.store), *download_routes(launcher.store, access), *sign_in_routes(access, root_path),
             ],
         },
     )  # fmt: skip

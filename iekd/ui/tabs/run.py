@@ -20,6 +20,7 @@ from iekd.ui.render.result import result_html
 from iekd.ui.render.run import early_html, head_html, log_html, signature
 from iekd.ui.server.access import Access, May
 from iekd.ui.server.places import teller
+from iekd.ui.tabs.export import ExportPart, export_part, look_at_exports
 
 PRIVATE: dict[str, Any] = {
     "api_visibility": "private",
@@ -48,6 +49,7 @@ class RunView:
     resume: gr.Button
     compare: gr.Button
     again: gr.Button
+    export: ExportPart
     curves: gr.HTML
     log: gr.HTML
     timer: gr.Timer
@@ -58,12 +60,13 @@ class RunView:
         """What `updates` may change."""
         return [
             self.head, self.result, self.curves, self.log, self.stop, self.confirm, self.over, self.resume,
-            self.compare, self.again, self.timer, self.seen,
+            self.compare, self.again, self.timer, self.seen, *self.export.outputs,
         ]  # fmt: skip
 
     def updates(self, looked: dict[str, Any]) -> Updates:
         """For a handler: what `look` returned, by component."""
-        found = {getattr(self, name): value for name, value in looked.items()}
+        found = {getattr(self, name): value for name, value in looked.items() if name != "export"}
+        found |= {getattr(self.export, name): value for name, value in looked.get("export", {}).items()}
         return found or {self.seen: gr.skip()}  # Gradio takes an empty dictionary for a value
 
 
@@ -86,13 +89,30 @@ def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
             resume = gr.Button("▶ Resume", variant="primary", elem_id="resume")
             compare = gr.Button("Compare on images", variant="primary", elem_id="to-compare")
             again = gr.Button("New run with these settings", elem_id="again")
+        export = export_part(store, shown, access)
         curves = gr.HTML(elem_id="curves")
         with gr.Accordion("Log", open=False, elem_id="log"):
             log = gr.HTML()
     timer = gr.Timer(1.5, active=False)
     seen = gr.JSON(visible=False)  # held by the page, not the server: it survives a restart
     view = RunView(
-        box, back, head, stop, confirm, stop_now, keep, result, over, resume, compare, again, curves, log, timer, seen
+        box,
+        back,
+        head,
+        stop,
+        confirm,
+        stop_now,
+        keep,
+        result,
+        over,
+        resume,
+        compare,
+        again,
+        export,
+        curves,
+        log,
+        timer,
+        seen,
     )
 
     def tick(run_id: str, before: dict[str, Any] | None, request: gr.Request) -> Updates:
@@ -140,7 +160,7 @@ def look(store: Store, run_id: str, before: dict[str, Any], may: May) -> dict[st
         return {
             "head": gone, "result": "", "curves": "", "log": "", "stop": gr.Button(visible=False),
             "confirm": gr.Row(visible=False), "over": gr.Row(visible=False), "timer": gr.Timer(active=False),
-            "seen": {},
+            "seen": {}, "export": {"box": gr.Accordion(visible=False)},
         }  # fmt: skip
     now = signature(run, status)
     if now == before:
@@ -168,5 +188,6 @@ def look(store: Store, run_id: str, before: dict[str, Any], may: May) -> dict[st
             "compare": gr.Button(visible=comparable),
             "again": gr.Button(visible=may(run, "start")),
             "timer": gr.Timer(active=status.live),
+            "export": look_at_exports(run, status.live, may),
         }
     return looked

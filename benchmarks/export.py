@@ -1,0 +1,84 @@
+"""How far exported files are from the networks they were made from: `python benchmarks/export.py`.
+
+First one network of every family, trained for a moment so that its batch norms have seen images: the largest difference
+of a probability between torch and onnxruntime over 1,000 test images. Then 8 bits: size and accuracy of the shipped
+networks on all test images, and the size of a network above a million parameters.
+Sizes and differences do not depend on what else the machine does. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from iekd.data import Dataset, load
+from iekd.export import Certificate, export_model
+from iekd.models.artifact import ModelCard, save_model
+from iekd.models.normalise import Normalise
+from iekd.models.registry import build
+from iekd.models.shipped import shipped_models
+from iekd.paths import checkpoints_dir
+
+SAMPLE = "fashion-mnist-sample"
+FAMILIES = ("resnet20", "wrn-16-2", "vgg8", "mobilenet-v2", "shufflenet-v1", "shufflenet-v2", "resnet18")
+
+
+def trained(name: str, dataset: Dataset, steps: int, folder: Path) -> Path:
+    """A network after so many steps on training images: its answers are sure enough for errors to show."""
+    torch.manual_seed(0)
+    mean, std = dataset.statistics
+    network, normalise = build(name, len(dataset.class_names), dataset.channels).train(), Normalise(mean, std)
+    optimizer = torch.optim.SGD(network.parameters(), 0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    rng = np.random.default_rng(0)
+    for _ in range(steps):
+        rows = rng.integers(0, len(dataset.train), 128)
+        pixels = normalise(torch.from_numpy(dataset.train.images[rows].transpose(0, 3, 1, 2).copy()))
+        loss = torch.nn.functional.cross_entropy(network(pixels).logits, torch.from_numpy(dataset.train.labels[rows]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    card = ModelCard(
+        model=name, datasets=(dataset.name,), class_names=dataset.class_names, channels=dataset.channels,
+        resolution=dataset.resolution, mean=mean, std=std, accuracy=None,
+        params=sum(p.numel() for p in network.parameters()),
+    )  # fmt: skip
+    save_model(folder, network, card)
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=40, help="training steps of each network")
+    parser.add_argument("--side", type=int, default=28, help="pixels of the images' sides")
+    asked = parser.parse_args()
+    dataset = load(SAMPLE, resolution=asked.side)
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place)
+
+        def exported(folder: Path, format_name: str) -> Certificate:
+            out = root / f"{folder.name}-{format_name}"
+            return export_model(folder, format_name, out, dataset=dataset, force=True)
+
+        row("network", "parameters", "largest difference", "images", "ONNX", "int8", "ratio", "right", "right in int8")
+        row(*["---"] * 9)
+        folders = [trained(name, dataset, asked.steps, root / name) for name in FAMILIES]
+        folders += [checkpoints_dir() / name for name in shipped_models()] if asked.side == 28 else []
+        for folder in folders:
+            plain, small = exported(folder, "onnx"), exported(folder, "int8")
+            row(folder.name, f"{plain.params:,}", f"{plain.difference:.1e}", f"{plain.compared_images:,}",
+                f"{plain.bytes / 1e6:.2f} MB", f"{small.bytes / 1e6:.2f} MB", f"{small.bytes / plain.bytes:.3f}",
+                f"{plain.accuracy:.2f}", f"{small.accuracy:.2f}")  # fmt: skip
+
+
+def row(*cells: str) -> None:
+    sys.stdout.write(f"| {' | '.join(cells)} |\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

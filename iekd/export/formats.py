@@ -1,0 +1,39 @@
+"""The registry of export formats. A new format is one file and one line here; the command line and the page follow."""
+
+from __future__ import annotations
+
+from iekd.errors import unknown_name
+from iekd.export.base import Format, Job
+from iekd.export.int8 import Int8
+from iekd.export.onnx_file import OnnxFile
+from iekd.export.torch_program import TorchProgram
+from iekd.export.weights import Weights
+from iekd.plugins import load_plugins, remember
+
+__all__ = ["FORMATS", "Format", "Job", "format_called", "register"]
+
+FORMATS: dict[str, Format] = {}
+
+
+def register(added: Format) -> Format:
+    """Add a format under its name."""
+    FORMATS[added.name] = added
+    remember(type(added).__module__)
+    return added
+
+
+for _format in (OnnxFile(), TorchProgram(), Weights(), Int8()):
+    register(_format)
+
+
+def format_called(name: str) -> Format:
+    """The format of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in FORMATS:
+        load_plugins()
+    if name not in FORMATS:
+        raise unknown_name("format", name, FORMATS)
+    return FORMATS[name]

@@ -1,0 +1,90 @@
+"""int8: the ONNX file with weights and activations of 8 bits, by onnxruntime's static quantisation.
+
+Calibrated on training images: what range an activation needs is measured, not guessed. Weights have one scale per
+output channel. Normalisation and softmax stay in float32, where 8 bits would cost accuracy and save nothing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from iekd.errors import UserError
+from iekd.export.base import Answer, Job, require
+from iekd.export.check import batches, spread_over
+from iekd.export.onnx_file import PACKAGES, graph_of, open_session, save_graph
+from iekd.export.script import onnx_script
+from iekd.models.artifact import ModelCard
+
+CALIBRATION = 512  # training images
+COMPUTING = ("Conv", "Gemm", "MatMul")
+
+
+class Int8:
+    name, title, file = "int8", "ONNX of 8 bits", "model.onnx"
+    whole_folder, approximate = False, True
+
+    def write(self, job: Job, target: Path) -> None:
+        require(self.name, *PACKAGES, "onnxruntime.quantization")
+        if job.dataset is None:
+            raise UserError(
+                "The format 'int8' needs training images to calibrate with, and those of this model are not on this "
+                "machine. Give --dataset, or choose another format."
+            )
+        train = job.dataset.train
+        graph = graph_of(job)
+        job.say(f"Calibrating on {min(CALIBRATION, len(train)):,} training images ...")
+        images = train.images[spread_over(len(train), CALIBRATION)]
+        save_graph(quantised(graph, images), job, target)
+
+    def open(self, target: Path, threads: int | None = None) -> Answer:
+        return open_session(target, threads)
+
+    def script(self, card: ModelCard, file: str, script: str) -> str:
+        return onnx_script(card, file, script)
+
+    def packages(self) -> tuple[str, ...]:
+        return PACKAGES
+
+
+def quantised(graph: Any, images: np.ndarray) -> Any:
+    """An ONNX ModelProto with 8 bits.
+
+    Args:
+        graph: in float32.
+        images: (N,H,W,C) uint8 to calibrate on.
+    """
+    import onnx
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left: Iterator[np.ndarray] = batches(images)
+
+        def get_next(self) -> Any:
+            pixels = next(self.left, None)
+            return None if pixels is None else {"pixels": pixels}
+
+    with tempfile.TemporaryDirectory() as place:
+        plain, prepared, written = (str(Path(place, name)) for name in ("plain.onnx", "prepared.onnx", "int8.onnx"))
+        onnx.save(graph, plain)
+        quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+        names = _left_in_float32(onnx.load(prepared))
+        quantization.quantize_static(
+            prepared, written, Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
+            weight_type=quantization.QuantType.QInt8, activation_type=quantization.QuantType.QInt8,
+            nodes_to_exclude=names,
+        )  # fmt: skip
+        return onnx.load(written)
+
+
+def _left_in_float32(graph: Any) -> list[str]:
+    """Nodes before the first convolution, and the softmax."""
+    nodes = list(graph.graph.node)
+    first = next((i for i, node in enumerate(nodes) if node.op_type in COMPUTING), 0)
+    return [node.name for i, node in enumerate(nodes) if i < first or node.op_type == "Softmax"]

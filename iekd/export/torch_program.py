@@ -1,0 +1,50 @@
+"""torch: a program of `torch.export` (.pt2) that runs with torch alone, labels and card inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from iekd.export.base import Answer, Job
+from iekd.export.script import torch_script
+from iekd.models.artifact import ModelCard
+
+TRACES = ("stack_trace", "source_fn_stack", "nn_module_stack", "torch_fn")
+
+
+class TorchProgram:
+    name, title, file = "torch", "PyTorch program", "model.pt2"
+    whole_folder, approximate = False, False
+
+    def write(self, job: Job, target: Path) -> None:
+        import torch
+
+        from iekd.export.program import metadata, traced, whole_program
+
+        program, how = whole_program(job)
+        exported: Any = traced(job, lambda: torch.export.export(program, **how))
+        for node in exported.graph.nodes:
+            for trace in TRACES:  # they name folders of this machine
+                node.meta.pop(trace, None)
+        torch.export.save(exported, target, extra_files=metadata(job))
+
+    def open(self, target: Path, threads: int | None = None) -> Answer:
+        """threads: that torch uses here; the caller sets them, because torch has one number for the whole process."""
+        import torch
+
+        program: Any = torch.export.load(target).module()
+
+        def answer(pixels: np.ndarray) -> np.ndarray:
+            with torch.inference_mode():
+                found: np.ndarray = program(torch.from_numpy(pixels)).numpy()
+            return found
+
+        return answer
+
+    def script(self, card: ModelCard, file: str, script: str) -> str:
+        return torch_script(card, file, script)
+
+    def packages(self) -> tuple[str, ...]:
+        return ("torch",)

@@ -1,0 +1,110 @@
+"""Export a model with what its run knows: the dataset as it was loaded for the run, and the other models beside it."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from iekd import data
+from iekd.config.run import RunConfig
+from iekd.data.base import Dataset
+from iekd.errors import UserError
+from iekd.export import Certificate, export_model
+from iekd.export.base import Say
+from iekd.export.sharing import without_places
+from iekd.export.write import TEACHER
+from iekd.models.artifact import ModelCard
+from iekd.models.shipped import cards
+from iekd.runs.models import run_models
+from iekd.runs.store import Run
+
+NONE = "none"  # asked for instead of a dataset: check nothing on images
+
+
+def export_saved(
+    folder: Path, format: str, out: Path, *, dataset: str = "", test_fraction: float = 0.2, data_seed: int = 0,
+    license: str = "", force: bool = False, say: Say = lambda _: None,
+) -> Certificate:  # fmt: skip
+    """Export a model of a run, a shipped one, or one that somebody has moved elsewhere.
+
+    Args:
+        folder: of the model.
+        dataset: to check it on; unset: the one that it was trained on, if it is on this machine; "none": no dataset.
+        test_fraction, data_seed: how the test images of a folder are drawn; a run knows its own.
+        format, out, license, force, say: see `iekd.export.export_model`.
+    Raises:
+        UserError: see there; or a dataset that was asked for cannot be loaded.
+    """
+    card, run = ModelCard.read(folder), run_of(folder)
+    loaded, without = None, "No dataset was asked for."
+    if dataset and dataset != NONE:
+        loaded = _load(dataset, card, test_fraction, data_seed)
+    elif not dataset:
+        loaded, without = _own_dataset(card, run, say)
+    return export_model(
+        folder, format, out, dataset=loaded, without=without, license=license, beside=_beside(folder, card, run),
+        command=_command(folder, run, format, dataset, license, force), force=force, say=say,
+    )  # fmt: skip
+
+
+def run_of(folder: Path) -> Run | None:
+    """The run that a model's folder is part of; None where it lies elsewhere."""
+    place = folder.resolve().parent
+    run = Run(place.parent)
+    return run if place.name == "models" and (run.path / "config.json").is_file() else None
+
+
+def _own_dataset(card: ModelCard, run: Run | None, say: Say) -> tuple[Dataset | None, str]:
+    """(what the model was trained on, "") or (None, why it cannot be had)."""
+    if run is not None:
+        config = run.config
+        name, fraction, seed = config.dataset, config.test_fraction, config.data_seed
+    else:
+        # how a folder was divided is not in the card: other test images may be among those that it has learned from
+        config, name, fraction, seed = None, card.datasets[0] if card.datasets else "", 0.2, 0
+        if not name or data.own_path(name) is not None:
+            return None, f"It was trained on {name or 'images that its card does not name'}; name them with --dataset."
+    try:
+        if not data.source_of(name).at_hand(name):
+            return None, f"{name} is not on this machine. '--dataset {name}' downloads it."
+        say(f"Loading {data.short_name(name)} ...")
+        loaded = _load(name, card, fraction, seed, config)
+    except UserError as error:
+        return None, f"The images that it was trained on cannot be had any more. {error}"
+    known = (run.report or {}).get("dataset_mark") if run else None
+    if known and known != loaded.fingerprint:
+        return None, f"{name} has changed since the run; '--dataset' with its name checks on it as it is now."
+    return loaded, ""
+
+
+def _load(name: str, card: ModelCard, fraction: float, seed: int, config: RunConfig | None = None) -> Dataset:
+    return data.load(
+        name, resolution=card.resolution, test_fraction=fraction, seed=seed, fit=card.fit,
+        image_memory=config.image_memory if config else None, class_order=config.class_order if config else (),
+    )  # fmt: skip
+
+
+def _beside(folder: Path, card: ModelCard, run: Run | None) -> dict[str, Path]:
+    """The other models of its run and seed, or those that lie beside it, by name; a teacher is called "teacher"."""
+    own = folder.resolve()
+    if run is not None:
+        seeds = (str(card.seed), "") if card.role != TEACHER else ("",)
+        for seed in seeds:
+            try:
+                return {name: path for name, path in run_models(run, seed).items() if path.resolve() != own}
+            except UserError:  # none of that seed
+                continue
+    others = {}
+    for name, other in cards(own.parent):
+        if name != own.name and other.class_names == card.class_names and other.channels == card.channels:
+            others[TEACHER if other.role == TEACHER else name] = own.parent / name
+    return others
+
+
+def _command(folder: Path, run: Run | None, format: str, dataset: str, license: str, force: bool) -> str:
+    """What asks for the same again, without the places of this machine's files."""
+    model = f"{run.id}/{folder.resolve().name}" if run else folder.resolve().name
+    words = ["iekd", "export", model, "--format", format]
+    words += ["--dataset", dataset] if dataset else []
+    words += ["--license", license] if license else []
+    return without_places(shlex.join([*words, *(["--force"] if force else [])]))
