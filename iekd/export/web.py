@@ -1,0 +1,245 @@
+"""web: a folder that is a static page, and a static Space of the Hugging Face Hub, in which the networks answer.
+
+Everything is computed in the visitor's browser. The page's own files lie in web/; this module fills in what is special
+to one export and puts the networks (as ONNX), some test images and, if asked, the runtime beside them. How the page
+looks and works is in web/style.css and web/app.js; web/pixels.js repeats data/decoding.py.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from iekd import __version__
+from iekd.config.methods import METHODS, split_name
+from iekd.errors import UserError
+from iekd.export.web_runtime import Runtime, copied_runtime, pinned_runtime
+from iekd.models.artifact import ModelCard
+
+if TYPE_CHECKING:
+    from iekd.data.base import Dataset
+
+SOURCES = Path(__file__).with_name("web")
+FILES = ("style.css", "pixels.js", "worker.js", "app.js")
+TEACHER_COLOURS = ("#334155", "#e2e8f0")  # on a light and a dark page; those of students are their method's
+EXAMPLES = 10
+RULE = "The first test image of {}, in the order of the dataset. None of them was used in training."
+LARGE = "*.onnx filter=lfs diff=lfs merge=lfs -text\n*.wasm filter=lfs diff=lfs merge=lfs -text\n"  # the Hub asks for it
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of the page: its ONNX file, as the other parts of iekd/export write it, and its card."""
+
+    onnx: Path
+    card: ModelCard
+
+    @property
+    def title(self) -> str:
+        """Teacher, Plain student, IE-FT student."""
+        if self.card.role == "teacher":
+            return "Teacher"
+        base, with_kd = split_name(self.card.method)
+        spec = METHODS.get(base)  # a card may name a method of a plugin that is not here
+        if base == "baseline":
+            return "Plain student"
+        return f"{(spec.title if spec else '') or base.upper()}{' + KD' if with_kd else ''} student"
+
+    @property
+    def words(self) -> str:
+        """How it learned, after the name of its architecture."""
+        spec = METHODS.get(split_name(self.card.method)[0])
+        if self.card.role == "teacher":
+            how = "the large network that teaches"
+        elif self.card.method == "baseline":
+            how = "learned from the labels alone"
+        elif spec is None:
+            how = f"trained by {self.card.method}"
+        elif spec.explores and spec.needs_teacher:
+            how = "half of it imitates the teacher, half explores"
+        else:
+            how = spec.summary
+        return f"{self.card.model}: {how}"
+
+    @property
+    def colours(self) -> tuple[str, str]:
+        spec = METHODS.get(split_name(self.card.method)[0]) or METHODS["baseline"]
+        return TEACHER_COLOURS if self.card.role == "teacher" else spec.colour
+
+
+@dataclass(frozen=True)
+class Example:
+    """A test image (H,W,C) uint8 and its class."""
+
+    image: np.ndarray
+    label: str
+
+
+def choose_examples(dataset: Dataset, count: int = EXAMPLES) -> list[Example]:
+    """The first test image of each class; with more classes than `count`, of classes evenly spread over their order."""
+    classes = [k for k in range(len(dataset.class_names)) if (dataset.test.labels == k).any()]
+    if len(classes) > count:
+        classes = [classes[round(i)] for i in np.linspace(0, len(classes) - 1, count)] if count else []
+    rows = [int(np.flatnonzero(dataset.test.labels == k)[0]) for k in classes]
+    images = dataset.test.take(np.array(rows, np.int64)).images if rows else []
+    return [Example(np.asarray(images[i]), dataset.class_names[k]) for i, k in enumerate(classes)]
+
+
+def write_page(
+    folder: Path, networks: Sequence[Network], examples: Sequence[Example] = (), *, title: str = "",
+    license: str = "", runtime: Path | None = None,
+) -> list[str]:  # fmt: skip
+    """Write the page.
+
+    Args:
+        folder: of the page; made if it is not there, and files of an earlier page are replaced.
+        networks: with the same classes; the teacher first, if there is one.
+        examples: what `choose_examples` gives.
+        title: heading of the page; "" for one from the dataset.
+        license: of the weights, as the Hub names licences, such as "mit"; "" if it is not known.
+        runtime: folder with onnxruntime-web, see `copied_runtime`; None: the page loads the pinned version.
+    Returns:
+        The names of the files in `folder`.
+    Raises:
+        UserError: the networks do not know the same classes, or the runtime is not there.
+    """
+    first = networks[0].card
+    for other in networks[1:]:
+        if other.card.class_names != first.class_names:
+            raise UserError(
+                f"'{other.title}' and '{networks[0].title}' do not know the same classes in the same order, so one page "
+                "cannot compare them. Export networks of one run."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in ("models", "examples", "runtime"):
+        shutil.rmtree(folder / made, ignore_errors=True)
+        if made != "runtime":
+            (folder / made).mkdir()
+    loaded = pinned_runtime() if runtime is None else copied_runtime(runtime, folder)
+    title = title or f"{_dataset_words(first)}: {_who(networks)} in your browser"
+    summary = _summary(networks)
+    data = {
+        "classes": first.class_names,
+        "accuracy": _accuracy_words(networks),
+        "networks": [_network(folder, network, i) for i, network in enumerate(networks)],
+        "examples": [_example(folder, shown, i) for i, shown in enumerate(examples)],
+        "runtime": _runtime(loaded),
+    }
+    whose = "each class" if len(examples) in (0, len(first.class_names)) else f"{len(examples)} classes"
+    values = {
+        "TITLE": escape(title),
+        "SUMMARY": escape(summary),
+        "EXAMPLES": escape(RULE.format(whose)),
+        "CONNECT": f"'self' {loaded.host}".strip(),
+        "LICENSE": escape(f"Licence of the networks: {license}. ") if license else "",
+        "PROGRAM": f"IE-KD Studio {__version__}",
+        "DATA": json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"),  # no "</script>" in it
+    }
+    page = (SOURCES / "index.html").read_text("utf-8")
+    for name, text in values.items():
+        page = page.replace("{{" + name + "}}", text)
+    (folder / "index.html").write_text(page, "utf-8")
+    for name in FILES:
+        shutil.copyfile(SOURCES / name, folder / name)
+    (folder / "README.md").write_text(space_readme(title, summary, networks, license, runtime is not None), "utf-8")
+    (folder / ".gitattributes").write_text(LARGE)
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def space_readme(title: str, summary: str, networks: Sequence[Network], license: str, copied: bool) -> str:
+    """README.md of the folder: the front matter that makes it a static Space, and how to serve it elsewhere."""
+    front = {
+        "title": title, "emoji": "🎓", "colorFrom": "green", "colorTo": "blue", "sdk": "static",
+        "app_file": "index.html", "pinned": False, "short_description": _short(networks),
+        "tags": ["image-classification", "knowledge-distillation", "onnx"], **({"license": license} if license else {}),
+    }  # fmt: skip
+    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items()]  # JSON is YAML too
+    needs = (
+        "It needs no other host."
+        if copied
+        else "It loads [ONNX Runtime Web](https://onnxruntime.ai) from a public network of copies; export with "
+        "`--runtime FOLDER` for a page that needs no other host."
+    )
+    table = ["| network | parameters | test accuracy |", "|---|---|---|"]
+    for network in networks:
+        accuracy = "" if network.card.accuracy is None else f"{network.card.accuracy:.2f} %"
+        table.append(f"| {network.title} ({network.card.model}) | {network.card.params:,} | {accuracy} |")
+    text = [
+        f"# {title}", summary + " Nothing is uploaded: pictures stay in the visitor's browser.", "\n".join(table),
+        f"The folder is a static page. {needs} To open it on your machine, run `python -m http.server` in it and open "
+        "http://localhost:8000.",
+        f"Made with IE-KD Studio {__version__}.",
+    ]  # fmt: skip
+    return "\n".join(["---", *lines, "---", "", "\n\n".join(text), ""])
+
+
+def _network(folder: Path, network: Network, index: int) -> dict[str, Any]:
+    card = network.card
+    name = "teacher" if card.role == "teacher" else f"{card.method}-{card.seed}"
+    file = Path("models") / f"{index}-{name.replace('+', '-')}.onnx"
+    shutil.copyfile(network.onnx, folder / file)
+    light, dark = network.colours
+    return {
+        "title": network.title, "words": network.words, "teacher": card.role == "teacher", "file": file.as_posix(),
+        "bytes": (folder / file).stat().st_size, "params": card.params, "accuracy": card.accuracy,
+        "size": card.resolution, "channels": card.channels, "fit": card.fit, "background": card.background,
+        "command": card.command, "light": light, "dark": dark,
+    }  # fmt: skip
+
+
+def _example(folder: Path, shown: Example, index: int) -> dict[str, str]:
+    file = Path("examples") / f"{index}.png"
+    Image.fromarray(shown.image.squeeze()).save(folder / file)
+    return {"file": file.as_posix(), "label": shown.label}
+
+
+def _runtime(loaded: Runtime) -> dict[str, Any]:
+    files = [{"name": name, "bytes": size, "integrity": digest} for name, size, digest in loaded.files]
+    return {"base": loaded.base, "files": files}
+
+
+def _dataset_words(card: ModelCard) -> str:
+    """The dataset's name; of a folder its last part, because the page is shown to others."""
+    return card.datasets[0].rstrip("/").replace("\\", "/").split("/")[-1].split(":")[-1] if card.datasets else "Images"
+
+
+def _who(networks: Sequence[Network]) -> str:
+    if len(networks) == 1:
+        return "a network"
+    students = sum(network.card.role != "teacher" for network in networks)
+    if students == len(networks):
+        return f"{students} networks"
+    return "a teacher and its student" if students == 1 else "a teacher and its students"
+
+
+def _summary(networks: Sequence[Network]) -> str:
+    teacher = next((n.card for n in networks if n.card.role == "teacher"), None)
+    students = [n.card for n in networks if n.card.role != "teacher"]
+    if len(networks) == 1:
+        return f"A neural network names what your picture shows, one of {len(networks[0].card.class_names)} classes."
+    text = "Give a picture, and all networks answer side by side."
+    if teacher and students:
+        times = teacher.params / max(card.params for card in students)
+        if times >= 1.1:
+            subject = "student is" if len(students) == 1 else "students are"
+            text += f" The {subject} {times:.1f} times smaller than the teacher."
+    return text
+
+
+def _short(networks: Sequence[Network]) -> str:
+    """At most 60 characters, as the Hub asks."""
+    return "An image classifier" + (" and its teacher" if len(networks) > 1 else "") + " in your browser"
+
+
+def _accuracy_words(networks: Sequence[Network]) -> str:
+    if all(network.card.accuracy is None for network in networks):
+        return "Their accuracy has not been measured."
+    return "Test accuracy is the share of the dataset's test images that a network names rightly, measured after training."
