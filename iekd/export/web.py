@@ -19,10 +19,12 @@ import numpy as np
 from PIL import Image
 
 from iekd import __version__
-from iekd.config.methods import METHODS, split_name
+from iekd.config.methods import METHODS, method_name, split_name
+from iekd.data import title_of
 from iekd.errors import UserError
 from iekd.export.web_runtime import Runtime, copied_runtime, pinned_runtime
 from iekd.models.artifact import ModelCard
+from iekd.models.catalog import model_name
 
 if TYPE_CHECKING:
     from iekd.data.base import Dataset
@@ -32,7 +34,8 @@ FILES = ("style.css", "pixels.js", "worker.js", "app.js")
 TEACHER_COLOURS = ("#334155", "#e2e8f0")  # on a light and a dark page; those of students are their method's
 EXAMPLES = 10
 RULE = "The first test image of {}, in the order of the dataset. None of them was used in training."
-LARGE = "*.onnx filter=lfs diff=lfs merge=lfs -text\n*.wasm filter=lfs diff=lfs merge=lfs -text\n"  # the Hub asks for it
+# the Hub asks for it
+LARGE = "*.onnx filter=lfs diff=lfs merge=lfs -text\n*.wasm filter=lfs diff=lfs merge=lfs -text\n"
 
 
 @dataclass(frozen=True)
@@ -47,16 +50,12 @@ class Network:
         """Teacher, Plain student, IE-FT student."""
         if self.card.role == "teacher":
             return "Teacher"
-        base, with_kd = split_name(self.card.method)
-        spec = METHODS.get(base)  # a card may name a method of a plugin that is not here
-        if base == "baseline":
-            return "Plain student"
-        return f"{(spec.title if spec else '') or base.upper()}{' + KD' if with_kd else ''} student"
+        return "Plain student" if self.card.method == "baseline" else f"{method_name(self.card.method)} student"
 
     @property
     def words(self) -> str:
         """How it learned, after the name of its architecture."""
-        spec = METHODS.get(split_name(self.card.method)[0])
+        spec = METHODS.get(split_name(self.card.method)[0])  # a card may name a method of a plugin that is not here
         if self.card.role == "teacher":
             how = "the large network that teaches"
         elif self.card.method == "baseline":
@@ -67,7 +66,7 @@ class Network:
             how = "half of it imitates the teacher, half explores"
         else:
             how = spec.summary
-        return f"{self.card.model}: {how}"
+        return f"{model_name(self.card.model)}: {how}"
 
     @property
     def colours(self) -> tuple[str, str]:
@@ -89,7 +88,7 @@ def choose_examples(dataset: Dataset, count: int = EXAMPLES) -> list[Example]:
     if len(classes) > count:
         classes = [classes[round(i)] for i in np.linspace(0, len(classes) - 1, count)] if count else []
     rows = [int(np.flatnonzero(dataset.test.labels == k)[0]) for k in classes]
-    images = dataset.test.take(np.array(rows, np.int64)).images if rows else []
+    images = dataset.test.take(np.array(rows, np.int64)).images
     return [Example(np.asarray(images[i]), dataset.class_names[k]) for i, k in enumerate(classes)]
 
 
@@ -115,8 +114,8 @@ def write_page(
     for other in networks[1:]:
         if other.card.class_names != first.class_names:
             raise UserError(
-                f"'{other.title}' and '{networks[0].title}' do not know the same classes in the same order, so one page "
-                "cannot compare them. Export networks of one run."
+                f"'{other.title}' and '{networks[0].title}' do not know the same classes in the same order, so they "
+                "cannot be on one page. Export networks of one run."
             )
     folder.mkdir(parents=True, exist_ok=True)
     for made in ("models", "examples", "runtime"):
@@ -124,7 +123,7 @@ def write_page(
         if made != "runtime":
             (folder / made).mkdir()
     loaded = pinned_runtime() if runtime is None else copied_runtime(runtime, folder)
-    title = title or f"{_dataset_words(first)}: {_who(networks)} in your browser"
+    title = title or f"{_dataset_words(first)}: {_who(networks)}"
     summary = _summary(networks)
     data = {
         "classes": first.class_names,
@@ -161,7 +160,10 @@ def space_readme(title: str, summary: str, networks: Sequence[Network], license:
         "app_file": "index.html", "pinned": False, "short_description": _short(networks),
         "tags": ["image-classification", "knowledge-distillation", "onnx"], **({"license": license} if license else {}),
     }  # fmt: skip
-    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items()]  # JSON is YAML too
+    lines = []
+    for key, value in front.items():  # JSON is YAML too; single words need no quotes
+        plain = isinstance(value, str) and value.isalpha()
+        lines.append(f"{key}: {value if plain else json.dumps(value, ensure_ascii=False)}")
     needs = (
         "It needs no other host."
         if copied
@@ -171,7 +173,7 @@ def space_readme(title: str, summary: str, networks: Sequence[Network], license:
     table = ["| network | parameters | test accuracy |", "|---|---|---|"]
     for network in networks:
         accuracy = "" if network.card.accuracy is None else f"{network.card.accuracy:.2f} %"
-        table.append(f"| {network.title} ({network.card.model}) | {network.card.params:,} | {accuracy} |")
+        table.append(f"| {network.title} ({model_name(network.card.model)}) | {network.card.params:,} | {accuracy} |")
     text = [
         f"# {title}", summary + " Nothing is uploaded: pictures stay in the visitor's browser.", "\n".join(table),
         f"The folder is a static page. {needs} To open it on your machine, run `python -m http.server` in it and open "
@@ -188,7 +190,8 @@ def _network(folder: Path, network: Network, index: int) -> dict[str, Any]:
     shutil.copyfile(network.onnx, folder / file)
     light, dark = network.colours
     return {
-        "title": network.title, "words": network.words, "teacher": card.role == "teacher", "file": file.as_posix(),
+        "title": network.title, "words": network.words, "teacher": card.role == "teacher",
+        "file": file.as_posix(), "model": card.model,
         "bytes": (folder / file).stat().st_size, "params": card.params, "accuracy": card.accuracy,
         "size": card.resolution, "channels": card.channels, "fit": card.fit, "background": card.background,
         "command": card.command, "light": light, "dark": dark,
@@ -208,7 +211,10 @@ def _runtime(loaded: Runtime) -> dict[str, Any]:
 
 def _dataset_words(card: ModelCard) -> str:
     """The dataset's name; of a folder its last part, because the page is shown to others."""
-    return card.datasets[0].rstrip("/").replace("\\", "/").split("/")[-1].split(":")[-1] if card.datasets else "Images"
+    name = card.datasets[0] if card.datasets else "Images"
+    if ":" in name:
+        return name.split(":", 1)[1].replace("\\", "/").rstrip("/").split("/")[-1]
+    return title_of(name).split(",")[0]
 
 
 def _who(networks: Sequence[Network]) -> str:
@@ -224,8 +230,9 @@ def _summary(networks: Sequence[Network]) -> str:
     teacher = next((n.card for n in networks if n.card.role == "teacher"), None)
     students = [n.card for n in networks if n.card.role != "teacher"]
     if len(networks) == 1:
-        return f"A neural network names what your picture shows, one of {len(networks[0].card.class_names)} classes."
-    text = "Give a picture, and all networks answer side by side."
+        classes = len(networks[0].card.class_names)
+        return f"A neural network says in your browser which of {classes} classes your picture shows."
+    text = "Give a picture, and all networks answer side by side, in your browser."
     if teacher and students:
         times = teacher.params / max(card.params for card in students)
         if times >= 1.1:
@@ -242,4 +249,6 @@ def _short(networks: Sequence[Network]) -> str:
 def _accuracy_words(networks: Sequence[Network]) -> str:
     if all(network.card.accuracy is None for network in networks):
         return "Their accuracy has not been measured."
-    return "Test accuracy is the share of the dataset's test images that a network names rightly, measured after training."
+    return (
+        "Test accuracy is the share of the dataset's test images that a network names rightly, measured after training."
+    )

@@ -3,10 +3,11 @@
 
 const page = JSON.parse(document.getElementById("page-data").textContent);
 const TOP = 5; // classes that are listed
-const REMEMBERED = 31; // runs whose median is the time shown
+const REMEMBERED = 45; // runs whose median is the time shown
+const WARM_UP = { rounds: 12, milliseconds: 1500 }; // before the first picture, whichever comes first
 const one = (selector) => document.querySelector(selector);
 const pictures = []; // everything that was asked: {name, url, truth, views, answers, row}
-const times = page.networks.map(() => []);
+const times = {}; // milliseconds by architecture: how it was taught makes a network no faster
 const waiting = new Map(); // id of a request to the worker -> how to answer it
 let worker = null;
 let asked = 0; // requests to the worker so far
@@ -23,12 +24,7 @@ function element(name, properties = {}, ...children) {
 const percent = (share) => (share > 0 && share < 0.005 ? "<1 %" : `${Math.round(100 * share)} %`);
 const megabytes = (bytes) =>
   bytes < 1e6 ? `${Math.max(1, Math.round(bytes / 1e3))} KB` : `${(bytes / 1e6).toFixed(1)} MB`;
-const isAre = (count, what) => `${count.toLocaleString("en")} ${what}${count === 1 ? "" : "s"}`;
-
-function median(values) {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[sorted.length >> 1];
-}
+const teacher = page.networks.findIndex((network) => network.teacher); // -1: there is none
 
 function duration(milliseconds) {
   if (milliseconds < 0.1) return "under 0.1 ms";
@@ -73,8 +69,6 @@ function answered({ data: { id, value, error } }) {
   else reject(new Error(error));
 }
 
-const dims = ({ channels, size }) => [1, channels, size, size];
-
 async function load() {
   if (location.protocol === "file:") {
     throw new Trouble(
@@ -108,10 +102,8 @@ async function load() {
   try {
     say("Starting the networks");
     await ask("start", { script: files[0], wasm: files[1] });
-    for (const [index, network] of networks.entries()) {
-      const found = await ask("model", { bytes: models[index], dims: dims(network) }, [models[index]]);
-      times[index].push(...found.times);
-    }
+    for (const bytes of models) await ask("model", { bytes }, [bytes]);
+    await warmUp();
   } catch (error) {
     throw new Trouble(
       `The networks could not be started in this browser (${error.message}). ` +
@@ -119,6 +111,31 @@ async function load() {
     );
   }
   say("");
+}
+
+/** Runs all networks in turn, so that a busy moment of the machine is no disadvantage of one. */
+async function warmUp() {
+  const start = performance.now();
+  for (let round = 0; round < WARM_UP.rounds && performance.now() - start < WARM_UP.milliseconds; round++) {
+    for (const [index, network] of page.networks.entries()) {
+      await predict(index, new Uint8Array(network.channels * network.size ** 2), round > 0); // the first run is slow
+    }
+  }
+}
+
+/** The probabilities of a network; the time it took is remembered. pixels: (C,H,W) uint8. */
+async function predict(index, pixels, timed = true) {
+  const { model, channels, size } = page.networks[index];
+  const { probabilities, milliseconds } = await ask("predict", { index, pixels, dims: [1, channels, size, size] });
+  times[model] ??= [];
+  if (timed) times[model] = [...times[model], milliseconds].slice(-REMEMBERED);
+  return probabilities;
+}
+
+/** The median time of a network so far, in milliseconds. */
+function time(index) {
+  const sorted = times[page.networks[index].model].slice().sort((a, b) => a - b);
+  return sorted[sorted.length >> 1];
 }
 
 function say(text, share) {
@@ -150,8 +167,7 @@ async function answer(opened) {
       views.set(shape, { ...network, data: inverted ? data.map((value) => 255 - value) : data });
     }
     const pixels = Pixels.planes(views.get(shape).data, network);
-    const { probabilities, milliseconds } = await ask("predict", { index, pixels, dims: dims(network) });
-    times[index] = [...times[index], milliseconds].slice(-REMEMBERED);
+    const probabilities = await predict(index, pixels);
     const order = probabilities.map((_, k) => k).sort((a, b) => probabilities[b] - probabilities[a]);
     answers.push({ probabilities, order, label: page.classes[order[0]] });
   }
@@ -197,9 +213,11 @@ const cards = page.networks.map((network) => {
   const mark = element("p", { className: "mark" });
   const bars = element("ol");
   const time = element("dd");
+  const gain = element("p", { className: "gain" });
   const facts = element(
     "dl", {},
-    element("dt", {}, "Size"), element("dd", {}, isAre(network.params, "parameter"), `, ${megabytes(network.bytes)}`),
+    element("dt", {}, "Parameters"), element("dd", {}, network.params.toLocaleString("en")),
+    element("dt", {}, "File"), element("dd", {}, megabytes(network.bytes)),
     element("dt", {}, "Time here"), time,
     element("dt", {}, "Test accuracy"),
     element("dd", {}, network.accuracy === null ? "not measured" : `${network.accuracy.toFixed(2)} %`),
@@ -208,11 +226,11 @@ const cards = page.networks.map((network) => {
     "article", { className: "network" },
     element("header", {}, element("h3", {}, network.title), element("small", {}, network.words)),
     element("p", { className: "said" }, label, sure), mark,
-    element("h4", {}, "How sure"), bars, facts,
+    element("h4", {}, "How sure"), bars, facts, gain,
   ); // prettier-ignore
   colour(card, network);
   one("#networks").append(card);
-  return { label, sure, mark, bars, time };
+  return { label, sure, mark, bars, time, gain };
 });
 
 function colour(target, { light, dark }) {
@@ -234,12 +252,12 @@ function show(picture, live = false) {
   const swapped = picture.inverted ? "; bright and dark swapped, as in the training images" : "";
   one("#seen-words").textContent = `what the networks see, ${view.size} × ${view.size}${swapped}`;
   one("#picture figcaption").textContent = picture.truth === null ? picture.name : `It is: ${picture.truth}`;
-  const teacher = page.networks.findIndex(({ teacher }) => teacher);
   picture.answers.forEach(({ label, order, probabilities }, index) => {
     const card = cards[index];
     card.label.textContent = label;
     card.sure.textContent = percent(probabilities[order[0]]);
-    card.time.textContent = duration(median(times[index]));
+    card.time.textContent = duration(time(index));
+    card.gain.textContent = gain(index);
     const marks = [];
     if (picture.truth !== null) marks.push(label === picture.truth ? "✓ right" : "✗ wrong");
     if (teacher >= 0 && index !== teacher) {
@@ -252,6 +270,17 @@ function show(picture, live = false) {
       return element("li", {}, element("span", {}, page.classes[k]), element("b", {}, percent(probabilities[k])), bar);
     })); // prettier-ignore
   });
+}
+
+/** How much smaller and faster than the teacher a student is, where it is. */
+function gain(index) {
+  if (teacher < 0 || index === teacher) return "";
+  const ratios = {
+    smaller: page.networks[teacher].params / page.networks[index].params,
+    faster: time(teacher) / time(index),
+  };
+  const said = Object.entries(ratios).filter(([, ratio]) => ratio >= 1.05 && Number.isFinite(ratio));
+  return said.length ? `${said.map(([how, ratio]) => `${ratio.toFixed(1)} × ${how}`).join(", ")} than the teacher` : "";
 }
 
 const kind = (mark) => ({ "✓": "yes", "✗": "no" })[mark[0]] ?? "";
@@ -283,8 +312,7 @@ function record(picture) {
   };
   one("#history tbody").prepend(picture.row);
   one("#history").hidden = pictures.length < 2;
-  one("#history h2").textContent = isAre(pictures.length, "picture");
-  const teacher = page.networks.findIndex(({ teacher }) => teacher);
+  one("#history h2").textContent = `${pictures.length} pictures`;
   const said = page.networks.flatMap(({ title }, index) => {
     if (teacher < 0 || index === teacher) return [];
     const same = pictures.filter(({ answers }) => answers[index].label === answers[teacher].label).length;
@@ -380,7 +408,8 @@ for (const shown of page.examples) {
 one("#history thead").append(
   element("tr", {}, element("th", {}, "Picture"), ...page.networks.map(({ title }) => element("th", {}, title))),
 );
-one("#classes").textContent = `These networks can name ${isAre(page.classes.length, "class").replace(/classs$/, "classes")} and nothing else: ${page.classes.join(", ")}.`;
+one("#classes").textContent =
+  `These networks can name ${page.classes.length} classes and nothing else: ${page.classes.join(", ")}.`;
 one("#accuracy-words").textContent = page.accuracy;
 for (const { title, command } of page.networks) {
   if (command) one("#training").append(element("dt", {}, title), element("dd", {}, element("code", {}, command)));
