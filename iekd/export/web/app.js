@@ -139,6 +139,7 @@ function time(index) {
 }
 
 function say(text, share) {
+  if (document.body.dataset.state === "broken") return; // other downloads may still arrive
   one("#state span").textContent = text;
   one("#state progress").hidden = share === undefined;
   if (share !== undefined) one("#state progress").value = share;
