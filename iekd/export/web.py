@@ -1,13 +1,14 @@
 """web: a folder that is a static page, and a static Space of the Hugging Face Hub, in which the networks answer.
 
-Everything is computed in the visitor's browser. The page's own files lie in web/; this module fills in what is special
-to one export and puts the networks (as ONNX), some test images and, if asked, the runtime beside them. How the page
-looks and works is in web/style.css and web/app.js; web/pixels.js repeats data/decoding.py.
+Everything is computed in the visitor's browser. The page's own files are in web/; this module fills in what is special
+to one export and adds the networks (as ONNX, each with its certificate), some test images and, if asked, the runtime.
+How the page looks and works is in web/style.css and web/app.js; web/pixels.js repeats data/decoding.py.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +23,14 @@ from iekd import __version__
 from iekd.config.methods import METHODS, method_name, split_name
 from iekd.data import title_of
 from iekd.errors import UserError
-from iekd.export.web_runtime import Runtime, copied_runtime, pinned_runtime
+from iekd.export.base import Say
+from iekd.export.certificate import Certificate
+from iekd.export.sharing import shareable
+from iekd.export.web_runtime import Runtime, copied_runtime, find_runtime, pinned_runtime
+from iekd.export.write import TEACHER, check_free, export_model, not_writable, sync
 from iekd.models.artifact import ModelCard
 from iekd.models.catalog import model_name
+from iekd.paths import absolute
 
 if TYPE_CHECKING:
     from iekd.data.base import Dataset
@@ -32,6 +38,8 @@ if TYPE_CHECKING:
 SOURCES = Path(__file__).with_name("web")
 FILES = ("style.css", "pixels.js", "worker.js", "app.js")
 TEACHER_COLOURS = ("#334155", "#e2e8f0")  # on a light and a dark page; those of students are their method's
+WEB = "web"  # the format's name; it is not among FORMATS, because a page holds several models
+MODELS = "models"  # folder of the page
 EXAMPLES = 10
 RULE = "The first test image of {}, in the order of the dataset. None of them was used in training."
 # the Hub asks for it
@@ -40,15 +48,15 @@ LARGE = "*.onnx filter=lfs diff=lfs merge=lfs -text\n*.wasm filter=lfs diff=lfs 
 
 @dataclass(frozen=True)
 class Network:
-    """A network of the page: its ONNX file, as the other parts of iekd/export write it, and its card."""
+    """A network of the page: its ONNX file in the folder of the page, as `onnx_file` writes it, and its card."""
 
-    onnx: Path
+    file: Path
     card: ModelCard
 
     @property
     def title(self) -> str:
         """Teacher, Plain student, IE-FT student."""
-        if self.card.role == "teacher":
+        if self.card.role == TEACHER:
             return "Teacher"
         return "Plain student" if self.card.method == "baseline" else f"{method_name(self.card.method)} student"
 
@@ -56,7 +64,7 @@ class Network:
     def words(self) -> str:
         """How it learned, after the name of its architecture."""
         spec = METHODS.get(split_name(self.card.method)[0])  # a card may name a method of a plugin that is not here
-        if self.card.role == "teacher":
+        if self.card.role == TEACHER:
             how = "the large network that teaches"
         elif self.card.method == "baseline":
             how = "learned from the labels alone"
@@ -71,7 +79,7 @@ class Network:
     @property
     def colours(self) -> tuple[str, str]:
         spec = METHODS.get(split_name(self.card.method)[0]) or METHODS["baseline"]
-        return TEACHER_COLOURS if self.card.role == "teacher" else spec.colour
+        return TEACHER_COLOURS if self.card.role == TEACHER else spec.colour
 
 
 @dataclass(frozen=True)
@@ -92,43 +100,80 @@ def choose_examples(dataset: Dataset, count: int = EXAMPLES) -> list[Example]:
     return [Example(np.asarray(images[i]), dataset.class_names[k]) for i, k in enumerate(classes)]
 
 
+def export_page(
+    folders: Sequence[Path], out: Path | str, *, dataset: Dataset | None = None, without: str = "", license: str = "",
+    title: str = "", examples: int = EXAMPLES, runtime: Path | None = None, command: str = "", force: bool = False,
+    say: Say = lambda _: None,
+) -> list[Certificate]:  # fmt: skip
+    """Export saved models as one page.
+
+    Args:
+        folders: of the models, which know the same classes; the teacher first, if there is one.
+        out: the folder to make.
+        dataset: whose test images the networks are checked on and the examples come from; None: no examples.
+        title, runtime, license: see `write_page`. examples: how many test images to show at most.
+        without, command, force, say: see `export_model`.
+    Returns:
+        The certificate of each network.
+    Raises:
+        UserError: `out` exists or cannot be written, the models do not belong together, the runtime is not there, or a
+            network cannot be exported.
+    """
+    out = Path(absolute(str(out)))
+    check_free(out)
+    cards = [shareable(ModelCard.read(folder)) for folder in folders]
+    beside = {TEACHER: folders[0]} if cards[0].role == TEACHER else {}
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    networks = [Network(part / MODELS / f"{i}-{_file_name(card)}.onnx", card) for i, card in enumerate(cards)]
+    _check_classes(networks)
+    if runtime is not None:
+        find_runtime(runtime)  # before the minutes that the export may take
+    certificates = []
+    try:
+        for folder, network in zip(folders, networks, strict=True):
+            certificates.append(export_model(
+                folder, "onnx", network.file, dataset=dataset, without=without, license=license, beside=beside,
+                command=command, force=force, say=say,
+            ))  # fmt: skip
+        ordered = None if dataset is None else dataset.ordered(cards[0].class_names)
+        shown = choose_examples(ordered, examples) if ordered and examples else []
+        try:
+            write_page(part, networks, shown, title=title, license=license, runtime=runtime)
+            sync(part)
+            check_free(out)
+            part.rename(out)
+        except OSError as error:
+            raise not_writable(out, error) from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return certificates
+
+
 def write_page(
     folder: Path, networks: Sequence[Network], examples: Sequence[Example] = (), *, title: str = "",
     license: str = "", runtime: Path | None = None,
-) -> list[str]:  # fmt: skip
-    """Write the page.
+) -> None:  # fmt: skip
+    """Write everything of a page but its networks, which are there.
 
     Args:
-        folder: of the page; made if it is not there, and files of an earlier page are replaced.
+        folder: of the page.
         networks: with the same classes; the teacher first, if there is one.
-        examples: what `choose_examples` gives.
+        examples: test images, as `choose_examples` gives them.
         title: heading of the page; "" for one from the dataset.
         license: of the weights, as the Hub names licences, such as "mit"; "" if it is not known.
         runtime: folder with onnxruntime-web, see `copied_runtime`; None: the page loads the pinned version.
-    Returns:
-        The names of the files in `folder`.
     Raises:
         UserError: the networks do not know the same classes, or the runtime is not there.
     """
+    _check_classes(networks)
     first = networks[0].card
-    for other in networks[1:]:
-        if other.card.class_names != first.class_names:
-            raise UserError(
-                f"'{other.title}' and '{networks[0].title}' do not know the same classes in the same order, so they "
-                "cannot be on one page. Export networks of one run."
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    for made in ("models", "examples", "runtime"):
-        shutil.rmtree(folder / made, ignore_errors=True)
-        if made != "runtime":
-            (folder / made).mkdir()
     loaded = pinned_runtime() if runtime is None else copied_runtime(runtime, folder)
     title = title or f"{_dataset_words(first)}: {_who(networks)}"
     summary = _summary(networks)
     data = {
         "classes": first.class_names,
         "accuracy": _accuracy_words(networks),
-        "networks": [_network(folder, network, i) for i, network in enumerate(networks)],
+        "networks": [_network(folder, network) for network in networks],
         "examples": [_example(folder, shown, i) for i, shown in enumerate(examples)],
         "runtime": _runtime(loaded),
     }
@@ -150,7 +195,6 @@ def write_page(
         shutil.copyfile(SOURCES / name, folder / name)
     (folder / "README.md").write_text(space_readme(title, summary, networks, license, runtime is not None), "utf-8")
     (folder / ".gitattributes").write_text(LARGE)
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 def space_readme(title: str, summary: str, networks: Sequence[Network], license: str, copied: bool) -> str:
@@ -183,16 +227,26 @@ def space_readme(title: str, summary: str, networks: Sequence[Network], license:
     return "\n".join(["---", *lines, "---", "", "\n\n".join(text), ""])
 
 
-def _network(folder: Path, network: Network, index: int) -> dict[str, Any]:
+def _check_classes(networks: Sequence[Network]) -> None:
+    for other in networks[1:]:
+        if other.card.class_names != networks[0].card.class_names:
+            raise UserError(
+                f"'{other.title}' and '{networks[0].title}' do not know the same classes in the same order, so they "
+                "cannot be on one page. Export models of one run."
+            )
+
+
+def _file_name(card: ModelCard) -> str:
+    return TEACHER if card.role == TEACHER else card.method.replace("+", "-")
+
+
+def _network(folder: Path, network: Network) -> dict[str, Any]:
     card = network.card
-    name = "teacher" if card.role == "teacher" else f"{card.method}-{card.seed}"
-    file = Path("models") / f"{index}-{name.replace('+', '-')}.onnx"
-    shutil.copyfile(network.onnx, folder / file)
     light, dark = network.colours
     return {
-        "title": network.title, "words": network.words, "teacher": card.role == "teacher",
-        "file": file.as_posix(), "model": card.model,
-        "bytes": (folder / file).stat().st_size, "params": card.params, "accuracy": card.accuracy,
+        "title": network.title, "words": network.words, "teacher": card.role == TEACHER, "model": card.model,
+        "file": network.file.relative_to(folder).as_posix(), "bytes": network.file.stat().st_size,
+        "params": card.params, "accuracy": card.accuracy,
         "size": card.resolution, "channels": card.channels, "fit": card.fit, "background": card.background,
         "command": card.command, "light": light, "dark": dark,
     }  # fmt: skip
@@ -200,6 +254,7 @@ def _network(folder: Path, network: Network, index: int) -> dict[str, Any]:
 
 def _example(folder: Path, shown: Example, index: int) -> dict[str, str]:
     file = Path("examples") / f"{index}.png"
+    (folder / file).parent.mkdir(exist_ok=True)
     Image.fromarray(shown.image.squeeze()).save(folder / file)
     return {"file": file.as_posix(), "label": shown.label}
 
@@ -220,15 +275,15 @@ def _dataset_words(card: ModelCard) -> str:
 def _who(networks: Sequence[Network]) -> str:
     if len(networks) == 1:
         return "a network"
-    students = sum(network.card.role != "teacher" for network in networks)
+    students = sum(network.card.role != TEACHER for network in networks)
     if students == len(networks):
         return f"{students} networks"
     return "a teacher and its student" if students == 1 else "a teacher and its students"
 
 
 def _summary(networks: Sequence[Network]) -> str:
-    teacher = next((n.card for n in networks if n.card.role == "teacher"), None)
-    students = [n.card for n in networks if n.card.role != "teacher"]
+    teacher = next((n.card for n in networks if n.card.role == TEACHER), None)
+    students = [n.card for n in networks if n.card.role != TEACHER]
     if len(networks) == 1:
         classes = len(networks[0].card.class_names)
         return f"A neural network says in your browser which of {classes} classes your picture shows."

@@ -41,12 +41,9 @@ def pinned_runtime() -> Runtime:
     return Runtime(f"{CDN}/npm/onnxruntime-web@{VERSION}/dist/", CDN, files)
 
 
-def copied_runtime(source: Path, page: Path) -> Runtime:
-    """Copy the two files into the folder of a page, which then needs no other host.
+def find_runtime(source: Path) -> Path:
+    """The folder of the two files in npm's package onnxruntime-web, in its dist/, or where npm has installed it.
 
-    Args:
-        source: npm's package onnxruntime-web unpacked, its dist/, or a folder in which npm installed it.
-        page: folder of the page.
     Raises:
         UserError: they are not there.
     """
@@ -57,6 +54,12 @@ def copied_runtime(source: Path, page: Path) -> Runtime:
             f"The runtime cannot be copied: there is no '{missing}' in '{source}'. Get it with "
             f"`npm pack onnxruntime-web@{VERSION}`, unpack that, and give its folder."
         )
+    return found
+
+
+def copied_runtime(source: Path, page: Path) -> Runtime:
+    """Copy the two files from a folder, see `find_runtime`, into a page, which then needs no other host."""
+    found = find_runtime(source)
     target = page / COPIES
     target.mkdir(parents=True, exist_ok=True)
     files = []
