@@ -313,6 +313,13 @@ def split_name(name: str) -> tuple[str, bool]:
     return name.removesuffix(KD_ON_TOP), name.endswith(KD_ON_TOP)
 
 
+def method_name(method: str) -> str:
+    """ie-ft+kd -> IE-FT + KD."""
+    base, with_kd = split_name(method)
+    title = (METHODS[base].title if base in METHODS else "") or base.upper()
+    return f"{title} + KD" if with_kd else title
+
+
 def method_spec(name: str) -> MethodSpec:
     """What there is to say of a method; with "+kd", needs, terms and settings are both's.
 

@@ -70,7 +70,7 @@ def export_model(
     chosen = format_called(format)
     folder, out = Path(folder), Path(absolute(str(out)))
     as_file = not chosen.whole_folder and out.suffix == Path(chosen.file).suffix
-    _check_free(out, as_file)
+    check_free(out, as_file)
     model, card = load_model(folder)
     if dataset is not None:
         check_fits(card, dataset, folder)
@@ -83,7 +83,7 @@ def export_model(
             out.parent.mkdir(parents=True, exist_ok=True)
             part.mkdir()
         except OSError as error:
-            raise _not_writable(out, error) from None
+            raise not_writable(out, error) from None
         target = part / (out.name if as_file else chosen.file)
         say(f"Writing {card.model} as {chosen.title} ...")
         try:
@@ -93,10 +93,10 @@ def export_model(
             (part / names[RECORD]).write_text(dumps(certificate.to_json(), indent=2) + "\n", "utf-8")
             (part / names[PAGE]).write_text(certificate.to_markdown(), "utf-8")
             (part / names[SCRIPT]).write_text(chosen.script(card, target.name, names[SCRIPT]), "utf-8")
-            _sync(part)
+            sync(part)
             _publish(part, target, out, as_file)
         except OSError as error:
-            raise _not_writable(out, error) from None
+            raise not_writable(out, error) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return certificate
@@ -108,13 +108,15 @@ def companions(out: Path, as_file: bool) -> dict[str, Path]:
     return {name: out.with_name(f"{out.stem}.{name}") if as_file else out / name for name in names}
 
 
-def _check_free(out: Path, as_file: bool) -> None:
+def check_free(out: Path, as_file: bool = False) -> None:
+    """Raises UserError if what is to be written is there already."""
     for path in (out, *(companions(out, True).values() if as_file else ())):
         if path.exists():
             raise UserError(f"'{path}' is there already. Choose another name with --out, or remove it first.")
 
 
-def _not_writable(out: Path, error: OSError) -> UserError:
+def not_writable(out: Path, error: OSError) -> UserError:
+    """What to raise where a file cannot be written."""
     return UserError(f"'{out}' cannot be written ({error.strerror or error}). Choose another path with --out.")
 
 
@@ -216,7 +218,7 @@ def _versions(chosen: Format) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _sync(part: Path) -> None:
+def sync(part: Path) -> None:
     """Make sure that everything outlives a loss of power, and can be read by others."""
     for path in part.rglob("*"):
         if path.is_file():
@@ -227,7 +229,7 @@ def _sync(part: Path) -> None:
 
 def _publish(part: Path, target: Path, out: Path, as_file: bool) -> None:
     """Give it its name. The file itself comes last: who sees it sees its certificate too."""
-    _check_free(out, as_file)
+    check_free(out, as_file)
     if not as_file:
         part.chmod(0o755)
         part.rename(out)

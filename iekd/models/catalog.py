@@ -19,6 +19,11 @@ from iekd.plugins import VARIABLE, load_plugins
 
 IMAGENET_RESNET = re.compile(r"(wide[_-])?resnex?t[_-]?(26|50|101|152|200)(\D.*)?")  # of other libraries
 CATALOG = Path(__file__).with_name("catalog.json")
+MODEL_NAMES = {
+    "mobilenet-v2": "MobileNetV2 (0.5)", "shufflenet-v1": "ShuffleNetV1", "shufflenet-v2": "ShuffleNetV2",
+    "resnet18": "ResNet-18 (ImageNet)", "resnet34": "ResNet-34 (ImageNet)", "resnet50": "ResNet-50 (ImageNet)",
+}  # fmt: skip
+KINDS = {"": "", "-a": " (option A)", "-cifar": " (CIFAR stem)"}  # of ResNets
 
 
 @dataclass(frozen=True)
@@ -142,3 +147,15 @@ def model_info(name: str) -> ModelInfo:
         UnknownNameError: see `check_model`.
     """
     return models()[check_model(name)]
+
+
+def model_name(model: str) -> str:
+    """resnet20 -> ResNet-20, resnet32x4 -> ResNet-32×4, wrn-40-2 -> WRN-40-2; a name it does not know stays."""
+    if model in MODEL_NAMES:
+        return MODEL_NAMES[model]
+    if match := re.fullmatch(r"resnet(\d+)(x\d+)?(-a|-cifar)?", model):
+        depth, times, kind = match.groups("")
+        return f"ResNet-{depth}{times.replace('x', '×')}{KINDS[kind]}"
+    if match := re.fullmatch(r"(wrn-|vgg)([\d-]+)", model):
+        return f"{match[1].strip('-').upper()}-{match[2]}"
+    return model

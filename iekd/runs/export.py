@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from iekd import data
@@ -12,6 +13,7 @@ from iekd.errors import UserError
 from iekd.export import Certificate, export_model
 from iekd.export.base import Say
 from iekd.export.sharing import without_places
+from iekd.export.web import EXAMPLES, WEB, export_page
 from iekd.export.write import TEACHER
 from iekd.models.artifact import ModelCard
 from iekd.models.shipped import cards
@@ -36,14 +38,31 @@ def export_saved(
         UserError: see there; or a dataset that was asked for cannot be loaded.
     """
     card, run = ModelCard.read(folder), run_of(folder)
-    loaded, without = None, "No dataset was asked for."
-    if dataset and dataset != NONE:
-        loaded = _load(dataset, card, test_fraction, data_seed)
-    elif not dataset:
-        loaded, without = _own_dataset(card, run, say)
+    loaded, without = _dataset(card, run, dataset, test_fraction, data_seed, say)
     return export_model(
         folder, format, out, dataset=loaded, without=without, license=license, beside=_beside(folder, card, run),
         command=_command(folder, run, format, dataset, license, force), force=force, say=say,
+    )  # fmt: skip
+
+
+def export_saved_page(
+    folders: Sequence[Path], out: Path, *, dataset: str = "", test_fraction: float = 0.2, data_seed: int = 0,
+    license: str = "", title: str = "", examples: int = EXAMPLES, runtime: Path | None = None, force: bool = False,
+    say: Say = lambda _: None,
+) -> list[Certificate]:  # fmt: skip
+    """Export saved models as one page that answers in the browser.
+
+    Args:
+        folders, out, license, title, examples, runtime, force, say: see `iekd.export.web.export_page`.
+        dataset, test_fraction, data_seed: see `export_saved`.
+    Raises:
+        UserError: see there.
+    """
+    card, run = ModelCard.read(folders[-1]), run_of(folders[-1])
+    loaded, without = _dataset(card, run, dataset, test_fraction, data_seed, say)
+    return export_page(
+        folders, out, dataset=loaded, without=without, license=license, title=title, examples=examples,
+        runtime=runtime, command=_command(folders[-1], run, WEB, dataset, license, force), force=force, say=say,
     )  # fmt: skip
 
 
@@ -52,6 +71,15 @@ def run_of(folder: Path) -> Run | None:
     place = folder.resolve().parent
     run = Run(place.parent)
     return run if place.name == "models" and (run.path / "config.json").is_file() else None
+
+
+def _dataset(
+    card: ModelCard, run: Run | None, asked: str, test_fraction: float, data_seed: int, say: Say
+) -> tuple[Dataset | None, str]:
+    """(the dataset to check on, "") or (None, why there is none)."""
+    if asked == NONE:
+        return None, "No dataset was asked for."
+    return (_load(asked, card, test_fraction, data_seed), "") if asked else _own_dataset(card, run, say)
 
 
 def _own_dataset(card: ModelCard, run: Run | None, say: Say) -> tuple[Dataset | None, str]:

@@ -51,6 +51,19 @@ def model_of(run: Run, learner: str = "", before: str = "") -> Path:
     raise UserError(f"The run '{run.id}' has several models. Name one of them: {listed}.")
 
 
+def models_of_page(run: Run, learner: str = "") -> list[Path]:
+    """The models of a run that a page shows side by side, the teacher first: it and the one that is named, a seed's
+    students, or without a name those of the first seed.
+
+    Raises:
+        UserError: there are none.
+    """
+    if learner in ("", *map(str, saved_seeds(run))):
+        return list(run_models(run, learner).values())
+    named = model_of(run, learner)
+    return list(dict.fromkeys([run.model_folders.get("teacher", named), named]))
+
+
 def _no_models(run: Run) -> UserError:
     return UserError(f"The run '{run.id}' has no trained models ({run.status.state}). Choose one that has finished.")
 

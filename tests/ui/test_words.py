@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from iekd.models.catalog import known_models
-from iekd.ui.render.words import model_name, time_range
+from iekd.models.catalog import known_models, model_name
+from iekd.ui.render.words import time_range
 from iekd.ui.tabs.form import model_choices
 
 

@@ -8,11 +8,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from iekd.config.methods import method_name
 from iekd.inference.compare import ImageResult
 from iekd.inference.predict import load_predictor
+from iekd.models.catalog import model_name
 from iekd.results.prediction_table import PredictionTable, Row, to_csv
 from iekd.ui.render.examples import data_url
-from iekd.ui.render.words import count, method_name, method_style, model_name
+from iekd.ui.render.words import count, method_style
 
 REPEATS = 7  # predictions of one picture; the latency shown is their median
 

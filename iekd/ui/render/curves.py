@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from iekd.config.methods import CROSS_ENTROPY, Term, known_specs, sort_methods
+from iekd.config.methods import CROSS_ENTROPY, Term, known_specs, method_name, sort_methods
 from iekd.config.run import RunConfig, learner_name
 from iekd.errors import UserError
 from iekd.runs.store import Run
 from iekd.runs.teachers import find_teacher
 from iekd.ui.render.figures import Figure, Point, Series, draw, mean_over_seeds
-from iekd.ui.render.words import method_name, method_style
+from iekd.ui.render.words import method_style
 
 CACHED_RUNS = 16
 MOST = 400  # points of one series; then neighbours are joined

@@ -6,7 +6,9 @@ import re
 from html import escape
 from typing import Any
 
+from iekd.config.methods import method_name
 from iekd.config.run import RunConfig
+from iekd.models.catalog import model_name
 from iekd.results.report import (
     class_columns,
     headline,
@@ -20,7 +22,7 @@ from iekd.results.report import (
 )
 from iekd.results.significance import Summary, p_text
 from iekd.runs.store import FAILED, FINISHED, LOST, STOPPED, Run, Status
-from iekd.ui.render.words import DEVICES, count, duration, method_name, method_style, model_name
+from iekd.ui.render.words import DEVICES, count, duration, method_style
 from iekd.ui.server.downloads import downloads_html
 from iekd.ui.server.places import Tell
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import time
 
-from iekd.config.methods import METHODS, split_name
+from iekd.config.methods import method_name, split_name
 from iekd.config.run import NO_TEACHER, RunConfig
+from iekd.models.catalog import model_name
 
-MODEL_NAMES = {
-    "mobilenet-v2": "MobileNetV2 (0.5)", "shufflenet-v1": "ShuffleNetV1", "shufflenet-v2": "ShuffleNetV2",
-    "resnet18": "ResNet-18 (ImageNet)", "resnet34": "ResNet-34 (ImageNet)", "resnet50": "ResNet-50 (ImageNet)",
-}  # fmt: skip
 STATES = {
     "queued": "Waiting", "running": "Training", "stopping": "Stopping", "stopped": "Stopped",
     "finished": "Finished", "failed": "Failed", "lost": "Lost",
@@ -19,32 +15,10 @@ STATES = {
 DEVICES = {"cpu": "the processor (CPU)", "cuda": "the NVIDIA GPU", "mps": "the Apple GPU"}
 
 
-def method_name(method: str) -> str:
-    """ie-ft+kd -> IE-FT + KD."""
-    base, with_kd = split_name(method)
-    title = (METHODS[base].title if base in METHODS else "") or base.upper()
-    return f"{title} + KD" if with_kd else title
-
-
 def method_style(method: str) -> str:
     """CSS classes: the colour of the method, dashed with KD on top."""
     base, with_kd = split_name(method)
     return f"{base} with-kd" if with_kd else base
-
-
-KINDS = {"": "", "-a": " (option A)", "-cifar": " (CIFAR stem)"}  # of ResNets
-
-
-def model_name(model: str) -> str:
-    """resnet20 -> ResNet-20, resnet32x4 -> ResNet-32×4, wrn-40-2 -> WRN-40-2; a name it does not know stays."""
-    if model in MODEL_NAMES:
-        return MODEL_NAMES[model]
-    if match := re.fullmatch(r"resnet(\d+)(x\d+)?(-a|-cifar)?", model):
-        depth, times, kind = match.groups("")
-        return f"ResNet-{depth}{times.replace('x', '×')}{KINDS[kind]}"
-    if match := re.fullmatch(r"(wrn-|vgg)([\d-]+)", model):
-        return f"{match[1].strip('-').upper()}-{match[2]}"
-    return model
 
 
 def in_words(config: RunConfig) -> str:

@@ -16,13 +16,14 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from iekd.config.methods import method_name
 from iekd.errors import UserError
 from iekd.export import FORMATS
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard
+from iekd.models.catalog import model_name
 from iekd.results.predictions import ANSWERS
 from iekd.runs.exported import export_folder, files_of, read_certificate
 from iekd.runs.store import Run, Store
-from iekd.ui.render.words import method_name, model_name
 from iekd.ui.server.access import Access, AccessError
 from iekd.ui.server.places import Tell
 

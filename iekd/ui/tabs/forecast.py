@@ -5,13 +5,14 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
+from iekd.config.methods import method_name
 from iekd.config.run import RunConfig, label
 from iekd.config.unused import unused_settings
 from iekd.data import title_of
 from iekd.data.base import DatasetInfo
 from iekd.estimate.cautions import learned_from
 from iekd.models.artifact import ModelCard
-from iekd.models.catalog import models
+from iekd.models.catalog import model_name, models
 from iekd.models.source import AUTO
 from iekd.paths import checkpoints_dir
 from iekd.results.dataset_words import class_lines
@@ -20,7 +21,7 @@ from iekd.runs.prepare import Prepared
 from iekd.runs.queue import device_name
 from iekd.runs.store import Store
 from iekd.runs.teachers import where_from
-from iekd.ui.render.words import DEVICES, count, method_name, model_name, time_range
+from iekd.ui.render.words import DEVICES, count, time_range
 
 
 def forecast_html(prepared: Prepared, store: Store, measuring: bool = False) -> str:

@@ -12,9 +12,9 @@ from iekd.config.run import LISTS, NO_TEACHER, RunConfig, SettingError, label, m
 from iekd.data.folder import FOLDER, folder_name
 from iekd.data.registry import available, check_name, sources
 from iekd.errors import UserError
-from iekd.models.catalog import check_model, models
+from iekd.models.catalog import check_model, model_name, models
 from iekd.paths import typed
-from iekd.ui.render.words import count, model_name
+from iekd.ui.render.words import count
 
 OWN_FOLDER = folder_name("")  # the choice of one's own images; their folder is a field of its own
 FOLDER_HELP = "One sub-folder of pictures per class; or train/ and test/ with those inside. Or a zip of it."

@@ -11,14 +11,16 @@ from typing import Any
 
 import gradio as gr
 
+from iekd.config.methods import method_name
 from iekd.data import title_of
 from iekd.errors import UserError
 from iekd.launchers.base import Launcher
+from iekd.models.catalog import model_name
 from iekd.results.report import summaries
 from iekd.runs.queue import ahead_of
 from iekd.runs.store import QUEUED, RUNNING, STOPPING, Run, Store
 from iekd.ui.render.run import badge
-from iekd.ui.render.words import duration, method_name, method_style, model_name, run_title, when
+from iekd.ui.render.words import duration, method_style, run_title, when
 from iekd.ui.server.access import Access, May
 from iekd.ui.tabs.run import PRIVATE, Updates
 
