@@ -26,6 +26,7 @@ _HOME = {
     "LocalLauncher": "iekd.launchers.local",
     "Predictor": "iekd.inference.predict",
     "predict": "iekd.inference.predict_files",
+    "Student": "iekd.hub.student",
     "UserError": "iekd.errors",
 }
 

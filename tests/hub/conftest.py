@@ -1,0 +1,47 @@
+"""A Hub of our own on 127.0.0.1, and a finished run to push to it."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+from stand_in import Hub
+
+WRITER, READER = "hf_writer", "hf_reader"
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """The stand-in; huggingface_hub in this process speaks to it, with the token of somebody who may write to ann/."""
+    from huggingface_hub import constants
+
+    made = Hub()
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
+    monkeypatch.setattr(constants, "ENDPOINT", made.address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", made.address + template)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf-cache"))
+    monkeypatch.setenv("HF_TOKEN", WRITER)
+    waits = []
+    http = importlib.import_module("huggingface_hub.utils._http")
+    monkeypatch.setattr(http.time, "sleep", waits.append)  # between its attempts
+    made.waits = waits
+    made.token = WRITER
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pushed_with(hub, finished):
+    """`pushed_with(what, repo, **options)` pushes the finished run, or its IE student."""
+    from iekd.hub.contents import gathered
+    from iekd.hub.push import push
+
+    run = finished[0]
+
+    def send(what="student", repo="ann/pets", *, token=WRITER, learner="ie-ft-seed0", license="", **options):
+        model = None if what == "run" else run.model_folders[learner]
+        with gathered(what, repo, run=run, model=model, license=license) as contents:
+            return push(contents, repo, token, **options)
+
+    return send
