@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 1280, 720
 LEFT, RIGHT, TOP, BOTTOM = 110, 330, 90, 90  # margins; the right one has the names
 TEXT, GREY, TEACHER = "#222222", "#d5d5d5", "#555555"
+STEPS = (0.5, 1, 2, 5, 10, 20)  # between the levels that are named
 Line = list[tuple[float, float]]  # of (epoch, percent)
 
 
@@ -31,7 +33,9 @@ def curves_png(run: Run) -> bytes | None:
 
     teacher = ((run.report or {}).get("teacher") or {}).get("accuracy")
     values = [y for seeds in lines.values() for line in seeds for _, y in line] + ([] if teacher is None else [teacher])
-    low, high = max(0.0, min(values) - 2), min(100.0, max(values) + 2)
+    step = next(step for step in STEPS if max(values) - min(values) <= 5 * step)
+    low, high = step * math.floor(min(values) / step), step * math.ceil(max(values) / step)
+    high = max(high, low + step)
     last = max(x for seeds in lines.values() for line in seeds for x, _ in line)
     first = min(x for seeds in lines.values() for line in seeds for x, _ in line)
 
@@ -45,12 +49,10 @@ def curves_png(run: Run) -> bytes | None:
     image = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(26)
     draw.text((LEFT, 24), "Accuracy on the test images (%) by epoch", TEXT, ImageFont.load_default(32))
-    for i in range(6):
-        level = low + (high - low) * i / 5
+    for i in range(round((high - low) / step) + 1):
+        level = low + step * i
         draw.line([at(first, level), at(last, level)], GREY, 2)
-        draw.text(
-            (LEFT - 14, at(first, level)[1]), f"{level:.0f}" if high - low > 10 else f"{level:.1f}", TEXT, font, "rm"
-        )
+        draw.text((LEFT - 14, at(first, level)[1]), f"{level:g}", TEXT, font, "rm")
     for epoch in sorted({round(first), round((first + last) / 2), round(last)}):
         draw.text((at(epoch, low)[0], HEIGHT - BOTTOM + 16), str(epoch), TEXT, font, "ma")
     names: list[tuple[float, str, str]] = []

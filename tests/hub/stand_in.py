@@ -57,7 +57,7 @@ class Hub:
         self.agents: list[str] = []
         self.failures: list[dict] = []
         self.swapped: dict[str, bytes] = {}  # sent instead of what a file holds
-        self.lock = threading.Lock()
+        self.lock, self.closed = threading.Lock(), False
         hub = self
 
         class Handler(_Handler):
@@ -69,6 +69,7 @@ class Hub:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
+        self.closed = True  # connections that are open get no answer any more
         self.server.shutdown()
         self.server.server_close()
 
@@ -104,6 +105,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.path_only = unquote(urlsplit(self.path).path)
         self.token = (self.headers.get("authorization") or "").removeprefix("Bearer ")
         hub, after = self.state, False
+        self.close_connection = self.close_connection or hub.closed
+        if hub.closed:
+            return
         with hub.lock:
             hub.requests.append((self.command, self.path_only, self.token))
             hub.agents.append(self.headers.get("user-agent", ""))

@@ -64,7 +64,7 @@ def command(hub, finished, tmp_path):
     def run(*words, check=True, **more):
         done = subprocess.run(
             [sys.executable, "-m", "iekd", *map(str, words)], capture_output=True, text=True, check=False,
-            cwd=tmp_path, env={**environment, **more},
+            cwd=tmp_path, env={k: v for k, v in {**environment, **more}.items() if v is not None},
         )  # fmt: skip
         assert not check or done.returncode == 0, done.stderr
         return done
@@ -106,11 +106,13 @@ def test_no_token_by_command(hub, command, finished):
     assert not hub.requests
 
 
-def test_no_request_tells_more_than_the_version(hub, pushed_with):
-    """Telemetry is off, so that the user agent does not list what else is installed."""
-    pushed_with()
-    assert hub.agents
-    assert not any(word in agent for agent in hub.agents for word in ("torch", "gradio", "tensorflow"))
+def test_no_request_tells_more_than_the_version(hub, command, finished):
+    """Telemetry is off: the user agent does not list what else is installed, and nothing but the push is asked for."""
+    command("push", f"{finished[0].id}/teacher", "ann/pets", HF_HUB_DISABLE_TELEMETRY=None)
+    assert len(hub.agents) > 4
+    assert not any(word in agent for agent in hub.agents for word in ("torch", "gradio", "agent/"))
+    known = ("/api/repos/create", "/api/validate-yaml", "/api/models/ann/pets", "/ann/pets.git/", "/lfs/", "/verify")
+    assert all(path.startswith(known) for _, path, _ in hub.requests)
 
 
 def test_unknown_models_are_errors(hub):
