@@ -7,6 +7,6 @@ import os
 # huggingface_hub reads it when it is imported; who wants the statistics of use to be sent sets it to 0
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from iekd.hub.pull import pulled  # noqa: E402 - after the line above
+from iekd.hub.pull import pulled
 
 __all__ = ["pulled"]

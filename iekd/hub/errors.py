@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from json import JSONDecodeError
 
@@ -11,6 +12,7 @@ LOG_IN = (
     "Run 'hf auth login', or set HF_TOKEN to a token with write permission (https://huggingface.co/settings/tokens)."
 )
 TRANSPORTS = ("httpx", "httpx2", "httpcore", "requests", "urllib3")  # what versions of huggingface_hub speak through
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 class HubError(UserError):
@@ -34,7 +36,9 @@ def explain(error: BaseException, repo: str) -> str:
             return f"The Hub cannot be reached, or the connection was cut ({_line(cause)}). Check the network."
     if isinstance(error, (LocalEntryNotFoundError, JSONDecodeError)):
         return f"The Hub's answer cannot be understood ({_line(error)}). Try again later, or check HF_ENDPOINT."
-    if type(error) in (ValueError, RuntimeError, OSError):  # what huggingface_hub raises for everything else
+    if isinstance(error, OSError) and error.errno in DISK:
+        return f"A file cannot be written on this machine ({error.strerror}). Free some space, or check its rights."
+    if isinstance(error, (ValueError, RuntimeError, OSError)):  # what huggingface_hub raises for everything else
         return f"The Hub refused: {_line(error)}."
     raise error
 

@@ -85,6 +85,17 @@ def test_push_and_pull_by_command(hub, command, finished, tmp_path):
     assert json.loads(agent.stdout)["accuracy"] == last["accuracy_last"]
 
 
+def test_a_model_of_the_hub_is_named_wherever_a_model_is(hub, command, finished, pushed_with, picture_folder):
+    pushed_with()
+    picture = next((picture_folder / "test" / "red").glob("*.png"))
+    got = json.loads(command("predict", "hf:ann/pets", picture, "--json").stdout)["images"][0]
+    here = json.loads(command("predict", f"{finished[0].id}/ie-ft-seed0", picture, "--json").stdout)["images"][0]
+    assert got == here
+    failed = command("predict", "hf:ann/none", picture, check=False)
+    assert failed.returncode == 2
+    assert "There is no 'ann/none'" in failed.stderr
+
+
 def test_the_command_names_what_there_is_to_choose(hub, command, finished):
     failed = command("push", finished[0].id, "ann/pets", check=False)
     assert failed.returncode == 2

@@ -18,7 +18,7 @@ from iekd.errors import UserError
 from iekd.hub.contents import What, gathered
 from iekd.hub.names import check_repo
 from iekd.hub.push import machine_token, push
-from iekd.runs.models import model_called
+from iekd.runs.models import model_of
 from iekd.runs.store import Run, Store
 from iekd.ui.server.access import PUBLISH, Access, AccessError
 
@@ -108,7 +108,7 @@ def published(run: Run, what: What, model: str, repo: str, private: bool, licens
         UserError: it did not work; says what is on the Hub now.
     """
     check_repo(repo)
-    folder = None if what == "run" else model_called(Store(run.path.parent), f"{run.id}/{model}")
+    folder = None if what == "run" else model_of(run, model)
     with gathered(what, repo, run=run, model=folder, license=license) as contents:
         pushed = push(contents, repo, token, private=private)
         notes = "".join(f"<p>{escape(note)}</p>" for note in contents.notes)
@@ -120,6 +120,7 @@ def published(run: Run, what: What, model: str, repo: str, private: bool, licens
 
 def reset(run: Run) -> dict[str, Any]:
     """For another run: its models to choose from, and nothing said yet; by the names of RunView's components."""
-    names = list(run.model_folders)
+    names: list[str | None] = list(run.model_folders)
     students = [name for name in names if name != "teacher"]
-    return {"chosen": gr.Dropdown(names, value=(students or names or [None])[-1]), "published": ""}
+    first = (students[-1:] or names[:1] or [None])[0]  # the last in the order of training, as a rule an IE student
+    return {"chosen": gr.Dropdown(names, value=first), "published": ""}
