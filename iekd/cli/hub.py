@@ -29,6 +29,11 @@ def push(
     checkpoints: Annotated[
         bool, typer.Option("--checkpoints", help="With --what run: what another machine needs to continue it, too.")
     ] = False,
+    examples: Annotated[
+        Optional[int],
+        typer.Option(min=0, help="With --what demo: test images on the page; unset: 10, and none of your own files.",
+                     show_default=False),
+    ] = None,
     target: Annotated[
         Optional[Path],
         typer.Option("--out", help="Write what would be pushed to this folder, and push nothing.", show_default=False),
@@ -56,8 +61,10 @@ def push(
     run, learner = store.get(name.partition("/")[0]), name.partition("/")[2]
     if what == "run" and learner:
         raise UserError(f"--what run pushes the whole run. Write {run.id} without '/{learner}'.")
-    model = None if what == "run" else model_of(run, learner)
-    with gathered(what, repo, run=run, model=model, license=license, checkpoints=checkpoints) as contents:
+    model = None if what == "run" or (what == "demo" and not learner) else model_of(run, learner)
+    with gathered(
+        what, repo, run=run, model=model, license=license, checkpoints=checkpoints, examples=examples
+    ) as contents:
         for note in contents.notes:
             err.print(f"[yellow]Note:[/] {escape(note)}", highlight=False, soft_wrap=True)
         if target is not None:

@@ -76,14 +76,6 @@ files by number.
     return f"---\n{data.to_yaml()}\n---\n\n{use}\n\n{body}\n"
 
 
-def demo_readme(repo: str, card: ModelCard, license: str) -> str:
-    """The README of a static Space, where the exporter wrote none."""
-    head = ["title: " + repo.partition("/")[2], "emoji: 🔎", "colorFrom: green", "colorTo: blue", "sdk: static"]
-    head += [f"license: {license}"] if license else []
-    said = f"Classifies pictures in your browser with {card.model}; no picture leaves it. Made with IE-KD Studio."
-    return "---\n" + "\n".join(head) + f"\n---\n\n{said}\n"
-
-
 def _what_it_is(card: ModelCard, report: dict[str, Any] | None) -> str:
     kind = "grey" if card.channels == 1 else "colour"
     size = f"{card.resolution} x {card.resolution} {kind} pixels"

@@ -12,17 +12,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from iekd import __version__
+from iekd.data import own_path
 from iekd.errors import RunError, UserError
-from iekd.hub.card import CURVES, ONNX, demo_readme, run_readme, student_readme
+from iekd.hub.card import CURVES, ONNX, run_readme, student_readme
 from iekd.hub.curves import curves_png
 from iekd.hub.privacy import Scrubber, as_json
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard
+from iekd.runs import models as runs_models
 from iekd.runs.store import Run
 from iekd.runs.transfer import files_of
 
 README, CONFIG = "README.md", "config.json"
 MARK = "iekd.json"  # in every repository that a push has filled: what it holds, so that the next push knows its own
 What = Literal["student", "demo", "run"]
+EXAMPLES = 10  # test images of a demo
 KINDS: dict[What, str] = {"student": "model", "demo": "space", "run": "dataset"}  # of repositories
 
 
@@ -66,28 +69,32 @@ class Contents:
 @contextmanager
 def gathered(
     what: What, repo: str, *, run: Run | None = None, model: Path | None = None, license: str = "",
-    checkpoints: bool = False,
+    checkpoints: bool = False, examples: int | None = None,
 ) -> Iterator[Contents]:  # fmt: skip
     """The files of a push; those that had to be made are removed at the end.
 
     Args:
         repo: ORG/NAME, which the README speaks of.
         run: what is pushed, or where the model comes from.
-        model: the folder of a student, for "student" and "demo".
+        model: the folder of a student; for "demo" None means all of the run's first seed.
         license: for the README, as the Hub writes it (mit, apache-2.0, cc-by-4.0); empty: none is stated.
         checkpoints: with them a run can be continued elsewhere.
+        examples: test images that a demo shows; None: ten of a dataset that is anybody's, none of one's own files.
     Raises:
         UserError: it is not complete, or cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="iekd-push-") as place:
         try:
-            if what == "run":
-                assert run is not None
-                contents = _run(run, repo, license, checkpoints)
-            else:
+            if what == "student":
                 assert model is not None
-                make = _student if what == "student" else _demo
-                contents = make(model, repo, run, license, Path(place))
+                contents = _student(model, repo, run, license, Path(place))
+            else:
+                assert run is not None
+                contents = (
+                    _run(run, repo, license, checkpoints)
+                    if what == "run"
+                    else _demo(run, model, repo, license, examples, Path(place))
+                )
         except OSError as error:
             raise UserError(f"What is to be pushed cannot be read ({error}). Check the run's folder.") from None
         mark = {
@@ -104,7 +111,7 @@ def _student(model: Path, repo: str, run: Run | None, license: str, place: Path)
     files[CONFIG] = as_json(_config(card))
     notes = []
     try:
-        onnx = _exported(clean, "onnx", place / ONNX, license)
+        onnx = _exported(clean, place / ONNX, license)
         if onnx is not None:
             files[ONNX] = onnx
     except UserError as error:  # a network that has no ONNX can be pushed all the same
@@ -118,18 +125,26 @@ def _student(model: Path, repo: str, run: Run | None, license: str, place: Path)
     return Contents("student", files, notes)
 
 
-def _demo(model: Path, repo: str, run: Run | None, license: str, place: Path) -> Contents:
+def _demo(run: Run, model: Path | None, repo: str, license: str, examples: int | None, place: Path) -> Contents:
+    """The page of `iekd export --format web`; test images are in it only where they are anybody's, or asked for."""
+    try:
+        make, models_of_page = import_module("iekd.runs.export").export_saved_page, runs_models.models_of_page  # type: ignore[attr-defined]
+    except (ImportError, AttributeError):
+        raise UserError("This version of iekd cannot make the page for the browser. Push a student instead.") from None
+    notes, own = [], own_path(run.config.dataset) is not None
+    if own and examples is None:
+        notes.append("No test images are on the page, because they are your own files. --examples 10 shows ten.")
+    shown = examples if examples is not None else 0 if own else EXAMPLES
+    folder = place / "page"
+    make(models_of_page(run, model.name if model else ""), folder, license=license, examples=shown,
+         title=repo.partition("/")[2])  # fmt: skip
     scrub = Scrubber(run)
-    clean, card = _scrubbed(model, scrub, place)
-    others = {} if run is None else {n: f for n, f in run.model_folders.items() if f != model}
-    beside = {name: _scrubbed(folder, scrub, place)[0] for name, folder in others.items()}
-    folder = _exported(clean, "web", place / "web", license, beside=beside)
-    if folder is None:
-        raise UserError("This version of iekd cannot make the demo in the browser. Push the student (--what student).")
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    files: dict[str, bytes | Path] = {path.relative_to(folder).as_posix(): path for path in found}
-    files.setdefault(README, demo_readme(repo, card, license).encode())
-    return Contents("demo", files)
+    files: dict[str, bytes | Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            name = path.relative_to(folder).as_posix()
+            files[name] = scrub.file(path) if path.suffix in (".json", ".md") else path
+    return Contents("demo", files, notes)
 
 
 def _scrubbed(model: Path, scrub: Scrubber, place: Path) -> tuple[Path, ModelCard]:
@@ -171,13 +186,15 @@ def _config(card: ModelCard) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _exported(model: Path, form: str, out: Path, license: str, **more: Any) -> Path | None:
-    """The model in another format, at `out`; None where there is no exporter of it."""
+def _exported(model: Path, out: Path, license: str) -> Path | None:
+    """The model as ONNX at `out`; None where this version has no exporter.
+
+    Raises:
+        UserError: the network cannot be exported.
+    """
     try:
         export = import_module("iekd.export")
     except ImportError:
         return None
-    if form not in export.FORMATS:
-        return None
-    export.export_model(model, form, out, license=license, **more)
+    export.export_model(model, "onnx", out, license=license, without="It was exported for a push.")
     return out

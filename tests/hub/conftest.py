@@ -36,7 +36,13 @@ def hub(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def pushed_with(hub, finished):
+def no_export(monkeypatch):
+    """Without ONNX, which takes seconds and is pushed in other tests."""
+    monkeypatch.setattr("iekd.hub.contents._exported", lambda *given: None)
+
+
+@pytest.fixture
+def pushed_with(hub, finished, no_export):
     """`pushed_with(what, repo, **options)` pushes the finished run, or its IE student."""
     from iekd.hub.contents import gathered
     from iekd.hub.push import push

@@ -17,7 +17,7 @@ from iekd.results.report import verdict
 
 
 @pytest.fixture
-def readme(finished):
+def readme(finished, no_export):
     """`readme(learner, **options)`: the text of README.md as it would be pushed."""
     run = finished[0]
 
@@ -132,7 +132,7 @@ def test_a_run_without_curves_has_no_picture(launcher, tiny_config):
         assert curves_png(run) is None
 
 
-def test_a_model_by_itself_has_a_card(finished, tmp_path):
+def test_a_model_by_itself_has_a_card(finished, no_export):
     model = finished[0].model_folders["teacher"]
     with gathered("student", "ann/pets", model=model) as contents:
         text = contents.files["README.md"].decode()

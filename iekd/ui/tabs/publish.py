@@ -108,7 +108,7 @@ def published(run: Run, what: What, model: str, repo: str, private: bool, licens
         UserError: it did not work; says what is on the Hub now.
     """
     check_repo(repo)
-    folder = None if what == "run" else model_of(run, model)
+    folder = None if what == "run" or (what == "demo" and not model) else model_of(run, model)
     with gathered(what, repo, run=run, model=folder, license=license) as contents:
         pushed = push(contents, repo, token, private=private)
         notes = "".join(f"<p>{escape(note)}</p>" for note in contents.notes)
