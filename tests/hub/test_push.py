@@ -218,3 +218,33 @@ def test_a_run_that_is_going_is_not_pushed(hub, launcher, tiny_config, refuses):
     run, handle = launcher.store.create(tiny_config())
     with released(handle):
         refuses(lambda: gathered("run", "ann/run", run=run).__enter__(), "still queued", kind=RunError)
+
+
+def test_a_demo_becomes_a_static_space(hub, finished, monkeypatch):
+    """With a page made here: the real one is tested where it is made, and in test_privacy.py."""
+    import sys
+    from types import SimpleNamespace
+
+    from iekd.hub.contents import gathered
+    from iekd.hub.push import push
+    from iekd.runs import models
+
+    def make(folders, out, *, license, examples, title):
+        out.mkdir()
+        (out / "index.html").write_text(f"{title}: {', '.join(folder.name for folder in folders)}")
+        (out / "README.md").write_text(f"---\nsdk: static\nlicense: {license}\n---\n{examples} examples")
+
+    monkeypatch.setitem(sys.modules, "iekd.runs.export", SimpleNamespace(export_saved_page=make))
+    monkeypatch.setattr(
+        models, "models_of_page", lambda run, name: [run.model_folders[n] for n in ("teacher", name)], raising=False
+    )
+    run = finished[0]
+    with gathered("demo", "ann/demo", run=run, model=run.model_folders["ie-ft-seed0"], license="mit") as contents:
+        done = push(contents, "ann/demo", "hf_writer")
+        assert any("--examples" in note for note in contents.notes)
+    repo = hub.repo("ann/demo", "space")
+    assert repo.sdk == "static"
+    assert len(repo.commits) == 2
+    assert repo.files["index.html"] == b"demo: teacher, ie-ft-seed0"
+    assert b"0 examples" in repo.files["README.md"], "the pictures are the user's own"
+    assert done.url == f"{hub.address}/spaces/ann/demo"

@@ -120,7 +120,7 @@ def published(run: Run, what: What, model: str, repo: str, private: bool, licens
 
 def reset(run: Run) -> dict[str, Any]:
     """For another run: its models to choose from, and nothing said yet; by the names of RunView's components."""
-    names: list[str | None] = list(run.model_folders)
+    names = list(run.model_folders)
     students = [name for name in names if name != "teacher"]
-    first = (students[-1:] or names[:1] or [None])[0]  # the last in the order of training, as a rule an IE student
+    first = next(iter(students[::-1] or names), None)  # the last in the order of training, as a rule an IE student
     return {"chosen": gr.Dropdown(names, value=first), "published": ""}
