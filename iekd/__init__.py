@@ -27,6 +27,7 @@ _HOME = {
     "Predictor": "iekd.inference.predict",
     "predict": "iekd.inference.predict_files",
     "export_model": "iekd.export",
+    "Student": "iekd.hub.student",
     "UserError": "iekd.errors",
 }
 

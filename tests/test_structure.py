@@ -13,7 +13,7 @@ PACKAGE = Path(iekd.__file__).parent
 # the rooms, lowest first: a file imports only from its own room and from those before it
 ROOMS = (
     "errors", "paths", "plugins", "space", "losses", "data", "models", "config", "distill", "engine", "estimate",
-    "bench", "inference", "export", "results", "runs", "launchers", "ui", "cli",
+    "bench", "inference", "export", "results", "runs", "hub", "launchers", "ui", "cli",
 )  # fmt: skip
 FILES = {
     ".".join(("iekd", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
@@ -132,6 +132,7 @@ def test_app_never_imports_the_engine():
         "iekd.estimate.cost",
         "iekd.cli.main",
         "iekd.estimate.speeds",
+        "iekd.hub",
     ],
 )
 def test_importing_leaves_torch_and_gradio_alone(module, fresh_python):

@@ -17,6 +17,8 @@ from rich.table import Table
 from iekd.config.run import RunConfig
 from iekd.config.unused import unused_settings
 from iekd.errors import RunError, UserError
+from iekd.hub.names import PREFIX
+from iekd.hub.pull import pulled
 from iekd.models.source import check_path
 from iekd.paths import absolute
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 out, err = Console(), Console(stderr=True)
 RUNS = Path("runs")
 RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="IEKD_RUNS_DIR", help="Folder that holds the runs.")]
-HUB = "hf:"  # before the name of a model on the Hugging Face Hub
 INTERRUPTED = 130  # exit status of what was stopped before its end
 Detach = Annotated[bool, typer.Option("--detach", help="In the background; it continues without this terminal.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
@@ -47,8 +48,8 @@ def find_model(name: str, runs_dir: Path) -> Path:
     """
     from iekd.runs.models import model_called
 
-    if name.startswith(HUB):
-        return _from_hub(name)
+    if name.startswith(PREFIX):
+        return pulled(name)
     try:
         return Path(check_path(name))
     except UserError as error:
@@ -62,18 +63,6 @@ def find_model(name: str, runs_dir: Path) -> Path:
             f"{str(no_run).rstrip('.')}. MODEL can also be a shipped checkpoint ('iekd models' lists them), a model's "
             "folder, an .onnx file or a file of weights."
         ) from None
-
-
-def _from_hub(name: str) -> Path:
-    """A model of the Hugging Face Hub, downloaded."""
-    try:
-        from iekd.hub import pull
-    except ImportError:
-        raise UserError(
-            f"'{name}' cannot be fetched: this version of iekd does not download from the Hub. Download the model "
-            "yourself, and give its folder."
-        ) from None
-    return Path(pull(name.removeprefix(HUB)))
 
 
 def says_why(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Commands: `iekd train|table|runs|predict|eval|compare|export|bench|models|datasets|doctor|serve`.
+"""Commands: `iekd train|table|runs|predict|eval|compare|export|push|pull|bench|models|datasets|doctor|serve`.
 
 Exit status: 0 done, 1 the run failed or some images could not be read, 2 bad arguments, 130 stopped before the end.
 Errors are one sentence on standard error. With --json the last line of standard output is one JSON object.
@@ -29,6 +29,7 @@ from iekd.cli.common import (
 )
 from iekd.cli.evaluate import evaluate
 from iekd.cli.export import export
+from iekd.cli.hub import pull, push
 from iekd.cli.options import run_options
 from iekd.cli.predict import predict
 from iekd.cli.runs import app as runs_app
@@ -52,6 +53,8 @@ app.command("table")(says_why(table))
 app.command("predict")(says_why(predict))
 app.command("eval")(says_why(evaluate))
 app.command("export")(says_why(export))
+app.command("push")(says_why(push))
+app.command("pull")(says_why(pull))
 app.command("bench")(says_why(run_options(bench)))
 
 

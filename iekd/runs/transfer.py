@@ -52,7 +52,7 @@ def export_run(run: Run, target: Path, checkpoints: bool = True) -> None:
         raise RunError(f"'{target}' is there already. Choose another name with --out.")
     try:
         with zipfile.ZipFile(part, "x", zipfile.ZIP_DEFLATED) as archive:
-            for path in _files(run, checkpoints):
+            for path in files_of(run, checkpoints):
                 archive.write(path, f"{run.id}/{path.relative_to(run.path).as_posix()}")
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))  # nobody else's is replaced
         os.replace(part, target)
@@ -149,7 +149,7 @@ def _check_contents(run: Run, source: Path) -> None:
             raise ValueError("report.json has an epoch that is not a number")
 
 
-def _files(run: Run, checkpoints: bool) -> Iterator[Path]:
+def files_of(run: Run, checkpoints: bool) -> Iterator[Path]:
     left_out = LEFT_OUT if checkpoints else (*LEFT_OUT, "checkpoints")
     for path in sorted(run.path.rglob("*")):
         first = path.relative_to(run.path).parts[0]

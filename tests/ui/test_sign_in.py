@@ -155,6 +155,13 @@ def test_a_page_of_another_site_cannot_use_the_cookie(access: Access) -> None:
     assert client.get("/who", headers={"sec-fetch-site": "cross-site"}).text == "admin", "a link to the page"
 
 
+def test_nor_that_of_who_is_logged_in_with_the_hub(access: Access) -> None:
+    client = browser(access)
+    client.cookies.set("session", "of Gradio's login")
+    for site, status in (("cross-site", 403), ("same-origin", 200)):
+        assert client.post("/who", headers={"sec-fetch-site": site}).status_code == status, site
+
+
 # Wrong tokens
 
 

@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 COOKIE, HEADER = "iekd_admin", "x-iekd-token"
 DAY = 24 * 3600.0
 SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
+PUBLISH = "publish"
+LOOPBACK = ("127.0.0.1", "::1", "[::1]", "localhost")
+PROXIED = ("x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via")
 MOST_UPLOAD, MOST_OWN_UPLOAD = 64 * 2**20, 2**30  # bytes of one request that uploads files: a stranger's, one's own
 UPLOADS = 2 * 2**30  # bytes of all pictures that visitors have uploaded to learn from
 
@@ -143,6 +146,17 @@ class Access:
         """Whether somebody may do everything here: name files of the machine, or keep it busy for an estimate."""
         return self.is_admin(asker) or (not self.public and not self.token)
 
+    def is_own_user(self, asker: Asker | None) -> bool:
+        """Whether somebody may use what belongs to this machine's user, such as the token for the Hub: whoever is
+        signed in, or sits at the machine. A request that came through a proxy, or by another name than the machine's
+        own, may be anybody's."""
+        if self.is_admin(asker):
+            return True
+        if asker is None or not self.trusts(asker) or any(name in asker.headers for name in PROXIED):
+            return False
+        host = asker.headers.get("host", "").rpartition(":")[0] or asker.headers.get("host", "")
+        return host in LOOPBACK and str(getattr(asker.client, "host", "")) in LOOPBACK
+
     def may_start(self, asker: Asker | None) -> bool:
         """Whether somebody may start runs at all."""
         return self.trusts(asker) or self.visitors_start
@@ -209,10 +223,13 @@ class Access:
             return Room(2 * self.limits.images, 1000, 4 * MOST_UPLOAD), UPLOADS
 
     def may(self, asker: Asker | None, run: Run, what: str) -> bool:
-        """Whether a button that would do `what` is worth showing: start, stop, resume, move, delete or download.
+        """Whether a button that would do `what` is worth showing: start, stop, resume, move, delete, download or
+        publish.
 
         Or, for "places", whether somebody may read where the machine's files lie.
         """
+        if what == PUBLISH:  # in a Space everybody brings a token of their own
+            return self.may(asker, run, "download") and (self.in_space or self.is_own_user(asker))
         if self.trusts(asker) or (what == "start" and self.may_start(asker)):
             return True
         if not (self.visitors_start and what in ("stop", "download")):
@@ -232,6 +249,11 @@ class Access:
         """
         with _logged(what, run.id, asker):
             if not self.may(asker, run, what):
+                if what == PUBLISH and self.trusts(asker):
+                    raise AccessError(
+                        "Only whoever sits at this machine may publish with its token. Open the page there, at "
+                        "http://127.0.0.1, or run 'iekd push' there."
+                    )
                 raise AccessError(self._no(f"You may not {what} this run"))
 
     def _no(self, what: str) -> str:

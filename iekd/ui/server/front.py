@@ -33,6 +33,7 @@ PAGE_POLICY = (
 FILE_POLICY = "default-src 'none'; sandbox; frame-ancestors "
 FILES = ("/file=", "/file/")
 FRAMED_BY_SPACES = "'self' https://huggingface.co https://*.huggingface.co https://*.hf.space"
+LOGIN = "session"  # Gradio's cookie of who is logged in with the Hub
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 OTHER_SITE = "This request came from a page of another site. Use the page itself, or send the token in a header.\n"
 
@@ -71,7 +72,8 @@ class Front:
             scope["raw_path"] = scope["raw_path"].removeprefix(self.root.encode())
         request = Request(scope)
         from_page_of = request.headers.get("sec-fetch-site", "none")
-        if scope["method"] not in SAFE_METHODS and COOKIE in request.cookies and from_page_of.endswith("-site"):
+        known = any(cookie in request.cookies for cookie in (COOKIE, LOGIN))
+        if scope["method"] not in SAFE_METHODS and known and from_page_of.endswith("-site"):
             await PlainTextResponse(OTHER_SITE, 403)(scope, receive, send)
             return
         given = request.headers.get(HEADER)

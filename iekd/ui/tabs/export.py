@@ -8,12 +8,12 @@ from typing import Any
 
 import gradio as gr
 
+from iekd.config.methods import method_name
 from iekd.errors import UserError
 from iekd.export import FORMATS
 from iekd.runs.exported import export_in_run
 from iekd.runs.store import Run, Store
 from iekd.ui.render.certificate import certificate_html
-from iekd.ui.render.words import method_name
 from iekd.ui.server.access import Access, May
 from iekd.ui.server.downloads import export_link
 

@@ -18,9 +18,10 @@ from iekd.runs.store import Store
 from iekd.ui.render.curves import curves_html
 from iekd.ui.render.result import result_html
 from iekd.ui.render.run import early_html, head_html, log_html, signature
-from iekd.ui.server.access import Access, May
+from iekd.ui.server.access import PUBLISH, Access, May
 from iekd.ui.server.places import teller
 from iekd.ui.tabs.export import ExportPart, export_part, look_at_exports
+from iekd.ui.tabs.publish import publish_part, reset
 
 PRIVATE: dict[str, Any] = {
     "api_visibility": "private",
@@ -50,6 +51,9 @@ class RunView:
     compare: gr.Button
     again: gr.Button
     export: ExportPart
+    publish: gr.Accordion
+    chosen: gr.Dropdown
+    published: gr.HTML
     curves: gr.HTML
     log: gr.HTML
     timer: gr.Timer
@@ -60,7 +64,8 @@ class RunView:
         """What `updates` may change."""
         return [
             self.head, self.result, self.curves, self.log, self.stop, self.confirm, self.over, self.resume,
-            self.compare, self.again, self.timer, self.seen, *self.export.outputs,
+            self.compare, self.again, self.publish, self.chosen, self.published, self.timer, self.seen,
+            *self.export.outputs,
         ]  # fmt: skip
 
     def updates(self, looked: dict[str, Any]) -> Updates:
@@ -90,30 +95,16 @@ def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
             compare = gr.Button("Compare on images", variant="primary", elem_id="to-compare")
             again = gr.Button("New run with these settings", elem_id="again")
         export = export_part(store, shown, access)
+        publish, chosen, published = publish_part(store, shown, access)
         curves = gr.HTML(elem_id="curves")
         with gr.Accordion("Log", open=False, elem_id="log"):
             log = gr.HTML()
     timer = gr.Timer(1.5, active=False)
     seen = gr.JSON(visible=False)  # held by the page, not the server: it survives a restart
     view = RunView(
-        box,
-        back,
-        head,
-        stop,
-        confirm,
-        stop_now,
-        keep,
-        result,
-        over,
-        resume,
-        compare,
-        again,
-        export,
-        curves,
-        log,
-        timer,
-        seen,
-    )
+        box, back, head, stop, confirm, stop_now, keep, result, over, resume, compare, again, export, publish, chosen,
+        published, curves, log, timer, seen,
+    )  # fmt: skip
 
     def tick(run_id: str, before: dict[str, Any] | None, request: gr.Request) -> Updates:
         return view.updates(look(store, run_id, before or {}, access.of(request)))
@@ -159,8 +150,8 @@ def look(store: Store, run_id: str, before: dict[str, Any], may: May) -> dict[st
         gone = f'<div class="card failed"><h3>{escape(str(error))}</h3><p>Press <b>← New run</b> to go on.</p></div>'
         return {
             "head": gone, "result": "", "curves": "", "log": "", "stop": gr.Button(visible=False),
-            "confirm": gr.Row(visible=False), "over": gr.Row(visible=False), "timer": gr.Timer(active=False),
-            "seen": {}, "export": {"box": gr.Accordion(visible=False)},
+            "confirm": gr.Row(visible=False), "over": gr.Row(visible=False), "publish": gr.Accordion(visible=False),
+            "timer": gr.Timer(active=False), "seen": {}, "export": {"box": gr.Accordion(visible=False)},
         }  # fmt: skip
     now = signature(run, status)
     if now == before:
@@ -184,6 +175,8 @@ def look(store: Store, run_id: str, before: dict[str, Any], may: May) -> dict[st
             "stop": gr.Button(visible=status.live and not run.stop_requested and may(run, "stop")),
             "confirm": gr.Row(visible=False),
             "over": gr.Row(visible=not status.live),
+            "publish": gr.Accordion(visible=not status.live and may(run, PUBLISH)),
+            **reset(run),
             "resume": gr.Button(visible=status.resumable and may(run, "resume")),
             "compare": gr.Button(visible=comparable),
             "again": gr.Button(visible=may(run, "start")),

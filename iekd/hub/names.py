@@ -1,0 +1,50 @@
+"""Names of repositories on the Hub: ORG/NAME, with @REVISION where one version is meant."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from iekd.errors import UserError
+
+PREFIX = "hf:"  # of a model on the Hub, wherever a model may be named
+ADDRESS = "https://huggingface.co/"
+NAME = re.compile(r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?/[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?", re.ASCII)
+BAD = re.compile(r"--|\.\.|\.git$|^.{97}")  # the Hub's own rules
+
+
+class Source(NamedTuple):
+    """A repository, and which version of it: a branch, a tag or a commit; None for the newest."""
+
+    repo: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        return self.repo if self.revision is None else f"{self.repo}@{self.revision}"
+
+
+def parse_source(text: str) -> Source:
+    """ORG/NAME or ORG/NAME@REVISION, with or without "hf:", or the address of its page.
+
+    Raises:
+        UserError: it is neither.
+    """
+    name = text.strip().removeprefix(PREFIX).removeprefix(ADDRESS)
+    repo, at, revision = name.partition("@")
+    if at and not revision.strip():
+        raise UserError(f"'{text}' has no revision behind '@'. Write ORG/NAME@REVISION, or ORG/NAME for the newest.")
+    return Source(check_repo(repo.rstrip("/")), revision.strip() or None)
+
+
+def check_repo(repo: str) -> str:
+    """Return `repo` if a repository on the Hub can have this name.
+
+    Raises:
+        UserError: it cannot, or the organisation is missing.
+    """
+    if NAME.fullmatch(repo) and not BAD.search(repo):
+        return repo
+    raise UserError(
+        f"'{repo}' cannot be the name of a repository on the Hub. Write ORG/NAME, such as ann/resnet20-pets: letters, "
+        "digits, '-', '_' and '.', and the user or organisation first."
+    )

@@ -1,0 +1,107 @@
+"""Texts of a run without what they say of this machine and its user, before they leave it.
+
+Taken out: where folders and files lie (their last name stays), home directories, process ids, and the names of image
+files, which may be those of people. Leaves in what the run is about: settings, names of classes, numbers, versions.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from iekd.data import own_path, relative_name
+from iekd.errors import RunError
+from iekd.models.source import is_path
+from iekd.paths import home_dir
+from iekd.runs.store import Run
+
+PART = r"[^\s'\"`,;:()<>|/\\]+"  # of a path
+HOMES = re.compile(rf"/(?:home|Users)/{PART}")
+FOLDERS = re.compile(rf"(?:(?<![\w/.~-])/(?=[^/\s])|~/)(?:{PART}/)*")  # of an absolute path; not those of an address
+DROPPED = ("pid", "pid_started", "path")  # keys of status.json, events.jsonl and report.json
+EXACT = ("class_names", "class_order")  # a class may be called anything
+
+
+class Scrubber:
+    """Takes out of texts what is nobody else's business.
+
+    run: whose folders are known by name, so that a space in one does not hide its end; None for a model by itself.
+    """
+
+    def __init__(self, run: Run | None = None) -> None:
+        self.names = {} if run is None else _of_run(run)
+        self.names[str(home_dir())] = "~"
+        self.images = {} if run is None else _skipped(run)
+
+    def text(self, text: str) -> str:
+        for known in (self.images, self.names):
+            for old in sorted(known, key=len, reverse=True):
+                for form in {old, json.dumps(old)[1:-1]}:
+                    text = text.replace(form, known[old])
+        return FOLDERS.sub("", HOMES.sub("~", text))
+
+    def value(self, value: Any) -> Any:
+        """JSON with every text in it scrubbed, and without the keys that are about this machine only."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, list):
+            return [self.value(item) for item in value]
+        if isinstance(value, dict):
+            return {
+                key: item if key in EXACT else self.value(item) for key, item in value.items() if key not in DROPPED
+            }
+        return value
+
+    def file(self, path: Path) -> bytes:
+        """What a file of a run folder holds, scrubbed by its kind; files of numbers and weights as they are."""
+        content = path.read_bytes()
+        if path.suffix == ".json":
+            return as_json(self.value(json.loads(content)))
+        if path.name == "events.jsonl":
+            rows = [json.loads(line) for line in content.splitlines() if line.strip()]
+            return "".join(json.dumps(self.value(row), separators=(",", ":")) + "\n" for row in rows).encode()
+        if path.suffix in (".txt", ".md"):
+            return self.text(content.decode("utf-8", "replace")).encode()
+        return _numbered(content) if path.suffix == ".csv" else content
+
+
+def as_json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _of_run(run: Run) -> dict[str, str]:
+    """The folders of a run: its pictures, its teacher's file, the folder of runs."""
+    found = {str(run.path.parent): "runs"}
+    try:
+        config = run.config
+    except RunError:
+        return found
+    named = [own_path(config.dataset), Path(config.teacher_from) if is_path(config.teacher_from) else None]
+    for path in filter(None, named):
+        found |= {str(form): path.name for form in (path, path.expanduser().resolve())}
+    return {place: name for place, name in found.items() if len(place) > 1}
+
+
+def _skipped(run: Run) -> dict[str, str]:
+    """The image files that a report names, by number."""
+    report = run.report or {}
+    files = [str(file) for file in report.get("skipped_files", [])]
+    found = {}
+    for number, file in enumerate(files, 1):
+        for form in (file, relative_name(str(report.get("dataset", "")), file)):
+            found[form] = f"image file {number}"
+    return found
+
+
+def _numbered(content: bytes) -> bytes:
+    """answers.csv with numbers for the names of the images."""
+    rows = list(csv.reader(io.StringIO(content.decode("utf-8", "replace"))))
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerows(rows[:1])
+    writer.writerows([number, *row[1:]] for number, row in enumerate(rows[1:]))
+    return out.getvalue().encode()

@@ -1,0 +1,126 @@
+"""The part of a run's page that publishes it on the Hugging Face Hub.
+
+In a Space with login each visitor publishes with their own account. Elsewhere it is the token of the machine's user,
+and only they may. Gradio's login is an imitation outside of Spaces, where everybody would be the machine's user, so its
+button is not shown there.
+"""
+
+from __future__ import annotations
+
+import os
+from html import escape
+from importlib.util import find_spec
+from typing import Any, Optional
+
+import gradio as gr
+
+from iekd.errors import UserError
+from iekd.hub.contents import What, gathered
+from iekd.hub.names import check_repo
+from iekd.hub.push import machine_token, push
+from iekd.runs.models import model_of
+from iekd.runs.store import Run, Store
+from iekd.ui.server.access import PUBLISH, Access, AccessError
+
+EVENT: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 2}
+KINDS = [("One model", "student"), ("Demo in the browser", "demo"), ("The whole run, without images", "run")]
+SAID = (
+    "<p>Folders, user names and names of image files are taken out of what is published; names of classes, settings "
+    "and results are in it.</p>"
+)
+
+
+def login_offered(access: Access) -> bool:
+    """Whether visitors can log in with the Hub: in a Space whose README has `hf_oauth: true`."""
+    names = ("OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_SCOPES", "OPENID_PROVIDER_URL")
+    ready = find_spec("authlib") is not None and find_spec("itsdangerous") is not None  # of gradio[oauth]
+    return access.in_space and ready and all(os.environ.get(name) for name in names)
+
+
+def publish_part(store: Store, shown: gr.Textbox, access: Access) -> tuple[gr.Accordion, gr.Dropdown, gr.HTML]:
+    """Build it with its event; returns what changes with the run: the whole, the choice of models, what came of it."""
+    login = login_offered(access)
+    with gr.Accordion("Publish on the Hugging Face Hub", open=False, visible=False, elem_id="publish") as part:
+        gr.HTML(SAID)
+        if login:
+            gr.LoginButton(elem_id="hub-login")
+        with gr.Row():
+            what = gr.Radio(KINDS, value="student", label="What", elem_id="publish-what")
+            model = gr.Dropdown([], label="Model", elem_id="publish-model")
+        with gr.Row():
+            repo = gr.Textbox(
+                label="Repository", placeholder="your-name/resnet20-pets", max_lines=1, elem_id="publish-repo"
+            )
+            license = gr.Textbox(label="Licence", placeholder="such as mit; empty: none is stated", max_lines=1)
+        private = gr.Checkbox(True, label="Private: only you can see it")
+        button = gr.Button("Publish", variant="primary", size="sm", elem_id="publish-now")
+        done = gr.HTML(elem_id="published")
+
+    def send(
+        asker: gr.Request,
+        token: str,
+        run_id: str,
+        what: What,
+        model: str | None,
+        repo: str,
+        private: bool,
+        license: str,
+    ) -> str:
+        try:
+            run = store.get(run_id)
+            access.check_change(asker, run, PUBLISH)
+            return published(run, what, model or "", repo.strip(), private, license.strip(), token or own_token(access))
+        except UserError as error:
+            return f'<p class="error">{escape(str(error))}</p>'
+
+    def publish(
+        run_id: str, what: What, model: str | None, repo: str, private: bool, license: str, request: gr.Request
+    ) -> str:
+        return send(request, "", run_id, what, model, repo, private, license)
+
+    def publish_logged_in(
+        run_id: str, what: What, model: str | None, repo: str, private: bool, license: str, request: gr.Request,
+        token: Optional[gr.OAuthToken],
+    ) -> str:  # fmt: skip
+        return send(request, token.token if token else "", run_id, what, model, repo, private, license)
+
+    button.click(publish_logged_in if login else publish, [shown, what, model, repo, private, license], done, **EVENT)
+    return part, model, done
+
+
+def own_token(access: Access) -> str:
+    """The token of the machine's user; in a Space it is the owner's, and never used for visitors.
+
+    Raises:
+        UserError: there is none, or this is a Space.
+    """
+    if access.in_space:
+        raise AccessError(
+            "Log in with Hugging Face first: in a Space everybody publishes with an account of their own."
+        )
+    return machine_token()
+
+
+def published(run: Run, what: What, model: str, repo: str, private: bool, license: str, token: str) -> str:
+    """Push, and say where it is, as HTML.
+
+    Raises:
+        UserError: it did not work; says what is on the Hub now.
+    """
+    check_repo(repo)
+    folder = None if what == "run" or (what == "demo" and not model) else model_of(run, model)
+    with gathered(what, repo, run=run, model=folder, license=license) as contents:
+        pushed = push(contents, repo, token, private=private)
+        notes = "".join(f"<p>{escape(note)}</p>" for note in contents.notes)
+    state = f"{len(pushed.files)} files in one commit" if pushed.changed else "nothing has changed since the last time"
+    return (
+        f'<p>Published: <a href="{escape(pushed.url)}" target="_blank">{escape(pushed.url)}</a> ({state}).</p>{notes}'
+    )
+
+
+def reset(run: Run) -> dict[str, Any]:
+    """For another run: its models to choose from, and nothing said yet; by the names of RunView's components."""
+    names = list(run.model_folders)
+    students = [name for name in names if name != "teacher"]
+    first = next(iter(students[::-1] or names), None)  # the last in the order of training, as a rule an IE student
+    return {"chosen": gr.Dropdown(names, value=first), "published": ""}

@@ -1,0 +1,57 @@
+"""A Hub of our own on 127.0.0.1, and a finished run to push to it."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+from stand_in import Hub
+
+WRITER, READER = "hf_writer", "hf_reader"
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """The stand-in; huggingface_hub in this process speaks to it, with the token of somebody who may write to ann/."""
+    from huggingface_hub import constants, file_download
+
+    made = Hub()
+    template = made.address + constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
+    monkeypatch.setattr(constants, "ENDPOINT", made.address)
+    for module in (constants, file_download):  # version 0.34 has a copy of it in the second
+        if hasattr(module, "HUGGINGFACE_CO_URL_TEMPLATE"):
+            monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
+    # what importing iekd.hub first does; another test may have imported huggingface_hub before it
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf-cache"))
+    monkeypatch.setenv("HF_TOKEN", WRITER)
+    waits = []
+    http = importlib.import_module("huggingface_hub.utils._http")
+    monkeypatch.setattr(http.time, "sleep", waits.append)  # between its attempts
+    made.waits = waits
+    made.token = WRITER
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def no_export(monkeypatch):
+    """Without ONNX, which takes seconds and is pushed in other tests."""
+    monkeypatch.setattr("iekd.hub.contents._exported", lambda *given: None)
+
+
+@pytest.fixture
+def pushed_with(hub, finished, no_export):
+    """`pushed_with(what, repo, **options)` pushes the finished run, or its IE student."""
+    from iekd.hub.contents import gathered
+    from iekd.hub.push import push
+
+    run = finished[0]
+
+    def send(what="student", repo="ann/pets", *, token=WRITER, learner="ie-ft-seed0", license="", **options):
+        model = None if what == "run" else run.model_folders[learner]
+        with gathered(what, repo, run=run, model=model, license=license) as contents:
+            return push(contents, repo, token, **options)
+
+    return send

@@ -1,0 +1,52 @@
+"""What goes wrong without an answer of the Hub: words for everything but our own mistakes."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from iekd.hub.errors import explain
+
+
+class XetError(PermissionError):
+    """As hf_xet has them: kinds of OSError without a number."""
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), ["cannot be written on this machine", "No space left"]),
+        (XetError("token has expired"), ["The Hub refused: token has expired."]),
+        (ConnectionResetError(104, "Connection reset by peer"), ["connection was cut", "Check the network"]),
+        (TimeoutError(), ["cannot be reached", "TimeoutError"]),
+        (RuntimeError("a\n  long story.\n"), ["The Hub refused: a long story."]),
+    ],
+)
+def test_every_failure_has_a_sentence(error, words):
+    said = explain(error, "ann/pets")
+    assert all(word in said for word in words), said
+    assert "\n" not in said
+    assert said.endswith(".")
+
+
+def test_the_first_cause_counts_that_says_what_it_is():
+    error = RuntimeError("Error while uploading 'model.safetensors' to the Hub.")
+    error.__cause__ = ConnectionResetError(104, "Connection reset by peer")
+    assert "connection was cut" in explain(error, "ann/pets")
+
+
+def test_a_mistake_of_ours_is_not_the_hubs():
+    with pytest.raises(TypeError, match="ours"):
+        explain(TypeError("ours"), "ann/pets")
+
+
+def test_a_library_that_is_switched_off(hub, pushed_with, monkeypatch, refuses):
+    from huggingface_hub import constants
+    from huggingface_hub.utils import close_session
+
+    from iekd.hub.errors import HubError
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    close_session()
+    refuses(pushed_with, "HF_HUB_OFFLINE=1", "Nothing was sent", kind=HubError)
