@@ -80,6 +80,12 @@ def download_link(name: str, kind: str, content: str, label: str) -> str:
     return _link(address, label, name)
 
 
+def files_of(run: Run) -> dict[str, int]:
+    """What `download_route` offers of a run: the last part of its address -> bytes of the weights or of the file."""
+    files = {ANSWERS: run.path / ANSWERS, **{name: folder / WEIGHTS for name, folder in run.model_folders.items()}}
+    return {name: path.stat().st_size for name, path in files.items() if path.is_file()}
+
+
 def _link(address: str, label: str, name: str = "") -> str:
     return f'<a class="download" download="{escape(name)}" href="{escape(address)}">⬇ {label}</a>'
 
