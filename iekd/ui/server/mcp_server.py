@@ -117,8 +117,10 @@ class McpServer:
             log.exception("action=%s", name)
             raise UserError(WENT_WRONG) from None
 
-    def route(self) -> Route:
-        return Route(ADDRESS, _Door(self.manager.handle_request), methods=["GET", "POST", "DELETE"])
+    def routes(self) -> list[Route]:
+        """The protocol, and the list of tools for the API page of Gradio, which writes the address with a slash."""
+        door = _Door(self.manager.handle_request)
+        return [Route(ADDRESS, door), Route(f"{ADDRESS}/", door), Route(f"{ADDRESS}/schema", _schema)]
 
     def lifespan(self, other: Callable[[Any], AbstractAsyncContextManager[None]]) -> Any:
         """Another lifespan of the app, with the server's own around it."""
@@ -154,16 +156,29 @@ class _Door:
             await self.handle(scope, receive, send)
 
 
+def _schema(_: Request) -> JSONResponse:
+    return JSONResponse(
+        [
+            {
+                "name": name, "description": endpoint.description, "inputSchema": input_schema(endpoint),
+                "meta": {"file_data_present": False, "mcp_type": "tool", "endpoint_name": name},
+            }
+            for name, endpoint in ENDPOINTS.items()
+        ]
+    )  # fmt: skip
+
+
 def as_text(endpoint: Endpoint) -> tuple[Parameter, ...]:
     """The parameters as MCP has them: files are strings."""
     return tuple(Parameter(p.name, _files_as_text(p.schema), p.optional, p.default) for p in endpoint.parameters)
 
 
 def _files_as_text(schema: Schema) -> Schema:
+    what = schema["description"].partition(", ")[0]
     if schema.get("properties") == UPLOADED["properties"]:
-        return dict(FILE)
+        return {**FILE, "description": f"{what}: {FILE['description']}"}
     if schema.get("type") == "array" and schema["items"].get("properties") == UPLOADED["properties"]:
-        return {"type": "array", "items": dict(FILE), "description": f"a list of files, each {FILE['description']}"}
+        return {"type": "array", "items": dict(FILE), "description": f"{what}, each {FILE['description']}"}
     return schema
 
 
