@@ -31,7 +31,8 @@ FILE = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
 # of each endpoint: values that do not fit, with a word of what is said
 WRONG_VALUES = [
     ("start", [], "needs 'config'"), ("start", [None], "needs 'config'"), ("start", ["x"], "an object of settings"),
-    ("start", [[]], "an object of settings"), ("start", [{}, 5], "'key'"), ("start", [{}, "", 1], "'details'"), ("start", [{}, "", True, 1], "3 at most"),
+    ("start", [[]], "an object of settings"), ("start", [{}, 5], "'key'"), ("start", [{}, "", 1], "'details'"),
+    ("start", [{}, "", True, 1], "3 at most"),
     ("start", [{"a": 1}], "Unknown setting 'a'"), ("start", [{"epochs": {}}], "Epochs"),
     ("run_status", [], "needs 'run_id'"), ("run_status", [5], "the id of a run"), ("run_status", [True], "the id"),
     ("run_status", [{}], "the id of a run"), ("run_status", ["a", "b"], "1 at most"), ("list_runs", [1], "no values"),

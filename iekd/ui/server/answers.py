@@ -46,6 +46,17 @@ UPLOADED = {
     },
     "required": ["path", "meta"],
 }
+
+
+def is_file(schema: dict[str, Any]) -> bool:
+    return schema.get("properties") == UPLOADED["properties"]
+
+
+def takes_files(schema: dict[str, Any]) -> bool:
+    """Whether a value is an uploaded file or a list of them."""
+    return is_file(schema) or is_file(schema.get("items", {}))
+
+
 EXAMPLE_ID = "20260131-120000-a1b2c3"
 HOW_SENT = "as the answer to an upload names it: {'path': ..., 'meta': {'_type': 'gradio.FileData'}}"
 
@@ -86,7 +97,9 @@ class RunStatus(TypedDict):
 
     run: Annotated[str, says(description="the run's id")]
     name: Annotated[str, says(description="a label of its owner; may be empty")]
-    state: Annotated[State, says(description="lost: its process is gone; it can be resumed")]
+    state: Annotated[
+        State, says(description="queued, running, stopping, stopped, finished, failed, or lost: its process is gone")
+    ]
     stage: Annotated[str, says(description="loading, teacher, auto-encoder, students or evaluation")]
     progress: Annotated[float, says(description="0 to 1, over the whole run")]
     eta_seconds: Annotated[Seconds, says(description="time left, in seconds; null while unknown")]
@@ -207,7 +220,7 @@ class SettingRow(TypedDict):
     name: Annotated[str, says(description="its key in the settings of start")]
     description: Annotated[str, says(description="what it is, with its unit")]
     group: Annotated[str, says(description="its heading on the page; empty for the few that stand first")]
-    type: Annotated[str, says(description="integer, number, string, boolean or array; several with | between them")]
+    type: Annotated[str, says(description="integer, number, string, boolean or array; or several of them; null: unset")]
     default: Annotated[
         Union[str, float, bool, list[Union[str, float]], None], says(description="what it is if it is left out")
     ]
@@ -218,6 +231,11 @@ class SettingRow(TypedDict):
     below: Annotated[NotRequired[float], says(description="it has to be smaller than this")]
 
 
+def schema_words(schema: dict[str, Any]) -> str:
+    """The type of a schema in a word or two: "number", "integer or null"."""
+    return " or ".join(part["type"] for part in schema.get("anyOf", [schema]))
+
+
 def setting_rows() -> list[SettingRow]:
     """Every setting, from the schema of RunConfig."""
     rows = []
@@ -225,7 +243,7 @@ def setting_rows() -> list[SettingRow]:
         parts = [part for part in known.get("anyOf", [known]) if part.get("type") != "null"]
         row: SettingRow = {
             "name": name, "description": known["description"], "group": known["group"],
-            "type": " | ".join(part["type"] for part in parts), "default": known["default"],
+            "type": schema_words(known), "default": known["default"],
         }  # fmt: skip
         for part in parts:
             if choices := part.get("enum") or ([part["const"]] if "const" in part and len(parts) == 1 else None):

@@ -45,6 +45,7 @@ from iekd.ui.server.answers import (
     Start,
     State,
     setting_rows,
+    takes_files,
 )
 from iekd.ui.server.bodies import NOT_ALLOWED, WENT_WRONG
 from iekd.ui.server.downloads import ADDRESS, files_of
@@ -274,7 +275,7 @@ class Actions:
 
 MOST_LINES = 1000  # of a log that are sent at once
 ENDPOINTS: dict[str, Endpoint] = endpoints_of(Actions)
-TAKE_FILES = ("compare", "compare_csv", "add_pictures")
+TAKE_FILES = [name for name, known in ENDPOINTS.items() if any(takes_files(p.schema) for p in known.parameters)]
 
 
 def public_endpoints(launcher: Launcher, access: Access) -> None:
@@ -290,8 +291,8 @@ def public_endpoints(launcher: Launcher, access: Access) -> None:
             endpoint, inputs = ENDPOINTS[name], []
             for parameter in endpoint.parameters:
                 several = "multiple" if parameter.schema["type"] == "array" else "single"
-                is_file = parameter.schema["type"] != "string"
-                field = file_field(file_count=several) if is_file else gr.Textbox(parameter.default)
+                upload = takes_files(parameter.schema)
+                field = file_field(file_count=several) if upload else gr.Textbox(parameter.default)
                 inputs.append(describe_field(field, parameter.name, parameter.schema))
             answer = describe_field(gr.JSON(), ANSWER, endpoint.answer)
             gr.Button().click(

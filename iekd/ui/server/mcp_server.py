@@ -28,7 +28,7 @@ from iekd import __version__
 from iekd.errors import UserError, unknown_name
 from iekd.launchers.base import Launcher
 from iekd.ui.server.access import Access
-from iekd.ui.server.answers import UPLOADED
+from iekd.ui.server.answers import is_file, takes_files
 from iekd.ui.server.api import ENDPOINTS, Actions
 from iekd.ui.server.bodies import WENT_WRONG
 from iekd.ui.server.endpoints import Endpoint, Parameter, Schema, in_order
@@ -174,12 +174,12 @@ def as_text(endpoint: Endpoint) -> tuple[Parameter, ...]:
 
 
 def _files_as_text(schema: Schema) -> Schema:
+    if not takes_files(schema):
+        return schema
     what = schema["description"].partition(", ")[0]
-    if schema.get("properties") == UPLOADED["properties"]:
+    if is_file(schema):
         return {**FILE, "description": f"{what}: {FILE['description']}"}
-    if schema.get("type") == "array" and schema["items"].get("properties") == UPLOADED["properties"]:
-        return {"type": "array", "items": dict(FILE), "description": f"{what}, each {FILE['description']}"}
-    return schema
+    return {"type": "array", "items": dict(FILE), "description": f"{what}, each {FILE['description']}"}
 
 
 def input_schema(endpoint: Endpoint) -> Schema:
@@ -202,11 +202,11 @@ def output_schema(endpoint: Endpoint) -> Schema:
 
 def with_files(parameter: Parameter, value: Any, folder: Path) -> Any:
     """The value with the paths of its files, those of data: URLs written into `folder`."""
-    if parameter.schema.get("properties") == UPLOADED["properties"]:
+    if not takes_files(parameter.schema):
+        return value
+    if is_file(parameter.schema):
         return str(file_of(value, folder, 1))
-    if parameter.schema["type"] == "array":
-        return [str(file_of(text, folder, number)) for number, text in enumerate(value, 1)]
-    return value
+    return [str(file_of(text, folder, number)) for number, text in enumerate(value, 1)]
 
 
 def file_of(text: str, folder: Path, number: int) -> Path:
