@@ -42,7 +42,7 @@ def parts(schema: Any, place: str = "") -> Iterator[tuple[str, Any]]:
         if isinstance(schema.get(key), dict):
             yield from parts(schema[key], f"{place}[{key}]")
     for part in schema.get("anyOf", []):
-        yield from parts(part, place)
+        yield from parts(part, f"{place}|")
 
 
 def test_every_value_of_every_endpoint_has_a_name_a_type_and_words(info: dict[str, Any]) -> None:
