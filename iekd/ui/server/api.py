@@ -294,7 +294,8 @@ def public_endpoints(launcher: Launcher, access: Access) -> None:
                 upload = takes_files(parameter.schema)
                 field = file_field(file_count=several) if upload else gr.Textbox(parameter.default)
                 inputs.append(describe_field(field, parameter.name, parameter.schema))
-            answer = describe_field(gr.JSON(), ANSWER, endpoint.answer)
+            shown = gr.Textbox() if endpoint.answer["type"] == "string" else gr.JSON()  # which reads a text as JSON
+            answer = describe_field(shown, ANSWER, endpoint.answer)
             gr.Button().click(
                 _says_why(getattr(actions, name)), inputs, answer, api_name=name, api_description=endpoint.description
             )
