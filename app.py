@@ -1,4 +1,4 @@
-"""Opens the page: `python app.py [--host H] [--port P] [--runs-dir DIR] [--root-path PATH]`."""
+"""Opens the page: `python app.py [--host H] [--port P] [--runs-dir DIR] [--root-path PATH] [--mcp]`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ def main() -> int:
         "--root-path", default=os.environ.get("GRADIO_ROOT_PATH", ""),
         help="path that a reverse proxy puts before the page's addresses, such as /studio; see docs/sharing.md",
     )  # fmt: skip
+    parser.add_argument("--mcp", action="store_true", help="serve the endpoints as MCP tools too; see docs/api.md")
     arguments = parser.parse_args()
     space.prepare()
     from iekd.ui.server.launch import launch
 
     try:
-        launch(arguments.host, arguments.port, arguments.runs_dir, arguments.public, arguments.root_path)
+        launch(
+            arguments.host, arguments.port, arguments.runs_dir, arguments.public, arguments.root_path, arguments.mcp
+        )  # fmt: skip
     except UserError as error:
         sys.stderr.write(f"Error: {error}\n")
         return 2

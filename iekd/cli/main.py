@@ -200,8 +200,11 @@ def serve(
         str, typer.Option(envvar="GRADIO_ROOT_PATH", show_envvar=False, show_default=False,
                           help="Path that a reverse proxy puts before the page's addresses, such as /studio.")
     ] = "",
+    mcp: Annotated[
+        bool, typer.Option("--mcp", help="Serve the endpoints as MCP tools too, at /gradio_api/mcp; see docs/api.md.")
+    ] = False,
 ) -> None:  # fmt: skip
     """Open the page (the same as `python app.py`)."""
     from iekd.ui.server.launch import launch
 
-    launch(host, port, launcher_for(runs_dir), public, root_path)
+    launch(host, port, launcher_for(runs_dir), public, root_path, mcp)

@@ -20,6 +20,7 @@ from iekd.data import registry
 from iekd.errors import DataError, RunError, UserError
 from iekd.runs.prepare import prepare
 from iekd.ui.server.access import Access
+from iekd.ui.server.api import ENDPOINTS
 from iekd.ui.tabs import form
 
 DEFAULTS = form.to_values(RunConfig())
@@ -343,16 +344,7 @@ def client(server: str) -> Any:
 
 def test_only_the_named_endpoints_are_public(client: Any) -> None:
     named = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(named) == {
-        "/start",
-        "/run_status",
-        "/list_runs",
-        "/stop_run",
-        "/resume_run",
-        "/compare",
-        "/compare_csv",
-        "/add_pictures",
-    }
+    assert set(named) == {f"/{name}" for name in ENDPOINTS}
 
 
 def test_a_program_starts_watches_and_stops_a_run(client: Any, pictures: Path) -> None:

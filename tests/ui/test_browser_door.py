@@ -12,6 +12,8 @@ from browser import ARGUMENTS, find_browser
 from conftest import PATIENCE, TOKEN, serving
 from test_front import PREFIX, proxy
 
+from iekd.ui.server.api import ENDPOINTS
+
 pytestmark = pytest.mark.browser
 # Gradio asks for these files wherever it runs, and nothing is missing without them; a frame is not focused by itself
 HARMLESS = re.compile(r"manifest\.json|favicon|autofocusing")
@@ -104,3 +106,20 @@ def test_a_space_embeds_the_page_and_one_can_sign_in_there(page: Any, tmp_path: 
         page.wait_for_timeout(2000)
         assert page.frame_locator("iframe").locator("#tabs").count() == 0
         assert any("frame-ancestors" in text for text in page.complaints)
+
+
+def test_the_footer_leads_to_the_endpoints(page: Any, server: str) -> None:
+    page.goto(server)
+    page.locator("footer").get_by_text("Use via API").click()
+    shown = page.locator(".api-docs")
+    shown.get_by_text("/move_run_to_front").wait_for()
+    for words in (
+        "18 API endpoints",
+        "Move a queued run to the front",
+        "a text, the id of a run",
+        'config={"epochs": 10}',
+    ):
+        assert words.replace("18", str(len(ENDPOINTS))) in shown.inner_text(), words
+    # it asks for what this page does not have: Gradio's count of visits, and the tools where there is no MCP server
+    asked_for = re.compile(r"monitoring/summary|mcp/schema")
+    assert [text for text in complaints(page) if not asked_for.search(text)] == []

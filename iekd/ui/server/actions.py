@@ -1,4 +1,4 @@
-"""What the form and the endpoints ask for alike: start a run, add uploaded pictures."""
+"""What the form and the endpoints ask for: start a run, say before what it would take, add uploaded pictures."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from iekd import data
 from iekd.config.run import RunConfig
 from iekd.errors import UserError
 from iekd.launchers.base import Launcher
+from iekd.runs.estimate import estimate
 from iekd.runs.prepare import prepare
 from iekd.runs.store import Store
 from iekd.runs.uploads import add_pictures, changing
 from iekd.ui.server.access import Access
+from iekd.ui.server.answers import Forecast
 
 
 def start_run(launcher: Launcher, access: Access, asker: gr.Request | None, config: RunConfig, key: str) -> str:
@@ -25,6 +27,25 @@ def start_run(launcher: Launcher, access: Access, asker: gr.Request | None, conf
     with changing:  # between counting a visitor's runs, or looking for its pictures, and starting one more
         visitor = access.check_start(asker, config, launcher.store)
         return launcher.submit(prepare(config, launcher.store.root).config, key or None, visitor)
+
+
+def foresee(store: Store, access: Access, asker: gr.Request | None, config: RunConfig) -> Forecast:
+    """What a run would take and what to be warned of; nothing is started.
+
+    Raises:
+        UserError: it cannot be trained, or whoever asks may not have it looked at.
+    """
+    access.check_paths(asker, config.dataset, config.teacher_from, store)
+    prepared = prepare(config, store.root)
+    access.check_size(asker, prepared.config, store)
+    found = estimate(prepared.config, store, prepared.teacher is not None, prepared.info)
+    return {
+        "warnings": [*filter(None, [found.warning]), *map(str, prepared.cautions())],
+        "notes": list(prepared.info.notes), "seconds": round(found.seconds),
+        "seconds_range": [round(found.low), round(found.high)], "basis": found.basis,
+        "memory_bytes": round(found.plan.memory), "trains_teacher": config.needs_teacher and prepared.teacher is None,
+        "classes": list(prepared.info.class_names),
+    }  # fmt: skip
 
 
 def upload_pictures(store: Store, access: Access, asker: gr.Request | None, file: str) -> tuple[str, str]:

@@ -1,5 +1,7 @@
-"""The page's public endpoints, for programs: start, run_status, list_runs, stop_run, resume_run, compare, compare_csv
-and add_pictures."""
+"""The page's endpoints for programs: every action of the page, as a method whose docstring and types describe it.
+
+`endpoints.py` reads them, `answers.py` has the types. The MCP server (mcp_server.py) offers the same methods.
+"""
 
 from __future__ import annotations
 
@@ -7,115 +9,299 @@ import contextlib
 import logging
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 import gradio as gr
 from gradio.events import api
 
-from iekd.config.run import learner_name, make_config
-from iekd.errors import UserError
+from iekd import data
+from iekd.config.methods import METHODS
+from iekd.config.run import RunConfig, learner_name, make_config
+from iekd.errors import RunError, UserError
 from iekd.launchers.base import Launcher
+from iekd.models.catalog import models
 from iekd.runs.store import Run
 from iekd.ui.render.curves import read_curves
 from iekd.ui.server.access import Access, AccessError, May
-from iekd.ui.server.actions import start_run, upload_pictures
-from iekd.ui.server.bodies import NOT_ALLOWED, WENT_WRONG, Parameter
-from iekd.ui.server.gradio_patches import file_field
+from iekd.ui.server.actions import foresee, start_run, upload_pictures
+from iekd.ui.server.answers import (
+    Archive,
+    Comparison,
+    DatasetRow,
+    Deleted,
+    Details,
+    Forecast,
+    Images,
+    Key,
+    Lines,
+    MethodRow,
+    ModelRow,
+    Models,
+    RunFile,
+    RunId,
+    RunStatus,
+    SettingRow,
+    Settings,
+    Start,
+    State,
+    setting_rows,
+    takes_files,
+)
+from iekd.ui.server.bodies import NOT_ALLOWED, WENT_WRONG
+from iekd.ui.server.downloads import ADDRESS, downloads_of
+from iekd.ui.server.endpoints import ANSWER, Endpoint, endpoints_of
+from iekd.ui.server.gradio_patches import describe_endpoint, describe_field, file_field
 from iekd.ui.server.places import teller
 from iekd.ui.tabs.compare import compare_files, compare_files_csv
 
 log = logging.getLogger(__name__)
-RUN = Parameter("run_id", (str,), "a text, the id of a run")
-FILE = "as the answer to an upload names it: {'path': ..., 'meta': {'_type': 'gradio.FileData'}}"
-ENDPOINTS = {
-    "start": (
-        Parameter("config", (dict,), "an object of settings, such as {'epochs': 10}"),
-        Parameter("key", (str,), "a text of your choice", optional=True),
-    ),
-    "run_status": (RUN,),
-    "list_runs": (),
-    "stop_run": (RUN,),
-    "resume_run": (RUN,),
-    "compare": (
-        Parameter("run_id", (str,), "a text, the id of a run or '' for the shipped models", optional=True),
-        Parameter("images", (list,), f"a list of uploaded files, each {FILE}"),
-    ),
-    "compare_csv": (
-        Parameter("run_id", (str,), "a text, the id of a run or '' for the shipped models", optional=True),
-        Parameter("images", (list,), f"a list of uploaded files, each {FILE}"),
-    ),
-    "add_pictures": (Parameter("archive", (dict,), f"an uploaded zip, {FILE}"),),
-}
+Asked = Optional[gr.Request]  # who asks; Gradio finds it by its type
+
+
+class Actions:
+    """What programs may ask for. Permissions are the page's own; each method is an endpoint of its name."""
+
+    def __init__(self, launcher: Launcher, access: Access) -> None:
+        self._launcher, self._store, self._access = launcher, launcher.store, access
+
+    def start(self, config: Settings, key: Key = "", details: Details = False, request: Asked = None) -> Start:
+        """Start a run with these settings; what is left out has its default. It trains in the background.
+
+        Raises:
+            UserError: a setting is unknown or its value cannot be used; the dataset or the teacher is not there.
+            AccessError: you may not start runs, or not such large ones (403).
+        """
+        checked = self._config_of(config, request)
+        found = foresee(self._store, self._access, request, checked) if details else None
+        run_id = start_run(self._launcher, self._access, request, checked, key or "")
+        return run_id if found is None else {"run": run_id, **found}
+
+    def estimate(self, config: Settings, request: Asked = None) -> Forecast:
+        """Warnings, time and memory of a run with these settings, which is not started.
+
+        Raises:
+            UserError: a setting is unknown or its value cannot be used; the dataset or the teacher is not there.
+            AccessError: you may not start such a run (403).
+        """
+        return foresee(self._store, self._access, request, self._config_of(config, request))
+
+    def run_status(self, run_id: RunId, request: Asked = None) -> RunStatus:
+        """State, stage, progress and newest accuracies of a run.
+
+        Raises:
+            RunError: there is no such run.
+        """
+        return status_of(self._store.get(run_id), self._access.of(request))
+
+    def list_runs(self, request: Asked = None) -> list[RunStatus]:
+        """All runs, newest first.
+
+        Returns:
+            One object for each run; damaged folders are left out.
+        """
+        found = []
+        for run in self._store.list():
+            with contextlib.suppress(UserError):  # a damaged folder is no run
+                found.append(status_of(run, self._access.of(request)))
+        return found
+
+    def stop_run(self, run_id: RunId, request: Asked = None) -> RunStatus:
+        """Ask a run to stop after its current step. Its students are saved, and it can be resumed.
+
+        Raises:
+            RunError: there is no such run, or it is over.
+            AccessError: you may not stop it (403).
+        """
+        self._access.check_change(request, self._store.get(run_id), "stop")
+        self._launcher.request_stop(run_id)
+        return self.run_status(run_id, request)
+
+    def resume_run(self, run_id: RunId, request: Asked = None) -> RunStatus:
+        """Continue a run that was stopped, failed or was lost, from its last checkpoint.
+
+        Raises:
+            RunError: there is no such run, it is still going, or it is finished.
+            AccessError: you may not resume it (403).
+        """
+        self._access.check_change(request, self._store.get(run_id), "resume")
+        self._launcher.resume(run_id)
+        return self.run_status(run_id, request)
+
+    def move_run_to_front(self, run_id: RunId, request: Asked = None) -> RunStatus:
+        """Move a queued run to the front of the queue.
+
+        Raises:
+            RunError: there is no such run, or it does not wait.
+            AccessError: you may not move it (403).
+        """
+        self._access.check_change(request, self._store.get(run_id), "move")
+        self._launcher.move_to_front(run_id)
+        return self.run_status(run_id, request)
+
+    def delete_run(self, run_id: RunId, request: Asked = None) -> Deleted:
+        """Delete a run that is over, with its models, curves and log. This cannot be undone.
+
+        Raises:
+            RunError: there is no such run, or it is still going: stop it first.
+            AccessError: you may not delete it (403).
+        """
+        self._access.check_change(request, self._store.get(run_id), "delete")
+        self._store.delete(run_id)
+        return {"run": run_id, "deleted": True}
+
+    def run_report(self, run_id: RunId, request: Asked = None) -> str:
+        """The report of a finished run, as Markdown: accuracies with intervals, comparisons, settings.
+
+        Returns:
+            The text, in Markdown.
+
+        Raises:
+            RunError: there is no such run, or it has no report yet.
+        """
+        run = self._store.get(run_id)
+        try:
+            text = (run.path / "report.md").read_text("utf-8", "replace")
+        except OSError:
+            raise RunError(
+                f"The run '{run_id}' is {run.status.state} and has no report. It is written when a run has finished."
+            ) from None
+        return teller(run, self._access.of(request))(text)
+
+    def run_log(self, run_id: RunId, lines: Lines = 40, request: Asked = None) -> str:
+        """The end of a run's log.
+
+        Returns:
+            Lines of text.
+
+        Raises:
+            RunError: there is no such run.
+        """
+        run = self._store.get(run_id)
+        return teller(run, self._access.of(request))(run.log_tail(max(1, min(lines or 40, MOST_LINES))))
+
+    def run_files(self, run_id: RunId, request: Asked = None) -> list[RunFile]:
+        """What can be downloaded of a run: each saved model as a zip, and the predictions for all test images. Send the
+        same token to the address.
+
+        Returns:
+            One object for each file.
+
+        Raises:
+            RunError: there is no such run.
+            AccessError: you may not download from it (403).
+        """
+        run = self._store.get(run_id)
+        self._access.check_change(request, run, "download")
+        return [
+            {"name": name, "address": f"{ADDRESS[1:]}/{run.id}/{name}", "bytes": size}
+            for name, size in downloads_of(run).items()
+        ]
+
+    def compare(self, run_id: Models, images: Images) -> Comparison:
+        """What the teacher and each student of a run predict for images.
+
+        Raises:
+            UserError: no image or too many; there is no such run, or it has no models yet. An image that cannot be read
+                has its own error in the answer.
+        """
+        return compare_files(self._store, run_id or "", images or [])
+
+    def compare_csv(self, run_id: Models, images: Images) -> str:
+        """What `compare` says, as a table.
+
+        Returns:
+            CSV: a row for each image, a group of columns for each model.
+
+        Raises:
+            UserError: no image or too many; there is no such run, or it has no models yet.
+        """
+        return compare_files_csv(self._store, run_id or "", images or [])
+
+    def add_pictures(self, archive: Archive, request: Asked = None) -> str:
+        """Unpack a zip with a folder of images for each class.
+
+        Returns:
+            The dataset's name, for `dataset` of start.
+
+        Raises:
+            UserError: it is no zip of images in folders, or too large.
+            AccessError: you may not upload images to train on (403).
+        """
+        return upload_pictures(self._store, self._access, request, archive)[0]
+
+    def list_datasets(self) -> list[DatasetRow]:
+        """The datasets that have names of their own. `folder:PATH` names images of the server, if you may use those.
+
+        Returns:
+            One object for each dataset.
+        """
+        return [cast(DatasetRow, {key: getattr(info, key) for key in DatasetRow.__annotations__})
+                for info in data.available()]  # fmt: skip
+
+    def list_models(self) -> list[ModelRow]:
+        """The networks that can teach or learn, with their sizes.
+
+        Returns:
+            One object for each network.
+        """
+        return [{"name": m.name, "params": m.params(3, 10), "macs": m.macs} for m in models().values()]
+
+    def list_methods(self) -> list[MethodRow]:
+        """The ways to teach a student.
+
+        Returns:
+            One object for each method.
+        """
+        return [
+            {"name": name, "summary": spec.summary, "paper": spec.paper.citation if spec.paper else "",
+             "needs_teacher": spec.needs_teacher, "settings": sorted(spec.uses)}
+            for name, spec in METHODS.items()
+        ]  # fmt: skip
+
+    def list_settings(self) -> list[SettingRow]:
+        """Every setting of a run with its type, range, default and description.
+
+        Returns:
+            One object for each setting.
+        """
+        return setting_rows()
+
+    def _config_of(self, given: Any, asker: Asked) -> RunConfig:
+        if not isinstance(given, dict):
+            raise UserError('The settings must be a JSON object, such as {"epochs": 10}.')
+        self._access.check_paths(asker, given.get("dataset"), given.get("teacher_from"), self._store)
+        return make_config(**given)
+
+
+MOST_LINES = 1000  # of a log that are sent at once
+ENDPOINTS: dict[str, Endpoint] = endpoints_of(Actions)
+TAKE_FILES = [name for name, known in ENDPOINTS.items() if any(takes_files(p.schema) for p in known.parameters)]
 
 
 def public_endpoints(launcher: Launcher, access: Access) -> None:
     """Register them on the page being built. Everything else on the page is private."""
-    store = launcher.store
-
-    @_says_why
-    def start(config: dict[str, Any], key: str = "", request: Optional[gr.Request] = None) -> str:
-        """Start a run with these settings (names as in `iekd train`); the same key starts one run. Returns its id."""
-        if not isinstance(config, dict):
-            raise UserError('The settings must be a JSON object, such as {"epochs": 10}.')
-        access.check_paths(request, config.get("dataset"), config.get("teacher_from"), store)
-        return start_run(launcher, access, request, make_config(**config), key or "")
-
-    @_says_why
-    def run_status(run_id: str, request: Optional[gr.Request] = None) -> dict[str, Any]:
-        """State, stage, progress and newest accuracies of a run."""
-        return status_of(store.get(run_id), access.of(request))
-
-    @_says_why
-    def list_runs(request: Optional[gr.Request] = None) -> list[dict[str, Any]]:
-        """All runs, newest first."""
-        found = []
-        for run in store.list():
-            with contextlib.suppress(UserError):  # a damaged folder is no run
-                found.append(status_of(run, access.of(request)))
-        return found
-
-    @_says_why
-    def stop_run(run_id: str, request: Optional[gr.Request] = None) -> dict[str, Any]:
-        """Ask a run to stop; what its students have learned is kept, and it can be resumed."""
-        access.check_change(request, store.get(run_id), "stop")
-        launcher.request_stop(run_id)
-        return status_of(store.get(run_id), access.of(request))
-
-    @_says_why
-    def resume_run(run_id: str, request: Optional[gr.Request] = None) -> dict[str, Any]:
-        """Go on with a run that was stopped, failed or was lost, from its last checkpoint."""
-        access.check_change(request, store.get(run_id), "resume")
-        launcher.resume(run_id)
-        return status_of(store.get(run_id), access.of(request))
-
-    @_says_why
-    def compare(run_id: str, images: list[str] | None) -> dict[str, Any]:
-        """What each network of a run (ID, or ID/SEED; "" for the shipped demo) says of the images."""
-        return compare_files(store, run_id or "", images or [])
-
-    @_says_why
-    def compare_csv(run_id: str, images: list[str] | None) -> str:
-        """The same as CSV: a row for each image, and a group of columns for each network."""
-        return compare_files_csv(store, run_id or "", images or [])
-
-    @_says_why
-    def add_pictures(archive: str, request: Optional[gr.Request] = None) -> str:
-        """Unpack a zip file with a folder of pictures per class. Returns the dataset's name for `start`."""
-        return upload_pictures(store, access, request, archive)[0]
-
-    for endpoint in (start, run_status, list_runs, stop_run, resume_run):
-        api(endpoint, api_name=endpoint.__name__)
+    actions = Actions(launcher, access)
+    for name, endpoint in ENDPOINTS.items():
+        if name not in TAKE_FILES:
+            event = api(_says_why(getattr(actions, name)), api_name=name, api_description=endpoint.description)
+            describe_endpoint(event, endpoint)
     # a file component, because it alone lets through nothing but what the caller uploaded
     with gr.Row(visible=False):
-        run_id, images, answer = gr.Textbox(), file_field(file_count="multiple"), gr.JSON()
-        gr.Button().click(compare, [run_id, images], answer, api_name="compare")
-        text = gr.Textbox()
-        gr.Button().click(compare_csv, [run_id, images], text, api_name="compare_csv")
-        archive, dataset = file_field(), gr.Textbox()
-        gr.Button().click(add_pictures, archive, dataset, api_name="add_pictures")
+        for name in TAKE_FILES:
+            endpoint, inputs = ENDPOINTS[name], []
+            for parameter in endpoint.parameters:
+                several = "multiple" if parameter.schema["type"] == "array" else "single"
+                upload = takes_files(parameter.schema)
+                field = file_field(file_count=several) if upload else gr.Textbox(parameter.default)
+                inputs.append(describe_field(field, parameter.name, parameter.schema))
+            shown = gr.Textbox() if endpoint.answer["type"] == "string" else gr.JSON()  # which reads a text as JSON
+            answer = describe_field(shown, ANSWER, endpoint.answer)
+            gr.Button().click(
+                _says_why(getattr(actions, name)), inputs, answer, api_name=name, api_description=endpoint.description
+            )
 
 
-def status_of(run: Run, may: May) -> dict[str, Any]:
+def status_of(run: Run, may: May) -> RunStatus:
     """One run as a JSON object."""
     status, config, curves, tell = run.status, run.config, read_curves(run), teller(run, may)
     accuracies = {
@@ -124,8 +310,9 @@ def status_of(run: Run, may: May) -> dict[str, Any]:
         if (value := curves.last(name := learner_name(method, seed), "test", "accuracy")) is not None
     }
     return {
-        "run": run.id, "name": config.name, "state": status.state, "stage": status.stage, "progress": status.progress,
-        "eta_seconds": status.eta_seconds, "eta_range": status.eta_range,
+        "run": run.id, "name": config.name, "state": cast(State, status.state), "stage": status.stage,
+        "progress": status.progress,
+        "eta_seconds": status.eta_seconds, "eta_range": status.eta_range and list(status.eta_range),
         "images_per_second": status.images_per_second, "seconds": status.seconds,
         "device": status.device, "dataset": tell(config.dataset), "accuracies": accuracies,
         "error": status.error and tell(status.error),

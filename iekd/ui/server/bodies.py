@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -17,25 +15,12 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from iekd.errors import UserError, unknown_name
+from iekd.ui.server.endpoints import Endpoints, check, in_order, listed
 
 CALL = re.compile(r"/gradio_api/(call|run|api|queue/join)(/|$)")
 NAMED = re.compile(r"/gradio_api/(?P<route>call/v2|call|run|api)/(?P<name>[^/]+)/?")
 WENT_WRONG = "This failed because of a mistake in the program, not in what you sent. The server's log has the details."
 NOT_ALLOWED = "Not allowed"  # the title of an error that is answered with 403
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A value that an endpoint takes. kinds: Python types of its JSON; what: said in messages; optional: may be left
-    out or null."""
-
-    name: str
-    kinds: tuple[type, ...]
-    what: str
-    optional: bool = False
-
-
-Endpoints = Mapping[str, tuple[Parameter, ...]]
 
 
 class Bodies:
@@ -72,7 +57,7 @@ class Bodies:
         await self.app(scope, checked_body, _proper_status(send))
 
     def _checked(self, scope: Scope, content: bytes) -> bytes:
-        """The body to pass on, with null for optional values that were left out."""
+        """The body to pass on, with their defaults for values that were left out."""
         found = NAMED.fullmatch(scope["path"])
         by_number = not found or found["name"] == "predict"  # what Gradio's own page and clients use
         name = "" if by_number or not found else found["name"]
@@ -88,49 +73,29 @@ class Bodies:
         return json.dumps(body, ensure_ascii=False).encode()
 
     def _check_values(self, name: str, body: dict[str, Any], named: bool) -> None:
-        parameters = self.endpoints[name]
+        endpoint = self.endpoints[name]
+        parameters = endpoint.parameters
         if named:
-            names = [parameter.name for parameter in parameters]
-            for key in body:
-                if key not in (*names, "session_hash", "oauth_token"):
-                    takes = _listed(parameters) or "nothing"
-                    raise UserError(f"The endpoint '{name}' takes no '{key}'. It takes: {takes}.")
-            values = [body.get(parameter.name) for parameter in parameters]
-        else:
-            values = body.get("data", ...)
-            if not isinstance(values, list):
-                raise UserError(
-                    f"The body of '{name}' needs 'data', a list of values: "
-                    f"{_listed(parameters) or 'an empty one here'}."
-                )
-            if len(values) > len(parameters):
-                many = "no values" if not parameters else f"{len(parameters)} at most: {_listed(parameters)}"
-                raise UserError(f"The endpoint '{name}' got {len(values)} values, but it takes {many}.")
-        for parameter, value in zip(parameters, [*values, *[None] * len(parameters)], strict=False):
-            if value is None and parameter.optional:
-                continue
-            if value is None:
-                raise UserError(f"The endpoint '{name}' needs '{parameter.name}': {parameter.what}.")
-            if not _fits(value, parameter.kinds):
-                raise UserError(f"'{parameter.name}' of the endpoint '{name}' has to be {parameter.what}.")
-        if not named:
-            body["data"] += [None] * (len(parameters) - len(values))
+            in_order(endpoint, {key: body[key] for key in body if key not in ("session_hash", "oauth_token")})
+            return
+        values = body.get("data", ...)
+        if not isinstance(values, list):
+            raise UserError(
+                f"The body of '{name}' needs 'data', a list of values: {listed(parameters) or 'an empty one here'}."
+            )
+        if len(values) > len(parameters):
+            many = "no values" if not parameters else f"{len(parameters)} at most: {listed(parameters)}"
+            raise UserError(f"The endpoint '{name}' got {len(values)} values, but it takes {many}.")
+        check(name, parameters, values)
+        values += [None] * (len(parameters) - len(values))
+        pairs = zip(parameters, values, strict=True)
+        body["data"] = [parameter.default if value is None else value for parameter, value in pairs]
 
 
 class _RefusedError(UserError):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
-
-
-def _listed(parameters: tuple[Parameter, ...]) -> str:
-    return ", ".join(f"'{parameter.name}' ({parameter.what})" for parameter in parameters)
-
-
-def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
-    if not isinstance(value, kinds) or isinstance(value, bool):
-        return False
-    return not isinstance(value, list) or all(isinstance(item, dict) for item in value)
 
 
 def _object(content: bytes) -> dict[str, Any]:

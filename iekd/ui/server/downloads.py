@@ -91,6 +91,12 @@ def export_link(run: Run, learner: str, format_name: str) -> str:
     return _link(f".{ADDRESS}/{run.id}/{learner}/{format_name}", label)
 
 
+def downloads_of(run: Run) -> dict[str, int]:
+    """What `download_route` offers of a run: the last part of its address -> bytes of the weights or of the file."""
+    files = {ANSWERS: run.path / ANSWERS, **{name: folder / WEIGHTS for name, folder in run.model_folders.items()}}
+    return {name: path.stat().st_size for name, path in files.items() if path.is_file()}
+
+
 def _link(address: str, label: str, name: str = "") -> str:
     return f'<a class="download" download="{escape(name)}" href="{escape(address)}">⬇ {label}</a>'
 

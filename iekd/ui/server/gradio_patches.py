@@ -16,11 +16,13 @@ from typing import Any, NoReturn
 
 import gradio as gr
 from gradio import processing_utils, utils
+from gradio.context import get_blocks_context
 from PIL import Image
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from iekd.data.decoding import MAX_PIXELS
+from iekd.ui.server.endpoints import ANSWER, Endpoint, Schema
 
 WRITTEN_FOR = "6.31.0"
 DOES_NOT_FIT = (
@@ -102,6 +104,33 @@ def file_field(**options: Any) -> gr.File:
     named = getattr(utils, "NamedString", str)
     _replace(component, "_process_single_file", lambda f: named(f.path))
     return component
+
+
+def describe_field(component: Any, name: str, schema: Schema) -> Any:
+    """Give a component the name and the schema that `/gradio_api/info` and the API page show of it.
+
+    Gradio has its own for each kind of component: labels such as "parameter_164", and for JSON no type at all.
+    """
+    component.label = name
+    said = {**schema, "additional_description": schema.get("description", "")}  # Gradio's key for a parameter's words
+    _replace(component, "api_info", lambda: said)
+    if "examples" in schema:  # Gradio's own name files of other servers, which this page does not fetch
+        for place in ("example_payload", "example_value"):
+            _replace(component, place, lambda: schema["examples"][0])
+    return component
+
+
+def describe_endpoint(event: Any, endpoint: Endpoint) -> None:
+    """The same for `gr.api`, which calls parameters "1st", "2nd" and takes types that it does not know for anything."""
+    blocks = get_blocks_context()
+    function = getattr(blocks, "fns", {}).get(event.get("id"))
+    if function is None:
+        _say_missing("Blocks", "fns")
+        return
+    for component, parameter in zip(function.inputs, endpoint.parameters, strict=True):
+        describe_field(component, parameter.name, parameter.schema)
+    for component in function.outputs:
+        describe_field(component, ANSWER, endpoint.answer)
 
 
 def open_dropdown(**options: Any) -> gr.Dropdown:

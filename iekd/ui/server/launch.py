@@ -26,6 +26,8 @@ from iekd.ui.server.downloads import download_routes
 from iekd.ui.server.front import check_root_path, in_front, path_of, trusted_proxies
 from iekd.ui.server.gradio_patches import FewFrames, patch_page, patch_process
 from iekd.ui.server.guard import Guard, health
+from iekd.ui.server.mcp_server import ADDRESS as MCP_ADDRESS
+from iekd.ui.server.mcp_server import McpServer
 from iekd.ui.server.sign_in import sign_in_routes
 
 log = logging.getLogger(__name__)
@@ -36,7 +38,7 @@ VISITS_KEPT = 1000  # open pages whose choices the server knows; those without a
 
 def launch(
     host: str = "127.0.0.1", port: int = 7860, where: Launcher | Path | str = "runs", public: bool = False,
-    root_path: str = "",
+    root_path: str = "", mcp: bool = False,
 ) -> None:  # fmt: skip
     """Serve the page until interrupted.
 
@@ -44,8 +46,10 @@ def launch(
         where: a launcher, which starts and stops them; or the folder, for runs on this machine.
         public: others can open it; see access.py.
         root_path: what a proxy puts before the page's addresses: a path, or the whole public address.
+        mcp: serve the endpoints as MCP tools too.
     Raises:
-        UserError: the runs folder cannot be used, no port is free, or a setting of the environment cannot be read.
+        UserError: the runs folder cannot be used, no port is free, a setting of the environment cannot be read, or the
+            package `mcp` is missing.
     """
     _log_to_stderr()
     access, root_path = Access.from_environment(public), check_root_path(root_path)
@@ -55,24 +59,29 @@ def launch(
     os.environ["FORWARDED_ALLOW_IPS"] = trusted_proxies()  # uvicorn reads it; by itself it believes this machine
     launcher = make_launcher(where) if isinstance(where, (str, Path)) else where
     runs_dir = check_writable(launcher.store.root)
+    tools = McpServer(launcher, access) if mcp else None
+    lifespan = in_front(access, path_of(root_path))
     free = free_port(host, port)
     patch_process()
     demo = build_app(launcher, access)
     demo.queue(max_size=64)
     demo.launch(
         server_name=host, server_port=free, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
-        theme=theme(), head=f"<style>{CSS.read_text()}{method_colours()}</style>", footer_links=[], run_history=False,
+        theme=theme(), head=f"<style>{CSS.read_text()}{method_colours()}</style>", footer_links=["api"],
+        run_history=False,
         allowed_paths=[], blocked_paths=[str(runs_dir)], root_path=root_path,
         state_session_capacity=VISITS_KEPT,
         enable_monitoring=False, strict_cors=True, show_error=False, ssr_mode=False, max_file_size=MOST_OWN_UPLOAD,
+        mcp_server=False,  # Gradio's own, which GRADIO_MCP_SERVER would start; see mcp_server.py
         app_kwargs={
-            "lifespan": in_front(access, path_of(root_path)),
+            "lifespan": tools.lifespan(lifespan) if tools else lifespan,
             "middleware": [
                 Middleware(Guard, access=access), Middleware(Bodies, endpoints=ENDPOINTS),
                 Middleware(FewFrames, base=f"{path_of(root_path)}/"),
             ],
             "routes": [
                 health(launcher.store), *download_routes(launcher.store, access), *sign_in_routes(access, root_path),
+                *(tools.routes() if tools else []),
             ],
         },
     )  # fmt: skip
@@ -80,6 +89,8 @@ def launch(
     busy = f" (port {port} is in use)" if free != port else ""
     address = "127.0.0.1" if host == "0.0.0.0" else host
     sys.stdout.write(f"IE-KD Studio is ready: http://{address}:{free}{path_of(root_path)}{busy}\n")
+    if tools:
+        sys.stdout.write(f"MCP server: http://{address}:{free}{path_of(root_path)}{MCP_ADDRESS}\n")
     sys.stdout.flush()
     threading.Thread(target=_keep_order, args=(launcher,), daemon=True).start()
     signal.signal(signal.SIGTERM, _drain)

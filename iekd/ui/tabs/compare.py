@@ -8,7 +8,7 @@ import secrets
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 
@@ -21,6 +21,7 @@ from iekd.runs.store import Store
 from iekd.ui.render.comparison import card_html, comparison_csv, models_table
 from iekd.ui.render.examples import examples
 from iekd.ui.render.words import run_title, when
+from iekd.ui.server.answers import Comparison, ImagePredictions
 from iekd.ui.server.downloads import download_link
 from iekd.ui.server.gradio_patches import file_field, open_dropdown
 from iekd.ui.server.space import with_gpu
@@ -172,12 +173,13 @@ def _answers(store: Store, source: str, paths: list[str]) -> tuple[dict[str, Pat
     return models, ask_models(models, [(Path(p).name, Path(p)) for p in paths])
 
 
-def compare_files(store: Store, source: str, paths: list[str]) -> dict[str, Any]:
+def compare_files(store: Store, source: str, paths: list[str]) -> Comparison:
     """What `iekd compare --json` prints, for the public endpoint, with `name` for `path`.
 
     gradio_client takes any object with a `path` for a file and tries to fetch it.
     """
-    return {"images": [{"name": r.name, **r.to_json()} for r in _answers(store, source, paths)[1]]}
+    rows = [{"name": r.name, **r.to_json()} for r in _answers(store, source, paths)[1]]
+    return {"images": cast(list[ImagePredictions], rows)}
 
 
 def compare_files_csv(store: Store, source: str, paths: list[str]) -> str:
