@@ -17,6 +17,7 @@ from iekd.data.base import DatasetInfo
 from iekd.data.memory import free_memory
 from iekd.errors import RunError
 from iekd.estimate.cost import Plan, make_plan, measured_seconds, seconds
+from iekd.runs.prepare import Prepared
 from iekd.runs.probes import Probes
 from iekd.runs.queue import device_name
 from iekd.runs.store import FINISHED, Store
@@ -52,6 +53,10 @@ class Estimate:
     @property
     def memory(self) -> str:
         return in_words(self.plan.memory)
+
+    def warnings(self, prepared: Prepared) -> list[str]:
+        """What to say of the run before it starts, in sentences."""
+        return [*filter(None, [self.warning]), *map(str, prepared.cautions())]
 
 
 def estimate(config: RunConfig, store: Store, teacher_at_hand: bool, info: DatasetInfo | None = None) -> Estimate:

@@ -345,6 +345,7 @@ def test_only_the_named_endpoints_are_public(client: Any) -> None:
     named = client.view_api(return_format="dict")["named_endpoints"]
     assert set(named) == {
         "/start",
+        "/estimate",
         "/run_status",
         "/list_runs",
         "/stop_run",

@@ -20,8 +20,8 @@ from iekd.ui.tabs import form
 
 # these start a worker or take files; and the endpoints for programs have tests of their own
 NOT_CALLED = {
-    "begin", "go_on", "take", "answer", "start", "run_status", "list_runs", "stop_run", "resume_run", "compare",
-    "compare_csv", "add_pictures", "<lambda>",
+    "begin", "go_on", "take", "answer", "start", "estimate", "run_status", "list_runs", "stop_run", "resume_run",
+    "compare", "compare_csv", "add_pictures", "<lambda>",
 }  # fmt: skip
 
 

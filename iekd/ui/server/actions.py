@@ -1,8 +1,9 @@
-"""What the form and the endpoints ask for alike: start a run, add uploaded pictures."""
+"""What the form and the endpoints ask for: start a run, say before what it would take, add uploaded pictures."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -10,6 +11,7 @@ from iekd import data
 from iekd.config.run import RunConfig
 from iekd.errors import UserError
 from iekd.launchers.base import Launcher
+from iekd.runs.estimate import estimate
 from iekd.runs.prepare import prepare
 from iekd.runs.store import Store
 from iekd.runs.uploads import add_pictures, changing
@@ -25,6 +27,24 @@ def start_run(launcher: Launcher, access: Access, asker: gr.Request | None, conf
     with changing:  # between counting a visitor's runs, or looking for its pictures, and starting one more
         visitor = access.check_start(asker, config, launcher.store)
         return launcher.submit(prepare(config, launcher.store.root).config, key or None, visitor)
+
+
+def foresee(store: Store, access: Access, asker: gr.Request | None, config: RunConfig) -> dict[str, Any]:
+    """What a run would take and what to be warned of, as a JSON object; nothing is started.
+
+    Raises:
+        UserError: it cannot be trained, or whoever asks may not have it looked at.
+    """
+    access.check_paths(asker, config.dataset, config.teacher_from, store, config.class_order)
+    prepared = prepare(config, store.root)
+    access.check_size(asker, prepared.config, store)
+    found = estimate(prepared.config, store, prepared.teacher is not None, prepared.info)
+    return {
+        "warnings": found.warnings(prepared), "notes": list(prepared.info.notes), "seconds": round(found.seconds),
+        "seconds_range": [round(found.low), round(found.high)], "basis": found.basis,
+        "memory_bytes": round(found.plan.memory), "trains_teacher": config.needs_teacher and prepared.teacher is None,
+        "classes": list(prepared.info.class_names),
+    }  # fmt: skip
 
 
 def upload_pictures(store: Store, access: Access, asker: gr.Request | None, file: str) -> tuple[str, str]:

@@ -1,5 +1,4 @@
-"""The page's public endpoints, for programs: start, run_status, list_runs, stop_run, resume_run, compare, compare_csv
-and add_pictures."""
+"""The page's public endpoints, for programs: runs and their estimates, compare and add_pictures."""
 
 from __future__ import annotations
 
@@ -12,26 +11,29 @@ from typing import Any, Optional
 import gradio as gr
 from gradio.events import api
 
-from iekd.config.run import learner_name, make_config
+from iekd.config.run import RunConfig, learner_name, make_config
 from iekd.errors import UserError
 from iekd.launchers.base import Launcher
 from iekd.runs.store import Run
 from iekd.ui.render.curves import read_curves
 from iekd.ui.server.access import Access, AccessError, May
-from iekd.ui.server.actions import start_run, upload_pictures
+from iekd.ui.server.actions import foresee, start_run, upload_pictures
 from iekd.ui.server.bodies import NOT_ALLOWED, WENT_WRONG, Parameter
 from iekd.ui.server.gradio_patches import file_field
-from iekd.ui.server.places import teller
+from iekd.ui.server.hidden_paths import teller
 from iekd.ui.tabs.compare import compare_files, compare_files_csv
 
 log = logging.getLogger(__name__)
 RUN = Parameter("run_id", (str,), "a text, the id of a run")
 FILE = "as the answer to an upload names it: {'path': ..., 'meta': {'_type': 'gradio.FileData'}}"
+CONFIG = Parameter("config", (dict,), "an object of settings, such as {'epochs': 10}")
 ENDPOINTS = {
     "start": (
-        Parameter("config", (dict,), "an object of settings, such as {'epochs': 10}"),
+        CONFIG,
         Parameter("key", (str,), "a text of your choice", optional=True),
+        Parameter("details", (bool,), "true for an object with warnings in place of the id alone", optional=True),
     ),
+    "estimate": (CONFIG,),
     "run_status": (RUN,),
     "list_runs": (),
     "stop_run": (RUN,),
@@ -52,13 +54,27 @@ def public_endpoints(launcher: Launcher, access: Access) -> None:
     """Register them on the page being built. Everything else on the page is private."""
     store = launcher.store
 
-    @_says_why
-    def start(config: dict[str, Any], key: str = "", request: Optional[gr.Request] = None) -> str:
-        """Start a run with these settings (names as in `iekd train`); the same key starts one run. Returns its id."""
-        if not isinstance(config, dict):
+    def config_of(given: dict[str, Any], asker: gr.Request | None) -> RunConfig:
+        if not isinstance(given, dict):
             raise UserError('The settings must be a JSON object, such as {"epochs": 10}.')
-        access.check_paths(request, config.get("dataset"), config.get("teacher_from"), store)
-        return start_run(launcher, access, request, make_config(**config), key or "")
+        access.check_paths(asker, given.get("dataset"), given.get("teacher_from"), store, given.get("class_order"))
+        return make_config(**given)
+
+    @_says_why
+    def start(
+        config: dict[str, Any], key: str = "", details: bool = False, request: Optional[gr.Request] = None
+    ) -> Any:  # fmt: skip
+        """Start a run with these settings (names as in `iekd train`); the same key starts one run. Returns its id; with
+        details, the id as "run" and what `estimate` says."""
+        checked = config_of(config, request)
+        foreseen = foresee(store, access, request, checked) if details else {}
+        run_id = start_run(launcher, access, request, checked, key or "")
+        return {"run": run_id, **foreseen} if details else run_id
+
+    @_says_why
+    def estimate(config: dict[str, Any], request: Optional[gr.Request] = None) -> dict[str, Any]:
+        """Warnings, time and memory of a run with these settings, which is not started."""
+        return foresee(store, access, request, config_of(config, request))
 
     @_says_why
     def run_status(run_id: str, request: Optional[gr.Request] = None) -> dict[str, Any]:
@@ -103,7 +119,7 @@ def public_endpoints(launcher: Launcher, access: Access) -> None:
         """Unpack a zip file with a folder of pictures per class. Returns the dataset's name for `start`."""
         return upload_pictures(store, access, request, archive)[0]
 
-    for endpoint in (start, run_status, list_runs, stop_run, resume_run):
+    for endpoint in (start, estimate, run_status, list_runs, stop_run, resume_run):
         api(endpoint, api_name=endpoint.__name__)
     # a file component, because it alone lets through nothing but what the caller uploaded
     with gr.Row(visible=False):

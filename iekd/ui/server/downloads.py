@@ -21,7 +21,7 @@ from iekd.results.predictions import ANSWERS
 from iekd.runs.store import Run, Store
 from iekd.ui.render.words import method_name, model_name
 from iekd.ui.server.access import Access, AccessError
-from iekd.ui.server.places import Tell
+from iekd.ui.server.hidden_paths import Tell
 
 ADDRESS = "/download"
 PIECE = 2**18  # bytes sent at a time
