@@ -19,13 +19,12 @@ from iekd.config.settings import Share, about, setting
 from iekd.data.decoding import CROP, Fit
 from iekd.errors import UserError, check_text, unknown_name
 from iekd.models.catalog import check_model, models
-from iekd.models.source import AUTO, FILE_ONLY, TRAIN, check_normalisation, check_source, is_path
+from iekd.models.source import AUTO, FILE_ONLY, PER_CHANNEL, TRAIN, check_normalisation, check_source, is_path
 
 NO_TEACHER = "none"
 OPTIMISER, TEACHER, PICTURES, THIS_RUN = "Optimiser", "Teacher", "Pictures", "This run"  # headings of settings
 STAGES = ("teacher", "auto-encoder", "students", "evaluation")  # of a run, in order
 MOST_THREADS = 1024
-PER_CHANNEL = "one number per channel with commas, such as 0.491,0.482,0.447"
 LISTS: dict[str, tuple[type, str]] = {  # fields that may come as text with commas: type of the items, what to give
     "methods": (str, "names with commas"),
     "seeds": (int, "whole numbers with commas, such as 0,1,2"),

@@ -23,7 +23,7 @@ from iekd.errors import UserError
 from iekd.models.catalog import check_model, known_models
 from iekd.models.foreign import rename, shortcut_variant
 from iekd.models.registry import build
-from iekd.models.weight_files import SELECT, Candidate, StateDict, WeightFile, read_weights
+from iekd.models.weight_files import SELECT, Candidate, StateDict, WeightFile
 
 COUNTER = "num_batches_tracked"  # batch norm's, which old checkpoints lack and evaluation ignores
 COUNTS = (COUNTER, "total_ops", "total_params")  # the last two are thop's
@@ -84,21 +84,16 @@ class _Match:
         return bool(AVERAGE.search(self.location))
 
 
-def load_classifier_file(path: Path, name: str, num_classes: int, channels: int) -> FittedModel:
+def fit_weights(file: WeightFile, name: str, num_classes: int, channels: int) -> FittedModel:
     """A network of ours with the weights of a file.
 
     Args:
-        path: the file; FILE::NAME for one of several networks in it.
+        file: as `read_weights` gave it.
         name: the architecture, such as "resnet56"; the answer may be its variant with other shortcuts.
         num_classes, channels: of the dataset that it is to be used with.
     Raises:
-        UserError: the file cannot be read, or its weights do not fit; says which and what to check.
+        UserError: the weights do not fit; says which and what to check.
     """
-    return fit_weights(read_weights(path), name, num_classes, channels)
-
-
-def fit_weights(file: WeightFile, name: str, num_classes: int, channels: int) -> FittedModel:
-    """`load_classifier_file` with a file that has been read already."""
     path = file.path
     match = _best_match(file, check_model(name))
     model = build(match.name, num_classes, channels)

@@ -16,7 +16,7 @@ from safetensors.torch import save as safetensors_bytes
 from iekd.models.artifact import ModelCard
 from iekd.models.registry import build
 from iekd.models.weight_files import read_weights
-from iekd.models.weights import load_classifier_file
+from iekd.models.weights import fit_weights
 
 CLASSES = 3
 
@@ -42,7 +42,7 @@ def saved(tmp_path, network):
 
 
 def load(path, name="resnet8", channels=3):
-    return load_classifier_file(path, name, CLASSES, channels)
+    return fit_weights(read_weights(path), name, CLASSES, channels)
 
 
 def is_same(fitted, network):
@@ -218,7 +218,7 @@ def test_resnets_with_a_small_stem_are_those_of_public_cifar_code(tmp_path, name
     assert model(torch.zeros(1, 3, 32, 32)).stages[0].shape[2:] == (32, 32)
     theirs = {k.replace("downsample", "shortcut").replace("fc.", "linear."): v for k, v in model.state_dict().items()}
     torch.save({"net": under("module.", theirs), "acc": 95.0}, tmp_path / "ckpt.pth")
-    fitted = load_classifier_file(tmp_path / "ckpt.pth", f"{name}-cifar", 10, 3)
+    fitted = fit_weights(read_weights(tmp_path / "ckpt.pth"), f"{name}-cifar", 10, 3)
     assert is_same(fitted, model)
 
 

@@ -22,7 +22,7 @@ from iekd import data
 from iekd.config.run import RunConfig
 from iekd.data.archives import Room
 from iekd.errors import UserError
-from iekd.estimate.cost import make_plan, seconds
+from iekd.estimate.cost import plan_of, seconds
 from iekd.models.source import AUTO, is_path
 from iekd.runs.queue import device_name
 from iekd.runs.store import LIVE, QUEUED, Run, Store
@@ -257,10 +257,7 @@ class Access:
         info = data.describe(config.dataset, config.test_fraction)
         images = config.limit_train or info.train_images
         students = len(config.methods) * len(config.seeds)
-        plan = make_plan(
-            config, info.train_images, info.test_images, info.channels, info.classes, info.resolution,
-            not trains_teacher,
-        )  # fmt: skip
+        plan = plan_of(config, info, not trains_teacher)
         minutes = math.ceil(seconds(plan, device_name(config.device)) / 60)
         for name, value, most in (
             ("epochs", config.epochs, limits.epochs),
