@@ -136,7 +136,7 @@ def say_estimate(prepared: Prepared, store: Store) -> None:
     found = estimate(prepared.config, store, prepared.teacher is not None, prepared.info)
     text = f"Estimate: {time_range(found.low, found.high)}, {found.memory} of memory ({found.basis})."
     err.print(text, highlight=False, soft_wrap=True)
-    for warning in filter(None, (found.warning, *map(str, prepared.cautions()))):
+    for warning in found.warnings(prepared):
         err.print(f"[yellow]Warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
 
 

@@ -19,13 +19,12 @@ from iekd.config.settings import Share, about, setting
 from iekd.data.decoding import CROP, Fit
 from iekd.errors import UserError, check_text, unknown_name
 from iekd.models.catalog import check_model, models
-from iekd.models.source import AUTO, FILE_ONLY, TRAIN, check_normalisation, check_source, is_path
+from iekd.models.source import AUTO, FILE_ONLY, PER_CHANNEL, TRAIN, check_normalisation, check_source, is_path
 
 NO_TEACHER = "none"
 OPTIMISER, TEACHER, PICTURES, THIS_RUN = "Optimiser", "Teacher", "Pictures", "This run"  # headings of settings
 STAGES = ("teacher", "auto-encoder", "students", "evaluation")  # of a run, in order
 MOST_THREADS = 1024
-PER_CHANNEL = "one number per channel with commas, such as 0.491,0.482,0.447"
 LISTS: dict[str, tuple[type, str]] = {  # fields that may come as text with commas: type of the items, what to give
     "methods": (str, "names with commas"),
     "seeds": (int, "whole numbers with commas, such as 0,1,2"),
@@ -39,6 +38,7 @@ LISTS: dict[str, tuple[type, str]] = {  # fields that may come as text with comm
 RULES = {
     "int_parsing": "a whole number", "int_type": "a whole number", "int_from_float": "a whole number",
     "float_parsing": "a number", "float_type": "a number", "bool_parsing": "yes or no", "bool_type": "yes or no",
+    "string_type": "a text",
     "greater_than_equal": "{ge} or more", "greater_than": "more than {gt}",
     "less_than_equal": "{le} or less", "less_than": "less than {lt}",
 }  # fmt: skip
@@ -337,12 +337,16 @@ def make_config(preset: str | None = None, **values: Any) -> RunConfig:
     Raises:
         UserError: one sentence that names the field, the value, the rule and so the remedy.
     """
-    if preset is not None and preset not in PRESETS:
-        raise unknown_name("preset", preset, PRESETS)
+    if preset is not None and (not isinstance(preset, str) or preset not in PRESETS):
+        raise unknown_name("preset", str(preset), PRESETS)
     given = dict(PRESETS[preset].values) if preset else {}
     given.update(
         (k, _listed(k, v) if k in LISTS and isinstance(v, str) else v) for k, v in values.items() if v is not None
     )
+    for name, value in given.items():
+        known = RunConfig.model_fields.get(name)
+        if isinstance(value, bool) and known is not None and known.annotation is not bool:  # Python takes True for 1
+            raise SettingError(name, f"'{value}' cannot be used: it is no setting to switch on or off.")
     try:
         return RunConfig(**given)
     except ValidationError as error:

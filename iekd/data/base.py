@@ -17,7 +17,6 @@ from iekd.errors import DataError
 Images = Union[np.ndarray, FileImages]
 Progress = Callable[[int, int], None]  # (files read, all files)
 CHUNK = 1024  # images whose sums are taken together: int64 copies of all images would take eight times their memory
-DRAWN = "drawn by chance"
 
 
 @dataclass(frozen=True)
@@ -219,6 +218,7 @@ class DatasetInfo:
             after loading.
         notes: what the user may not expect of the files, in sentences.
         tested_on: which images are the test images, if that needs saying.
+        test_is_drawn: whether they are drawn at random, by the run's test fraction and data seed.
         fingerprint: changes whenever a file of the dataset does; empty for datasets that never change.
     """
 
@@ -237,11 +237,7 @@ class DatasetInfo:
     class_names: tuple[str, ...] = ()
     test_sizes: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
-
-    @property
-    def test_is_drawn(self) -> bool:
-        """Whether the test images are drawn at random, by the run's test fraction and data seed."""
-        return self.tested_on == DRAWN
+    test_is_drawn: bool = False
 
 
 @dataclass(frozen=True)

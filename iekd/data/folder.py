@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from iekd.data.archives import ABOUT, ARCHIVES, UNPACKED_NAME, is_archive, unpack
-from iekd.data.base import DRAWN, Dataset, DatasetInfo, Request, Source
+from iekd.data.base import Dataset, DatasetInfo, Request, Source
 from iekd.data.decoding import READABLE, to_array
 from iekd.data.duplicates import copied_files_note
 from iekd.data.file_images import Files
@@ -154,10 +154,11 @@ class Folder(Source):
         else:
             tested = np.array([drawn_of(int(n), test_fraction) for n in sizes])
             sizes = sizes - tested
-        tested_on = DRAWN if found.test is None else f"from its folder '{found.tested_on}'" if found.tested_on else ""
+        drawn = found.test is None
+        tested_on = "drawn by chance" if drawn else f"from its folder '{found.tested_on}'" if found.tested_on else ""
         return DatasetInfo(
             name, self._path(name).name, int(sizes.sum()), int(tested.sum()), count, 3, self.resolution, "your folder",
-            class_sizes=tuple(sizes.tolist()), tested_on=tested_on, fingerprint=found.fingerprint,
+            class_sizes=tuple(sizes.tolist()), tested_on=tested_on, test_is_drawn=drawn, fingerprint=found.fingerprint,
             class_names=tuple(map(as_text, found.class_names)), test_sizes=tuple(tested.tolist()),
             notes=(*found.notes, *found.headers, *found.copies),
         )  # fmt: skip

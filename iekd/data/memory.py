@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 
-GROUPS = Path("/proc/self/cgroup")
-MOUNTED = Path("/sys/fs/cgroup")
+from iekd.data.control_groups import control_groups
+
 # limit, use, and the line of memory.stat with what is only a cache of files: version 2, version 1
 FILES = (
     ("memory.max", "memory.current", "inactive_file"),
@@ -31,22 +30,10 @@ def image_budget(image_memory: float | None) -> float:
 
 def _left_in_groups() -> Iterator[int]:
     """What each control group above this process leaves; without a limit, or on other systems, nothing is said."""
-    try:
-        lines = GROUPS.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers not in ("", "memory"):
-            continue
-        root = MOUNTED / controllers
-        folder = root / path.lstrip("/")
-        for group in (folder, *folder.parents):
-            if group == root.parent:
-                break
-            for limit, used, cache in FILES:
-                try:
-                    stat = dict(entry.split() for entry in (group / "memory.stat").read_text().splitlines())
-                    yield int((group / limit).read_text()) - int((group / used).read_text()) + int(stat.get(cache, 0))
-                except (OSError, ValueError):  # the other version's files, or a limit of "max"
-                    continue
+    for group in control_groups("memory"):
+        for limit, used, cache in FILES:
+            try:
+                stat = dict(entry.split() for entry in (group / "memory.stat").read_text().splitlines())
+                yield int((group / limit).read_text()) - int((group / used).read_text()) + int(stat.get(cache, 0))
+            except (OSError, ValueError):  # the other version's files, or a limit of "max"
+                continue

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from iekd.losses.at import attention
 from iekd.losses.tensors import pool_to_common_size
-from iekd.models.factors import FactorEncoder, factor_channels
+from iekd.models.catalog import factor_channels
+from iekd.models.factors import FactorEncoder
 from iekd.models.features import Features
 
 

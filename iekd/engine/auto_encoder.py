@@ -18,7 +18,8 @@ from iekd.engine.accelerate import autocast, channels_last, freeze
 from iekd.engine.optimizer import make_optimizer, one_cycle
 from iekd.engine.training_unit import Row, TrainingUnit
 from iekd.losses import ReconstructionLoss
-from iekd.models.factors import AutoEncoder, factor_channels
+from iekd.models.catalog import factor_channels
+from iekd.models.factors import AutoEncoder
 
 AUTO_ENCODER = "auto-encoder"
 RATE = 0.1  # peak learning rate (Huang et al. 2021)

@@ -18,6 +18,8 @@ from typing import Literal, Optional, Union
 import psutil
 import torch
 
+from iekd.data.control_groups import control_groups, lines_of
+
 log = logging.getLogger(__name__)
 
 EVERY = 2.0  # seconds between two checks
@@ -44,40 +46,18 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def cpu_quota(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Cores' worth of time that the cgroup of this process gets, or any group above it; None without a limit.
-
-    Both versions of cgroups. In a container the named group may not be there; its root then has the limit.
-    """
-    limits = []
-    for line in _lines(proc / "self/cgroup"):
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            mounts, read = [groups, groups / "unified"], _limit_v2
-        elif "cpu" in controllers.split(","):
-            mounts, read = [groups / controllers, groups / "cpu"], _limit_v1
-        else:
-            continue
-        inner = Path(path.lstrip("/"))
-        limits += [read(mount / group) for mount in mounts for group in (inner, *inner.parents)]
+def cpu_quota() -> float | None:
+    """Cores' worth of time that the cgroup of this process gets, or any group above it; None without a limit."""
+    limits = [_limit(group) for group in control_groups("cpu")]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _limit_v2(group: Path) -> float | None:
-    words = " ".join(_lines(group / "cpu.max")).split()
-    return int(words[0]) / int(words[1]) if len(words) == 2 and words[0] != "max" else None
-
-
-def _limit_v1(group: Path) -> float | None:
-    quota, period = _lines(group / "cpu.cfs_quota_us"), _lines(group / "cpu.cfs_period_us")
-    return int(quota[0]) / int(period[0]) if quota and period and int(quota[0]) > 0 else None
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:
-        return []
+def _limit(group: Path) -> float | None:
+    words = lines_of(group / "cpu.max") or [  # version 2, version 1
+        " ".join(lines_of(group / "cpu.cfs_quota_us") + lines_of(group / "cpu.cfs_period_us"))
+    ]
+    quota, _, period = words[0].partition(" ")
+    return int(quota) / int(period) if period and quota.isdecimal() and int(quota) > 0 else None
 
 
 def _cpus() -> set[int]:
@@ -114,7 +94,7 @@ class Load:
     def _sample(self) -> tuple[float, float] | None:
         """(time, seconds of all others on our cores so far)."""
         names, ticks, found = {f"cpu{n}" for n in self.cpus}, 0, False
-        for line in _lines(self.stat):
+        for line in lines_of(self.stat):
             name, *numbers = line.split()
             if name in names:
                 user, niced, system, _, _, irq, softirq, stolen = map(int, numbers[:8])

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from iekd.config.methods import MethodSpec, method_spec
 from iekd.config.run import STAGES, RunConfig
-from iekd.data import source_of
+from iekd.data import DatasetInfo, source_of
 from iekd.estimate.progress import HELD_OUT, TRAINING, Part
 from iekd.estimate.speeds import Speeds
-from iekd.models.catalog import ModelInfo, model_info
+from iekd.models.catalog import ModelInfo, factor_channels, model_info
 
 # multiply-accumulates per second and core of an untested machine, from the default run on the two cores of
 # benchmarks/RESULTS.md; the first finished run replaces it
@@ -37,6 +37,12 @@ class Plan:
     @property
     def total(self) -> float:
         return sum(self.macs.values())
+
+
+def plan_of(config: RunConfig, info: DatasetInfo, teacher_at_hand: bool) -> Plan:
+    """Cost of a run on its dataset."""
+    sizes = (info.train_images, info.test_images, info.channels, info.classes, info.resolution)
+    return make_plan(config, *sizes, teacher_at_hand)
 
 
 def make_plan(config: RunConfig, train_images: int, test_images: int, channels: int, classes: int, resolution: int,
@@ -72,7 +78,7 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
         if any(method_spec(method).needs_teacher for method in config.methods):
             macs["students"] += config.epochs * n * forward
         if config.needs_auto_encoder:
-            factor = area * _coder_macs(teacher, teacher.feature_channels, factor_channels(teacher))
+            factor = area * _coder_macs(teacher, teacher.feature_channels, factor_channels(teacher.feature_channels))
             macs["auto-encoder"] = config.auto_encoder_epochs * n * (forward + TRAIN * 2 * factor)
             macs["students"] += config.epochs * n * factor
     macs = {stage: training + held_out[stage] for stage, training in macs.items()}
@@ -95,8 +101,8 @@ def _target(spec: MethodSpec, config: RunConfig) -> int:
     """Channels of what a method's factor encoders imitate."""
     if spec.needs_peer:
         return model_info(config.peer or config.student).feature_channels
-    teacher = model_info(config.teacher)
-    return factor_channels(teacher) if config.auto_encoder else teacher.feature_channels
+    channels = model_info(config.teacher).feature_channels
+    return factor_channels(channels) if config.auto_encoder else channels
 
 
 def seconds(plan: Plan, device: str, measured_speed: float | None = None) -> float:
@@ -134,10 +140,6 @@ def _counts(config: RunConfig, train_images: int, test_images: int) -> tuple[int
     given = min(train_images, config.limit_train or train_images)
     held_out = round(given * config.validation_fraction)
     return given - held_out, held_out + test_images
-
-
-def factor_channels(teacher: ModelInfo) -> int:
-    return teacher.feature_channels // 2
 
 
 def _coder_macs(network: ModelInfo, c: float, k: float) -> float:

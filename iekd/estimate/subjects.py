@@ -20,7 +20,8 @@ from iekd.engine.accelerate import freeze
 from iekd.engine.batches import Batches, to_device
 from iekd.engine.experiment import Experiment, FrozenTeacher, TrainedModel
 from iekd.engine.learner import Learner
-from iekd.models.factors import AutoEncoder, factor_channels
+from iekd.models.catalog import factor_channels
+from iekd.models.factors import AutoEncoder
 from iekd.models.normalise import Normalise
 
 TEST_IMAGES = 256  # the engine wants some; they are not part of what is timed

@@ -18,8 +18,9 @@ from iekd.engine.scoring import accuracy, balanced_accuracy, class_accuracy, is_
 from iekd.errors import UserError, unknown_name
 from iekd.inference.classifier import Described, OnnxClassifier
 from iekd.inference.onnx_file import SUFFIX, open_onnx
+from iekd.inference.teacher_check import BETTER, fitting_order
 from iekd.models.artifact import ModelCard, check_fits, load_model
-from iekd.models.class_names import matched, read_class_names, reordered
+from iekd.models.class_names import class_order_of, in_order_of
 from iekd.models.source import Numbers, check_normalisation, check_path, per_channel
 
 SPLITS = ("test", "train", "all")
@@ -95,14 +96,12 @@ def evaluate_checkpoint(
         device=device, image_memory=image_memory, methods=("baseline",), teacher=NO_TEACHER, fit=fit,
         class_order=class_order,
     )  # fmt: skip
-    if len(settings.class_order) == 1 and settings.class_order[0] != data.AS_TEXT:
-        settings = settings.model_copy(update={"class_order": read_class_names(Path(settings.class_order[0]))})
-    settings = settings.model_copy(update={"dataset": data.prepare(settings.dataset)})
+    order = class_order_of(settings.class_order)
+    settings = settings.model_copy(update={"class_order": order, "dataset": data.prepare(settings.dataset)})
     path = Path(check_path(str(checkpoint)))
     if path.suffix.lower() == SUFFIX:
         return _evaluate_onnx(path, settings, split, model, mean, std)
-    place = choose_device(settings.device)
-    notes: tuple[str, ...] = ()
+    used_device = choose_device(settings.device)
     # what is wrong with the weights is said before the images are read
     if path.is_dir():
         network, card = load_model(path)
@@ -110,7 +109,7 @@ def evaluate_checkpoint(
             raise UserError(f"The model in '{path}' is a {card.model}, not a {model}. Leave --model out.")
         loaded, asked = _data(settings, split, card)
         check_fits(card, loaded, path)
-        network = reordered(network, card.class_names, loaded.class_names)
+        notes = in_order_of(network, card.class_names, f"'{path.name}'", loaded.class_names)
         name, source, used_mean, used_std = card.model, "model card", card.mean, card.std
     else:
         file = read_weights(path)
@@ -121,14 +120,10 @@ def evaluate_checkpoint(
             check_fits(file.card, loaded, path)
         wanted = model or (file.card.model if file.card else "")
         fitted = fit_weights(file, wanted, len(loaded.class_names), loaded.channels)
-        network, name, notes = fitted.model, fitted.name, fitted.notes
-        if file.class_names and (names := matched(file.class_names, loaded.class_names)):
-            if names != loaded.class_names:
-                notes = (
-                    *notes,
-                    f"its classes are in another order, as {file.named_in} says: its outputs were reordered",
-                )
-            network = reordered(network, names, loaded.class_names)
+        network, name = fitted.model, fitted.name
+        sure = bool(order) and order[0] != data.AS_TEXT
+        moved = in_order_of(network, file.class_names, file.named_in, loaded.class_names, sure)
+        notes = [*fitted.notes, *moved]
         source, (used_mean, used_std) = "data set", loaded.statistics
         if fitted.mean and fitted.std:
             source, used_mean, used_std = ("model card" if file.card else "file"), fitted.mean, fitted.std
@@ -136,16 +131,16 @@ def evaluate_checkpoint(
         source = "given"
         used_mean = per_channel(mean, loaded.channels, "Mean")
         used_std = per_channel(std, loaded.channels, "Std")
-    normalise, network = Normalise(used_mean, used_std).to(place), channels_last(network, place)
-    with images_on_device([asked], place, image_memory) as [(images, labels)]:
+    normalise, network = Normalise(used_mean, used_std).to(used_device), channels_last(network, used_device)
+    with images_on_device([asked], used_device, image_memory) as [(images, labels)]:
         began = time.perf_counter()
-        logits = predict(network, normalise, images, place)
+        logits = predict(network, normalise, images, used_device)
     if not bool(torch.isfinite(logits).all()):
         raise UserError(f"'{path}' answers with values that are no numbers. Check mean and std, or get the file again.")
     return _counted(
         predicted(logits), labels, began, loaded, checkpoint=str(path), model=name,
         params=sum(p.numel() for p in network.parameters()), dataset=settings.dataset, split=split, mean=used_mean,
-        std=used_std, normalisation=source, device=str(place), notes=list(notes),
+        std=used_std, normalisation=source, device=str(used_device), notes=notes,
     )  # fmt: skip
 
 
@@ -187,17 +182,26 @@ def _evaluate_onnx(
     )  # fmt: skip
 
 
-def _counted(predictions: Any, labels: Any, began: float, loaded: Dataset, **about: Any) -> Evaluation:
+def _counted(
+    predictions: Any, labels: Any, began: float, loaded: Dataset, notes: list[str], **about: Any
+) -> Evaluation:  # fmt: skip
     """What (N,) predictions of (N,) labels come to; about: what else is known. began: when predicting did."""
     right = is_right(predictions, labels).cpu()
     seconds = time.perf_counter() - began
     names, labels = loaded.class_names, labels.cpu()
     of_class = class_accuracy(right, labels, len(names))
+    order, in_order = fitting_order(predictions.cpu().numpy(), labels.numpy(), names)
+    if in_order >= accuracy(right) + BETTER:
+        notes = [
+            *notes,
+            f"With its outputs in another order of the classes {in_order:.1f} % would be right. If that is how it was "
+            f"trained, give the class order {','.join(order)}.",
+        ]
     return Evaluation(
         accuracy=accuracy(right), images=len(right), correct=int(right.sum()),
         class_accuracy=dict(zip(names, of_class, strict=True)), balanced_accuracy=balanced_accuracy(of_class),
         class_counts=dict(zip(names, labels.bincount(minlength=len(names)).tolist(), strict=True)),
-        seconds=seconds, skipped_files=list(loaded.skipped), **about,
+        seconds=seconds, skipped_files=list(loaded.skipped), notes=notes, **about,
     )  # fmt: skip
 
 

@@ -106,7 +106,7 @@ def check_teacher_on(
     truth, guesses = labels.numpy(), predictions(mean, std)
     accuracy = _percent(guesses == truth)
     guess = 100 * float(np.bincount(truth).max()) / len(truth)
-    order, in_order = _other_order(guesses, truth, class_names)
+    order, in_order = fitting_order(guesses, truth, class_names)
     if in_order < accuracy + BETTER:
         order, in_order = (), 0.0
     best: tuple[float, str] = (0.0, "")
@@ -132,8 +132,8 @@ def _sample(labels: np.ndarray, classes: int) -> np.ndarray:
     return np.sort(order[np.argsort(rank, kind="stable")[:count]])
 
 
-def _other_order(guesses: np.ndarray, truth: np.ndarray, class_names: Sequence[str]) -> tuple[tuple[str, ...], float]:
-    """(class names in the order of outputs that fits best, the accuracy with it); none if it is the given one.
+def fitting_order(guesses: np.ndarray, truth: np.ndarray, class_names: Sequence[str]) -> tuple[tuple[str, ...], float]:
+    """(class names in the order of outputs that fits best, the accuracy in percent); none if it is the given one.
 
     With few images of each class some order always fits by chance, and none is spoken of.
     """

@@ -122,6 +122,11 @@ def add(name: str, measure: Callable[[], ModelInfo]) -> None:
         _MODELS.measured.pop(name, None)
 
 
+def factor_channels(channels: int) -> int:
+    """k, the channels of the factor of a feature with `channels` (the papers' rate of one half)."""
+    return max(1, channels // 2)
+
+
 def known_models() -> list[str]:
     return list(models())
 

@@ -1,16 +1,19 @@
 """Which output of a classifier stands for which class: lists of names that come with weights, and the order of outputs.
 
 Two people who sort the same folders differently train networks whose outputs are in different orders. Where the names
-are known, a network is brought into the order of the dataset.
+are known, a network is brought into the order of the dataset (`in_order_of`).
 """
 
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from iekd.data.registry import AS_TEXT
 from iekd.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,6 +25,11 @@ BESIDE = (  # files beside weights that list their classes
 )  # fmt: skip
 KEYS = ("class_to_idx", "class_names", "classes", "id2label", "idx_to_class", "label_names", "label2id", "names")
 LARGEST = 16 * 2**20  # bytes
+NUMBERED = (  # lines with the number of a class before or after its name, such as "0 cat" or "cat,0"
+    re.compile(r"(?P<index>\d+)\s*[\s:,;=]\s*(?P<name>.*\S)", re.ASCII),
+    re.compile(r"(?P<name>.*\S)\s*[\s:,;=]\s*(?P<index>\d+)", re.ASCII),
+)
+NO_NAME = re.compile(r"\d+|LABEL_\d+", re.ASCII)  # what the Hub calls a class that has no name
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
@@ -46,6 +54,18 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     if not names:
         raise UserError(f"There are no class names in '{path}'. Give a text file with one name per line.")
     return names
+
+
+def class_order_of(setting: Sequence[str]) -> tuple[str, ...]:
+    """The names that the setting "class order" asks for: those given, or those in the file that it names.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if len(setting) != 1 or setting[0] == AS_TEXT:
+        return tuple(setting)
+    names = read_class_names(Path(setting[0]))
+    return _without_numbers(names) or names
 
 
 def class_names_beside(weights: Path) -> tuple[tuple[str, ...], str] | None:
@@ -118,12 +138,74 @@ def reordered(model: nn.Module, known: Sequence[str], wanted: Sequence[str]) -> 
     return model
 
 
+def in_order_of(
+    model: nn.Module, listed: Sequence[str] | None, where: str, classes: Sequence[str], sure: bool = False
+) -> list[str]:  # fmt: skip
+    """Put a classifier's outputs into a dataset's order of classes, by the list of names that came with its weights.
+
+    Args:
+        model: with an output for each class; changed in place.
+        listed: the names; None: no list. where: what holds the list, for messages.
+        classes: the dataset's.
+        sure: whether the user has given the order of the classes, which then counts if the list has other names.
+    Returns:
+        What to tell the user, in sentences.
+    Raises:
+        UserError: the list has other names.
+    """
+    if listed is None:
+        return []
+    if len(listed) != len(classes) or len(set(listed)) != len(listed):
+        count = len(set(listed))
+        return [f"The list of classes in {where} was ignored: it has {count} names for {len(classes)} outputs."]
+    names = matched(listed, classes)
+    if names is None and all(NO_NAME.fullmatch(name) for name in listed):
+        return []
+    if names is None and sure:
+        return [f"The list of classes in {where} has other names and was ignored: the class order is the one given."]
+    if names is None:
+        raise UserError(
+            f"The classes that {where} lists ({_some(listed)}) are not those of the dataset ({_some(classes)}). Choose "
+            "weights of these classes. If only the names differ, give the dataset's names in that order as class order."
+        )
+    if names == tuple(classes):
+        return []
+    reordered(model, names, classes)
+    return [
+        f"Its classes are in another order ({_some(names)}), as {where} says; the outputs were put into the dataset's."
+    ]
+
+
 def matched(given: Sequence[str], classes: Sequence[str]) -> tuple[str, ...] | None:
-    """A list of names in a dataset's own spelling, if they are its classes but for capitals, spaces and underlines."""
-    by_plain = {_plain(name): name for name in classes}
-    found = tuple(by_plain.get(_plain(name), "") for name in given)
-    return found if len(by_plain) == len(classes) and sorted(found) == sorted(classes) else None
+    """A list of names in a dataset's own spelling, if they are its classes but for numbers before or after all names,
+    capitals, spaces, signs and leading zeros; else None."""
+    for names in filter(None, (tuple(given), _without_numbers(given))):
+        if sorted(names) == sorted(classes):
+            return names
+        by_plain = {_plain(name): name for name in classes}
+        found = tuple(by_plain.get(_plain(name), "") for name in names)
+        if len(by_plain) == len(classes) and sorted(found) == sorted(classes):
+            return found
+    return None
+
+
+def _without_numbers(lines: Sequence[str]) -> tuple[str, ...] | None:
+    """The names in the order of their numbers, which count up from 0 or 1; None if these are no numbered lines."""
+    for pattern in NUMBERED:
+        found = [match for match in map(pattern.fullmatch, lines) if match]
+        by_index = {int(match["index"]): match["name"] for match in found}
+        numbers = sorted(by_index)
+        if len(found) == len(lines) > 1 and numbers in ([*range(len(lines))], [*range(1, len(lines) + 1)]):
+            names = tuple(by_index[number] for number in numbers)
+            if len(set(names)) == len(names):  # else the number is a part of the name, as in "grade 1", "grade 2"
+                return names
+    return None
 
 
 def _plain(name: str) -> str:
-    return "".join(c for c in name.casefold() if c.isalnum())
+    plain = "".join(c for c in unicodedata.normalize("NFKC", name).casefold() if c.isalnum())
+    return re.sub(r"^0+(?=\d+$)", "", plain)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -17,11 +17,6 @@ def _coder(c_in: int, c_out: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def factor_channels(channels: int) -> int:
-    """k, the channels of the factor of a feature with `channels` (the papers' rate of one half)."""
-    return max(1, channels // 2)
-
-
 class AutoEncoder(nn.Module):
     """Teacher side: feature (B,c,h,w) -> factor (B,k,h,w) -> reconstruction (B,c,h,w).
 

@@ -16,7 +16,11 @@ from iekd.models.registry import builders
 
 Rules = tuple[tuple[str, str], ...]  # (pattern, replacement), applied in order
 
-PARALLEL: Rules = ((r"^module\.", ""),)  # what DataParallel puts in front
+WRAPPED: Rules = (
+    (r"^module\.", ""),  # what DataParallel puts in front
+    # parts of a network that are wrapped one by one: by torch.compile, FSDP, activation checkpointing
+    (r"(?<=\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.", ""),
+)
 RULES: dict[str, Rules] = {
     "resnet_cifar": (
         (r"^conv1\.", "conv."),
@@ -37,14 +41,19 @@ RULES: dict[str, Rules] = {
 
 
 def rename(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """A state dict with the parameters' names of our model `name`. Names that are ours already stay; names that are
-    unknown stay too, for `load_state_dict` to complain about.
+    """A state dict with the parameters' names of our model `name`, in the same order. Names that are ours already
+    stay; so do unknown ones, and those that would become the same as another.
 
     Raises:
         UserError: no such model.
     """
     family = builders()[check_model(name)].__module__.rpartition(".")[2]
-    return {_replace(key, PARALLEL + RULES.get(family, ())): value for key, value in state.items()}
+    renamed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        ours = _replace(key, WRAPPED + RULES.get(family, ()))
+        taken = ours in renamed or (ours != key and ours in state)
+        renamed[key if taken else ours] = value
+    return renamed
 
 
 def shortcut_variant(state: dict[str, Tensor], name: str) -> str:

@@ -12,6 +12,7 @@ from iekd.paths import absolute, as_typed
 
 Numbers = tuple[float, ...]
 AUTO, TRAIN, RUN = "auto", "train", "run:"  # the words for a teacher; anything else is a path
+PER_CHANNEL = "one number per channel with commas, such as 0.491,0.482,0.447"
 FILE_ONLY = (
     "Teacher mean and std are for a teacher's file only; other teachers bring their own. "
     "Leave them out, or give the file as teacher from."
@@ -77,9 +78,7 @@ def parse_numbers(field: str, text: str) -> Numbers:
     try:
         return tuple(float(word) for word in text.replace(";", ",").replace(" ", ",").split(",") if word)
     except ValueError:
-        raise UserError(
-            f"{field} '{text}' cannot be used: give one number per channel with commas, such as 0.491,0.482,0.447."
-        ) from None
+        raise UserError(f"{field} '{text}' cannot be used: give {PER_CHANNEL}.") from None
 
 
 def check_normalisation(mean: Sequence[float] | None, std: Sequence[float] | None, owner: str = "") -> None:

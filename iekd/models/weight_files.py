@@ -8,9 +8,11 @@ The content decides how a file is read, not its name: safetensors, a zip that th
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import pathlib
 import re
+import types
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -70,7 +73,7 @@ def read_weights(path: Path) -> WeightFile:
     stored, card = _load(path)
     if not isinstance(stored, dict):
         raise UserError(f"'{path}' holds a {type(stored).__name__} without names, not a model's weights. {SAVE}.")
-    candidates = tuple(_candidates(stored))
+    candidates = tuple(_candidates(stored, path))
     if not candidates:
         held = ", ".join(f"'{k}'" for k in list(stored)[:4])
         raise UserError(f"There are no weights in '{path}'{f', only {held}' if held else ''}. {SAVE}.")
@@ -102,23 +105,33 @@ def _selected(candidates: tuple[Candidate, ...], name: str) -> Iterator[Candidat
             yield Candidate(name, inner)
 
 
-def _candidates(stored: dict[Any, Any], where: str = "", depth: int = DEEPEST) -> Iterator[Candidate]:
-    """Every dict with tensors of at least one dimension, outermost first; those of optimisers and the like apart."""
-    tensors = {k: v.detach() for k, v in stored.items() if isinstance(k, str) and _is_plain(v)}
+def _candidates(
+    stored: dict[Any, Any], path: Path, where: str = "", depth: int = DEEPEST
+) -> Iterator[Candidate]:  # fmt: skip
+    """Every dict with tensors of at least one dimension, outermost first; those of optimisers and the like apart.
+
+    Raises:
+        UserError: among the tensors are quantised or sparse ones.
+    """
+    found = {k: _tensor(v, k, path) for k, v in stored.items() if isinstance(k, str)}
+    tensors = {k: tensor for k, tensor in found.items() if tensor is not None}
     if any(v.ndim > 0 for v in tensors.values()):  # an accuracy may be a tensor too
         yield Candidate(where, tensors)
     for key, inner in stored.items():
         if depth > 1 and isinstance(key, str) and isinstance(inner, dict) and not NO_NETWORK.search(key):
-            yield from _candidates(inner, f"{where}.{key}" if where else key, depth - 1)
+            yield from _candidates(inner, path, f"{where}.{key}" if where else key, depth - 1)
 
 
-def _is_plain(value: Any) -> bool:
-    return (
-        isinstance(value, Tensor)
-        and value.layout == torch.strided
-        and value.device.type == "cpu"
-        and not value.is_quantized
-    )
+def _tensor(value: Any, key: str, path: Path) -> Tensor | None:
+    """A tensor, or a NumPy array of numbers as one; None for anything else."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
+    if not isinstance(value, Tensor) or value.device.type != "cpu":
+        return None
+    if value.is_quantized or value.layout != torch.strided:
+        kind = "quantised" if value.is_quantized else "sparse"
+        raise UserError(f"'{path}' holds {kind} weights ({key}), which cannot be used. Save them as float tensors.")
+    return value.detach()
 
 
 def _load(path: Path) -> tuple[Any, ModelCard | None]:
@@ -136,12 +149,18 @@ def _load(path: Path) -> tuple[Any, ModelCard | None]:
         raise UserError(f"'{path}' is empty. Get the file again.")
     if head[8:9] == b"{" and head[4:8] == bytes(4):  # the length of a header, then the header
         return _load_safetensors(path), None
-    if head[:2] == b"PK" and (members := _downloaded(path)):
-        return _load_downloaded(path, members)
+    if head[:2] == b"PK":
+        names = _checked_members(path)
+        if folders := _models_in(names):
+            return _load_downloaded(path, folders)
+        if all(name.endswith(".npy") for name in names):
+            raise UserError(f"'{path}' is an archive of NumPy arrays. {SAVE}.")
+        if not any(name.endswith(("/data.pkl", "/constants.pkl")) for name in names):  # by torch.save and torch.jit
+            raise _is_archive(path)
     if head[:2] == b"PK" or head[:1] == b"\x80":  # torch.save since 1.6, and before
         return _load_torch(path), None
     if head[257:262] == b"ustar" or head[:2] in (b"\x1f\x8b", b"BZ", b"7z", b"\xfd7"):
-        raise UserError(f"'{path}' is an archive of files. Unpack it and give the file of weights inside.")
+        raise _is_archive(path)
     start = head.lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"version https://git-lfs")):
         raise UserError(f"'{path}' is not the file itself but a page or a pointer to it. Download the file again.")
@@ -158,13 +177,29 @@ def _load_safetensors(path: Path) -> StateDict:
         raise _damaged(path) from None
 
 
-def _downloaded(path: Path) -> list[str]:
-    """The folders of a zip that hold a model as this program saves it; none in what torch has written."""
+def _checked_members(path: Path) -> set[str]:
+    """The names in a zip. torch.load does not compare checksums, and would read damaged weights as if they were right.
+
+    Raises:
+        UserError: it is damaged.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = set(archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return []
+            members = archive.infolist()
+            stored = [member for member in members if member.compress_type == zipfile.ZIP_STORED]
+            written = any(member.CRC for member in stored)  # torch can be told to leave them out
+            if written and sum(member.file_size for member in stored) <= path.stat().st_size:  # else they overlap
+                for member in stored:
+                    with archive.open(member) as content:
+                        while content.read(2**20):
+                            pass
+            return {member.filename for member in members}
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError):
+        raise _damaged(path) from None
+
+
+def _models_in(names: set[str]) -> list[str]:
+    """The folders of a zip that hold a model as this program saves it; none in what torch has written."""
     folders = [name.removesuffix(WEIGHTS) for name in names if name == WEIGHTS or name.endswith(f"/{WEIGHTS}")]
     return sorted(folder for folder in folders if folder + CARD in names)
 
@@ -214,15 +249,13 @@ def _load_torch(path: Path) -> Any:
 
 
 def _harmless() -> list[Any]:
-    """What public checkpoints hold beside weights, and weights_only refuses: NumPy numbers (the best accuracy), the
-    training's options, and paths.
+    """What public checkpoints hold beside weights, and weights_only refuses: NumPy numbers and arrays (the best
+    accuracy, a history, the state of random numbers), the training's options, dates and paths.
 
-    Building a number copies bytes, and NumPy refuses to build objects this way; a Namespace only keeps attributes; a
-    pure path is text, and nothing is opened.
+    Building a number or an array copies bytes, or objects that had to be harmless too; a namespace only keeps
+    attributes; a pure path is text, and nothing is opened.
     """
-    import numpy as np
-
-    scalar = np.float64(0).__reduce__()[0]
+    scalar, array = np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]
     kinds = [type(np.dtype(code)) for code in "?bhilqBHILQefdg"]
     modules = ("numpy.core.multiarray", "numpy._core.multiarray")  # before NumPy 2, and since
     paths = [
@@ -234,14 +267,20 @@ def _harmless() -> list[Any]:
         )
         for name in names
     ]
-    numbers = [*((scalar, f"{m}.scalar") for m in modules), np.dtype, *dict.fromkeys(kinds)]
-    return [*numbers, *paths, argparse.Namespace]
+    numbers = [(made, f"{m}.{name}") for m in modules for made, name in ((scalar, "scalar"), (array, "_reconstruct"))]
+    dates = [datetime.datetime, datetime.date, datetime.timedelta]
+    kept = [argparse.Namespace, types.SimpleNamespace, frozenset]
+    return [*numbers, np.ndarray, np.dtype, *dict.fromkeys(kinds), *paths, *dates, *kept]
 
 
 def _holds_a_model(path: Path) -> bool:
     """A whole pickled network names the classes of its layers (torch stores pickles uncompressed)."""
     with open(path, "rb") as file:
         return b"torch.nn.modules" in file.read()
+
+
+def _is_archive(path: Path) -> UserError:
+    return UserError(f"'{path}' is an archive of files. Unpack it and give the file of weights inside.")
 
 
 def _damaged(path: Path) -> UserError:

@@ -23,14 +23,17 @@ from iekd.errors import UserError
 from iekd.models.catalog import check_model, known_models
 from iekd.models.foreign import rename, shortcut_variant
 from iekd.models.registry import build
-from iekd.models.weight_files import SELECT, Candidate, StateDict, WeightFile, read_weights
+from iekd.models.weight_files import SELECT, Candidate, StateDict, WeightFile
 
 COUNTER = "num_batches_tracked"  # batch norm's, which old checkpoints lack and evaluation ignores
 COUNTS = (COUNTER, "total_ops", "total_params")  # the last two are thop's
 AVERAGE = re.compile(r"(^|[._])(ema|swa|averaged)([._]|$)", re.I)  # in the name of averaged weights
 # what other people call the layer that gives the logits, also inside of an nn.Sequential or a head of its own
-HEADS = re.compile(r"^(head\.)?(fc|head|classifier|linear|last_linear|output|out)(\.\d+)?$")
+HEADS = re.compile(
+    r"^((cls_)?head\.|classifier\.|fc\.)?(fc\d*|(cls_)?head|classifier|linear|last_linear|last|logits|output|out)(\.\d+)?$"
+)
 MEAN, STD = re.compile(r"(^|[._])(mean|mu)$"), re.compile(r"(^|[._])(std|sigma)$")
+PART = re.compile(r"-\d+-of-0*(?!1\b)\d+")  # of weights that were saved in several files
 LISTED = 3  # names in a message
 
 
@@ -58,9 +61,9 @@ class _Match:
     name: str
     given: StateDict
     missing: list[str]
-    unknown: list[str]  # layers that the network does not have
-    ignored: list[str]  # other tensors beside the network's, as the file names them
-    head: str  # what the file calls the last layer, where that is unusual
+    unknown: list[str]  # layers that the network does not have; as the file names them
+    ignored: list[str]  # other tensors beside the network's; as the file names them
+    head: str  # what the file calls the last layer, where that is not our name for it
 
     @property
     def fits(self) -> bool:
@@ -81,21 +84,16 @@ class _Match:
         return bool(AVERAGE.search(self.location))
 
 
-def load_classifier_file(path: Path, name: str, num_classes: int, channels: int) -> FittedModel:
+def fit_weights(file: WeightFile, name: str, num_classes: int, channels: int) -> FittedModel:
     """A network of ours with the weights of a file.
 
     Args:
-        path: the file; FILE::NAME for one of several networks in it.
+        file: as `read_weights` gave it.
         name: the architecture, such as "resnet56"; the answer may be its variant with other shortcuts.
         num_classes, channels: of the dataset that it is to be used with.
     Raises:
-        UserError: the file cannot be read, or its weights do not fit; says which and what to check.
+        UserError: the weights do not fit; says which and what to check.
     """
-    return fit_weights(read_weights(path), name, num_classes, channels)
-
-
-def fit_weights(file: WeightFile, name: str, num_classes: int, channels: int) -> FittedModel:
-    """`load_classifier_file` with a file that has been read already."""
     path = file.path
     match = _best_match(file, check_model(name))
     model = build(match.name, num_classes, channels)
@@ -106,9 +104,7 @@ def fit_weights(file: WeightFile, name: str, num_classes: int, channels: int) ->
     if wrong:
         sizes = f"{wrong[0]} is {_size(given[wrong[0]])} and should be {_size(own[wrong[0]])}"
         raise UserError(f"'{path}' does not fit {match.name}: {sizes}. {_hint(file, match.name)}")
-    broken = [k for k in own if k in given and not torch.isfinite(given[k]).all()]
-    if broken:
-        raise UserError(f"'{path}' is damaged: {broken[0]} holds values that are not numbers. Get the file again.")
+    _check_values(given, own, path)
     model.load_state_dict({k: given.get(k, v) for k, v in own.items()})
     mean, std = (file.card.mean, file.card.std) if file.card else _normalisation(match, channels)
     return FittedModel(model.eval(), match.name, mean, std, tuple(_notes(match, file, mean, std)))
@@ -128,12 +124,18 @@ def _best_match(file: WeightFile, name: str) -> _Match:
     fitting = _without_repetitions([match for match in fitting if match.right_shapes] or fitting)
     if not fitting:
         raise _does_not_fit(file, name, tried)
+    # a whole network beside others, such as "conv1" beside "teacher.conv1"
+    inside = tuple(match.prefix for match in fitting)
+    fitting += [
+        match for match in tried
+        if match.unknown and not match.missing and all(k.startswith(inside) for k in match.unknown)
+    ]  # fmt: skip
     averaged = [match for match in fitting if match.averaged]
     if len(fitting) > 1 and len(averaged) != 1:
-        locations = ", ".join(f"'{match.location}'" for match in fitting)
+        locations = ", ".join(f"'{m.location}'" if m.location else "one at the top" for m in fitting)
         raise UserError(
             f"'{file.path}' holds several networks that fit {name}: {locations}. "
-            f"Say which one, as in {file.path.name}{SELECT}{fitting[0].location}."
+            f"Say which one, as in {file.path.name}{SELECT}{max(fitting, key=lambda m: bool(m.location)).location}."
         )
     return averaged[0] if averaged else fitting[0]
 
@@ -148,20 +150,18 @@ def _prefixes(candidate: Candidate, needed: int) -> list[str]:
 
 
 def _compared(candidate: Candidate, prefix: str, name: str) -> _Match:
-    inner = {k.removeprefix(prefix): v for k, v in candidate.state.items() if k.startswith(prefix)}
-    given = rename(inner, name)
-    name = shortcut_variant(given, name)
-    given = rename(inner, name)
+    state = candidate.state
+    inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    name = shortcut_variant(inner, name)
     own = _own(name)
-    written = dict(zip(given, inner, strict=True))  # our name -> the file's
-    given, head = _with_our_head(given, own)
-    head = written.get(f"{head}.weight", "").removesuffix(".weight")
-    extra = [k for k in given if k not in own and not k.endswith(COUNTS)]
-    unknown = [k for k in extra if _is_layer(k, given[k], own)]
-    outside = [k for k in candidate.state if not k.startswith(prefix) and not k.endswith(COUNTS)]
-    missing = [k for k in own if k not in given and not k.endswith(COUNTER)]
-    ignored = [prefix + k for k in extra if k not in unknown] + outside
-    given = {k: v for k, v in given.items() if k in own}
+    names = {ours: prefix + theirs for ours, theirs in zip(rename(inner, name), inner, strict=True)}
+    names, head = _with_our_head(names, candidate, prefix, own)
+    extra = [k for k in names if k not in own and not k.endswith(COUNTS)]
+    unknown = [names[k] for k in extra if _is_layer(k, state[names[k]], own)]
+    missing = [k for k in own if k not in names and not k.endswith(COUNTER)]
+    used = {names[k] for k in own if k in names}.union(unknown)
+    ignored = [k for k in state if k not in used and not k.endswith(COUNTS)]
+    given = {k: state[names[k]] for k in own if k in names}
     return _Match(candidate, prefix, name, given, missing, unknown, ignored, head)
 
 
@@ -178,20 +178,34 @@ def _is_layer(key: str, value: Tensor, own: StateDict) -> bool:
     return value.ndim == 4 or key.partition(".")[0] in {k.partition(".")[0] for k in own}
 
 
-def _with_our_head(given: StateDict, own: StateDict) -> tuple[StateDict, str]:
-    """The last layer under our name, where it is the only matrix under a usual name; and what it was called."""
-    head = [k for k, v in own.items() if v.ndim == 2][-1].removesuffix(".weight")
-    if f"{head}.weight" in given:
-        return given, ""
-    layers = [
-        k.removesuffix(".weight")
-        for k, v in given.items()
-        if v.ndim == 2 and k not in own and k.endswith(".weight") and HEADS.match(k.removesuffix(".weight"))
-    ]
-    if len(layers) != 1 or given[f"{layers[0]}.weight"].shape[1] != own[f"{head}.weight"].shape[1]:
-        return given, ""
-    old = layers[0] + "."
-    return {f"{head}.{k.removeprefix(old)}" if k.startswith(old) else k: v for k, v in given.items()}, layers[0]
+def _with_our_head(
+    names: dict[str, str], candidate: Candidate, prefix: str, own: StateDict
+) -> tuple[dict[str, str], str]:  # fmt: skip
+    """The last layer under our name, where it is the only matrix under a usual name, in the network or beside it (as in
+    "backbone.conv1", "head.fc"); and what it was called.
+
+    names: our name -> the file's.
+    """
+    state, head = candidate.state, [k for k, v in own.items() if v.ndim == 2][-1].removesuffix(".weight")
+    if f"{head}.weight" in names:
+        return names, ""
+    around = prefix[: prefix.rstrip(".").rfind(".") + 1]
+    beside = [k for k in state if prefix and k.startswith(around) and not k.startswith(prefix)]
+    for found in (names, {k.removeprefix(around): k for k in beside}):
+        layers = [
+            k.removesuffix(".weight")
+            for k, theirs in found.items()
+            if k.endswith(".weight")
+            and state[theirs].ndim == 2
+            and (found is not names or k not in own)
+            and HEADS.match(k.removesuffix(".weight"))
+        ]
+        if len(layers) == 1 and state[found[f"{layers[0]}.weight"]].shape[1] == own[f"{head}.weight"].shape[1]:
+            old = layers[0] + "."
+            moved = {f"{head}.{k.removeprefix(old)}": theirs for k, theirs in found.items() if k.startswith(old)}
+            others = {k: theirs for k, theirs in names.items() if theirs not in moved.values()}
+            return others | moved, moved[f"{head}.weight"].removesuffix(".weight")
+    return names, ""
 
 
 def _without_repetitions(matches: Sequence[_Match]) -> list[_Match]:
@@ -230,7 +244,7 @@ def _notes(
     if match.prefix:
         yield f"The prefix '{match.prefix}' was dropped from their names."
     if match.head:
-        yield f"The last layer is '{match.prefix}{match.head}'."
+        yield f"The last layer is '{match.head}'."
     norms = [k for k in match.ignored if mean and not file.card and (MEAN.search(k) or STD.search(k))]
     if mean and std:
         shown = [", ".join(f"{v:.4g}" for v in values) for values in (mean, std)]
@@ -250,6 +264,19 @@ def _does_not_fit(file: WeightFile, name: str, tried: Sequence[_Match]) -> UserE
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return f"{', '.join(names[:LISTED])}{more}"
+
+
+def _check_values(given: StateDict, own: StateDict, path: Path) -> None:
+    for name in [k for k in own if k in given and not k.endswith(COUNTER)]:
+        value = given[name]
+        if not value.is_floating_point():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise UserError(f"'{path}' cannot be used: {name} holds {kind} values. Save the weights as float tensors.")
+        what = "" if torch.isfinite(value.float()).all() else "values that are not numbers"
+        if name.endswith("running_var") and bool((value.float() < 0).any()):
+            what = "negative variances"
+        if what:
+            raise UserError(f"'{path}' is damaged: {name} holds {what}. Get the file again.")
 
 
 def _size(tensor: Tensor) -> str:
@@ -283,6 +310,8 @@ def _check_classes(given: StateDict, own: StateDict, path: Path) -> None:
 
 def _hint(file: WeightFile, name: str) -> str:
     """What to check; names the network of ours whose shapes the file's weights are, or are closest to."""
+    if PART.search(file.path.name):
+        return "The file is one of several parts: join them into one file."
     best, similarity = "", 0.0
     for other in known_models():
         tried = (_compared(c, p, other) for c in file.candidates for p in _prefixes(c, len(_own(other)) // 3))

@@ -16,7 +16,8 @@ from iekd.config.run import RunConfig
 from iekd.data.base import DatasetInfo
 from iekd.data.memory import free_memory
 from iekd.errors import RunError
-from iekd.estimate.cost import Plan, make_plan, measured_seconds, seconds
+from iekd.estimate.cost import Plan, measured_seconds, plan_of, seconds
+from iekd.runs.prepare import Prepared
 from iekd.runs.probes import Probes
 from iekd.runs.queue import device_name
 from iekd.runs.store import FINISHED, Store
@@ -53,6 +54,10 @@ class Estimate:
     def memory(self) -> str:
         return in_words(self.plan.memory)
 
+    def warnings(self, prepared: Prepared) -> list[str]:
+        """What to say of the run before it starts, in sentences."""
+        return [*filter(None, [self.warning]), *map(str, prepared.cautions())]
+
 
 def estimate(config: RunConfig, store: Store, teacher_at_hand: bool, info: DatasetInfo | None = None) -> Estimate:
     """Estimate a run from what was measured on this machine.
@@ -65,16 +70,11 @@ def estimate(config: RunConfig, store: Store, teacher_at_hand: bool, info: Datas
         UserError: the dataset cannot be described.
     """
     info = info or data.describe(config.dataset, config.test_fraction)
-
-    def plan_of(config: RunConfig) -> Plan:
-        sizes = (info.train_images, info.test_images, info.channels, info.classes, info.resolution)
-        return make_plan(config, *sizes, teacher_at_hand)
-
-    device, plan = device_name(config.device), plan_of(config)
+    device, plan = device_name(config.device), plan_of(config, info, teacher_at_hand)
     taken, spread, basis = expected_seconds(plan, config, info.train_images, info.test_images, store, device)
     warning = None
     if device != "cuda":  # whose memory only torch can tell; the run looks when it has the GPU
-        warning = shortage(config, lambda c: plan_of(c).memory, free_memory())
+        warning = shortage(config, lambda c: plan_of(c, info, teacher_at_hand).memory, free_memory())
     return Estimate(plan, taken, spread, basis, warning)
 
 

@@ -15,7 +15,7 @@ from iekd.config.run import RunConfig
 from iekd.data import DatasetInfo
 from iekd.errors import UserError, check_text
 from iekd.estimate.cautions import Caution, cautions, learned_from
-from iekd.models.class_names import read_class_names
+from iekd.models.class_names import class_order_of
 from iekd.models.source import FILE_ONLY, check_path, is_path
 from iekd.runs.queue import check_device
 from iekd.runs.teachers import check_teacher
@@ -55,8 +55,7 @@ def prepare(config: RunConfig, runs_dir: Path) -> Prepared:
 def resolve(config: RunConfig) -> RunConfig:
     """The configuration with its names as they are loaded. Raises UserError if there are no such files."""
     found: dict[str, object] = {"dataset": check_text(data.prepare(config.dataset))}
-    if len(config.class_order) == 1 and config.class_order[0] != data.AS_TEXT:
-        found["class_order"] = read_class_names(Path(config.class_order[0]))
+    found["class_order"] = class_order_of(config.class_order)
     if is_path(config.teacher_from):
         found["teacher_from"] = teacher = check_path(config.teacher_from)
         if config.teacher_mean and os.path.isdir(teacher):

@@ -25,7 +25,7 @@ from iekd import __version__, data, plugins
 from iekd.config.run import ABOUT, RunConfig
 from iekd.data.memory import free_memory
 from iekd.errors import UserError
-from iekd.estimate.cost import make_plan
+from iekd.estimate.cost import plan_of
 from iekd.estimate.speeds import Speeds
 from iekd.paths import python_path
 from iekd.runs.files import read_json, write_json
@@ -96,10 +96,7 @@ class Probes:
 def _fits(config: RunConfig) -> bool:
     """Whether a step of it certainly fits into memory: nobody has pressed Start, so nothing else may suffer."""
     info = data.describe(config.dataset, config.test_fraction)
-    plan = make_plan(
-        config, info.train_images, info.test_images, info.channels, info.classes, info.resolution, teacher_at_hand=True
-    )
-    return plan.memory < free_memory() / 2
+    return plan_of(config, info, teacher_at_hand=True).memory < free_memory() / 2
 
 
 @contextlib.contextmanager

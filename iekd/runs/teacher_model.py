@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from iekd import data
 from iekd.config.run import RunConfig
 from iekd.data.base import Dataset
 from iekd.errors import UserError
 from iekd.inference.teacher_check import check_teacher_on
 from iekd.models.artifact import check_fits, load_model
-from iekd.models.class_names import matched, reordered
+from iekd.models.class_names import in_order_of
 from iekd.models.source import AUTO, RUN, per_channel
 
 
@@ -40,15 +41,15 @@ def load_teacher(found: Path, config: RunConfig, dataset: Dataset) -> LoadedTeac
     )
     if check.problem:
         raise UserError(f"The teacher in '{found.name}' does not fit {dataset.name}: {check.problem}.")
-    note = f"it is right on {check.accuracy:.1f} % of {check.images:,} held-out images"
+    note = f"It is right on {check.accuracy:.1f} % of {check.images:,} held-out images."
     return LoadedTeacher(loaded.model, loaded.mean, loaded.std, loaded.name, (*loaded.notes, note))
 
 
 def _of_ours(found: Path, config: RunConfig, dataset: Dataset) -> LoadedTeacher:
     model, card = load_model(found)
     check_fits(card, dataset, found)
-    model, notes = _in_order(model, card.class_names, dataset)
-    return LoadedTeacher(model, card.mean, card.std, config.teacher, notes)
+    notes = in_order_of(model, card.class_names, f"'{found.name}'", dataset.class_names)
+    return LoadedTeacher(model, card.mean, card.std, config.teacher, tuple(notes))
 
 
 def _of_file(found: Path, config: RunConfig, dataset: Dataset) -> tuple[LoadedTeacher, bool]:
@@ -60,31 +61,12 @@ def _of_file(found: Path, config: RunConfig, dataset: Dataset) -> tuple[LoadedTe
     if file.card:
         check_fits(file.card, dataset, found)
     fitted = fit_weights(file, config.teacher, len(dataset.class_names), dataset.channels)
-    model, notes = fitted.model, fitted.notes
-    if file.class_names:
-        names = matched(file.class_names, dataset.class_names)
-        if names is None:
-            raise UserError(
-                f"The classes that {file.named_in} lists for '{found.name}' ({_some(file.class_names)}) are not those "
-                f"of {dataset.name} ({_some(dataset.class_names)}). Choose a teacher of these classes."
-            )
-        model, moved = _in_order(model, names, dataset)
-        notes = (*notes, *moved)
+    sure = bool(config.class_order) and config.class_order[0] != data.AS_TEXT
+    moved = in_order_of(fitted.model, file.class_names, file.named_in, dataset.class_names, sure)
     assumed = not (fitted.mean and fitted.std)
     mean, std = (fitted.mean, fitted.std) if fitted.mean and fitted.std else dataset.statistics
     if config.teacher_mean and config.teacher_std:
         assumed = False
         mean = per_channel(config.teacher_mean, dataset.channels, "Teacher mean")
         std = per_channel(config.teacher_std, dataset.channels, "Teacher std")
-    return LoadedTeacher(model, mean, std, fitted.name, notes), assumed
-
-
-def _in_order(model: Any, names: tuple[str, ...], dataset: Dataset) -> tuple[Any, tuple[str, ...]]:
-    if names == dataset.class_names:
-        return model, ()
-    note = f"its classes are in another order ({_some(names)}); its outputs are put into that of the dataset"
-    return reordered(model, names, dataset.class_names), (note,)
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return LoadedTeacher(fitted.model, mean, std, fitted.name, (*fitted.notes, *moved)), assumed

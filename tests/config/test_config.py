@@ -399,3 +399,14 @@ def test_threads_are_a_number_or_auto(given, expected):
 @pytest.mark.parametrize("given", [0, "-1", "two", "1.5", "", 100_000])
 def test_other_threads_are_refused(given, refuses):
     refuses(lambda: make_config(threads=given), "Threads", f"'{given}'", "'auto'")
+
+
+@pytest.mark.parametrize("field", ["epochs", "lr", "image_memory", "resolution", "threads"])
+@pytest.mark.parametrize("value", [True, False])
+def test_yes_and_no_are_no_numbers(field, value, refuses):
+    refuses(lambda: make_config(**{field: value}), f"'{value}'")
+
+
+@pytest.mark.parametrize("preset", [5, ["quick"], {}, True])
+def test_a_preset_is_a_name(preset, refuses):
+    refuses(lambda: make_config(preset), "Unknown preset", "quick")

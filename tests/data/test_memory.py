@@ -5,15 +5,15 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from iekd.data import memory
+from iekd.data import control_groups, memory
 
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     """`machine(groups, **files)`: a computer with 1000 bytes free, whose process is in those control groups."""
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
-    monkeypatch.setattr(memory, "GROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(memory, "MOUNTED", tmp_path / "mounted")
+    monkeypatch.setattr(control_groups, "GROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(control_groups, "MOUNTED", tmp_path / "mounted")
 
     def make(groups, **files):
         (tmp_path / "cgroup").write_text(groups)
@@ -38,7 +38,7 @@ def version_1(limit, used, cache, at="") -> dict[str, str]:
 
 def test_without_groups_it_is_the_machines(machine):
     assert machine("") == 1000
-    memory.GROUPS.unlink()
+    control_groups.GROUPS.unlink()
     assert memory.free_memory() == 1000
 
 

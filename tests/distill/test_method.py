@@ -22,7 +22,7 @@ from iekd.losses import (
     RelationLoss,
 )
 from iekd.losses.at import attention
-from iekd.models.factors import factor_channels
+from iekd.models.catalog import factor_channels
 from iekd.models.features import Features
 
 B, CLASSES = 4, 10

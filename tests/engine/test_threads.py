@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from iekd.data import control_groups
 from iekd.engine import threads
 from iekd.engine.accelerate import side_by_side
 from iekd.engine.threads import EVERY, PATIENCE, Load, Threads, cpu_quota
@@ -159,11 +160,13 @@ def write(path, text):
         ("2:cpuset:/a", {"cpuset/a/cpu.max": "100000 100000"}, None),
     ],
 )  # fmt: skip
-def test_the_quota_of_a_cgroup_and_of_those_around_it(tmp_path, membership, files, quota):
+def test_the_quota_of_a_cgroup_and_of_those_around_it(tmp_path, monkeypatch, membership, files, quota):
     write(tmp_path / "proc/self/cgroup", membership + "\n")
     for name, text in files.items():
         write(tmp_path / "groups" / name, text + "\n")
-    assert cpu_quota(tmp_path / "proc", tmp_path / "groups") == quota
+    monkeypatch.setattr(control_groups, "GROUPS", tmp_path / "proc/self/cgroup")
+    monkeypatch.setattr(control_groups, "MOUNTED", tmp_path / "groups")
+    assert cpu_quota() == quota
 
 
 def test_cores_are_those_of_the_affinity_and_the_quota(machine, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from dataclasses import replace
@@ -18,6 +19,7 @@ from iekd import data
 from iekd.cli.main import app
 from iekd.inference.evaluate import evaluate_checkpoint
 from iekd.models.artifact import ModelCard, save_model
+from iekd.models.class_names import reordered
 from iekd.models.registry import build
 
 MEAN, STD = (0.4, 0.35, 0.3), (0.25, 0.2, 0.15)
@@ -314,3 +316,19 @@ def test_every_kind_of_file_gives_one_accuracy(learned, tmp_path, options):
         for name in ("a.safetensors", "b.pt", "c.th")
     }
     assert len(found) == 1
+
+
+def test_outputs_in_another_order_are_noticed(learned, tmp_path, options, tiny):
+    order = (*tiny.class_names[1:], tiny.class_names[0])
+    network = reordered(copy.deepcopy(learned), tiny.class_names, order)
+    torch.save(network.state_dict(), tmp_path / "m.pth")
+    good = evaluate_checkpoint(tmp_path / "m.pth", model="resnet8", mean=MEAN, std=STD, class_order=order, **options)
+    assert good.notes == []
+    bad = evaluate_checkpoint(tmp_path / "m.pth", model="resnet8", mean=MEAN, std=STD, **options)
+    assert bad.accuracy < good.accuracy - 15
+    assert any(f"{good.accuracy:.1f} %" in note and ",".join(order) in note for note in bad.notes)
+
+
+def test_a_list_of_other_classes_is_not_ignored(learned, tmp_path, options, refuses):
+    torch.save({"model": learned.state_dict(), "classes": ["ant", "bee", "cow"]}, tmp_path / "m.pth")
+    refuses(lambda: evaluate_checkpoint(tmp_path / "m.pth", model="resnet8", **options), "ant", "class order")

@@ -6,7 +6,9 @@ import json
 import pathlib
 import zipfile
 from dataclasses import asdict
+from datetime import datetime
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save as safetensors_bytes
@@ -14,7 +16,7 @@ from safetensors.torch import save as safetensors_bytes
 from iekd.models.artifact import ModelCard
 from iekd.models.registry import build
 from iekd.models.weight_files import read_weights
-from iekd.models.weights import load_classifier_file
+from iekd.models.weights import fit_weights
 
 CLASSES = 3
 
@@ -40,7 +42,7 @@ def saved(tmp_path, network):
 
 
 def load(path, name="resnet8", channels=3):
-    return load_classifier_file(path, name, CLASSES, channels)
+    return fit_weights(read_weights(path), name, CLASSES, channels)
 
 
 def is_same(fitted, network):
@@ -216,10 +218,117 @@ def test_resnets_with_a_small_stem_are_those_of_public_cifar_code(tmp_path, name
     assert model(torch.zeros(1, 3, 32, 32)).stages[0].shape[2:] == (32, 32)
     theirs = {k.replace("downsample", "shortcut").replace("fc.", "linear."): v for k, v in model.state_dict().items()}
     torch.save({"net": under("module.", theirs), "acc": 95.0}, tmp_path / "ckpt.pth")
-    fitted = load_classifier_file(tmp_path / "ckpt.pth", f"{name}-cifar", 10, 3)
+    fitted = fit_weights(read_weights(tmp_path / "ckpt.pth"), f"{name}-cifar", 10, 3)
     assert is_same(fitted, model)
 
 
 def test_imagenet_and_cifar_stems_are_told_apart(tmp_path, refuses):
     torch.save(build("resnet18-cifar", CLASSES, 3).state_dict(), tmp_path / "m.pt")
     refuses(lambda: load(tmp_path / "m.pt", "resnet18"), "conv1.weight", "resnet18-cifar")
+
+
+def without_head(state):
+    return {k: v for k, v in state.items() if not k.startswith("classifier")}
+
+
+def head_as(name, state):
+    return {f"{name}.{part}": state[f"classifier.{part}"] for part in ("weight", "bias")}
+
+
+@pytest.mark.parametrize(
+    ("body", "head"), [("backbone.", "head.fc"), ("backbone.", "fc"), ("model.encoder.", "model.classifier")]
+)
+def test_a_last_layer_beside_the_backbone_is_found(saved, network, body, head):
+    fitted = load(saved(lambda s: {"state_dict": under(body, without_head(s)) | head_as(head, s)}))
+    assert is_same(fitted, network)
+    assert f"The last layer is '{head}'." in fitted.notes
+
+
+@pytest.mark.parametrize("head", ["logits", "cls_head", "head.linear", "classifier.fc", "fc.fc", "fc8", "last"])
+def test_more_names_of_the_last_layer(saved, network, head):
+    assert is_same(load(saved(lambda s: without_head(s) | head_as(head, s))), network)
+
+
+def test_a_backbone_without_a_last_layer_is_refused(saved, refuses):
+    projector = {"projector.0.weight": torch.ones(128, 64)}
+    refuses(
+        lambda: load(saved(lambda s: under("backbone.", without_head(s)) | projector)), "classifier.weight", "missing"
+    )
+
+
+@pytest.mark.parametrize("wrapper", ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"])
+def test_wrappers_of_parts_of_the_network_are_seen_through(saved, network, wrapper):
+    file = saved(lambda s: {k.replace("stages.1.", f"stages.1.{wrapper}."): v for k, v in s.items()})
+    assert is_same(load(file), network)
+
+
+def test_a_whole_network_beside_another_is_asked_for(saved, refuses):
+    refuses(
+        lambda: load(saved(lambda s: s | under("teacher.", {k: v + 1 for k, v in s.items()}))), "several", "::teacher"
+    )
+
+
+def test_two_names_of_one_layer_are_no_reason_to_fail(saved, network):
+    fitted = load(saved(lambda s: s | {"linear.weight": torch.ones(CLASSES, 64), "fc.weight": torch.ones(CLASSES, 64)}))
+    assert is_same(fitted, network)
+    assert any("linear.weight" in note and "fc.weight" in note for note in fitted.notes)
+
+
+def test_numpy_arrays_are_read_as_weights_and_beside_them(saved, network):
+    arrays = saved(lambda s: {k: v.numpy() for k, v in s.items()})
+    assert is_same(load(arrays), network)
+    beside = {"rng": np.random.default_rng(0).random(3), "legacy": np.random.get_state(), "when": datetime.now()}
+    assert is_same(load(saved(lambda s: {"model": s} | beside)), network)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda v: (v * 10).to(torch.int8), ["int8", "float"]),
+        (lambda v: v.to(torch.complex64), ["complex64", "float"]),
+        (lambda v: torch.quantize_per_tensor(v, 0.1, 0, torch.qint8), ["quantised", "float"]),
+        (lambda v: v.to_sparse(), ["sparse", "float"]),
+    ],
+)
+def test_weights_that_are_no_plain_floats_are_refused(saved, refuses, change, words):
+    file = saved(lambda s: {k: change(v) if v.ndim == 4 else v for k, v in s.items()})
+    refuses(lambda: load(file), file, *words)
+
+
+def test_variances_below_zero_are_refused(saved, refuses):
+    refuses(lambda: load(saved(lambda s: s | {"bn.running_var": -s["bn.running_var"]})), "damaged", "bn.running_var")
+
+
+def test_one_changed_byte_of_a_torch_file_is_noticed(saved, network, refuses):
+    file = saved(lambda s: s)
+    content = bytearray(file.read_bytes())
+    content[content.index(network.classifier.weight.detach().numpy().tobytes()) + 2] ^= 1
+    file.write_bytes(content)
+    refuses(lambda: load(file), "damaged")
+
+
+def test_a_torch_file_without_checksums_is_read(saved, network):
+    torch.serialization.set_crc32_options(False)
+    try:
+        file = saved(lambda s: s)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert is_same(load(file), network)
+
+
+def test_a_zip_of_other_files_is_called_an_archive(tmp_path, saved, refuses):
+    with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
+        archive.write(saved(lambda s: s), "best/model.pth")
+    refuses(lambda: load(tmp_path / "m.zip"), "archive of files", "Unpack")
+    with open(tmp_path / "m.npz", "wb") as file:
+        np.savez(file, a=np.zeros(3))
+    refuses(lambda: load(tmp_path / "m.npz"), "archive of NumPy arrays", "torch.save")
+
+
+def test_one_of_several_files_is_called_a_part(tmp_path, network, refuses):
+    path = tmp_path / "model-00001-of-00002.safetensors"
+    path.write_bytes(safetensors_bytes(dict(list(network.state_dict().items())[:20])))
+    refuses(lambda: load(path), "one of several parts")
+    whole = tmp_path / "model-00001-of-00001.safetensors"
+    whole.write_bytes(safetensors_bytes(dict(network.state_dict())))
+    assert is_same(load(whole), network)

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from iekd.errors import UserError
-from iekd.models.class_names import class_names_beside, find_class_names, matched, read_class_names, reordered
+from iekd.models.class_names import (
+    class_names_beside,
+    class_order_of,
+    find_class_names,
+    in_order_of,
+    matched,
+    read_class_names,
+    reordered,
+)
 from iekd.models.registry import build
 from iekd.models.weight_files import read_weights
 
@@ -79,3 +87,70 @@ def test_spelling_differs_in_capitals_and_spaces():
     assert matched(("Golden Retriever", "PUG"), ("golden_retriever", "pug")) == ("golden_retriever", "pug")
     assert matched(("pug", "cat"), ("pug", "dog")) is None
     assert matched(("a b", "a_b"), ("a b", "ab")) is None, "two that would become one"
+    assert matched(("01", "02", "10"), ("1", "10", "2")) == ("1", "2", "10")
+
+
+@pytest.mark.parametrize("names", [("c++", "c", "c#"), ("-1", "1"), ("+", "-"), ("a", "A"), ("1 pug", "2 cat")])
+def test_names_that_differ_only_in_signs_are_told_apart(names):
+    backwards = tuple(reversed(names))
+    assert matched(names, backwards) == names
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0 cat\n1 dog\n2 eel",
+        "0: cat\n1: dog\n2: eel",
+        "cat,0\neel,2\ndog,1",
+        "1 cat\n2 dog\n3 eel",
+        "cat\t0\ndog\t1\neel\t2",
+    ],
+)
+def test_numbers_beside_the_names_are_their_order(text, tmp_path):
+    (tmp_path / "classes.txt").write_text(text)
+    assert class_order_of((str(tmp_path / "classes.txt"),)) == NAMES
+    assert matched(read_class_names(tmp_path / "classes.txt"), ("eel", "dog", "cat")) == NAMES
+
+
+@pytest.mark.parametrize("lines", [("grade 1", "grade 2"), ("5 pug", "7 cat"), ("0 pug", "cat"), ("3", "1", "2")])
+def test_numbers_that_are_part_of_the_names_stay(lines, tmp_path):
+    (tmp_path / "classes.txt").write_text("\n".join(lines))
+    assert class_order_of((str(tmp_path / "classes.txt"),)) == lines
+
+
+def outputs(listed, classes, **options):
+    """(where each class's output comes from, notes) of a network whose list of names is `listed`."""
+    network = build("resnet8", len(classes), 3)
+    network.classifier.bias.data = torch.arange(len(classes)).float()
+    notes = in_order_of(network, listed, "classes.txt", classes, **options)
+    return network.classifier.bias.tolist(), notes
+
+
+def test_a_list_that_comes_with_weights_decides_the_order():
+    order, notes = outputs(("eel", "cat", "dog"), NAMES)
+    assert order == [1, 2, 0]
+    assert len(notes) == 1
+    assert "another order" in notes[0]
+    assert "classes.txt" in notes[0]
+    assert outputs(NAMES, NAMES) == ([0, 1, 2], [])
+    assert outputs(None, NAMES) == ([0, 1, 2], [])
+
+
+@pytest.mark.parametrize("listed", [("cat", "dog"), ("cat", "cat", "dog"), ("background", *NAMES)])
+def test_a_list_of_another_length_is_ignored_and_named(listed):
+    order, notes = outputs(listed, NAMES)
+    assert order == [0, 1, 2]
+    assert "ignored" in notes[0]
+
+
+@pytest.mark.parametrize("listed", [("LABEL_0", "LABEL_1", "LABEL_2"), ("0", "1", "2")])
+def test_a_list_without_names_says_nothing(listed):
+    assert outputs(listed, NAMES) == ([0, 1, 2], [])
+
+
+def test_other_names_are_refused_unless_the_user_gave_the_order():
+    with pytest.raises(UserError, match=r"classes\.txt lists \(cat, dog, fox\).*class order"):
+        outputs(("cat", "dog", "fox"), NAMES)
+    order, notes = outputs(("cat", "dog", "fox"), NAMES, sure=True)
+    assert order == [0, 1, 2]
+    assert "ignored" in notes[0]

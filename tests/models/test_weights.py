@@ -16,9 +16,13 @@ from torch import nn
 
 from iekd.models.registry import build
 from iekd.models.weight_files import read_weights
-from iekd.models.weights import load_classifier_file
+from iekd.models.weights import FittedModel, fit_weights
 
 FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+
+
+def load(path, name, classes, channels) -> FittedModel:
+    return fit_weights(read_weights(path), name, classes, channels)
 
 
 def network(name="resnet8", classes=3, channels=3, seed=0) -> nn.Module:
@@ -66,7 +70,7 @@ def save(path, value, zipped=True):
 def test_a_plain_state_dict_is_read(tmp_path, zipped, suffix):
     model = network()
     path = save(tmp_path / f"m{suffix}", model.state_dict(), zipped)
-    again, name, *_ = load_classifier_file(path, "resnet8", 3, 3)
+    again, name, *_ = load(path, "resnet8", 3, 3)
     assert name == "resnet8"
     assert same(again, model)
     assert not any(m.training for m in again.modules())
@@ -76,13 +80,13 @@ def test_a_plain_state_dict_is_read(tmp_path, zipped, suffix):
 def test_safetensors_are_known_by_their_content(tmp_path, name):
     model = network()
     save_file(model.state_dict(), tmp_path / name)
-    assert same(load_classifier_file(tmp_path / name, "resnet8", 3, 3)[0], model)
+    assert same(load(tmp_path / name, "resnet8", 3, 3)[0], model)
 
 
 def test_a_torch_file_that_is_called_safetensors_is_read(tmp_path):
     model = network()
     path = save(tmp_path / "m.safetensors", model.state_dict())
-    assert same(load_classifier_file(path, "resnet8", 3, 3)[0], model)
+    assert same(load(path, "resnet8", 3, 3)[0], model)
 
 
 @FORMATS
@@ -105,7 +109,7 @@ def test_a_torch_file_that_is_called_safetensors_is_read(tmp_path):
 def test_the_weights_are_found_beside_other_things(tmp_path, zipped, wrap):
     model = network()
     path = save(tmp_path / "m.pt", wrap(model.state_dict()), zipped)
-    assert same(load_classifier_file(path, "resnet8", 3, 3)[0], model)
+    assert same(load(path, "resnet8", 3, 3)[0], model)
 
 
 def test_numbers_of_old_and_new_numpy_are_read(tmp_path):
@@ -124,7 +128,7 @@ def test_numbers_of_old_and_new_numpy_are_read(tmp_path):
 def test_prefixes_that_all_names_share_are_dropped(tmp_path, prefix):
     model = network()
     path = save(tmp_path / "m.pt", {"state_dict": {prefix + k: v for k, v in model.state_dict().items()}})
-    assert same(load_classifier_file(path, "resnet8", 3, 3)[0], model)
+    assert same(load(path, "resnet8", 3, 3)[0], model)
 
 
 def test_a_prefix_that_only_some_names_have_stays(tmp_path):
@@ -137,7 +141,7 @@ def test_a_prefix_that_only_some_names_have_stays(tmp_path):
 def test_public_names_become_ours(tmp_path, prefix, shortcut, classifier):
     model = network("resnet14")
     path = save(tmp_path / "m.pt", {"state_dict": backwards(model.state_dict(), prefix, shortcut, classifier)})
-    assert same(load_classifier_file(path, "resnet14", 3, 3)[0], model)
+    assert same(load(path, "resnet14", 3, 3)[0], model)
 
 
 @pytest.mark.parametrize("asked", ["resnet20", "resnet20-a"])
@@ -147,7 +151,7 @@ def test_shortcuts_without_weights_are_known_by_their_absence(tmp_path, asked):
     state = backwards(model.state_dict(), "module.", classifier="linear")
     assert not any("shortcut" in k or "downsample" in k for k in state)
     path = save(tmp_path / "resnet20-12fca82f.th", {"state_dict": state, "best_prec1": 91.73}, zipped=False)
-    again, name, *_ = load_classifier_file(path, asked, 3, 3)
+    again, name, *_ = load(path, asked, 3, 3)
     assert name == "resnet20-a"
     assert same(again, model)
     images = torch.randn(2, 3, 32, 32)
@@ -160,7 +164,7 @@ def test_projections_are_known_by_their_weights(tmp_path, asked):
     """As the `.pt` files of chenyaofo/pytorch-cifar-models: a plain state dict."""
     model = network("resnet20")
     path = save(tmp_path / "cifar10_resnet20-4118986f.pt", backwards(model.state_dict()))
-    again, name, *_ = load_classifier_file(path, asked, 3, 3)
+    again, name, *_ = load(path, asked, 3, 3)
     assert name == "resnet20"
     assert same(again, model)
 
@@ -168,7 +172,7 @@ def test_projections_are_known_by_their_weights(tmp_path, asked):
 def test_counters_of_batch_norm_may_be_absent(tmp_path):
     model = network()
     kept = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
-    again, *_ = load_classifier_file(save(tmp_path / "m.pt", kept), "resnet8", 3, 3)
+    again, *_ = load(save(tmp_path / "m.pt", kept), "resnet8", 3, 3)
     images = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
         assert torch.equal(again(images).logits, model(images).logits)
@@ -177,7 +181,7 @@ def test_counters_of_batch_norm_may_be_absent(tmp_path):
 def test_half_precision_becomes_single(tmp_path):
     model = network()
     halves = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
-    again, *_ = load_classifier_file(save(tmp_path / "m.pt", halves), "resnet8", 3, 3)
+    again, *_ = load(save(tmp_path / "m.pt", halves), "resnet8", 3, 3)
     assert again.conv.weight.dtype == torch.float32
     assert torch.equal(again.conv.weight, model.conv.weight.half().float())
 
@@ -229,7 +233,7 @@ def test_a_file_with_code_is_refused_and_nothing_runs(tmp_path, zipped, payload,
     harm = tmp_path / "harm"
     path = save(tmp_path / "m.pth", wrap(network().state_dict(), payload(harm)), zipped)
     refuses(lambda: read_weights(path), path, "code", "refused", "nothing of it ran", "state_dict()", ".safetensors")
-    refuses(lambda: load_classifier_file(path, "resnet8", 3, 3), "refused")
+    refuses(lambda: load(path, "resnet8", 3, 3), "refused")
     assert not harm.exists()
 
 
@@ -326,14 +330,14 @@ def test_a_file_that_holds_itself_is_refused(tmp_path, refuses):
 
 def test_other_classes_are_refused_with_both_numbers(tmp_path, refuses):
     path = save(tmp_path / "m.pt", network(classes=10).state_dict())
-    refuses(lambda: load_classifier_file(path, "resnet8", 3, 3), path, "10 classes", "dataset has 3")
+    refuses(lambda: load(path, "resnet8", 3, 3), path, "10 classes", "dataset has 3")
 
 
 def test_colour_weights_for_grey_pictures_are_refused_with_the_remedy(tmp_path, refuses):
     path = save(tmp_path / "m.pt", network().state_dict())
-    refuses(lambda: load_classifier_file(path, "resnet8", 3, 1), path, "colour", "grey", "(RGB)")
+    refuses(lambda: load(path, "resnet8", 3, 1), path, "colour", "grey", "(RGB)")
     path = save(tmp_path / "g.pt", network(channels=1).state_dict())
-    refuses(lambda: load_classifier_file(path, "resnet8", 3, 3), path, "grey images (1 channels)", "colour (3)")
+    refuses(lambda: load(path, "resnet8", 3, 3), path, "grey images (1 channels)", "colour (3)")
 
 
 FAMILY = ["resnet20-a", "resnet8x4", "wrn-16-1", "vgg8", "mobilenet-v2", "shufflenet-v1", "shufflenet-v2", "resnet18"]
@@ -342,35 +346,35 @@ FAMILY = ["resnet20-a", "resnet8x4", "wrn-16-1", "vgg8", "mobilenet-v2", "shuffl
 @pytest.mark.parametrize("name", FAMILY)
 def test_every_family_knows_its_classes_and_channels(tmp_path, name, refuses):
     path = save(tmp_path / "m.pt", build(name, 4, 3).state_dict())
-    assert load_classifier_file(path, name, 4, 3)[1] == name
-    refuses(lambda: load_classifier_file(path, name, 7, 3), "4 classes", "has 7")
-    refuses(lambda: load_classifier_file(path, name, 4, 1), "colour", "grey")
-    refuses(lambda: load_classifier_file(path, "resnet44", 4, 3), f"those of {name};")
+    assert load(path, name, 4, 3)[1] == name
+    refuses(lambda: load(path, name, 7, 3), "4 classes", "has 7")
+    refuses(lambda: load(path, name, 4, 1), "colour", "grey")
+    refuses(lambda: load(path, "resnet44", 4, 3), f"those of {name};")
 
 
 def test_weights_of_another_network_are_named(tmp_path, refuses):
     path = save(tmp_path / "m.pt", network("resnet14", classes=10).state_dict())
-    refuses(lambda: load_classifier_file(path, "resnet20", 3, 3), "resnet20", "missing", "more", "resnet14")
-    refuses(lambda: load_classifier_file(path, "resnet8", 3, 3), "resnet8", "not known", "resnet14")
+    refuses(lambda: load(path, "resnet20", 3, 3), "resnet20", "missing", "more", "resnet14")
+    refuses(lambda: load(path, "resnet8", 3, 3), "resnet8", "not known", "resnet14")
 
 
 def test_weights_of_no_network_of_ours_are_refused(tmp_path, refuses):
     path = save(tmp_path / "m.pt", {"nonsense.weight": torch.ones(2, 2)})
-    refuses(lambda: load_classifier_file(path, "resnet8", 3, 3), "nonsense.weight is not known", "Is the model")
+    refuses(lambda: load(path, "resnet8", 3, 3), "nonsense.weight is not known", "Is the model")
 
 
 def test_one_missing_weight_is_named(tmp_path, refuses):
     state = network().state_dict()
     del state["stages.1.0.bn2.running_var"]
     path = save(tmp_path / "m.pt", state)
-    refuses(lambda: load_classifier_file(path, "resnet8", 3, 3), "stages.1.0.bn2.running_var is missing")
+    refuses(lambda: load(path, "resnet8", 3, 3), "stages.1.0.bn2.running_var is missing")
 
 
 def test_a_weight_of_another_size_is_named(tmp_path, refuses):
     state = {**network().state_dict(), "stages.1.0.conv2.weight": torch.ones(32, 32, 1, 1)}
     path = save(tmp_path / "m.pt", state)
     refuses(
-        lambda: load_classifier_file(path, "resnet8", 3, 3),
+        lambda: load(path, "resnet8", 3, 3),
         "stages.1.0.conv2.weight is 32 x 32 x 1 x 1 and should be 32 x 32 x 3 x 3",
     )
 
@@ -379,12 +383,12 @@ def test_nan_weights_are_refused(tmp_path, refuses):
     state = network().state_dict()
     state["stages.2.0.conv1.weight"][0, 0, 0, 0] = float("nan")
     path = save(tmp_path / "m.pt", state)
-    refuses(lambda: load_classifier_file(path, "resnet8", 3, 3), "damaged", "stages.2.0.conv1.weight")
+    refuses(lambda: load(path, "resnet8", 3, 3), "damaged", "stages.2.0.conv1.weight")
 
 
 def test_an_unknown_architecture_gets_the_closest_name(tmp_path, refuses):
     path = save(tmp_path / "m.pt", network().state_dict())
-    refuses(lambda: load_classifier_file(path, "resnet-8", 3, 3), "Did you mean 'resnet8'")
+    refuses(lambda: load(path, "resnet-8", 3, 3), "Did you mean 'resnet8'")
 
 
 def test_nothing_stays_allowed_after_reading(tmp_path):

@@ -16,7 +16,7 @@ import pytest
 from conftest import QUICK, TOKEN, call, serving, wait_until
 
 from iekd import __version__
-from iekd.config.run import RunConfig
+from iekd.config.run import RunConfig, make_config
 from iekd.errors import UserError
 from iekd.launchers.local import LocalLauncher
 from iekd.runs.store import QUEUED, RUNNING, STOPPED, Run, Store
@@ -331,6 +331,25 @@ def test_visitors_are_asked_for_pictures_without_alarm(store: Store) -> None:
     Access(public=True, training=True).check_paths(asker(), "folder:", "auto", store)
     with pytest.raises(AccessError, match="Folders of this machine"):
         Access(public=True, training=True).check_paths(asker(), "folder:/", "auto", store)
+
+
+@pytest.mark.parametrize("order", ["/etc/passwd", "names.txt,", ["/etc/passwd"], ("names.txt",)])
+def test_a_stranger_names_no_file_as_the_order_of_classes(store: Store, order: object) -> None:
+    for access in (Access(public=True, training=True), Access(token=TOKEN)):
+        with pytest.raises(AccessError, match="Files of this machine"):
+            access.check_paths(asker(), "fashion-mnist-sample", "auto", store, order)
+    Access().check_paths(asker(), "fashion-mnist-sample", "auto", store, order)
+
+
+@pytest.mark.parametrize("order", [None, "", "text", "a,b", (), ("text",), ["a", "b"]])
+def test_a_stranger_may_name_classes(store: Store, order: object) -> None:
+    Access(public=True, training=True).check_paths(asker(), "fashion-mnist-sample", "auto", store, order)
+
+
+def test_a_strangers_run_names_no_file_as_the_order_of_classes(store: Store) -> None:
+    config = make_config(class_order="/etc/passwd")
+    with pytest.raises(AccessError, match="Files of this machine"):
+        Access(public=True, training=True).check_start(asker(), config, store)
 
 
 def test_a_run_that_is_asked_to_stop_says_so_in_the_list(store: Store) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 import httpx
 import pytest
-from conftest import TOKEN, call
+from conftest import QUICK, TOKEN, call
 from gradio.routes import App
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -19,6 +19,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from iekd.launchers.local import LocalLauncher
+from iekd.runs.store import Store
 from iekd.ui.app import build_app
 from iekd.ui.server.api import ENDPOINTS, _says_why
 from iekd.ui.server.bodies import WENT_WRONG, Bodies
@@ -34,6 +36,9 @@ WRONG_VALUES = [
     ("start", [[]], "an object of settings"), ("start", [{}, 5], "'key'"), ("start", [{}, "", 1], "'details'"),
     ("start", [{}, "", True, 1], "3 at most"),
     ("start", [{"a": 1}], "Unknown setting 'a'"), ("start", [{"epochs": {}}], "Epochs"),
+    ("start", [{"epochs": True}], "Epochs 'True'"), ("start", [{"preset": 5}], "Unknown preset '5'"),
+    ("start", [{"preset": ["quick"]}], "Unknown preset"), ("estimate", [], "needs 'config'"),
+    ("estimate", [{"epochs": 0}], "Epochs '0'"), ("estimate", [{}, ""], "2 values, but it takes 1 at most"),
     ("run_status", [], "needs 'run_id'"), ("run_status", [5], "the id of a run"), ("run_status", [True], "the id"),
     ("run_status", [{}], "the id of a run"), ("run_status", ["a", "b"], "1 at most"), ("list_runs", [1], "no values"),
     ("stop_run", [None], "needs 'run_id'"), ("resume_run", [["x"]], "the id of a run"),
@@ -106,6 +111,38 @@ def test_what_may_be_left_out_may_be_left_out(server: str, finished_run: str) ->
     assert (kind, status["run"]) == ("complete", finished_run)
     kind, error = call(server, "start", {"epochs": 0})
     assert "Epochs" in error["error"], "the key was not missed"
+
+
+def test_an_estimate_warns_before_anything_is_started(server: str, runs_dir: Path, pictures: Path) -> None:
+    config = {**QUICK, "dataset": f"folder:{pictures}", "teacher": "none", "methods": ["baseline"]}
+    before = len(Store(runs_dir).list())
+    kind, (small,) = call(server, "estimate", {**config, "batch_size": 64})
+    assert kind == "complete"
+    assert any("Batch size 64 makes 1 step" in warning for warning in small["warnings"])
+    assert small["seconds_range"][0] <= small["seconds"] <= small["seconds_range"][1]
+    assert small["classes"] == ["cross", "disc", "stripes"]
+    assert small["trains_teacher"] is False
+    _, (large,) = call(server, "estimate", {**config, "batch_size": 60_000, "resolution": 512})
+    assert large["memory_bytes"] > 1e12
+    assert any("of memory" in warning for warning in large["warnings"])
+    assert len(Store(runs_dir).list()) == before
+
+
+def test_start_answers_with_the_warnings_where_they_are_asked_for(server: str, runs_dir: Path, pictures: Path) -> None:
+    config = {**QUICK, "dataset": f"folder:{pictures}", "teacher": "none", "methods": ["baseline"], "batch_size": 64}
+    kind, (answer,) = call(server, "start", config, "with details", True)
+    assert kind == "complete"
+    assert any("Batch size 64 makes 1 step" in warning for warning in answer["warnings"])
+    assert call(server, "start", config, "with details")[1] == [answer["run"]], "without it the id alone, as ever"
+    assert Store(runs_dir).get(answer["run"]).config.batch_size == 64
+    LocalLauncher(Store(runs_dir)).stop_and_wait(answer["run"])
+
+
+@pytest.mark.parametrize("path", ["call/start/nothing", "call/nothing/nothing", "queue/data?session_hash=nothing"])
+def test_the_answer_to_no_call_gets_a_sentence(server: str, path: str) -> None:
+    answer = httpx.get(f"{server}/gradio_api/{path}", timeout=60)
+    assert answer.status_code == 404
+    assert "no such call" in sentence(answer.json()["error"])
 
 
 def test_a_body_that_does_not_say_that_it_is_json_is_refused(server: str) -> None:

@@ -24,7 +24,7 @@ from iekd.results.significance import Summary, p_text
 from iekd.runs.store import FAILED, FINISHED, LOST, STOPPED, Run, Status
 from iekd.ui.render.words import DEVICES, count, duration, method_style
 from iekd.ui.server.downloads import downloads_html
-from iekd.ui.server.places import Tell
+from iekd.ui.server.hidden_paths import Tell
 
 COLUMNS = ("Parameters", "Accuracy", "Balanced accuracy", "Against the baseline", "Same as teacher")
 BALANCED = "balanced_accuracy"

@@ -21,7 +21,7 @@ from iekd.ui.render.words import (
     time_range,
     when,
 )
-from iekd.ui.server.places import Tell
+from iekd.ui.server.hidden_paths import Tell
 
 STAGE_NAMES = {"teacher": "Teacher", "auto-encoder": "Auto-encoder", "students": "Students", "evaluation": "Evaluation"}
 

@@ -22,8 +22,8 @@ from iekd import data
 from iekd.config.run import RunConfig
 from iekd.data.archives import Room
 from iekd.errors import UserError
-from iekd.estimate.cost import make_plan, seconds
-from iekd.models.source import AUTO, RUN, TRAIN
+from iekd.estimate.cost import plan_of, seconds
+from iekd.models.source import AUTO, is_path
 from iekd.runs.queue import device_name
 from iekd.runs.store import LIVE, QUEUED, Run, Store
 from iekd.runs.teachers import find_teacher
@@ -175,7 +175,7 @@ class Access:
             return self._check_start(asker, config, store)
 
     def _check_start(self, asker: Asker | None, config: RunConfig, store: Store) -> str:
-        self.check_paths(asker, config.dataset, config.teacher_from, store)
+        self.check_paths(asker, config.dataset, config.teacher_from, store, config.class_order)
         if self.trusts(asker):
             return ""
         if not self.visitors_start:
@@ -194,7 +194,9 @@ class Access:
             )
         return visitor
 
-    def check_paths(self, asker: Asker | None, dataset: object, teacher_from: object, store: Store) -> None:
+    def check_paths(
+        self, asker: Asker | None, dataset: object, teacher_from: object, store: Store, class_order: object = None
+    ) -> None:  # fmt: skip
         """Whether these raw values may be looked at; to be asked before anything of them touches the disk.
 
         Raises:
@@ -206,14 +208,17 @@ class Access:
         if data.own_path(name) is not None and not is_added(store, name):
             raise AccessError(self._no("Folders of this machine cannot be used"))
         source = str(teacher_from or AUTO).strip()
-        if source not in (AUTO, TRAIN) and not source.startswith(RUN):
+        order = class_order.split(",") if isinstance(class_order, str) else class_order
+        names = [str(name).strip() for name in order] if isinstance(order, (list, tuple)) else []
+        names = [name for name in names if name]
+        if is_path(source) or (len(names) == 1 and names[0] != data.AS_TEXT):
             raise AccessError(self._no("Files of this machine cannot be used"))
 
     def room_for(self, asker: Asker | None) -> tuple[Room, int | None]:
         """What somebody may upload to learn from: an archive, and all archives together in bytes; None for no limit.
 
         Raises:
-            AccessError: nothing.
+            AccessError: they may not upload.
         """
         with _logged("upload", "", asker):
             if self.trusts(asker):
@@ -226,7 +231,7 @@ class Access:
         """Whether a button that would do `what` is worth showing: start, stop, resume, move, delete, download or
         publish.
 
-        Or, for "places", whether somebody may read where the machine's files lie.
+        Or, for "paths", whether somebody may read the paths of the machine's files.
         """
         if what == PUBLISH:  # in a Space everybody brings a token of their own
             return self.may(asker, run, "download") and (self.in_space or self.is_own_user(asker))
@@ -274,10 +279,7 @@ class Access:
         info = data.describe(config.dataset, config.test_fraction)
         images = config.limit_train or info.train_images
         students = len(config.methods) * len(config.seeds)
-        plan = make_plan(
-            config, info.train_images, info.test_images, info.channels, info.classes, info.resolution,
-            not trains_teacher,
-        )  # fmt: skip
+        plan = plan_of(config, info, not trains_teacher)
         minutes = math.ceil(seconds(plan, device_name(config.device)) / 60)
         for name, value, most in (
             ("epochs", config.epochs, limits.epochs),

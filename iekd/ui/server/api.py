@@ -51,7 +51,7 @@ from iekd.ui.server.bodies import NOT_ALLOWED, WENT_WRONG
 from iekd.ui.server.downloads import ADDRESS, downloads_of
 from iekd.ui.server.endpoints import ANSWER, Endpoint, endpoints_of
 from iekd.ui.server.gradio_patches import describe_endpoint, describe_field, file_field
-from iekd.ui.server.places import teller
+from iekd.ui.server.hidden_paths import teller
 from iekd.ui.tabs.compare import compare_files, compare_files_csv
 
 log = logging.getLogger(__name__)
@@ -269,7 +269,9 @@ class Actions:
     def _config_of(self, given: Any, asker: Asked) -> RunConfig:
         if not isinstance(given, dict):
             raise UserError('The settings must be a JSON object, such as {"epochs": 10}.')
-        self._access.check_paths(asker, given.get("dataset"), given.get("teacher_from"), self._store)
+        self._access.check_paths(
+            asker, given.get("dataset"), given.get("teacher_from"), self._store, given.get("class_order")
+        )
         return make_config(**given)
 
 

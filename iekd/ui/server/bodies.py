@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,13 +20,16 @@ from iekd.ui.server.endpoints import Endpoints, check, in_order, listed
 
 CALL = re.compile(r"/gradio_api/(call|run|api|queue/join)(/|$)")
 NAMED = re.compile(r"/gradio_api/(?P<route>call/v2|call|run|api)/(?P<name>[^/]+)/?")
+STREAM = re.compile(r"/gradio_api/(call/[^/]+/[^/]+|queue/data)/?")
+UNKNOWN = b"404: Not Found"  # what Gradio writes into the answer then
+NO_CALL = "There is no such call, or its answer has been fetched already. Call the endpoint again."
 WENT_WRONG = "This failed because of a mistake in the program, not in what you sent. The server's log has the details."
 NOT_ALLOWED = "Not allowed"  # the title of an error that is answered with 403
 
 
 class Bodies:
-    """ASGI middleware: 400 for a body that does not fit an endpoint, 404 for an endpoint that does not exist, 415 for a
-    body that does not claim to be JSON.
+    """ASGI middleware: 400 for a body that does not fit an endpoint, 404 for an endpoint or a call that does not exist,
+    415 for a body that does not claim to be JSON.
 
     An error of an endpoint that was called directly is 400, or 403 for what is not allowed, where Gradio says 500.
     """
@@ -34,6 +38,9 @@ class Bodies:
         self.app, self.endpoints = app, endpoints
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "GET" and STREAM.fullmatch(scope["path"]):
+            await self._stream(scope, receive, send)
+            return
         if scope["type"] != "http" or scope["method"] != "POST" or not CALL.match(scope["path"]):
             await self.app(scope, receive, send)
             return
@@ -55,6 +62,25 @@ class Bodies:
             return rest.pop() if rest else await receive()
 
         await self.app(scope, checked_body, _proper_status(send))
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Gradio begins an answer with status 200 before it knows whether there is such a call, and then breaks off."""
+        held: list[Message] = []
+
+        async def late(message: Message) -> None:
+            held.append(message)
+            if message["type"] == "http.response.start" or (len(held) == 2 and UNKNOWN in message.get("body", b"")):
+                return
+            for each in held:
+                await send(each)
+            held.clear()
+
+        try:
+            await self.app(scope, receive, late)
+        except RuntimeError as error:
+            if not held or not isinstance(error.__cause__, HTTPException):
+                raise
+            await JSONResponse({"error": NO_CALL}, 404)(scope, receive, send)
 
     def _checked(self, scope: Scope, content: bytes) -> bytes:
         """The body to pass on, with their defaults for values that were left out."""
@@ -85,7 +111,8 @@ class Bodies:
             )
         if len(values) > len(parameters):
             many = "no values" if not parameters else f"{len(parameters)} at most: {listed(parameters)}"
-            raise UserError(f"The endpoint '{name}' got {len(values)} values, but it takes {many}.")
+            got = f"{len(values)} value{'s' if len(values) > 1 else ''}"
+            raise UserError(f"The endpoint '{name}' got {got}, but it takes {many}.")
         check(name, parameters, values)
         values += [None] * (len(parameters) - len(values))
         pairs = zip(parameters, values, strict=True)

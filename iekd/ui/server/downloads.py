@@ -25,7 +25,7 @@ from iekd.results.predictions import ANSWERS
 from iekd.runs.exported import export_folder, files_of, read_certificate
 from iekd.runs.store import Run, Store
 from iekd.ui.server.access import Access, AccessError
-from iekd.ui.server.places import Tell
+from iekd.ui.server.hidden_paths import Tell
 
 ADDRESS = "/download"
 PIECE = 2**18  # bytes sent at a time

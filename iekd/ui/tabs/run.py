@@ -19,7 +19,7 @@ from iekd.ui.render.curves import curves_html
 from iekd.ui.render.result import result_html
 from iekd.ui.render.run import early_html, head_html, log_html, signature
 from iekd.ui.server.access import PUBLISH, Access, May
-from iekd.ui.server.places import teller
+from iekd.ui.server.hidden_paths import teller
 from iekd.ui.tabs.export import ExportPart, export_part, look_at_exports
 from iekd.ui.tabs.publish import publish_part, reset
 

@@ -227,7 +227,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
         if own and not folder and not access.trusts(request):
             raise form.MissingError(NO_UPLOAD)
         dataset = form.own_dataset(folder) if own else values["dataset"]
-        access.check_paths(request, dataset, values["teacher_from"], store)
+        access.check_paths(request, dataset, values["teacher_from"], store, values["class_order"])
         return form.to_config(values)
 
     def ready(all_right: bool, careful: bool) -> str:

@@ -1,4 +1,4 @@
-"""Strangers read of a run what it did, and not where the machine's files lie."""
+"""Strangers read of a run what it did, and no paths of the machine's files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conftest import TOKEN, call
 
 from iekd.runs.store import Run, Store
 from iekd.ui.server.access import Access
-from iekd.ui.server.places import without_places
+from iekd.ui.server.hidden_paths import without_paths
 from iekd.ui.tabs.run import look
 
 
@@ -27,7 +27,7 @@ def everything_shown(run: Run, access: Access) -> str:
     return shown + "".join(base64.b64decode(content).decode() for content in carried)
 
 
-def test_the_page_says_names_and_no_places(finished_run: str, runs_dir: Path, pictures: Path) -> None:
+def test_the_page_says_names_and_no_paths(finished_run: str, runs_dir: Path, pictures: Path) -> None:
     run = Store(runs_dir).get(finished_run)
     own = everything_shown(run, Access())
     assert own.count(str(pictures)) > 4, "log, command, dataset, configuration"
@@ -40,7 +40,7 @@ def test_the_page_says_names_and_no_places(finished_run: str, runs_dir: Path, pi
         assert len(shown) > 0.8 * len(own)
 
 
-def test_programs_are_told_no_places_either(guarded: str, finished_run: str, pictures: Path) -> None:
+def test_programs_are_told_no_paths_either(guarded: str, finished_run: str, pictures: Path) -> None:
     for name, values in (("run_status", [finished_run]), ("list_runs", [])):
         _, told = call(guarded, name, *values)
         assert str(pictures.parent) not in json.dumps(told)
@@ -49,7 +49,7 @@ def test_programs_are_told_no_places_either(guarded: str, finished_run: str, pic
         assert f"folder:{pictures}" in json.dumps(told)
 
 
-def test_places_in_any_spelling(tmp_path: Path, monkeypatch) -> None:
+def test_paths_in_any_spelling(tmp_path: Path, monkeypatch) -> None:
     """Of the teacher's file, through a link, with odd letters in JSON, and below the home directory."""
     home, data = tmp_path / "home", tmp_path / "Prüfung"
     data.mkdir()
@@ -58,10 +58,10 @@ def test_places_in_any_spelling(tmp_path: Path, monkeypatch) -> None:
     config = SimpleNamespace(dataset=f"folder:{tmp_path / 'link'}", teacher_from=str(data / "secret" / "net.pt"))
     run = SimpleNamespace(config=config, path=tmp_path / "runs" / "x")
     text = f"{data}/train/1.png; {tmp_path / 'link'}; {data}/secret/net.pt; {home}/code.py; {tmp_path}/runs/x"
-    for told in (without_places(run, text), json.loads(without_places(run, json.dumps(text)))):  # type: ignore[arg-type]
+    for told in (without_paths(run, text), json.loads(without_paths(run, json.dumps(text)))):  # type: ignore[arg-type]
         assert told == "link/train/1.png; link; net.pt; ~/code.py; runs/x"
 
 
 def test_a_folder_in_the_place_where_one_stands_hides_nothing(tmp_path: Path) -> None:
     run = SimpleNamespace(config=SimpleNamespace(dataset="folder:.", teacher_from="auto"), path=tmp_path / "x")
-    assert without_places(run, "1.5 points. /etc") == "1.5 points. /etc"  # type: ignore[arg-type]
+    assert without_paths(run, "1.5 points. /etc") == "1.5 points. /etc"  # type: ignore[arg-type]
