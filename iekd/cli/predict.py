@@ -17,6 +17,7 @@ import typer
 from rich.markup import escape
 
 from iekd.cli.common import INTERRUPTED, RUNS, AsJson, RunsDir, err, find_model, out
+from iekd.data.decoding import HEIC
 from iekd.errors import UserError, as_text
 from iekd.models.source import parse_numbers
 from iekd.paths import absolute
@@ -55,8 +56,11 @@ class Counts:
             words.append(f"{self.unsure:,} without a label (best score below {threshold:g})")
         if self.unlike:
             words.append(f"{self.unlike:,} unlike the training images")
-        skipped = ", ".join(f"{count:,} {ending}" for ending, count in sorted(self.other_files.items()))
-        return f"{', '.join(words)}.{f' Files that are no images: {skipped}.' if skipped else ''}"
+        text = f"{', '.join(words)}."
+        if self.other_files:
+            listed = ", ".join(f"{count:,} {ending}" for ending, count in sorted(self.other_files.items()))
+            text += f" Files that are no images: {listed}."
+        return text + (" For HEIC, install pillow-heif." if HEIC & set(self.other_files) else "")
 
 
 def predict(

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typer.testing import CliRunner
 from iekd.cli.common import find_model
 from iekd.cli.main import app
 from iekd.config.run import make_config
+from iekd.data.decoding import suffixes
 from iekd.errors import UserError
 from iekd.models.artifact import ModelCard, save_model
 from iekd.models.registry import build
@@ -109,11 +111,14 @@ def test_csv_and_json_say_the_same(model, photos, tmp_path):
 def test_no_cell_is_a_formula(model, photos, tmp_path):
     """Names of classes and of files may be anybody's."""
     os.chdir(photos)
-    run(model, "=犬, 1.png", *(f"sub/{i}.png" for i in range(8)), "--csv", tmp_path / "o.csv")
+    evil = ["+1.png", "@x.png", "\tx.png", "\rx.png"]
+    for name in evil:
+        shutil.copy("sub/0.png", name)
+    run(model, "=犬, 1.png", *evil, *(f"sub/{i}.png" for i in range(8)), "--csv", tmp_path / "o.csv")
     with open(tmp_path / "o.csv", newline="", encoding="utf-8") as file:
         cells = [cell for row in csv.reader(file) for cell in row]
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
-    assert "'=犬, 1.png" in cells
+    assert {f"'{name}" for name in ("=犬, 1.png", *evil)} <= set(cells)
     assert "'=ant" in cells
 
 
@@ -132,6 +137,13 @@ def test_files_that_are_no_images_are_counted_by_ending(model, photos):
     said = run(model, photos).stderr
     assert "9 images predicted, 1 not read" in said
     assert "Files that are no images: 1 .cr2, 1 .txt." in said
+
+
+def test_photographs_of_iphones_come_with_advice(model, photos):
+    (photos / "a.heic").write_bytes(b"x")
+    if ".heic" in suffixes():
+        pytest.skip("pillow-heif is installed")
+    assert "1 .heic, 1 .txt. For HEIC, install pillow-heif." in run(model, photos).stderr
 
 
 def test_names_come_from_standard_input(model, photos):

@@ -104,20 +104,24 @@ class Held(bytes):
 
 
 def test_memory_does_not_grow_with_the_number_of_images():
-    """Of 2,000 images a few batches are read at any time, and nothing is read before it is asked for."""
-    read = 0
+    """Of 2,000 images a few batches are named and read at any time, and none before it is asked for."""
+    named = read = 0
 
     def source():
         nonlocal read
         read += 1
         return Held(png(50))
 
-    images = (Found(f"{i}", source) for i in range(2000))
-    rows = predict_found(Brightness(), images, batch=5)
-    assert read == 0
+    def images():
+        nonlocal named
+        for named in range(1, 2001):
+            yield Found(f"{named}", source)
+
+    rows = predict_found(Brightness(), images(), batch=5)
+    assert (named, read) == (0, 0)
     for i, _ in enumerate(rows):
-        assert read <= i + 3 * 5
-    assert (i, read) == (1999, 2000)
+        assert read <= named <= i + 3 * 5
+    assert (i, named, read) == (1999, 2000, 2000)
     assert Held.most <= 3 * 5
 
 

@@ -41,6 +41,7 @@ from which `mean` is taken and which are divided by `std`; and the names of its 
 
 With iekd installed, in the folder that this file is in:
 
+    iekd predict . PICTURES --csv predictions.csv         # what is on other pictures
     iekd eval --checkpoint . --dataset folder:PATH        # how good it is on other pictures
     iekd train --teacher {model} --teacher-from . ...     # as the teacher of a smaller one
 
