@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -288,18 +287,15 @@ def test_a_shipped_model_is_found_by_its_name(tmp_path, model, photos):
     ("name", "said"),
     [
         ("nothing", "There is no run 'nothing'"), ("nothing", "iekd models"), ("./nothing", "There is no file"),
-        ("x.onnx", "There is no file 'x.onnx'"), ("hf:org/name", "hf:org/name"), (".", "without a model"),
+        ("x.onnx", "There is no file 'x.onnx'"), (".", "without a model"),
     ],
 )  # fmt: skip
-def test_a_model_that_is_not_there_is_a_sentence(tmp_path, refuses, name, said, monkeypatch):
-    monkeypatch.setitem(sys.modules, "iekd.hub", None)
+def test_a_model_that_is_not_there_is_a_sentence(tmp_path, refuses, name, said):
     refuses(lambda: find_model(name, tmp_path), said)
 
 
-def test_a_model_of_the_hub_is_pulled(tmp_path, monkeypatch, model):
-    pulled = Counter()
-    hub = type(sys)("iekd.hub")
-    hub.pull = lambda name: pulled.update([name]) or model
-    monkeypatch.setitem(sys.modules, "iekd.hub", hub)
-    assert find_model("hf:org/name", tmp_path) == model
-    assert pulled == {"org/name": 1}
+def test_a_model_of_the_hub_is_pulled(tmp_path, monkeypatch, model, photos):
+    asked = []
+    monkeypatch.setattr("iekd.cli.common.pulled", lambda name: asked.append(name) or model)
+    assert run("hf:org/name", photos / "sub", "--runs-dir", tmp_path).exit_code == 0
+    assert asked == ["hf:org/name"]
