@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 from typer.testing import CliRunner
@@ -12,6 +13,7 @@ from iekd.bench import rounds
 from iekd.bench.measure import PARTS, check_parts, measure
 from iekd.bench.rounds import TOGETHER
 from iekd.cli.main import app
+from iekd.engine import training_unit
 from iekd.errors import TrainingError
 from iekd.estimate import timing
 from iekd.estimate.budget import Budget, OutOfTimeError
@@ -268,8 +270,9 @@ def test_what_finds_no_time_left_is_left_out(small, monkeypatch):
     assert now[0] == 1000
 
 
-def test_the_engine_counts_what_it_has_at_the_end_of_its_time(small):
+def test_the_engine_counts_what_it_has_at_the_end_of_its_time(small, monkeypatch):
     """Of an epoch of ten thousand steps it takes those up to the row after that."""
+    monkeypatch.setattr(training_unit, "NEWS_EVERY", math.inf)  # on a busy machine it would be asked more often
     asked = []
     found = engine_step_time(
         small(methods=("baseline",), batch_size=4), 10_000, lambda: len(asked.append(1) or asked) > 5

@@ -9,6 +9,7 @@ from torch import nn
 
 from iekd.config.run import make_config
 from iekd.distill.method import Baseline
+from iekd.engine import training_unit
 from iekd.engine.batches import to_device
 from iekd.engine.learner import Best, Learner, predict, strength
 from iekd.engine.metrics import Diverged
@@ -67,6 +68,12 @@ def make_learner(tiny, lr=0.1, epochs=2, report_every=2, **values) -> Learner:
         "one", "students", build("resnet8", 3), Baseline(), Normalise(*tiny.statistics), config,
         epochs=epochs, steps_per_epoch=3, device=CPU, precision=torch.float32, report_every=report_every,
     )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_news_in_between(monkeypatch):
+    """On a busy machine a step may take so long that its number is told before a row is due."""
+    monkeypatch.setattr(training_unit, "NEWS_EVERY", math.inf)
 
 
 def batches(tiny):
