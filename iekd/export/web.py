@@ -65,7 +65,7 @@ class Network:
         """How it learned, after the name of its architecture."""
         spec = METHODS.get(split_name(self.card.method)[0])  # a card may name a method of a plugin that is not here
         if self.card.role == TEACHER:
-            how = "the large network that teaches"
+            how = "the network that teaches"
         elif self.card.method == "baseline":
             how = "learned from the labels alone"
         elif spec is None:
@@ -243,11 +243,13 @@ def _file_name(card: ModelCard) -> str:
 def _network(folder: Path, network: Network) -> dict[str, Any]:
     card = network.card
     light, dark = network.colours
+    record = network.file.with_suffix(".certificate.md")  # as `export_model` names it
     return {
         "title": network.title, "words": network.words, "teacher": card.role == TEACHER, "model": card.model,
         "file": network.file.relative_to(folder).as_posix(), "bytes": network.file.stat().st_size,
         "params": card.params, "accuracy": card.accuracy,
         "size": card.resolution, "channels": card.channels, "fit": card.fit, "background": card.background,
+        "certificate": record.relative_to(folder).as_posix() if record.is_file() else "",
         "command": card.command, "light": light, "dark": dark,
     }  # fmt: skip
 

@@ -2,7 +2,8 @@
 // The page: pictures in, every network's answer out. The networks run in worker.js; pixels.js prepares the pictures.
 
 const page = JSON.parse(document.getElementById("page-data").textContent);
-const TOP = 5; // classes that are listed
+const TOP = 5; // classes beside a picture
+const LISTED = 100; // classes in the text about the networks
 const REMEMBERED = 45; // runs whose median is the time shown
 const WARM_UP = { rounds: 12, milliseconds: 1500 }; // before the first picture, whichever comes first
 const one = (selector) => document.querySelector(selector);
@@ -175,8 +176,8 @@ async function answer(opened) {
   return { views: [...views.values()], answers, inverted };
 }
 
-/** Answers files in their order. truth: the class, where it is known. */
-function add(files, truth = null) {
+/** Answers files in their order. truth: the class, where it is known. scroll: to the answer of the first. */
+function add(files, truth = null, scroll = true) {
   turn = turn.then(async () => {
     try {
       await ready;
@@ -193,7 +194,10 @@ function add(files, truth = null) {
         const picture = { name, truth, url: URL.createObjectURL(file), ...(await answer(opened)) };
         pictures.push(picture);
         record(picture);
-        if (first) show(picture);
+        if (first) {
+          show(picture);
+          if (scroll) one("#answer").scrollIntoView({ block: "nearest" });
+        }
         first = false;
       } catch (error) {
         const known = error instanceof Pixels.Unreadable;
@@ -395,8 +399,9 @@ function stop() {
 
 // ---- the page ------------------------------------------------------------------------------------------------------
 
-async function example({ file, label }) {
-  await add([new File([await (await fetch(file)).blob()], file.split("/").pop(), { type: "image/png" })], label);
+async function example({ file, label }, scroll = true) {
+  const blob = await (await fetch(file)).blob();
+  await add([new File([blob], file.split("/").pop(), { type: "image/png" })], label, scroll);
 }
 
 for (const shown of page.examples) {
@@ -409,17 +414,22 @@ for (const shown of page.examples) {
 one("#history thead").append(
   element("tr", {}, element("th", {}, "Picture"), ...page.networks.map(({ title }) => element("th", {}, title))),
 );
+const more = page.classes.length - LISTED;
 one("#classes").textContent =
-  `These networks can name ${page.classes.length} classes and nothing else: ${page.classes.join(", ")}.`;
+  `${page.networks.length > 1 ? "These networks" : "This network"} can name ${page.classes.length} classes and nothing ` +
+  `else: ${page.classes.slice(0, LISTED).join(", ")}${more > 0 ? ` and ${more} more` : ""}.`;
 one("#accuracy-words").textContent = page.accuracy;
-for (const { title, command } of page.networks) {
-  if (command) one("#training").append(element("dt", {}, title), element("dd", {}, element("code", {}, command)));
+for (const { title, command, file, certificate } of page.networks) {
+  const links = [element("a", { href: file, download: "" }, "ONNX file")];
+  if (certificate) links.push(element("a", { href: certificate }, "what was checked"));
+  one("#training").append(element("dt", {}, title), element("dd", {}, ...links));
+  if (command) one("#training").append(element("dd", {}, element("code", {}, command)));
 }
 one("#camera").hidden = !navigator.mediaDevices?.getUserMedia;
 
 ready = load();
 ready.then(
-  () => page.examples.length && pictures.length === 0 && example(page.examples[0]),
+  () => page.examples.length && pictures.length === 0 && example(page.examples[0], false),
   (error) => {
     say("");
     document.body.dataset.state = "broken";
