@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from iekd.data.base import Dataset
 
 SOURCES = Path(__file__).with_name("web")
-FILES = ("style.css", "pixels.js", "worker.js", "app.js")
+FILES = ("style.css", "pixels.js", "worker.js", "networks.js", "app.js")
 TEACHER_COLOURS = ("#334155", "#e2e8f0")  # on a light and a dark page; those of students are their method's
 WEB = "web"  # the format's name; it is not among FORMATS, because a page holds several models
 MODELS = "models"  # folder of the page
@@ -307,5 +307,5 @@ def _accuracy_words(networks: Sequence[Network]) -> str:
     if all(network.card.accuracy is None for network in networks):
         return "Their accuracy has not been measured."
     return (
-        "Test accuracy is the share of the dataset's test images that a network names rightly, measured after training."
+        "Test accuracy is the share of the dataset's test images that a network gets right, measured after training."
     )

@@ -1,17 +1,11 @@
 "use strict";
-// The page: pictures in, every network's answer out. The networks run in worker.js; pixels.js prepares the pictures.
+// The page: pictures in, every network's answer out. pixels.js prepares the pictures, networks.js asks the networks.
 
 const page = JSON.parse(document.getElementById("page-data").textContent);
 const TOP = 5; // classes beside a picture
 const LISTED = 100; // classes in the text about the networks
-const REMEMBERED = 45; // runs whose median is the time shown
-const WARM_UP = { rounds: 12, milliseconds: 1500 }; // before the first picture, whichever comes first
 const one = (selector) => document.querySelector(selector);
 const pictures = []; // everything that was asked: {name, url, truth, views, answers, row}
-const times = {}; // milliseconds by architecture: how it was taught makes a network no faster
-const waiting = new Map(); // id of a request to the worker -> how to answer it
-let worker = null;
-let asked = 0; // requests to the worker so far
 let ready = null; // a promise: the networks are loaded
 let turn = Promise.resolve(); // pictures are answered one after the other
 
@@ -23,120 +17,11 @@ function element(name, properties = {}, ...children) {
 }
 
 const percent = (share) => (share > 0 && share < 0.005 ? "<1 %" : `${Math.round(100 * share)} %`);
-const megabytes = (bytes) =>
-  bytes < 1e6 ? `${Math.max(1, Math.round(bytes / 1e3))} KB` : `${(bytes / 1e6).toFixed(1)} MB`;
 const teacher = page.networks.findIndex((network) => network.teacher); // -1: there is none
 
 function duration(milliseconds) {
   if (milliseconds < 0.1) return "under 0.1 ms";
   return milliseconds < 100 ? `${milliseconds.toFixed(1)} ms` : `${Math.round(milliseconds)} ms`;
-}
-
-// ---- loading -------------------------------------------------------------------------------------------------------
-
-class Trouble extends Error {} // with a sentence for the visitor
-
-/** The bytes of a file of this page, or of the runtime; checked against its hash if there is one. */
-async function download(url, { integrity, arrived }) {
-  let response;
-  try {
-    response = await fetch(url, { integrity: integrity ?? "" });
-    if (!response.ok) throw new Error(`status ${response.status}`);
-  } catch (error) {
-    const file = new URL(url, location.href);
-    throw new Trouble(
-      `${file.pathname.split("/").pop()} could not be loaded from ${file.host} (${error.message}). ` +
-        "Check the connection and load the page again.",
-    );
-  }
-  const reader = response.body.getReader();
-  const parts = [];
-  for (let part; !(part = await reader.read()).done; arrived(part.value.length)) parts.push(part.value);
-  return new Blob(parts).arrayBuffer();
-}
-
-function ask(action, values, transfer = []) {
-  const id = asked++;
-  return new Promise((resolve, reject) => {
-    waiting.set(id, { resolve, reject });
-    worker.postMessage({ id, action, values }, transfer);
-  });
-}
-
-function answered({ data: { id, value, error } }) {
-  const { resolve, reject } = waiting.get(id);
-  waiting.delete(id);
-  if (error === undefined) resolve(value);
-  else reject(new Error(error));
-}
-
-async function load() {
-  if (location.protocol === "file:") {
-    throw new Trouble(
-      "A browser does not let a page that was opened as a file load its networks. " +
-        "Run “python -m http.server” in this folder and open http://localhost:8000.",
-    );
-  }
-  if (typeof WebAssembly !== "object" || typeof Worker !== "function") {
-    throw new Trouble(
-      "This browser cannot run the networks: it has no WebAssembly, or it is switched off. " +
-        "Use a current Firefox, Chrome, Edge or Safari.",
-    );
-  }
-  const { runtime, networks } = page;
-  const all = runtime.files.concat(networks).reduce((sum, { bytes }) => sum + bytes, 0);
-  let here = 0;
-  const arrived = (bytes) => {
-    here += bytes;
-    say(`Loading the networks: ${megabytes(Math.min(here, all))} of ${megabytes(all)}`, here / all);
-  };
-  arrived(0);
-  const from = (file) => download(new URL(file.name, new URL(runtime.base, location.href)), { ...file, arrived });
-  const [code, files, models] = await Promise.all([
-    download("worker.js", { arrived() {} }),
-    Promise.all(runtime.files.map(from)),
-    Promise.all(networks.map(({ file }) => download(file, { arrived }))),
-  ]);
-  // from a blob, because such a worker is held to this page's Content-Security-Policy
-  worker = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
-  worker.onmessage = answered;
-  try {
-    say("Starting the networks");
-    await ask("start", { script: files[0], wasm: files[1] });
-    for (const bytes of models) await ask("model", { bytes }, [bytes]);
-    await warmUp();
-  } catch (error) {
-    throw new Trouble(
-      `The networks could not be started in this browser (${error.message}). ` +
-        "Use a current Firefox, Chrome, Edge or Safari.",
-    );
-  }
-  say("");
-}
-
-/** Runs all networks in turn, so that a busy moment of the machine is no disadvantage of one. */
-async function warmUp() {
-  const start = performance.now();
-  for (let round = 0; round < WARM_UP.rounds && performance.now() - start < WARM_UP.milliseconds; round++) {
-    for (const [index, network] of page.networks.entries()) {
-      await predict(index, new Uint8Array(network.channels * network.size ** 2), round > 0); // the first run is slow
-    }
-  }
-}
-
-/** The probabilities of a network; the time it took is remembered. pixels: (C,H,W) uint8. */
-async function predict(index, pixels, timed = true) {
-  const { model, channels, size } = page.networks[index];
-  const { probabilities, milliseconds } = await ask("predict", { index, pixels, dims: [1, channels, size, size] });
-  times[model] ??= [];
-  if (timed) times[model] = [...times[model], milliseconds].slice(-REMEMBERED);
-  return probabilities;
-}
-
-/** The median time of a network so far, in milliseconds. */
-function time(index) {
-  const sorted = times[page.networks[index].model].slice().sort((a, b) => a - b);
-  return sorted[sorted.length >> 1];
 }
 
 function say(text, share) {
@@ -169,7 +54,7 @@ async function answer(opened) {
       views.set(shape, { ...network, data: inverted ? data.map((value) => 255 - value) : data });
     }
     const pixels = Pixels.planes(views.get(shape).data, network);
-    const probabilities = await predict(index, pixels);
+    const probabilities = await Networks.predict(index, pixels);
     const order = probabilities.map((_, k) => k).sort((a, b) => probabilities[b] - probabilities[a]);
     answers.push({ probabilities, order, label: page.classes[order[0]] });
   }
@@ -222,7 +107,7 @@ const cards = page.networks.map((network) => {
   const facts = element(
     "dl", {},
     element("dt", {}, "Parameters"), element("dd", {}, network.params.toLocaleString("en")),
-    element("dt", {}, "File"), element("dd", {}, megabytes(network.bytes)),
+    element("dt", {}, "File"), element("dd", {}, Networks.megabytes(network.bytes)),
     element("dt", {}, "Time here"), time,
     element("dt", {}, "Test accuracy"),
     element("dd", {}, network.accuracy === null ? "not measured" : `${network.accuracy.toFixed(2)} %`),
@@ -261,7 +146,7 @@ function show(picture, live = false) {
     const card = cards[index];
     card.label.textContent = label;
     card.sure.textContent = percent(probabilities[order[0]]);
-    card.time.textContent = duration(time(index));
+    card.time.textContent = duration(Networks.time(index));
     card.gain.textContent = gain(index);
     const marks = [];
     if (picture.truth !== null) marks.push(label === picture.truth ? "✓ right" : "✗ wrong");
@@ -282,7 +167,7 @@ function gain(index) {
   if (teacher < 0 || index === teacher) return "";
   const ratios = {
     smaller: page.networks[teacher].params / page.networks[index].params,
-    faster: time(teacher) / time(index),
+    faster: Networks.time(teacher) / Networks.time(index),
   };
   const said = Object.entries(ratios).filter(([, ratio]) => ratio >= 1.05 && Number.isFinite(ratio));
   return said.length ? `${said.map(([how, ratio]) => `${ratio.toFixed(1)} × ${how}`).join(", ")} than the teacher` : "";
@@ -427,7 +312,7 @@ for (const { title, command, file, certificate } of page.networks) {
 }
 one("#camera").hidden = !navigator.mediaDevices?.getUserMedia;
 
-ready = load();
+ready = Networks.load(page, say);
 ready.then(
   () => page.examples.length && pictures.length === 0 && example(page.examples[0], false),
   (error) => {
