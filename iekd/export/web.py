@@ -306,6 +306,4 @@ def _short(networks: Sequence[Network]) -> str:
 def _accuracy_words(networks: Sequence[Network]) -> str:
     if all(network.card.accuracy is None for network in networks):
         return "Their accuracy has not been measured."
-    return (
-        "Test accuracy is the share of the dataset's test images that a network gets right, measured after training."
-    )
+    return "Test accuracy is the share of the dataset's test images that a network gets right, measured after training."
