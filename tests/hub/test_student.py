@@ -44,7 +44,7 @@ def test_what_is_no_picture_is_said(finished, tmp_path):
         iekd.Student(finished[0].model_folders["teacher"]).predict(tmp_path / "x.png")
 
 
-def test_push_to_hub_and_back(hub, finished):
+def test_push_to_hub_and_back(hub, finished, no_export):
     student = iekd.Student(finished[0].model_folders["baseline-seed1"])
     done = student.push_to_hub("ann/mine", private=True, license="mit")
     assert hub.repo("ann/mine").private
