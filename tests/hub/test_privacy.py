@@ -38,8 +38,6 @@ SECRETS = ("ann-secret", "my clinic", "John Doe", "Jane Roe", "the runs")
 
 @pytest.mark.parametrize("what", ["student", "run", "demo"])
 def test_nothing_of_the_machine_is_pushed(at_anns, what, tmp_path):
-    if what == "demo":
-        pytest.importorskip("iekd.export.web")
     run, _ = at_anns
     model = run.model_folders["baseline-seed0"]
     with gathered(what, "ann/pets", run=run, model=None if what == "run" else model) as contents:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -78,9 +77,8 @@ def test_push_and_pull_by_command(hub, command, finished, tmp_path):
     done = json.loads(command("push", f"{run}/ie-ft-seed1", "ann/pets", "--license", "mit", "--json").stdout)
     assert (done["commit"], done["pushed"], done["what"]) == (hub.repo("ann/pets").head, True, "student")
     assert hub.asked("/commit/", "POST") == 1
-    if find_spec("iekd.export"):
-        assert hub.repo("ann/pets").files["model.onnx"]
-        assert b"onnxruntime" in hub.repo("ann/pets").files["README.md"]
+    assert hub.repo("ann/pets").files["model.onnx"]
+    assert b"onnxruntime" in hub.repo("ann/pets").files["README.md"]
     got = command("pull", f"ann/pets@{done['commit']}", "--out", "here")
     assert done["commit"] in got.stdout
     assert (tmp_path / "here" / "source.json").is_file()
