@@ -27,7 +27,10 @@ def at_anns(tmp_path, monkeypatch, picture_folder, tiny_config, complete):
     config = tiny_config(dataset=f"folder:{pictures}", methods=("baseline",), teacher="none")
     run, _ = complete(Store(home / "the runs"), config)
     log = run.path / "log.txt"
-    log.write_text(log.read_text() + f'  File "{home}/venv/lib/x.py", line 3\n12:00 INFO {pictures}/test/red\n')
+    log.write_text(
+        log.read_text()
+        + f'  File "{home}/venv/lib/x.py", line 3\n12:00 INFO {pictures}/test/red\n/srv/ann-secret/x.so\n'
+    )
     failed = home / "the runs" / run.id / "events.jsonl"
     failed.write_text(failed.read_text() + '{"event":"failed","error":"\'red/Jane Roe.png\' is broken."}\n')
     return run, home

@@ -111,6 +111,14 @@ def test_nothing_is_sent_to_look_at_what_would_be(hub, command, finished, tmp_pa
     assert not hub.requests
 
 
+def test_a_library_that_is_switched_off(hub, command):
+    failed = command("pull", "ann/pets", check=False, HF_HUB_OFFLINE="1")
+    assert failed.returncode == 2
+    assert "HF_HUB_OFFLINE=1" in failed.stderr
+    assert "no copy" in failed.stderr
+    assert not hub.requests
+
+
 def test_no_token_by_command(hub, command, finished):
     failed = command("push", f"{finished[0].id}/teacher", "ann/pets", check=False, HF_TOKEN="")
     assert failed.returncode == 2
