@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ from iekd.hub.card import CURVES, ONNX, run_readme, student_readme
 from iekd.hub.curves import curves_png
 from iekd.hub.privacy import Scrubber, as_json
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard
-from iekd.runs import models as runs_models
+from iekd.runs.models import models_of_page
 from iekd.runs.store import Run
 from iekd.runs.transfer import files_of
 
@@ -111,9 +110,7 @@ def _student(model: Path, repo: str, run: Run | None, license: str, place: Path)
     files[CONFIG] = as_json(_config(card))
     notes = []
     try:
-        onnx = _exported(clean, place / ONNX, license)
-        if onnx is not None:
-            files[ONNX] = onnx
+        files[ONNX] = _exported(clean, place / ONNX, license)
     except UserError as error:  # a network that has no ONNX can be pushed all the same
         notes.append(f"Without {ONNX}: {error}")
     curves = curves_png(run) if run is not None else None
@@ -127,17 +124,15 @@ def _student(model: Path, repo: str, run: Run | None, license: str, place: Path)
 
 def _demo(run: Run, model: Path | None, repo: str, license: str, examples: int | None, place: Path) -> Contents:
     """The page of `iekd export --format web`; test images are in it only where they are anybody's, or asked for."""
-    try:
-        make, models_of_page = import_module("iekd.runs.export").export_saved_page, runs_models.models_of_page  # type: ignore[attr-defined]
-    except (ImportError, AttributeError):
-        raise UserError("This version of iekd cannot make the page for the browser. Push a student instead.") from None
+    from iekd.runs.export import export_saved_page
+
     notes, own = [], own_path(run.config.dataset) is not None
     if own and examples is None:
         notes.append("No test images are on the page, because they are your own files. --examples 10 shows ten.")
     shown = examples if examples is not None else 0 if own else EXAMPLES
     folder = place / "page"
-    make(models_of_page(run, model.name if model else ""), folder, license=license, examples=shown,
-         title=repo.partition("/")[2])  # fmt: skip
+    models = models_of_page(run, model.name if model else "")
+    export_saved_page(models, folder, license=license, examples=shown, title=repo.partition("/")[2])
     scrub = Scrubber(run)
     files: dict[str, bytes | Path] = {}
     for path in sorted(folder.rglob("*")):
@@ -186,15 +181,13 @@ def _config(card: ModelCard) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _exported(model: Path, out: Path, license: str) -> Path | None:
-    """The model as ONNX at `out`; None where this version has no exporter.
+def _exported(model: Path, out: Path, license: str) -> Path:
+    """The model as ONNX at `out`.
 
     Raises:
         UserError: the network cannot be exported.
     """
-    try:
-        export = import_module("iekd.export")
-    except ImportError:
-        return None
-    export.export_model(model, "onnx", out, license=license, without="It was exported for a push.")
+    from iekd.export import export_model
+
+    export_model(model, "onnx", out, license=license, without="It was exported for a push.")
     return out

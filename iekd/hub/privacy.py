@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from iekd.data import own_path, relative_name
+from iekd.data.decoding import HEIC, SUFFIXES
 from iekd.errors import RunError
 from iekd.models.source import is_path
 from iekd.paths import home_dir
@@ -22,8 +23,11 @@ from iekd.runs.store import Run
 PART = r"[^\s'\"`,;:()<>|/\\]+"  # of a path
 HOMES = re.compile(rf"/(?:home|Users)/{PART}")
 FOLDERS = re.compile(rf"(?:(?<![\w/.~-])/(?=[^/\s])|~/)(?:{PART}/)*")  # of an absolute path; not those of an address
+ENDING = "|".join(sorted(suffix.lstrip(".") for suffix in SUFFIXES | HEIC))
+# names of image files: in quotes, as notes and errors write them, or at the end of a line of the log
+IMAGES = re.compile(rf"(['\"`])(?:(?!\1)[^\n])*\.(?:{ENDING})\1|(?<=: )[^\n:'\"`]+\.(?:{ENDING})$", re.I | re.M)
 DROPPED = ("pid", "pid_started", "path")  # keys of status.json, events.jsonl and report.json
-EXACT = ("class_names", "class_order")  # a class may be called anything
+EXACT = ("class_names", "class_order")  # a class may be called anything; one name is that of a file of them
 
 
 class Scrubber:
@@ -42,6 +46,7 @@ class Scrubber:
             for old in sorted(known, key=len, reverse=True):
                 for form in {old, json.dumps(old)[1:-1]}:
                     text = text.replace(form, known[old])
+        text = IMAGES.sub(lambda found: f"{found[1] or ''}image file{found[1] or ''}", text)
         return FOLDERS.sub("", HOMES.sub("~", text))
 
     def value(self, value: Any) -> Any:
@@ -52,7 +57,9 @@ class Scrubber:
             return [self.value(item) for item in value]
         if isinstance(value, dict):
             return {
-                key: item if key in EXACT else self.value(item) for key, item in value.items() if key not in DROPPED
+                key: item if key in EXACT and len(item) > 1 else self.value(item)
+                for key, item in value.items()
+                if key not in DROPPED
             }
         return value
 

@@ -61,9 +61,8 @@ def push(contents: Contents, repo: str, token: str, *, private: bool = False, fo
     from huggingface_hub import HfApi
 
     check_repo(repo)
-    return _Push(HfApi(token=token, library_name="iekd", library_version=__version__), contents, repo).send(
-        private, force
-    )
+    api = HfApi(token=token, library_name="iekd", library_version=__version__)
+    return _Push(api, contents, repo).send(private, force)
 
 
 class _Push:
@@ -81,15 +80,16 @@ class _Push:
         except Exception as error:
             raise HubError(f"{explain(error, self.repo)} Nothing was sent.") from None
         created = there is None
-        if there is None:
+        if created:
             self.create(private)
+        parent = None if there is None else there.sha
         try:
-            parent = self.look().sha if there is None else there.sha
+            if created:
+                parent = self.look().sha
             commit = self.commit(parent, stale)
         except Exception as error:
-            found = self.after(error, "" if there is None else there.sha, created)
-            return found
-        return self.done(commit, created, created or commit != parent)
+            return self.after(error, parent, created)
+        return self.done(commit, created, commit != parent)
 
     def look(self) -> Any:
         """The repository as the Hub describes it; None if there is none that the token may see."""
@@ -121,7 +121,8 @@ class _Push:
                 f"'{self.repo}' holds {held}. Take another name, or add --force, which replaces files of the same "
                 "name. Nothing was sent."
             )
-        return {name for name in mark.get("files", []) if name in names} - set(self.contents.files)
+        before = mark.get("files")
+        return names.intersection(map(str, before if isinstance(before, list) else [])) - set(self.contents.files)
 
     def mark(self, commit: str) -> dict[str, Any]:
         """What an earlier push wrote of itself; empty where somebody has damaged it."""
@@ -156,7 +157,7 @@ class _Push:
         )  # fmt: skip
         return str(info.oid)
 
-    def after(self, error: Exception, parent: str, created: bool) -> Pushed:
+    def after(self, error: Exception, parent: str | None, created: bool) -> Pushed:
         """The commit failed, or its answer was lost: look which of the two.
 
         Raises:

@@ -7,6 +7,8 @@ import importlib
 import pytest
 from stand_in import Hub
 
+from iekd.errors import UserError
+
 WRITER, READER = "hf_writer", "hf_reader"
 
 
@@ -38,7 +40,11 @@ def hub(monkeypatch, tmp_path):
 @pytest.fixture
 def no_export(monkeypatch):
     """Without ONNX, which takes seconds and is pushed in other tests."""
-    monkeypatch.setattr("iekd.hub.contents._exported", lambda *given: None)
+
+    def refuse(*given):
+        raise UserError("This network cannot be exported.")
+
+    monkeypatch.setattr("iekd.hub.contents._exported", refuse)
 
 
 @pytest.fixture

@@ -39,14 +39,3 @@ def test_the_first_cause_counts_that_says_what_it_is():
 def test_a_mistake_of_ours_is_not_the_hubs():
     with pytest.raises(TypeError, match="ours"):
         explain(TypeError("ours"), "ann/pets")
-
-
-def test_a_library_that_is_switched_off(hub, pushed_with, monkeypatch, refuses):
-    from huggingface_hub import constants
-    from huggingface_hub.utils import close_session
-
-    from iekd.hub.errors import HubError
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    close_session()
-    refuses(pushed_with, "HF_HUB_OFFLINE=1", "Nothing was sent", kind=HubError)

@@ -27,7 +27,12 @@ def at_anns(tmp_path, monkeypatch, picture_folder, tiny_config, complete):
     config = tiny_config(dataset=f"folder:{pictures}", methods=("baseline",), teacher="none")
     run, _ = complete(Store(home / "the runs"), config)
     log = run.path / "log.txt"
-    log.write_text(log.read_text() + f'  File "{home}/venv/lib/x.py", line 3\n12:00 INFO {pictures}/test/red\n')
+    log.write_text(
+        log.read_text()
+        + f'  File "{home}/venv/lib/x.py", line 3\n12:00 INFO {pictures}/test/red\n/srv/ann-secret/x.so\n'
+    )
+    failed = home / "the runs" / run.id / "events.jsonl"
+    failed.write_text(failed.read_text() + '{"event":"failed","error":"\'red/Jane Roe.png\' is broken."}\n')
     return run, home
 
 
@@ -36,8 +41,6 @@ SECRETS = ("ann-secret", "my clinic", "John Doe", "Jane Roe", "the runs")
 
 @pytest.mark.parametrize("what", ["student", "run", "demo"])
 def test_nothing_of_the_machine_is_pushed(at_anns, what, tmp_path):
-    if what == "demo":
-        pytest.importorskip("iekd.export.web")
     run, _ = at_anns
     model = run.model_folders["baseline-seed0"]
     with gathered(what, "ann/pets", run=run, model=None if what == "run" else model) as contents:
@@ -94,6 +97,13 @@ def test_files_of_this_machine_stay_here(at_anns):
         ("see https://arxiv.org/abs/2107.00181.", "see https://arxiv.org/abs/2107.00181."),
         ("5/10 epochs, 3 GB/s, T-shirt/top", "5/10 epochs, 3 GB/s, T-shirt/top"),
         ("a / b", "a / b"),
+        ("'Jane Roe.png' is broken. Give another.", "'image file' is broken. Give another."),
+        ("copies ('red/Jane.PNG', 'x.jpeg' and 3 more): it", "copies ('image file', 'image file' and 3 more): it"),
+        (
+            "12:00 Skipped, cannot be read: red/Jane Roe.jpg\n12:01 Go",
+            "12:00 Skipped, cannot be read: image file\n12:01 Go",
+        ),
+        ("classes 'png files' and 'red'", "classes 'png files' and 'red'"),
     ],
 )
 def test_paths_in_texts(text, clean):
@@ -103,6 +113,7 @@ def test_paths_in_texts(text, clean):
 def test_names_of_classes_stay_as_they_are():
     value = {"class_names": ["/home/bob", "cat"], "command": "/home/bob/x"}
     assert Scrubber().value(value) == {"class_names": ["/home/bob", "cat"], "command": "x"}
+    assert Scrubber().value({"class_order": ["/home/bob/names.txt"]}) == {"class_order": ["names.txt"]}
 
 
 def test_telemetry_is_off_unless_asked_for(fresh_python, monkeypatch):

@@ -187,7 +187,17 @@ def test_the_hub_is_asked_with_the_given_token_only(hub, pushed_with):
     assert {token for _, path, token in hub.requests if path.startswith("/api/")} == {"hf_writer"}
 
 
-def test_offline(hub, pushed_with, refuses, monkeypatch):
+def test_a_network_without_onnx_is_pushed_with_a_note(hub, finished, no_export):
+    from iekd.hub.contents import gathered
+
+    run = finished[0]
+    with gathered("student", "ann/pets", run=run, model=run.model_folders["teacher"]) as contents:
+        assert contents.notes == ["Without model.onnx: This network cannot be exported."]
+        assert "model.onnx" not in contents.files
+        assert b"onnxruntime" not in contents.files["README.md"]
+
+
+def test_offline(hub, pushed_with, refuses):
     hub.close()
     refuses(pushed_with, "cannot be reached", "Nothing was sent", kind=HubError)
 
@@ -222,22 +232,15 @@ def test_a_run_that_is_going_is_not_pushed(hub, launcher, tiny_config, refuses):
 
 def test_a_demo_becomes_a_static_space(hub, finished, monkeypatch):
     """With a page made here: the real one is tested where it is made, and in test_privacy.py."""
-    import sys
-    from types import SimpleNamespace
-
     from iekd.hub.contents import gathered
     from iekd.hub.push import push
-    from iekd.runs import models
 
     def make(folders, out, *, license, examples, title):
         out.mkdir()
         (out / "index.html").write_text(f"{title}: {', '.join(folder.name for folder in folders)}")
         (out / "README.md").write_text(f"---\nsdk: static\nlicense: {license}\n---\n{examples} examples")
 
-    monkeypatch.setitem(sys.modules, "iekd.runs.export", SimpleNamespace(export_saved_page=make))
-    monkeypatch.setattr(
-        models, "models_of_page", lambda run, name: [run.model_folders[n] for n in ("teacher", name)], raising=False
-    )
+    monkeypatch.setattr("iekd.runs.export.export_saved_page", make)
     run = finished[0]
     with gathered("demo", "ann/demo", run=run, model=run.model_folders["ie-ft-seed0"], license="mit") as contents:
         done = push(contents, "ann/demo", "hf_writer")

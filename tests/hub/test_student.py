@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +43,7 @@ def test_what_is_no_picture_is_said(finished, tmp_path):
         iekd.Student(finished[0].model_folders["teacher"]).predict(tmp_path / "x.png")
 
 
-def test_push_to_hub_and_back(hub, finished):
+def test_push_to_hub_and_back(hub, finished, no_export):
     student = iekd.Student(finished[0].model_folders["baseline-seed1"])
     done = student.push_to_hub("ann/mine", private=True, license="mit")
     assert hub.repo("ann/mine").private
@@ -78,9 +77,8 @@ def test_push_and_pull_by_command(hub, command, finished, tmp_path):
     done = json.loads(command("push", f"{run}/ie-ft-seed1", "ann/pets", "--license", "mit", "--json").stdout)
     assert (done["commit"], done["pushed"], done["what"]) == (hub.repo("ann/pets").head, True, "student")
     assert hub.asked("/commit/", "POST") == 1
-    if find_spec("iekd.export"):
-        assert hub.repo("ann/pets").files["model.onnx"]
-        assert b"onnxruntime" in hub.repo("ann/pets").files["README.md"]
+    assert hub.repo("ann/pets").files["model.onnx"]
+    assert b"onnxruntime" in hub.repo("ann/pets").files["README.md"]
     got = command("pull", f"ann/pets@{done['commit']}", "--out", "here")
     assert done["commit"] in got.stdout
     assert (tmp_path / "here" / "source.json").is_file()
@@ -110,6 +108,14 @@ def test_the_command_names_what_there_is_to_choose(hub, command, finished):
 def test_nothing_is_sent_to_look_at_what_would_be(hub, command, finished, tmp_path):
     command("push", finished[0].id, "ann/run", "--what", "run", "--out", "look", HF_TOKEN="")
     assert (tmp_path / "look" / "report.md").is_file()
+    assert not hub.requests
+
+
+def test_a_library_that_is_switched_off(hub, command):
+    failed = command("pull", "ann/pets", check=False, HF_HUB_OFFLINE="1")
+    assert failed.returncode == 2
+    assert "HF_HUB_OFFLINE=1" in failed.stderr
+    assert "no copy" in failed.stderr
     assert not hub.requests
 
 

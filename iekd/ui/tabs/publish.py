@@ -52,7 +52,7 @@ def publish_part(store: Store, shown: gr.Textbox, access: Access) -> tuple[gr.Ac
                 label="Repository", placeholder="your-name/resnet20-pets", max_lines=1, elem_id="publish-repo"
             )
             license = gr.Textbox(label="Licence", placeholder="such as mit; empty: none is stated", max_lines=1)
-        private = gr.Checkbox(True, label="Private: only you can see it")
+        private = gr.Checkbox(True, label="Private: only you, or your organisation, can see it")
         button = gr.Button("Publish", variant="primary", size="sm", elem_id="publish-now")
         done = gr.HTML(elem_id="published")
 
@@ -69,9 +69,10 @@ def publish_part(store: Store, shown: gr.Textbox, access: Access) -> tuple[gr.Ac
         try:
             run = store.get(run_id)
             access.check_change(asker, run, PUBLISH)
-            return published(run, what, model or "", repo.strip(), private, license.strip(), token or own_token(access))
+            name = check_repo(repo.strip())
+            return published(run, what, model or "", name, private, license.strip(), token or own_token(access))
         except UserError as error:
-            return f'<p class="error">{escape(str(error))}</p>'
+            return f'<p class="problem">{escape(str(error))}</p>'
 
     def publish(
         run_id: str, what: What, model: str | None, repo: str, private: bool, license: str, request: gr.Request
@@ -107,7 +108,6 @@ def published(run: Run, what: What, model: str, repo: str, private: bool, licens
     Raises:
         UserError: it did not work; says what is on the Hub now.
     """
-    check_repo(repo)
     folder = None if what == "run" or (what == "demo" and not model) else model_of(run, model)
     with gathered(what, repo, run=run, model=folder, license=license) as contents:
         pushed = push(contents, repo, token, private=private)
