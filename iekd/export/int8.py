@@ -1,7 +1,8 @@
 """int8: the ONNX file with weights and activations of 8 bits, by onnxruntime's static quantisation.
 
 Calibrated on training images: what range an activation needs is measured, not guessed. Weights have one scale per
-output channel. Normalisation and softmax stay in float32, where 8 bits would cost accuracy and save nothing.
+output channel. Activations are signed as the weights are: with unsigned ones, processors without VNNI cut sums off.
+Normalisation and softmax stay in float32, where 8 bits would cost accuracy and save nothing.
 """
 
 from __future__ import annotations
