@@ -21,7 +21,10 @@ def main() -> int:
         "--root-path", default=os.environ.get("GRADIO_ROOT_PATH", ""),
         help="path that a reverse proxy puts before the page's addresses, such as /studio; see docs/sharing.md",
     )  # fmt: skip
-    parser.add_argument("--mcp", action="store_true", help="serve the endpoints as MCP tools too; see docs/api.md")
+    parser.add_argument(
+        "--mcp", action="store_true", default=os.environ.get("GRADIO_MCP_SERVER", "").lower() == "true",
+        help="serve the endpoints as MCP tools too; see docs/api.md",
+    )  # fmt: skip
     arguments = parser.parse_args()
     space.prepare()
     from iekd.ui.server.launch import launch

@@ -201,7 +201,8 @@ def serve(
                           help="Path that a reverse proxy puts before the page's addresses, such as /studio.")
     ] = "",
     mcp: Annotated[
-        bool, typer.Option("--mcp", help="Serve the endpoints as MCP tools too, at /gradio_api/mcp; see docs/api.md.")
+        bool, typer.Option("--mcp", envvar="GRADIO_MCP_SERVER", show_envvar=False,
+                           help="Serve the endpoints as MCP tools too, at /gradio_api/mcp; see docs/api.md.")
     ] = False,
 ) -> None:  # fmt: skip
     """Open the page (the same as `python app.py`)."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -19,7 +21,7 @@ from PIL import Image
 from iekd.config.run import RunConfig, make_config
 from iekd.errors import UserError
 from iekd.runs import store
-from iekd.ui.server.answers import DatasetRow, RunStatus, State, schema_words, setting_rows
+from iekd.ui.server.answers import DatasetRow, Exported, RunStatus, State, schema_words, setting_rows
 from iekd.ui.server.api import ENDPOINTS
 from iekd.ui.server.endpoints import schema_of
 
@@ -110,6 +112,22 @@ def test_a_program_reads_what_came_out_of_a_run(server: str, finished_run: str) 
         assert len(answer.content) >= file["bytes"]
 
 
+def test_a_program_exports_a_model_and_fetches_it(server: str, finished_run: str) -> None:
+    pytest.importorskip("onnxruntime")
+    kind, answer = call(server, "export_model", finished_run, "ie-ft-seed0", "onnx")
+    assert kind == "complete", answer
+    assert list(answer[0]) == list(get_type_hints(Exported))
+    assert answer[0]["difference"] < 1e-4
+    with zipfile.ZipFile(
+        io.BytesIO(httpx.get(f"{server}/{answer[0]['address']}", timeout=PATIENCE).content)
+    ) as archive:
+        (file,) = [entry for entry in archive.infolist() if entry.filename.endswith(".onnx")]
+    assert file.file_size == answer[0]["bytes"]
+    for model, name, said in (("nobody", "onnx", "nobody"), ("ie-ft-seed0", "exe", "Unknown format 'exe'")):
+        kind, error = call(server, "export_model", finished_run, model, name)
+        assert said in error["error"]
+
+
 def test_a_program_sees_what_there_is_to_choose_from(server: str) -> None:
     (datasets,) = call(server, "list_datasets")[1]
     assert list(datasets[0]) == list(get_type_hints(DatasetRow))
@@ -135,9 +153,10 @@ def test_a_run_waits_moves_to_the_front_and_is_deleted(tmp_path: Path, pictures:
         assert "has no report" in error["error"]
 
 
-@pytest.mark.parametrize("name", [*CHANGES, "run_files"])
+@pytest.mark.parametrize("name", [*CHANGES, "run_files", "export_model"])
 def test_what_changes_a_run_or_takes_it_home_needs_the_token(guarded: str, finished_run: str, name: str) -> None:
-    answer = httpx.post(f"{guarded}/gradio_api/run/{name}", json={"data": [finished_run]}, timeout=PATIENCE)
+    values = [finished_run, "teacher", "onnx"] if name == "export_model" else [finished_run]
+    answer = httpx.post(f"{guarded}/gradio_api/run/{name}", json={"data": values}, timeout=PATIENCE)
     assert answer.status_code == 403
     assert "token" in answer.json()["error"]
     if name == "run_files":

@@ -43,17 +43,17 @@ def tools(runs_dir: Path, finished_run: str, uploads: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def guarded_tools(runs_dir: Path, finished_run: str) -> Iterator[str]:
-    with serving(runs_dir, "--mcp", IEKD_ADMIN_TOKEN=TOKEN, GRADIO_MCP_SERVER="true") as url:
+    with serving(runs_dir, IEKD_ADMIN_TOKEN=TOKEN, GRADIO_MCP_SERVER="true") as url:
         yield url
 
 
-def ask(url: str, *calls: tuple[str, dict[str, Any]], token: str = "") -> list[Any]:
-    """The results of these tools, called one after the other; of none: the list of tools."""
+def ask(url: str, *calls: tuple[str, dict[str, Any]], token: str = "", address: str = "") -> list[Any]:
+    """The results of these tools, called one after the other; of none: the list of tools. address: of a visitor."""
     from mcp import ClientSession
     from mcp.client.streamable_http import streamablehttp_client
 
     async def talk() -> list[Any]:
-        headers = {"X-IEKD-Token": token} if token else {}
+        headers = {**({"X-IEKD-Token": token} if token else {}), **({"X-Forwarded-For": address} if address else {})}
         async with (
             streamablehttp_client(url + ADDRESS, headers=headers) as (read, write, _),
             ClientSession(read, write) as session,
@@ -195,6 +195,25 @@ def test_permissions_are_those_of_the_endpoints(guarded_tools: str, finished_run
     assert "is finished already" in told(stopped)
 
 
+def test_visitors_of_a_public_page_are_told_apart_by_their_addresses(tmp_path: Path) -> None:
+    own = {"IEKD_PUBLIC_TRAINING": "1", "IEKD_TRUSTED_PROXIES": "127.0.0.1", "IEKD_PUBLIC_LIMITS": "runs=1"}
+    config = {"methods": ["baseline"], "teacher": "none", "epochs": 10}
+    with serving(tmp_path, "--mcp", "--public", **own) as url:
+        (started, second) = ask(
+            url, ("start", {"config": config}), ("start", {"config": config}), address="192.0.2.1"
+        )  # fmt: skip
+        one = {"run_id": started.structuredContent["result"]}
+        assert "as many as a visitor may" in told(second)
+        for name in ("stop_run", "run_files", "delete_run"):
+            assert "You may not" in told(ask(url, (name, one), address="192.0.2.2")[0])
+        assert "Folders of this machine" in told(
+            ask(url, ("estimate", {"config": {"dataset": f"folder:{tmp_path}"}}), address="192.0.2.2")[0]
+        )
+        (stopped,) = ask(url, ("stop_run", one), address="192.0.2.1")
+        assert not stopped.isError
+        wait_until(lambda: ask(url, ("run_status", one))[0].structuredContent["state"] == "stopped")
+
+
 def test_a_web_page_cannot_use_the_tools(tools: str) -> None:
     """Also one that has made its own name point to this machine: its Origin and Host then agree."""
     fine = httpx.post(tools + ADDRESS, json=LIST_TOOLS, headers=SPEAKS)
@@ -219,7 +238,7 @@ def test_other_requests_do_not_hang(tools: str) -> None:
 
 def test_the_tools_are_not_there_unless_asked_for(server: str, guarded_tools: str) -> None:
     assert httpx.post(server + ADDRESS, json=LIST_TOOLS, headers=SPEAKS).status_code in (404, 405)
-    for path in ("/sse", "/messages/"):  # of Gradio's own server, which GRADIO_MCP_SERVER asked for
+    for path in ("/sse", "/messages/"):  # of Gradio's own server, which that variable would start
         assert httpx.get(guarded_tools + ADDRESS + path, timeout=PATIENCE).status_code == 404
 
 

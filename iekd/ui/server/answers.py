@@ -8,6 +8,7 @@ from pydantic import Field, WithJsonSchema
 from typing_extensions import NotRequired, TypedDict  # pydantic cannot use typing's before Python 3.12
 
 from iekd.config.run import ABOUT, RunConfig
+from iekd.export import FORMATS
 
 says = Field  # of a value: Annotated[int, says(description="...")] is what a program reads
 
@@ -86,6 +87,8 @@ Archive = Annotated[
     str,
     WithJsonSchema({**UPLOADED, "description": f"an uploaded zip, {HOW_SENT}", "examples": [_file("images.zip")]}),
 ]
+Learner = Annotated[str, says(description="a text, teacher or a student such as ie-ft-seed0", examples=["ie-ft-seed0"])]
+FormatName = Annotated[str, says(description=f"a text, one of {', '.join(FORMATS)}", examples=["onnx"])]
 Lines = Annotated[int, says(description="a whole number, how many lines of the end; 1000 at most")]
 
 State = Literal["queued", "running", "stopping", "stopped", "finished", "failed", "lost"]
@@ -181,6 +184,20 @@ class RunFile(TypedDict):
     name: Annotated[str, says(description="teacher, a student such as ie-ft-seed0, or answers.csv")]
     address: Annotated[str, says(description="where to GET it, relative to the page's own address")]
     bytes: Annotated[int, says(description="size of the weights or of the file, in bytes")]
+
+
+class Exported(TypedDict):
+    """A model as a file for other programs, with the main findings of its certificate."""
+
+    run: Annotated[str, says(description="the run's id")]
+    model: Annotated[str, says(description="which of its models")]
+    format: Annotated[str, says(description="format of the file")]
+    address: Annotated[str, says(description="where to GET a zip of it, relative to the page's own address")]
+    bytes: Annotated[int, says(description="size of the file, in bytes")]
+    accuracy: Annotated[Optional[float], says(description="test accuracy of the file itself, in percent")]
+    difference: Annotated[float, says(description="largest difference of a probability from the original model's")]
+    warnings: Annotated[list[str], says(description="what should be known before it is used, as sentences")]
+    not_checked: Annotated[list[str], says(description="what could not be checked, and why, as sentences")]
 
 
 class DatasetRow(TypedDict):

@@ -20,6 +20,7 @@ from iekd.config.run import RunConfig, learner_name, make_config
 from iekd.errors import RunError, UserError
 from iekd.launchers.base import Launcher
 from iekd.models.catalog import models
+from iekd.runs.exported import export_in_run
 from iekd.runs.store import Run
 from iekd.ui.render.curves import read_curves
 from iekd.ui.server.access import Access, AccessError, May
@@ -30,9 +31,12 @@ from iekd.ui.server.answers import (
     DatasetRow,
     Deleted,
     Details,
+    Exported,
     Forecast,
+    FormatName,
     Images,
     Key,
+    Learner,
     Lines,
     MethodRow,
     ModelRow,
@@ -197,6 +201,23 @@ class Actions:
             for name, size in downloads_of(run).items()
         ]
 
+    def export_model(self, run_id: RunId, model: Learner, format: FormatName, request: Asked = None) -> Exported:
+        """Turn a model of a run into a file for other programs, check it and measure it, which may take minutes. What
+        has been exported before is answered at once.
+
+        Raises:
+            UserError: there is no such run, model or format, or this model cannot be written in it.
+            AccessError: you may not download from this run (403).
+        """
+        run = self._store.get(run_id)
+        self._access.check_change(request, run, "download")
+        made = export_in_run(run, model, format)
+        return {
+            "run": run.id, "model": model, "format": made.format, "address": f"{ADDRESS[1:]}/{run.id}/{model}/{format}",
+            "bytes": made.bytes, "accuracy": made.accuracy, "difference": made.difference,
+            "warnings": list(made.warnings), "not_checked": list(made.not_checked),
+        }  # fmt: skip
+
     def compare(self, run_id: Models, images: Images) -> Comparison:
         """What the teacher and each student of a run predict for images.
 
@@ -285,7 +306,8 @@ def public_endpoints(launcher: Launcher, access: Access) -> None:
     actions = Actions(launcher, access)
     for name, endpoint in ENDPOINTS.items():
         if name not in TAKE_FILES:
-            event = api(_says_why(getattr(actions, name)), api_name=name, api_description=endpoint.description)
+            function, shared = _says_why(getattr(actions, name)), "export" if name == "export_model" else None
+            event = api(function, api_name=name, api_description=endpoint.description, concurrency_id=shared)
             describe_endpoint(event, endpoint)
     # a file component, because it alone lets through nothing but what the caller uploaded
     with gr.Row(visible=False):

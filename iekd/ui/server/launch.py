@@ -72,7 +72,7 @@ def launch(
         allowed_paths=[], blocked_paths=[str(runs_dir)], root_path=root_path,
         state_session_capacity=VISITS_KEPT,
         enable_monitoring=False, strict_cors=True, show_error=False, ssr_mode=False, max_file_size=MOST_OWN_UPLOAD,
-        mcp_server=False,  # Gradio's own, which GRADIO_MCP_SERVER would start; see mcp_server.py
+        mcp_server=False,  # not Gradio's own; see mcp_server.py
         app_kwargs={
             "lifespan": tools.lifespan(lifespan) if tools else lifespan,
             "middleware": [

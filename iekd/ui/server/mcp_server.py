@@ -36,7 +36,7 @@ from iekd.ui.server.gradio_patches import upload_folder
 
 log = logging.getLogger(__name__)
 ADDRESS = "/gradio_api/mcp"
-MISSING = "The MCP server needs the package 'mcp'. Install it with: pip install 'mcp>=1.21,<2'"
+MISSING = "The MCP server needs the package 'mcp'. Install it with: pip install -U 'mcp>=1.22,<2'"
 MOST_WAITING = 16  # calls of one tool that wait for each other
 FILE: Schema = {
     "type": "string",
