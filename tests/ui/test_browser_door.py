@@ -112,7 +112,7 @@ def test_the_footer_leads_to_the_endpoints(page: Any, server: str) -> None:
     page.goto(server)
     page.locator("footer").get_by_text("Use via API").click()
     shown = page.locator(".api-docs")
-    shown.get_by_text("/move_run_to_front").wait_for()
+    shown.get_by_text("/move_run_to_front").first.wait_for()
     for words in (
         "18 API endpoints",
         "Move a queued run to the front",
