@@ -15,19 +15,17 @@ from typing import Any
 import numpy as np
 
 from iekd.errors import UserError
-from iekd.export.base import Answer, Job, require
+from iekd.export.base import Job, require
 from iekd.export.check import batches, spread_over
-from iekd.export.onnx_file import PACKAGES, graph_of, open_session, save_graph
-from iekd.export.script import onnx_script
-from iekd.models.artifact import ModelCard
+from iekd.export.onnx_file import PACKAGES, OnnxFile, graph_of, save_graph
 
 CALIBRATION = 512  # training images
 COMPUTING = ("Conv", "Gemm", "MatMul")
 
 
-class Int8:
-    name, title, file = "int8", "ONNX of 8 bits", "model.onnx"
-    whole_folder, approximate = False, True
+class Int8(OnnxFile):
+    name, title = "int8", "ONNX of 8 bits"
+    approximate = True
 
     def write(self, job: Job, target: Path) -> None:
         require(self.name, *PACKAGES, "onnxruntime.quantization")
@@ -41,15 +39,6 @@ class Int8:
         job.say(f"Calibrating on {min(CALIBRATION, len(train)):,} training images ...")
         images = train.images[spread_over(len(train), CALIBRATION)]
         save_graph(quantised(graph, images), job, target)
-
-    def open(self, target: Path, threads: int | None = None) -> Answer:
-        return open_session(target, threads)
-
-    def script(self, card: ModelCard, file: str, script: str) -> str:
-        return onnx_script(card, file, script)
-
-    def packages(self) -> tuple[str, ...]:
-        return PACKAGES
 
 
 def quantised(graph: Any, images: np.ndarray) -> Any:
