@@ -43,4 +43,5 @@ def test_its_example_runs(tmp_path, monkeypatch):
 
 def test_every_format_is_in_its_table():
     rows = re.findall(r"^\| `(\w+)` \| `([\w.]+)` \|", PAGE.read_text(), re.M)
+    assert rows.pop() == ("web", "index.html"), "a page of several models, which is no Format"
     assert rows == [(name, chosen.file) for name, chosen in FORMATS.items()]
