@@ -150,11 +150,8 @@ def file_of(image: Image.Image, name: str, kind: str = "PNG", **how: Any) -> dic
     return {"name": name, "mimeType": f"image/{kind.lower()}", "buffer": written.getvalue()}
 
 
-def test_image(row: int) -> Image.Image:
+def held_out_image(row: int) -> Image.Image:
     return Image.fromarray(data.load("fashion-mnist-sample").test.images[row].squeeze())
-
-
-test_image.__test__ = False  # type: ignore[attr-defined]
 
 
 def choose(page: Any, *files: dict[str, Any]) -> None:
@@ -289,7 +286,7 @@ def test_a_colour_network_answers_photographs(tab: Any, tmp_path: Path, runtime:
 
 
 def test_every_network_is_shown_with_size_time_and_accuracy(page: Any) -> None:
-    choose(page, file_of(test_image(3), "3.png"))
+    choose(page, file_of(held_out_image(3), "3.png"))
     cards = page.locator(".network")
     assert cards.locator("h3").all_inner_texts() == TITLES
     for i, source in enumerate(SHIPPED):
@@ -317,7 +314,7 @@ def test_an_example_is_marked_right_or_wrong(page: Any) -> None:
 
 
 def test_a_photograph_on_white_is_swapped_as_in_compare(page: Any) -> None:
-    dark = np.asarray(test_image(5))
+    dark = np.asarray(held_out_image(5))
     choose(page, file_of(Image.fromarray(dark), "dark.png"), file_of(Image.fromarray(255 - dark), "white.png"))
     page.locator("#history button", has_text="white.png").click()
     assert "bright and dark swapped" in page.inner_text("#seen-words")
@@ -327,7 +324,7 @@ def test_a_photograph_on_white_is_swapped_as_in_compare(page: Any) -> None:
 
 def test_a_picture_is_pasted(page: Any) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    picture = base64.b64encode(file_of(test_image(7), "7.png")["buffer"]).decode()
+    picture = base64.b64encode(file_of(held_out_image(7), "7.png")["buffer"]).decode()
     page.evaluate(
         """async (text) => {
           const file = new Blob([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], {type: 'image/png'});
@@ -337,7 +334,7 @@ def test_a_picture_is_pasted(page: Any) -> None:
     )
     page.keyboard.press("Control+V")
     wait_until(lambda: done(page) == 2)
-    expected = probabilities(SHIPPED[0], np.asarray(test_image(7))[None, ..., None])[0].argmax()
+    expected = probabilities(SHIPPED[0], np.asarray(held_out_image(7))[None, ..., None])[0].argmax()
     assert page.inner_text(".said strong") == data.load("fashion-mnist-sample").class_names[expected]
     page.evaluate("() => navigator.clipboard.writeText('words')")
     page.keyboard.press("Control+V")
@@ -352,7 +349,7 @@ def test_pictures_are_dropped(page: Any) -> None:
           data.items.add(new File([bytes], 'dropped.png', {type: 'image/png'}));
           return data;
         }""",
-        base64.b64encode(file_of(test_image(8), "8.png")["buffer"]).decode(),
+        base64.b64encode(file_of(held_out_image(8), "8.png")["buffer"]).decode(),
     )
     page.dispatch_event("h1", "drop", {"dataTransfer": dropped})
     wait_until(lambda: done(page) == 2)
@@ -360,7 +357,7 @@ def test_pictures_are_dropped(page: Any) -> None:
 
 
 def test_what_cannot_be_read_is_named_and_the_others_are_answered(page: Any) -> None:
-    good = file_of(test_image(1), "good.png")
+    good = file_of(held_out_image(1), "good.png")
     half = file_of(photo(200, 200), "half.png")
     half["buffer"] = half["buffer"][: len(half["buffer"]) // 3]
     text = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture"}
@@ -435,7 +432,7 @@ def test_without_a_copy_the_page_loads_the_pinned_version(tab: Any, tmp_path: Pa
         tab.goto(url)
         tab.wait_for_selector("[data-state=ready], [data-state=broken]")
         if (folder / "runtime" / SCRIPT).stat().st_size == PINNED[SCRIPT][0]:
-            choose(tab, file_of(test_image(0), "0.png"))
+            choose(tab, file_of(held_out_image(0), "0.png"))
             assert len(rows(tab)["0.png"]) == 3
         else:  # IEKD_ORT_WEB names another version, which is not what the page expects
             assert SCRIPT in tab.inner_text("#problems")
@@ -452,7 +449,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen_and_dark_is_dark(browser: A
         phone.set_default_timeout(1000 * PATIENCE)
         phone.goto(address)
         phone.wait_for_selector("#answer:not([hidden])")
-        choose(phone, file_of(test_image(2), "a picture with a very long name that has no end in sight at all.png"))
+        choose(phone, file_of(held_out_image(2), "a picture with a very long name that has no end in sight at all.png"))
         assert phone.evaluate("document.documentElement.scrollWidth") <= 390
         colour = phone.evaluate("getComputedStyle(document.body).backgroundColor")
         shades[scheme] = sum(map(int, re.findall(r"\d+", colour)[:3]))
