@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from PIL import Image
 from iekd.config.run import make_config
 from iekd.data import Dataset, Split
 from iekd.errors import UserError
+from iekd.export import int8, onnx_file
 
 os.environ["COLUMNS"] = "200"  # of every table; a console takes it when it is made
 CHECKOUT = Path(__file__).parents[1]
@@ -210,6 +212,38 @@ def complete():
         return run, watched
 
     return train
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exported_once(tmp_path_factory):
+    """What torch's ONNX exporter, which takes seconds, made of a network with the same weights is kept in a file for
+    all tests and workers."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "exported"
+    shared.mkdir(exist_ok=True)
+
+    def remembering(graph_of):
+        def remembered(job):
+            import onnx
+
+            told = hashlib.sha256(repr((type(job.model), job.card.mean, job.card.std, job.card.resolution)).encode())
+            for name, value in job.model.state_dict().items():
+                told.update(name.encode() + value.numpy().tobytes())
+            file = shared / told.hexdigest()
+            if not file.exists():
+                graph = graph_of(job)
+                part = file.with_name(f"{file.name}-{os.getpid()}")
+                onnx.save(graph, part)
+                part.replace(file)
+            return onnx.load(file)
+
+        return remembered
+
+    with pytest.MonkeyPatch.context() as patch:
+        graph_of = remembering(onnx_file.graph_of)
+        for module in (onnx_file, int8):
+            patch.setattr(module, "graph_of", graph_of)
+        yield
 
 
 @pytest.fixture(scope="session")
