@@ -34,7 +34,8 @@ class BuildWithCheckpoints(build_py):
     def _checkpoints(self) -> dict[str, str]:
         """Each shipped file -> its place in the wheel."""
         inside = Path(self.build_lib, "iekd", "_checkpoints")
-        return {str(f): str(inside / f.relative_to(SHIPPED)) for f in sorted(SHIPPED.glob("*/model.*"))}
+        shipped = sorted([*SHIPPED.glob("*/model.*"), *SHIPPED.glob("*.json")])
+        return {str(file): str(inside / file.relative_to(SHIPPED)) for file in shipped}
 
 
 setup(cmdclass={"build_py": BuildWithCheckpoints})

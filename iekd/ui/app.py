@@ -11,15 +11,19 @@ import gradio as gr
 from iekd.launchers.base import Launcher
 from iekd.launchers.factory import make_launcher
 from iekd.ui.render.about import HEADER
+from iekd.ui.render.demo import demo_html
 from iekd.ui.server.access import Access
 from iekd.ui.server.api import public_endpoints
 from iekd.ui.server.space import notices
+from iekd.ui.tabs.chip import chip
 from iekd.ui.tabs.compare import ASK_AFRESH, compare_tab
+from iekd.ui.tabs.demo import demo_tab
+from iekd.ui.tabs.form import OWN_FOLDER
 from iekd.ui.tabs.run import PRIVATE, SPEAKING, Updates
 from iekd.ui.tabs.runs import act, runs_tab, table_html
 from iekd.ui.tabs.train import known_run, train_tab
 
-CSS = Path(__file__).parent / "render" / "style.css"
+STYLES = ("style.css", "demo.css")  # in render/
 UPLOADS_AGE = 6 * 3600  # seconds until Gradio removes uploaded files
 # keeps the address in step with what is on view, so that a reload, a bookmark and the browser's Back show it again
 KEEP_ADDRESS = """(value) => {
@@ -35,9 +39,12 @@ KEEP_ADDRESS = """(value) => {
 }"""
 OPENED = """() => {
   document.documentElement.dataset.opened = '';
+  delete document.documentElement.dataset.elsewhere;
   window.addEventListener('popstate', () => window.location.reload());
 }"""
-TRAIN, RUNS, COMPARE = "train", "runs", "compare"
+# a page that opens with a run or a tab in its address shows nothing until that one is in front (style.css)
+ELSEWHERE = "if (/[?&](run|tab)=/.test(location.search)) document.documentElement.dataset.elsewhere = '';"
+DEMO, TRAIN, RUNS, COMPARE = "demo", "train", "runs", "compare"
 
 
 def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.Blocks:
@@ -51,11 +58,17 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
     store, access = launcher.store, access or Access()
     demo = gr.Blocks(title="IE-KD Studio", analytics_enabled=False, delete_cache=(3600, UPLOADS_AGE))
     with demo:
-        gr.HTML(HEADER)
+        with gr.Row(elem_id="header"):
+            gr.HTML(HEADER)
+            chip(demo, store)
         for notice in notices():
             gr.HTML(f'<p class="notice">{escape(notice)}</p>')
         shown = gr.Textbox(visible="hidden", elem_id="shown-run")
-        with gr.Tabs(elem_id="tabs") as tabs:
+        landing = demo_html()
+        with gr.Tabs(elem_id="tabs", selected=DEMO if landing else TRAIN) as tabs:
+            if landing:
+                with gr.Tab("Demo", id=DEMO) as demo_page:
+                    front = demo_tab(demo, store, landing, access.anybody_starts)
             with gr.Tab("Train", id=TRAIN) as train_page:
                 train = train_tab(demo, launcher, shown, access)
             with gr.Tab("Runs", id=RUNS) as runs_page:
@@ -71,7 +84,9 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
                 shown: run_id, train.key: secrets.token_hex(8), runs.timer: gr.Timer(active=tab == RUNS),
                 **train.show(run_id, may, problem),
             }  # fmt: skip
-            if tab in (RUNS, COMPARE):
+            if tab not in (DEMO, TRAIN, RUNS, COMPARE):
+                tab = TRAIN if run_id or problem else ""
+            if tab and (tab != DEMO or landing):
                 updates[tabs] = gr.Tabs(selected=tab)
             if tab == RUNS:
                 updates[runs.table] = table_html(store, may)
@@ -83,11 +98,17 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
             may = access.of(request)
             run_id, table = act(launcher, access, request, event)
             if run_id:
-                front = {tabs: gr.Tabs(selected=TRAIN), runs.timer: gr.Timer(active=False)}
-                return {runs.table: table, shown: run_id, **front, **train.show(run_id, may)}
+                at_front = {tabs: gr.Tabs(selected=TRAIN), runs.timer: gr.Timer(active=False)}
+                return {runs.table: table, shown: run_id, **at_front, **train.show(run_id, may)}
             if now_shown and not (store.root / now_shown).is_dir():  # the run on view was deleted: back to the form
                 return {runs.table: table, shown: "", **train.show("", may)}
             return {runs.table: table}
+
+        def to_form(request: gr.Request) -> Updates:
+            return {shown: "", tabs: gr.Tabs(selected=TRAIN), **train.show("", access.of(request))}
+
+        def to_own_pictures(request: gr.Request) -> Updates:
+            return {train.dataset: OWN_FOLDER, **to_form(request)}
 
         def open_runs(request: gr.Request) -> Updates:
             return {runs.table: runs.refresh(request), runs.timer: gr.Timer(active=True)}
@@ -98,13 +119,19 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
         first = [tabs, runs.table, runs.timer, *compare.outputs, shown, train.key, *train.outputs]
         demo.load(opened, None, first, **PRIVATE).then(None, None, None, js=OPENED, api_visibility="private")
         shown.change(None, shown, None, js=KEEP_ADDRESS.replace("NAME", "run"), api_visibility="private")
-        for page, name in ((train_page, ""), (runs_page, RUNS), (compare_page, COMPARE)):
+        pages = [(train_page, TRAIN), (runs_page, RUNS), (compare_page, COMPARE)]
+        if landing:
+            pages.insert(0, (demo_page, DEMO))
+            front.train.click(to_form, None, [shown, tabs, *train.outputs], **PRIVATE)
+            front.own.click(to_own_pictures, None, [shown, tabs, *train.outputs, train.dataset], **PRIVATE)
+        for page, name in pages:
             named = f"() => ({KEEP_ADDRESS.replace('NAME', 'tab')})('{name}')"
             page.select(None, None, None, js=named, api_visibility="private")
 
         runs_page.select(open_runs, None, [runs.table, runs.timer], **PRIVATE)
-        for page in (train_page, compare_page):
-            page.select(lambda: gr.Timer(active=False), None, runs.timer, **PRIVATE)
+        for page, _ in pages:
+            if page is not runs_page:
+                page.select(lambda: gr.Timer(active=False), None, runs.timer, **PRIVATE)
         runs.table.click(on_row, shown, [shown, tabs, runs.timer, *train.outputs, runs.table], **SPEAKING)
         for compared in (
             compare_page.select(
@@ -114,6 +141,11 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
         ):
             compared.then(None, None, None, js=ASK_AFRESH, api_visibility="private")
     return demo
+
+
+def style() -> str:
+    """The page's style sheet."""
+    return "".join((Path(__file__).parent / "render" / name).read_text() for name in STYLES)
 
 
 def theme() -> gr.themes.Base:

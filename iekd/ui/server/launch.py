@@ -17,7 +17,7 @@ from iekd.errors import UserError
 from iekd.launchers.base import Launcher
 from iekd.launchers.factory import make_launcher
 from iekd.runs.store import not_writable
-from iekd.ui.app import CSS, build_app, theme
+from iekd.ui.app import ELSEWHERE, build_app, style, theme
 from iekd.ui.render.colours import method_colours
 from iekd.ui.server.access import MOST_OWN_UPLOAD, Access
 from iekd.ui.server.api import ENDPOINTS
@@ -67,8 +67,8 @@ def launch(
     demo.queue(max_size=64)
     demo.launch(
         server_name=host, server_port=free, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
-        theme=theme(), head=f"<style>{CSS.read_text()}{method_colours()}</style>", footer_links=["api"],
-        run_history=False,
+        theme=theme(), head=f"<script>{ELSEWHERE}</script><style>{style()}{method_colours()}</style>",
+        footer_links=["api"], run_history=False,
         allowed_paths=[], blocked_paths=[str(runs_dir)], root_path=root_path,
         state_session_capacity=VISITS_KEPT,
         enable_monitoring=False, strict_cors=True, show_error=False, ssr_mode=False, max_file_size=MOST_OWN_UPLOAD,

@@ -86,6 +86,7 @@ class TrainTab:
     form_box: gr.Column
     error: gr.HTML
     key: gr.Textbox
+    dataset: gr.Dropdown
 
     @property
     def outputs(self) -> list[Any]:
@@ -215,7 +216,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
     view = run_view(launcher, shown, access)
     key = gr.Textbox(visible=False)  # the same for every click until a run has started: two clicks start one
     timer, probes = gr.Timer(2.0, active=False), Probes(store)  # it ticks while a better estimate is on its way
-    tab = TrainTab(store, view, form_box, error, key)
+    tab = TrainTab(store, view, form_box, error, key, fields["dataset"])
     inputs = set(fields.values())  # as a set: a handler then gets one dictionary, by component
 
     def values_of(given: dict[Any, Any]) -> form.Values:

@@ -1,0 +1,122 @@
+"""The held-out images on which the landing page compares the shipped students, and what the networks predict for them.
+
+They are chosen by one rule, so that nobody can pick the flattering ones: of the test images that exactly one of the two
+students classifies correctly, the first in the order of the test split, gains and losses in the proportion that they
+have over the whole split. `benchmarks/showcase.py` writes the file; the page only reads it, and opens without torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from iekd.errors import UserError
+
+FILE = "showcase.json"
+SHOWN = 12  # images
+TOP = 3  # classes of each prediction
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image: its row in the test split, its class, and by model the most probable classes with probabilities."""
+
+    index: int
+    label: str
+    predictions: dict[str, list[tuple[str, float]]]
+
+
+@dataclass(frozen=True)
+class Showcase:
+    """What the landing page tells.
+
+    models: the folders among the shipped models, by the name that a run would give them: "teacher", "baseline" and one
+    other method. images: in the test split, of which both students classify `both` correctly, only the plain one
+    `lost`, only the other one `gained`, and none `neither`.
+    """
+
+    dataset: str
+    models: dict[str, str]
+    images: int
+    both: int
+    gained: int
+    lost: int
+    neither: int
+    shown: tuple[Shown, ...]
+
+    @property
+    def taught(self) -> str:
+        """The method of the student that had a teacher."""
+        return next(name for name in self.models if name not in ("teacher", "baseline"))
+
+
+def make_showcase(
+    dataset: str, models: Mapping[str, str], probabilities: Mapping[str, np.ndarray], labels: np.ndarray,
+    class_names: tuple[str, ...],
+) -> Showcase:  # fmt: skip
+    """The showcase of a test split.
+
+    Args:
+        models: folder by name: "teacher", "baseline" and one other.
+        probabilities: by the same names, (N,K) of the whole test split, in its order.
+        labels: (N,) the right classes.
+    """
+    taught = next(name for name in models if name not in ("teacher", "baseline"))
+    plain_right, taught_right = (probabilities[name].argmax(1) == labels for name in ("baseline", taught))
+    rows = chosen_rows(plain_right, taught_right, SHOWN)
+
+    def top(answers: np.ndarray) -> list[tuple[str, float]]:
+        return [(class_names[k], round(float(answers[k]), 4)) for k in np.argsort(-answers, kind="stable")[:TOP]]
+
+    return Showcase(
+        dataset, dict(models), len(labels), int((plain_right & taught_right).sum()),
+        int((taught_right & ~plain_right).sum()), int((plain_right & ~taught_right).sum()),
+        int((~plain_right & ~taught_right).sum()),
+        tuple(
+            Shown(row, class_names[labels[row]], {name: top(probabilities[name][row]) for name in models})
+            for row in rows
+        ),
+    )  # fmt: skip
+
+
+def chosen_rows(plain_right: np.ndarray, taught_right: np.ndarray, most: int) -> list[int]:
+    """The rows that are shown, in order: at most `most`, gains and losses in their proportion.
+
+    Args:
+        plain_right, taught_right: (N,) bool, whether each student classifies an image correctly.
+    """
+    gains, losses = np.flatnonzero(taught_right & ~plain_right), np.flatnonzero(plain_right & ~taught_right)
+    count = min(most, len(gains) + len(losses))
+    share = len(gains) / max(1, len(gains) + len(losses))
+    of_gains = min(len(gains), max(count - len(losses), round(count * share)))
+    return sorted(int(row) for row in (*gains[:of_gains], *losses[: count - of_gains]))
+
+
+def write_showcase(folder: Path, showcase: Showcase) -> None:
+    """Write it among the shipped models."""
+    (folder / FILE).write_text(json.dumps(asdict(showcase), indent=1) + "\n")
+
+
+def read_showcase(folder: Path) -> Showcase | None:
+    """The showcase among the shipped models in `folder`; None if there is none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / FILE
+    try:
+        values: Any = json.loads(path.read_text())
+        shown = tuple(
+            Shown(one["index"], one["label"], {n: [(c, p) for c, p in top] for n, top in one["predictions"].items()})
+            for one in values.pop("shown")
+        )
+        return Showcase(**values, shown=shown)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"'{path}' cannot be read ({error}). Write it again with benchmarks/showcase.py.") from None

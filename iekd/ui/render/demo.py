@@ -1,0 +1,84 @@
+"""The landing page's HTML: the shipped networks on test images on which the students differ. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from iekd import data
+from iekd.config.methods import method_name
+from iekd.errors import UserError
+from iekd.inference.showcase import Showcase, Shown, read_showcase
+from iekd.models.artifact import ModelCard
+from iekd.models.catalog import model_name
+from iekd.paths import checkpoints_dir
+from iekd.ui.render.examples import data_url
+from iekd.ui.render.template import render
+from iekd.ui.render.words import method_style
+
+MARGIN = 0.12  # of the accuracies' range, left free at both ends of the line
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the page says of a network. accuracy: percent, as text; position: percent of the line's width."""
+
+    title: str
+    style: str
+    name: str
+    params: int
+    accuracy: str
+    position: float
+
+
+def demo_html() -> str:
+    """The landing page; "" where it has nothing to show, without the shipped networks or the file about them."""
+    try:
+        show = read_showcase(checkpoints_dir())
+        if show is None:
+            return ""
+        cards = {name: ModelCard.read(checkpoints_dir() / folder) for name, folder in show.models.items()}
+        images = data.load(show.dataset).test.images
+    except UserError:
+        return ""  # `iekd models` and Compare say what is wrong with them
+
+    def is_gain(one: Shown) -> bool:
+        return one.predictions[show.taught][0][0] == one.label
+
+    models = {name: _model(name, card, cards) for name, card in cards.items()}
+    teacher, plain, taught = models["teacher"], models["baseline"], models[show.taught]
+    return render(
+        "demo", show=show, ratio=teacher.params / taught.params, ladder=[teacher, taught, plain],
+        models={"teacher": teacher, "plain": plain, "taught": taught}, gained=sum(map(is_gain, show.shown)),
+        slides=[
+            {
+                "index": one.index, "label": one.label, "image": data_url(images[one.index]),
+                "style": (taught if is_gain(one) else plain).style,
+                "outcome": f"only the {'IE' if is_gain(one) else 'plain'} student is right",
+                "predictions": [
+                    {"model": models[name], "top": top, "right": top[0][0] == one.label}
+                    for name, top in one.predictions.items()
+                ],
+            }
+            for one in show.shown
+        ],
+        diagram_text=_diagram_text(show, teacher, plain, taught),
+    )  # fmt: skip
+
+
+def _model(name: str, card: ModelCard, cards: dict[str, ModelCard]) -> Model:
+    reached = [one.accuracy or 0.0 for one in cards.values()]
+    low, high = min(reached), max(reached)
+    span = (high - low) or 1.0
+    title = {"teacher": "Teacher", "baseline": "Plain student"}.get(name, "IE student")
+    return Model(
+        title, "teacher" if name == "teacher" else method_style(name), model_name(card.model), card.params,
+        f"{card.accuracy or 0.0:.1f}", 100 * (MARGIN + (1 - 2 * MARGIN) * ((card.accuracy or 0.0) - low) / span),
+    )  # fmt: skip
+
+
+def _diagram_text(show: Showcase, teacher: Model, plain: Model, taught: Model) -> str:
+    return (
+        f"The teacher, {teacher.name}, classifies {teacher.accuracy} % of the test images correctly. One half of the "
+        f"IE student ({method_name(show.taught)}, {taught.name}) is pulled towards the teacher's features, the other "
+        f"half is pushed away. It reaches {taught.accuracy} %, the plain student {plain.accuracy} %."
+    )

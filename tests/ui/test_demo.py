@@ -1,0 +1,164 @@
+"""The landing page: images chosen by the rule, the numbers of the networks, and pictures dropped anywhere."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import ARGUMENTS, find_browser
+from conftest import PATIENCE, ROOT
+
+from iekd import data
+from iekd.errors import UserError
+from iekd.inference.classifier import open_classifier
+from iekd.inference.showcase import FILE, SHOWN, chosen_rows, make_showcase, read_showcase
+from iekd.models.artifact import ModelCard
+from iekd.ui.render.demo import demo_html
+
+CHECKPOINTS = ROOT / "checkpoints"
+
+
+def test_rows_are_the_first_of_each_kind_in_their_proportion():
+    plain = np.array([0, 0, 1, 0, 1, 0, 1, 0, 0, 0], bool)
+    taught = np.array([1, 1, 0, 1, 1, 0, 0, 1, 1, 1], bool)  # 6 gains, 2 losses
+    assert chosen_rows(plain, taught, 4) == [0, 1, 2, 3]
+    assert chosen_rows(plain, taught, 100) == [0, 1, 2, 3, 6, 7, 8, 9]
+    assert chosen_rows(plain, plain, 4) == []
+    assert chosen_rows(taught, plain, 4) == [0, 1, 2, 3], "a student that loses more shows more losses"
+    assert chosen_rows(taught, taught ^ (np.arange(10) == 9), 4) == [9]
+
+
+def test_the_shipped_showcase_is_what_the_shipped_networks_say():
+    """Made again from the weights; the students on the whole test split, the teacher on the images that are shown."""
+    show = read_showcase(CHECKPOINTS)
+    assert show is not None
+    test = data.load(show.dataset).test
+    rows = [one.index for one in show.shown]
+    probabilities, names = {}, ()
+    for name, folder in show.models.items():
+        classifier = open_classifier(CHECKPOINTS / folder)
+        names = classifier.card.class_names
+        if name == "teacher":
+            probabilities[name] = np.zeros((len(test), len(names)), np.float32)
+            probabilities[name][rows] = classifier.probabilities(test.images[rows])
+        else:
+            parts = [classifier.probabilities(test.images[i : i + 500]) for i in range(0, len(test), 500)]
+            probabilities[name] = np.concatenate(parts)
+    again = make_showcase(show.dataset, show.models, probabilities, test.labels, names)
+    assert replace(again, shown=()) == replace(show, shown=())
+    assert show.both + show.gained + show.lost + show.neither == show.images == len(test)
+    assert len(show.shown) == SHOWN
+    for old, new in zip(show.shown, again.shown, strict=True):
+        assert (old.index, old.label) == (new.index, new.label)
+        for name in show.models:
+            assert [c for c, _ in old.predictions[name]] == [c for c, _ in new.predictions[name]]
+            chances = [[p for _, p in one.predictions[name]] for one in (old, new)]
+            np.testing.assert_allclose(*chances, atol=1e-3)
+
+
+def test_the_page_takes_its_numbers_from_the_cards(monkeypatch, tmp_path):
+    html = demo_html()
+    for folder in read_showcase(CHECKPOINTS).models.values():
+        assert f"{ModelCard.read(CHECKPOINTS / folder).accuracy:.1f} %" in html
+    copied = shutil.copytree(CHECKPOINTS, tmp_path / "checkpoints")
+    card = copied / "fashion-mnist-resnet8-ie-ft" / "model.json"
+    card.write_text(card.read_text().replace('"accuracy": 87.99', '"accuracy": 12.34'))
+    monkeypatch.setenv("IEKD_CHECKPOINTS_DIR", str(copied))
+    assert "12.3 %" in demo_html()
+
+
+def test_without_the_networks_or_the_file_there_is_no_landing_page(monkeypatch, tmp_path):
+    monkeypatch.setenv("IEKD_CHECKPOINTS_DIR", str(tmp_path))
+    assert demo_html() == ""
+    shutil.copy(CHECKPOINTS / FILE, tmp_path)
+    assert demo_html() == ""
+    (tmp_path / FILE).write_text('{"shown": [{}]}')
+    with pytest.raises(UserError, match=r"benchmarks/showcase\.py"):
+        read_showcase(tmp_path)
+    assert demo_html() == ""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def landing(browser: Any, server: str) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(1000 * PATIENCE)
+    page.goto(server)
+    page.wait_for_selector("html[data-opened] .slide.now")
+    yield page
+    context.close()
+
+
+@pytest.mark.browser
+def test_it_opens_with_pictures_and_turns_without_moving(landing: Any) -> None:
+    show = read_showcase(CHECKPOINTS)
+    box = landing.locator(".turn").bounding_box()
+    seen = []
+    for _ in show.shown:
+        seen.append(landing.locator(".slide.now figcaption b").inner_text())
+        landing.get_by_role("button", name="Next image").click()
+    assert seen == [one.label for one in show.shown]
+    assert landing.locator(".turn .at").inner_text() == "1", "after the last comes the first"
+    assert landing.locator(".turn").bounding_box() == box
+    landing.locator(".strip button").nth(4).click()
+    assert landing.locator(".turn .at").inner_text() == "5"
+    landing.keyboard.press("ArrowRight")
+    assert landing.locator(".strip button[aria-pressed=true]").get_attribute("data-slide") == "5"
+
+
+DROP = """async ([kind, bytes]) => {
+  const given = new DataTransfer();
+  given.items.add(new File([new Uint8Array(bytes)], 'mine.png', {type: 'image/png'}));
+  const init = {bubbles: true, cancelable: true};
+  const event = kind === 'paste'
+    ? new ClipboardEvent('paste', {clipboardData: given, ...init})
+    : new DragEvent('drop', {dataTransfer: given, ...init});
+  document.querySelector('.demo h2').dispatchEvent(event);
+}"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("kind", ["drop", "paste"])
+def test_a_picture_from_anywhere_on_the_page_is_answered(landing: Any, kind: str, pictures: Path) -> None:
+    picture = next((pictures / "test" / "disc").iterdir())
+    for _ in range(2):
+        landing.evaluate("document.querySelector('#demo-answer .answers')?.remove()")
+        landing.evaluate(DROP, [kind, list(picture.read_bytes())])
+        landing.wait_for_selector("#demo-answer .answer .said")
+        assert landing.locator("#demo-answer .answer").count() == 1
+    assert landing.locator("#demo-answer .answer .said").count() == 3
+
+
+@pytest.mark.browser
+def test_its_buttons_lead_to_the_form(landing: Any) -> None:
+    landing.locator("#to-train").click()
+    landing.wait_for_selector("#start:visible")
+    assert "tab=train" in landing.url
+    landing.get_by_role("tab", name="Demo").click()
+    landing.locator("#to-own").click()
+    landing.wait_for_selector("#f-folder:visible")
+    landing.reload()
+    landing.wait_for_selector("#start:visible")
+    assert not landing.locator(".slide.now").is_visible()
+
+
+@pytest.mark.browser
+def test_a_phone_shows_it_without_scrolling_sideways(landing: Any) -> None:
+    landing.set_viewport_size({"width": 390, "height": 800})
+    assert landing.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert landing.locator("#demo .verdict").first.is_visible()
