@@ -27,8 +27,11 @@ STYLES = ("style.css", "demo.css")  # in render/
 UPLOADS_AGE = 6 * 3600  # seconds until Gradio removes uploaded files
 # keeps the address in step with what is on view, so that a reload, a bookmark and the browser's Back show it again
 KEEP_ADDRESS = """(value) => {
-  const address = new URL(window.location);
-  if (value) address.searchParams.set('NAME', value); else address.searchParams.delete('NAME');
+  const address = new URL(window.location), its = address.searchParams;
+  if (value) its.set('NAME', value); else its.delete('NAME');
+  // a run is in the Train tab, and its address says no more; without a run the tab has to be named
+  if (its.get('run') && its.get('tab') === 'train') its.delete('tab');
+  if ('NAME' === 'run' && !value && !its.get('tab')) its.set('tab', 'train');
   const seen = document.documentElement.dataset;
   // before the page has opened, tabs say that they are chosen too
   if (!('opened' in seen) || address.href === window.location.href) return;

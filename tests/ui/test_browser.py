@@ -45,7 +45,7 @@ def page(browser: Any) -> Iterator[Any]:
 
 
 def open_page(page: Any, url: str) -> None:
-    page.goto(url)
+    page.goto(url if "?" in url else f"{url}/?tab=train")
     page.wait_for_selector("#tabs")
 
 

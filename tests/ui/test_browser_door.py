@@ -49,6 +49,7 @@ def complaints(page: Any) -> list[str]:
 
 def use(page: Any, frame: Any) -> None:
     """Each tab, a change of the form, and a comparison of an example: styled, with pictures, without complaints."""
+    frame.get_by_role("tab", name="Train").click()
     frame.locator("#forecast dl").wait_for()
     colour = frame.locator("#start").evaluate("b => getComputedStyle(b).backgroundColor")
     assert colour == "rgb(15, 118, 110)", "Gradio's style sheets and ours were found"
@@ -97,6 +98,7 @@ def test_a_space_embeds_the_page_and_one_can_sign_in_there(page: Any, tmp_path: 
         page.route("https://*/**", lambda route: route.fulfill(content_type="text/html", body=outer))
         page.goto("https://huggingface.co/spaces/someone/space")
         frame = page.frame_locator("iframe")
+        frame.get_by_role("tab", name="Train").click()
         frame.get_by_role("link", name="Sign in").first.click()
         frame.locator("input[name=token]").fill(TOKEN)
         frame.get_by_role("button", name="Sign in").click()

@@ -77,7 +77,7 @@ def test_an_address_opens_its_run_and_tab(page: gr.Blocks, run_id: str, tab: str
     assert opened["shown-run"] == run_id
     assert "mine" in opened["run-head"]
     assert opened["form"]["visible"] is False
-    assert opened["tabs"].get("selected") == (tab or None)
+    assert opened["tabs"].get("selected") == (tab or "train")
     assert ("mine" in str(opened["runs-table"])) == (tab == "runs")
 
 
