@@ -21,7 +21,7 @@ from PIL import Image
 
 from iekd import __version__
 from iekd.config.methods import METHODS, method_name, split_name
-from iekd.data import title_of
+from iekd.data import own_path, title_of
 from iekd.errors import UserError
 from iekd.export.base import Say
 from iekd.export.certificate import Certificate
@@ -269,9 +269,8 @@ def _runtime(loaded: Runtime) -> dict[str, Any]:
 def _dataset_words(card: ModelCard) -> str:
     """The dataset's name; of a folder its last part, because the page is shown to others."""
     name = card.datasets[0] if card.datasets else "Images"
-    if ":" in name:
-        return name.split(":", 1)[1].replace("\\", "/").rstrip("/").split("/")[-1]
-    return title_of(name).split(",")[0]
+    own = own_path(name)
+    return title_of(name).split(",")[0] if own is None else own.name
 
 
 def _who(networks: Sequence[Network]) -> str:

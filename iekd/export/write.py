@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from iekd import __version__
-from iekd.data import short_name
 from iekd.data.base import Split
 from iekd.engine.scoring import accuracy, balanced_accuracy, class_accuracy, is_right, predicted
 from iekd.errors import UserError
@@ -31,7 +30,7 @@ from iekd.export.certificate import (
 from iekd.export.check import Latency, latencies, probabilities, some_images
 from iekd.export.formats import format_called
 from iekd.export.script import SCRIPT
-from iekd.export.sharing import shareable
+from iekd.export.sharing import name_without_folders, shareable, without_folders
 from iekd.models.artifact import WEIGHTS, ModelCard, check_fits, load_model
 from iekd.paths import absolute
 
@@ -143,7 +142,7 @@ def _checked(job: Job, chosen: Format, target: Path, without: str, command: str,
         warnings.append(accuracy_warning(own, of_original))
     missing = []
     if test is None:
-        missing.append(f"The accuracy: {without or 'no dataset was given'}")
+        missing.append(f"The accuracy: {without_folders(without) or 'no dataset was given.'}")
     if card.role != TEACHER and TEACHER not in job.beside:
         missing.append("The teacher's latency: no teacher lies beside this model.")
     job.say("Measuring the latency ...")
@@ -153,7 +152,7 @@ def _checked(job: Job, chosen: Format, target: Path, without: str, command: str,
         model=card.model, params=card.params, role=card.role, method=card.method, seed=card.seed,
         trained_by=card.command, resolution=card.resolution, channels=card.channels, fit=card.fit,
         class_names=card.class_names, datasets=card.datasets, license=job.license,
-        checked_on=short_name(job.dataset.name) if job.dataset else "", test_images=len(test) if test else 0,
+        checked_on=name_without_folders(job.dataset.name) if job.dataset else "", test_images=len(test) if test else 0,
         accuracy=own, balanced_accuracy=balanced, original_accuracy=of_original, recorded_accuracy=card.accuracy,
         difference=difference, compared_images=len(images), compared_on="test images" if test else "random pixels",
         energy_threshold=card.energy_threshold, latencies=tuple(_latencies(job, chosen, target)), machine=_machine(),

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from iekd import __version__
 from iekd.data import own_path
 from iekd.errors import RunError, UserError
+from iekd.export.sharing import shareable
 from iekd.hub.card import CURVES, ONNX, run_readme, student_readme
 from iekd.hub.curves import curves_png
 from iekd.hub.privacy import Scrubber, as_json
@@ -144,7 +145,7 @@ def _demo(run: Run, model: Path | None, repo: str, license: str, examples: int |
 
 def _scrubbed(model: Path, scrub: Scrubber, place: Path) -> tuple[Path, ModelCard]:
     """A copy of a model's folder whose card says nothing of this machine: exports carry the card in them."""
-    card = ModelCard.read(model)
+    card = shareable(ModelCard.read(model))
     if not (model / WEIGHTS).is_file():
         raise UserError(f"There is no model in '{model.name}': '{WEIGHTS}' is missing.")
     clean = place / "models" / model.name

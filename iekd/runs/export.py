@@ -12,7 +12,7 @@ from iekd.data.base import Dataset
 from iekd.errors import UserError
 from iekd.export import Certificate, export_model
 from iekd.export.base import Say
-from iekd.export.sharing import without_places
+from iekd.export.sharing import command_without_folders, name_without_folders
 from iekd.export.web import EXAMPLES, WEB, export_page
 from iekd.export.write import TEACHER
 from iekd.models.artifact import ModelCard
@@ -91,7 +91,8 @@ def _own_dataset(card: ModelCard, run: Run | None, say: Say) -> tuple[Dataset | 
         # how a folder was divided is not in the card: other test images may be among those that it has learned from
         config, name, fraction, seed = None, card.datasets[0] if card.datasets else "", 0.2, 0
         if not name or data.own_path(name) is not None:
-            return None, f"It was trained on {name or 'images that its card does not name'}; name them with --dataset."
+            known = name_without_folders(name) or "images that its card does not name"
+            return None, f"It was trained on {known}; name them with --dataset."
     try:
         if not data.source_of(name).at_hand(name):
             return None, f"{name} is not on this machine. '--dataset {name}' downloads it."
@@ -101,7 +102,7 @@ def _own_dataset(card: ModelCard, run: Run | None, say: Say) -> tuple[Dataset | 
         return None, f"The images that it was trained on cannot be had any more. {error}"
     known = (run.report or {}).get("dataset_mark") if run else None
     if known and known != loaded.fingerprint:
-        return None, f"{name} has changed since the run; '--dataset' with its name checks on it as it is now."
+        return None, f"{name_without_folders(name)} has changed since the run; --dataset checks on it as it is now."
     return loaded, ""
 
 
@@ -135,4 +136,4 @@ def _command(folder: Path, run: Run | None, format: str, dataset: str, license: 
     words = ["iekd", "export", model, "--format", format]
     words += ["--dataset", dataset] if dataset else []
     words += ["--license", license] if license else []
-    return without_places(shlex.join([*words, *(["--force"] if force else [])]))
+    return command_without_folders(shlex.join([*words, *(["--force"] if force else [])]))
