@@ -26,8 +26,7 @@ from iekd.export.base import Job
 from iekd.export.check import COMPARED, probabilities, spread_over
 from iekd.export.int8 import CALIBRATION, quantised
 from iekd.export.onnx_file import graph_of, open_session, save_graph
-from iekd.export.program import PixelsToProbabilities
-from iekd.export.weights import torch_answer
+from iekd.export.program import PixelsToProbabilities, torch_answer
 from iekd.models.artifact import ModelCard, load_model
 from iekd.models.normalise import Normalise
 from iekd.models.registry import build

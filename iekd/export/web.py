@@ -119,8 +119,7 @@ def export_page(
         UserError: `out` exists or cannot be written, the models do not belong together, the runtime is not there, or a
             network cannot be exported.
     """
-    out = Path(absolute(str(out)))
-    check_free(out)
+    out = check_page_target(out)
     cards = [shareable(ModelCard.read(folder)) for folder in folders]
     beside = {TEACHER: folders[0]} if cards[0].role == TEACHER else {}
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
@@ -147,6 +146,19 @@ def export_page(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return certificates
+
+
+def check_page_target(out: Path | str) -> Path:
+    """The path in full.
+
+    Raises:
+        UserError: `out` exists, or is the name of a file.
+    """
+    out = Path(absolute(str(out)))
+    if out.suffix.lower() in (".html", ".htm"):
+        raise UserError(f"The page is a folder and not the file '{out.name}'. Leave the ending out.")
+    check_free(out)
+    return out
 
 
 def write_page(

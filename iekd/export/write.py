@@ -28,7 +28,7 @@ from iekd.export.certificate import (
     difference_warning,
 )
 from iekd.export.check import Latency, latencies, probabilities, some_images
-from iekd.export.formats import format_called
+from iekd.export.formats import FORMATS, format_called
 from iekd.export.script import SCRIPT
 from iekd.export.sharing import name_without_folders, shareable, without_folders
 from iekd.models.artifact import WEIGHTS, ModelCard, check_fits, load_model
@@ -66,10 +66,8 @@ def export_model(
         UserError: no such model or format, `out` exists or cannot be written, the network or the dataset does not fit,
             or the file is too far from the original.
     """
-    chosen = format_called(format)
-    folder, out = Path(folder), Path(absolute(str(out)))
-    as_file = not chosen.whole_folder and out.suffix == Path(chosen.file).suffix
-    check_free(out, as_file)
+    chosen, out, as_file = check_target(format, out)
+    folder = Path(folder)
     model, card = load_model(folder)
     if dataset is not None:
         check_fits(card, dataset, folder)
@@ -101,6 +99,25 @@ def export_model(
     return certificate
 
 
+def check_target(format: str, out: Path | str) -> tuple[Format, Path, bool]:
+    """(the format, the path in full, whether it is that of a file, known by its ending, or of a folder).
+
+    Raises:
+        UserError: no such format, `out` exists, or its ending is that of another format's file.
+    """
+    chosen, out = format_called(format), Path(absolute(str(out)))
+    ending, own = out.suffix.lower(), Path(chosen.file).suffix
+    as_file = ending == own and not chosen.whole_folder
+    if not as_file and ending in {Path(other.file).suffix for other in FORMATS.values()}:
+        ways = "" if chosen.whole_folder else f", or take '{own}' for a file"
+        raise UserError(
+            f"'{out.name}' ends in '{out.suffix}', but the format {chosen.name} would make a folder of that name. "
+            f"Leave the ending out{ways}."
+        )
+    check_free(out, as_file)
+    return chosen, out, as_file
+
+
 def companions(out: Path, as_file: bool) -> dict[str, Path]:
     """Where certificate and script lie, by their usual names: in the exported folder, or beside the exported file."""
     names = (RECORD, PAGE, SCRIPT)
@@ -129,7 +146,10 @@ def _checked(job: Job, chosen: Format, target: Path, without: str, command: str,
     answer, original = chosen.open(target), _original(job.model, card)
     images = some_images(test, card.resolution, card.channels)
     job.say(f"Comparing with the original on {len(images):,} {'test images' if test else 'random pixels'} ...")
-    difference = float(np.abs(probabilities(answer, images) - probabilities(original, images)).max())
+    expected = probabilities(original, images)
+    if not np.isfinite(expected).all():
+        raise UserError(f"The model in '{job.folder}' answers with values that are no numbers. Train it again.")
+    difference = float(np.abs(probabilities(answer, images) - expected).max())
     own = of_original = balanced = None
     if test is not None:
         job.say(f"Measuring the accuracy on {len(test):,} test images ...")
@@ -184,8 +204,7 @@ def _accuracy(answer: Answer, test: Split, card: ModelCard, say: Say) -> tuple[f
 
 
 def _original(model: object, card: ModelCard) -> Answer:
-    from iekd.export.program import PixelsToProbabilities
-    from iekd.export.weights import torch_answer
+    from iekd.export.program import PixelsToProbabilities, torch_answer
 
     return torch_answer(PixelsToProbabilities(model, card).eval())  # type: ignore[arg-type]
 
