@@ -14,7 +14,7 @@ def main() -> int:
     """Parse the arguments and serve until interrupted; 2 for arguments that cannot be used."""
     parser = argparse.ArgumentParser(description="IE-KD Studio: train and compare small image classifiers in a page.")
     parser.add_argument("--host", default=space.default_host(), help="address to listen on; 0.0.0.0 for every network")
-    parser.add_argument("--port", type=int, default=7860, help="the next free one is taken if it is busy")
+    parser.add_argument("--port", type=int, default=7860, help="the next free one if it is busy; 0: any free one")
     parser.add_argument("--runs-dir", default=space.default_runs_dir(), help="folder that holds the runs")
     parser.add_argument("--public", action="store_true", help="others may open it; see docs/sharing.md")
     parser.add_argument(

@@ -143,29 +143,21 @@ def test_the_command_is_there_and_finds_the_shipped_models(image):
 
 
 @pytest.fixture
-def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-@pytest.fixture
-def served(image, port) -> Iterator[None]:
-    """The image's command, on this machine's address only and on a free port."""
+def served(image) -> Iterator[int]:
+    """The port of the image's command, which here takes a free one and listens on this machine's address only."""
     command = json.loads(one("CMD", "app.py"))
     assert command[:2] == ["python", "app.py"]
     assert command[2:4] == ["--host", "0.0.0.0"], "a container is reached from outside"
-    words = [sys.executable, "app.py", "--host", "127.0.0.1", "--port", str(port)]
+    words = [sys.executable, "app.py", "--host", "127.0.0.1", "--port", "0"]
     with subprocess.Popen(**image.start(*words), stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            assert "is ready" in process.stdout.readline()
-            yield
+            yield int(re.search(r"is ready: http://127\.0\.0\.1:(\d+)", process.stdout.readline())[1])
         finally:
             process.terminate()
 
 
-def test_the_page_opens_and_the_health_check_agrees(image, served, port):
+def test_the_page_opens_and_the_health_check_agrees(image, served):
     words = json.loads(re.search(r"CMD (\[.*\])", one("HEALTHCHECK", "CMD"))[1])
 
     def healthy(at: int) -> int:
@@ -173,7 +165,7 @@ def test_the_page_opens_and_the_health_check_agrees(image, served, port):
         return subprocess.run(**image.start(sys.executable, "-c", code), capture_output=True, check=False).returncode
 
     assert f":{one('EXPOSE', '')}/" in words[2]
-    assert healthy(port) == 0
+    assert healthy(served) == 0
     assert Path(image.environment["IEKD_RUNS_DIR"]).is_dir()
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
@@ -130,11 +129,8 @@ def test_a_run_trains_with_the_shipped_images_and_teacher(installed):
 
 
 def test_the_page_opens(installed):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with subprocess.Popen(
-        **installed("-m", "iekd", "serve", "--port", str(port)),
+        **installed("-m", "iekd", "serve", "--port", "0"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

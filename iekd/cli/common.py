@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -19,6 +20,8 @@ from iekd.config.unused import unused_settings
 from iekd.errors import RunError, UserError
 from iekd.hub.names import PREFIX
 from iekd.hub.pull import pulled
+from iekd.inference.onnx_file import EXPORTED
+from iekd.models.artifact import CARD
 from iekd.models.source import check_path
 from iekd.paths import absolute
 
@@ -41,7 +44,8 @@ def launcher_for(runs_dir: Path) -> Launcher:
 
 
 def find_model(name: str, runs_dir: Path) -> Path:
-    """The folder or file of a model: RUN/LEARNER or RUN, a shipped checkpoint's name, hf:ORG/NAME, or a path.
+    """The folder or file of a model: RUN/LEARNER or RUN, a shipped checkpoint's name, hf:ORG/NAME, or a path
+    (also that of a folder that `iekd export` has made).
 
     Raises:
         UserError: there is none.
@@ -50,6 +54,9 @@ def find_model(name: str, runs_dir: Path) -> Path:
 
     if name.startswith(PREFIX):
         return pulled(name)
+    exported = os.path.join(absolute(name), EXPORTED)
+    if os.path.isfile(exported) and not os.path.isfile(os.path.join(absolute(name), CARD)):
+        return Path(exported)
     try:
         return Path(check_path(name))
     except UserError as error:
@@ -57,7 +64,7 @@ def find_model(name: str, runs_dir: Path) -> Path:
     try:
         return model_called(launcher_for(runs_dir).store, name)
     except RunError as no_run:
-        if Path(absolute(name)).exists() or Path(name).suffix or name.startswith((".", "/", "~")):
+        if os.path.exists(absolute(name)) or Path(name).suffix or name.startswith((".", "/", "~")):
             raise no_path from None
         raise UserError(
             f"{str(no_run).rstrip('.')}. MODEL can also be a shipped checkpoint ('iekd models' lists them), a model's "
@@ -91,8 +98,11 @@ def table_of(first: str, *others: str, title: str | None = None, numbers: bool =
 def say_unused(config: RunConfig) -> None:
     """On standard error: which of the given options have no effect."""
     for field, purpose in unused_settings(config).items():
-        option = f"--{field.replace('_', '-')}"
-        err.print(f"[yellow]Note:[/] {option} has no effect here: it is for {purpose} only.", soft_wrap=True)
+        say_no_effect(f"--{field.replace('_', '-')}", purpose)
+
+
+def say_no_effect(option: str, purpose: str) -> None:
+    err.print(f"[yellow]Note:[/] {option} has no effect here: it is for {purpose} only.", soft_wrap=True)
 
 
 def say(as_json: bool, sentence: str, value: dict[str, Any]) -> None:

@@ -78,7 +78,7 @@ def evaluate(
         "images": found.images,
         "correct": found.correct,
         "skipped files": len(found.skipped_files),
-        "model": f"{found.model}, {found.params:,} parameters",
+        "model": found.model + (f", {found.params:,} parameters" if found.params else ""),
         "mean": _listed(found.mean),
         "std": f"{_listed(found.std)} ({NOTES[found.normalisation]})",
     }

@@ -10,9 +10,21 @@ from typing import Annotated, Optional
 import typer
 from rich.markup import escape
 
-from iekd.cli.common import RUNS, AsJson, RunsDir, err, find_model, launcher_for, out, print_json, table_of
+from iekd.cli.common import (
+    RUNS,
+    AsJson,
+    RunsDir,
+    err,
+    find_model,
+    launcher_for,
+    out,
+    print_json,
+    say_no_effect,
+    table_of,
+)
 from iekd.errors import RunError, UserError
 from iekd.export import FORMATS, Certificate
+from iekd.export.formats import format_called
 from iekd.export.web import WEB
 from iekd.export.write import companions
 from iekd.models.artifact import CARD
@@ -77,6 +89,10 @@ def export(
                 "--examples 0 leaves them out.", highlight=False, soft_wrap=True,
             )  # fmt: skip
         return
+    format_called(format_name, also=(WEB,))
+    for option, given in (("--runtime", runtime), ("--title", title)):
+        if given:
+            say_no_effect(option, f"--format {WEB}")
     certificate = export_saved(
         folder_called(model, runs_dir), format_name, target, dataset=dataset or "", test_fraction=test_fraction,
         data_seed=data_seed, license=license_text, force=force, say=say,
@@ -87,8 +103,9 @@ def export(
         return
     print_certificates([certificate])
     out.print(
-        f"It is in '{escape(str(target))}'. Try it: python {escape(beside['use_it.py'])} picture.jpg", highlight=False
-    )
+        f"It is in '{escape(str(target))}'. Try it: python {escape(shlex.quote(beside['use_it.py']))} picture.jpg",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 def folder_called(name: str, runs_dir: Path) -> Path:
@@ -106,7 +123,7 @@ def folder_called(name: str, runs_dir: Path) -> Path:
 def print_certificates(certificates: Sequence[Certificate]) -> None:
     """What was checked, one column for each file; then warnings."""
     rows = [dict(certificate.rows()) for certificate in certificates]
-    table = table_of("", *(f"certificate of {certificate.file}" for certificate in certificates))
+    table = table_of("", *(escape(f"certificate of {certificate.file}") for certificate in certificates))
     for what in dict.fromkeys(what for row in rows for what in row):
         table.add_row(what, *(escape(row.get(what, "")) for row in rows))
     out.print(table)

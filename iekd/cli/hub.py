@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Optional
 import typer
 from rich.markup import escape
 
-from iekd.cli.common import RUNS, AsJson, RunsDir, err, launcher_for, out, print_json
+from iekd.cli.common import RUNS, AsJson, RunsDir, err, launcher_for, out, print_json, say_no_effect
 from iekd.errors import UserError
 
 
@@ -57,6 +57,10 @@ def push(
 
     check_repo(repo)
     token = "" if target is not None else machine_token()
+    if checkpoints and what != "run":
+        say_no_effect("--checkpoints", "--what run")
+    if examples is not None and what != "demo":
+        say_no_effect("--examples", "--what demo")
     store = launcher_for(runs_dir).store
     run, learner = store.get(name.partition("/")[0]), name.partition("/")[2]
     if what == "run" and learner:

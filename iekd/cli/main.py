@@ -193,7 +193,7 @@ def doctor(
 @says_why
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for the whole network.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; the next free one is taken if it is busy.")] = 7860,
+    port: Annotated[int, typer.Option(help="Port; the next free one if it is busy. 0: any free one.")] = 7860,
     runs_dir: RunsDir = RUNS,
     public: Annotated[bool, typer.Option("--public", help="Others may open it: nobody may start large runs.")] = False,
     root_path: Annotated[

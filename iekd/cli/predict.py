@@ -194,12 +194,16 @@ def _print(row: FilePrediction) -> None:
 
 
 class CsvFile:
-    """A CSV file that is there once it is complete. Until then, and if it is stopped, its rows are in FILE.part."""
+    """A CSV file that is there once it is complete. Until then, and if it is stopped, its rows are in FILE.part.
+
+    What is no plain file, such as /dev/stdout, gets its rows as they come.
+    """
 
     def __init__(self, path: Path, top: int) -> None:
         from iekd.results.prediction_table import PredictionTable
 
-        self.path, self.part = path, Path(f"{path}{PART}")
+        direct = str(path).startswith("/dev/") or (path.exists() and not path.is_file())
+        self.path, self.part = path, path if direct else Path(f"{path}{PART}")
         self.table, self.rows = PredictionTable(top), 0
 
     def __enter__(self) -> CsvFile:
@@ -224,7 +228,7 @@ class CsvFile:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._says_why():
             self.file.close()
-            if kind is None:
+            if kind is None and self.part != self.path:
                 os.replace(self.part, self.path)
 
     @contextlib.contextmanager

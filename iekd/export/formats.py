@@ -26,8 +26,8 @@ for _format in (OnnxFile(), TorchProgram(), Weights(), Int8()):
     register(_format)
 
 
-def format_called(name: str) -> Format:
-    """The format of that name.
+def format_called(name: str, also: tuple[str, ...] = ()) -> Format:
+    """The format of that name; also: what else could have been meant, for the message.
 
     Raises:
         UserError: there is none.
@@ -35,5 +35,5 @@ def format_called(name: str) -> Format:
     if name not in FORMATS:
         load_plugins()
     if name not in FORMATS:
-        raise unknown_name("format", name, FORMATS)
+        raise unknown_name("format", name, [*FORMATS, *also])
     return FORMATS[name]

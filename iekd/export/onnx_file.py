@@ -10,6 +10,7 @@ import numpy as np
 from iekd.errors import UserError
 from iekd.export.base import Answer, Job, require
 from iekd.export.script import onnx_script
+from iekd.inference.onnx_file import EXPORTED
 from iekd.models.artifact import ModelCard
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -17,7 +18,7 @@ LARGEST = 2**31 - 1  # bytes of one protobuf message
 
 
 class OnnxFile:
-    name, title, file = "onnx", "ONNX", "model.onnx"
+    name, title, file = "onnx", "ONNX", EXPORTED
     whole_folder, approximate = False, False
 
     def write(self, job: Job, target: Path) -> None:

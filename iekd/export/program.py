@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from iekd import __version__
 from iekd.errors import UserError
-from iekd.export.base import Job
+from iekd.export.base import Answer, Job
+from iekd.inference.onnx_file import CARD, FIT, LABELS, SIZE
 from iekd.models.artifact import ModelCard
 from iekd.models.normalise import Normalise
 
@@ -59,11 +61,22 @@ def traced(job: Job, export: Callable[[], Made]) -> Made:
         ) from error
 
 
+def torch_answer(program: nn.Module) -> Answer:
+    """A torch module that takes pixels and gives probabilities, for numpy arrays."""
+
+    def answer(pixels: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            found: np.ndarray = program(torch.from_numpy(pixels)).numpy()
+        return found
+
+    return answer
+
+
 def metadata(job: Job) -> dict[str, str]:
     """The texts inside an exported file, by name: what model.json holds, and the parts of it that any reader needs."""
     card = job.card
     return {
-        "iekd": json.dumps(asdict(card)), "labels": json.dumps(card.class_names),
-        "size": f"{card.resolution}x{card.resolution}", "fit": card.fit, "license": job.license,
+        CARD: json.dumps(asdict(card)), LABELS: json.dumps(card.class_names),
+        SIZE: f"{card.resolution}x{card.resolution}", FIT: card.fit, "license": job.license,
         "iekd_version": __version__,
     }  # fmt: skip

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from iekd.export.base import Answer, Job
 from iekd.export.script import torch_script
 from iekd.models.artifact import ModelCard
@@ -34,14 +32,9 @@ class TorchProgram:
         """threads: that torch uses here; the caller sets them, because torch has one number for the whole process."""
         import torch
 
-        program: Any = torch.export.load(target).module()
+        from iekd.export.program import torch_answer
 
-        def answer(pixels: np.ndarray) -> np.ndarray:
-            with torch.inference_mode():
-                found: np.ndarray = program(torch.from_numpy(pixels)).numpy()
-            return found
-
-        return answer
+        return torch_answer(torch.export.load(target).module())
 
     def script(self, card: ModelCard, file: str, script: str) -> str:
         return torch_script(card, file, script)

@@ -21,7 +21,7 @@ from PIL import Image
 
 from iekd import __version__
 from iekd.config.methods import METHODS, method_name, split_name
-from iekd.data import title_of
+from iekd.data import own_path, title_of
 from iekd.errors import UserError
 from iekd.export.base import Say
 from iekd.export.certificate import Certificate
@@ -119,8 +119,7 @@ def export_page(
         UserError: `out` exists or cannot be written, the models do not belong together, the runtime is not there, or a
             network cannot be exported.
     """
-    out = Path(absolute(str(out)))
-    check_free(out)
+    out = check_page_target(out)
     cards = [shareable(ModelCard.read(folder)) for folder in folders]
     beside = {TEACHER: folders[0]} if cards[0].role == TEACHER else {}
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
@@ -147,6 +146,19 @@ def export_page(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return certificates
+
+
+def check_page_target(out: Path | str) -> Path:
+    """The path in full.
+
+    Raises:
+        UserError: `out` exists, or is the name of a file.
+    """
+    out = Path(absolute(str(out)))
+    if out.suffix.lower() in (".html", ".htm"):
+        raise UserError(f"The page is a folder and not the file '{out.name}'. Leave the ending out.")
+    check_free(out)
+    return out
 
 
 def write_page(
@@ -269,9 +281,8 @@ def _runtime(loaded: Runtime) -> dict[str, Any]:
 def _dataset_words(card: ModelCard) -> str:
     """The dataset's name; of a folder its last part, because the page is shown to others."""
     name = card.datasets[0] if card.datasets else "Images"
-    if ":" in name:
-        return name.split(":", 1)[1].replace("\\", "/").rstrip("/").split("/")[-1]
-    return title_of(name).split(",")[0]
+    own = own_path(name)
+    return title_of(name).split(",")[0] if own is None else own.name
 
 
 def _who(networks: Sequence[Network]) -> str:

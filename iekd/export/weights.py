@@ -7,8 +7,6 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 from iekd.export.base import Answer, Job
 from iekd.export.script import weights_script
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard, load_model
@@ -24,7 +22,7 @@ class Weights:
 
     def open(self, target: Path, threads: int | None = None) -> Answer:
         """threads: see TorchProgram."""
-        from iekd.export.program import PixelsToProbabilities
+        from iekd.export.program import PixelsToProbabilities, torch_answer
 
         return torch_answer(PixelsToProbabilities(*load_model(target.parent)))
 
@@ -33,18 +31,3 @@ class Weights:
 
     def packages(self) -> tuple[str, ...]:
         return ("torch", "safetensors")
-
-
-def torch_answer(program: object) -> Answer:
-    """A torch module that takes pixels and gives probabilities, for numpy arrays."""
-    import torch
-
-    module = program
-    assert callable(module)
-
-    def answer(pixels: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            found: np.ndarray = module(torch.from_numpy(pixels)).numpy()
-        return found
-
-    return answer

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from iekd import __version__
-from iekd.data import short_name
 from iekd.data.base import Split
 from iekd.engine.scoring import accuracy, balanced_accuracy, class_accuracy, is_right, predicted
 from iekd.errors import UserError
@@ -29,9 +28,9 @@ from iekd.export.certificate import (
     difference_warning,
 )
 from iekd.export.check import Latency, latencies, probabilities, some_images
-from iekd.export.formats import format_called
+from iekd.export.formats import FORMATS, format_called
 from iekd.export.script import SCRIPT
-from iekd.export.sharing import shareable
+from iekd.export.sharing import name_without_folders, shareable, without_folders
 from iekd.models.artifact import WEIGHTS, ModelCard, check_fits, load_model
 from iekd.paths import absolute
 
@@ -67,10 +66,8 @@ def export_model(
         UserError: no such model or format, `out` exists or cannot be written, the network or the dataset does not fit,
             or the file is too far from the original.
     """
-    chosen = format_called(format)
-    folder, out = Path(folder), Path(absolute(str(out)))
-    as_file = not chosen.whole_folder and out.suffix == Path(chosen.file).suffix
-    check_free(out, as_file)
+    chosen, out, as_file = check_target(format, out)
+    folder = Path(folder)
     model, card = load_model(folder)
     if dataset is not None:
         check_fits(card, dataset, folder)
@@ -102,6 +99,25 @@ def export_model(
     return certificate
 
 
+def check_target(format: str, out: Path | str) -> tuple[Format, Path, bool]:
+    """(the format, the path in full, whether it is that of a file, known by its ending, or of a folder).
+
+    Raises:
+        UserError: no such format, `out` exists, or its ending is that of another format's file.
+    """
+    chosen, out = format_called(format), Path(absolute(str(out)))
+    ending, own = out.suffix.lower(), Path(chosen.file).suffix
+    as_file = ending == own and not chosen.whole_folder
+    if not as_file and ending in {Path(other.file).suffix for other in FORMATS.values()}:
+        ways = "" if chosen.whole_folder else f", or take '{own}' for a file"
+        raise UserError(
+            f"'{out.name}' ends in '{out.suffix}', but the format {chosen.name} would make a folder of that name. "
+            f"Leave the ending out{ways}."
+        )
+    check_free(out, as_file)
+    return chosen, out, as_file
+
+
 def companions(out: Path, as_file: bool) -> dict[str, Path]:
     """Where certificate and script lie, by their usual names: in the exported folder, or beside the exported file."""
     names = (RECORD, PAGE, SCRIPT)
@@ -130,7 +146,10 @@ def _checked(job: Job, chosen: Format, target: Path, without: str, command: str,
     answer, original = chosen.open(target), _original(job.model, card)
     images = some_images(test, card.resolution, card.channels)
     job.say(f"Comparing with the original on {len(images):,} {'test images' if test else 'random pixels'} ...")
-    difference = float(np.abs(probabilities(answer, images) - probabilities(original, images)).max())
+    expected = probabilities(original, images)
+    if not np.isfinite(expected).all():
+        raise UserError(f"The model in '{job.folder}' answers with values that are no numbers. Train it again.")
+    difference = float(np.abs(probabilities(answer, images) - expected).max())
     own = of_original = balanced = None
     if test is not None:
         job.say(f"Measuring the accuracy on {len(test):,} test images ...")
@@ -143,7 +162,7 @@ def _checked(job: Job, chosen: Format, target: Path, without: str, command: str,
         warnings.append(accuracy_warning(own, of_original))
     missing = []
     if test is None:
-        missing.append(f"The accuracy: {without or 'no dataset was given'}")
+        missing.append(f"The accuracy: {without_folders(without) or 'no dataset was given.'}")
     if card.role != TEACHER and TEACHER not in job.beside:
         missing.append("The teacher's latency: no teacher lies beside this model.")
     job.say("Measuring the latency ...")
@@ -153,7 +172,7 @@ def _checked(job: Job, chosen: Format, target: Path, without: str, command: str,
         model=card.model, params=card.params, role=card.role, method=card.method, seed=card.seed,
         trained_by=card.command, resolution=card.resolution, channels=card.channels, fit=card.fit,
         class_names=card.class_names, datasets=card.datasets, license=job.license,
-        checked_on=short_name(job.dataset.name) if job.dataset else "", test_images=len(test) if test else 0,
+        checked_on=name_without_folders(job.dataset.name) if job.dataset else "", test_images=len(test) if test else 0,
         accuracy=own, balanced_accuracy=balanced, original_accuracy=of_original, recorded_accuracy=card.accuracy,
         difference=difference, compared_images=len(images), compared_on="test images" if test else "random pixels",
         energy_threshold=card.energy_threshold, latencies=tuple(_latencies(job, chosen, target)), machine=_machine(),
@@ -185,8 +204,7 @@ def _accuracy(answer: Answer, test: Split, card: ModelCard, say: Say) -> tuple[f
 
 
 def _original(model: object, card: ModelCard) -> Answer:
-    from iekd.export.program import PixelsToProbabilities
-    from iekd.export.weights import torch_answer
+    from iekd.export.program import PixelsToProbabilities, torch_answer
 
     return torch_answer(PixelsToProbabilities(model, card).eval())  # type: ignore[arg-type]
 

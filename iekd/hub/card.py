@@ -9,6 +9,7 @@ from iekd.config.methods import METHODS, split_name
 from iekd.data import own_path, short_name
 from iekd.engine.scoring import interval
 from iekd.estimate.cautions import few_test_images
+from iekd.inference.onnx_file import EXPORTED as ONNX
 from iekd.models.artifact import ModelCard
 from iekd.results.report import against_baseline, on_other_images, spread, summaries, verdict
 
@@ -18,7 +19,7 @@ HUB_DATASETS = {  # our names -> the Hub's
 }  # fmt: skip
 TAGS = ["image-classification", "knowledge-distillation", "iekd"]
 NAMED = 20  # classes that are listed
-CURVES, ONNX = "curves.png", "model.onnx"
+CURVES = "curves.png"
 
 
 def student_readme(
@@ -136,8 +137,8 @@ def _use(repo: str, card: ModelCard, files: set[str]) -> list[str]:
         "## How to use it", "In Python with iekd, which also gives the torch module (`student.model`):",
         f'```python\nimport iekd\nstudent = iekd.Student.from_pretrained("{repo}")\n'
         'print(student.predict("photo.jpg").top)\n```',
-        "On the command line:",
-        f"```\niekd pull {repo} --out model\niekd eval --checkpoint model --dataset folder:PATH\n```",
+        "On the command line, for any number of images:",
+        f"```\niekd predict hf:{repo} FOLDER --csv predictions.csv\n```",
     ]  # fmt: skip
     if ONNX in files:
         mode, shape = ("L", "None, None") if card.channels == 1 else ("RGB", "None")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,11 @@ from typing import Any, Literal
 from iekd import __version__
 from iekd.data import own_path
 from iekd.errors import RunError, UserError
-from iekd.hub.card import CURVES, ONNX, run_readme, student_readme
+from iekd.export.sharing import shareable
+from iekd.hub.card import CURVES, run_readme, student_readme
 from iekd.hub.curves import curves_png
 from iekd.hub.privacy import Scrubber, as_json
+from iekd.inference.onnx_file import EXPORTED as ONNX
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard
 from iekd.runs.models import models_of_page
 from iekd.runs.store import Run
@@ -23,6 +26,7 @@ from iekd.runs.transfer import files_of
 
 README, CONFIG = "README.md", "config.json"
 MARK = "iekd.json"  # in every repository that a push has filled: what it holds, so that the next push knows its own
+LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 What = Literal["student", "demo", "run"]
 EXAMPLES = 10  # test images of a demo
 KINDS: dict[What, str] = {"student": "model", "demo": "space", "run": "dataset"}  # of repositories
@@ -80,8 +84,9 @@ def gathered(
         checkpoints: with them a run can be continued elsewhere.
         examples: test images that a demo shows; None: ten of a dataset that is anybody's, none of one's own files.
     Raises:
-        UserError: it is not complete, or cannot be read.
+        UserError: it is not complete, or cannot be read, or the licence has no such name.
     """
+    check_license(license)
     with tempfile.TemporaryDirectory(prefix="iekd-push-") as place:
         try:
             if what == "student":
@@ -101,6 +106,15 @@ def gathered(
             "learner": model.name if model else "", "files": sorted(contents.files),
         }  # fmt: skip
         yield replace(contents, files={**contents.files, MARK: as_json(mark)})
+
+
+def check_license(license: str) -> None:
+    """Raises UserError for what the Hub would refuse as a licence, after the repository has been made."""
+    if license and not LICENSE.fullmatch(license):
+        raise UserError(
+            f"The licence '{license}' cannot be written as the Hub does. Take its name there, in lower case, such as "
+            "mit, apache-2.0 or cc-by-4.0; 'other' for one that it does not know."
+        )
 
 
 def _student(model: Path, repo: str, run: Run | None, license: str, place: Path) -> Contents:
@@ -144,7 +158,7 @@ def _demo(run: Run, model: Path | None, repo: str, license: str, examples: int |
 
 def _scrubbed(model: Path, scrub: Scrubber, place: Path) -> tuple[Path, ModelCard]:
     """A copy of a model's folder whose card says nothing of this machine: exports carry the card in them."""
-    card = ModelCard.read(model)
+    card = shareable(ModelCard.read(model))
     if not (model / WEIGHTS).is_file():
         raise UserError(f"There is no model in '{model.name}': '{WEIGHTS}' is missing.")
     clean = place / "models" / model.name

@@ -16,17 +16,15 @@ from typing import Any
 from iekd.data import own_path, relative_name
 from iekd.data.decoding import HEIC, SUFFIXES
 from iekd.errors import RunError
+from iekd.export.sharing import command_without_folders, without_folders
 from iekd.models.source import is_path
-from iekd.paths import home_dir
 from iekd.runs.store import Run
 
-PART = r"[^\s'\"`,;:()<>|/\\]+"  # of a path
-HOMES = re.compile(rf"/(?:home|Users)/{PART}")
-FOLDERS = re.compile(rf"(?:(?<![\w/.~-])/(?=[^/\s])|~/)(?:{PART}/)*")  # of an absolute path; not those of an address
 ENDING = "|".join(sorted(suffix.lstrip(".") for suffix in SUFFIXES | HEIC))
 # names of image files: in quotes, as notes and errors write them, or at the end of a line of the log
 IMAGES = re.compile(rf"(['\"`])(?:(?!\1)[^\n])*\.(?:{ENDING})\1|(?<=: )[^\n:'\"`]+\.(?:{ENDING})$", re.I | re.M)
 DROPPED = ("pid", "pid_started", "path")  # keys of status.json, events.jsonl and report.json
+COMMAND = "command"
 EXACT = ("class_names", "class_order")  # a class may be called anything; one name is that of a file of them
 
 
@@ -38,7 +36,6 @@ class Scrubber:
 
     def __init__(self, run: Run | None = None) -> None:
         self.names = {} if run is None else _of_run(run)
-        self.names[str(home_dir())] = "~"
         self.images = {} if run is None else _skipped(run)
 
     def text(self, text: str) -> str:
@@ -47,7 +44,7 @@ class Scrubber:
                 for form in {old, json.dumps(old)[1:-1]}:
                     text = text.replace(form, known[old])
         text = IMAGES.sub(lambda found: f"{found[1] or ''}image file{found[1] or ''}", text)
-        return FOLDERS.sub("", HOMES.sub("~", text))
+        return without_folders(text)
 
     def value(self, value: Any) -> Any:
         """JSON with every text in it scrubbed, and without the keys that are about this machine only."""
@@ -56,12 +53,13 @@ class Scrubber:
         if isinstance(value, list):
             return [self.value(item) for item in value]
         if isinstance(value, dict):
-            return {
-                key: item if key in EXACT and len(item) > 1 else self.value(item)
-                for key, item in value.items()
-                if key not in DROPPED
-            }
+            return {key: self._of_key(key, item) for key, item in value.items() if key not in DROPPED}
         return value
+
+    def _of_key(self, key: str, item: Any) -> Any:
+        if key in EXACT and len(item) > 1:
+            return item
+        return self.value(command_without_folders(item) if key == COMMAND and isinstance(item, str) else item)
 
     def file(self, path: Path) -> bytes:
         """What a file of a run folder holds, scrubbed by its kind; files of numbers and weights as they are."""

@@ -7,12 +7,14 @@ become images (images.py).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from iekd.config.run import make_config
 from iekd.data.decoding import CROP
 from iekd.engine.scoring import energy
 from iekd.errors import UserError
@@ -92,6 +94,7 @@ def open_classifier(path: Path, device: str = "cpu", described: Described = Desc
     Raises:
         UserError: missing, unreadable, not a classifier, or something that it does not say was not said either.
     """
+    make_config(device=device, resolution=described.resolution, fit=described.fit)  # checks them
     check_normalisation(described.mean, described.std)
     if path.suffix.lower() == SUFFIX and not path.is_dir():
         return OnnxClassifier(open_onnx(path, device), described)
@@ -148,10 +151,17 @@ class OnnxClassifier(Classifier):
             pixels = (pixels.astype(np.float32) / 255 - mean) / std
         outputs = self.file.run(pixels)
         answers = outputs[0]
-        if answers.shape != (len(images), len(self.card.class_names)):
+        if answers.ndim > 2 and set(answers.shape[2:]) == {1}:  # (B,K,1,1), as after a global pooling
+            answers = answers.reshape(answers.shape[:2])
+        if answers.ndim != 2 or len(answers) != len(images):
             raise UserError(
-                f"'{self.file.path}' answers {len(images)} images with numbers of shape {list(answers.shape)}, but "
-                f"{len(self.card.class_names)} classes are named. Give the names of all its classes with --classes."
+                f"'{self.file.path}' gives numbers of shape {list(answers.shape)} for {len(images)} image(s), not one "
+                "number per image and class. Give a classifier with an output of logits or probabilities."
+            )
+        if answers.shape[1] != len(self.card.class_names):
+            raise UserError(
+                f"'{self.file.path}' gives {answers.shape[1]} numbers for an image, but {len(self.card.class_names)} "
+                "classes are named. Name all its classes."
             )
         if self.file.card is None and not _are_probabilities(answers):
             answers = np.exp(answers - answers.max(-1, keepdims=True))
@@ -168,6 +178,14 @@ def _are_probabilities(values: np.ndarray) -> bool:
     return bool((values >= 0).all() and (abs(values.sum(-1) - 1) < SUM_TOLERANCE).all())
 
 
+def _check_names(names: tuple[str, ...]) -> None:
+    """Raises UserError if these cannot be the classes of a classifier."""
+    if len(names) < 2:
+        raise UserError(f"A classifier has two classes or more, but only {list(names)} are named. Name all of them.")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"The class '{twice[0]}' is named twice. Name each class once, in the order of the outputs.")
+
+
 def _check_described(path: Path, card: ModelCard, described: Described) -> None:
     """What a model of ours says itself cannot be said otherwise: it would answer wrongly."""
     if described.model not in (None, card.model):
@@ -180,6 +198,10 @@ def _check_described(path: Path, card: ModelCard, described: Described) -> None:
 def _foreign_card(file: OnnxFile, described: Described) -> ModelCard:
     """A card for an ONNX file of another tool."""
     names, side = described.class_names or file.class_names, file.height or described.resolution
+    if described.model is not None:
+        raise UserError(f"'{file.path}' holds its network itself. Leave --model out.")
+    if described.resolution not in (None, side):
+        raise UserError(f"'{file.path}' takes images of {side} x {file.width}. Leave --resolution out.")
     missing = []
     if names is None:
         missing.append("names of its classes: give --classes")
@@ -194,7 +216,10 @@ def _foreign_card(file: OnnxFile, described: Described) -> ModelCard:
     if file.takes_bytes and described.mean is not None:
         raise UserError(f"'{file.path}' takes bytes and normalises them itself. Leave --mean and --std out.")
     if file.height != file.width:
-        raise UserError(f"'{file.path}' takes images of {file.height} x {file.width}. Only square ones can be given.")
+        raise UserError(
+            f"'{file.path}' takes images of {file.height} x {file.width}. Only square ones can be given, and their "
+            "channels come before height and width."
+        )
     channels = file.channels or len(described.mean or (0, 0, 0))
     if channels not in (1, 3):
         raise UserError(
@@ -206,6 +231,7 @@ def _foreign_card(file: OnnxFile, described: Described) -> ModelCard:
 def _card(
     model: str, names: tuple[str, ...], channels: int, resolution: int, described: Described, params: int
 ) -> ModelCard:
+    _check_names(names)
     return ModelCard(
         model=model, datasets=(), class_names=names, channels=channels, resolution=resolution,
         mean=per_channel(described.mean or (0.0,), channels, "Mean"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class Evaluation:
 
     accuracy: percent of `images`, of which `correct` are right; class_accuracy: the same of each class, None for one
     without images. balanced_accuracy: the mean of those; class_counts: images of each class.
-    model, params: the network that the weights fit, and its size.
+    model, params: the network that the weights fit, and its size; 0 where an ONNX file of another tool hides it.
     mean, std: per channel, of pixel values scaled to 0..1; normalisation: where they are from ("given", "model card",
     "file", "data set").
     seconds: what predicting took, without loading. skipped_files: pictures that could not be read.
@@ -160,6 +160,9 @@ def _evaluate_onnx(
         model, None if file.card or len(settings.class_order) < 2 else settings.class_order, settings.resolution,
         None if mean is None else tuple(mean), None if std is None else tuple(std),
     )  # fmt: skip
+    if not file.card and not described.class_names and not file.class_names:  # then they are the dataset's
+        sides = {"resolution": file.height or settings.resolution}
+        described = replace(described, class_names=_data(settings.model_copy(update=sides), split)[0].class_names)
     classifier = OnnxClassifier(file, described)
     loaded, asked = _data(settings, split, classifier.card)
     check_fits(classifier.card, loaded, path)
@@ -178,7 +181,8 @@ def _evaluate_onnx(
     return _counted(
         torch.from_numpy(predicted(probabilities)), labels, began, loaded, checkpoint=str(path), model=card.model,
         params=card.params, dataset=settings.dataset, split=split, mean=card.mean, std=card.std,
-        normalisation="model card", device=classifier.device, notes=[],
+        normalisation="model card" if file.card else "file" if mean is None else "given",
+        device=classifier.device, notes=[],
     )  # fmt: skip
 
 

@@ -21,6 +21,8 @@ from iekd.errors import DataError
 from iekd.models.artifact import ModelCard
 from iekd.paths import as_typed, typed
 
+SPECIAL = "special"  # what pipes, sockets and devices are counted as
+
 
 @dataclass(frozen=True)
 class Found:
@@ -75,12 +77,15 @@ def _walk(folder: Path, others: Counter[str], around: tuple[tuple[int, int], ...
     try:
         about = os.stat(folder)
         with os.scandir(folder) as entries:
-            names = sorted((entry.name, entry.is_dir()) for entry in entries)
+            names = sorted((entry.name, entry.is_dir(), _is_special(entry)) for entry in entries)
     except OSError as error:
         yield Found(str(folder), error=f"The folder '{folder}' cannot be read: {error.strerror}.")
         return
-    for name, is_folder in names:
+    for name, is_folder, is_special in names:
         if is_folder:
+            continue
+        if is_special:  # reading it would wait for ever
+            others[SPECIAL] += 1
             continue
         kind = kind_of(name, lambda path=str(folder / name): first_bytes(path))  # type: ignore[misc]
         if kind == "image":
@@ -88,9 +93,14 @@ def _walk(folder: Path, others: Counter[str], around: tuple[tuple[int, int], ...
         elif kind:
             others[other_ending(name, kind)] += 1
     key = (about.st_dev, about.st_ino)
-    for name, is_folder in names:
+    for name, is_folder, _ in names:
         if is_folder and not is_hidden(name) and len(around) < DEEPEST and key not in around:
             yield from _walk(folder / name, others, (*around, key))
+
+
+def _is_special(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a pipe, a socket or a device; a link to nothing is none."""
+    return not entry.is_dir() and not entry.is_file() and os.path.exists(entry.path)
 
 
 def _in_archive(path: Path, others: Counter[str], notes: list[str]) -> Iterator[Found]:

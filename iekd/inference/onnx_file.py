@@ -20,6 +20,7 @@ from iekd.models.artifact import ModelCard
 from iekd.models.class_names import class_names_beside, find_class_names
 
 SUFFIX = ".onnx"
+EXPORTED = "model.onnx"  # what an ONNX file of ours is called in a folder
 CARD, LABELS, SIZE, FIT = "iekd", "labels", "size", "fit"  # keys of its metadata
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 
@@ -134,9 +135,10 @@ def _card(facts: dict[str, str], path: Path) -> ModelCard | None:
     if CARD not in facts:
         return None
     try:
-        return ModelCard.from_json(json.loads(facts[CARD]), path)
+        values = json.loads(facts[CARD])
     except ValueError as error:
         raise UserError(f"The model card in '{path}' cannot be read ({error}). Export the model again.") from None
+    return ModelCard.from_json(values, path)
 
 
 def _class_names(facts: dict[str, str], path: Path) -> tuple[str, ...] | None:

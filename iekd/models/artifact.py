@@ -6,19 +6,22 @@ Used for the shipped checkpoints, the models of a run and exports alike. Leaves 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from iekd.data.decoding import CROP
+from iekd.data.decoding import CROP, Fit
 from iekd.errors import UserError
 
 if TYPE_CHECKING:
     from iekd.data.base import Dataset
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
+LARGEST = 4096  # pixels of a side that a card may ask for
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,12 @@ class ModelCard:
         """
         path = folder / CARD
         try:
-            return ModelCard.from_json(json.loads(path.read_text()), path)
+            values = json.loads(path.read_text())
         except FileNotFoundError:
             raise UserError(f"There is no model in '{folder}': '{CARD}' is missing.") from None
         except (OSError, ValueError) as error:
             raise UserError(f"'{path}' is not a model card ({error}). Export the model again.") from None
+        return ModelCard.from_json(values, path)
 
     @staticmethod
     def from_json(values: Any, path: Path) -> ModelCard:
@@ -82,9 +86,12 @@ class ModelCard:
             if not isinstance(values, dict):
                 raise TypeError("it is not an object")
             known = {f.name for f in fields(ModelCard)}
-            return ModelCard(**{k: _frozen(v) for k, v in values.items() if k in known})
+            card = ModelCard(**{k: _frozen(v) for k, v in values.items() if k in known})
+            if wrong := next(_impossible(card), ""):
+                raise TypeError(f"'{wrong}' cannot be {json.dumps(values[wrong])[:80]}")
         except TypeError as error:
             raise UserError(f"'{path}' is not a model card ({error}). Export the model again.") from None
+        return card
 
 
 def check_fits(card: ModelCard, dataset: Dataset, folder: Path) -> None:
@@ -143,6 +150,26 @@ def load_model(folder: Path) -> tuple[Any, ModelCard]:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"The weights in '{folder}' cannot be loaded ({reason}). Export the model again.") from None
     return model.eval(), card
+
+
+def _impossible(card: ModelCard) -> Iterator[str]:
+    """The fields without which nothing works and that hold what cannot be: cards come from anywhere."""
+
+    def numbers(values: Any) -> bool:
+        return isinstance(values, tuple) and all(isinstance(v, (int, float)) and math.isfinite(v) for v in values)
+
+    def texts(values: Any) -> bool:
+        return isinstance(values, tuple) and all(isinstance(v, str) for v in values)
+
+    possible = {
+        "model": isinstance(card.model, str), "datasets": texts(card.datasets),
+        "class_names": texts(card.class_names) and len(card.class_names) > 0, "channels": card.channels in (1, 3),
+        "resolution": isinstance(card.resolution, int) and 0 < card.resolution <= LARGEST,
+        "mean": numbers(card.mean) and len(card.mean) == card.channels,
+        "std": numbers(card.std) and len(card.std) == card.channels and min(card.std) > 0,
+        "fit": card.fit in get_args(Fit), "command": isinstance(card.command, str),
+    }  # fmt: skip
+    yield from (name for name, fine in possible.items() if not fine)
 
 
 def _frozen(value: Any) -> Any:

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iekd import data
-from iekd.config.run import RunConfig
+from iekd.config.run import RunConfig, make_config
 from iekd.data.base import Dataset
 from iekd.errors import UserError
 from iekd.export import Certificate, export_model
 from iekd.export.base import Say
-from iekd.export.sharing import without_places
-from iekd.export.web import EXAMPLES, WEB, export_page
-from iekd.export.write import TEACHER
+from iekd.export.sharing import command_without_folders, name_without_folders
+from iekd.export.web import EXAMPLES, WEB, check_page_target, export_page
+from iekd.export.write import TEACHER, check_target
 from iekd.models.artifact import ModelCard
 from iekd.models.shipped import cards
 from iekd.runs.models import run_models
@@ -37,6 +37,7 @@ def export_saved(
     Raises:
         UserError: see there; or a dataset that was asked for cannot be loaded.
     """
+    check_target(format, out)  # before the dataset is loaded
     card, run = ModelCard.read(folder), run_of(folder)
     loaded, without = _dataset(card, run, dataset, test_fraction, data_seed, say)
     return export_model(
@@ -58,6 +59,7 @@ def export_saved_page(
     Raises:
         UserError: see there.
     """
+    check_page_target(out)
     card, run = ModelCard.read(folders[-1]), run_of(folders[-1])
     loaded, without = _dataset(card, run, dataset, test_fraction, data_seed, say)
     return export_page(
@@ -79,7 +81,10 @@ def _dataset(
     """(the dataset to check on, "") or (None, why there is none)."""
     if asked == NONE:
         return None, "No dataset was asked for."
-    return (_load(asked, card, test_fraction, data_seed), "") if asked else _own_dataset(card, run, say)
+    if not asked:
+        return _own_dataset(card, run, say)
+    make_config(dataset=asked, test_fraction=test_fraction, data_seed=data_seed)  # checks them
+    return _load(asked, card, test_fraction, data_seed), ""
 
 
 def _own_dataset(card: ModelCard, run: Run | None, say: Say) -> tuple[Dataset | None, str]:
@@ -91,7 +96,8 @@ def _own_dataset(card: ModelCard, run: Run | None, say: Say) -> tuple[Dataset | 
         # how a folder was divided is not in the card: other test images may be among those that it has learned from
         config, name, fraction, seed = None, card.datasets[0] if card.datasets else "", 0.2, 0
         if not name or data.own_path(name) is not None:
-            return None, f"It was trained on {name or 'images that its card does not name'}; name them with --dataset."
+            images = name_without_folders(name) or "images that its card does not name"
+            return None, f"It was trained on {images}; name them with --dataset."
     try:
         if not data.source_of(name).at_hand(name):
             return None, f"{name} is not on this machine. '--dataset {name}' downloads it."
@@ -101,7 +107,7 @@ def _own_dataset(card: ModelCard, run: Run | None, say: Say) -> tuple[Dataset | 
         return None, f"The images that it was trained on cannot be had any more. {error}"
     known = (run.report or {}).get("dataset_mark") if run else None
     if known and known != loaded.fingerprint:
-        return None, f"{name} has changed since the run; '--dataset' with its name checks on it as it is now."
+        return None, f"{name_without_folders(name)} has changed since the run; --dataset checks on it as it is now."
     return loaded, ""
 
 
@@ -135,4 +141,4 @@ def _command(folder: Path, run: Run | None, format: str, dataset: str, license: 
     words = ["iekd", "export", model, "--format", format]
     words += ["--dataset", dataset] if dataset else []
     words += ["--license", license] if license else []
-    return without_places(shlex.join([*words, *(["--force"] if force else [])]))
+    return command_without_folders(shlex.join([*words, *(["--force"] if force else [])]))

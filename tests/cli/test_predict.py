@@ -181,6 +181,19 @@ def test_wrong_options_are_said_before_anything_is_predicted(model, photos, word
     assert answer.stdout == ""
 
 
+def test_rows_go_straight_into_what_is_no_file(model, photos, tmp_path):
+    """Such as /dev/stdout, which must not be replaced by a file."""
+    os.mkfifo(tmp_path / "pipe")
+    end = os.open(tmp_path / "pipe", os.O_RDWR)
+    try:
+        assert run(model, photos / "sub", "--csv", tmp_path / "pipe").exit_code == 0
+        assert (tmp_path / "pipe").is_fifo()
+        assert os.read(end, 10**5).count(b"\n") == 1 + 8
+    finally:
+        os.close(end)
+    assert not list(tmp_path.glob("*.part"))
+
+
 def test_an_earlier_file_stays_until_the_new_one_is_complete(model, photos, tmp_path, small_disk):
     place, fill = small_disk
     (place / "o.csv").write_text("mine")
@@ -288,10 +301,19 @@ def test_a_shipped_model_is_found_by_its_name(tmp_path, model, photos):
     [
         ("nothing", "There is no run 'nothing'"), ("nothing", "iekd models"), ("./nothing", "There is no file"),
         ("x.onnx", "There is no file 'x.onnx'"), (".", "without a model"),
+        ("n" * 300, "There is no run"),
     ],
 )  # fmt: skip
 def test_a_model_that_is_not_there_is_a_sentence(tmp_path, refuses, name, said):
     refuses(lambda: find_model(name, tmp_path), said)
+
+
+def test_a_folder_that_export_has_made_is_its_onnx_file(tmp_path, model):
+    (tmp_path / "shoes").mkdir()
+    (tmp_path / "shoes" / "model.onnx").write_bytes(b"")
+    assert find_model(str(tmp_path / "shoes"), tmp_path) == tmp_path / "shoes" / "model.onnx"
+    shutil.copytree(model, tmp_path / "shoes", dirs_exist_ok=True)
+    assert find_model(str(tmp_path / "shoes"), tmp_path) == tmp_path / "shoes", "of both, what it was made from"
 
 
 def test_a_model_of_the_hub_is_pulled(tmp_path, monkeypatch, model, photos):

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from iekd.engine.scoring import balanced_accuracy
 from iekd.export import Certificate, export_model, register
@@ -161,6 +162,14 @@ def test_a_file_that_answers_otherwise_is_refused(model, tiny, tmp_path, altered
 def test_a_file_that_is_not_a_number_is_refused(model, tmp_path, altered, refuses):
     name = altered(lambda weight, bias: bias.fill_(float("nan")))
     refuses(lambda: export_model(model, name, tmp_path / "out"), "not what was exported")
+
+
+def test_a_network_that_answers_with_no_numbers_is_not_exported(saved, tmp_path, refuses):
+    folder = saved(tmp_path / "model", "resnet8")
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.bias"][0] = float("nan")
+    save_file(weights, folder / "model.safetensors")
+    refuses(lambda: export_model(folder, "safetensors", tmp_path / "out", force=True), folder, "no numbers")
 
 
 def test_a_difference_that_is_more_than_rounding_is_a_warning(saved, tiny, tmp_path, altered):

@@ -107,6 +107,7 @@ def test_datasets_of_the_hub_are_linked():
 def test_only_what_lies_beside_it_is_spoken_of():
     without = student_readme("ann/x", CARD, None, "", set(), [])
     assert "onnxruntime" not in without
+    assert "iekd predict hf:ann/x " in without
     assert "curves.png" not in without
     both = student_readme("ann/x", CARD, None, "", {"model.onnx", "curves.png"}, ["It stopped early."])
     assert "onnxruntime" in both

@@ -93,6 +93,8 @@ def test_files_of_this_machine_stay_here(at_anns):
         ("--teacher-from /mnt/a/b.th --epochs 3", "--teacher-from b.th --epochs 3"),
         ('File "/usr/lib/python3/x.py", line 3', 'File "x.py", line 3'),
         ("~/pictures/pets", "pets"),
+        ("The folder '/data/my clinic/pets' is gone.", "The folder 'pets' is gone."),
+        ("and/or ./configure '/'", "and/or configure '/'"),
         ("/home/bob", "~"),
         ("see https://arxiv.org/abs/2107.00181.", "see https://arxiv.org/abs/2107.00181."),
         ("5/10 epochs, 3 GB/s, T-shirt/top", "5/10 epochs, 3 GB/s, T-shirt/top"),
@@ -108,6 +110,16 @@ def test_files_of_this_machine_stay_here(at_anns):
 )
 def test_paths_in_texts(text, clean):
     assert Scrubber().text(text) == clean
+
+
+def test_a_model_without_its_run_says_no_more(at_anns, tmp_path, no_export):
+    """As `Student.push_to_hub` sends it: nothing is known of the folders."""
+    run, _ = at_anns
+    with gathered("student", "ann/pets", model=run.model_folders["baseline-seed0"]) as contents:
+        contents.write(tmp_path / "out")
+    for path in (tmp_path / "out").iterdir():
+        for secret in SECRETS:
+            assert secret.encode() not in path.read_bytes(), f"{secret} is in {path.name}"
 
 
 def test_names_of_classes_stay_as_they_are():

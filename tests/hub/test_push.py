@@ -175,6 +175,12 @@ def test_a_licence_that_the_hub_does_not_know(hub, pushed_with, refuses):
     assert hub.asked("/lfs/") == 0
 
 
+@pytest.mark.parametrize("license", ["MIT", "my licence", "cc by"])
+def test_a_licence_that_cannot_be_one_is_refused_before_anything_is_made(hub, pushed_with, refuses, license):
+    refuses(lambda: pushed_with(license=license), license, "lower case")
+    assert not hub.requests
+
+
 def test_without_a_token_one_sentence_says_what_to_do(monkeypatch, refuses):
     from iekd.hub import push
 

@@ -171,6 +171,9 @@ def test_bytes_and_labels_need_no_description(tmp_path):
         ({"shape": ("n", 3, "h", "w")}, Described(class_names=RGB), ("--resolution", "--mean")),
         ({"kind": TensorProto.UINT8}, Described(class_names=RGB, mean=(0.5,), std=(0.5,)), ("Leave --mean",)),
         ({"shape": ("n", 3, 4, 6)}, Described(class_names=RGB, mean=(0.5,), std=(0.5,)), ("4 x 6",)),
+        ({"shape": ("n", 4, 4, 3)}, Described(class_names=RGB, mean=(0.5,), std=(0.5,)), ("channels come before",)),
+        ({}, Described(resolution=32), ("4 x 4", "--resolution")),
+        ({}, Described(model="resnet8"), ("--model",)),
         ({"shape": ("n", 4, 4, 4)}, Described(class_names=RGB, mean=(0.5,), std=(0.5,)), ("4 channels",)),
         ({"shape": (1, 3, 4, 4)}, Described(), ("1 image(s) at a time", "dynamic")),
         ({"kind": TensorProto.INT64}, Described(), ("int64",)),
@@ -193,9 +196,55 @@ def test_what_is_missing_is_said(tmp_path, refuses, made, described, words):
     refuses(lambda: open_classifier(tmp_path / "x.onnx", described=described), "x.onnx", *words)
 
 
+@pytest.mark.parametrize(
+    ("described", "words"),
+    [
+        (Described(resolution=-3), ("-3",)),
+        (Described(fit="stretch"), ("stretch", "squash")),
+        (Described(class_names=("a", "b", "a"), mean=(0.0,), std=(1.0,)), ("'a'", "twice")),
+        (Described(class_names=("a",), mean=(0.0,), std=(1.0,)), ("two classes",)),
+    ],
+    ids=str,
+)
+def test_a_description_of_nothing_is_refused(tmp_path, refuses, described, words):
+    refuses(lambda: open_classifier(foreign(tmp_path / "x.onnx"), described=described), *words)
+
+
+def test_a_device_that_nobody_has(pair, refuses):
+    refuses(lambda: open_classifier(pair[0], "tpu"), "tpu", "cuda")
+
+
 def test_too_few_classes_are_noticed(tmp_path, refuses):
     classifier = open_classifier(foreign(tmp_path / "x.onnx", TensorProto.UINT8, names=RGB[:2]))
-    refuses(lambda: classifier.probabilities(colours()), "x.onnx", "--classes")
+    refuses(lambda: classifier.probabilities(colours()), "x.onnx", "3 numbers", "2 classes")
+
+
+@pytest.mark.parametrize("shape", ["n 3 1 1", "n", "n 3 4 4"])
+def test_an_output_that_is_not_flat(tmp_path, refuses, shape):
+    """What comes out of a global pooling is understood; a class number or a map is not."""
+    ends = {"n 3 1 1": [("Identity", "p", {})], "n": [("ArgMax", "y", {"axis": 1, "keepdims": 0})],
+            "n 3 4 4": [("Identity", "f", {})]}  # fmt: skip
+    model = onnx.load(foreign(tmp_path / "x.onnx", TensorProto.UINT8, names=RGB))
+    for kind, source, more in ends[shape]:
+        model.graph.node.append(helper.make_node(kind, [source], ["z"], **more))
+    output = helper.make_tensor_value_info("z", TensorProto.INT64 if shape == "n" else TensorProto.FLOAT, shape.split())
+    for i, word in enumerate(shape.split()[1:], 1):
+        output.type.tensor_type.shape.dim[i].dim_value = int(word)
+    model.graph.output[0].CopyFrom(output)
+    onnx.save(model, tmp_path / "x.onnx")
+    classifier = open_classifier(tmp_path / "x.onnx")
+    if shape == "n 3 1 1":
+        assert classifier.probabilities(colours()).argmax(1).tolist() == [0, 1, 2]
+    else:
+        refuses(lambda: classifier.probabilities(colours()), "x.onnx", "logits or probabilities")
+
+
+def test_eval_takes_the_names_of_a_foreign_file_from_the_dataset(tmp_path, picture_folder):
+    """As for anyone's weights. The class is the strongest channel, and the folders are in the order of their names."""
+    path = foreign(tmp_path / "x.onnx", shape=("n", 3, "h", "w"))
+    found = evaluate_checkpoint(path, f"folder:{picture_folder}", resolution=16, mean=(0.0,), std=(1.0,))
+    assert (found.images, found.normalisation, found.params) == (60, "given", 0)
+    assert list(found.class_accuracy) == ["blue", "green", "red"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no onnx", b"\x08\x09" * 50])
@@ -221,7 +270,7 @@ def test_a_card_that_is_none_is_a_sentence(tmp_path, refuses):
         model = onnx.load(path)
         helper.set_model_props(model, {"iekd": card})
         onnx.save(model, path)
-        refuses(lambda: open_classifier(path), "x.onnx", "card")
+        assert refuses(lambda: open_classifier(path), "x.onnx", "card").count("Export the model again") == 1
 
 
 def test_values_that_are_no_numbers_are_an_error(tmp_path, refuses, picture_folder):

@@ -236,6 +236,16 @@ def test_folders_are_walked_and_other_files_counted(tmp_path):
     assert others == {".txt": 1, ".csv": 2, ".pdf": 1, ".zip": 1}
 
 
+def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path):
+    write(tmp_path / "a.png")
+    for name in ("b.png", "no-ending"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "c.png").symlink_to(tmp_path / "nowhere")
+    others = Counter()
+    assert names([tmp_path], others) == [str(tmp_path / "a.png"), str(tmp_path / "c.png")]
+    assert others == {"special": 2}
+
+
 def test_links_do_not_lead_in_a_circle(tmp_path):
     write(tmp_path / "a" / "x.png")
     (tmp_path / "a" / "around").symlink_to(tmp_path)

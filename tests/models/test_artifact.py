@@ -92,12 +92,32 @@ def test_missing_weights_are_refused(saved, refuses):
 
 @pytest.mark.parametrize(
     "values",
-    [{"model": "resnet14"}, {"class_names": ["a", "b"]}, {"channels": 1}],
+    [{"model": "resnet14"}, {"class_names": ["a", "b"]}, {"channels": 1, "mean": [0.1], "std": [0.4]}],
     ids=["model", "classes", "channels"],
 )
 def test_a_card_of_another_network_is_refused(saved, values, refuses):
     edit(saved[0], **values)
     refuses(lambda: load_model(saved[0]), saved[0], "cannot be loaded")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"class_names": 3}, {"class_names": []}, {"class_names": [1, 2]}, {"channels": "3"}, {"resolution": 10**9},
+        {"resolution": None}, {"mean": [0.1]}, {"std": [0.4, 0.5, 0]}, {"mean": ["a", "b", "c"]}, {"model": None},
+        {"fit": "stretch"}, {"datasets": [7]}, {"command": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_card_that_anybody_may_have_written_holds_what_it_has_to(saved, values, refuses):
+    edit(saved[0], **values)
+    (name,) = values
+    refuses(lambda: load_model(saved[0]), saved[0], f"'{name}' cannot be")
+
+
+def test_a_card_that_is_no_object(saved, refuses):
+    (saved[0] / CARD).write_text("[]")
+    assert refuses(lambda: load_model(saved[0]), saved[0]).count("not a model card") == 1
 
 
 def test_a_card_of_an_unknown_network_is_refused(saved, refuses):

@@ -66,7 +66,7 @@ def test_no_place_of_this_machine_goes_with_it(run, tmp_path):
             assert str(place).encode() not in path.read_bytes(), path.name
     page = (tmp_path / "out" / "certificate.md").read_text()
     assert f"iekd export {run.id}/ie-ft-seed0 --format onnx" in page
-    assert f"--dataset folder:.../{data.name}" in page
+    assert f"--dataset folder:{data.name}" in page
 
 
 def test_where_the_images_are_gone_it_is_exported_and_said(run, tmp_path):
@@ -77,7 +77,8 @@ def test_where_the_images_are_gone_it_is_exported_and_said(run, tmp_path):
     assert told["certificate"]["accuracy"] is None
     (said,) = told["certificate"]["not_checked"]
     assert said.startswith("The accuracy: ")
-    assert "gone" in said
+    assert "'gone'" in said
+    assert str(tmp_path) not in said, "the certificate goes to others"
 
 
 def changed_since(run, tmp_path):
@@ -130,7 +131,10 @@ def test_a_dataset_that_would_have_to_be_downloaded_is_not(run, tmp_path, monkey
     [
         ("ie-ft-seed7", [], ["ie-ft-seed7", "ie-ft-seed0"]),
         ("teacher", ["--format", "onyx"], ["onyx", "onnx"]),
+        ("teacher", ["--format", "tflite"], ["tflite", "onnx", "web"]),
         ("teacher", ["--dataset", "cifar11"], ["cifar11", "cifar10"]),
+        ("teacher", ["--dataset", "fashion-mnist-sample", "--test-fraction", "2"], ["Test fraction '2"]),
+        ("teacher", ["--dataset", "fashion-mnist-sample", "--data-seed", "-1"], ["Data seed '-1'"]),
     ],
 )
 def test_what_is_not_there_is_refused(run, tmp_path, learner, words, told):
@@ -156,6 +160,23 @@ def test_what_is_there_already_is_left_alone(run, tmp_path):
         assert "is there already" in done.stderr
     assert (tmp_path / "x.certificate.md").read_text() == "mine"
     assert not (tmp_path / "x.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("format_name", "out", "said"),
+    [
+        ("onnx", "x.pt2", "or take '.onnx' for a file"),
+        ("safetensors", "x.safetensors", "Leave the ending out"),
+        ("web", "x.html", "a folder and not the file 'x.html'"),
+    ],
+)
+def test_a_name_that_does_not_go_with_the_format_is_said_before_the_images_are_read(
+    run, tmp_path, format_name, out, said
+):
+    done, _ = exporting(run, "teacher", "--format", format_name, "--out", tmp_path / out)
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert "Loading" not in done.stderr
 
 
 def test_where_nothing_can_be_written_is_said(run, tmp_path):

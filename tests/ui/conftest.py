@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
-import numpy as np
 import pytest
-from PIL import Image
+from ui_helpers import QUICK, ROOT, TOKEN, draw_pictures, serving, wait_until
 
-ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
-from browser import HOW_TO_GET, find_browser  # noqa: E402 - a script of benchmarks/, which is no package
-
-PATIENCE = 600.0  # seconds; only what is broken needs them
-TOKEN = "correct horse battery staple"  # of the page `guarded`
-# small enough for seconds, and every stage still takes place
-QUICK: dict[str, Any] = {
-    "teacher": "resnet8", "student": "resnet8", "epochs": 2, "batch_size": 16, "teacher_epochs": 2,
-    "auto_encoder_epochs": 1, "resolution": 16, "device": "cpu",
-}  # fmt: skip
+from browser import HOW_TO_GET, find_browser
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,26 +19,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if driven and find_browser() is None:
         for item in driven:
             item.add_marker(pytest.mark.skip(reason=f"no browser was found. {HOW_TO_GET}."))
-
-
-def draw_pictures(root: Path, train: int = 24, test: int = 9) -> Path:
-    """train/ and test/ with three classes that differ plainly: a disc, a cross, stripes."""
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:16, :16]
-    shapes = {
-        "cross": (abs(x - 8) < 2) | (abs(y - 8) < 2),
-        "disc": (x - 7.5) ** 2 + (y - 7.5) ** 2 < 30,
-        "stripes": (y // 2) % 2 == 0,
-    }
-    for split, count in (("train", train), ("test", test)):
-        for name, mask in shapes.items():
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(0, 60, (16, 16))
-                pixels[mask] += 150
-                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
-    return root
 
 
 @pytest.fixture(scope="session")
@@ -94,52 +57,3 @@ def guarded(runs_dir: Path, finished_run: str) -> Iterator[str]:
     """A page with a token over the runs of all tests."""
     with serving(runs_dir, IEKD_ADMIN_TOKEN=TOKEN) as url:
         yield url
-
-
-class serving:  # noqa: N801
-    """`python app.py` as a process; ends with the block.
-
-    probe: it may measure for its estimates. variables: of its environment.
-    """
-
-    def __init__(self, runs_dir: Path, *arguments: str, probe: bool = False, **variables: str) -> None:
-        first = 7900 + 100 * int(
-            os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
-        )  # none finds another's
-        command = [sys.executable, str(ROOT / "app.py"), "--port", str(first), "--runs-dir", str(runs_dir), *arguments]
-        own = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "IEKD_PROBE": str(int(probe)), **variables}
-        environment = {**os.environ, **own}
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=runs_dir, env=environment)
-
-    def __enter__(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()  # comes when the page can be opened
-        found = re.search(r"http://\S+", line)
-        assert found, f"no address in {line!r}"
-        return found.group()
-
-    def __exit__(self, *_: object) -> None:
-        self.process.terminate()
-        self.process.wait(PATIENCE)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-
-def call(url: str, name: str, *values: Any, **headers: str) -> tuple[str, Any]:
-    """("complete" or "error", data) of a named endpoint."""
-    event = httpx.post(f"{url}/gradio_api/call/{name}", json={"data": list(values)}, headers=headers)
-    assert event.status_code == 200, event.text
-    with httpx.stream("GET", f"{url}/gradio_api/call/{name}/{event.json()['event_id']}", timeout=PATIENCE) as answer:
-        lines = [line for line in answer.iter_lines() if line]
-    kind = next(line for line in reversed(lines) if line.startswith("event:")).removeprefix("event: ")
-    return kind, json.loads(lines[-1].removeprefix("data: "))
-
-
-def wait_until(condition: Any, seconds: float = PATIENCE) -> Any:
-    """Ask until it is true; the limit is for what hangs only, generous because other programs may use the machine."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.3)
-    raise AssertionError(f"not within {seconds:.0f} s")

@@ -15,8 +15,8 @@ from typing import Any, get_args, get_type_hints
 
 import httpx
 import pytest
-from conftest import PATIENCE, QUICK, ROOT, TOKEN, call, serving, wait_until
 from PIL import Image
+from ui_helpers import PATIENCE, QUICK, ROOT, TOKEN, call, serving, wait_until
 
 from iekd.config.run import RunConfig, make_config
 from iekd.errors import UserError

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import QUICK, ROOT, serving, wait_until
 from PIL import Image
+from ui_helpers import QUICK, ROOT, serving, wait_until
 
 from iekd import data
 from iekd.config.presets import PRESETS
@@ -306,6 +306,33 @@ def test_a_busy_port_is_stepped_over() -> None:
         assert port < free_port("127.0.0.1", port) < port + 50
 
 
+def test_a_port_that_another_program_takes_first_is_no_trouble(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Gradio binds it some time after it was found free."""
+    from iekd.ui.server import launch
+
+    asked: list[int] = []
+    with socket.socket() as quicker:
+
+        class Page:
+            def launch(self, server_port: int, **_: Any) -> None:
+                asked.append(server_port)
+                if len(asked) == 1:
+                    quicker.bind(("127.0.0.1", server_port))
+                    quicker.listen()
+                    raise OSError("Cannot find empty port")
+
+            def queue(self, **_: Any) -> None: ...
+            def block_thread(self) -> None: ...
+
+        monkeypatch.setattr(launch, "build_app", lambda *_: Page())
+        for name in ("patch_process", "patch_page", "_keep_order", "_log_to_stderr"):
+            monkeypatch.setattr(launch, name, lambda *_: None)
+        monkeypatch.setattr(launch.signal, "signal", lambda *_: None)
+        launch.launch(port=0, where=tmp_path)
+    first, second = asked
+    assert second != first
+
+
 def test_a_runs_table_escapes_names_and_survives_a_broken_folder(tmp_path: Path) -> None:
     from iekd.runs.store import Store
     from iekd.ui.tabs.runs import EMPTY, table_html
@@ -447,8 +474,9 @@ def test_the_runs_folder_is_not_served(server: str, finished_run: str, runs_dir:
 
 
 def test_a_second_page_takes_the_next_port(server: str, tmp_path: Path) -> None:
-    with serving(tmp_path) as other:
-        assert other != server
+    port = server.rpartition(":")[2]
+    with serving(tmp_path, "--port", port) as other:
+        assert int(port) < int(other.rpartition(":")[2])
 
 
 def test_grey_example_pictures_are_answered(finished_run: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

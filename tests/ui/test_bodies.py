@@ -11,13 +11,13 @@ from typing import Any
 import gradio as gr
 import httpx
 import pytest
-from conftest import QUICK, TOKEN, call
 from gradio.routes import App
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from ui_helpers import QUICK, TOKEN, call
 
 from iekd.launchers.local import LocalLauncher
 from iekd.runs.store import Store

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from browser import ARGUMENTS, find_browser
-from conftest import PATIENCE, QUICK, draw_pictures, serving, wait_until
+from ui_helpers import PATIENCE, QUICK, draw_pictures, serving, wait_until
 
 from iekd.config.run import RunConfig, make_config
 from iekd.estimate.speeds import Speeds

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from browser import ARGUMENTS, find_browser
-from conftest import PATIENCE, TOKEN, serving
 from test_front import PREFIX, proxy
+from ui_helpers import PATIENCE, TOKEN, serving
 
 from iekd.ui.server.api import ENDPOINTS
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import ARGUMENTS, find_browser
-from conftest import PATIENCE, ROOT
+from ui_helpers import PATIENCE, ROOT
 
 from iekd import data
 from iekd.errors import UserError

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from conftest import TOKEN, serving
+from ui_helpers import TOKEN, serving
 
 from iekd.models.artifact import load_model
 from iekd.runs.store import Store

@@ -13,7 +13,7 @@ import gradio as gr
 import httpx
 import onnxruntime
 import pytest
-from conftest import TOKEN
+from ui_helpers import TOKEN
 
 from iekd.export import FORMATS
 from iekd.models.artifact import ModelCard

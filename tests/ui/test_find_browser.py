@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from browser import NAMES, find_browser
-from conftest import ROOT
+from ui_helpers import ROOT
 
 
 @pytest.fixture(autouse=True)

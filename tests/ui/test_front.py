@@ -10,12 +10,12 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from conftest import TOKEN, call, serving
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from ui_helpers import TOKEN, call, serving
 
 from iekd.errors import UserError
 from iekd.ui.server.access import Access

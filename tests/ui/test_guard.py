@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import TOKEN, call, serving
+from ui_helpers import TOKEN, call, serving
 
 from iekd.launchers.local import LocalLauncher
 from iekd.runs.store import FINISHED, Store

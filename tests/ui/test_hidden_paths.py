@@ -9,7 +9,7 @@ from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 
-from conftest import TOKEN, call
+from ui_helpers import TOKEN, call
 
 from iekd.runs.store import Run, Store
 from iekd.ui.server.access import Access

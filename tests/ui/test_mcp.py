@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import PATIENCE, QUICK, ROOT, TOKEN, call, serving, wait_until
 from PIL import Image
+from ui_helpers import PATIENCE, QUICK, ROOT, TOKEN, call, serving, wait_until
 
 from iekd.ui.server.api import ENDPOINTS
 from iekd.ui.server.mcp_server import MISSING

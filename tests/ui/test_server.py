@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import psutil
-from conftest import QUICK, serving, wait_until
+from ui_helpers import QUICK, serving, wait_until
 
 from iekd.config.run import make_config
 from iekd.launchers.local import LocalLauncher

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from browser import ARGUMENTS, find_browser
-from conftest import PATIENCE, ROOT, call, serving, wait_until
+from ui_helpers import PATIENCE, ROOT, call, serving, wait_until
 
 from iekd.errors import UserError
 from iekd.launchers.local import LocalLauncher
@@ -115,13 +115,12 @@ def test_the_folder_opens_as_a_space_and_compares_a_picture(folder, tmp_path_fac
         for parent in (*folder.parents, *home.parents):
             if parent.stat().st_uid == 0 and not parent.stat().st_mode & 1:
                 parent.chmod(parent.stat().st_mode | 0o011)
-    port = 7800 + 40 * (user is not None)
     environment = {
         "PATH": os.environ["PATH"], "HOME": str(home), "SPACE_ID": "someone/space", "SYSTEM": "spaces",
         "SPACE_HOST": "someone-space.hf.space", "PYTHONUNBUFFERED": "1", "IEKD_PROBE": "0",
     }  # fmt: skip
     process = subprocess.Popen(
-        [sys.executable, "app.py", "--port", str(port), "--host", "127.0.0.1"], cwd=folder, env=environment, user=user,
+        [sys.executable, "app.py", "--port", "0", "--host", "127.0.0.1"], cwd=folder, env=environment, user=user,
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

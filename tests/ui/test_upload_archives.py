@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import QUICK, TOKEN, call, serving, wait_until
+from ui_helpers import QUICK, TOKEN, call, serving, wait_until
 
 from iekd import data
 from iekd.config.run import RunConfig

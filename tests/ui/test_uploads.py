@@ -12,8 +12,8 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from conftest import serving
 from PIL import Image
+from ui_helpers import serving
 
 HTML = b"<!doctype html><script>alert(1)</script>"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="16" height="16"><script>alert(1)</script></svg>'

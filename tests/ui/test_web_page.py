@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import ARGUMENTS, find_browser
-from conftest import PATIENCE, ROOT, wait_until
 from PIL import Image
+from ui_helpers import PATIENCE, ROOT, wait_until
 
 from iekd import data
 from iekd.data.decoding import to_array

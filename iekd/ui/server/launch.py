@@ -59,34 +59,43 @@ def launch(
     os.environ["FORWARDED_ALLOW_IPS"] = trusted_proxies()  # uvicorn reads it; by itself it believes this machine
     launcher = make_launcher(where) if isinstance(where, (str, Path)) else where
     runs_dir = check_writable(launcher.store.root)
-    tools = McpServer(launcher, access) if mcp else None
-    lifespan = in_front(access, path_of(root_path))
-    free = free_port(host, port)
+    free_port(host, port)  # what is wrong with them is said before the page is built
     patch_process()
     demo = build_app(launcher, access)
     demo.queue(max_size=64)
-    demo.launch(
-        server_name=host, server_port=free, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
-        theme=theme(), head=f"<script>{ELSEWHERE}</script><style>{style()}{method_colours()}</style>",
-        footer_links=["api"], run_history=False,
-        allowed_paths=[], blocked_paths=[str(runs_dir)], root_path=root_path,
-        state_session_capacity=VISITS_KEPT,
-        enable_monitoring=False, strict_cors=True, show_error=False, ssr_mode=False, max_file_size=MOST_OWN_UPLOAD,
-        mcp_server=False,  # not Gradio's own; see mcp_server.py
-        app_kwargs={
-            "lifespan": tools.lifespan(lifespan) if tools else lifespan,
-            "middleware": [
-                Middleware(Guard, access=access), Middleware(Bodies, endpoints=ENDPOINTS),
-                Middleware(FewFrames, base=f"{path_of(root_path)}/"),
-            ],
-            "routes": [
-                health(launcher.store), *download_routes(launcher.store, access), *sign_in_routes(access, root_path),
-                *(tools.routes() if tools else []),
-            ],
-        },
-    )  # fmt: skip
+    while True:
+        free = free_port(host, port)
+        tools = McpServer(launcher, access) if mcp else None
+        lifespan = in_front(access, path_of(root_path))
+        try:
+            demo.launch(
+                server_name=host, server_port=free, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
+                theme=theme(), head=f"<script>{ELSEWHERE}</script><style>{style()}{method_colours()}</style>",
+                footer_links=["api"], run_history=False,
+                allowed_paths=[], blocked_paths=[str(runs_dir)], root_path=root_path,
+                state_session_capacity=VISITS_KEPT,
+                enable_monitoring=False, strict_cors=True, show_error=False, ssr_mode=False,
+                max_file_size=MOST_OWN_UPLOAD,
+                mcp_server=False,  # not Gradio's own; see mcp_server.py
+                app_kwargs={
+                    "lifespan": tools.lifespan(lifespan) if tools else lifespan,
+                    "middleware": [
+                        Middleware(Guard, access=access), Middleware(Bodies, endpoints=ENDPOINTS),
+                        Middleware(FewFrames, base=f"{path_of(root_path)}/"),
+                    ],
+                    "routes": [
+                        health(launcher.store), *download_routes(launcher.store, access),
+                        *sign_in_routes(access, root_path), *(tools.routes() if tools else []),
+                    ],
+                },
+            )  # fmt: skip
+            break
+        except OSError:
+            if free_port(host, free) == free:
+                raise
+            # another program has taken the port since we looked
     patch_page(demo)
-    busy = f" (port {port} is in use)" if free != port else ""
+    busy = f" (port {port} is in use)" if port and free != port else ""
     address = "127.0.0.1" if host == "0.0.0.0" else host
     sys.stdout.write(f"IE-KD Studio is ready: http://{address}:{free}{path_of(root_path)}{busy}\n")
     if tools:
@@ -140,19 +149,19 @@ def check_writable(runs_dir: Path | str) -> Path:
 
 
 def free_port(host: str, port: int) -> int:
-    """`port`, or the next free one.
+    """`port`, or the next free one; 0 for any that is free.
 
     Raises:
         UserError: it is no port, none of the next fifty is free, or the address is not this machine's.
     """
-    if not 0 < port < 65536:
-        raise UserError(f"{port} is not a port. Give --port a number from 1 to 65535, such as 7860.")
+    if not 0 <= port < 65536:
+        raise UserError(f"{port} is not a port. Give --port a number up to 65535, such as 7860; 0 for any free one.")
     for candidate in range(port, min(port + PORTS_TRIED, 65536)):
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, candidate))
-                return candidate
+                return int(probe.getsockname()[1])
             except socket.gaierror:
                 raise UserError(f"'{host}' is not an address of this machine. Use 127.0.0.1 or 0.0.0.0.") from None
             except OSError as error:
