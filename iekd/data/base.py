@@ -13,6 +13,7 @@ import numpy as np
 from iekd.data.decoding import CROP, to_array
 from iekd.data.file_images import FileImages, Files, image_sums
 from iekd.errors import DataError
+from iekd.plural import counted
 
 Images = Union[np.ndarray, FileImages]
 Progress = Callable[[int, int], None]  # (files read, all files)
@@ -135,8 +136,8 @@ class Dataset:
             return self
         if count < len(self.class_names):
             raise DataError(
-                f"{count} training images are too few for the {len(self.class_names)} classes of {self.name}. "
-                f"Ask for at least {len(self.class_names)}."
+                f"{counted(count, 'training image is', 'training images are')} too few for the "
+                f"{len(self.class_names)} classes of {self.name}. Ask for at least {len(self.class_names)}."
             )
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(self.train))

@@ -12,6 +12,7 @@ import numpy as np
 from iekd.data.base import CHUNK, Split
 from iekd.data.file_images import FileImages, Files
 from iekd.errors import DataError, as_text
+from iekd.plural import counted
 
 HASHED = 64 * 2**20  # bytes of files that are read at most before a run starts: the page waits for it
 NAMED = 3
@@ -42,7 +43,8 @@ def repeated_note(train: Split, test: Split) -> list[str]:
         return []
     files = test.image_files
     names = [] if files is None else [as_text(os.path.basename(files[int(row)])) for row in rows[:NAMED]]
-    return [_note(f"{len(rows):,} of {len(test):,} test images are equal to training images", names, len(rows))]
+    verb = "is equal to a training image" if len(rows) == 1 else "are equal to training images"
+    return [_note(f"{len(rows):,} of {counted(len(test), 'test image')} {verb}", names, len(rows))]
 
 
 def copied_files_note(train: Files, test: Files | None) -> list[str]:
@@ -75,15 +77,18 @@ def copied_files_note(train: Files, test: Files | None) -> list[str]:
         return []
     names = [as_text(os.path.basename(path)) for path in copies[:NAMED]]
     if test is None:
-        what = f"{len(copies):,} files are exact copies of others, of which some may be trained and some tested on"
+        copied = counted(len(copies), "file is an exact copy of another", "files are exact copies of others")
+        what = f"{copied}, and one may be trained on and the other tested on"
     else:
-        what = f"{len(copies):,} of {len(test):,} test images are exact copies of training images"
+        verb = "is an exact copy of a training image" if len(copies) == 1 else "are exact copies of training images"
+        what = f"{len(copies):,} of {counted(len(test), 'test image')} {verb}"
     return [_note(what, names, len(copies))]
 
 
 def _note(what: str, names: list[str], count: int) -> str:
     listed = ", ".join(f"'{name}'" for name in names) + (f" and {count - len(names):,} more" if count > NAMED else "")
-    return f"{what}{f' ({listed})' if names else ''}: the accuracy will look better than it is. Remove the copies."
+    remove = "Remove it." if count == 1 else "Remove the copies."
+    return f"{what}{f' ({listed})' if names else ''}: the accuracy will look better than it is. {remove}"
 
 
 def _may_repeat(group: list[tuple[bool, str]], drawn: bool) -> bool:

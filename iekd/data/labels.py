@@ -16,6 +16,7 @@ from iekd.data.folder_names import named, split_in, split_of
 from iekd.data.listings import Finder, Listing, TableError, listing_of, listings
 from iekd.data.tables import Table
 from iekd.data.tree import Node
+from iekd.plural import counted
 
 CLASS_COLUMNS = (
     "label", "labels", "class", "classes", "class_name", "classname", "category", "target", "class_id", "classid", "y",
@@ -166,7 +167,7 @@ def _with_unlisted(labels: Labels, node: Node) -> Labels:
     unlisted = node.count() - sum(path.startswith(start) for paths in labels.files.values() for path in paths)
     if not unlisted:
         return labels
-    note = f"{unlisted:,} images have no class in '{labels.table}' and are not used."
+    note = f"Not used: {counted(unlisted, 'image')} without a class in '{labels.table}'."
     return replace(labels, notes=(*labels.notes, note))
 
 
@@ -196,7 +197,9 @@ def _labels(listing: Listing, column: str = "", classes: Sequence[str] | None = 
             raise TableError(f"'{name}' lists '{path}' twice, as '{seen[path]}' and as '{value}'. Keep one of the two.")
     missing = [row[listing.column] for row, path in zip(table.rows, listing.paths, strict=True) if path is None]
     if missing:
-        notes.append(f"{len(missing):,} rows of '{name}' name files that are not there, such as '{missing[0]}'.")
+        notes.append(
+            f"Not used: {counted(len(missing), 'row')} of '{name}' whose file is not there, such as '{missing[0]}'."
+        )
     if several := next((value for value in files if _is_several(value, files)), None):
         notes.append(
             f"'{name}' gives some images several classes, such as '{several}': each such combination is taken as a "

@@ -36,6 +36,7 @@ from iekd.data.listings import TableError
 from iekd.data.refusals import INNER, OUTER, Refusals
 from iekd.data.tree import Node, left_out
 from iekd.errors import DataError
+from iekd.plural import counted
 
 ReadFile = Callable[[str], bytes]  # the content of a file, by its path below the root
 
@@ -208,7 +209,9 @@ class _Folders:
                 raise DataError(self.say.extra_class(extra[0], node, inside, names))
             test, tested_on = tuple(tested.get(name, []) for name in names), node.path
             if absent := [name for name in names if name not in tested]:
-                self.notes.append(f"No test images of the class{'es' * (len(absent) > 1)} {named(absent)}.")
+                self.notes.append(
+                    f"No test images of the {'class' if len(absent) == 1 else 'classes'} {named(absent)}."
+                )
         for node in flat:
             table = self._labels_of(node, names)
             if table is not None and test is None:
@@ -285,17 +288,17 @@ class _Folders:
 
     def _unlabelled(self, node: Node) -> None:
         self.notes.append(
-            f"'{node.path}' ({node.count():,} images) has no class folders: its images are unlabelled and not used."
+            f"'{node.path}' ({counted(node.count(), 'image')}) has no class folders: its images are unlabelled and "
+            "not used."
         )
 
     def _strays(self, node: Node) -> None:
         if node.images:
-            self.notes.append(
-                f"{len(node.images):,} images in {self.say.at(node)} lie in no class folder and are not used."
-            )
+            count = counted(len(node.images), "image")
+            self.notes.append(f"Not used: {count} in {self.say.at(node)}, outside of the class folders.")
 
     def _skip(self, node: Node, why: str) -> None:
-        self.notes.append(f"'{node.path}' ({node.count():,} images) is not used: {why}.")
+        self.notes.append(f"'{node.path}' ({counted(node.count(), 'image')}) is not used: {why}.")
 
 
 def from_labels(labels: Labels, notes: tuple[str, ...] = ()) -> Layout:
@@ -316,7 +319,7 @@ def from_labels(labels: Labels, notes: tuple[str, ...] = ()) -> Layout:
     if test is None or "train" not in parts:
         return Layout(names, train, None, "", (*notes, *labels.notes))
     unused = [
-        f"The {sum(map(len, parts[p])):,} images of '{p}' are not used." for p in parts if p not in ("train", test)
+        f"Not used: {counted(sum(map(len, parts[p])), 'image')} of '{p}'." for p in parts if p not in ("train", test)
     ]
     return Layout(names, train, parts[test], "" if test == "test" else test, (*notes, *labels.notes, *unused))
 

@@ -11,6 +11,7 @@ from iekd.data.decoding import READABLE
 from iekd.data.folder_names import SHOWN, named, without_trifles
 from iekd.data.folder_shapes import are_alike
 from iekd.data.tree import Node, left_out
+from iekd.plural import counted
 
 OUTER, INNER = "outer", "inner"  # which folders are the classes where folders with images lie in folders
 
@@ -55,7 +56,7 @@ class Refusals:
 
     def no_classes(self, root: Node) -> str:
         flat = root.with_images() or [root]
-        listed = ", ".join(f"'{node.path or self.shown}' ({node.count():,} images)" for node in flat[:SHOWN])
+        listed = ", ".join(f"'{node.path or self.shown}' ({counted(node.count(), 'image')})" for node in flat[:SHOWN])
         return f"{self.at(root)} has no sub-folder per class: the images lie side by side in {listed}."
 
     def hint(self, root: Node) -> str:

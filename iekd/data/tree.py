@@ -16,6 +16,7 @@ from typing import Optional
 from iekd.data.decoding import head_is_image, suffixes
 from iekd.data.folder_names import named
 from iekd.errors import DataError
+from iekd.plural import counted
 
 DEEPEST = 32  # folders
 MOST_FILES = 5_000_000
@@ -183,5 +184,6 @@ def left_out(tree: Node) -> list[str]:
         counts = ", ".join(f"{count:,} {ending}" for ending, count in endings.most_common(8))
         more = sum(endings.values()) - sum(count for _, count in endings.most_common(8))
         hint = " For HEIC, install pillow-heif." if {".heic", ".heif"} & set(endings) else ""
-        notes.append(f"Files that are not used: {counts}{f', {more:,} others' if more else ''}.{hint}")
+        counts += f", {counted(more, 'other')}" if more else ""
+        notes.append(f"Files that are not used: {counts}.{hint}")
     return notes

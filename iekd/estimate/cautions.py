@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from iekd.config.run import RunConfig
 from iekd.data.base import DatasetInfo, held_out_of
 from iekd.engine.scoring import interval
+from iekd.plural import counted
 
 FEW_STEPS = 10  # an epoch
 SMALLEST_BATCH = 8  # batch norm needs a few images for its statistics
@@ -50,7 +51,7 @@ def few_steps(config: RunConfig, learned: int, images: str = "images") -> Cautio
     steps, rest = divmod(learned, batch)
     left_out = f" and leaves out {rest:,} of them each time" if rest else ""
     return Caution(
-        f"Batch size {config.batch_size} makes {steps} step{'s' if steps > 1 else ''} an epoch of {learned:,} training "
+        f"Batch size {config.batch_size} makes {counted(steps, 'step')} an epoch of {learned:,} training "
         f"{images}{left_out}, so little will be learned. Batch size {size} makes {learned // size}."
     )
 

@@ -19,6 +19,7 @@ from iekd.errors import UserError
 from iekd.inference.onnx_file import SUFFIX, OnnxFile, open_onnx
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard, load_model
 from iekd.models.source import check_normalisation, per_channel
+from iekd.plural import counted
 
 ONNX_BATCH = 64
 SUM_TOLERANCE = 1e-3  # of probabilities, whose sum is one
@@ -150,8 +151,9 @@ class OnnxClassifier(Classifier):
         answers = outputs[0]
         if answers.shape != (len(images), len(self.card.class_names)):
             raise UserError(
-                f"'{self.file.path}' answers {len(images)} images with numbers of shape {list(answers.shape)}, but "
-                f"{len(self.card.class_names)} classes are named. Give the names of all its classes with --classes."
+                f"'{self.file.path}' answers {counted(len(images), 'image')} with numbers of shape "
+                f"{list(answers.shape)}, but {counted(len(self.card.class_names), 'class is', 'classes are')} named. "
+                "Give the names of all its classes with --classes."
             )
         if self.file.card is None and not _are_probabilities(answers):
             answers = np.exp(answers - answers.max(-1, keepdims=True))
@@ -198,7 +200,7 @@ def _foreign_card(file: OnnxFile, described: Described) -> ModelCard:
     channels = file.channels or len(described.mean or (0, 0, 0))
     if channels not in (1, 3):
         raise UserError(
-            f"'{file.path}' takes images of {channels} channels. Only grey (1) and colour (3) can be given."
+            f"'{file.path}' takes images of {counted(channels, 'channel')}. Only grey (1) and colour (3) can be given."
         )
     return _card("onnx", names or (), channels, side or 0, replace(described, fit=described.fit or file.fit), 0)
 

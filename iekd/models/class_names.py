@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from iekd.data.registry import AS_TEXT
 from iekd.errors import UserError
+from iekd.plural import counted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -157,7 +158,8 @@ def in_order_of(
         return []
     if len(listed) != len(classes) or len(set(listed)) != len(listed):
         count = len(set(listed))
-        return [f"The list of classes in {where} was ignored: it has {count} names for {len(classes)} outputs."]
+        sizes = f"{counted(count, 'name')} for {counted(len(classes), 'output')}"
+        return [f"The list of classes in {where} was ignored: it has {sizes}."]
     names = matched(listed, classes)
     if names is None and all(NO_NAME.fullmatch(name) for name in listed):
         return []

@@ -24,6 +24,7 @@ from iekd.models.catalog import check_model, known_models
 from iekd.models.foreign import rename, shortcut_variant
 from iekd.models.registry import build
 from iekd.models.weight_files import SELECT, Candidate, StateDict, WeightFile
+from iekd.plural import counted
 
 COUNTER = "num_batches_tracked"  # batch norm's, which old checkpoints lack and evaluation ignores
 COUNTS = (COUNTER, "total_ops", "total_params")  # the last two are thop's
@@ -292,7 +293,7 @@ def _check_channels(given: StateDict, own: StateDict, path: Path) -> None:
         was = kinds.get(found[1], f"{found[1]}-channel")
         remedy = "save the images in colour (RGB)" if found[1] == 3 else "another file"
         raise UserError(
-            f"'{path}' was trained on {was} images ({found[1]} channels), but those of the dataset are "
+            f"'{path}' was trained on {was} images ({counted(found[1], 'channel')}), but those of the dataset are "
             f"{kinds.get(needed[1])} ({needed[1]}). Choose a dataset of {was} images, or {remedy}."
         )
 
@@ -303,7 +304,7 @@ def _check_classes(given: StateDict, own: StateDict, path: Path) -> None:
     found, needed = given[last].shape, own[last].shape
     if found[1:] == needed[1:] and found[0] != needed[0]:
         raise UserError(
-            f"'{path}' knows {found[0]} classes, but the dataset has {needed[0]}. "
+            f"'{path}' knows {counted(found[0], 'class')}, but the dataset has {needed[0]}. "
             "Choose the dataset that it was trained on, or another file."
         )
 

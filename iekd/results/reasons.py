@@ -12,6 +12,7 @@ import numpy as np
 
 from iekd.config.run import RunConfig
 from iekd.data.base import Dataset, Split
+from iekd.plural import counted
 
 CONFUSED = 0.25  # share of two classes' images that are taken for the other of the two
 CLEARLY, ALIKE = 3.0, 0.4  # of the squared difference of two mean images: over chance, and left when one is mirrored
@@ -83,7 +84,7 @@ def too_few_steps(config: RunConfig, dataset: Dataset) -> str:
     if steps >= FEW_STEPS:
         return ""
     return (
-        f"Training took only {steps} steps ({config.epochs} epoch{'s' if config.epochs > 1 else ''} of {per_epoch}). "
+        f"Training took only {counted(steps, 'step')} ({counted(config.epochs, 'epoch')} of {per_epoch}). "
         "Train for more epochs, or with a smaller batch size."
     )
 

@@ -147,8 +147,8 @@ def test_images_in_folders_of_a_class_are_of_that_class_and_it_is_said(tree):
 
 def test_images_beside_the_classes_are_counted(tree):
     tree.add("cat/#.png", "dog/#.png", "cover.png")
-    assert "1 images" in notes(tree.describe())
-    assert "lie in no class folder" in notes(tree.describe())
+    assert "Not used: 1 image in" in notes(tree.describe())
+    assert "outside of the class folders" in notes(tree.describe())
 
 
 def test_more_than_one_folder_to_test_with(tree):
@@ -193,13 +193,13 @@ def test_copies_of_training_images_among_the_test_images(files, tmp_path):
     (tmp_path / "test/a/0.png").write_bytes((tmp_path / "train/b/1.png").read_bytes())
     tree.add("test/a/new.png")  # a folder has changed
     said = notes(data.describe(f"folder:{tmp_path}"))
-    assert "1 of 7 test images are exact copies of training images ('0.png')" in said
+    assert "1 of 7 test images is an exact copy of a training image ('0.png')" in said
     for memory in (None, 0.0):  # in memory, and in their files
         loaded = data.load(f"folder:{tmp_path}", resolution=8, image_memory=memory)
-        assert [n for n in loaded.notes if "1 of 7 test images are equal to training images ('0.png')" in n]
+        assert [n for n in loaded.notes if "1 of 7 test images is equal to a training image ('0.png')" in n]
     Image.open(tmp_path / "train/b/1.png").save(tmp_path / "test/a/0.bmp")  # the same pixels, other bytes
     (tmp_path / "test/a/0.png").unlink()
-    assert "equal to training images ('0.bmp')" in notes(data.load(f"folder:{tmp_path}", resolution=8))
+    assert "equal to a training image ('0.bmp')" in notes(data.load(f"folder:{tmp_path}", resolution=8))
 
 
 def test_images_that_only_have_the_same_sums_are_not_copies(tmp_path):
@@ -258,7 +258,7 @@ def test_folders_that_know_each_other_by_their_names(tree):
     tree.add("asl_train/asl_train/A/#.png", "asl_train/asl_train/B/#.png", "asl_test/asl_test/A_test.png")
     info = tree.describe()
     assert (info.class_names, info.test_is_drawn) == (("A", "B"), True)
-    assert "asl_test' (1 images) has no class folders" in notes(info)
+    assert "asl_test' (1 image) has no class folders" in notes(info)
     tree.add("asl_test/A/x#.png", "asl_test/B/x#.png")
     (tree.root / "asl_test/asl_test/A_test.png").unlink()
     info = tree.describe()
@@ -307,8 +307,8 @@ def test_masks_are_not_trained_on(tree):
     info = tree.describe()
     assert info.class_names == ("COVID", "benign", "normal")
     assert [a + b for a, b in zip(info.class_sizes, info.test_sizes, strict=True)] == [3, 3, 3]
-    assert "6 images in folders called 'masks' are not used" in notes(info)
-    assert "4 images such as 'benign (0)_mask.png' are not used" in notes(info)
+    assert "Not used: 6 images in folders called 'masks'" in notes(info)
+    assert "Not used: 4 masks of other images, by the names, such as 'benign (0)_mask.png'" in notes(info)
 
 
 @pytest.mark.parametrize("names", [("mask", "no_mask"), ("image", "label", "text")])

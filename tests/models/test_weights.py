@@ -337,7 +337,7 @@ def test_colour_weights_for_grey_pictures_are_refused_with_the_remedy(tmp_path, 
     path = save(tmp_path / "m.pt", network().state_dict())
     refuses(lambda: load(path, "resnet8", 3, 1), path, "colour", "grey", "(RGB)")
     path = save(tmp_path / "g.pt", network(channels=1).state_dict())
-    refuses(lambda: load(path, "resnet8", 3, 3), path, "grey images (1 channels)", "colour (3)")
+    refuses(lambda: load(path, "resnet8", 3, 3), path, "grey images (1 channel)", "colour (3)")
 
 
 FAMILY = ["resnet20-a", "resnet8x4", "wrn-16-1", "vgg8", "mobilenet-v2", "shufflenet-v1", "shufflenet-v2", "resnet18"]

@@ -10,6 +10,7 @@ from iekd import data
 from iekd.config.run import RunConfig
 from iekd.errors import UserError
 from iekd.launchers.base import Launcher
+from iekd.plural import counted
 from iekd.runs.estimate import estimate
 from iekd.runs.prepare import prepare
 from iekd.runs.store import Store
@@ -58,5 +59,5 @@ def upload_pictures(store: Store, access: Access, asker: gr.Request | None, file
     archive = Path(file)
     name = add_pictures(store, archive, *access.room_for(asker))
     info = data.describe(name)
-    found = f"{archive.name}: {info.train_images + info.test_images:,} pictures of {info.classes} classes."
+    found = f"{archive.name}: {info.train_images + info.test_images:,} pictures of {counted(info.classes, 'class')}."
     return name, " ".join([found, *info.notes])

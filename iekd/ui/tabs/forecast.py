@@ -15,6 +15,7 @@ from iekd.models.artifact import ModelCard
 from iekd.models.catalog import model_name, models
 from iekd.models.source import AUTO
 from iekd.paths import checkpoints_dir
+from iekd.plural import counted
 from iekd.results.dataset_words import class_lines
 from iekd.runs.estimate import estimate
 from iekd.runs.prepare import Prepared
@@ -64,7 +65,7 @@ def _pictures(config: RunConfig, info: DatasetInfo) -> str:
     choosing = f"{held_out:,} to watch training by, " if held_out else ""
     counts = f"{learned:,} to learn from, {choosing}{info.test_images:,} to test on"
     tested_on = f" ({info.tested_on})" if info.tested_on else ""
-    return f"{title}: {counts}{tested_on}, {info.classes} classes, {size} × {size} {grey}"
+    return f"{title}: {counts}{tested_on}, {counted(info.classes, 'class')}, {size} × {size} {grey}"
 
 
 def _order(info: DatasetInfo) -> str:
@@ -88,7 +89,7 @@ def _ratio(teacher: int, student: int) -> str:
 
 def _teacher(config: RunConfig, found: Path | None) -> str:
     if found is None:
-        epochs = f"{config.teacher_epochs} epoch{'s' if config.teacher_epochs > 1 else ''}"
+        epochs = counted(config.teacher_epochs, "epoch")
         return f"will be trained first ({epochs}), then kept for later runs"
     accuracy = ModelCard.read(found).accuracy if found.is_dir() else None
     good = "" if accuracy is None else f"; right on {accuracy:.1f} % of its test pictures"
