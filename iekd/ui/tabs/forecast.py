@@ -17,7 +17,7 @@ from iekd.models.source import AUTO
 from iekd.paths import checkpoints_dir
 from iekd.plural import counted
 from iekd.results.dataset_words import class_lines
-from iekd.runs.estimate import estimate
+from iekd.runs.estimate import Estimate, estimate
 from iekd.runs.prepare import Prepared
 from iekd.runs.queue import device_name
 from iekd.runs.store import Store
@@ -49,8 +49,9 @@ def forecast_html(prepared: Prepared, store: Store, measuring: bool = False) -> 
     rows.append(("Students", f"{learners}{' side by side' if learners > 1 else ''}: {taught}{seeds}"))
     if unused := unused_settings(config):
         rows.append(("No effect", _without_effect(unused)))
-    rows += [("Warning", f"<b>{escape(str(caution))}</b>") for caution in prepared.cautions("pictures")]
-    rows.append(("Estimate", _estimate(config, info, folder is not None, store, measuring)))
+    found = estimate(config, store, folder is not None, info)
+    rows += [("Warning", f"<b>{escape(str(caution))}</b>") for caution in found.cautions(prepared, "pictures")]
+    rows.append(("Estimate", _estimate(found, config, measuring)))
     items = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in rows)
     return f'<dl class="forecast">{items}</dl>'
 
@@ -100,8 +101,7 @@ def _teacher(config: RunConfig, found: Path | None) -> str:
     return f"trained by an earlier run, used again{good}"
 
 
-def _estimate(config: RunConfig, info: DatasetInfo, teacher_at_hand: bool, store: Store, measuring: bool) -> str:
-    found = estimate(config, store, teacher_at_hand, info)
+def _estimate(found: Estimate, config: RunConfig, measuring: bool) -> str:
     basis = found.basis + "; trying these networks now…" * measuring
     where = DEVICES[device_name(config.device)]
     warning = f"<br><b>{escape(found.warning)}</b>" if found.warning else ""
