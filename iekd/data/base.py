@@ -215,8 +215,8 @@ class DatasetInfo:
         note: what to know before choosing it, such as "31 MB download".
         part_of: a larger dataset with the same classes, whose teachers fit this one too.
         class_sizes: training images of each class; empty if all classes have the same number.
-        class_names: in the order of their labels, and test_sizes, test images of each; empty where they are known only
-            after loading.
+        class_names: in the order of their labels; empty where they are known only after loading.
+        test_sizes: test images of each class; empty where they are known only after loading.
         notes: what the user may not expect of the files, in sentences.
         tested_on: which images are the test images, if that needs saying.
         test_is_drawn: whether they are drawn at random, by the run's test fraction and data seed.
