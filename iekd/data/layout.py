@@ -33,7 +33,7 @@ from iekd.data.folder_shapes import (
 )
 from iekd.data.labels import Labels, check_folders, natural_order, tables_of
 from iekd.data.listings import TableError
-from iekd.data.refusals import INNER, OUTER, Refusals
+from iekd.data.refusals import INNER, OUTER, Refusals, UnclearClassesError
 from iekd.data.tree import Node, left_out
 from iekd.errors import DataError
 from iekd.plural import counted
@@ -113,10 +113,9 @@ class _Folders:
         if no_classes or (root.images and len(folders) < 2):
             return self._by_table(root)
         if self.nested != OUTER and are_parts(others or folders) and not splits:
-            insist = f"If these folders are the classes: rename them, or add '?classes={OUTER}' to the dataset's name."
-            return self._by_table(root, f" {insist}")
+            return self._by_table(root, folders)
         if self.nested != OUTER and split_in_names(folders):
-            raise DataError(self.say.split_in_names(root))
+            raise self.say.split_in_names(root)
         if is_split_inside(root):
             return self._split_inside(root)
         # a folder 'train' beside others may be a class of vehicles, but not where a table says what its images are
@@ -157,9 +156,11 @@ class _Folders:
         try:
             notes = check_folders(self.tree, root, self.read, class_of)
         except TableError as error:
-            raise DataError(
-                f"{self.say.at(root)} has the folders {named(found.class_names)}, which may be the classes. {error} To "
-                f"use the table, give csv:PATH of it; to use the folders, add '?classes={OUTER}' to the dataset's name."
+            raise UnclearClassesError(
+                f"{self.say.at(root)} has the folders {named(found.class_names)}, which may be the classes. {error}",
+                {OUTER: f"the folders: {named(found.class_names)}"},
+                f"To use the table, give csv:PATH of it; to use the folders, add '?classes={OUTER}' to the dataset's "
+                "name.",
             ) from None
         return replace(found, notes=(*found.notes, *notes))
 
@@ -239,7 +240,7 @@ class _Folders:
             return self._inner(direct, deep, collapsed)
         unclear = deep and (not direct or are_alike(deep)) and not {node.name for node in deep} <= known
         if unclear and self.nested != OUTER:
-            raise DataError(self.say.question(root, deep, collapsed))
+            raise self.say.question(root, deep, collapsed)
         names = {node.name for node in direct} | known
         for node in list(deep) if self.nested != OUTER else ():
             inner = [inner.name for inner in collapsed[node].with_images()]
@@ -260,18 +261,19 @@ class _Folders:
             found.setdefault(node.name, []).extend(f"{node.path}/{file}" for file in node.files())
         return {name: found[name] for name in natural_order(list(found))}
 
-    def _by_table(self, root: Node, otherwise: str = "") -> Layout:
+    def _by_table(self, root: Node, perhaps: list[Node] | None = None) -> Layout:
         """No folder is a class: the labels are in a table, or nowhere that is known.
 
-        otherwise: what else to say if so.
+        perhaps: folders that may be the classes all the same.
         """
+        why = ""
         try:
-            found = tables_of(self.tree, root, self.read)
+            if (found := tables_of(self.tree, root, self.read)) is not None:
+                return self._from_table(found)
         except TableError as error:
-            raise DataError(f"{self.say.no_classes(root)} {error}{otherwise}") from None
-        if found is None:
-            raise DataError(f"{self.say.no_classes(root)} {self.say.hint(root)}{otherwise}")
-        return self._from_table(found)
+            why = str(error)
+        said = f"{self.say.no_classes(root)} {why or self.say.hint(root)}"
+        raise self.say.insist(said, perhaps) if perhaps else DataError(said)
 
     def _from_table(self, found: Labels) -> Layout:
         self.notes.append(f"The labels come from '{found.table}' (column '{found.column}').")

@@ -11,9 +11,23 @@ from iekd.data.decoding import READABLE
 from iekd.data.folder_names import SHOWN, named, without_trifles
 from iekd.data.folder_shapes import are_alike
 from iekd.data.tree import Node, left_out
+from iekd.errors import DataError, as_text
 from iekd.plural import counted
 
 OUTER, INNER = "outer", "inner"  # which folders are the classes where folders with images lie in folders
+
+
+class UnclearClassesError(DataError):
+    """It is not clear which folders are the classes, and whoever asks can say so.
+
+    Attributes:
+        question: what is not clear, without how to answer it, which differs between the page and the command line.
+        answers: OUTER and INNER, or OUTER alone -> what it would mean.
+    """
+
+    def __init__(self, question: str, answers: dict[str, str], how: str) -> None:
+        super().__init__(f"{question} {how}")
+        self.question, self.answers = as_text(question), {key: as_text(text) for key, text in answers.items()}
 
 
 @dataclass(frozen=True)
@@ -29,30 +43,41 @@ class Refusals:
     def at(self, node: Node) -> str:
         return f"'{self.shown}/{node.path}'" if node.path else f"'{self.shown}'"
 
-    def question(self, root: Node, deep: list[Node], collapsed: dict[Node, Node]) -> str:
+    def question(self, root: Node, deep: list[Node], collapsed: dict[Node, Node]) -> UnclearClassesError:
         """Which folders are the classes? What is not clear, and how to say it."""
         inner = [{n.name for n in collapsed[node].with_images()} for node in deep]
+        outside, inside = named([n.name for n in deep]), sorted(set().union(*inner))
         first, example = deep[0], sorted(inner[0])[:2]
-        answer = (
+        how = (
             f"Say which are the classes by adding '?classes={OUTER}' or '?classes={INNER}' to the name of the dataset, "
             "or list the images and their classes in a labels.csv."
         )
+        answers = {OUTER: f"the outer folders: {outside}", INNER: f"the folders inside: {named(inside)}"}
         if are_alike(deep):
             one = (
                 f"Pack one of them, such as '{first.path}'"
                 if self.packed
                 else (f"Give one of them, such as '{self.shown}/{first.path}'")
             )
-            return (
-                f"{self.at(root)} seems to hold several datasets, {named([n.name for n in deep])}: each has the "
-                f"folders {named(sorted(inner[0]))}. {one}. If they "
-                f"are parts of one dataset: {answer[0].lower()}{answer[1:]}"
+            question = (
+                f"{self.at(root)} seems to hold several datasets, {outside}: each has the folders "
+                f"{named(sorted(inner[0]))}. {one}."
             )
-        return (
-            f"{self.at(root)} has folders in folders, such as '{first.name}/{example[0]}': are "
-            f"{named([n.name for n in deep])} the classes, or the {len(set().union(*inner))} folders inside, such as "
-            f"{named(example)}? {answer}"
+            return UnclearClassesError(
+                question, answers, f"If they are parts of one dataset: {how[0].lower()}{how[1:]}"
+            )
+        question = (
+            f"{self.at(root)} has folders in folders, such as '{first.name}/{example[0]}': are {outside} the classes, "
+            f"or the {counted(len(inside), 'folder')} inside, such as {named(example)}?"
         )
+        return UnclearClassesError(question, answers, how)
+
+    def insist(self, question: str, folders: list[Node]) -> UnclearClassesError:
+        """The folders do not look like classes, and may be the classes all the same."""
+        return UnclearClassesError(
+            question, {OUTER: f"these folders: {named([node.name for node in folders])}"},
+            f"If these folders are the classes: rename them, or add '?classes={OUTER}' to the dataset's name.",
+        )  # fmt: skip
 
     def no_classes(self, root: Node) -> str:
         flat = root.with_images() or [root]
@@ -91,10 +116,10 @@ class Refusals:
             )
         return f"Class '{name}' is in {self.at(test)} but not in {self.at(train)}. Use the same class names in both."
 
-    def split_in_names(self, root: Node) -> str:
+    def split_in_names(self, root: Node) -> UnclearClassesError:
         names = [node.name for node in root.with_images()]
-        return (
+        return self.insist(
             f"The names of the folders in {self.at(root)} seem to say both a class and whether it is to train or to "
-            f"test on: {named(names)}. Make folders 'train' and 'test' with one folder per class in each. If these are "
-            f"the classes: rename them, or add '?classes={OUTER}' to the dataset's name."
+            f"test on: {named(names)}. Make folders 'train' and 'test' with one folder per class in each.",
+            root.with_images(),
         )
