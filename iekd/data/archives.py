@@ -51,7 +51,7 @@ PIECE = 2**20
 BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # let a name look like another
 CLASSES = "classes"
 ABOUT = ".iekd.json"  # in the unpacked folder: notes on what was not taken
-READER = 3  # raise it when the same archive would be unpacked differently
+READER = 4  # raise it when the same archive would be unpacked differently
 UNPACKED_NAME = re.compile(r"(?P<stem>[^.].*)-[0-9a-f]{12}")  # of a folder that `unpack` has made
 DAMAGE = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError, NotImplementedError,

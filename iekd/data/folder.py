@@ -76,7 +76,7 @@ class Found:
     @cached_property
     def headers(self) -> tuple[str, ...]:
         """What to say of images that are far from square, and the like."""
-        return header_notes(self.train)
+        return header_notes(self.train, class_names=self.class_names)
 
     def split(self, test_fraction: float, seed: int) -> tuple[Files, Files]:
         """(training files, test files), which are drawn from each class if there are none of their own."""
@@ -172,7 +172,10 @@ class Folder(Source):
             (train, test), request.resolution or self.resolution, fingerprint, request.image_memory,
             request.cache and UPLOADED not in root.parts, request.progress, request.fit,
         )  # fmt: skip
-        skipped, notes = list(map(as_text, unreadable)), [*found.notes, *header_notes(train, request.fit)]
+        skipped, notes = (
+            list(map(as_text, unreadable)),
+            [*found.notes, *header_notes(train, request.fit)],
+        )
         if found.tested_on:
             notes.append(
                 f"There is no folder 'test' with one for each class: the images in '{found.tested_on}' are tested on."

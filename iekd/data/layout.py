@@ -76,7 +76,7 @@ def understand(tree: Node, shown: str, read: ReadFile, nested: str = "", packed:
     taken = without_masks(tree)
     found = _Folders(tree, shown, read, nested, packed).layout()
     unused = [*taken, *_alike(found, shown), *left_out(tree)]
-    _check_classes(found, shown, unused)
+    _check_classes(found, shown, [*unused, *filter(None, [Refusals(tree, shown, packed).labels_elsewhere()])])
     return replace(found, notes=(*found.notes, *unused))
 
 
@@ -145,8 +145,24 @@ class _Folders:
             found = self._two_parts(train, tests, flat, others)
         return self._compared_with_tables(root, found)
 
+    def _lists_of_test_images(self, found: Layout) -> list[str]:
+        """Of lists such as meta/test.txt beside the classes, which are not followed."""
+        if found.test is not None:
+            return []
+        lists = [
+            f"{node.path}/{table}".lstrip("/") for node in self.tree.walk() for table in node.tables
+            if split_in(PurePosixPath(table).stem)[0] in TEST_NAMES or "split" in table.lower()
+        ]  # fmt: skip
+        if not lists:
+            return []
+        return [
+            f"Test images are drawn by chance. {named(lists)} may list those that others test on, and is not followed: "
+            "use folders train/ and test/, or a table with a column of train and test."
+        ]
+
     def _compared_with_tables(self, root: Node, found: Layout) -> Layout:
         """What the folders say, if no table says otherwise; the user can insist on the folders."""
+        found = replace(found, notes=(*found.notes, *self._lists_of_test_images(found)))
         if self.nested or not any(node.tables for node in self.tree.walk()):
             return found
         parts = [found.train, *([found.test] if found.test is not None else [])]

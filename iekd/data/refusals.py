@@ -14,6 +14,7 @@ from iekd.data.tree import Node, left_out
 from iekd.errors import DataError, as_text
 from iekd.plural import counted
 
+LABEL_FILES = {".json", ".jsonl", ".xlsx", ".xls", ".ods", ".xml", ".parquet", ".mat", ".pkl"}
 OUTER, INNER = "outer", "inner"  # which folders are the classes where folders with images lie in folders
 
 
@@ -99,9 +100,21 @@ class Refusals:
         if 1 < len(common) <= 1000 and sum(beginnings[w] for w in common) > 0.4 * len(files):
             example = next(name for name in files if name.startswith(common[0]))
             return f"The class seems to be in the names of the files, such as '{example}' ({named(common)}). {move}"
+        if elsewhere := self.labels_elsewhere():
+            return f"{elsewhere} {move}"
         if tables:
             return f"The labels may be in {named(tables)}, whose entries do not fit these files. {move}"
         return move
+
+    def labels_elsewhere(self) -> str:
+        """Files that may have the labels, of kinds that are not read, as a sentence; empty if there are none."""
+        there = {ending for node in self.tree.walk() for ending in node.others} & LABEL_FILES
+        if not there:
+            return ""
+        return (
+            f"Labels in {' or '.join(sorted(there))} files are not read: save them as a .csv with a column of file "
+            "names and one of classes."
+        )
 
     def what_instead(self) -> str:
         notes = " ".join(left_out(self.tree))

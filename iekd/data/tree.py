@@ -26,7 +26,8 @@ IGNORED = (  # what systems and storage boxes put beside the user's files
     "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "icon\r", "$recycle.bin", "system volume information",
     "lost+found", "@eadir", "#recycle", "__pycache__",
 )  # fmt: skip
-MARKS = (":zone.identifier",)  # what Windows notes of a file from the web, after it was copied to Linux
+MARKS = (":zone.identifier", ":encryptable")  # what Windows notes of a file, once it was copied to Linux
+LONGEST_ENDING = 16  # letters, as in .tfrecords
 HEAD = 16  # bytes
 LARGEST_TABLE = 64 * 2**20
 
@@ -115,7 +116,9 @@ def kind_of(name: str, head: Reader) -> str:
     if ending in ARCHIVE_ENDINGS:
         return "archive"
     if not ending.isascii() or not 1 < len(ending) <= 8 or ending[1:].isdigit():  # "photo", "IMG.0012": no ending
-        return "image" if head_is_image(head()) else "without an ending"
+        if head_is_image(head()):
+            return "image"
+        return ending if ending[1:].isalpha() and len(ending) <= LONGEST_ENDING else "without an ending"
     return ending
 
 

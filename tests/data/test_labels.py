@@ -320,3 +320,10 @@ def test_boxes_of_single_images_are_no_tables(tree):
         tree.add(f"{split}/images/#.png")
         tree.add(*(f"{split}/labels/{i}.txt" for i in range(3)), content=b"0 0.5 0.5 0.1 0.1\n1 0.5 0.5 0.2 0.2\n")
     assert "list" not in refused(tree, "no sub-folder per class", "boxes for detection").partition("Make a folder")[0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_table_in_utf16_that_does_not_say_so(tree, encoding):
+    lines = ["file\tlabel", *(f"{i}.png\t{'cat' if i % 2 else 'dog'}" for i in range(4))]
+    tree.add(*(f"x/{i}.png" for i in range(4))).add("labels.csv", content="\r\n".join(lines).encode(encoding))
+    assert tree.describe().class_names == ("cat", "dog")

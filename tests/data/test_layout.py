@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from iekd import data
-from iekd.data import layout
+from iekd.data import decoding, layout
 from iekd.errors import DataError
 
 
@@ -344,3 +344,52 @@ def test_classes_that_look_the_same_are_refused(tree, other):
 def test_a_single_class_says_what_was_left_out_of_the_others(tree):
     tree.add("cat/#.png").add("dog/#.jp2", content=b"?")
     refused(tree, "only one class, 'cat'", "lie in 'dog'", "3 .jp2")
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 9\n"
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "is empty"), (LFS, "git lfs pull"), (b"<!DOCTYPE html><html>", "page of the web"), (HEIC, "HEIC photo")],
+    ids=["empty", "lfs", "page", "heic"],
+)
+def test_files_that_are_no_images_are_spoken_of_before_the_start(tree, monkeypatch, content, said):
+    monkeypatch.setattr(decoding, "formats", lambda: tuple(f for f in decoding.FORMATS if f != "HEIF"))
+    tree.add("cat/#.jpg", "dog/#.jpg").add("cat/z.jpg", content=content)
+    found = notes(tree.describe())
+    assert "1 of the 7 files looked at cannot be read." in found
+    assert said in found
+    tree.add("cat/#.jpg", "cat/y.jpg", content=content)
+    refused(tree, "No image of class 'cat' can be read.", said)
+    tree.add("dog/#.jpg", "dog/y.jpg", content=content)
+    refused(tree, "None of the 9 files looked at can be read.", said)
+
+
+def test_images_that_are_too_large_are_spoken_of_before_the_start(files, tmp_path):
+    files.add("cat/#.png", "dog/#.png")
+    Image.new("1", (6000, 5000)).save(tmp_path / "cat/huge.png")
+    Image.new("L", (6000, 5000)).save(tmp_path / "dog/huge.jpg")  # which is decoded at an eighth
+    found = notes(data.describe(f"folder:{tmp_path}"))
+    assert "1 of the 8 files looked at cannot be read. 'huge.png' has more than" in found
+
+
+@pytest.mark.parametrize("table", ["labels.xlsx", "project.json", "train/metadata.jsonl"])
+@pytest.mark.parametrize("images", ["train/#.jpg", "images/#.jpg"])
+def test_labels_in_other_kinds_of_files_are_named(tree, table, images):
+    tree.add(images).add(table, content=b"{}")
+    ending = table[table.rindex(".") :]
+    refused(tree, f"Labels in {ending} files are not read", ".csv")
+
+
+def test_lists_of_test_images_are_not_passed_over_in_silence(tree):
+    """As Food-101 has them."""
+    tree.add("images/pizza/#.jpg", "images/sushi/#.jpg")
+    tree.add("meta/train.txt", content=b"pizza/0\nsushi/0\n").add("meta/test.txt", content=b"pizza/1\nsushi/1\n")
+    assert "'meta/test.txt' may list those that others test on, and is not followed" in notes(tree.describe())
+
+
+def test_long_endings_are_named(tree):
+    tree.add("train.tfrecord", "val.tfrecord", content=b"x")
+    refused(tree, "2 .tfrecord")
