@@ -30,7 +30,7 @@ from iekd.data.layout import Layout, from_labels, understand
 from iekd.data.listings import TableError
 from iekd.data.reading import read_all
 from iekd.data.refusals import INNER, OUTER
-from iekd.data.tree import LARGEST_TABLE, read_tree
+from iekd.data.tree import LARGEST_TABLE, other_archive, read_tree
 from iekd.errors import DataError, as_text
 from iekd.paths import absolute, as_typed, typed, unpacked_dir
 
@@ -124,6 +124,8 @@ class Folder(Source):
         if not is_file:
             raise self._missing(as_typed(str(path)))
         if not is_archive(path):
+            if what := other_archive(path):
+                raise DataError(f"'{path}' {what}")
             hint = f" To read it as a table of labels, give {TABLE}{path}." if path.suffix.lower() == ".csv" else ""
             raise DataError(
                 f"'{path}' is a file. Give a folder with one sub-folder per class, or {', '.join(ARCHIVES)}.{hint}"

@@ -281,22 +281,25 @@ def _classes(listing: Listing, columns: list[int], asked: str, classes: Sequence
 
 
 def _one_hot(listing: Listing, columns: list[int]) -> list[str] | None:
-    """The title of the column that has the only 1 of each row, if all columns are such."""
+    """The title of the column that has the only 1 of each row, of all columns that hold nothing but 0 and 1; None if
+    these are not one per class. Others may stand beside them, such as the patient's number."""
     table = listing.table
-    if len(columns) < 2 or not all(table.titles[i] for i in columns):
-        return None
-    if not all(row[i].strip().lower() in (*YES, *NO) for row in table.rows for i in columns):
+    marks = [i for i in columns if table.titles[i] and all(row[i].strip().lower() in (*YES, *NO) for row in table.rows)]
+    if len(marks) < 2:
         return None
     found = []
     for row in table.rows:
-        ones = [i for i in columns if row[i].strip().lower() in YES]
-        if len(ones) != 1:
-            said = f"of {len(ones)} classes" if ones else "of no class"
+        ones = [i for i in marks if row[i].strip().lower() in YES]
+        if len(ones) == 1:
+            found.append(table.called(ones[0]))
+        elif len(marks) < len(columns):  # whatever they are, they are not one column per class
+            return None
+        else:
+            said = f"of {counted(len(ones), 'class')}" if ones else "of no class"
             raise TableError(
                 f"'{listing.name}' has a column per class, and '{row[listing.column]}' is {said} there. "
                 "Each image needs exactly one."
             )
-        found.append(table.called(ones[0]))
     return found
 
 

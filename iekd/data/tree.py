@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Optional
 
-from iekd.data.decoding import head_is_image, suffixes
+from iekd.data.decoding import head_is_image, no_image, suffixes
 from iekd.data.folder_names import named
 from iekd.errors import DataError
 from iekd.plural import counted
@@ -22,13 +22,16 @@ DEEPEST = 32  # folders
 MOST_FILES = 5_000_000
 TABLES = (".csv", ".tsv", ".txt")
 ARCHIVE_ENDINGS = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".7z", ".rar")
+PACKERS = (  # how archives begin that are not read
+    (b"Rar!", "RAR"), (b"7z\xbc\xaf", "7-Zip"), (b"\xfd7zXZ", "xz"), (b"\x28\xb5\x2f\xfd", "Zstandard"),
+)  # fmt: skip
 IGNORED = (  # what systems and storage boxes put beside the user's files
     "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "icon\r", "$recycle.bin", "system volume information",
     "lost+found", "@eadir", "#recycle", "__pycache__",
 )  # fmt: skip
 MARKS = (":zone.identifier", ":encryptable")  # what Windows notes of a file, once it was copied to Linux
 LONGEST_ENDING = 16  # letters, as in .tfrecords
-HEAD = 16  # bytes
+HEAD = 32  # bytes
 LARGEST_TABLE = 64 * 2**20
 
 Reader = Callable[[], bytes]  # a file's first bytes
@@ -172,6 +175,14 @@ def first_bytes(path: str) -> bytes:
             return file.read(HEAD)
     except OSError:
         return b""
+
+
+def other_archive(path: Path) -> str:
+    """What a file that is called an archive is instead of one that can be read, and what to do, to follow its name;
+    empty if that is not known."""
+    head = first_bytes(str(path))
+    packer = next((packer for mark, packer in PACKERS if head.startswith(mark)), "")
+    return f"is an archive of {packer}. Unpack it, and pack it again as zip." if packer else no_image(head)
 
 
 def left_out(tree: Node) -> list[str]:

@@ -132,9 +132,7 @@ def _in_records(records: Sequence[dict[str, Any]]) -> tuple[str, ...] | None:
         return None
     if all(number is None for number in numbers):
         return tuple(names)
-    if not all(type(number) is int for number in numbers):
-        return None
-    by_number = dict(zip(numbers, names, strict=True))
+    by_number = {number: name for number, name in zip(numbers, names, strict=True) if type(number) is int}
     count = len(names)
     in_order = sorted(by_number) in ([*range(count)], [*range(1, count + 1)])  # else outputs may have gaps
     return tuple(by_number[number] for number in sorted(by_number)) if in_order else None

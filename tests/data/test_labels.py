@@ -327,3 +327,12 @@ def test_a_table_in_utf16_that_does_not_say_so(tree, encoding):
     lines = ["file\tlabel", *(f"{i}.png\t{'cat' if i % 2 else 'dog'}" for i in range(4))]
     tree.add(*(f"x/{i}.png" for i in range(4))).add("labels.csv", content="\r\n".join(lines).encode(encoding))
     assert tree.describe().class_names == ("cat", "dog")
+
+
+def test_columns_of_classes_may_have_others_beside_them(tree):
+    """As in tables of skin lesions: the first column of a class is not the classes."""
+    lines = ["image,patient,MEL,NV", *(f"i{i},p{i // 2},{i % 2},{1 - i % 2}" for i in range(6))]
+    tree.add(*(f"x/i{i}.png" for i in range(6))).add("truth.csv", content="\n".join(lines).encode())
+    info = tree.describe()
+    assert info.class_names == ("MEL", "NV")
+    assert "one column per class" in notes(info)

@@ -393,3 +393,26 @@ def test_lists_of_test_images_are_not_passed_over_in_silence(tree):
 def test_long_endings_are_named(tree):
     tree.add("train.tfrecord", "val.tfrecord", content=b"x")
     refused(tree, "2 .tfrecord")
+
+
+def test_one_image_in_two_classes_is_spoken_of(files, tmp_path):
+    files.add("cat/#.png", "dog/#.png")
+    assert not data.describe(f"folder:{tmp_path}").notes
+    files.add("dog/9.png", content=(tmp_path / "cat/1.png").read_bytes())
+    said = notes(data.describe(f"folder:{tmp_path}"))
+    assert "1 image is in two classes at once, such as 'cat/1.png' and 'dog/9.png'" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.zip", b"Rar!\x1a\x07\x01\0", "archive of RAR"), ("a.7z", b"7z\xbc\xaf'\x1c", "archive of 7-Zip"),
+        ("a.tar.xz", b"\xfd7zXZ\0", "archive of xz"), ("a.zip", b"<!DOCTYPE html><html>", "page of the web"),
+        ("a.zip", b"", "is empty"), ("a.zip", LFS, "git lfs pull"),
+    ],
+)  # fmt: skip
+def test_what_is_no_archive_that_is_read_is_named(tmp_path, monkeypatch, name, content, said):
+    monkeypatch.setenv("IEKD_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / name).write_bytes(content + bytes(200) * bool(content))
+    with pytest.raises(DataError, match=f"{name}.*{said}"):
+        data.describe(f"folder:{tmp_path / name}")
