@@ -31,8 +31,8 @@ def header_notes(files: Files, fit: str = CROP, class_names: Sequence[str] = ())
     long = [max(width, height) / max(1, min(width, height)) for width, height, *_ in found]
     if fit == CROP and float(np.median(long)) >= LONG:
         notes.append(
-            f"The images are {float(np.median(long)):.1f} times as long as wide, and only a square from their centre "
-            "is used. --fit pad or squash uses all of them."
+            f"The images are {float(np.median(long)):.1f} times as long as wide. --fit crop, the default, uses only a "
+            "square from their centre; pad and squash use all of them."
         )
     if deep := sum(about.cut for about in found):
         share = "Some" if deep < len(found) else "The"
