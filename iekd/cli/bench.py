@@ -11,6 +11,7 @@ from rich.table import Table
 from iekd.cli.common import AsJson, err, out, print_json, table_of
 from iekd.config.run import RunConfig
 from iekd.errors import UserError
+from iekd.plural import counted
 
 if TYPE_CHECKING:
     from iekd.bench.measure import Report, Roofline
@@ -49,7 +50,7 @@ def bench(
         print_json(report.to_json())
         return
     where, versions = report.machine, report.machine["versions"]
-    _say(f"{where['device']}, {where['cores']} cores, torch {versions['torch']}, {report.precision}")
+    _say(f"{where['device']}, {counted(where['cores'], 'core')}, torch {versions['torch']}, {report.precision}")
     _say(report.command)
     if report.ours or report.conventional:
         out.print(speed_table(report))

@@ -11,6 +11,7 @@ from iekd.cli.common import RUNS, AsJson, RunsDir, find_model, out, print_json
 from iekd.engine.scoring import imbalanced
 from iekd.errors import UserError
 from iekd.models.source import Numbers, parse_numbers
+from iekd.plural import counted
 
 NOTES = {
     "given": "mean and std as given",
@@ -86,7 +87,7 @@ def evaluate(
         out.print(f"{name}: {value}", highlight=False, markup=False, soft_wrap=True)
     for name, count in found.class_counts.items() if uneven else ():
         of_class = found.class_accuracy[name]
-        right = "none in this split" if of_class is None else f"{of_class:.2f} % of {count:,} images"
+        right = "none in this split" if of_class is None else f"{of_class:.2f} % of {counted(count, 'image')}"
         out.print(f"class {name}: {right}", highlight=False, markup=False, soft_wrap=True)
     for note in found.notes:
         out.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from iekd.cli.common import RUNS, AsJson, RunsDir, err, launcher_for, out, print_json, say_no_effect
 from iekd.errors import UserError
+from iekd.plural import counted
 
 
 def push(
@@ -73,13 +74,13 @@ def push(
             err.print(f"[yellow]Note:[/] {escape(note)}", highlight=False, soft_wrap=True)
         if target is not None:
             contents.write(target)
-            done = f"{len(contents.files)} files are in '{target}'. Nothing was pushed."
+            done = f"{counted(len(contents.files), 'file is', 'files are')} in '{target}'. Nothing was pushed."
             value = {"folder": str(target), "files": sorted(contents.files), "bytes": contents.bytes, "pushed": False}
         else:
             pushed = send(contents, repo, token, private=private, force=force)
-            state = "are in one commit" if pushed.changed else "are the same as before; there is no new commit"
+            state = "in one commit" if pushed.changed else "as before; there is no new commit"
             size = f"{pushed.bytes / 1e6:.1f} MB"
-            done = f"{len(pushed.files)} files ({size}) {state}: {pushed.url} (commit {pushed.commit})"
+            done = f"{counted(len(pushed.files), 'file')} ({size}) {state}: {pushed.url} (commit {pushed.commit})"
             value = {**asdict(pushed), "what": what, "pushed": True}
     if as_json:
         print_json({**value, "notes": contents.notes})

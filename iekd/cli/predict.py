@@ -21,6 +21,7 @@ from iekd.data.decoding import HEIC
 from iekd.errors import UserError, as_text
 from iekd.models.source import parse_numbers
 from iekd.paths import absolute
+from iekd.plural import counted
 
 if TYPE_CHECKING:
     from iekd.inference.predict_files import FilePrediction
@@ -49,7 +50,7 @@ class Counts:
 
     def sentence(self, threshold: float) -> str:
         """What is said at the end."""
-        words = [f"{self.images:,} image{'s' * (self.images != 1)} predicted"]
+        words = [f"{counted(self.images, 'image')} predicted"]
         if self.broken:
             words.append(f"{self.broken:,} not read")
         if self.unsure:

@@ -28,6 +28,7 @@ from iekd.cli.common import (
 )
 from iekd.cli.options import run_options
 from iekd.config.run import RunConfig
+from iekd.plural import counted
 
 if TYPE_CHECKING:
     from iekd.runs.prepare import Prepared
@@ -101,7 +102,8 @@ def table(
             out.print(escape(files["md"].read_text("utf-8")), highlight=False, soft_wrap=True)
             out.print(f"Table: {escape(str(folder))}", highlight=False, soft_wrap=True)
         if missing:
-            out.print(f"{missing} of {len(configs)} runs are missing. Run the same command again to continue.")
+            gone = f"{missing} of {counted(len(configs), 'run')} {'is' if missing == 1 else 'are'} missing"
+            out.print(f"{gone}. Run the same command again to continue.")
     if failed:
         raise typer.Exit(1)
     if missing:
@@ -180,7 +182,8 @@ def results_table(report: dict[str, Any]) -> Table:
     """The coloured table at the end of a run."""
     from iekd.results.report import is_imbalanced
 
-    title, extra = f"{report['dataset']}: accuracy on {report['test_images']:,} test images", is_imbalanced(report)
+    tested, extra = counted(report["test_images"], "test image"), is_imbalanced(report)
+    title = f"{report['dataset']}: accuracy on {tested}"
     columns = ["network", "seed", "parameters", "accuracy", *["balanced accuracy"] * extra]
     table = table_of(*columns, title=title, numbers=True)
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from iekd.data.layout import test_folder, understand
-from iekd.data.tree import HEAD, LARGEST_TABLE, Node, is_hidden, kind_of, other_ending
+from iekd.data.tree import HEAD, LARGEST_TABLE, Node, is_hidden, kind_of, other_archive, other_ending
 from iekd.data.zip_names import names_of
 from iekd.errors import DataError
 from iekd.paths import cache_dir, make_cache_dir
@@ -51,7 +51,7 @@ PIECE = 2**20
 BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # let a name look like another
 CLASSES = "classes"
 ABOUT = ".iekd.json"  # in the unpacked folder: notes on what was not taken
-READER = 3  # raise it when the same archive would be unpacked differently
+READER = 4  # raise it when the same archive would be unpacked differently
 UNPACKED_NAME = re.compile(r"(?P<stem>[^.].*)-[0-9a-f]{12}")  # of a folder that `unpack` has made
 DAMAGE = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError, NotImplementedError,
@@ -130,7 +130,8 @@ def unpack(archive: Path, into: Path, room: Room = Room(), *, tar: bool = False,
     except DataError:  # its folders are not a dataset
         raise
     except DAMAGE as error:
-        raise DataError(f"'{archive.name}' is damaged or no archive ({_reason(error)}). Pack it again.") from None
+        what = other_archive(archive) or f"is damaged or no archive ({_reason(error)}). Pack it again."
+        raise DataError(f"'{archive.name}' {what}") from None
     except OSError as error:
         if not folder.is_dir():  # else another process was quicker, and its folder is as good
             if error.errno is None:  # decompressors raise such errors for damaged input
@@ -171,7 +172,8 @@ def images_inside(archive: Path, others: Counter[str], notes: list[str]) -> Iter
     except _Refused as error:
         raise DataError(f"'{archive.name}' is not taken: {error}. Pack the images alone as zip.") from None
     except DAMAGE as error:
-        raise DataError(f"'{archive.name}' is damaged or no archive ({_reason(error)}). Pack it again.") from None
+        what = other_archive(archive) or f"is damaged or no archive ({_reason(error)}). Pack it again."
+        raise DataError(f"'{archive.name}' {what}") from None
     except OSError as error:
         raise DataError(f"'{archive.name}' cannot be read ({error.strerror or _reason(error)}).") from None
 

@@ -13,6 +13,7 @@ import numpy as np
 from iekd.data.decoding import CROP, to_array
 from iekd.data.file_images import FileImages, Files, image_sums
 from iekd.errors import DataError
+from iekd.plural import counted
 
 Images = Union[np.ndarray, FileImages]
 Progress = Callable[[int, int], None]  # (files read, all files)
@@ -135,8 +136,8 @@ class Dataset:
             return self
         if count < len(self.class_names):
             raise DataError(
-                f"{count} training images are too few for the {len(self.class_names)} classes of {self.name}. "
-                f"Ask for at least {len(self.class_names)}."
+                f"{counted(count, 'training image is', 'training images are')} too few for the "
+                f"{len(self.class_names)} classes of {self.name}. Ask for at least {len(self.class_names)}."
             )
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(self.train))
@@ -214,8 +215,8 @@ class DatasetInfo:
         note: what to know before choosing it, such as "31 MB download".
         part_of: a larger dataset with the same classes, whose teachers fit this one too.
         class_sizes: training images of each class; empty if all classes have the same number.
-        class_names: in the order of their labels, and test_sizes, test images of each; empty where they are known only
-            after loading.
+        class_names: in the order of their labels; empty where they are known only after loading.
+        test_sizes: test images of each class; empty where they are known only after loading.
         notes: what the user may not expect of the files, in sentences.
         tested_on: which images are the test images, if that needs saying.
         test_is_drawn: whether they are drawn at random, by the run's test fraction and data seed.

@@ -24,6 +24,7 @@ SUFFIXES = {
 HEIC = {".heic", ".heif"}  # iPhones'; read if pillow-heif is installed
 READABLE = "PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF or PPM"
 MAX_PIXELS = 20_000_000
+SHRUNK = ("JPEG", "MPO")  # formats that are decoded at an eighth if they are large; telephones write MPO
 DEEP = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes of grey images with more than 8 bits
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # TIFF's tag that says whether 0 is black, and what it is if not
 WHITES = (1.0, *(2.0**bits - 1 for bits in range(8, 17)))  # of floating-point numbers up to 1, and of 8 to 16 bits
@@ -67,6 +68,21 @@ def head_is_image(head: bytes) -> bool:
     return False
 
 
+def no_image(head: bytes) -> str:
+    """What a file is that begins with these bytes and is no image, and what to do, to follow its name; empty if that is
+    not known."""
+    begun = head.lstrip().lower()
+    if not head:
+        return "is empty: it may not have been downloaded yet. Get it again."
+    if begun.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS instead of the image. Run git lfs pull."
+    if begun.startswith((b"<!doctype html", b"<html", b"<?xml")):
+        return "is a page of the web instead of an image. Download it again."
+    if head[4:8] == b"ftyp" and "HEIF" not in formats():
+        return "is a HEIC photo, whatever its ending. Install pillow-heif, or save it as JPEG."
+    return ""
+
+
 def open_image(source: ImageSource, name: str = "", side: int | None = None, white: float | None = None) -> Image.Image:
     """Decode the first frame of an image, upright, as 8-bit grey ("L") or colour ("RGB").
 
@@ -86,7 +102,7 @@ def open_image(source: ImageSource, name: str = "", side: int | None = None, whi
             source = Image.fromarray(source.squeeze(2) if source.ndim == 3 and source.shape[2] == 1 else source)
         if not isinstance(source, Image.Image):
             source = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats())
-        if source.format in ("JPEG", "MPO"):  # a telephone may put a second picture behind the first
+        if source.format in SHRUNK:
             if source.width * source.height > MAX_PIXELS:
                 source.draft(None, (source.width // 8, source.height // 8))
             elif side:
@@ -104,13 +120,21 @@ def open_image(source: ImageSource, name: str = "", side: int | None = None, whi
     except FileNotFoundError:
         raise DataError(f"There is no file '{name}'. Check the path.") from None
     except UnidentifiedImageError:
-        raise DataError(f"'{name}' is not an image that can be read. Use {READABLE}.") from None
+        what = no_image(_first_bytes(source)) or f"is not an image that can be read. Use {READABLE}."
+        raise DataError(f"'{name}' {what}") from None
     except Exception as error:  # Pillow's decoders raise many kinds on broken files
         raise DataError(f"'{name}' is broken and cannot be read ({error}). Save it again and retry.") from None
     # damaged notes of a camera are no reason to refuse its picture: it is shown as it is stored
     with contextlib.suppress(Exception):
         ImageOps.exif_transpose(source, in_place=True)
     return _eight_bit(source, white)
+
+
+def _first_bytes(source: ImageSource) -> bytes:
+    if isinstance(source, (str, Path)):
+        with contextlib.suppress(OSError), open(source, "rb") as file:
+            return file.read(64)
+    return source[:64] if isinstance(source, bytes) else b"?"
 
 
 def to_array(
@@ -170,9 +194,12 @@ def look_at(path: str) -> tuple[bool, float]:
 
 
 def header(path: str) -> Header | None:
-    """What a file tells before it is decoded; None if it is broken. Deep images that may be negative are decoded."""
+    """What a file tells before it is decoded; None if it cannot be read. Deep images that may be negative are decoded
+    all the same."""
     try:
         with Image.open(path, formats=formats()) as image:
+            if image.width * image.height > MAX_PIXELS and image.format not in SHRUNK:
+                return None
             encoded = str(image.tile[0].args if image.tile else "")
             cut = image.mode in ("RGB", "RGBA") and ";16" in encoded
             lowest = 0.0

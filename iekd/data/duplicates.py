@@ -6,15 +6,24 @@ import contextlib
 import hashlib
 import os
 from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from iekd.data.base import CHUNK, Split
 from iekd.data.file_images import FileImages, Files
 from iekd.errors import DataError, as_text
+from iekd.plural import counted
 
 HASHED = 64 * 2**20  # bytes of files that are read at most before a run starts: the page waits for it
 NAMED = 3
+
+
+class _File(NamedTuple):
+    is_test: bool
+    path: str
+    label: int
 
 
 def repeated(train: Split, test: Split) -> np.ndarray:
@@ -42,7 +51,8 @@ def repeated_note(train: Split, test: Split) -> list[str]:
         return []
     files = test.image_files
     names = [] if files is None else [as_text(os.path.basename(files[int(row)])) for row in rows[:NAMED]]
-    return [_note(f"{len(rows):,} of {len(test):,} test images are equal to training images", names, len(rows))]
+    verb = "is equal to a training image" if len(rows) == 1 else "are equal to training images"
+    return [_note(f"{len(rows):,} of {counted(len(test), 'test image')} {verb}", names, len(rows))]
 
 
 def copied_files_note(train: Files, test: Files | None) -> list[str]:
@@ -50,44 +60,57 @@ def copied_files_note(train: Files, test: Files | None) -> list[str]:
 
     test: None if test images are yet to be drawn from `train`; then any two equal files count.
     """
-    of_size: dict[int, list[tuple[bool, str]]] = defaultdict(list)
+    of_size: dict[int, list[_File]] = defaultdict(list)
     for is_test, files in ((False, train), (True, test)):
         for i in range(len(files) if files is not None else 0):
             path = files[i]  # type: ignore[index]
             try:
-                of_size[os.stat(path).st_size].append((is_test, path))
+                of_size[os.stat(path).st_size].append(_File(is_test, path, int(files.which[i])))  # type: ignore[union-attr]
             except OSError:
                 continue
     groups = [group for size, group in of_size.items() if size and _may_repeat(group, test is None)]
-    if sum(os.stat(group[0][1]).st_size * len(group) for group in groups) > HASHED:
+    if sum(os.stat(group[0].path).st_size * len(group) for group in groups) > HASHED:
         return []
-    copies = []
+    copies, contradictions = list[str](), list[list[_File]]()
     for group in groups:
-        of_content: dict[bytes, list[tuple[bool, str]]] = defaultdict(list)
-        for is_test, path in group:
-            of_content[_content(path)].append((is_test, path))
+        of_content: dict[bytes, list[_File]] = defaultdict(list)
+        for file in group:
+            of_content[_content(file.path)].append(file)
         for equal in of_content.values():
             if _may_repeat(equal, test is None):
-                copies += (
-                    [path for is_test, path in equal if is_test] if test is not None else [p for _, p in equal[1:]]
-                )
+                copies += [f.path for f in equal if f.is_test] if test is not None else [f.path for f in equal[1:]]
+                contradictions += [equal] if len({f.label for f in equal}) > 1 else []
     if not copies:
         return []
     names = [as_text(os.path.basename(path)) for path in copies[:NAMED]]
     if test is None:
-        what = f"{len(copies):,} files are exact copies of others, of which some may be trained and some tested on"
+        copied = counted(len(copies), "file is an exact copy of another", "files are exact copies of others")
+        what = f"{copied}, and one may be trained on and the other tested on"
     else:
-        what = f"{len(copies):,} of {len(test):,} test images are exact copies of training images"
-    return [_note(what, names, len(copies))]
+        verb = "is an exact copy of a training image" if len(copies) == 1 else "are exact copies of training images"
+        what = f"{len(copies):,} of {counted(len(test), 'test image')} {verb}"
+    return [_note(what, names, len(copies)), *_contradictions_note(contradictions)]
+
+
+def _contradictions_note(groups: list[list[_File]]) -> list[str]:
+    """Equal files with different labels: a sentence, or none."""
+    if not groups:
+        return []
+    first = groups[0][0]
+    other = next(file for file in groups[0] if file.label != first.label)
+    shown = " and ".join(f"'{as_text('/'.join(Path(file.path).parts[-2:]))}'" for file in (first, other))
+    lies = counted(len(groups), "image is in two classes", "images are in two classes")
+    return [f"{lies} at once, such as {shown}: one of its labels is wrong."]
 
 
 def _note(what: str, names: list[str], count: int) -> str:
     listed = ", ".join(f"'{name}'" for name in names) + (f" and {count - len(names):,} more" if count > NAMED else "")
-    return f"{what}{f' ({listed})' if names else ''}: the accuracy will look better than it is. Remove the copies."
+    remove = "Remove it." if count == 1 else "Remove the copies."
+    return f"{what}{f' ({listed})' if names else ''}: the accuracy will look better than it is. {remove}"
 
 
-def _may_repeat(group: list[tuple[bool, str]], drawn: bool) -> bool:
-    return len(group) > 1 and (drawn or len({is_test for is_test, _ in group}) == 2)
+def _may_repeat(group: list[_File], drawn: bool) -> bool:
+    return len(group) > 1 and (drawn or len({file.is_test for file in group}) == 2)
 
 
 def _content(path: str) -> bytes:

@@ -30,7 +30,7 @@ from iekd.data.layout import Layout, from_labels, understand
 from iekd.data.listings import TableError
 from iekd.data.reading import read_all
 from iekd.data.refusals import INNER, OUTER
-from iekd.data.tree import LARGEST_TABLE, read_tree
+from iekd.data.tree import LARGEST_TABLE, other_archive, read_tree
 from iekd.errors import DataError, as_text
 from iekd.paths import absolute, as_typed, typed, unpacked_dir
 
@@ -76,7 +76,7 @@ class Found:
     @cached_property
     def headers(self) -> tuple[str, ...]:
         """What to say of images that are far from square, and the like."""
-        return header_notes(self.train)
+        return header_notes(self.train, class_names=self.class_names)
 
     def split(self, test_fraction: float, seed: int) -> tuple[Files, Files]:
         """(training files, test files), which are drawn from each class if there are none of their own."""
@@ -124,6 +124,8 @@ class Folder(Source):
         if not is_file:
             raise self._missing(as_typed(str(path)))
         if not is_archive(path):
+            if what := other_archive(path):
+                raise DataError(f"'{path}' {what}")
             hint = f" To read it as a table of labels, give {TABLE}{path}." if path.suffix.lower() == ".csv" else ""
             raise DataError(
                 f"'{path}' is a file. Give a folder with one sub-folder per class, or {', '.join(ARCHIVES)}.{hint}"
@@ -172,7 +174,10 @@ class Folder(Source):
             (train, test), request.resolution or self.resolution, fingerprint, request.image_memory,
             request.cache and UPLOADED not in root.parts, request.progress, request.fit,
         )  # fmt: skip
-        skipped, notes = list(map(as_text, unreadable)), [*found.notes, *header_notes(train, request.fit)]
+        skipped, notes = (
+            list(map(as_text, unreadable)),
+            [*found.notes, *header_notes(train, request.fit)],
+        )
         if found.tested_on:
             notes.append(
                 f"There is no folder 'test' with one for each class: the images in '{found.tested_on}' are tested on."

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from iekd.data.folder_names import NAMES_OF_NO_CLASS, PARTS_OF_IMAGES, split_in, split_of
 from iekd.data.tree import Node
+from iekd.plural import counted
 
 DEEPEST = 4  # folders around all others
 STRAYS = 4  # a folder with one in so many images beside its sub-folders, or fewer, is taken for one around classes
@@ -120,9 +121,11 @@ def without_masks(tree: Node) -> list[str]:
     notes = []
     if count := sum(node.count() for node in folders):
         names = sorted({f"'{node.name}'" for node in folders})
-        notes.append(f"{count:,} images in folders called {', '.join(names)} are not used: they belong to the others.")
+        notes.append(
+            f"Not used: {counted(count, 'image')} in folders called {', '.join(names)}, which belong to the others."
+        )
     if files:
-        notes.append(f"{len(files):,} images such as '{files[0]}' are not used: by their names, they are masks.")
+        notes.append(f"Not used: {counted(len(files), 'mask')} of other images, by the names, such as '{files[0]}'.")
     return notes
 
 

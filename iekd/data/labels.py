@@ -16,6 +16,7 @@ from iekd.data.folder_names import named, split_in, split_of
 from iekd.data.listings import Finder, Listing, TableError, listing_of, listings
 from iekd.data.tables import Table
 from iekd.data.tree import Node
+from iekd.plural import counted
 
 CLASS_COLUMNS = (
     "label", "labels", "class", "classes", "class_name", "classname", "category", "target", "class_id", "classid", "y",
@@ -166,7 +167,7 @@ def _with_unlisted(labels: Labels, node: Node) -> Labels:
     unlisted = node.count() - sum(path.startswith(start) for paths in labels.files.values() for path in paths)
     if not unlisted:
         return labels
-    note = f"{unlisted:,} images have no class in '{labels.table}' and are not used."
+    note = f"Not used: {counted(unlisted, 'image')} without a class in '{labels.table}'."
     return replace(labels, notes=(*labels.notes, note))
 
 
@@ -196,7 +197,9 @@ def _labels(listing: Listing, column: str = "", classes: Sequence[str] | None = 
             raise TableError(f"'{name}' lists '{path}' twice, as '{seen[path]}' and as '{value}'. Keep one of the two.")
     missing = [row[listing.column] for row, path in zip(table.rows, listing.paths, strict=True) if path is None]
     if missing:
-        notes.append(f"{len(missing):,} rows of '{name}' name files that are not there, such as '{missing[0]}'.")
+        notes.append(
+            f"Not used: {counted(len(missing), 'row')} of '{name}' whose file is not there, such as '{missing[0]}'."
+        )
     if several := next((value for value in files if _is_several(value, files)), None):
         notes.append(
             f"'{name}' gives some images several classes, such as '{several}': each such combination is taken as a "
@@ -278,22 +281,25 @@ def _classes(listing: Listing, columns: list[int], asked: str, classes: Sequence
 
 
 def _one_hot(listing: Listing, columns: list[int]) -> list[str] | None:
-    """The title of the column that has the only 1 of each row, if all columns are such."""
+    """The title of the column that has the only 1 of each row, of all columns that hold nothing but 0 and 1; None if
+    these are not one per class. Others may stand beside them, such as the patient's number."""
     table = listing.table
-    if len(columns) < 2 or not all(table.titles[i] for i in columns):
-        return None
-    if not all(row[i].strip().lower() in (*YES, *NO) for row in table.rows for i in columns):
+    marks = [i for i in columns if table.titles[i] and all(row[i].strip().lower() in (*YES, *NO) for row in table.rows)]
+    if len(marks) < 2:
         return None
     found = []
     for row in table.rows:
-        ones = [i for i in columns if row[i].strip().lower() in YES]
-        if len(ones) != 1:
-            said = f"of {len(ones)} classes" if ones else "of no class"
+        ones = [i for i in marks if row[i].strip().lower() in YES]
+        if len(ones) == 1:
+            found.append(table.called(ones[0]))
+        elif len(marks) < len(columns):  # whatever they are, they are not one column per class
+            return None
+        else:
+            said = f"of {counted(len(ones), 'class')}" if ones else "of no class"
             raise TableError(
                 f"'{listing.name}' has a column per class, and '{row[listing.column]}' is {said} there. "
                 "Each image needs exactly one."
             )
-        found.append(table.called(ones[0]))
     return found
 
 

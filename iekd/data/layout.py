@@ -33,9 +33,10 @@ from iekd.data.folder_shapes import (
 )
 from iekd.data.labels import Labels, check_folders, natural_order, tables_of
 from iekd.data.listings import TableError
-from iekd.data.refusals import INNER, OUTER, Refusals
+from iekd.data.refusals import INNER, OUTER, Refusals, UnclearClassesError
 from iekd.data.tree import Node, left_out
 from iekd.errors import DataError
+from iekd.plural import counted
 
 ReadFile = Callable[[str], bytes]  # the content of a file, by its path below the root
 
@@ -75,7 +76,7 @@ def understand(tree: Node, shown: str, read: ReadFile, nested: str = "", packed:
     taken = without_masks(tree)
     found = _Folders(tree, shown, read, nested, packed).layout()
     unused = [*taken, *_alike(found, shown), *left_out(tree)]
-    _check_classes(found, shown, unused)
+    _check_classes(found, shown, [*unused, *filter(None, [Refusals(tree, shown, packed).labels_elsewhere()])])
     return replace(found, notes=(*found.notes, *unused))
 
 
@@ -112,10 +113,9 @@ class _Folders:
         if no_classes or (root.images and len(folders) < 2):
             return self._by_table(root)
         if self.nested != OUTER and are_parts(others or folders) and not splits:
-            insist = f"If these folders are the classes: rename them, or add '?classes={OUTER}' to the dataset's name."
-            return self._by_table(root, f" {insist}")
+            return self._by_table(root, folders)
         if self.nested != OUTER and split_in_names(folders):
-            raise DataError(self.say.split_in_names(root))
+            raise self.say.split_in_names(root)
         if is_split_inside(root):
             return self._split_inside(root)
         # a folder 'train' beside others may be a class of vehicles, but not where a table says what its images are
@@ -145,8 +145,24 @@ class _Folders:
             found = self._two_parts(train, tests, flat, others)
         return self._compared_with_tables(root, found)
 
+    def _lists_of_test_images(self, found: Layout) -> list[str]:
+        """Of lists such as meta/test.txt beside the classes, which are not followed."""
+        if found.test is not None:
+            return []
+        lists = [
+            f"{node.path}/{table}".lstrip("/") for node in self.tree.walk() for table in node.tables
+            if split_in(PurePosixPath(table).stem)[0] in TEST_NAMES or "split" in table.lower()
+        ]  # fmt: skip
+        if not lists:
+            return []
+        return [
+            f"Test images are drawn by chance. {named(lists)} may list those that others test on, and is not followed: "
+            "use folders train/ and test/, or a table with a column of train and test."
+        ]
+
     def _compared_with_tables(self, root: Node, found: Layout) -> Layout:
         """What the folders say, if no table says otherwise; the user can insist on the folders."""
+        found = replace(found, notes=(*found.notes, *self._lists_of_test_images(found)))
         if self.nested or not any(node.tables for node in self.tree.walk()):
             return found
         parts = [found.train, *([found.test] if found.test is not None else [])]
@@ -156,9 +172,11 @@ class _Folders:
         try:
             notes = check_folders(self.tree, root, self.read, class_of)
         except TableError as error:
-            raise DataError(
-                f"{self.say.at(root)} has the folders {named(found.class_names)}, which may be the classes. {error} To "
-                f"use the table, give csv:PATH of it; to use the folders, add '?classes={OUTER}' to the dataset's name."
+            raise UnclearClassesError(
+                f"{self.say.at(root)} has the folders {named(found.class_names)}, which may be the classes. {error}",
+                {OUTER: f"the folders: {named(found.class_names)}"},
+                f"To use the table, give csv:PATH of it; to use the folders, add '?classes={OUTER}' to the dataset's "
+                "name.",
             ) from None
         return replace(found, notes=(*found.notes, *notes))
 
@@ -208,7 +226,9 @@ class _Folders:
                 raise DataError(self.say.extra_class(extra[0], node, inside, names))
             test, tested_on = tuple(tested.get(name, []) for name in names), node.path
             if absent := [name for name in names if name not in tested]:
-                self.notes.append(f"No test images of the class{'es' * (len(absent) > 1)} {named(absent)}.")
+                self.notes.append(
+                    f"No test images of the {'class' if len(absent) == 1 else 'classes'} {named(absent)}."
+                )
         for node in flat:
             table = self._labels_of(node, names)
             if table is not None and test is None:
@@ -236,7 +256,7 @@ class _Folders:
             return self._inner(direct, deep, collapsed)
         unclear = deep and (not direct or are_alike(deep)) and not {node.name for node in deep} <= known
         if unclear and self.nested != OUTER:
-            raise DataError(self.say.question(root, deep, collapsed))
+            raise self.say.question(root, deep, collapsed)
         names = {node.name for node in direct} | known
         for node in list(deep) if self.nested != OUTER else ():
             inner = [inner.name for inner in collapsed[node].with_images()]
@@ -257,18 +277,19 @@ class _Folders:
             found.setdefault(node.name, []).extend(f"{node.path}/{file}" for file in node.files())
         return {name: found[name] for name in natural_order(list(found))}
 
-    def _by_table(self, root: Node, otherwise: str = "") -> Layout:
+    def _by_table(self, root: Node, perhaps: list[Node] | None = None) -> Layout:
         """No folder is a class: the labels are in a table, or nowhere that is known.
 
-        otherwise: what else to say if so.
+        perhaps: folders that may be the classes all the same.
         """
+        why = ""
         try:
-            found = tables_of(self.tree, root, self.read)
+            if (found := tables_of(self.tree, root, self.read)) is not None:
+                return self._from_table(found)
         except TableError as error:
-            raise DataError(f"{self.say.no_classes(root)} {error}{otherwise}") from None
-        if found is None:
-            raise DataError(f"{self.say.no_classes(root)} {self.say.hint(root)}{otherwise}")
-        return self._from_table(found)
+            why = str(error)
+        said = f"{self.say.no_classes(root)} {why or self.say.hint(root)}"
+        raise self.say.insist(said, perhaps) if perhaps else DataError(said)
 
     def _from_table(self, found: Labels) -> Layout:
         self.notes.append(f"The labels come from '{found.table}' (column '{found.column}').")
@@ -285,17 +306,17 @@ class _Folders:
 
     def _unlabelled(self, node: Node) -> None:
         self.notes.append(
-            f"'{node.path}' ({node.count():,} images) has no class folders: its images are unlabelled and not used."
+            f"'{node.path}' ({counted(node.count(), 'image')}) has no class folders: its images are unlabelled and "
+            "not used."
         )
 
     def _strays(self, node: Node) -> None:
         if node.images:
-            self.notes.append(
-                f"{len(node.images):,} images in {self.say.at(node)} lie in no class folder and are not used."
-            )
+            count = counted(len(node.images), "image")
+            self.notes.append(f"Not used: {count} in {self.say.at(node)}, outside of the class folders.")
 
     def _skip(self, node: Node, why: str) -> None:
-        self.notes.append(f"'{node.path}' ({node.count():,} images) is not used: {why}.")
+        self.notes.append(f"'{node.path}' ({counted(node.count(), 'image')}) is not used: {why}.")
 
 
 def from_labels(labels: Labels, notes: tuple[str, ...] = ()) -> Layout:
@@ -316,7 +337,7 @@ def from_labels(labels: Labels, notes: tuple[str, ...] = ()) -> Layout:
     if test is None or "train" not in parts:
         return Layout(names, train, None, "", (*notes, *labels.notes))
     unused = [
-        f"The {sum(map(len, parts[p])):,} images of '{p}' are not used." for p in parts if p not in ("train", test)
+        f"Not used: {counted(sum(map(len, parts[p])), 'image')} of '{p}'." for p in parts if p not in ("train", test)
     ]
     return Layout(names, train, parts[test], "" if test == "test" else test, (*notes, *labels.notes, *unused))
 

@@ -11,8 +11,24 @@ from iekd.data.decoding import READABLE
 from iekd.data.folder_names import SHOWN, named, without_trifles
 from iekd.data.folder_shapes import are_alike
 from iekd.data.tree import Node, left_out
+from iekd.errors import DataError, as_text
+from iekd.plural import counted
 
+LABEL_FILES = {".json", ".jsonl", ".xlsx", ".xls", ".ods", ".xml", ".parquet", ".mat", ".pkl"}
 OUTER, INNER = "outer", "inner"  # which folders are the classes where folders with images lie in folders
+
+
+class UnclearClassesError(DataError):
+    """It is not clear which folders are the classes, and whoever asks can say so.
+
+    Attributes:
+        question: what is not clear, without how to answer it, which differs between the page and the command line.
+        answers: OUTER and INNER, or OUTER alone -> what it would mean.
+    """
+
+    def __init__(self, question: str, answers: dict[str, str], how: str) -> None:
+        super().__init__(f"{question} {how}")
+        self.question, self.answers = as_text(question), {key: as_text(text) for key, text in answers.items()}
 
 
 @dataclass(frozen=True)
@@ -28,34 +44,45 @@ class Refusals:
     def at(self, node: Node) -> str:
         return f"'{self.shown}/{node.path}'" if node.path else f"'{self.shown}'"
 
-    def question(self, root: Node, deep: list[Node], collapsed: dict[Node, Node]) -> str:
+    def question(self, root: Node, deep: list[Node], collapsed: dict[Node, Node]) -> UnclearClassesError:
         """Which folders are the classes? What is not clear, and how to say it."""
         inner = [{n.name for n in collapsed[node].with_images()} for node in deep]
+        outside, inside = named([n.name for n in deep]), sorted(set().union(*inner))
         first, example = deep[0], sorted(inner[0])[:2]
-        answer = (
+        how = (
             f"Say which are the classes by adding '?classes={OUTER}' or '?classes={INNER}' to the name of the dataset, "
             "or list the images and their classes in a labels.csv."
         )
+        answers = {OUTER: f"the outer folders: {outside}", INNER: f"the folders inside: {named(inside)}"}
         if are_alike(deep):
             one = (
                 f"Pack one of them, such as '{first.path}'"
                 if self.packed
                 else (f"Give one of them, such as '{self.shown}/{first.path}'")
             )
-            return (
-                f"{self.at(root)} seems to hold several datasets, {named([n.name for n in deep])}: each has the "
-                f"folders {named(sorted(inner[0]))}. {one}. If they "
-                f"are parts of one dataset: {answer[0].lower()}{answer[1:]}"
+            question = (
+                f"{self.at(root)} seems to hold several datasets, {outside}: each has the folders "
+                f"{named(sorted(inner[0]))}. {one}."
             )
-        return (
-            f"{self.at(root)} has folders in folders, such as '{first.name}/{example[0]}': are "
-            f"{named([n.name for n in deep])} the classes, or the {len(set().union(*inner))} folders inside, such as "
-            f"{named(example)}? {answer}"
+            return UnclearClassesError(
+                question, answers, f"If they are parts of one dataset: {how[0].lower()}{how[1:]}"
+            )
+        question = (
+            f"{self.at(root)} has folders in folders, such as '{first.name}/{example[0]}': are {outside} the classes, "
+            f"or the {counted(len(inside), 'folder')} inside, such as {named(example)}?"
         )
+        return UnclearClassesError(question, answers, how)
+
+    def insist(self, question: str, folders: list[Node]) -> UnclearClassesError:
+        """The folders do not look like classes, and may be the classes all the same."""
+        return UnclearClassesError(
+            question, {OUTER: f"these folders: {named([node.name for node in folders])}"},
+            f"If these folders are the classes: rename them, or add '?classes={OUTER}' to the dataset's name.",
+        )  # fmt: skip
 
     def no_classes(self, root: Node) -> str:
         flat = root.with_images() or [root]
-        listed = ", ".join(f"'{node.path or self.shown}' ({node.count():,} images)" for node in flat[:SHOWN])
+        listed = ", ".join(f"'{node.path or self.shown}' ({counted(node.count(), 'image')})" for node in flat[:SHOWN])
         return f"{self.at(root)} has no sub-folder per class: the images lie side by side in {listed}."
 
     def hint(self, root: Node) -> str:
@@ -73,9 +100,21 @@ class Refusals:
         if 1 < len(common) <= 1000 and sum(beginnings[w] for w in common) > 0.4 * len(files):
             example = next(name for name in files if name.startswith(common[0]))
             return f"The class seems to be in the names of the files, such as '{example}' ({named(common)}). {move}"
+        if elsewhere := self.labels_elsewhere():
+            return f"{elsewhere} {move}"
         if tables:
             return f"The labels may be in {named(tables)}, whose entries do not fit these files. {move}"
         return move
+
+    def labels_elsewhere(self) -> str:
+        """Files that may have the labels, of kinds that are not read, as a sentence; empty if there are none."""
+        there = {ending for node in self.tree.walk() for ending in node.others} & LABEL_FILES
+        if not there:
+            return ""
+        return (
+            f"Labels in {' or '.join(sorted(there))} files are not read: save them as a .csv with a column of file "
+            "names and one of classes."
+        )
 
     def what_instead(self) -> str:
         notes = " ".join(left_out(self.tree))
@@ -90,10 +129,10 @@ class Refusals:
             )
         return f"Class '{name}' is in {self.at(test)} but not in {self.at(train)}. Use the same class names in both."
 
-    def split_in_names(self, root: Node) -> str:
+    def split_in_names(self, root: Node) -> UnclearClassesError:
         names = [node.name for node in root.with_images()]
-        return (
+        return self.insist(
             f"The names of the folders in {self.at(root)} seem to say both a class and whether it is to train or to "
-            f"test on: {named(names)}. Make folders 'train' and 'test' with one folder per class in each. If these are "
-            f"the classes: rename them, or add '?classes={OUTER}' to the dataset's name."
+            f"test on: {named(names)}. Make folders 'train' and 'test' with one folder per class in each.",
+            root.with_images(),
         )

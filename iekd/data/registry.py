@@ -143,8 +143,8 @@ def describe(name: str, test_fraction: float = 0.2, class_order: Sequence[str] =
     check_order(order, info.class_names, name)
     rows = [info.class_names.index(class_name) for class_name in order]
     return replace(
-        info, class_names=order, class_sizes=tuple(info.class_sizes[k] for k in rows),
-        test_sizes=tuple(info.test_sizes[k] for k in rows),
+        info, class_names=order, class_sizes=tuple(info.class_sizes[k] for k in rows if info.class_sizes),
+        test_sizes=tuple(info.test_sizes[k] for k in rows if info.test_sizes),
     )  # fmt: skip
 
 

@@ -98,6 +98,8 @@ def _text(name: str, content: bytes) -> tuple[str, str]:
     """(the text of a file, what to say if its encoding had to be guessed)."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16", errors="replace"), ""
+    if (width := _without_mark(content)) is not None:
+        return content.decode(width, errors="replace"), ""
     with_letters = [cell for cell in re.split(rb"[,;\t\r\n\"]+", content) if not cell.isascii()]
     encoding = encoding_of(with_letters, WESTERN)
     text = content.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace")
@@ -108,6 +110,15 @@ def _text(name: str, content: bytes) -> tuple[str, str]:
     return text, (
         f"'{name}' is not UTF-8: it is read as {encoding.upper()}, as in {listed}. If that is wrong, save it as UTF-8."
     )
+
+
+def _without_mark(content: bytes) -> str | None:
+    """UTF-16 that does not say so: every second byte of mostly ASCII text is zero."""
+    begun = content[:512]
+    for name, zeros, letters in (("utf-16-le", begun[1::2], begun[::2]), ("utf-16-be", begun[::2], begun[1::2])):
+        if len(begun) > 3 and zeros.count(0) > 0.7 * len(zeros) and 0 not in letters:
+            return name
+    return None
 
 
 def _is_number(text: str) -> bool:

@@ -25,6 +25,18 @@ from iekd.paths import cache_dir, make_cache_dir
 
 log = logging.getLogger(__name__)
 
+# as the downloads name them, so that an order of classes can be checked before anything is downloaded
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR100 = (
+    "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can "
+    "castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin "
+    "elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster "
+    "man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck "
+    "pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk "
+    "skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger "
+    "tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
+)
+CIFAR100_CLASSES = tuple(CIFAR100.split())
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -120,15 +132,17 @@ class FashionMNIST(TorchvisionSet):
 
 TORCHVISION_SETS: tuple[Source, ...] = (
     FashionMNIST(
-        DatasetInfo("fashion-mnist", "Fashion-MNIST, all 60,000 images", 60_000, 10_000, 10, 1, 28, "31 MB download"),
+        DatasetInfo("fashion-mnist", "Fashion-MNIST, all 60,000 images", 60_000, 10_000, 10, 1, 28, "31 MB download",
+                    class_names=FASHION_CLASSES),
         "FashionMNIST", "FashionMNIST/raw", "the four '*-ubyte.gz' files",
     ),
     TorchvisionSet(
-        DatasetInfo("cifar10", "CIFAR-10", 50_000, 10_000, 10, 3, 32, "170 MB download"),
+        DatasetInfo("cifar10", "CIFAR-10", 50_000, 10_000, 10, 3, 32, "170 MB download", class_names=CIFAR10_CLASSES),
         "CIFAR10", "cifar-10-batches-py", "the unpacked 'cifar-10-python.tar.gz'",
     ),
     TorchvisionSet(
-        DatasetInfo("cifar100", "CIFAR-100", 50_000, 10_000, 100, 3, 32, "170 MB download"),
+        DatasetInfo("cifar100", "CIFAR-100", 50_000, 10_000, 100, 3, 32, "170 MB download",
+                    class_names=CIFAR100_CLASSES),
         "CIFAR100", "cifar-100-python", "the unpacked 'cifar-100-python.tar.gz'",
     ),
 )  # fmt: skip

@@ -13,20 +13,25 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Optional
 
-from iekd.data.decoding import head_is_image, suffixes
+from iekd.data.decoding import head_is_image, no_image, suffixes
 from iekd.data.folder_names import named
 from iekd.errors import DataError
+from iekd.plural import counted
 
 DEEPEST = 32  # folders
 MOST_FILES = 5_000_000
 TABLES = (".csv", ".tsv", ".txt")
 ARCHIVE_ENDINGS = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".7z", ".rar")
+PACKERS = (  # how archives begin that are not read
+    (b"Rar!", "RAR"), (b"7z\xbc\xaf", "7-Zip"), (b"\xfd7zXZ", "xz"), (b"\x28\xb5\x2f\xfd", "Zstandard"),
+)  # fmt: skip
 IGNORED = (  # what systems and storage boxes put beside the user's files
     "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "icon\r", "$recycle.bin", "system volume information",
     "lost+found", "@eadir", "#recycle", "__pycache__",
 )  # fmt: skip
-MARKS = (":zone.identifier",)  # what Windows notes of a file from the web, after it was copied to Linux
-HEAD = 16  # bytes
+MARKS = (":zone.identifier", ":encryptable")  # what Windows notes of a file, once it was copied to Linux
+LONGEST_ENDING = 16  # letters, as in .tfrecords
+HEAD = 32  # bytes
 LARGEST_TABLE = 64 * 2**20
 
 Reader = Callable[[], bytes]  # a file's first bytes
@@ -114,7 +119,9 @@ def kind_of(name: str, head: Reader) -> str:
     if ending in ARCHIVE_ENDINGS:
         return "archive"
     if not ending.isascii() or not 1 < len(ending) <= 8 or ending[1:].isdigit():  # "photo", "IMG.0012": no ending
-        return "image" if head_is_image(head()) else "without an ending"
+        if head_is_image(head()):
+            return "image"
+        return ending if ending[1:].isalpha() and len(ending) <= LONGEST_ENDING else "without an ending"
     return ending
 
 
@@ -170,6 +177,14 @@ def first_bytes(path: str) -> bytes:
         return b""
 
 
+def other_archive(path: Path) -> str:
+    """What a file that is called an archive is instead of one that can be read, and what to do, to follow its name;
+    empty if that is not known."""
+    head = first_bytes(str(path))
+    packer = next((packer for mark, packer in PACKERS if head.startswith(mark)), "")
+    return f"is an archive of {packer}. Unpack it, and pack it again as zip." if packer else no_image(head)
+
+
 def left_out(tree: Node) -> list[str]:
     """Which files are not used because of their kind, as sentences: by ending, and archives by name."""
     endings, archives = Counter[str](), []
@@ -183,5 +198,6 @@ def left_out(tree: Node) -> list[str]:
         counts = ", ".join(f"{count:,} {ending}" for ending, count in endings.most_common(8))
         more = sum(endings.values()) - sum(count for _, count in endings.most_common(8))
         hint = " For HEIC, install pillow-heif." if {".heic", ".heif"} & set(endings) else ""
-        notes.append(f"Files that are not used: {counts}{f', {more:,} others' if more else ''}.{hint}")
+        counts += f", {counted(more, 'other')}" if more else ""
+        notes.append(f"Files that are not used: {counts}.{hint}")
     return notes

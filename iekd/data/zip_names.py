@@ -6,7 +6,7 @@ import struct
 import zipfile
 import zlib
 
-from iekd.data.encodings import encoding_of
+from iekd.data.encodings import also_possible, encoding_of
 
 UTF8 = 0x800  # the flag of an entry whose name is UTF-8
 UNICODE_PATH = 0x7075  # the extra field with a name in UTF-8 (Info-ZIP)
@@ -18,17 +18,20 @@ def names_of(entries: list[zipfile.ZipInfo]) -> tuple[list[str], list[str]]:
     """(the name of each entry, what to say if an encoding had to be guessed: a sentence or none)."""
     raw = [None if entry.flag_bits & UTF8 else _raw(entry) for entry in entries]
     unknown = [name for name in raw if name is not None and not name.isascii()]
-    encoding = encoding_of([part for name in unknown for part in name.split(b"/")], WESTERN)
+    raw_parts = [part for name in unknown for part in name.split(b"/")]
+    encoding = encoding_of(raw_parts, WESTERN)
     names = [
         entry.filename if name is None else name.decode(encoding) for entry, name in zip(entries, raw, strict=True)
     ]
-    if not unknown or encoding == "utf-8":
+    others = [f"{other.upper()} ('{as_read}')" for other, as_read in also_possible(raw_parts, encoding).items()]
+    if not unknown or (encoding == "utf-8" and not others):
         return names, []
     parts = {part for name in unknown for part in name.decode(encoding).replace("\\", "/").split("/")[:-1]}
     shown = ", ".join(f"'{part}'" for part in sorted(p for p in parts if not p.isascii())[:SHOWN])
     where = f", as in {shown}" if shown else ""
+    few = f" They are so short that they may also be {' or '.join(others[:SHOWN])}." if others else ""
     return names, [
-        f"The zip does not say how its names are encoded: they are read as {encoding.upper()}{where}. "
+        f"The zip does not say how its names are encoded: they are read as {encoding.upper()}{where}.{few} "
         "If that is wrong, pack it with UTF-8 names."
     ]
 

@@ -28,6 +28,7 @@ from iekd.engine.stream import DeviceImages, split_into_batches
 from iekd.engine.threads import Threads, cores
 from iekd.engine.training_unit import News, TrainingUnit
 from iekd.errors import DivergedError
+from iekd.plural import counted
 
 Teacher = Callable[[Tensor], TeacherOutput]
 HeldOut = dict[str, tuple[DeviceImages, Tensor]]  # kind of row -> images (N,C,H,W) uint8, labels (N,)
@@ -189,5 +190,5 @@ def _together(
 
 def _all_diverged(last: Diverged, units: Sequence[TrainingUnit]) -> DivergedError:
     others = sum(len(unit.names) for unit in units) - 1
-    before = f" The {others} other{'s' if others > 1 else ''} had diverged before." if others else ""
+    before = f" The {counted(others, 'other')} had diverged before." if others else ""
     return DivergedError(f"{last.message}{before} {units[0].advice}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from iekd.config.run import RunConfig
 from iekd.data.base import DatasetInfo, held_out_of
 from iekd.engine.scoring import interval
+from iekd.plural import counted
 
 FEW_STEPS = 10  # an epoch
 SMALLEST_BATCH = 8  # batch norm needs a few images for its statistics
@@ -33,25 +34,43 @@ def learned_from(config: RunConfig, info: DatasetInfo) -> int:
     return given - sum(held_out_of(n, config.validation_fraction) for n in each)
 
 
-def cautions(config: RunConfig, learned: int, tested: int, images: str = "images") -> list[Caution]:
-    """What makes a run with so many images to learn from and to test on worth little; zero: not known yet."""
-    found = [few_steps(config, learned, images), few_test_images(tested, images)]
+def cautions(
+    config: RunConfig, learned: int, tested: int, images: str = "images", fitting: int | None = None
+) -> list[Caution]:
+    """What makes a run with so many images to learn from and to test on worth little; zero: not known yet.
+
+    fitting: the largest batch size that fits into memory, where the run's own does not; 0: none does.
+    """
+    found = [few_steps(config, learned, images, fitting), few_test_images(tested, images)]
     return [caution for caution in found if caution is not None]
 
 
-def few_steps(config: RunConfig, learned: int, images: str = "images") -> Caution | None:
-    """An epoch leaves out the last, smaller batch; a batch larger than the training split takes all of it."""
-    batch = min(config.batch_size, learned)
+def enough_steps(config: RunConfig, learned: int) -> int | None:
+    """The batch size that would give ten steps an epoch, or the smallest sensible one; None where the run's own need
+    not change."""
     size = SMALLEST_BATCH
     while learned // (2 * size) >= FEW_STEPS:
         size *= 2
-    if not learned or learned // batch >= FEW_STEPS or size >= batch:
+    batch = min(config.batch_size, learned)
+    return None if not learned or learned // batch >= FEW_STEPS or size >= batch else size
+
+
+def few_steps(config: RunConfig, learned: int, images: str = "images", fitting: int | None = None) -> Caution | None:
+    """An epoch leaves out the last, smaller batch; a batch larger than the training split takes all of it.
+
+    fitting: see `cautions`. The size that is named makes enough steps and fits into memory as well.
+    """
+    size = enough_steps(config, learned)
+    if size is None:
         return None
+    batch = min(config.batch_size, learned)
+    size = size if fitting is None else min(size, fitting)
     steps, rest = divmod(learned, batch)
+    advice = f"Batch size {size} makes {learned // size}." if size else "A smaller one does not fit into memory either."
     left_out = f" and leaves out {rest:,} of them each time" if rest else ""
     return Caution(
-        f"Batch size {config.batch_size} makes {steps} step{'s' if steps > 1 else ''} an epoch of {learned:,} training "
-        f"{images}{left_out}, so little will be learned. Batch size {size} makes {learned // size}."
+        f"Batch size {config.batch_size} makes {counted(steps, 'step')} an epoch of {learned:,} training "
+        f"{images}{left_out}, so little will be learned. {advice}"
     )
 
 

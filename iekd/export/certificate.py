@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from iekd.export.check import Latency
+from iekd.plural import counted
 
 DIFFERS = 1e-4  # of a probability: more than this is more than rounding
 BROKEN = 1e-2  # no float32 file that is right differs by so much
@@ -96,7 +97,7 @@ class Certificate:
         yield "Input", f"{self.resolution} x {self.resolution} pixels, {kind}; other shapes: {self.fit}"
         yield "Classes", f"{len(self.class_names)}"
         if self.accuracy is not None and self.balanced_accuracy is not None:
-            yield "Accuracy", f"{self.accuracy:.2f} % of {self.test_images:,} test images of {self.checked_on}"
+            yield "Accuracy", f"{self.accuracy:.2f} % of {counted(self.test_images, 'test image')} of {self.checked_on}"
             yield "Balanced accuracy", f"{self.balanced_accuracy:.2f} %"
         if self.original_accuracy is not None:
             yield "Accuracy of the original", f"{self.original_accuracy:.2f} % of the same images"
@@ -106,7 +107,7 @@ class Certificate:
         yield "Largest difference of a probability", f"{self.difference:.1e} on {where}"
         for found in self.latencies:
             text = f"{found.median:.2f} ms ({found.lower_quartile:.2f} to {found.upper_quartile:.2f})"
-            yield f"Latency, {found.model} in {found.runtime}", f"{text}, {found.answers} images"
+            yield f"Latency, {found.model} in {found.runtime}", f"{text}, {counted(found.answers, 'image')}"
         if self.energy_threshold is not None:
             yield "Unlike its training images", f"energy below {self.energy_threshold:g}"
         yield "Trained on", ", ".join(self.datasets)
@@ -124,8 +125,8 @@ class Certificate:
             "",
             f"Classes: {_escaped(', '.join(self.class_names))}.",
             "",
-            f"Exported on {self.created} on {_escaped(str(self.machine['processor']))} ({self.machine['cores']} cores, "
-            f"{_escaped(str(self.machine['platform']))}) with "
+            f"Exported on {self.created} on {_escaped(str(self.machine['processor']))} "
+            f"({counted(int(str(self.machine['cores'])), 'core')}, {_escaped(str(self.machine['platform']))}) with "
             + ", ".join(f"{name} {version}" for name, version in self.versions.items()) + ".",
         ]  # fmt: skip
         for what, command in (("Trained", self.trained_by), ("Exported", self.command)):

@@ -18,6 +18,7 @@ from iekd.errors import UserError
 from iekd.export.base import Job, require
 from iekd.export.check import batches, spread_over
 from iekd.export.onnx_file import PACKAGES, OnnxFile, graph_of, save_graph
+from iekd.plural import counted
 
 CALIBRATION = 512  # training images
 COMPUTING = ("Conv", "Gemm", "MatMul")
@@ -36,7 +37,7 @@ class Int8(OnnxFile):
             )
         train = job.dataset.train
         graph = graph_of(job)
-        job.say(f"Calibrating on {min(CALIBRATION, len(train)):,} training images ...")
+        job.say(f"Calibrating on {counted(min(CALIBRATION, len(train)), 'training image')} ...")
         images = train.images[spread_over(len(train), CALIBRATION)]
         save_graph(quantised(graph, images), job, target)
 

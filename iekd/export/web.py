@@ -31,6 +31,7 @@ from iekd.export.write import TEACHER, check_free, export_model, not_writable, s
 from iekd.models.artifact import ModelCard
 from iekd.models.catalog import model_name
 from iekd.paths import absolute
+from iekd.plural import counted
 
 if TYPE_CHECKING:
     from iekd.data.base import Dataset
@@ -189,7 +190,7 @@ def write_page(
         "examples": [_example(folder, shown, i) for i, shown in enumerate(examples)],
         "runtime": _runtime(loaded),
     }
-    whose = "each class" if len(examples) in (0, len(first.class_names)) else f"{len(examples)} classes"
+    whose = "each class" if len(examples) in (0, len(first.class_names)) else counted(len(examples), "class")
     values = {
         "TITLE": escape(title),
         "SUMMARY": escape(summary),

@@ -33,6 +33,7 @@ from iekd.export.script import SCRIPT
 from iekd.export.sharing import name_without_folders, shareable, without_folders
 from iekd.models.artifact import WEIGHTS, ModelCard, check_fits, load_model
 from iekd.paths import absolute
+from iekd.plural import counted
 
 if TYPE_CHECKING:
     from iekd.data.base import Dataset
@@ -152,7 +153,7 @@ def _checked(job: Job, chosen: Format, target: Path, without: str, command: str,
     difference = float(np.abs(probabilities(answer, images) - expected).max())
     own = of_original = balanced = None
     if test is not None:
-        job.say(f"Measuring the accuracy on {len(test):,} test images ...")
+        job.say(f"Measuring the accuracy on {counted(len(test), 'test image')} ...")
         own, balanced = _accuracy(answer, test, card, job.say)
         if chosen.approximate:
             of_original, _ = _accuracy(original, test, card, job.say)

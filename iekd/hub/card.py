@@ -11,6 +11,7 @@ from iekd.engine.scoring import interval
 from iekd.estimate.cautions import few_test_images
 from iekd.inference.onnx_file import EXPORTED as ONNX
 from iekd.models.artifact import ModelCard
+from iekd.plural import counted
 from iekd.results.report import against_baseline, on_other_images, spread, summaries, verdict
 
 HUB_DATASETS = {  # our names -> the Hub's
@@ -81,7 +82,7 @@ def _what_it_is(card: ModelCard, report: dict[str, Any] | None) -> str:
     kind = "grey" if card.channels == 1 else "colour"
     size = f"{card.resolution} x {card.resolution} {kind} pixels"
     said = f"A {card.model} with {card.params:,} parameters that classifies images of {size} into "
-    said += f"{len(card.class_names)} classes"
+    said += counted(len(card.class_names), "class")
     names = ", ".join(_plain(name) for name in card.class_names[:NAMED])
     more = f" and {len(card.class_names) - NAMED:,} more" if len(card.class_names) > NAMED else ""
     teacher = (report or {}).get("teacher")
@@ -105,7 +106,7 @@ def _results(card: ModelCard, report: dict[str, Any] | None, files: set[str]) ->
         return [*lines, "Its accuracy was not measured."]
     ends = _interval(card, report)
     other = f" On other images like these, {ends[0]:.2f} to {ends[1]:.2f} % (95 % interval)." if ends else ""
-    count = f"the {report['test_images']:,} test images" if report else "the test images"
+    count = f"the {counted(report['test_images'], 'test image')}" if report else "the test images"
     lines.append(f"Accuracy on {count} of {_dataset(card)}: **{card.accuracy:.2f} %**.{other}")
     if report:
         lines += [_table(report), verdict(report)]
@@ -168,7 +169,7 @@ def _made(card: ModelCard, report: dict[str, Any] | None) -> list[str]:
     lines = ["## How it was made", f"```\n{card.command}\n```" if card.command else ""]
     if report:
         counts = f"{report['train_images']:,} training, {report.get('validation_images', 0):,} validation and "
-        lines.append(f"Dataset: {_dataset(card)}, {counts}{report['test_images']:,} test images.")
+        lines.append(f"Dataset: {_dataset(card)}, {counts}{counted(report['test_images'], 'test image')}.")
         if (report["teacher"] or {}).get("from"):
             lines.append(f"The teacher comes from: {report['teacher']['from']}.")
         versions = {k: v for k, v in report["versions"].items() if v and k not in ("commit", "platform")}

@@ -21,6 +21,7 @@ from iekd.errors import UserError
 from iekd.inference.onnx_file import SUFFIX, OnnxFile, open_onnx
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard, load_model
 from iekd.models.source import check_normalisation, per_channel
+from iekd.plural import counted
 
 ONNX_BATCH = 64
 SUM_TOLERANCE = 1e-3  # of probabilities, whose sum is one
@@ -155,7 +156,7 @@ class OnnxClassifier(Classifier):
             answers = answers.reshape(answers.shape[:2])
         if answers.ndim != 2 or len(answers) != len(images):
             raise UserError(
-                f"'{self.file.path}' gives numbers of shape {list(answers.shape)} for {len(images)} image(s), not one "
+                f"'{self.file.path}' gives numbers of shape {list(answers.shape)} for {counted(len(images), 'image')}, not one "
                 "number per image and class. Give a classifier with an output of logits or probabilities."
             )
         if answers.shape[1] != len(self.card.class_names):
@@ -223,7 +224,7 @@ def _foreign_card(file: OnnxFile, described: Described) -> ModelCard:
     channels = file.channels or len(described.mean or (0, 0, 0))
     if channels not in (1, 3):
         raise UserError(
-            f"'{file.path}' takes images of {channels} channels. Only grey (1) and colour (3) can be given."
+            f"'{file.path}' takes images of {counted(channels, 'channel')}. Only grey (1) and colour (3) can be given."
         )
     return _card("onnx", names or (), channels, side or 0, replace(described, fit=described.fit or file.fit), 0)
 

@@ -19,6 +19,7 @@ from iekd.inference.images import as_trained, in_folder, resized
 from iekd.inference.predict import Prediction, load_predictor
 from iekd.models.artifact import ModelCard
 from iekd.paths import typed
+from iekd.plural import counted
 
 NAMED = 20  # classes that are listed by name
 
@@ -134,7 +135,7 @@ def classes_known(models: Mapping[str, Path]) -> str:
     first = next(iter(models.values()))
     names = (ModelCard.read(first) if first.is_dir() else load_predictor(first).card).class_names
     shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
-    return f"These networks can name {len(names)} classes and nothing else: {shown}."
+    return f"These networks can name {counted(len(names), 'class')} and nothing else: {shown}."
 
 
 def _shape(card: ModelCard) -> tuple[object, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from iekd.data.base import Split
 from iekd.engine.scoring import predicted
+from iekd.plural import counted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,7 +55,7 @@ class TeacherCheck:
     @property
     def problem(self) -> str:
         """Why this teacher should not teach, and what to do; empty if nothing speaks against it."""
-        seen = f"it is right on {self.accuracy:.1f} % of {self.images:,} held-out images"
+        seen = f"it is right on {self.accuracy:.1f} % of {counted(self.images, 'held-out image')}"
         if self.order:
             return (
                 f"{seen}, and would be on {self.accuracy_in_order:.1f} % if its outputs were the classes in another "

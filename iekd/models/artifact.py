@@ -102,7 +102,7 @@ def check_fits(card: ModelCard, dataset: Dataset, folder: Path) -> None:
     """
     if sorted(card.class_names) != sorted(dataset.class_names):
         raise UserError(
-            f"The model in '{folder}' knows {len(card.class_names)} classes that are not those of {dataset.name}. "
+            f"The classes of the model in '{folder}', {len(card.class_names)} in all, are not those of {dataset.name}. "
             "Choose one that was trained on this dataset."
         )
     if card.channels != dataset.channels:

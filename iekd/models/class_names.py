@@ -15,20 +15,32 @@ from typing import TYPE_CHECKING, Any
 
 from iekd.data.registry import AS_TEXT
 from iekd.errors import UserError
+from iekd.plural import counted
 
 if TYPE_CHECKING:
     from torch import nn
 
 BESIDE = (  # files beside weights that list their classes
     "classes.txt", "class_names.txt", "labels.txt", "class_to_idx.json", "classes.json", "id2label.json",
-    "label_names.json", "config.json",
+    "label_names.json", "class_names.json", "labels.json", "categories.json", "label_map.json", "config.json",
 )  # fmt: skip
-KEYS = ("class_to_idx", "class_names", "classes", "id2label", "idx_to_class", "label_names", "label2id", "names")
+KEYS = (
+    "class_to_idx",
+    "class_names",
+    "classes",
+    "id2label",
+    "idx_to_class",
+    "label_names",
+    "label2id",
+    "names",
+    "categories",
+)
 LARGEST = 16 * 2**20  # bytes
 NUMBERED = (  # lines with the number of a class before or after its name, such as "0 cat" or "cat,0"
     re.compile(r"(?P<index>\d+)\s*[\s:,;=]\s*(?P<name>.*\S)", re.ASCII),
     re.compile(r"(?P<name>.*\S)\s*[\s:,;=]\s*(?P<index>\d+)", re.ASCII),
 )
+NAMED, NUMBERED_BY = ("name", "class_name", "label"), ("id", "index", "idx", "class_id", "category_id")  # in records
 NO_NAME = re.compile(r"\d+|LABEL_\d+", re.ASCII)  # what the Hub calls a class that has no name
 
 
@@ -52,7 +64,10 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     except ValueError:
         names = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not names:
-        raise UserError(f"There are no class names in '{path}'. Give a text file with one name per line.")
+        raise UserError(
+            f"There are no class names in '{path}', or it is not clear which number each has. Give a text file with "
+            "one name per line."
+        )
     return names
 
 
@@ -84,9 +99,11 @@ def find_class_names(value: Any) -> tuple[str, ...] | None:
     """The names in what a checkpoint or a JSON file holds; None if there are none.
 
     Args:
-        value: a list of names, a dict from name to index or from index to name, or a dict with one of these under
-            a usual key such as "class_to_idx".
+        value: a list of names, or of records such as {"id": 0, "name": "cat"}; a dict from name to index or from index
+            to name; or a dict with one of these under a usual key such as "class_to_idx".
     """
+    if isinstance(value, (list, tuple)) and value and all(isinstance(record, dict) for record in value):
+        return _in_records(value)
     if isinstance(value, (list, tuple)):
         return tuple(value) if value and all(isinstance(name, str) for name in value) else None
     if not isinstance(value, dict):
@@ -105,6 +122,20 @@ def find_class_names(value: Any) -> tuple[str, ...] | None:
     if len(by_index) != len(pairs) or sorted(by_index) != list(range(len(by_index))):
         return None
     return tuple(by_index[index] for index in range(len(by_index))) or None
+
+
+def _in_records(records: Sequence[dict[str, Any]]) -> tuple[str, ...] | None:
+    """The names in [{"id": 0, "name": "cat"}, ...], by their numbers from 0 or 1, or in their order if none has one."""
+    names = [next((r[key] for key in NAMED if isinstance(r.get(key), str)), "") for r in records]
+    numbers = [next((r[key] for key in NUMBERED_BY if key in r), None) for r in records]
+    if not all(names) or len(set(names)) < len(names):
+        return None
+    if all(number is None for number in numbers):
+        return tuple(names)
+    by_number = {number: name for number, name in zip(numbers, names, strict=True) if type(number) is int}
+    count = len(names)
+    in_order = sorted(by_number) in ([*range(count)], [*range(1, count + 1)])  # else outputs may have gaps
+    return tuple(by_number[number] for number in sorted(by_number)) if in_order else None
 
 
 def reordered(model: nn.Module, known: Sequence[str], wanted: Sequence[str]) -> nn.Module:
@@ -157,7 +188,8 @@ def in_order_of(
         return []
     if len(listed) != len(classes) or len(set(listed)) != len(listed):
         count = len(set(listed))
-        return [f"The list of classes in {where} was ignored: it has {count} names for {len(classes)} outputs."]
+        sizes = f"{counted(count, 'name')} for {counted(len(classes), 'output')}"
+        return [f"The list of classes in {where} was ignored: it has {sizes}."]
     names = matched(listed, classes)
     if names is None and all(NO_NAME.fullmatch(name) for name in listed):
         return []

@@ -9,6 +9,7 @@ from pathlib import Path
 from iekd.errors import UserError
 from iekd.models.artifact import CARD
 from iekd.paths import absolute, as_typed
+from iekd.plural import counted
 
 Numbers = tuple[float, ...]
 AUTO, TRAIN, RUN = "auto", "train", "run:"  # the words for a teacher; anything else is a path
@@ -98,7 +99,9 @@ def check_normalisation(mean: Sequence[float] | None, std: Sequence[float] | Non
             other = next(n for n in both if n != name)
             raise UserError(f"{shown} is missing, but {other} is given. Give both or neither.")
         if len(values) not in (1, 3):
-            raise UserError(f"{shown} has {len(values)} numbers. Give one, or three for red, green and blue.")
+            raise UserError(
+                f"{shown} has {counted(len(values), 'number')}. Give one, or three for red, green and blue."
+            )
         listed = ",".join(f"{v:g}" for v in values)
         if max(values) > 1 and all(map(math.isfinite, values)):
             raise UserError(
@@ -120,7 +123,7 @@ def per_channel(values: Sequence[float], channels: int, shown: str) -> Numbers:
     """
     if len(values) not in (1, channels):
         raise UserError(
-            f"{shown} has {len(values)} numbers, but the images have {channels} "
-            f"channel{'s' if channels > 1 else ''}. Give {channels}."
+            f"{shown} has {counted(len(values), 'number')}, but the images have {counted(channels, 'channel')}. "
+            f"Give {channels}."
         )
     return tuple(values) if len(values) == channels else tuple(values) * channels

@@ -15,7 +15,7 @@ import re
 import types
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from torch import Tensor
 from iekd.errors import UserError
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard
 from iekd.models.class_names import KEYS, class_names_beside, find_class_names
+from iekd.models.weight_forms import other_file, unusable_form
 
 StateDict = dict[str, Tensor]
 SELECT = "::"  # FILE::NAME means one of several networks in a file
@@ -71,6 +72,8 @@ def read_weights(path: Path) -> WeightFile:
     """
     path, selected = split_selection(path)
     stored, card = _load(path)
+    if isinstance(stored, (list, tuple)) and any(isinstance(value, dict) for value in stored):
+        stored = _numbered(stored)
     if not isinstance(stored, dict):
         raise UserError(f"'{path}' holds a {type(stored).__name__} without names, not a model's weights. {SAVE}.")
     candidates = tuple(_candidates(stored, path))
@@ -113,13 +116,32 @@ def _candidates(
     Raises:
         UserError: among the tensors are quantised or sparse ones.
     """
+    if any(str(k).endswith("_packed_params") for k in stored):
+        raise UserError(f"'{path}' cannot be used. {unusable_form(map(str, stored))}")
     found = {k: _tensor(v, k, path) for k, v in stored.items() if isinstance(k, str)}
     tensors = {k: tensor for k, tensor in found.items() if tensor is not None}
     if any(v.ndim > 0 for v in tensors.values()):  # an accuracy may be a tensor too
         yield Candidate(where, tensors)
-    for key, inner in stored.items():
+    for key, value in stored.items():
+        inner = _numbered(value) if isinstance(value, (list, tuple)) else value  # networks of an ensemble, say
         if depth > 1 and isinstance(key, str) and isinstance(inner, dict) and not NO_NETWORK.search(key):
             yield from _candidates(inner, path, f"{where}.{key}" if where else key, depth - 1)
+
+
+def _numbered(values: Sequence[Any]) -> dict[str, Any]:
+    """The dicts in a list, by their places in it."""
+    return {str(i): value for i, value in enumerate(values) if isinstance(value, dict)}
+
+
+def joined(candidates: Sequence[Candidate]) -> Candidate:
+    """All dicts of a file as one: {"backbone": {"conv1.weight": ...}} as {"backbone.conv1.weight": ...}."""
+    state = {}
+    for candidate in candidates:
+        words = {key.partition(".")[0] for key in candidate.state}
+        wrapper = next((f"{word}." for word in ("module", "_orig_mod") if words == {word}), "")
+        start = f"{candidate.where}." if candidate.where else ""
+        state.update({start + key.removeprefix(wrapper): value for key, value in candidate.state.items()})
+    return Candidate("", state)
 
 
 def _tensor(value: Any, key: str, path: Path) -> Tensor | None:
@@ -161,9 +183,8 @@ def _load(path: Path) -> tuple[Any, ModelCard | None]:
         return _load_torch(path), None
     if head[257:262] == b"ustar" or head[:2] in (b"\x1f\x8b", b"BZ", b"7z", b"\xfd7"):
         raise _is_archive(path)
-    start = head.lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html", b"version https://git-lfs")):
-        raise UserError(f"'{path}' is not the file itself but a page or a pointer to it. Download the file again.")
+    if said := other_file(head):
+        raise UserError(f"'{path}' {said}")
     raise UserError(f"'{path}' is not a file of weights. Give one that torch.save or safetensors wrote.")
 
 

@@ -23,7 +23,9 @@ from iekd.errors import UserError
 from iekd.models.catalog import check_model, known_models
 from iekd.models.foreign import rename, shortcut_variant
 from iekd.models.registry import build
-from iekd.models.weight_files import SELECT, Candidate, StateDict, WeightFile
+from iekd.models.weight_files import SELECT, Candidate, StateDict, WeightFile, joined
+from iekd.models.weight_forms import unusable_form
+from iekd.plural import counted
 
 COUNTER = "num_batches_tracked"  # batch norm's, which old checkpoints lack and evaluation ignores
 COUNTS = (COUNTER, "total_ops", "total_params")  # the last two are thop's
@@ -98,6 +100,11 @@ def fit_weights(file: WeightFile, name: str, num_classes: int, channels: int) ->
     match = _best_match(file, check_model(name))
     model = build(match.name, num_classes, channels)
     own, given = model.state_dict(), match.given
+    if empty := [k for k in own if k in given and own[k].numel() and not given[k].numel()]:
+        raise UserError(
+            f"'{path}' holds {empty[0]} without values, as DeepSpeed's ZeRO 3 leaves it. Gather the weights with its "
+            "zero_to_fp32.py, and give that file."
+        )
     _check_channels(given, own, path)
     _check_classes(given, own, path)
     wrong = [k for k in own if k in given and given[k].shape != own[k].shape]
@@ -120,10 +127,14 @@ def _best_match(file: WeightFile, name: str) -> _Match:
     tried = [
         _compared(candidate, prefix, name) for candidate in file.candidates for prefix in _prefixes(candidate, needed)
     ]
-    fitting = [match for match in tried if match.fits]
-    fitting = _without_repetitions([match for match in fitting if match.right_shapes] or fitting)
+    fitting = _those_that_fit(tried)
+    if not fitting:
+        parts = joined(file.candidates)
+        fitting = _those_that_fit([_compared(parts, prefix, name) for prefix in _prefixes(parts, needed)])
+        _check_parts(file, fitting)
     if not fitting:
         raise _does_not_fit(file, name, tried)
+    _check_no_second_head(file, fitting)
     # a whole network beside others, such as "conv1" beside "teacher.conv1"
     inside = tuple(match.prefix for match in fitting)
     fitting += [
@@ -138,6 +149,49 @@ def _best_match(file: WeightFile, name: str) -> _Match:
             f"Say which one, as in {file.path.name}{SELECT}{max(fitting, key=lambda m: bool(m.location)).location}."
         )
     return averaged[0] if averaged else fitting[0]
+
+
+def _those_that_fit(matches: Sequence[_Match]) -> list[_Match]:
+    fitting = [match for match in matches if match.fits]
+    return _without_repetitions([match for match in fitting if match.right_shapes] or fitting)
+
+
+def _check_parts(file: WeightFile, fitting: Sequence[_Match]) -> None:
+    """Of a network whose parts lie in several dicts: which body, and which last layer?
+
+    Raises:
+        UserError: more than one could be meant.
+    """
+    if not fitting:
+        return
+    head = [v for k, v in fitting[0].given.items() if v.ndim == 2][-1]
+    heads = [c.where for c in file.candidates for k, v in c.state.items()
+             if v.shape == head.shape and k.endswith("weight")]  # fmt: skip
+    for what, found in (("bodies", [match.location for match in fitting]), ("last layers", heads)):
+        if len(found) > 1:
+            raise UserError(
+                f"'{file.path}' holds several {what} that fit {fitting[0].name}: {', '.join(map(repr, found))}. Save "
+                "the body and the last layer that belong together in one file."
+            )
+
+
+def _check_no_second_head(file: WeightFile, fitting: Sequence[_Match]) -> None:
+    """A whole network in one dict and another last layer in the next: which of the two last layers counts?"""
+    for match in fitting:
+        where, own = match.candidate.where, _own(match.name)
+        around = where[: where.rfind(".") + 1]
+        size = [v for v in own.values() if v.ndim == 2][-1].shape[1]
+        for other in file.candidates:
+            inside = other.where.startswith(around) and other.where.removeprefix(around)
+            matrices = {k: v for k, v in other.state.items() if v.ndim == 2}
+            if not where or not inside or other.where == where or len(matrices) != 1:
+                continue
+            ((layer, matrix),) = matrices.items()
+            if matrix.shape[1] == size and HEADS.match(f"{inside}.{layer}".removesuffix(".weight")):
+                raise UserError(
+                    f"'{file.path}' holds a whole network in '{where}' and another last layer in '{other.where}'. To "
+                    f"use the network as it is, give {file.path.name}{SELECT}{where}; else save it with that layer."
+                )
 
 
 def _prefixes(candidate: Candidate, needed: int) -> list[str]:
@@ -239,7 +293,7 @@ def _notes(
 ) -> Iterator[str]:
     if match.candidate.where:
         yield f"The weights are those in '{match.candidate.where}'."
-    if match.averaged and len(file.candidates) > 1:
+    if match.averaged and (len(file.candidates) > 1 or match.ignored):
         yield "They are averaged over training (EMA), and preferred to the others in the file."
     if match.prefix:
         yield f"The prefix '{match.prefix}' was dropped from their names."
@@ -267,6 +321,8 @@ def _some(names: list[str]) -> str:
 
 
 def _check_values(given: StateDict, own: StateDict, path: Path) -> None:
+    if not any(bool(v.any()) for k, v in given.items() if own[k].ndim > 1):
+        raise UserError(f"'{path}' cannot be used: all its weights are 0. Get the file again.")
     for name in [k for k in own if k in given and not k.endswith(COUNTER)]:
         value = given[name]
         if not value.is_floating_point():
@@ -292,7 +348,7 @@ def _check_channels(given: StateDict, own: StateDict, path: Path) -> None:
         was = kinds.get(found[1], f"{found[1]}-channel")
         remedy = "save the images in colour (RGB)" if found[1] == 3 else "another file"
         raise UserError(
-            f"'{path}' was trained on {was} images ({found[1]} channels), but those of the dataset are "
+            f"'{path}' was trained on {was} images ({counted(found[1], 'channel')}), but those of the dataset are "
             f"{kinds.get(needed[1])} ({needed[1]}). Choose a dataset of {was} images, or {remedy}."
         )
 
@@ -303,7 +359,7 @@ def _check_classes(given: StateDict, own: StateDict, path: Path) -> None:
     found, needed = given[last].shape, own[last].shape
     if found[1:] == needed[1:] and found[0] != needed[0]:
         raise UserError(
-            f"'{path}' knows {found[0]} classes, but the dataset has {needed[0]}. "
+            f"'{path}' knows {counted(found[0], 'class')}, but the dataset has {needed[0]}. "
             "Choose the dataset that it was trained on, or another file."
         )
 
@@ -312,6 +368,8 @@ def _hint(file: WeightFile, name: str) -> str:
     """What to check; names the network of ours whose shapes the file's weights are, or are closest to."""
     if PART.search(file.path.name):
         return "The file is one of several parts: join them into one file."
+    if said := unusable_form(name for candidate in file.candidates for name in candidate.state):
+        return said
     best, similarity = "", 0.0
     for other in known_models():
         tried = (_compared(c, p, other) for c in file.candidates for p in _prefixes(c, len(_own(other)) // 3))

@@ -12,6 +12,9 @@ import numpy as np
 
 from iekd.config.run import RunConfig
 from iekd.data.base import Dataset, Split
+from iekd.data.decoding import CROP
+from iekd.data.header_notes import LONG
+from iekd.plural import counted
 
 CONFUSED = 0.25  # share of two classes' images that are taken for the other of the two
 CLEARLY, ALIKE = 3.0, 0.4  # of the squared difference of two mean images: over chance, and left when one is mirrored
@@ -31,7 +34,8 @@ def find_reasons(config: RunConfig, dataset: Dataset, answers: Mapping[str, np.n
     """
     found = [mirrored_classes(config, dataset, answers)]
     if guessing:
-        found += [too_few_steps(config, dataset), too_small(dataset)]
+        sizes = _file_sizes(dataset)
+        found += [cut_off(sizes, dataset.fit), too_few_steps(config, dataset), too_small(sizes, dataset.resolution)]
     return [reason for reason in found if reason]
 
 
@@ -83,28 +87,44 @@ def too_few_steps(config: RunConfig, dataset: Dataset) -> str:
     if steps >= FEW_STEPS:
         return ""
     return (
-        f"Training took only {steps} steps ({config.epochs} epoch{'s' if config.epochs > 1 else ''} of {per_epoch}). "
+        f"Training took only {counted(steps, 'step')} ({counted(config.epochs, 'epoch')} of {per_epoch}). "
         "Train for more epochs, or with a smaller batch size."
     )
 
 
-def too_small(dataset: Dataset) -> str:
+def too_small(sizes: list[tuple[int, int]], side: int) -> str:
     """The side at which the networks see the images, where the files have many more pixels."""
+    shorter = statistics.median(map(min, sizes)) if sizes else 0
+    if shorter < REDUCED * side:
+        return ""
+    return (
+        f"The networks see the images at {side} x {side} pixels, but the files have {shorter:.0f} on "
+        f"their shorter side, so details are lost. Set resolution {2 * side} or more."
+    )
+
+
+def cut_off(sizes: list[tuple[int, int]], fit: str) -> str:
+    """How much longer than wide the images are, where their ends are cut off."""
+    longer = statistics.median(max(size) / max(1, min(size)) for size in sizes) if sizes else 1.0
+    if fit != CROP or longer < LONG:
+        return ""
+    return (
+        f"The images are {longer:.1f} times as long as wide, and only a square from their centre was used. Use all of "
+        "them: set fit to pad or squash (--fit)."
+    )
+
+
+def _file_sizes(dataset: Dataset) -> list[tuple[int, int]]:
+    """(width, height) of some files; none if the images did not come from files."""
     from PIL import Image
 
-    files, sides = dataset.train.image_files, []
+    files, sizes = dataset.train.image_files, []
     if files is None or not len(files):
-        return ""
+        return []
     for i in np.linspace(0, len(files) - 1, min(SAMPLE, len(files))).astype(int):
         try:
             with Image.open(files[int(i)]) as image:
-                sides.append(min(image.size))
+                sizes.append(image.size)
         except (OSError, ValueError):
             continue
-    if not sides or statistics.median(sides) < REDUCED * dataset.resolution:
-        return ""
-    side = dataset.resolution
-    return (
-        f"The networks see the images at {side} x {side} pixels, but the files have {statistics.median(sides):.0f} on "
-        f"their shorter side, so details are lost. Set resolution {2 * side} or more."
-    )
+    return sizes

@@ -9,6 +9,7 @@ from typing import Any
 from iekd.data import relative_name
 from iekd.engine.scoring import imbalanced
 from iekd.estimate.cautions import few_test_images
+from iekd.plural import counted
 from iekd.results.predictions import ANSWERS
 from iekd.results.significance import OverImages, Summary, conclusion, p_text, summarise
 
@@ -176,7 +177,7 @@ def to_markdown(report: dict[str, Any]) -> str:
     lines += [
         "",
         f"{report['dataset']}: {report['train_images']:,} training, {report.get('validation_images', 0):,} validation "
-        f"and {report['test_images']:,} test images. Accuracy is that of the last epoch on the test images.",
+        f"and {counted(report['test_images'], 'test image')}. Accuracy is that of the last epoch on the test images.",
         "",
         *_skipped(report),
         *_data_notes(report),
@@ -192,7 +193,7 @@ def _skipped(report: dict[str, Any]) -> list[str]:
     files = list(report.get("skipped_files", []))
     if not files:
         return []
-    what = "1 file that cannot be read was" if len(files) == 1 else f"{len(files):,} files that cannot be read were"
+    what = counted(len(files), "file that cannot be read was", "files that cannot be read were")
     named = [relative_name(report["dataset"], name).replace("\n", " ").replace("`", "'") for name in files[:NAMED]]
     more = [f"- and {len(files) - NAMED:,} more, which report.json names"] if len(files) > NAMED else []
     return [f"{what} left out:", "", *(f"- `{name}`" for name in named), *more, ""]

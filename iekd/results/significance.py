@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from iekd.plural import counted
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -213,7 +215,7 @@ def _size(difference: Difference) -> str:
 
 def _numbers(difference: Difference, compared: int) -> str:
     if difference.low is None or difference.high is None or difference.p_adjusted is None:
-        return f"{difference.n} seed{'s' if difference.n > 1 else ''}"
+        return counted(difference.n, "seed")
     many = f", corrected for {compared} comparisons" if compared > 1 else ""
     interval = f"95 % interval {difference.low:+.1f} to {difference.high:+.1f}"
     return f"{interval}, p {p_text(difference.p_adjusted)}{many}, {difference.n} seeds"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from iekd.config.run import NO_TEACHER, RunConfig, learner_name
+from iekd.plural import counted
 from iekd.results.predictions import Right
 from iekd.results.report import left_out, spread
 from iekd.results.significance import Summary, each_over_images, summarise
@@ -133,7 +134,7 @@ def to_markdown(done: Sequence[Cell], config: RunConfig) -> str:
 def _circumstances(config: RunConfig, done: Sequence[Cell]) -> str:
     """Which seeds the numbers come from, and what is missing."""
     seeds = sorted({learner["seed"] for cell in done if cell.report for learner in cell.report["learners"]})
-    words = [f"Seeds {', '.join(map(str, seeds))}", f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"]
+    words = [f"Seeds {', '.join(map(str, seeds))}", counted(config.epochs, "epoch")]
     if missing := sorted({seed for cell in done if not cell.report for seed in cell.config.seeds}):
         words.append(f"not all runs have finished (seeds {', '.join(map(str, missing))})")
     words += [f"in run {cell.run} {said[:-1]}" for cell in done if cell.report and (said := left_out(cell.report))]

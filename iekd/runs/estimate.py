@@ -16,6 +16,7 @@ from iekd.config.run import RunConfig
 from iekd.data.base import DatasetInfo
 from iekd.data.memory import free_memory
 from iekd.errors import RunError
+from iekd.estimate.cautions import SMALLEST_BATCH, Caution, enough_steps, learned_from
 from iekd.estimate.cost import Plan, measured_seconds, plan_of, seconds
 from iekd.runs.prepare import Prepared
 from iekd.runs.probes import Probes
@@ -32,15 +33,35 @@ AT_LEAST, AT_LEAST_ON_GPU = 0.4, 0.2
 
 
 @dataclass(frozen=True)
+class Shortage:
+    """needed, free: bytes of memory; fitting: a batch size that fits, or 0 if none does that can be trained with."""
+
+    needed: float
+    free: float
+    fitting: int
+
+    def __str__(self) -> str:
+        size = f"Batch size {self.fitting} fits." if self.fitting else f"No batch size from {SMALLEST_BATCH} on fits."
+        advice = "" if self.fitting else " Use fewer students at a time, smaller models or images."
+        return (
+            f"The run needs about {in_words(self.needed)} of memory, and {in_words(self.free)} are free. {size}{advice}"
+        )
+
+
+@dataclass(frozen=True)
 class Estimate:
     """seconds: of the whole run; spread: the factor within which that is expected to be right; basis: where it comes
-    from, in words; warning: where memory seems short."""
+    from, in words; short: where memory seems short."""
 
     plan: Plan
     seconds: float
     spread: float
     basis: str
-    warning: str | None
+    short: Shortage | None
+
+    @property
+    def warning(self) -> str | None:
+        return None if self.short is None else str(self.short)
 
     @property
     def low(self) -> float:
@@ -54,9 +75,13 @@ class Estimate:
     def memory(self) -> str:
         return in_words(self.plan.memory)
 
+    def cautions(self, prepared: Prepared, images: str = "images") -> list[Caution]:
+        """`Prepared.cautions`, in agreement with what is said of the memory."""
+        return prepared.cautions(images, None if self.short is None else self.short.fitting)
+
     def warnings(self, prepared: Prepared) -> list[str]:
         """What to say of the run before it starts, in sentences."""
-        return [*filter(None, [self.warning]), *map(str, prepared.cautions())]
+        return [*filter(None, [self.warning]), *map(str, self.cautions(prepared))]
 
 
 def estimate(config: RunConfig, store: Store, teacher_at_hand: bool, info: DatasetInfo | None = None) -> Estimate:
@@ -72,10 +97,11 @@ def estimate(config: RunConfig, store: Store, teacher_at_hand: bool, info: Datas
     info = info or data.describe(config.dataset, config.test_fraction)
     device, plan = device_name(config.device), plan_of(config, info, teacher_at_hand)
     taken, spread, basis = expected_seconds(plan, config, info.train_images, info.test_images, store, device)
-    warning = None
+    short = None
     if device != "cuda":  # whose memory only torch can tell; the run looks when it has the GPU
-        warning = shortage(config, lambda c: plan_of(c, info, teacher_at_hand).memory, free_memory())
-    return Estimate(plan, taken, spread, basis, warning)
+        most = enough_steps(config, learned_from(config, info))
+        short = shortage(config, lambda c: plan_of(c, info, teacher_at_hand).memory, free_memory(), most=most)
+    return Estimate(plan, taken, spread, basis, short)
 
 
 def expected_seconds(
@@ -106,18 +132,22 @@ def measured_speed(store: Store, device: str) -> float | None:
 
 
 def shortage(
-    config: RunConfig, needed: Callable[[RunConfig], float], free: float, share: float = 1.0
-) -> str | None:  # fmt: skip
-    """A warning that names a batch size that fits, if less than `share` of the bytes that a run needs is free."""
+    config: RunConfig, needed: Callable[[RunConfig], float], free: float, share: float = 1.0, most: int | None = None
+) -> Shortage | None:
+    """A warning that names a batch size that fits, if less than `share` of the bytes that a run needs is free.
+
+    most: the largest batch size that may be named, where a larger one is bad for another reason.
+    """
     if needed(config) * share <= free:
         return None
-    size = 1
+    size = SMALLEST_BATCH
     while size * 2 < config.batch_size:
         size *= 2
-    while size and needed(config.model_copy(update={"batch_size": size})) > free:
+    if most is not None:
+        size = min(size, most)
+    while size >= SMALLEST_BATCH and needed(config.model_copy(update={"batch_size": size})) > free:
         size //= 2
-    advice = f"Batch size {size} fits." if size else "Use fewer students at a time, smaller models or images."
-    return f"The run needs about {in_words(needed(config))} of memory, and {in_words(free)} are free. {advice}"
+    return Shortage(needed(config), free, size if SMALLEST_BATCH <= size < config.batch_size else 0)
 
 
 def wait_for_room(
@@ -132,8 +162,8 @@ def wait_for_room(
         RunError: it does not fit, and waiting would not help.
     """
     if device != "cuda":
-        if said := shortage(config, needed, free_memory() + psutil.swap_memory().free, AT_LEAST):
-            raise RunError(said)
+        if short := shortage(config, needed, free_memory() + psutil.swap_memory().free, AT_LEAST):
+            raise RunError(str(short))
         return
     told = False
     while True:
@@ -142,7 +172,7 @@ def wait_for_room(
         if said is None:
             return
         if hopeless := shortage(config, needed, total, AT_LEAST_ON_GPU):
-            raise RunError(hopeless.replace("are free", "is all that the GPU has"))
+            raise RunError(str(hopeless).replace("are free", "is all that the GPU has"))
         if stop():
             return
         if not told:

@@ -35,9 +35,10 @@ class Prepared:
     info: DatasetInfo
     teacher: Path | None
 
-    def cautions(self, images: str = "images") -> list[Caution]:
-        """What makes the result worth little, to be said before it starts; images: how images are called."""
-        return cautions(self.config, learned_from(self.config, self.info), self.info.test_images, images)
+    def cautions(self, images: str = "images", fitting: int | None = None) -> list[Caution]:
+        """What makes the result worth little, to be said before it starts; images: how images are called; fitting: see
+        `estimate.cautions.cautions`."""
+        return cautions(self.config, learned_from(self.config, self.info), self.info.test_images, images, fitting)
 
 
 def prepare(config: RunConfig, runs_dir: Path) -> Prepared:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Optional
 
 from iekd.estimate.progress import HELD_OUT, TRAINING, Progress
+from iekd.plural import counted
 from iekd.runs.store import Run, Status
 
 log = logging.getLogger("iekd")
@@ -60,8 +61,8 @@ class StatusWriter:
         self.progress.start(stage.stage, trained, predicted)
         self._note_progress()
         self.stage_began = time.monotonic()
-        before = f", {stage.done} of which were done before" if stage.done else ""
-        log.info("Stage: %s%s%s.", stage.stage, f", {stage.steps} steps" if stage.steps else "", before)
+        before = f", {stage.done} of which {'was' if stage.done == 1 else 'were'} done before" if stage.done else ""
+        log.info("Stage: %s%s%s.", stage.stage, f", {counted(stage.steps, 'step')}" if stage.steps else "", before)
         self.run.event("stage", stage=stage.stage)
         self.write(force=True)
 

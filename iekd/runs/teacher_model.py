@@ -14,6 +14,7 @@ from iekd.inference.teacher_check import check_teacher_on
 from iekd.models.artifact import check_fits, load_model
 from iekd.models.class_names import in_order_of
 from iekd.models.source import AUTO, RUN, per_channel
+from iekd.plural import counted
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def load_teacher(found: Path, config: RunConfig, dataset: Dataset) -> LoadedTeac
     )
     if check.problem:
         raise UserError(f"The teacher in '{found.name}' does not fit {dataset.name}: {check.problem}.")
-    note = f"It is right on {check.accuracy:.1f} % of {check.images:,} held-out images."
+    note = f"It is right on {check.accuracy:.1f} % of {counted(check.images, 'held-out image')}."
     return LoadedTeacher(loaded.model, loaded.mean, loaded.std, loaded.name, (*loaded.notes, note))
 
 

@@ -14,6 +14,7 @@ from iekd.models.artifact import CARD, ModelCard
 from iekd.models.shipped import cards
 from iekd.models.source import AUTO, RUN, TRAIN, check_path
 from iekd.paths import checkpoints_dir
+from iekd.plural import counted
 from iekd.results.predictions import ANSWERS, harmless, read_right
 from iekd.runs.models import model_of
 from iekd.runs.store import Run, Store
@@ -74,7 +75,7 @@ def check_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = 
     known, info = len(ModelCard.read(found).class_names), info or describe(config.dataset)
     if info.classes != known:
         raise UserError(
-            f"The teacher in '{found}' knows {known} classes, but {info.title} has {info.classes}. "
+            f"The teacher in '{found}' knows {counted(known, 'class')}, but {info.title} has {info.classes}. "
             "Choose a teacher that was trained on this dataset."
         )
     return found

@@ -25,24 +25,27 @@ def uploads_dir(store: Store) -> Path:
     return store.root / UPLOADED
 
 
-def add_pictures(store: Store, archive: Path, room: Room, total: int | None = None) -> str:
+def add_pictures(store: Store, archive: Path, room: Room, total: int | None = None, classes: str = "") -> str:
     """Unpack an uploaded zip; returns the name of the dataset.
 
-    total: bytes that all uploaded images may take; those that no run needs are removed first.
+    Args:
+        total: bytes that all uploaded images may take; those that no run needs are removed first.
+        classes: which folders are the classes where they lie in folders: "outer" or "inner"; empty: not said.
 
     Raises:
         UserError: it is refused (see archives.py), or there is not enough space left.
     """
     folder = uploads_dir(store)
     if total is None:
-        return folder_name(unpack(archive, folder, room).resolve())
+        return folder_name(unpack(archive, folder, room, nested=classes).resolve())
     with changing:  # one at a time, or together they could exceed the total
         for path in unused(store):
             shutil.rmtree(path, ignore_errors=True)
         left = total - _size(folder)
         if left <= 0:
             raise RunError("There is no room for more pictures on this page. Try again tomorrow.")
-        return folder_name(unpack(archive, folder, replace(room, size=min(room.size, left))).resolve())
+        room = replace(room, size=min(room.size, left))
+        return folder_name(unpack(archive, folder, room, nested=classes).resolve())
 
 
 def is_added(store: Store, dataset: str) -> bool:

@@ -53,7 +53,7 @@ def test_a_table_of_labels_is_read_and_what_it_does_not_list_is_said(tree):
     assert (info.class_names, info.class_sizes, info.test_sizes) == (("boxer", "pug"), (2, 2), (1, 1))
     assert info.test_is_drawn
     assert "'labels.csv' (column 'breed')" in notes(info)
-    assert "3 images have no class in 'labels.csv'" in notes(info)
+    assert "Not used: 3 images without a class in 'labels.csv'." in notes(info)
 
 
 def test_a_table_of_other_files_is_named_and_not_used(tree):
@@ -129,8 +129,8 @@ def test_a_table_by_its_own_name(files, tmp_path):
     tree.add("my.csv", content=table)
     info = data.describe(f"csv:{tmp_path}/my.csv")
     assert (info.class_names, info.class_sizes, info.test_sizes) == (("cat", "dog"), (1, 1), (1, 1))
-    assert "1 rows of 'my.csv' name files that are not there, such as 'nowhere.png'" in notes(info)
-    assert "2 images have no class in 'my.csv'" in notes(info)
+    assert "1 row of 'my.csv' whose file is not there, such as 'nowhere.png'" in notes(info)
+    assert "2 images without a class in 'my.csv'" in notes(info)
     (tmp_path / "my.csv").write_bytes(table.replace(b"dog", b"eel"))
     assert data.describe(f"csv:{tmp_path}/my.csv").class_names == ("cat", "eel"), "an edit is seen"
     for name, words in (("none.csv", "no file"), ("pictures/0.png", "does not list")):
@@ -219,7 +219,7 @@ def test_classes_as_pandas_writes_them(tree):
     with open(tree.root / "labels.csv", "a") as file:
         file.write("\n6.png,nan\n")
     assert classes(tree) == {i: {"cat": "0", "dog": "1"}[label] for i, label in ANSWERS.items()}
-    assert "1 images have no class in 'labels.csv'" in notes(tree.describe())
+    assert "1 image without a class in 'labels.csv'" in notes(tree.describe())
 
 
 def test_two_columns_of_classes_that_differ_are_asked_about(tree):
@@ -277,8 +277,8 @@ def test_tables_whose_names_say_what_is_to_be_tested_on(tree):
     info = tree.describe()
     assert (info.class_sizes, info.test_sizes, info.tested_on) == ((2, 2), (1, 1), "")
     assert classes(tree, "test") == {"2": "a", "x2": "b"}
-    assert "The 2 images of 'val' are not used" in notes(info)
-    assert "1 images have no class in" in notes(info)
+    assert "Not used: 2 images of 'val'." in notes(info)
+    assert "1 image without a class in" in notes(info)
 
 
 def test_a_small_table_is_clear_by_the_classes_of_another(tree):
@@ -320,3 +320,19 @@ def test_boxes_of_single_images_are_no_tables(tree):
         tree.add(f"{split}/images/#.png")
         tree.add(*(f"{split}/labels/{i}.txt" for i in range(3)), content=b"0 0.5 0.5 0.1 0.1\n1 0.5 0.5 0.2 0.2\n")
     assert "list" not in refused(tree, "no sub-folder per class", "boxes for detection").partition("Make a folder")[0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_table_in_utf16_that_does_not_say_so(tree, encoding):
+    lines = ["file\tlabel", *(f"{i}.png\t{'cat' if i % 2 else 'dog'}" for i in range(4))]
+    tree.add(*(f"x/{i}.png" for i in range(4))).add("labels.csv", content="\r\n".join(lines).encode(encoding))
+    assert tree.describe().class_names == ("cat", "dog")
+
+
+def test_columns_of_classes_may_have_others_beside_them(tree):
+    """As in tables of skin lesions: the first column of a class is not the classes."""
+    lines = ["image,patient,MEL,NV", *(f"i{i},p{i // 2},{i % 2},{1 - i % 2}" for i in range(6))]
+    tree.add(*(f"x/i{i}.png" for i in range(6))).add("truth.csv", content="\n".join(lines).encode())
+    info = tree.describe()
+    assert info.class_names == ("MEL", "NV")
+    assert "one column per class" in notes(info)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from iekd import data
-from iekd.data import layout
+from iekd.data import decoding, layout
 from iekd.errors import DataError
 
 
@@ -147,8 +147,8 @@ def test_images_in_folders_of_a_class_are_of_that_class_and_it_is_said(tree):
 
 def test_images_beside_the_classes_are_counted(tree):
     tree.add("cat/#.png", "dog/#.png", "cover.png")
-    assert "1 images" in notes(tree.describe())
-    assert "lie in no class folder" in notes(tree.describe())
+    assert "Not used: 1 image in" in notes(tree.describe())
+    assert "outside of the class folders" in notes(tree.describe())
 
 
 def test_more_than_one_folder_to_test_with(tree):
@@ -193,13 +193,13 @@ def test_copies_of_training_images_among_the_test_images(files, tmp_path):
     (tmp_path / "test/a/0.png").write_bytes((tmp_path / "train/b/1.png").read_bytes())
     tree.add("test/a/new.png")  # a folder has changed
     said = notes(data.describe(f"folder:{tmp_path}"))
-    assert "1 of 7 test images are exact copies of training images ('0.png')" in said
+    assert "1 of 7 test images is an exact copy of a training image ('0.png')" in said
     for memory in (None, 0.0):  # in memory, and in their files
         loaded = data.load(f"folder:{tmp_path}", resolution=8, image_memory=memory)
-        assert [n for n in loaded.notes if "1 of 7 test images are equal to training images ('0.png')" in n]
+        assert [n for n in loaded.notes if "1 of 7 test images is equal to a training image ('0.png')" in n]
     Image.open(tmp_path / "train/b/1.png").save(tmp_path / "test/a/0.bmp")  # the same pixels, other bytes
     (tmp_path / "test/a/0.png").unlink()
-    assert "equal to training images ('0.bmp')" in notes(data.load(f"folder:{tmp_path}", resolution=8))
+    assert "equal to a training image ('0.bmp')" in notes(data.load(f"folder:{tmp_path}", resolution=8))
 
 
 def test_images_that_only_have_the_same_sums_are_not_copies(tmp_path):
@@ -258,7 +258,7 @@ def test_folders_that_know_each_other_by_their_names(tree):
     tree.add("asl_train/asl_train/A/#.png", "asl_train/asl_train/B/#.png", "asl_test/asl_test/A_test.png")
     info = tree.describe()
     assert (info.class_names, info.test_is_drawn) == (("A", "B"), True)
-    assert "asl_test' (1 images) has no class folders" in notes(info)
+    assert "asl_test' (1 image) has no class folders" in notes(info)
     tree.add("asl_test/A/x#.png", "asl_test/B/x#.png")
     (tree.root / "asl_test/asl_test/A_test.png").unlink()
     info = tree.describe()
@@ -307,8 +307,8 @@ def test_masks_are_not_trained_on(tree):
     info = tree.describe()
     assert info.class_names == ("COVID", "benign", "normal")
     assert [a + b for a, b in zip(info.class_sizes, info.test_sizes, strict=True)] == [3, 3, 3]
-    assert "6 images in folders called 'masks' are not used" in notes(info)
-    assert "4 images such as 'benign (0)_mask.png' are not used" in notes(info)
+    assert "Not used: 6 images in folders called 'masks'" in notes(info)
+    assert "Not used: 4 masks of other images, by the names, such as 'benign (0)_mask.png'" in notes(info)
 
 
 @pytest.mark.parametrize("names", [("mask", "no_mask"), ("image", "label", "text")])
@@ -344,3 +344,75 @@ def test_classes_that_look_the_same_are_refused(tree, other):
 def test_a_single_class_says_what_was_left_out_of_the_others(tree):
     tree.add("cat/#.png").add("dog/#.jp2", content=b"?")
     refused(tree, "only one class, 'cat'", "lie in 'dog'", "3 .jp2")
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 9\n"
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "is empty"), (LFS, "git lfs pull"), (b"<!DOCTYPE html><html>", "page of the web"), (HEIC, "HEIC photo")],
+    ids=["empty", "lfs", "page", "heic"],
+)
+def test_files_that_are_no_images_are_spoken_of_before_the_start(tree, monkeypatch, content, said):
+    monkeypatch.setattr(decoding, "formats", lambda: tuple(f for f in decoding.FORMATS if f != "HEIF"))
+    tree.add("cat/#.jpg", "dog/#.jpg").add("cat/z.jpg", content=content)
+    found = notes(tree.describe())
+    assert "1 of the 7 files looked at cannot be read." in found
+    assert said in found
+    tree.add("cat/#.jpg", "cat/y.jpg", content=content)
+    refused(tree, "No image of class 'cat' can be read.", said)
+    tree.add("dog/#.jpg", "dog/y.jpg", content=content)
+    refused(tree, "None of the 9 files looked at can be read.", said)
+
+
+def test_images_that_are_too_large_are_spoken_of_before_the_start(files, tmp_path):
+    files.add("cat/#.png", "dog/#.png")
+    Image.new("1", (6000, 5000)).save(tmp_path / "cat/huge.png")
+    Image.new("L", (6000, 5000)).save(tmp_path / "dog/huge.jpg")  # which is decoded at an eighth
+    found = notes(data.describe(f"folder:{tmp_path}"))
+    assert "1 of the 8 files looked at cannot be read. 'huge.png' has more than" in found
+
+
+@pytest.mark.parametrize("table", ["labels.xlsx", "project.json", "train/metadata.jsonl"])
+@pytest.mark.parametrize("images", ["train/#.jpg", "images/#.jpg"])
+def test_labels_in_other_kinds_of_files_are_named(tree, table, images):
+    tree.add(images).add(table, content=b"{}")
+    ending = table[table.rindex(".") :]
+    refused(tree, f"Labels in {ending} files are not read", ".csv")
+
+
+def test_lists_of_test_images_are_not_passed_over_in_silence(tree):
+    """As Food-101 has them."""
+    tree.add("images/pizza/#.jpg", "images/sushi/#.jpg")
+    tree.add("meta/train.txt", content=b"pizza/0\nsushi/0\n").add("meta/test.txt", content=b"pizza/1\nsushi/1\n")
+    assert "'meta/test.txt' may list those that others test on, and is not followed" in notes(tree.describe())
+
+
+def test_long_endings_are_named(tree):
+    tree.add("train.tfrecord", "val.tfrecord", content=b"x")
+    refused(tree, "2 .tfrecord")
+
+
+def test_one_image_in_two_classes_is_spoken_of(files, tmp_path):
+    files.add("cat/#.png", "dog/#.png")
+    assert not data.describe(f"folder:{tmp_path}").notes
+    files.add("dog/9.png", content=(tmp_path / "cat/1.png").read_bytes())
+    said = notes(data.describe(f"folder:{tmp_path}"))
+    assert "1 image is in two classes at once, such as 'cat/1.png' and 'dog/9.png'" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.zip", b"Rar!\x1a\x07\x01\0", "archive of RAR"), ("a.7z", b"7z\xbc\xaf'\x1c", "archive of 7-Zip"),
+        ("a.tar.xz", b"\xfd7zXZ\0", "archive of xz"), ("a.zip", b"<!DOCTYPE html><html>", "page of the web"),
+        ("a.zip", b"", "is empty"), ("a.zip", LFS, "git lfs pull"),
+    ],
+)  # fmt: skip
+def test_what_is_no_archive_that_is_read_is_named(tmp_path, monkeypatch, name, content, said):
+    monkeypatch.setenv("IEKD_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / name).write_bytes(content + bytes(200) * bool(content))
+    with pytest.raises(DataError, match=f"{name}.*{said}"):
+        data.describe(f"folder:{tmp_path / name}")

@@ -49,6 +49,7 @@ WRITTEN = [
     (["犬", "猫", "テスト"], "shift_jis"), (["表", "ソース"], "shift_jis"),  # whose second bytes are backslashes
     (["고양이", "개"], "euc_kr"), (["кошки", "собаки"], "cp866"), (["кошки", "собаки"], "cp1251"),
     (["Äpfel", "Birnen"], "cp850"), (["éléphant", "chèvre"], "cp437"), (["Ünï", "wren"], "utf-8"),
+    (["łąka", "wren"], "cp1250"), (["źdźbło", "wren"], "cp852"), (["σκύλος", "γάτα"], "cp1253"),
 ]  # fmt: skip
 
 
@@ -59,6 +60,35 @@ def test_names_are_read_as_they_were_written(tmp_path, monkeypatch, folders, enc
     info = data.describe(f"folder:{path}")
     assert info.class_names == tuple(sorted(name.rpartition("/")[2] for name in folders))
     assert any("does not say how its names are encoded" in note for note in info.notes) == (encoding != "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("folders", "encoding", "read_as", "also"),
+    [
+        (["кот", "пес"], "koi8-r", "KOI8-R, as in 'кот', 'пес'", "CP1251 ('ЛПФ')"),
+        (["Äpfel", "Birnen"], "cp850", "CP850, as in 'Äpfel'", "CP1252 ('Žpfel')"),
+        (["一", "cat"], "gbk", "UTF-8, as in 'һ'", "GB18030 ('一')"),  # valid UTF-8 by chance
+    ],
+)
+def test_a_guess_from_few_bytes_says_what_else_is_possible(tmp_path, monkeypatch, folders, encoding, read_as, also):
+    """In the notes of the dataset, which the page, the log and the report show."""
+    monkeypatch.setenv("IEKD_CACHE_DIR", str(tmp_path / "cache"))
+    path = zip_of(tmp_path / "images.zip", [name.encode(encoding) for name in folders])
+    info = data.describe(f"folder:{path}")
+    (said,) = [note for note in info.notes if "how its names are encoded" in note]
+    assert read_as in said
+    assert also in said
+    assert said in data.load(info.name, resolution=8).notes
+
+
+@pytest.mark.parametrize(
+    ("folders", "encoding"),
+    [(["café", "thé"], "utf-8"), (["猫", "狗狗狗"], "utf-8"), (["水果苹果", "葡萄香蕉"], "gbk")],
+)
+def test_names_that_tell_are_not_doubted(tmp_path, monkeypatch, folders, encoding):
+    monkeypatch.setenv("IEKD_CACHE_DIR", str(tmp_path / "cache"))
+    path = zip_of(tmp_path / "images.zip", [name.encode(encoding) for name in folders])
+    assert "may also be" not in " ".join(data.describe(f"folder:{path}").notes)
 
 
 def test_a_name_in_utf8_beside_the_other_is_the_one_that_counts(tmp_path):

@@ -332,3 +332,85 @@ def test_one_of_several_files_is_called_a_part(tmp_path, network, refuses):
     whole = tmp_path / "model-00001-of-00001.safetensors"
     whole.write_bytes(safetensors_bytes(dict(network.state_dict())))
     assert is_same(load(whole), network)
+
+
+def parts(state, head="classifier."):
+    """(all but the last layer, the last layer alone)."""
+    return ({k: v for k, v in state.items() if not k.startswith(head)},
+            {k.removeprefix(head): v for k, v in state.items() if k.startswith(head)})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda body, head: {"backbone": body, "head": head},
+        lambda body, head: {"backbone": body, "head": head, "optimizer": {"exp_avg": body}, "epoch": 3},
+        lambda body, head: {"state_dict": {"encoder": body, "classifier": under("fc.", head)}},
+        lambda body, head: {"backbone": under("module.", body), "head": under("module.", head)},
+        lambda body, head: {"backbone": body, "head": head, "center": torch.ones(CLASSES, 64)},
+    ],
+    ids=["plain", "optimiser", "deep", "wrapped", "centres"],
+)
+def test_a_network_in_two_dicts_is_put_together(saved, network, wrap):
+    fitted = load(saved(lambda s: wrap(*parts(s))))
+    assert is_same(fitted, network)
+    assert "last layer is" in " ".join(fitted.notes)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "words"),
+    [
+        (lambda s, b, h, o: {"backbone": b, "backbone_ema": other(b), "head": h}, ["several bodies", "backbone_ema"]),
+        (lambda s, b, h, o: {"backbone": b, "head": h, "head2": other(h)}, ["several last layers", "head2"]),
+        (lambda s, b, h, o: {"backbone": s, "head": other(h)}, ["whole network in 'backbone'", "m.pth::backbone"]),
+        (lambda s, b, h, o: {"backbone": b, "head": under("0.", h) | {"2.weight": o, "2.bias": h["bias"]}},
+         ["classifier.weight", "missing"]),
+        (lambda s, b, h, o: {"backbone": b, "projector": {"weight": o}}, ["classifier.weight", "missing"]),
+    ],
+    ids=["two-bodies", "two-heads", "a-head-too-many", "deep-head", "no-head"],
+)  # fmt: skip
+def test_parts_that_can_be_put_together_in_two_ways_are_not(saved, refuses, wrap, words):
+    file = saved(lambda s: wrap(s, *parts(s), torch.ones(CLASSES, 64)))
+    refuses(lambda: load(file), *words)
+
+
+def other(state):
+    return {k: v + 1 for k, v in state.items()}
+
+
+def test_the_network_beside_a_last_layer_too_many_can_be_chosen(saved, network):
+    file = saved(lambda s: {"backbone": s, "head": other(parts(s)[1])})
+    assert is_same(load(file.with_name(f"{file.name}::backbone")), network)
+
+
+def test_networks_in_a_list_are_found(saved, network, refuses):
+    assert is_same(load(saved(lambda s: (s, {"epoch": 3}))), network)
+    several = saved(lambda s: {"models": [s, other(s)]})
+    refuses(lambda: load(several), "several networks", "models.1")
+    assert is_same(load(several.with_name(f"{several.name}::models.0")), network)
+
+
+def test_averaged_weights_behind_a_prefix_are_said_to_be_averaged(saved, network):
+    fitted = load(saved(lambda s: under("model.", other(s)) | under("ema_model.module.", s)))
+    assert is_same(fitted, network)
+    assert "averaged over training" in " ".join(fitted.notes)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: {k.replace("classifier.", "classifier.base_layer."): v for k, v in s.items()}
+         | {"classifier.lora_A.default.weight": torch.ones(4, 64)}, ["PEFT", "merge_and_unload"]),
+        (lambda s: {"_fsdp_wrapped_module._flat_param": torch.ones(99)}, ["FSDP", "full state_dict()"]),
+        (lambda s: {k.replace("classifier.weight", "classifier.weight_orig"): v for k, v in s.items()},
+         ["pruning", "prune.remove"]),
+        (lambda s: {k.replace("classifier.weight", "classifier.parametrizations.weight.original1"): v
+                    for k, v in s.items()}, ["weight norm"]),
+        (lambda s: parts(s)[0] | {"classifier._packed_params._packed_params": None}, ["quantised"]),
+        (lambda s: {k: v[:0] for k, v in s.items() if v.ndim}, ["without values", "zero_to_fp32"]),
+        (lambda s: {k: torch.zeros_like(v) for k, v in s.items()}, ["all its weights are 0"]),
+    ],
+    ids=["lora", "fsdp", "pruned", "weight-norm", "quantised", "zero-3", "zeros"],
+)  # fmt: skip
+def test_forms_that_cannot_be_used_are_named_with_the_remedy(saved, refuses, change, words):
+    refuses(lambda: load(saved(change)), *words)

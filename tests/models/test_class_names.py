@@ -33,6 +33,9 @@ NAMES = ("cat", "dog", "eel")
         {"id2label": {"0": "cat", "1": "dog", "2": "eel"}, "architectures": ["X"]},
         {"class_to_idx": {"cat": 0, "dog": 1, "eel": 2}},
         {"label_names": ["cat", "dog", "eel"]},
+        [{"id": 1, "name": "dog"}, {"id": 0, "name": "cat"}, {"id": 2, "name": "eel"}],
+        {"categories": [{"id": i, "name": n, "supercategory": "x"} for i, n in enumerate(("cat", "dog", "eel"), 1)]},
+        [{"name": "cat"}, {"name": "dog"}, {"name": "eel"}],
     ],
 )
 def test_every_usual_list_is_understood(value, tmp_path):
@@ -40,6 +43,25 @@ def test_every_usual_list_is_understood(value, tmp_path):
     path = tmp_path / "names.json"
     path.write_text(json.dumps(value))
     assert read_class_names(path) == NAMES
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}],
+        [{"id": 0, "name": "cat"}, {"name": "dog"}],
+        [{"id": 0, "name": "cat"}, {"id": 1, "name": "cat"}],
+        [{"id": 0, "name": "cat"}, {"id": 0, "name": "dog"}],
+        [{"id": "0", "name": "cat"}, {"id": True, "name": "dog"}],
+    ],
+    ids=["gaps", "half", "twice", "one-number", "no-numbers"],
+)
+def test_records_whose_order_is_not_clear_are_refused_in_words(records, tmp_path):
+    assert find_class_names(records) is None
+    path = tmp_path / "names.json"
+    path.write_text(json.dumps(records))
+    with pytest.raises(UserError, match="not clear which number"):
+        read_class_names(path)
 
 
 @pytest.mark.parametrize("value", [None, 3, [], ["a", 1], {"a": 0, "b": 0}, {"a": 1, "b": 2}, {"x": "y"}, {}])

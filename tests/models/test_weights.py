@@ -285,6 +285,12 @@ def test_what_cannot_be_named_is_refused(tmp_path, refuses):
         (b"\x89PNG\r\n\x1a\n" + bytes(600), "not a file of weights"),
         (b"<!DOCTYPE html><title>404</title>", "Download"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:12", "Download"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "Download"),
+        (b'{"error": "Not Found"}', "JSON"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(600), "Keras"),
+        (b"\x08\x0a\x12\x07pytorch\x1a\x062.15.0" + bytes(600), "ONNX"),
+        (b"\x1c\x00\x00\x00TFL3" + bytes(600), "TensorFlow Lite"),
+        (b"GGUF" + bytes(600), "GGUF"),
         (b"\x80", "damaged"),
         (b"PK\x03\x04", "damaged"),
     ],
@@ -337,7 +343,7 @@ def test_colour_weights_for_grey_pictures_are_refused_with_the_remedy(tmp_path, 
     path = save(tmp_path / "m.pt", network().state_dict())
     refuses(lambda: load(path, "resnet8", 3, 1), path, "colour", "grey", "(RGB)")
     path = save(tmp_path / "g.pt", network(channels=1).state_dict())
-    refuses(lambda: load(path, "resnet8", 3, 3), path, "grey images (1 channels)", "colour (3)")
+    refuses(lambda: load(path, "resnet8", 3, 3), path, "grey images (1 channel)", "colour (3)")
 
 
 FAMILY = ["resnet20-a", "resnet8x4", "wrn-16-1", "vgg8", "mobilenet-v2", "shufflenet-v1", "shufflenet-v2", "resnet18"]

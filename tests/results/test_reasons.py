@@ -110,3 +110,14 @@ def test_the_advice_is_the_reason_that_was_found():
 def test_a_class_without_training_images_is_no_trouble(signs):
     rest = replace(signs, train=signs.train.take(np.flatnonzero(signs.train.labels != 0)))
     assert find_reasons(CONFIG, rest, answers(signs, True), guessing=False) == []
+
+
+@pytest.mark.parametrize(("fit", "said"), [("crop", True), ("squash", False)])
+def test_images_whose_ends_are_cut_off_are_a_reason(tmp_path, fit, said):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(6):
+            Image.new("RGB", (96, 32), (40 * i, 9, 9)).save(tmp_path / name / f"{i}.png")
+    loaded = data.load(f"folder:{tmp_path}", fit=fit)
+    found = find_reasons(CONFIG, loaded, {}, guessing=True)
+    assert any("3.0 times as long as wide" in reason and "squash" in reason for reason in found) == said

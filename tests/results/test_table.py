@@ -343,7 +343,7 @@ def test_a_grid_without_results_writes_no_table(tmp_path, picture_folder):
     result = iekd_(*words, "--dataset", f"folder:{picture_folder}", *as_options(**OPTIONS))
     assert result.exit_code == 1
     assert "too few" in result.stderr
-    assert "1 of 1 runs are missing" in result.stdout
+    assert "1 of 1 run is missing" in result.stdout
     assert not (tmp_path / "tables").exists()
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from iekd import data
 from iekd.config.run import RunConfig, make_config
 from iekd.errors import UserError
 from iekd.runs.prepare import prepare
@@ -69,3 +70,17 @@ def test_a_run_of_an_earlier_version_keeps_its_order(folder, tmp_path):
     values["dataset"] = "fashion-mnist-sample"
     path.write_text(json.dumps(values))
     assert getattr(store.get(run.id).config, "class_order", ()) == ()
+
+
+@pytest.mark.parametrize("dataset", ["fashion-mnist-sample", "fashion-mnist", "cifar10", "cifar100"])
+def test_an_order_for_a_named_dataset_is_checked_before_the_run_and_before_a_download(dataset, tmp_path):
+    known = data.describe(dataset).class_names
+    given = make_config(dataset=dataset, teacher="none", methods="baseline", class_order=known[::-1])
+    assert prepare(given, tmp_path).info.class_names == known[::-1]
+    wrong = given.model_copy(update={"class_order": (*known[:-1], "zebra")})
+    with pytest.raises(UserError, match="'zebra' is not among them"):
+        prepare(wrong, tmp_path)
+
+
+def test_the_names_that_are_known_beforehand_are_those_of_the_data():
+    assert data.describe("fashion-mnist-sample").class_names == data.load("fashion-mnist-sample").class_names

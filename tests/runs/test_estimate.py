@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from iekd import data
 from iekd.config.run import make_config
+from iekd.data.base import DatasetInfo
 from iekd.runs import estimate as estimates
 from iekd.runs.estimate import estimate, shortage, wait_for_room
+from iekd.runs.prepare import Prepared
 from iekd.runs.store import FAILED, FINISHED, STOPPED, Store
 
 GB = 1e9
@@ -22,17 +26,35 @@ def never():
 
 
 def test_the_batch_size_that_is_offered_fits_and_the_next_would_not():
-    said = shortage(make_config(batch_size=128), per_image, 5 * GB)
+    said = str(shortage(make_config(batch_size=128), per_image, 5 * GB))
     assert "12.8 GB" in said
     assert "5.0 GB" in said
     assert "Batch size 32 fits." in said
-    assert "Batch size 64 fits." in shortage(make_config(batch_size=100), per_image, 6.4 * GB)
+    assert "Batch size 64 fits." in str(shortage(make_config(batch_size=100), per_image, 6.4 * GB))
 
 
 def test_if_no_batch_size_fits_none_is_suggested():
-    said = shortage(make_config(batch_size=128), per_image, 0.01 * GB)
+    said = str(shortage(make_config(batch_size=128), per_image, 0.01 * GB))
     assert "Batch size" not in said
     assert "smaller" in said
+
+
+@pytest.mark.parametrize(
+    ("images", "room", "named"),
+    # 8 makes ten steps, or 64 does; 16, none or everything fits into memory
+    [(130, 1.7, {8}), (1000, 1.7, {16}), (1000, 0.5, set()), (1000, 100.0, {64})],
+)
+def test_both_warnings_name_one_batch_size(tmp_path, monkeypatch, images, room, named):
+    config = make_config(dataset="folder:/x", batch_size=128, device="cpu", validation_fraction=0)
+    info = DatasetInfo("folder:/x", "x", images, 500, 2, 3, 32)
+    monkeypatch.setattr(estimates, "plan_of", lambda c, *_: type("Plan", (), {"memory": per_image(c)}))
+    monkeypatch.setattr(estimates, "expected_seconds", lambda *_: (1.0, 1.0, "a guess"))
+    monkeypatch.setattr(estimates, "free_memory", lambda: room * GB)
+    said = " ".join(estimate(config, Store(tmp_path), True, info).warnings(Prepared(config, info, None)))
+    assert "128 makes" in said
+    assert ("of memory" in said) == (room < 12.8)
+    assert {int(size) for size in re.findall(r"Batch size (\d+) (?:fits|makes)", said)} - {128} == named
+    assert ("does not fit into memory either" in said) == (not named)
 
 
 def test_what_fits_is_not_mentioned():

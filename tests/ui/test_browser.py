@@ -392,6 +392,16 @@ def test_pictures_of_ones_own_are_uploaded_as_a_zip(
     page.wait_for_selector("#uploaded .problem:has-text('bad.zip')")
     page.wait_for_selector("#welcome:has-text('Not ready')")
     assert field(page, "folder").input_value() == page.input_value("#command textarea") == ""
+    assert page.locator("#which-classes").count() == 0
+    for split in ("train", "test"):  # the same three classes twice, below two folders
+        shutil.copytree(pictures / split, tmp_path / "two" / split.replace("t", "p"))
+    page.set_input_files(
+        "#f-archive input[type=file]", shutil.make_archive(str(tmp_path / "two"), "zip", tmp_path / "two")
+    )
+    page.wait_for_selector("#uploaded .problem:has-text('several datasets')")
+    page.locator("#which-classes label", has_text="the folders inside").click()
+    page.wait_for_selector("#uploaded .note:has-text('two.zip: 99 pictures of 3 classes')")
+    page.wait_for_selector("#which-classes", state="detached")
     choose(page, "dataset", "Fashion-MNIST, 10,000-image sample")
     page.wait_for_selector("#welcome:has-text('Ready to go')")
     assert page.locator("#uploaded .problem").count() == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import gradio as gr
 import pytest
 from gradio.routes import App
 
+from iekd import data
 from iekd.config.run import RunConfig
 from iekd.runs.store import Store
 from iekd.ui.app import build_app
@@ -162,7 +164,7 @@ def test_a_refused_upload_leaves_no_earlier_pictures_chosen(page: gr.Blocks, tmp
     """Nobody is to train on the pictures before while the page says that theirs were refused."""
     bad = tmp_path / "bad.zip"
     bad.write_bytes(b"no zip")
-    (take,) = [event for event in page.fns.values() if event.name == "take"]
+    take, _ = [event for event in page.fns.values() if event.name == "take"]
     request = gr.Request(headers={}, cookies={}, client=SimpleNamespace(host="127.0.0.1"))
     answer = {component.elem_id: value for component, value in take.fn(request, str(bad)).items()}
     assert answer["f-folder"] == ""
@@ -172,11 +174,39 @@ def test_a_refused_upload_leaves_no_earlier_pictures_chosen(page: gr.Blocks, tmp
     assert "Not ready" in nothing["welcome"]
 
 
+def test_a_zip_that_can_be_understood_in_two_ways_is_asked_about_and_the_answer_taken(
+    page: gr.Blocks, tmp_path: Path
+) -> None:
+    """By a choice that appears then; a zip that is refused for another reason asks nothing."""
+    packed = tmp_path / "animals.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        for folder in ("fish/ray", "fish/shark", "cats/lion", "cats/puma"):
+            for i in range(3):
+                archive.writestr(f"{folder}/{i}.png", folder.encode() + bytes([i]))
+    upload, choice = [event for event in page.fns.values() if event.name == "take"]
+    archive, which = choice.inputs
+    assert (archive.elem_id, which.elem_id) == ("f-archive", "which-classes")
+    request = gr.Request(headers={}, cookies={}, client=SimpleNamespace(host="127.0.0.1"))
+    asked = {component.elem_id: value for component, value in upload.fn(request, str(packed)).items()}
+    assert "are &#x27;cats&#x27;, &#x27;fish&#x27; the classes, or the 4 folders inside" in asked["uploaded"]
+    assert asked["which-classes"].visible
+    assert [answer for _, answer in asked["which-classes"].choices] == ["outer", "inner"]
+    assert asked["f-archive"] is not None, "the file is still chosen when the answer comes"
+    for answer, classes in (("outer", ("cats", "fish")), ("inner", ("lion", "puma", "ray", "shark"))):
+        taken = {component.elem_id: value for component, value in choice.fn(request, str(packed), answer).items()}
+        assert data.describe(f"folder:{taken['f-folder']}").class_names == classes
+        assert not taken["which-classes"].visible
+        assert taken["f-archive"] is None
+    (tmp_path / "bad.zip").write_bytes(b"no zip")
+    refused = {c.elem_id: value for c, value in upload.fn(request, str(tmp_path / "bad.zip")).items()}
+    assert not refused["which-classes"].visible
+
+
 def test_other_pictures_take_away_what_was_said_of_an_upload(page: gr.Blocks, run_id: str) -> None:
     uploaded = next(c for c in page.blocks.values() if getattr(c, "elem_id", "") == "uploaded")
-    choosers = {page.blocks[number].elem_id for event in page.fns.values() if event.outputs == [uploaded]
-                for number, kind in event.targets if kind == "input"}  # fmt: skip
-    assert choosers == {"f-dataset", "f-folder"}
+    choosers = {page.blocks[number].elem_id for event in page.fns.values() if event.outputs[:1] == [uploaded]
+                for number, kind in event.targets if kind in ("input", "clear")}  # fmt: skip
+    assert choosers == {"f-dataset", "f-folder", "f-archive"}
     (filled,) = called(page, "again", run=run_id)
     assert filled["uploaded"] == ""
 

@@ -45,12 +45,12 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
         yield url, root, uploads
 
 
-def send(url: str, name: str, content: bytes, **headers: str) -> tuple[str, Any]:
+def send(url: str, name: str, content: bytes, *more: str, **headers: str) -> tuple[str, Any]:
     """What `add_pictures` says of a file."""
     sent = httpx.post(f"{url}/gradio_api/upload", files={"files": (name, content)}, headers=headers, timeout=60)
     assert sent.status_code == 200, sent.text
     file = {"path": sent.json()[0], "orig_name": name, "meta": {"_type": "gradio.FileData"}}
-    return call(url, "add_pictures", file, **headers)
+    return call(url, "add_pictures", file, *more, **headers)
 
 
 def files(folder: Path) -> list[Path]:
@@ -102,6 +102,21 @@ def test_what_is_refused_leaves_nothing(public: tuple[str, Path, Path], name: st
     assert "Traceback" not in json.dumps(said)
     assert [p for p in files(root) if p not in before] == []
     assert {p for p in files(uploads) if not p.stat().st_size} == known, "Gradio's empty files"
+
+
+def test_whoever_sends_folders_in_folders_is_asked_which_are_the_classes(public: tuple[str, Path, Path]) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for folder in ("fish/ray", "fish/shark", "cats/lion", "cats/puma"):
+            for i in range(3):
+                archive.writestr(f"{folder}/{i}.png", folder.encode() + bytes([i]))
+    kind, said = send(public[0], "animals.zip", packed.getvalue())
+    assert kind == "error"
+    assert "send classes: 'outer' (the outer folders: 'cats', 'fish') or 'inner'" in json.dumps(said)
+    kind, (name,) = send(public[0], "animals.zip", packed.getvalue(), "inner")
+    assert (kind, data.describe(name).class_names) == ("complete", ("lion", "puma", "ray", "shark"))
+    kind, said = send(public[0], "animals.zip", packed.getvalue(), "both")
+    assert (kind, "'both' cannot be used" in json.dumps(said)) == ("error", True)
 
 
 def test_two_who_upload_the_same_both_get_it(public: tuple[str, Path, Path], shapes: bytes) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from iekd.config.methods import method_name
 from iekd.config.run import RunConfig
 from iekd.models.catalog import model_name
+from iekd.plural import counted
 from iekd.results.report import (
     class_columns,
     headline,
@@ -82,7 +83,7 @@ def _finished(run: Run, report: dict[str, Any], downloads: str) -> str:
         rows.append(_row(method_style(summary.method), name, own[0]["params"], columns, texts))
     head = "".join(f"<th>{label}</th>" for label in ("Network", *columns))
     skipped = len(report.get("skipped_files", []))
-    facts = f"Accuracy: percent right on {report['test_images']:,} test pictures after the last epoch"
+    facts = f"Accuracy: percent right on {counted(report['test_images'], 'test picture')} after the last epoch"
     many = any(s.n > 1 for s in found)
     facts += ", mean ± standard deviation over seeds." if many else "."
     if many and any(s.difference for s in found):

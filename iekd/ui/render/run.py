@@ -9,6 +9,7 @@ from typing import Any
 
 from iekd.config.run import STAGES, RunConfig
 from iekd.data import title_of
+from iekd.plural import counted
 from iekd.runs.queue import ahead_of, device_name
 from iekd.runs.store import FAILED, LOADING, LOST, QUEUED, STOPPED, STOPPING, Run, Status, Store
 from iekd.ui.render.curves import metrics_size, read_curves
@@ -34,7 +35,7 @@ def head_html(run: Run, config: RunConfig, status: Status, store: Store) -> str:
     """Title, state, stages, progress and pace."""
     title = escape(run_title(config))
     about = f"{escape(title_of(config.dataset))} · {'' if not config.name else escape(in_words(config)) + ' · '}"
-    epochs = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"
+    epochs = counted(config.epochs, "epoch")
     began = f" · started {when(status.created)}" if status.created else ""
     lines = [
         f'<div class="runhead"><div class="titleline"><h2>{title}</h2>{badge(status.state)}</div>',

@@ -24,6 +24,7 @@ from iekd.data.archives import Room
 from iekd.errors import UserError
 from iekd.estimate.cost import plan_of, seconds
 from iekd.models.source import AUTO, is_path
+from iekd.plural import counted
 from iekd.runs.queue import device_name
 from iekd.runs.store import LIVE, QUEUED, Run, Store
 from iekd.runs.teachers import find_teacher
@@ -185,11 +186,13 @@ class Access:
         runs = store.list()
         waiting = sum(run.status.state == QUEUED for run in runs)
         if waiting >= self.limits.queue:
-            raise AccessError(f"{waiting} runs are waiting already. Try again when some have finished.")
+            raise AccessError(
+                f"{counted(waiting, 'run is', 'runs are')} waiting already. Try again when some have finished."
+            )
         today = [run for run in runs if time.time() - run.created < DAY and started_by(run) == visitor]
         if len(today) >= self.limits.runs:
             raise AccessError(
-                f"You have started {len(today)} runs today, which is as many as a visitor may. "
+                f"You have started {counted(len(today), 'run')} today, which is as many as a visitor may. "
                 "Install the program to train as much as you like."
             )
         return visitor

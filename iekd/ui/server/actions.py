@@ -8,8 +8,10 @@ import gradio as gr
 
 from iekd import data
 from iekd.config.run import RunConfig
+from iekd.data.refusals import INNER, OUTER
 from iekd.errors import UserError
 from iekd.launchers.base import Launcher
+from iekd.plural import counted
 from iekd.runs.estimate import estimate
 from iekd.runs.prepare import prepare
 from iekd.runs.store import Store
@@ -47,16 +49,23 @@ def foresee(store: Store, access: Access, asker: gr.Request | None, config: RunC
     }  # fmt: skip
 
 
-def upload_pictures(store: Store, access: Access, asker: gr.Request | None, file: str) -> tuple[str, str]:
+def upload_pictures(
+    store: Store, access: Access, asker: gr.Request | None, file: str, classes: str = ""
+) -> tuple[str, str]:
     """Unpack an uploaded archive; returns the dataset's name, and what was found in it.
 
+    classes: which folders are the classes, "outer" or "inner", where that has been asked; else empty.
+
     Raises:
+        UnclearClassesError: it has to be said which folders are the classes.
         UserError: it is not taken, or whoever asks may not upload.
     """
+    if classes not in ("", OUTER, INNER):
+        raise UserError(f"'{classes}' cannot be used for classes: give '{OUTER}' or '{INNER}'.")
     if not file:
         raise UserError("No archive was given. Upload a zip first.")
     archive = Path(file)
-    name = add_pictures(store, archive, *access.room_for(asker))
+    name = add_pictures(store, archive, *access.room_for(asker), classes)
     info = data.describe(name)
-    found = f"{archive.name}: {info.train_images + info.test_images:,} pictures of {info.classes} classes."
+    found = f"{archive.name}: {info.train_images + info.test_images:,} pictures of {counted(info.classes, 'class')}."
     return name, " ".join([found, *info.notes])

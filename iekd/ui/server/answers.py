@@ -8,6 +8,7 @@ from pydantic import Field, WithJsonSchema
 from typing_extensions import NotRequired, TypedDict  # pydantic cannot use typing's before Python 3.12
 
 from iekd.config.run import ABOUT, RunConfig
+from iekd.data.refusals import INNER, OUTER
 from iekd.export import FORMATS
 
 says = Field  # of a value: Annotated[int, says(description="...")] is what a program reads
@@ -87,6 +88,14 @@ Archive = Annotated[
     str,
     WithJsonSchema({**UPLOADED, "description": f"an uploaded zip, {HOW_SENT}", "examples": [_file("images.zip")]}),
 ]
+Classes = Annotated[
+    str,
+    says(
+        default="", examples=[INNER],
+        description=f"a text, '{OUTER}' or '{INNER}': which folders are the classes, where folders lie in folders; '' "
+                    "where that is clear",
+    ),
+]  # fmt: skip
 Learner = Annotated[str, says(description="a text, teacher or a student such as ie-ft-seed0", examples=["ie-ft-seed0"])]
 FormatName = Annotated[str, says(description=f"a text, one of {', '.join(FORMATS)}", examples=["onnx"])]
 Lines = Annotated[int, says(description="a whole number, how many lines of the end; 1000 at most")]

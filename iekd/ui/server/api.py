@@ -17,6 +17,7 @@ from gradio.events import api
 from iekd import data
 from iekd.config.methods import METHODS
 from iekd.config.run import RunConfig, learner_name, make_config
+from iekd.data.refusals import UnclearClassesError
 from iekd.errors import RunError, UserError
 from iekd.launchers.base import Launcher
 from iekd.models.catalog import models
@@ -27,6 +28,7 @@ from iekd.ui.server.access import Access, AccessError, May
 from iekd.ui.server.actions import foresee, start_run, upload_pictures
 from iekd.ui.server.answers import (
     Archive,
+    Classes,
     Comparison,
     DatasetRow,
     Deleted,
@@ -238,17 +240,22 @@ class Actions:
         """
         return compare_files_csv(self._store, run_id or "", images or [])
 
-    def add_pictures(self, archive: Archive, request: Asked = None) -> str:
+    def add_pictures(self, archive: Archive, classes: Classes = "", request: Asked = None) -> str:
         """Unpack a zip with a folder of images for each class.
 
         Returns:
             The dataset's name, for `dataset` of start.
 
         Raises:
-            UserError: it is no zip of images in folders, or too large.
+            UserError: it is no zip of images in folders, or too large; `classes` has to say which folders are the
+                classes.
             AccessError: you may not upload images to train on (403).
         """
-        return upload_pictures(self._store, self._access, request, archive)[0]
+        try:
+            return upload_pictures(self._store, self._access, request, archive, classes or "")[0]
+        except UnclearClassesError as error:
+            answers = " or ".join(f"'{key}' ({text})" for key, text in error.answers.items())
+            raise UserError(f"{error.question} To say which are the classes, send classes: {answers}.") from None
 
     def list_datasets(self) -> list[DatasetRow]:
         """The datasets that have names of their own. `folder:PATH` names images of the server, if you may use those.

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from iekd.errors import UserError, unknown_name
+from iekd.plural import counted
 from iekd.ui.server.endpoints import Endpoints, check, in_order, listed
 
 CALL = re.compile(r"/gradio_api/(call|run|api|queue/join)(/|$)")
@@ -111,7 +112,7 @@ class Bodies:
             )
         if len(values) > len(parameters):
             many = "no values" if not parameters else f"{len(parameters)} at most: {listed(parameters)}"
-            got = f"{len(values)} value{'s' if len(values) > 1 else ''}"
+            got = counted(len(values), "value")
             raise UserError(f"The endpoint '{name}' got {got}, but it takes {many}.")
         check(name, parameters, values)
         values += [None] * (len(parameters) - len(values))

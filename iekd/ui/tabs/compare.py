@@ -16,6 +16,7 @@ from iekd.data import available
 from iekd.errors import UserError
 from iekd.inference.compare import ImageResult, classes_known, compare
 from iekd.models.artifact import ModelCard
+from iekd.plural import counted
 from iekd.runs.models import models_called, saved_seeds
 from iekd.runs.store import Store
 from iekd.ui.render.comparison import card_html, comparison_csv, models_table
@@ -208,7 +209,8 @@ def results_html(store: Store, source: str, paths: list[str], taken: str | None,
         return f'<p class="problem" role="alert">{escape(str(error))}</p>'
     cards = [card_html(result, truths.get(i)) for i, result in enumerate(results)]
     note = (
-        f'<p class="problem">Only the first {MOST_IMAGES} pictures are shown; {more} more were left out.</p>'
+        f'<p class="problem">Only the first {MOST_IMAGES} pictures are shown; '
+        f"{counted(more, 'more was', 'more were')} left out.</p>"
         if more > 0
         else ""
     )

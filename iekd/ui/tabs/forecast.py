@@ -15,8 +15,9 @@ from iekd.models.artifact import ModelCard
 from iekd.models.catalog import model_name, models
 from iekd.models.source import AUTO
 from iekd.paths import checkpoints_dir
+from iekd.plural import counted
 from iekd.results.dataset_words import class_lines
-from iekd.runs.estimate import estimate
+from iekd.runs.estimate import Estimate, estimate
 from iekd.runs.prepare import Prepared
 from iekd.runs.queue import device_name
 from iekd.runs.store import Store
@@ -48,8 +49,9 @@ def forecast_html(prepared: Prepared, store: Store, measuring: bool = False) -> 
     rows.append(("Students", f"{learners}{' side by side' if learners > 1 else ''}: {taught}{seeds}"))
     if unused := unused_settings(config):
         rows.append(("No effect", _without_effect(unused)))
-    rows += [("Warning", f"<b>{escape(str(caution))}</b>") for caution in prepared.cautions("pictures")]
-    rows.append(("Estimate", _estimate(config, info, folder is not None, store, measuring)))
+    found = estimate(config, store, folder is not None, info)
+    rows += [("Warning", f"<b>{escape(str(caution))}</b>") for caution in found.cautions(prepared, "pictures")]
+    rows.append(("Estimate", _estimate(found, config, measuring)))
     items = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in rows)
     return f'<dl class="forecast">{items}</dl>'
 
@@ -64,7 +66,7 @@ def _pictures(config: RunConfig, info: DatasetInfo) -> str:
     choosing = f"{held_out:,} to watch training by, " if held_out else ""
     counts = f"{learned:,} to learn from, {choosing}{info.test_images:,} to test on"
     tested_on = f" ({info.tested_on})" if info.tested_on else ""
-    return f"{title}: {counts}{tested_on}, {info.classes} classes, {size} × {size} {grey}"
+    return f"{title}: {counts}{tested_on}, {counted(info.classes, 'class')}, {size} × {size} {grey}"
 
 
 def _order(info: DatasetInfo) -> str:
@@ -88,7 +90,7 @@ def _ratio(teacher: int, student: int) -> str:
 
 def _teacher(config: RunConfig, found: Path | None) -> str:
     if found is None:
-        epochs = f"{config.teacher_epochs} epoch{'s' if config.teacher_epochs > 1 else ''}"
+        epochs = counted(config.teacher_epochs, "epoch")
         return f"will be trained first ({epochs}), then kept for later runs"
     accuracy = ModelCard.read(found).accuracy if found.is_dir() else None
     good = "" if accuracy is None else f"; right on {accuracy:.1f} % of its test pictures"
@@ -99,8 +101,7 @@ def _teacher(config: RunConfig, found: Path | None) -> str:
     return f"trained by an earlier run, used again{good}"
 
 
-def _estimate(config: RunConfig, info: DatasetInfo, teacher_at_hand: bool, store: Store, measuring: bool) -> str:
-    found = estimate(config, store, teacher_at_hand, info)
+def _estimate(found: Estimate, config: RunConfig, measuring: bool) -> str:
     basis = found.basis + "; trying these networks now…" * measuring
     where = DEVICES[device_name(config.device)]
     warning = f"<br><b>{escape(found.warning)}</b>" if found.warning else ""

@@ -18,6 +18,7 @@ from iekd.errors import UserError
 from iekd.hub.contents import What, gathered
 from iekd.hub.names import check_repo
 from iekd.hub.push import machine_token, push
+from iekd.plural import counted
 from iekd.runs.models import model_of
 from iekd.runs.store import Run, Store
 from iekd.ui.server.access import PUBLISH, Access, AccessError
@@ -112,7 +113,11 @@ def published(run: Run, what: What, model: str, repo: str, private: bool, licens
     with gathered(what, repo, run=run, model=folder, license=license) as contents:
         pushed = push(contents, repo, token, private=private)
         notes = "".join(f"<p>{escape(note)}</p>" for note in contents.notes)
-    state = f"{len(pushed.files)} files in one commit" if pushed.changed else "nothing has changed since the last time"
+    state = (
+        f"{counted(len(pushed.files), 'file')} in one commit"
+        if pushed.changed
+        else "nothing has changed since the last time"
+    )
     return (
         f'<p>Published: <a href="{escape(pushed.url)}" target="_blank">{escape(pushed.url)}</a> ({state}).</p>{notes}'
     )

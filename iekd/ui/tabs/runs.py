@@ -16,6 +16,7 @@ from iekd.data import title_of
 from iekd.errors import UserError
 from iekd.launchers.base import Launcher
 from iekd.models.catalog import model_name
+from iekd.plural import counted
 from iekd.results.report import summaries
 from iekd.runs.queue import ahead_of
 from iekd.runs.store import QUEUED, RUNNING, STOPPING, Run, Store
@@ -135,7 +136,7 @@ def _row(run: Run, store: Store, may: May) -> str:
         if config.needs_teacher
         else escape(model_name(config.student))
     )
-    epochs = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}{seeds}"
+    epochs = f"{counted(config.epochs, 'epoch')}{seeds}"
     stopping = status.live and run.stop_requested
     state = badge(STOPPING if stopping else status.state)
     if status.state == RUNNING:

@@ -13,6 +13,7 @@ import gradio as gr
 from iekd import data
 from iekd.config.run import GROUPS, RunConfig
 from iekd.data.archives import ZIP
+from iekd.data.refusals import UnclearClassesError
 from iekd.errors import UserError
 from iekd.launchers.base import Launcher
 from iekd.paths import typed
@@ -145,6 +146,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
                     )  # fmt: skip
                     nothing_uploaded = VISIBLE_TO_ALL if access.public else ""
                     uploaded = gr.HTML(nothing_uploaded, elem_id="uploaded")
+                    which = gr.Radio(visible=False, label="Which folders are the classes?", elem_id="which-classes")
                 thumbnails = gr.HTML(elem_id="thumbnails")
             with gr.Column(scale=1, min_width=300, elem_classes="panel"):
                 with gr.Row():
@@ -270,14 +272,19 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
             thumbnails: strip,
         }
 
-    def take(request: gr.Request, file: str) -> Updates:
+    def take(request: gr.Request, file: str, classes: str = "") -> Updates:
+        # the folder of an earlier upload goes too: nobody is to train on it while reading that theirs was refused
+        nothing: Updates = {fields["folder"]: "", archive: None, which: gr.Radio(value=None, visible=False)}
         try:
-            name, found = upload_pictures(store, access, request, file)
+            name, found = upload_pictures(store, access, request, file, classes or "")
+        except UnclearClassesError as asked:
+            choices = [(text, answer) for answer, text in asked.answers.items()]
+            question = gr.Radio(choices, value=None, visible=True)
+            return {**nothing, uploaded: sentence(asked.question), archive: gr.skip(), which: question}
         except UserError as problem:
-            # the folder of an earlier upload goes too: nobody is to train on it while reading that theirs was refused
-            return {fields["folder"]: "", uploaded: sentence(problem), archive: None}
+            return {**nothing, uploaded: sentence(problem)}
         note = f'<p class="note">{escape(found)}</p>'
-        return {fields["folder"]: str(data.own_path(name)), uploaded: note, archive: None}
+        return {**nothing, fields["folder"]: str(data.own_path(name)), uploaded: note}
 
     def begin(request: gr.Request, given: dict[Any, Any]) -> Updates:
         may = access.of(request)
@@ -336,9 +343,12 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
         **EAGER,
     )
     fields["folder"].change(None, js=AFTER_A_PAUSE.replace("BUTTON", "look-at"), **PRIVATE)
-    archive.upload(take, archive, [fields["folder"], uploaded, archive], **PRIVATE)
+    taken = [fields["folder"], uploaded, archive, which]
+    archive.upload(take, archive, taken, **PRIVATE)
+    which.input(take, [archive, which], taken, **PRIVATE)
     # what was said of an upload is over once somebody chooses other pictures
-    gr.on([field.input for field in picture_fields], lambda: nothing_uploaded, None, uploaded, **PRIVATE)
+    chosen = [*(field.input for field in picture_fields), archive.clear]
+    gr.on(chosen, lambda: (nothing_uploaded, gr.Radio(value=None, visible=False)), None, [uploaded, which], **PRIVATE)
     fixed = [fields[field] for field in form.PRESET_FIELDS]
     preset.input(fill_in, preset, fixed, **PRIVATE)
     # a value of one's own makes it another protocol
