@@ -25,6 +25,7 @@ A bias has the share that an input of the same size would have. The image's own 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, NamedTuple, Union
 
 import torch
@@ -36,6 +37,7 @@ from iekd.explain.about import NotApplicable
 
 EPSILON = 1e-6
 Rule = Callable[[Tensor], Sequence[Union[Tensor, None]]]  # relevance of the output -> relevance of each input
+Pull = Callable[[Tensor], Tensor]  # weights of an output -> the weighted sums that reach each input
 Operation = Callable[[Tensor, Tensor], Tensor]  # (input, weights) -> output without bias; linear in the input
 
 # functions that only move numbers, or drop those that relevance never reaches: gradients are their rule
@@ -85,6 +87,10 @@ class RelevanceMode(TorchFunctionMode):
         self.pixels, self.lowest, self.highest = pixels, lowest, highest
         self.biases = pixels.new_zeros(len(pixels))
         self.linear: dict[int, Linear] = {}  # by the output's id; holding the output keeps the id its own
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        self.linear.clear()  # it would keep the whole graph in memory until Python looks for circles
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -170,24 +176,29 @@ class RelevanceMode(TorchFunctionMode):
         if bias is not None:
             output = output + bias.reshape(-1, 1, 1)
 
+        @cache
+        def contributions(sign: int) -> tuple[Tensor, Tensor | None, list[tuple[Tensor, Pull]]]:
+            """Of outputs of one sign: their contributions of that sign, what of it is the bias, and the way back."""
+            # (input of one sign, weights whose product with it has the output's sign)
+            pairs = [(x_.clamp(min=0), (sign * weight).clamp(min=0)), (x_.clamp(max=0), (sign * weight).clamp(max=0))]
+            own = None if bias is None else (sign * bias).clamp(min=0).reshape(-1, 1, 1)
+            z, back = torch.zeros_like(output) if own is None else own.expand_as(output), []
+            for part, weights in pairs:
+                if bool(part.any()):
+                    total, pull = _with_pull(operation, part, weights)
+                    z = z + total
+                    back.append((part, pull))
+            return z, own, back
+
         def rule(relevance: Tensor) -> list[Tensor]:
             found = torch.zeros_like(x_)
-            for sign in (1, -1):  # outputs that are positive, then those that are negative
+            for sign in (1, -1):
                 there = torch.where(sign * output > 0, relevance, 0.0)
                 if not bool(there.any()):
                     continue
-                # (input of one sign, weights whose product with it has the output's sign)
-                pairs = [(x_.clamp(min=0), (sign * weight).clamp(min=0)), (x_.clamp(max=0), (sign * weight).clamp(max=0))]
-                pairs = [pair for pair in pairs if bool(pair[0].any())]
-                contributions, back = [], []
-                for part, weights in pairs:
-                    total, pull = _with_pull(operation, part, weights)
-                    contributions.append(total)
-                    back.append(pull)
-                own = None if bias is None else (sign * bias).clamp(min=0).reshape(-1, 1, 1)
-                z = sum(contributions, torch.zeros_like(output)) + (0 if own is None else own)
+                z, own, back = contributions(sign)
                 share = torch.where(z > 0, there / z, 0.0)
-                for (part, _), pull in zip(pairs, back, strict=True):
+                for part, pull in back:
                     found += part * pull(share)
                 if own is not None:
                     self._take(share * own)
@@ -231,12 +242,12 @@ class RelevanceMode(TorchFunctionMode):
         self.biases += relevance.flatten(1).sum(1)
 
 
-def _with_pull(operation: Operation, x: Tensor, weight: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """(the operation's output, a function from weights of the output to the weighted sums that reach each input)."""
+def _with_pull(operation: Operation, x: Tensor, weight: Tensor) -> tuple[Tensor, Pull]:
+    """(the operation's output, the way back from it)."""
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         output = operation(leaf, weight)
-    return output.detach(), lambda share: torch.autograd.grad(output, leaf, share)[0]
+    return output.detach(), lambda share: torch.autograd.grad(output, leaf, share, retain_graph=True)[0]
 
 
 def _out_of_place(func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor:

@@ -53,30 +53,47 @@ class Network:
         """Slices that together are `count` images, of a size that suits the device."""
         return [slice(i, min(i + self.batch_size, count)) for i in range(0, count, self.batch_size)]
 
-    @cached_property
+    @property
     def halves(self) -> dict[str, tuple[Tensor, ...]]:
         """For each half the indices of its channels in each stage that is split, the last stage last.
 
-        Empty for a network that was not trained with inheritance and exploration. An IE student whose card does not
-        say its channels has natural halves: the first half of the last stage's channels inherits.
+        Empty for a network without halves. An IE student whose card does not say its channels has natural halves: the
+        first half of the last stage's channels inherits.
         """
-        split = self.card.inheritance_channels
-        if not split:
-            if not self.card.method.startswith("ie-"):
-                return {}
-            split = (tuple(range(self.widths[-1] // 2)),)
-        inheriting = tuple(torch.tensor(channels, device=self.device) for channels in split)
-        exploring = []
-        for width, channels in zip(self.widths[-len(split) :], split, strict=True):
-            exploring.append(torch.tensor(sorted(set(range(width)) - set(channels)), device=self.device))
-        if not len(inheriting[-1]) or not len(exploring[-1]):
-            return {}  # one half has no channels, so the other is the whole network
-        return {INHERITANCE: inheriting, EXPLORATION: tuple(exploring)}
+        return self._split[0]
+
+    @property
+    def no_halves(self) -> str:
+        """Why it has no halves, in a sentence; empty if it has."""
+        return self._split[1]
+
+    @cached_property
+    def _split(self) -> tuple[dict[str, tuple[Tensor, ...]], str]:
+        if not self.card.method.startswith("ie-"):
+            return {}, f"'{self.name}' has no halves: it was not trained with inheritance and exploration."
+        try:
+            _ = self.head
+        except NotApplicable as error:
+            return {}, str(error)
+        split = self.card.inheritance_channels or (tuple(range(self.widths[-1] // 2)),)
+        exploring = [
+            sorted(set(range(width)) - set(channels))
+            for width, channels in zip(self.widths[-len(split) :], split, strict=True)
+        ]
+        if not split[-1] or not exploring[-1]:
+            return {}, f"'{self.name}' has no halves: one of them has all channels of the last stage."
+        halves = {INHERITANCE: split, EXPLORATION: exploring}
+        return {k: tuple(torch.tensor(c, device=self.device) for c in v) for k, v in halves.items()}, ""
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
         """Channels of each stage."""
-        return tuple(stage.shape[1] for stage in self._example.stages)
+        return tuple(shape[0] for shape in self.shapes)
+
+    @cached_property
+    def shapes(self) -> tuple[torch.Size, ...]:
+        """(c,h,w) of each stage."""
+        return tuple(stage.shape[1:] for stage in self._features_of_nothing().stages)
 
     @cached_property
     def head(self) -> tuple[Tensor, Tensor]:
@@ -105,10 +122,6 @@ class Network:
             f"The halves of '{self.name}' cannot be told apart: its logits are not one linear layer of the last "
             "stage's means."
         )
-
-    @cached_property
-    def _example(self) -> Features:
-        return self._features_of_nothing()
 
     def _features_of_nothing(self) -> Features:
         side, channels = self.card.resolution, self.card.channels
