@@ -16,29 +16,30 @@ from iekd.explain.about import DIAGNOSTICS, MAPS, chosen
 
 
 def explain(
+    target: Annotated[
+        Path, typer.Option("--out", help="Folder for the pictures, explain.json and explain.md.", show_default=False)
+    ],
     models: Annotated[
         Optional[list[str]],
         typer.Argument(metavar="RUN|MODEL...", show_default=False,
-                       help="RUN or RUN/SEED for all networks of a run, RUN/LEARNER, a shipped model, or a folder; none: "
-                       "the shipped models."),
+                       help="RUN or RUN/SEED for all networks of a run, RUN/LEARNER, a shipped model, or a folder; "
+                       "none: the shipped models."),
     ] = None,
-    target: Annotated[
-        Path, typer.Option("--out", help="Folder for the pictures, explain.json and explain.md.", show_default=False)
-    ] = ...,  # type: ignore[assignment]
     images: Annotated[
         Optional[list[str]],
         typer.Option("--images", "--pictures", metavar="FILE|FOLDER|ZIP", show_default=False,
                      help="Images to make maps of; repeat it for several. Unset: test images."),
     ] = None,
     what: Annotated[
-        str, typer.Option(help=f"With commas: {', '.join((MAPS, *DIAGNOSTICS))}; unset: everything.", show_default=False)
+        str,
+        typer.Option(help=f"With commas: {', '.join((MAPS, *DIAGNOSTICS))}; unset: everything.", show_default=False),
     ] = "",
     count: Annotated[int, typer.Option(help="Make maps of so many images at most.")] = 32,
     opacity: Annotated[float, typer.Option(help="Of the maps over the images, from 0 to 1.")] = 0.8,
     dataset: Annotated[
         Optional[str],
-        typer.Option(help="Where labelled test images come from; unset: what the last model was trained on, if it is on "
-                     "this machine; none: no dataset.", show_default=False),
+        typer.Option(help="Where labelled test images come from; unset: what the last model was trained on, if it is "
+                     "on this machine; none: no dataset.", show_default=False),
     ] = None,
     test_fraction: Annotated[
         float, typer.Option(help="With --dataset: share held out when a folder has no test/ of its own.")
@@ -52,7 +53,7 @@ def explain(
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Explain networks side by side: relevance maps, similarity, active neurons, flatness, and the worth of each half."""
+    """Explain networks side by side: relevance maps, similarity, active neurons, flatness, worth of each half."""
     diagnostics = chosen(what.split(","))  # what is wrong is said before torch is loaded
     from iekd.explain.report import as_markdown, check_opacity, write
     from iekd.runs.explain import explain_saved
@@ -71,7 +72,8 @@ def explain(
     for sentence in found.pictures.unreadable:
         say(f"Error: {sentence}")
     if found.pictures.more and found.maps:
-        say(f"Maps are of the first {len(found.pictures):,} images; {found.pictures.more:,} more were given. See --count.")
+        more = f"{found.pictures.more:,} more were given, see --count"
+        say(f"Maps are of the first {len(found.pictures):,} images; {more}.")
     if as_json:
         print_json({"out": str(target), "files": list(map(str, files)), **found.to_json()})
     else:
@@ -94,7 +96,7 @@ def folders_called(names: list[str], runs_dir: Path) -> dict[str, Path]:
         return models_called(store, "")
     for name in names:
         if kind_of(name, lambda: b"") == "image":
-            raise UserError(f"'{name}' is an image and no model. Write --images before each image, or give their folder.")
+            raise UserError(f"'{name}' is an image, not a model. Write --images before each, or give their folder.")
         run_id, _, learner = name.partition("/")
         try:
             run = store.get(run_id)

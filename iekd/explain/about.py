@@ -28,7 +28,7 @@ class About:
     reference: str
 
 
-class NotApplicable(UserError):
+class NotApplicableError(UserError):
     """A diagnostic cannot be computed for a network; the message says why. The others still can."""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iekd.explain.about import About, NotApplicable
+from iekd.explain.about import About, NotApplicableError
 from iekd.explain.network import Batch, Network
 
 ABOUT = About(
@@ -51,10 +51,10 @@ def similarity(networks: Sequence[Network], images: Batch) -> list[StageSimilari
     Args:
         images: (B,H,W,C) uint8; no more than 256 are used.
     Raises:
-        NotApplicable: there are fewer than 4 images.
+        NotApplicableError: there are fewer than 4 images.
     """
     if len(images) < LEAST:
-        raise NotApplicable(f"CKA needs at least {LEAST} images, and there are {len(images)}.")
+        raise NotApplicableError(f"CKA needs at least {LEAST} images, and there are {len(images)}.")
     images = images[: min(IMAGES, max(LEAST, MEMORY // max(map(_bytes_per_image, networks))))]
     grams: dict[int, dict[str, Tensor]] = {}
     for network in networks:
@@ -86,7 +86,7 @@ def cka_of_grams(k: Tensor, m: Tensor) -> float | None:
 def _gram(features: Tensor) -> Tensor:
     """(N,p) -> (N,N) float64, inner products of the centred features."""
     gram = torch.zeros(len(features), len(features), dtype=torch.float64, device="cpu")
-    for columns in features.split(COLUMNS, 1):
+    for columns in torch.split(features, COLUMNS, 1):
         centred = columns.cpu().double()
         centred = centred - centred.mean(0)
         gram += centred @ centred.T
@@ -107,8 +107,8 @@ def _grams(network: Network, images: Batch) -> dict[int, dict[str, Tensor]]:
     features: list[list[Tensor]] = [[] for _ in network.widths]
     with torch.inference_mode():
         for batch in network.batches(len(images)):
-            for found, stage in zip(features, network.forward(network.pixels(images[batch])).stages, strict=True):
-                found.append(stage.float())
+            for found, values in zip(features, network.forward(network.pixels(images[batch])).stages, strict=True):
+                found.append(values.float())
     grams: dict[int, dict[str, Tensor]] = {}
     for stage in range(-1, -len(features) - 1, -1):
         whole = torch.cat(features.pop())  # (N,c,h,w)

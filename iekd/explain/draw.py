@@ -14,6 +14,7 @@ from iekd.explain.network import Batch
 SIDE = 150  # pixels of a panel's side, at least
 GAP, LINE = 8, 16
 OPACITY = 0.8
+FULL = 0.98  # share of the pixels whose colour is not the full one
 FOR, AGAINST = (214, 39, 40), (31, 119, 180)  # colours of relevance above and below 0
 METHODS = {"grad-cam": "Grad-CAM", "lrp": "LRP"}
 
@@ -30,7 +31,14 @@ def overlay(image: np.ndarray, map_: np.ndarray, scale: float, opacity: float = 
     strength = np.clip(map_ / scale if scale > 0 else np.zeros_like(map_), -1, 1)[:, :, None]
     colour = np.where(strength > 0, np.array(FOR), np.array(AGAINST))
     cover = opacity * np.abs(strength)
-    return (grey * (1 - cover) + colour * cover).round().astype(np.uint8)
+    blended = grey * (1 - cover) + colour * cover
+    return np.asarray(blended.round(), np.uint8)
+
+
+def full_strength(map_: np.ndarray) -> float:
+    """The relevance that gets the full colour: all but the strongest pixels are below it, so a single one dims none."""
+    strong = float(np.quantile(np.abs(map_), FULL))
+    return strong if strong > 0 else float(np.abs(map_).max())
 
 
 def sheet(
@@ -61,8 +69,8 @@ def sheet(
     for found in maps:
         row, column = methods.index(found.method), labels.index(found.label) + 1
         x, y = GAP + column * (side + GAP), top + row * (side + LINE)
-        whole = [m.maps[picture] for m in maps if (m.method, m.network) == (found.method, found.network)]
-        panel = overlay(image, found.maps[picture], max(float(np.abs(m).max()) for m in whole), opacity)
+        own = [m.maps[picture] for m in maps if (m.method, m.network) == (found.method, found.network)]
+        panel = overlay(image, found.maps[picture], max(map(full_strength, own)), opacity)
         drawn.paste(Image.fromarray(panel).resize((side, side), Image.Resampling.NEAREST), (x, y))
         write(x, y + side, METHODS.get(found.method, found.method))
         if row == 0:

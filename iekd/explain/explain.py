@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from iekd.explain import cka, faithfulness, flatness, grad_cam, halves, lrp, neurons
-from iekd.explain.about import CKA, FLATNESS, GRAD_CAM, HALVES, LRP, NEURONS, NotApplicable, chosen
+from iekd.explain.about import CKA, FLATNESS, GRAD_CAM, HALVES, LRP, NEURONS, NotApplicableError, chosen
 from iekd.explain.cka import StageSimilarity
 from iekd.explain.flatness import Flatness
 from iekd.explain.halves import HalvesWorth
@@ -101,7 +101,7 @@ def explain(
     Raises:
         UserError: a name that no diagnostic has.
     """
-    names, measured = chosen(what), sample or pictures
+    names, measured = chosen(what), pictures if sample is None else sample
     found = Explanation(tuple(map(_described, networks)), networks[0].card.class_names, pictures, len(measured))
     split = [network for network in networks if network.halves]
     plain = [network for network in networks if network.card.role != TEACHER and not network.halves]
@@ -124,7 +124,7 @@ def explain(
         if name in (FLATNESS, HALVES) and sample is None:
             found.problems.append(Problem(name, "", f"It needs images with labels. {without}".strip()))
         elif name == HALVES and not split:
-            found.problems.append(Problem(name, "", "None of these networks has an inheritance and an exploration half."))
+            found.problems.append(Problem(name, "", "None of these networks has inheritance and exploration halves."))
         elif name == CKA:
             _add(found, name, "", found.similarity, lambda: cka.similarity(networks, measured.images))
         else:
@@ -141,7 +141,7 @@ MakeMaps = Callable[["Sequence[Part]", Batch], "list[RelevanceMaps]"]
 def _add(found: Explanation, name: str, network: str, results: list[Any], compute: Callable[[], list[Any]]) -> None:
     try:
         results.extend(compute())
-    except NotApplicable as error:
+    except NotApplicableError as error:
         found.problems.append(Problem(name, network, str(error)))
 
 

@@ -18,14 +18,14 @@ from iekd.explain.network import Batch, Network
 
 ABOUT = About(
     title="Flatness",
-    shows="Gaussian noise is added to the weights, scaled so that a filter's noise is a share of the filter's own size, "
-    "and the loss on fixed images is measured again.",
+    shows="Gaussian noise is added to the weights, scaled so that a filter's noise is a share of the filter's own "
+    "size, and the loss on fixed images is measured again.",
     reading="A loss that grows slowly means a flat minimum, and filter normalisation makes networks of different scale "
     "comparable.",
     reference="Li et al. 2018, Visualizing the Loss Landscape of Neural Nets (filter normalisation)",
 )
-LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4)
-SEEDS = (0, 1, 2)
+LEVELS = (0.0, 0.1, 0.2, 0.4)
+SEEDS = (0, 1, 2, 3, 4)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ ABOUT = About(
     title="Grad-CAM maps",
     shows="Grad-CAM adds up the channels of the last stage, each weighted by how much the score of the predicted class "
     "grows with it, and enlarges the sum to the image's size.",
-    reading="Red areas raise the score of the class; the map is as coarse as the last stage, so it tells regions and no "
-    "single pixels.",
+    reading="Red areas raise the score of the class; the map is as coarse as the last stage, so it tells regions, not "
+    "pixels.",
     reference="Selvaraju et al. 2017, Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
 )
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from iekd.engine.scoring import accuracy, interval, is_right, predicted
-from iekd.explain.about import About, NotApplicable
+from iekd.explain.about import About, NotApplicableError
 from iekd.explain.network import EXPLORATION, INHERITANCE, Batch, Network, Part
 
 ABOUT = About(
@@ -52,10 +52,10 @@ def halves_worth(
         images: (B,H,W,C) uint8. labels: (B,) int64.
         others: such as the plain student; those whose last stage is of another width are left out.
     Raises:
-        NotApplicable: the network has no halves.
+        NotApplicableError: the network has no halves.
     """
     if not network.halves:
-        raise NotApplicable(network.no_halves)
+        raise NotApplicableError(network.no_halves)
     same = [other for other in others if _comparable(other, network)]
     return [_worth(network, network, images, labels), *(_worth(other, network, images, labels) for other in same)]
 
@@ -63,7 +63,7 @@ def halves_worth(
 def _comparable(other: Network, network: Network) -> bool:
     try:
         return other.head[0].shape == network.head[0].shape and not other.halves
-    except NotApplicable:
+    except NotApplicableError:
         return False
 
 
@@ -78,7 +78,6 @@ def _worth(network: Network, split_of: Network, images: Batch, labels: np.ndarra
                 answers = predicted((pooled * mask) @ weight.T + bias).cpu().numpy()
                 found.append(is_right(answers, labels[batch]))
     rows = [np.concatenate(found) for found in right]
-    return HalvesWorth(
-        network.name, split_of.name, len(labels), *(accuracy(row) for row in rows),
-        intervals=tuple(interval(int(row.sum()), len(row)) for row in rows),
-    )  # fmt: skip
+    whole, inheritance, exploration = (accuracy(row) for row in rows)
+    intervals = tuple(interval(int(row.sum()), len(row)) for row in rows)
+    return HalvesWorth(network.name, split_of.name, len(labels), whole, inheritance, exploration, intervals)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from iekd.engine.accelerate import whole_float32
 from iekd.explain.about import About
 from iekd.explain.lrp_rules import RelevanceMode
 from iekd.explain.maps import Conservation, RelevanceMaps
@@ -16,8 +17,8 @@ from iekd.models.features import Features
 
 ABOUT = About(
     title="LRP maps",
-    shows="Layer-wise relevance propagation hands the score of the predicted class back layer by layer, until every "
-    "pixel has its share of it.",
+    shows="Layer-wise relevance propagation hands the score of the predicted class back layer by layer, until the "
+    "pixels and the biases have all of it.",
     reading="Red pixels speak for the class and blue ones against it, and the maps of the two halves add up to the map "
     "of the whole network.",
     reference="Bach et al. 2015, PLoS ONE 10(7); rules as in Montavon et al. 2019, Layer-Wise Relevance Propagation: "
@@ -32,7 +33,7 @@ def lrp(parts: Sequence[Part], images: Batch) -> list[RelevanceMaps]:
         parts: the network, its halves, or all of them.
         images: (B,H,W,C) uint8.
     Raises:
-        NotApplicable: the network computes something that there is no rule for.
+        NotApplicableError: the network computes something that there is no rule for.
     """
     network = parts[0].network
     maps: dict[str, list[np.ndarray]] = {part.half: [] for part in parts}
@@ -48,7 +49,8 @@ def lrp(parts: Sequence[Part], images: Batch) -> list[RelevanceMaps]:
         for part in parts:
             mode.biases = torch.zeros_like(mode.biases)
             start, relevance = _start(part, features, chosen)
-            (found,) = torch.autograd.grad(start, pixels, relevance, retain_graph=True)
+            with whole_float32(network.device, torch.float32):
+                (found,) = torch.autograd.grad(start, pixels, relevance, retain_graph=True)
             maps[part.half].append(found.sum(1).cpu().numpy())
             sums[part.half].append(torch.stack([relevance.sum(1), found.sum((1, 2, 3)), mode.biases]).cpu().double())
     names = tuple(network.card.class_names[k] for k in classes)

@@ -19,7 +19,8 @@ The rules, from the logits down (the composite of Montavon et al. 2019, sections
 - ReLUs and their like pass it on; max pooling gives it to the largest.
 - A convolution of the image itself: z^B, which knows that pixels lie between black and white (Montavon et al. 2017).
 
-A bias has the share that an input of the same size would have. The image's own convolution gives it none.
+A bias has the share that an input of the same size would have. The image's own convolution gives it none,
+unless a filter has no weights.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from iekd.explain.about import NotApplicable
+from iekd.explain.about import NotApplicableError
 
 EPSILON = 1e-6
 Rule = Callable[[Tensor], Sequence[Union[Tensor, None]]]  # relevance of the output -> relevance of each input
 Pull = Callable[[Tensor], Tensor]  # weights of an output -> the weighted sums that reach each input
 Operation = Callable[[Tensor, Tensor], Tensor]  # (input, weights) -> output without bias; linear in the input
 
-# functions that only move numbers, or drop those that relevance never reaches: gradients are their rule
+# functions that only move numbers or drop some: their gradients move relevance back
 MOVING = {
-    "relu", "relu_", "max_pool2d", "boolean_dispatch", "adaptive_max_pool2d", "dropout", "dropout2d", "cat", "concat",
+    "max_pool2d", "adaptive_max_pool2d", "dropout", "dropout2d", "cat", "concat",
     "concatenate", "chunk", "split", "stack", "flatten", "reshape", "view", "permute", "transpose", "contiguous",
     "unsqueeze", "squeeze", "narrow", "select", "index_select", "__getitem__", "pad", "channel_shuffle", "to", "float",
     "clone", "unbind",
@@ -66,7 +67,7 @@ class _Redistribute(torch.autograd.Function):
     """Hands on an output that was computed already; its backward pass is a rule."""
 
     @staticmethod
-    def forward(ctx: Any, rule: Rule, output: Tensor, *inputs: Tensor) -> Tensor:  # noqa: ARG004
+    def forward(ctx: Any, rule: Rule, output: Tensor, *inputs: Tensor) -> Tensor:
         ctx.rule = rule
         return output
 
@@ -89,7 +90,7 @@ class RelevanceMode(TorchFunctionMode):
         self.linear: dict[int, Linear] = {}  # by the output's id; holding the output keeps the id its own
 
     def __exit__(self, *exception: Any) -> None:
-        super().__exit__(*exception)
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
         self.linear.clear()  # it would keep the whole graph in memory until Python looks for circles
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -112,7 +113,7 @@ class RelevanceMode(TorchFunctionMode):
             return _Redistribute.apply(lambda relevance: [relevance], output, args[0])  # type: ignore[no-untyped-call]
         result = func(*args, **kwargs)
         if name not in MOVING and _tensors(result):
-            raise NotApplicable(
+            raise NotApplicableError(
                 f"LRP has no rule for '{name}', which this network computes. It works for networks of convolutions, "
                 "batch norms, ReLUs, sums, pooling and linear layers."
             )
@@ -142,7 +143,9 @@ class RelevanceMode(TorchFunctionMode):
         bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
     ) -> Tensor:  # fmt: skip
         if training or mean is None or variance is None:
-            raise NotApplicable("LRP needs batch norms with fixed statistics, and this network has none in evaluation.")
+            raise NotApplicableError(
+                "LRP needs batch norms with fixed statistics, and this network has none in evaluation."
+            )
         scale = (variance + eps).rsqrt() * (1 if weight is None else weight)  # (c,)
         shift = (0 if bias is None else bias) - mean * scale
         before = self.linear.get(id(x))
@@ -218,6 +221,7 @@ class RelevanceMode(TorchFunctionMode):
             pulled = [_with_pull(operation, *pair) for pair in zip(inputs, weights, strict=True)]
             z = pulled[0][0] - pulled[1][0] - pulled[2][0]  # >= 0
             share = torch.where(z > 0, relevance / z, 0.0)
+            self._take(torch.where(z > 0, 0.0, relevance))  # of filters without weights
             parts = [x * pull(share) for x, (_, pull) in zip(inputs, pulled, strict=True)]
             return [parts[0] - parts[1] - parts[2]]
 
@@ -225,7 +229,9 @@ class RelevanceMode(TorchFunctionMode):
 
     def _sum(self, a: Any, b: Any) -> Tensor:
         if not isinstance(a, Tensor) or not isinstance(b, Tensor) or a.shape != b.shape:
-            raise NotApplicable("LRP has no rule for sums of tensors of different shapes, which this network computes.")
+            raise NotApplicableError(
+                "LRP has no rule for sums of tensors of different shapes, which this network computes."
+            )
         a_, b_ = a.detach(), b.detach()
         output = a_ + b_
 

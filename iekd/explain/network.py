@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from iekd.engine.accelerate import channels_last, whole_float32
 from iekd.engine.learner import evaluation_batch_size
 from iekd.errors import UserError
-from iekd.explain.about import NotApplicable
+from iekd.explain.about import NotApplicableError
 from iekd.models.artifact import ModelCard, load_model
 from iekd.models.features import Features
 from iekd.models.normalise import Normalise
@@ -73,7 +73,7 @@ class Network:
             return {}, f"'{self.name}' has no halves: it was not trained with inheritance and exploration."
         try:
             _ = self.head
-        except NotApplicable as error:
+        except NotApplicableError as error:
             return {}, str(error)
         split = self.card.inheritance_channels or (tuple(range(self.widths[-1] // 2)),)
         exploring = [
@@ -100,7 +100,7 @@ class Network:
         """(weights (K,c), bias (K,)) of the linear layer that makes the logits from the pooled features.
 
         Raises:
-            NotApplicable: the logits are made in another way.
+            NotApplicableError: the logits are made in another way.
         """
         calls: list[tuple[nn.Linear, Tensor, Tensor]] = []
 
@@ -118,7 +118,7 @@ class Network:
             if pooled is features.pooled and logits is features.logits and pooled.shape[1] == self.widths[-1]:
                 bias = torch.zeros(len(linear.weight), device=self.device) if linear.bias is None else linear.bias
                 return linear.weight, bias
-        raise NotApplicable(
+        raise NotApplicableError(
             f"The halves of '{self.name}' cannot be told apart: its logits are not one linear layer of the last "
             "stage's means."
         )
@@ -155,7 +155,7 @@ class Part:
         """(B,K) of the network's features. Both halves' logits add up to the whole network's, plus the bias once more.
 
         Raises:
-            NotApplicable: it is a half, and the network has no linear head.
+            NotApplicableError: it is a half, and the network has no linear head.
         """
         if not self.half:
             return features.logits

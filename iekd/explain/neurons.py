@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from iekd.explain.about import About, NotApplicable
+from iekd.explain.about import About, NotApplicableError
 from iekd.explain.network import Batch, Network
 
 ABOUT = About(
@@ -49,15 +48,15 @@ def active_neurons(network: Network, images: Batch) -> list[ActiveNeurons]:
     Args:
         images: (B,H,W,C) uint8.
     Raises:
-        NotApplicable: no stage ends in a ReLU.
+        NotApplicableError: no stage ends in a ReLU.
     """
     counts: list[Tensor] = [torch.zeros(width, dtype=torch.float64) for width in network.widths]
     lowest, sizes = [0.0] * len(counts), [shape[1] * shape[2] for shape in network.shapes]
     with torch.inference_mode():
         for batch in network.batches(len(images)):
-            for i, stage in enumerate(network.forward(network.pixels(images[batch])).stages):
-                counts[i] += (stage > 0).sum((0, 2, 3)).cpu()
-                lowest[i] = min(lowest[i], float(stage.min()))
+            for i, values in enumerate(network.forward(network.pixels(images[batch])).stages):
+                counts[i] += (values > 0).sum((0, 2, 3)).cpu()
+                lowest[i] = min(lowest[i], float(values.min()))
     found = []
     for stage in range(-1, -len(counts) - 1, -1):
         if lowest[stage] < 0:
@@ -73,5 +72,5 @@ def active_neurons(network: Network, images: Batch) -> list[ActiveNeurons]:
                 ActiveNeurons(stage, name, neurons, active, active / neurons, len(rows), int((own == 0).sum()))
             )
     if not found:
-        raise NotApplicable(f"No stage of '{network.name}' ends in a ReLU, so its neurons are never inactive.")
+        raise NotApplicableError(f"No stage of '{network.name}' ends in a ReLU, so its neurons are never inactive.")
     return found

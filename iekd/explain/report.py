@@ -14,6 +14,7 @@ from iekd.explain.explain import ABOUT, FAITHFULNESS, Explanation
 
 JSON, TEXT, MAPS = "explain.json", "explain.md", "maps"
 SHOWN = 8  # pictures in the text
+LEAST = 5e-4  # share of the relevance that is worth a number
 
 
 def write(found: Explanation, folder: Path, opacity: float = OPACITY) -> list[Path]:
@@ -98,11 +99,17 @@ def _maps(found: Explanation) -> list[str]:
     rows = []
     for maps in found.maps:
         faithful, kept = maps.faithfulness, maps.conservation
-        row = [METHODS[maps.method], maps.label, *[""] * 6]
-        if faithful:
-            row[2:5] = f"{faithful.score:.3f} ± {faithful.error:.3f}", f"{faithful.insertion:.3f}", f"{faithful.deletion:.3f}"
-        if kept:
-            row[5:] = f"{kept.pixels:.1%}", f"{kept.biases:.1%}", f"{kept.lost:.4%}"
+        row = [METHODS[maps.method], maps.label]
+        if faithful is None:
+            row += [""] * 3
+        else:
+            score = f"{faithful.score:.3f} ± {faithful.error:.3f}"
+            row += [score, f"{faithful.insertion:.3f}", f"{faithful.deletion:.3f}"]
+        if kept is None:
+            row += [""] * 3
+        else:
+            lost = _percent(kept.lost) if kept.lost > LEAST else "nothing"
+            row += [_percent(kept.pixels), _percent(kept.biases), lost]
         rows.append(row)
     header = (
         "map", "of", "faithfulness", "insertion", "deletion", "relevance at the pixels", "in the biases", "lost",
@@ -122,7 +129,7 @@ def _similarity(found: Explanation) -> Iterator[str]:
 
 def _neurons(found: Explanation) -> list[str]:
     rows = [
-        (_stage(n.stage), n.name, f"{n.active:,.0f} of {n.neurons:,}", f"{n.share:.1%}",
+        (_stage(n.stage), n.name, f"{n.active:,.0f} of {n.neurons:,}", _percent(n.share),
          f"{n.silent_channels} of {n.channels}")
         for n in sorted(found.neurons, key=lambda n: -n.stage)
     ]  # fmt: skip
@@ -136,7 +143,7 @@ def _flatness(found: Explanation) -> list[str]:
         (f.network, *(f"{mean:.3f} ± {deviation:.3f}" for mean, deviation in zip(f.mean, f.deviation, strict=True)))
         for f in found.flatness
     ]
-    return _table(("loss of", *(f"noise {level:.0%}" for level in found.flatness[0].levels)), rows)
+    return _table(("loss of", *(f"noise {100 * level:g} %" for level in found.flatness[0].levels)), rows)
 
 
 def _halves(found: Explanation) -> list[str]:
@@ -151,6 +158,10 @@ def _halves(found: Explanation) -> list[str]:
         same = "" if worth.network == worth.split_of else f", channels as in {worth.split_of}"
         rows.append((worth.network + same, *percents))
     return _table(("accuracy of", "all channels", "inheritance alone", "exploration alone"), rows) if rows else []
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _stage(stage: int) -> str:
