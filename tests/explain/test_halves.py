@@ -43,7 +43,8 @@ def test_accuracy_is_counted_with_the_other_half_silenced(networks, tiny):
         assert percents == pytest.approx(expected[worth.network])
         assert (worth.split_of, worth.images) == ("ie-ft", 60)
         assert all(low < value < high for value, (low, high) in zip(percents, worth.intervals, strict=True))
-    assert len({*expected["ie-ft"], *expected["baseline"]}) > 3
+    assert any(inheritance != exploration for _, inheritance, exploration in expected.values())
+    assert any(whole != inheritance for whole, inheritance, _ in expected.values())
 
 
 def test_a_card_without_channels_means_natural_halves(networks, noise):
