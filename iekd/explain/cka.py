@@ -16,8 +16,8 @@ from iekd.explain.network import Batch, Network
 ABOUT = About(
     title="CKA",
     shows="Linear CKA compares two feature maps by which images they find alike, whatever their number of channels.",
-    reading="1 means the same up to a rotation and a scale and 0 means unrelated, so inheritance should be closer to "
-    "the teacher than exploration is.",
+    reading="1 means the same up to a rotation and a scale and 0 means unrelated, so the inheritance half should be "
+    "closer to the teacher than the exploration half.",
     reference="Kornblith et al. 2019, Similarity of Neural Network Representations Revisited; with the unbiased "
     "estimate of HSIC (Song et al. 2012; Nguyen et al. 2021)",
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from iekd.engine.threads import Threads
 from iekd.explain import cka, faithfulness, flatness, grad_cam, halves, lrp, neurons
 from iekd.explain.about import CKA, FLATNESS, GRAD_CAM, HALVES, LRP, NEURONS, NotApplicableError, chosen
 from iekd.explain.cka import StageSimilarity
@@ -119,18 +120,24 @@ def explain(
         FLATNESS: (found.flatness, networks, lambda n: [flatness.flatness(n, *_labelled(sample, FLATNESS_IMAGES))]),
         HALVES: (found.halves, split, lambda n: halves.halves_worth(n, *_labelled(sample), plain)),
     }
-    for name in names:
-        say(f"Computing {ABOUT[name].title} ...")
-        if name in (FLATNESS, HALVES) and sample is None:
-            found.problems.append(Problem(name, "", f"It needs images with labels. {without}".strip()))
-        elif name == HALVES and not split:
-            found.problems.append(Problem(name, "", "None of these networks has inheritance and exploration halves."))
-        elif name == CKA:
-            _add(found, name, "", found.similarity, lambda: cka.similarity(networks, measured.images))
-        else:
-            results, of, task = each[name]
-            for network in of:
-                _add(found, name, network.name, results, lambda: task(network))  # noqa: B023
+    threads = Threads()
+    with threads.used():  # two threads on a core that others use are many times as slow as one
+        for name in names:
+            say(f"Computing {ABOUT[name].title} ...")
+            if name in (FLATNESS, HALVES) and sample is None:
+                found.problems.append(Problem(name, "", f"It needs images with labels. {without}".strip()))
+            elif name == HALVES and not split:
+                found.problems.append(
+                    Problem(name, "", "None of these networks has inheritance and exploration halves.")
+                )
+            elif name == CKA:
+                _add(found, name, "", found.similarity, lambda: cka.similarity(networks, measured.images))
+            else:
+                results, of, task = each[name]
+                for network in of:
+                    threads.look()
+                    threads.use()
+                    _add(found, name, network.name, results, lambda: task(network))  # noqa: B023
     return found
 
 

@@ -13,12 +13,12 @@ from iekd.explain.network import Batch, Part
 
 ABOUT = About(
     title="Faithfulness of the maps",
-    shows="The pixels that a map calls relevant are blurred step by step, first to last and then last to first, while "
-    "the network says how probable the class still is.",
-    reading="The score is the mean probability with the relevant pixels kept longest minus that with them blurred "
-    "first: 0 is no better than a random order, and more is better.",
+    shows="All pixels are blurred step by step, once from the most to the least relevant and once in the reverse "
+    "order, and after each step the network says how probable the class still is.",
+    reading="The score is the mean probability in the reverse order minus that in the map's order: 0 is no better than "
+    "a random order, and higher is better.",
     reference="Petsiuk et al. 2018, RISE (deletion and insertion); their difference is the symmetric relevance gain of "
-    "Bluecher et al. 2024, Decoupling Pixel Flipping and Occlusion Strategy",
+    "Blücher et al. 2024, Decoupling Pixel Flipping and Occlusion Strategy for Consistent XAI Benchmarks",
 )
 STEPS = 8
 BLUR = 8  # the standard deviation of the blur is the image's side over this

@@ -39,9 +39,7 @@ def test_the_reverse_order_has_the_negative_score(found):
 def test_random_maps_are_not_faithful(found):
     part, images, maps = found
     draw = np.random.default_rng(1)
-    scores = [
-        faithfulness(part, images, replace(maps, maps=draw.random(maps.maps.shape))).score for _ in range(20)
-    ]
+    scores = [faithfulness(part, images, replace(maps, maps=draw.random(maps.maps.shape))).score for _ in range(20)]
     assert abs(np.mean(scores)) < 0.1 * faithfulness(*found).score
 
 
