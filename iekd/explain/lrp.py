@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from iekd.engine.accelerate import whole_float32
-from iekd.explain.about import About
+from iekd.explain.about import About, NotApplicableError
 from iekd.explain.lrp_rules import RelevanceMode
 from iekd.explain.maps import Conservation, RelevanceMaps
 from iekd.explain.network import Batch, Network, Part
@@ -24,6 +24,8 @@ ABOUT = About(
     reference="Bach et al. 2015, PLoS ONE 10(7); rules as in Montavon et al. 2019, Layer-Wise Relevance Propagation: "
     "An Overview",
 )
+
+TOLERANCE = 1e-3  # of logits that are computed in another order
 
 
 def lrp(parts: Sequence[Part], images: Batch) -> list[RelevanceMaps]:
@@ -44,7 +46,14 @@ def lrp(parts: Sequence[Part], images: Batch) -> list[RelevanceMaps]:
         mode = RelevanceMode(pixels, *_black_and_white(network, pixels.shape[1]))
         with mode:
             features = network.forward(pixels)
-        chosen = features.logits.detach().argmax(1)
+        with torch.no_grad():
+            logits = network.forward(pixels).logits
+        if not torch.allclose(features.logits, logits, rtol=TOLERANCE, atol=TOLERANCE):
+            raise NotApplicableError(
+                f"LRP cannot follow '{network.name}': watched function by function, it predicts something else. That "
+                "happens where a function changes a tensor in place and its result is not used."
+            )
+        chosen = logits.argmax(1)
         classes += chosen.tolist()
         for part in parts:
             mode.biases = torch.zeros_like(mode.biases)

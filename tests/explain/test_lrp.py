@@ -50,6 +50,16 @@ class Gated(nn.Module):
         return Features(pooled, (x,), None, pooled)
 
 
+class InPlace(nn.Module):
+    """An activation that is called for what it does to its input."""
+
+    def forward(self, images):
+        x = F.conv2d(images, torch.tensor([[[[1.0]]], [[[-1.0]]]]), torch.tensor([-0.5, 0.2]))
+        F.relu(x, inplace=True)
+        pooled = x.mean((2, 3))
+        return Features(pooled, (x,), None, pooled)
+
+
 class Tokens(nn.Module):
     """Pixels as tokens that attend to each other."""
 
@@ -227,6 +237,11 @@ def test_activations_that_overwrite_their_input_change_nothing(make, noise):
 def test_what_has_no_rule_is_named(make, noise, refuses, model, word):
     network = make(model(), side=8)
     refuses(lambda: lrp([Part(network)], noise(2, 8, 1)), word, "convolutions", kind=NotApplicableError)
+
+
+def test_a_network_that_it_cannot_follow_is_refused(make, noise, refuses):
+    network = make(InPlace(), side=8)
+    refuses(lambda: lrp([Part(network)], noise(2, 8, 1)), "plain", "in place", kind=NotApplicableError)
 
 
 def test_a_batch_norm_without_fixed_statistics_is_refused(make, noise, refuses):
