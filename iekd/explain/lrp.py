@@ -21,8 +21,8 @@ ABOUT = About(
     "pixels and the biases have all of it.",
     reading="Red pixels speak for the class and blue ones against it, and the maps of the two halves add up to the map "
     "of the whole network.",
-    reference="Bach et al. 2015, PLoS ONE 10(7); rules as in Montavon et al. 2019, Layer-Wise Relevance Propagation: "
-    "An Overview",
+    reference="Bach et al. 2015, PLoS ONE 10(7); rules as in Kohlbrenner et al. 2020, Towards Best Practice in "
+    "Explaining Neural Network Decisions with LRP",
 )
 
 TOLERANCE = 1e-3  # of logits that are computed in another order

@@ -7,7 +7,7 @@ Zennit and Captum attach their rules to modules: the ReLUs, sums and means of ou
 would need its own canoniser, and neither says how much relevance the biases take. tests/explain/test_lrp.py compares
 the rules with ones written in NumPy.
 
-The rules, from the logits down (the composite of Montavon et al. 2019, sections 10.2.1 and 10.4.1):
+The rules, from the logits down, are the composite of Kohlbrenner et al. 2020 with z^B at the image:
 
 - Linear layers: LRP-epsilon. R_j = sum_k x_j w_jk / (z_k + eps sign z_k) R_k.
 - Convolutions, sums and average pooling: LRP-gamma in its limit of large gamma, for outputs of either sign (Andeol et
@@ -19,8 +19,7 @@ The rules, from the logits down (the composite of Montavon et al. 2019, sections
 - ReLUs and their like pass it on; max pooling gives it to the largest.
 - A convolution of the image itself: z^B, which knows that pixels lie between black and white (Montavon et al. 2017).
 
-A bias has the share that an input of the same size would have. The image's own convolution gives it none,
-unless a filter has no weights.
+A bias has the share that a contribution of its size has. At the image it has none, unless a filter has no weights.
 """
 
 from __future__ import annotations
@@ -43,10 +42,9 @@ Operation = Callable[[Tensor, Tensor], Tensor]  # (input, weights) -> output wit
 
 # functions that only move numbers or drop some: their gradients move relevance back
 MOVING = {
-    "max_pool2d", "adaptive_max_pool2d", "dropout", "dropout2d", "cat", "concat",
-    "concatenate", "chunk", "split", "stack", "flatten", "reshape", "view", "permute", "transpose", "contiguous",
-    "unsqueeze", "squeeze", "narrow", "select", "index_select", "__getitem__", "pad", "channel_shuffle", "to", "float",
-    "clone", "unbind",
+    "max_pool2d", "adaptive_max_pool2d", "dropout", "dropout2d", "cat", "concat", "concatenate", "chunk", "split",
+    "unbind", "stack", "flatten", "reshape", "view", "permute", "transpose", "contiguous", "clone", "to", "float",
+    "unsqueeze", "squeeze", "narrow", "select", "index_select", "__getitem__", "pad", "channel_shuffle",
 }  # fmt: skip
 PASSING = {"relu", "relu_", "relu6", "hardtanh", "hardtanh_", "leaky_relu", "leaky_relu_"}
 MEANS = {"mean", "avg_pool2d", "adaptive_avg_pool2d"}
