@@ -51,8 +51,8 @@ MEANS = {"mean", "avg_pool2d", "adaptive_avg_pool2d"}
 SUMS = {"add", "__add__", "__iadd__", "__radd__"}
 
 
-class Linear(NamedTuple):
-    """A convolution or linear layer that was called; a batch norm may follow."""
+class Convolution(NamedTuple):
+    """A convolution that was called; a batch norm may follow."""
 
     output: Tensor
     operation: Operation
@@ -85,21 +85,22 @@ class RelevanceMode(TorchFunctionMode):
         super().__init__()
         self.pixels, self.lowest, self.highest = pixels, lowest, highest
         self.biases = pixels.new_zeros(len(pixels))
-        self.linear: dict[int, Linear] = {}  # by the output's id; holding the output keeps the id its own
+        self.convolutions: dict[int, Convolution] = {}  # by the output's id; holding it keeps the id its own
+        self.own: dict[Any, Callable[..., Tensor]] = {
+            F.conv2d: self._conv2d, F.linear: self._epsilon, F.batch_norm: self._batch_norm,
+        }  # fmt: skip
 
     def __exit__(self, *exception: Any) -> None:
         super().__exit__(*exception)  # type: ignore[no-untyped-call]
-        self.linear.clear()  # it would keep the whole graph in memory until Python looks for circles
+        self.convolutions.clear()  # it would keep the whole graph in memory until Python looks for circles
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if not _depends(args) and not _depends(tuple(kwargs.values())):
             return func(*args, **kwargs)  # on weights alone
         name = getattr(func, "__name__", str(func))
-        if name in ("conv2d", "linear"):
-            return self._affine(func, *args, **kwargs)
-        if name == "batch_norm" and func is F.batch_norm:
-            return self._batch_norm(*args, **kwargs)
+        if func in self.own:
+            return self.own[func](*args, **kwargs)
         if name in MEANS:
             x, rest = args[0], args[1:]
             ones = torch.ones((), device=x.device)
@@ -117,24 +118,19 @@ class RelevanceMode(TorchFunctionMode):
             )
         return result
 
-    def _affine(self, func: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **kwargs: Any
-                ) -> Tensor:  # fmt: skip
-        if func is F.linear:
-            output = self._epsilon(x, weight, bias)
-            operation: Operation = F.linear
-        else:
+    def _conv2d(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **kwargs: Any
+    ) -> Tensor:  # fmt: skip
+        def operation(x: Tensor, weight: Tensor) -> Tensor:
+            return F.conv2d(x, weight, None, *rest, **kwargs)
 
-            def operation(x: Tensor, weight: Tensor) -> Tensor:
-                return F.conv2d(x, weight, None, *rest, **kwargs)
-
-            output = self._convolution(operation, x, weight, bias)
-        self.linear[id(output)] = Linear(output, operation, x, weight, bias)
+        output = self._convolution(operation, x, weight, bias)
+        self.convolutions[id(output)] = Convolution(output, operation, x, weight, bias)
         return output
 
     def _convolution(self, operation: Operation, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if x is self.pixels:
-            return self._box(operation, x, weight, bias)
-        return self._same_sign(operation, x, weight, bias)
+        rule = self._box if x is self.pixels else self._same_sign
+        return rule(operation, x, weight, bias)
 
     def _batch_norm(
         self, x: Tensor, mean: Tensor | None, variance: Tensor | None, weight: Tensor | None = None,
@@ -146,12 +142,10 @@ class RelevanceMode(TorchFunctionMode):
             )
         scale = (variance + eps).rsqrt() * (1 if weight is None else weight)  # (c,)
         shift = (0 if bias is None else bias) - mean * scale
-        before = self.linear.get(id(x))
-        if before is not None and x.dim() == 4:
+        if before := self.convolutions.get(id(x)):
             folded = before.weight * scale[:, None, None, None]
-            return self._convolution(
-                before.operation, before.input, folded, shift if before.bias is None else before.bias * scale + shift
-            )
+            shift = shift if before.bias is None else before.bias * scale + shift
+            return self._convolution(before.operation, before.input, folded, shift)
         shape = (1, -1, *(1,) * (x.dim() - 2))
         output = x.detach() * scale.reshape(shape) + shift.reshape(shape)
         return self._rule(lambda relevance: [relevance], output, x)
@@ -160,7 +154,7 @@ class RelevanceMode(TorchFunctionMode):
         result: Tensor = _Redistribute.apply(rule, output.detach(), *inputs)  # type: ignore[no-untyped-call]
         return result
 
-    def _epsilon(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _epsilon(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         x_, output = x.detach(), F.linear(x.detach(), weight, bias)
 
         def rule(relevance: Tensor) -> list[Tensor]:
