@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from iekd.errors import UserError
+from iekd.explain.about import GRAD_CAM, LRP, chosen
 from iekd.explain.explain import SAMPLE, Explanation, explain
 from iekd.explain.network import open_networks
-from iekd.explain.sample import Sample, from_files, held_out
+from iekd.explain.sample import from_files, held_out
 from iekd.export.base import Say
 from iekd.models.artifact import check_fits
 from iekd.runs.export import dataset_of, run_of
@@ -44,8 +45,9 @@ def explain_saved(
     networks = open_networks(folders, choose_device(device))
     folder, card = list(folders.values())[-1], networks[-1].card
     pictures = from_files(images, card, count, match_background) if images else None
-    loaded, without = dataset_of(card, run_of(folder), dataset, test_fraction, data_seed, say)
-    sample: Sample | None = None
+    loaded, without, sample = None, "", None
+    if pictures is None or not set(chosen(what)) <= {GRAD_CAM, LRP}:  # maps of somebody's images need no dataset
+        loaded, without = dataset_of(card, run_of(folder), dataset, test_fraction, data_seed, say)
     if loaded is not None:
         check_fits(card, loaded, folder)
         sample = held_out(loaded, card.class_names, max(SAMPLE, count))

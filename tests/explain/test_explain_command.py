@@ -90,6 +90,16 @@ def test_networks_may_be_named_one_by_one(run, explain, tmp_path):
     assert names == ["teacher", "baseline-seed0", f"{run.id}/0 teacher", "baseline", "ie-ft"]
 
 
+def test_maps_of_ones_own_images_load_no_dataset(run, explain, tmp_path, picture_folder, monkeypatch):
+    monkeypatch.setattr("iekd.data.load", lambda *_, **__: pytest.fail("the dataset was loaded"))
+    status, _, err = explain(
+        f"{run.id}/baseline-seed0", "--out", tmp_path, "--what", "grad-cam", "--count", 1, "--images",
+        picture_folder / "test",
+    )  # fmt: skip
+    assert status == 0, err
+    assert "image-001.png" in [file.name for file in (tmp_path / "maps").iterdir()]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
