@@ -13,7 +13,7 @@ PACKAGE = Path(iekd.__file__).parent
 # the rooms, lowest first: a file imports only from its own room and from those before it
 ROOMS = (
     "errors", "paths", "plural", "plugins", "space", "losses", "data", "models", "config", "distill", "engine",
-    "estimate", "bench", "inference", "export", "results", "runs", "hub", "launchers", "ui", "cli",
+    "estimate", "bench", "inference", "explain", "export", "results", "runs", "hub", "launchers", "ui", "cli",
 )  # fmt: skip
 FILES = {
     ".".join(("iekd", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path

@@ -1,4 +1,4 @@
-"""Commands: `iekd train|table|runs|predict|eval|compare|export|push|pull|bench|models|datasets|doctor|serve`.
+"""Commands: `iekd train|table|runs|predict|eval|compare|explain|export|push|pull|bench|models|datasets|doctor|serve`.
 
 Exit status: 0 done, 1 the run failed or some images could not be read, 2 bad arguments, 130 stopped before the end.
 Errors are one sentence on standard error. With --json the last line of standard output is one JSON object.
@@ -28,6 +28,7 @@ from iekd.cli.common import (
     table_of,
 )
 from iekd.cli.evaluate import evaluate
+from iekd.cli.explain import explain
 from iekd.cli.export import export
 from iekd.cli.hub import pull, push
 from iekd.cli.options import run_options
@@ -52,6 +53,7 @@ app.command("train")(says_why(train))
 app.command("table")(says_why(table))
 app.command("predict")(says_why(predict))
 app.command("eval")(says_why(evaluate))
+app.command("explain")(says_why(explain))
 app.command("export")(says_why(export))
 app.command("push")(says_why(push))
 app.command("pull")(says_why(pull))

@@ -156,8 +156,8 @@ class OnnxClassifier(Classifier):
             answers = answers.reshape(answers.shape[:2])
         if answers.ndim != 2 or len(answers) != len(images):
             raise UserError(
-                f"'{self.file.path}' gives numbers of shape {list(answers.shape)} for {counted(len(images), 'image')}, not one "
-                "number per image and class. Give a classifier with an output of logits or probabilities."
+                f"'{self.file.path}' gives numbers of shape {list(answers.shape)} for {counted(len(images), 'image')}, "
+                "not one number per image and class. Give a classifier with an output of logits or probabilities."
             )
         if answers.shape[1] != len(self.card.class_names):
             raise UserError(

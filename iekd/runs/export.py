@@ -39,7 +39,7 @@ def export_saved(
     """
     check_target(format, out)  # before the dataset is loaded
     card, run = ModelCard.read(folder), run_of(folder)
-    loaded, without = _dataset(card, run, dataset, test_fraction, data_seed, say)
+    loaded, without = dataset_of(card, run, dataset, test_fraction, data_seed, say)
     return export_model(
         folder, format, out, dataset=loaded, without=without, license=license, beside=_beside(folder, card, run),
         command=_command(folder, run, format, dataset, license, force), force=force, say=say,
@@ -61,7 +61,7 @@ def export_saved_page(
     """
     check_page_target(out)
     card, run = ModelCard.read(folders[-1]), run_of(folders[-1])
-    loaded, without = _dataset(card, run, dataset, test_fraction, data_seed, say)
+    loaded, without = dataset_of(card, run, dataset, test_fraction, data_seed, say)
     return export_page(
         folders, out, dataset=loaded, without=without, license=license, title=title, examples=examples,
         runtime=runtime, command=_command(folders[-1], run, WEB, dataset, license, force), force=force, say=say,
@@ -75,10 +75,17 @@ def run_of(folder: Path) -> Run | None:
     return run if place.name == "models" and (run.path / "config.json").is_file() else None
 
 
-def _dataset(
+def dataset_of(
     card: ModelCard, run: Run | None, asked: str, test_fraction: float, data_seed: int, say: Say
 ) -> tuple[Dataset | None, str]:
-    """(the dataset to check on, "") or (None, why there is none)."""
+    """(the dataset whose test images a model is measured on, "") or (None, why there is none).
+
+    Args:
+        run: the model's, or None. asked: a dataset's name, "none", or "" for the one that it was trained on.
+        test_fraction, data_seed: how the test images of a folder are drawn; a run knows its own.
+    Raises:
+        UserError: a dataset that was asked for cannot be loaded.
+    """
     if asked == NONE:
         return None, "No dataset was asked for."
     if not asked:
