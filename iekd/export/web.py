@@ -42,6 +42,11 @@ SOURCES = Path(__file__).with_name("web")
 FILES = ("style.css", "pixels.js", "worker.js", "networks.js", "app.js")
 TEACHER_COLOURS = ("#334155", "#e2e8f0")  # on a light and a dark page; those of students are their method's
 WEB = "web"  # the format's name; it is not among FORMATS, because a page holds several models
+FORMAT_TITLE = "Web page"
+FORMAT_SUMMARY = (
+    "A page on which the teacher and all students answer side by side, in the visitor's browser. To open it, unpack "
+    "the zip, run python -m http.server in its folder and go to http://localhost:8000."
+)
 MODELS = "models"  # folder of the page
 EXAMPLES = 10
 RULE = "The first test image of {}, in the order of the dataset. None of them was used in training."
@@ -247,8 +252,9 @@ def _deciding(networks: Sequence[Network]) -> dict[str, dict[str, Any]]:
     able = {}
     for network in networks:
         if network.card.energy_threshold is not None and (added := logits_output(network.file)):
+            name, suffix = added
             able[_name(network)] = {
-                "below": network.card.energy_threshold, "logits": added[0], "append": base64.b64encode(added[1]).decode()
+                "below": network.card.energy_threshold, "logits": name, "append": base64.b64encode(suffix).decode(),
             }  # fmt: skip
     return {name: able[name] for name in who_decides(able)}
 

@@ -320,7 +320,8 @@ def test_what_is_unlike_the_training_images_is_marked_as_in_compare(page: Any) -
     pictures |= {f"noise{i}.png": Image.fromarray(rng.integers(0, 256, (28, 28), dtype=np.uint8)) for i in range(5)}
     models = dict(zip(("teacher", "baseline", "ie-ft"), SHIPPED, strict=True))
     files = {name: file_of(picture, name) for name, picture in pictures.items()}
-    expected = {r.name: r.unlike for r in compare(models, [(name, io.BytesIO(f["buffer"])) for name, f in files.items()])}
+    compared = compare(models, [(name, io.BytesIO(file["buffer"])) for name, file in files.items()])
+    expected = {result.name: result.unlike for result in compared}
     assert 5 <= sum(map(bool, expected.values())) < 20
     choose(page, *files.values())
     lines = page.locator("#history tbody tr").all()
