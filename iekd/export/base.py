@@ -40,13 +40,15 @@ class Job:
 class Format(Protocol):
     """One way to write a model.
 
-    name: what the user types. title: the same for people. file: the name of its main file, from whose ending a format
-    of one file is known; `whole_folder`: it only makes sense as a folder, in which `file` is the one to open.
-    approximate: its probabilities may differ from the original's by more than rounding.
+    name: what the user types. title: the same for people. summary: what it is good for, as a sentence. file: the name
+    of its main file, from whose ending a format of one file is known; `whole_folder`: it only makes sense as a folder,
+    in which `file` is the one to open. approximate: its probabilities may differ from the original's by more than
+    rounding.
     """
 
     name: str
     title: str
+    summary: str
     file: str
     whole_folder: bool
     approximate: bool

@@ -25,7 +25,8 @@ COMPUTING = ("Conv", "Gemm", "MatMul")
 
 
 class Int8(OnnxFile):
-    name, title = "int8", "ONNX of 8 bits"
+    name, title = "int8", "ONNX, 8 bits"
+    summary = "Like ONNX with 8 bits for weights and activations: smaller. What that costs in accuracy is measured."
     approximate = True
 
     def write(self, job: Job, target: Path) -> None:

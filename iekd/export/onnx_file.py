@@ -19,6 +19,7 @@ LARGEST = 2**31 - 1  # bytes of one protobuf message
 
 class OnnxFile:
     name, title, file = "onnx", "ONNX", EXPORTED
+    summary = "One file for onnxruntime and most other programs. It takes pixels and gives probabilities."
     whole_folder, approximate = False, False
 
     def write(self, job: Job, target: Path) -> None:

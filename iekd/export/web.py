@@ -7,6 +7,7 @@ How the page looks and works is in web/style.css and web/app.js; web/pixels.js r
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -28,6 +29,8 @@ from iekd.export.certificate import Certificate
 from iekd.export.sharing import shareable
 from iekd.export.web_runtime import Runtime, copied_runtime, find_runtime, pinned_runtime
 from iekd.export.write import TEACHER, check_free, export_model, not_writable, sync
+from iekd.inference.compare import unlike_words, who_decides
+from iekd.inference.onnx_file import logits_output
 from iekd.models.artifact import ModelCard
 from iekd.models.catalog import model_name
 from iekd.paths import absolute
@@ -40,6 +43,11 @@ SOURCES = Path(__file__).with_name("web")
 FILES = ("style.css", "pixels.js", "worker.js", "networks.js", "app.js")
 TEACHER_COLOURS = ("#334155", "#e2e8f0")  # on a light and a dark page; those of students are their method's
 WEB = "web"  # the format's name; it is not among FORMATS, because a page holds several models
+FORMAT_TITLE = "Web page"
+FORMAT_SUMMARY = (
+    "A page on which the teacher and all students answer side by side, in the visitor's browser. To open it, unpack "
+    "the zip, run python -m http.server in its folder and go to http://localhost:8000."
+)
 MODELS = "models"  # folder of the page
 EXAMPLES = 10
 RULE = "The first test image of {}, in the order of the dataset. None of them was used in training."
@@ -182,11 +190,12 @@ def write_page(
     first = networks[0].card
     loaded = pinned_runtime() if runtime is None else copied_runtime(runtime, folder)
     title = title or f"{_dataset_words(first)}: {_who(networks)}"
-    summary = _summary(networks)
+    summary, deciding = _summary(networks), _deciding(networks)
     data = {
         "classes": first.class_names,
         "accuracy": _accuracy_words(networks),
-        "networks": [_network(folder, network) for network in networks],
+        "networks": [{**_network(folder, network), "unlike": deciding.get(_name(network))} for network in networks],
+        "unlike": unlike_words(list(deciding)) if deciding else "",
         "examples": [_example(folder, shown, i) for i, shown in enumerate(examples)],
         "runtime": _runtime(loaded),
     }
@@ -247,6 +256,24 @@ def _check_classes(networks: Sequence[Network]) -> None:
                 f"'{other.title}' and '{networks[0].title}' do not know the same classes in the same order, so they "
                 "cannot be on one page. Export models of one run."
             )
+
+
+def _deciding(networks: Sequence[Network]) -> dict[str, dict[str, Any]]:
+    """The networks that decide whether a picture is unlike the training images, by name, and what the page needs to do
+    as `Classifier.unlike` does: the energy `below` which it is, the name of the output that has the logits, and the
+    bytes that add this output to the ONNX file, in base64."""
+    able = {}
+    for network in networks:
+        if network.card.energy_threshold is not None and (added := logits_output(network.file)):
+            name, suffix = added
+            able[_name(network)] = {
+                "below": network.card.energy_threshold, "logits": name, "append": base64.b64encode(suffix).decode(),
+            }  # fmt: skip
+    return {name: able[name] for name in who_decides(able)}
+
+
+def _name(network: Network) -> str:
+    return TEACHER if network.card.role == TEACHER else network.file.stem
 
 
 def _file_name(card: ModelCard) -> str:

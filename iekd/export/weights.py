@@ -13,7 +13,8 @@ from iekd.models.artifact import CARD, WEIGHTS, ModelCard, load_model
 
 
 class Weights:
-    name, title, file = "safetensors", "Weights and card", WEIGHTS
+    name, title, file = "safetensors", "Weights (safetensors)", WEIGHTS
+    summary = "The weights and what they expect, for this package: iekd predict, or the teacher of another run."
     whole_folder, approximate = True, False
 
     def write(self, job: Job, target: Path) -> None:

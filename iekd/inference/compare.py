@@ -6,7 +6,7 @@ Predictions run on the CPU, one image at a time, which is also how the shown lat
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from iekd.models.artifact import ModelCard
 from iekd.paths import typed
 from iekd.plural import counted
 
+TEACHER = "teacher"  # its name among models
 NAMED = 20  # classes that are listed by name
 
 
@@ -45,31 +46,40 @@ class ImageResult:
 
     @property
     def is_unlike(self) -> bool | None:
-        """Whether the picture is unlike the training images; None where nobody can tell.
+        """Whether the picture is unlike the training images: more than half of those that decide say so.
 
-        The teacher decides, because a small network is often just as sure of what it has never seen
-        (benchmarks/RESULTS.md); without a teacher, more than half of the students.
+        None where nobody can tell.
         """
-        known = self._known()
-        return 2 * sum(known.values()) > len(known) if known else None
+        known = {name: p.unlike for name, p in self.predictions.items() if p.unlike is not None}
+        decide = [known[name] for name in who_decides(known)]
+        return 2 * sum(decide) > len(decide) if decide else None
 
     @property
     def unlike(self) -> str:
         """One sentence where the picture is unlike the training images; empty where it is not, or nobody can tell."""
         if not self.is_unlike:
             return ""
-        known = self._known()
-        who = "the teacher is" if "teacher" in known else "the network is"
-        who = "most of these networks are" if len(known) > 1 else who
-        return (
-            f"Unlike the training images: {who} less sure of this picture than of 95 % of the test images. It may show "
-            "none of the classes, and what is predicted then means nothing."
-        )
+        return unlike_words([name for name, p in self.predictions.items() if p.unlike is not None])
 
-    def _known(self) -> dict[str, bool]:
-        """What the networks that decide say of it."""
-        known = {name: p.unlike for name, p in self.predictions.items() if p.unlike is not None}
-        return {"teacher": known["teacher"]} if "teacher" in known else known
+
+def who_decides(names: Collection[str]) -> list[str]:
+    """Of the networks that can tell whether an image is unlike the training images, those that count.
+
+    The teacher alone, because a small network is often just as sure of what it has never seen (benchmarks/RESULTS.md);
+    without a teacher all of them.
+    """
+    return [TEACHER] if TEACHER in names else list(names)
+
+
+def unlike_words(names: Collection[str]) -> str:
+    """What is said of an image that is unlike the training images. names: of the networks that can tell."""
+    deciding = who_decides(names)
+    who = "the teacher is" if TEACHER in deciding else "the network is"
+    who = "most of these networks are" if len(deciding) > 1 else who
+    return (
+        f"Unlike the training images: {who} less sure of this picture than of 95 % of the test images. It may show "
+        "none of the classes, and what is predicted then means nothing."
+    )
 
 
 def image_files(paths: Sequence[str]) -> list[Path]:

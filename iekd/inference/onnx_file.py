@@ -93,8 +93,8 @@ def open_onnx(path: Path, device: str = "cpu") -> OnnxFile:
     gives_logits = False
     if card and card.energy_threshold is not None:
         with contextlib.suppress(Exception):  # without it, nobody can tell which images are unlike
-            if changed := _with_logits(path, session.get_outputs()[0].name):
-                session, gives_logits = session_of(changed), True
+            if added := logits_output(path):
+                session, gives_logits = session_of(path.read_bytes() + added[1]), True
     height, width = _size(facts, images.shape, path)
     channels = images.shape[1] if isinstance(images.shape[1], int) else None
     names = card.class_names if card else _class_names(facts, path)
@@ -160,20 +160,23 @@ def _size(facts: dict[str, str], shape: list[Any], path: Path) -> tuple[int | No
     return height, width
 
 
-def _with_logits(path: Path, output: str) -> bytes | None:
-    """The file with the input of its last softmax as a second output, if a softmax is what it ends with.
+def logits_output(path: Path) -> tuple[str, bytes] | None:
+    """What makes the logits a second output of a file that ends with a softmax; None for other files.
 
-    Probabilities no longer tell how large the logits were, and by that images unlike the training images are known.
+    Probabilities no longer tell how large the logits were, which is how images unlike the training images are found.
+
+    Returns:
+        The name of that output, and bytes to append to the file: protobuf merges messages that follow each other.
     """
     import onnx
 
     model = onnx.load(path)
-    last = next(node for node in model.graph.node if output in node.output)
+    last = next(node for node in model.graph.node if model.graph.output[0].name in node.output)
     if last.op_type != "Softmax":
         return None
-    model.graph.output.append(onnx.helper.make_tensor_value_info(last.input[0], onnx.TensorProto.FLOAT, None))
-    changed: bytes = model.SerializeToString()
-    return changed
+    logits = onnx.helper.make_tensor_value_info(last.input[0], onnx.TensorProto.FLOAT, None)
+    added: bytes = onnx.ModelProto(graph=onnx.GraphProto(output=[logits])).SerializeToString()
+    return last.input[0], added
 
 
 def _first_line(error: BaseException) -> str:

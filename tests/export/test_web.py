@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from dataclasses import replace
@@ -105,6 +106,29 @@ def test_the_networks_are_named_in_order_with_what_their_cards_say(folder, model
         card = ModelCard.read(source)
         assert (network["params"], network["accuracy"]) == (card.params, card.accuracy)
     assert [n["teacher"] for n in shown] == [True, False, False]
+
+
+def test_the_teacher_decides_what_is_unlike_its_training_images_where_it_can(saved, tmp_path):
+    """Else the students. A network that was saved without a threshold decides nothing."""
+    onnx = pytest.importorskip("onnx")
+    teacher = [saved(tmp_path / f"teacher {t}", "resnet8", role="teacher", energy_threshold=t) for t in (2.5, None)]
+    student = saved(tmp_path / "student", "resnet8", energy_threshold=1.5)
+    for folders, below, said in (
+        ([teacher[0], student], [2.5, None], "the teacher is less sure"),
+        ([teacher[1], student], [None, 1.5], "the network is less sure"),
+        ([teacher[1]], [None], ""),
+    ):
+        page = tmp_path / f"page {below}"
+        export_page(folders, page)
+        data = Page(page).data
+        assert [n["unlike"] and n["unlike"]["below"] for n in data["networks"]] == below
+        assert said in data["unlike"]
+        assert bool(data["unlike"]) == bool(said)
+    network = Page(tmp_path / "page [2.5, None]").data["networks"][0]
+    file = (tmp_path / "page [2.5, None]" / network["file"]).read_bytes()
+    changed = onnx.load_from_string(file + base64.b64decode(network["unlike"]["append"]))
+    assert [output.name for output in changed.graph.output] == ["probabilities", network["unlike"]["logits"]]
+    assert len(onnx.load_from_string(file).graph.output) == 1, "the file itself has one output"
 
 
 def test_places_of_this_machine_are_nowhere_in_the_folder(folder):

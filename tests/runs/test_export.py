@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ from typer.testing import CliRunner
 
 from iekd.cli.main import app
 from iekd.engine.scoring import balanced_accuracy
-from iekd.export import FORMATS
+from iekd.export import FORMATS, Certificate
 from iekd.models.artifact import CARD, ModelCard
 from iekd.runs import exported
 from iekd.runs.export import export_saved, run_of
-from iekd.runs.exported import export_folder, export_in_run
+from iekd.runs.exported import certificates_in, export_folder, export_in_run
 from iekd.runs.store import Run, Store
 from iekd.runs.transfer import export_run
 
@@ -217,6 +218,43 @@ def test_the_page_exports_once_and_again_after_the_run_went_on(run, monkeypatch)
     weights.touch()
     assert export_in_run(run, "baseline-seed0", "safetensors").created >= first.created
     assert len(started) == 2
+
+
+def test_a_page_is_made_once_for_the_models_of_a_seed_and_shows_nobody_my_images(run, monkeypatch, refuses):
+    """With the real command line and certificates, but without the minutes of ONNX, which tests/cli has."""
+    made = []
+
+    def make(folders, out, *, examples, **_):
+        made.append(([folder.name for folder in folders], examples))
+        (out / "models").mkdir(parents=True)
+        certificates = []
+        for i, card in enumerate(map(ModelCard.read, folders)):
+            values = dict.fromkeys((f.name for f in fields(Certificate)), 1) | {"latencies": ()}
+            values |= {"role": card.role, "method": card.method, "seed": card.seed}
+            certificates.append(Certificate(**values))
+            path = out / "models" / f"{i}-x.certificate.json"
+            path.write_text(json.dumps(certificates[-1].to_json()))
+        return certificates
+
+    def here(words, **_):
+        done = iekd_(*words[3:])
+        return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
+
+    monkeypatch.setattr("iekd.runs.export.export_saved_page", make)
+    monkeypatch.setattr(exported.subprocess, "run", here)
+    assert export_in_run(run, "ie-ft-seed1", "web").method == "ie-ft"
+    assert made == [(["teacher", "baseline-seed1", "ie-ft-seed1"], 0)], "the images are those of a folder of the user's"
+    folder = export_folder(run, "ie-ft-seed1", "web")
+    assert [(c.role, c.method, c.seed) for c in certificates_in(folder)][1:] == [
+        ("student", "baseline", 1), ("student", "ie-ft", 1),
+    ]  # fmt: skip
+    assert export_in_run(run, "baseline-seed1", "web").method == "baseline"
+    assert export_in_run(run, "teacher", "web").role == "teacher"
+    assert [names for names, _ in made[1:]] == [["teacher", "baseline-seed0", "ie-ft-seed0"]]
+    (run.model_folders["baseline-seed1"] / "model.safetensors").touch()
+    export_in_run(run, "ie-ft-seed1", "web")
+    assert len(made) == 3, "one of its models has changed since"
+    refuses(lambda: export_in_run(run, "nobody", "web"), "nobody")
 
 
 def test_the_page_gets_the_reason_why_not(run, refuses):

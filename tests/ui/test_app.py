@@ -430,6 +430,32 @@ def test_a_program_gets_the_comparison_as_csv(client: Any, finished_run: str, pi
     assert [value["parameter_name"] for value in view["parameters"]] == ["run_id", "images"]
 
 
+def test_the_comparison_as_csv_has_the_cells_that_predict_writes(
+    finished_run: str, runs_dir: Path, pictures: Path, tmp_path: Path
+) -> None:
+    import csv
+    import io
+
+    from typer.testing import CliRunner
+
+    from iekd.cli.main import app
+    from iekd.runs.store import Store
+    from iekd.ui.tabs.compare import compare_files_csv
+
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    files = [str(pictures / "test" / "disc" / "0.png"), str(pictures / "test" / "cross" / "1.png")]
+    files.append(str(tmp_path / "broken.png"))
+    words = ["predict", f"{finished_run}/teacher", *files, "--csv", str(tmp_path / "out.csv")]
+    CliRunner().invoke(app, [*words, "--top", "3", "--runs-dir", str(runs_dir)])
+    with open(tmp_path / "out.csv", newline="") as written:
+        expected = list(csv.DictReader(written))
+    compared = list(csv.DictReader(io.StringIO(compare_files_csv(Store(runs_dir), finished_run, files))))
+    for row, line, file in zip(expected, compared, files, strict=True):
+        for column, cell in row.items():
+            shown = line[column if column in line else f"teacher {column}"]
+            assert shown.replace(Path(file).name, "") == cell.replace(file, ""), column
+
+
 def test_the_tab_offers_what_it_shows_as_csv(finished_run: str, runs_dir: Path, pictures: Path) -> None:
     import base64
     import re

@@ -459,6 +459,7 @@ def test_a_phone_needs_no_sideways_scrolling_and_nothing_is_fetched_from_elsewhe
     open_page(page, f"{server}/?run={finished_run}")
     page.wait_for_selector("#curves svg")
     assert no_sideways_scroll(page)
+    assert page.get_by_role("button", name="Use via API").is_visible()
     page.get_by_role("tab", name="Runs").click()
     page.wait_for_selector("table.runs")
     assert no_sideways_scroll(page)
@@ -472,6 +473,26 @@ def test_a_phone_needs_no_sideways_scrolling_and_nothing_is_fetched_from_elsewhe
     )
     page.close()
     assert [url for url in asked if not url.startswith((server, "data:", "blob:"))] == []
+
+
+def test_a_click_on_export_or_publish_is_answered_before_the_server_is(
+    page: Any, server: str, finished_run: str
+) -> None:
+    open_page(page, f"{server}/?run={finished_run}")
+    page.route("**/queue/join*", lambda route: None)  # no answer comes
+    page.locator("#export > button").click()
+    for name, words in (("Web page", "side by side"), ("ONNX", "onnxruntime")):
+        page.locator("#export-format input").click()
+        page.get_by_role("option", name=name, exact=True).click()
+        page.locator("#export-about", has_text=words).wait_for()
+    page.locator("#export-now").click()
+    page.locator("#exported .waiting", has_text="Exporting").wait_for()
+    page.locator("#publish > button").click()
+    assert page.locator("#publish-model input").input_value() == "IE-FT"
+    page.locator("#publish-now").click()
+    page.locator("#published .waiting", has_text="Publishing").wait_for()
+    page.get_by_label("The whole run").click()
+    page.locator("#publish-model").wait_for(state="hidden")
 
 
 def test_a_page_that_is_only_watched_asks_for_few_frames(page: Any, server: str, finished_run: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,10 @@ from iekd.runs.exported import export_in_run
 from iekd.runs.store import Store
 from iekd.ui.app import build_app
 from iekd.ui.render.certificate import certificate_html
+from iekd.ui.render.words import model_titles
 from iekd.ui.server.access import Access, _visitor
 from iekd.ui.tabs.export import look_at_exports
+from iekd.ui.tabs.run import look
 
 LEARNER = "ie-ft-seed0"
 
@@ -57,6 +60,7 @@ def test_the_certificate_and_the_download_come(exported: str, server: str, finis
     assert str(runs_dir) not in exported
     address = f"/download/{finished_run}/{LEARNER}/onnx"
     assert f'href=".{address}"' in exported
+    assert "IE-FT, ONNX" in exported
     answer = httpx.get(server + address)
     assert answer.status_code == 200
     assert f"{finished_run}-{LEARNER}-onnx.zip" in answer.headers["content-disposition"]
@@ -124,7 +128,43 @@ def test_the_part_is_there_for_who_may_and_lists_networks_and_formats(finished_r
     assert not look_at_exports(run, True, Access().of(asker()))["box"].visible, "while it trains"
     page = build_app(runs_dir, Access())
     (how,) = [block for block in page.blocks.values() if getattr(block, "elem_id", "") == "export-format"]
-    assert [name for _, name in how.choices] == list(FORMATS)
+    assert [name for _, name in how.choices] == [*FORMATS, "web"]
+
+
+def test_publish_and_export_call_the_models_the_same_and_choose_the_same(finished_run: str, runs_dir: Path) -> None:
+    looked = look(Store(runs_dir), finished_run, {}, Access().of(asker(host="127.0.0.1:7860")))
+    models = looked["export"]["network"]
+    assert models.choices == [("Teacher", "teacher"), ("Baseline", "baseline-seed0"), ("IE-FT", LEARNER)]
+    assert (looked["chosen"].choices, looked["chosen"].value) == (models.choices, models.value)
+
+
+def test_a_model_is_called_with_its_seed_where_there_are_several(finished_run: str, runs_dir: Path) -> None:
+    run = Store(runs_dir).get(finished_run)
+    several = SimpleNamespace(config=run.config.model_copy(update={"seeds": (0, 1)}), model_folders=run.model_folders)
+    assert list(model_titles(several).values()) == ["Teacher", "Baseline, seed 0", "IE-FT, seed 0"]  # type: ignore[arg-type]
+
+
+def test_a_page_that_was_exported_is_downloaded_with_all_its_files(
+    exported: str, pressed: Any, server: str, finished_run: str, runs_dir: Path
+) -> None:
+    address = f"{server}/download/{finished_run}/{LEARNER}/web"
+    assert httpx.get(address).status_code == 404
+    exports = runs_dir / finished_run / "exports"
+    folder, record = exports / "seed0-web", exports / f"{LEARNER}-onnx" / "certificate.json"
+    (folder / "models").mkdir(parents=True)
+    (folder / "index.html").write_text("<!doctype html>")
+    shutil.copyfile(record, folder / "models" / "0-ie-ft.certificate.json")
+    try:
+        found = pressed(Access(), format_name="web")
+        answer = httpx.get(address)
+    finally:
+        shutil.rmtree(folder)
+    assert f'href="./download/{finished_run}/{LEARNER}/web"' in found
+    assert "IE-FT" in found
+    assert "none of your own images" in found
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        names = ("index.html", "models/0-ie-ft.certificate.json")
+        assert archive.namelist() == [f"{finished_run}-seed0-web/{name}" for name in names]
 
 
 def test_a_name_in_a_certificate_is_text(exported: str, finished_run: str, runs_dir: Path) -> None:

@@ -30,6 +30,7 @@ from iekd import data
 from iekd.data.decoding import to_array
 from iekd.export.web import Network, export_page, write_page
 from iekd.export.web_runtime import CDN, PINNED, SCRIPT, VERSION, WASM
+from iekd.inference.compare import compare
 from iekd.models.artifact import ModelCard, load_model
 
 CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
@@ -311,6 +312,25 @@ def test_an_example_is_marked_right_or_wrong(page: Any) -> None:
         for i, source in enumerate(SHIPPED):
             right = probabilities(source, sample.test.images[first[k]][None]).argmax() == k
             assert page.locator(".network .mark").nth(i).inner_text().startswith("✓ right" if right else "✗ wrong")
+
+
+def test_what_is_unlike_the_training_images_is_marked_as_in_compare(page: Any) -> None:
+    rng = np.random.default_rng(0)
+    pictures = {f"test{row}.png": held_out_image(row) for row in range(25)}
+    pictures |= {f"noise{i}.png": Image.fromarray(rng.integers(0, 256, (28, 28), dtype=np.uint8)) for i in range(5)}
+    models = dict(zip(("teacher", "baseline", "ie-ft"), SHIPPED, strict=True))
+    files = {name: file_of(picture, name) for name, picture in pictures.items()}
+    compared = compare(models, [(name, io.BytesIO(file["buffer"])) for name, file in files.items()])
+    expected = {result.name: result.unlike for result in compared}
+    assert 5 <= sum(map(bool, expected.values())) < 20
+    choose(page, *files.values())
+    lines = page.locator("#history tbody tr").all()
+    marked = {line.locator("button").get_attribute("title"): line.locator(".unlike").count() for line in lines}
+    assert {name: bool(marked[name]) for name in files} == {name: bool(words) for name, words in expected.items()}
+    for name in ("noise0.png", next(name for name, words in expected.items() if not words)):
+        page.locator(f"#history button[title='{name}']").click()
+        assert page.inner_text("#unlike") == expected[name]
+        assert page.locator("#unlike").is_visible() == bool(expected[name])
 
 
 def test_a_photograph_on_white_is_swapped_as_in_compare(page: Any) -> None:

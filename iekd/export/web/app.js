@@ -41,7 +41,7 @@ function complain(text) {
 
 // ---- answering -----------------------------------------------------------------------------------------------------
 
-/** What every network sees and says: {views, answers, inverted}. `opened` is of Pixels.open. */
+/** What every network sees and says: {views, answers, inverted, unlike}. `opened` is of Pixels.open. */
 async function answer(opened) {
   const views = new Map(); // by size, channels and fit: most networks share one
   const answers = [];
@@ -54,11 +54,13 @@ async function answer(opened) {
       views.set(shape, { ...network, data: inverted ? data.map((value) => 255 - value) : data });
     }
     const pixels = Pixels.planes(views.get(shape).data, network);
-    const probabilities = await Networks.predict(index, pixels);
+    const { probabilities, unlike } = await Networks.predict(index, pixels);
     const order = probabilities.map((_, k) => k).sort((a, b) => probabilities[b] - probabilities[a]);
-    answers.push({ probabilities, order, label: page.classes[order[0]] });
+    answers.push({ probabilities, order, unlike, label: page.classes[order[0]] });
   }
-  return { views: [...views.values()], answers, inverted };
+  const deciding = answers.filter(({ unlike }) => unlike !== null);
+  const unlike = 2 * deciding.filter((said) => said.unlike).length > deciding.length; // as in `iekd compare`
+  return { views: [...views.values()], answers, inverted, unlike };
 }
 
 /** Answers files in their order. truth: the class, where it is known. scroll: to the answer of the first. */
@@ -137,6 +139,8 @@ function show(picture, live = false) {
     one("#given").alt = picture.name;
     for (const other of pictures) other.row.classList.toggle("current", other === picture);
   }
+  one("#unlike").textContent = picture.unlike ? page.unlike : "";
+  one("#unlike").hidden = !picture.unlike;
   const view = picture.views[0];
   paint(one("#seen"), view);
   const swapped = picture.inverted ? "; bright and dark swapped, as in the training images" : "";
@@ -190,6 +194,9 @@ function record(picture) {
   const image = element("img", { src: picture.url, alt: "", loading: "lazy" });
   const open = element("button", { type: "button", title: picture.name }, image, element("span", {}, picture.name));
   picture.row = element("tr", {}, element("th", { scope: "row" }, open));
+  if (picture.unlike) {
+    picture.row.firstChild.append(element("small", { className: "unlike" }, "unlike the training images"));
+  }
   picture.answers.forEach(({ label, order, probabilities }, index) => {
     const wrong = picture.truth !== null && label !== picture.truth;
     const cell = element("td", { className: wrong ? "no" : "" }, label, " ", element("b", {}, percent(probabilities[order[0]])));

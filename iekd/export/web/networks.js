@@ -84,7 +84,10 @@ const Networks = (() => {
     try {
       say("Starting the networks");
       await ask("start", { script: files[0], wasm: files[1] });
-      for (const bytes of models) await ask("model", { bytes }, [bytes]);
+      for (const [index, { unlike }] of networks.entries()) {
+        const bytes = unlike ? joined(models[index], unlike.append) : models[index];
+        await ask("model", { bytes, logits: unlike?.logits }, [bytes]);
+      }
       await warmUp();
     } catch (error) {
       throw new Trouble(
@@ -105,13 +108,30 @@ const Networks = (() => {
     }
   }
 
-  /** The probabilities of a network; the time it took is remembered. pixels: (C,H,W) uint8. */
+  /** bytes with those that base64 `text` stands for after them. */
+  function joined(bytes, text) {
+    const added = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    const all = new Uint8Array(bytes.byteLength + added.length);
+    all.set(new Uint8Array(bytes));
+    all.set(added, bytes.byteLength);
+    return all.buffer;
+  }
+
+  /** What a network says, {probabilities, unlike}; the time it took is remembered. pixels: (C,H,W) uint8.
+   * unlike: whether the picture is unlike the training images; null if this network does not decide that. */
   async function predict(index, pixels, timed = true) {
-    const { model, channels, size } = networks[index];
-    const { probabilities, milliseconds } = await ask("predict", { index, pixels, dims: [1, channels, size, size] });
+    const { model, channels, size, unlike } = networks[index];
+    const dims = [1, channels, size, size];
+    const { probabilities, logits, milliseconds } = await ask("predict", { index, pixels, dims });
     times[model] ??= [];
     if (timed) times[model] = [...times[model], milliseconds].slice(-REMEMBERED);
-    return probabilities;
+    return { probabilities, unlike: unlike ? energy(logits) < unlike.below : null };
+  }
+
+  /** The logarithm of the sum of exp(logit), as engine/scoring.py has it. */
+  function energy(logits) {
+    const most = Math.max(...logits);
+    return most + Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - most), 0));
   }
 
   /** The median time of a network so far, in milliseconds. */

@@ -15,16 +15,20 @@ const actions = {
     ort.env.wasm.wasmBinary = wasm;
   },
 
-  /** bytes: an ONNX file. */
-  async model({ bytes }) {
-    sessions.push(await ort.InferenceSession.create(new Uint8Array(bytes), { executionProviders: ["wasm"] }));
+  /** bytes: an ONNX file; logits: the name of its output with the logits, if it has one. */
+  async model({ bytes, logits }) {
+    const session = await ort.InferenceSession.create(new Uint8Array(bytes), { executionProviders: ["wasm"] });
+    sessions.push({ session, logits });
   },
 
   /** index: of the network; pixels: uint8; dims: [1, channels, height, width]. */
   async predict({ index, pixels, dims }) {
+    const { session, logits } = sessions[index];
     const start = performance.now();
-    const { probabilities } = await sessions[index].run({ pixels: new ort.Tensor("uint8", pixels, dims) });
-    return { milliseconds: performance.now() - start, probabilities: Array.from(probabilities.data) };
+    const found = await session.run({ pixels: new ort.Tensor("uint8", pixels, dims) });
+    const milliseconds = performance.now() - start;
+    const values = (name) => (name ? Array.from(found[name].data) : null);
+    return { milliseconds, probabilities: values("probabilities"), logits: values(logits) };
   },
 };
 

@@ -7,6 +7,7 @@ import time
 from iekd.config.methods import method_name, split_name
 from iekd.config.run import NO_TEACHER, RunConfig
 from iekd.models.catalog import model_name
+from iekd.runs.store import Run
 
 STATES = {
     "queued": "Waiting", "running": "Training", "stopping": "Stopping", "stopped": "Stopped",
@@ -28,6 +29,22 @@ def in_words(config: RunConfig) -> str:
     seeds = f", {len(config.seeds)} seeds each" if len(config.seeds) > 1 else ""
     taught = f"{model_name(config.teacher)} → " if config.teacher != NO_TEACHER else ""
     return f"{taught}{model_name(config.student)}: {listed}{seeds}"
+
+
+def model_titles(run: Run) -> dict[str, str]:
+    """Title of each saved model of a run, by its name: Teacher, IE-FT; with its seed if there are several."""
+    several, titles = len(run.config.seeds) > 1, {}
+    for name in run.model_folders:
+        method, _, seed = name.rpartition("-seed")
+        titles[name] = f"{method_name(method)}{f', seed {seed}' if several else ''}" if method else "Teacher"
+    return titles
+
+
+def first_chosen(run: Run) -> str | None:
+    """The model that is chosen until somebody chooses: the student trained last, as a rule an IE student."""
+    names = list(run.model_folders)
+    students = [name for name in names if name != "teacher"] or names
+    return students[-1] if students else None
 
 
 def run_title(config: RunConfig) -> str:

@@ -10,6 +10,7 @@ from typing_extensions import NotRequired, TypedDict  # pydantic cannot use typi
 from iekd.config.run import ABOUT, RunConfig
 from iekd.data.refusals import INNER, OUTER
 from iekd.export import FORMATS
+from iekd.export.web import WEB
 
 says = Field  # of a value: Annotated[int, says(description="...")] is what a program reads
 
@@ -97,7 +98,13 @@ Classes = Annotated[
     ),
 ]  # fmt: skip
 Learner = Annotated[str, says(description="a text, teacher or a student such as ie-ft-seed0", examples=["ie-ft-seed0"])]
-FormatName = Annotated[str, says(description=f"a text, one of {', '.join(FORMATS)}", examples=["onnx"])]
+FormatName = Annotated[
+    str,
+    says(
+        description=f"a text, one of {', '.join(FORMATS)}, or {WEB}: a page of the teacher and all students",
+        examples=["onnx"],
+    ),
+]
 Lines = Annotated[int, says(description="a whole number, how many lines of the end; 1000 at most")]
 
 State = Literal["queued", "running", "stopping", "stopped", "finished", "failed", "lost"]
@@ -202,7 +209,7 @@ class Exported(TypedDict):
     model: Annotated[str, says(description="which of its models")]
     format: Annotated[str, says(description="format of the file")]
     address: Annotated[str, says(description="where to GET a zip of it, relative to the page's own address")]
-    bytes: Annotated[int, says(description="size of the file, in bytes")]
+    bytes: Annotated[int, says(description="size of the file, or of all files of a page, in bytes")]
     accuracy: Annotated[Optional[float], says(description="test accuracy of the file itself, in percent")]
     difference: Annotated[float, says(description="largest difference of a probability from the original model's")]
     warnings: Annotated[list[str], says(description="what should be known before it is used, as sentences")]

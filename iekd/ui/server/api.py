@@ -19,9 +19,10 @@ from iekd.config.methods import METHODS
 from iekd.config.run import RunConfig, learner_name, make_config
 from iekd.data.refusals import UnclearClassesError
 from iekd.errors import RunError, UserError
+from iekd.export.web import WEB
 from iekd.launchers.base import Launcher
 from iekd.models.catalog import models
-from iekd.runs.exported import export_in_run
+from iekd.runs.exported import export_folder, export_in_run, files_of
 from iekd.runs.store import Run
 from iekd.ui.render.curves import read_curves
 from iekd.ui.server.access import Access, AccessError, May
@@ -214,9 +215,11 @@ class Actions:
         run = self._store.get(run_id)
         self._access.check_change(request, run, "download")
         made = export_in_run(run, model, format)
+        files = files_of(export_folder(run, model, format))
         return {
-            "run": run.id, "model": model, "format": made.format, "address": f"{ADDRESS[1:]}/{run.id}/{model}/{format}",
-            "bytes": made.bytes, "accuracy": made.accuracy, "difference": made.difference,
+            "run": run.id, "model": model, "format": format, "address": f"{ADDRESS[1:]}/{run.id}/{model}/{format}",
+            "bytes": sum(path.stat().st_size for path in files) if format == WEB else made.bytes,
+            "accuracy": made.accuracy, "difference": made.difference,
             "warnings": list(made.warnings), "not_checked": list(made.not_checked),
         }  # fmt: skip
 

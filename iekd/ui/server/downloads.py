@@ -16,14 +16,15 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from iekd.config.methods import method_name
 from iekd.errors import UserError
 from iekd.export import FORMATS
+from iekd.export.web import FORMAT_TITLE, WEB
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard
 from iekd.models.catalog import model_name
 from iekd.results.predictions import ANSWERS
-from iekd.runs.exported import export_folder, files_of, read_certificate
+from iekd.runs.exported import certificates_in, export_folder, files_of
 from iekd.runs.store import Run, Store
+from iekd.ui.render.words import model_titles
 from iekd.ui.server.access import Access, AccessError
 from iekd.ui.server.hidden_paths import Tell
 
@@ -64,14 +65,12 @@ def downloads_html(run: Run, with_networks: bool, tell: Tell = str) -> str:
         with contextlib.suppress(OSError):  # runs of version 0.1 and those that did not finish have none
             size = (run.path / ANSWERS).stat().st_size
             links.append(_link(f".{ADDRESS}/{run.id}/{ANSWERS}", f"All answers <small>{_bytes(size)}</small>"))
-    networks = run.model_folders if with_networks else {}
-    several = len(run.config.seeds) > 1
+    networks, titles = run.model_folders if with_networks else {}, model_titles(run)
     for name, folder in networks.items():
         with contextlib.suppress(UserError, OSError):  # a damaged one has nothing to offer
-            card, size = ModelCard.read(folder), (folder / WEIGHTS).stat().st_size
-            label = "Teacher" if name == "teacher" else escape(method_name(card.method))
-            label += f", seed {card.seed}" if several and name != "teacher" else ""
-            links.append(_link(f".{ADDRESS}/{run.id}/{name}", f"{label} <small>{_bytes(size)}</small>"))
+            ModelCard.read(folder)
+            size = (folder / WEIGHTS).stat().st_size
+            links.append(_link(f".{ADDRESS}/{run.id}/{name}", f"{escape(titles[name])} <small>{_bytes(size)}</small>"))
     return f'<p class="downloads">{"".join(links)}</p>' if links else ""
 
 
@@ -88,7 +87,8 @@ def download_link(name: str, kind: str, content: str, label: str) -> str:
 def export_link(run: Run, learner: str, format_name: str) -> str:
     """A link to an export that has been made."""
     size = sum(path.stat().st_size for path in files_of(export_folder(run, learner, format_name)))
-    label = f"{escape(learner)}, {escape(FORMATS[format_name].title)} <small>{_bytes(size)}</small>"
+    title = FORMAT_TITLE if format_name == WEB else f"{model_titles(run)[learner]}, {FORMATS[format_name].title}"
+    label = f"{escape(title)} <small>{_bytes(size)}</small>"
     return _link(f".{ADDRESS}/{run.id}/{learner}/{format_name}", label)
 
 
@@ -124,7 +124,7 @@ def download_routes(store: Store, access: Access) -> list[Route]:
                 return PlainTextResponse(f"This run has no network '{name}'. It has: {names}.\n", 404)
             if format_name := request.path_params.get("format"):
                 folder = export_folder(run, name, format_name)
-                if read_certificate(folder) is None:
+                if not certificates_in(folder):
                     return PlainTextResponse(f"'{name}' has not been exported as {format_name} on the page.\n", 404)
                 file, name = _zip(folder, f"{run.id}-{folder.name}"), folder.name
             else:

@@ -21,9 +21,14 @@ from iekd.hub.push import machine_token, push
 from iekd.plural import counted
 from iekd.runs.models import model_of
 from iekd.runs.store import Run, Store
+from iekd.ui.render.words import first_chosen, model_titles
 from iekd.ui.server.access import PUBLISH, Access, AccessError
+from iekd.ui.tabs.waiting import click_and_wait
 
-EVENT: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 2}
+WAIT = (
+    "Publishing: models are exported and checked, which takes seconds to minutes. Then all files are sent to the "
+    "Hugging Face Hub in one commit, and the address appears here."
+)
 KINDS = [("One model", "student"), ("Demo in the browser", "demo"), ("The whole run, without images", "run")]
 SAID = (
     "<p>Folders, user names and names of image files are taken out of what is published; names of classes, settings "
@@ -46,15 +51,18 @@ def publish_part(store: Store, shown: gr.Textbox, access: Access) -> tuple[gr.Ac
         if login:
             gr.LoginButton(elem_id="hub-login")
         with gr.Row():
-            what = gr.Radio(KINDS, value="student", label="What", elem_id="publish-what")
-            model = gr.Dropdown([], label="Model", elem_id="publish-model")
+            what = gr.Radio(KINDS, value="student", label="What", min_width=300, elem_id="publish-what")
+            model = gr.Dropdown([], label="Model", min_width=300, elem_id="publish-model")
         with gr.Row():
             repo = gr.Textbox(
-                label="Repository", placeholder="your-name/resnet20-pets", max_lines=1, elem_id="publish-repo"
+                label="Repository", placeholder="your-name/resnet20-pets", max_lines=1, min_width=300,
+                elem_id="publish-repo",
+            )  # fmt: skip
+            license = gr.Textbox(
+                label="Licence", placeholder="such as mit; empty: none is stated", max_lines=1, min_width=300
             )
-            license = gr.Textbox(label="Licence", placeholder="such as mit; empty: none is stated", max_lines=1)
         private = gr.Checkbox(True, label="Private: only you, or your organisation, can see it")
-        button = gr.Button("Publish", variant="primary", size="sm", elem_id="publish-now")
+        button = gr.Button("Publish", variant="primary", elem_id="publish-now")
         done = gr.HTML(elem_id="published")
 
     def send(
@@ -86,7 +94,12 @@ def publish_part(store: Store, shown: gr.Textbox, access: Access) -> tuple[gr.Ac
     ) -> str:  # fmt: skip
         return send(request, token.token if token else "", run_id, what, model, repo, private, license)
 
-    button.click(publish_logged_in if login else publish, [shown, what, model, repo, private, license], done, **EVENT)
+    what.change(
+        lambda chosen: gr.Dropdown(visible=chosen == "student"), what, model,
+        api_visibility="private", queue=False, show_progress="hidden",
+    )  # fmt: skip
+    inputs = [shown, what, model, repo, private, license]
+    click_and_wait(button, WAIT, publish_logged_in if login else publish, inputs, done, concurrency_limit=2)
     return part, model, done
 
 
@@ -109,7 +122,7 @@ def published(run: Run, what: What, model: str, repo: str, private: bool, licens
     Raises:
         UserError: it did not work; says what is on the Hub now.
     """
-    folder = None if what == "run" or (what == "demo" and not model) else model_of(run, model)
+    folder = model_of(run, model) if what == "student" else None  # a demo shows the teacher and all students
     with gathered(what, repo, run=run, model=folder, license=license) as contents:
         pushed = push(contents, repo, token, private=private)
         notes = "".join(f"<p>{escape(note)}</p>" for note in contents.notes)
@@ -125,7 +138,5 @@ def published(run: Run, what: What, model: str, repo: str, private: bool, licens
 
 def reset(run: Run) -> dict[str, Any]:
     """For another run: its models to choose from, and nothing said yet; by the names of RunView's components."""
-    names = list(run.model_folders)
-    students = [name for name in names if name != "teacher"]
-    first = next(iter(students[::-1] or names), None)  # the last in the order of training, as a rule an IE student
-    return {"chosen": gr.Dropdown(names, value=first), "published": ""}
+    choices = [(title, name) for name, title in model_titles(run).items()]
+    return {"chosen": gr.Dropdown(choices, value=first_chosen(run)), "published": ""}
