@@ -58,7 +58,7 @@ def use(page: Any, frame: Any) -> None:
         "async (box) => { while (!box.value.includes('--epochs 7')) await new Promise((r) => setTimeout(r, 100)); }"
     )
     frame.get_by_role("tab", name="Runs").click()
-    frame.locator("#runs-table h3, #runs-table table").first.wait_for()
+    frame.locator("#runs-table h2, #runs-table table").first.wait_for()
     frame.get_by_role("tab", name="Compare").click()
     frame.locator("#examples [data-example]").first.click()
     frame.locator("#comparison .answer img, #comparison .answers img").first.wait_for()

@@ -63,7 +63,7 @@ SHOW = """() => {
 INVITE = '<div class="placeholder">Choose pictures above, and every network’s answer appears here.</div>'
 WAIT = '<div class="placeholder">The networks look at the pictures…</div>'
 NOTHING_YET = (
-    '<div class="empty"><h3>Nothing to compare yet</h3><p>Press <b>Start</b> in <b>Train</b>. When students '
+    '<div class="empty"><h2>Nothing to compare yet</h2><p>Press <b>Start</b> in <b>Train</b>. When students '
     "have learned, compare them here.</p></div>"
 )
 LOOKING = json.dumps(WAIT)  # as JavaScript
@@ -228,7 +228,7 @@ def examples_html(store: Store, source: str) -> str:
         return ""
     buttons = "".join(
         f'<button type="button" data-example="{i}" aria-pressed="false" title="{escape(label)}">'
-        f'<img src="{url}" alt="{escape(label)}"><span>{escape(label)}</span></button>'
+        f'<img src="{url}" alt=""><span>{escape(label)}</span></button>'
         for i, (url, _, label) in enumerate(shown)
     )
     # the attribute differs each time, so that a redrawn strip has nothing pressed even if its pictures are the same

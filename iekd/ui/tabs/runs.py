@@ -26,7 +26,7 @@ from iekd.ui.server.access import Access, May
 from iekd.ui.tabs.run import PRIVATE, Updates
 
 EMPTY = (
-    '<div class="empty"><h3>No runs yet</h3><p>Go to <b>Train</b> and press <b>Start</b>: the first run is set up. '
+    '<div class="empty"><h2>No runs yet</h2><p>Go to <b>Train</b> and press <b>Start</b>: the first run is set up. '
     "It will be listed here with its results, and stays when you close the page.</p></div>"
 )
 # One listener for all rows: a button says which run and what to do with it. What cannot be undone is asked first.
