@@ -102,14 +102,14 @@ class Certificate:
         if self.original_accuracy is not None:
             yield "Accuracy of the original", f"{self.original_accuracy:.2f} % of the same images"
         if self.recorded_accuracy is not None:
-            yield "Accuracy in its card", f"{self.recorded_accuracy:.2f} %"
+            yield "Accuracy after training", f"{self.recorded_accuracy:.2f} %"
         where = f"{self.compared_images:,} {self.compared_on}"
-        yield "Largest difference of a probability", f"{self.difference:.1e} on {where}"
+        yield "Largest difference of a probability from the original's", f"{self.difference:.1e} on {where}"
         for found in self.latencies:
             text = f"{found.median:.2f} ms ({found.lower_quartile:.2f} to {found.upper_quartile:.2f})"
             yield f"Latency, {found.model} in {found.runtime}", f"{text}, {counted(found.answers, 'image')}"
         if self.energy_threshold is not None:
-            yield "Unlike its training images", f"energy below {self.energy_threshold:g}"
+            yield "Marked as unlike its training images", f"energy below {self.energy_threshold:g}"
         yield "Trained on", ", ".join(self.datasets)
         yield "Licence", self.license or "not stated"
 

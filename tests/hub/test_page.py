@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 
+from iekd.errors import UserError
 from iekd.runs.store import Store
 from iekd.ui.app import build_app
 from iekd.ui.server.access import PUBLISH, Access, AccessError
@@ -87,6 +88,20 @@ def test_the_button_pushes_with_the_machines_token(hub, finished, no_export):
     assert f"{hub.address}/ann/pets" in said
     assert hub.repo("ann/pets").private
     assert {token for _, path, token in hub.requests if path.startswith("/api/")} == {hub.token}, hub.requests
+
+
+def test_a_demo_shows_all_models_whichever_is_chosen(finished, monkeypatch):
+    run, asked = finished[0], []
+
+    def gathered(what, repo, *, model, **_):
+        asked.append((what, model))
+        raise UserError("That is enough.")
+
+    monkeypatch.setattr(publish, "gathered", gathered)
+    for what in ("demo", "student"):
+        with pytest.raises(UserError):
+            publish.published(run, what, "ie-ft-seed0", "ann/pets", True, "", "hf_writer")
+    assert asked == [("demo", None), ("student", run.model_folders["ie-ft-seed0"])]
 
 
 @pytest.mark.parametrize(
