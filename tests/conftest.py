@@ -18,11 +18,22 @@ from PIL import Image
 from iekd.config.run import make_config
 from iekd.data import Dataset, Split
 from iekd.errors import UserError
-from iekd.export import int8, onnx_file
+from iekd.export import check, int8, onnx_file
 
 os.environ["COLUMNS"] = "200"  # of every table; a console takes it when it is made
 CHECKOUT = Path(__file__).parents[1]
+FOLDERS = ("ui", "docs", "engine", "export", "runs", "bench", "cli", "hub", "explain")  # those with long tests
 CLASSES = ("blue", "green", "red")
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first, so that no worker waits at the end for another that has just begun one."""
+
+    def size(item):
+        folder = Path(item.path).parent.name
+        return FOLDERS.index(folder) if folder in FOLDERS else len(FOLDERS)
+
+    items.sort(key=size)  # stable: a file's tests stay together and in order
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -240,6 +251,7 @@ def exported_once(tmp_path_factory):
         return remembered
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(check, "ROUNDS", 10)  # nothing here asks how fast a network is
         graph_of = remembering(onnx_file.graph_of)
         for module in (onnx_file, int8):
             patch.setattr(module, "graph_of", graph_of)

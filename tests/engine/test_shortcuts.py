@@ -84,14 +84,12 @@ def tapes(monkeypatch):
 @pytest.fixture
 def teacher(tiny) -> TrainedModel:
     torch.manual_seed(5)
-    return TrainedModel(build("resnet14", 3), *tiny.statistics)
+    return TrainedModel(build("resnet8", 3), *tiny.statistics)
 
 
 @pytest.fixture
 def config(tiny_config):
-    return lambda **values: tiny_config(
-        teacher="resnet14", **{"epochs": 3, "auto_encoder_epochs": 2, "lr": 0.02, **values}
-    )
+    return lambda **values: tiny_config(**{"epochs": 2, "auto_encoder_epochs": 2, "lr": 0.02, **values})
 
 
 def execute(config, dataset, teacher=None, **shortcuts):
@@ -219,7 +217,7 @@ TOGETHER = [m for m in [*sorted(METHODS), "ie-ft+kd"] if m not in ("dml", "ie-dm
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("method", TOGETHER)
 def test_a_stack_gives_what_its_members_give_alone(tiny, teacher, config, method):
-    chosen = config(methods=(method,), seeds=(0, 1, 7), epochs=2)
+    chosen = config(methods=(method,), seeds=(0, 7))
     assert_alike(execute(chosen, tiny, teacher), execute(chosen, tiny, teacher, stack=True), 1e-6)
 
 
@@ -252,7 +250,7 @@ def test_each_member_keeps_statistics_of_its_own(tiny, teacher, config):
     other = stacked[0].students["baseline-seed0"].model.state_dict()
     mine = stacked[0].students["baseline-seed3"].model.state_dict()
     assert not torch.equal(other["bn.running_mean"], mine["bn.running_mean"])
-    assert int(mine["bn.num_batches_tracked"]) == int(other["bn.num_batches_tracked"]) == 3 * 3
+    assert int(mine["bn.num_batches_tracked"]) == int(other["bn.num_batches_tracked"]) == 2 * 3
 
 
 def test_a_stack_is_recorded_as_one_too(tiny, teacher, config, tapes):
