@@ -99,7 +99,9 @@ def gathered(
                     if what == "run"
                     else _demo(run, model, repo, license, examples, Path(place))
                 )
-        except OSError as error:
+        except UserError:
+            raise
+        except (OSError, ValueError) as error:  # a file is missing, or is not JSON
             raise UserError(f"What is to be pushed cannot be read ({error}). Check the run's folder.") from None
         mark = {
             "what": what, "iekd_version": __version__, "run": run.id if run else "",
