@@ -102,15 +102,15 @@ def predict(
         typer.Option(help="Of a file that does not say it: its classes in the order of its outputs, with commas, or a "
                      "file of them.", show_default=False),
     ] = None,
-    resolution: Annotated[Optional[int], typer.Option(help="The same: side of its images.")] = None,
+    resolution: Annotated[Optional[int], typer.Option(help="Of such a file: side of its images, in pixels.")] = None,
     mean: Annotated[
-        Optional[str], typer.Option(help="The same: mean of its pixels (0..1).", show_default=False)
+        Optional[str], typer.Option(help="Of such a file: mean of its pixels (0..1).", show_default=False)
     ] = None,
     std: Annotated[
-        Optional[str], typer.Option(help="The same: standard deviation of its pixels.", show_default=False)
+        Optional[str], typer.Option(help="Of such a file: standard deviation of its pixels.", show_default=False)
     ] = None,
     fit: Annotated[
-        Optional[str], typer.Option(help="The same: crop, pad or squash images to a square.", show_default=False)
+        Optional[str], typer.Option(help="Of such a file: crop, pad or squash images to a square.", show_default=False)
     ] = None,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,

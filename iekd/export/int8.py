@@ -33,8 +33,8 @@ class Int8(OnnxFile):
         require(self.name, *PACKAGES, "onnxruntime.quantization")
         if job.dataset is None:
             raise UserError(
-                "The format 'int8' needs images like those of the training to calibrate with, and has none. Name them "
-                "with --dataset, or choose another format."
+                "The format 'int8' needs training images to calibrate with, but no dataset is at hand. Name one with "
+                "--dataset, or choose another format."
             )
         train = job.dataset.train
         graph = graph_of(job)
