@@ -138,7 +138,7 @@ def test_private_repositories_need_a_token(hub, pushed_with, refuses, monkeypatc
 def test_gated_repositories(hub, pushed_with, refuses):
     pushed_with()
     hub.repo("ann/pets").gated = True
-    refuses(lambda: pull("ann/pets"), "people who have asked", kind=HubError)
+    refuses(lambda: pull("ann/pets"), "has to be requested", kind=HubError)
 
 
 def test_without_the_hub_the_copy_is_used_and_said(hub, pushed_with, refuses):
