@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 PART = ".part"  # ending of a CSV file that is not complete
+STREAMS = ("/dev/std", "/dev/fd/", "/proc/self/fd/")  # what is open already, be it a file or not
 FLUSHED = 100  # rows
 
 
@@ -202,7 +203,7 @@ class CsvFile:
     def __init__(self, path: Path, top: int) -> None:
         from iekd.results.prediction_table import PredictionTable
 
-        direct = str(path).startswith("/dev/") or (path.exists() and not path.is_file())
+        direct = str(path).startswith(STREAMS) or (path.exists() and not path.is_file())
         self.path, self.part = path, path if direct else Path(f"{path}{PART}")
         self.table, self.rows = PredictionTable(top), 0
 
