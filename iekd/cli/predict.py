@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 PART = ".part"  # ending of a CSV file that is not complete
+STREAMS = ("/dev/std", "/dev/fd/", "/proc/self/fd/")  # what is open already, be it a file or not
 FLUSHED = 100  # rows
 
 
@@ -103,15 +104,15 @@ def predict(
         typer.Option(help="Of a file that does not say it: its classes in the order of its outputs, with commas, or a "
                      "file of them.", show_default=False),
     ] = None,
-    resolution: Annotated[Optional[int], typer.Option(help="The same: side of its images.")] = None,
+    resolution: Annotated[Optional[int], typer.Option(help="Of such a file: side of its images, in pixels.")] = None,
     mean: Annotated[
-        Optional[str], typer.Option(help="The same: mean of its pixels (0..1).", show_default=False)
+        Optional[str], typer.Option(help="Of such a file: mean of its pixels (0..1).", show_default=False)
     ] = None,
     std: Annotated[
-        Optional[str], typer.Option(help="The same: standard deviation of its pixels.", show_default=False)
+        Optional[str], typer.Option(help="Of such a file: standard deviation of its pixels.", show_default=False)
     ] = None,
     fit: Annotated[
-        Optional[str], typer.Option(help="The same: crop, pad or squash images to a square.", show_default=False)
+        Optional[str], typer.Option(help="Of such a file: crop, pad or squash images to a square.", show_default=False)
     ] = None,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
@@ -203,7 +204,7 @@ class CsvFile:
     def __init__(self, path: Path, top: int) -> None:
         from iekd.results.prediction_table import PredictionTable
 
-        direct = str(path).startswith("/dev/") or (path.exists() and not path.is_file())
+        direct = str(path).startswith(STREAMS) or (path.exists() and not path.is_file())
         self.path, self.part = path, path if direct else Path(f"{path}{PART}")
         self.table, self.rows = PredictionTable(top), 0
 

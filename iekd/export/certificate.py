@@ -6,7 +6,7 @@ Everything in it was measured on the written file; what could not be checked is 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from iekd.export.check import Latency
@@ -66,7 +66,7 @@ class Certificate:
     command: str
     created: str
     warnings: tuple[str, ...] = ()
-    not_checked: tuple[str, ...] = field(default=())
+    not_checked: tuple[str, ...] = ()
 
     @property
     def size_ratio(self) -> float:

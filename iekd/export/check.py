@@ -86,7 +86,7 @@ def latencies(answers: Mapping[tuple[str, str], Answer], resolution: int, channe
     for (model, runtime), times in took.items():
         lower, median, upper = (float(q) for q in np.quantile(times, (0.25, 0.5, 0.75)))
         found.append(Latency(model, runtime, median, lower, upper, len(times)))
-    return found  # fmt: skip
+    return found
 
 
 @contextlib.contextmanager

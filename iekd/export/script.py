@@ -44,7 +44,7 @@ SHOW = """for path in sys.argv[1:]:
     best = np.argsort(-probabilities)[:5]
     print(path, *(f"{{labels[i]}} {{probabilities[i]:.4f}}" for i in best), sep="\\t")
 """
-ONNX = '''"""What {file} says of pictures:  python {script} picture.jpg    (pip install numpy pillow onnxruntime)"""
+ONNX = '''"""Predicts pictures with {file}:  python {script} picture.jpg    (pip install numpy pillow onnxruntime)"""
 
 import contextlib
 import json
@@ -59,7 +59,7 @@ ONNX_LOAD = """model = str(Path(__file__).with_name("{file}"))
 session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 labels = json.loads(session.get_modelmeta().custom_metadata_map["labels"])
 """
-TORCH = '''"""What {file} says of pictures:  python {script} picture.jpg    (pip install torch numpy pillow)"""
+TORCH = '''"""Predicts pictures with {file}:  python {script} picture.jpg    (pip install torch numpy pillow)"""
 
 import contextlib
 import json
@@ -74,7 +74,7 @@ TORCH_LOAD = """texts = {{"labels": ""}}
 program = torch.export.load(Path(__file__).with_name("{file}"), extra_files=texts).module()
 labels = json.loads(texts["labels"])
 """
-WEIGHTS = '''"""What {file} says of pictures:  python {script} picture.jpg    (needs iekd, which defines the network)"""
+WEIGHTS = '''"""Predicts pictures with {file}:  python {script} picture.jpg    (needs iekd, which has the network)"""
 
 import sys
 from pathlib import Path

@@ -188,8 +188,8 @@ def _refuse(difference: float, own: float | None, of_original: float | None, cho
         return
     if not chosen.approximate and not difference <= BROKEN:  # also where it is not a number
         raise UserError(
-            f"The exported file is not what was exported: a probability differs by {difference:.2g}, and rounding "
-            f"makes {DIFFERS:g} at most. Choose another format, or write it all the same with --force."
+            f"The exported file computes something else than the original: a probability differs by {difference:.2g}, "
+            f"and rounding explains {DIFFERS:g} at most. Choose another format, or write it all the same with --force."
         )
     if own is not None and of_original is not None and of_original - own > REFUSED:
         raise UserError(

@@ -68,8 +68,8 @@ def run_readme(repo: str, run_id: str, report_text: str, license: str) -> str:
 
     data = DatasetCardData(license=license or None, tags=TAGS[1:], pretty_name=f"IE-KD run {run_id}", viewer=False)
     use = f"""This is the folder of a run of IE-KD Studio {__version__}: settings, metrics, predictions, results, log
-and trained models. It holds no images. Folders of the machine it ran on are named without where they lie, and image
-files by number.
+and trained models. It holds no images. Paths of the machine it ran on are cut down to their last part, and image files
+have numbers instead of names.
 
     hf download {repo} --repo-type dataset --local-dir runs/{run_id}
     iekd runs show {run_id} --runs-dir runs

@@ -15,6 +15,7 @@ from iekd import __version__
 from iekd.data import own_path
 from iekd.errors import RunError, UserError
 from iekd.export.sharing import shareable
+from iekd.export.web import EXAMPLES
 from iekd.hub.card import CURVES, run_readme, student_readme
 from iekd.hub.curves import curves_png
 from iekd.hub.privacy import Scrubber, as_json
@@ -28,7 +29,6 @@ README, CONFIG = "README.md", "config.json"
 MARK = "iekd.json"  # in every repository that a push has filled: what it holds, so that the next push knows its own
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 What = Literal["student", "demo", "run"]
-EXAMPLES = 10  # test images of a demo
 KINDS: dict[What, str] = {"student": "model", "demo": "space", "run": "dataset"}  # of repositories
 
 
@@ -99,7 +99,9 @@ def gathered(
                     if what == "run"
                     else _demo(run, model, repo, license, examples, Path(place))
                 )
-        except OSError as error:
+        except UserError:
+            raise
+        except (OSError, ValueError) as error:  # a file is missing, or is not JSON
             raise UserError(f"What is to be pushed cannot be read ({error}). Check the run's folder.") from None
         mark = {
             "what": what, "iekd_version": __version__, "run": run.id if run else "",

@@ -57,7 +57,7 @@ def _of_status(error: BaseException, repo: str) -> str:
 
     status, response = status_of(error), error.response  # type: ignore[attr-defined]
     if isinstance(error, GatedRepoError):
-        return f"The owner of '{repo}' lets in only people who have asked. Ask on its page, and log in. {LOG_IN}"
+        return f"Access to '{repo}' has to be requested on its page on the Hub, and needs a token. {LOG_IN}"
     if isinstance(error, RevisionNotFoundError):
         return f"'{repo}' has no such revision. Its page lists branches, tags and commits."
     if isinstance(error, RepositoryNotFoundError) and status != 401:
@@ -71,13 +71,13 @@ def _of_status(error: BaseException, repo: str) -> str:
     if status in (409, 412):
         return f"'{repo}' was changed by somebody else in the meantime{said}. Look at it, then try again."
     if status == 413:
-        return f"The Hub finds this too large{said}."
+        return f"The Hub refuses this because it is too large{said}."
     if status == 429:
         wait = response.headers.get("retry-after", "")
         when = f"in {wait} seconds" if wait.isdigit() else "later"
-        return f"The Hub has had too many requests from here. Try again {when}."
+        return f"The Hub got too many requests from here. Try again {when}."
     if status is not None and status >= 500:
-        return f"The Hub has trouble of its own (status {status}). Try again later; https://status.huggingface.co."
+        return f"The Hub has an error of its own (status {status}). Try again later; see https://status.huggingface.co."
     return f"The Hub refused with status {status}{said}."
 
 

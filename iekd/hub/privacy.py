@@ -57,7 +57,7 @@ class Scrubber:
         return value
 
     def _of_key(self, key: str, item: Any) -> Any:
-        if key in EXACT and len(item) > 1:
+        if key in EXACT and isinstance(item, list) and len(item) > 1:
             return item
         return self.value(command_without_folders(item) if key == COMMAND and isinstance(item, str) else item)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -16,7 +17,7 @@ from iekd import __version__
 from iekd.hub.errors import HubError, explain, status_of
 from iekd.hub.names import Source, parse_source
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard
-from iekd.paths import cache_dir, make_cache_dir
+from iekd.paths import absolute, cache_dir, make_cache_dir
 from iekd.runs.files import write_json
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,10 @@ def pull(name: str, out: Path | None = None, token: str | None = None) -> Pulled
     commit = str(info.sha)
     folder, fetched = cached / commit, False
     if not (folder / SOURCE).is_file():
-        _fetch(api, source, info, folder)
+        try:
+            _fetch(api, source, info, folder)
+        except OSError as error:
+            raise HubError(f"{explain(error, source.repo)} Nothing was fetched.") from None
         fetched = True
     _remember(cached, source.revision, commit)
     return Pulled(source.repo, commit, folder if out is None else _copy(folder, out, source.repo), fetched)
@@ -144,6 +148,7 @@ def _copy(folder: Path, out: Path, repo: str) -> Path:
     Raises:
         HubError: something else is there, or it cannot be written.
     """
+    out = Path(absolute(str(out)))
     part = out.with_name(f".{out.name}.part")
     try:
         if out.exists() and (any(out.iterdir()) if out.is_dir() else True) and _repo_of(out) != repo:
@@ -173,8 +178,9 @@ def _ref(cached: Path, revision: str | None) -> Path:
 
 def _remember(cached: Path, revision: str | None, commit: str) -> None:
     ref = _ref(cached, revision)
-    ref.parent.mkdir(parents=True, exist_ok=True)
-    write_json(ref, commit)
+    with contextlib.suppress(OSError):  # a cache that cannot be written: then the Hub is needed next time, too
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        write_json(ref, commit)
 
 
 def _remembered(cached: Path, revision: str | None) -> str | None:

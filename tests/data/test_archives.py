@@ -437,7 +437,7 @@ def test_a_tar_of_which_some_is_missing_gives_no_part_of_it(tmp_path, into, refu
 @pytest.mark.parametrize("ending", archives.TAR)
 def test_a_strangers_tar_is_refused_in_words_and_not_opened(tmp_path, into, refuses, monkeypatch, ending):
     path = packed(tmp_path / f"birds{ending}", TWO)
-    monkeypatch.setattr(archives.tarfile, "open", lambda *_, **__: pytest.fail("it was opened"))
+    monkeypatch.setattr("tarfile.open", lambda *_, **__: pytest.fail("it was opened"))
     refuses(lambda: archives.unpack(path, into), path.name, "tar archive", "Pack it as zip", kind=DataError)
     assert not into.exists()
 
@@ -445,7 +445,7 @@ def test_a_strangers_tar_is_refused_in_words_and_not_opened(tmp_path, into, refu
 @pytest.mark.parametrize("name", ["../evil.png", "/tmp/evil.png", "robin/a.png"])
 def test_a_strangers_tar_that_is_called_a_zip_is_not_opened_either(tmp_path, into, refuses, monkeypatch, name):
     path = packed(tmp_path / "birds.tar", [*TWO, name]).rename(tmp_path / "birds.zip")
-    monkeypatch.setattr(archives.tarfile, "open", lambda *_, **__: pytest.fail("it was opened"))
+    monkeypatch.setattr("tarfile.open", lambda *_, **__: pytest.fail("it was opened"))
     refuses(lambda: archives.unpack(path, into), "birds.zip", "damaged or no archive", kind=DataError)
     assert list(into.iterdir()) == []
 
@@ -486,7 +486,7 @@ def test_a_million_entries(tmp_path, into, refuses, monkeypatch):
     tail = bytearray(content[end:])
     tail[12:16] = len(many).to_bytes(4, "little")
     path.write_bytes(content[:start] + many + bytes(tail))
-    monkeypatch.setattr(archives.zipfile, "ZipFile", opened.append)
+    monkeypatch.setattr("zipfile.ZipFile", opened.append)
     refused(path, into, refuses, "300,000 entries")
     refused(path, into, refuses, "41,000 entries", room=Room(images=20_000))
     lying = content[:start] + many + bytes(tail[:4]) + b"PK\5\6" + bytes(tail[8:])  # where disks are counted

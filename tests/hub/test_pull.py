@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -136,7 +138,7 @@ def test_private_repositories_need_a_token(hub, pushed_with, refuses, monkeypatc
 def test_gated_repositories(hub, pushed_with, refuses):
     pushed_with()
     hub.repo("ann/pets").gated = True
-    refuses(lambda: pull("ann/pets"), "people who have asked", kind=HubError)
+    refuses(lambda: pull("ann/pets"), "has to be requested", kind=HubError)
 
 
 def test_without_the_hub_the_copy_is_used_and_said(hub, pushed_with, refuses):
@@ -162,6 +164,27 @@ def test_too_many_requests_without_a_copy(hub, pushed_with, refuses):
     pushed_with()
     hub.fail("/api/models/ann/pets", status=429, headers={"retry_after": "11"})
     refuses(lambda: pull("ann/pets"), "in 11 seconds", kind=HubError)
+
+
+def test_a_full_disk_and_a_cache_that_cannot_be_written(hub, pushed_with, refuses, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    pushed_with()
+    with monkeypatch.context() as patch:
+        patch.setattr("iekd.hub.pull.write_json", full)
+        refuses(lambda: pull("ann/pets"), "No space left", "Nothing was fetched", kind=HubError)
+    folder = pull("ann/pets").folder
+    monkeypatch.setattr("iekd.hub.pull.write_json", full)
+    assert pull("ann/pets").folder == folder, "it is here already; that the name cannot be noted is no harm"
+
+
+def test_this_folder(hub, pushed_with, tmp_path, monkeypatch):
+    pushed_with()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    pull("ann/pets", Path("."))
+    assert names(tmp_path / "here") == FILES
 
 
 def test_a_folder_of_ones_own(hub, pushed_with, tmp_path, refuses):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -224,6 +225,18 @@ def test_a_run_becomes_a_dataset_repository_that_opens_again(hub, pushed_with, f
     assert there.metrics()[0] == run.metrics()[0]
     assert set(there.model_folders) == set(run.model_folders)
     assert ModelCard.read(there.model_folders["teacher"]).params == ModelCard.read(run.model_folders["teacher"]).params
+
+
+@pytest.mark.parametrize(("what", "damaged"), [("run", "report.json"), ("student", "metrics.jsonl")])
+def test_a_damaged_run_is_a_sentence(finished, no_export, tmp_path, refuses, what, damaged):
+    from iekd.hub.contents import gathered
+    from iekd.runs.store import Store
+
+    shutil.copytree(finished[0].path, tmp_path / finished[0].id)
+    (tmp_path / finished[0].id / damaged).write_text("{\n")
+    run = Store(tmp_path).get(finished[0].id)
+    model = run.model_folders["teacher"] if what == "student" else None
+    refuses(lambda: gathered(what, "ann/x", run=run, model=model).__enter__(), "cannot be read", "run's folder")
 
 
 def test_a_run_that_is_going_is_not_pushed(hub, launcher, tiny_config, refuses):
