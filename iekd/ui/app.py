@@ -158,8 +158,9 @@ def theme() -> gr.themes.Base:
         font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"],
         font_mono=["ui-monospace", "SF Mono", "Menlo", "Consolas", "monospace"],
     ).set(  # every text at a contrast of 4.5 or more
-        body_text_color_subdued="*neutral_500", block_info_text_color="*neutral_500", input_placeholder_color="*neutral_500",
-        block_info_text_color_dark="*neutral_400", input_placeholder_color_dark="*neutral_400",
+        body_text_color_subdued="*neutral_500", block_info_text_color="*neutral_500",
+        input_placeholder_color="*neutral_500", block_info_text_color_dark="*neutral_400",
+        input_placeholder_color_dark="*neutral_400",
         button_primary_background_fill="*primary_700", button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700", button_primary_background_fill_hover_dark="*primary_600",
         checkbox_border_color_dark="*neutral_400", checkbox_background_color_dark="*neutral_900",
