@@ -4,7 +4,7 @@
     python benchmarks/screenshot.py --runs-dir runs --run ID
 
 Starts the page on a free port over a temporary runs folder, trains the default run (or with the settings given), and
-saves the page of the finished run, down to the end of the first row of curves. With --run it takes the picture of a run
+saves the page of the finished run, down to the end of the large chart. With --run it takes the picture of a run
 that has finished before. The picture says how long the run took, so train it while nothing else runs. Needs Playwright
 and a Chromium (see browser.py).
 """
@@ -25,7 +25,7 @@ from iekd.config.run import make_config
 from iekd.launchers.factory import make_launcher
 
 ROOT = Path(__file__).parents[1]
-HEIGHT = 1100  # pixels: of the window; the picture ends where the first row of curves does
+HEIGHT = 1100  # pixels: of the window; the picture ends where the chart does
 MARGIN = 8  # pixels, below that row
 
 
@@ -45,16 +45,16 @@ def train(runs_dir: Path, settings: dict[str, str]) -> str:
 
 
 def take(address: str, out: Path, width: int, browser: str) -> None:
-    """Save the top of a finished run's page as a PNG, its first row of curves whole."""
+    """Save the top of a finished run's page as a PNG, its chart whole."""
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=ARGUMENTS)
         page = chromium.new_page(viewport={"width": width, "height": HEIGHT}, color_scheme="light")
         page.goto(address)
         page.wait_for_selector("#result .card.finished")
-        page.wait_for_selector("#curves svg")
+        page.wait_for_selector(".chart-plot canvas")
         page.evaluate("document.fonts.ready")
-        row = page.locator("#curves figure").first.bounding_box()
-        assert row is not None, "the curves have no place on the page"
+        row = page.locator("#chart").bounding_box()
+        assert row is not None, "the chart has no place on the page"
         clip = {"x": 0, "y": 0, "width": width, "height": row["y"] + row["height"] + MARGIN}
         page.screenshot(path=out, animations="disabled", full_page=True, clip=clip)
         chromium.close()

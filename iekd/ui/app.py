@@ -23,7 +23,7 @@ from iekd.ui.tabs.run import PRIVATE, SPEAKING, Updates
 from iekd.ui.tabs.runs import act, runs_tab, table_html
 from iekd.ui.tabs.train import known_run, train_tab
 
-STYLES = ("style.css", "demo.css")  # in render/
+STYLES = ("style.css", "demo.css", "vendor/uPlot.min.css", "chart.css")  # in render/
 UPLOADS_AGE = 6 * 3600  # seconds until Gradio removes uploaded files
 # keeps the address in step with what is on view, so that a reload, a bookmark and the browser's Back show it again
 KEEP_ADDRESS = """(value) => {

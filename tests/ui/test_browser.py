@@ -82,31 +82,32 @@ def fill_in(page: Any, pictures: Path, epochs: int) -> None:
         set_field(page, name, str(value))
 
 
-def curve_lengths(page: Any) -> dict[str, int]:
-    """Points drawn in the accuracy figure, by method."""
-    found: dict[str, int] = page.evaluate(
-        """() => Object.fromEntries([...document.querySelectorAll('#curves figure:first-child circle')]
-            .map(c => c.classList[1]).reduce((m, k) => m.set(k, (m.get(k) || 0) + 1), new Map()))"""
-    )
-    return found
-
-
+# points of the accuracy curve in the chart's data, by method
+LENGTHS = """(() => {
+  const source = document.querySelector('#chart-data [data-chart]');
+  if (!source) return {};
+  const found = JSON.parse(source.dataset.chart).figures.find((one) => one.title === 'Test accuracy');
+  return Object.fromEntries((found?.series || []).map((line) => [line.style, line.points[0].length]));
+})()"""
 # notes every length of the curves in passing: the run may be over before a test has looked twice
 WATCH_LENGTHS = """() => {
   window.lengths_seen = new Set();
   const look = () => {
-    const lengths = ['baseline', 'ie-ft'].map(m =>
-      document.querySelectorAll(`#curves figure:first-child circle.${m}`).length);
-    if (Math.min(...lengths) > 0) window.lengths_seen.add(Math.min(...lengths));
+    const lengths = LENGTHS, least = Math.min(lengths['baseline'] || 0, lengths['ie-ft'] || 0);
+    if (least > 0) window.lengths_seen.add(least);
   };
   new MutationObserver(look).observe(document.body, {childList: true, subtree: true});
-}"""
+}""".replace("LENGTHS", LENGTHS)
+
+
+def curve_lengths(page: Any) -> dict[str, int]:
+    found: dict[str, int] = page.evaluate(LENGTHS)
+    return found
 
 
 def wait_for_points(page: Any, more_than: int) -> None:
     page.wait_for_function(
-        """n => ['baseline', 'ie-ft'].every(m =>
-            document.querySelectorAll(`#curves figure:first-child circle.${m}`).length > n)""",
+        "n => { const l = LENGTHS; return l['baseline'] > n && l['ie-ft'] > n; }".replace("LENGTHS", LENGTHS),
         arg=more_than,
     )
 

@@ -140,8 +140,8 @@ def test_a_run_of_a_missing_plugin_is_shown_and_cannot_fill_in_the_form(
     run_id = run_of(tmp_path, **settings)
     (opened,) = called(page, "opened", run=run_id)
     assert "Lost" in opened["run-head"]
-    assert "Test accuracy" in opened["curves"]
-    assert ("GONE-METHOD + KD" in opened["curves"]) == (gone == "gone-method")
+    assert "Test accuracy" in opened["chart-data"]
+    assert ("GONE-METHOD + KD" in opened["chart-data"]) == (gone == "gone-method")
     (filled,) = called(page, "again", run=run_id)
     assert f"&#x27;{gone}&#x27;" in filled["error"]
     assert "IEKD_PLUGINS" in filled["error"]

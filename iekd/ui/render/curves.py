@@ -19,6 +19,8 @@ from iekd.runs.teachers import find_teacher
 from iekd.ui.render.figures import Figure, Point, Series, draw, mean_over_seeds
 from iekd.ui.render.words import method_style
 
+STUDENTS = "students"  # the stage
+ACCURACY = "Test accuracy"  # the first figure
 CACHED_RUNS = 16
 MOST = 400  # points of one series; then neighbours are joined
 
@@ -58,6 +60,7 @@ class Curves:
     offset: int = 0
     lines: dict[tuple[str, str, str], Line] = field(default_factory=dict)
     stages: list[str] = field(default_factory=list)
+    times: list[tuple[float, int, float]] = field(default_factory=list)  # (epoch, step, clock) while students train
 
     def line(self, learner: str, kind: str, key: str) -> tuple[Point, ...]:
         found = self.lines.get((learner, kind, key))
@@ -83,6 +86,10 @@ def read_curves(run: Run) -> Curves:
         for row in rows:
             if row["stage"] not in curves.stages:
                 curves.stages.append(row["stage"])
+            if row["stage"] == STUDENTS and (not curves.times or row["epoch"] > curves.times[-1][0]):
+                curves.times.append((row["epoch"], row["step"], row.get("time", 0.0)))
+                if len(curves.times) > 2 * MOST:
+                    del curves.times[1:-1:2]
             for key, value in row["values"].items():
                 if key in ("lr", "loss") or (key == "accuracy" and row["kind"] == "train"):
                     continue
@@ -122,8 +129,8 @@ def teacher_accuracy(run: Run, config: RunConfig, curves: Curves) -> float | Non
 def figures(run: Run, config: RunConfig) -> list[Figure]:
     """Accuracy first, then each term of the loss, then what was trained before the students."""
     curves, gone = read_curves(run), frozenset(run.status.diverged)
-    level = teacher_accuracy(run, config, curves) if "students" in curves.stages or run.report else None
-    found = [_by_method("Test accuracy", "percent right", curves, config, gone, "test", "accuracy", level, " %",
+    level = teacher_accuracy(run, config, curves) if STUDENTS in curves.stages or run.report else None
+    found = [_by_method(ACCURACY, "percent right", curves, config, gone, "test", "accuracy", level, " %",
                         "on pictures no student has trained on")]  # fmt: skip
     for term, methods in term_figures(config.methods).items():
         figure = _by_method(
@@ -147,8 +154,9 @@ def figures(run: Run, config: RunConfig) -> list[Figure]:
         points = curves.line(learner, kind, key)
         if points:
             label = "Teacher" if learner == "teacher" else "Auto-encoder"
-            found.append(Figure(title, y_label, (Series(label, "teacher", points),), (0, epochs), unit=unit, hint=hint))
-    return found if "students" in curves.stages else found[::-1]
+            series = (Series(label, "teacher", points),)
+            found.append(Figure(title, y_label, series, (0, epochs), unit=unit, hint=hint, stage=learner))
+    return found if STUDENTS in curves.stages else found[::-1]
 
 
 def term_figures(methods: Sequence[str]) -> dict[Term, list[str]]:
@@ -197,6 +205,7 @@ def _by_method(title: str, y_label: str, curves: Curves, config: RunConfig, gone
 def curves_html(run: Run, config: RunConfig) -> str:
     """All figures of a run; before the students' stage, the place where theirs will be."""
     later, curves = "", read_curves(run)
-    if run.status.live and "students" not in curves.stages:
+    if run.status.live and STUDENTS not in curves.stages:
         later = '<div class="placeholder">The students’ curves appear here when their stage begins.</div>'
-    return f'<div class="figs" data-bytes="{curves.offset}">{"".join(map(draw, figures(run, config)))}{later}</div>'
+    drawn = [figure for figure in figures(run, config) if figure.title != ACCURACY]  # that one is the large chart
+    return f'<div class="figs" data-bytes="{curves.offset}">{"".join(map(draw, drawn))}{later}</div>'

@@ -33,7 +33,10 @@ class Series:
 
 @dataclass(frozen=True)
 class Figure:
-    """What to draw. `level` is a dashed horizontal line (the teacher); x runs over all of `x_range` from the start."""
+    """What to draw. `level` is a dashed horizontal line (the teacher); x runs over all of `x_range` from the start.
+
+    stage: in which it was measured.
+    """
 
     title: str
     y_label: str
@@ -44,6 +47,7 @@ class Figure:
     level: float | None = None
     level_label: str = "Teacher"
     hint: str = ""
+    stage: str = "students"
 
 
 def draw(figure: Figure) -> str:

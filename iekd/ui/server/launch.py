@@ -17,8 +17,7 @@ from iekd.errors import UserError
 from iekd.launchers.base import Launcher
 from iekd.launchers.factory import make_launcher
 from iekd.runs.store import not_writable
-from iekd.ui.app import ELSEWHERE, build_app, style, theme
-from iekd.ui.render.colours import method_colours
+from iekd.ui.app import build_app, theme
 from iekd.ui.server.access import MOST_OWN_UPLOAD, Access
 from iekd.ui.server.api import ENDPOINTS
 from iekd.ui.server.bodies import Bodies
@@ -28,6 +27,7 @@ from iekd.ui.server.gradio_patches import FewFrames, patch_page, patch_process
 from iekd.ui.server.guard import Guard, health
 from iekd.ui.server.mcp_server import ADDRESS as MCP_ADDRESS
 from iekd.ui.server.mcp_server import McpServer
+from iekd.ui.server.page_head import chart_route, page_head
 from iekd.ui.server.sign_in import sign_in_routes
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def launch(
         try:
             demo.launch(
                 server_name=host, server_port=free, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
-                theme=theme(), head=f"<script>{ELSEWHERE}</script><style>{style()}{method_colours()}</style>",
+                theme=theme(), head=page_head(path_of(root_path)),
                 footer_links=["api"], run_history=False,
                 allowed_paths=[], blocked_paths=[str(runs_dir)], root_path=root_path,
                 state_session_capacity=VISITS_KEPT,
@@ -84,7 +84,7 @@ def launch(
                         Middleware(FewFrames, base=f"{path_of(root_path)}/"),
                     ],
                     "routes": [
-                        health(launcher.store), *download_routes(launcher.store, access),
+                        health(launcher.store), chart_route(), *download_routes(launcher.store, access),
                         *sign_in_routes(access, root_path), *(tools.routes() if tools else []),
                     ],
                 },

@@ -15,9 +15,11 @@ import gradio as gr
 from iekd.errors import UserError
 from iekd.launchers.base import Launcher
 from iekd.runs.store import Store
+from iekd.ui.render.chart import chart_html
 from iekd.ui.render.curves import curves_html
 from iekd.ui.render.result import result_html
 from iekd.ui.render.run import early_html, head_html, log_html, signature
+from iekd.ui.render.template import render
 from iekd.ui.server.access import PUBLISH, Access, May
 from iekd.ui.server.hidden_paths import teller
 from iekd.ui.tabs.export import ExportPart, export_part, look_at_exports
@@ -31,6 +33,8 @@ PRIVATE: dict[str, Any] = {
     "show_progress_on": [],  # else the page keeps a loading state for every output and copies all of them at each event
 }
 Updates = dict[Any, Any]  # what a handler returns: new content by component; what is not named stays as it is
+CHART = render("chart")
+DRAW_CHART = "window.iekdChart(element);"
 SPEAKING = {**PRIVATE, "queue": True}  # only events of the queue can show a message in the corner
 
 
@@ -54,6 +58,7 @@ class RunView:
     publish: gr.Accordion
     chosen: gr.Dropdown
     published: gr.HTML
+    chart: gr.HTML
     curves: gr.HTML
     log: gr.HTML
     timer: gr.Timer
@@ -63,7 +68,7 @@ class RunView:
     def outputs(self) -> list[Any]:
         """What `updates` may change."""
         return [
-            self.head, self.result, self.curves, self.log, self.stop, self.confirm, self.over, self.resume,
+            self.head, self.result, self.chart, self.curves, self.log, self.stop, self.confirm, self.over, self.resume,
             self.compare, self.again, self.publish, self.chosen, self.published, self.timer, self.seen,
             *self.export.outputs,
         ]  # fmt: skip
@@ -96,6 +101,8 @@ def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
             again = gr.Button("New run with these settings", elem_id="again")
         export = export_part(store, shown, access)
         publish, chosen, published = publish_part(store, shown, access)
+        gr.HTML(CHART, js_on_load=DRAW_CHART, apply_default_css=False, elem_id="chart")
+        chart = gr.HTML(elem_id="chart-data")
         curves = gr.HTML(elem_id="curves")
         with gr.Accordion("Log", open=False, elem_id="log"):
             log = gr.HTML()
@@ -103,7 +110,7 @@ def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
     seen = gr.JSON(visible=False)  # held by the page, not the server: it survives a restart
     view = RunView(
         box, back, head, stop, confirm, stop_now, keep, result, over, resume, compare, again, export, publish, chosen,
-        published, curves, log, timer, seen,
+        published, chart, curves, log, timer, seen,
     )  # fmt: skip
 
     def tick(run_id: str, before: dict[str, Any] | None, request: gr.Request) -> Updates:
@@ -149,7 +156,7 @@ def look(store: Store, run_id: str, before: dict[str, Any], may: May) -> dict[st
     except UserError as error:  # deleted in another tab
         gone = f'<div class="card failed"><h3>{escape(str(error))}</h3><p>Press <b>← New run</b> to go on.</p></div>'
         return {
-            "head": gone, "result": "", "curves": "", "log": "", "stop": gr.Button(visible=False),
+            "head": gone, "result": "", "chart": "", "curves": "", "log": "", "stop": gr.Button(visible=False),
             "confirm": gr.Row(visible=False), "over": gr.Row(visible=False), "publish": gr.Accordion(visible=False),
             "timer": gr.Timer(active=False), "seen": {}, "export": {"box": gr.Accordion(visible=False)},
         }  # fmt: skip
@@ -165,7 +172,8 @@ def look(store: Store, run_id: str, before: dict[str, Any], may: May) -> dict[st
     if changed("second", "state", "stage", "metrics"):
         looked["head"] = head_html(run, config, status, store)
     if changed("metrics", "state"):
-        looked["curves"] = early_html(status, run) or curves_html(run, config)
+        early = early_html(status, run)
+        looked |= {"chart": chart_html(run, config), "curves": early or curves_html(run, config)}
     if changed("log"):
         looked["log"] = log_html(run, tell)
     if changed("state"):

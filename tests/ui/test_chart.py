@@ -1,0 +1,153 @@
+"""The large chart: the data that the page gets, and what can be done with it in the browser."""
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from browser import ARGUMENTS, find_browser
+from ui_helpers import PATIENCE
+
+from iekd.config.run import make_config
+from iekd.runs.store import Run, Store
+from iekd.ui.render.chart import chart_data, chart_html
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Two methods and two seeds, three epochs of ten steps, a second each; one loss is not a number."""
+    config = make_config(methods=("baseline", "ie-ft"), seeds=(0, 1), epochs=4, name="<b>mine</b>")
+    made, handle = Store(tmp_path).create(config)
+    assert handle is not None
+    rows = [
+        {
+            "time": 100.0 + epoch, "stage": "students", "learner": f"{method}-seed{seed}", "kind": kind,
+            "epoch": float(epoch), "step": 10 * epoch,
+            "values": {"accuracy": 10.0 * epoch + seed} if kind == "test" else
+                      {"loss": 1.0, "cross_entropy": float("nan") if epoch == 2 else 1 / epoch},
+        }
+        for epoch in (1, 2, 3) for kind in ("train", "test") for method in config.methods for seed in (0, 1)
+    ]  # fmt: skip
+    (made.path / "metrics.jsonl").write_text("".join(json.dumps({"seq": i, **r}) + "\n" for i, r in enumerate(rows)))
+    return made
+
+
+def test_the_data_has_means_seeds_and_both_other_axes(run: Run) -> None:
+    found = chart_data(run, run.config)
+    assert found["axis"] == {"epoch": [1, 2, 3], "step": [10, 20, 30], "time": [0, 1, 2]}
+    accuracy = found["figures"][0]
+    assert (accuracy["title"], accuracy["epochs"], accuracy["students"]) == ("Test accuracy", 4, True)
+    plain, _ = accuracy["series"]
+    assert plain["points"] == [[1, 2, 3], [10.5, 20.5, 30.5]]
+    assert [seed[1] for seed in plain["seeds"]] == [[10, 20, 30], [11, 21, 31]]
+    loss = found["figures"][1]["series"][0]
+    assert loss["points"][1] == [1.0, None, pytest.approx(1 / 3, rel=1e-5)]
+
+
+def test_the_element_is_json_that_no_name_breaks_out_of(run: Run) -> None:
+    text = chart_html(run, run.config)
+    (data,) = re.findall(r'data-chart="([^"]*)"', text)
+    assert json.loads(html.unescape(data))["title"] == "<b>mine</b>"
+    assert "<b>" not in text
+    stamp = re.findall(r'data-stamp="(\w+)"', text)
+    assert stamp == re.findall(r'data-stamp="(\w+)"', chart_html(run, run.config))
+
+
+def test_the_code_is_served_under_an_address_that_changes_with_it(server: str) -> None:
+    (address,) = re.findall(r'src="(/iekd/chart\.js\?v=\w+)"', httpx.get(server).text)
+    answer = httpx.get(server + address)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/javascript")
+    assert "immutable" in answer.headers["cache-control"]
+    assert "uPlot" in answer.text
+    assert "iekdChart" in answer.text
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def chart(browser: Any, server: str, finished_run: str) -> Iterator[Any]:
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page.set_default_timeout(1000 * PATIENCE)
+    page.complaints = []
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.goto(f"{server}/?run={finished_run}")
+    page.wait_for_selector(".chart-plot canvas")
+    yield page
+    assert page.complaints == []
+    page.close()
+
+
+def axis_labels(page: Any) -> str:
+    """What the plot's picture is, as a stand-in for its labels, which are painted."""
+    return str(page.evaluate("document.querySelector('.chart-plot canvas').toDataURL()"))
+
+
+@pytest.mark.browser
+def test_every_control_changes_the_picture_and_can_be_taken_back(chart: Any) -> None:
+    seen = {axis_labels(chart)}
+    for name in ("zoom", "log"):
+        chart.locator(f".chart [name={name}]").check()
+        seen.add(axis_labels(chart))
+        chart.locator(f".chart [name={name}]").uncheck()
+    for axis in ("step", "time", "epoch"):
+        chart.locator(".chart [name=axis]").select_option(axis)
+        seen.add(axis_labels(chart))
+    assert len(seen) == 5
+    chart.locator(".chart [name=curve]").select_option("Loss on the labels")
+    assert "wrong" in chart.locator(".chart-hint").inner_text()
+    chart.locator(".chart [name=curve]").select_option("Test accuracy")
+    assert axis_labels(chart) in seen
+
+
+@pytest.mark.browser
+def test_the_legend_hides_a_curve_and_the_mouse_reads_values(chart: Any) -> None:
+    button = chart.locator(".chart-legend [data-line='IE-FT']")
+    before = axis_labels(chart)
+    button.click()
+    assert chart.locator(".chart-legend [data-line='IE-FT']").get_attribute("aria-pressed") == "false"
+    assert axis_labels(chart) != before
+    chart.locator(".chart-legend [data-line='IE-FT']").click()
+    assert axis_labels(chart) == before
+    box = chart.locator(".chart .u-over").bounding_box()
+    chart.mouse.move(box["x"] + box["width"] - 2, box["y"] + 30)
+    chart.wait_for_function("document.querySelector('.chart-at').textContent === 'epoch 2'")
+    chart.mouse.move(box["x"] + box["width"] - 2, box["y"] - 60)
+    chart.wait_for_function("document.querySelector('.chart-at').textContent === ''")
+    words = chart.locator(".chart-plot").get_attribute("aria-label")
+    assert re.search(r"Test accuracy: .*Baseline [\d.]+ %.*IE-FT [\d.]+ %", words)
+
+
+@pytest.mark.browser
+def test_it_can_be_saved(chart: Any, finished_run: str) -> None:
+    with chart.expect_download() as got:
+        chart.locator(".chart [name=csv]").click()
+    assert got.value.suggested_filename == f"{finished_run}-test-accuracy.csv"
+    rows = list(csv.DictReader(Path(got.value.path()).read_text().splitlines()))
+    assert {row["curve"] for row in rows} == {"Baseline", "IE-FT"}
+    assert [row["epoch"] for row in rows if row["curve"] == "Baseline"] == ["1", "2"]
+    with chart.expect_download() as got:
+        chart.locator(".chart [name=png]").click()
+    assert Path(got.value.path()).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.browser
+def test_a_phone_shows_it_whole(chart: Any) -> None:
+    chart.set_viewport_size({"width": 390, "height": 800})
+    chart.wait_for_function("document.querySelector('.chart-plot canvas').getBoundingClientRect().width < 390")
+    assert chart.evaluate("document.documentElement.scrollWidth <= innerWidth")
