@@ -45,8 +45,6 @@ OPENED = """() => {
   delete document.documentElement.dataset.elsewhere;
   window.addEventListener('popstate', () => window.location.reload());
 }"""
-# a page that opens with a run or a tab in its address shows nothing until that one is in front (style.css)
-ELSEWHERE = "if (/[?&](run|tab)=/.test(location.search)) document.documentElement.dataset.elsewhere = '';"
 DEMO, TRAIN, RUNS, COMPARE = "demo", "train", "runs", "compare"
 
 

@@ -26,7 +26,7 @@ from starlette.testclient import TestClient
 
 from iekd.data.decoding import MAX_PIXELS
 from iekd.ui.server import gradio_patches
-from iekd.ui.server.gradio_patches import FEW_FRAMES, FewFrames
+from iekd.ui.server.gradio_patches import FEW_FRAMES, PageHtml
 
 PAGE = "<html><head><title>é</title></head><body>x</body></html>"
 
@@ -43,7 +43,7 @@ async def in_pieces(_: Request) -> Response:
 def test_the_page_begins_with_the_script_and_says_its_new_length(answer: object) -> None:
     app = Starlette(
         routes=[Route("/", answer), Route("/other", answer)],  # type: ignore[arg-type]
-        middleware=[Middleware(FewFrames)],
+        middleware=[Middleware(PageHtml)],
     )
     client = TestClient(app)
     page = client.get("/")
@@ -156,7 +156,7 @@ def test_what_a_version_of_gradio_no_longer_has_is_logged_once_and_breaks_nothin
 def test_a_page_without_the_place_for_the_script_is_served_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
     app = Starlette(
         routes=[Route("/", lambda _: HTMLResponse("<html><body>x</body></html>"))],
-        middleware=[Middleware(FewFrames)],
+        middleware=[Middleware(PageHtml)],
     )
     with caplog.at_level(logging.WARNING):
         assert TestClient(app).get("/").text == "<html><body>x</body></html>"

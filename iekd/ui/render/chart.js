@@ -82,7 +82,7 @@ window.iekdChart = (element) => {
     const range = (u, low, high) => {
       const values = [];
       const from = u.scales.x.min ?? joined[0][0], to = u.scales.x.max ?? joined[0].at(-1);
-      const start = zoom ? from + (to - from) / 2 : from;
+      const start = zoom ? from + 0.6 * (to - from) : from;  // where the curves are close to their end
       joined.slice(1).forEach((ys, i) => {
         if (series[i + 1].show === false) return;
         let latest = null;

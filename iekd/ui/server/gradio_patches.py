@@ -210,14 +210,15 @@ FEW_FRAMES = b"""<script>(() => {
 BASE = b'<base href="./" />'
 
 
-class FewFrames:
-    """ASGI middleware that puts `FEW_FRAMES` first in the head of the page, and says what its addresses start with.
+class PageHtml:
+    """ASGI middleware that puts `FEW_FRAMES` and `head` first in the head of the page, and says what its addresses
+    start with. Gradio's own script adds what `launch(head=...)` is given, too late for what is needed first.
 
-    base: the root path with a slash at its end.
+    base: the root path with a slash at its end. head: HTML.
     """
 
-    def __init__(self, app: ASGIApp, base: str = "/") -> None:
-        self.app, self.base = app, base
+    def __init__(self, app: ASGIApp, base: str = "/", head: str = "") -> None:
+        self.app, self.base, self.head = app, base, FEW_FRAMES + head.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != "/":
@@ -237,7 +238,7 @@ class FewFrames:
             for part in (b"<head>", BASE):
                 if part not in body and body and start["status"] == 200:
                     _say_missing("page", part.decode())
-            body = body.replace(b"<head>", b"<head>" + FEW_FRAMES, 1)
+            body = body.replace(b"<head>", b"<head>" + self.head, 1)
             if self.base != "/":
                 body = body.replace(BASE, f'<base href="{self.base}" />'.encode(), 1)
             MutableHeaders(raw=start["headers"])["content-length"] = str(len(body))

@@ -17,17 +17,18 @@ from iekd.errors import UserError
 from iekd.launchers.base import Launcher
 from iekd.launchers.factory import make_launcher
 from iekd.runs.store import not_writable
-from iekd.ui.app import build_app, theme
+from iekd.ui.app import build_app, style, theme
+from iekd.ui.render.colours import method_colours
 from iekd.ui.server.access import MOST_OWN_UPLOAD, Access
 from iekd.ui.server.api import ENDPOINTS
 from iekd.ui.server.bodies import Bodies
 from iekd.ui.server.downloads import download_routes
 from iekd.ui.server.front import check_root_path, in_front, path_of, trusted_proxies
-from iekd.ui.server.gradio_patches import FewFrames, patch_page, patch_process
+from iekd.ui.server.gradio_patches import PageHtml, patch_page, patch_process
 from iekd.ui.server.guard import Guard, health
 from iekd.ui.server.mcp_server import ADDRESS as MCP_ADDRESS
 from iekd.ui.server.mcp_server import McpServer
-from iekd.ui.server.page_head import chart_route, page_head
+from iekd.ui.server.page_scripts import chart_route, first_scripts
 from iekd.ui.server.sign_in import sign_in_routes
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def launch(
         try:
             demo.launch(
                 server_name=host, server_port=free, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
-                theme=theme(), head=page_head(path_of(root_path)),
+                theme=theme(), head=f"<style>{style()}{method_colours()}</style>",
                 footer_links=["api"], run_history=False,
                 allowed_paths=[], blocked_paths=[str(runs_dir)], root_path=root_path,
                 state_session_capacity=VISITS_KEPT,
@@ -81,7 +82,7 @@ def launch(
                     "lifespan": tools.lifespan(lifespan) if tools else lifespan,
                     "middleware": [
                         Middleware(Guard, access=access), Middleware(Bodies, endpoints=ENDPOINTS),
-                        Middleware(FewFrames, base=f"{path_of(root_path)}/"),
+                        Middleware(PageHtml, base=f"{path_of(root_path)}/", head=first_scripts(path_of(root_path))),
                     ],
                     "routes": [
                         health(launcher.store), chart_route(), *download_routes(launcher.store, access),

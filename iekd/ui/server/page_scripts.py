@@ -1,0 +1,29 @@
+"""The scripts that the page needs before anything of it is drawn."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from iekd.ui.render.chart import chart_script
+
+CHART = "/iekd/chart.js"
+# a page that opens with a run or a tab in its address shows nothing until that one is in front (style.css)
+ELSEWHERE = "if (/[?&](run|tab)=/.test(location.search)) document.documentElement.dataset.elsewhere = '';"
+
+
+def first_scripts(base: str) -> str:
+    """HTML for the head of the page. base: the path that the page is behind, "" for none."""
+    _, fingerprint = chart_script()
+    return f'<script>{ELSEWHERE}</script><script src="{base}{CHART}?v={fingerprint}" defer></script>'
+
+
+def chart_route() -> Route:
+    """The chart's code, which browsers keep until it changes: its address has its fingerprint."""
+
+    def answer(request: Request) -> Response:
+        headers = {"cache-control": "public, max-age=31536000, immutable"}
+        return Response(chart_script()[0], media_type="text/javascript", headers=headers)
+
+    return Route(CHART, answer)
