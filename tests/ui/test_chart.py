@@ -98,8 +98,29 @@ def axis_labels(page: Any) -> str:
     return str(page.evaluate("document.querySelector('.chart-plot canvas').toDataURL()"))
 
 
+PLANTED = {
+    "title": "planted", "axis": {"epoch": [1, 4, 10], "step": [10, 40, 100], "time": [0, 5, 60]},
+    "figures": [
+        {"title": title, "y": "y", "unit": unit, "hint": f"about {title}", "level": level, "levelLabel": "Teacher",
+         "epochs": 10, "students": True, "series": [
+            {"label": "Baseline", "style": "baseline", "points": [[1, 4, 10], [10, 60, 80]],
+             "seeds": [[[1, 4, 10], [8, 55, 79]], [[1, 4, 10], [12, 65, 81]]]},
+            {"label": "IE-FT", "style": "ie-ft", "points": [[1, 4, 10], [20, 70, 85]], "seeds": []}]}
+        for title, unit, level in (("Test accuracy", " %", 90), ("Loss", "", None))
+    ],
+}  # fmt: skip
+PLANT = """(text) => {
+  const element = document.querySelector('#chart-data [data-chart]').cloneNode();
+  element.dataset.chart = text;
+  element.dataset.stamp = 'planted';
+  document.querySelector('#chart-data [data-chart]').replaceWith(element);
+}"""
+
+
 @pytest.mark.browser
 def test_every_control_changes_the_picture_and_can_be_taken_back(chart: Any) -> None:
+    chart.evaluate(PLANT, json.dumps(PLANTED))
+    chart.locator(".chart [name=curve] option[value=Loss]").wait_for(state="attached")
     seen = {axis_labels(chart)}
     for name in ("zoom", "log"):
         chart.locator(f".chart [name={name}]").check()
@@ -109,8 +130,12 @@ def test_every_control_changes_the_picture_and_can_be_taken_back(chart: Any) -> 
         chart.locator(".chart [name=axis]").select_option(axis)
         seen.add(axis_labels(chart))
     assert len(seen) == 5
-    chart.locator(".chart [name=curve]").select_option("Loss on the labels")
-    assert "wrong" in chart.locator(".chart-hint").inner_text()
+    chart.locator(".chart [name=smooth]").fill("60")
+    seen.add(axis_labels(chart))
+    assert len(seen) == 6
+    chart.locator(".chart [name=smooth]").fill("0")
+    chart.locator(".chart [name=curve]").select_option("Loss")
+    assert "about Loss" in chart.locator(".chart-hint").inner_text()
     chart.locator(".chart [name=curve]").select_option("Test accuracy")
     assert axis_labels(chart) in seen
 

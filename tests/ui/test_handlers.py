@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import zipfile
@@ -180,9 +181,11 @@ def test_a_zip_that_can_be_understood_in_two_ways_is_asked_about_and_the_answer_
     """By a choice that appears then; a zip that is refused for another reason asks nothing."""
     packed = tmp_path / "animals.zip"
     with zipfile.ZipFile(packed, "w") as archive:
-        for folder in ("fish/ray", "fish/shark", "cats/lion", "cats/puma"):
+        for shade, folder in enumerate(("fish/ray", "fish/shark", "cats/lion", "cats/puma")):
             for i in range(3):
-                archive.writestr(f"{folder}/{i}.png", folder.encode() + bytes([i]))
+                image = io.BytesIO()
+                Image.new("L", (8, 8), 40 * shade + i).save(image, "PNG")
+                archive.writestr(f"{folder}/{i}.png", image.getvalue())
     upload, choice = [event for event in page.fns.values() if event.name == "take"]
     archive, which = choice.inputs
     assert (archive.elem_id, which.elem_id) == ("f-archive", "which-classes")
