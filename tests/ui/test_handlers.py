@@ -14,6 +14,7 @@ from typing import Any
 import gradio as gr
 import pytest
 from gradio.routes import App
+from PIL import Image
 
 from iekd import data
 from iekd.config.run import RunConfig
@@ -216,7 +217,6 @@ def test_other_pictures_take_away_what_was_said_of_an_upload(page: gr.Blocks, ru
 
 @pytest.mark.parametrize("around", ["'{}'", '"{}"', " {} "])
 def test_a_pasted_path_may_have_quotes(page: gr.Blocks, tmp_path: Path, around: str) -> None:
-    from PIL import Image
 
     for name in ("cross", "disc"):
         (tmp_path / "own" / name).mkdir(parents=True)
