@@ -13,10 +13,11 @@ from torch import nn
 
 from iekd import data
 from iekd.data.file_images import FileImages
-from iekd.explain.about import DIAGNOSTICS, chosen
+from iekd.explain.about import DIAGNOSTICS, NotApplicableError, chosen
 from iekd.explain.draw import overlay, sheet
-from iekd.explain.explain import ABOUT, explain
-from iekd.explain.network import Network, open_networks
+from iekd.explain.explain import ABOUT, explain, of_each
+from iekd.explain.lrp import lrp
+from iekd.explain.network import Network, open_networks, parts_of
 from iekd.explain.report import as_markdown, write
 from iekd.explain.sample import Sample, from_files, held_out
 from iekd.models.artifact import save_model
@@ -62,6 +63,22 @@ def test_the_result_is_json_and_twice_the_same(found, networks, sample):
     labels = [found.class_names[k] for k in sample.labels[:3]]
     assert [image["label"] for image in read["images"]] == labels
     assert all(np.array_equal(a.maps, b.maps) for a, b in zip(found.maps, again.maps, strict=True))
+
+
+def test_networks_on_several_cores_give_the_same(networks, sample):
+    """Function modes, gradients and numbers of threads are of one thread each."""
+
+    def task(network):
+        if network.name == "baseline":
+            raise NotApplicableError("Not this one.")
+        return lrp(parts_of([network]), sample.images[:3])
+
+    alone, together = (of_each(networks, task, cores) for cores in (1, 3))
+    assert [len(result) for result in (alone[0], alone[2])] == [1, 3]
+    assert str(alone[1]) == str(together[1]) == "Not this one."
+    for one, other in zip(alone[0] + alone[2], together[0] + together[2], strict=True):
+        assert one.label == other.label
+        assert other.maps == pytest.approx(one.maps, abs=1e-6)
 
 
 def test_only_what_was_asked_for(networks, sample):
