@@ -156,7 +156,7 @@ MakeMaps = Callable[["Sequence[Part]", Batch], "list[RelevanceMaps]"]
 def of_each(networks: Sequence[Network], task: Task, cores: int) -> list[list[Any] | NotApplicableError]:
     """What a task gives for each network, or why it cannot: on a CPU several networks at a time, each on one core.
 
-    Two threads that share the operations of such small networks mostly wait for each other, above all on a busy machine.
+    Two threads that share the operations of small networks mostly wait for each other, above all on a busy machine.
     """
 
     def tried(network: Network) -> list[Any] | NotApplicableError:
