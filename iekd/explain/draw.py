@@ -86,6 +86,6 @@ def sheets(
     files = []
     for i, (image, title) in enumerate(zip(images, titles, strict=True)):
         file = io.BytesIO()
-        sheet(image, title, maps, i, opacity).save(file, "PNG")
+        sheet(image, title, maps, i, opacity).save(file, "PNG", compress_level=3)
         files.append(file.getvalue())
     return files

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from iekd.engine.threads import Threads
 from iekd.explain import cka, faithfulness, flatness, grad_cam, halves, lrp, neurons
@@ -124,6 +126,8 @@ def explain(
     with threads.used():  # two threads on a core that others use are many times as slow as one
         for name in names:
             say(f"Computing {ABOUT[name].title} ...")
+            threads.look()
+            threads.use()
             if name in (FLATNESS, HALVES) and sample is None:
                 found.problems.append(Problem(name, "", f"It needs images with labels. {without}".strip()))
             elif name == HALVES and not split:
@@ -131,13 +135,17 @@ def explain(
                     Problem(name, "", "None of these networks has inheritance and exploration halves.")
                 )
             elif name == CKA:
-                _add(found, name, "", found.similarity, lambda: cka.similarity(networks, measured.images))
+                try:
+                    found.similarity.extend(cka.similarity(networks, measured.images))
+                except NotApplicableError as error:
+                    found.problems.append(Problem(name, "", str(error)))
             else:
                 results, of, task = each[name]
-                for network in of:
-                    threads.look()
-                    threads.use()
-                    _add(found, name, network.name, results, lambda: task(network))  # noqa: B023
+                for network, result in zip(of, of_each(of, task, threads.count), strict=True):
+                    if isinstance(result, NotApplicableError):
+                        found.problems.append(Problem(name, network.name, str(result)))
+                    else:
+                        results.extend(result)
     return found
 
 
@@ -145,11 +153,22 @@ Task = Callable[[Network], "list[Any]"]
 MakeMaps = Callable[["Sequence[Part]", Batch], "list[RelevanceMaps]"]
 
 
-def _add(found: Explanation, name: str, network: str, results: list[Any], compute: Callable[[], list[Any]]) -> None:
-    try:
-        results.extend(compute())
-    except NotApplicableError as error:
-        found.problems.append(Problem(name, network, str(error)))
+def of_each(networks: Sequence[Network], task: Task, cores: int) -> list[list[Any] | NotApplicableError]:
+    """What a task gives for each network, or why it cannot: on a CPU several networks at a time, each on one core.
+
+    Two threads that share the operations of small networks mostly wait for each other, above all on a busy machine.
+    """
+
+    def tried(network: Network) -> list[Any] | NotApplicableError:
+        try:
+            return task(network)
+        except NotApplicableError as error:
+            return error
+
+    if cores < 2 or len(networks) < 2 or any(network.device.type != "cpu" for network in networks):
+        return [tried(network) for network in networks]
+    with ThreadPoolExecutor(min(cores, len(networks)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return list(pool.map(tried, networks))
 
 
 def _with_faithfulness(network: Network, pictures: Sample, method: MakeMaps) -> list[RelevanceMaps]:

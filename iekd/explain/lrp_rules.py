@@ -5,7 +5,8 @@ A `RelevanceMode` watches the functions that a network calls, whether they belon
 backward pass that hands on relevance instead of gradients; torch's autograd then does the rest. It is our own because
 Zennit and Captum attach their rules to modules: the ReLUs, sums and means of our networks are functions, so each family
 would need its own canoniser, and neither says how much relevance the biases take. tests/explain/test_lrp.py compares
-the rules with ones written in NumPy.
+the rules with ones written in NumPy. It does without torch.fx, which could fold batch norms, because tracing a network
+disturbs what other threads compute meanwhile, such as the predictions of a page.
 
 The rules, from the logits down, are the composite of Kohlbrenner et al. 2020 with z^B at the image:
 
@@ -111,7 +112,7 @@ class RelevanceMode(TorchFunctionMode):
             output = _out_of_place(func, args, kwargs)
             return _Redistribute.apply(lambda relevance: [relevance], output, args[0])  # type: ignore[no-untyped-call]
         result = func(*args, **kwargs)
-        if name not in MOVING and _tensors(result):
+        if name not in MOVING and _depends(result):
             raise NotApplicableError(
                 f"LRP has no rule for '{name}', which this network computes. It works for networks of convolutions, "
                 "batch norms, ReLUs, sums, pooling and linear layers."
@@ -255,13 +256,8 @@ def _out_of_place(func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor:
     return result
 
 
-def _tensors(value: Any) -> bool:
-    """Whether a result is a tensor, or has one among its items."""
-    return isinstance(value, Tensor) or (isinstance(value, (tuple, list)) and any(map(_tensors, value)))
-
-
 def _depends(value: Any) -> bool:
-    """Whether an argument depends on the pixels: they alone want gradients."""
+    """Whether a value, or one of several, depends on the pixels: they alone want gradients."""
     if isinstance(value, Tensor):
         return value.requires_grad
     return isinstance(value, (tuple, list)) and any(map(_depends, value))

@@ -13,10 +13,11 @@ from torch import nn
 
 from iekd import data
 from iekd.data.file_images import FileImages
-from iekd.explain.about import DIAGNOSTICS, chosen
+from iekd.explain.about import DIAGNOSTICS, NotApplicableError, chosen
 from iekd.explain.draw import overlay, sheet
-from iekd.explain.explain import ABOUT, explain
-from iekd.explain.network import Network, open_networks
+from iekd.explain.explain import ABOUT, explain, of_each
+from iekd.explain.lrp import lrp
+from iekd.explain.network import Network, open_networks, parts_of
 from iekd.explain.report import as_markdown, write
 from iekd.explain.sample import Sample, from_files, held_out
 from iekd.models.artifact import save_model
@@ -59,8 +60,25 @@ def test_the_result_is_json_and_twice_the_same(found, networks, sample):
     read = json.loads(text)
     assert read["maps"][5]["explained"] == list(found.maps[5].explained)
     assert set(read["about"]) == {*DIAGNOSTICS, "faithfulness"}
-    assert [image["label"] for image in read["images"]] == [found.label_of(i) for i in range(3)]
+    labels = [found.class_names[k] for k in sample.labels[:3]]
+    assert [image["label"] for image in read["images"]] == labels
     assert all(np.array_equal(a.maps, b.maps) for a, b in zip(found.maps, again.maps, strict=True))
+
+
+def test_networks_on_several_cores_give_the_same(networks, sample):
+    """Function modes, gradients and numbers of threads are of one thread each."""
+
+    def task(network):
+        if network.name == "baseline":
+            raise NotApplicableError("Not this one.")
+        return lrp(parts_of([network]), sample.images[:3])
+
+    alone, together = (of_each(networks, task, cores) for cores in (1, 3))
+    assert [len(result) for result in (alone[0], alone[2])] == [1, 3]
+    assert str(alone[1]) == str(together[1]) == "Not this one."
+    for one, other in zip(alone[0] + alone[2], together[0] + together[2], strict=True):
+        assert one.label == other.label
+        assert other.maps == pytest.approx(one.maps, abs=1e-6)
 
 
 def test_only_what_was_asked_for(networks, sample):
@@ -198,8 +216,10 @@ def test_networks_that_do_not_belong_together_are_refused(networks, lived_in, tm
 def test_images_that_stay_in_their_files_can_be_sampled(picture_folder):
     loaded = data.load(f"folder:{picture_folder}", resolution=16, image_memory=0)
     sample = held_out(loaded, loaded.class_names, 4)
-    assert sample.images.shape == (4, 16, 16, 3)
-    assert all(Path(name).is_file() for name in sample.names)
+    assert isinstance(sample.images, np.ndarray)
+    for image, name in zip(sample.images, sample.names, strict=True):
+        with Image.open(name) as original:
+            assert np.array_equal(image, np.asarray(original))
     assert isinstance(loaded.test.images, FileImages)
 
 

@@ -17,16 +17,16 @@ from iekd.runs.store import Store
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, tiny_config, networks):
+def run(tmp_path_factory, tiny_config, networks, lived_in):
     """A run whose networks were not trained, but saved where a run has them."""
     store = Store(tmp_path_factory.mktemp("runs"))
     made, handle = store.create(tiny_config(methods=("baseline", "ie-ft"), seeds=(0,)))
     os.close(handle)
     names = {"teacher": "teacher", "baseline": "baseline-seed0", "ie-ft": "ie-ft-seed0"}
     (made.path / "models").mkdir(exist_ok=True)
-    for network in networks:
+    for seed, network in enumerate(networks):
         card = replace(network.card, model="resnet8")
-        save_model(made.path / "models" / names[network.name], network.model, card)
+        save_model(made.path / "models" / names[network.name], lived_in("resnet8", seed=seed), card)
     return made
 
 

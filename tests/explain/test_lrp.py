@@ -177,6 +177,27 @@ def test_every_family_conserves_relevance(name, make, lived_in, noise):
     assert 0 <= kept.lost < 0.01
 
 
+class Branching(nn.Module):
+    """Its way depends on the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 3)
+
+    def forward(self, images):
+        x = self.conv(images) if images.mean() > -100 else images
+        last = F.relu(self.norm(x))
+        pooled = last.mean((2, 3))
+        return Features(self.head(pooled), (last,), None, pooled)
+
+
+def test_a_network_may_look_at_the_image_to_choose_its_way(make, noise):
+    torch.manual_seed(3)
+    (found,) = lrp([Part(make(Branching(), side=12, channels=3, classes=("a", "b", "c")))], noise(3, 12))
+    assert np.abs(found.maps).max() > 0
+    assert found.conservation.pixels + found.conservation.biases == pytest.approx(1, abs=0.01)
+
+
 def test_without_biases_the_pixels_have_everything(make, noise):
     torch.manual_seed(1)
     body = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, bias=False), nn.ReLU())
