@@ -1,0 +1,207 @@
+"""A section of the Compare tab: two models on the whole test set, loaded when its button is pressed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import PurePath
+from typing import Any, Optional, cast
+
+import gradio as gr
+import numpy as np
+
+from iekd.data import own_path
+from iekd.errors import UserError
+from iekd.results.test_set import Predicted, analyse
+from iekd.runs.store import Run, Store
+from iekd.runs.test_set import predicted_set, read_images
+from iekd.ui.render.test_set import GONE, cell_html, details_html, overview_html, title_of
+from iekd.ui.server.access import Access, May
+from iekd.ui.server.answers import TestSetFound
+from iekd.ui.server.hidden_paths import Tell, teller
+from iekd.ui.tabs.run import PRIVATE, Updates
+
+WAIT = '<div class="placeholder">The networks look at the test images…</div>'
+NOT_LOOKED_AT = (
+    "This run has no stored predictions, and only its owner may compute them, by opening this section. "
+    "Choose another run."
+)
+HIDDEN = "not shown"  # instead of images that are somebody's own
+# chooses a matrix, opens the images of a cell, and moves among the cells with the arrow keys
+ON_LOAD = """
+element.addEventListener('click', (event) => {
+  const view = event.target.closest('[data-view]'), cell = event.target.closest('[data-cell]');
+  if (view) {
+    element.querySelector('.matrix').dataset.show = view.dataset.view;
+    element.querySelectorAll('[data-view]').forEach((one) => one.setAttribute('aria-pressed', String(one === view)));
+  }
+  if (!cell) return;
+  element.querySelectorAll('.picked').forEach((one) => one.classList.remove('picked'));
+  element.querySelectorAll(`[data-cell="${cell.dataset.cell}"]`).forEach((one) => one.classList.add('picked'));
+  trigger('click', {cell: cell.dataset.cell});
+});
+element.addEventListener('keydown', (event) => {
+  const step = {ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0]}[event.key];
+  const cell = event.target.closest('.matrix [data-cell]');
+  if (!step || !cell) return;
+  event.preventDefault();
+  let [i, j] = cell.dataset.cell.split(',').map(Number);
+  const size = element.querySelectorAll('.matrix th[scope=row]').length;
+  for (i += step[0], j += step[1]; i >= 0 && j >= 0 && i < size && j < size; i += step[0], j += step[1]) {
+    const next = element.querySelector(`.matrix [data-cell="${i},${j}"]`);
+    if (!next) continue;
+    cell.tabIndex = -1;
+    next.tabIndex = 0;
+    next.focus();
+    break;
+  }
+});
+"""
+TO_CELL = "() => document.querySelector('#test-set-cell').scrollIntoView({block: 'nearest'})"
+
+
+@dataclass
+class TestSetPart:
+    """The components of the section."""
+
+    look: gr.Button
+    choice: gr.Row
+    first: gr.Dropdown
+    second: gr.Dropdown
+    overview: gr.HTML
+    cell: gr.HTML
+    details: gr.HTML
+
+    @property
+    def outputs(self) -> list[Any]:
+        return [self.look, self.choice, self.first, self.second, self.overview, self.cell, self.details]
+
+    def closed(self) -> Updates:
+        """As before its button was pressed: other models are to be compared."""
+        return {
+            self.look: gr.Button(visible=True), self.choice: gr.Row(visible=False),
+            self.first: gr.Dropdown(choices=[], value=None), self.second: gr.Dropdown(choices=[], value=None),
+            self.overview: "", self.cell: "", self.details: "",
+        }  # fmt: skip
+
+
+def test_set_part(store: Store, access: Access, source: gr.Dropdown) -> TestSetPart:
+    """Build the section and its events. source: which models; see `runs.test_set.predicted_set`."""
+    look = gr.Button("Look at the whole test set", elem_id="look-at-test-set")
+    with gr.Row(visible=False) as choice:
+        first = gr.Dropdown([], label="Compare", filterable=False, elem_id="test-set-first")
+        second = gr.Dropdown([], label="with", filterable=False, elem_id="test-set-second")
+    overview = gr.HTML("", js_on_load=ON_LOAD, apply_default_css=False, elem_id="test-set")
+    cell = gr.HTML("", apply_default_css=False, elem_id="test-set-cell")
+    details = gr.HTML("", apply_default_css=False, elem_id="test-set-details")
+    waiting = gr.Checkbox(False, visible=False)  # whether something is left to compute
+    part = TestSetPart(look, choice, first, second, overview, cell, details)
+
+    def show(compute: bool, of: str, one: Optional[str], other: Optional[str], request: gr.Request) -> Updates:
+        may = access.of(request)
+        try:
+            run = _run(store, of)
+            allowed = _may_look(run, may)
+            found = predicted_set(store, of, compute and allowed)
+            if found is None and allowed and not compute:
+                return {look: gr.Button(visible=False), overview: WAIT, cell: "", details: "", waiting: True}
+            if found is None:
+                raise UserError(NOT_LOOKED_AT)
+            what = analyse(found, one or "", other or "")
+        except UserError as error:
+            text = f'<p class="problem" role="alert">{escape(_teller(store, of, may)(str(error)))}</p>'
+            return {overview: text, cell: "", details: "", waiting: False}
+        unsure = allowed and not compute and not found.confidences
+        choices = [(title_of(name), name) for name in found.predictions]
+        return {
+            look: gr.Button(visible=False), choice: gr.Row(visible=True),
+            first: gr.Dropdown(choices, value=what.first), second: gr.Dropdown(choices, value=what.second),
+            overview: overview_html(what), cell: "", waiting: unsure,
+            details: details_html(
+                what, _Reader(store, of, found, allowed), unsure, _teller(store, of, may), _missing(allowed)
+            ),
+        }  # fmt: skip
+
+    def at_once(of: str, one: Optional[str], other: Optional[str], request: gr.Request) -> Updates:
+        return show(False, of, one, other, request)
+
+    def complete(wanted: bool, of: str, one: Optional[str], other: Optional[str], request: gr.Request) -> Updates:
+        return show(True, of, one, other, request) if wanted else {waiting: False}
+
+    def open_cell(of: str, one: Optional[str], other: Optional[str], event: gr.EventData, request: gr.Request) -> str:
+        try:
+            allowed = _may_look(_run(store, of), access.of(request))
+            found = predicted_set(store, of, False)
+            if found is None:
+                return ""
+            label, predicted = _cell_of(str(getattr(event, "cell", "")), found)
+            what = analyse(found, one or "", other or "")
+            return cell_html(what, label, predicted, _Reader(store, of, found, allowed), _missing(allowed))
+        except UserError as error:
+            text = _teller(store, of, access.of(request))(str(error))
+            return f'<p class="problem" role="alert">{escape(text)}</p>'
+
+    models, changed = [source, first, second], [*part.outputs, waiting]
+    busy: dict[str, Any] = {**PRIVATE, "queue": True, "concurrency_limit": 1}
+    for asked in (look.click, first.input, second.input):
+        asked(at_once, models, changed, **PRIVATE).then(complete, [waiting, *models], changed, **busy)
+    overview.click(open_cell, models, cell, **PRIVATE).then(None, None, None, js=TO_CELL, api_visibility="private")
+    return part
+
+
+class _Reader:
+    """Reads images of a test set; none where they are somebody's own and whoever looks may not see them."""
+
+    def __init__(self, store: Store, source: str, of: Predicted, allowed: bool) -> None:
+        self.store, self.source, self.of, self.allowed = store, source, of, allowed
+
+    def __call__(self, rows: Sequence[int]) -> Sequence[np.ndarray | None]:
+        return read_images(self.store, self.source, self.of, rows) if self.allowed and rows else [None] * len(rows)
+
+
+def _run(store: Store, source: str) -> Run | None:
+    return store.get(source.partition("/")[0]) if source else None
+
+
+def _may_look(run: Run | None, may: May) -> bool:
+    """Whether images are shown and probabilities computed: of somebody's own dataset, to those who may have them."""
+    return run is None or own_path(run.config.dataset) is None or may(run, "download")
+
+
+def _missing(allowed: bool) -> str:
+    return GONE if allowed else HIDDEN
+
+
+def _teller(store: Store, source: str, may: May) -> Tell:
+    try:
+        run = _run(store, source)
+    except UserError:
+        return str
+    return str if run is None else teller(run, may)
+
+
+def _cell_of(text: str, found: Predicted) -> tuple[int, int]:
+    """ "3,5" -> (3, 5).
+
+    Raises:
+        UserError: there is no such cell.
+    """
+    numbers = text.split(",")
+    if len(numbers) == 2 and all(n.isdecimal() and int(n) < len(found.class_names) for n in numbers):
+        return int(numbers[0]), int(numbers[1])
+    raise UserError(f"There is no cell '{text}'. Click a number of the matrix or a pair.")
+
+
+def test_set_found(store: Store, source: str, first: str, second: str, may: May) -> TestSetFound:
+    """The analysis for the public endpoint; images are named without their folders.
+
+    Raises:
+        UserError: there is no such run or model, or nothing is known of its test set.
+    """
+    found = predicted_set(store, source, _may_look(_run(store, source), may))
+    if found is None:
+        raise UserError(NOT_LOOKED_AT)
+    names = tuple(PurePath(name).name for name in found.images)
+    shown = replace(found, images=names, without=_teller(store, source, may)(found.without))
+    return cast(TestSetFound, analyse(shown, first, second).to_json())
