@@ -71,14 +71,16 @@ def cell_html(found: Analysis, label: int, predicted: int, read: Read, missing: 
     of, names = found.of, found.of.class_names
     first, second = of.predictions[found.first], of.predictions[found.second]
     only_first, only_second, both = cell_rows(of.labels, first, second, label, predicted)
-    titles = (f"Only {title_of(found.first)}", f"Only {title_of(found.second)}", "Both")
+    one, other = title_of(found.first), title_of(found.second)
     groups = []
-    for title, rows in zip(titles, (only_first, only_second, both), strict=True):
+    for title, rows in ((f"Only {one}", only_first), (f"Only {other}", only_second), ("Both", both)):
         chosen = [int(row) for row in rows[:MOST_IMAGES]]
+        # what the model predicts that does not put the image into this cell
         texts = [
-            f"{title_of(found.first)}: {names[first[row]]}; {title_of(found.second)}: {names[second[row]]}"
+            f"{other}: {names[second[row]]}" if rows is only_first
+            else f"{one}: {names[first[row]]}" if rows is only_second else ""
             for row in chosen
-        ]
+        ]  # fmt: skip
         groups.append({"title": title, "count": len(rows), "images": _images(of, chosen, texts, read)})
     what = "classified correctly" if label == predicted else f"predicted as {names[predicted]}"
     return render("test_images", title=f"{names[label]}, {what}", groups=groups, missing=missing)
@@ -98,8 +100,8 @@ def details_html(
 
     def shown(of_images: Sequence[Mistake]) -> list[Shown]:
         texts = [
-            f"labelled {names[m.label]}, predicted {names[m.predicted]}"
-            + ("" if m.confidence is None else f", {100 * m.confidence:.1f} % sure")
+            f"{names[m.label]} → {names[m.predicted]}"
+            + ("" if m.confidence is None else f", {100 * m.confidence:.1f} %")
             for m in of_images
         ]
         return _images(of, [m.row for m in of_images], texts, read)
@@ -168,6 +170,8 @@ def _diagram(name: str, found: Calibration) -> dict[str, Any]:
         })  # fmt: skip
     gap = 100 * (found.confidence - found.accuracy)
     words = f"{abs(gap):.1f} points {'over' if gap > 0 else 'under'}confident on average"
+    if abs(gap) < 0.05:
+        words = "neither over- nor underconfident on average"
     style = TEACHER if name == TEACHER else method_style(name)
     return {"title": title_of(name), "style": style, "ece": f"{100 * found.ece:.1f}", "words": words, "bars": bars}
 

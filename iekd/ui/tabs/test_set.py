@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -72,17 +73,19 @@ class TestSetPart:
     overview: gr.HTML
     cell: gr.HTML
     details: gr.HTML
+    waiting: gr.Checkbox
 
     @property
     def outputs(self) -> list[Any]:
-        return [self.look, self.choice, self.first, self.second, self.overview, self.cell, self.details]
+        """What `closed` and the section's own events may change."""
+        return list(vars(self).values())
 
     def closed(self) -> Updates:
         """As before its button was pressed: other models are to be compared."""
         return {
             self.look: gr.Button(visible=True), self.choice: gr.Row(visible=False),
             self.first: gr.Dropdown(choices=[], value=None), self.second: gr.Dropdown(choices=[], value=None),
-            self.overview: "", self.cell: "", self.details: "",
+            self.overview: "", self.cell: "", self.details: "", self.waiting: False,
         }  # fmt: skip
 
 
@@ -96,35 +99,28 @@ def test_set_part(store: Store, access: Access, source: gr.Dropdown) -> TestSetP
     cell = gr.HTML("", apply_default_css=False, elem_id="test-set-cell")
     details = gr.HTML("", apply_default_css=False, elem_id="test-set-details")
     waiting = gr.Checkbox(False, visible=False)  # whether something is left to compute
-    part = TestSetPart(look, choice, first, second, overview, cell, details)
+    part = TestSetPart(look, choice, first, second, overview, cell, details, waiting)
 
     def show(compute: bool, of: str, one: Optional[str], other: Optional[str], request: gr.Request) -> Updates:
-        may = access.of(request)
-        try:
-            run = _run(store, of)
-            allowed = _may_look(run, may)
-            found = predicted_set(store, of, compute and allowed)
-            if found is None and allowed and not compute:
-                return {look: gr.Button(visible=False), overview: WAIT, cell: "", details: "", waiting: True}
-            if found is None:
-                raise UserError(NOT_LOOKED_AT)
-            what = analyse(found, one or "", other or "")
-        except UserError as error:
-            text = f'<p class="problem" role="alert">{escape(_teller(store, of, may)(str(error)))}</p>'
-            return {overview: text, cell: "", details: "", waiting: False}
-        unsure = allowed and not compute and not found.confidences
-        choices = [(title_of(name), name) for name in found.predictions]
-        return {
-            look: gr.Button(visible=False), choice: gr.Row(visible=True),
-            first: gr.Dropdown(choices, value=what.first), second: gr.Dropdown(choices, value=what.second),
-            overview: overview_html(what), cell: "", waiting: unsure,
-            details: details_html(
-                what, _Reader(store, of, found, allowed), unsure, _teller(store, of, may), _missing(allowed)
-            ),
+        found = section(store, of, one or "", other or "", access.of(request), compute)
+        updates: Updates = {
+            look: gr.Button(visible=False), overview: found.overview, cell: "", details: found.details,
+            waiting: found.waiting,
         }  # fmt: skip
+        if found.models:
+            choices = [(title_of(name), name) for name in found.models]
+            updates[choice] = gr.Row(visible=True)
+            updates[first] = gr.Dropdown(choices, value=found.first)
+            updates[second] = gr.Dropdown(choices, value=found.second)
+        return updates
 
     def at_once(of: str, one: Optional[str], other: Optional[str], request: gr.Request) -> Updates:
         return show(False, of, one, other, request)
+
+    def compute(wanted: bool, of: str, request: gr.Request) -> None:
+        with contextlib.suppress(UserError):  # the next step says it
+            if wanted and _may_look(_run(store, of), access.of(request)):
+                predicted_set(store, of)
 
     def complete(wanted: bool, of: str, one: Optional[str], other: Optional[str], request: gr.Request) -> Updates:
         return show(True, of, one, other, request) if wanted else {waiting: False}
@@ -142,12 +138,45 @@ def test_set_part(store: Store, access: Access, source: gr.Dropdown) -> TestSetP
             text = _teller(store, of, access.of(request))(str(error))
             return f'<p class="problem" role="alert">{escape(text)}</p>'
 
-    models, changed = [source, first, second], [*part.outputs, waiting]
+    models, changed = [source, first, second], part.outputs
     busy: dict[str, Any] = {**PRIVATE, "queue": True, "concurrency_limit": 1}
     for asked in (look.click, first.input, second.input):
-        asked(at_once, models, changed, **PRIVATE).then(complete, [waiting, *models], changed, **busy)
+        shown = asked(at_once, models, changed, **PRIVATE)
+        # two steps, because other models may be chosen while these are computing; then `waiting` is off again
+        shown.then(compute, [waiting, source], None, **busy).then(complete, [waiting, *models], changed, **busy)
     overview.click(open_cell, models, cell, **PRIVATE).then(None, None, None, js=TO_CELL, api_visibility="private")
     return part
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the section shows. models: to choose from; empty if there is nothing to show yet. waiting: for what has to be
+    computed first."""
+
+    overview: str
+    details: str = ""
+    models: tuple[str, ...] = ()
+    first: str = ""
+    second: str = ""
+    waiting: bool = False
+
+
+def section(store: Store, source: str, first: str, second: str, may: May, compute: bool) -> Section:
+    """The section about some models, for one who may do that; see `runs.test_set.predicted_set`."""
+    try:
+        allowed = _may_look(_run(store, source), may)
+        found = predicted_set(store, source, compute and allowed)
+        if found is None and allowed and not compute:
+            return Section(WAIT, waiting=True)
+        if found is None:
+            raise UserError(NOT_LOOKED_AT)
+        what = analyse(found, first, second)
+    except UserError as error:
+        return Section(f'<p class="problem" role="alert">{escape(_teller(store, source, may)(str(error)))}</p>')
+    waiting = allowed and not compute and not found.confidences
+    read, tell = _Reader(store, source, found, allowed), _teller(store, source, may)
+    details = details_html(what, read, waiting, tell, _missing(allowed))
+    return Section(overview_html(what), details, tuple(found.predictions), what.first, what.second, waiting)
 
 
 class _Reader:
