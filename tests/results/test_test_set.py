@@ -1,4 +1,4 @@
-"""What is said of two models on a test set, against numbers computed by hand and against wrong labels put in on purpose."""
+"""What is said of two models on a test set, against numbers computed by hand and wrong labels put in on purpose."""
 
 from __future__ import annotations
 

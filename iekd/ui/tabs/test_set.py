@@ -150,8 +150,10 @@ def test_set_part(store: Store, access: Access, source: gr.Dropdown) -> TestSetP
 
 @dataclass(frozen=True)
 class Section:
-    """What the section shows. models: to choose from; empty if there is nothing to show yet. waiting: for what has to be
-    computed first."""
+    """What the section shows.
+
+    models: to choose from; empty if there is nothing to show yet. waiting: whether something has to be computed first.
+    """
 
     overview: str
     details: str = ""
