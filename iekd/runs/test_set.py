@@ -1,9 +1,9 @@
 """What the models of a run, or the shipped ones, predict for their whole test set, and the images to show with it.
 
 Predictions are read from the run's answers.csv, also when its dataset is gone. answers.csv has no probabilities: they
-are computed once from the saved models, where the test images are on this machine, and stored in the run folder (of the
-shipped models in the cache). A run without answers.csv, of an earlier version or stopped, has its predictions computed
-in the same way.
+are computed once from the saved models, where the test images are on this machine, and stored in the run folder. A run
+without answers.csv, of an earlier version or stopped, has its predictions computed in the same way. Predictions of the
+shipped models are shipped too (benchmarks/showcase.py writes them), else they are stored in the cache.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from iekd.runs.export import dataset_of
 from iekd.runs.models import models_called
 from iekd.runs.store import TEST_SET, Run, Store
 
+SHIPPED = f"{TEST_SET}.npz"  # in the folder of a shipped model
 NOT_YET = "They have not been computed yet."
 SIZE = 64  # pixels of an image that is shown, where no model says which it expects
 
@@ -88,6 +89,12 @@ def predicted_set(store: Store, source: str, compute: bool = True, say: Say = la
     return Predicted(class_names, found.labels, found.images, found.predictions, confidences, without)
 
 
+def ship_predictions(models: Mapping[str, Path], dataset: Dataset) -> None:
+    """Store what the shipped models predict for a dataset's test images beside them."""
+    for path in models.values():
+        _write(path / SHIPPED, _mark(path), _predict(path, dataset))
+
+
 def read_images(store: Store, source: str, of: Predicted, rows: Sequence[int]) -> list[np.ndarray | None]:
     """Some test images as the networks see them, (H,W,C) uint8 each; None for one that is not there any more.
 
@@ -130,9 +137,11 @@ def _answers_of(run: Run, seed: str) -> tuple[tuple[str, ...], Answers] | None:
 def _computed(run: Run | None, models: Mapping[str, Path], compute: bool, say: Say) -> dict[str, Computed]:
     """Stored, or computed and stored, by model; empty where they would have to be computed and are not to be."""
     folder = run.path / TEST_SET if run else cache_dir() / TEST_SET
-    marks = {name: _mark(path) for name, path in models.items()}
-    stored = {name: _read(folder / f"{path.name}.npz", marks[name]) for name, path in models.items()}
-    found = {name: one for name, one in stored.items() if one is not None}
+    marks, found = {name: _mark(path) for name, path in models.items()}, {}
+    for name, path in models.items():
+        places = [folder / f"{path.name}.npz", *([] if run else [path / SHIPPED])]
+        if one := next(filter(None, (_read(place, marks[name]) for place in places)), None):
+            found[name] = one
     if len(found) == len(models):
         return found
     if not compute:
@@ -201,6 +210,7 @@ def _write(path: Path, mark: str, found: Computed) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
+            os.chmod(part, 0o644)
             with os.fdopen(handle, "wb") as file:
                 np.savez_compressed(file, mark=np.array(mark), **found._asdict())
             os.replace(part, path)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from iekd import data
 from iekd.cli.main import app
 from iekd.errors import UserError
+from iekd.inference.classifier import open_classifier
 from iekd.results.test_set import analyse
 from iekd.runs import test_set
+from iekd.runs.models import demo_models
 from iekd.runs.store import TEST_SET, Store
 from iekd.runs.test_set import NOT_YET, predicted_set, read_images
 from iekd.runs.transfer import files_of
@@ -137,3 +141,19 @@ def test_the_command_prints_and_gives_json(store, run):
         refused = CliRunner().invoke(app, [*args, *wrong])
         assert refused.exit_code == 2
         assert why in refused.output
+
+
+def test_the_shipped_predictions_are_those_of_the_shipped_networks(store, monkeypatch, tmp_path):
+    monkeypatch.setenv("IEKD_CHECKPOINTS_DIR", str(Path(__file__).parents[2] / "checkpoints"))
+    monkeypatch.setenv("IEKD_CACHE_DIR", str(tmp_path))
+    found = predicted_set(store, "", compute=False)
+    dataset = data.load("fashion-mnist-sample")
+    for name, folder in demo_models().items():
+        classifier = open_classifier(folder)
+        right = found.predictions[name] == found.labels
+        assert round(100 * right.mean(), 2) == classifier.card.accuracy
+        asked = classifier.probabilities(dataset.test.images[:40])
+        assert found.predictions[name][:40].tolist() == asked.argmax(1).tolist()
+        np.testing.assert_allclose(found.confidences[name][:40], asked.max(1), atol=1e-3)
+    (image,) = read_images(store, "", found, [9])
+    np.testing.assert_array_equal(image, dataset.test.images[9])

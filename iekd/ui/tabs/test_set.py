@@ -43,20 +43,21 @@ element.addEventListener('click', (event) => {
   trigger('click', {cell: cell.dataset.cell});
 });
 element.addEventListener('keydown', (event) => {
-  const step = {ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0]}[event.key];
   const cell = event.target.closest('.matrix [data-cell]');
-  if (!step || !cell) return;
+  if (!cell || !event.key.startsWith('Arrow')) return;
   event.preventDefault();
-  let [i, j] = cell.dataset.cell.split(',').map(Number);
-  const size = element.querySelectorAll('.matrix th[scope=row]').length;
-  for (i += step[0], j += step[1]; i >= 0 && j >= 0 && i < size && j < size; i += step[0], j += step[1]) {
-    const next = element.querySelector(`.matrix [data-cell="${i},${j}"]`);
-    if (!next) continue;
-    cell.tabIndex = -1;
-    next.tabIndex = 0;
-    next.focus();
-    break;
+  const cells = [...element.querySelectorAll('.matrix [data-cell]')];
+  const place = (one) => one.dataset.cell.split(',').map(Number);
+  const at = cells.indexOf(cell), [row, column] = place(cell), down = event.key === 'ArrowDown' ? 1 : -1;
+  let next = cells[at + (event.key === 'ArrowRight' ? 1 : -1)];  // in reading order
+  if (event.key === 'ArrowDown' || event.key === 'ArrowUp') {  // in the nearest row, the nearest column
+    const far = (one) => (place(one)[0] - row) * down * 1000 + Math.abs(place(one)[1] - column);
+    next = cells.filter((one) => (place(one)[0] - row) * down > 0).sort((a, b) => far(a) - far(b))[0];
   }
+  if (!next) return;
+  cell.tabIndex = -1;
+  next.tabIndex = 0;
+  next.focus();
 });
 """
 TO_CELL = "() => document.querySelector('#test-set-cell').scrollIntoView({block: 'nearest'})"
