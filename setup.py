@@ -34,7 +34,7 @@ class BuildWithCheckpoints(build_py):
     def _checkpoints(self) -> dict[str, str]:
         """Each shipped file -> its place in the wheel."""
         inside = Path(self.build_lib, "iekd", "_checkpoints")
-        shipped = sorted([*SHIPPED.glob("*/model.*"), *SHIPPED.glob("*.json")])
+        shipped = sorted([*SHIPPED.glob("*/model.*"), *SHIPPED.glob("*/*.npz"), *SHIPPED.glob("*.json")])
         return {str(file): str(inside / file.relative_to(SHIPPED)) for file in shipped}
 
 

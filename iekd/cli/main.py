@@ -1,4 +1,4 @@
-"""Commands: `iekd train|table|runs|predict|eval|compare|explain|export|push|pull|bench|models|datasets|doctor|serve`.
+"""Commands of `iekd`; `iekd --help` lists them.
 
 Exit status: 0 done, 1 the run failed or some images could not be read, 2 bad arguments, 130 stopped before the end.
 Errors are one sentence on standard error. With --json the last line of standard output is one JSON object.
@@ -34,6 +34,7 @@ from iekd.cli.hub import pull, push
 from iekd.cli.options import run_options
 from iekd.cli.predict import predict
 from iekd.cli.runs import app as runs_app
+from iekd.cli.test_set import whole_test_set
 from iekd.cli.train import table, train
 
 
@@ -53,6 +54,7 @@ app.command("train")(says_why(train))
 app.command("table")(says_why(table))
 app.command("predict")(says_why(predict))
 app.command("eval")(says_why(evaluate))
+app.command("test-set")(says_why(whole_test_set))
 app.command("explain")(says_why(explain))
 app.command("export")(says_why(export))
 app.command("push")(says_why(push))

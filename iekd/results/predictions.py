@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,38 @@ def read_right(path: Path) -> Right | None:
     except (OSError, ValueError, IndexError, csv.Error):
         return None
     return Right(images, columns)
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """A whole answers.csv: the images' names, labels (N,) int64, and predictions (N,) int64 by column."""
+
+    images: tuple[str, ...]
+    labels: np.ndarray
+    predictions: dict[str, np.ndarray]
+
+
+def read_answers(path: Path, class_names: Sequence[str]) -> Answers | None:
+    """What `write_answers` wrote; None if it does not exist, cannot be read, or names other classes.
+
+    Args:
+        class_names: in the order of the labels.
+    """
+    number = {harmless(name): k for k, name in enumerate(class_names)}
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        numbers = np.array([[number[cell] for cell in row[1:]] for row in rows], np.int64)
+        images = tuple(row[0] for row in rows)
+        columns = {name: numbers[:, k] for k, name in enumerate(header[2:], 1)}
+        return Answers(images, numbers[:, 0], columns)
+    except (OSError, ValueError, IndexError, KeyError, csv.Error):
+        return None
+
+
+def original(text: str) -> str:
+    """What `harmless` was given."""
+    return text[1:] if text.startswith("'") and harmless(text[1:]) == text else text
 
 
 def harmless(text: str) -> str:

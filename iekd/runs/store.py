@@ -13,6 +13,7 @@ runs/<id>/config.json    what was asked, immutable
           exports/       what was exported from the page; can be made again
           report.json    results; report.md the same to read
           answers.csv    each network's prediction for each test image
+          test-set/      how sure each network is of its predictions; can be made again (test_set.py)
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ QUEUED, RUNNING, STOPPING = "queued", "running", "stopping"
 STOPPED, FINISHED, FAILED, LOST = "stopped", "finished", "failed", "lost"
 LIVE = (QUEUED, RUNNING, STOPPING)
 EXPORTS = "exports"  # in a run folder
+TEST_SET = "test-set"  # likewise
 LOADING = "loading"  # the stage before the first
 
 

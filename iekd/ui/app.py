@@ -23,7 +23,7 @@ from iekd.ui.tabs.run import PRIVATE, SPEAKING, Updates
 from iekd.ui.tabs.runs import act, runs_tab, table_html
 from iekd.ui.tabs.train import known_run, train_tab
 
-STYLES = ("style.css", "demo.css", "vendor/uPlot.min.css", "chart.css")  # in render/
+STYLES = ("style.css", "demo.css", "vendor/uPlot.min.css", "chart.css", "test_set.css")  # in render/
 UPLOADS_AGE = 6 * 3600  # seconds until Gradio removes uploaded files
 # keeps the address in step with what is on view, so that a reload, a bookmark and the browser's Back show it again
 KEEP_ADDRESS = """(value) => {
@@ -75,7 +75,7 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
             with gr.Tab("Runs", id=RUNS) as runs_page:
                 runs = runs_tab(launcher, access)
             with gr.Tab("Compare", id=COMPARE) as compare_page:
-                compare = compare_tab(store)
+                compare = compare_tab(store, access)
         public_endpoints(launcher, access)
 
         def opened(request: gr.Request) -> Updates:

@@ -103,7 +103,8 @@ class proxy:  # noqa: N801
             reply.raw_headers = [(k.lower(), v) for k, v in answer.headers.raw]
             return reply
 
-        client = httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))  # none that the page ends meanwhile
+        fresh = httpx.Limits(max_keepalive_connections=0)  # the page may end one that is kept
+        client = httpx.AsyncClient(timeout=60, limits=fresh)
         methods = ["GET", "POST", "HEAD", "OPTIONS"]
         routes = [Route(PREFIX, forward, methods=methods), Route(PREFIX + "/{path:path}", forward, methods=methods)]
         self.server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), port=0, log_level="warning"))

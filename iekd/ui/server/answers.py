@@ -98,6 +98,14 @@ Classes = Annotated[
     ),
 ]  # fmt: skip
 Learner = Annotated[str, says(description="a text, teacher or a student such as ie-ft-seed0", examples=["ie-ft-seed0"])]
+ModelName = Annotated[
+    str,
+    says(
+        examples=["ie-ft"],
+        description="a text, teacher or a method such as ie-ft; '' for the usual choice: the plain student and the "
+                    "first IE student",
+    ),
+]  # fmt: skip
 FormatName = Annotated[
     str,
     says(
@@ -192,6 +200,83 @@ class Comparison(TypedDict):
     """Predictions of all models for all images."""
 
     images: Annotated[list[ImagePredictions], says(description="one for each image, in the order they were sent")]
+
+
+TestImage = TypedDict(
+    "TestImage",
+    {
+        "row": Annotated[int, says(description="its row in the test split")],
+        "image": Annotated[str, says(description="its file's name without folders, or its row")],
+        "class": Annotated[str, says(description="its label")],
+        "predicted": Annotated[str, says(description="the class that is predicted")],
+        "confidence": Annotated[NotRequired[float], says(description="probability of it, 0 to 1; absent if not known")],
+    },
+)
+Confused = TypedDict(
+    "Confused",
+    {
+        "class": Annotated[str, says(description="the right class")],
+        "predicted": Annotated[str, says(description="the class that is predicted")],
+        "first": Annotated[int, says(description="for how many images by the first model")],
+        "second": Annotated[int, says(description="for how many images by the second model")],
+    },
+)
+Percent = Optional[float]
+ClassGain = TypedDict(
+    "ClassGain",
+    {
+        "class": Annotated[str, says(description="the class")],
+        "images": Annotated[int, says(description="its test images")],
+        "first": Annotated[Percent, says(description="percentage of them that the first model classifies correctly")],
+        "second": Annotated[Percent, says(description="the same of the second model")],
+        "gain": Annotated[Percent, says(description="second minus first, in percentage points")],
+    },
+)
+
+
+class CalibrationBin(TypedDict):
+    """The images whose confidence is above `low` and at most `high`."""
+
+    low: Annotated[float, says(description="0 to 1")]
+    high: Annotated[float, says(description="0 to 1")]
+    images: Annotated[int, says(description="how many")]
+    confidence: Annotated[Optional[float], says(description="mean confidence, 0 to 1; null without images")]
+    accuracy: Annotated[Optional[float], says(description="share that is right, 0 to 1; null without images")]
+
+
+class ModelCalibration(TypedDict):
+    """Whether a model is as sure as it is right."""
+
+    ece: Annotated[float, says(description="expected calibration error, 0 to 1")]
+    confidence: Annotated[float, says(description="mean confidence, 0 to 1")]
+    accuracy: Annotated[float, says(description="share that is right, 0 to 1")]
+    bins: Annotated[list[CalibrationBin], says(description="of equal width, from 0 to 1")]
+
+
+class TestSetFound(TypedDict):
+    """Two models on a whole test set."""
+
+    models: Annotated[list[str], says(description="the models that can be compared")]
+    first: Annotated[str, says(description="the model that is compared")]
+    second: Annotated[str, says(description="the model that it is compared with")]
+    images: Annotated[int, says(description="test images")]
+    classes: Annotated[list[str], says(description="names of the classes, in the order of rows and columns")]
+    confusion: Annotated[
+        dict[str, list[list[int]]],
+        says(description="by model, images by right class (rows) and predicted class (columns)"),
+    ]
+    difference: Annotated[list[list[int]], says(description="the second matrix minus the first")]
+    confused: Annotated[list[Confused], says(description="the pairs of classes whose confusion changes most")]
+    class_accuracy: Annotated[list[ClassGain], says(description="each class, the largest gain first")]
+    calibration: Annotated[
+        dict[str, ModelCalibration], says(description="by model; empty where probabilities are not known")
+    ]
+    without: Annotated[str, says(description="why probabilities are not known, as a sentence; empty where they are")]
+    mistakes: Annotated[dict[str, list[TestImage]], says(description="the most confident mistakes by model")]
+    agreeing: Annotated[list[str], says(description="the models that suspicious labels were found with")]
+    suspicious: Annotated[
+        list[TestImage], says(description="images for which all of them agree on another class than the label")
+    ]
 
 
 class RunFile(TypedDict):

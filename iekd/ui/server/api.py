@@ -42,6 +42,7 @@ from iekd.ui.server.answers import (
     Learner,
     Lines,
     MethodRow,
+    ModelName,
     ModelRow,
     Models,
     RunFile,
@@ -51,6 +52,7 @@ from iekd.ui.server.answers import (
     Settings,
     Start,
     State,
+    TestSetFound,
     setting_rows,
     takes_files,
 )
@@ -60,6 +62,7 @@ from iekd.ui.server.endpoints import ANSWER, Endpoint, endpoints_of
 from iekd.ui.server.gradio_patches import describe_endpoint, describe_field, file_field
 from iekd.ui.server.hidden_paths import teller
 from iekd.ui.tabs.compare import compare_files, compare_files_csv
+from iekd.ui.tabs.test_set import test_set_found
 
 log = logging.getLogger(__name__)
 Asked = Optional[gr.Request]  # who asks; Gradio finds it by its type
@@ -242,6 +245,17 @@ class Actions:
             UserError: no image or too many; there is no such run, or it has no models yet.
         """
         return compare_files_csv(self._store, run_id or "", images or [])
+
+    def test_set(
+        self, run_id: Models, first: ModelName = "", second: ModelName = "", request: Asked = None
+    ) -> TestSetFound:
+        """Two models of a run on its whole test set: confusion matrices, classes, calibration, mistakes, suspicious
+        labels. Probabilities are computed the first time, which may take minutes.
+
+        Raises:
+            UserError: there is no such run or model; the run has no predictions, and its test images are not there.
+        """
+        return test_set_found(self._store, run_id or "", first or "", second or "", self._access.of(request))
 
     def add_pictures(self, archive: Archive, classes: Classes = "", request: Asked = None) -> str:
         """Unpack a zip with a folder of images for each class.

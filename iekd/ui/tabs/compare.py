@@ -22,11 +22,13 @@ from iekd.runs.store import Store
 from iekd.ui.render.comparison import card_html, comparison_csv, models_table
 from iekd.ui.render.examples import examples
 from iekd.ui.render.words import run_title, when
+from iekd.ui.server.access import Access
 from iekd.ui.server.answers import Comparison, ImagePredictions
 from iekd.ui.server.downloads import download_link
 from iekd.ui.server.gradio_patches import file_field, open_dropdown
 from iekd.ui.server.space import with_gpu
 from iekd.ui.tabs.run import PRIVATE, Updates
+from iekd.ui.tabs.test_set import TestSetPart, test_set_part
 
 DEMO = ""
 DEMO_LABEL = "Shipped demo models"
@@ -78,11 +80,12 @@ class CompareTab:
     examples: gr.HTML
     chosen: gr.JSON
     results: gr.HTML
+    test_set: TestSetPart
 
     @property
     def outputs(self) -> list[Any]:
         """What `open` may change."""
-        return [self.source, self.examples, self.chosen, self.results]
+        return [self.source, self.examples, self.chosen, self.results, *self.test_set.outputs]
 
     def open(self, store: Store, wanted: str, chosen: list[int] | None = None) -> Updates:
         """The tab comes to the front with a run in mind.
@@ -93,17 +96,18 @@ class CompareTab:
         values = [value for _, value in choices]
         if not choices:
             none = gr.Dropdown([("None yet: finish a run first", DEMO)], value=DEMO)
-            return {self.source: none, self.examples: "", self.chosen: [], self.results: NOTHING_YET}
+            closed = {**self.test_set.closed(), self.test_set.look: gr.Button(visible=False)}
+            return {self.source: none, self.examples: "", self.chosen: [], self.results: NOTHING_YET, **closed}
         value = wanted if wanted in values else values[0]
         if chosen is not None and value == wanted:
             return {self.source: gr.Dropdown(choices)}  # back from another tab: answers stay
         return {
             self.source: gr.Dropdown(choices, value=value), self.examples: examples_html(store, value),
-            self.chosen: [], self.results: INVITE,
+            self.chosen: [], self.results: INVITE, **self.test_set.closed(),
         }  # fmt: skip
 
 
-def compare_tab(store: Store) -> CompareTab:
+def compare_tab(store: Store, access: Access) -> CompareTab:
     """Build the tab and its events."""
     source = open_dropdown(  # `models_called` checks its value
         choices=[(DEMO_LABEL, DEMO)], value=DEMO, label="Whose networks", filterable=False, elem_id="source"
@@ -124,12 +128,13 @@ def compare_tab(store: Store) -> CompareTab:
     chosen = gr.JSON(visible=False)
     results = gr.HTML(INVITE, elem_id="comparison")
     ask = gr.Button(visible="hidden", elem_id="ask")
+    test_set = test_set_part(store, access, source)
 
     def answer(source_id: str, paths: list[str] | None, taken: str | None, picked: list[int] | None) -> str:
         return results_html(store, source_id or DEMO, paths or [], taken, picked or [])
 
     def change_source(source_id: str) -> Updates:
-        return {chosen: [], strip: examples_html(store, source_id or DEMO)}
+        return {chosen: [], strip: examples_html(store, source_id or DEMO), **test_set.closed()}
 
     # predictions are queued, two at a time, so that many visitors do not overload the machine
     busy: dict[str, Any] = {
@@ -142,10 +147,10 @@ def compare_tab(store: Store) -> CompareTab:
     for changed in (
         gr.on([files.change, camera.change], None, None, results, js=f"() => {LOOKING}", **here),
         strip.click(None, None, [chosen, results], js=PICKED.replace("WAIT", LOOKING), **here),
-        source.input(change_source, source, [chosen, strip], **PRIVATE),
+        source.input(change_source, source, [chosen, strip, *test_set.outputs], **PRIVATE),
     ):
         changed.then(None, None, None, js=ASK, **here)
-    return CompareTab(source, strip, chosen, results)
+    return CompareTab(source, strip, chosen, results, test_set)
 
 
 def sources(store: Store) -> list[tuple[str, str]]:
