@@ -44,7 +44,13 @@ def compare_runs(store: Store, run_ids: Sequence[str]) -> Compared:
     return Compared(entries, settings_that_differ([entry.config for entry in entries if entry.config is not None]))
 
 
-def row(entry: Entry) -> dict[str, Any]:
+def to_json(compared: Compared) -> dict[str, Any]:
+    """For programs: `runs`, each with its results, and `settings` that differ, each with its value in every run."""
+    settings = [{"name": name, "values": values} for name, values in compared.settings.items()]
+    return {"runs": [_row(entry) for entry in compared.entries], "settings": settings}
+
+
+def _row(entry: Entry) -> dict[str, Any]:
     """One run's results as JSON; None where there is nothing yet."""
     found, gain = entry.brief, entry.brief.gain if entry.brief else None
     over = interval(gain) if gain else None

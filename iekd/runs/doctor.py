@@ -57,7 +57,7 @@ def examine(runs_dir: Path) -> list[Finding]:
 
 
 def leftovers(store: Store) -> list[Path]:
-    """What killed processes left half written or half deleted, runs whose deletion can no longer be undone, and uploaded
+    """What killed processes left half written or half deleted, deleted runs in the trash for over an hour, and uploaded
     images that no run uses any more."""
     folders = (store.root, uploads_dir(store), unpacked_dir(), decoded_cache.folder())
     found = (path for folder in folders for pattern in HALF_WRITTEN for path in folder.glob(pattern))

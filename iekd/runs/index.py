@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from iekd.config.methods import method_name
 from iekd.config.run import RunConfig
@@ -25,7 +25,7 @@ class Entry:
     run: Run
     status: Status
     config: RunConfig | None = None
-    notes: Notes = Notes()
+    notes: Notes = field(default_factory=Notes)
     brief: Brief | None = None
 
     @property

@@ -12,7 +12,6 @@ import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from iekd.errors import RunError, UserError
 from iekd.runs.store import Run, Store, not_writable

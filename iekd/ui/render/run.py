@@ -33,8 +33,8 @@ def badge(state: str) -> str:
 
 def head_html(run: Run, config: RunConfig, status: Status, store: Store) -> str:
     """Title, state, stages, progress and pace."""
-    title = escape(run_title(config, run))
-    about = f"{escape(title_of(config.dataset))} · {'' if not config.name else escape(in_words(config)) + ' · '}"
+    title, words = escape(run_title(config, run)), escape(in_words(config))
+    about = f"{escape(title_of(config.dataset))} · {'' if title == words else words + ' · '}"
     epochs = counted(config.epochs, "epoch")
     began = f" · started {when(status.created)}" if status.created else ""
     lines = [
