@@ -30,8 +30,8 @@ def comparison_html(compared: Compared, may: May) -> str:
     names = _titles(compared)
     runs = [
         {
-            "id": entry.run.id, "title": name, "style": f"compared-{i + 1}", "state": Markup(badge(entry.status.state)),
-            **results(entry),
+            "id": entry.run.id, "title": name, "colour": f"compared-{i + 1}",
+            "state": Markup(badge(entry.status.state)), **results(entry),
         }
         for i, (entry, name) in enumerate(zip(compared.entries, names, strict=True))
     ]  # fmt: skip

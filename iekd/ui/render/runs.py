@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -126,18 +127,18 @@ def results(entry: Entry) -> dict[str, Any]:
     over = interval(gain) if gain else None
     low_high, meaning = interval_text(over) if over else ("", "")
     taught = brief.taught if brief else None
-    alone = gain.n if gain else 0
-    few = "one seed" if alone == 1 else ""
+    weak = brief.too_weak if brief else ""
+    few = "one seed" if gain and gain.n == 1 else ""
     return {
         "teacher": f"{brief.teacher:.1f}" if brief and brief.teacher is not None else "",
         "plain": f"{brief.plain.mean:.1f}" if brief and brief.plain else "",
         "taught": f"{taught.mean:.1f}" if taught else "",
         "method": method_name(taught.method) if taught else "",
         "style": method_style(taught.method) if taught else "",
-        "gain": f"{gain.mean:+.1f}".replace("-", "−") if gain else "",
+        "gain": f"{round(gain.mean, 1) + 0:+.1f}".replace("-", "−") if gain else "",  # no minus before zero
         "interval": low_high, "interval_meaning": meaning, "few": few,
-        "sign": "" if not gain or not over or over.low <= 0 <= over.high else "up" if gain.mean > 0 else "down",
-        "too_weak": brief.too_weak if brief else "",
+        "sign": "" if weak or not gain or not over or over.low <= 0 <= over.high else "up" if gain.mean > 0 else "down",
+        "too_weak": weak,
         "diverged": ", ".join(brief.diverged) if brief else "", "lost": len(brief.diverged) if brief else 0,
         "all": ", ".join(f"{method_name(m)} {mean:.1f} %" for m, mean in brief.methods) if brief else "",
     }  # fmt: skip
@@ -193,7 +194,7 @@ def undo_of(store: Store, may: May) -> str:
     known = trash.deletions(store)
     if not known or not all(may(run, "delete") for run in known[0].runs):
         return ""
-    until = when(known[0].at + trash.KEPT)
+    until = time.strftime("%H:%M", time.localtime(known[0].at + trash.KEPT))
     return render("runs_undo", batch=known[0].name, count=len(known[0].runs), until=until).strip()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from dataclasses import asdict, dataclass, replace
 from html import escape
@@ -12,7 +13,6 @@ import gradio as gr
 
 from iekd.errors import UserError
 from iekd.launchers.base import Launcher
-from iekd.plural import counted
 from iekd.runs import trash
 from iekd.runs.compare import compare_runs
 from iekd.runs.index import Index
@@ -24,6 +24,7 @@ from iekd.ui.render.sparkline import Sparklines
 from iekd.ui.server.access import Access, May
 from iekd.ui.tabs.run import PRIVATE, Updates
 
+log = logging.getLogger(__name__)
 EMPTY = (
     '<div class="empty"><h2>No runs yet</h2><p>Go to <b>Train</b> and press <b>Start</b>: the first run is set up. '
     "It will be listed here with its results, and stays when you close the page.</p></div>"
@@ -32,12 +33,13 @@ EMPTY = (
 # is drawn again every few seconds.
 ON_LOAD = """
 const picked = new Set();
-let asking = null, focused = '';
+let asking = null, focused = '', fresh = 0;
 const find = (selector) => element.querySelector(selector);
 const draw = () => {
   const bar = find('.runs-bar');
   if (!bar) return;
   element.querySelectorAll('[data-pick]').forEach((box) => { box.checked = picked.has(box.value); });
+  find('.undo')?.classList.toggle('fresh', Date.now() < fresh);
   if (focused && document.activeElement === document.body) find(focused)?.focus({preventScroll: true});
   const drawn = JSON.stringify([[...picked], asking]);
   if (bar.dataset.drawn === drawn) return;
@@ -73,7 +75,7 @@ const edit = (button) => {
   form.elements.name.placeholder = link.textContent;
   form.elements.note.value = link.dataset.note;
   row.querySelector('.named > div').append(form);
-  form.elements.name.focus();
+  form.elements.name.select();
 };
 const pressed = (name) => {
   if (name === 'compare') trigger('click', {act: 'compare', run: [...picked].join(',')});
@@ -82,6 +84,10 @@ const pressed = (name) => {
   if (name === 'yes') {
     trigger('click', {act: asking.act, run: asking.runs.join(',')});
     asking.runs.forEach((run) => picked.delete(run));
+    if (asking.act === 'delete') {  // the offer to undo it is in sight for a while, wherever one is in the list
+      fresh = Date.now() + 12000;
+      setTimeout(draw, 12100);
+    }
   }
   if (name === 'yes' || name === 'no') asking = null;
   draw();
@@ -286,7 +292,7 @@ def _delete(store: Store, access: Access, asker: gr.Request, run_ids: list[str])
     for sentence in refused:
         gr.Warning(sentence)
     if moved:
-        gr.Info(f"{counted(len(moved), 'run')} deleted. Undo is above the list.")
+        log.info("action=trash runs=%s", ",".join(moved))
 
 
 def _undo(store: Store, access: Access, asker: gr.Request, batch: str) -> None:
