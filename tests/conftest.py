@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -282,6 +283,43 @@ def finished(tmp_path_factory, tiny_config, complete):
     made = complete(Store(tmp_path_factory.mktemp("runs")), config)
     torch.set_num_threads(threads)
     return made
+
+
+@pytest.fixture(scope="session")
+def written_run():
+    """`written_run(store, plain=86.0, taught=88.0, teacher=94.0, **settings)`: the folder of a finished run with those
+    accuracies, which nobody trained. Its curves rise to them."""
+    from iekd.results.significance import OverImages, summarise
+    from iekd.runs.files import write_json
+    from iekd.runs.store import FINISHED
+
+    def write(store, plain=86.0, taught=88.0, teacher=94.0, **settings):
+        run, handle = store.create(make_config(**settings))
+        os.close(handle)
+        config, writer = run.config, run.metrics_writer()
+        means = {method: plain if method == "baseline" else taught for method in config.methods}
+        accuracies = {m: {s: mean + 0.1 * i for i, s in enumerate(config.seeds)} for m, mean in means.items()}
+        for epoch in range(1, config.epochs + 1):
+            for method, seed in config.learner_names:
+                row = {"stage": "students", "learner": f"{method}-seed{seed}", "epoch": epoch, "step": epoch}
+                accuracy = accuracies[method][seed] - 10 * (config.epochs - epoch)
+                writer.append({**row, "kind": "train", "values": {"cross_entropy": 1.0, "accuracy": 1.0}})
+                writer.append({**row, "kind": "test", "values": {"accuracy": accuracy, "loss": 1.0}})
+        writer.close()
+        images = {m: OverImages(mean - plain - 1, mean - plain + 1, 1000) for m, mean in means.items()}
+        report = {
+            "run": run.id, "path": str(run.path), "state": FINISHED, "seconds": 75.0, "device": "cpu",
+            "dataset": config.dataset, "guess": 10.0, "test_images": 1000, "diverged": {},
+            "teacher": {"model": config.teacher, "accuracy": teacher, "params": 9},
+            "learners": [{"method": m, "seed": s, "accuracy_last": value, "accuracy_best": value, "params": 3}
+                         for m, by_seed in accuracies.items() for s, value in by_seed.items()],
+            "summary": [found.to_json() for found in summarise(accuracies, images=images)],
+        }  # fmt: skip
+        write_json(run.path / "report.json", report)
+        run.write_status(replace(run.status, state=FINISHED, started=1.0, ended=76.0))
+        return run
+
+    return write
 
 
 @pytest.fixture

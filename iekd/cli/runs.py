@@ -1,4 +1,4 @@
-"""`iekd runs list | show | stop | resume | first | export | import | delete`."""
+"""`iekd runs list | show | compare | stop | resume | first | export | import | delete`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from iekd.config.run import NO_TEACHER
 from iekd.data import short_name
 from iekd.errors import RunError
 
-app = typer.Typer(no_args_is_help=True, help="List, show, stop, resume, export, import and delete runs.")
+app = typer.Typer(no_args_is_help=True, help="List, show, compare, stop, resume, export, import and delete runs.")
 RunId = Annotated[str, typer.Argument(metavar="ID")]
 
 
@@ -86,6 +86,58 @@ def runs_show(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) 
     if report:
         print_results(report)
     out.print(escape(run.log_tail()), highlight=False, soft_wrap=True)
+
+
+@app.command("compare")
+@says_why
+def runs_compare(
+    run_ids: Annotated[list[str], typer.Argument(metavar="ID ID...", help="Two to eight runs.", show_default=False)],
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Runs side by side: accuracies, gains with intervals, and the settings that differ."""
+    from iekd.runs.compare import compare_runs, to_json
+
+    found = to_json(compare_runs(launcher_for(runs_dir).store, run_ids))
+    if as_json:
+        print_json(found)
+        return
+    table = table_of("run", "state", "teacher", "baseline", "best taught", "gain over the baseline")
+    for row in found["runs"]:
+        name = f"{row['run']}\n{row['name']}" if row["name"] else row["run"]
+        numbers = [_percent(row["teacher_accuracy"]), _percent(row["plain_accuracy"])]
+        taught = f"{_percent(row['accuracy'])} {row['method']}"
+        table.add_row(*map(escape, (name, row["state"], *numbers, taught, _gain(row))))
+    out.print(table)
+    for row in found["runs"]:
+        if row["too_weak"]:
+            out.print(escape(f"{row['run']} is too weak to judge. {row['too_weak']}"), highlight=False, soft_wrap=True)
+    if not found["settings"]:
+        out.print("All settings are the same.")
+        return
+    differing = table_of("setting that differs", *(row["run"] for row in found["runs"]))
+    for setting in found["settings"]:
+        differing.add_row(setting["name"], *map(escape, map(_value, setting["values"])))
+    out.print(differing)
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _gain(row: dict[str, Any]) -> str:
+    """+2.0 (+1.6 to +2.5 over 3 seeds)."""
+    if row["gain"] is None:
+        return ""
+    low_high = row["interval"]
+    over = f"{row['seeds']} seeds" if row["interval_over"] == "seeds" else row["interval_over"]
+    return f"{row['gain']:+.2f}" + (f" ({low_high[0]:+.2f} to {low_high[1]:+.2f} over {over})" if low_high else "")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return ",".join(map(str, value))
+    return "" if value is None else str(value)
 
 
 @app.command("stop")
@@ -185,6 +237,7 @@ def runs_delete(
 def overview(run: Any) -> dict[str, Any]:
     """What `list` and `show` print of a run as JSON; a damaged run is in it too, with empty fields."""
     from iekd.results.report import summary
+    from iekd.runs.notes import name_of
 
     try:
         config = run.config
@@ -197,8 +250,8 @@ def overview(run: Any) -> dict[str, Any]:
     status, report = run.status, run.report
     learners = summary(report)["learners"] if report else []
     return {
-        "run": run.id, "name": config.name, "path": str(run.path), "state": status.state, "seconds": status.seconds,
-        "dataset": config.dataset, "teacher": config.teacher, "student": config.student,
+        "run": run.id, "name": name_of(run, config), "path": str(run.path), "state": status.state,
+        "seconds": status.seconds, "dataset": config.dataset, "teacher": config.teacher, "student": config.student,
         "methods": list(config.methods), "seeds": list(config.seeds), "learners": learners,
         "diverged": status.diverged, "waiting": status.waiting,
     }  # fmt: skip

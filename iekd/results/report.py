@@ -95,16 +95,7 @@ def remarks(report: dict[str, Any], name: Callable[[str], str] = str, images: st
     """
     found, said, reasons = summaries(report), list[str](), report.get("reasons", [])
     accuracy = report["teacher"]["accuracy"] if report.get("teacher") else None
-    guessing = ["the teacher"] if accuracy is not None and guesses(report, accuracy) else []
-    guessing += [name(s.method) for s in found if guesses(report, s.mean)]
-    if guessing:
-        names = f"{', '.join(guessing[:-1])} and {guessing[-1]}" if guessing[1:] else guessing[0]
-        who = f"{names} answer{'s' if len(guessing) == 1 else ''}"
-        said.append(
-            f"{who[0].upper()}{who[1:]} not clearly better than always naming the commonest class, which is right for "
-            f"{report['guess']:.1f} % of the test {images}."
-            + ("" if reasons else f" Train longer, lower the learning rate, or test on more {images}.")
-        )
+    said += [at_chance] if (at_chance := chance_level(report, name, images)) else []
     said += reasons
     few = few_test_images(report.get("test_images", 0), images)
     if few is not None and few.serious:
@@ -116,6 +107,23 @@ def remarks(report: dict[str, Any], name: Callable[[str], str] = str, images: st
             "learn from it. Train it longer, or take a better one."
         )
     return said
+
+
+def chance_level(report: dict[str, Any], name: Callable[[str], str] = str, images: str = "images") -> str:
+    """Which networks are not clearly better than always predicting the majority class, as a sentence or two; empty if
+    none is. name, images: as in `remarks`."""
+    teacher = report.get("teacher")
+    guessing = ["the teacher"] if teacher and guesses(report, teacher["accuracy"]) else []
+    guessing += [name(s.method) for s in summaries(report) if guesses(report, s.mean)]
+    if not guessing:
+        return ""
+    names = f"{', '.join(guessing[:-1])} and {guessing[-1]}" if guessing[1:] else guessing[0]
+    who = f"{names} answer{'s' if len(guessing) == 1 else ''}"
+    return (
+        f"{who[0].upper()}{who[1:]} not clearly better than always naming the commonest class, which is right for "
+        f"{report['guess']:.1f} % of the test {images}."
+        + ("" if report.get("reasons") else f" Train longer, lower the learning rate, or test on more {images}.")
+    )
 
 
 def guesses(report: dict[str, Any], accuracy: float) -> bool:

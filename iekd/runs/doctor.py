@@ -19,6 +19,7 @@ from iekd.models.shipped import shipped_models
 from iekd.paths import cache_dir, checkpoints_dir, unpacked_dir
 from iekd.runs.queue import device_name
 from iekd.runs.store import LOST, Store
+from iekd.runs.trash import KEPT, TRASH, deletions
 from iekd.runs.uploads import unused, uploads_dir
 
 FINE, NOTE, TROUBLE = "fine", "note", "trouble"
@@ -56,10 +57,12 @@ def examine(runs_dir: Path) -> list[Finding]:
 
 
 def leftovers(store: Store) -> list[Path]:
-    """What killed processes left half written or half deleted, and uploaded images that no run uses any more."""
+    """What killed processes left half written or half deleted, deleted runs in the trash for over an hour, and uploaded
+    images that no run uses any more."""
     folders = (store.root, uploads_dir(store), unpacked_dir(), decoded_cache.folder())
     found = (path for folder in folders for pattern in HALF_WRITTEN for path in folder.glob(pattern))
-    return sorted([*(path for path in found if time.time() - path.stat().st_mtime > OLD), *unused(store)])
+    deleted = [store.root / TRASH / d.name for d in deletions(store) if time.time() - d.at > KEPT]
+    return sorted([*(path for path in found if time.time() - path.stat().st_mtime > OLD), *deleted, *unused(store)])
 
 
 def clean(store: Store) -> list[Path]:

@@ -14,6 +14,7 @@ runs/<id>/config.json    what was asked, immutable
           report.json    results; report.md the same to read
           answers.csv    each network's prediction for each test image
           test-set/      how sure each network is of its predictions; can be made again (test_set.py)
+          notes.json     a name, a star and a note that somebody gave it since; see notes.py
 """
 
 from __future__ import annotations
@@ -344,15 +345,23 @@ class Store:
         Raises:
             RunError: no such run, or it is still going.
         """
+        trash = self.root / f".{run_id}.deleted"
+        self.move_out(run_id, trash)
+        shutil.rmtree(trash)
+
+    def move_out(self, run_id: str, target: Path) -> None:
+        """Move the folder of a run that is over to `target` on the same disk, where it is no run of the store.
+
+        Raises:
+            RunError: no such run, or it is still going.
+        """
         run = self.get(run_id)
         deadline = time.monotonic() + 5
         while run.alive() and not run.status.live and time.monotonic() < deadline:
             time.sleep(0.1)  # it is over, and its process is about to end
         if run.alive():
             raise RunError(f"The run '{run_id}' is still {run.status.state}. Stop it first.")
-        trash = self.root / f".{run_id}.deleted"
-        run.path.rename(trash)
-        shutil.rmtree(trash)
+        run.path.rename(target)
         self._forget_keys(run_id)
 
     def _forget_keys(self, run_id: str) -> None:

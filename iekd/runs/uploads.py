@@ -14,6 +14,7 @@ from iekd.data.archives import UNPACKED_NAME, Room, unpack
 from iekd.data.folder import UPLOADED
 from iekd.errors import RunError, UserError
 from iekd.runs.store import Store
+from iekd.runs.trash import deletions
 
 WAITS = 24 * 3600.0  # seconds that uploaded images wait for the first run that uses them
 
@@ -63,7 +64,8 @@ def unused(store: Store) -> list[Path]:
     if not folder.is_dir():
         return []
     named = set()
-    for run in store.list():
+    deleted = [run for deletion in deletions(store) for run in deletion.runs]  # may be brought back
+    for run in [*store.list(), *deleted]:
         try:
             named.add(str(run.config.dataset))
         except UserError:

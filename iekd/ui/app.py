@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -20,10 +21,11 @@ from iekd.ui.tabs.compare import ASK_AFRESH, compare_tab
 from iekd.ui.tabs.demo import demo_tab
 from iekd.ui.tabs.form import OWN_FOLDER
 from iekd.ui.tabs.run import PRIVATE, SPEAKING, Updates
-from iekd.ui.tabs.runs import act, runs_tab, table_html
+from iekd.ui.tabs.runs import runs_tab
 from iekd.ui.tabs.train import known_run, train_tab
 
-STYLES = ("style.css", "demo.css", "vendor/uPlot.min.css", "chart.css", "test_set.css")  # in render/
+# in render/
+STYLES = ("style.css", "demo.css", "vendor/uPlot.min.css", "chart.css", "test_set.css", "runs.css")
 UPLOADS_AGE = 6 * 3600  # seconds until Gradio removes uploaded files
 # keeps the address in step with what is on view, so that a reload, a bookmark and the browser's Back show it again
 KEEP_ADDRESS = """(value) => {
@@ -90,20 +92,21 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
             if tab and (tab != DEMO or landing):
                 updates[tabs] = gr.Tabs(selected=tab)
             if tab == RUNS:
-                updates[runs.table] = table_html(store, may)
+                ids = str(request.query_params.get("compare", ""))
+                updates |= {**runs.open(None, request), runs.compared: ids, runs.comparison: runs.compare(ids, request)}
             if tab == COMPARE:
                 updates |= compare.open(store, run_id)
             return updates
 
-        def on_row(now_shown: str, event: gr.EventData, request: gr.Request) -> Updates:
+        def on_row(now_shown: str, query: Any, event: gr.EventData, request: gr.Request) -> Updates:
             may = access.of(request)
-            run_id, table = act(launcher, access, request, event)
+            run_id, updates = runs.press(query, event, request)
             if run_id:
                 at_front = {tabs: gr.Tabs(selected=TRAIN), runs.timer: gr.Timer(active=False)}
-                return {runs.table: table, shown: run_id, **at_front, **train.show(run_id, may)}
+                return {**updates, shown: run_id, **at_front, **train.show(run_id, may)}
             if now_shown and not (store.root / now_shown).is_dir():  # the run on view was deleted: back to the form
-                return {runs.table: table, shown: "", **train.show("", may)}
-            return {runs.table: table}
+                return {**updates, shown: "", **train.show("", may)}
+            return updates
 
         def to_form(request: gr.Request) -> Updates:
             return {shown: "", tabs: gr.Tabs(selected=TRAIN), **train.show("", access.of(request))}
@@ -111,15 +114,16 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
         def to_own_pictures(request: gr.Request) -> Updates:
             return {train.dataset: OWN_FOLDER, **to_form(request)}
 
-        def open_runs(request: gr.Request) -> Updates:
-            return {runs.table: runs.refresh(request), runs.timer: gr.Timer(active=True)}
+        def open_runs(query: Any, request: gr.Request) -> Updates:
+            return {**runs.open(query, request), runs.timer: gr.Timer(active=True)}
 
         def compare_run(run_id: str) -> Updates:
             return {tabs: gr.Tabs(selected=COMPARE), **compare.open(store, run_id)}
 
-        first = [tabs, runs.table, runs.timer, *compare.outputs, shown, train.key, *train.outputs]
+        first = [tabs, *runs.outputs, *compare.outputs, shown, train.key, *train.outputs]
         demo.load(opened, None, first, **PRIVATE).then(None, None, None, js=OPENED, api_visibility="private")
-        shown.change(None, shown, None, js=KEEP_ADDRESS.replace("NAME", "run"), api_visibility="private")
+        for held, name in ((shown, "run"), (runs.compared, "compare")):
+            held.change(None, held, None, js=KEEP_ADDRESS.replace("NAME", name), api_visibility="private")
         pages = [(train_page, TRAIN), (runs_page, RUNS), (compare_page, COMPARE)]
         if landing:
             pages.insert(0, (demo_page, DEMO))
@@ -129,11 +133,11 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
             named = f"() => ({KEEP_ADDRESS.replace('NAME', 'tab')})('{name}')"
             page.select(None, None, None, js=named, api_visibility="private")
 
-        runs_page.select(open_runs, None, [runs.table, runs.timer], **PRIVATE)
+        runs_page.select(open_runs, runs.query, runs.outputs, **PRIVATE)
         for page, _ in pages:
             if page is not runs_page:
                 page.select(lambda: gr.Timer(active=False), None, runs.timer, **PRIVATE)
-        runs.table.click(on_row, shown, [shown, tabs, runs.timer, *train.outputs, runs.table], **SPEAKING)
+        runs.table.click(on_row, [shown, runs.query], [shown, tabs, *train.outputs, *runs.outputs], **SPEAKING)
         for compared in (
             compare_page.select(
                 lambda *now: compare.open(store, *now), [compare.source, compare.chosen], compare.outputs, **PRIVATE

@@ -33,8 +33,8 @@ def badge(state: str) -> str:
 
 def head_html(run: Run, config: RunConfig, status: Status, store: Store) -> str:
     """Title, state, stages, progress and pace."""
-    title = escape(run_title(config))
-    about = f"{escape(title_of(config.dataset))} · {'' if not config.name else escape(in_words(config)) + ' · '}"
+    title, words = escape(run_title(config, run)), escape(in_words(config))
+    about = f"{escape(title_of(config.dataset))} · {'' if title == words else words + ' · '}"
     epochs = counted(config.epochs, "epoch")
     began = f" · started {when(status.created)}" if status.created else ""
     lines = [
@@ -99,7 +99,7 @@ def waiting_for(run: Run, store: Store) -> str:
         return escape(why)
     if training is None:
         return "Starting: the training process is loading."
-    link = f'<a href="?run={escape(training.id)}">{escape(run_title(training.config))}</a>'
+    link = f'<a href="?run={escape(training.id)}">{escape(run_title(training.config, training))}</a>'
     ahead = len(ahead_of(run, store))
     more = f" and {ahead} more before it" if ahead else ""
     return f"Waiting for run {link} to finish{more}. It starts by itself; you may close this page."

@@ -7,6 +7,7 @@ import time
 from iekd.config.methods import method_name, split_name
 from iekd.config.run import NO_TEACHER, RunConfig
 from iekd.models.catalog import model_name
+from iekd.runs.notes import name_of
 from iekd.runs.store import Run
 
 STATES = {
@@ -47,9 +48,9 @@ def first_chosen(run: Run) -> str | None:
     return students[-1] if students else None
 
 
-def run_title(config: RunConfig) -> str:
-    """The name that the user gave the run, or what it does in words."""
-    return config.name or in_words(config)
+def run_title(config: RunConfig, run: Run | None = None) -> str:
+    """The name that somebody gave the run, later or when it was started, or what it does in words."""
+    return (name_of(run, config) if run else config.name) or in_words(config)
 
 
 def duration(seconds: float | None) -> str:

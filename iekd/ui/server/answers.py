@@ -65,6 +65,21 @@ HOW_SENT = "as the answer to an upload names it: {'path': ..., 'meta': {'_type':
 
 # what programs send
 RunId = Annotated[str, says(description="a text, the id of a run", examples=[EXAMPLE_ID])]
+Name = Annotated[
+    Optional[str],
+    WithJsonSchema({"type": "string", "description": "a text, shown as its name; '' for the name it was started with"}),
+]
+Note = Annotated[
+    Optional[str],
+    WithJsonSchema({"type": "string", "description": "a text of yours, such as why you started it; '' for none"}),
+]
+Starred = Annotated[
+    Optional[bool], WithJsonSchema({"type": "boolean", "description": "true or false, whether it has a star"})
+]
+RunIds = Annotated[
+    list[str],
+    says(description="a list of two to eight texts, ids of runs", examples=[[EXAMPLE_ID, f"{EXAMPLE_ID[:-1]}4"]]),
+]
 Settings = Annotated[dict[str, Any], WithJsonSchema(_settings())]
 Key = Annotated[
     str,
@@ -174,6 +189,43 @@ class Deleted(TypedDict):
 
     run: Annotated[str, says(description="the run's id")]
     deleted: Annotated[bool, says(description="true")]
+
+
+class ComparedRun(TypedDict):
+    """The results of one of several runs."""
+
+    run: Annotated[str, says(description="the run's id")]
+    name: Annotated[str, says(description="a label of its owner; may be empty")]
+    state: Annotated[State, says(description="queued, running, stopping, stopped, finished, failed or lost")]
+    teacher_accuracy: Annotated[Optional[float], says(description="in percent; null without a teacher or a report")]
+    plain_accuracy: Annotated[Optional[float], says(description="of the baseline, in percent, mean over its seeds")]
+    method: Annotated[str, says(description="the method with the highest accuracy among the others; may be empty")]
+    accuracy: Annotated[Optional[float], says(description="of that method, in percent, mean over its seeds")]
+    gain: Annotated[Optional[float], says(description="that method minus the baseline, in points")]
+    interval: Annotated[Optional[list[float]], says(description="95 % interval of the gain: from, to")]
+    interval_over: Annotated[str, says(description="seeds or test images: what the interval is over; may be empty")]
+    seeds: Annotated[int, says(description="how many seeds the gain is a mean of")]
+    too_weak: Annotated[
+        str,
+        says(description="a sentence where the networks are at chance level, so that the gain says nothing; else ''"),
+    ]
+
+
+class DifferentSetting(TypedDict):
+    """A setting that is not the same in all runs."""
+
+    name: Annotated[str, says(description="its key in the settings of start")]
+    values: Annotated[
+        list[Union[str, float, bool, list[Union[str, float]], None]],
+        says(description="its value in each run, in the order of `runs`; null: unset"),
+    ]
+
+
+class RunsComparison(TypedDict):
+    """Runs side by side."""
+
+    runs: Annotated[list[ComparedRun], says(description="one for each run, in the order of the ids")]
+    settings: Annotated[list[DifferentSetting], says(description="the settings that differ; all others are the same")]
 
 
 class Guess(TypedDict):

@@ -22,9 +22,12 @@ from iekd.errors import RunError, UserError
 from iekd.export.web import WEB
 from iekd.launchers.base import Launcher
 from iekd.models.catalog import models
+from iekd.runs.compare import compare_runs, to_json
 from iekd.runs.exported import export_folder, export_in_run, files_of
+from iekd.runs.notes import name_of, write_notes
 from iekd.runs.store import Run
 from iekd.ui.render.curves import read_curves
+from iekd.ui.render.runs import CHANGE
 from iekd.ui.server.access import Access, AccessError, May
 from iekd.ui.server.actions import foresee, start_run, upload_pictures
 from iekd.ui.server.answers import (
@@ -45,11 +48,16 @@ from iekd.ui.server.answers import (
     ModelName,
     ModelRow,
     Models,
+    Name,
+    Note,
     RunFile,
     RunId,
+    RunIds,
+    RunsComparison,
     RunStatus,
     SettingRow,
     Settings,
+    Starred,
     Start,
     State,
     TestSetFound,
@@ -60,7 +68,7 @@ from iekd.ui.server.bodies import NOT_ALLOWED, WENT_WRONG
 from iekd.ui.server.downloads import ADDRESS, downloads_of
 from iekd.ui.server.endpoints import ANSWER, Endpoint, endpoints_of
 from iekd.ui.server.gradio_patches import describe_endpoint, describe_field, file_field
-from iekd.ui.server.hidden_paths import teller
+from iekd.ui.server.hidden_paths import Tell, teller
 from iekd.ui.tabs.compare import compare_files, compare_files_csv
 from iekd.ui.tabs.test_set import test_set_found
 
@@ -158,6 +166,33 @@ class Actions:
         self._access.check_change(request, self._store.get(run_id), "delete")
         self._store.delete(run_id)
         return {"run": run_id, "deleted": True}
+
+    def edit_run(
+        self, run_id: RunId, name: Name = None, note: Note = None, starred: Starred = None, request: Asked = None
+    ) -> RunStatus:  # fmt: skip
+        """Give a run another name, a note or a star, in any state. What is left out stays as it is.
+
+        Raises:
+            RunError: there is no such run, or a text is too long.
+            AccessError: you may not change it (403).
+        """
+        run = self._store.get(run_id)
+        self._access.check_change(request, run, CHANGE)
+        write_notes(run, name, starred, note)
+        return self.run_status(run_id, request)
+
+    def compare_runs(self, run_ids: RunIds, request: Asked = None) -> RunsComparison:
+        """Two to eight runs side by side: accuracies, gains with 95 % intervals, and the settings that differ.
+
+        Raises:
+            RunError: there are fewer or more, or one is not there or cannot be read.
+        """
+        compared = compare_runs(self._store, run_ids)
+        tells = [teller(entry.run, self._access.of(request)) for entry in compared.entries]
+        found = to_json(compared)
+        for setting in found["settings"]:
+            setting["values"] = [_told(value, tell) for value, tell in zip(setting["values"], tells, strict=True)]
+        return cast(RunsComparison, found)
 
     def run_report(self, run_id: RunId, request: Asked = None) -> str:
         """The report of a finished run, as Markdown: accuracies with intervals, comparisons, settings.
@@ -358,7 +393,7 @@ def status_of(run: Run, may: May) -> RunStatus:
         if (value := curves.last(name := learner_name(method, seed), "test", "accuracy")) is not None
     }
     return {
-        "run": run.id, "name": config.name, "state": cast(State, status.state), "stage": status.stage,
+        "run": run.id, "name": name_of(run, config), "state": cast(State, status.state), "stage": status.stage,
         "progress": status.progress,
         "eta_seconds": status.eta_seconds, "eta_range": status.eta_range and list(status.eta_range),
         "images_per_second": status.images_per_second, "seconds": status.seconds,
@@ -366,6 +401,13 @@ def status_of(run: Run, may: May) -> RunStatus:
         "error": status.error and tell(status.error),
         "diverged": status.diverged, "warnings": status.cautions,
     }  # fmt: skip
+
+
+def _told(value: Any, tell: Tell) -> Any:
+    """The value of a setting as JSON, fit for whoever asks."""
+    if isinstance(value, (tuple, list)):
+        return [_told(item, tell) for item in value]
+    return tell(value) if isinstance(value, str) else value
 
 
 def _says_why(endpoint: Callable[..., Any]) -> Callable[..., Any]:

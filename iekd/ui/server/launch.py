@@ -16,6 +16,7 @@ from starlette.middleware import Middleware
 from iekd.errors import UserError
 from iekd.launchers.base import Launcher
 from iekd.launchers.factory import make_launcher
+from iekd.runs import trash
 from iekd.runs.store import not_writable
 from iekd.ui.app import build_app, style, theme
 from iekd.ui.render.colours import method_colours
@@ -123,13 +124,18 @@ def _log_to_stderr() -> None:
 
 
 def _keep_order(launcher: Launcher) -> None:
-    """End workers that do not stop. Everything else that may go wrong, each reader of a run folder sees for itself."""
+    """Empty the trash and end workers that do not stop. Everything else that may go wrong, each reader of a run folder
+    sees for itself."""
+    older_than = 0.0  # at first everything that an earlier server left
     while True:
-        time.sleep(5)
         try:
+            trash.empty(launcher.store, older_than)
+            older_than = trash.KEPT
+            time.sleep(5)
             launcher.end_stuck()
         except Exception:  # a folder that changes under our eyes; the next look is soon
             log.exception("action=look-after-runs")
+            time.sleep(5)
 
 
 def check_writable(runs_dir: Path | str) -> Path:

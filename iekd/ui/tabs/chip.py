@@ -37,7 +37,7 @@ def chip_html(store: Store) -> str:
             if status.state == QUEUED:
                 waiting += 1
             elif status.state in LIVE:
-                training.append((run.id, run_title(run.config), math.floor(100 * status.progress)))
+                training.append((run.id, run_title(run.config, run), math.floor(100 * status.progress)))
         except UserError:
             continue  # a damaged folder does not train
     return render("chip", training=training, waiting=waiting).strip()

@@ -160,7 +160,7 @@ def sources(store: Store) -> list[tuple[str, str]]:
         with contextlib.suppress(UserError):  # a damaged folder has no models
             if not run.model_folders:
                 continue
-            title = f"{run_title(run.config)} · {when(run.status.created)} · {run.id}"
+            title = f"{run_title(run.config, run)} · {when(run.status.created)} · {run.id}"
             first, *others = saved_seeds(run) or [0]
             found.append((f"{title} · seed {first}" if others else title, run.id))
             found += [(f"{title} · seed {seed}", f"{run.id}/{seed}") for seed in others]

@@ -1,101 +1,306 @@
-"""The Runs tab: every run with its state and results; open, stop, resume or delete one."""
+"""The Runs tab: every run with its state and results, to search, name, star, compare, open, stop, resume or delete."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from html import escape
 from typing import Any
 
 import gradio as gr
 
-from iekd.config.methods import method_name
-from iekd.data import title_of
 from iekd.errors import UserError
 from iekd.launchers.base import Launcher
-from iekd.models.catalog import model_name
-from iekd.plural import counted
-from iekd.results.report import summaries
-from iekd.runs.queue import ahead_of
-from iekd.runs.store import QUEUED, RUNNING, STOPPING, Run, Store
-from iekd.ui.render.run import badge
-from iekd.ui.render.words import duration, method_style, run_title, when
+from iekd.runs import trash
+from iekd.runs.compare import compare_runs
+from iekd.runs.index import Index
+from iekd.runs.notes import write_notes
+from iekd.runs.store import QUEUED, Run, Store
+from iekd.ui.render.compare_runs import comparison_html
+from iekd.ui.render.runs import CHANGE, Query, list_html, tools_html
+from iekd.ui.render.sparkline import Sparklines
 from iekd.ui.server.access import Access, May
 from iekd.ui.tabs.run import PRIVATE, Updates
 
+log = logging.getLogger(__name__)
 EMPTY = (
     '<div class="empty"><h2>No runs yet</h2><p>Go to <b>Train</b> and press <b>Start</b>: the first run is set up. '
     "It will be listed here with its results, and stays when you close the page.</p></div>"
 )
-# One listener for all rows: a button says which run and what to do with it. What cannot be undone is asked first.
+# One listener for all rows. Which runs are ticked, what is being asked, and where the keyboard is, live here: the list
+# is drawn again every few seconds.
 ON_LOAD = """
+const picked = new Set();
+let asking = null, focused = '', fresh = 0;
+const find = (selector) => element.querySelector(selector);
+const draw = () => {
+  const bar = find('.runs-bar');
+  if (!bar) return;
+  element.querySelectorAll('[data-pick]').forEach((box) => { box.checked = picked.has(box.value); });
+  find('.undo')?.classList.toggle('fresh', Date.now() < fresh);
+  if (focused && document.activeElement === document.body) find(focused)?.focus({preventScroll: true});
+  const drawn = JSON.stringify([[...picked], asking]);
+  if (bar.dataset.drawn === drawn) return;
+  bar.dataset.drawn = drawn;
+  bar.classList.toggle('picks', picked.size > 0 && !asking);
+  bar.classList.toggle('asks', Boolean(asking));
+  bar.querySelector('.count').textContent = picked.size + ' chosen';
+  const compare = bar.querySelector('[data-bar=compare]');
+  compare.disabled = picked.size < 2 || picked.size > 8;
+  compare.title = compare.disabled ? 'Choose two to eight runs' : '';
+  bar.querySelector('.question').textContent = asking ? asking.question : '';
+  bar.querySelector('[data-bar=yes]').textContent = asking ? asking.yes : '';
+};
+const ask = (act, runs) => {
+  const one = runs.length === 1, many = runs.length + ' runs with their';
+  asking = act === 'stop'
+    ? {act, runs, yes: 'Stop', question: 'Stop this run? Its students are saved, and you can resume it later.'}
+    : {act, runs, yes: 'Delete', question: 'Delete ' + (one ? 'this run with its' : many) + ' models, curves and log?'
+        + ' You can undo this for an hour.'};
+  draw();
+  find('[data-bar=yes]').focus();
+};
+const close = () => {
+  const form = find('form.edit-run');
+  if (form) { focused = `[data-do="edit"][data-run="${form.dataset.run}"]`; form.remove(); find(focused)?.focus(); }
+};
+const edit = (button) => {
+  close();
+  const row = button.closest('tr'), link = row.querySelector('.link');
+  const form = find('template.edit').content.firstElementChild.cloneNode(true);
+  form.dataset.run = button.dataset.run;
+  form.elements.name.value = link.dataset.name;
+  form.elements.name.placeholder = link.textContent;
+  form.elements.note.value = link.dataset.note;
+  row.querySelector('.named > div').append(form);
+  form.elements.name.select();
+};
+const pressed = (name) => {
+  if (name === 'compare') trigger('click', {act: 'compare', run: [...picked].join(',')});
+  if (name === 'delete') ask('delete', [...picked]);
+  if (name === 'clear') picked.clear();
+  if (name === 'yes') {
+    trigger('click', {act: asking.act, run: asking.runs.join(',')});
+    asking.runs.forEach((run) => picked.delete(run));
+    if (asking.act === 'delete') {  // the offer to undo it is in sight for a while, wherever one is in the list
+      fresh = Date.now() + 12000;
+      setTimeout(draw, 12100);
+    }
+  }
+  if (name === 'yes' || name === 'no') asking = null;
+  draw();
+};
 element.addEventListener('click', (event) => {
-  const button = event.target.closest('[data-act]');
-  if (!button) return;
-  const {run, act, ask} = button.dataset;
-  if (ask && !window.confirm(ask)) return;
-  trigger('click', {run, act});
+  const button = event.target.closest('[data-do], [data-bar], [data-act], form, label, a');
+  if (!button || button.disabled) return;
+  const {act, run, bar, batch, page} = button.dataset, doing = button.dataset.do;
+  if (bar) pressed(bar);
+  else if (doing === 'edit') edit(button);
+  else if (doing === 'cancel') close();
+  else if (doing === 'star') trigger('click', {act: 'star', run, on: button.getAttribute('aria-pressed') !== 'true'});
+  else if (doing) trigger('click', {act: doing, run: '', batch, page: Number(page)});
+  else if (act === 'delete' || act === 'stop') ask(act, [run]);
+  else if (act) trigger('click', {run, act});
+});
+element.addEventListener('change', (event) => {
+  if (!event.target.matches('[data-pick]')) return;
+  if (event.target.checked) picked.add(event.target.value); else picked.delete(event.target.value);
+  draw();
+});
+element.addEventListener('submit', (event) => {
+  event.preventDefault();
+  const form = event.target, run = form.dataset.run;
+  trigger('click', {act: 'edit', run, name: form.elements.name.value, note: form.elements.note.value});
+  close();
+});
+element.addEventListener('keydown', (event) => {
+  if (event.key !== 'Escape') return;
+  close();
+  asking = null;
+  draw();
+});
+element.addEventListener('focusin', (event) => {
+  const kinds = ['data-act', 'data-do', 'data-bar', 'data-run', 'data-page', 'value'];
+  const own = kinds.filter((kind) => event.target.hasAttribute(kind));
+  focused = own.map((kind) => `[${kind}="${CSS.escape(event.target.getAttribute(kind))}"]`).join('');
+});
+document.addEventListener('pointerdown', (event) => { if (!element.contains(event.target)) focused = ''; });
+new MutationObserver(draw).observe(element, {childList: true, subtree: true});
+"""
+SEARCH = """
+let waits;
+element.addEventListener('input', (event) => {
+  clearTimeout(waits);
+  const send = () => trigger('input', Object.fromEntries(new FormData(element.querySelector('form'))));
+  waits = setTimeout(send, event.target.type === 'search' ? 250 : 0);
 });
 """
+CLOSE = """
+let seen = element.querySelectorAll('.compared').length;
+element.addEventListener('click', (event) => { if (event.target.closest('[data-close]')) trigger('click', {}); });
+new MutationObserver(() => {
+  const now = element.querySelectorAll('.compared').length;
+  if (now && !seen) element.scrollIntoView({block: 'start'});
+  seen = now;
+}).observe(element, {childList: true, subtree: true});
+"""
+# nothing is drawn again while somebody writes into the list or is asked something in it
+BUSY = """(...values) => [...values.slice(0, -1),
+  document.querySelector('#runs-table form, #runs-table .runs-bar.asks') ? 'busy' : '']"""
 
 
 @dataclass
 class RunsTab:
-    """What the page's layout needs of this tab."""
+    """The components of the tab, and what the page's layout needs of it."""
 
+    launcher: Launcher
+    access: Access
+    index: Index
+    sparks: Sparklines
+    tools: gr.HTML
+    comparison: gr.HTML
     table: gr.HTML
     timer: gr.Timer
-    refresh: Callable[[gr.Request], str]
+    query: gr.JSON
+    compared: gr.Textbox
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What `open` and `press` may change."""
+        return [self.tools, self.comparison, self.table, self.timer, self.query, self.compared]
+
+    def list(self, query: Any, request: gr.Request | None) -> str:
+        """The list; query: what the page holds of it."""
+        return list_html(self.index, self.sparks, Query.read(query), self.access.of(request), EMPTY)
+
+    def open(self, query: Any, request: gr.Request) -> Updates:
+        """Everything in the list's part of the tab, as it is now."""
+        tools = tools_html(self.index, Query.read(query), self.access.of(request))
+        return {self.tools: tools, self.table: self.list(query, request)}
+
+    def compare(self, run_ids: str, request: gr.Request) -> str:
+        """The comparison of runs whose ids are given with commas; empty for none."""
+        ids = [run_id for run_id in run_ids.split(",") if run_id]
+        if not ids:
+            return ""
+        try:
+            return comparison_html(compare_runs(self.launcher.store, ids), self.access.of(request))
+        except UserError as error:
+            return f'<p class="problem" role="alert">{escape(str(error))}</p>'
+
+    def press(self, query: Any, event: gr.EventData, request: gr.Request) -> tuple[str, Updates]:
+        """Do what a button of the list says; returns (id of a run to open or "", what changes)."""
+        what, run_ids = str(getattr(event, "act", "")), str(getattr(event, "run", ""))
+        updates: Updates = {}
+        if what == "compare":
+            updates |= {self.compared: run_ids, self.comparison: self.compare(run_ids, request)}
+        elif what == "page":
+            query = asdict(replace(Query.read(query), page=int(getattr(event, "page", 0) or 0)))
+            updates[self.query] = query
+        opened = act(self.launcher, self.access, request, event)
+        return opened, {**updates, self.table: self.list(query, request)}
 
 
 def runs_tab(launcher: Launcher, access: Access) -> RunsTab:
     """Build the tab; its timer is to be active only while the tab is in front."""
     store = launcher.store
+    tools = gr.HTML(js_on_load=SEARCH, apply_default_css=False, elem_id="runs-tools")
+    comparison = gr.HTML(js_on_load=CLOSE, apply_default_css=False, elem_id="runs-comparison")
     table = gr.HTML(EMPTY, js_on_load=ON_LOAD, apply_default_css=False, elem_id="runs-table")
     timer = gr.Timer(4.0, active=False)
+    query = gr.JSON(visible=False)
+    compared = gr.Textbox(visible="hidden", elem_id="compared-runs")
+    busy = gr.Textbox(visible=False)
     fingerprint = gr.Textbox(visible=False)  # of what is shown: the table itself may be long
+    tab = RunsTab(
+        launcher, access, Index(store), Sparklines(), tools, comparison, table, timer, query, compared
+    )  # fmt: skip
 
-    def refresh(request: gr.Request) -> str:
-        return table_html(store, access.of(request))
+    def tick(shown: str, wanted: Any, ids: str, writing: str, request: gr.Request) -> Updates:
+        if writing:
+            return {fingerprint: gr.skip()}
+        new, side = tab.list(wanted, request), tab.compare(ids or "", request)
+        now = hashlib.sha256(f"{new}\0{side}".encode()).hexdigest()
+        return {fingerprint: gr.skip()} if now == shown else {table: new, comparison: side, fingerprint: now}
 
-    def tick(shown: str, request: gr.Request) -> Updates:
-        new = refresh(request)
-        now = hashlib.sha256(new.encode()).hexdigest()
-        return {fingerprint: gr.skip()} if now == shown else {table: new, fingerprint: now}
+    def search(event: gr.EventData, request: gr.Request) -> Updates:
+        names = ("search", "dataset", "state", "sort")
+        wanted = asdict(Query.read({name: getattr(event, name, "") for name in names}))
+        return {query: wanted, table: tab.list(wanted, request)}
 
-    timer.tick(tick, fingerprint, [table, fingerprint], **PRIVATE)
+    timer.tick(tick, [fingerprint, query, compared, busy], [table, comparison, fingerprint], js=BUSY, **PRIVATE)
+    tools.input(search, None, [query, table], **PRIVATE)
+    comparison.click(lambda: ("", ""), None, [compared, comparison], **PRIVATE)
     # after another event has drawn the table, the fingerprint is no longer its own
     table.change(lambda: "", None, fingerprint, **PRIVATE)
-    return RunsTab(table, timer, refresh)
+    return tab
 
 
-def act(launcher: Launcher, access: Access, asker: gr.Request, event: gr.EventData) -> tuple[str, str]:
-    """Do what a row's button says; returns (id of a run to open or "", the table)."""
+def act(launcher: Launcher, access: Access, asker: gr.Request, event: gr.EventData) -> str:
+    """Do what a button says to runs; returns the id of a run to open, or "". What goes wrong is shown in the corner."""
     store = launcher.store
     run_id, what = str(getattr(event, "run", "")), str(getattr(event, "act", ""))
     try:
-        run = store.get(run_id)
-        if what == "open":
-            return run_id, table_html(store, access.of(asker))
-        access.check_change(asker, run, {"first": "move"}.get(what, what))
-        if what == "stop":
-            waits = run.status.state == QUEUED
-            launcher.request_stop(run_id)
-            gr.Info("It leaves the queue." if waits else "It stops after the current step.")
-        elif what == "resume":
-            launcher.resume(run_id)
-            return run_id, table_html(store, access.of(asker))
-        elif what == "first":
-            launcher.move_to_front(run_id)
-            gr.Info("It is the next.")
-        elif what == "delete":
-            _let_go(run)
-            store.delete(run_id)
+        if what == "delete":
+            _delete(store, access, asker, run_id.split(","))
+        elif what == "undo":
+            _undo(store, access, asker, str(getattr(event, "batch", "")))
+        elif what not in ("compare", "page"):
+            return _act_on(store.get(run_id), launcher, access, asker, event, what)
     except UserError as error:
         gr.Warning(str(error))
-    return "", table_html(store, access.of(asker))
+    return ""
+
+
+def _act_on(
+    run: Run, launcher: Launcher, access: Access, asker: gr.Request, event: gr.EventData, what: str
+) -> str:  # fmt: skip
+    """`act` for what is done to one run."""
+    if what == "open":
+        return run.id
+    access.check_change(asker, run, {"first": "move", "star": CHANGE, "edit": CHANGE}.get(what, what))
+    if what == "stop":
+        waits = run.status.state == QUEUED
+        launcher.request_stop(run.id)
+        gr.Info("It leaves the queue." if waits else "It stops after the current step.")
+    elif what == "resume":
+        launcher.resume(run.id)
+        return run.id
+    elif what == "first":
+        launcher.move_to_front(run.id)
+        gr.Info("Moved to the front of the queue.")
+    elif what == "star":
+        write_notes(run, starred=bool(getattr(event, "on", True)))
+    elif what == "edit":
+        write_notes(run, name=str(getattr(event, "name", "") or ""), note=str(getattr(event, "note", "") or ""))
+    return ""
+
+
+def _delete(store: Store, access: Access, asker: gr.Request, run_ids: list[str]) -> None:
+    """Move runs to the trash; those that cannot be are named in the corner.
+
+    Raises:
+        UserError: not one of them is there, or whoever asks may not delete one of them.
+    """
+    for run_id in run_ids:
+        run = store.get(run_id)
+        access.check_change(asker, run, "delete")
+        _let_go(run)
+    moved, refused = trash.delete(store, run_ids)
+    for sentence in refused:
+        gr.Warning(sentence)
+    if moved:
+        log.info("action=trash runs=%s", ",".join(moved))
+
+
+def _undo(store: Store, access: Access, asker: gr.Request, batch: str) -> None:
+    for deletion in trash.deletions(store):
+        if deletion.name == batch:
+            for run in deletion.runs:
+                access.check_change(asker, run, "delete")
+    trash.undo(store, batch)
 
 
 def _let_go(run: Run) -> None:
@@ -106,99 +311,6 @@ def _let_go(run: Run) -> None:
         time.sleep(0.2)
 
 
-def table_html(store: Store, may: May) -> str:
+def table_html(store: Store, may: May, query: Query | None = None) -> str:
     """All runs, newest first, with buttons for what whoever looks may do; on a phone each becomes a card."""
-    rows = []
-    for run in store.list():
-        try:
-            rows.append(_row(run, store, may))
-        except (UserError, KeyError, TypeError, AttributeError):
-            rows.append(_broken(run, may))
-    if not rows:
-        return EMPTY
-    names = ("Run", "State", "Pictures", "Networks", "Accuracy", "Time", "")
-    head = "".join(f"<th>{name}</th>" for name in names)
-    return f'<table class="runs"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-
-
-def _row(run: Run, store: Store, may: May) -> str:
-    config, status, report = run.config, run.status, run.report
-    title = escape(run_title(config) if config.name else ", ".join(map(method_name, config.methods)))
-    seeds = f", {len(config.seeds)} seeds" if len(config.seeds) > 1 else f", seed {config.seeds[0]}"
-    seeds = "" if config.seeds == (0,) else seeds  # the usual one goes without saying
-    name = (
-        f'<button class="link" data-act="open" data-run="{escape(run.id)}" '
-        f'title="Open {escape(run.id)}">{title}</button>'
-        f"<small>{when(status.created)}</small>"
-    )
-    networks = (
-        escape(f"{model_name(config.teacher)} → {model_name(config.student)}")
-        if config.needs_teacher
-        else escape(model_name(config.student))
-    )
-    epochs = f"{counted(config.epochs, 'epoch')}{seeds}"
-    stopping = status.live and run.stop_requested
-    state = badge(STOPPING if stopping else status.state)
-    if status.state == RUNNING:
-        state += f"<small>{status.progress:.0%}</small>"
-    took = duration(status.seconds)
-    cells = (
-        ("State", state), ("Pictures", escape(title_of(config.dataset))),
-        ("Networks", f"{networks}<small>{epochs}</small>"),
-        ("Accuracy", _accuracies(report)), ("Time", took),
-    )  # fmt: skip
-    body = "".join(
-        f'<td data-label="{label}" class="{label.lower()}"><div>{text or "–"}</div></td>' for label, text in cells
-    )
-    row = f'<tr data-act="open" data-run="{escape(run.id)}"><th scope="row">{name}</th>{body}'
-    more = ""
-    if status.resumable and may(run, "resume"):
-        more = _act(run, "resume", "Resume")
-    elif status.state == QUEUED and may(run, "move") and ahead_of(run, store):
-        more = _act(run, "first", "Do next")
-    return f'{row}<td class="acts"><div>{more}{"" if stopping else _button(run, status.live, may)}</div></td></tr>'
-
-
-def _accuracies(report: dict[str, Any] | None) -> str:
-    if not report:
-        return ""
-    means = {found.method: found.mean for found in summaries(report)}
-    best = max(means.values())
-    parts = (
-        [f'<span class="acc"><i class="key teacher"></i>Teacher {report["teacher"]["accuracy"]:.1f}</span>']
-        if report["teacher"]
-        else []
-    )
-    for method, value in means.items():
-        text = f"<b>{value:.1f}</b>" if value == best and len(means) > 1 else f"{value:.1f}"
-        parts.append(
-            f'<span class="acc"><i class="key {escape(method_style(method))}"></i>'
-            f"{escape(method_name(method))} {text}</span>"
-        )
-    if gone := report.get("diverged"):
-        parts.append(f'<span class="acc lost" title="{escape(", ".join(gone))}">{len(gone)} diverged</span>')
-    return "".join(parts)
-
-
-def _button(run: Run, live: bool, may: May) -> str:
-    if not may(run, "stop" if live else "delete"):
-        return ""
-    if live:
-        return _act(run, "stop", "Stop", "Stop this run? Its students are kept, and you can resume the training later.")
-    return _act(run, "delete", "Delete", "Delete this run with its models, curves and log? This cannot be undone.")
-
-
-def _act(run: Run, what: str, label: str, ask: str = "") -> str:
-    """A button of a row; `ask` is asked first."""
-    return (
-        f'<button class="small {what}" data-act="{what}" data-run="{escape(run.id)}" data-ask="{ask}" '
-        f'aria-label="{label}: run {escape(run.id)}">{label}</button>'
-    )
-
-
-def _broken(run: Run, may: May) -> str:
-    """A folder that cannot be read as a run can still be deleted."""
-    return (
-        f'<tr><th scope="row">{escape(run.id)}</th><td colspan="5">This run’s files cannot be read.</td>'
-        f'<td class="acts">{_button(run, False, may)}</td></tr>'
-    )
+    return list_html(Index(store), Sparklines(), query or Query(), may, EMPTY)
