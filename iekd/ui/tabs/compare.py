@@ -110,7 +110,7 @@ class CompareTab:
 def compare_tab(store: Store, access: Access) -> CompareTab:
     """Build the tab and its events."""
     source = open_dropdown(  # `models_called` checks its value
-        choices=[(DEMO_LABEL, DEMO)], value=DEMO, label="Whose networks", filterable=False, elem_id="source"
+        choices=[(DEMO_LABEL, DEMO)], value=DEMO, label="Models", filterable=False, elem_id="source"
     )
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
