@@ -43,6 +43,20 @@ window.iekdChart = (element) => {
     });
   };
 
+  // [x of each, smallest, largest] of several lines
+  const rangeOf = (lines) => {
+    const least = new Map(), most = new Map();
+    for (const [xs, ys] of lines) {
+      xs.forEach((x, i) => {
+        if (ys[i] == null) return;
+        if (!(least.get(x) <= ys[i])) least.set(x, ys[i]);
+        if (!(most.get(x) >= ys[i])) most.set(x, ys[i]);
+      });
+    }
+    const where = [...least.keys()].sort((a, b) => a - b);
+    return [where, where.map((x) => least.get(x)), where.map((x) => most.get(x))];
+  };
+
   const figure = () => data.figures.find((one) => one.title === pick('curve').value) || data.figures[0];
   const kind = () => (figure().students ? pick('axis').value : 'epoch');
 
@@ -52,19 +66,12 @@ window.iekdChart = (element) => {
     words.textContent = one.hint;
     shown = [];
     const xs = (line) => line[0].map((x) => across(x, axis));
-    if (one.level != null) {
-      const ends = [0, one.epochs].map((x) => across(x, axis));
-      tables.push([ends, [one.level, one.level]]);
-      series.push({label: one.levelLabel, stroke: colour('teacher'), width: 1.6, dash: [7, 5], points: {show: false}, spanGaps: true});
-      shown.push({label: one.levelLabel, style: 'teacher', at: series.length - 1, last: one.level});
-    }
+    if (one.level != null) shown.push({label: one.levelLabel, style: 'teacher', last: one.level});
     for (const line of one.series) {
       const ink = colour(line.style), show = !hidden.has(line.label), dash = line.style.includes('with-kd') ? [7, 3] : undefined;
       if (line.seeds.length > 1) {  // the range of the seeds, behind their mean
-        const at = new Map();
-        line.seeds.forEach(([x, y]) => x.forEach((value, i) => at.set(value, [...(at.get(value) || []), y[i]])));
-        const where = [...at.keys()].sort((a, b) => a - b), range = where.map((value) => across(value, axis));
-        tables.push([range, where.map((x) => Math.max(...at.get(x)))], [range, where.map((x) => Math.min(...at.get(x)))]);
+        const [where, least, most] = rangeOf(line.seeds), range = where.map((value) => across(value, axis));
+        tables.push([range, most], [range, least]);
         series.push({show, stroke: 'transparent', points: {show: false}, spanGaps: true, label: ''});
         series.push({show, stroke: 'transparent', points: {show: false}, spanGaps: true, label: ''});
         bands.push({series: [series.length - 2, series.length - 1], fill: faint(ink)});
@@ -80,7 +87,7 @@ window.iekdChart = (element) => {
     if (!tables.length) return;
     const joined = uPlot.join(tables), log = pick('log').checked, zoom = pick('zoom').checked;
     const range = (u, low, high) => {
-      const values = [];
+      const values = one.level == null ? [] : [one.level];
       const from = u.scales.x.min ?? joined[0][0], to = u.scales.x.max ?? joined[0].at(-1);
       const start = zoom ? from + 0.6 * (to - from) : from;  // where the curves are close to their end
       joined.slice(1).forEach((ys, i) => {
@@ -102,6 +109,19 @@ window.iekdChart = (element) => {
     // all epochs to come have their place; a part that was chosen with the mouse is shown as it is
     const whole = (u, from, to) => (axis === 'epoch' && from === joined[0][0] && to === joined[0].at(-1) ? [0, Math.max(one.epochs, to)] : [from, to]);
     const ink = tone('--soft'), grid = {stroke: tone('--line'), width: 1}, font = '12px system-ui, sans-serif';
+    const level = (u) => {  // a line of two points as a series would make uPlot join all the others with it
+      if (one.level == null) return;
+      const pen = u.ctx, dot = devicePixelRatio, y = u.valToPos(one.level, 'y', true);
+      pen.save();
+      pen.strokeStyle = colour('teacher');
+      pen.lineWidth = 1.6 * dot;
+      pen.setLineDash([7 * dot, 5 * dot]);
+      pen.beginPath();
+      pen.moveTo(u.bbox.left, y);
+      pen.lineTo(u.bbox.left + u.bbox.width, y);
+      pen.stroke();
+      pen.restore();
+    };
     drawn?.destroy();
     drawn = new uPlot({
       width: plot.clientWidth, height: plot.clientHeight, series, bands, legend: {show: false},
@@ -112,7 +132,7 @@ window.iekdChart = (element) => {
           labelFont: font, labelSize: 22, values: axis === 'time' ? (u, all) => all.map(clock) : undefined},
         {stroke: ink, grid, ticks: {show: false}, font, size: 62, label: one.y, labelFont: font, labelSize: 20},
       ],
-      hooks: {setCursor: [(u) => tell(u.cursor.idx)]},
+      hooks: {setCursor: [(u) => tell(u.cursor.idx)], draw: [level]},
     }, joined, plot);
     plot.setAttribute('aria-label', `${one.title}: ${shown.map((s) => `${s.label} ${text(s.last, one.unit)}`).join(', ')}`);
     fillLegend();
