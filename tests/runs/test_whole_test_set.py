@@ -151,7 +151,7 @@ def test_the_shipped_predictions_are_those_of_the_shipped_networks(store, monkey
     for name, folder in demo_models().items():
         classifier = open_classifier(folder)
         right = found.predictions[name] == found.labels
-        assert round(100 * right.mean(), 2) == classifier.card.accuracy
+        assert 100 * right.mean() == pytest.approx(classifier.card.accuracy)
         asked = classifier.probabilities(dataset.test.images[:40])
         assert found.predictions[name][:40].tolist() == asked.argmax(1).tolist()
         np.testing.assert_allclose(found.confidences[name][:40], asked.max(1), atol=1e-3)

@@ -24,6 +24,7 @@ MOST_IMAGES = 12  # of each group of a cell
 MOST_SUSPICIOUS = 24
 SIDE = 96  # pixels of an image on the page at most
 GONE = "gone"
+FEW = 10  # images of a bin, whose share then says little
 PLOT = 220  # sides of a reliability diagram
 STRONGEST = 38  # percent of colour behind a number, which stays readable on it
 Read = Callable[[Sequence[int]], Sequence[Optional[np.ndarray]]]  # rows -> images, None for one that is gone
@@ -101,7 +102,7 @@ def details_html(
     def shown(of_images: Sequence[Mistake]) -> list[Shown]:
         texts = [
             f"{names[m.label]} → {names[m.predicted]}"
-            + ("" if m.confidence is None else f", {100 * m.confidence:.1f} %")
+            + ("" if m.confidence is None else f", {100 * m.confidence:.1f}\N{NO-BREAK SPACE}%")
             for m in of_images
         ]
         return _images(of, [m.row for m in of_images], texts, read)
@@ -118,7 +119,7 @@ def details_html(
             }
             for row in found.classes
         ],
-        bins=len(next(iter(found.calibration.values())).bins) if found.calibration else 0, plot=PLOT,
+        bins=len(next(iter(found.calibration.values())).bins) if found.calibration else 0, plot=PLOT, few=FEW,
         diagrams=[_diagram(name, one) for name, one in found.calibration.items()],
         mistakes=[
             {"title": title_of(name), "images": [] if waiting else shown(ones)} for name, ones in found.mistakes.items()
@@ -165,7 +166,7 @@ def _diagram(name: str, found: Calibration) -> dict[str, Any]:
         bars.append({
             "x": f"{PLOT * one.low + 0.5:.1f}", "y": f"{PLOT - height:.1f}", "height": f"{height:.1f}",
             "width": f"{PLOT * (one.high - one.low) - 1:.1f}", "range": between, "images": one.images,
-            "confidence": confidence, "accuracy": accuracy,
+            "confidence": confidence, "accuracy": accuracy, "few": one.images < FEW,
             "title": f"{between} sure: {one.images:,} images, {accuracy} right",
         })  # fmt: skip
     gap = 100 * (found.confidence - found.accuracy)
