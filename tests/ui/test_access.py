@@ -147,7 +147,7 @@ def test_anothers_key_gives_nobody_their_run(store: Store, monkeypatch: Any) -> 
 
 def test_a_full_queue_takes_no_more(store: Store) -> None:
     access, held = Access(public=True, training=True, limits=Limits(queue=1)), store.create(RunConfig())[1]
-    with pytest.raises(AccessError, match="1 runs are waiting"):
+    with pytest.raises(AccessError, match="1 run is waiting"):
         access.check_start(asker(), RunConfig(), store)
     assert held is not None
     os.close(held)
