@@ -22,8 +22,8 @@ from iekd.hub.privacy import Scrubber, as_json
 from iekd.inference.onnx_file import EXPORTED as ONNX
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard
 from iekd.runs.models import models_of_page
-from iekd.runs.store import Run
 from iekd.runs.notes import NOTES
+from iekd.runs.store import Run
 from iekd.runs.transfer import files_of
 
 README, CONFIG = "README.md", "config.json"

@@ -72,7 +72,7 @@ def test_the_folder_itself_is_not_changed(at_anns):
 
 def test_files_of_this_machine_stay_here(at_anns):
     run, _ = at_anns
-    for name in ("visitor", "launcher.json", "control.json", ".reserve"):
+    for name in ("visitor", "launcher.json", "control.json", ".reserve", "notes.json"):
         (run.path / name).write_text("{}")
     (run.path / "checkpoints" / "students-1").mkdir(parents=True)
     (run.path / "checkpoints" / "students-1" / "state.safetensors").write_bytes(b"large")
