@@ -22,6 +22,7 @@ from iekd.hub.privacy import Scrubber, as_json
 from iekd.inference.onnx_file import EXPORTED as ONNX
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard
 from iekd.runs.models import models_of_page
+from iekd.runs.notes import NOTES
 from iekd.runs.store import Run
 from iekd.runs.transfer import files_of
 
@@ -178,6 +179,8 @@ def _run(run: Run, repo: str, license: str, checkpoints: bool) -> Contents:
     files: dict[str, bytes | Path] = {}
     for path in files_of(run, checkpoints):
         name = path.relative_to(run.path).as_posix()
+        if name == NOTES:  # written for oneself
+            continue
         as_it_is = path.suffix == ".safetensors" or path.name == "metrics.jsonl" or name.startswith("checkpoints/")
         files[name] = path if as_it_is else scrub.file(path)
     report = files.get("report.md", b"")

@@ -72,13 +72,14 @@ def test_the_folder_itself_is_not_changed(at_anns):
 
 def test_files_of_this_machine_stay_here(at_anns):
     run, _ = at_anns
-    for name in ("visitor", "launcher.json", "control.json", ".reserve"):
+    for name in ("visitor", "launcher.json", "control.json", ".reserve", "notes.json"):
         (run.path / name).write_text("{}")
     (run.path / "checkpoints" / "students-1").mkdir(parents=True)
     (run.path / "checkpoints" / "students-1" / "state.safetensors").write_bytes(b"large")
     with gathered("run", "ann/pets", run=run) as contents:
         firsts = {name.split("/")[0] for name in contents.files}
-        assert not firsts & {"visitor", "launcher.json", "control.json", ".reserve", "run.lock", "checkpoints"}
+        own = {"visitor", "launcher.json", "control.json", ".reserve", "notes.json", "run.lock", "checkpoints"}
+        assert not firsts & own
         assert any("--checkpoints" in note for note in contents.notes)
         status = json.loads(contents.files["status.json"])
         assert "pid" not in status

@@ -10,7 +10,7 @@ import pytest
 from browser import ARGUMENTS, find_browser
 from ui_helpers import PATIENCE, serving
 
-from iekd.runs.notes import read_notes
+from iekd.runs.notes import Notes, read_notes, write_notes
 from iekd.runs.store import Store
 
 pytestmark = pytest.mark.browser
@@ -45,13 +45,14 @@ def test_search_rename_compare_delete_and_undo(page: Any, tmp_path: Path) -> Non
     page.locator("[data-do=edit]").click()
     page.locator(".edit-run [name=name]").fill("shirts & <i>ties</i>")
     page.locator(".edit-run [name=note]").fill("with ties")
+    (renamed,) = [run for run in store.list() if run.config.name == "shirts"]
+    write_notes(renamed, starred=True)  # by somebody else
     page.wait_for_timeout(4500)  # longer than until the list is drawn again: what is being written stays
     assert page.locator(".edit-run [name=note]").input_value() == "with ties"
     page.keyboard.press("Tab")
     page.locator(".edit-run [type=submit]").click()
     page.wait_for_selector("table.runs >> text=shirts & <i>ties</i>")
-    (renamed,) = [run for run in store.list() if run.config.name == "shirts"]
-    assert read_notes(renamed).note == "with ties"
+    assert read_notes(renamed) == Notes("shirts & <i>ties</i>", True, "with ties")
 
     page.locator(".runs-tools [name=search]").fill("")
     rows(page, 3)

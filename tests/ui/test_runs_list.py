@@ -84,14 +84,14 @@ def test_a_query_that_makes_no_sense_shows_the_list(store: Store, written_run: A
 def test_long_lists_have_pages(store: Store, written_run: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr("iekd.ui.render.runs.PAGE", 3)
     for i in range(4):
-        written_run(store, name=f"run {i}", epochs=1, methods=("baseline",))
+        written_run(store, name=f"coats{i}", epochs=1, methods=("baseline",))
     index, sparks = Index(store), Sparklines()
     first, second, beyond = (list_html(index, sparks, Query(page=page), everybody) for page in (0, 1, 7))
     assert first.count("<tr data-act") == 3
     assert second.count("<tr data-act") == 1
     assert beyond == second
     assert "4 to 4 of 4" in second
-    assert "data-page" not in list_html(index, sparks, Query(search="run 2"), everybody)
+    assert "data-page" not in list_html(index, sparks, Query(search="coats2"), everybody)
 
 
 def test_the_numbers_of_a_run(store: Store, written_run: Any) -> None:
