@@ -103,8 +103,10 @@ class Bodies:
         endpoint = self.endpoints[name]
         parameters = endpoint.parameters
         if named:
-            in_order(endpoint, {key: body[key] for key in body if key not in ("session_hash", "oauth_token")})
-            return
+            given = {key: body[key] for key in body if key not in ("session_hash", "oauth_token")}
+            values = in_order(endpoint, given)
+            body |= {parameter.name: value for parameter, value in zip(parameters, values, strict=True)}
+            return  # with the optional ones, which Gradio asks for
         values = body.get("data", ...)
         if not isinstance(values, list):
             raise UserError(
