@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import os
-import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +13,7 @@ import gradio as gr
 import pytest
 from gradio.routes import App
 from PIL import Image
+from ui_helpers import animals
 
 from iekd import data
 from iekd.config.run import RunConfig
@@ -181,12 +180,7 @@ def test_a_zip_that_can_be_understood_in_two_ways_is_asked_about_and_the_answer_
 ) -> None:
     """By a choice that appears then; a zip that is refused for another reason asks nothing."""
     packed = tmp_path / "animals.zip"
-    with zipfile.ZipFile(packed, "w") as archive:
-        for shade, folder in enumerate(("fish/ray", "fish/shark", "cats/lion", "cats/puma")):
-            for i in range(3):
-                image = io.BytesIO()
-                Image.new("L", (8, 8), 40 * shade + i).save(image, "PNG")
-                archive.writestr(f"{folder}/{i}.png", image.getvalue())
+    packed.write_bytes(animals())
     upload, choice = [event for event in page.fns.values() if event.name == "take"]
     archive, which = choice.inputs
     assert (archive.elem_id, which.elem_id) == ("f-archive", "which-classes")

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from ui_helpers import QUICK, TOKEN, call, serving, wait_until
+from ui_helpers import QUICK, TOKEN, animals, call, serving, wait_until
 
 from iekd import data
 from iekd.config.run import RunConfig
@@ -105,17 +105,13 @@ def test_what_is_refused_leaves_nothing(public: tuple[str, Path, Path], name: st
 
 
 def test_whoever_sends_folders_in_folders_is_asked_which_are_the_classes(public: tuple[str, Path, Path]) -> None:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for folder in ("fish/ray", "fish/shark", "cats/lion", "cats/puma"):
-            for i in range(3):
-                archive.writestr(f"{folder}/{i}.png", folder.encode() + bytes([i]))
-    kind, said = send(public[0], "animals.zip", packed.getvalue())
+    packed = animals()
+    kind, said = send(public[0], "animals.zip", packed)
     assert kind == "error"
     assert "send classes: 'outer' (the outer folders: 'cats', 'fish') or 'inner'" in json.dumps(said)
-    kind, (name,) = send(public[0], "animals.zip", packed.getvalue(), "inner")
+    kind, (name,) = send(public[0], "animals.zip", packed, "inner")
     assert (kind, data.describe(name).class_names) == ("complete", ("lion", "puma", "ray", "shark"))
-    kind, said = send(public[0], "animals.zip", packed.getvalue(), "both")
+    kind, said = send(public[0], "animals.zip", packed, "both")
     assert (kind, "'both' cannot be used" in json.dumps(said)) == ("error", True)
 
 

@@ -5,12 +5,14 @@ Not in conftest.py, because there are several files of that name and an import f
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,18 @@ QUICK: dict[str, Any] = {
     "teacher": "resnet8", "student": "resnet8", "epochs": 2, "batch_size": 16, "teacher_epochs": 2,
     "auto_encoder_epochs": 1, "resolution": 16, "device": "cpu",
 }  # fmt: skip
+
+
+def animals() -> bytes:
+    """A zip of images whose classes may be the outer folders, cats and fish, or the four inner ones."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for shade, folder in enumerate(("fish/ray", "fish/shark", "cats/lion", "cats/puma")):
+            for i in range(3):
+                image = io.BytesIO()
+                Image.new("L", (8, 8), 40 * shade + i).save(image, "PNG")
+                archive.writestr(f"{folder}/{i}.png", image.getvalue())
+    return packed.getvalue()
 
 
 def draw_pictures(root: Path, train: int = 24, test: int = 9) -> Path:
