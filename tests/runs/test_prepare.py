@@ -109,7 +109,7 @@ def test_names_in_this_folder_are_shown_as_they_were_typed(tmp_path, tiny_config
 
 
 def test_a_file_that_is_not_an_archive_is_reported(tmp_path, tiny_config, refuses):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("no archive")
     refuses(lambda: prepare(tiny_config(dataset=f"folder:{tmp_path}/file"), tmp_path), tmp_path / "file", *archives.TAR)
 
 

@@ -161,7 +161,7 @@ def test_streams_endpoints_downloads_and_signing_in_work_behind_a_path(
             assert refused.status_code == 403
             answer = browser.post("/sign-in", data={"token": TOKEN})
             assert f"Path={PREFIX};" in answer.headers["set-cookie"] + ";"
-            assert httpx.URL(f"{url}/sign-in").join(answer.headers["location"]) == f"{url}/"
+            assert httpx.URL(f"{url}/sign-in").join(answer.headers["location"]) == f"{url}/?tab=train"
             zipped = browser.get(f"/download/{finished_run}/teacher")
             assert zipped.content[:2] == b"PK"
             browser.get("/sign-out")

@@ -69,7 +69,7 @@ def test_a_session_is_signed_and_says_nothing_about_the_token(access: Access) ->
     client = browser(access)
     assert client.get("/who").text == "visitor"
     answer = sign_in(client)
-    assert (answer.status_code, answer.headers["location"]) == (303, "./")
+    assert (answer.status_code, answer.headers["location"]) == (303, "./?tab=train"), "where what was signed in for is"
     assert client.get("/who").text == "admin"
     cookie = client.cookies[COOKIE]
     session, expires, signature = cookie.split(".")

@@ -47,7 +47,7 @@ def sign_in_routes(access: Access, root: str = "") -> list[Route]:
         if request.method == "POST":
             given = (await request.form()).get("token", "")
             if isinstance(given, str) and same(given.strip(), access.token):
-                answer = RedirectResponse("./", status_code=303)
+                answer = RedirectResponse("./?tab=train", status_code=303)
                 set_cookie(request, answer, access.sessions.begin(), SESSION)
                 return answer
             if again := await access.attempts.wait(address_of(request)):
