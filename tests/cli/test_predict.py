@@ -213,8 +213,9 @@ def test_ctrl_c_leaves_whole_rows_under_another_name(model, photos, tmp_path, as
     words = [sys.executable, "-m", "iekd", "predict", str(model), "-", "--csv", "o.csv", "--batch", "1"]
     words += ["--json"] * as_json
     with subprocess.Popen(
-        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
-    ) as process:
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores it
+    ) as process:  # fmt: skip
         for i in range(250):  # the first hundreds of rows reach the file as they come
             process.stdin.write(f"{photos}/sub/{i % 8}.png\n".encode())
         process.stdin.flush()

@@ -140,7 +140,7 @@ def test_a_folder_for_other_classes_is_refused(saved, options, tmp_path, refuses
     shutil.copytree(saved, folder)
     card = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps({**card, "class_names": ["cat", "dog", "eel"]}))
-    refuses(lambda: evaluate_checkpoint(folder, **options), folder, "3 classes")
+    refuses(lambda: evaluate_checkpoint(folder, **options), folder, "3 in all")
     refuses(lambda: evaluate_checkpoint(saved, model="resnet20", **options), "is a resnet8, not a resnet20", "--model")
 
 
