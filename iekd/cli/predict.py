@@ -6,7 +6,9 @@ import contextlib
 import csv
 import json
 import os
+import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
@@ -150,12 +152,14 @@ def predict(
                     outputs.append(_print)
                 elif err.is_terminal:
                     outputs.append(stack.enter_context(_bar(paths)))
+                ctrl_c = stack.enter_context(CtrlC())
                 for row in rows:
-                    counts.add(row)
-                    if row.error:
-                        _say(f"[bold red]Error:[/] {escape(row.error)}")
-                    for output in outputs:
-                        output(row)
+                    with ctrl_c.held():
+                        counts.add(row)
+                        if row.error:
+                            _say(f"[bold red]Error:[/] {escape(row.error)}")
+                        for output in outputs:
+                            output(row)
                 if not counts.images + counts.broken:
                     raise UserError("No image was named. Give files, folders, zips, or names on standard input.")
         except KeyboardInterrupt:
@@ -181,6 +185,39 @@ def _given(paths: list[str]) -> Iterator[str]:
             yield from filter(None, lines)
         else:
             yield path
+
+
+class CtrlC:
+    """Ctrl-C that waits while a row is written, so that a row is in every output or in none. A second one does not."""
+
+    def __init__(self) -> None:
+        self.writing = self.pressed = self.ours = False
+
+    def __enter__(self) -> CtrlC:
+        usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # ignored where it runs in the background
+        self.ours = usual and threading.current_thread() is threading.main_thread()
+        if self.ours:
+            signal.signal(signal.SIGINT, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _on_signal(self, *_: object) -> None:
+        if not self.writing or self.pressed:
+            raise KeyboardInterrupt
+        self.pressed = True
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        self.writing = True
+        try:
+            yield
+        finally:
+            self.writing = False
+        if self.pressed:
+            raise KeyboardInterrupt
 
 
 Output = Callable[["FilePrediction"], None]

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from iekd.cli.common import find_model
 from iekd.cli.main import app
+from iekd.cli.predict import CtrlC
 from iekd.config.run import make_config
 from iekd.data.decoding import suffixes
 from iekd.errors import UserError
@@ -242,6 +243,33 @@ def test_ctrl_c_leaves_whole_rows_under_another_name(model, photos, tmp_path, as
         found = json.loads(out)
         assert found["stopped"] is True
         assert len(found["images"]) == found["predicted"] == len(rows)
+
+
+@pytest.fixture
+def hears_ctrl_c():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the suite is in the background
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
+@pytest.mark.parametrize(("presses", "written"), [(1, "aAbB"), (2, "aAb")])
+def test_ctrl_c_waits_for_the_row_that_is_being_written_and_a_second_one_does_not(presses, written):
+    seen = []
+
+    def write_rows():
+        with CtrlC() as ctrl_c:
+            for row in "abc":
+                with ctrl_c.held():
+                    seen.append(row)
+                    for _ in range(presses if row == "b" else 0):
+                        signal.raise_signal(signal.SIGINT)
+                    seen.append(row.upper())
+
+    with pytest.raises(KeyboardInterrupt):
+        write_rows()
+    assert "".join(seen) == written
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("words", [["--csv", "o.csv"], ["--csv", "o.csv", "--json"], []])
