@@ -28,6 +28,7 @@ from iekd.cli.common import (
 )
 from iekd.cli.options import run_options
 from iekd.config.run import RunConfig
+from iekd.errors import as_text
 from iekd.plural import counted
 
 if TYPE_CHECKING:
@@ -168,12 +169,14 @@ def say_how_it_ended(run: Any, as_json: bool) -> None:
 
 
 def print_results(report: dict[str, Any]) -> None:
-    """The table at the end of a run, what it says in words, and what became of students that diverged."""
+    """The table at the end of a run, its verdict, what is wrong with the images, and which students diverged."""
     from iekd.results.report import verdict
 
     out.print(results_table(report))
     if said := verdict(report):
         out.print(escape(said), highlight=False, soft_wrap=True)
+    for note in report.get("data_notes", []):  # said before training too, but that is many lines ago
+        out.print(f"[yellow]Note:[/] {escape(as_text(str(note)))}", highlight=False, soft_wrap=True)
     for message in report.get("diverged", {}).values():
         out.print(f"[yellow]{escape(message)}[/]", highlight=False, soft_wrap=True)
 

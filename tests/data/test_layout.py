@@ -356,7 +356,8 @@ HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
     ids=["empty", "lfs", "page", "heic"],
 )
 def test_files_that_are_no_images_are_spoken_of_before_the_start(tree, monkeypatch, content, said):
-    monkeypatch.setattr(decoding, "formats", lambda: tuple(f for f in decoding.FORMATS if f != "HEIF"))
+    readable = tuple(f for f in decoding.formats() if f != "HEIF")  # an older Pillow has fewer
+    monkeypatch.setattr(decoding, "formats", lambda: readable)
     tree.add("cat/#.jpg", "dog/#.jpg").add("cat/z.jpg", content=content)
     found = notes(tree.describe())
     assert "1 of the 7 files looked at cannot be read." in found
