@@ -12,7 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from iekd.cli.main import app
-from iekd.cli.train import results_table
+from iekd.cli.train import print_results, results_table
 from iekd.results.report import imbalance, is_imbalanced, summary, to_markdown, verdict
 from iekd.results.table import to_csv
 from iekd.runs.grid import Cell
@@ -95,6 +95,13 @@ def test_reports_of_earlier_versions_have_no_counts(finished):
     report = {key: value for key, value in finished[0].report.items() if key != "class_counts"}
     assert imbalance(report) == ""
     to_markdown(report)
+
+
+def test_notes_on_the_images_are_said_after_the_table_too(finished, capsys):
+    """Where test images are copies of training images, nobody is to read the accuracy alone."""
+    note = "2 of 4 test images are equal to training images ('[red]1.png')."
+    print_results({**finished[0].report, "data_notes": [note]})
+    assert capsys.readouterr().out.endswith(f"Note: {note}\n")
 
 
 def test_the_epoch_that_did_best_is_no_result(finished):
