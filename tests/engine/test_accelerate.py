@@ -126,8 +126,9 @@ def test_a_step_finds_the_memory_of_the_one_before():
         command = [sys.executable, "-c", FAULTS, way]
         return int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
 
-    assert faults("keep") < 1000
-    assert faults("as it was") > 1000  # else this test says nothing
+    usual = faults("as it was")
+    assert usual > 1000  # else this test says nothing
+    assert faults("keep") < usual / 4  # not none: a system that is short of memory takes pages away in between
 
 
 def test_another_c_library_is_left_alone(monkeypatch):

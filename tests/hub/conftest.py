@@ -15,14 +15,12 @@ WRITER, READER = "hf_writer", "hf_reader"
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """The stand-in; huggingface_hub in this process speaks to it, with the token of somebody who may write to ann/."""
-    from huggingface_hub import constants, file_download
+    from huggingface_hub import constants
 
     made = Hub()
     template = made.address + constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
     monkeypatch.setattr(constants, "ENDPOINT", made.address)
-    for module in (constants, file_download):  # version 0.34 has a copy of it in the second
-        if hasattr(module, "HUGGINGFACE_CO_URL_TEMPLATE"):
-            monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
     # what importing iekd.hub first does; another test may have imported huggingface_hub before it
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
