@@ -137,8 +137,8 @@ def added_seeds(before: Sequence[int], added: Sequence[int]) -> str:
     earlier = f"the result of {named_seeds(before)}" if before else "the first result"
     said = (
         f"{named_seeds(added)} {'was' if len(added) == 1 else 'were'} added after a look at {earlier}. Whoever adds "
-        "seeds until a result looks good gets p-values that are too small and intervals that are too narrow. To publish "
-        "a number, choose how many seeds before the first run."
+        "seeds until a result looks good gets p-values that are too small and intervals that are too narrow. To "
+        "publish a number, choose how many seeds before the first run."
     )
     return said[0].upper() + said[1:]
 
