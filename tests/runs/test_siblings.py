@@ -206,7 +206,8 @@ def replace_card(model):
 
 
 def test_without_a_teacher_there_is_none_to_take(make, store):
-    run = make(teacher="none", methods=("baseline",))
+    run = make(methods=("baseline",))
+    write_json(run.path / "config.json", {**read_json(run.path / "config.json"), "teacher": "none"})
     assert more_seeds(store, run).teacher_from == "auto"
 
 
