@@ -30,8 +30,9 @@ def headline_html(run: Run, config: RunConfig, status: Status, family: Family) -
     if report:
         found = lead(summaries(report), report["teacher"]["accuracy"] if report.get("teacher") else None)
         when = f"after {counted(config.epochs, 'epoch')}"
-        shown = _shown(found, brief(report, method_name).too_weak, True) if found else {}
-        facts = [*_size(report, found), *_speed(run), *_gap(found)] if found else []
+        too_weak = brief(report, method_name).too_weak
+        shown = _shown(found, too_weak, True) if found else {}
+        facts = [*_size(report, found), *_speed(run), *([] if too_weak else _gap(found))] if found else []
         warnings = [*remarks(report, method_name, IMAGES), *_diverged(report)]
     else:
         epoch, found = _so_far(run, config, status)
