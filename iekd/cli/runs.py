@@ -1,4 +1,4 @@
-"""`iekd runs list | show | compare | stop | resume | first | export | import | delete`."""
+"""`iekd runs list | show | compare | add-seeds | stop | resume | first | export | import | delete`."""
 
 from __future__ import annotations
 
@@ -67,12 +67,16 @@ def _means(learners: list[dict[str, Any]]) -> list[str]:
 @says_why
 def runs_show(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
     """One run: configuration, state, results and the end of its log."""
-    run = launcher_for(runs_dir).store.get(run_id)
-    status, report = run.status, run.report
+    from iekd.runs.siblings import family_of, to_json
+
+    store = launcher_for(runs_dir).store
+    run = store.get(run_id)
+    status, report, family = run.status, run.report, family_of(store, run)
     if as_json:
         print_json(
             {
                 **overview(run),
+                "family": to_json(run, family),
                 "status": status.__dict__,
                 "config": run.config.model_dump(mode="json"),
                 "report": report,
@@ -84,7 +88,9 @@ def runs_show(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) 
         out.print(f"[red]{escape(status.error)}[/]", soft_wrap=True)
     out.print(escape(run.config.command_line()), highlight=False, soft_wrap=True)
     if report:
-        print_results(report)
+        print_results(family.report or report)
+    for said in family.sentences():
+        out.print(escape(said), highlight=False, soft_wrap=True)
     out.print(escape(run.log_tail()), highlight=False, soft_wrap=True)
 
 
@@ -138,6 +144,38 @@ def _value(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return ",".join(map(str, value))
     return "" if value is None else str(value)
+
+
+@app.command("add-seeds")
+@says_why
+def runs_add_seeds(
+    run_id: RunId,
+    seeds: Annotated[int, typer.Option("--seeds", help="How many; the next unused numbers are taken.")] = 2,
+    detach: Detach = False,
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Train more seeds of a finished run with its settings and its teacher; 'show' and the page count all together."""
+    from iekd.runs.prepare import prepare
+    from iekd.runs.siblings import growing, key_of, more_seeds, note_extension
+
+    launcher = launcher_for(runs_dir)
+    store = launcher.store
+    run = store.get(run_id)
+    if other := growing(store, run):
+        raise RunError(f"The run '{other.id}' is adding seeds to this one. Wait until it has ended.")
+    config = prepare(more_seeds(store, run, seeds), store.root).config
+    named = ", ".join(map(str, config.seeds))
+    if detach:
+        started = launcher.submit(config, key_of(run, config))
+        note_extension(store.get(started), run)
+        value = {"run": started, "extends": run.id, "seeds": list(config.seeds), "state": "queued"}
+        say(as_json, f"Run {started} trains seeds {named} in the background.", value)
+        return
+    made, handle = store.create(config)
+    note_extension(made, run)
+    train_here(made, handle)
+    say_how_it_ended(made, as_json)
 
 
 @app.command("stop")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from iekd.config.run import learner_name
 from iekd.data.base import Dataset
 from iekd.data.registry import relative_name
 from iekd.engine.scoring import is_right
@@ -54,6 +55,20 @@ def read_right(path: Path) -> Right | None:
     except (OSError, ValueError, IndexError, csv.Error):
         return None
     return Right(images, columns)
+
+
+def right_of(report: dict[str, Any], answers: Right) -> dict[str, dict[int, np.ndarray]] | None:
+    """Method -> seed -> which test images are right, (images,) bool; None unless the answers agree with the report."""
+    right: dict[str, dict[int, np.ndarray]] = {}
+    for learner in report["learners"]:
+        method, seed = learner["method"], learner["seed"]
+        column = answers.right.get(learner_name(method, seed))
+        if column is None or len(column) != report["test_images"]:
+            return None
+        if abs(100 * column.mean() - learner["accuracy_last"]) > 1e-6:
+            return None
+        right.setdefault(method, {})[seed] = column
+    return right
 
 
 @dataclass(frozen=True, eq=False)

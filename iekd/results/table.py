@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from iekd.config.run import NO_TEACHER, RunConfig, learner_name
+from iekd.config.run import NO_TEACHER, RunConfig
 from iekd.plural import counted
-from iekd.results.predictions import Right
+from iekd.results.predictions import Right, right_of
 from iekd.results.report import left_out, spread
 from iekd.results.significance import Summary, each_over_images, summarise
 
@@ -78,14 +78,11 @@ def _right(cells: Sequence[Cell]) -> dict[str, dict[int, np.ndarray]]:
         return {}
     for cell, answers in zip(cells, known, strict=True):
         assert cell.report is not None
-        for learner in cell.report["learners"]:
-            method, seed = learner["method"], learner["seed"]
-            column = answers.right.get(learner_name(method, seed))
-            if column is None or len(column) != cell.report["test_images"]:
-                return {}
-            if abs(100 * column.mean() - learner["accuracy_last"]) > 1e-6:
-                return {}
-            right.setdefault(method, {})[seed] = column
+        found = right_of(cell.report, answers)
+        if found is None:
+            return {}
+        for method, by_seed in found.items():
+            right.setdefault(method, {}).update(by_seed)
     return right
 
 

@@ -531,16 +531,18 @@ def test_one_student_that_breaks_does_not_take_the_others_along(tmp_path, tiny_c
     written = (run.path / "report.md").read_text()
     assert "ft-seed0 diverged and is left out of all numbers." in written
     assert f"- {run.status.diverged['ft-seed0']}" in written
+    from iekd.runs.siblings import Family
+    from iekd.ui.render.headline import headline_html
     from iekd.ui.render.result import result_html
     from iekd.ui.render.run import head_html
     from iekd.ui.tabs.runs import table_html
 
     page = result_html(run, run.config, run.status)
-    assert "ft-seed0 diverged" in page
-    assert "<h3>Done, but 1 of 2 students diverged.</h3>" in page
+    head = headline_html(run, run.config, run.status, Family(run.report))
+    assert "ft-seed0 diverged" in head
+    assert "became nan at step" in head
     assert "card finished partly" in page
     assert "1 diverged" in table_html(Store(tmp_path), lambda run, what: True)
-    assert "became nan at step" in page
     head = head_html(run, run.config, replace(run.status, state=RUNNING), Store(tmp_path))
     assert escape(run.status.diverged["ft-seed0"]) in head
     log = (run.path / "log.txt").read_text()

@@ -135,7 +135,7 @@ def test_start_watch_reload_finish_and_compare(page: Any, server: str, finished_
     card = page.locator("#result").inner_text()
     assert "Baseline" in card
     assert "IE-FT" in card
-    assert "baseline" in page.locator("#result h3").inner_text()
+    assert "over the plain student" in page.locator("#headline").inner_text()
     assert not page.locator("#stop").is_visible()
     with page.expect_download() as taken:
         page.locator("#result a.download:has-text('IE-FT')").click()

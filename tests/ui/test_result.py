@@ -7,7 +7,9 @@ import re
 from html import unescape
 from pathlib import Path
 
+from iekd.runs.siblings import Family
 from iekd.runs.store import Store
+from iekd.ui.render.headline import headline_html
 from iekd.ui.render.result import result_html
 
 
@@ -19,11 +21,11 @@ def test_both_intervals_of_a_difference_are_named(finished_run: str, runs_dir: P
     said = f"pictures {tested['low']:+.2f} to {tested['high']:+.2f}".replace("-", "−")
     assert f"<small>{said}</small>" in shown
     assert "Pictures: what other pictures like those of the test" in shown
-    head = re.search("<h3>(.*?)</h3>", shown)
-    assert head
-    assert "one seed" in head[1] or "Not decided" in head[1]
-    assert "other test pictures could make it" in head[1]
-    assert not re.search(r"-\d", head[1]), "minus signs are no hyphens"
+    head = unescape(headline_html(run, run.config, run.status, Family(report)))
+    said = f"95 %: {tested['low']:+.1f} to {tested['high']:+.1f} on other test images, 1 seed".replace("-", "−")
+    assert said in head
+    assert "one seed" in head or "Not decided" in head or "Too weak" in head
+    assert not re.search(r"[ >]-\d", head), "minus signs are no hyphens"
 
 
 def test_results_of_earlier_versions_are_shown_without(finished_run: str, runs_dir: Path) -> None:
@@ -38,7 +40,8 @@ def test_results_of_earlier_versions_are_shown_without(finished_run: str, runs_d
         for earlier in (report, {key: value for key, value in report.items() if key != "summary"}):
             path.write_text(json.dumps(earlier))
             shown = result_html(run, run.config, run.status)
-            assert "so chance may have a part in it.</h3>" in shown
+            head = headline_html(run, run.config, run.status, Family(run.report))
+            assert "1 seed, no interval" in head or "Too weak" in head
             assert "ictures: " not in shown
             assert "<small>pictures" not in shown
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from html import escape
 from typing import Any
 
@@ -12,12 +11,9 @@ from iekd.models.catalog import model_name
 from iekd.plural import counted
 from iekd.results.report import (
     class_columns,
-    headline,
     imbalance,
     is_imbalanced,
-    left_out,
     on_other_images,
-    remarks,
     spread,
     summaries,
 )
@@ -31,14 +27,18 @@ COLUMNS = ("Parameters", "Accuracy", "Balanced accuracy", "Against the baseline"
 BALANCED = "balanced_accuracy"
 
 
-def result_html(run: Run, config: RunConfig, status: Status, with_networks: bool = True, tell: Tell = str) -> str:
+def result_html(
+    run: Run, config: RunConfig, status: Status, with_networks: bool = True, tell: Tell = str,
+    pooled: dict[str, Any] | None = None,
+) -> str:  # fmt: skip
     """What came out of a run that is over: its table, or in words why there is none. Empty while it trains.
 
     with_networks: offer them to be taken home. tell: makes texts fit for whoever looks.
+    pooled: the report with the seeds that other runs add; None: the run's own.
     """
     if status.live:
         return ""
-    report = run.report
+    report = pooled or run.report
     if status.state == FINISHED and report:
         return _finished(run, report, downloads_html(run, with_networks, tell))
     why = {
@@ -99,36 +99,16 @@ def _finished(run: Run, report: dict[str, Any], downloads: str) -> str:
     if teacher:
         facts += " Same as teacher: how often the student’s answer is the teacher’s, right or wrong."
     facts += f" {skipped} unreadable picture{'s were' if skipped > 1 else ' was'} skipped." if skipped else ""
-    warnings = "".join(f'<p class="warn">{escape(said)}</p>' for said in remarks(report, method_name, "pictures"))
-    warnings += "".join(f'<p class="warn">{escape(str(note))}</p>' for note in report.get("data_notes", []))
-    warnings += _broken(report)
+    warnings = "".join(f'<p class="warn">{escape(str(note))}</p>' for note in report.get("data_notes", []))
     uneven = imbalance(report, "pictures")
     took = f"{duration(report['seconds'])} on {escape(DEVICES.get(report['device'].split(':')[0], report['device']))}."
+    partly = " partly" if warnings or report.get("diverged") else ""
     return (
-        f'<div class="card finished{" partly" if warnings else ""}"><h3>{escape(_headline(report))}</h3>{warnings}'
+        f'<div class="card finished{partly}"><h3>All networks</h3>{warnings}'
         f'<div class="scroll"><table class="results"><tr>{head}</tr>{"".join(rows)}</table></div>'
         f"{f'<p>{escape(uneven)}</p>' if uneven else ''}{per_class_html(report)}"
         f'<p class="sub">{facts} {took}</p>{downloads}</div>'
     )
-
-
-def _broken(report: dict[str, Any]) -> str:
-    """Which students diverged, and what was seen of each."""
-    if not (said := left_out(report)):
-        return ""
-    details = " ".join(report["diverged"].values())
-    return f'<p class="warn">{escape(f"{said} {details}")} Lower the learning rate or the weights of the method.</p>'
-
-
-def _headline(report: dict[str, Any]) -> str:
-    """The report's verdict with the page's names; says so too where there was nothing to compare with."""
-    learned, gone = len(report["learners"]), len(report.get("diverged", {}))
-    usual = f"Done, but {gone} of {learned + gone} students diverged." if gone else "Done."
-    if remarks(report) and not gone:
-        usual = "Done, but this says little about the methods."
-    if said := headline(report, method_name, "pictures"):
-        return re.sub(r" -(?=\d)", " −", said)
-    return usual
 
 
 def _difference(summary: Summary) -> str:

@@ -112,7 +112,7 @@ def stepper(run: Run, config: RunConfig, status: Status) -> str:
     items = []
     for i, stage in enumerate(STAGES):
         state = "done" if i < at else "now" if i == at else "next"
-        note = f"{status.stage_progress:.0%}" if state == "now" else ""
+        note = _epoch(stage, config, status) if state == "now" else ""
         if stage == "teacher" and not config.needs_teacher:
             state, note = "skipped", "not needed"
         elif stage == "teacher" and state == "done" and stage not in seen:
@@ -124,12 +124,22 @@ def stepper(run: Run, config: RunConfig, status: Status) -> str:
     return f'<ol class="stepper">{"".join(items)}</ol>'
 
 
+def _epoch(stage: str, config: RunConfig, status: Status) -> str:
+    """Where a stage is, in epochs: the percentage on the page is that of the whole run."""
+    epochs = {"teacher": config.teacher_epochs, "auto-encoder": config.auto_encoder_epochs, "students": config.epochs}
+    if stage not in epochs:
+        return "now"
+    return f"epoch {min(epochs[stage], int(status.stage_progress * epochs[stage]) + 1)} of {epochs[stage]}"
+
+
 def _bar(status: Status) -> str:
     done = max(0.0, min(1.0, status.progress))
     percent = math.floor(done * 100 + 1e-9)  # 100 is said of what is done
+    reading = status.live and status.stage == LOADING and 0 < status.stage_progress < 1  # which has its own percentage
     return (
-        f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}">'
-        f'<i style="width:{done:.1%}"></i><b>{percent}%</b></div>'
+        f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}" '
+        f'aria-label="Progress of the run">'
+        f'<i style="width:{done:.1%}"></i><b>{"" if reading else f"{percent}%"}</b></div>'
     )
 
 

@@ -14,6 +14,7 @@ from iekd.launchers.base import Launcher
 from iekd.plural import counted
 from iekd.runs.estimate import estimate
 from iekd.runs.prepare import prepare
+from iekd.runs.siblings import growing, key_of, more_seeds, note_extension
 from iekd.runs.store import Store
 from iekd.runs.uploads import add_pictures, changing
 from iekd.ui.server.access import Access
@@ -29,6 +30,23 @@ def start_run(launcher: Launcher, access: Access, asker: gr.Request | None, conf
     with changing:  # between counting a visitor's runs, or looking for its pictures, and starting one more
         visitor = access.check_start(asker, config, launcher.store)
         return launcher.submit(prepare(config, launcher.store.root).config, key or None, visitor)
+
+
+def add_seeds(launcher: Launcher, access: Access, asker: gr.Request | None, run_id: str, count: int) -> str:
+    """Start a run that adds seeds to a finished one; returns its id, or that of a run which is adding some already.
+
+    Raises:
+        UserError: seeds cannot be added, or whoever asks may not start runs.
+    """
+    store = launcher.store
+    run = store.get(run_id)
+    access.check_change(asker, run, "start")
+    if other := growing(store, run):
+        return other.id
+    config = more_seeds(store, run, count)
+    started = start_run(launcher, access, asker, config, key_of(run, config))
+    note_extension(store.get(started), run)
+    return started
 
 
 def foresee(store: Store, access: Access, asker: gr.Request | None, config: RunConfig) -> Forecast:

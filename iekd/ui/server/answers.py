@@ -130,6 +130,8 @@ FormatName = Annotated[
 ]
 Lines = Annotated[int, says(description="a whole number, how many lines of the end; 1000 at most")]
 
+Seeds = Annotated[int, says(description="a whole number, how many seeds to add")]
+
 State = Literal["queued", "running", "stopping", "stopped", "finished", "failed", "lost"]
 Seconds = Optional[float]
 

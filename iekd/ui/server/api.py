@@ -25,11 +25,12 @@ from iekd.models.catalog import models
 from iekd.runs.compare import compare_runs, to_json
 from iekd.runs.exported import export_folder, export_in_run, files_of
 from iekd.runs.notes import name_of, write_notes
+from iekd.runs.siblings import pooled_markdown
 from iekd.runs.store import Run
 from iekd.ui.render.curves import read_curves
 from iekd.ui.render.runs import CHANGE
 from iekd.ui.server.access import Access, AccessError, May
-from iekd.ui.server.actions import foresee, start_run, upload_pictures
+from iekd.ui.server.actions import add_seeds, foresee, start_run, upload_pictures
 from iekd.ui.server.answers import (
     Archive,
     Classes,
@@ -55,6 +56,7 @@ from iekd.ui.server.answers import (
     RunIds,
     RunsComparison,
     RunStatus,
+    Seeds,
     SettingRow,
     Settings,
     Starred,
@@ -93,6 +95,17 @@ class Actions:
         found = foresee(self._store, self._access, request, checked) if details else None
         run_id = start_run(self._launcher, self._access, request, checked, key or "")
         return run_id if found is None else {"run": run_id, **found}
+
+    def add_seeds(self, run_id: RunId, seeds: Seeds = 2, request: Asked = None) -> RunStatus:
+        """Train more seeds of a finished run, with its settings and its teacher. If a run is adding some already, that
+        one is answered and nothing is started.
+
+        Raises:
+            UserError: there is no such run, it has not finished, or what is trained now could not be pooled with it.
+            AccessError: you may not start runs, or not such large ones (403).
+        """
+        count = 2 if seeds is None else seeds
+        return self.run_status(add_seeds(self._launcher, self._access, request, run_id, count), request)
 
     def estimate(self, config: Settings, request: Asked = None) -> Forecast:
         """Warnings, time and memory of a run with these settings, which is not started.
@@ -210,7 +223,8 @@ class Actions:
             raise RunError(
                 f"The run '{run_id}' is {run.status.state} and has no report. It is written when a run has finished."
             ) from None
-        return teller(run, self._access.of(request))(text)
+        more = pooled_markdown(self._store, run)
+        return teller(run, self._access.of(request))(f"{text}\n{more}" if more else text)
 
     def run_log(self, run_id: RunId, lines: Lines = 40, request: Asked = None) -> str:
         """The end of a run's log.

@@ -14,13 +14,16 @@ import gradio as gr
 
 from iekd.errors import UserError
 from iekd.launchers.base import Launcher
-from iekd.runs.store import Store
+from iekd.runs.siblings import USUAL, family_of
+from iekd.runs.store import FINISHED, Store
 from iekd.ui.render.chart import chart_html
 from iekd.ui.render.curves import curves_html
+from iekd.ui.render.headline import headline_html
 from iekd.ui.render.result import result_html
 from iekd.ui.render.run import early_html, head_html, log_html, signature
 from iekd.ui.render.template import render
 from iekd.ui.server.access import PUBLISH, Access, May
+from iekd.ui.server.actions import add_seeds
 from iekd.ui.server.hidden_paths import teller
 from iekd.ui.tabs.export import ExportPart, export_part, look_at_exports
 from iekd.ui.tabs.publish import publish_part, reset
@@ -45,6 +48,8 @@ class RunView:
     box: gr.Column
     back: gr.Button
     head: gr.HTML
+    headline: gr.HTML
+    more: gr.Button
     stop: gr.Button
     confirm: gr.Row
     stop_now: gr.Button
@@ -68,7 +73,8 @@ class RunView:
     def outputs(self) -> list[Any]:
         """What `updates` may change."""
         return [
-            self.head, self.result, self.chart, self.curves, self.log, self.stop, self.confirm, self.over, self.resume,
+            self.head, self.headline, self.more,
+            self.result, self.chart, self.curves, self.log, self.stop, self.confirm, self.over, self.resume,
             self.compare, self.again, self.publish, self.chosen, self.published, self.timer, self.seen,
             *self.export.outputs,
         ]  # fmt: skip
@@ -86,6 +92,8 @@ def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
     with gr.Column(visible=False, elem_id="run-view") as box:
         back = gr.Button("← New run", size="sm", elem_id="back")
         head = gr.HTML(elem_id="run-head")
+        headline = gr.HTML(elem_id="headline")
+        more = gr.Button(f"Add {USUAL} seeds", size="sm", visible=False, elem_id="add-seeds", elem_classes="narrow")
         stop = gr.Button("■ Stop", size="sm", visible=False, elem_id="stop", elem_classes="narrow")
         with gr.Row(visible=False, elem_id="confirm-stop", elem_classes="confirm") as confirm:
             gr.HTML(
@@ -109,7 +117,8 @@ def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
     timer = gr.Timer(1.5, active=False)
     seen = gr.JSON(visible=False)  # held by the page, not the server: it survives a restart
     view = RunView(
-        box, back, head, stop, confirm, stop_now, keep, result, over, resume, compare, again, export, publish, chosen,
+        box, back, head, headline, more,
+        stop, confirm, stop_now, keep, result, over, resume, compare, again, export, publish, chosen,
         published, chart, curves, log, timer, seen,
     )  # fmt: skip
 
@@ -132,6 +141,13 @@ def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
             gr.Info(str(error))
         return tick(run_id, None, request)
 
+    def extend(run_id: str, request: gr.Request) -> Updates:
+        try:
+            add_seeds(launcher, access, request, run_id, USUAL)
+        except UserError as error:
+            gr.Info(str(error))
+        return tick(run_id, None, request)
+
     def confirming(asked: bool) -> Updates:
         return {stop: gr.Button(visible=not asked), confirm: gr.Row(visible=asked)}
 
@@ -139,6 +155,7 @@ def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
     stop.click(lambda: confirming(True), None, [stop, confirm], **PRIVATE)
     keep.click(lambda: confirming(False), None, [stop, confirm], **PRIVATE)
     stop_now.click(ask_to_stop, shown, view.outputs, **SPEAKING)
+    more.click(extend, shown, view.outputs, **SPEAKING)
     resume.click(go_on, shown, view.outputs, **SPEAKING)
     return view
 
@@ -156,11 +173,13 @@ def look(store: Store, run_id: str, before: dict[str, Any], may: May) -> dict[st
     except UserError as error:  # deleted in another tab
         gone = f'<div class="card failed"><h3>{escape(str(error))}</h3><p>Press <b>← New run</b> to go on.</p></div>'
         return {
-            "head": gone, "result": "", "chart": "", "curves": "", "log": "", "stop": gr.Button(visible=False),
+            "head": gone, "headline": "", "more": gr.Button(visible=False),
+            "result": "", "chart": "", "curves": "", "log": "", "stop": gr.Button(visible=False),
             "confirm": gr.Row(visible=False), "over": gr.Row(visible=False), "publish": gr.Accordion(visible=False),
             "timer": gr.Timer(active=False), "seen": {}, "export": {"box": gr.Accordion(visible=False)},
         }  # fmt: skip
-    now = signature(run, status)
+    family = family_of(store, run)
+    now = {**signature(run, status), "family": [[s.run.id, s.status.state, s.pooled] for s in family.siblings]}
     if now == before:
         return {}
 
@@ -171,15 +190,23 @@ def look(store: Store, run_id: str, before: dict[str, Any], may: May) -> dict[st
     tell = teller(run, may)
     if changed("second", "state", "stage", "metrics"):
         looked["head"] = head_html(run, config, status, store)
+    if changed("metrics", "state", "family"):
+        offered = status.state == FINISHED and family.report is not None and not family.growing
+        looked |= {
+            "headline": headline_html(run, config, status, family),
+            "more": gr.Button(visible=offered and may(run, "start")),
+            "timer": gr.Timer(active=status.live or family.growing),
+        }
     if changed("metrics", "state"):
         early = early_html(status, run)
         looked |= {"chart": chart_html(run, config), "curves": early or curves_html(run, config)}
     if changed("log"):
         looked["log"] = log_html(run, tell)
+    if changed("state", "family"):
+        looked["result"] = result_html(run, config, status, may(run, "download"), tell, family.report)
     if changed("state"):
         comparable = any(name != "teacher" for name in run.model_folders)
         looked |= {
-            "result": result_html(run, config, status, may(run, "download"), tell),
             "stop": gr.Button(visible=status.live and not run.stop_requested and may(run, "stop")),
             "confirm": gr.Row(visible=False),
             "over": gr.Row(visible=not status.live),
@@ -188,7 +215,6 @@ def look(store: Store, run_id: str, before: dict[str, Any], may: May) -> dict[st
             "resume": gr.Button(visible=status.resumable and may(run, "resume")),
             "compare": gr.Button(visible=comparable),
             "again": gr.Button(visible=may(run, "start")),
-            "timer": gr.Timer(active=status.live),
             "export": look_at_exports(run, status.live, may),
         }
     return looked

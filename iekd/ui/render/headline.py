@@ -1,0 +1,150 @@
+"""The main number of a run as HTML, live and finished: accuracy, gain, size, speed and the gap to the teacher.
+
+Which student it is of is decided by a rule (iekd/results/lead.py). No Gradio.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from iekd.config.methods import method_name
+from iekd.config.run import RunConfig, learner_name
+from iekd.plural import counted
+from iekd.results.brief import SEEDS, brief, interval
+from iekd.results.lead import Lead, judgement, lead
+from iekd.results.report import left_out, remarks, summaries
+from iekd.results.significance import Difference, summarise
+from iekd.runs.exported import certificates_in
+from iekd.runs.siblings import Family, seeds_text
+from iekd.runs.store import EXPORTS, FINISHED, Run, Status
+from iekd.ui.render.curves import read_curves, teacher_accuracy
+from iekd.ui.render.template import render
+from iekd.ui.render.words import STATES, method_style
+
+IMAGES = "images"
+
+
+def headline_html(run: Run, config: RunConfig, status: Status, family: Family) -> str:
+    """The block; "" for a run that is over and has no number."""
+    report = family.report if status.state == FINISHED else None
+    if report:
+        found = lead(summaries(report), report["teacher"]["accuracy"] if report.get("teacher") else None)
+        when = f"after {counted(config.epochs, 'epoch')}"
+        too_weak = brief(report, method_name).too_weak
+        shown = _shown(found, too_weak, True) if found else {}
+        facts = [*_size(report, found), *_speed(run), *([] if too_weak else _gap(found))] if found else []
+        warnings = [*remarks(report, method_name, IMAGES), *_diverged(report)]
+    else:
+        epoch, found = _so_far(run, config, status)
+        if found is None and not status.live:
+            return ""
+        when = f"after {epoch:g} of {counted(config.epochs, 'epoch')}" if found else "The first numbers come soon"
+        shown, facts, warnings = (_shown(found, "", False) if found else {}), _gap(found) if found else [], []
+    return render(
+        "headline", when=when, live=status.live, shown=shown, facts=facts, warnings=warnings,
+        note=family.note, siblings=[
+            {
+                "id": s.run.id, "seeds": seeds_text(s), "why_not": s.why_not, "pooled": s.pooled,
+                "state": STATES.get(s.status.state, "damaged").lower(),
+            }
+            for s in family.siblings
+        ],
+    ).strip()  # fmt: skip
+
+
+def _so_far(run: Run, config: RunConfig, status: Status) -> tuple[float, Lead | None]:
+    """(epoch that all students have reached, their numbers there); None before there are any."""
+    curves, lines = read_curves(run), {}
+    for method, seed in config.learner_names:
+        line = curves.line(learner_name(method, seed), "test", "accuracy")
+        if line and learner_name(method, seed) not in status.diverged:
+            lines[method, seed] = line
+    if not lines:
+        return 0.0, None
+    epoch = min(line[-1][0] for line in lines.values())
+    accuracies: dict[str, dict[int, float]] = {}
+    for (method, seed), line in lines.items():
+        known = [y for x, y in line if x <= epoch]
+        accuracies.setdefault(method, {})[seed] = known[-1] if known else line[0][1]
+    return epoch, lead(summarise(accuracies), teacher_accuracy(run, config, curves))
+
+
+def _shown(found: Lead, too_weak: str, over: bool) -> dict[str, Any]:
+    own, gain = found.own, found.gain
+    seeds = f", mean of {own.n} seeds" if own.n > 1 else ""
+    return {
+        "accuracy": f"{own.mean:.1f}", "style": method_style(own.method), "who": f"{method_name(own.method)}{seeds}",
+        "gain": _signed(gain.mean) if gain and not too_weak else "", "too_weak": bool(too_weak),
+        "plain": f"{found.plain.mean:.1f}" if found.plain else "",
+        "over": _interval(gain) if gain and over else counted(gain.n, "seed") + " so far" if gain else "",
+        "sign": _sign(gain) if gain and over else "",
+        "judgement": judgement(gain, found.compared, IMAGES) if gain and over and not too_weak else "",
+        "higher": ", ".join(f"{method_name(s.method)} {s.mean:.1f} %" for s in found.higher) if over else "",
+    }  # fmt: skip
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 1) + 0:+.1f}".replace("-", "−")  # no minus before zero
+
+
+def _interval(gain: Difference) -> str:
+    """95 %: +1.6 to +2.5, 3 seeds; and what the interval is over."""
+    over = interval(gain)
+    if over is None:
+        return f"{counted(gain.n, 'seed')}, no interval"
+    kind = "if trained again with other seeds" if over.over == SEEDS else "on other test images"
+    return f"95 %: {_signed(over.low)} to {_signed(over.high)} {kind}, {counted(gain.n, 'seed')}"
+
+
+def _sign(gain: Difference) -> str:
+    over = interval(gain)
+    return "" if over is None or over.low <= 0 <= over.high else "up" if gain.mean > 0 else "down"
+
+
+def _size(report: dict[str, Any], found: Lead) -> list[tuple[str, str]]:
+    teacher = (report.get("teacher") or {}).get("params")
+    own = next((learner["params"] for learner in report["learners"] if learner["method"] == found.own.method), None)
+    if not teacher or not own:
+        return []
+    return [_times(teacher / own, "smaller than the teacher", "larger than the teacher", "as large as the teacher")]
+
+
+def _times(ratio: float, more: str, less: str, same: str) -> tuple[str, str]:
+    if 0.95 < ratio < 1.05:
+        return "1×", same
+    return (f"{ratio:.1f}×", more) if ratio > 1 else (f"{1 / ratio:.1f}×", less)
+
+
+def _speed(run: Run) -> list[tuple[str, str]]:
+    """How much faster than the teacher, where an export has measured both networks in the same round."""
+    root = run.path / EXPORTS
+    for folder in sorted(root.iterdir()) if root.is_dir() else []:
+        for certificate in certificates_in(folder):
+            took = {found.model: found.median for found in certificate.latencies if found.runtime == "torch"}
+            if took.get("teacher") and took.get("student"):
+                text = "than the teacher, one image on one CPU thread (measured by an export)"
+                ratio = took["teacher"] / took["student"]
+                return [_times(ratio, f"faster {text}", f"slower {text}", f"the teacher's time {text[18:]}")]
+    return []
+
+
+def _gap(found: Lead) -> list[tuple[str, str]]:
+    """The share of the gap to the teacher. That the teacher is worse is one of the warnings."""
+    if found.teacher is None:
+        return []
+    teacher = f"the teacher ({found.teacher:.1f} %)"
+    if found.closed is None:
+        return [(f"{found.teacher:.1f} %", "accuracy of the teacher")]
+    if found.closed < -0.5:
+        return [(f"{-found.closed:.0f} %", f"wider gap to {teacher} than the plain student’s")]
+    if found.closed > 100:
+        return [("all", f"of the gap to {teacher} is closed: it is above the teacher")]
+    return [(f"{abs(found.closed):.0f} %", f"of the gap between plain student and {teacher} closed")]
+
+
+def _diverged(report: dict[str, Any]) -> list[str]:
+    """Which students diverged, what was seen of each, and what to do."""
+    said = left_out(report)
+    if not said:
+        return []
+    return [f"{said} {' '.join(report['diverged'].values())} Lower the learning rate or the weights of the method."]
