@@ -43,8 +43,8 @@ def method_sets() -> dict[str, Choice]:
     listed = ", ".join(method_name(name) for name in explore)
     return {
         "plain": Choice(
-            f"Plain student against {taught} (the default)",
-            "Two students of the same size: one learns from the labels alone, the other also from the teacher.",
+            f"Plain student against {taught}",
+            "The default. Two students of the same size: one learns from the labels alone, the other also from the teacher.",
             {"methods": list(usual), "with_kd": []},
         ),
         "all-ie": Choice(

@@ -34,7 +34,7 @@ def methods_step(fields: dict[str, Any]) -> tuple[gr.Radio, gr.Radio]:
     gr.HTML(step_html("Methods", "All students get the same images and begin with the same weights.", 3))
     methods = gr.Radio(
         choices.method_cards(), value="plain", label="Students to compare", elem_id="method-choice",
-        elem_classes="cards wide",
+        elem_classes="cards",
     )  # fmt: skip
     with gr.Column(elem_id="pick-methods"):
         fields["methods"] = gr.CheckboxGroup(
@@ -46,7 +46,7 @@ def methods_step(fields: dict[str, Any]) -> tuple[gr.Radio, gr.Radio]:
             elem_id="f-with_kd",
         )  # fmt: skip
     rigour = gr.Radio(
-        choices.rigour_cards(), value="quick", label="Rigour", elem_id="rigour", elem_classes="cards wide"
+        choices.rigour_cards(), value="quick", label="Rigour", elem_id="rigour", elem_classes="cards"
     )
     with gr.Row():
         fields["epochs"] = gr.Number(
