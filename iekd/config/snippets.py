@@ -47,7 +47,8 @@ def api_snippet(config: RunConfig, address: str = "http://127.0.0.1:7860", heade
     if header:
         page += f", headers={{{_written(header)}: {_written('the token of the page')}}}"
     values = {name: list(v) if isinstance(v, tuple) else v for name, v in config.chosen().items()}
-    return API.format(page=page, settings="\n".join(f"    {_written(name)}: {_written(v)}," for name, v in values.items()))
+    lines = (f"    {_written(name)}: {_written(value)}," for name, value in values.items())
+    return API.format(page=page, settings="\n".join(lines))
 
 
 def _written(value: Any) -> str:

@@ -47,7 +47,7 @@ def test_all_ie_methods_are_each_beside_their_plain_counterpart() -> None:
 def test_a_preset_is_a_card_with_several_seeds(name: str) -> None:
     config = form.to_config({**DEFAULTS, **choices.rigours()[name].values})
     assert config == make_config(preset=name, seeds=choices.SEEDS)
-    assert PRESETS[name].text[1:] in dict((key, text) for text, key in choices.rigour_cards())[name]
+    assert PRESETS[name].text[1:] in {key: text for text, key in choices.rigour_cards()}[name]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ def method_sets() -> dict[str, Choice]:
     return {
         "plain": Choice(
             f"Plain student against {taught}",
-            "The default. Two students of the same size: one learns from the labels alone, the other also from the teacher.",
+            "The default. Two students of the same size: one learns from the labels alone, the other also from the "
+            "teacher.",
             {"methods": list(usual), "with_kd": []},
         ),
         "all-ie": Choice(

@@ -57,7 +57,8 @@ def forecast_html(
     rows.append(("Estimate", _estimate(found, config, measuring)))
     items = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in rows)
     # it may scroll, which the keyboard must be able to do too
-    return f'<div class="details" tabindex="0" role="region" aria-label="Details of the run"><dl class="forecast">{items}</dl></div>'
+    region = 'class="details" tabindex="0" role="region" aria-label="Details of the run"'
+    return f'<div {region}><dl class="forecast">{items}</dl></div>'
 
 
 def _pictures(config: RunConfig, info: DatasetInfo) -> str:

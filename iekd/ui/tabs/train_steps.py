@@ -45,9 +45,7 @@ def methods_step(fields: dict[str, Any]) -> tuple[gr.Radio, gr.Radio]:
             form.combined_choices(), value=[], label="The same with knowledge distillation on top",
             elem_id="f-with_kd",
         )  # fmt: skip
-    rigour = gr.Radio(
-        choices.rigour_cards(), value="quick", label="Rigour", elem_id="rigour", elem_classes="cards"
-    )
+    rigour = gr.Radio(choices.rigour_cards(), value="quick", label="Rigour", elem_id="rigour", elem_classes="cards")
     with gr.Row():
         fields["epochs"] = gr.Number(
             form.default("epochs"), label="Epochs", info="Passes over the images", min_width=120, elem_id="f-epochs"
