@@ -123,6 +123,7 @@ def test_settings_are_found_by_their_words_and_one_group_is_open_at_a_time(form:
     form.wait_for_selector("#setting-found:has-text(\"No setting matches 'xyz'\")")
     assert shown.count() == 0
     search.fill("")
+    form.wait_for_selector(".group-head[data-group=teacher]:visible")
     form.locator(".group-head[data-group=teacher]").focus()
     form.keyboard.press("Enter")
     form.wait_for_selector("#f-teacher_from:visible")

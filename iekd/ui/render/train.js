@@ -103,8 +103,11 @@
   document.addEventListener('input', (event) => {
     if (event.target.id !== 'setting-search') return;
     clearTimeout(asked);
-    asked = setTimeout(showGroups, SEARCH_PAUSE);
+    asked = setTimeout(showGroups, event.target.value ? SEARCH_PAUSE : 0);
   });
-  new MutationObserver(refresh).observe(document.body, {childList: true, subtree: true});
+  // Gradio changes text and attributes in place where the new HTML has the same shape
+  new MutationObserver(refresh).observe(document.body, {
+    childList: true, subtree: true, characterData: true, attributeFilter: ['data-changed', 'data-field'],
+  });
   refresh();
 }
