@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 def as_text(name: str) -> str:
@@ -18,13 +19,15 @@ def as_text(name: str) -> str:
 class UserError(ValueError):
     """Something the user asked for cannot be done; the message says why and what to do instead.
 
-    would_repeat: whether trying again with the same settings must fail in the same way.
+    would_repeat: whether trying again with the same settings must fail in the same way. field: the setting to change,
+    "" where it is not one alone; the page marks it.
     """
 
     would_repeat = False
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, field: str = "") -> None:
         super().__init__(as_text(message))
+        self.field = field
 
 
 class DataError(UserError):
@@ -47,6 +50,16 @@ class DivergedError(TrainingError):
 
 class PlatformError(UserError, ImportError):
     """This operating system lacks something that cannot be done without."""
+
+
+@contextmanager
+def about_setting(field: str) -> Iterator[None]:
+    """A UserError from inside names this setting, unless it names one already."""
+    try:
+        yield
+    except UserError as error:
+        error.field = error.field or field
+        raise
 
 
 def check_text(path: str) -> str:

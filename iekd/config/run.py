@@ -17,12 +17,12 @@ from iekd.config.methods import IE, OTHERS, MethodSettings, check_method, known_
 from iekd.config.presets import PRESETS
 from iekd.config.settings import Share, about, setting
 from iekd.data.decoding import CROP, Fit
-from iekd.errors import UserError, check_text, unknown_name
+from iekd.errors import UserError, about_setting, check_text, unknown_name
 from iekd.models.catalog import check_model, models
 from iekd.models.source import AUTO, FILE_ONLY, PER_CHANNEL, TRAIN, check_normalisation, check_source, is_path
 
 NO_TEACHER = "none"
-OPTIMISER, TEACHER, PICTURES, THIS_RUN = "Optimiser", "Teacher", "Pictures", "This run"  # headings of settings
+OPTIMISER, TEACHER, IMAGES, THIS_RUN = "Optimiser", "Teacher", "Images", "This run"  # headings of settings
 STAGES = ("teacher", "auto-encoder", "students", "evaluation")  # of a run, in order
 MOST_THREADS = 1024
 LISTS: dict[str, tuple[type, str]] = {  # fields that may come as text with commas: type of the items, what to give
@@ -49,8 +49,8 @@ class SettingError(UserError):
 
     def __init__(self, field: str, what: str) -> None:
         named = {"lr": "learning rate", "kd_weight": "KD weight"}.get(field, field.replace("_", " "))
-        self.field, self.what = field, what
-        super().__init__(f"{named[0].upper()}{named[1:]} {what}")
+        self.what = what
+        super().__init__(f"{named[0].upper()}{named[1:]} {what}", field)
 
 
 class TrainingSettings(BaseModel):
@@ -116,53 +116,53 @@ class RunConfig(MethodSettings, TrainingSettings):
         None, "standard deviation of those pixels", group=TEACHER, step_time=False
     )
     limit_train: int | None = setting(
-        None, "use only this many training images, balanced over classes", ge=2, group=PICTURES,
+        None, "use only this many training images, balanced over classes", ge=2, group=IMAGES,
         label="Limit training images", step_time=False, trains_teacher="always",
     )  # fmt: skip
     resolution: int | None = setting(
-        None, "side of the square images; unset: the dataset's own", ge=8, le=512, group=PICTURES,
+        None, "side of the square images; unset: the dataset's own", ge=8, le=512, group=IMAGES,
         trains_teacher="always",
     )  # fmt: skip
     augmentation: Literal["crop", "resized-crop", "none"] = setting(
         "crop", "crop: of the padded image, and flip; resized-crop: any part of it, enlarged, and flip",
-        group=PICTURES, trains_teacher="if changed",
+        group=IMAGES, trains_teacher="if changed",
     )  # fmt: skip
     flip: bool = setting(
         True, "mirror every second training image; switch it off where classes are each other's mirror images, such as "
-        "arrows to the left and right", group=PICTURES, only_for="the augmentations crop and resized-crop",
+        "arrows to the left and right", group=IMAGES, only_for="the augmentations crop and resized-crop",
         used_when=lambda config: config.augmentation != "none", step_time=False, trains_teacher="if changed",
     )  # fmt: skip
     cutout: int = setting(
-        0, "side in pixels of a square hole in each training image; 0: none", ge=0, le=511, group=PICTURES,
+        0, "side in pixels of a square hole in each training image; 0: none", ge=0, le=511, group=IMAGES,
         trains_teacher="if changed",
     )  # fmt: skip
     class_weights: Literal["none", "balanced"] = setting(
         "none", "balanced: rare classes count more in the cross-entropy, n / (K n_c) times for n_c of n images in K "
-        "classes", group=PICTURES, step_time=False, trains_teacher="if changed",
+        "classes", group=IMAGES, step_time=False, trains_teacher="if changed",
     )  # fmt: skip
     fit: Fit = setting(
         CROP, "images that are not square: crop cuts out the centre, pad adds black bars, squash distorts them",
-        group=PICTURES, label="Images that are not square", only_for="folders of pictures",
+        group=IMAGES, label="Images that are not square", only_for="folders of images",
         used_when=lambda config: data.source_of(config.dataset).may_stream, step_time=False,
         trains_teacher="if changed",
     )  # fmt: skip
     class_order: tuple[str, ...] = setting(
         (), "names of all classes in the order of their labels, with commas, or a file of them; text: 1, 10, 2; unset: "
-        "by value where all names are numbers, else as text", group=PICTURES, label="Order of the classes",
+        "by value where all names are numbers, else as text", group=IMAGES, label="Order of the classes",
         step_time=False, trains_teacher="if changed",
     )  # fmt: skip
     validation_fraction: float = setting(
-        0.1, "share of the training images held out to watch training by; 0: none", ge=0, lt=1, group=PICTURES,
+        0.1, "share of the training images held out to watch training by; 0: none", ge=0, lt=1, group=IMAGES,
         step_time=False, trains_teacher="always",
     )  # fmt: skip
     test_fraction: float = setting(
-        0.2, "share held out when a folder has no test/ of its own", gt=0, lt=1, group=PICTURES,
-        only_for="folders of pictures", used_when=lambda config: data.source_of(config.dataset).uses_test_fraction,
+        0.2, "share held out when a folder has no test/ of its own", gt=0, lt=1, group=IMAGES,
+        only_for="folders of images", used_when=lambda config: data.source_of(config.dataset).uses_test_fraction,
         step_time=False,
         trains_teacher="always",
     )  # fmt: skip
     data_seed: int = setting(
-        0, "fixes splits, the order of images and their augmentation", ge=0, lt=2**31, group=PICTURES,
+        0, "fixes splits, the order of images and their augmentation", ge=0, lt=2**31, group=IMAGES,
         step_time=False, trains_teacher="always",
     )  # fmt: skip
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "where to train", group=THIS_RUN)
@@ -225,7 +225,8 @@ class RunConfig(MethodSettings, TrainingSettings):
     def _teacher_where_needed(self) -> RunConfig:
         taught = [m for m in self.methods if method_spec(m).needs_teacher]
         if taught and self.teacher == NO_TEACHER:
-            raise UserError(f"Method '{taught[0]}' needs a teacher, but teacher is 'none'. Name one, such as resnet20.")
+            message = f"Method '{taught[0]}' needs a teacher, but teacher is 'none'. Name one, such as resnet20."
+            raise UserError(message, "teacher")
         return self
 
     @model_validator(mode="after")
@@ -234,13 +235,16 @@ class RunConfig(MethodSettings, TrainingSettings):
         if overhaul and self.teacher != NO_TEACHER and not models()[self.teacher].has_margins:
             raise UserError(
                 f"Method '{overhaul[0]}' cannot learn from {self.teacher}: its margins come from a batch norm at each "
-                "stage end, and this network has none there. Choose another teacher, or another method."
+                "stage end, and this network has none there. Choose another teacher, or another method.",
+                "teacher",
             )
-        for name in (self.teacher, self.student) if overhaul else ():
+        for role in ("teacher", "student") if overhaul else ():
+            name = getattr(self, role)
             if name != NO_TEACHER and not models()[name].has_pre_activations:
                 raise UserError(
                     f"Method '{overhaul[0]}' cannot be used with {name}: it compares stage ends before the activation, "
-                    "and this network does not give them. Choose another model, or another method."
+                    "and this network does not give them. Choose another model, or another method.",
+                    role,
                 )
         return self
 
@@ -250,7 +254,8 @@ class RunConfig(MethodSettings, TrainingSettings):
         if self.cutout >= side:
             raise UserError(
                 f"Cutout {self.cutout} cannot be used: the images are {side} x {side} pixels, and a hole must be "
-                f"smaller. Half of the side, {side // 2}, is usual."
+                f"smaller. Half of the side, {side // 2}, is usual.",
+                "cutout",
             )
         return self
 
@@ -272,10 +277,12 @@ class RunConfig(MethodSettings, TrainingSettings):
     @model_validator(mode="after")
     def _source_fits(self) -> RunConfig:
         if self.teacher_from != AUTO and not self.needs_teacher:
-            raise UserError(f"Teacher from '{self.teacher_from}' is given, but teacher is 'none'. Name its model.")
-        check_normalisation(self.teacher_mean, self.teacher_std, "teacher ")
+            message = f"Teacher from '{self.teacher_from}' is given, but teacher is 'none'. Name its model."
+            raise UserError(message, "teacher")
+        with about_setting("teacher_std" if self.teacher_std is None else "teacher_mean"):
+            check_normalisation(self.teacher_mean, self.teacher_std, "teacher ")
         if self.teacher_mean and not is_path(self.teacher_from):
-            raise UserError(FILE_ONLY)
+            raise UserError(FILE_ONLY, "teacher_from")
         return self
 
     @property
@@ -296,14 +303,16 @@ class RunConfig(MethodSettings, TrainingSettings):
         """(method, seed) of every learner, in the order of training."""
         return [(method, seed) for seed in self.seeds for method in self.methods]
 
-    def command_line(self) -> str:
-        """The `iekd train` command that gives this run: what people change most, and whatever is not at its default."""
-        words = ["iekd", "train"]
+    def chosen(self) -> dict[str, Any]:
+        """What people change most, and whatever is not at its default: enough to make this configuration again."""
         always = ("dataset", "teacher", "student", "methods", "seeds", "epochs")
-        for field, info in RunConfig.model_fields.items():
-            value = getattr(self, field)
-            if value == info.default and field not in always:
-                continue
+        values = ((field, info.default, getattr(self, field)) for field, info in RunConfig.model_fields.items())
+        return {field: value for field, default, value in values if value != default or field in always}
+
+    def command_line(self) -> str:
+        """The `iekd train` command that gives this run."""
+        words = ["iekd", "train"]
+        for field, value in self.chosen().items():
             option = field.replace("_", "-")
             if isinstance(value, bool):
                 words.append(f"--{option}" if value else f"--no-{option}")
@@ -315,7 +324,7 @@ class RunConfig(MethodSettings, TrainingSettings):
 ABOUT = {name: about(info) for name, info in RunConfig.model_fields.items()}
 GROUPS = {  # of the lesser settings, by what they are about
     group: tuple(name for name, known in ABOUT.items() if known.group == group)
-    for group in (OPTIMISER, IE, OTHERS, TEACHER, PICTURES, THIS_RUN)
+    for group in (OPTIMISER, IE, OTHERS, TEACHER, IMAGES, THIS_RUN)
 }
 
 
@@ -373,9 +382,10 @@ def _as_option(value: Any) -> str:
 def _as_user_error(error: ValidationError) -> UserError:
     first = error.errors()[0]
     ctx = first.get("ctx", {})
-    if isinstance(ctx.get("error"), Exception):
-        return UserError(str(ctx["error"]))
-    field = str(first["loc"][0]) if first["loc"] else "value"
+    field = str(first["loc"][0]) if first["loc"] else ""
+    if isinstance(cause := ctx.get("error"), Exception):
+        return UserError(str(cause), getattr(cause, "field", "") or field)
+    field = field or "value"
     if first["type"] == "extra_forbidden":
         return unknown_name("setting", field, RunConfig.model_fields)
     value = first["input"]

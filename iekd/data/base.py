@@ -193,7 +193,8 @@ def check_order(asked: Sequence[str], class_names: Sequence[str], dataset: str) 
             else ("one is named twice")
         )
         raise DataError(
-            f"The class order does not fit the {len(class_names)} classes of {dataset}: {what}. Name each class once."
+            f"The class order does not fit the {len(class_names)} classes of {dataset}: {what}. Name each class once.",
+            "class_order",
         )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from iekd import data
 from iekd.config.run import RunConfig
 from iekd.data import DatasetInfo
-from iekd.errors import UserError, check_text
+from iekd.errors import UserError, about_setting, check_text
 from iekd.estimate.cautions import Caution, cautions, learned_from
 from iekd.models.class_names import class_order_of
 from iekd.models.source import FILE_ONLY, check_path, is_path
@@ -48,17 +48,24 @@ def prepare(config: RunConfig, runs_dir: Path) -> Prepared:
         UserError: one of them is not there or cannot be used; the message says what to do.
     """
     config = resolve(config)
-    info = data.describe(config.dataset, config.test_fraction, config.class_order)
-    check_device(config.device)
-    return Prepared(config, info, check_teacher(config, runs_dir, info))
+    with about_setting("dataset"):
+        info = data.describe(config.dataset, config.test_fraction, config.class_order)
+    with about_setting("device"):
+        check_device(config.device)
+    with about_setting("teacher_from"):
+        return Prepared(config, info, check_teacher(config, runs_dir, info))
 
 
 def resolve(config: RunConfig) -> RunConfig:
     """The configuration with its names as they are loaded. Raises UserError if there are no such files."""
-    found: dict[str, object] = {"dataset": check_text(data.prepare(config.dataset))}
-    found["class_order"] = class_order_of(config.class_order)
+    found: dict[str, object] = {}
+    with about_setting("dataset"):
+        found["dataset"] = check_text(data.prepare(config.dataset))
+    with about_setting("class_order"):
+        found["class_order"] = class_order_of(config.class_order)
     if is_path(config.teacher_from):
-        found["teacher_from"] = teacher = check_path(config.teacher_from)
+        with about_setting("teacher_from"):
+            found["teacher_from"] = teacher = check_path(config.teacher_from)
         if config.teacher_mean and os.path.isdir(teacher):
-            raise UserError(FILE_ONLY)
+            raise UserError(FILE_ONLY, "teacher_from")
     return config.model_copy(update=found)

@@ -68,6 +68,19 @@ def ahead_of(run: Run, store: Store) -> list[Run]:
     return sorted(waiting, key=lambda other: (queued_at(other), other.id))
 
 
+def ahead_of_new(config: RunConfig, store: Store) -> list[Run]:
+    """The live runs of this machine that a run started now would wait for: the one that trains, then those queued."""
+    device, found = device_name(config.device), []
+    for run in store.list():
+        try:
+            status = run.status
+            if run.owner == LOCAL and status.live and device_name(run.config.device) == device:
+                found.append((status.state == QUEUED, queued_at(run), run.id, run))
+        except RunError:  # a damaged folder does not delay other runs
+            continue
+    return [run for _, _, _, run in sorted(found, key=lambda entry: entry[:3])]
+
+
 def queued_at(run: Run) -> float:
     """The time that the queue is sorted by: when the run was queued, or an earlier one set by `move_to_front`."""
     given = (read_json(run.path / "control.json") or {}).get("place")

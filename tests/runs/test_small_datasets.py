@@ -20,7 +20,7 @@ def test_the_form_says_it_before_start(tmp_path):
     info = DatasetInfo("fashion-mnist-sample", "six", 4, 2, 2, 1, 28)
     prepared = Prepared(make_config(methods=("baseline",), teacher="none"), info, None)
     shown = forecast_html(prepared, Store(tmp_path))
-    assert "<dt>Warning</dt><dd><b>With 2 test pictures the test accuracy means nothing" in shown
+    assert "<dt>Warning</dt><dd><b>With 2 test images the test accuracy means nothing" in shown
     assert any(caution.serious for caution in prepared.cautions())
 
 

@@ -58,6 +58,19 @@ def choose(page: Any, name: str, option: str) -> None:
     page.get_by_role("option", name=option).first.click()
 
 
+def choose_dataset(page: Any, title: str) -> None:
+    page.locator("#f-dataset label", has_text=title).click()
+
+
+def reveal(page: Any, name: str) -> None:
+    """Open the group of the expert settings that has this one."""
+    page.locator(f"#f-{name}").wait_for(state="attached")
+    group = page.evaluate("id => document.getElementById(id).closest('.expert-group').id", f"f-{name}")
+    head = page.locator(f"button[aria-controls={group}]")
+    if head.get_attribute("aria-expanded") == "false":
+        head.click()
+
+
 def set_field(page: Any, name: str, value: str) -> None:
     """Type it, and see that the command line has taken it up."""
     field(page, name).fill(value)
@@ -71,14 +84,13 @@ def set_field(page: Any, name: str, value: str) -> None:
 def fill_in(page: Any, pictures: Path, epochs: int) -> None:
     """The settings of the fixtures' quick run, through the form."""
     page.wait_for_selector("#forecast dl")
-    choose(page, "dataset", "Your own pictures")
+    choose_dataset(page, "Your own images")
     field(page, "folder").fill(str(pictures))
     choose(page, "teacher", "ResNet-8")
     page.wait_for_selector("#thumbnails figure")
     set_field(page, "epochs", str(epochs))
-    page.get_by_text("Advanced").click()
     for name, value in (("resolution", 16), ("batch_size", 16), ("teacher_epochs", 2), ("auto_encoder_epochs", 1)):
-        field(page, name).wait_for()
+        reveal(page, name)
         set_field(page, name, str(value))
 
 
@@ -309,15 +321,15 @@ def test_a_wrong_setting_is_said_at_the_form_and_starts_nothing(page: Any, serve
 def test_what_is_wrong_is_in_view_wherever_it_was_set(page: Any, server: str) -> None:
     open_page(page, server)
     page.wait_for_selector("#forecast dl")
-    page.get_by_text("Advanced").click()
-    field(page, "name").scroll_into_view_if_needed()
+    reveal(page, "lr")
+    page.locator("#how").scroll_into_view_if_needed()
     field(page, "lr").fill("1000")
     page.wait_for_selector("#error .problem:has-text('1000')")
     page.wait_for_function(
         """() => { const place = document.querySelector('#error .problem').getBoundingClientRect();
         return place.top > 0 && place.bottom < innerHeight; }"""
     )
-    assert page.evaluate("document.querySelector('#start').getBoundingClientRect().bottom") < 0
+    assert page.evaluate("document.querySelector('#start').getBoundingClientRect().bottom <= innerHeight")
     field(page, "lr").fill("0.1")
     page.wait_for_selector("#forecast dl", state="attached")
     assert page.locator("#error .problem").count() == 0
@@ -337,12 +349,12 @@ def test_own_pictures_are_asked_for_without_alarm(page: Any, server: str) -> Non
     """Nothing is wrong yet; whoever presses Start all the same is told."""
     open_page(page, server)
     page.wait_for_selector("#forecast dl")
-    choose(page, "dataset", "Your own pictures")
-    page.wait_for_selector("#forecast .note:has-text('Upload a zip of your pictures')")
+    choose_dataset(page, "Your own images")
+    page.wait_for_selector("#forecast .note:has-text('Upload a zip of your images')")
     assert page.locator("#error .problem").count() == 0
     assert "Not ready yet" in page.locator("#welcome").inner_text()
     page.locator("#start").click()
-    page.wait_for_selector("#error .problem:has-text('Upload a zip of your pictures')")
+    page.wait_for_selector("#error .problem:has-text('Upload a zip of your images')")
 
 
 def test_a_folder_that_cannot_be_used_starts_nothing_and_leaves_no_stale_command(
@@ -350,7 +362,7 @@ def test_a_folder_that_cannot_be_used_starts_nothing_and_leaves_no_stale_command
 ) -> None:
     open_page(page, server)
     page.wait_for_selector("#forecast dl")
-    choose(page, "dataset", "Your own pictures")
+    choose_dataset(page, "Your own images")
     field(page, "folder").fill(str(pictures / "train" / "disc"))
     page.wait_for_function("document.querySelector('#error').innerText.includes('disc')")
     assert page.locator("#command textarea").input_value() == ""
@@ -377,7 +389,7 @@ def test_pictures_of_ones_own_are_uploaded_as_a_zip(
 ) -> None:
     open_page(page, server)
     page.wait_for_selector("#forecast dl")
-    choose(page, "dataset", "Your own pictures")
+    choose_dataset(page, "Your own images")
     page.wait_for_selector("#f-archive")
     good = Path(shutil.make_archive(str(tmp_path / "shapes"), "zip", pictures))
     bad = tmp_path / "bad.zip"
@@ -403,7 +415,7 @@ def test_pictures_of_ones_own_are_uploaded_as_a_zip(
     page.locator("#which-classes label", has_text="the folders inside").click()
     page.wait_for_selector("#uploaded .note:has-text('two.zip: 99 pictures of 3 classes')")
     page.wait_for_selector("#which-classes", state="detached")
-    choose(page, "dataset", "Fashion-MNIST, 10,000-image sample")
+    choose_dataset(page, "Fashion-MNIST, 10,000-image sample")
     page.wait_for_selector("#welcome:has-text('Ready to go')")
     assert page.locator("#uploaded .problem").count() == 0
 

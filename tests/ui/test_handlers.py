@@ -87,7 +87,7 @@ def test_an_address_opens_its_run_and_tab(page: gr.Blocks, run_id: str, tab: str
 def test_an_address_of_no_run_opens_the_form(page: gr.Blocks) -> None:
     (opened,) = called(page, "opened", run="nothing")
     assert opened["shown-run"] == ""
-    assert "There is no run &#x27;nothing&#x27;" in opened["error"]
+    assert "There is no run &#39;nothing&#39;" in opened["error"]
     assert opened["form"]["visible"] is True
 
 
@@ -144,7 +144,7 @@ def test_a_run_of_a_missing_plugin_is_shown_and_cannot_fill_in_the_form(
     assert "Test accuracy" in opened["chart-data"]
     assert ("GONE-METHOD + KD" in opened["chart-data"]) == (gone == "gone-method")
     (filled,) = called(page, "again", run=run_id)
-    assert f"&#x27;{gone}&#x27;" in filled["error"]
+    assert f"&#39;{gone}&#39;" in filled["error"]
     assert "IEKD_PLUGINS" in filled["error"]
     (after,) = called(page, "described_after")  # comes next, and leaves that sentence alone
     assert isinstance(after["error"], dict), after["error"]  # an update of nothing, no new text
@@ -169,7 +169,7 @@ def test_a_refused_upload_leaves_no_earlier_pictures_chosen(page: gr.Blocks, tmp
     request = gr.Request(headers={}, cookies={}, client=SimpleNamespace(host="127.0.0.1"))
     answer = {component.elem_id: value for component, value in take.fn(request, str(bad)).items()}
     assert answer["f-folder"] == ""
-    assert "&#x27;bad.zip&#x27;" in answer["uploaded"]
+    assert "&#39;bad.zip&#39;" in answer["uploaded"]
     (nothing,) = called(page, "describe", changed={"f-dataset": form.OWN_FOLDER, "f-folder": ""})[:1]
     assert nothing["command"] == ""
     assert "Not ready" in nothing["welcome"]
@@ -186,7 +186,7 @@ def test_a_zip_that_can_be_understood_in_two_ways_is_asked_about_and_the_answer_
     assert (archive.elem_id, which.elem_id) == ("f-archive", "which-classes")
     request = gr.Request(headers={}, cookies={}, client=SimpleNamespace(host="127.0.0.1"))
     asked = {component.elem_id: value for component, value in upload.fn(request, str(packed)).items()}
-    assert "are &#x27;cats&#x27;, &#x27;fish&#x27; the classes, or the 4 folders inside" in asked["uploaded"]
+    assert "are &#39;cats&#39;, &#39;fish&#39; the classes, or the 4 folders inside" in asked["uploaded"]
     assert asked["which-classes"].visible
     assert [answer for _, answer in asked["which-classes"].choices] == ["outer", "inner"]
     assert asked["f-archive"] is not None, "the file is still chosen when the answer comes"

@@ -25,14 +25,17 @@ from iekd.runs.teachers import where_from
 from iekd.ui.render.words import DEVICES, count, time_range
 
 
-def forecast_html(prepared: Prepared, store: Store, measuring: bool = False) -> str:
-    """The card beside the Start button. measuring: a better estimate is on its way."""
+def forecast_html(
+    prepared: Prepared, store: Store, measuring: bool = False, expected: Estimate | None = None
+) -> str:  # fmt: skip
+    """The details below the Start button. measuring: a better estimate is on its way. expected: time and memory, where
+    the caller knows them."""
     config, info, folder = prepared.config, prepared.info, prepared.teacher
     student = models()[config.student].params(info.channels, info.classes)
     learners = len(config.methods) * len(config.seeds)
     taught = ", ".join(method_name(m) for m in config.methods)
     seeds = f" × {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
-    rows = [("Pictures", escape(_pictures(config, info)))]
+    rows = [("Images", escape(_pictures(config, info)))]
     if classes := class_lines(info):
         listed = "".join(f"<li>{escape(line)}</li>" for line in classes)
         rows.append(("Classes", f"<details><summary>{escape(_order(info))}</summary><ul>{listed}</ul></details>"))
@@ -49,11 +52,13 @@ def forecast_html(prepared: Prepared, store: Store, measuring: bool = False) -> 
     rows.append(("Students", f"{learners}{' side by side' if learners > 1 else ''}: {taught}{seeds}"))
     if unused := unused_settings(config):
         rows.append(("No effect", _without_effect(unused)))
-    found = estimate(config, store, folder is not None, info)
-    rows += [("Warning", f"<b>{escape(str(caution))}</b>") for caution in found.cautions(prepared, "pictures")]
+    found = expected or estimate(config, store, folder is not None, info)
+    rows += [("Warning", f"<b>{escape(str(caution))}</b>") for caution in found.cautions(prepared)]
     rows.append(("Estimate", _estimate(found, config, measuring)))
     items = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in rows)
-    return f'<dl class="forecast">{items}</dl>'
+    # it may scroll, which the keyboard must be able to do too
+    region = 'class="details" tabindex="0" role="region" aria-label="Details of the run"'
+    return f'<div {region}><dl class="forecast">{items}</dl></div>'
 
 
 def _pictures(config: RunConfig, info: DatasetInfo) -> str:
@@ -93,7 +98,7 @@ def _teacher(config: RunConfig, found: Path | None) -> str:
         epochs = counted(config.teacher_epochs, "epoch")
         return f"will be trained first ({epochs}), then kept for later runs"
     accuracy = ModelCard.read(found).accuracy if found.is_dir() else None
-    good = "" if accuracy is None else f"; right on {accuracy:.1f} % of its test pictures"
+    good = "" if accuracy is None else f"; right on {accuracy:.1f} % of its test images"
     if config.teacher_from != AUTO:
         return f"comes from the {escape(where_from(config, found))}{good}"
     if found.parent == checkpoints_dir():

@@ -8,16 +8,16 @@ import gradio as gr
 
 from iekd.config.methods import METHODS, check_method, combined, sort_methods
 from iekd.config.presets import PRESETS
-from iekd.config.run import LISTS, NO_TEACHER, RunConfig, SettingError, label, make_config
+from iekd.config.run import GROUPS, LISTS, NO_TEACHER, RunConfig, SettingError, label, make_config
 from iekd.data.folder import FOLDER, folder_name
 from iekd.data.registry import available, check_name, sources
-from iekd.errors import UserError
+from iekd.errors import UserError, about_setting
 from iekd.models.catalog import check_model, model_name, models
 from iekd.paths import typed
 from iekd.ui.render.words import count
 
 OWN_FOLDER = folder_name("")  # the choice of one's own images; their folder is a field of its own
-FOLDER_HELP = "One sub-folder of pictures per class; or train/ and test/ with those inside. Or a zip of it."
+FOLDER_HELP = "One sub-folder of images per class; or train/ and test/ with those inside. Or a zip of it."
 Values = dict[str, Any]  # what the form's fields hold, by setting; `folder` and `with_kd` are fields of the form alone
 
 
@@ -45,8 +45,9 @@ def model_choices(with_none: bool) -> list[tuple[str, str]]:
 
 
 def dataset_choices() -> list[tuple[str, str]]:
-    named = [(f"{d.title} · {d.note}" if d.note else d.title, d.name) for d in available()]
-    return [*named, ("Your own pictures…", OWN_FOLDER)]
+    """As cards of two lines: the title, and what it takes."""
+    named = [(f"{d.title}\n{d.note[:1].upper()}{d.note[1:]}".strip(), d.name) for d in available()]
+    return [*named, ("Your own images…\nA zip, or a folder on this machine", OWN_FOLDER)]
 
 
 def own_dataset(text: str) -> str:
@@ -70,10 +71,6 @@ def method_choices() -> list[tuple[str, str]]:
     return [(f"{name}: {spec.summary}", name) for name, spec in METHODS.items()]
 
 
-def preset_choices() -> list[tuple[str, str]]:
-    return [("own values", ""), *((f"{name}: {preset.text}", name) for name, preset in PRESETS.items())]
-
-
 def preset_values(name: str) -> dict[str, Any]:
     """What the form's fields become when a preset is chosen: its values, and the defaults of what any preset sets."""
     return {field: shown(PRESETS[name].values.get(field, default(field))) for field in PRESET_FIELDS}
@@ -93,7 +90,7 @@ def combined_choices() -> list[tuple[str, str]]:
     return [(name, name) for name in combined()]
 
 
-def advanced_field(field: str) -> Any:
+def expert_field(field: str) -> Any:
     """A component for one of the lesser settings, by the type of its field."""
     info = RunConfig.model_fields[field]
     choices = [c for c in get_args(info.annotation) if isinstance(c, str)]
@@ -107,7 +104,7 @@ def advanced_field(field: str) -> Any:
         same = [("the same network", "")]
         return gr.Dropdown([*same, *model_choices(False)], filterable=False, min_width=200, **{**common, "value": ""})
     if choices:
-        named = [("the distiller's own" if choice == "own" else choice, choice) for choice in choices]
+        named = [("the method's default" if choice == "own" else choice, choice) for choice in choices]
         return gr.Dropdown(named, filterable=False, min_width=200, **common)
     if info.annotation is bool:
         return gr.Checkbox(min_width=200, **common)
@@ -130,12 +127,13 @@ def to_config(values: Values) -> RunConfig:
     folder = typed(given.pop("folder", "") or "")
     if given["dataset"] == OWN_FOLDER:
         if not folder:
-            raise MissingError("Upload a zip of your pictures, or name their folder: one sub-folder per class.")
+            raise MissingError("Upload a zip of your images, or name their folder: one sub-folder per class.")
         given["dataset"] = own_dataset(folder)
     given["methods"] = [*(given["methods"] or ()), *(given.pop("with_kd", None) or ())]
     if not given["methods"]:
-        raise UserError("No method is ticked. Tick at least one, such as the baseline.")
-    given["methods"] = sort_methods(map(check_method, given["methods"]))  # the order of the page, not of the clicks
+        raise UserError("No method is ticked. Tick at least one, such as the baseline.", "methods")
+    with about_setting("methods"):
+        given["methods"] = sort_methods(map(check_method, given["methods"]))  # the page's order, not that of the clicks
     given["name"] = (given.get("name") or "").strip()
     for field, value in given.items():
         if isinstance(value, float) and value.is_integer():  # a number field gives 2.0 for 2
@@ -145,7 +143,29 @@ def to_config(values: Values) -> RunConfig:
     try:
         return make_config(**given)
     except SettingError as error:
-        raise UserError(f"{label(error.field)} {error.what}") from None
+        raise UserError(f"{label(error.field)} {error.what}", error.field) from None
+
+
+def wrong_field(problem: UserError, values: Values) -> str:
+    """The field of the form to mark for an error; "" if it is about none of them."""
+    return "folder" if problem.field == "dataset" and values["dataset"] == OWN_FOLDER else problem.field
+
+
+def changed(values: Values) -> dict[str, int]:
+    """How many settings of each group of the expert settings are not at their default; groups without are left out."""
+
+    def is_changed(field: str) -> bool:
+        value, usual = values[field], shown(default(field))
+        value = value.strip() if isinstance(value, str) else value
+        return value not in (usual, str(usual), None, "")
+
+    found = {group: sum(map(is_changed, names)) for group, names in expert_groups().items()}
+    return {group: count for group, count in found.items() if count}
+
+
+def expert_groups() -> dict[str, list[str]]:
+    """The expert settings by group; the name of the run stands at Start instead."""
+    return {group: [name for name in names if name != "name"] for group, names in GROUPS.items()}
 
 
 def to_values(config: RunConfig) -> Values:
@@ -175,4 +195,4 @@ def _unset(field: str) -> Any:
     """What an empty field means: nothing where that is allowed, else a mistake worth a sentence."""
     if default(field) in (None, "", ()):
         return default(field)
-    raise UserError(f"{label(field)} is empty. Give a value; {shown(default(field))} is usual.")
+    raise UserError(f"{label(field)} is empty. Give a value; {shown(default(field))} is usual.", field)

@@ -1,0 +1,88 @@
+"""The form of the tab Train as HTML: headings, the two networks, what Start would start, what is wrong. No torch."""
+
+from __future__ import annotations
+
+import json
+
+from iekd.config.methods import method_name
+from iekd.config.run import NO_TEACHER, RunConfig
+from iekd.data import title_of
+from iekd.models.catalog import model_name, models
+from iekd.plural import counted
+from iekd.runs.estimate import Estimate
+from iekd.runs.store import Run
+from iekd.ui.render.template import render
+from iekd.ui.render.words import run_title, time_range
+
+
+def step_html(title: str, text: str = "", number: int | str = "") -> str:
+    """The heading of a part of the form."""
+    return render("train_step", title=title, text=text, number=number)
+
+
+def networks_html(teacher: str, student: str, channels: int = 3, classes: int = 10) -> str:
+    """Teacher and student with their sizes, as bars. channels, classes: of the dataset, where it is known."""
+    named = {"Teacher": teacher, "Student": student}
+    sizes = {
+        role: models()[name].params(channels, classes) for role, name in named.items()
+        if name != NO_TEACHER and name in models()
+    }  # fmt: skip
+    largest = max(sizes.values(), default=1)
+    styles = {"Teacher": "teacher", "Student": "student"}
+    rows = [(role, styles[role], model_name(named[role]), n, 100 * n / largest) for role, n in sizes.items()]
+    return render("train_networks", networks=rows, ratio=_ratio(sizes))
+
+
+def _ratio(sizes: dict[str, int]) -> str:
+    if "Teacher" not in sizes or "Student" not in sizes:
+        return "Without a teacher, the student learns from the labels alone."
+    teacher, student = sizes["Teacher"], sizes["Student"]
+    if teacher > 1.05 * student:
+        return f"The student is {teacher / student:.1f}× smaller than its teacher."
+    if teacher >= student:
+        return "Both have the same size."
+    return f"The student is {student / teacher:.1f}× larger than its teacher."
+
+
+def pair_html(config: RunConfig) -> str:
+    """Dataset, networks and students of a run, in two lines."""
+    students = len(config.methods) * len(config.seeds)
+    methods = ", ".join(map(method_name, config.methods))
+    seeds = f", {len(config.seeds)} seeds each" if len(config.seeds) > 1 else ""
+    title = title_of(config.dataset)
+    taught = f"{model_name(config.teacher)} → " if config.teacher != NO_TEACHER else ""
+    return render(
+        "train_pair", dataset=title[:1].upper() + title[1:], networks=f"{taught}{model_name(config.student)}",
+        students=counted(students, "student"), methods=f"{methods}{seeds}",
+    )  # fmt: skip
+
+
+def estimate_html(found: Estimate, ahead: list[Run]) -> str:
+    """How long a run takes, and what it waits for. ahead: the runs before it in the queue."""
+    time = time_range(found.low, found.high)
+    return render("train_estimate", time=time, ahead=[(run.id, run_title(run.config, run)) for run in ahead])
+
+
+def problem_html(text: object, field: str = "") -> str:
+    """Something wrong, said at Start; "" if nothing is. field: the setting to change."""
+    return render("train_problem", text=str(text), field=field) if str(text) else ""
+
+
+def slug(heading: str) -> str:
+    """The name of a group of settings in ids."""
+    return heading.lower().replace(" ", "-")
+
+
+def group_html(heading: str) -> str:
+    """The heading of a group of expert settings, with its button."""
+    return render("train_group", heading=heading, slug=slug(heading))
+
+
+def search_html() -> str:
+    """The field that searches the expert settings."""
+    return render("train_search")
+
+
+def changed_html(counts: dict[str, int]) -> str:
+    """How many settings of each group are not at their default, for the headings."""
+    return render("train_changed", counts=json.dumps({slug(group): count for group, count in counts.items()}))

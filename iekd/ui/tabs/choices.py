@@ -1,0 +1,103 @@
+"""The plain choices of step 3: sets of methods, and how thorough a run is. Each fills in fields of the form.
+
+A choice is what the fields say, nothing more: `methods_chosen` and `rigour_chosen` tell it from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from iekd.config.methods import METHODS, method_name, sort_methods
+from iekd.config.presets import PRESETS
+from iekd.ui.tabs.form import PRESET_FIELDS, Values, default, preset_values, shown
+
+PICK = "pick"  # the methods are ticked one by one
+OWN = "own"  # epochs, seeds and the like are set one by one
+SEEDS = (0, 1, 2)
+METHOD_FIELDS = ["methods", "with_kd"]
+RIGOUR_FIELDS = [*PRESET_FIELDS, "seeds"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """title and text: of its card. values: what it fills in, as the form's fields hold it."""
+
+    title: str
+    text: str
+    values: Values
+
+    @property
+    def label(self) -> str:
+        """Two lines, of which the page shows the first in bold."""
+        return f"{self.title}\n{self.text}"
+
+
+def method_sets() -> dict[str, Choice]:
+    """The sets of methods by key. Plugins may add methods, so they are looked up each time."""
+    usual = default("methods")
+    taught = " and ".join(method_name(name) for name in usual if METHODS[name].terms)
+    explore = [name for name, spec in METHODS.items() if spec.explores]
+    plain = [name.removeprefix("ie-") for name in explore]
+    every = sort_methods({"baseline", *explore, *(name for name in plain if name in METHODS)})
+    listed = ", ".join(method_name(name) for name in explore)
+    return {
+        "plain": Choice(
+            f"Plain student against {taught}",
+            "The default. Two students of the same size: one learns from the labels alone, the other also from the "
+            "teacher.",
+            {"methods": list(usual), "with_kd": []},
+        ),
+        "all-ie": Choice(
+            "All IE methods",
+            f"{listed}, each beside the method it builds on, and the plain student: {len(every)} students.",
+            {"methods": list(every), "with_kd": []},
+        ),
+    }
+
+
+def rigours() -> dict[str, Choice]:
+    """How thorough a run is, by key: a preset and its seeds."""
+    quick, seeds = PRESETS["quick"], len(SEEDS)
+    found = {
+        "quick": _rigour(quick.title, f"{quick.text}; one seed", "quick", (0,)),
+        "seeds": _rigour(
+            f"{seeds} seeds", f"as quick, but every student {seeds} times: shows how much results vary", "quick", SEEDS
+        ),
+    }
+    for name, preset in PRESETS.items():
+        if name != "quick":
+            found[name] = _rigour(preset.title, f"{preset.text}; {seeds} seeds", name, SEEDS)
+    return found
+
+
+def _rigour(title: str, text: str, preset: str, seeds: tuple[int, ...]) -> Choice:
+    return Choice(title, f"{text[0].upper()}{text[1:]}.", {**preset_values(preset), "seeds": shown(seeds)})
+
+
+def methods_chosen(values: Values) -> str:
+    """The set of methods that the form's fields are as they are in, else PICK."""
+    return _chosen(method_sets(), {**values, "methods": list(sort_methods(values["methods"] or ()))}) or PICK
+
+
+def rigour_chosen(values: Values) -> str:
+    """The rigour whose values the form's fields have, else OWN."""
+    return _chosen(rigours(), values) or OWN
+
+
+def method_cards() -> list[tuple[str, str]]:
+    """(text, key) for the page."""
+    return [*_cards(method_sets()), ("Pick…\nTick any of all methods.", PICK)]
+
+
+def rigour_cards() -> list[tuple[str, str]]:
+    """(text, key) for the page."""
+    return [*_cards(rigours()), ("Own values\nEpochs, seeds and the rest as you set them.", OWN)]
+
+
+def _cards(choices: Mapping[str, Choice]) -> list[tuple[str, str]]:
+    return [(choice.label, key) for key, choice in choices.items()]
+
+
+def _chosen(choices: Mapping[str, Choice], values: Values) -> str:
+    return next((key for key, one in choices.items() if all(values[f] == v for f, v in one.values.items())), "")
