@@ -19,10 +19,12 @@ import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
+from PIL import Image
 
 from iekd import __version__, plugins
 from iekd.errors import UserError
@@ -40,7 +42,9 @@ FOUND, NUMBERS, MADE_FROM = "explain.json", "maps.npz", "made-from.json"
 TEACHER, PLAIN = "teacher", "baseline"
 PATIENCE = 1800  # seconds that an explanation may take
 MOST_LIVE = 4  # explanations that may be computed or wait, while a stranger asks for another
+MOST_LINKS = 1000
 MOST_OWN = 24  # explanations of somebody's own images that are stored
+Own = Sequence[tuple[str, Union[Path, np.ndarray]]]  # names, and files or pixels (H,W,C)
 WAITING, COMPUTING, DONE, FAILED, CANCELLED = "waiting", "computing", "done", "failed", "cancelled"
 
 
@@ -80,7 +84,7 @@ class Job:
     """An explanation that is computed for whoever waits for it.
 
     key: by which it is found again. folder: where it will be; run: the folder of the run that this is in, if any.
-    own: the files it is of, none for test images.
+    own: the images it is of, none for test images.
     who: those who wait. doing: what is being computed, in words; step: how many of DIAGNOSTICS have begun.
     """
 
@@ -88,7 +92,7 @@ class Job:
     folder: Path
     models: tuple[Path, ...]
     run: Path | None = None
-    own: tuple[Path, ...] = ()
+    own: tuple[str, ...] = ()
     who: set[str] = field(default_factory=set)
     state: str = WAITING
     doing: str = ""
@@ -135,6 +139,16 @@ def read(folder: Path) -> Explained:
         raise UserError("This explanation is not there any more. Press Explain again.") from None
 
 
+def explainer_of(store: Store) -> Explainer:
+    """The one of this process for the folder of runs, which the page, its endpoints and its downloads share."""
+    return _explainer(store.root.resolve())
+
+
+@lru_cache(maxsize=8)
+def _explainer(root: Path) -> Explainer:
+    return Explainer(Store(root))
+
+
 class Explainer:
     """Computes explanations one at a time, and each of them once, however many ask."""
 
@@ -142,6 +156,7 @@ class Explainer:
         self.store = store
         self._lock, self._turn = threading.Lock(), threading.Lock()
         self._jobs: dict[str, Job] = {}
+        self._links: dict[str, Path] = {}
         self._place = tempfile.TemporaryDirectory(prefix="iekd-explained-")  # removed when the server ends
 
     def find(self, chosen: Chosen) -> Path | None:
@@ -149,12 +164,13 @@ class Explainer:
         folder = self._folder(chosen)
         return folder if read_json(folder / MADE_FROM) == _made_from(chosen.models.values()) else None
 
-    def ask(self, chosen: Chosen, who: str, own: Sequence[Path] = (), limited: bool = False) -> Job:
+    def ask(self, chosen: Chosen, who: str, own: Own = (), limited: bool = False) -> Job:
         """Have it computed, unless that is going on already.
 
         Args:
             who: who asks, for `leave`.
-            own: image files, at most `IMAGES`, to make maps of; none: test images, and every diagnostic.
+            own: names of images with their files or their pixels, of which the first `IMAGES` get maps; none: test
+                images, and every diagnostic.
             limited: a stranger asks, who may not fill the queue.
         Raises:
             UserError: too many are waiting.
@@ -175,7 +191,7 @@ class Explainer:
                 )
             folder = Path(self._place.name) / key if own else self._folder(chosen)
             run = None if own or not chosen.source else folder.parent.parent
-            job = Job(key, folder, tuple(chosen.models.values()), run, tuple(own)[:IMAGES], {who})
+            job = Job(key, folder, tuple(chosen.models.values()), run, self._copied(key, own), {who})
             self._jobs[key] = job
             self._forget()
         threading.Thread(target=self._work, args=(job,), daemon=True).start()
@@ -200,10 +216,39 @@ class Explainer:
             if job.process is not None:
                 job.process.terminate()
 
+    def link(self, folder: Path) -> str:
+        """A word that nobody can guess, by which an explanation's folder can be downloaded while the server runs."""
+        with self._lock:
+            word = secrets.token_urlsafe(16)
+            self._links[word] = folder
+            for old in list(self._links)[:-MOST_LINKS]:
+                del self._links[old]
+        return word
+
+    def linked(self, word: str) -> Path | None:
+        """The folder of a link."""
+        return self._links.get(word)
+
     def _folder(self, chosen: Chosen) -> Path:
         run_id = chosen.source.partition("/")[0]
         root = self.store.get(run_id).path if run_id else cache_dir()
         return root / EXPLAINED / chosen.name
+
+    def _given(self, key: str) -> Path:
+        return Path(self._place.name) / f"{key}-given"
+
+    def _copied(self, key: str, own: Own) -> tuple[str, ...]:
+        """The images as files whose places say nothing of where they come from: uploads may be removed meanwhile."""
+        names = []
+        for i, (name, image) in enumerate(own[:IMAGES]):
+            names.append(f"{i}/{_file_name(name, i, image)}")
+            target = self._given(key) / names[-1]
+            target.parent.mkdir(parents=True)
+            if isinstance(image, Path):
+                shutil.copyfile(image, target)
+            else:
+                Image.fromarray(image.squeeze()).save(target, "PNG")
+        return tuple(names)
 
     def _forget(self) -> None:
         """The oldest explanations of somebody's own images."""
@@ -224,6 +269,7 @@ class Explainer:
             except Exception:  # whoever waits has to be told
                 log.exception("action=explain")
                 error = "Something went wrong; the server's log says what. Try again."
+            shutil.rmtree(self._given(job.key), ignore_errors=True)
             with self._lock:
                 if job.live:
                     job.state, job.error = (FAILED, error) if error else (DONE, "")
@@ -233,18 +279,16 @@ class Explainer:
         made_from, target = _made_from(job.models), place / "out"
         words = [*map(str, job.models), "--out", str(target), "--count", str(IMAGES), "--save-maps", "--json"]
         words += ["--differ"] if not job.own else ["--what", MAPS]
-        for i, file in enumerate(job.own):
-            copied = Path("images", str(i), file.name)  # relative: their place on the server is nobody's business
-            (place / copied).parent.mkdir(parents=True)
-            shutil.copyfile(file, place / copied)
-            words += ["--images", str(copied)]
+        for name in job.own:
+            words += ["--images", name]
         with self._lock:
             if not job.live:
                 return ""
             job.state = COMPUTING
             job.process = process = subprocess.Popen(
                 [sys.executable, "-m", "iekd", "explain", *words], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE, encoding="utf-8", errors="replace", cwd=place,
+                stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
+                cwd=self._given(job.key) if job.own else place,
                 env={**os.environ, "PYTHONPATH": python_path(), **plugins.environment()},
             )  # fmt: skip
         end = weakref.finalize(job, process.terminate)  # also when the server ends
@@ -270,6 +314,12 @@ class Explainer:
         write_json(target / FOUND, found)
         write_json(target / MADE_FROM, made_from)
         return _publish(target, job)
+
+
+def _file_name(name: str, i: int, image: Path | np.ndarray) -> str:
+    """An uploaded file's own name; of anything else its place."""
+    plain = PurePath(name).name
+    return plain if isinstance(image, Path) and PurePath(plain).suffix else f"image {i + 1}.png"
 
 
 def _publish(made: Path, job: Job) -> str:

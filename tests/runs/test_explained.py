@@ -114,7 +114,7 @@ def test_an_ie_student_is_chosen_unless_another_is_asked_for(explainer, run_id):
     assert [path.name for path in found.models.values()] == ["teacher", "baseline-seed0", "ie-ft-seed0"]
     other = choose(explainer.store, f"{run_id}/1", "ie-at")
     assert [path.name for path in other.models.values()] == ["teacher", "baseline-seed1", "ie-at-seed1"]
-    with pytest.raises(UserError, match="'fitnet'.*ie-at"):
+    with pytest.raises(UserError, match=r"'fitnet'.*ie-at"):
         choose(explainer.store, run_id, "fitnet")
     for name in ("teacher", "kd-seed0", "ie-ft-seed0", "ie-at-seed0"):
         shutil.rmtree(explainer.store.get(run_id).path / "models" / name)
@@ -190,11 +190,9 @@ def test_a_run_that_is_deleted_meanwhile_does_not_come_back(explainer, run_id, m
 
 
 def test_somebodys_own_images_are_theirs_and_the_last_are_stored(explainer, run_id, marks, tmp_path):
-    chosen, files = choose(explainer.store, run_id), []
-    for folder in ("a", "b"):  # of the same name
-        (tmp_path / folder).mkdir()
-        files.append(tmp_path / folder / "mine.png")
-        Image.fromarray(np.zeros((2, 2), np.uint8)).save(files[-1])
+    chosen, mine = choose(explainer.store, run_id), tmp_path / "7f.png"
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(mine)
+    files = [("/tmp/upload/mine.png", mine), ("mine.png", np.zeros((2, 2, 1), np.uint8))]
     job = explainer.ask(chosen, "ann", files)
     other = explainer.ask(chosen, "bob", files)
     assert (ended(job), ended(other)) == (DONE, DONE)
@@ -203,11 +201,12 @@ def test_somebodys_own_images_are_theirs_and_the_last_are_stored(explainer, run_
     assert [image["name"] for image in read(job.folder).found["images"]] == ["mine.png", "mine.png"]
     assert explainer.find(chosen) is None
     assert not (explainer.store.get(run_id).path / "explained").exists()
-    assert str(tmp_path / "a") not in json.dumps(marks.started)
+    assert "/tmp/upload" not in json.dumps(marks.started)
+    assert not list(Path(explainer._place.name).glob("*-given"))
     tests = explainer.ask(chosen, "ann")
     assert explainer.job(tests.key) is None, "its key can be guessed"
     ended(tests)
-    explainer._jobs |= {f"old{i}": explained.Job(f"old{i}", tmp_path / "none", (), None, (files[0],), state=DONE)
+    explainer._jobs |= {f"old{i}": explained.Job(f"old{i}", tmp_path / "none", (), None, ("a",), state=DONE)
                         for i in range(MOST_OWN)}  # fmt: skip
     ended(explainer.ask(chosen, "ann", files))
     assert explainer.job(job.key) is None
@@ -219,12 +218,12 @@ def test_strangers_cannot_fill_the_queue(explainer, run_id, marks, tmp_path):
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(mine)
     chosen = choose(explainer.store, run_id)
     marks.hold = True
-    jobs = [explainer.ask(chosen, "stranger", [mine], limited=True)]
+    jobs = [explainer.ask(chosen, "stranger", [(mine.name, mine)], limited=True)]
     with pytest.raises(UserError, match="Your last images"):
-        explainer.ask(chosen, "stranger", [mine], limited=True)
-    jobs += [explainer.ask(chosen, f"stranger {i}", [mine], limited=True) for i in range(MOST_LIVE - 1)]
+        explainer.ask(chosen, "stranger", [(mine.name, mine)], limited=True)
+    jobs += [explainer.ask(chosen, f"stranger {i}", [(mine.name, mine)], limited=True) for i in range(MOST_LIVE - 1)]
     with pytest.raises(UserError, match=f"{MOST_LIVE} explanations"):
-        explainer.ask(chosen, "one more", [mine], limited=True)
+        explainer.ask(chosen, "one more", [(mine.name, mine)], limited=True)
     jobs.append(explainer.ask(chosen, "the owner"))
     assert explainer.ask(chosen, "one more", limited=True) is jobs[-1], "what is computed anyway costs nothing"
     marks.hold = False
