@@ -8,6 +8,7 @@ from typing import Any
 
 from iekd.config.methods import method_name
 from iekd.explain.about import CKA, FLATNESS, HALVES, NEURONS
+from iekd.plural import counted
 from iekd.runs.explained import PLAIN, TEACHER
 from iekd.ui.render.words import method_style
 
@@ -78,11 +79,19 @@ def chosen_words(slides: Sequence[Mapping[str, bool]], parts: Sequence[Part]) ->
     one, other = pair[0], pair[-1]
     only_one = sum(right[one.key] and not right[other.key] for right in slides)
     only_other = sum(right[other.key] and not right[one.key] for right in slides)
-    return (
-        f"They are the first test images, in an order drawn once, on which {one.name} and {other.name} differ: only "
-        f"{other.name} is right on {only_other} of these {len(slides)}, only {one.name} on {only_one}. Both cases are "
-        "shown in their true proportion."
+    differ = only_one + only_other
+    if not differ:
+        return (
+            f"{counted(len(slides), 'test image')}, the first in an order drawn once: no image was found that only one "
+            f"of {one.name} and {other.name} classifies correctly."
+        )
+    text = (
+        f"Test images on which {one.name} and {other.name} differ, the first ones in an order drawn once: only "
+        f"{other.name} is right on {only_other} of them, only {one.name} on {only_one}"
     )
+    if differ < len(slides):
+        return f"{text}. There are no more of them, so others follow."
+    return f"{text}, in the proportion in which both happen."
 
 
 def faithful_words(found: Mapping[str, Any], parts: Sequence[Part], titles: Mapping[str, str]) -> str:
@@ -177,8 +186,11 @@ def flatness_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
     flat, steep = students[0], students[-1]
     low, high = curves[flat.key], curves[steep.key]
     if _rise(low) + low["deviation"][-1] < _rise(high) - high["deviation"][-1]:
-        return f"{text} {capital(flat.name)} is in the flatter minimum of the two students."
-    return f"{text} The two students cannot be told apart: the noise itself makes as much of a difference."
+        return f"{text} Of the two students, {flat.name} is in the flatter minimum."
+    return (
+        f"{text} The students differ by less than the loss varies from one direction of the noise to another, so neither "
+        "can be called flatter."
+    )
 
 
 def _rise(curve: Mapping[str, Any]) -> float:
