@@ -162,7 +162,7 @@ class Explainer:
     def find(self, chosen: Chosen) -> Path | None:
         """The folder of what was found with the same weights and version; None if it has to be computed."""
         folder = self._folder(chosen)
-        return folder if read_json(folder / MADE_FROM) == _made_from(chosen.models.values()) else None
+        return folder if read_json(folder / MADE_FROM) == made_from(chosen.models.values()) else None
 
     def ask(self, chosen: Chosen, who: str, own: Own = (), limited: bool = False) -> Job:
         """Have it computed, unless that is going on already.
@@ -276,7 +276,7 @@ class Explainer:
 
     def _compute(self, job: Job, place: Path) -> str:
         """Compute it and put it into its folder; why that failed, or ""."""
-        made_from, target = _made_from(job.models), place / "out"
+        weights, target = made_from(job.models), place / "out"
         words = [*map(str, job.models), "--out", str(target), "--count", str(IMAGES), "--save-maps", "--json"]
         words += ["--differ"] if not job.own else ["--what", MAPS]
         for name in job.own:
@@ -312,7 +312,7 @@ class Explainer:
         for image in found["images"]:  # on the page and in downloads, without the folders that they are in
             image["name"] = PurePath(image["name"]).name
         write_json(target / FOUND, found)
-        write_json(target / MADE_FROM, made_from)
+        write_json(target / MADE_FROM, weights)
         return _publish(target, job)
 
 
@@ -337,7 +337,7 @@ def _publish(made: Path, job: Job) -> str:
     return ""
 
 
-def _made_from(models: Iterable[Path]) -> dict[str, Any]:
+def made_from(models: Iterable[Path]) -> dict[str, Any]:
     """Changes with the weights and with the version of the program."""
     try:
         weights = {folder.name: hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest() for folder in models}

@@ -188,8 +188,8 @@ def flatness_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
     if _rise(low) + low["deviation"][-1] < _rise(high) - high["deviation"][-1]:
         return f"{text} Of the two students, {flat.name} is in the flatter minimum."
     return (
-        f"{text} The students differ by less than the loss varies from one direction of the noise to another, so neither "
-        "can be called flatter."
+        f"{text} The students differ by less than the loss varies from one direction of the noise to another, so "
+        "neither can be called flatter."
     )
 
 

@@ -28,7 +28,7 @@ from iekd.ui.tabs.run import PRIVATE, Updates
 from iekd.ui.tabs.test_set import may_look, run_called, teller_of
 
 Given = Own
-NOTE = "This takes seconds for small networks and minutes for large ones. It continues if you leave, and the result is stored."
+NOTE = "This takes seconds for small networks and minutes for large ones. It goes on if you leave, and is stored."
 NOTE_OWN = "Maps only; everything else is measured on test images."
 MORE = f"Maps are made of the first {IMAGES} images."
 NO_IMAGES = "Choose, paste or take images above first, or click examples; then press this again."
