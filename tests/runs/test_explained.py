@@ -198,7 +198,7 @@ def test_somebodys_own_images_are_theirs_and_the_last_are_stored(explainer, run_
     assert (ended(job), ended(other)) == (DONE, DONE)
     assert job.key != other.key
     assert explainer.job(job.key) is job
-    assert [image["name"] for image in read(job.folder).found["images"]] == ["mine.png", "mine.png"]
+    assert [image["name"] for image in read(job.folder).found["images"]] == ["mine.png", "image 2.png"]
     assert explainer.find(chosen) is None
     assert not (explainer.store.get(run_id).path / "explained").exists()
     assert "/tmp/upload" not in json.dumps(marks.started)

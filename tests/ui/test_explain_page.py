@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser import ARGUMENTS, find_browser
-from ui_helpers import PATIENCE, serving
+from ui_helpers import PATIENCE, call, serving
 
 from iekd.config.run import make_config
 from iekd.explain.about import HALVES, LRP
@@ -300,6 +300,16 @@ def test_from_a_run_to_its_maps_and_without_the_server_from_image_to_image(brows
     assert httpx.get(f"{explaining.partition('?')[0]}explained/guess").status_code == 404
     assert errors == []
     page.close()
+
+
+def test_programs_get_the_same_as_text_and_zip(explaining: str) -> None:
+    url, run_id = explaining.split("/?run=")
+    kind, (found,) = call(url, "explain", run_id, "ie-ft")
+    assert (kind, found["student"]) == ("complete", "ie-ft")
+    assert "## What each half is worth" in found["text"]
+    with zipfile.ZipFile(io.BytesIO(httpx.get(f"{url}/{found['address']}").content)) as archive:
+        assert len(json.loads(archive.read("explanation/explain.json"))["images"]) == 8
+    assert call(url, "explain", run_id, "fitnet")[0] == "error"
 
 
 @pytest.mark.browser
