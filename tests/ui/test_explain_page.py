@@ -18,7 +18,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from browser import ARGUMENTS, find_browser
 from ui_helpers import PATIENCE, call, serving
 
@@ -316,6 +315,7 @@ def test_programs_get_the_same_as_text_and_zip(explaining: str) -> None:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_its_address_opens_it_for_everybody_on_every_screen(browser: Any, explaining: str, theme: str) -> None:
     """The second look finds what is stored."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     address, run_id = explaining.split("?run=")
     page, errors = opened(browser, f"{address}?tab=compare&explain={run_id}:ie-ft&__theme={theme}", 1440)
     page.wait_for_selector("#explain-maps .map-slide.now")
@@ -323,7 +323,7 @@ def test_its_address_opens_it_for_everybody_on_every_screen(browser: Any, explai
     for width in (1440, 390):
         page.set_viewport_size({"width": width, "height": 900})
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        found = Axe().run(page, context="#explain-top").response["violations"]
+        found = axe.run(page, context="#explain-top").response["violations"]
         serious = [one for one in found if one["impact"] in ("serious", "critical")]
         assert [(width, one["id"], one["nodes"][0]["html"]) for one in serious] == []
     assert errors == []
