@@ -34,8 +34,14 @@ def explain(
         str,
         typer.Option(help=f"With commas: {', '.join((MAPS, *DIAGNOSTICS))}; unset: everything.", show_default=False),
     ] = "",
+    differ: Annotated[
+        bool, typer.Option("--differ", help="Of the test images, prefer those on which the students differ.")
+    ] = False,
     count: Annotated[int, typer.Option(help="Make maps of so many images at most.")] = 32,
     opacity: Annotated[float, typer.Option(help="Of the maps over the images, from 0 to 1.")] = 0.8,
+    save_maps: Annotated[
+        bool, typer.Option("--save-maps", help="Also write the images and the maps as numbers, into maps.npz.")
+    ] = False,
     dataset: Annotated[
         Optional[str],
         typer.Option(help="Where labelled test images come from; unset: what the last model was trained on, if it is "
@@ -65,10 +71,10 @@ def explain(
 
     found = explain_saved(
         folders_called(models or [], runs_dir), what=diagnostics, images=images or (), count=count,
-        dataset=dataset or "", test_fraction=test_fraction, data_seed=data_seed, device=device,
+        differ=differ, dataset=dataset or "", test_fraction=test_fraction, data_seed=data_seed, device=device,
         match_background=match_background, say=say,
     )  # fmt: skip
-    files = write(found, target, opacity)
+    files = write(found, target, opacity, save_maps)
     for sentence in found.pictures.unreadable:
         say(f"Error: {sentence}")
     if found.pictures.more and found.maps:

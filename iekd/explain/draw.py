@@ -1,4 +1,4 @@
-"""Relevance maps as pictures: the image, and beside it every map laid over it."""
+"""Relevance maps as pictures: the image, and beside it every map laid over it. Works without torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from iekd.explain.maps import RelevanceMaps
-from iekd.explain.network import Batch
 
 SIDE = 150  # pixels of a panel's side, at least
 GAP, LINE = 8, 16
@@ -28,17 +27,39 @@ def overlay(image: np.ndarray, map_: np.ndarray, scale: float, opacity: float = 
         opacity: of the full colour, 0..1.
     """
     grey = np.repeat(image.mean(2, keepdims=True), 3, 2)
+    colour, strength = _coloured(map_, scale)
+    cover = opacity * strength
+    return np.asarray((grey * (1 - cover) + colour * cover).round(), np.uint8)
+
+
+def layer(map_: np.ndarray, scale: float) -> np.ndarray:
+    """A map alone, (H,W,4) uint8: its colours, and as alpha how strong they are.
+
+    Drawn with an opacity over an image in grey it gives what `overlay` gives.
+
+    Args:
+        map_: (H,W). scale: relevance that gets the full colour.
+    """
+    colour, strength = _coloured(map_, scale)
+    return np.concatenate([colour, (255 * strength).round()], 2).astype(np.uint8)
+
+
+def _coloured(map_: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """(colours (H,W,3), their strength (H,W,1) from 0 to 1)."""
     strength = np.clip(map_ / scale if scale > 0 else np.zeros_like(map_), -1, 1)[:, :, None]
-    colour = np.where(strength > 0, np.array(FOR), np.array(AGAINST))
-    cover = opacity * np.abs(strength)
-    blended = grey * (1 - cover) + colour * cover
-    return np.asarray(blended.round(), np.uint8)
+    return np.where(strength > 0, np.array(FOR), np.array(AGAINST)), np.abs(strength)
 
 
 def full_strength(map_: np.ndarray) -> float:
     """The relevance that gets the full colour: all but the strongest pixels are below it, so a single one dims none."""
     strong = float(np.quantile(np.abs(map_), FULL))
     return strong if strong > 0 else float(np.abs(map_).max())
+
+
+def common_scale(maps: Sequence[RelevanceMaps], of: RelevanceMaps, picture: int) -> float:
+    """The scale of one map among others: that of its network, which its halves share, so strengths can be compared."""
+    own = [m.maps[picture] for m in maps if (m.method, m.network) == (of.method, of.network)]
+    return max(map(full_strength, own))
 
 
 def sheet(
@@ -69,8 +90,7 @@ def sheet(
     for found in maps:
         row, column = methods.index(found.method), labels.index(found.label) + 1
         x, y = GAP + column * (side + GAP), top + row * (side + LINE)
-        own = [m.maps[picture] for m in maps if (m.method, m.network) == (found.method, found.network)]
-        panel = overlay(image, found.maps[picture], max(map(full_strength, own)), opacity)
+        panel = overlay(image, found.maps[picture], common_scale(maps, found, picture), opacity)
         drawn.paste(Image.fromarray(panel).resize((side, side), Image.Resampling.NEAREST), (x, y))
         write(x, y + side, METHODS.get(found.method, found.method))
         if row == 0:
@@ -80,7 +100,7 @@ def sheet(
 
 
 def sheets(
-    images: Batch, titles: Sequence[str], maps: Sequence[RelevanceMaps], opacity: float = OPACITY
+    images: np.ndarray, titles: Sequence[str], maps: Sequence[RelevanceMaps], opacity: float = OPACITY
 ) -> list[bytes]:
     """A PNG file for each image (B,H,W,C), see `sheet`."""
     files = []

@@ -167,10 +167,7 @@ class RelevanceMode(TorchFunctionMode):
         return self._rule(rule, output, x)
 
     def _same_sign(self, operation: Operation, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        x_ = x.detach()
-        output = operation(x_, weight)
-        if bias is not None:
-            output = output + bias.reshape(-1, 1, 1)
+        x_, output = _computed(operation, x, weight, bias)
 
         @cache
         def contributions(sign: int) -> tuple[Tensor, Tensor | None, list[tuple[Tensor, Pull]]]:
@@ -203,10 +200,7 @@ class RelevanceMode(TorchFunctionMode):
         return self._rule(rule, output, x)
 
     def _box(self, operation: Operation, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        x_ = x.detach()
-        output = operation(x_, weight)
-        if bias is not None:
-            output = output + bias.reshape(-1, 1, 1)
+        x_, output = _computed(operation, x, weight, bias)
         inputs = (x_, self.lowest.expand_as(x_), self.highest.expand_as(x_))
         weights = (weight, weight.clamp(min=0), weight.clamp(max=0))
 
@@ -239,6 +233,13 @@ class RelevanceMode(TorchFunctionMode):
 
     def _take(self, relevance: Tensor) -> None:
         self.biases += relevance.flatten(1).sum(1)
+
+
+def _computed(operation: Operation, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(the input, the operation's output with its bias), both detached from the graph."""
+    x = x.detach()
+    output = operation(x, weight)
+    return x, output if bias is None else output + bias.reshape(-1, 1, 1)
 
 
 def _with_pull(operation: Operation, x: Tensor, weight: Tensor) -> tuple[Tensor, Pull]:

@@ -1,27 +1,31 @@
-"""An explanation as files: explain.json, explain.md, and a PNG for each image."""
+"""An explanation as files: explain.json, explain.md, a PNG for each image, and the maps as numbers."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from iekd.errors import UserError
 from iekd.explain.about import CKA, FLATNESS, GRAD_CAM, HALVES, LRP, NEURONS
 from iekd.explain.draw import METHODS, OPACITY, sheets
 from iekd.explain.explain import ABOUT, FAITHFULNESS, Explanation
 
-JSON, TEXT, MAPS = "explain.json", "explain.md", "maps"
+JSON, TEXT, MAPS, NUMBERS = "explain.json", "explain.md", "maps", "maps.npz"
 SHOWN = 8  # pictures in the text
 LEAST = 5e-4  # share of the relevance that is worth a number
 
 
-def write(found: Explanation, folder: Path, opacity: float = OPACITY) -> list[Path]:
+def write(found: Explanation, folder: Path, opacity: float = OPACITY, save_maps: bool = False) -> list[Path]:
     """Write everything into a folder, which is made; pictures of an earlier explanation in it are removed.
 
     Args:
         opacity: of the maps over the images, 0..1.
+        save_maps: write `maps.npz` too, see `map_arrays`.
     Returns:
         The files.
     Raises:
@@ -35,11 +39,16 @@ def write(found: Explanation, folder: Path, opacity: float = OPACITY) -> list[Pa
             pictures[f"{MAPS}/image-{i:03}.png"] = file
     described = {**found.to_json(), "files": list(pictures)}
     texts = {JSON: json.dumps(described, indent=1) + "\n", TEXT: as_markdown(found, list(pictures))}
+    contents = {**pictures, **{name: text.encode() for name, text in texts.items()}}
+    if save_maps:
+        numbers = io.BytesIO()
+        np.savez_compressed(numbers, **map_arrays(found))  # type: ignore[arg-type]
+        contents[NUMBERS] = numbers.getvalue()
     try:
         (folder / MAPS).mkdir(parents=True, exist_ok=True)
         for old in (folder / MAPS).glob("image-*.png"):
             old.unlink()
-        for name, content in {**pictures, **{name: text.encode() for name, text in texts.items()}}.items():
+        for name, content in contents.items():
             part = folder / f"{name}.part"
             part.write_bytes(content)
             os.replace(part, folder / name)
@@ -47,7 +56,12 @@ def write(found: Explanation, folder: Path, opacity: float = OPACITY) -> list[Pa
             (folder / MAPS).rmdir()
     except OSError as error:
         raise UserError(f"'{folder}' cannot be written ({error.strerror}). Choose another folder with --out.") from None
-    return [folder / name for name in (*pictures, *texts)]
+    return [folder / name for name in contents]
+
+
+def map_arrays(found: Explanation) -> dict[str, np.ndarray]:
+    """The images (B,H,W,C) uint8 as "images", and each map (B,H,W) float32 by its place among the maps, as "map0"."""
+    return {"images": found.pictures.images, **{f"map{i}": maps.maps for i, maps in enumerate(found.maps)}}
 
 
 def check_opacity(opacity: float) -> None:

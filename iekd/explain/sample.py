@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from iekd.data.base import Dataset
+from iekd.engine.scoring import is_right, predicted
 from iekd.errors import DataError, UserError
+from iekd.explain.network import Network, Part
 from iekd.inference.images import as_trained, find_images
+from iekd.inference.showcase import chosen_rows
 from iekd.models.artifact import ModelCard
 
 SEED = 0
@@ -36,8 +39,13 @@ class Sample:
 
     def first(self, count: int) -> Sample:
         """The first `count` of them, or all."""
-        labels = None if self.labels is None else self.labels[:count]
-        return Sample(self.images[:count], self.names[:count], labels, self.unreadable, self.more)
+        return self.take(range(min(count, len(self))))
+
+    def take(self, rows: Sequence[int]) -> Sample:
+        """Those of some rows, in their order."""
+        chosen = np.array(rows, np.int64)
+        labels = None if self.labels is None else self.labels[chosen]
+        return replace(self, images=self.images[chosen], names=tuple(self.names[row] for row in rows), labels=labels)
 
 
 def held_out(dataset: Dataset, class_names: tuple[str, ...], count: int) -> Sample:
@@ -51,6 +59,31 @@ def held_out(dataset: Dataset, class_names: tuple[str, ...], count: int) -> Samp
     images = split.images[np.arange(len(rows))]
     names = [f"test image {row}" for row in rows] if (files := split.image_files) is None else files
     return Sample(images, tuple(names[i] for i in range(len(rows))), split.labels)
+
+
+def differing(networks: Sequence[Network], sample: Sample, count: int) -> Sample:
+    """Labelled images on which the networks differ, as on the page's landing page: of those that exactly one of two
+    networks classifies correctly, the first ones, with each side in its proportion. Where there are fewer than `count`,
+    the first others follow.
+
+    The two are the first and the last student, or without two students the first and the last network.
+    """
+    students = [network for network in networks if network.card.role != "teacher"]
+    pair = students if len(students) > 1 else networks
+    assert sample.labels is not None
+    first, last = (_right(network, sample) for network in (pair[0], pair[-1]))
+    rows = chosen_rows(first, last, count)
+    return sample.take([*rows, *(row for row in range(len(sample)) if row not in rows)][:count])
+
+
+def _right(network: Network, sample: Sample) -> np.ndarray:
+    """(N,) bool, whether it classifies each image correctly."""
+    assert sample.labels is not None
+    found = []
+    for batch in network.batches(len(sample)):
+        answers = predicted(Part(network).probabilities(network.pixels(sample.images[batch]))).cpu().numpy()
+        found.append(is_right(answers, sample.labels[batch]))
+    return np.concatenate(found)
 
 
 def from_files(paths: Iterable[str], card: ModelCard, count: int, match_background: bool = True) -> Sample:

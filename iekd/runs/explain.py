@@ -9,7 +9,7 @@ from iekd.errors import UserError
 from iekd.explain.about import GRAD_CAM, LRP, chosen
 from iekd.explain.explain import SAMPLE, Explanation, explain
 from iekd.explain.network import open_networks
-from iekd.explain.sample import from_files, held_out
+from iekd.explain.sample import differing, from_files, held_out
 from iekd.export.base import Say
 from iekd.models.artifact import check_fits
 from iekd.runs.export import dataset_of, run_of
@@ -19,7 +19,7 @@ COUNT = 32  # images that maps are made of, unless another number is asked for
 
 def explain_saved(
     folders: Mapping[str, Path], *, what: Sequence[str] = (), images: Sequence[str] = (), count: int = COUNT,
-    dataset: str = "", test_fraction: float = 0.2, data_seed: int = 0, device: str = "cpu",
+    differ: bool = False, dataset: str = "", test_fraction: float = 0.2, data_seed: int = 0, device: str = "cpu",
     match_background: bool = True, say: Say = lambda _: None,
 ) -> Explanation:  # fmt: skip
     """Explain models of a run, shipped ones, or some that somebody has moved elsewhere, side by side.
@@ -29,6 +29,7 @@ def explain_saved(
         what: names of diagnostics (`iekd.explain.about.DIAGNOSTICS`), or "maps"; none for all.
         images: files, folders and archives to make maps of; none: test images.
         count: maps are made of so many images at most.
+        differ: of the test images, prefer those on which the students differ; see `explain.sample.differing`.
         dataset: where labelled test images come from; unset: what the last model was trained on, if it is on this
             machine; "none": no dataset.
         test_fraction, data_seed: how the test images of a folder are drawn; a run knows its own.
@@ -53,6 +54,6 @@ def explain_saved(
         sample = held_out(loaded, card.class_names, max(SAMPLE, count))
     if pictures is None:
         if sample is None:
-            raise UserError(f"There are no images to explain. {without} Or give images with --images.")
-        pictures = sample.first(count)
+            raise UserError(f"There are no test images. {without} Or give images of your own, with --images.")
+        pictures = differing(networks, sample, count) if differ else sample.first(count)
     return explain(networks, pictures, sample, what, without, say)

@@ -43,6 +43,7 @@ STOPPED, FINISHED, FAILED, LOST = "stopped", "finished", "failed", "lost"
 LIVE = (QUEUED, RUNNING, STOPPING)
 EXPORTS = "exports"  # in a run folder
 TEST_SET = "test-set"  # likewise
+EXPLAINED = "explained"  # likewise
 LOADING = "loading"  # the stage before the first
 
 

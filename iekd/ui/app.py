@@ -19,6 +19,7 @@ from iekd.ui.server.space import notices
 from iekd.ui.tabs.chip import chip
 from iekd.ui.tabs.compare import ASK_AFRESH, compare_tab
 from iekd.ui.tabs.demo import demo_tab
+from iekd.ui.tabs.explain import TO_EXPLAIN, asked_for
 from iekd.ui.tabs.form import OWN_FOLDER
 from iekd.ui.tabs.run import PRIVATE, SPEAKING, Updates
 from iekd.ui.tabs.runs import runs_tab
@@ -26,7 +27,8 @@ from iekd.ui.tabs.train import known_run, train_tab
 
 # in render/
 STYLES = (
-    "style.css", "demo.css", "vendor/uPlot.min.css", "chart.css", "test_set.css", "runs.css", "train.css", "headline.css",
+    "style.css", "demo.css", "vendor/uPlot.min.css", "chart.css", "test_set.css", "runs.css",
+    "train.css", "headline.css", "explain.css",
 )  # fmt: skip
 UPLOADS_AGE = 6 * 3600  # seconds until Gradio removes uploaded files
 # keeps the address in step with what is on view, so that a reload, a bookmark and the browser's Back show it again
@@ -48,7 +50,8 @@ OPENED = """() => {
   document.documentElement.dataset.opened = '';
   delete document.documentElement.dataset.elsewhere;
   window.addEventListener('popstate', () => window.location.reload());
-}"""
+  if (/[?&]tab=compare.*[?&]explain=/.test(location.search)) (TO_EXPLAIN)();
+}""".replace("TO_EXPLAIN", TO_EXPLAIN)
 DEMO, TRAIN, RUNS, COMPARE = "demo", "train", "runs", "compare"
 
 
@@ -97,7 +100,11 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
                 ids = str(request.query_params.get("compare", ""))
                 updates |= {**runs.open(None, request), runs.compared: ids, runs.comparison: runs.compare(ids, request)}
             if tab == COMPARE:
-                updates |= compare.open(store, run_id)
+                wanted = str(request.query_params.get("explain", ""))
+                source, student = asked_for(wanted) if wanted else (run_id, "")
+                updates |= compare.open(store, source)
+                if wanted:
+                    updates |= compare.explain.begin(source, student, request)
             return updates
 
         def on_row(now_shown: str, query: Any, event: gr.EventData, request: gr.Request) -> Updates:
@@ -122,9 +129,12 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
         def compare_run(run_id: str) -> Updates:
             return {tabs: gr.Tabs(selected=COMPARE), **compare.open(store, run_id)}
 
+        def explain_run(run_id: str, request: gr.Request) -> Updates:
+            return {**compare_run(run_id), **compare.explain.begin(run_id, "", request)}
+
         first = [tabs, *runs.outputs, *compare.outputs, shown, train.key, *train.outputs]
         demo.load(opened, None, first, **PRIVATE).then(None, None, None, js=OPENED, api_visibility="private")
-        for held, name in ((shown, "run"), (runs.compared, "compare")):
+        for held, name in ((shown, "run"), (runs.compared, "compare"), (compare.explain.asked, "explain")):
             held.change(None, held, None, js=KEEP_ADDRESS.replace("NAME", name), api_visibility="private")
         pages = [(train_page, TRAIN), (runs_page, RUNS), (compare_page, COMPARE)]
         if landing:
@@ -140,6 +150,9 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
             if page is not runs_page:
                 page.select(lambda: gr.Timer(active=False), None, runs.timer, **PRIVATE)
         runs.table.click(on_row, [shown, runs.query], [shown, tabs, *train.outputs, *runs.outputs], **SPEAKING)
+        train.view.explain.click(explain_run, shown, [tabs, *compare.outputs], **PRIVATE).then(
+            None, None, None, js=TO_EXPLAIN, api_visibility="private"
+        )
         for compared in (
             compare_page.select(
                 lambda *now: compare.open(store, *now), [compare.source, compare.chosen], compare.outputs, **PRIVATE

@@ -14,12 +14,12 @@ from torch import nn
 from iekd import data
 from iekd.data.file_images import FileImages
 from iekd.explain.about import DIAGNOSTICS, NotApplicableError, chosen
-from iekd.explain.draw import overlay, sheet
+from iekd.explain.draw import layer, overlay, sheet
 from iekd.explain.explain import ABOUT, explain, of_each
 from iekd.explain.lrp import lrp
 from iekd.explain.network import Network, open_networks, parts_of
 from iekd.explain.report import as_markdown, write
-from iekd.explain.sample import Sample, from_files, held_out
+from iekd.explain.sample import Sample, differing, from_files, held_out
 from iekd.models.artifact import save_model
 
 DOCS = Path(__file__).parents[2] / "docs" / "explain.md"
@@ -229,3 +229,33 @@ def test_the_documentation_has_the_same_words():
     for about in ABOUT.values():
         for words in (about.title, about.shows, about.reading, about.reference):
             assert words in text, words
+
+
+def test_a_layer_over_the_grey_image_is_the_picture(noise):
+    image, map_ = noise(1)[0], np.random.default_rng(1).normal(size=(16, 16))
+    above = layer(map_, 1.5)
+    grey, cover = image.mean(2, keepdims=True), 0.6 * above[:, :, 3:] / 255
+    assert np.abs(grey * (1 - cover) + above[:, :, :3] * cover - overlay(image, map_, 1.5, 0.6)).max() <= 1
+
+
+def test_images_on_which_the_students_differ_come_first(networks, sample):
+    said = [network.forward(network.pixels(sample.images)).logits.argmax(1).numpy() for network in networks[::2]]
+    assert (said[0] != said[1]).any()
+    differ = (said[0] == sample.labels) != (said[1] == sample.labels)
+    assert 0 < differ.sum() < len(sample)
+    found = differing(networks[::2], sample, len(sample))  # without a second student the teacher is compared
+    kinds = [bool(differ[sample.names.index(name)]) for name in found.names]
+    assert kinds == sorted(kinds, reverse=True)
+    assert sum(kinds) == differ.sum()
+    assert sorted(found.names) == sorted(sample.names)
+    place = sample.names.index(found.names[0])
+    assert np.array_equal(found.images[0], sample.images[place])
+    assert found.labels[0] == sample.labels[place]
+
+
+def test_maps_are_saved_as_numbers_only_if_asked(found, tmp_path):
+    assert not any(path.suffix == ".npz" for path in write(found, tmp_path / "without"))
+    assert tmp_path / "with" / "maps.npz" in write(found, tmp_path / "with", save_maps=True)
+    with np.load(tmp_path / "with" / "maps.npz") as saved:
+        assert np.array_equal(saved["images"], found.pictures.images)
+        assert all(np.array_equal(saved[f"map{i}"], maps.maps) for i, maps in enumerate(found.maps))

@@ -66,6 +66,7 @@ from iekd.ui.server.answers import (
     setting_rows,
     takes_files,
 )
+from iekd.ui.server.api_explain import explain
 from iekd.ui.server.bodies import NOT_ALLOWED, WENT_WRONG
 from iekd.ui.server.downloads import ADDRESS, downloads_of
 from iekd.ui.server.endpoints import ANSWER, Endpoint, endpoints_of
@@ -305,6 +306,8 @@ class Actions:
             UserError: there is no such run or model; the run has no predictions, and its test images are not there.
         """
         return test_set_found(self._store, run_id or "", first or "", second or "", self._access.of(request))
+
+    explain = explain
 
     def add_pictures(self, archive: Archive, classes: Classes = "", request: Asked = None) -> str:
         """Unpack a zip with a folder of images for each class.

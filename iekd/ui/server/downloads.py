@@ -22,6 +22,7 @@ from iekd.export.web import FORMAT_TITLE, WEB
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard
 from iekd.models.catalog import model_name
 from iekd.results.predictions import ANSWERS
+from iekd.runs.explained import FOUND, explainer_of
 from iekd.runs.exported import certificates_in, export_folder, files_of
 from iekd.runs.store import Run, Store
 from iekd.ui.render.words import model_titles
@@ -29,6 +30,7 @@ from iekd.ui.server.access import Access, AccessError
 from iekd.ui.server.hidden_paths import Tell
 
 ADDRESS = "/download"
+EXPLAINED = "/explained"
 PIECE = 2**18  # bytes sent at a time
 REPORTS = (
     ("report.md", "text/markdown", "Report to read"),
@@ -133,14 +135,37 @@ def download_routes(store: Store, access: Access) -> list[Route]:
             return PlainTextResponse(f"{error}\n", 403)
         except UserError as error:
             return PlainTextResponse(f"{error}\n", 404)
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        headers = {
-            "content-length": str(size), "content-disposition": f'attachment; filename="{run.id}-{name}.zip"',
-        }  # fmt: skip
-        return StreamingResponse(iter(partial(file.read, PIECE), b""), media_type="application/zip", headers=headers)
+        return _sent(file, f"{run.id}-{name}")
 
     return [Route(ADDRESS + "/{run}/{network}", answer), Route(ADDRESS + "/{run}/{network}/{format}", answer)]
+
+
+def explained_route(store: Store) -> Route:
+    """`/explained/WORD`: the zip of an explanation, for whoever was given the word on the page."""
+
+    def answer(request: Request) -> Response:
+        folder = explainer_of(store).linked(request.path_params["word"])
+        if folder is None or not folder.is_dir():
+            return PlainTextResponse("This explanation is not there any more. Open it again on the page.\n", 404)
+        return _sent(_zip(folder, "explanation"), "explanation")
+
+    return Route(EXPLAINED + "/{word}", answer)
+
+
+def explained_links(store: Store, folder: Path) -> str:
+    """Links to an explanation: as data, and all of it with the maps as pictures."""
+    links = [_link(f".{EXPLAINED}/{explainer_of(store).link(folder)}", "Maps and numbers as a zip")]
+    with contextlib.suppress(OSError):
+        links.append(download_link(FOUND, "application/json", (folder / FOUND).read_text(), "Numbers as JSON"))
+    return "".join(links)
+
+
+def _sent(file: IO[bytes], name: str) -> Response:
+    """The answer that downloads a zip."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    headers = {"content-length": str(size), "content-disposition": f'attachment; filename="{name}.zip"'}
+    return StreamingResponse(iter(partial(file.read, PIECE), b""), media_type="application/zip", headers=headers)
 
 
 def _zip(folder: Path, name: str) -> IO[bytes]:

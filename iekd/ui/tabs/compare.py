@@ -27,6 +27,7 @@ from iekd.ui.server.answers import Comparison, ImagePredictions
 from iekd.ui.server.downloads import download_link
 from iekd.ui.server.gradio_patches import file_field, open_dropdown
 from iekd.ui.server.space import with_gpu
+from iekd.ui.tabs.explain import ExplainPart, Given, explain_part
 from iekd.ui.tabs.run import PRIVATE, Updates
 from iekd.ui.tabs.test_set import TestSetPart, test_set_part
 
@@ -81,11 +82,12 @@ class CompareTab:
     chosen: gr.JSON
     results: gr.HTML
     test_set: TestSetPart
+    explain: ExplainPart
 
     @property
     def outputs(self) -> list[Any]:
         """What `open` may change."""
-        return [self.source, self.examples, self.chosen, self.results, *self.test_set.outputs]
+        return [self.source, self.examples, self.chosen, self.results, *self.test_set.outputs, *self.explain.outputs]
 
     def open(self, store: Store, wanted: str, chosen: list[int] | None = None) -> Updates:
         """The tab comes to the front with a run in mind.
@@ -96,14 +98,16 @@ class CompareTab:
         values = [value for _, value in choices]
         if not choices:
             none = gr.Dropdown([("None yet: finish a run first", DEMO)], value=DEMO)
-            closed = {**self.test_set.closed(), self.test_set.look: gr.Button(visible=False)}
+            nothing = gr.Button(visible=False)
+            closed = {**self.test_set.closed(), **self.explain.closed(), self.test_set.look: nothing}
+            closed[self.explain.start] = nothing
             return {self.source: none, self.examples: "", self.chosen: [], self.results: NOTHING_YET, **closed}
         value = wanted if wanted in values else values[0]
         if chosen is not None and value == wanted:
             return {self.source: gr.Dropdown(choices)}  # back from another tab: answers stay
         return {
             self.source: gr.Dropdown(choices, value=value), self.examples: examples_html(store, value),
-            self.chosen: [], self.results: INVITE, **self.test_set.closed(),
+            self.chosen: [], self.results: INVITE, **self.test_set.closed(), **self.explain.closed(),
         }  # fmt: skip
 
 
@@ -130,11 +134,16 @@ def compare_tab(store: Store, access: Access) -> CompareTab:
     ask = gr.Button(visible="hidden", elem_id="ask")
     test_set = test_set_part(store, access, source)
 
+    def given(of: str, *chosen_images: Any) -> Given:
+        return [(title, image) for title, image, _ in images_of(store, of, *chosen_images)]
+
+    explain = explain_part(store, access, source, [files, camera, chosen], given)
+
     def answer(source_id: str, paths: list[str] | None, taken: str | None, picked: list[int] | None) -> str:
         return results_html(store, source_id or DEMO, paths or [], taken, picked or [])
 
     def change_source(source_id: str) -> Updates:
-        return {chosen: [], strip: examples_html(store, source_id or DEMO), **test_set.closed()}
+        return {chosen: [], strip: examples_html(store, source_id or DEMO), **test_set.closed(), **explain.closed()}
 
     # predictions are queued, two at a time, so that many visitors do not overload the machine
     busy: dict[str, Any] = {
@@ -147,10 +156,10 @@ def compare_tab(store: Store, access: Access) -> CompareTab:
     for changed in (
         gr.on([files.change, camera.change], None, None, results, js=f"() => {LOOKING}", **here),
         strip.click(None, None, [chosen, results], js=PICKED.replace("WAIT", LOOKING), **here),
-        source.input(change_source, source, [chosen, strip, *test_set.outputs], **PRIVATE),
+        source.input(change_source, source, [chosen, strip, *test_set.outputs, *explain.outputs], **PRIVATE),
     ):
         changed.then(None, None, None, js=ASK, **here)
-    return CompareTab(source, strip, chosen, results, test_set)
+    return CompareTab(source, strip, chosen, results, test_set, explain)
 
 
 def sources(store: Store) -> list[tuple[str, str]]:
@@ -195,24 +204,15 @@ def compare_files_csv(store: Store, source: str, paths: list[str]) -> str:
 
 def results_html(store: Store, source: str, paths: list[str], taken: str | None, picked: list[int]) -> str:
     """Every picture's card, then the table of the models."""
-    images: list[tuple[str, Any]] = [(Path(p).name, Path(p)) for p in paths]
-    if taken:
-        images.append(("your picture", Path(taken)))
-    truths: dict[int, str] = {}
     try:
-        models = models_called(store, source)
-        known = _examples_of(store, source)
-        for i in picked:
-            if 0 <= i < len(known):
-                truths[len(images)] = known[i][2]
-                images.append((f"example: {known[i][2]}", known[i][1].squeeze()))  # grey: (H,W)
+        models, images = models_called(store, source), images_of(store, source, paths, taken, picked)
         if not images:
             return INVITE
         more = len(images) - MOST_IMAGES
-        results = ask_models(models, images[:MOST_IMAGES])
+        results = ask_models(models, [(title, image) for title, image, _ in images[:MOST_IMAGES]])
     except UserError as error:
         return f'<p class="problem" role="alert">{escape(str(error))}</p>'
-    cards = [card_html(result, truths.get(i)) for i, result in enumerate(results)]
+    cards = [card_html(result, images[i][2] or None) for i, result in enumerate(results)]
     note = (
         f'<p class="problem">Only the first {MOST_IMAGES} pictures are shown; '
         f"{counted(more, 'more was', 'more were')} left out.</p>"
@@ -224,6 +224,20 @@ def results_html(store: Store, source: str, paths: list[str], taken: str | None,
     names = f'<p class="sub">{escape(classes_known(models))}</p>'
     csv = download_link("comparison.csv", "text/csv", comparison_csv(models, results), "Predictions as CSV")
     return f'{note}{names}<div class="answers">{"".join(cards)}</div><p class="downloads">{csv}</p>{table}'
+
+
+def images_of(
+    store: Store, source: str, paths: list[str] | None, taken: str | None, picked: list[int] | None
+) -> list[tuple[str, Any, str]]:
+    """(name, file or pixels, right class or "") of the uploads, the picture taken and the examples picked."""
+    images: list[tuple[str, Any, str]] = [(Path(p).name, Path(p), "") for p in paths or []]
+    if taken:
+        images.append(("your picture", Path(taken), ""))
+    known = _examples_of(store, source) if picked else []
+    for i in picked or []:
+        if 0 <= i < len(known):
+            images.append((f"example: {known[i][2]}", known[i][1].squeeze(), known[i][2]))  # grey: (H,W)
+    return images
 
 
 def examples_html(store: Store, source: str) -> str:

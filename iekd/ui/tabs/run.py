@@ -58,6 +58,7 @@ class RunView:
     over: gr.Row
     resume: gr.Button
     compare: gr.Button
+    explain: gr.Button
     again: gr.Button
     export: ExportPart
     publish: gr.Accordion
@@ -75,7 +76,7 @@ class RunView:
         return [
             self.head, self.headline, self.more,
             self.result, self.chart, self.curves, self.log, self.stop, self.confirm, self.over, self.resume,
-            self.compare, self.again, self.publish, self.chosen, self.published, self.timer, self.seen,
+            self.compare, self.explain, self.again, self.publish, self.chosen, self.published, self.timer, self.seen,
             *self.export.outputs,
         ]  # fmt: skip
 
@@ -106,6 +107,7 @@ def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
         with gr.Row(visible=False, elem_id="over") as over:
             resume = gr.Button("▶ Resume", variant="primary", elem_id="resume")
             compare = gr.Button("Compare on images", variant="primary", elem_id="to-compare")
+            explain = gr.Button("Explain", elem_id="to-explain")
             again = gr.Button("New run with these settings", elem_id="again")
         export = export_part(store, shown, access)
         publish, chosen, published = publish_part(store, shown, access)
@@ -118,7 +120,7 @@ def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
     seen = gr.JSON(visible=False)  # held by the page, not the server: it survives a restart
     view = RunView(
         box, back, head, headline, more,
-        stop, confirm, stop_now, keep, result, over, resume, compare, again, export, publish, chosen,
+        stop, confirm, stop_now, keep, result, over, resume, compare, explain, again, export, publish, chosen,
         published, chart, curves, log, timer, seen,
     )  # fmt: skip
 
@@ -214,6 +216,7 @@ def look(store: Store, run_id: str, before: dict[str, Any], may: May) -> dict[st
             **reset(run),
             "resume": gr.Button(visible=status.resumable and may(run, "resume")),
             "compare": gr.Button(visible=comparable),
+            "explain": gr.Button(visible=comparable),
             "again": gr.Button(visible=may(run, "start")),
             "export": look_at_exports(run, status.live, may),
         }

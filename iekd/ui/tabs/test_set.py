@@ -120,7 +120,7 @@ def test_set_part(store: Store, access: Access, source: gr.Dropdown) -> TestSetP
 
     def compute(wanted: bool, of: str, request: gr.Request) -> None:
         with contextlib.suppress(UserError):  # the next step says it
-            if wanted and _may_look(_run(store, of), access.of(request)):
+            if wanted and may_look(run_called(store, of), access.of(request)):
                 predicted_set(store, of)
 
     def complete(wanted: bool, of: str, one: Optional[str], other: Optional[str], request: gr.Request) -> Updates:
@@ -128,7 +128,7 @@ def test_set_part(store: Store, access: Access, source: gr.Dropdown) -> TestSetP
 
     def open_cell(of: str, one: Optional[str], other: Optional[str], event: gr.EventData, request: gr.Request) -> str:
         try:
-            allowed = _may_look(_run(store, of), access.of(request))
+            allowed = may_look(run_called(store, of), access.of(request))
             found = predicted_set(store, of, False)
             if found is None:
                 return ""
@@ -136,7 +136,7 @@ def test_set_part(store: Store, access: Access, source: gr.Dropdown) -> TestSetP
             what = analyse(found, one or "", other or "")
             return cell_html(what, label, predicted, _Reader(store, of, found, allowed), _missing(allowed))
         except UserError as error:
-            text = _teller(store, of, access.of(request))(str(error))
+            text = teller_of(store, of, access.of(request))(str(error))
             return f'<p class="problem" role="alert">{escape(text)}</p>'
 
     models, changed = [source, first, second], part.outputs
@@ -167,7 +167,7 @@ class Section:
 def section(store: Store, source: str, first: str, second: str, may: May, compute: bool) -> Section:
     """The section about some models, for one who may do that; see `runs.test_set.predicted_set`."""
     try:
-        allowed = _may_look(_run(store, source), may)
+        allowed = may_look(run_called(store, source), may)
         found = predicted_set(store, source, compute and allowed)
         if found is None and allowed and not compute:
             return Section(WAIT, waiting=True)
@@ -175,9 +175,9 @@ def section(store: Store, source: str, first: str, second: str, may: May, comput
             raise UserError(NOT_LOOKED_AT)
         what = analyse(found, first, second)
     except UserError as error:
-        return Section(f'<p class="problem" role="alert">{escape(_teller(store, source, may)(str(error)))}</p>')
+        return Section(f'<p class="problem" role="alert">{escape(teller_of(store, source, may)(str(error)))}</p>')
     waiting = allowed and not compute and not found.confidences
-    read, tell = _Reader(store, source, found, allowed), _teller(store, source, may)
+    read, tell = _Reader(store, source, found, allowed), teller_of(store, source, may)
     details = details_html(what, read, waiting, tell, _missing(allowed))
     return Section(overview_html(what), details, tuple(found.predictions), what.first, what.second, waiting)
 
@@ -192,11 +192,11 @@ class _Reader:
         return read_images(self.store, self.source, self.of, rows) if self.allowed and rows else [None] * len(rows)
 
 
-def _run(store: Store, source: str) -> Run | None:
+def run_called(store: Store, source: str) -> Run | None:
     return store.get(source.partition("/")[0]) if source else None
 
 
-def _may_look(run: Run | None, may: May) -> bool:
+def may_look(run: Run | None, may: May) -> bool:
     """Whether images are shown and probabilities computed: of somebody's own dataset, to those who may have them."""
     return run is None or own_path(run.config.dataset) is None or may(run, "download")
 
@@ -205,9 +205,9 @@ def _missing(allowed: bool) -> str:
     return GONE if allowed else HIDDEN
 
 
-def _teller(store: Store, source: str, may: May) -> Tell:
+def teller_of(store: Store, source: str, may: May) -> Tell:
     try:
-        run = _run(store, source)
+        run = run_called(store, source)
     except UserError:
         return str
     return str if run is None else teller(run, may)
@@ -231,9 +231,9 @@ def test_set_found(store: Store, source: str, first: str, second: str, may: May)
     Raises:
         UserError: there is no such run or model, or nothing is known of its test set.
     """
-    found = predicted_set(store, source, _may_look(_run(store, source), may))
+    found = predicted_set(store, source, may_look(run_called(store, source), may))
     if found is None:
         raise UserError(NOT_LOOKED_AT)
     names = tuple(PurePath(name).name for name in found.images)
-    shown = replace(found, images=names, without=_teller(store, source, may)(found.without))
+    shown = replace(found, images=names, without=teller_of(store, source, may)(found.without))
     return cast(TestSetFound, analyse(shown, first, second).to_json())

@@ -1,0 +1,240 @@
+"""An explanation of networks as HTML: maps laid over images, and the numbers with a sentence on each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from iekd.explain.about import CKA, FLATNESS, GRAD_CAM, HALVES, LRP, NEURONS
+from iekd.explain.draw import METHODS, OPACITY, full_strength, layer
+from iekd.runs.explained import TEACHER, Explained
+from iekd.ui.render.examples import data_url
+from iekd.ui.render.explain_words import (
+    Part,
+    capital,
+    chosen_words,
+    cka_words,
+    faithful_words,
+    flatness_words,
+    halves_words,
+    neurons_words,
+    parts_of,
+    percent,
+    stage_title,
+)
+from iekd.ui.render.figures import Figure, Series, draw
+from iekd.ui.render.template import render
+
+SIDE = 160  # pixels of an image on the page at most
+ALPHAS = 32  # steps of a map's strength, which nobody can tell from 256, and which compress better
+HEAT = 45  # percent of colour behind a number, which stays readable on it
+Tell = Callable[[str], str]
+
+
+def maps_html(explained: Explained, link: str = "", own: bool = False, tell: Tell = str) -> str:
+    """The images with their maps, one image at a time, and how faithful the maps are.
+
+    Args:
+        link: HTML of downloads. own: they are somebody's own images, of which no right class is known.
+        tell: what makes a text fit for whoever looks.
+    """
+    found, parts = explained.found, parts_of(explained.found)
+    places = {(maps["method"], f"{maps['network']} {maps['half']}".strip()): i for i, maps in enumerate(found["maps"])}
+    methods = [method for method in (GRAD_CAM, LRP) if any(method == key[0] for key in places)]
+    slides = []
+    for picture, image in enumerate(found["images"]):
+        label = image["label"]
+        cells = []
+        for part in parts:
+            layers = {m: _layer(explained, places[m, part.key], picture) for m in methods if (m, part.key) in places}
+            first = next((places[m, part.key] for m in methods if (m, part.key) in places), None)
+            predicted = found["maps"][first]["explained"][picture] if first is not None else ""
+            cells.append({
+                "part": part, "layers": layers, "predicted": predicted, "known": bool(label),
+                "right": predicted == label,
+            })  # fmt: skip
+        slides.append({
+            "image": data_url(_small(explained.images[picture])), "grey": data_url(_grey(explained.images[picture])),
+            "name": image["name"], "label": label, "cells": cells,
+        })  # fmt: skip
+    right = [{cell["part"].key: cell["right"] for cell in slide["cells"]} for slide in slides]
+    rows = [
+        {"part": part, "scores": [_score(found["maps"][places[m, part.key]] if (m, part.key) in places else None)
+                                  for m in methods]}
+        for part in parts
+    ]  # fmt: skip
+    return render(
+        "explain_maps", own=own, methods=[{"key": m, "title": METHODS[m], "about": found["about"][m]} for m in methods],
+        slides=slides, opacity=round(100 * OPACITY), about=found["about"]["faithfulness"], rows=rows, link=Markup(link),
+        several=len(slides) > 1,
+        chosen="" if own else chosen_words(right, parts),
+        halves=any(p.half for p in parts),
+        summary=faithful_words(found, parts, {m: METHODS[m] for m in methods}),
+        unreadable=[tell(text) for text in found["unreadable"]],
+        problems=_problems(found, (GRAD_CAM, LRP), parts, tell),
+    )  # fmt: skip
+
+
+def numbers_html(explained: Explained, tell: Tell = str) -> str:
+    """Similarity, active neurons, flatness, and what each half is worth."""
+    found, parts = explained.found, parts_of(explained.found)
+    return render(
+        "explain_numbers", sample=found["sample_size"], about=found["about"],
+        cka={
+            "words": cka_words(found, parts), "stages": _similarities(found, parts),
+            "problems": _problems(found, (CKA,), parts, tell),
+        },
+        neurons={
+            "words": neurons_words(found, parts), "table": _neurons(found, parts),
+            "problems": _problems(found, (NEURONS,), parts, tell),
+        },
+        flatness={
+            "words": flatness_words(found, parts), "figure": Markup(_curve(found, parts)),
+            "problems": _problems(found, (FLATNESS,), parts, tell),
+        },
+        halves={
+            "words": halves_words(found, parts), "rows": _worths(found, parts),
+            "problems": _problems(found, (HALVES,), parts, tell),
+        },
+        without_teacher=not any(network["role"] == TEACHER for network in found["networks"]),
+    )  # fmt: skip
+
+
+def _layer(explained: Explained, place: int, picture: int) -> str:
+    """One map as an address of an image that is transparent where the map says nothing."""
+    found, one = explained.found["maps"], explained.found["maps"][place]
+    own = [
+        explained.maps[i][picture] for i, other in enumerate(found)
+        if (other["method"], other["network"]) == (one["method"], one["network"])
+    ]  # fmt: skip
+    drawn = layer(explained.maps[place][picture], max(map(full_strength, own)))
+    drawn[:, :, 3] = np.round(drawn[:, :, 3] / 255 * (ALPHAS - 1)) * 255 // (ALPHAS - 1)
+    drawn[drawn[:, :, 3] == 0] = 0
+    return data_url(_small(drawn))
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    return _small(image.mean(2).round().astype(np.uint8)[:, :, None])
+
+
+def _small(image: np.ndarray) -> np.ndarray:
+    if max(image.shape[:2]) <= SIDE:
+        return image
+    smaller = Image.fromarray(image.squeeze())
+    smaller.thumbnail((SIDE, SIDE))
+    found = np.asarray(smaller)
+    return found if found.ndim == 3 else found[:, :, None]
+
+
+def _score(maps: Mapping[str, Any] | None) -> str:
+    faithful = maps and maps["faithfulness"]
+    if not faithful:
+        return "–"
+    error = f" ± {faithful['error']:.2f}" if faithful["error"] else ""
+    return f"{faithful['score']:.2f}{error}".replace("-", "\u2212")
+
+
+def _problems(found: Mapping[str, Any], names: Sequence[str], parts: Sequence[Part], tell: Tell) -> list[str]:
+    """Why something was not computed, for the page: networks by their titles."""
+    named, said = {part.key: part for part in parts}, []
+    for problem in found["problems"]:
+        if problem["diagnostic"] in names:
+            reason = tell(problem["reason"])
+            for key, part in named.items():
+                reason = reason.replace(f"'{key}'", part.name)
+            of = f" of {named[problem['network']].name}" if problem["network"] in named else ""
+            kind = METHODS.get(problem["diagnostic"], "")
+            said.append(f"{kind}{of}: {reason}" if kind else capital(reason))
+    return said
+
+
+def _similarities(found: Mapping[str, Any], parts: Sequence[Part]) -> list[dict[str, Any]]:
+    """A table of each stage, the last stage first. The diagonal and what mirrors it are left out."""
+    titles = {part.key: part for part in parts}
+    tables = []
+    for stage in found[CKA]:
+        shown = [titles[name] for name in stage["names"]]
+        rows = []
+        for i, part in enumerate(shown[1:], 1):
+            values = stage["values"][i][:i]
+            rows.append({
+                "part": part,
+                "cells": [
+                    {"text": "–" if value is None else f"{value:.2f}".replace("-", "\u2212"), "heat": _heat(value or 0)}
+                    for value in values
+                ],
+            })  # fmt: skip
+        tables.append({
+            "title": stage_title(stage["stage"], len(found[CKA])), "columns": shown[:-1], "rows": rows,
+            "images": stage["images"],
+        })  # fmt: skip
+    return tables
+
+
+def _neurons(found: Mapping[str, Any], parts: Sequence[Part]) -> dict[str, Any]:
+    stages = sorted({one["stage"] for one in found[NEURONS]})
+    values = {(one["name"], one["stage"]): one for one in found[NEURONS]}
+    rows = []
+    for part in parts:
+        cells = []
+        for stage in stages:
+            one = values.get((part.key, stage))
+            silent = one["silent_channels"] if one else 0
+            cells.append({
+                "text": percent(100 * one["share"]) if one else "", "heat": _heat(one["share"]) if one else 0,
+                "note": f"{silent} of {one['channels']} channels silent" if one and silent else "",
+            })  # fmt: skip
+        if any(cell["text"] for cell in cells):
+            rows.append({"part": part, "cells": cells})
+    return {"columns": [stage_title(stage, -stages[0]) for stage in stages] if stages else [], "rows": rows}
+
+
+def _heat(value: float) -> int:
+    return round(HEAT * min(1.0, max(0.0, value)))
+
+
+def _curve(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
+    if not found[FLATNESS]:
+        return ""
+    named = {part.key: part for part in parts}
+    series = tuple(
+        Series(
+            named[one["network"]].title, named[one["network"]].style,
+            tuple((100 * level, loss) for level, loss in zip(one["levels"], one["mean"], strict=True)),
+        )
+        for one in found[FLATNESS]
+    )  # fmt: skip
+    first = found[FLATNESS][0]
+    return draw(
+        Figure(
+            "Loss under weight noise", "loss (cross-entropy)", series, (0.0, 100 * first["levels"][-1]),
+            x_label="noise, % of each filter's size",
+            hint=f"mean of {len(first['seeds'])} random directions, {first['images']} test images",
+        )
+    )  # fmt: skip
+
+
+def _worths(found: Mapping[str, Any], parts: Sequence[Part]) -> list[dict[str, Any]]:
+    """A row for each accuracy: the IE student first, then the same channels of the plain student."""
+    titles = {part.key: part for part in parts}
+    rows = []
+    for worth in found[HALVES]:
+        own = worth["network"] == worth["split_of"]
+        whole = titles[worth["network"]]
+        names = (
+            (f"{whole.title}, all channels", whole.style),
+            ("Inheritance half alone" if own else "Same channels as the inheritance half", "inheritance-half"),
+            ("Exploration half alone" if own else "Same channels as the exploration half", "exploration-half"),
+        )
+        for (title, style), key, (low, high) in zip(
+            names, ("whole", "inheritance", "exploration"), worth["intervals"], strict=True
+        ):
+            rows.append({
+                "title": title, "style": style if own else whole.style, "value": worth[key], "low": low, "high": high,
+                "first": key == "whole", "text": percent(worth[key]), "range": f"{low:.1f} to {high:.1f}",
+            })  # fmt: skip
+    return rows

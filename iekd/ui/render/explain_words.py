@@ -1,0 +1,215 @@
+"""What an explanation says, in sentences: names of networks, and a summary of each diagnostic. Plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from iekd.config.methods import method_name
+from iekd.explain.about import CKA, FLATNESS, HALVES, NEURONS
+from iekd.plural import counted
+from iekd.runs.explained import PLAIN, TEACHER
+from iekd.ui.render.words import method_style
+
+INHERITANCE, EXPLORATION = "inheritance", "exploration"
+SAME = 0.005  # CKAs that are no further apart are called equal
+SURE = 2.0  # standard errors that a score has to be above 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """A network or a half of one. key: as the explanation names it; style: CSS classes of its colour."""
+
+    key: str
+    title: str
+    style: str
+    half: str = ""
+
+    @property
+    def name(self) -> str:
+        """The title within a sentence."""
+        return f"the {self.title if self.title[:2].isupper() else self.title[0].lower() + self.title[1:]}"
+
+
+def parts_of(found: Mapping[str, Any]) -> list[Part]:
+    """Every network followed by its halves, in the order of the explanation."""
+    parts = []
+    for network in found["networks"]:
+        key, method = network["name"], network["method"]
+        if network["role"] == TEACHER:
+            parts.append(Part(key, "Teacher", TEACHER))
+            continue
+        named = {PLAIN: "Plain student"}.get(method, f"{method_name(method)} student")
+        parts.append(Part(key, "IE student" if method.startswith("ie-") else named, method_style(method)))
+        parts += [Part(f"{key} {h}", f"{h.capitalize()} half", f"{h}-half", h) for h in network["halves"]]
+    return parts
+
+
+def listed(texts: Iterable[str]) -> str:
+    """ "a, b and c"."""
+    *first, last = texts
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def percent(value: float) -> str:
+    return f"{value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def stage_title(stage: int, stages: int) -> str:
+    """stage: counted from the end, -1 is the last; stages: how many there are."""
+    return "Last stage" if stage == -1 else f"Stage {stages + stage + 1}"
+
+
+def chosen_words(slides: Sequence[Mapping[str, bool]], parts: Sequence[Part]) -> str:
+    """By which rule the test images were chosen, and what it found; "" for a single network.
+
+    Args:
+        slides: for each image, by part, whether it is classified correctly.
+    """
+    networks = [part for part in parts if not part.half]
+    students = [part for part in networks if part.style != TEACHER]
+    pair = students if len(students) > 1 else networks
+    if len(pair) < 2:
+        return ""
+    one, other = pair[0], pair[-1]
+    only_one = sum(right[one.key] and not right[other.key] for right in slides)
+    only_other = sum(right[other.key] and not right[one.key] for right in slides)
+    differ = only_one + only_other
+    if not differ:
+        return (
+            f"{counted(len(slides), 'test image')}, the first in an order drawn once: no image was found that only one "
+            f"of {one.name} and {other.name} classifies correctly."
+        )
+    text = (
+        f"Test images on which {one.name} and {other.name} differ, the first ones in an order drawn once: only "
+        f"{other.name} is right on {only_other} of them, only {one.name} on {only_one}"
+    )
+    if differ < len(slides):
+        return f"{text}. There are no more of them, so others follow."
+    return f"{text}, in the proportion in which both happen."
+
+
+def faithful_words(found: Mapping[str, Any], parts: Sequence[Part], titles: Mapping[str, str]) -> str:
+    """Which maps are better than a random order.
+
+    Args:
+        titles: of the methods that have maps.
+    """
+    if len(found["images"]) < 2:
+        return "One image is too little to judge that; give several."
+    names = {part.key: part.name for part in parts}
+    better: list[tuple[str, str]] = []
+    unclear: list[tuple[str, str]] = []
+    for method, title in titles.items():
+        for maps in found["maps"]:
+            if maps["method"] == method and (score := maps["faithfulness"]):
+                name = names[f"{maps['network']} {maps['half']}".strip()]
+                sure = score["score"] > SURE * score["error"]
+                (better if sure else unclear).append((title, name))
+    if not unclear:
+        return "On these images every map is clearly better than a random order."
+    said = listed(
+        f"the {title} maps of {listed(name for kind, name in unclear if kind == title)}"
+        for title in dict.fromkeys(title for title, _ in unclear)
+    )
+    rest = "All others are clearly better." if better else ""
+    return f"On these images {said} cannot be told from a random order. {rest}".strip()
+
+
+def cka_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
+    """How close each part is to the teacher at the last stage."""
+    if not found[CKA]:
+        return ""
+    last, halves = found[CKA][0], {part.half: part for part in parts if part.half}
+    teacher = next((part for part in parts if part.style == TEACHER), None)
+    values = dict(zip(last["names"], last["values"][last["names"].index(teacher.key)], strict=True)) if teacher else {}
+    shown = [part for part in parts if values.get(part.key) is not None and part is not teacher]
+    if not shown:
+        return "There is no teacher to compare with, so the table shows how alike the students are."
+    text = (
+        "Compared with the teacher at the last stage, CKA is "
+        + listed(f"{values[part.key]:.2f} for {part.name}" for part in shown)
+        + "."
+    )
+    if all(values.get(part.key) is not None for part in halves.values()) and len(halves) == 2:
+        gap = values[halves[INHERITANCE].key] - values[halves[EXPLORATION].key]
+        text += (
+            " The inheritance half is closer to the teacher, as it was trained to be." if gap > SAME
+            else " The exploration half is closer to the teacher, although it was trained to be different."
+            if gap < -SAME else " The two halves are equally close to the teacher."
+        )  # fmt: skip
+    return text
+
+
+def neurons_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
+    """The shares at the last stage, and silent channels anywhere."""
+    last = {one["name"]: one for one in found[NEURONS] if one["stage"] == -1}
+    shown = [part for part in parts if part.key in last]
+    if not shown:
+        return ""
+    text = "Of the neurons in the last stage, an image activates " + listed(
+        f"{percent(100 * last[part.key]['share'])} in {part.name}" for part in shown
+    )
+    silent = {
+        part: sum(one["silent_channels"] for one in found[NEURONS] if one["name"] == part.key)
+        for part in parts if not part.half
+    }  # fmt: skip
+    without = {part: count for part, count in silent.items() if count}
+    if not without:
+        return f"{text}. No channel is silent for all images."
+    return f"{text}. Silent for all images: " + listed(
+        f"{count} channel{'s' * (count > 1)} of {part.name}" for part, count in without.items()
+    ) + "."  # fmt: skip
+
+
+def flatness_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
+    """How far the loss rises with the strongest noise, and whether that tells the students apart."""
+    curves = {one["network"]: one for one in found[FLATNESS]}
+    shown = [part for part in parts if part.key in curves]
+    if not shown:
+        return ""
+    level = percent(100 * curves[shown[0].key]["levels"][-1]).replace(".0", "")
+    text = f"With {level} noise the loss rises " + listed(
+        f"from {curves[part.key]['mean'][0]:.2f} to {curves[part.key]['mean'][-1]:.2f} "
+        f"(± {curves[part.key]['deviation'][-1]:.2f}) for {part.name}" for part in shown
+    ) + "."  # fmt: skip
+    students = sorted(
+        (part for part in shown if part.style != TEACHER), key=lambda part: float(_rise(curves[part.key]))
+    )
+    if len(students) < 2:
+        return text
+    flat, steep = students[0], students[-1]
+    low, high = curves[flat.key], curves[steep.key]
+    if _rise(low) + low["deviation"][-1] < _rise(high) - high["deviation"][-1]:
+        return f"{text} Of the two students, {flat.name} is in the flatter minimum."
+    return (
+        f"{text} The students differ by less than the loss varies from one direction of the noise to another, so "
+        "neither can be called flatter."
+    )
+
+
+def _rise(curve: Mapping[str, Any]) -> float:
+    return float(curve["mean"][-1] - curve["mean"][0])
+
+
+def halves_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
+    """The accuracies of the IE student and of its halves, and of the same channels elsewhere."""
+    named, texts = {part.key: part for part in parts}, []
+    for worth in found[HALVES]:
+        values = percent(worth["whole"]), percent(worth["inheritance"]), percent(worth["exploration"])
+        if worth["network"] == worth["split_of"]:
+            texts.append(
+                f"{capital(named[worth['network']].name)} classifies {values[0]} of {worth['images']:,} test images "
+                f"correctly, its inheritance half alone {values[1]} and its exploration half alone {values[2]}."
+            )
+        else:
+            texts.append(
+                f"In {named[worth['network']].name}, which has no halves, the same channels alone reach {values[1]} "
+                f"and {values[2]}, all together {values[0]}."
+            )
+    return " ".join(texts)

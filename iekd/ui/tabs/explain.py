@@ -1,0 +1,287 @@
+"""A section of the Compare tab: why networks differ, computed when its button is pressed, and shown at once after that.
+
+It is computed by a process of its own (`runs.explained`), and a timer looks how far it is: neither a reload nor
+somebody else who asks for the same changes anything. Turning to another image, the kind of map and its opacity are
+matters of the browser alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any, Optional
+
+import gradio as gr
+
+from iekd.config.methods import method_name
+from iekd.errors import UserError
+from iekd.runs.explained import CANCELLED, DONE, IMAGES, Chosen, Explainer, Job, Own, choose, explainer_of, read
+from iekd.runs.store import Store
+from iekd.ui.render.explain import maps_html, numbers_html
+from iekd.ui.render.template import render
+from iekd.ui.server.access import Access, May
+from iekd.ui.server.downloads import explained_links
+from iekd.ui.server.gradio_patches import open_dropdown
+from iekd.ui.tabs.run import PRIVATE, Updates
+from iekd.ui.tabs.test_set import may_look, run_called, teller_of
+
+Given = Own
+NOTE = "This takes seconds for small networks and minutes for large ones. It goes on if you leave, and is stored."
+NOTE_OWN = "Maps only; everything else is measured on test images."
+MORE = f"Maps are made of the first {IMAGES} images."
+NO_IMAGES = "Choose, paste or take images above first, or click examples; then press this again."
+CANCELLED_TEXT = "Cancelled. Nothing was stored."
+NOT_EXPLAINED = (
+    "This run has not been explained yet, and its images are somebody's own: only those who may download from the run "
+    "can have it explained. Choose another run."
+)
+MAPS_HIDDEN = "The maps are not shown: they are of images of somebody's own."
+# turns to an image, chooses the kind of map and its opacity, without asking the server
+ON_LOAD = """
+const part = (event) => event.target.closest('.explain');
+const turn = (section, to) => {
+  const slides = [...section.querySelectorAll('.map-slide')], at = (to + slides.length) % slides.length;
+  slides.forEach((one, i) => one.classList.toggle('now', i === at));
+  section.querySelectorAll('[data-turn]').forEach((one, i) => one.setAttribute('aria-pressed', String(i === at)));
+};
+element.addEventListener('click', (event) => {
+  const section = part(event), kind = event.target.closest('[data-maps]'), image = event.target.closest('[data-turn]');
+  if (kind) {
+    section.dataset.method = kind.dataset.maps;
+    section.querySelectorAll('[data-maps]').forEach((one) => one.setAttribute('aria-pressed', String(one === kind)));
+  }
+  if (image) turn(section, Number(image.dataset.turn));
+});
+element.addEventListener('keydown', (event) => {
+  const image = event.target.closest('[data-turn]'), step = {ArrowLeft: -1, ArrowRight: 1}[event.key];
+  if (!image || !step) return;
+  event.preventDefault();
+  const all = [...part(event).querySelectorAll('[data-turn]')];
+  const next = all[(Number(image.dataset.turn) + step + all.length) % all.length];
+  turn(part(event), Number(next.dataset.turn));
+  next.focus();
+});
+element.addEventListener('input', (event) => {
+  if (event.target.type !== 'range') return;
+  part(event).style.setProperty('--opacity', event.target.value / 100);
+  event.target.nextElementSibling.textContent = `${event.target.value} %`;
+});
+"""
+TO_EXPLAIN = "() => document.querySelector('#explain-top')?.scrollIntoView({block: 'start'})"
+TO_OWN = "() => document.querySelector('#explain-own .explain')?.scrollIntoView({block: 'nearest'})"
+
+
+@dataclass
+class ExplainPart:
+    """The components of the section, and what opens it.
+
+    asked: SOURCE:STUDENT while it is open, for the address. waiting: what the page waits for: {"tests": whether it is
+    the explanation on test images, "own": the key of a job about the visitor's own images, or ""}.
+    """
+
+    start: gr.Button
+    box: gr.Column
+    student: gr.Dropdown
+    own: gr.Button
+    cancel: gr.Button
+    status: gr.HTML
+    own_maps: gr.HTML
+    maps: gr.HTML
+    numbers: gr.HTML
+    asked: gr.Textbox
+    waiting: gr.JSON
+    timer: gr.Timer
+    begin: Callable[[str, str, gr.Request], Updates]
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What `closed`, `begin` and the section's own events may change."""
+        return [value for name, value in vars(self).items() if name != "begin"]
+
+    def closed(self) -> Updates:
+        """As before its button was pressed."""
+        return {
+            self.start: gr.Button(visible=True), self.box: gr.Column(visible=False), self.status: "",
+            self.own_maps: "", self.maps: "", self.numbers: "", self.asked: "", self.waiting: None,
+            self.cancel: gr.Button(visible=False), self.timer: gr.Timer(active=False),
+        }  # fmt: skip
+
+
+def explain_part(
+    store: Store, access: Access, source: gr.Dropdown, chosen_images: Sequence[Any], given: Callable[..., Given]
+) -> ExplainPart:
+    """Build the section and its events.
+
+    Args:
+        source: which models; see `models_called`.
+        chosen_images: components with the visitor's images: uploads, a picture taken, examples picked.
+        given: called with the source and their values.
+    """
+    explainer = explainer_of(store)
+    start = gr.Button("Explain: where do they look?", elem_id="explain-start")
+    with gr.Column(visible=False, elem_id="explain-top") as box:
+        with gr.Row(elem_id="explain-choice"):
+            student = open_dropdown(choices=[], label="Student", filterable=False, visible=False, elem_id="explain-who")
+            own = gr.Button("Explain the images chosen above", size="sm", elem_id="explain-mine")
+        status = gr.HTML("", apply_default_css=False, elem_id="explain-status")
+        cancel = gr.Button("Cancel", size="sm", visible=False, elem_id="explain-cancel")
+        own_maps = gr.HTML("", js_on_load=ON_LOAD, apply_default_css=False, elem_id="explain-own")
+        maps = gr.HTML("", js_on_load=ON_LOAD, apply_default_css=False, elem_id="explain-maps")
+        numbers = gr.HTML("", apply_default_css=False, elem_id="explain-numbers")
+    asked = gr.Textbox(visible="hidden", elem_id="explained")
+    waiting = gr.JSON(visible=False)
+    timer = gr.Timer(0.7, active=False)
+
+    def begin(of: str, wanted: str, request: gr.Request) -> Updates:
+        """Open the section: with what is stored, or have it computed."""
+        updates: Updates = {start: gr.Button(visible=False), box: gr.Column(visible=True), own_maps: "", waiting: None}
+        updates |= {timer: gr.Timer(active=False), cancel: gr.Button(visible=False), asked: f"{of}:{wanted}"}
+        try:
+            chosen, may = choose(store, of, wanted), access.of(request)
+            names = [(_student_name(name), name) for name in chosen.students]
+            updates[student] = gr.Dropdown(choices=names, value=chosen.student, visible=len(names) > 1)
+            updates[asked] = f"{of}:{chosen.student}"
+            if (folder := explainer.find(chosen)) is not None:
+                return {**updates, **shown(folder, chosen, may), status: ""}
+            if not may_look(run_called(store, of), may):
+                raise UserError(NOT_EXPLAINED)
+            job = explainer.ask(chosen, _who(request), limited=not access.trusts(request))
+            updates |= {maps: "", numbers: "", status: _status(job), waiting: {"tests": True, "own": ""}}
+            return {**updates, timer: gr.Timer(active=True), cancel: gr.Button(visible=True)}
+        except UserError as error:
+            said = _problem(teller_of(store, of, access.of(request))(str(error)))
+            return {**updates, maps: "", numbers: "", status: said}
+
+    def shown(folder: Path, chosen: Chosen, may: May) -> Updates:
+        """A stored explanation, for one who may do that."""
+        found, tell = read(folder), teller_of(store, chosen.source, may)
+        allowed = may_look(run_called(store, chosen.source), may)
+        with_maps = maps_html(found, explained_links(store, folder), tell=tell) if allowed else _note(MAPS_HIDDEN)
+        return {maps: with_maps, numbers: numbers_html(found, tell)}
+
+    def begin_own(
+        of: str, wanted: str, now: Any, files: Any, taken: Any, picked: Any, request: gr.Request
+    ) -> Updates:  # fmt: skip
+        try:
+            images = given(of, files, taken, picked)
+            if not images:
+                raise UserError(NO_IMAGES)
+            chosen = choose(store, of, wanted or "")
+            job = explainer.ask(chosen, _who(request), images, limited=not access.trusts(request))
+        except UserError as error:
+            return {own_maps: _problem(teller_of(store, of, access.of(request))(str(error)))}
+        both = {"tests": bool((now or {}).get("tests")), "own": job.key}
+        more = _note(MORE) if len(images) > IMAGES else ""
+        return {
+            own_maps: more, status: _status(job), waiting: both, timer: gr.Timer(active=True),
+            cancel: gr.Button(visible=True),
+        }  # fmt: skip
+
+    def tick(of: str, wanted: str, now: Any, request: gr.Request) -> Updates:
+        """What has changed of what the page waits for."""
+        left: dict[str, Any] = {"tests": False, "own": "", **(now or {})}
+        updates: Updates = {}
+        jobs: list[Job] = []
+        may = access.of(request)
+        tell = teller_of(store, of, may)
+        try:
+            if left["own"]:
+                job = explainer.job(str(left["own"]))
+                if job is not None and job.live:
+                    jobs.append(job)
+                else:
+                    left["own"] = ""
+                    updates[own_maps] = _own_result(job, explainer, store, tell)
+            if left["tests"]:
+                chosen = choose(store, of, wanted or "")
+                job = explainer.job_of(chosen)
+                if job is not None and job.live:
+                    jobs.append(job)
+                else:
+                    left["tests"] = False
+                    if job is not None and job.state not in (DONE, CANCELLED):
+                        raise UserError(job.error)
+                    folder = explainer.find(chosen)
+                    if folder is None:
+                        raise UserError(CANCELLED_TEXT + " Press Explain to start again.")
+                    updates |= shown(folder, chosen, may)
+        except UserError as error:
+            said = _problem(tell(str(error)))
+            return {**updates, status: said, start: gr.Button(visible=True), **stopped()}
+        if not jobs:
+            return {**updates, status: "", **stopped()}
+        return {**updates, status: _status(jobs[0]), waiting: left}
+
+    def stopped() -> Updates:
+        return {waiting: None, timer: gr.Timer(active=False), cancel: gr.Button(visible=False)}
+
+    def leave(of: str, wanted: str, now: Any, request: gr.Request) -> Updates:
+        left = now or {}
+        try:
+            jobs = [explainer.job(str(left.get("own") or ""))]
+            jobs += [explainer.job_of(choose(store, of, wanted or ""))] if left.get("tests") else []
+        except UserError:  # the run was deleted
+            jobs = []
+        for job in filter(None, jobs):
+            explainer.leave(job, _who(request))
+        again = {start: gr.Button(visible=True)} if left.get("tests") else {}
+        return {status: _note(CANCELLED_TEXT), **again, **stopped()}
+
+    here = [source, student, waiting]
+    part = ExplainPart(
+        start, box, student, own, cancel, status, own_maps, maps, numbers, asked, waiting, timer, begin,
+    )  # fmt: skip
+
+    def begin_first(of: str, request: gr.Request) -> Updates:
+        return begin(of, "", request)
+
+    start.click(begin_first, source, part.outputs, **PRIVATE).then(
+        None, None, None, js=TO_EXPLAIN, api_visibility="private"
+    )
+    student.input(begin, [source, student], part.outputs, **PRIVATE)
+    own.click(begin_own, [*here, *chosen_images], part.outputs, **PRIVATE)
+    timer.tick(tick, here, part.outputs, **PRIVATE)
+    cancel.click(leave, here, part.outputs, **PRIVATE)
+    return part
+
+
+def asked_for(text: str) -> tuple[str, str]:
+    """ "SOURCE:STUDENT" of an address -> (source, student)."""
+    source, _, student = text.rpartition(":")
+    return source, student
+
+
+def _own_result(job: Optional[Job], explainer: Explainer, store: Store, tell: Callable[[str], str]) -> str:
+    if job is None or job.state == CANCELLED:
+        return ""
+    if job.state != DONE:
+        return _problem(job.error)
+    return maps_html(read(job.folder), explained_links(store, job.folder), own=True, tell=tell)
+
+
+def _student_name(name: str) -> str:
+    return f"IE student ({method_name(name)})" if name.startswith("ie-") else method_name(name)
+
+
+def _status(job: Job) -> str:
+    """How far a job is."""
+    doing = f"{job.doing} ({min(job.step, job.steps)} of {job.steps})" if job.step else "Loading the networks ..."
+    share = round(100 * max(0, job.step - 1) / job.steps) if job.step else 0
+    if job.state == "waiting":
+        doing = "Waiting until another explanation is done ..."
+    return render("explain_status", doing=doing, share=share, note=NOTE_OWN if job.own else NOTE)
+
+
+def _problem(text: str) -> str:
+    return f'<p class="problem" role="alert">{escape(text)}</p>'
+
+
+def _note(text: str) -> str:
+    return f'<p class="note" role="status">{escape(text)}</p>'
+
+
+def _who(request: gr.Request) -> str:
+    """Who waits: one open page."""
+    return str(request.session_hash or "")
