@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ui_helpers import QUICK, ROOT, TOKEN, draw_pictures, serving, wait_until
 
 sys.path.append(str(ROOT / "benchmarks"))
-from browser import HOW_TO_GET, find_browser
+from browser import ARGUMENTS, HOW_TO_GET, find_browser
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,3 +58,14 @@ def guarded(runs_dir: Path, finished_run: str) -> Iterator[str]:
     """A page with a token over the runs of all tests."""
     with serving(runs_dir, IEKD_ADMIN_TOKEN=TOKEN) as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, driven by Playwright; one per module, because some modules start one with arguments of their own."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
+        yield found
+        found.close()

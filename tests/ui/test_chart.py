@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx
 import pytest
-from browser import ARGUMENTS, find_browser
 from ui_helpers import PATIENCE
 
 from iekd.config.run import make_config
@@ -68,16 +67,6 @@ def test_the_code_is_served_under_an_address_that_changes_with_it(server: str) -
     assert "immutable" in answer.headers["cache-control"]
     assert "uPlot" in answer.text
     assert "iekdChart" in answer.text
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
-        yield found
-        found.close()
 
 
 @pytest.fixture

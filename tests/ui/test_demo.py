@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import ARGUMENTS, find_browser
 from ui_helpers import PATIENCE, ROOT
 
 from iekd import data
@@ -90,16 +89,6 @@ def test_without_the_networks_or_the_file_there_is_no_landing_page(monkeypatch, 
     with pytest.raises(UserError, match=r"benchmarks/showcase\.py"):
         read_showcase(tmp_path)
     assert demo_html() == ""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
-        yield found
-        found.close()
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from browser import ARGUMENTS, find_browser
 from ui_helpers import PATIENCE, call, serving
 
 from iekd.config.run import make_config
@@ -242,16 +241,6 @@ def explaining(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     run.write_status(replace(run.status, state="finished"))
     with serving(store.root, IEKD_CACHE_DIR=str(root / "cache")) as url:
         yield f"{url}/?run={run.id}"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
-        yield found
-        found.close()
 
 
 def opened(browser: Any, address: str, width: int) -> tuple[Any, list[str]]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from browser import ARGUMENTS, find_browser
 from ui_helpers import PATIENCE, call
 
 from iekd.results.test_set import Predicted, analyse
@@ -109,16 +107,6 @@ def test_a_stranger_sees_numbers_and_none_of_somebodys_images(
     shutil.rmtree(tmp_path / finished_run / TEST_SET)
     (tmp_path / finished_run / "answers.csv").unlink()
     assert NOT_LOOKED_AT in section(store, finished_run, "", "", nobody, True).overview
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
-        yield found
-        found.close()
 
 
 @pytest.mark.browser

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -16,7 +18,8 @@ ELSEWHERE = "if (/[?&](run|tab)=/.test(location.search)) document.documentElemen
 def first_scripts(base: str) -> str:
     """HTML for the head of the page. base: the path that the page is behind, "" for none."""
     _, fingerprint = chart_script()
-    return f'<script>{ELSEWHERE}</script><script src="{base}{CHART}?v={fingerprint}" defer></script>'
+    keyboard = (Path(__file__).parents[1] / "render" / "keyboard.js").read_text()
+    return f'<script>{ELSEWHERE}\n{keyboard}</script><script src="{base}{CHART}?v={fingerprint}" defer></script>'
 
 
 def chart_route() -> Route:
