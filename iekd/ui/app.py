@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from iekd.launchers.base import Launcher
 from iekd.launchers.factory import make_launcher
 from iekd.ui.render.about import HEADER
 from iekd.ui.render.demo import demo_html
+from iekd.ui.render.runs import Query
 from iekd.ui.server.access import Access
 from iekd.ui.server.api import public_endpoints
 from iekd.ui.server.space import notices
@@ -22,7 +24,7 @@ from iekd.ui.tabs.demo import demo_tab
 from iekd.ui.tabs.explain import TO_EXPLAIN, asked_for
 from iekd.ui.tabs.form import OWN_FOLDER
 from iekd.ui.tabs.run import PRIVATE, SPEAKING, Updates
-from iekd.ui.tabs.runs import runs_tab
+from iekd.ui.tabs.runs import ASKED, KEEP_QUERY, runs_tab
 from iekd.ui.tabs.train import known_run, train_tab
 
 # in render/
@@ -98,7 +100,13 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
                 updates[tabs] = gr.Tabs(selected=tab)
             if tab == RUNS:
                 ids = str(request.query_params.get("compare", ""))
-                updates |= {**runs.open(None, request), runs.compared: ids, runs.comparison: runs.compare(ids, request)}
+                query = asdict(Query.read({name: request.query_params.get(name) for name in ASKED}))
+                updates |= {
+                    **runs.open(query, request),
+                    runs.query: query,
+                    runs.compared: ids,
+                    runs.comparison: runs.compare(ids, request),
+                }
             if tab == COMPARE:
                 wanted = str(request.query_params.get("explain", ""))
                 source, student = asked_for(wanted) if wanted else (run_id, "")
@@ -143,7 +151,9 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
             front.own.click(to_own_pictures, None, [shown, tabs, *train.outputs, train.dataset], **PRIVATE)
         for page, name in pages:
             named = f"() => ({KEEP_ADDRESS.replace('NAME', 'tab')})('{name}')"
-            page.select(None, None, None, js=named, api_visibility="private")
+            page.select(None, None, None, js=named, api_visibility="private").then(
+                None, runs.query, None, js=KEEP_QUERY, api_visibility="private"
+            )
 
         runs_page.select(open_runs, runs.query, runs.outputs, **PRIVATE)
         for page, _ in pages:

@@ -42,6 +42,15 @@ def test_search_rename_compare_delete_and_undo(page: Any, tmp_path: Path) -> Non
     store = Store(tmp_path)
     page.locator(".runs-tools [name=search]").fill("shirt")
     rows(page, 1)
+    page.locator(".runs-tools [name=sort]").select_option("name")
+    page.wait_for_function("location.search.includes('search=shirt') && location.search.includes('sort=name')")
+    page.reload()  # the address has what was searched for, as long as the tab is in front
+    rows(page, 1)
+    assert page.locator(".runs-tools [name=search]").input_value() == "shirt"
+    page.get_by_role("tab", name="Train").click()
+    page.wait_for_function("!location.search.includes('search')")
+    page.get_by_role("tab", name="Runs").click()
+    page.wait_for_function("location.search.includes('search=shirt')")
     page.locator("[data-do=edit]").click()
     page.locator(".edit-run [name=name]").fill("shirts & <i>ties</i>")
     page.locator(".edit-run [name=note]").fill("with ties")

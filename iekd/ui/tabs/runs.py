@@ -25,6 +25,7 @@ from iekd.ui.server.access import Access, May
 from iekd.ui.tabs.run import PRIVATE, Updates
 
 log = logging.getLogger(__name__)
+ASKED = ("search", "dataset", "state", "sort")  # of a Query, in the address too
 EMPTY = (
     '<div class="empty"><h2>No runs yet</h2><p>Go to <b>Train</b> and press <b>Start</b>: the first run is set up. '
     "It will be listed here with its results, and stays when you close the page.</p></div>"
@@ -146,6 +147,16 @@ new MutationObserver(() => {
   seen = now;
 }).observe(element, {childList: true, subtree: true});
 """
+# what the list is searched for is in the address while the tab is in front, and no step for the browser's Back
+KEEP_QUERY = """(query) => {
+  if (!('opened' in document.documentElement.dataset)) return;
+  const address = new URL(window.location), its = address.searchParams, here = its.get('tab') === 'runs';
+  for (const [name, usual] of Object.entries({search: '', dataset: '', state: '', sort: 'newest'})) {
+    const value = here && query ? query[name] : usual;
+    if (value && value !== usual) its.set(name, value); else its.delete(name);
+  }
+  if (address.href !== window.location.href) history.replaceState(null, '', address);
+}"""
 # nothing is drawn again while somebody writes into the list or is asked something in it
 BUSY = """(...values) => [...values.slice(0, -1),
   document.querySelector('#runs-table form, #runs-table .runs-bar.asks') ? 'busy' : '']"""
@@ -226,12 +237,13 @@ def runs_tab(launcher: Launcher, access: Access) -> RunsTab:
         return {fingerprint: gr.skip()} if now == shown else {table: new, comparison: side, fingerprint: now}
 
     def search(event: gr.EventData, request: gr.Request) -> Updates:
-        names = ("search", "dataset", "state", "sort")
-        wanted = asdict(Query.read({name: getattr(event, name, "") for name in names}))
+        wanted = asdict(Query.read({name: getattr(event, name, "") for name in ASKED}))
         return {query: wanted, table: tab.list(wanted, request)}
 
     timer.tick(tick, [fingerprint, query, compared, busy], [table, comparison, fingerprint], js=BUSY, **PRIVATE)
-    tools.input(search, None, [query, table], **PRIVATE)
+    tools.input(search, None, [query, table], **PRIVATE).then(
+        None, query, None, js=KEEP_QUERY, api_visibility="private"
+    )
     comparison.click(lambda: ("", ""), None, [compared, comparison], **PRIVATE)
     # after another event has drawn the table, the fingerprint is no longer its own
     table.change(lambda: "", None, fingerprint, **PRIVATE)
