@@ -7,7 +7,9 @@ import itertools
 import logging
 import math
 from collections import Counter
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.utils import _pytree as pytree
@@ -210,15 +212,21 @@ def double(teacher, monkeypatch):
     monkeypatch.setattr("iekd.engine.auto_encoder.channels_last", lambda network, device: network.double())
 
 
-TWO_SMALL_STEPS = {"limit_train": 32, "batch_size": 16}
+FEW_SMALL_STEPS = {"limit_train": 12, "batch_size": 4, "auto_encoder_epochs": 1}
+TWO_STEPS = {"limit_train": 16, "batch_size": 8}
 TOGETHER = [m for m in [*sorted(METHODS), "ie-ft+kd"] if m not in ("dml", "ie-dml")]
+
+
+def few_tests(dataset):
+    """Accuracy is no concern here, and float64 takes its time."""
+    return replace(dataset, test=dataset.test.take(np.arange(6)))
 
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("method", TOGETHER)
 def test_a_stack_gives_what_its_members_give_alone(tiny, teacher, config, method):
-    chosen = config(methods=(method,), seeds=(0, 7))
-    assert_alike(execute(chosen, tiny, teacher), execute(chosen, tiny, teacher, stack=True), 1e-6)
+    few, chosen = few_tests(tiny), config(methods=(method,), seeds=(0, 7), **FEW_SMALL_STEPS)
+    assert_alike(execute(chosen, few, teacher), execute(chosen, few, teacher, stack=True), 1e-6)
 
 
 @pytest.mark.usefixtures("double")
@@ -229,14 +237,14 @@ def test_a_stack_gives_what_its_members_give_alone(tiny, teacher, config, method
         {"inheritance_share": 0},
         {"ie_stages": "all", "distance": "cosine"},
         {"auto_encoder": False, "weight_schedule": "warm-up"},
-        {"student": "mobilenet-v2", **TWO_SMALL_STEPS},
-        {"student": "shufflenet-v2", **TWO_SMALL_STEPS},
-        {"student": "vgg8", **TWO_SMALL_STEPS},
+        {"student": "mobilenet-v2", **TWO_STEPS},
+        {"student": "shufflenet-v2", **TWO_STEPS},
+        {"student": "vgg8", **TWO_STEPS},
     ],
 )
 def test_every_option_and_family_can_be_stacked(tiny, teacher, config, options):
-    chosen = config(methods=("ie-ft",), seeds=(0, 1), epochs=1, **options)
-    assert_alike(execute(chosen, tiny, teacher), execute(chosen, tiny, teacher, stack=True), 1e-6)
+    few, chosen = few_tests(tiny), config(methods=("ie-ft",), seeds=(0, 1), epochs=1, **{**FEW_SMALL_STEPS, **options})
+    assert_alike(execute(chosen, few, teacher), execute(chosen, few, teacher, stack=True), 1e-6)
 
 
 def test_each_member_keeps_statistics_of_its_own(tiny, teacher, config):
