@@ -24,7 +24,7 @@ class Sample(Source):
 
     def describe(self, name: str, test_fraction: float) -> DatasetInfo:
         return DatasetInfo(
-            SAMPLE, "Fashion-MNIST, 10,000-image sample", 10_000, 10_000, 10, 1, self.resolution,
+            SAMPLE, "Fashion-MNIST, 10,000 images", 10_000, 10_000, 10, 1, self.resolution,
             "shipped, no download", "fashion-mnist", class_names=FASHION_CLASSES,
         )  # fmt: skip
 

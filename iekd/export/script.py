@@ -17,7 +17,7 @@ SHAPED = {
 READ = '''
 
 def pixels_of(path):
-    """(1, {channels}, {side}, {side}) uint8: the picture as the model was trained to see it."""
+    """(1, {channels}, {side}, {side}) uint8: the image as the model was trained to see it."""
     image = Image.open(path)
     large = image.width * image.height > {most}  # a large JPEG is decoded at a fraction of its size
     image.draft(None, (image.width // 8, image.height // 8) if large else ({draft}, {draft}))
@@ -44,7 +44,7 @@ SHOW = """for path in sys.argv[1:]:
     best = np.argsort(-probabilities)[:5]
     print(path, *(f"{{labels[i]}} {{probabilities[i]:.4f}}" for i in best), sep="\\t")
 """
-ONNX = '''"""Predicts pictures with {file}:  python {script} picture.jpg    (pip install numpy pillow onnxruntime)"""
+ONNX = '''"""Predicts images with {file}:  python {script} image.jpg    (pip install numpy pillow onnxruntime)"""
 
 import contextlib
 import json
@@ -59,7 +59,7 @@ ONNX_LOAD = """model = str(Path(__file__).with_name("{file}"))
 session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 labels = json.loads(session.get_modelmeta().custom_metadata_map["labels"])
 """
-TORCH = '''"""Predicts pictures with {file}:  python {script} picture.jpg    (pip install torch numpy pillow)"""
+TORCH = '''"""Predicts images with {file}:  python {script} image.jpg    (pip install torch numpy pillow)"""
 
 import contextlib
 import json
@@ -74,7 +74,7 @@ TORCH_LOAD = """texts = {{"labels": ""}}
 program = torch.export.load(Path(__file__).with_name("{file}"), extra_files=texts).module()
 labels = json.loads(texts["labels"])
 """
-WEIGHTS = '''"""Predicts pictures with {file}:  python {script} picture.jpg    (needs iekd, which has the network)"""
+WEIGHTS = '''"""Predicts images with {file}:  python {script} image.jpg    (needs iekd, which has the network)"""
 
 import sys
 from pathlib import Path

@@ -241,7 +241,7 @@ def space_readme(title: str, summary: str, networks: Sequence[Network], license:
         accuracy = "" if network.card.accuracy is None else f"{network.card.accuracy:.2f} %"
         table.append(f"| {network.title} ({model_name(network.card.model)}) | {network.card.params:,} | {accuracy} |")
     text = [
-        f"# {title}", summary + " Nothing is uploaded: pictures stay in the visitor's browser.", "\n".join(table),
+        f"# {title}", summary + " Nothing is uploaded: images stay in the visitor's browser.", "\n".join(table),
         f"The folder is a static page. {needs} To open it on your machine, run `python -m http.server` in it and open "
         "http://localhost:8000.",
         f"Made with IE-KD Studio {__version__}.",
@@ -259,7 +259,7 @@ def _check_classes(networks: Sequence[Network]) -> None:
 
 
 def _deciding(networks: Sequence[Network]) -> dict[str, dict[str, Any]]:
-    """The networks that decide whether a picture is unlike the training images, by name, and what the page needs to do
+    """The networks that decide whether an image is unlike the training images, by name, and what the page needs to do
     as `Classifier.unlike` does: the energy `below` which it is, the name of the output that has the logits, and the
     bytes that add this output to the ONNX file, in base64."""
     able = {}
@@ -327,8 +327,8 @@ def _summary(networks: Sequence[Network]) -> str:
     students = [n.card for n in networks if n.card.role != TEACHER]
     if len(networks) == 1:
         classes = len(networks[0].card.class_names)
-        return f"A neural network says in your browser which of {classes} classes your picture shows."
-    text = "Give a picture, and all networks answer side by side, in your browser."
+        return f"A neural network says in your browser which of {classes} classes your image shows."
+    text = "Give an image, and all networks answer side by side, in your browser."
     if teacher and students:
         times = teacher.params / max(card.params for card in students)
         if times >= 1.1:

@@ -146,7 +146,7 @@ def _use(repo: str, card: ModelCard, files: set[str]) -> list[str]:
         axes = "" if card.channels == 1 else ".transpose(0, 3, 1, 2)"
         side = card.resolution
         lines += [
-            "With onnxruntime, without iekd and torch (here the picture is squeezed into a square; "
+            "With onnxruntime, without iekd and torch (here the image is squeezed into a square; "
             f"training used the fit '{card.fit}'):",
             f"""```python
 import json

@@ -79,7 +79,7 @@ def as_json(value: Any) -> bytes:
 
 
 def _of_run(run: Run) -> dict[str, str]:
-    """The folders of a run: its pictures, its teacher's file, the folder of runs."""
+    """The folders of a run: its images, its teacher's file, the folder of runs."""
     found = {str(run.path.parent): "runs"}
     try:
         config = run.config

@@ -16,7 +16,7 @@ from iekd.models.artifact import CARD, ModelCard
 
 
 class Student:
-    """A saved model: `card` says what it is, `model` is the torch module, `predict` takes one picture.
+    """A saved model: `card` says what it is, `model` is the torch module, `predict` takes one image.
 
     student = iekd.Student.from_pretrained("ann/resnet20-pets")
     print(student.predict("photo.jpg").top)
@@ -52,7 +52,7 @@ class Student:
         return self._predictor.model
 
     def predict(self, image: ImageSource) -> Prediction:
-        """The classes that the model sees in a picture, best first.
+        """The classes that the model sees in an image, best first.
 
         Args:
             image: a path, bytes of a file, a PIL image or an array (H,W,C) uint8.

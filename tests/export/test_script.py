@@ -112,7 +112,7 @@ def test_a_script_that_needs_this_package_is_noticed(tmp_path, alone):
 def test_the_script_beside_a_named_file_opens_that_file(model, tiny, pictures, tmp_path, alone):
     export_model(model, "onnx", tmp_path / "shoes.onnx")
     script = tmp_path / "shoes.use_it.py"
-    assert "python shoes.use_it.py picture.jpg" in script.read_text()
+    assert "python shoes.use_it.py image.jpg" in script.read_text()
     assert alone(script, pictures[0]).startswith(str(pictures[0]))
 
 

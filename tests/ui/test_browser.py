@@ -415,7 +415,7 @@ def test_pictures_of_ones_own_are_uploaded_as_a_zip(
     page.locator("#which-classes label", has_text="the folders inside").click()
     page.wait_for_selector("#uploaded .note:has-text('two.zip: 99 pictures of 3 classes')")
     page.wait_for_selector("#which-classes", state="detached")
-    choose_dataset(page, "Fashion-MNIST, 10,000-image sample")
+    choose_dataset(page, "Fashion-MNIST, 10,000 images")
     page.wait_for_selector("#welcome:has-text('Ready to go')")
     assert page.locator("#uploaded .problem").count() == 0
 

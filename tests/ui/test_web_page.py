@@ -358,7 +358,7 @@ def test_a_picture_is_pasted(page: Any) -> None:
     assert page.inner_text(".said strong") == data.load("fashion-mnist-sample").class_names[expected]
     page.evaluate("() => navigator.clipboard.writeText('words')")
     page.keyboard.press("Control+V")
-    assert "no picture in the clipboard" in page.locator(".problem").inner_text()
+    assert "no image in the clipboard" in page.locator(".problem").inner_text()
 
 
 def test_pictures_are_dropped(page: Any) -> None:

@@ -73,8 +73,8 @@ function add(files, truth = null, scroll = true) {
     }
     let first = true;
     for (const [i, file] of files.entries()) {
-      const name = file.name || "pasted picture";
-      if (files.length > 1) say(`Picture ${i + 1} of ${files.length}`, i / files.length);
+      const name = file.name || "pasted image";
+      if (files.length > 1) say(`Image ${i + 1} of ${files.length}`, i / files.length);
       let opened;
       try {
         opened = await Pixels.open(file, name);
@@ -209,7 +209,7 @@ function record(picture) {
   };
   one("#history tbody").prepend(picture.row);
   one("#history").hidden = pictures.length < 2;
-  one("#history h2").textContent = `${pictures.length} pictures`;
+  one("#history h2").textContent = `${pictures.length} images`;
   const said = page.networks.flatMap(({ title }, index) => {
     if (teacher < 0 || index === teacher) return [];
     const same = pictures.filter(({ answers }) => answers[index].label === answers[teacher].label).length;
@@ -228,7 +228,7 @@ one("#files").onchange = ({ target }) => {
 document.addEventListener("paste", (event) => {
   const files = [...event.clipboardData.files];
   if (files.length) add(files);
-  else complain("There is no picture in the clipboard. Copy a picture first, or take a screenshot.");
+  else complain("There is no image in the clipboard. Copy one first, or take a screenshot.");
 });
 
 document.addEventListener("dragover", (event) => {
@@ -243,7 +243,7 @@ document.addEventListener("drop", (event) => {
   document.body.classList.remove("over");
   const files = [...event.dataTransfer.files];
   if (files.length) add(files);
-  else complain("That was no picture file. Save the picture first, then drop the file.");
+  else complain("That was no image file. Save the image first, then drop the file.");
 });
 
 let stream = null;
@@ -304,7 +304,7 @@ for (const shown of page.examples) {
   one("#examples").hidden = false;
 }
 one("#history thead").append(
-  element("tr", {}, element("th", {}, "Picture"), ...page.networks.map(({ title }) => element("th", {}, title))),
+  element("tr", {}, element("th", {}, "Image"), ...page.networks.map(({ title }) => element("th", {}, title))),
 );
 const more = page.classes.length - LISTED;
 one("#classes").textContent =

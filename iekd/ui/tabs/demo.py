@@ -76,12 +76,12 @@ def demo_tab(demo: gr.Blocks, store: Store, shown: str, anybody_starts: bool) ->
             "Train it yourself" if anybody_starts else "See how it is trained", variant="primary", size="lg",
             elem_id="to-train",
         )  # fmt: skip
-        own = gr.Button("Train on my own pictures", size="lg", elem_id="to-own", visible=anybody_starts)
+        own = gr.Button("Train on my own images", size="lg", elem_id="to-own", visible=anybody_starts)
     gr.HTML(
-        '<h2 class="section">What do they predict for your picture?</h2>'
-        '<p class="lead">Drop a picture anywhere on this page, paste one, or choose it here.</p>'
+        '<h2 class="section">What do they predict for your image?</h2>'
+        '<p class="lead">Drop an image anywhere on this page, paste one, or choose it here.</p>'
     )
-    files = file_field(label="Your pictures", file_count="multiple", height=130, elem_id="demo-upload")
+    files = file_field(label="Your images", file_count="multiple", height=130, elem_id="demo-upload")
     answer = gr.HTML(elem_id="demo-answer")
 
     def predict(paths: list[str] | None) -> Updates:
