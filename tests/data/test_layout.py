@@ -335,7 +335,26 @@ def test_classes_that_differ_in_capitals_only_are_spoken_of(tree):
     )
 
 
-@pytest.mark.parametrize("other", ["cat ", "c\u200aat", "cafe\u0301"])
+@pytest.mark.parametrize("name", ["do\x1b[31mg", "dog\u202e", "do\ng", "\u2066dog"])
+def test_class_names_that_cannot_be_shown_are_refused(tree, name):
+    tree.add("cat/#.png", f"{name}/#.png")
+    refused(tree, "The name of class", "cannot be seen", "Rename the class.")
+
+
+def test_a_table_may_name_classes_what_no_folder_can_be_called(tree):
+    """As 'dog/pug' and 'dog/boxer', which are not both 'dog'; and '.net', which is not hidden."""
+    classes = ["cat", "dog/boxer", "dog/pug", ".net"]
+    rows = [f"{i}.png,{classes[i % 4]}" for i in range(12)]
+    tree.add(*(f"images/{i}.png" for i in range(12)))
+    tree.add("labels.csv", content="\n".join(["file,label", *rows]).encode())
+    info = tree.describe()
+    assert info.class_names == tuple(sorted(classes))
+    assert (info.class_sizes, info.test_sizes) == ((2,) * 4, (1,) * 4)
+
+
+@pytest.mark.parametrize(
+    "other", ["cat ", "c\u200aat", "cafe\u0301", "cat\u200b", "\u200ecat", "ca\u00adt", "cat\ufeff"]
+)
 def test_classes_that_look_the_same_are_refused(tree, other):
     tree.add("cat/#.png", "c at/#.png", "caf\u00e9/#.png", f"{other}/x#.png")
     refused(tree, "look the same")
