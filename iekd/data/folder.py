@@ -23,7 +23,7 @@ from iekd.data.base import Dataset, DatasetInfo, Request, Source
 from iekd.data.decoding import READABLE, to_array
 from iekd.data.duplicates import copied_files_note
 from iekd.data.file_images import Files
-from iekd.data.header_notes import header_notes
+from iekd.data.header_notes import header_notes, unreadable_notes
 from iekd.data.labels import labels_of
 from iekd.data.layout import Layout, from_labels, understand
 from iekd.data.listings import TableError
@@ -74,8 +74,9 @@ class Found:
 
     @cached_property
     def headers(self) -> tuple[str, ...]:
-        """What to say of images that are far from square, and the like."""
-        return header_notes(self.train, class_names=self.class_names)
+        """What to say of images that are far from square, and the like, and of files that cannot be read."""
+        notes = header_notes(self.train, class_names=self.class_names)
+        return notes if self.test is None else (*notes, *unreadable_notes(self.test))
 
     def split(self, test_fraction: float, seed: int) -> tuple[Files, Files]:
         """(training files, test files), which are drawn from each class if there are none of their own."""

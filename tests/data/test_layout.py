@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 
@@ -385,6 +386,40 @@ def test_files_that_are_no_images_are_spoken_of_before_the_start(tree, monkeypat
     refused(tree, "No image of class 'cat' can be read.", said)
     tree.add("dog/#.jpg", "dog/y.jpg", content=content)
     refused(tree, "None of the 9 files looked at can be read.", said)
+
+
+CUTS = [("JPEG", 2), ("JPEG", 300), ("PNG", 300), ("GIF", 300), ("WEBP", 1), ("BMP", 1)]
+
+
+@pytest.mark.parametrize(("kind", "cut"), CUTS)
+def test_images_that_are_cut_off_are_counted_and_named_before_the_start(files, kind, cut):
+    """Their headers are whole. What follows an image, as in photographs of some telephones, does no harm."""
+    tree, file = files, io.BytesIO()
+    Image.effect_noise((40, 40), 80).convert("RGB").save(file, kind)
+    whole = file.getvalue()
+    assert len(whole) > 600
+    tree.add("train/cat/#.png", "train/dog/#.png", "test/cat/#.png", "test/dog/#.png")
+    tree.add("train/dog/more", content=whole + b"trailer")
+    assert notes(data.describe(f"folder:{tree.root}")) == ""
+    tree.add("train/dog/broken1", "train/dog/broken2", "test/dog/broken3", content=whole[:-cut])
+    found = data.describe(f"folder:{tree.root}").notes
+    assert found[0].startswith("2 of the 9 files looked at cannot be read ('broken1', 'broken2'). 'broken1' is broken")
+    assert found[1].startswith("1 of the 7 test files looked at cannot be read. 'broken3' is broken")
+    loaded = data.load(f"folder:{tree.root}", resolution=8)
+    assert sorted(file.rpartition("/")[2] for file in loaded.skipped) == ["broken1", "broken2", "broken3"]
+    assert (len(loaded.train), len(loaded.test)) == (7, 6)
+
+
+def test_a_class_of_nothing_but_files_that_are_cut_off_is_refused_before_the_start(files):
+    file = io.BytesIO()
+    Image.effect_noise((40, 40), 80).save(file, "JPEG")
+    files.add("cat/#.png").add("dog/#.jpg", content=file.getvalue()[:500])
+    with pytest.raises(DataError, match=r"No image of class 'dog' can be read\. '0\.jpg' is broken"):
+        data.describe(f"folder:{files.root}")
+
+
+def test_an_avif_file_that_is_cut_off_is_not_called_heic():
+    assert decoding.no_image(b"\0\0\0\x1cftypavif\0\0\0\0") == ""
 
 
 def test_images_that_are_too_large_are_spoken_of_before_the_start(files, tmp_path):
