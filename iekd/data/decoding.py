@@ -169,12 +169,15 @@ def to_array(
 
 
 class Header(NamedTuple):
-    """width, height: pixels. cut: whether it is colour with 16 bits of which Pillow reads 8. lowest: value, if deep."""
+    """width, height: pixels. cut: whether it is colour with 16 bits of which Pillow reads 8. lowest: value, if deep.
+    several: whether more images follow the first in the file, as in a TIFF of pages; previews do not count.
+    """
 
     width: int
     height: int
     cut: bool
     lowest: float
+    several: bool
 
 
 def look_at(path: str) -> tuple[bool, float]:
@@ -207,7 +210,8 @@ def header(path: str) -> Header | None:
             lowest = 0.0
             if image.mode in ("I", "F") and image.width * image.height <= MAX_PIXELS:
                 lowest = float(np.nanmin(np.asarray(image)))
-            return Header(image.width, image.height, cut, lowest)
+            several = image.format not in SHRUNK and bool(getattr(image, "is_animated", False))
+            return Header(image.width, image.height, cut, lowest, several)
     except Exception:
         return None
 

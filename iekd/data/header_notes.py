@@ -43,6 +43,9 @@ def header_notes(files: Files, fit: str = CROP, class_names: Sequence[str] = ())
             f"{share} colour images have 16 bits, of which only the upper 8 are read: 12-bit values become nearly "
             "black. Save them with 8 bits."
         )
+    if several := sum(about.several for about in found):
+        share = "Some files hold" if several < len(found) else "The files hold"
+        notes.append(f"{share} several images, pages or frames, of which only the first is used. Save each as a file.")
     if (lowest := min(about.lowest for about in found)) < 0:
         notes.append(
             f"Some images have negative values, down to {lowest:g}, which become black. Save them with values from 0."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 
@@ -416,6 +417,25 @@ def test_a_class_of_nothing_but_files_that_are_cut_off_is_refused_before_the_sta
     files.add("cat/#.png").add("dog/#.jpg", content=file.getvalue()[:500])
     with pytest.raises(DataError, match=r"No image of class 'dog' can be read\. '0\.jpg' is broken"):
         data.describe(f"folder:{files.root}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("TIFF", True), ("GIF", True), ("WEBP", True), ("PNG", True), ("MPO", False)]
+)
+def test_files_of_several_images_are_spoken_of(files, kind, said):
+    """All but the first are not used. The preview in a photograph of a telephone is nobody's image."""
+    file = io.BytesIO()
+    frames = [Image.new("RGB", (20, 20), (60 * i, 9, 200 - 60 * i)) for i in range(3)]
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:])
+    files.add("cat/#.png", "dog/#.png").add("dog/stack", content=file.getvalue())
+    found = notes(data.describe(f"folder:{files.root}"))
+    assert found.startswith("Some files hold several images, pages or frames") == said, found
+
+
+def test_a_pipe_in_a_folder_is_counted_and_not_waited_for(files):
+    files.add("cat/#.png", "dog/#.png")
+    os.mkfifo(files.root / "dog/live.jpg")
+    assert notes(data.describe(f"folder:{files.root}")) == "Files that are not used: 1 pipe, socket or device."
 
 
 def test_an_avif_file_that_is_cut_off_is_not_called_heic():

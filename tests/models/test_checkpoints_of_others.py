@@ -75,8 +75,8 @@ def under(prefix, state):
          ["'encoder.'", "projector.0.weight"]),
         (lambda s: s | {"center_loss.centers": torch.ones(CLASSES, 64)}, ["center_loss.centers"]),
     ],
-    ids=["mdistiller", "lightning-loss", "thop", "data-parallel", "compiled", "dropout-head", "timm-head", "sequential-head",
-         "deep", "callbacks", "projector", "centres"],
+    ids=["mdistiller", "lightning-loss", "thop", "data-parallel", "compiled", "dropout-head", "timm-head",
+         "sequential-head", "deep", "callbacks", "projector", "centres"],
 )  # fmt: skip
 def test_the_part_that_fits_is_found_and_named(saved, network, wrap, notes):
     fitted = load(saved(wrap))
