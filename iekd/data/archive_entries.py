@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -73,10 +74,9 @@ def entries_of(archive: Path, folder: Path, most: int, entries: int, tar: bool, 
             parts = _parts(name)
             if is_file is False:
                 raise Refused(f"'{_shown(name)}' is a link or a device")
-            if any(map(is_hidden, parts)):
-                continue
-            if is_file is None:
-                yield Entry(tuple(map(_folder_name, parts)))
+            visible = list(takewhile(lambda part: not is_hidden(part), parts))
+            if is_file is None or visible != parts:  # the folders around what is hidden are there
+                yield Entry(tuple(map(_folder_name, visible)))
             else:
                 yield Entry(tuple(map(_folder_name, parts[:-1])), readable(parts[-1]), size, opened)
 

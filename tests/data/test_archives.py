@@ -350,6 +350,13 @@ def test_a_table_may_call_classes_what_no_folder_can_be_called(tmp_path, into, m
     assert {p for p in tmp_path.rglob("*") if not p.is_relative_to(into)} == before | {into.parent}
 
 
+def test_a_folder_with_nothing_but_hidden_files_is_named_as_on_disk(archive, into):
+    """Many packers write no entries for folders."""
+    names = [*TWO, "cow/.hidden/a.png", "pig/.a.png", ".b.png", "__MACOSX/hen/._a.png"]
+    found = data.describe(f"folder:{unpack(packed(archive, names), into)}")
+    assert found.notes == ("No images that can be read lie in 'cow', 'pig': not used as a class.",)
+
+
 def test_what_an_earlier_version_has_unpacked_still_opens(tmp_path, into):
     """It noted sentences only; its folders were the classes."""
     folder = unpack(packed(tmp_path / "birds.zip", TWO), into)
