@@ -7,13 +7,25 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # let a name look like another
+
 
 def as_text(name: str) -> str:
-    """A file's name that can be written and sent anywhere: what in it is not UTF-8 is spelt out."""
+    """A file's name, or a message with some, that can be written and sent anywhere.
+
+    Spelt out is what is not UTF-8, what a terminal takes for a command, and what makes a name look like another.
+    """
+    if not name.isprintable():
+        name = "".join(ascii(c)[1:-1] if _misleads(c) else c for c in name)
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _misleads(character: str) -> bool:
+    return (unicodedata.category(character) == "Cc" and character not in "\n\t") or character in BIDI
 
 
 class UserError(ValueError):
@@ -68,8 +80,12 @@ def check_text(path: str) -> str:
     Raises:
         UserError: it is not UTF-8 text.
     """
-    if path != as_text(path):
-        raise UserError(f"'{path}' cannot be used: its name is not UTF-8 text. Rename it, or give a link to it.")
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"'{path}' cannot be used: its name is not UTF-8 text. Rename it, or give a link to it."
+        ) from None
     return path
 
 

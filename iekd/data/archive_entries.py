@@ -18,18 +18,19 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from iekd.data.tree import HEAD, is_hidden
 from iekd.data.zip_names import names_of
+from iekd.errors import BIDI
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 DIRECTORY_ENTRY = 128  # bytes that an entry takes in a zip's list of them, which is read as a whole
 DEEPEST = 32  # folders
-BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # let a name look like another
 PIECE = 2**20  # bytes that are copied at a time
 DAMAGE = (  # what Python's readers raise for a broken archive
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError, NotImplementedError,
@@ -73,12 +74,11 @@ def entries_of(archive: Path, folder: Path, most: int, entries: int, tar: bool, 
             parts = _parts(name)
             if is_file is False:
                 raise Refused(f"'{_shown(name)}' is a link or a device")
-            if any(map(is_hidden, parts)):
-                continue
-            if is_file is None:
-                yield Entry(tuple(map(_class_name, parts)))
+            visible = list(takewhile(lambda part: not is_hidden(part), parts))
+            if is_file is None or visible != parts:  # the folders around what is hidden are there
+                yield Entry(tuple(map(_folder_name, visible)))
             else:
-                yield Entry(tuple(map(_class_name, parts[:-1])), _readable(parts[-1]), size, opened)
+                yield Entry(tuple(map(_folder_name, parts[:-1])), readable(parts[-1]), size, opened)
 
 
 class Opened:
@@ -103,19 +103,19 @@ class Opened:
             shutil.copyfileobj(file, into, PIECE)  # both kinds give no more bytes than their entry says
 
 
-def _class_name(name: str) -> str:
-    """A folder's name, if a class may be called so."""
+def _folder_name(name: str) -> str:
+    """A folder's name, if it can be one; whether a class may be called so is decided as for folders on disk."""
     if (
         name.strip() in ("", ".", "..")
         or len(name.encode(errors="replace")) > 200
-        or any(unicodedata.category(c) in ("Cc", "Cs") or c in BIDI for c in name)
+        or any(unicodedata.category(c) == "Cs" for c in name)
     ):
-        raise Refused(f"'{_shown(name)}' is no name for a class")
+        raise Refused(f"'{_shown(name)}' is no name for a folder")
     return name
 
 
-def _readable(name: str) -> str:
-    """A file's name for messages and tables of labels; it is never written to the disk."""
+def readable(name: str) -> str:
+    """A name for messages and tables of labels; a file's is never written to the disk."""
     return "".join("?" if unicodedata.category(c) in ("Cc", "Cs") or c in BIDI else c for c in name)
 
 

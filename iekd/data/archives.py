@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
-from iekd.data.archive_entries import DAMAGE, PIECE, Opened, Refused, entries_of, reason
-from iekd.data.layout import test_folder, understand
-from iekd.data.tree import LARGEST_TABLE, Node, kind_of, other_archive, other_ending
+from iekd.data.archive_entries import DAMAGE, PIECE, Opened, Refused, entries_of, readable, reason
+from iekd.data.layout import Layout, check_classes, test_folder, understand
+from iekd.data.tree import LARGEST_TABLE, Node, is_hidden, kind_of, other_archive, other_ending
 from iekd.errors import DataError
 from iekd.paths import cache_dir, make_cache_dir
 
@@ -34,8 +34,9 @@ LARGEST_IMAGE = 64 * 2**20  # bytes
 MOST_RATIO, RATIO_FROM = 200, 256 * 2**20  # images hardly shrink; bytes from which the ratio is checked
 LEAST_FREE = 2**29  # bytes of the disk that are left to the runs
 CLASSES = "classes"
-ABOUT = ".iekd.json"  # in the unpacked folder: notes on what was not taken
-READER = 4  # raise it when the same archive would be unpacked differently
+ABOUT = ".iekd.json"  # in the unpacked folder: which class is in which folder, and notes on what was not taken
+LONGEST_NAME = 200  # bytes of a class's name that is used for its folder too
+READER = 5  # raise it when the same archive would be unpacked differently
 UNPACKED_NAME = re.compile(r"(?P<stem>[^.].*)-[0-9a-f]{12}")  # of a folder that `unpack` has made
 
 
@@ -135,7 +136,7 @@ def images_inside(archive: Path, others: Counter[str], notes: list[str]) -> Iter
         for entry in entries_of(archive, archive.parent, most, MOST_ENTRIES, True, notes):
             if entry.opened is None:
                 continue
-            name, content = "/".join((*entry.folders, entry.name)), Opened(entry.opened)
+            name, content = readable("/".join((*entry.folders, entry.name))), Opened(entry.opened)
             kind = kind_of(entry.name, content.head)
             if kind != "image":
                 if kind:
@@ -211,16 +212,68 @@ def _write(archive: Path, part: Path, room: Room, tar: bool, nested: str) -> Pat
     layout = understand(tree, archive.name, lambda path: tables.get(path, b""), nested, packed=True)
     if len(layout.class_names) > room.classes:
         raise Refused(f"it has more than {room.classes:,} folders of classes")
-    classes = part / CLASSES
-    notes += layout.notes
-    for split, of_split in (("train", layout.train), (test_folder(layout), layout.test)):
-        for name, paths in zip(layout.class_names, of_split or (), strict=False):
+    classes, folders = part / CLASSES, _folders(layout.class_names)
+    tests = test_folder(layout)
+    for split, of_split in (("train", layout.train), (tests, layout.test)):
+        for name, paths in zip(folders, of_split or (), strict=False):
             target = classes / name if layout.test is None else classes / split / name
             target.mkdir(parents=True, exist_ok=True)
             for path in paths:
                 files[path].rename(target / files[path].name)
-    (classes / ABOUT).write_text(json.dumps(notes, ensure_ascii=False))
+    about = {
+        "classes": dict(zip(folders, layout.class_names, strict=True)), "test": None if layout.test is None else tests,
+        "tested_on": layout.tested_on, "notes": [*notes, *layout.notes],
+    }  # fmt: skip
+    (classes / ABOUT).write_text(json.dumps(about))
     return classes
+
+
+def _folders(names: tuple[str, ...]) -> list[str]:
+    """A folder for each class, called like it where a folder can be: a table may name a class 'dog/pug' or '../x'."""
+    folders = []
+    for k, name in enumerate(names):
+        plain = not set(name) & {"/", "\0"} and not is_hidden(name) and len(name.encode()) <= LONGEST_NAME
+        folder = name if plain else f"class {k}"
+        while not plain and folder in names:
+            folder += "'"
+        folders.append(folder)
+    return folders
+
+
+def layout_of(unpacked: Path, tree: Node) -> Layout | None:
+    """What an archive held that was unpacked here; None if none was, or by a version that noted less.
+
+    tree: of that folder.
+    Raises:
+        DataError: images were taken away since.
+    """
+    about = _about(unpacked)
+    if not (isinstance(about, dict) and UNPACKED_NAME.fullmatch(unpacked.name)):
+        return None
+
+    def of(node: Node | None) -> tuple[list[str], ...]:
+        folders = [node.folders.get(folder) if node else None for folder in about["classes"]]
+        return tuple([f"{f.path}/{name}" for name in f.files()] if f else [] for f in folders)
+
+    names, notes, tested_on = tuple(about["classes"].values()), tuple(about["notes"]), about["tested_on"]
+    train, test = of(tree), None
+    if about["test"] is not None:
+        train, test = of(tree.folders.get("train")), of(tree.folders.get(about["test"]))
+    layout = Layout(names, train, test, tested_on, notes)
+    check_classes(layout, str(unpacked), [])
+    return layout
+
+
+def notes_of(unpacked: Path) -> tuple[str, ...] | None:
+    """What an earlier version, which noted no more, said of an archive that it unpacked here; None if it did not."""
+    notes = _about(unpacked)
+    return tuple(map(str, notes)) if isinstance(notes, list) else None
+
+
+def _about(unpacked: Path) -> object:
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads((unpacked / ABOUT).read_text())
+    return None
 
 
 def _plain_suffix(suffix: str) -> str:

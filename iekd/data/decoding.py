@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple, Union
@@ -22,6 +23,7 @@ SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".pbm", ".pnm",
 }  # fmt: skip
 HEIC = {".heic", ".heif"}  # iPhones'; read if pillow-heif is installed
+AVIF = (b"avif", b"avis")  # what files of this format say after their first eight bytes
 READABLE = "PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF or PPM"
 MAX_PIXELS = 20_000_000
 SHRUNK = ("JPEG", "MPO")  # formats that are decoded at an eighth if they are large; telephones write MPO
@@ -64,7 +66,7 @@ def head_is_image(head: bytes) -> bool:
     if len(head) > 2 and head[:1] == b"P" and head[1:2] in b"123456":
         return head[2:3].isspace()
     if head[4:8] == b"ftyp":
-        return head[8:12] in (b"avif", b"avis") or ("HEIF" in formats() and head[8:12] in (b"heic", b"heix", b"mif1"))
+        return head[8:12] in AVIF or ("HEIF" in formats() and head[8:12] in (b"heic", b"heix", b"mif1"))
     return False
 
 
@@ -78,7 +80,7 @@ def no_image(head: bytes) -> str:
         return "is a pointer of Git LFS instead of the image. Run git lfs pull."
     if begun.startswith((b"<!doctype html", b"<html", b"<?xml")):
         return "is a page of the web instead of an image. Download it again."
-    if head[4:8] == b"ftyp" and "HEIF" not in formats():
+    if head[4:8] == b"ftyp" and head[8:12] not in AVIF and "HEIF" not in formats():
         return "is a HEIC photo, whatever its ending. Install pillow-heif, or save it as JPEG."
     return ""
 
@@ -167,12 +169,15 @@ def to_array(
 
 
 class Header(NamedTuple):
-    """width, height: pixels. cut: whether it is colour with 16 bits of which Pillow reads 8. lowest: value, if deep."""
+    """width, height: pixels. cut: whether it is colour with 16 bits of which Pillow reads 8. lowest: value, if deep.
+    several: whether more images follow the first in the file, as in a TIFF of pages; previews do not count.
+    """
 
     width: int
     height: int
     cut: bool
     lowest: float
+    several: bool
 
 
 def look_at(path: str) -> tuple[bool, float]:
@@ -205,9 +210,31 @@ def header(path: str) -> Header | None:
             lowest = 0.0
             if image.mode in ("I", "F") and image.width * image.height <= MAX_PIXELS:
                 lowest = float(np.nanmin(np.asarray(image)))
-            return Header(image.width, image.height, cut, lowest)
+            several = image.format not in SHRUNK and bool(getattr(image, "is_animated", False))
+            return Header(image.width, image.height, cut, lowest, several)
     except Exception:
         return None
+
+
+def may_be_cut_off(path: str) -> bool:
+    """Whether the end of a file is not that of its format: it was cut off, or something follows the image."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(12)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 12))
+            tail = file.read()
+    except OSError:
+        return False
+    if head.startswith(b"\xff\xd8\xff"):
+        return not tail.endswith(b"\xff\xd9")
+    if head.startswith(b"\x89PNG\r\n"):
+        return b"IEND" not in tail
+    if head.startswith(b"GIF8"):
+        return not tail.endswith(b";")
+    if head.startswith(b"RIFF"):
+        return int.from_bytes(head[4:8], "little") + 8 > size
+    return head.startswith(b"BM") and int.from_bytes(head[2:6], "little") > size
 
 
 def white_of(largest: float) -> float | None:

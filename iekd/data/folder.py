@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import re
@@ -19,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from iekd.data.archives import ABOUT, ARCHIVES, UNPACKED_NAME, is_archive, unpack
+from iekd.data.archives import ARCHIVES, UNPACKED_NAME, is_archive, layout_of, notes_of, unpack
 from iekd.data.base import Dataset, DatasetInfo, Request, Source
 from iekd.data.decoding import READABLE, to_array
 from iekd.data.duplicates import copied_files_note
 from iekd.data.file_images import Files
-from iekd.data.header_notes import header_notes
+from iekd.data.header_notes import header_notes, unreadable_notes
 from iekd.data.labels import labels_of
 from iekd.data.layout import Layout, from_labels, understand
 from iekd.data.listings import TableError
@@ -75,8 +74,9 @@ class Found:
 
     @cached_property
     def headers(self) -> tuple[str, ...]:
-        """What to say of images that are far from square, and the like."""
-        return header_notes(self.train, class_names=self.class_names)
+        """What to say of images that are far from square, and the like, and of files that cannot be read."""
+        notes = header_notes(self.train, class_names=self.class_names)
+        return notes if self.test is None else (*notes, *unreadable_notes(self.test))
 
     def split(self, test_fraction: float, seed: int) -> tuple[Files, Files]:
         """(training files, test files), which are drawn from each class if there are none of their own."""
@@ -235,11 +235,12 @@ class Folder(Source):
         root, (_, key, value) = self._path(name), self._parsed(name)
         tree, folders = read_tree(root)
         reader = _Reader(root)
-        unpacked = _archive_notes(root)  # then it was understood, and its folders are the classes
-        nested = OUTER if unpacked is not None else value if key == "classes" else ""
-        layout = understand(tree, str(root), reader, nested)
-        notes = tuple(dict.fromkeys((*(unpacked or ()), *layout.notes)))
-        return _files(root, replace(layout, notes=notes), (*folders, *reader.read))
+        if (layout := layout_of(root, tree)) is None:
+            earlier = notes_of(root)
+            nested = OUTER if earlier is not None else value if key == "classes" else ""
+            layout = understand(tree, str(root), reader, nested)
+            layout = replace(layout, notes=tuple(dict.fromkeys((*(earlier or ()), *layout.notes))))
+        return _files(root, layout, (*folders, *reader.read))
 
     def _parsed(self, name: str) -> tuple[str, str, str]:
         """(path, key and value of an option) of a dataset's name."""
@@ -351,14 +352,6 @@ def _changed(path: str) -> int:
         return os.stat(path).st_mtime_ns
     except OSError:
         return -1
-
-
-def _archive_notes(root: Path) -> tuple[str, ...] | None:
-    """What was said when an archive was unpacked here; None if none was."""
-    with contextlib.suppress(OSError, ValueError):
-        notes = json.loads((root / ABOUT).read_text())
-        return tuple(map(str, notes)) if isinstance(notes, list) else ()
-    return None
 
 
 def fingerprint_of(found: Found) -> str:

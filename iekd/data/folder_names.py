@@ -43,8 +43,10 @@ def split_in(name: str) -> tuple[str | None, str]:
 
 
 def without_trifles(name: str, capitals: bool = False) -> str:
-    """A name without what is hard to see: spaces at its ends, ways of writing an accent, and capitals unless wanted."""
-    plain = " ".join(unicodedata.normalize("NFKC", name).split())
+    """A name without what is hard to see: spaces at its ends, characters without width, ways of writing an accent, and
+    capitals unless wanted."""
+    seen = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
+    plain = " ".join(seen.split())
     return plain if capitals else plain.casefold()
 
 

@@ -8,6 +8,7 @@ be understood in two ways is refused with a question: a dataset of the wrong cla
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -35,7 +36,7 @@ from iekd.data.labels import Labels, check_folders, natural_order, tables_of
 from iekd.data.listings import TableError
 from iekd.data.refusals import INNER, OUTER, Refusals, UnclearClassesError
 from iekd.data.tree import Node, left_out
-from iekd.errors import DataError
+from iekd.errors import BIDI, DataError
 from iekd.plural import counted
 
 ReadFile = Callable[[str], bytes]  # the content of a file, by its path below the root
@@ -75,8 +76,9 @@ def understand(tree: Node, shown: str, read: ReadFile, nested: str = "", packed:
     """
     taken = without_masks(tree)
     found = _Folders(tree, shown, read, nested, packed).layout()
+    _check_names(found, shown)
     unused = [*taken, *_alike(found, shown), *left_out(tree)]
-    _check_classes(found, shown, [*unused, *filter(None, [Refusals(tree, shown, packed).labels_elsewhere()])])
+    check_classes(found, shown, [*unused, *filter(None, [Refusals(tree, shown, packed).labels_elsewhere()])])
     return replace(found, notes=(*found.notes, *unused))
 
 
@@ -342,7 +344,19 @@ def from_labels(labels: Labels, notes: tuple[str, ...] = ()) -> Layout:
     return Layout(names, train, parts[test], "" if test == "test" else test, (*notes, *labels.notes, *unused))
 
 
-def _check_classes(found: Layout, shown: str, unused: list[str]) -> None:
+def _check_names(found: Layout, shown: str) -> None:
+    """Raises DataError for a class whose name would be shown as another one, or breaks the line that it is shown in."""
+    for name in found.class_names:
+        if hidden := next((c for c in name if unicodedata.category(c) in ("Cc", "Zl", "Zp") or c in BIDI), None):
+            plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+            raise DataError(
+                f"The name of class '{plain}' in '{shown}' has the character U+{ord(hidden):04X}, which cannot be seen "
+                "or makes it look like another name. Rename the class."
+            )
+
+
+def check_classes(found: Layout, shown: str, unused: list[str]) -> None:
+    """Raises DataError if these classes cannot be trained. unused: what else to say if there is only one."""
     if len(found.class_names) == 1:
         only = f"'{shown}' has only one class, '{found.class_names[0]}'. Training needs at least two sub-folders."
         raise DataError(" ".join((only, *found.notes, *unused)))
@@ -365,8 +379,9 @@ def _alike(found: Layout, shown: str) -> list[str]:
         look = without_trifles(name, capitals=True)
         if other := by_look.get(look):
             raise DataError(
-                f"Two classes in '{shown}' look the same, '{other}' and '{name}': the names differ in spaces or the "
-                "way of writing an accent. Rename one, or move its images into the other."
+                f"Two classes in '{shown}' look the same, '{other}' and '{name}': the names differ in spaces, in "
+                "characters that cannot be seen or in the way of writing an accent. Rename one, or move its images "
+                "into the other."
             )
         by_look[look] = name
         if other := by_letters.get(without_trifles(name)):

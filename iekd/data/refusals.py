@@ -125,7 +125,8 @@ class Refusals:
         if close:
             return (
                 f"Class '{name}' in {self.at(test)} is called '{close[0]}' in {self.at(train)}: the names differ in "
-                "spaces, capitals or the way of writing an accent. Rename one of the folders."
+                "spaces, capitals, characters that cannot be seen or the way of writing an accent. Rename one of the "
+                "folders."
             )
         return f"Class '{name}' is in {self.at(test)} but not in {self.at(train)}. Use the same class names in both."
 

@@ -160,8 +160,10 @@ def read_tree(root: Path) -> tuple[Node, tuple[tuple[str, int], ...]]:
             if entry.is_dir():
                 if len(around) < DEEPEST and key not in around:
                     visit(node.below(entry.name), entry.path, (*around, key))
-            else:
+            elif entry.is_file() or entry.is_symlink():
                 node.add(entry.name, lambda path=entry.path: first_bytes(path))  # type: ignore[misc]
+            else:  # opening a pipe would wait for somebody who writes to it
+                node.others["pipe, socket or device"] += 1
         node.images.sort()
 
     visit(node, str(root), ())

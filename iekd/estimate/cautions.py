@@ -67,6 +67,8 @@ def few_steps(config: RunConfig, learned: int, images: str = "images", fitting: 
     size = size if fitting is None else min(size, fitting)
     steps, rest = divmod(learned, batch)
     advice = f"Batch size {size} makes {learned // size}." if size else "A smaller one does not fit into memory either."
+    if size and learned // size <= steps:
+        advice = f"No sensible batch size makes more of so few: add {images}."
     left_out = f" and leaves out {rest:,} of them each time" if rest else ""
     return Caution(
         f"Batch size {config.batch_size} makes {counted(steps, 'step')} an epoch of {learned:,} training "

@@ -58,7 +58,8 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
     if config.image_memory is not None and source_of(config.dataset).may_stream:
         images = min(images, config.image_memory * 1e9)  # the others stay in their files
     memory = BASE_MEMORY + images
-    each = config.batch_size * student.activations * area * 4 * 2 + _weights(student, channels, classes)
+    batch = min(config.batch_size, n)
+    each = batch * student.activations * area * 4 * 2 + _weights(student, channels, classes)
     held_out = dict.fromkeys(STAGES, 0.0)
     held_out["students"] = learners * student.macs * area * config.epochs * tested
     macs["students"] = learners * student.macs * area * config.epochs * TRAIN * n
@@ -74,7 +75,7 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
         if not teacher_at_hand:
             macs["teacher"] = forward * config.teacher_epochs * TRAIN * n
             held_out["teacher"] = forward * config.teacher_epochs * tested
-            memory += config.batch_size * teacher.activations * area * 4 * 2
+            memory += batch * teacher.activations * area * 4 * 2
         if any(method_spec(method).needs_teacher for method in config.methods):
             macs["students"] += config.epochs * n * forward
         if config.needs_auto_encoder:

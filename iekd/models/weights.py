@@ -66,6 +66,7 @@ class _Match:
     unknown: list[str]  # layers that the network does not have; as the file names them
     ignored: list[str]  # other tensors beside the network's; as the file names them
     head: str  # what the file calls the last layer, where that is not our name for it
+    dropped: str  # what stands before all names, the prefix and DataParallel's "module."
 
     @property
     def fits(self) -> bool:
@@ -214,9 +215,10 @@ def _compared(candidate: Candidate, prefix: str, name: str) -> _Match:
     unknown = [names[k] for k in extra if _is_layer(k, state[names[k]], own)]
     missing = [k for k in own if k not in names and not k.endswith(COUNTER)]
     used = {names[k] for k in own if k in names}.union(unknown)
-    ignored = [k for k in state if k not in used and not k.endswith(COUNTS)]
+    ignored = [k for k in state if k not in used and not k.endswith(COUNTER)]
+    dropped = prefix + "module." * all(k.startswith(f"{prefix}module.") for k in used)
     given = {k: state[names[k]] for k in own if k in names}
-    return _Match(candidate, prefix, name, given, missing, unknown, ignored, head)
+    return _Match(candidate, prefix, name, given, missing, unknown, ignored, head, dropped)
 
 
 @lru_cache(maxsize=64)
@@ -295,8 +297,8 @@ def _notes(
         yield f"The weights are those in '{match.candidate.where}'."
     if match.averaged and (len(file.candidates) > 1 or match.ignored):
         yield "They are averaged over training (EMA), and preferred to the others in the file."
-    if match.prefix:
-        yield f"The prefix '{match.prefix}' was dropped from their names."
+    if match.dropped:
+        yield f"The prefix '{match.dropped}' was dropped from their names."
     if match.head:
         yield f"The last layer is '{match.head}'."
     norms = [k for k in match.ignored if mean and not file.card and (MEAN.search(k) or STD.search(k))]

@@ -36,7 +36,7 @@ def read_notes(run: Run) -> Notes:
     if not isinstance(values, dict):
         log.warning("action=read-notes run=%s %s is damaged and is ignored", run.id, NOTES)
         return Notes()
-    name, note = (as_text(str(values.get(key) or "")) for key in ("name", "note"))
+    name, note = (as_text(str(values.get(key) or "").replace("\r\n", "\n")) for key in ("name", "note"))
     return Notes(" ".join(name.split())[:MOST_NAME], values.get("starred") is True, note[:MOST_NOTE])
 
 
@@ -53,9 +53,9 @@ def write_notes(
             raise RunError(f"The {what} has {len(text):,} characters. At most {most:,} are possible; make it shorter.")
     changed = read_notes(run)
     if name is not None:
-        changed = replace(changed, name=" ".join(as_text(name).split()))
+        changed = replace(changed, name=as_text(" ".join(name.split())))
     if note is not None:
-        changed = replace(changed, note=as_text(note).strip())
+        changed = replace(changed, note=as_text(note.replace("\r\n", "\n")).strip())
     if starred is not None:
         changed = replace(changed, starred=starred)
     try:

@@ -296,12 +296,79 @@ def test_names_that_lead_outside(archive, into, refuses, name):
     refused(packed(archive, [*TWO, name]), into, refuses, "outside")
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["ro\nbin/a.png", "ro\x1b[31mbin/a.png", "r" * 300 + "/a.png", "robin\u202e/a.png", " .. /a.png", "\u3000/a.png"],
-)  # fmt: skip
+@pytest.mark.parametrize("name", ["r" * 300 + "/a.png", " .. /a.png", "\u3000/a.png"])
 def test_names_that_are_none(archive, into, refuses, name):
     refused(packed(archive, [*TWO, name]), into, refuses, "is no name")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("ro\nbin", "'ro\\nbin'"), ("ro\x1b[31mbin", "U+001B"), ("robin\u202e", "U+202E"), ("a\u2028b", "U+2028")],
+)
+def test_classes_whose_names_cannot_be_shown(archive, into, refuses, name, said):
+    """A folder on disk is refused in the same words, see test_layout.py."""
+    refused(packed(archive, [*TWO, f"{name}/a.png", f"{name}/b.png"]), into, refuses, said, "Rename the class.")
+
+
+LABELLED = [f"images/{i}.png" for i in range(12)]
+
+
+def labelled(path, classes, tmp_path):
+    """An archive of images side by side, whose classes a table in it names, each in turn."""
+    packed(path, LABELLED)
+    rows = [f'{i}.png,"{classes[i % len(classes)]}"' for i in range(len(LABELLED))]
+    (table := tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.write(table, "labels.csv")
+    else:
+        with tarfile.open(path, "a") as archive:
+            archive.add(table, "labels.csv")
+    return path
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [("dog/pug", "dog/boxer", "cat"), ("../../../evil", "cat"), ("/tmp/evil", "cat"), (".net", "java"), ("..", "cat"),
+     ("test", "train", "cat"), ("x" * 300, "cat"), ("class 0", ".", "..", "/"), ("images", "data")],
+)  # fmt: skip
+def test_a_table_may_call_classes_what_no_folder_can_be_called(tmp_path, into, monkeypatch, classes):
+    """Each class stays itself, and nothing lands outside of the folder."""
+    monkeypatch.setattr("iekd.data.folder.unpacked_dir", lambda: into)
+    path = labelled(tmp_path / "birds.tar" if len(classes) == 3 else tmp_path / "birds.zip", classes, tmp_path)
+    before = {p for p in tmp_path.rglob("*") if not p.is_relative_to(into)}
+    info = data.describe(f"folder:{path}")
+    assert info.class_names == tuple(sorted(classes))
+    assert set(info.class_sizes) == {12 // len(classes) - max(1, round(12 / len(classes) * 0.2))}
+    dataset = data.load(info.name, resolution=8)
+    for name in classes:
+        values = [png(i) for i in range(12) if classes[i % len(classes)] == name]
+        wanted = sorted(np.asarray(Image.open(io.BytesIO(value)))[0, 0] for value in values)
+        label = dataset.class_names.index(name)
+        found = [s.images[s.labels == label][:, 0, 0, 0] for s in (dataset.train, dataset.test)]
+        assert sorted(np.concatenate(found)) == wanted, name
+    assert {p for p in tmp_path.rglob("*") if not p.is_relative_to(into)} == before | {into.parent}
+
+
+def test_a_folder_with_nothing_but_hidden_files_is_named_as_on_disk(archive, into):
+    """Many packers write no entries for folders."""
+    names = [*TWO, "cow/.hidden/a.png", "pig/.a.png", ".b.png", "__MACOSX/hen/._a.png"]
+    found = data.describe(f"folder:{unpack(packed(archive, names), into)}")
+    assert found.notes == ("No images that can be read lie in 'cow', 'pig': not used as a class.",)
+
+
+def test_what_an_earlier_version_has_unpacked_still_opens(tmp_path, into):
+    """It noted sentences only; its folders were the classes."""
+    folder = unpack(packed(tmp_path / "birds.zip", TWO), into)
+    (folder / ".iekd.json").write_text('["A note."]')
+    info = data.describe(f"folder:{folder}")
+    assert (info.class_names, info.notes) == (("robin", "wren"), ("A note.",))
+
+
+def test_images_that_were_taken_from_the_unpacked_folder_are_missed(tmp_path, into, refuses):
+    folder = unpack(packed(tmp_path / "birds.zip", TWO), into)
+    shutil.rmtree(folder / "wren")
+    refuses(lambda: data.describe(f"folder:{folder}"), "Class 'wren'", "has no training image", kind=DataError)
 
 
 def test_folders_that_lie_too_deep(archive, into, refuses):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import struct
 import zlib
 
@@ -335,7 +337,26 @@ def test_classes_that_differ_in_capitals_only_are_spoken_of(tree):
     )
 
 
-@pytest.mark.parametrize("other", ["cat ", "c\u200aat", "cafe\u0301"])
+@pytest.mark.parametrize("name", ["do\x1b[31mg", "dog\u202e", "do\ng", "\u2066dog"])
+def test_class_names_that_cannot_be_shown_are_refused(tree, name):
+    tree.add("cat/#.png", f"{name}/#.png")
+    refused(tree, "The name of class", "cannot be seen", "Rename the class.")
+
+
+def test_a_table_may_name_classes_what_no_folder_can_be_called(tree):
+    """As 'dog/pug' and 'dog/boxer', which are not both 'dog'; and '.net', which is not hidden."""
+    classes = ["cat", "dog/boxer", "dog/pug", ".net"]
+    rows = [f"{i}.png,{classes[i % 4]}" for i in range(12)]
+    tree.add(*(f"images/{i}.png" for i in range(12)))
+    tree.add("labels.csv", content="\n".join(["file,label", *rows]).encode())
+    info = tree.describe()
+    assert info.class_names == tuple(sorted(classes))
+    assert (info.class_sizes, info.test_sizes) == ((2,) * 4, (1,) * 4)
+
+
+@pytest.mark.parametrize(
+    "other", ["cat ", "c\u200aat", "cafe\u0301", "cat\u200b", "\u200ecat", "ca\u00adt", "cat\ufeff"]
+)
 def test_classes_that_look_the_same_are_refused(tree, other):
     tree.add("cat/#.png", "c at/#.png", "caf\u00e9/#.png", f"{other}/x#.png")
     refused(tree, "look the same")
@@ -366,6 +387,59 @@ def test_files_that_are_no_images_are_spoken_of_before_the_start(tree, monkeypat
     refused(tree, "No image of class 'cat' can be read.", said)
     tree.add("dog/#.jpg", "dog/y.jpg", content=content)
     refused(tree, "None of the 9 files looked at can be read.", said)
+
+
+CUTS = [("JPEG", 2), ("JPEG", 300), ("PNG", 300), ("GIF", 300), ("WEBP", 1), ("BMP", 1)]
+
+
+@pytest.mark.parametrize(("kind", "cut"), CUTS)
+def test_images_that_are_cut_off_are_counted_and_named_before_the_start(files, kind, cut):
+    """Their headers are whole. What follows an image, as in photographs of some telephones, does no harm."""
+    tree, file = files, io.BytesIO()
+    Image.effect_noise((40, 40), 80).convert("RGB").save(file, kind)
+    whole = file.getvalue()
+    assert len(whole) > 600
+    tree.add("train/cat/#.png", "train/dog/#.png", "test/cat/#.png", "test/dog/#.png")
+    tree.add("train/dog/more", content=whole + b"trailer")
+    assert notes(data.describe(f"folder:{tree.root}")) == ""
+    tree.add("train/dog/broken1", "train/dog/broken2", "test/dog/broken3", content=whole[:-cut])
+    found = data.describe(f"folder:{tree.root}").notes
+    assert found[0].startswith("2 of the 9 files looked at cannot be read ('broken1', 'broken2'). 'broken1' is broken")
+    assert found[1].startswith("1 of the 7 test files looked at cannot be read. 'broken3' is broken")
+    loaded = data.load(f"folder:{tree.root}", resolution=8)
+    assert sorted(file.rpartition("/")[2] for file in loaded.skipped) == ["broken1", "broken2", "broken3"]
+    assert (len(loaded.train), len(loaded.test)) == (7, 6)
+
+
+def test_a_class_of_nothing_but_files_that_are_cut_off_is_refused_before_the_start(files):
+    file = io.BytesIO()
+    Image.effect_noise((40, 40), 80).save(file, "JPEG")
+    files.add("cat/#.png").add("dog/#.jpg", content=file.getvalue()[:500])
+    with pytest.raises(DataError, match=r"No image of class 'dog' can be read\. '0\.jpg' is broken"):
+        data.describe(f"folder:{files.root}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("TIFF", True), ("GIF", True), ("WEBP", True), ("PNG", True), ("MPO", False)]
+)
+def test_files_of_several_images_are_spoken_of(files, kind, said):
+    """All but the first are not used. The preview in a photograph of a telephone is nobody's image."""
+    file = io.BytesIO()
+    frames = [Image.new("RGB", (20, 20), (60 * i, 9, 200 - 60 * i)) for i in range(3)]
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:])
+    files.add("cat/#.png", "dog/#.png").add("dog/stack", content=file.getvalue())
+    found = notes(data.describe(f"folder:{files.root}"))
+    assert found.startswith("Some files hold several images, pages or frames") == said, found
+
+
+def test_a_pipe_in_a_folder_is_counted_and_not_waited_for(files):
+    files.add("cat/#.png", "dog/#.png")
+    os.mkfifo(files.root / "dog/live.jpg")
+    assert notes(data.describe(f"folder:{files.root}")) == "Files that are not used: 1 pipe, socket or device."
+
+
+def test_an_avif_file_that_is_cut_off_is_not_called_heic():
+    assert decoding.no_image(b"\0\0\0\x1cftypavif\0\0\0\0") == ""
 
 
 def test_images_that_are_too_large_are_spoken_of_before_the_start(files, tmp_path):

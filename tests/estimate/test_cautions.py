@@ -34,6 +34,7 @@ def test_nothing_is_said_where_no_sensible_size_is_better(learned, batch):
 
 def test_so_few_images_that_even_the_smallest_sensible_batch_makes_fewer_steps():
     assert str(few_steps(make_config(), 30)).endswith("Batch size 8 makes 3.")
+    assert str(few_steps(make_config(), 14)).endswith("No sensible batch size makes more of so few: add images.")
 
 
 def test_two_test_images_mean_nothing():

@@ -94,6 +94,13 @@ def test_more_of_anything_needs_more_memory(less, more):
     assert plan(**less).memory < plan(**more).memory
 
 
+@pytest.mark.parametrize("at_hand", [True, False])
+def test_a_batch_holds_no_more_images_than_are_learned_from(at_hand):
+    """A run on a handful of images is not refused for the memory of a batch that it cannot fill."""
+    few = {"train_images": 60, "validation_fraction": 0.1, "at_hand": at_hand}
+    assert plan(batch_size=4096, **few).memory == plan(batch_size=54, **few).memory > plan(batch_size=32, **few).memory
+
+
 def test_a_teacher_at_hand_costs_nothing_to_train():
     assert plan(at_hand=True).macs["teacher"] == 0 < plan(at_hand=False).macs["teacher"]
 

@@ -62,7 +62,9 @@ def under(prefix, state):
         (lambda s: {"state_dict": under("model.", s) | {"criterion.weight": torch.ones(CLASSES)}},
          ["'state_dict'", "'model.'", "criterion.weight"]),
         (lambda s: s | {f"{k.rpartition('.')[0]}.total_ops": torch.zeros(1) for k in list(s)}
-         | {"total_ops": torch.zeros(1), "total_params": torch.zeros(1)}, []),
+         | {"total_ops": torch.zeros(1), "total_params": torch.zeros(1)}, ["Ignored", "total_ops"]),
+        (lambda s: under("module.", s), ["'module.'"]),
+        (lambda s: under("_orig_mod.module.", s), ["'_orig_mod.module.'"]),
         (lambda s: {k.replace("classifier.", "fc.1."): v for k, v in s.items()}, ["'fc.1'"]),
         (lambda s: {k.replace("classifier.", "head.fc."): v for k, v in s.items()}, ["'head.fc'"]),
         (lambda s: under("net.", {k.replace("classifier.", "classifier.1."): v for k, v in s.items()}),
@@ -73,8 +75,8 @@ def under(prefix, state):
          ["'encoder.'", "projector.0.weight"]),
         (lambda s: s | {"center_loss.centers": torch.ones(CLASSES, 64)}, ["center_loss.centers"]),
     ],
-    ids=["mdistiller", "lightning-loss", "thop", "dropout-head", "timm-head", "sequential-head", "deep", "callbacks",
-         "projector", "centres"],
+    ids=["mdistiller", "lightning-loss", "thop", "data-parallel", "compiled", "dropout-head", "timm-head",
+         "sequential-head", "deep", "callbacks", "projector", "centres"],
 )  # fmt: skip
 def test_the_part_that_fits_is_found_and_named(saved, network, wrap, notes):
     fitted = load(saved(wrap))
