@@ -103,7 +103,7 @@ def export(
         return
     print_certificates([certificate])
     out.print(
-        f"It is in '{escape(str(target))}'. Try it: python {escape(shlex.quote(beside['use_it.py']))} picture.jpg",
+        f"It is in '{escape(str(target))}'. Try it: python {escape(shlex.quote(beside['use_it.py']))} image.jpg",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
 
