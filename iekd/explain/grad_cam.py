@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from iekd.explain.about import About
+from iekd.explain.about import About, NotApplicableError
 from iekd.explain.maps import RelevanceMaps
 from iekd.explain.network import Batch, Part
 
@@ -28,6 +28,8 @@ def grad_cam(parts: Sequence[Part], images: Batch) -> list[RelevanceMaps]:
     Args:
         parts: the network, its halves, or all of them.
         images: (B,H,W,C) uint8.
+    Raises:
+        NotApplicableError: the predictions are not computed from the last stage's feature map.
     """
     network = parts[0].network
     maps: dict[str, list[np.ndarray]] = {part.half: [] for part in parts}
@@ -39,7 +41,12 @@ def grad_cam(parts: Sequence[Part], images: Batch) -> list[RelevanceMaps]:
         classes += chosen.tolist()
         score = features.logits.gather(1, chosen[:, None]).sum()
         last = features.stages[-1]  # (B,c,h,w)
-        (gradient,) = torch.autograd.grad(score, last)
+        (gradient,) = torch.autograd.grad(score, last, allow_unused=True)
+        if gradient is None:  # such as tokens that were arranged as a map only for others to look at
+            raise NotApplicableError(
+                f"Grad-CAM cannot be computed for '{network.name}': its predictions do not go through the feature map "
+                "of its last stage."
+            )
         weighted = gradient.mean((2, 3), keepdim=True) * last.detach()
         for part in parts:
             cam = F.relu((weighted * part.mask()[:, None, None]).sum(1, keepdim=True))

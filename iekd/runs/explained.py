@@ -84,7 +84,8 @@ class Job:
     """An explanation that is computed for whoever waits for it.
 
     key: by which it is found again. folder: where it will be; run: the folder of the run that this is in, if any.
-    own: the images it is of, none for test images.
+    own: the images it is of, none for test images; given: how many were given.
+    behind: whether another one was not done when it was asked for.
     who: those who wait. doing: what is being computed, in words; step: how many of DIAGNOSTICS have begun.
     """
 
@@ -93,6 +94,8 @@ class Job:
     models: tuple[Path, ...]
     run: Path | None = None
     own: tuple[str, ...] = ()
+    given: int = 0
+    behind: bool = False
     who: set[str] = field(default_factory=set)
     state: str = WAITING
     doing: str = ""
@@ -191,7 +194,8 @@ class Explainer:
                 )
             folder = Path(self._place.name) / key if own else self._folder(chosen)
             run = None if own or not chosen.source else folder.parent.parent
-            job = Job(key, folder, tuple(chosen.models.values()), run, self._copied(key, own), {who})
+            copied, models = self._copied(key, own), tuple(chosen.models.values())
+            job = Job(key, folder, models, run, copied, len(own), bool(live), {who})
             self._jobs[key] = job
             self._forget()
         threading.Thread(target=self._work, args=(job,), daemon=True).start()
@@ -300,7 +304,7 @@ class Explainer:
             if line.startswith("Computing "):
                 job.doing, job.step = line.strip(), job.step + 1
             _, said, why = line.partition("Error: ")
-            error = why.strip() if said else error
+            error = _without_folders(why.strip(), job.own) if said else error
         status = process.wait()
         watch.cancel()
         end.detach()
@@ -311,9 +315,17 @@ class Explainer:
         found = read_json(target / FOUND) or {}
         for image in found["images"]:  # on the page and in downloads, without the folders that they are in
             image["name"] = PurePath(image["name"]).name
+        found["unreadable"] = [_without_folders(text, job.own) for text in found["unreadable"]]
         write_json(target / FOUND, found)
         write_json(target / MADE_FROM, weights)
         return _publish(target, job)
+
+
+def _without_folders(text: str, names: Iterable[str]) -> str:
+    """A sentence about images, with their own names."""
+    for name in names:
+        text = text.replace(f"'{name}'", f"'{PurePath(name).name}'")
+    return text
 
 
 def _file_name(name: str, i: int, image: Path | np.ndarray) -> str:

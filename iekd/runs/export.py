@@ -104,7 +104,7 @@ def _own_dataset(card: ModelCard, run: Run | None, say: Say) -> tuple[Dataset | 
         config, name, fraction, seed = None, card.datasets[0] if card.datasets else "", 0.2, 0
         if not name or data.own_path(name) is not None:
             images = name_without_folders(name) or "images that its card does not name"
-            return None, f"It was trained on {images}; name them with --dataset."
+            return None, f"It was trained on {images}. Name them with --dataset."
     try:
         if not data.source_of(name).at_hand(name):
             return None, f"{name} is not on this machine. '--dataset {name}' downloads it."
@@ -114,7 +114,7 @@ def _own_dataset(card: ModelCard, run: Run | None, say: Say) -> tuple[Dataset | 
         return None, f"The images that it was trained on cannot be had any more. {error}"
     known = (run.report or {}).get("dataset_mark") if run else None
     if known and known != loaded.fingerprint:
-        return None, f"{name_without_folders(name)} has changed since the run; --dataset checks on it as it is now."
+        return None, f"{name_without_folders(name)} has changed since the run. --dataset checks on it as it is now."
     return loaded, ""
 
 

@@ -18,6 +18,7 @@ from iekd.ui.render.explain_words import (
     capital,
     chosen_words,
     cka_words,
+    conservation_words,
     faithful_words,
     flatness_words,
     halves_words,
@@ -25,6 +26,7 @@ from iekd.ui.render.explain_words import (
     parts_of,
     percent,
     stage_title,
+    two_decimals,
 )
 from iekd.ui.render.figures import Figure, Series, draw
 from iekd.ui.render.template import render
@@ -35,11 +37,14 @@ HEAT = 45  # percent of colour behind a number, which stays readable on it
 Tell = Callable[[str], str]
 
 
-def maps_html(explained: Explained, link: str = "", own: bool = False, tell: Tell = str) -> str:
+def maps_html(
+    explained: Explained, link: str = "", own: bool = False, given: int = 0, tell: Tell = str
+) -> str:  # fmt: skip
     """The images with their maps, one image at a time, and how faithful the maps are.
 
     Args:
-        link: HTML of downloads. own: they are somebody's own images, of which no right class is known.
+        link: HTML of downloads.
+        own: they are somebody's own images, of which no right class is known. given: how many they gave.
         tell: what makes a text fit for whoever looks.
     """
     found, parts = explained.found, parts_of(explained.found)
@@ -54,14 +59,14 @@ def maps_html(explained: Explained, link: str = "", own: bool = False, tell: Tel
             first = next((places[m, part.key] for m in methods if (m, part.key) in places), None)
             predicted = found["maps"][first]["explained"][picture] if first is not None else ""
             cells.append({
-                "part": part, "layers": layers, "predicted": predicted, "known": bool(label),
+                "part": part, "layers": layers, "predicted": predicted, "known": bool(label and predicted),
                 "right": predicted == label,
             })  # fmt: skip
         slides.append({
             "image": data_url(_small(explained.images[picture])), "grey": data_url(_grey(explained.images[picture])),
             "name": image["name"], "label": label, "cells": cells,
         })  # fmt: skip
-    right = [{cell["part"].key: cell["right"] for cell in slide["cells"]} for slide in slides]
+    right = [{cell["part"].key: cell["right"] for cell in slide["cells"] if cell["known"]} for slide in slides]
     rows = [
         {"part": part, "scores": [_score(found["maps"][places[m, part.key]] if (m, part.key) in places else None)
                                   for m in methods]}
@@ -72,7 +77,9 @@ def maps_html(explained: Explained, link: str = "", own: bool = False, tell: Tel
         slides=slides, opacity=round(100 * OPACITY), about=found["about"]["faithfulness"], rows=rows, link=Markup(link),
         several=len(slides) > 1,
         chosen="" if own else chosen_words(right, parts),
+        conserved=conservation_words(found, parts),
         halves=any(p.half for p in parts),
+        given=given,
         summary=faithful_words(found, parts, {m: METHODS[m] for m in methods}),
         unreadable=[tell(text) for text in found["unreadable"]],
         problems=_problems(found, (GRAD_CAM, LRP), parts, tell),
@@ -135,7 +142,7 @@ def _score(maps: Mapping[str, Any] | None) -> str:
     if not faithful:
         return "–"
     error = f" ± {faithful['error']:.2f}" if faithful["error"] else ""
-    return f"{faithful['score']:.2f}{error}".replace("-", "\u2212")
+    return two_decimals(faithful["score"]) + error
 
 
 def _problems(found: Mapping[str, Any], names: Sequence[str], parts: Sequence[Part], tell: Tell) -> list[str]:
@@ -157,6 +164,8 @@ def _similarities(found: Mapping[str, Any], parts: Sequence[Part]) -> list[dict[
     titles = {part.key: part for part in parts}
     tables = []
     for stage in found[CKA]:
+        if len(stage["names"]) < 2:
+            continue
         shown = [titles[name] for name in stage["names"]]
         rows = []
         for i, part in enumerate(shown[1:], 1):
@@ -164,7 +173,7 @@ def _similarities(found: Mapping[str, Any], parts: Sequence[Part]) -> list[dict[
             rows.append({
                 "part": part,
                 "cells": [
-                    {"text": "–" if value is None else f"{value:.2f}".replace("-", "\u2212"), "heat": _heat(value or 0)}
+                    {"text": "–" if value is None else two_decimals(value), "heat": _heat(value or 0)}
                     for value in values
                 ],
             })  # fmt: skip

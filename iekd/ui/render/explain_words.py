@@ -14,6 +14,7 @@ from iekd.ui.render.words import method_style
 
 INHERITANCE, EXPLORATION = "inheritance", "exploration"
 SAME = 0.005  # CKAs that are no further apart are called equal
+LOST = 0.01  # share of the relevance that may be lost
 SURE = 2.0  # standard errors that a score has to be above 0
 
 
@@ -60,21 +61,25 @@ def percent(value: float) -> str:
     return f"{value:.1f}\N{NO-BREAK SPACE}%"
 
 
+def two_decimals(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "\u2212")  # adding 0 makes -0.0 a 0.0
+
+
 def stage_title(stage: int, stages: int) -> str:
     """stage: counted from the end, -1 is the last; stages: how many there are."""
     return "Last stage" if stage == -1 else f"Stage {stages + stage + 1}"
 
 
 def chosen_words(slides: Sequence[Mapping[str, bool]], parts: Sequence[Part]) -> str:
-    """By which rule the test images were chosen, and what it found; "" for a single network.
+    """By which rule the test images were chosen, and what it found; "" if there are no two networks to compare.
 
     Args:
-        slides: for each image, by part, whether it is classified correctly.
+        slides: for each image, by part, whether it is classified correctly, as far as that is known.
     """
     networks = [part for part in parts if not part.half]
     students = [part for part in networks if part.style != TEACHER]
     pair = students if len(students) > 1 else networks
-    if len(pair) < 2:
+    if len(pair) < 2 or any(part.key not in right for part in (pair[0], pair[-1]) for right in slides):
         return ""
     one, other = pair[0], pair[-1]
     only_one = sum(right[one.key] and not right[other.key] for right in slides)
@@ -95,7 +100,7 @@ def chosen_words(slides: Sequence[Mapping[str, bool]], parts: Sequence[Part]) ->
 
 
 def faithful_words(found: Mapping[str, Any], parts: Sequence[Part], titles: Mapping[str, str]) -> str:
-    """Which maps are better than a random order.
+    """Which maps are better or worse than a random order.
 
     Args:
         titles: of the methods that have maps.
@@ -103,22 +108,45 @@ def faithful_words(found: Mapping[str, Any], parts: Sequence[Part], titles: Mapp
     if len(found["images"]) < 2:
         return "One image is too little to judge that; give several."
     names = {part.key: part.name for part in parts}
-    better: list[tuple[str, str]] = []
-    unclear: list[tuple[str, str]] = []
+    better, worse, unclear = [], [], []
     for method, title in titles.items():
         for maps in found["maps"]:
             if maps["method"] == method and (score := maps["faithfulness"]):
-                name = names[f"{maps['network']} {maps['half']}".strip()]
-                sure = score["score"] > SURE * score["error"]
-                (better if sure else unclear).append((title, name))
-    if not unclear:
+                margin = SURE * score["error"]
+                group = better if score["score"] > margin else worse if score["score"] < -margin else unclear
+                group.append((title, names[f"{maps['network']} {maps['half']}".strip()]))
+    if not unclear and not worse:
         return "On these images every map is clearly better than a random order."
-    said = listed(
-        f"the {title} maps of {listed(name for kind, name in unclear if kind == title)}"
-        for title in dict.fromkeys(title for title, _ in unclear)
+    if not better and not worse:
+        return "On these images none of the maps can be told from a random order."
+    said = [f"{_maps_of(worse)} are worse than a random order"] if worse else []
+    said += [f"{_maps_of(unclear)} cannot be told from a random order"] if unclear else []
+    rest = " All others are clearly better." if better else ""
+    return f"On these images {', and '.join(said)}.{rest}"
+
+
+def _maps_of(which: Sequence[tuple[str, str]]) -> str:
+    """Maps in words, from the titles of their methods and the names of whose they are."""
+    return listed(
+        f"the {title} maps of {listed(name for kind, name in which if kind == title)}"
+        for title in dict.fromkeys(title for title, _ in which)
     )
-    rest = "All others are clearly better." if better else ""
-    return f"On these images {said} cannot be told from a random order. {rest}".strip()
+
+
+def conservation_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
+    """Who gets the relevance that LRP hands back, and how much of it is lost."""
+    names = {part.key: part.name for part in parts}
+    shares = {one["network"]: one["conservation"] for one in found["maps"] if one["conservation"] and not one["half"]}
+    if not shares:
+        return ""
+    text = "Of the score, the pixels get " + listed(
+        f"{percent(100 * share['pixels'])} and the biases {percent(100 * share['biases'])} in {names[key]}"
+        for key, share in shares.items()
+    )
+    lost = max(one["conservation"]["lost"] for one in found["maps"] if one["conservation"])
+    if lost > LOST:
+        return f"{text}. Up to {percent(100 * lost)} is lost on the way, so do not rely on these maps."
+    return f"{text}. Less than {percent(100 * LOST)} is lost on the way."
 
 
 def cka_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
@@ -130,7 +158,9 @@ def cka_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
     values = dict(zip(last["names"], last["values"][last["names"].index(teacher.key)], strict=True)) if teacher else {}
     shown = [part for part in parts if values.get(part.key) is not None and part is not teacher]
     if not shown:
-        return "There is no teacher to compare with, so the table shows how alike the students are."
+        several = sum(not part.half for part in parts) > 1
+        rest = ", so the tables show how alike the students are" if several else ""
+        return f"There is no teacher to compare with{rest}."
     text = (
         "Compared with the teacher at the last stage, CKA is "
         + listed(f"{values[part.key]:.2f} for {part.name}" for part in shown)

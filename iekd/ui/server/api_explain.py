@@ -15,7 +15,7 @@ from iekd.runs.store import Store
 from iekd.ui.server.access import Access
 from iekd.ui.server.answers import Models
 from iekd.ui.server.downloads import EXPLAINED
-from iekd.ui.tabs.explain import NOT_EXPLAINED
+from iekd.ui.tabs.explain import NOT_EXPLAINED, without_options
 from iekd.ui.tabs.test_set import may_look, run_called
 
 TEXT = "explain.md"
@@ -68,7 +68,7 @@ def explain(
         while job.live:
             time.sleep(PAUSE)
         if job.state != DONE:
-            raise UserError(job.error or "It was cancelled.")
+            raise UserError(without_options(job.error) or "It was cancelled.")
         folder = job.folder
     address = f"{EXPLAINED[1:]}/{explainer.link(folder)}" if allowed else ""
     return {"student": chosen.student, "text": (folder / TEXT).read_text(), "address": address}

@@ -7,6 +7,7 @@ matters of the browser alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -17,7 +18,18 @@ import gradio as gr
 
 from iekd.config.methods import method_name
 from iekd.errors import UserError
-from iekd.runs.explained import CANCELLED, DONE, IMAGES, Chosen, Explainer, Job, Own, choose, explainer_of, read
+from iekd.runs.explained import (
+    CANCELLED,
+    DONE,
+    WAITING,
+    Chosen,
+    Explainer,
+    Job,
+    Own,
+    choose,
+    explainer_of,
+    read,
+)
 from iekd.runs.store import Store
 from iekd.ui.render.explain import maps_html, numbers_html
 from iekd.ui.render.template import render
@@ -30,7 +42,7 @@ from iekd.ui.tabs.test_set import may_look, run_called, teller_of
 Given = Own
 NOTE = "This takes seconds for small networks and minutes for large ones. It goes on if you leave, and is stored."
 NOTE_OWN = "Maps only; everything else is measured on test images."
-MORE = f"Maps are made of the first {IMAGES} images."
+OR_OWN = "For maps, you can choose images above and press 'Explain the images chosen above'."
 NO_IMAGES = "Choose, paste or take images above first, or click examples; then press this again."
 CANCELLED_TEXT = "Cancelled. Nothing was stored."
 NOT_EXPLAINED = (
@@ -70,7 +82,6 @@ element.addEventListener('input', (event) => {
 });
 """
 TO_EXPLAIN = "() => document.querySelector('#explain-top')?.scrollIntoView({block: 'start'})"
-TO_OWN = "() => document.querySelector('#explain-own .explain')?.scrollIntoView({block: 'nearest'})"
 
 
 @dataclass
@@ -141,7 +152,7 @@ def explain_part(
         try:
             chosen, may = choose(store, of, wanted), access.of(request)
             names = [(_student_name(name), name) for name in chosen.students]
-            updates[student] = gr.Dropdown(choices=names, value=chosen.student, visible=len(names) > 1)
+            updates[student] = gr.Dropdown(choices=names, value=chosen.student or None, visible=len(names) > 1)
             updates[asked] = f"{of}:{chosen.student}"
             if (folder := explainer.find(chosen)) is not None:
                 return {**updates, **shown(folder, chosen, may), status: ""}
@@ -173,9 +184,8 @@ def explain_part(
         except UserError as error:
             return {own_maps: _problem(teller_of(store, of, access.of(request))(str(error)))}
         both = {"tests": bool((now or {}).get("tests")), "own": job.key}
-        more = _note(MORE) if len(images) > IMAGES else ""
         return {
-            own_maps: more, status: _status(job), waiting: both, timer: gr.Timer(active=True),
+            own_maps: "", status: _status(job), waiting: both, timer: gr.Timer(active=True),
             cancel: gr.Button(visible=True),
         }  # fmt: skip
 
@@ -202,7 +212,8 @@ def explain_part(
                 else:
                     left["tests"] = False
                     if job is not None and job.state not in (DONE, CANCELLED):
-                        raise UserError(job.error)
+                        own_help = f" {OR_OWN}" if "--images" in job.error else ""
+                        raise UserError(without_options(job.error) + own_help)
                     folder = explainer.find(chosen)
                     if folder is None:
                         raise UserError(CANCELLED_TEXT + " Press Explain to start again.")
@@ -258,7 +269,8 @@ def _own_result(job: Optional[Job], explainer: Explainer, store: Store, tell: Ca
         return ""
     if job.state != DONE:
         return _problem(job.error)
-    return maps_html(read(job.folder), explained_links(store, job.folder), own=True, tell=tell)
+    links = explained_links(store, job.folder)
+    return maps_html(read(job.folder), links, own=True, given=job.given, tell=tell)
 
 
 def _student_name(name: str) -> str:
@@ -269,9 +281,14 @@ def _status(job: Job) -> str:
     """How far a job is."""
     doing = f"{job.doing} ({min(job.step, job.steps)} of {job.steps})" if job.step else "Loading the networks ..."
     share = round(100 * max(0, job.step - 1) / job.steps) if job.step else 0
-    if job.state == "waiting":
+    if job.state == WAITING and job.behind:
         doing = "Waiting until another explanation is done ..."
     return render("explain_status", doing=doing, share=share, note=NOTE_OWN if job.own else NOTE)
+
+
+def without_options(text: str) -> str:
+    """Without the sentences that name an option of the command line."""
+    return " ".join(sentence for sentence in re.split(r"(?<=\.) ", text) if "--" not in sentence)
 
 
 def _problem(text: str) -> str:
