@@ -108,7 +108,9 @@ def faithful_words(found: Mapping[str, Any], parts: Sequence[Part], titles: Mapp
     if len(found["images"]) < 2:
         return "One image is too little to judge that; give several."
     names = {part.key: part.name for part in parts}
-    better, worse, unclear = [], [], []
+    better: list[tuple[str, str]] = []
+    worse: list[tuple[str, str]] = []
+    unclear: list[tuple[str, str]] = []
     for method, title in titles.items():
         for maps in found["maps"]:
             if maps["method"] == method and (score := maps["faithfulness"]):
