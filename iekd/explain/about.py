@@ -27,6 +27,12 @@ class About:
     reading: str
     reference: str
 
+    @property
+    def name(self) -> str:
+        """The title within a sentence."""
+        first = self.title.split()[0]
+        return self.title if first != first.capitalize() else self.title[0].lower() + self.title[1:]
+
 
 class NotApplicableError(UserError):
     """A diagnostic cannot be computed for a network; the message says why. The others still can."""

@@ -125,7 +125,7 @@ def explain(
     threads = Threads()
     with threads.used():  # two threads on a core that others use are many times as slow as one
         for name in names:
-            say(f"Computing {ABOUT[name].title} ...")
+            say(f"Computing {ABOUT[name].name} ...")
             threads.look()
             threads.use()
             if name in (FLATNESS, HALVES) and sample is None:

@@ -7,6 +7,7 @@ matters of the browser alone.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,10 +21,9 @@ from iekd.config.methods import method_name
 from iekd.errors import UserError
 from iekd.runs.explained import (
     CANCELLED,
-    DONE,
+    FAILED,
     WAITING,
     Chosen,
-    Explainer,
     Job,
     Own,
     choose,
@@ -45,6 +45,8 @@ NOTE_OWN = "Maps only; everything else is measured on test images."
 OR_OWN = "For maps, you can choose images above and press 'Explain the images chosen above'."
 NO_IMAGES = "Choose, paste or take images above first, or click examples; then press this again."
 CANCELLED_TEXT = "Cancelled. Nothing was stored."
+RESTARTED = "The server was restarted before this was done. Press the button again."
+PAUSE = 0.7  # seconds between two looks how far it is
 NOT_EXPLAINED = (
     "This run has not been explained yet, and its images are somebody's own: only those who may download from the run "
     "can have it explained. Choose another run."
@@ -88,8 +90,10 @@ TO_EXPLAIN = "() => document.querySelector('#explain-top')?.scrollIntoView({bloc
 class ExplainPart:
     """The components of the section, and what opens it.
 
-    asked: SOURCE:STUDENT while it is open, for the address. waiting: what the page waits for: {"tests": whether it is
-    the explanation on test images, "own": the key of a job about the visitor's own images, or ""}.
+    The explanation on test images and maps of the visitor's own images are waited for with a timer each, so that an
+    answer about one of them, which may come late, changes nothing of the other.
+
+    asked: SOURCE:STUDENT while it is open, for the address. own_key: of the job about the visitor's own images.
     """
 
     start: gr.Button
@@ -98,12 +102,14 @@ class ExplainPart:
     own: gr.Button
     cancel: gr.Button
     status: gr.HTML
+    timer: gr.Timer
+    own_cancel: gr.Button
     own_maps: gr.HTML
+    own_key: gr.Textbox
+    own_timer: gr.Timer
     maps: gr.HTML
     numbers: gr.HTML
     asked: gr.Textbox
-    waiting: gr.JSON
-    timer: gr.Timer
     begin: Callable[[str, str, gr.Request], Updates]
 
     @property
@@ -115,9 +121,17 @@ class ExplainPart:
         """As before its button was pressed."""
         return {
             self.start: gr.Button(visible=True), self.box: gr.Column(visible=False), self.status: "",
-            self.own_maps: "", self.maps: "", self.numbers: "", self.asked: "", self.waiting: None,
-            self.cancel: gr.Button(visible=False), self.timer: gr.Timer(active=False),
+            self.maps: "", self.numbers: "", self.asked: "", **self.stopped(), **self.own_closed(),
         }  # fmt: skip
+
+    def stopped(self) -> Updates:
+        """Nothing on test images is waited for."""
+        return {self.timer: gr.Timer(active=False), self.cancel: gr.Button(visible=False)}
+
+    def own_closed(self, shown: str = "") -> Updates:
+        """No maps of own images are waited for. shown: HTML in their place."""
+        hidden, inactive = gr.Button(visible=False), gr.Timer(active=False)
+        return {self.own_maps: shown, self.own_key: "", self.own_timer: inactive, self.own_cancel: hidden}
 
 
 def explain_part(
@@ -139,31 +153,31 @@ def explain_part(
         status = gr.HTML("", apply_default_css=False, elem_id="explain-status")
         cancel = gr.Button("Cancel", size="sm", visible=False, elem_id="explain-cancel")
         own_maps = gr.HTML("", js_on_load=ON_LOAD, apply_default_css=False, elem_id="explain-own")
+        own_cancel = gr.Button("Cancel", size="sm", visible=False, elem_id="explain-own-cancel")
         maps = gr.HTML("", js_on_load=ON_LOAD, apply_default_css=False, elem_id="explain-maps")
         numbers = gr.HTML("", apply_default_css=False, elem_id="explain-numbers")
     asked = gr.Textbox(visible="hidden", elem_id="explained")
-    waiting = gr.JSON(visible=False)
-    timer = gr.Timer(0.7, active=False)
+    own_key = gr.Textbox(visible=False)
+    timer, own_timer = gr.Timer(PAUSE, active=False), gr.Timer(PAUSE, active=False)
 
     def begin(of: str, wanted: str, request: gr.Request) -> Updates:
         """Open the section: with what is stored, or have it computed."""
-        updates: Updates = {start: gr.Button(visible=False), box: gr.Column(visible=True), own_maps: "", waiting: None}
-        updates |= {timer: gr.Timer(active=False), cancel: gr.Button(visible=False), asked: f"{of}:{wanted}"}
+        updates: Updates = {**part.closed(), start: gr.Button(visible=False), box: gr.Column(visible=True)}
+        updates[asked] = f"{of}:{wanted}"
         try:
             chosen, may = choose(store, of, wanted), access.of(request)
             names = [(_student_name(name), name) for name in chosen.students]
             updates[student] = gr.Dropdown(choices=names, value=chosen.student or None, visible=len(names) > 1)
             updates[asked] = f"{of}:{chosen.student}"
             if (folder := explainer.find(chosen)) is not None:
-                return {**updates, **shown(folder, chosen, may), status: ""}
+                return {**updates, **shown(folder, chosen, may)}
             if not may_look(run_called(store, of), may):
                 raise UserError(NOT_EXPLAINED)
             job = explainer.ask(chosen, _who(request), limited=not access.trusts(request))
-            updates |= {maps: "", numbers: "", status: _status(job), waiting: {"tests": True, "own": ""}}
-            return {**updates, timer: gr.Timer(active=True), cancel: gr.Button(visible=True)}
+            return {**updates, status: _status(job), timer: gr.Timer(active=True), cancel: gr.Button(visible=True)}
         except UserError as error:
             said = _problem(teller_of(store, of, access.of(request))(str(error)))
-            return {**updates, maps: "", numbers: "", status: said}
+            return {**updates, status: said, start: gr.Button(visible=True)}
 
     def shown(folder: Path, chosen: Chosen, may: May) -> Updates:
         """A stored explanation, for one who may do that."""
@@ -172,9 +186,31 @@ def explain_part(
         with_maps = maps_html(found, explained_links(store, folder), tell=tell) if allowed else _note(MAPS_HIDDEN)
         return {maps: with_maps, numbers: numbers_html(found, tell)}
 
-    def begin_own(
-        of: str, wanted: str, now: Any, files: Any, taken: Any, picked: Any, request: gr.Request
-    ) -> Updates:  # fmt: skip
+    def tick(of: str, wanted: str, request: gr.Request) -> Updates:
+        """How far the explanation on test images is."""
+        ended: Updates = {**part.stopped(), start: gr.Button(visible=True)}
+        try:
+            chosen = choose(store, of, wanted or "")
+            job = explainer.job_of(chosen)
+            if job is not None and job.live:
+                return {status: _status(job)}
+            if job is not None and job.state == FAILED:
+                own_help = f" {OR_OWN}" if "--images" in job.error else ""
+                raise UserError(without_options(job.error) + own_help)
+            folder = explainer.find(chosen)
+            if folder is None:
+                return {**ended, status: _note(CANCELLED_TEXT if job else RESTARTED)}
+            return {**shown(folder, chosen, access.of(request)), status: "", **part.stopped()}
+        except UserError as error:
+            return {**ended, status: _problem(teller_of(store, of, access.of(request))(str(error)))}
+
+    def leave(of: str, wanted: str, request: gr.Request) -> Updates:
+        with contextlib.suppress(UserError):  # the run was deleted
+            if (job := explainer.job_of(choose(store, of, wanted or ""))) is not None:
+                explainer.leave(job, _who(request))
+        return {**part.stopped(), status: _note(CANCELLED_TEXT), start: gr.Button(visible=True)}
+
+    def begin_own(of: str, wanted: str, files: Any, taken: Any, picked: Any, request: gr.Request) -> Updates:
         try:
             images = given(of, files, taken, picked)
             if not images:
@@ -183,78 +219,42 @@ def explain_part(
             job = explainer.ask(chosen, _who(request), images, limited=not access.trusts(request))
         except UserError as error:
             return {own_maps: _problem(teller_of(store, of, access.of(request))(str(error)))}
-        both = {"tests": bool((now or {}).get("tests")), "own": job.key}
         return {
-            own_maps: "", status: _status(job), waiting: both, timer: gr.Timer(active=True),
-            cancel: gr.Button(visible=True),
+            own_maps: _status(job), own_key: job.key, own_timer: gr.Timer(active=True),
+            own_cancel: gr.Button(visible=True),
         }  # fmt: skip
 
-    def tick(of: str, wanted: str, now: Any, request: gr.Request) -> Updates:
-        """What has changed of what the page waits for."""
-        left: dict[str, Any] = {"tests": False, "own": "", **(now or {})}
-        updates: Updates = {}
-        jobs: list[Job] = []
-        may = access.of(request)
-        tell = teller_of(store, of, may)
-        try:
-            if left["own"]:
-                job = explainer.job(str(left["own"]))
-                if job is not None and job.live:
-                    jobs.append(job)
-                else:
-                    left["own"] = ""
-                    updates[own_maps] = _own_result(job, explainer, store, tell)
-            if left["tests"]:
-                chosen = choose(store, of, wanted or "")
-                job = explainer.job_of(chosen)
-                if job is not None and job.live:
-                    jobs.append(job)
-                else:
-                    left["tests"] = False
-                    if job is not None and job.state not in (DONE, CANCELLED):
-                        own_help = f" {OR_OWN}" if "--images" in job.error else ""
-                        raise UserError(without_options(job.error) + own_help)
-                    folder = explainer.find(chosen)
-                    if folder is None:
-                        raise UserError(CANCELLED_TEXT + " Press Explain to start again.")
-                    updates |= shown(folder, chosen, may)
-        except UserError as error:
-            said = _problem(tell(str(error)))
-            return {**updates, status: said, start: gr.Button(visible=True), **stopped()}
-        if not jobs:
-            return {**updates, status: "", **stopped()}
-        return {**updates, status: _status(jobs[0]), waiting: left}
+    def tick_own(of: str, key: str, request: gr.Request) -> Updates:
+        """How far the maps of the visitor's own images are."""
+        job = explainer.job(key)
+        if job is not None and job.live:
+            return {own_maps: _status(job)}
+        tell = teller_of(store, of, access.of(request))
+        return part.own_closed(_own_result(job, store, tell))
 
-    def stopped() -> Updates:
-        return {waiting: None, timer: gr.Timer(active=False), cancel: gr.Button(visible=False)}
-
-    def leave(of: str, wanted: str, now: Any, request: gr.Request) -> Updates:
-        left = now or {}
-        try:
-            jobs = [explainer.job(str(left.get("own") or ""))]
-            jobs += [explainer.job_of(choose(store, of, wanted or ""))] if left.get("tests") else []
-        except UserError:  # the run was deleted
-            jobs = []
-        for job in filter(None, jobs):
+    def leave_own(key: str, request: gr.Request) -> Updates:
+        if (job := explainer.job(key)) is not None:
             explainer.leave(job, _who(request))
-        again = {start: gr.Button(visible=True)} if left.get("tests") else {}
-        return {status: _note(CANCELLED_TEXT), **again, **stopped()}
+        return part.own_closed(_note(CANCELLED_TEXT))
 
-    here = [source, student, waiting]
     part = ExplainPart(
-        start, box, student, own, cancel, status, own_maps, maps, numbers, asked, waiting, timer, begin,
+        start, box, student, own, cancel, status, timer, own_cancel, own_maps, own_key, own_timer, maps, numbers, asked,
+        begin,
     )  # fmt: skip
 
-    def begin_first(of: str, request: gr.Request) -> Updates:
-        return begin(of, "", request)
+    def begin_first(of: str, last: str, request: gr.Request) -> Updates:
+        asked_of, wanted = asked_for(last)
+        return begin(of, wanted if asked_of == of else "", request)  # after Cancel: the same student
 
-    start.click(begin_first, source, part.outputs, **PRIVATE).then(
+    start.click(begin_first, [source, asked], part.outputs, **PRIVATE).then(
         None, None, None, js=TO_EXPLAIN, api_visibility="private"
     )
     student.input(begin, [source, student], part.outputs, **PRIVATE)
-    own.click(begin_own, [*here, *chosen_images], part.outputs, **PRIVATE)
-    timer.tick(tick, here, part.outputs, **PRIVATE)
-    cancel.click(leave, here, part.outputs, **PRIVATE)
+    timer.tick(tick, [source, student], part.outputs, **PRIVATE)
+    cancel.click(leave, [source, student], part.outputs, **PRIVATE)
+    own.click(begin_own, [source, student, *chosen_images], part.outputs, **PRIVATE)
+    own_timer.tick(tick_own, [source, own_key], part.outputs, **PRIVATE)
+    own_cancel.click(leave_own, own_key, part.outputs, **PRIVATE)
     return part
 
 
@@ -264,13 +264,17 @@ def asked_for(text: str) -> tuple[str, str]:
     return source, student
 
 
-def _own_result(job: Optional[Job], explainer: Explainer, store: Store, tell: Callable[[str], str]) -> str:
-    if job is None or job.state == CANCELLED:
-        return ""
-    if job.state != DONE:
-        return _problem(job.error)
-    links = explained_links(store, job.folder)
-    return maps_html(read(job.folder), links, own=True, given=job.given, tell=tell)
+def _own_result(job: Optional[Job], store: Store, tell: Callable[[str], str]) -> str:
+    if job is None:
+        return _note(RESTARTED)
+    if job.state == CANCELLED:
+        return _note(CANCELLED_TEXT)
+    if job.state == FAILED:
+        return _problem(tell(job.error))
+    try:
+        return maps_html(read(job.folder), explained_links(store, job.folder), own=True, given=job.given, tell=tell)
+    except UserError as error:
+        return _problem(tell(str(error)))
 
 
 def _student_name(name: str) -> str:
