@@ -190,7 +190,7 @@ class RelevanceMode(TorchFunctionMode):
                 if not bool(there.any()):
                     continue
                 z, own, back = contributions(sign)
-                share = torch.where(z > 0, there / z, 0.0)
+                share = _per_contribution(there, z)
                 for part, pull in back:
                     found += part * pull(share)
                 if own is not None:
@@ -207,7 +207,7 @@ class RelevanceMode(TorchFunctionMode):
         def rule(relevance: Tensor) -> list[Tensor]:
             pulled = [_with_pull(operation, *pair) for pair in zip(inputs, weights, strict=True)]
             z = pulled[0][0] - pulled[1][0] - pulled[2][0]  # >= 0
-            share = torch.where(z > 0, relevance / z, 0.0)
+            share = _per_contribution(relevance, z)
             self._take(torch.where(z > 0, 0.0, relevance))  # of filters without weights
             parts = [x * pull(share) for x, (_, pull) in zip(inputs, pulled, strict=True)]
             return [parts[0] - parts[1] - parts[2]]
@@ -225,8 +225,7 @@ class RelevanceMode(TorchFunctionMode):
         def rule(relevance: Tensor) -> list[Tensor]:
             sign = output.sign()
             parts = [(sign * part).clamp(min=0) for part in (a_, b_)]
-            z = parts[0] + parts[1]
-            share = torch.where(z > 0, relevance / z, 0.0)
+            share = _per_contribution(relevance, parts[0] + parts[1])
             return [part * share for part in parts]
 
         return self._rule(rule, output, a, b)
@@ -240,6 +239,11 @@ def _computed(operation: Operation, x: Tensor, weight: Tensor, bias: Tensor | No
     x = x.detach()
     output = operation(x, weight)
     return x, output if bias is None else output + bias.reshape(-1, 1, 1)
+
+
+def _per_contribution(relevance: Tensor, contributions: Tensor) -> Tensor:
+    """An output's relevance for each unit of its contributions, none of which is negative; 0 where there are none."""
+    return torch.where(contributions > 0, relevance / contributions, 0.0)
 
 
 def _with_pull(operation: Operation, x: Tensor, weight: Tensor) -> tuple[Tensor, Pull]:

@@ -21,6 +21,7 @@ from iekd.explain.network import Network, open_networks, parts_of
 from iekd.explain.report import as_markdown, write
 from iekd.explain.sample import Sample, differing, from_files, held_out
 from iekd.models.artifact import save_model
+from iekd.models.features import Features
 
 DOCS = Path(__file__).parents[2] / "docs" / "explain.md"
 
@@ -108,6 +109,35 @@ def test_what_does_not_apply_says_why_and_the_rest_is_there(networks, make, samp
     ]
     assert [f.network for f in found.flatness] == ["baseline", "odd"]
     assert "- lrp of odd: LRP has no rule for 'sigmoid'" in as_markdown(found)
+
+
+class Tokens(nn.Module):
+    """Pixels as tokens that attend to each other; the last stage only shows them, the logits do without it."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.norm, self.head = nn.Conv2d(3, 4, 4, 4), nn.LayerNorm(4), nn.Linear(4, 3)
+        self.attention = nn.MultiheadAttention(4, 1, batch_first=True)
+
+    def forward(self, images):
+        patches = self.patches(images)
+        tokens = self.norm(patches.flatten(2).transpose(1, 2))
+        tokens = self.attention(tokens, tokens, tokens)[0]
+        pooled = tokens.mean(1)
+        return Features(self.head(pooled), (tokens.transpose(1, 2).reshape(patches.shape),), None, pooled)
+
+
+def test_a_network_of_tokens_has_no_maps_and_everything_else(networks, make, sample):
+    names = networks[0].card.class_names
+    tokens = make(Tokens(), name="tokens", side=16, channels=3, classes=names)
+    found = explain([networks[1], tokens], sample.first(2), sample)
+    reasons = {(p.diagnostic, p.network): p.reason for p in found.problems}
+    assert "'layer_norm'" in reasons["lrp", "tokens"]
+    assert "last stage" in reasons["grad-cam", "tokens"]
+    assert "ReLU" in reasons["neurons", "tokens"]
+    assert {maps.network for maps in found.maps} == {"baseline"}
+    assert [one.network for one in found.flatness] == ["baseline", "tokens"]
+    assert found.similarity[0].names == ("baseline", "tokens")
 
 
 def test_an_ie_student_without_a_linear_head_has_whole_maps_only(make, sample, tiny):

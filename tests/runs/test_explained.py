@@ -34,7 +34,8 @@ out = pathlib.Path(words[words.index("--out") + 1])
 out.mkdir()
 images = [words[i + 1] for i, word in enumerate(words) if word == "--images"] or ["/home/somebody/7.png"]
 assert all(pathlib.Path(name).is_file() for name in images if not name.startswith("/home"))
-(out / "explain.json").write_text(json.dumps({"images": [{"name": n} for n in images], "maps": [{}]}))
+found = {"images": [{"name": n} for n in images], "maps": [{}], "unreadable": [f"'{n}' is broken." for n in images]}
+(out / "explain.json").write_text(json.dumps(found))
 np.savez(out / "maps.npz", images=np.zeros((1, 2, 2, 1), np.uint8), map0=np.ones((1, 2, 2), np.float32))
 """
 
@@ -198,7 +199,10 @@ def test_somebodys_own_images_are_theirs_and_the_last_are_stored(explainer, run_
     assert (ended(job), ended(other)) == (DONE, DONE)
     assert job.key != other.key
     assert explainer.job(job.key) is job
-    assert [image["name"] for image in read(job.folder).found["images"]] == ["mine.png", "image 2.png"]
+    found = read(job.folder).found
+    assert [image["name"] for image in found["images"]] == ["mine.png", "image 2.png"]
+    assert found["unreadable"] == ["'mine.png' is broken.", "'image 2.png' is broken."]
+    assert (job.given, job.behind, other.behind) == (2, False, True)
     assert explainer.find(chosen) is None
     assert not (explainer.store.get(run_id).path / "explained").exists()
     assert "/tmp/upload" not in json.dumps(marks.started)

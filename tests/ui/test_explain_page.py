@@ -26,7 +26,7 @@ from iekd.explain.cka import StageSimilarity
 from iekd.explain.explain import Described, Explanation, Problem
 from iekd.explain.flatness import Flatness
 from iekd.explain.halves import HalvesWorth
-from iekd.explain.maps import Faithfulness, RelevanceMaps
+from iekd.explain.maps import Conservation, Faithfulness, RelevanceMaps
 from iekd.explain.neurons import ActiveNeurons
 from iekd.explain.report import map_arrays, write
 from iekd.explain.sample import Sample
@@ -35,7 +35,7 @@ from iekd.runs.models import demo_models
 from iekd.runs.store import Store
 from iekd.ui.render.explain import maps_html, numbers_html
 from iekd.ui.server.access import Access
-from iekd.ui.tabs.explain import MAPS_HIDDEN, NOT_EXPLAINED, asked_for
+from iekd.ui.tabs.explain import MAPS_HIDDEN, NOT_EXPLAINED, asked_for, without_options
 
 EVIL = "<img src=x onerror=alert(1)>"
 LABELS = ["teacher", "plain", "ie", "ie inheritance", "ie exploration"]
@@ -55,7 +55,8 @@ def invented(**changes: Any) -> Explanation:
     def maps(method: str) -> list[RelevanceMaps]:
         return [
             RelevanceMaps(method, name, half, said[name], rng.normal(size=(2, 4, 4)).astype(np.float32),
-                          Faithfulness(0.1, 0.4, 0.3 if name != "plain" else 0.05, 0.05))
+                          Faithfulness(0.1, 0.4, 0.3 if name != "plain" else 0.05, 0.01),
+                          Conservation(0.3, 0.7, 0.001) if method == "lrp" else None)
             for name, _, half in (label.partition(" ") for label in LABELS)
         ]  # fmt: skip
 
@@ -98,7 +99,8 @@ def test_every_network_and_half_has_a_map_of_each_kind_for_each_image() -> None:
         assert title in text
     assert "✗ dog" in text
     assert "only the IE student is right on 1 of them, only the plain student on 1" in text
-    assert "0.30 ± 0.05" in text
+    assert "0.30 ± 0.01" in text
+    assert "part of the score (70.0 % in the teacher, 70.0 % in the plain student and 70.0 % in the IE student)" in text
     assert "the Grad-CAM maps of the plain student and the LRP maps of the plain student cannot be told" in text
 
 
@@ -137,6 +139,18 @@ def test_the_sentences_do_not_say_more_than_the_numbers() -> None:
     other = replace(cka, values=tuple(map(tuple, values)))
     text = text_of(numbers_html(explained(replace(found, similarity=[other]))))
     assert "The exploration half is closer to the teacher, although" in text
+    maps = [
+        replace(m, faithfulness=replace(m.faithfulness, score=-0.5) if m.network == "teacher" else m.faithfulness)
+        for m in found.maps
+    ]
+    text = text_of(maps_html(explained(replace(found, maps=maps))))
+    assert "the LRP maps of the teacher are worse than a random order, and the Grad-CAM maps of the plain" in text
+    none = [replace(m, faithfulness=Faithfulness(0.1, 0.1, -0.001, 0.5)) for m in found.maps]
+    text = text_of(maps_html(explained(replace(found, maps=none))))
+    assert "none of the maps can be told from a random order" in text
+    assert "\N{MINUS SIGN}0.00" not in text
+    lossy = [(m.conservation and replace(m, conservation=Conservation(0.3, 0.6, 0.1))) or m for m in found.maps]
+    assert "do not rely on these maps" in text_of(maps_html(explained(replace(found, maps=lossy))))
     one = replace(found, pictures=found.pictures.first(1))
     assert "One image is too little" in text_of(maps_html(explained(one)))
 
@@ -160,6 +174,24 @@ def test_what_does_not_apply_says_why_and_the_rest_is_shown() -> None:
     assert "41.0" in numbers
     some = replace(found, maps=[m for m in found.maps if (m.method, m.network) != ("lrp", "teacher")])
     assert maps_html(explained(some)).count("LRP does not apply") == 2  # in each image's place
+    blind = maps_html(explained(replace(found, maps=[m for m in found.maps if m.network != "plain"])))
+    assert blind.count('class="verdict') == 2 * 2, "nobody knows what a network without maps predicts"
+    assert "Test images on which" not in text_of(blind)
+
+
+def test_a_network_alone_is_compared_with_nothing() -> None:
+    found = invented()
+    only = replace(found, networks=found.networks[1:2], maps=[], neurons=[], flatness=[], halves=[],
+                   similarity=[StageSimilarity(-1, 256, ("plain",), ((1.0,),))])  # fmt: skip
+    html = numbers_html(explained(only))
+    assert "There is no teacher to compare with." in text_of(html)
+    assert "Last stage" not in html, "a table of one network is empty"
+
+
+def test_only_some_of_many_own_images_get_maps_and_the_page_says_so() -> None:
+    found = explained(replace(invented(), pictures=replace(invented().pictures, unreadable=("'a.png' is broken.",))))
+    assert "Maps of the first 3 of 40 images" in text_of(maps_html(found, own=True, given=40))
+    assert "Maps of the first" not in text_of(maps_html(found, own=True, given=3))
 
 
 def test_addresses_name_a_source_and_a_student() -> None:
@@ -219,6 +251,25 @@ def test_a_stranger_sees_numbers_and_no_maps_of_somebodys_own_images(pictures: P
     shutil.rmtree(folder)
     with pytest.raises(Exception, match="not there any more"):
         read(folder)
+
+
+def test_a_run_of_a_plain_student_alone_can_be_opened(tmp_path: Path) -> None:
+    """Gradio refuses every event of a list whose value is not among its choices, also that which looks for the end."""
+    store, run_id = stored_run(tmp_path / "runs", "fashion-mnist-sample")
+    shutil.rmtree(store.get(run_id).path / "models" / "ie-ft-seed0")
+    chosen = choose(store, run_id)
+    folder = explainer_of(store)._folder(chosen)
+    write(invented(), folder, save_maps=True)
+    (folder / MADE_FROM).write_text(json.dumps(made_from(chosen.models.values())))
+    shown = begun(store, run_id, Access())
+    assert "85.2" in shown["explain-numbers"]
+    assert shown["explain-who"].choices == []
+    assert shown["explain-who"].preprocess(shown["explain-who"].value) is None
+
+
+def test_the_page_names_no_options_of_the_command_line() -> None:
+    said = "There are no test images. cifar10 is not here. '--dataset cifar10' downloads it. Give some, with --images."
+    assert without_options(said) == "There are no test images. cifar10 is not here."
 
 
 def test_what_cannot_be_explained_is_said(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from iekd.ui.render.words import method_style
 INHERITANCE, EXPLORATION = "inheritance", "exploration"
 SAME = 0.005  # CKAs that are no further apart are called equal
 LOST = 0.01  # share of the relevance that may be lost
-SURE = 2.0  # standard errors that a score has to be above 0
+SURE = 0.975  # 95 % of the scores of a random order are closer to 0 than the quantile of this
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,9 @@ def faithful_words(found: Mapping[str, Any], parts: Sequence[Part], titles: Mapp
     """
     if len(found["images"]) < 2:
         return "One image is too little to judge that; give several."
+    from scipy.special import stdtrit  # Student's distribution
+
+    errors = float(stdtrit(len(found["images"]) - 1, SURE))
     names = {part.key: part.name for part in parts}
     better: list[tuple[str, str]] = []
     worse: list[tuple[str, str]] = []
@@ -114,7 +117,7 @@ def faithful_words(found: Mapping[str, Any], parts: Sequence[Part], titles: Mapp
     for method, title in titles.items():
         for maps in found["maps"]:
             if maps["method"] == method and (score := maps["faithfulness"]):
-                margin = SURE * score["error"]
+                margin = errors * score["error"]
                 group = better if score["score"] > margin else worse if score["score"] < -margin else unclear
                 group.append((title, names[f"{maps['network']} {maps['half']}".strip()]))
     if not unclear and not worse:
@@ -141,14 +144,12 @@ def conservation_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
     shares = {one["network"]: one["conservation"] for one in found["maps"] if one["conservation"] and not one["half"]}
     if not shares:
         return ""
-    text = "Of the score, the pixels get " + listed(
-        f"{percent(100 * share['pixels'])} and the biases {percent(100 * share['biases'])} in {names[key]}"
-        for key, share in shares.items()
-    )
+    biases = listed(f"{percent(100 * share['biases'])} in {names[key]}" for key, share in shares.items())
+    text = f"The biases get part of the score ({biases}) and the pixels the rest"
     lost = max(one["conservation"]["lost"] for one in found["maps"] if one["conservation"])
     if lost > LOST:
-        return f"{text}. Up to {percent(100 * lost)} is lost on the way, so do not rely on these maps."
-    return f"{text}. Less than {percent(100 * LOST)} is lost on the way."
+        return f"{text}; up to {percent(100 * lost)} is lost on the way, so do not rely on these maps."
+    return f"{text}; less than {100 * LOST:g}\N{NO-BREAK SPACE}% is lost on the way."
 
 
 def cka_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
