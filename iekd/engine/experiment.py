@@ -36,7 +36,7 @@ from iekd.engine.auto_encoder import AutoEncoders
 from iekd.engine.batches import Batches, images_on_device
 from iekd.engine.learner import ENERGY, Learner, evaluation_batch_size, predict
 from iekd.engine.loop import HeldOut, ShouldSnapshot, train
-from iekd.engine.metrics import Diverged, FellBack, Metrics, Predicted, Stepped
+from iekd.engine.metrics import Diverged, FellBack, Metrics, Predicted, Stepped, Watched
 from iekd.engine.mutual import MutualLearner
 from iekd.engine.scoring import UNLIKE, accuracy, class_accuracy, energy, is_right, predicted
 from iekd.engine.stacked import stack_seeds
@@ -44,6 +44,7 @@ from iekd.engine.state import Snapshot
 from iekd.engine.stream import DeviceImages, split_into_batches
 from iekd.engine.threads import Threads, Told
 from iekd.engine.training_unit import TrainingUnit
+from iekd.engine.watched import MOST_REPORTS, Watch, choose
 from iekd.losses.od import margin
 from iekd.models.catalog import model_info
 from iekd.models.normalise import Normalise
@@ -113,7 +114,7 @@ class Result:
     diverged: list[Diverged] = field(default_factory=list)
 
 
-Event = Union[StageStart, Metrics, Stepped, Predicted, Diverged, FellBack, Snapshot, Result]
+Event = Union[StageStart, Metrics, Stepped, Predicted, Watched, Diverged, FellBack, Snapshot, Result]
 
 
 def _frozen(network: nn.Module, precision: torch.dtype) -> nn.Module:
@@ -174,6 +175,9 @@ class Experiment:
         self.statistics = self.dataset.statistics
         self.students: dict[str, Learner] = {}
         self.teacher_accuracy: float | None = None  # of a teacher that this run trained
+        # the images that people can watch; of the test split only if there is no validation split
+        self.watched_split = "test" if self.dataset.validation is None else "validation"
+        self.watched = choose((self.dataset.validation or self.dataset.test).labels, len(self.dataset.class_names))
 
     def events(self) -> Generator[Event, None, None]:
         config, dataset = self.config, self.dataset
@@ -250,6 +254,7 @@ class Experiment:
         torch.manual_seed(0)
         model = self._build(self.config.teacher)
         learner = self._learner(TEACHER, TEACHER, model, Baseline(), epochs, len(batches))
+        learner.watch = self._watch(epochs)
         yield from self._train([learner], batches, None, held_out, epochs)
         self.teacher_accuracy = learner.accuracy["test"]
         return self.network(learner)
@@ -293,7 +298,12 @@ class Experiment:
                     learners.append(self._learner(*which, config.epochs, steps_per_epoch, second))
                 else:
                     learners.append(self._learner(*which, config.epochs, steps_per_epoch))
+        for learner in learners:  # not their peers
+            learner.watch = self._watch(config.epochs)
         return learners
+
+    def _watch(self, epochs: int) -> Watch:
+        return Watch(self.watched, self.watched_split, -(-epochs // MOST_REPORTS))
 
     def _units(self) -> list[TrainingUnit]:
         """The units that are trained in lock-step: the learners, those of one method stacked where that is allowed."""

@@ -18,10 +18,12 @@ from iekd.config.run import RunConfig
 from iekd.distill.method import Method, StepOutput
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, channels_last, compile_or_not, warn_not_compiled, whole_float32
+from iekd.engine.metrics import Watched
 from iekd.engine.optimizer import make_optimizer, rate_of, values_on_device
 from iekd.engine.scoring import batch_accuracy, energy, is_right, percent, predicted
 from iekd.engine.stream import DeviceImages, split_into_batches
 from iekd.engine.training_unit import Row, TrainingUnit, set_value
+from iekd.engine.watched import Watch
 from iekd.models.normalise import Normalise
 
 ENERGY = "energy"  # key of the test images' energies in the answers; see scoring.energy
@@ -82,6 +84,7 @@ class Learner(TrainingUnit):
         self.energies: list[Tensor] = []  # per batch (B,) float32; with the predictions
         self.accuracy: dict[str, float] = {}  # the newest, per kind
         self.best = Best()
+        self.watch = Watch()
 
     def prepare(self) -> None:
         super().prepare()
@@ -154,10 +157,11 @@ class Learner(TrainingUnit):
         if self.steps == self.total_steps:
             self.predictions.append(predictions)
             self.energies.append(energy(logits))
+        self.watch.see(self.images_seen, logits)
         self.images_seen += len(labels)
 
     def end_of_split(self, kind: str) -> list[Row]:
-        """A row with accuracy (percent) and cross-entropy.
+        """A row with accuracy (percent) and cross-entropy; after it what it predicts for watched images.
 
         The predictions on the test split after the last step are stored: they are the result.
 
@@ -175,9 +179,14 @@ class Learner(TrainingUnit):
             message = f"The predictions of '{self.name}' became infinite or NaN by step {self.steps}."
             return [self._mark_diverged(self.name, message)]
         self.accuracy[kind] = accuracy
+        row, epoch = (
+            self._row(self.name, kind, {"accuracy": accuracy, "loss": loss}),
+            self.steps // self.steps_per_epoch,
+        )
         if kind == "test":
-            self.best = self.best.after(self.steps // self.steps_per_epoch, self.accuracy)
-        return [self._row(self.name, kind, {"accuracy": accuracy, "loss": loss})]
+            self.best = self.best.after(epoch, self.accuracy)
+        watched = self.watch.take(kind, epoch, self.steps == self.total_steps)
+        return [row] if watched is None else [row, Watched(self.stage, self.name, row.epoch, self.steps, *watched)]
 
     @property
     def healthy(self) -> bool:

@@ -21,7 +21,7 @@ from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import Shortcuts, Work, branches, side_by_side
 from iekd.engine.batches import Batches
 from iekd.engine.learner import evaluation_batch_size
-from iekd.engine.metrics import Diverged, FellBack, Metrics, Predicted, Stepped
+from iekd.engine.metrics import Diverged, FellBack, Metrics, Predicted, Stepped, Watched
 from iekd.engine.self_check import checked
 from iekd.engine.state import LearnerState, Snapshot
 from iekd.engine.stream import DeviceImages, split_into_batches
@@ -171,7 +171,7 @@ def _together(
     training = {name for unit in units for name in unit.names if name not in unit.diverged}
     with contextlib.closing(events):  # an error must not leave threads behind that go on training
         for event in events:
-            if isinstance(event, (Metrics, Stepped, Predicted)):
+            if isinstance(event, (Metrics, Stepped, Predicted, Watched)):
                 yield event
             elif isinstance(event, Diverged):
                 training.discard(event.learner)

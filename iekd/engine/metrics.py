@@ -40,6 +40,21 @@ class Predicted:
 
 
 @dataclass(frozen=True)
+class Watched:
+    """What a learner predicts after an epoch for the few held-out images that are watched (watched.py).
+
+    predictions: the class of each image; probabilities: of that class, 0..1.
+    """
+
+    stage: str
+    learner: str
+    epoch: float
+    step: int
+    predictions: tuple[int, ...]
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Diverged:
     """After `step` steps a learner's loss or predictions are NaN or infinite: it gets no more rows, and no result.
 

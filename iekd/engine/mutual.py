@@ -13,7 +13,7 @@ from iekd.distill.method import StepOutput
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast
 from iekd.engine.learner import Learner
-from iekd.engine.metrics import Diverged
+from iekd.engine.metrics import Diverged, Metrics
 from iekd.engine.state import LearnerState
 from iekd.engine.training_unit import Row
 
@@ -72,10 +72,11 @@ class MutualLearner(Learner):
     def end_of_split(self, kind: str) -> list[Row]:
         rows = super().end_of_split(kind)
         for row in rows:
-            if isinstance(row, Diverged):
+            if not isinstance(row, Metrics):
                 continue
             (peers,) = self.peer.end_of_split(kind)
             if isinstance(peers, Diverged):  # its student learns from it
                 return [self._mark_diverged(self.name, peers.message)]
+            assert isinstance(peers, Metrics)
             row.values["peer_accuracy"] = peers.values["accuracy"]
         return rows

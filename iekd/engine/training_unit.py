@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from iekd.distill.targets import TeacherOutput
-from iekd.engine.metrics import Diverged, Metrics, Predicted, Stepped
+from iekd.engine.metrics import Diverged, Metrics, Predicted, Stepped, Watched
 from iekd.engine.optimizer import Rate, momentum_of, set_momentum
 from iekd.engine.state import LearnerState
 from iekd.errors import TrainingError
 
-Row = Union[Metrics, Diverged]
+Row = Union[Metrics, Watched, Diverged]
 News = Union[Row, Stepped, Predicted]
 NEWS_EVERY = 1.0  # seconds between signs of life where rows take longer
 

@@ -19,6 +19,7 @@ from iekd.models.artifact import ModelCard, load_model, save_model
 from iekd.runs.checkpoints import TEACHER, Checkpoints
 from iekd.runs.files import LineWriter, truncate_lines
 from iekd.runs.store import Run
+from iekd.runs.watched import go_back_to
 
 log = logging.getLogger(__name__)
 EVERY = 20.0  # seconds between checkpoints; IEKD_CHECKPOINT_SECONDS sets another
@@ -61,6 +62,7 @@ class Attempt:
             found = {"teacher": newest} if newest else {}
         self.checkpoints.go_back_to({stage: checkpoint.snapshot.step for stage, checkpoint in found.items()})
         truncate_lines(self.run.path / "metrics.jsonl", newest.notes["rows"] if newest else 0)
+        go_back_to(self.run, newest.notes.get("watched", 0) if newest else 0)
         self._snapshots = {stage: checkpoint.snapshot for stage, checkpoint in found.items()}
         if newest is not None:
             self.notes, self.reached = newest.notes, STAGES.index(newest.snapshot.stage)

@@ -13,6 +13,7 @@ runs/<id>/config.json    what was asked, immutable
           exports/       what was exported from the page; can be made again
           report.json    results; report.md the same to read
           answers.csv    each network's prediction for each test image
+          watched/       a few held-out images and what is predicted for them while it trains (watched.py)
           test-set/      how sure each network is of its predictions; can be made again (test_set.py)
           notes.json     a name, a star and a note that somebody gave it since; see notes.py
 """
@@ -44,6 +45,7 @@ LIVE = (QUEUED, RUNNING, STOPPING)
 EXPORTS = "exports"  # in a run folder
 TEST_SET = "test-set"  # likewise
 EXPLAINED = "explained"  # likewise
+WATCHED = "watched"  # likewise
 LOADING = "loading"  # the stage before the first
 
 

@@ -29,6 +29,7 @@ from iekd.runs.status_writer import StatusWriter
 from iekd.runs.store import LOADING, RUNNING, STOPPING, Run, Store
 from iekd.runs.teacher_model import load_teacher
 from iekd.runs.teachers import find_teacher, origin, teacher_folder, where_from
+from iekd.runs.watched import WatchedWriter
 
 log = logging.getLogger("iekd")
 LISTED = 100  # classes that the log names
@@ -86,6 +87,7 @@ class Training:
         parts = part_seconds(self.plan, max(0.0, seconds - START_UP))
         self.writer.begin(Progress(parts, spread, self.status.progress, self.attempt.notes.get("pace")), batch)
         rows = self.run.metrics_writer()
+        self.watched = WatchedWriter(self.run, self.dataset, self.experiment.watched_split, self.experiment.watched)
         try:
             with contextlib.closing(self.experiment.events()) as events:
                 for event in events:
@@ -103,6 +105,7 @@ class Training:
             raise
         finally:
             rows.close()
+            self.watched.close()
 
     def _load_data(self) -> Dataset:
         config = self.config
@@ -179,7 +182,7 @@ class Training:
 
     def _handle(self, event: Any, rows: LineWriter) -> None:
         from iekd.engine.experiment import Result, StageStart
-        from iekd.engine.metrics import Diverged, FellBack, Predicted, Stepped
+        from iekd.engine.metrics import Diverged, FellBack, Predicted, Stepped, Watched
         from iekd.engine.state import Snapshot
 
         if isinstance(event, StageStart):
@@ -190,6 +193,7 @@ class Training:
             notes = {
                 "seconds": self.status.seconds, "from": self.teacher_from, "trains": self.trains_teacher,
                 "threads": self.experiment.threads.count, "pace": self.writer.progress.pace,
+                "watched": self.watched.count,
             }  # fmt: skip
             self.attempt.write_checkpoint(event, rows, notes)
         elif isinstance(event, Result):
@@ -197,6 +201,9 @@ class Training:
         elif isinstance(event, (Predicted, Stepped)):
             self.writer.advance(event)
             self.writer.write()
+        elif isinstance(event, Watched):
+            if not self.attempt.repeats(event.stage):
+                self.watched.append(event)
         elif isinstance(event, FellBack):
             self.run.event("fell back to the plain step", stage=event.stage, why=event.message)
         elif isinstance(event, Diverged):
@@ -221,14 +228,14 @@ class Training:
 
     def _check_stop_after(self, event: Any) -> None:
         """Stop at a checkpoint, so that nothing is lost; without one if none comes soon, or at all."""
-        from iekd.engine.metrics import Metrics, Predicted, Stepped
+        from iekd.engine.metrics import Metrics, Predicted, Stepped, Watched
         from iekd.engine.state import Snapshot
 
         if not self.stop():
             return
         self.stop_seen = self.stop_seen or time.monotonic()
         waited = time.monotonic() - self.stop_seen
-        training = isinstance(event, (Metrics, Predicted, Stepped)) and self.status.stage != "evaluation"
+        training = isinstance(event, (Metrics, Predicted, Stepped, Watched)) and self.status.stage != "evaluation"
         if isinstance(event, Snapshot) or not training or waited > PATIENCE:
             raise Stopped
 
