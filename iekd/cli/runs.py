@@ -1,4 +1,4 @@
-"""`iekd runs list | show | compare | add-seeds | stop | resume | first | export | import | delete`."""
+"""`iekd runs list | show | compare | add-seeds | stop | resume | first | card | export | import | delete`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from iekd.cli.common import (
     AsJson,
     Detach,
     RunsDir,
+    err,
     launcher_for,
     out,
     print_json,
@@ -26,7 +27,9 @@ from iekd.config.run import NO_TEACHER
 from iekd.data import short_name
 from iekd.errors import RunError
 
-app = typer.Typer(no_args_is_help=True, help="List, show, compare, stop, resume, export, import and delete runs.")
+app = typer.Typer(
+    no_args_is_help=True, help="List, show, compare, stop, resume, export, import and delete runs; draw cards."
+)
 RunId = Annotated[str, typer.Argument(metavar="ID")]
 
 
@@ -211,6 +214,34 @@ def runs_first(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False)
     """Move a queued run to the front of the queue."""
     launcher_for(runs_dir).move_to_front(run_id)
     say(as_json, f"Run {run_id} moved to the front of the queue.", {"run": run_id})
+
+
+@app.command("card")
+@says_why
+def runs_card(
+    run_id: RunId,
+    target: Annotated[
+        Optional[Path], typer.Option("--out", help="The PNG to write; unset: ID-card.png in this folder.")
+    ] = None,
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Draw the result of a finished run as a picture to share, 1200 x 630 pixels; prints its alt text too."""
+    from iekd.runs.card import card_of, notes, png_of
+
+    card, path = card_of(launcher_for(runs_dir).store.get(run_id)), target or Path(f"{run_id}-card.png")
+    content, alt_text = png_of(card), card.alt_text()
+    try:
+        with open(path, "xb") as file:
+            file.write(content)
+    except FileExistsError:
+        raise RunError(f"'{path}' is there already. Choose another name with --out.") from None
+    except OSError as error:
+        raise RunError(f"'{path}' cannot be written ({error.strerror}). Choose another path with --out.") from None
+    for note in notes(card):
+        err.print(escape(note), highlight=False, soft_wrap=True)
+    value = {"run": run_id, "file": str(path), "alt_text": alt_text, "notes": notes(card)}
+    say(as_json, f"The card is in '{path}'. Alt text: {alt_text}", value)
 
 
 @app.command("export")

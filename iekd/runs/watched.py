@@ -104,8 +104,6 @@ def read_watched(run: Run) -> WatchedImages | None:
         return None
     try:
         lines, _ = read_lines(run.path / PREDICTIONS)
-        if not lines:
-            return None
         names = found["class_names"]
         images = []
         for i, image in enumerate(found["images"]):
