@@ -30,8 +30,8 @@ class Number:
 class Card:
     """The texts of a card.
 
-    title: the run's name. networks: which they are, and how much smaller the student is. gain: "+2.3 points over the plain student", or
-    TOO_WEAK, or empty for a single student. certainty: how sure that is.
+    title: the run's name. networks: which they are, and how much smaller the student is. gain: "+2.3 points over the
+    plain student", or TOO_WEAK, or empty for a single student. certainty: how sure that is.
     """
 
     run: str
@@ -69,7 +69,7 @@ def make_card(report: dict[str, Any], run: str, title: str, dataset: str) -> Car
         known = {found.method: found.difference for found in summaries(report)} if pair[1] == PLAIN else {}
         difference = known.get(pair[0]) or next(found.difference for found in against if found.method == pair[0])
         if difference is not None:
-            gain, certainty = f"{difference.mean:+.1f} points over the {_other(pair[1])}", _certainty(difference)
+            gain, certainty = f"{difference.mean:+.1f} points over the {named(pair[1])}", _certainty(difference)
     networks = _networks(report)
     return Card(run, title or networks, dataset, networks, tuple(numbers), gain, certainty)
 
@@ -82,7 +82,8 @@ def student_name(method: str) -> str:
     return f"IE student ({method_name(method)})" if found and found[0].explores else f"{method_name(method)} student"
 
 
-def _other(reference: str) -> str:
+def named(reference: str) -> str:
+    """As `student_name`, within a sentence."""
     name = student_name(reference)
     return name.lower() if reference == PLAIN else name
 

@@ -62,8 +62,8 @@ def png_of(card: Card) -> bytes:
     y = _write(draw, y + 12, " · ".join(text for text in where if text != card.title), 28, SOFT)
     for note in notes(card):
         y = _write(draw, y + 4, note, 20, AMBER)
-    _numbers(draw, card, 274)
-    draw.line((LEFT, 412, RIGHT, 412), fill=LINE, width=2)
+    _numbers(draw, card, 262)
+    draw.line((LEFT, 406, RIGHT, 406), fill=LINE, width=2)
     weak = card.gain == TOO_WEAK
     if card.gain:
         _write(draw, 428, card.gain, 56, AMBER if weak else ACCENT, bold=True)

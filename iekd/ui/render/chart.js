@@ -108,7 +108,7 @@ window.iekdChart = (element) => {
     };
     // all epochs to come have their place; a part that was chosen with the mouse is shown as it is
     const whole = (u, from, to) => (axis === 'epoch' && from === joined[0][0] && to === joined[0].at(-1) ? [0, Math.max(one.epochs, to)] : [from, to]);
-    const ink = tone('--soft'), grid = {stroke: tone('--line'), width: 1}, font = '12px system-ui, sans-serif';
+    const ink = tone('--soft'), grid = {stroke: tone('--line'), width: 1}, large = parseFloat(getComputedStyle(document.documentElement).fontSize) / 16, font = `${12 * large}px system-ui, sans-serif`;  // large: of a presentation
     const level = (u) => {  // a line of two points as a series would make uPlot join all the others with it
       if (one.level == null) return;
       const pen = u.ctx, dot = devicePixelRatio, y = u.valToPos(one.level, 'y', true);
@@ -129,8 +129,8 @@ window.iekdChart = (element) => {
       scales: {x: {time: false, range: whole}, y: {range, distr: log ? 3 : 1}},
       axes: [
         {stroke: ink, grid: {show: false}, ticks: grid, font, label: {epoch: 'epoch', step: 'step', time: 'time since the students began'}[axis],
-          labelFont: font, labelSize: 22, values: axis === 'time' ? (u, all) => all.map(clock) : undefined},
-        {stroke: ink, grid, ticks: {show: false}, font, size: 62, label: one.y, labelFont: font, labelSize: 20},
+          labelFont: font, labelSize: 22 * large, size: 34 + 16 * large, values: axis === 'time' ? (u, all) => all.map(clock) : undefined},
+        {stroke: ink, grid, ticks: {show: false}, font, size: 14 + 48 * large, label: one.y, labelFont: font, labelSize: 20 * large},
       ],
       hooks: {setCursor: [(u) => tell(u.cursor.idx)], draw: [level]},
     }, joined, plot);

@@ -10,7 +10,6 @@ from iekd.config.run import RunConfig
 from iekd.models.catalog import model_name
 from iekd.plural import counted
 from iekd.results.report import (
-    class_columns,
     imbalance,
     is_imbalanced,
     on_other_images,
@@ -106,7 +105,7 @@ def _finished(run: Run, report: dict[str, Any], downloads: str) -> str:
     return (
         f'<div class="card finished{partly}"><h3>All networks</h3>{warnings}'
         f'<div class="scroll"><table class="results"><tr>{head}</tr>{"".join(rows)}</table></div>'
-        f"{f'<p>{escape(uneven)}</p>' if uneven else ''}{per_class_html(report)}"
+        f"{f'<p>{escape(uneven)}</p>' if uneven else ''}"
         f'<p class="sub">{facts} {took}</p>{downloads}</div>'
     )
 
@@ -139,21 +138,3 @@ def _row(style: str, name: str, params: int, columns: list[str], texts: dict[str
         for label in columns
     )
     return f'<tr><th scope="row"><i class="key {escape(style)}"></i>{name}</th>{cells}</tr>'
-
-
-def per_class_html(report: dict[str, Any]) -> str:
-    """Accuracy per class and network, folded away."""
-    columns, counts = class_columns(report), report["class_counts"] if is_imbalanced(report) else {}
-    head = "".join(f"<th>{escape('Teacher' if c == 'teacher' else method_name(c))}</th>" for c in columns)
-    head += "".join(f"<th>{'Training' if split == 'train' else 'Test'} pictures</th>" for split in counts)
-    rows = "".join(
-        f'<tr><th scope="row">{escape(name)}</th>'
-        + "".join(f"<td>{'–' if (v := by_class[name]) is None else f'{v:.1f}'}</td>" for by_class in columns.values())
-        + "".join(f"<td>{int(own[name]):,}</td>" for own in counts.values())
-        + "</tr>"
-        for name in report["learners"][0]["class_accuracy"]
-    )
-    return (
-        "<details><summary>Accuracy of each class</summary><div class='scroll'>"
-        f'<table class="classes"><tr><th>Class</th>{head}</tr>{rows}</table></div></details>'
-    )

@@ -12,6 +12,7 @@ from iekd.data import title_of
 from iekd.plural import counted
 from iekd.runs.queue import ahead_of, device_name
 from iekd.runs.store import FAILED, LOADING, LOST, QUEUED, STOPPED, STOPPING, Run, Status, Store
+from iekd.runs.watched import size as watched_size
 from iekd.ui.render.curves import metrics_size, read_curves
 from iekd.ui.render.words import (
     DEVICES,
@@ -168,4 +169,5 @@ def signature(run: Run, status: Status) -> dict[str, Any]:
         log = 0
     # a live head shows seconds, so it changes with the clock
     return {"id": run.id, "state": status.state, "stage": status.stage, "metrics": metrics_size(run), "log": log,
+            "watched": watched_size(run),
             "second": int(time.time()) if status.live else 0}  # fmt: skip

@@ -20,13 +20,14 @@ from iekd.ui.render.chart import chart_html
 from iekd.ui.render.curves import curves_html
 from iekd.ui.render.headline import headline_html
 from iekd.ui.render.result import result_html
-from iekd.ui.render.run import early_html, head_html, log_html, signature
+from iekd.ui.render.run import head_html, log_html, signature
 from iekd.ui.render.template import render
 from iekd.ui.server.access import PUBLISH, Access, May
 from iekd.ui.server.actions import add_seeds
 from iekd.ui.server.hidden_paths import teller
 from iekd.ui.tabs.export import ExportPart, export_part, look_at_exports
 from iekd.ui.tabs.publish import publish_part, reset
+from iekd.ui.tabs.run_parts import RunParts, look_at_parts, nothing, run_parts, tools_part
 
 PRIVATE: dict[str, Any] = {
     "api_visibility": "private",
@@ -65,8 +66,7 @@ class RunView:
     chosen: gr.Dropdown
     published: gr.HTML
     chart: gr.HTML
-    curves: gr.HTML
-    log: gr.HTML
+    parts: RunParts
     timer: gr.Timer
     seen: gr.JSON
 
@@ -74,16 +74,16 @@ class RunView:
     def outputs(self) -> list[Any]:
         """What `updates` may change."""
         return [
-            self.head, self.headline, self.more,
-            self.result, self.chart, self.curves, self.log, self.stop, self.confirm, self.over, self.resume,
+            self.head, self.headline, self.more, self.result, self.chart, self.stop, self.confirm, self.over, self.resume,
             self.compare, self.explain, self.again, self.publish, self.chosen, self.published, self.timer, self.seen,
-            *self.export.outputs,
+            *self.export.outputs, *self.parts.outputs,
         ]  # fmt: skip
 
     def updates(self, looked: dict[str, Any]) -> Updates:
         """For a handler: what `look` returned, by component."""
-        found = {getattr(self, name): value for name, value in looked.items() if name != "export"}
-        found |= {getattr(self.export, name): value for name, value in looked.get("export", {}).items()}
+        found = {getattr(self, name): value for name, value in looked.items() if name not in ("export", "parts")}
+        for part in ("export", "parts"):
+            found |= {getattr(getattr(self, part), name): value for name, value in looked.get(part, {}).items()}
         return found or {self.seen: gr.skip()}  # Gradio takes an empty dictionary for a value
 
 
@@ -103,6 +103,7 @@ def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
             )
             stop_now = gr.Button("Yes, stop it", variant="stop", size="sm", elem_id="stop-now")
             keep = gr.Button("Keep training", size="sm")
+        tools = tools_part()
         result = gr.HTML(elem_id="result")
         with gr.Row(visible=False, elem_id="over") as over:
             resume = gr.Button("▶ Resume", variant="primary", elem_id="resume")
@@ -111,17 +112,16 @@ def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
             again = gr.Button("New run with these settings", elem_id="again")
         export = export_part(store, shown, access)
         publish, chosen, published = publish_part(store, shown, access)
+        early = gr.HTML(elem_id="early")
         gr.HTML(CHART, js_on_load=DRAW_CHART, apply_default_css=False, elem_id="chart")
         chart = gr.HTML(elem_id="chart-data")
-        curves = gr.HTML(elem_id="curves")
-        with gr.Accordion("Log", open=False, elem_id="log"):
-            log = gr.HTML()
+        parts = run_parts(tools, early)
     timer = gr.Timer(1.5, active=False)
     seen = gr.JSON(visible=False)  # held by the page, not the server: it survives a restart
     view = RunView(
         box, back, head, headline, more,
         stop, confirm, stop_now, keep, result, over, resume, compare, explain, again, export, publish, chosen,
-        published, chart, curves, log, timer, seen,
+        published, chart, parts, timer, seen,
     )  # fmt: skip
 
     def tick(run_id: str, before: dict[str, Any] | None, request: gr.Request) -> Updates:
@@ -176,7 +176,7 @@ def look(store: Store, run_id: str, before: dict[str, Any], may: May) -> dict[st
         gone = f'<div class="card failed"><h3>{escape(str(error))}</h3><p>Press <b>← New run</b> to go on.</p></div>'
         return {
             "head": gone, "headline": "", "more": gr.Button(visible=False),
-            "result": "", "chart": "", "curves": "", "log": "", "stop": gr.Button(visible=False),
+            "result": "", "chart": "", "parts": nothing(), "stop": gr.Button(visible=False),
             "confirm": gr.Row(visible=False), "over": gr.Row(visible=False), "publish": gr.Accordion(visible=False),
             "timer": gr.Timer(active=False), "seen": {}, "export": {"box": gr.Accordion(visible=False)},
         }  # fmt: skip
@@ -188,7 +188,8 @@ def look(store: Store, run_id: str, before: dict[str, Any], may: May) -> dict[st
     def changed(*keys: str) -> bool:
         return before.get("id") != run_id or any(before.get(k) != now[k] for k in keys)
 
-    looked: dict[str, Any] = {"seen": now}
+    parts = look_at_parts(run, config, status, may, run.report, changed)
+    looked: dict[str, Any] = {"seen": now, "parts": parts}
     tell = teller(run, may)
     if changed("second", "state", "stage", "metrics"):
         looked["head"] = head_html(run, config, status, store)
@@ -200,10 +201,10 @@ def look(store: Store, run_id: str, before: dict[str, Any], may: May) -> dict[st
             "timer": gr.Timer(active=status.live or family.growing),
         }
     if changed("metrics", "state"):
-        early = early_html(status, run)
-        looked |= {"chart": chart_html(run, config), "curves": early or curves_html(run, config)}
+        looked["chart"] = chart_html(run, config)
+        parts["curves"] = curves_html(run, config)
     if changed("log"):
-        looked["log"] = log_html(run, tell)
+        parts["log"] = log_html(run, tell)
     if changed("state", "family"):
         looked["result"] = result_html(run, config, status, may(run, "download"), tell, family.report)
     if changed("state"):
