@@ -90,7 +90,7 @@ def made_report(run: Run, names: tuple[str, ...] = NAMES) -> dict[str, Any]:
                     "class_accuracy": dict.fromkeys(names, 80.0)},
         "learners": [{"method": m, "seed": seed, "accuracy_last": value, "accuracy_best": value, "params": 78_042,
                       "class_accuracy": columns[m]} for m, of in accuracies.items() for seed, value in of.items()],
-        "summary": summary, "versions": {}, "command": "iekd train",
+        "summary": summary, "versions": {}, "command": "iekd train", "speed": None,
     }  # fmt: skip
 
 
@@ -182,19 +182,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
 
 @pytest.fixture(scope="module")
 def opened(runs: list[Run]) -> Iterator[Any]:
-    """`opened(run, width=..., dark=..., query=...)` -> a page with that run on view."""
+    """`opened(run, query="")` -> a page with that run on view."""
     from playwright.sync_api import sync_playwright
 
     handle = runs[1].lock()
     with serving(runs[0].path.parent) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
 
-        def show(run: Run, width: int = 1280, dark: bool = False, query: str = "") -> Any:
-            page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light")
+        def show(run: Run, query: str = "") -> Any:
+            page = browser.new_page(viewport={"width": 1440, "height": 900})
             page.set_default_timeout(1000 * PATIENCE)
             page.goto(f"{url}/?run={run.id}{query}")
-            page.wait_for_selector("#run-head h2")
-            page.wait_for_selector(".watched img")
+            page.wait_for_selector(".watched img", state="attached")
             return page
 
         yield show
@@ -202,40 +201,44 @@ def opened(runs: list[Run]) -> Iterator[Any]:
     os.close(handle)
 
 
+@pytest.fixture(scope="module")
+def page(opened: Any, runs: list[Run]) -> Any:
+    """The finished run, for all tests."""
+    return opened(runs[0])
+
+
 @pytest.mark.browser
-def test_dumbbells_are_there_and_sorted_and_folds_start_closed(opened: Any, runs: list[Run]) -> None:
-    page = opened(runs[0])
+def test_dumbbells_are_there_and_sorted_and_folds_start_closed(page: Any) -> None:
     changes = [float(text.replace("−", "-")) for text in page.locator(".dumbbells .change").all_inner_texts()]
     assert changes == sorted(GAINS.values(), reverse=True)
-    for name, inside in (("Losses", "#curves svg"), ("How sure is this?", "#certainty table"), ("Log", "#log pre")):
+    for fold, inside in (("losses", "#curves svg"), ("certainty", "#certainty table"), ("log", "#log pre")):
         assert not page.locator(inside).first.is_visible()
-        page.get_by_role("button", name=name, exact=True).click()
+        page.locator(f"#{fold} > button").click()
         page.locator(inside).first.wait_for()
-    page.close()
 
 
 @pytest.mark.browser
 def test_what_is_open_stays_open_and_in_place_while_it_trains(opened: Any, runs: list[Run]) -> None:
-    page = opened(runs[1])
-    page.get_by_role("button", name="How sure is this?", exact=True).click()
-    page.locator("#certainty p").wait_for()
-    before = page.locator("#certainty").bounding_box()
-    page.evaluate("""() => { window.shifts = 0; new PerformanceObserver((list) => list.getEntries().forEach(
+    training = opened(runs[1])
+    training.locator("#certainty > button").click()
+    training.locator("#certainty p").wait_for()
+    before = training.locator("#certainty").bounding_box()
+    training.evaluate("""() => { window.shifts = 0; new PerformanceObserver((list) => list.getEntries().forEach(
         (one) => { window.shifts += one.value; })).observe({type: 'layout-shift'}); }""")
     line = json.loads((runs[1].path / "watched" / "predictions.jsonl").read_text().splitlines()[-1])
     with open(runs[1].path / "watched" / "predictions.jsonl", "a") as file:
         file.write(json.dumps({**line, "epoch": 7, "predictions": [9] * 8, "probabilities": [0.99] * 8}) + "\n")
-    page.locator(".watched", has_text="99 %").wait_for()
-    assert page.locator("#certainty p").is_visible()
-    assert not page.locator("#log pre").is_visible()
-    assert page.locator("#certainty").bounding_box() == before
-    assert page.evaluate("window.shifts") < 0.01
-    page.close()
+    training.locator(".watched", has_text="99 %").wait_for()
+    assert training.locator("#certainty p").is_visible()
+    assert not training.locator("#log pre").is_visible()
+    assert training.locator("#certainty").bounding_box() == before
+    assert training.evaluate("window.shifts") < 0.01
+    assert training.locator("[data-card]").count() == 0
+    training.close()
 
 
 @pytest.mark.browser
-def test_present_is_entered_and_left_by_keyboard_and_by_address(opened: Any, runs: list[Run]) -> None:
-    page = opened(runs[0])
+def test_present_is_entered_and_left_by_keyboard(page: Any) -> None:
     page.locator("button[data-present]").focus()
     page.keyboard.press("Enter")
     page.wait_for_function("location.search.includes('present=1')")
@@ -249,24 +252,25 @@ def test_present_is_entered_and_left_by_keyboard_and_by_address(opened: Any, run
     page.wait_for_function("!location.search.includes('present')")
     page.locator("#watched").wait_for()
     assert page.evaluate("document.activeElement.hasAttribute('data-present')")
-    page.close()
 
-    page = opened(runs[1], query="&present=1")
-    page.wait_for_selector("html[data-present]", state="attached")
-    assert f"run={runs[1].id}" in page.url
+
+@pytest.mark.browser
+def test_an_address_presents_a_run_that_keeps_streaming(opened: Any, runs: list[Run]) -> None:
+    training = opened(runs[1], "&present=1")
+    training.wait_for_selector("html[data-present]", state="attached")
+    assert f"run={runs[1].id}" in training.url
     writer = runs[1].metrics_writer()
     row = {"stage": "students", "learner": "baseline-seed0", "epoch": 6.5, "step": 65, "kind": "test"}
     writer.append({**row, "time": 7, "values": {"accuracy": 77.7, "loss": 1.0}})
     writer.close()
-    page.locator(".chart-legend", has_text="77.7").wait_for()  # it keeps streaming
-    page.locator("[data-leave]").click()
-    page.wait_for_function("!location.search.includes('present')")
-    page.close()
+    training.locator(".chart-legend", has_text="77.7").wait_for()
+    training.locator("[data-leave]").click()
+    training.wait_for_function("!location.search.includes('present')")
+    training.close()
 
 
 @pytest.mark.browser
-def test_the_card_is_a_png_of_that_size_and_its_text_can_be_copied(opened: Any, runs: list[Run]) -> None:
-    page = opened(runs[0])
+def test_the_card_is_a_png_of_that_size_with_a_text_to_copy(page: Any, runs: list[Run]) -> None:
     with page.expect_download() as got:
         page.get_by_role("link", name="Share card").click()
     assert got.value.suggested_filename == f"{runs[0].id}-card.png"
@@ -275,30 +279,23 @@ def test_the_card_is_a_png_of_that_size_and_its_text_can_be_copied(opened: Any, 
     page.locator(".run-tools summary").click()
     words = page.locator(".run-tools details p").inner_text()
     assert words.startswith("Clothes & shoes. ResNet-20 to ResNet-8, 3.5 times smaller")
-    assert page.locator("[data-card]").count() == 1
-    page.close()
-    page = opened(runs[1])
-    assert page.locator("[data-card]").count() == 0
-    page.close()
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "dark"), [(1440, False), (390, True)])
-def test_it_is_accessible_and_fits(opened: Any, runs: list[Run], width: int, dark: bool) -> None:
+def test_it_is_accessible_and_fits(page: Any, width: int, dark: bool) -> None:
+    """With the folds open, as the tests before have left them."""
     from axe_playwright_python.sync_playwright import Axe
 
-    page = opened(runs[0], width, dark)
-    for name in ("Losses", "How sure is this?"):
-        page.get_by_role("button", name=name, exact=True).click()
-    page.locator("#certainty table").wait_for()
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.set_viewport_size({"width": width, "height": 900})
+    page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
     for state in ("page", "present"):
         if state == "present":
             page.locator("button[data-present]").click()
             page.wait_for_selector("html[data-present]", state="attached")
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), state
         found = Axe().run(page, context={"include": [["#run-view"]]}).response["violations"]
         serious = [(one["id"], node["html"][:200]) for one in found for node in one["nodes"]
                    if one["impact"] in ("serious", "critical")]  # fmt: skip
         assert serious == [], state
-    page.close()
+    page.locator("[data-leave]").click()

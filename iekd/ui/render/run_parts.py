@@ -61,7 +61,7 @@ def classes_html(report: dict[str, Any] | None) -> str:
     rows = [row(one) for one in gains]
     few = len(rows) <= FIRST + LAST + 2
     shown = render(
-        "classes", compared=compared, reference=reference, compared_style=method_style(pair[0]),
+        "classes", compared=compared, reference=reference, named=named(pair[1]), compared_style=method_style(pair[0]),
         reference_style=method_style(pair[1]), has_teacher=any(one.teacher is not None for one in gains),
         said=in_words(gains, f"The {compared}", f"the {named(pair[1])}"), weight=_weight(gains),
         scale=[{"at": place(mark), "text": f"{number(mark, marks)} %"} for mark in marks if low <= mark <= high],
