@@ -226,10 +226,13 @@ def runs_card(
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Draw the result of a finished run as a picture to share, 1200 x 630 pixels; prints its alt text too."""
+    """Draw the result of a finished run as an image to share, 1200 x 630 pixels; prints its alt text too."""
     from iekd.runs.card import card_of, notes, png_of
+    from iekd.runs.siblings import family_of
 
-    card, path = card_of(launcher_for(runs_dir).store.get(run_id)), target or Path(f"{run_id}-card.png")
+    store, path = launcher_for(runs_dir).store, target or Path(f"{run_id}-card.png")
+    run = store.get(run_id)
+    card = card_of(run, family_of(store, run).report)
     content, alt_text = png_of(card), card.alt_text()
     try:
         with open(path, "xb") as file:

@@ -1,16 +1,18 @@
 """The main number of a run: which student it is of, what it gained, and whether that is decided.
 
-Leaves out: where accuracies come from, a report or the curves of a run that trains.
+`lead` works on accuracies from anywhere, such as the curves of a run that trains; `lead_of` takes them from a report.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from iekd.config.methods import known_specs
 from iekd.plural import counted
 from iekd.results.brief import PLAIN
+from iekd.results.report import summaries
 from iekd.results.significance import Difference, Summary, p_text
 
 
@@ -66,6 +68,11 @@ def lead(found: Sequence[Summary], teacher: float | None) -> Lead | None:
     plain = by_method.get(PLAIN) if own.method != PLAIN else None
     higher = sorted((s for s in found if s.mean > own.mean + 0.005), key=lambda s: -s.mean)
     return Lead(own, plain, teacher, tuple(higher), sum(s.difference is not None for s in found))
+
+
+def lead_of(report: dict[str, Any]) -> Lead | None:
+    """The main number of a report; None if all its students diverged."""
+    return lead(summaries(report), report["teacher"]["accuracy"] if report.get("teacher") else None)
 
 
 def judgement(gain: Difference, compared: int, images: str = "images") -> str:

@@ -31,18 +31,17 @@ NAME_NOTE = "The run's name has letters that the card's font lacks, so the card 
 DATASET_NOTE = "The dataset's name has letters that the card's font lacks, so the card does not show it."
 
 
-def card_of(run: Run, report: dict[str, Any] | None = None) -> Card:
-    """The card of a finished run; report: another one than its own.
+def card_of(run: Run, report: dict[str, Any] | None) -> Card:
+    """The card of a finished run; report: its result, with the seeds that other runs add (siblings.family_of).
 
     Raises:
         RunError: it has no result.
     """
-    report, config = report or run.report, run.config
     if not report or not report.get("learners"):
         raise RunError(
-            f"The run '{run.id}' is {run.status.state} and has no result to show. Wait until it is finished."
+            f"The run '{run.id}' is {run.status.state} and has no result. A card can be drawn of a finished run."
         )
-    return make_card(report, run.id, name_of(run, config), title_of(config.dataset))
+    return make_card(report, run.id, name_of(run, run.config), title_of(run.config.dataset))
 
 
 def notes(card: Card) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, Optional
 
 from iekd.estimate.progress import HELD_OUT, TRAINING, Progress
 from iekd.plural import counted
+from iekd.runs.machine import Machine
 from iekd.runs.store import Run, Status
 
 log = logging.getLogger("iekd")
@@ -25,11 +26,14 @@ class StatusWriter:
     def __init__(self, run: Run, status: Status, watch: Watcher | None) -> None:
         self.run, self.status, self.watch = run, status, watch
         self.written = 0.0
+        self.machine: Machine | None = None  # known when training begins
 
     def write(self, row: dict[str, Any] | None = None, force: bool = False) -> None:
         """Show the status, and now and then, or with `force`, write it."""
         now = time.monotonic()
         if force or now - self.written > STATUS_EVERY:
+            if self.machine:
+                self.machine.note(self.status)
             self.run.write_status(self.status)
             self.written = now
         if self.watch:
@@ -41,8 +45,9 @@ class StatusWriter:
         self.status.waiting = reason
         self.write(force=True)
 
-    def begin(self, progress: Progress, images_per_step: int) -> None:
+    def begin(self, progress: Progress, images_per_step: int, machine: Machine | None = None) -> None:
         """Training begins."""
+        self.machine = machine
         self.progress, self.images_per_step = progress, images_per_step
         self.began = time.monotonic()
 

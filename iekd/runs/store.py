@@ -57,6 +57,8 @@ class Status:
     by earlier attempts that this one continues. would_repeat: it failed, and would fail again in the same way.
     diverged: learner -> a sentence on how its numbers became NaN or infinite, while others continued.
     eta_seconds, eta_range: what is left, as expected, and the range in which that is expected to lie.
+    gpu: the name of the GPU that it computes on, with its memory and what this run holds of it, in bytes, and its
+    utilisation in percent where that is known; threads: how many compute, on a processor (machine.py).
     waiting: what it waits for besides the runs of its own folder, as a sentence. cautions: what makes its result worth
     little, as sentences.
     """
@@ -77,6 +79,11 @@ class Status:
     eta_range: tuple[float, float] | None = None
     images_per_second: float | None = None
     device: str = ""
+    gpu: str = ""
+    gpu_memory: int | None = None
+    gpu_memory_used: int | None = None
+    gpu_utilisation: int | None = None
+    threads: int | None = None
     error: str | None = None
     would_repeat: bool = False
     waiting: str = ""

@@ -23,6 +23,7 @@ from iekd.models.source import TRAIN
 from iekd.runs.attempt import Attempt
 from iekd.runs.estimate import expected_seconds, wait_for_room
 from iekd.runs.files import LineWriter
+from iekd.runs.machine import Machine
 from iekd.runs.outcome import model_card, save_models, write_report
 from iekd.runs.queue import device_name
 from iekd.runs.status_writer import StatusWriter
@@ -80,12 +81,14 @@ class Training:
         self._log_data()
         self.status.device = str(self.experiment.device)
         precision = str(self.experiment.precision).removeprefix("torch.")
-        log.info("Training on %s (%s).", self.experiment.device, precision)
+        machine = Machine(self.experiment.device, lambda: self.experiment.threads.count)
+        log.info("Training on %s (%s).", machine, precision)
         batch = min(self.config.batch_size, len(self.dataset.train))
         store, device = Store(self.run.path.parent), self.experiment.device.type
         seconds, spread, _ = expected_seconds(self.plan, self.config, *sizes, store, device)
         parts = part_seconds(self.plan, max(0.0, seconds - START_UP))
-        self.writer.begin(Progress(parts, spread, self.status.progress, self.attempt.notes.get("pace")), batch)
+        progress = Progress(parts, spread, self.status.progress, self.attempt.notes.get("pace"))
+        self.writer.begin(progress, batch, machine)
         rows = self.run.metrics_writer()
         self.watched = WatchedWriter(self.run, self.dataset, self.experiment.watched_split, self.experiment.watched)
         try:

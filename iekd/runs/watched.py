@@ -117,6 +117,13 @@ def read_watched(run: Run) -> WatchedImages | None:
         return None
 
 
+def class_names(run: Run) -> list[str]:
+    """The classes of the run's dataset; [] while nothing is watched."""
+    found = read_json(run.path / IMAGES)
+    names = found.get("class_names") if isinstance(found, dict) else None
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
 def _png(image: np.ndarray) -> str:
     """(H,W,C) uint8 -> a PNG of at most SIDE pixels, in base64."""
     small = Image.fromarray(image.squeeze())

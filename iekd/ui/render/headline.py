@@ -8,16 +8,16 @@ from __future__ import annotations
 from typing import Any
 
 from iekd.config.methods import method_name
-from iekd.config.run import RunConfig, learner_name
+from iekd.config.run import RunConfig
 from iekd.plural import counted
-from iekd.results.brief import SEEDS, brief, interval
-from iekd.results.lead import Lead, judgement, lead
-from iekd.results.report import left_out, remarks, summaries
-from iekd.results.significance import Difference, summarise
+from iekd.results.brief import PLAIN, SEEDS, brief, interval
+from iekd.results.lead import Lead, judgement, lead, lead_of
+from iekd.results.report import left_out, remarks
+from iekd.results.significance import Difference
 from iekd.runs.exported import certificates_in
 from iekd.runs.siblings import Family, seeds_text
 from iekd.runs.store import EXPORTS, FINISHED, Run, Status
-from iekd.ui.render.curves import read_curves, teacher_accuracy
+from iekd.ui.render.so_far import so_far
 from iekd.ui.render.template import render
 from iekd.ui.render.words import STATES, method_style
 
@@ -28,14 +28,15 @@ def headline_html(run: Run, config: RunConfig, status: Status, family: Family) -
     """The block; "" for a run that is over and has no number."""
     report = family.report if status.state == FINISHED else None
     if report:
-        found = lead(summaries(report), report["teacher"]["accuracy"] if report.get("teacher") else None)
+        found = lead_of(report)
         when = f"after {counted(config.epochs, 'epoch')}"
         too_weak = brief(report, method_name).too_weak
         shown = _shown(found, too_weak, True) if found else {}
         facts = [*_size(report, found), *_speed(run), *([] if too_weak else _gap(found))] if found else []
         warnings = [*remarks(report, method_name, IMAGES), *_diverged(report)]
     else:
-        epoch, found = _so_far(run, config, status)
+        reached = so_far(run, config, status)
+        epoch, found = reached.epoch, lead(reached.summaries, reached.teacher)
         if found is None and not status.live:
             return ""
         when = f"after {epoch:g} of {counted(config.epochs, 'epoch')}" if found else "The first numbers come soon"
@@ -52,30 +53,13 @@ def headline_html(run: Run, config: RunConfig, status: Status, family: Family) -
     ).strip()  # fmt: skip
 
 
-def _so_far(run: Run, config: RunConfig, status: Status) -> tuple[float, Lead | None]:
-    """(epoch that all students have reached, their numbers there); None before there are any."""
-    curves, lines = read_curves(run), {}
-    for method, seed in config.learner_names:
-        line = curves.line(learner_name(method, seed), "test", "accuracy")
-        if line and learner_name(method, seed) not in status.diverged:
-            lines[method, seed] = line
-    if not lines:
-        return 0.0, None
-    epoch = min(line[-1][0] for line in lines.values())
-    accuracies: dict[str, dict[int, float]] = {}
-    for (method, seed), line in lines.items():
-        known = [y for x, y in line if x <= epoch]
-        accuracies.setdefault(method, {})[seed] = known[-1] if known else line[0][1]
-    return epoch, lead(summarise(accuracies), teacher_accuracy(run, config, curves))
-
-
 def _shown(found: Lead, too_weak: str, over: bool) -> dict[str, Any]:
     own, gain = found.own, found.gain
     seeds = f", mean of {own.n} seeds" if own.n > 1 else ""
     return {
         "accuracy": f"{own.mean:.1f}", "style": method_style(own.method), "who": f"{method_name(own.method)}{seeds}",
         "gain": _signed(gain.mean) if gain and not too_weak else "", "too_weak": bool(too_weak),
-        "plain": f"{found.plain.mean:.1f}" if found.plain else "",
+        "plain": f"{found.plain.mean:.1f}" if found.plain else "", "alone": own.method == PLAIN,
         "over": _interval(gain) if gain and over else counted(gain.n, "seed") + " so far" if gain else "",
         "sign": _sign(gain) if gain and over else "",
         "judgement": judgement(gain, found.compared, IMAGES) if gain and over and not too_weak else "",

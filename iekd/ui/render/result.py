@@ -1,4 +1,4 @@
-"""What came out of a run that is over, as HTML: its table, or why there is none. Reads the folder; no Gradio."""
+"""All networks of a run as an HTML table, live and finished, and why a run that is over has none. No Gradio."""
 
 from __future__ import annotations
 
@@ -9,37 +9,33 @@ from iekd.config.methods import method_name
 from iekd.config.run import RunConfig
 from iekd.models.catalog import model_name
 from iekd.plural import counted
-from iekd.results.report import (
-    imbalance,
-    is_imbalanced,
-    on_other_images,
-    spread,
-    summaries,
-)
+from iekd.results.report import imbalance, is_imbalanced, on_other_images, spread, summaries
 from iekd.results.significance import Summary, p_text
 from iekd.runs.store import FAILED, FINISHED, LOST, STOPPED, Run, Status
+from iekd.ui.render.so_far import SoFar, so_far
 from iekd.ui.render.words import DEVICES, count, duration, method_style
-from iekd.ui.server.downloads import downloads_html
 from iekd.ui.server.hidden_paths import Tell
 
 COLUMNS = ("Parameters", "Accuracy", "Balanced accuracy", "Against the baseline", "Same as teacher")
 BALANCED = "balanced_accuracy"
 
 
-def result_html(
-    run: Run, config: RunConfig, status: Status, with_networks: bool = True, tell: Tell = str,
-    pooled: dict[str, Any] | None = None,
-) -> str:  # fmt: skip
-    """What came out of a run that is over: its table, or in words why there is none. Empty while it trains.
+def result_html(run: Run, config: RunConfig, status: Status, report: dict[str, Any] | None = None) -> str:
+    """The table of a finished run, or of a run that trains with the accuracies so far; "" for any other.
 
-    with_networks: offer them to be taken home. tell: makes texts fit for whoever looks.
-    pooled: the report with the seeds that other runs add; None: the run's own.
+    report: with the seeds that other runs add; None: the run's own.
     """
     if status.live:
+        return _so_far(config, so_far(run, config, status))
+    report = report or run.report
+    return _finished(config, report) if status.state == FINISHED and report else ""
+
+
+def why_html(run: Run, status: Status, tell: Tell = str) -> str:
+    """Why a run that is over has no result, and what to do; "" for any other. tell: makes texts fit for whoever
+    looks."""
+    if status.live or (status.state == FINISHED and run.report):
         return ""
-    report = pooled or run.report
-    if status.state == FINISHED and report:
-        return _finished(run, report, downloads_html(run, with_networks, tell))
     why = {
         STOPPED: "You stopped this run. " + ("Its students are kept as they were." if run.model_folders else
                                              "It had not begun to train students, so there is nothing to compare."),
@@ -50,13 +46,39 @@ def result_html(
     reason = f"<p>{escape(tell(status.error))}</p>" if status.error else ""
     again = "<b>New run with these settings</b> to fill in the form and change what you like."
     what = f"Press <b>Resume</b> to go on where it was, or {again}" if status.resumable else f"Press {again}"
+    return f'<div class="card {escape(status.state)}"><h3>{escape(why)}</h3>{reason}<p>{what}{hint}</p></div>'
+
+
+def _so_far(config: RunConfig, found: SoFar) -> str:
+    """As long as the table of the result will be, so that nothing moves when the run ends."""
+    known = {summary.method: summary for summary in found.summaries}
+    columns = ["Accuracy so far", "Against the baseline"]
+    rows = []
+    if config.needs_teacher:
+        name = f"Teacher <small>{escape(model_name(config.teacher))}</small>"
+        texts = {"Accuracy so far": f"{found.teacher:.2f} %" if found.teacher is not None else "–"}
+        rows.append(_row("teacher", name, columns, texts))
+    for method in config.methods:
+        name = f"{escape(method_name(method))} <small>{escape(_seeds(len(config.seeds), config))}</small>"
+        own = known.get(method)
+        gain = own.difference.mean if own and own.difference else None
+        texts = {
+            "Accuracy so far": f"{spread(own.mean, own.sd)} %" if own else "–",
+            "Against the baseline": "" if gain is None else f"{gain:+.2f}".replace("-", "−"),
+        }
+        rows.append(_row(method_style(method), name, columns, texts))
     return (
-        f'<div class="card {escape(status.state)}"><h3>{escape(why)}</h3>{reason}<p>{what}{hint}</p>'
-        f"{downloads_html(run, with_networks, tell)}</div>"
+        f'<div class="card all-networks" style="--rows:{len(rows)}"><h3>All networks</h3>{_table(columns, rows)}'
+        '<p class="sub">Accuracy: percent right on the test images. Intervals and downloads come with the result.</p>'
+        "</div>"
     )
 
 
-def _finished(run: Run, report: dict[str, Any], downloads: str) -> str:
+def _seeds(count: int, config: RunConfig) -> str:
+    return f"{count} seeds" if count > 1 else model_name(config.student)
+
+
+def _finished(config: RunConfig, report: dict[str, Any]) -> str:
     found, teacher = summaries(report), report.get("teacher")
     learners: dict[str, list[dict[str, Any]]] = {}
     for learner in report["learners"]:
@@ -67,46 +89,49 @@ def _finished(run: Run, report: dict[str, Any], downloads: str) -> str:
     rows = []
     if teacher:
         name = f"Teacher <small>{escape(model_name(teacher['model']))}</small>"
-        texts = {"Accuracy": f"{teacher['accuracy']:.2f} %", "Balanced accuracy": _mean_percent([teacher], BALANCED, 2)}
-        rows.append(_row("teacher", name, teacher["params"], columns, texts))
+        texts = {
+            "Parameters": count(teacher["params"]), "Accuracy": f"{teacher['accuracy']:.2f} %",
+            "Balanced accuracy": _mean_percent([teacher], BALANCED, 2),
+        }  # fmt: skip
+        rows.append(_row("teacher", name, columns, texts))
     for summary in found:
         own = learners[summary.method]
-        note = f"{summary.n} seeds" if summary.n > 1 else model_name(run.config.student)
+        note = _seeds(summary.n, config)
         mark = ' <em class="win">best</em>' if summary in best and len(best) < len(found) else ""
         name = f"{escape(method_name(summary.method))} <small>{escape(note)}</small>{mark}"
         texts = {
-            "Accuracy": f"{spread(summary.mean, summary.sd)} %", "Balanced accuracy": _mean_percent(own, BALANCED, 2),
+            "Parameters": count(own[0]["params"]), "Accuracy": f"{spread(summary.mean, summary.sd)} %",
+            "Balanced accuracy": _mean_percent(own, BALANCED, 2),
             "Against the baseline": _difference(summary),
             "Same as teacher": _mean_percent(own, "agreement_with_teacher"),
         }  # fmt: skip
-        rows.append(_row(method_style(summary.method), name, own[0]["params"], columns, texts))
-    head = "".join(f"<th>{label}</th>" for label in ("Network", *columns))
+        rows.append(_row(method_style(summary.method), name, columns, texts))
     skipped = len(report.get("skipped_files", []))
-    facts = f"Accuracy: percent right on {counted(report['test_images'], 'test picture')} after the last epoch"
+    facts = f"Accuracy: percent right on {counted(report['test_images'], 'test image')} after the last epoch"
     many = any(s.n > 1 for s in found)
     facts += ", mean ± standard deviation over seeds." if many else "."
     if many and any(s.difference for s in found):
         facts += (
-            " Difference in points. Seeds: what training anew may make of it, 95 % interval and p-value of a paired "
+            " Difference in points. Seeds: what training again may make of it, 95 % interval and p-value of a paired "
             "test (Holm’s correction)."
         )
     if any(on_other_images(s) for s in found):
         facts += (
-            " Pictures: what other pictures like those of the test may make of the difference with these very "
-            "networks, 95 % interval; few test pictures make it wide."
+            " Images: what other images like those of the test may make of the difference with these very "
+            "networks, 95 % interval; few test images make it wide."
         )
     if teacher:
         facts += " Same as teacher: how often the student’s answer is the teacher’s, right or wrong."
-    facts += f" {skipped} unreadable picture{'s were' if skipped > 1 else ' was'} skipped." if skipped else ""
+    facts += f" {skipped} unreadable image{'s were' if skipped > 1 else ' was'} skipped." if skipped else ""
     warnings = "".join(f'<p class="warn">{escape(str(note))}</p>' for note in report.get("data_notes", []))
-    uneven = imbalance(report, "pictures")
+    uneven = imbalance(report)
     took = f"{duration(report['seconds'])} on {escape(DEVICES.get(report['device'].split(':')[0], report['device']))}."
     partly = " partly" if warnings or report.get("diverged") else ""
     return (
-        f'<div class="card finished{partly}"><h3>All networks</h3>{warnings}'
-        f'<div class="scroll"><table class="results"><tr>{head}</tr>{"".join(rows)}</table></div>'
+        f'<div class="card all-networks finished{partly}" style="--rows:{len(rows)}"><h3>All networks</h3>{warnings}'
+        f"{_table(columns, rows)}"
         f"{f'<p>{escape(uneven)}</p>' if uneven else ''}"
-        f'<p class="sub">{facts} {took}</p>{downloads}</div>'
+        f'<p class="sub">{facts} {took}</p></div>'
     )
 
 
@@ -119,7 +144,7 @@ def _difference(summary: Summary) -> str:
         p = f", p {p_text(difference.p_adjusted)}" if difference.p_adjusted is not None else ""
         text += f"<small>seeds {difference.low:+.2f} to {difference.high:+.2f}{p}</small>"
     if others := on_other_images(summary):
-        text += f"<small>pictures {others}</small>"
+        text += f"<small>images {others}</small>"
     return text.replace("-", "−")
 
 
@@ -128,12 +153,16 @@ def _mean_percent(own: list[dict[str, Any]], key: str, decimals: int = 1) -> str
     return f"{sum(values) / len(values):.{decimals}f} %" if values else ""
 
 
-def _row(style: str, name: str, params: int, columns: list[str], texts: dict[str, str]) -> str:
+def _table(columns: list[str], rows: list[str]) -> str:
+    head = "".join(f'<th scope="col">{label}</th>' for label in ("Network", *columns))
+    return f'<div class="scroll"><table class="results"><tr>{head}</tr>{"".join(rows)}</table></div>'
+
+
+def _row(style: str, name: str, columns: list[str], texts: dict[str, str]) -> str:
     """A cell for each column; a phone shows their labels, and leaves out the empty ones."""
-    filled = {"Parameters": count(params), **texts}
     cells = "".join(
-        f'<td data-label="{label}"><span>{f"<b>{text}</b>" if label == "Accuracy" else text}</span></td>'
-        if (text := filled.get(label))
+        f'<td data-label="{label}"><span>{f"<b>{text}</b>" if label.startswith("Accuracy") else text}</span></td>'
+        if (text := texts.get(label))
         else "<td></td>"
         for label in columns
     )

@@ -11,7 +11,7 @@ from iekd.config.run import STAGES, RunConfig
 from iekd.data import title_of
 from iekd.plural import counted
 from iekd.runs.queue import ahead_of, device_name
-from iekd.runs.store import FAILED, LOADING, LOST, QUEUED, STOPPED, STOPPING, Run, Status, Store
+from iekd.runs.store import FINISHED, LOADING, QUEUED, STOPPING, Run, Status, Store
 from iekd.runs.watched import size as watched_size
 from iekd.ui.render.curves import metrics_size, read_curves
 from iekd.ui.render.words import (
@@ -42,8 +42,7 @@ def head_html(run: Run, config: RunConfig, status: Status, store: Store) -> str:
         f'<div class="runhead"><div class="titleline"><h2>{title}</h2>{badge(status.state)}</div>',
         f'<p class="sub">{about}{epochs}{began} · <code>{escape(run.id)}</code></p>',
     ]
-    if status.live or status.state in (STOPPED, FAILED, LOST):
-        lines += [stepper(run, config, status), _bar(status)]
+    lines += [stepper(run, config, status), _bar(status)]
     facts = _facts(status, _age(run))
     if status.state == QUEUED:
         facts = [waiting_for(run, store)]
@@ -80,9 +79,29 @@ def _facts(status: Status, age: float) -> list[str]:
         facts.append(f"<b>{time_range(low, high)}</b> left")
     if status.live and status.images_per_second:
         facts.append(f"<b>{status.images_per_second:,.0f}</b> images/s")
-    if status.device:
-        facts.append(f"on {escape(DEVICES.get(status.device.split(':')[0], status.device))}")
+    return facts + _machine(status)
+
+
+def _machine(status: Status) -> list[str]:
+    """What it computes on, and how much of that it uses while it trains."""
+    if not status.device:
+        return []
+    if not status.gpu or not status.gpu_memory:
+        threads = f", {counted(status.threads, 'thread')}" if status.threads else ""
+        return [f"on {escape(DEVICES.get(status.device.split(':')[0], status.device))}{threads}"]
+    if not status.live:
+        return [f"on {escape(status.gpu)}, {_gibibytes(status.gpu_memory)} GiB"]
+    facts = [f"on {escape(status.gpu)}"]
+    if status.gpu_memory_used is not None:
+        used = _gibibytes(status.gpu_memory_used)
+        facts.append(f"<b>{used}</b> of {_gibibytes(status.gpu_memory)} GiB of its memory")
+    if status.gpu_utilisation is not None:
+        facts.append(f"GPU utilisation <b>{status.gpu_utilisation} %</b>")
     return facts
+
+
+def _gibibytes(count: int) -> str:
+    return f"{count / 2**30:.1f}"
 
 
 def waiting_for(run: Run, store: Store) -> str:
@@ -108,7 +127,8 @@ def waiting_for(run: Run, store: Store) -> str:
 
 def stepper(run: Run, config: RunConfig, status: Status) -> str:
     """The four stages: done, now, to come, or not needed."""
-    at = STAGES.index(status.stage) if status.stage in STAGES else -1
+    over = status.state == FINISHED
+    at = len(STAGES) if over else STAGES.index(status.stage) if status.stage in STAGES else -1
     seen = read_curves(run).stages
     items = []
     for i, stage in enumerate(STAGES):
@@ -134,8 +154,8 @@ def _epoch(stage: str, config: RunConfig, status: Status) -> str:
 
 
 def _bar(status: Status) -> str:
-    done = max(0.0, min(1.0, status.progress))
-    percent = math.floor(done * 100 + 1e-9)  # 100 is said of what is done
+    done = 1.0 if status.state == FINISHED else max(0.0, min(1.0, status.progress))
+    percent = math.floor(done * 100 + 1e-9)  # 100 is shown only when it is done
     reading = status.live and status.stage == LOADING and 0 < status.stage_progress < 1  # which has its own percentage
     return (
         f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}" '

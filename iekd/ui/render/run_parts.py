@@ -1,25 +1,30 @@
-"""HTML of what stands below the headline of a run's page: watched images, classes, certainty, and the tools."""
+"""HTML of what follows the chart on a run's page: watched images, classes, what to take home, and certainty."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
+
+from markupsafe import Markup
 
 from iekd.config.methods import method_name
 from iekd.config.run import RunConfig, learner_name
-from iekd.errors import UserError
 from iekd.plural import counted
-from iekd.results.card import named, student_name
-from iekd.results.classes import SAME, ClassGain, class_gains, in_words
-from iekd.results.main_pair import PLAIN, main_pair
-from iekd.results.report import accuracies, class_columns, is_imbalanced, on_other_images, summaries
-from iekd.results.significance import p_text, summarise
+from iekd.results.brief import PLAIN
+from iekd.results.card import student_name
+from iekd.results.classes import SAME, ClassGain, class_gains, has_classes, in_words
+from iekd.results.lead import lead_method, lead_of
+from iekd.results.report import class_columns, is_imbalanced, on_other_images, summaries
+from iekd.results.significance import p_text
 from iekd.runs.card import card_of, notes
-from iekd.runs.store import Run
+from iekd.runs.store import FINISHED, Run, Status
 from iekd.runs.watched import Prediction, WatchedImage, read_watched
 from iekd.ui.render.figures import number, ticks
 from iekd.ui.render.template import render
 from iekd.ui.render.words import method_style
+from iekd.ui.server.downloads import downloads_html
+from iekd.ui.server.hidden_paths import Tell
 
 FIRST, LAST = 10, 5  # classes that are shown of a long list
 CELLS = 24  # of the strip of earlier predictions
@@ -31,15 +36,17 @@ ABOUT = {
 }  # fmt: skip
 
 
-def classes_html(report: dict[str, Any] | None) -> str:
-    """A dumbbell for each class, largest gain first, and the exact table folded below; "" without a result."""
-    pair = main_pair(report) if report else None
-    gains = class_gains(report, pair) if report and pair else []
-    if not report or "class_accuracy" not in report["learners"][0]:
-        return ""
-    if not gains or pair is None:
+def classes_html(report: dict[str, Any]) -> str:
+    """A dumbbell for each class, largest gain first, and the exact table folded below.
+
+    Only the table where there is no plain student to compare with, or nothing but it.
+    """
+    if not has_classes(report):
+        return _note("The report of this run has no accuracy by class: an earlier version of the program wrote it.")
+    found = lead_of(report)
+    gains = class_gains(report, found.own.method) if found and found.plain else []
+    if not gains or found is None:
         return f'<div class="card">{class_table(report)}</div>'
-    compared, reference = map(student_name, pair)
     values = [v for one in gains for v in (one.reference, one.compared, one.teacher) if v is not None]
     marks = ticks(min(values), max(values), 4)
     low, high = max(0.0, marks[0]), min(100.0, marks[-1])
@@ -58,16 +65,33 @@ def classes_html(report: dict[str, Any] | None) -> str:
             "change": "0.0" if abs(one.gain) < SAME else signed(one.gain, 1),
         }  # fmt: skip
 
-    rows = [row(one) for one in gains]
-    few = len(rows) <= FIRST + LAST + 2
-    shown = render(
-        "classes", compared=compared, reference=reference, named=named(pair[1]), compared_style=method_style(pair[0]),
-        reference_style=method_style(pair[1]), has_teacher=any(one.teacher is not None for one in gains),
-        said=in_words(gains, f"The {compared}", f"the {named(pair[1])}"), weight=_weight(gains),
+    shown = _dumbbells(
+        [row(one) for one in gains], found.own.method, any(one.teacher is not None for one in gains),
+        said=in_words(gains, f"The {student_name(found.own.method)}"), weight=_weight(gains),
         scale=[{"at": place(mark), "text": f"{number(mark, marks)} %"} for mark in marks if low <= mark <= high],
-        first=rows if few else rows[:FIRST], between=[] if few else rows[FIRST:-LAST], last=[] if few else rows[-LAST:],
     )  # fmt: skip
     return f'<div class="card">{shown}{class_table(report)}</div>'
+
+
+def classes_to_come_html(config: RunConfig, names: Sequence[str]) -> str:
+    """The same before there is a result: the classes without numbers, so that nothing moves when they come."""
+    method = lead_method(config.methods)
+    if PLAIN not in config.methods or method == PLAIN or not names:
+        return ""
+    said = "The accuracy of each class is measured at the end. The largest gain then comes first."
+    rows = [{"name": name, "direction": "same", "change": "", "before": ""} for name in names]
+    shown = _dumbbells(rows, method, config.needs_teacher, said=said, weight="", scale=[])
+    return f'<div class="card to-come">{shown}</div>'
+
+
+def _dumbbells(rows: list[dict[str, Any]], method: str, has_teacher: bool, **values: Any) -> str:
+    few = len(rows) <= FIRST + LAST + 2
+    return render(
+        "classes", compared=student_name(method), compared_style=method_style(method),
+        reference=student_name(PLAIN), reference_style=method_style(PLAIN), has_teacher=has_teacher,
+        first=rows if few else rows[:FIRST], between=[] if few else rows[FIRST:-LAST], last=[] if few else rows[-LAST:],
+        **values,
+    )  # fmt: skip
 
 
 def class_table(report: dict[str, Any]) -> str:
@@ -99,24 +123,38 @@ def _weight(gains: list[ClassGain]) -> str:
     )
 
 
-def watched_html(run: Run, config: RunConfig, live: bool, allowed: bool) -> str:
-    """The watched images with the newest predictions; "" for runs that have none, or for whoever may not see them."""
-    found = read_watched(run) if allowed else None
+def watched_html(run: Run, config: RunConfig, status: Status, allowed: bool) -> str:
+    """The watched images with the newest predictions, or in words why there are none.
+
+    allowed: whether whoever looks may see images of this dataset.
+    """
+    found, live = read_watched(run), status.live
+    if found is None and live:
+        return _note("A few held-out images appear here when training begins.", "to-come")
+    if found is None and status.state == FINISHED:
+        return _note("No watched images are stored with this run: earlier versions of the program recorded none, and "
+                     "an imported run comes without them.")  # fmt: skip
     if found is None or not (live or any(image.predictions for image in found.images)):
-        return ""
+        return _note("The run ended before its networks had predicted any of the images to watch.")
+    if not allowed:
+        return _note("The images of this dataset are shown only to those who may download from this run.")
     networks = [(TEACHER, "Teacher", TEACHER)] * any(TEACHER in image.predictions for image in found.images)
     networks += [(learner_name(m, config.seeds[0]), method_name(m), method_style(m)) for m in config.methods]
     about = ABOUT.get(found.split, "")
     if len(config.seeds) > 1:
         about += f" Students of seed {config.seeds[0]}."
     return render(
-        "watched", split=found.split, live=live, about=about,
+        "watched", split=found.split, about=about,
         images=[
             {"label": image.label, "png": image.png,
              "networks": [_network(image, name, title, style) for name, title, style in networks]}
             for image in found.images
         ],
     )  # fmt: skip
+
+
+def _note(text: str, style: str = "") -> str:
+    return render("run_note", text=text, style=style)
 
 
 def _network(image: WatchedImage, name: str, title: str, style: str) -> dict[str, Any]:
@@ -139,46 +177,62 @@ def _network(image: WatchedImage, name: str, title: str, style: str) -> dict[str
 
 
 def certainty_html(report: dict[str, Any] | None) -> str:
-    """How sure the differences of a report are, as a table and in words."""
-    if report is None:
-        return render("certainty", rows=[], reference="", sentences=["This is known when the run has finished."])
-    pair, known = main_pair(report), summaries(report)
-    if pair is None:
-        return render("certainty", rows=[], reference="", sentences=["One method only: there is nothing to compare."])
-    found = known if pair[1] == PLAIN else summarise(accuracies(report), baseline=pair[1])
+    """How sure the differences of a report are, as a table and in words; report: None while there is none."""
+    known = summaries(report) if report else []
     rows = []
-    for one in found:
+    for one in known:
         if (difference := one.difference) is None:
             continue
-        low_high = difference.low is not None and difference.high is not None
+        low, high = difference.low, difference.high
+        over_seeds = f"{signed(low, 2)} to {signed(high, 2)}" if low is not None and high is not None else "–"
         rows.append({
             "name": method_name(one.method), "seeds": difference.n, "difference": signed(difference.mean, 2),
-            "over_seeds": f"{signed(difference.low or 0, 2)} to {signed(difference.high or 0, 2)}" if low_high else "–",
+            "over_seeds": over_seeds,
             "p": p_text(difference.p_adjusted).removeprefix("= ") if difference.p_adjusted is not None else "–",
             "over_images": on_other_images(one).replace("-", "\u2212") or "–",
         })  # fmt: skip
-    several = any(row["over_seeds"] != "–" for row in rows)
+    if report is None:
+        sentences = ["This is known when the run has finished."]
+    elif not rows:
+        plain = any(one.method == PLAIN for one in known)
+        sentences = [f"There is no {'other' if plain else 'plain'} student to compare with."]
+    else:
+        sentences = _meaning(report, rows)
+    return render("certainty", rows=rows, sentences=sentences)
+
+
+def _meaning(report: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     tested = counted(report["test_images"], "test image")
-    sentences = [
-        f"Points of accuracy, method minus {method_name(pair[1])}, on the {tested}.",
-        "Over seeds: what training again with other seeds may change, on these test images. The test is paired: the "
-        "students of a seed start alike and see the same batches. p is corrected for the number of methods (Holm)."
-        if several
-        else "There are too few seeds for an interval over seeds, or they agree exactly. What training again may "
-        "change is not known: train with three seeds or more.",
-    ]
+    said = [f"Points of accuracy, each method minus the plain student, on {tested}."]
+    if any(row["over_seeds"] != "–" for row in rows):
+        said.append(
+            "Over seeds: what training again with other seeds may change, on these test images. The test is paired: "
+            "the students of a seed start alike and see the same batches. p is corrected for the number of methods "
+            "(Holm)."
+        )
+    else:
+        said.append(
+            "There are too few seeds for an interval over seeds, or they agree exactly. What training again may "
+            "change is not known: train with three seeds or more."
+        )
     if any(row["over_images"] != "–" for row in rows):
-        sentences.append("Over test images: what other images like those of the test may change, with these networks.")
-    return render("certainty", rows=rows, reference=method_name(pair[1]), sentences=sentences)
+        said.append("Over test images: what other images like those of the test may change, with these networks.")
+    return said
 
 
-def tools_html(run: Run, with_card: bool) -> str:
-    """Present, and of a run with a result its share card with the alt text."""
-    try:
-        card = card_of(run) if with_card else None
-    except UserError:
-        card = None
-    return render("run_tools", run=run.id, alt_text=card and card.alt_text(), notes=notes(card) if card else [])
+def take_home_html(run: Run, status: Status, report: dict[str, Any] | None, with_networks: bool, tell: Tell) -> str:
+    """Downloads of a run that is over, and of one with a result its share card with the alt text.
+
+    report: with the seeds that other runs add. with_networks: offer models too. tell: makes texts fit for whoever
+    looks.
+    """
+    if status.live:
+        return render("take_home", live=True)
+    card = card_of(run, report) if report and report.get("learners") else None
+    return render(
+        "take_home", live=False, run=run.id, downloads=Markup(downloads_html(run, with_networks, tell)),
+        alt_text=card.alt_text() if card else "", notes=notes(card) if card else [],
+    )  # fmt: skip
 
 
 def signed(value: float, decimals: int) -> str:

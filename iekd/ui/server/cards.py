@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from iekd.errors import UserError
 from iekd.runs.card import card_of, png_of
+from iekd.runs.siblings import family_of
 from iekd.runs.store import Store
 
 ADDRESS = "/card"
@@ -17,7 +18,7 @@ def card_route(store: Store) -> Route:
     def answer(request: Request) -> Response:
         try:
             run = store.get(request.path_params["run"])
-            content = png_of(card_of(run))
+            content = png_of(card_of(run, family_of(store, run).report))
         except UserError as error:
             return PlainTextResponse(f"{error}\n", 404)
         headers = {"content-disposition": f'attachment; filename="{run.id}-card.png"', "cache-control": "no-cache"}

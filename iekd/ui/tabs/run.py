@@ -6,28 +6,31 @@ nothing. Parts that have not changed are left alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from html import escape
 from typing import Any
 
 import gradio as gr
 
+from iekd.data import own_path
 from iekd.errors import UserError
 from iekd.launchers.base import Launcher
 from iekd.runs.siblings import USUAL, family_of
-from iekd.runs.store import FINISHED, Store
+from iekd.runs.store import FINISHED, Run, Status, Store
+from iekd.runs.watched import class_names
 from iekd.ui.render.chart import chart_html
 from iekd.ui.render.curves import curves_html
 from iekd.ui.render.headline import headline_html
-from iekd.ui.render.result import result_html
-from iekd.ui.render.run import head_html, log_html, signature
+from iekd.ui.render.result import result_html, why_html
+from iekd.ui.render.run import early_html, head_html, log_html, signature
+from iekd.ui.render.run_parts import certainty_html, classes_html, classes_to_come_html, take_home_html, watched_html
 from iekd.ui.render.template import render
 from iekd.ui.server.access import PUBLISH, Access, May
 from iekd.ui.server.actions import add_seeds
 from iekd.ui.server.hidden_paths import teller
 from iekd.ui.tabs.export import ExportPart, export_part, look_at_exports
+from iekd.ui.tabs.present import present_button, present_part
 from iekd.ui.tabs.publish import publish_part, reset
-from iekd.ui.tabs.run_parts import RunParts, look_at_parts, nothing, run_parts, tools_part
 
 PRIVATE: dict[str, Any] = {
     "api_visibility": "private",
@@ -44,46 +47,48 @@ SPEAKING = {**PRIVATE, "queue": True}  # only events of the queue can show a mes
 
 @dataclass
 class RunView:
-    """The components of the view."""
+    """The components of the view, in the order of the page; those below `seen` are changed by `updates`."""
 
     box: gr.Column
     back: gr.Button
-    head: gr.HTML
-    headline: gr.HTML
-    more: gr.Button
-    stop: gr.Button
-    confirm: gr.Row
     stop_now: gr.Button
     keep: gr.Button
-    result: gr.HTML
-    over: gr.Row
+    export: ExportPart
+    seen: gr.JSON
+    timer: gr.Timer
+    head: gr.HTML
+    headline: gr.HTML
+    actions: gr.Row
+    stop: gr.Button
     resume: gr.Button
     compare: gr.Button
     explain: gr.Button
     again: gr.Button
-    export: ExportPart
+    more: gr.Button
+    confirm: gr.Row
+    early: gr.HTML
+    chart: gr.HTML
+    watched: gr.HTML
+    classes: gr.HTML
+    result: gr.HTML
+    take_home: gr.HTML
     publish: gr.Accordion
     chosen: gr.Dropdown
     published: gr.HTML
-    chart: gr.HTML
-    parts: RunParts
-    timer: gr.Timer
-    seen: gr.JSON
+    curves: gr.HTML
+    certainty: gr.HTML
+    log: gr.HTML
 
     @property
     def outputs(self) -> list[Any]:
         """What `updates` may change."""
-        return [
-            self.head, self.headline, self.more, self.result, self.chart, self.stop, self.confirm, self.over, self.resume,
-            self.compare, self.explain, self.again, self.publish, self.chosen, self.published, self.timer, self.seen,
-            *self.export.outputs, *self.parts.outputs,
-        ]  # fmt: skip
+        names = [field.name for field in fields(self)]
+        return [getattr(self, name) for name in names[names.index("seen") :]] + self.export.outputs
 
     def updates(self, looked: dict[str, Any]) -> Updates:
         """For a handler: what `look` returned, by component."""
-        found = {getattr(self, name): value for name, value in looked.items() if name not in ("export", "parts")}
-        for part in ("export", "parts"):
-            found |= {getattr(getattr(self, part), name): value for name, value in looked.get(part, {}).items()}
+        found = {getattr(self, name): value for name, value in looked.items() if name != "export"}
+        found |= {getattr(self.export, name): value for name, value in looked.get("export", {}).items()}
         return found or {self.seen: gr.skip()}  # Gradio takes an empty dictionary for a value
 
 
@@ -91,11 +96,18 @@ def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
     """Build the view and its own events. `shown` holds the id of the run to show."""
     store = launcher.store
     with gr.Column(visible=False, elem_id="run-view") as box:
+        present_part()
         back = gr.Button("← New run", size="sm", elem_id="back")
         head = gr.HTML(elem_id="run-head")
         headline = gr.HTML(elem_id="headline")
-        more = gr.Button(f"Add {USUAL} seeds", size="sm", visible=False, elem_id="add-seeds", elem_classes="narrow")
-        stop = gr.Button("■ Stop", size="sm", visible=False, elem_id="stop", elem_classes="narrow")
+        with gr.Row(elem_id="actions") as actions:
+            stop = gr.Button("■ Stop", visible=False, elem_id="stop")
+            resume = gr.Button("▶ Resume", variant="primary", visible=False, elem_id="resume")
+            compare = gr.Button("Compare on images", variant="primary", visible=False, elem_id="to-compare")
+            explain = gr.Button("Explain", visible=False, elem_id="to-explain")
+            again = gr.Button("New run with these settings", visible=False, elem_id="again")
+            more = gr.Button(f"Add {USUAL} seeds", visible=False, elem_id="add-seeds")
+            present_button()
         with gr.Row(visible=False, elem_id="confirm-stop", elem_classes="confirm") as confirm:
             gr.HTML(
                 "<p><b>Stop this run?</b> What the students have learned is kept, "
@@ -103,25 +115,31 @@ def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
             )
             stop_now = gr.Button("Yes, stop it", variant="stop", size="sm", elem_id="stop-now")
             keep = gr.Button("Keep training", size="sm")
-        tools = tools_part()
-        result = gr.HTML(elem_id="result")
-        with gr.Row(visible=False, elem_id="over") as over:
-            resume = gr.Button("▶ Resume", variant="primary", elem_id="resume")
-            compare = gr.Button("Compare on images", variant="primary", elem_id="to-compare")
-            explain = gr.Button("Explain", elem_id="to-explain")
-            again = gr.Button("New run with these settings", elem_id="again")
-        export = export_part(store, shown, access)
-        publish, chosen, published = publish_part(store, shown, access)
         early = gr.HTML(elem_id="early")
         gr.HTML(CHART, js_on_load=DRAW_CHART, apply_default_css=False, elem_id="chart")
         chart = gr.HTML(elem_id="chart-data")
-        parts = run_parts(tools, early)
-    timer = gr.Timer(1.5, active=False)
-    seen = gr.JSON(visible=False)  # held by the page, not the server: it survives a restart
+        watched = gr.HTML(elem_id="watched")
+        classes = gr.HTML(elem_id="classes")
+        result = gr.HTML(elem_id="result")
+        with gr.Column(elem_id="take-home"):
+            take_home = gr.HTML()
+            export = export_part(store, shown, access)
+            publish, chosen, published = publish_part(store, shown, access)
+        # Gradio keeps which of them are open while their contents change
+        with gr.Accordion("Losses", open=False, elem_id="losses"):
+            curves = gr.HTML(elem_id="curves")
+        with gr.Accordion("How sure is this?", open=False, elem_id="certainty"):
+            certainty = gr.HTML()
+        with gr.Accordion("Log", open=False, elem_id="log"):
+            log = gr.HTML()
     view = RunView(
-        box, back, head, headline, more,
-        stop, confirm, stop_now, keep, result, over, resume, compare, explain, again, export, publish, chosen,
-        published, chart, parts, timer, seen,
+        box=box, back=back, stop_now=stop_now, keep=keep, export=export,
+        seen=gr.JSON(visible=False),  # held by the page, not the server: it survives a restart
+        timer=gr.Timer(1.5, active=False),
+        head=head, headline=headline, actions=actions, stop=stop, resume=resume, compare=compare, explain=explain,
+        again=again, more=more, confirm=confirm, early=early, chart=chart, watched=watched, classes=classes,
+        result=result, take_home=take_home, publish=publish, chosen=chosen, published=published, curves=curves,
+        certainty=certainty, log=log,
     )  # fmt: skip
 
     def tick(run_id: str, before: dict[str, Any] | None, request: gr.Request) -> Updates:
@@ -153,7 +171,7 @@ def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
     def confirming(asked: bool) -> Updates:
         return {stop: gr.Button(visible=not asked), confirm: gr.Row(visible=asked)}
 
-    timer.tick(tick, [shown, seen], view.outputs, **PRIVATE)
+    view.timer.tick(tick, [shown, view.seen], view.outputs, **PRIVATE)
     stop.click(lambda: confirming(True), None, [stop, confirm], **PRIVATE)
     keep.click(lambda: confirming(False), None, [stop, confirm], **PRIVATE)
     stop_now.click(ask_to_stop, shown, view.outputs, **SPEAKING)
@@ -173,13 +191,7 @@ def look(store: Store, run_id: str, before: dict[str, Any], may: May) -> dict[st
         run = store.get(run_id)
         config, status = run.config, run.status
     except UserError as error:  # deleted in another tab
-        gone = f'<div class="card failed"><h3>{escape(str(error))}</h3><p>Press <b>← New run</b> to go on.</p></div>'
-        return {
-            "head": gone, "headline": "", "more": gr.Button(visible=False),
-            "result": "", "chart": "", "parts": nothing(), "stop": gr.Button(visible=False),
-            "confirm": gr.Row(visible=False), "over": gr.Row(visible=False), "publish": gr.Accordion(visible=False),
-            "timer": gr.Timer(active=False), "seen": {}, "export": {"box": gr.Accordion(visible=False)},
-        }  # fmt: skip
+        return _gone(str(error))
     family = family_of(store, run)
     now = {**signature(run, status), "family": [[s.run.id, s.status.state, s.pooled] for s in family.siblings]}
     if now == before:
@@ -188,37 +200,61 @@ def look(store: Store, run_id: str, before: dict[str, Any], may: May) -> dict[st
     def changed(*keys: str) -> bool:
         return before.get("id") != run_id or any(before.get(k) != now[k] for k in keys)
 
-    parts = look_at_parts(run, config, status, may, run.report, changed)
-    looked: dict[str, Any] = {"seen": now, "parts": parts}
-    tell = teller(run, may)
+    looked: dict[str, Any] = {"seen": now}
+    tell, report = teller(run, may), family.report if status.state == FINISHED else None
     if changed("second", "state", "stage", "metrics"):
         looked["head"] = head_html(run, config, status, store)
     if changed("metrics", "state", "family"):
-        offered = status.state == FINISHED and family.report is not None and not family.growing
         looked |= {
-            "headline": headline_html(run, config, status, family),
-            "more": gr.Button(visible=offered and may(run, "start")),
+            "headline": headline_html(run, config, status, family) + why_html(run, status, tell),
+            "result": result_html(run, config, status, report),
             "timer": gr.Timer(active=status.live or family.growing),
         }
     if changed("metrics", "state"):
-        looked["chart"] = chart_html(run, config)
-        parts["curves"] = curves_html(run, config)
-    if changed("log"):
-        parts["log"] = log_html(run, tell)
-    if changed("state", "family"):
-        looked["result"] = result_html(run, config, status, may(run, "download"), tell, family.report)
-    if changed("state"):
-        comparable = any(name != "teacher" for name in run.model_folders)
         looked |= {
-            "stop": gr.Button(visible=status.live and not run.stop_requested and may(run, "stop")),
-            "confirm": gr.Row(visible=False),
-            "over": gr.Row(visible=not status.live),
-            "publish": gr.Accordion(visible=not status.live and may(run, PUBLISH)),
-            **reset(run),
-            "resume": gr.Button(visible=status.resumable and may(run, "resume")),
-            "compare": gr.Button(visible=comparable),
-            "explain": gr.Button(visible=comparable),
-            "again": gr.Button(visible=may(run, "start")),
-            "export": look_at_exports(run, status.live, may),
+            "early": early_html(status, run), "chart": chart_html(run, config), "curves": curves_html(run, config),
+        }  # fmt: skip
+    if changed("watched", "state", "stage"):
+        looked["watched"] = watched_html(run, config, status, own_path(config.dataset) is None or may(run, "download"))
+    if changed("log"):
+        looked["log"] = log_html(run, tell)
+    if changed("state", "family", "stage"):
+        to_come = classes_to_come_html(config, class_names(run)) if status.live else ""
+        looked |= {
+            "classes": classes_html(report) if report else to_come,
+            "certainty": certainty_html(report),
+            "take_home": take_home_html(run, status, report, may(run, "download"), tell),
+            "more": gr.Button(visible=report is not None and not family.growing and may(run, "start")),
         }
+    if changed("state"):
+        looked |= _actions(run, status, may)
     return looked
+
+
+def _actions(run: Run, status: Status, may: May) -> dict[str, Any]:
+    """What can be done with a run: to stop it while it is live, the rest afterwards."""
+    over = not status.live
+    comparable = over and any(name != "teacher" for name in run.model_folders)
+    return {
+        "actions": gr.Row(visible=True),
+        "stop": gr.Button(visible=status.live and not run.stop_requested and may(run, "stop")),
+        "confirm": gr.Row(visible=False),
+        "resume": gr.Button(visible=status.resumable and may(run, "resume")),
+        "compare": gr.Button(visible=comparable),
+        "explain": gr.Button(visible=comparable),
+        "again": gr.Button(visible=over and may(run, "start")),
+        "publish": gr.Accordion(visible=over and may(run, PUBLISH)),
+        **reset(run),
+        "export": look_at_exports(run, status.live, may),
+    }
+
+
+def _gone(why: str) -> dict[str, Any]:
+    """For a run that is no longer there."""
+    nothing = ("headline", "early", "chart", "watched", "classes", "result", "take_home", "curves", "certainty", "log")
+    return {
+        "head": f'<div class="card failed"><h3>{escape(why)}</h3><p>Press <b>← New run</b> to go on.</p></div>',
+        **dict.fromkeys(nothing, ""), "actions": gr.Row(visible=False), "confirm": gr.Row(visible=False),
+        "publish": gr.Accordion(visible=False), "timer": gr.Timer(active=False), "seen": {},
+        "export": {"box": gr.Accordion(visible=False)},
+    }  # fmt: skip
