@@ -41,9 +41,7 @@ class Machine:
             return None
         try:
             return int(self.cuda.utilization(self.device))
-        except (
-            Exception
-        ) as error:  # without the driver's library, or the right to ask, each in its own way
+        except Exception as error:  # without the driver's library, or the right to ask, each in its own way
             self.tells_utilisation = False
             log.debug("The GPU's utilisation is not shown: %s", error)
             return None

@@ -10,7 +10,7 @@ from iekd.config.run import RunConfig
 from iekd.models.catalog import model_name
 from iekd.plural import counted
 from iekd.results.report import imbalance, is_imbalanced, on_other_images, spread, summaries
-from iekd.results.significance import Summary, p_text
+from iekd.results.significance import Difference, Summary, p_text
 from iekd.runs.store import FAILED, FINISHED, LOST, STOPPED, Run, Status
 from iekd.ui.render.so_far import SoFar, so_far
 from iekd.ui.render.words import DEVICES, count, duration, method_style
@@ -50,27 +50,27 @@ def why_html(run: Run, status: Status, tell: Tell = str) -> str:
 
 
 def _so_far(config: RunConfig, found: SoFar) -> str:
-    """As long as the table of the result will be, so that nothing moves when the run ends."""
+    """Laid out as the table of the result will be, so that nothing moves when the run ends."""
     known = {summary.method: summary for summary in found.summaries}
-    columns = ["Accuracy so far", "Against the baseline"]
+    columns = [column for column in COLUMNS if column != "Balanced accuracy"]
     rows = []
     if config.needs_teacher:
         name = f"Teacher <small>{escape(model_name(config.teacher))}</small>"
-        texts = {"Accuracy so far": f"{found.teacher:.2f} %" if found.teacher is not None else "–"}
-        rows.append(_row("teacher", name, columns, texts))
+        accuracy = f"{found.teacher:.2f} %" if found.teacher is not None else "–"
+        rows.append(_row("teacher", name, columns, {"Parameters": "–", "Accuracy": accuracy}))
     for method in config.methods:
         name = f"{escape(method_name(method))} <small>{escape(_seeds(len(config.seeds), config))}</small>"
         own = known.get(method)
-        gain = own.difference.mean if own and own.difference else None
         texts = {
-            "Accuracy so far": f"{spread(own.mean, own.sd)} %" if own else "–",
-            "Against the baseline": "" if gain is None else f"{gain:+.2f}".replace("-", "−"),
-        }
+            "Parameters": "–", "Accuracy": f"{spread(own.mean, own.sd)} %" if own else "–",
+            "Against the baseline": _mean(own.difference) if own and own.difference else "",
+            "Same as teacher": "–" if config.needs_teacher else "",
+        }  # fmt: skip
         rows.append(_row(method_style(method), name, columns, texts))
     return (
-        f'<div class="card all-networks" style="--rows:{len(rows)}"><h3>All networks</h3>{_table(columns, rows)}'
-        '<p class="sub">Accuracy: percent right on the test images. Intervals and downloads come with the result.</p>'
-        "</div>"
+        f'<div class="card all-networks" style="--rows:{len(rows)}"><h3>All networks, so far</h3>'
+        f'{_table(columns, rows)}<p class="sub">Accuracy: percent right on the test images, measured after each epoch. '
+        "The rest comes with the result.</p></div>"
     )
 
 
@@ -139,13 +139,17 @@ def _difference(summary: Summary) -> str:
     difference = summary.difference
     if difference is None:
         return ""
-    text = f"{difference.mean:+.2f}"
+    text = _mean(difference)
     if difference.low is not None:
         p = f", p {p_text(difference.p_adjusted)}" if difference.p_adjusted is not None else ""
         text += f"<small>seeds {difference.low:+.2f} to {difference.high:+.2f}{p}</small>"
     if others := on_other_images(summary):
         text += f"<small>images {others}</small>"
     return text.replace("-", "−")
+
+
+def _mean(difference: Difference) -> str:
+    return f"{difference.mean:+.2f}".replace("-", "−")
 
 
 def _mean_percent(own: list[dict[str, Any]], key: str, decimals: int = 1) -> str:
@@ -161,7 +165,7 @@ def _table(columns: list[str], rows: list[str]) -> str:
 def _row(style: str, name: str, columns: list[str], texts: dict[str, str]) -> str:
     """A cell for each column; a phone shows their labels, and leaves out the empty ones."""
     cells = "".join(
-        f'<td data-label="{label}"><span>{f"<b>{text}</b>" if label.startswith("Accuracy") else text}</span></td>'
+        f'<td data-label="{label}"><span>{f"<b>{text}</b>" if label == "Accuracy" else text}</span></td>'
         if (text := texts.get(label))
         else "<td></td>"
         for label in columns

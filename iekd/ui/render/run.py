@@ -89,15 +89,12 @@ def _machine(status: Status) -> list[str]:
     if not status.gpu or not status.gpu_memory:
         threads = f", {counted(status.threads, 'thread')}" if status.threads else ""
         return [f"on {escape(DEVICES.get(status.device.split(':')[0], status.device))}{threads}"]
-    if not status.live:
-        return [f"on {escape(status.gpu)}, {_gibibytes(status.gpu_memory)} GiB"]
-    facts = [f"on {escape(status.gpu)}"]
-    if status.gpu_memory_used is not None:
-        used = _gibibytes(status.gpu_memory_used)
-        facts.append(f"<b>{used}</b> of {_gibibytes(status.gpu_memory)} GiB of its memory")
-    if status.gpu_utilisation is not None:
-        facts.append(f"GPU utilisation <b>{status.gpu_utilisation} %</b>")
-    return facts
+    used = busy = ""
+    if status.live and status.gpu_memory_used is not None:
+        used = f"{_gibibytes(status.gpu_memory_used)} of "
+    if status.live and status.gpu_utilisation is not None:
+        busy = f", utilisation {status.gpu_utilisation} %"
+    return [f"on {escape(status.gpu)}, {used}{_gibibytes(status.gpu_memory)} GiB{busy}"]
 
 
 def _gibibytes(count: int) -> str:

@@ -101,12 +101,12 @@ def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
         head = gr.HTML(elem_id="run-head")
         headline = gr.HTML(elem_id="headline")
         with gr.Row(elem_id="actions") as actions:
-            stop = gr.Button("■ Stop", visible=False, elem_id="stop")
-            resume = gr.Button("▶ Resume", variant="primary", visible=False, elem_id="resume")
-            compare = gr.Button("Compare on images", variant="primary", visible=False, elem_id="to-compare")
-            explain = gr.Button("Explain", visible=False, elem_id="to-explain")
-            again = gr.Button("New run with these settings", visible=False, elem_id="again")
-            more = gr.Button(f"Add {USUAL} seeds", visible=False, elem_id="add-seeds")
+            stop = gr.Button("■ Stop", size="md", visible=False, elem_id="stop")
+            resume = gr.Button("▶ Resume", variant="primary", size="md", visible=False, elem_id="resume")
+            compare = gr.Button("Compare on images", variant="primary", size="md", visible=False, elem_id="to-compare")
+            explain = gr.Button("Explain", size="md", visible=False, elem_id="to-explain")
+            again = gr.Button("New run with these settings", size="md", visible=False, elem_id="again")
+            more = gr.Button(f"Add {USUAL} seeds", size="md", visible=False, elem_id="add-seeds")
             present_button()
         with gr.Row(visible=False, elem_id="confirm-stop", elem_classes="confirm") as confirm:
             gr.HTML(
