@@ -348,11 +348,9 @@ def test_a_rate_that_is_too_high_fails_with_advice(tmp_path, tiny_config, comple
     assert run.status.state == FAILED
     assert "learning rate" in run.status.error
     assert not run.status.resumable, "it would come to the same end"
-    from iekd.ui.render.result import (
-        result_html,  # here: the other tests run where the page's packages are not installed
-    )
+    from iekd.ui.render.result import why_html  # here: the other tests run where the page's packages are not installed
 
-    assert "Resume" not in result_html(run, run.config, run.status), "there is no such button then"
+    assert "Resume" not in why_html(run, run.status), "there is no such button then"
 
 
 def test_a_crash_fails_with_one_sentence_and_the_log_has_the_rest(tmp_path, tiny_config, monkeypatch, complete):

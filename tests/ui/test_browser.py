@@ -150,7 +150,7 @@ def test_start_watch_reload_finish_and_compare(page: Any, server: str, finished_
     assert "over the plain student" in page.locator("#headline").inner_text()
     assert not page.locator("#stop").is_visible()
     with page.expect_download() as taken:
-        page.locator("#result a.download:has-text('IE-FT')").click()
+        page.locator("#take-home a.download:has-text('IE-FT')").click()
     assert taken.value.suggested_filename.endswith("-ie-ft-seed0.zip")
     with zipfile.ZipFile(taken.value.path()) as archive:
         assert archive.testzip() is None
@@ -470,7 +470,7 @@ def test_a_phone_needs_no_sideways_scrolling_and_nothing_is_fetched_from_elsewhe
     page.wait_for_selector("#forecast dl")
     assert no_sideways_scroll(page)
     open_page(page, f"{server}/?run={finished_run}")
-    page.wait_for_selector("#curves svg")
+    page.wait_for_selector("#chart canvas")
     assert no_sideways_scroll(page)
     assert page.get_by_role("button", name="Use via API").is_visible()
     page.get_by_role("tab", name="Runs").click()
@@ -517,7 +517,7 @@ def test_a_page_that_is_only_watched_asks_for_few_frames(page: Any, server: str,
         window.requestAnimationFrame = (draw) => native((time) => { window.frames_drawn++; draw(time); });"""
     )
     open_page(page, f"{server}/?run={finished_run}")
-    page.wait_for_selector("#curves svg")
+    page.wait_for_selector("#chart canvas")
     page.wait_for_timeout(7000)  # frames are given freely at first
     assert page.evaluate("performance.now() > 6000")
     before = page.evaluate("window.frames_drawn")

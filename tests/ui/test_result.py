@@ -18,9 +18,9 @@ def test_both_intervals_of_a_difference_are_named(finished_run: str, runs_dir: P
     report = run.report
     (tested,) = [s["difference"]["over_images"] for s in report["summary"] if s["difference"]]
     shown = unescape(result_html(run, run.config, run.status))
-    said = f"pictures {tested['low']:+.2f} to {tested['high']:+.2f}".replace("-", "−")
+    said = f"images {tested['low']:+.2f} to {tested['high']:+.2f}".replace("-", "−")
     assert f"<small>{said}</small>" in shown
-    assert "Pictures: what other pictures like those of the test" in shown
+    assert "Images: what other images like those of the test" in shown
     head = unescape(headline_html(run, run.config, run.status, Family(report)))
     said = f"95 %: {tested['low']:+.1f} to {tested['high']:+.1f} on other test images, 1 seed".replace("-", "−")
     assert said in head
@@ -42,7 +42,7 @@ def test_results_of_earlier_versions_are_shown_without(finished_run: str, runs_d
             shown = result_html(run, run.config, run.status)
             head = headline_html(run, run.config, run.status, Family(run.report))
             assert "1 seed, no interval" in head or "Too weak" in head
-            assert "ictures: " not in shown
-            assert "<small>pictures" not in shown
+            assert "Images: " not in shown
+            assert "<small>images" not in shown
     finally:
         path.write_text(whole)

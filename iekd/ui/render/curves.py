@@ -131,7 +131,7 @@ def figures(run: Run, config: RunConfig) -> list[Figure]:
     curves, gone = read_curves(run), frozenset(run.status.diverged)
     level = teacher_accuracy(run, config, curves) if STUDENTS in curves.stages or run.report else None
     found = [_by_method(ACCURACY, "percent right", curves, config, gone, "test", "accuracy", level, " %",
-                        "on pictures no student has trained on")]  # fmt: skip
+                        "on images no student has trained on")]  # fmt: skip
     for term, methods in term_figures(config.methods).items():
         figure = _by_method(
             term.title, term.unit, curves, config, gone, "train", term.name, None, "", term.hint, methods

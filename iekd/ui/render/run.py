@@ -93,7 +93,7 @@ def _machine(status: Status) -> list[str]:
     if status.live and status.gpu_memory_used is not None:
         used = f"{_gibibytes(status.gpu_memory_used)} of "
     if status.live and status.gpu_utilisation is not None:
-        busy = f", utilisation {status.gpu_utilisation} %"
+        busy = f", utilisation {status.gpu_utilisation}&nbsp;%"
     return [f"on {escape(status.gpu)}, {used}{_gibibytes(status.gpu_memory)} GiB{busy}"]
 
 
