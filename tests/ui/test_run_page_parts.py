@@ -1,4 +1,4 @@
-"""What stands below the headline of a run's page, over a run folder that nobody trained."""
+"""What follows the headline on a run's page, over a run folder that nobody trained."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ from ui_helpers import PATIENCE, serving
 from iekd.config.run import make_config
 from iekd.data.base import Dataset, Split
 from iekd.engine.metrics import Watched
+from iekd.results.card import make_card
 from iekd.results.significance import OverImages, summarise
 from iekd.runs.files import write_json
 from iekd.runs.store import FINISHED, RUNNING, Run, Store
 from iekd.runs.watched import WatchedWriter, go_back_to
+from iekd.ui.render.run import head_html
 from iekd.ui.render.run_parts import certainty_html, classes_html, watched_html
 
 NAMES = tuple(f"kind {k}" for k in range(10))
@@ -94,6 +96,11 @@ def made_report(run: Run, names: tuple[str, ...] = NAMES) -> dict[str, Any]:
     }  # fmt: skip
 
 
+# adds up how far things move without anybody having touched the page, as browsers measure it
+WATCH_SHIFTS = """() => { window.shifts = 0; new PerformanceObserver((list) => list.getEntries().forEach(
+    (one) => { if (!one.hadRecentInput) window.shifts += one.value; })).observe({type: 'layout-shift'}); }"""
+
+
 def names_in(shown: str) -> list[str]:
     return re.findall(r'<span class="name" title="([^"]*)"', shown)
 
@@ -124,16 +131,25 @@ def test_it_does_without_teacher_baseline_or_a_second_method(tmp_path: Path) -> 
         summary = [one for one in whole["summary"] if one["method"] in methods]
         return {**whole, "teacher": None, "learners": learners, "summary": summary}
 
-    without = unescape(classes_html(of("ft", "ie-ft")))
-    assert "IE student (IE-FT) is better than the FT student" in without
-    assert "at-teacher" not in without
-    assert "Compared with FT" in certainty_html(of("ft", "ie-ft"))
-    alone = classes_html(of("ft"))
-    assert names_in(alone) == []
-    assert "<table" in alone
-    assert "nothing to compare" in certainty_html(of("ft"))
-    assert classes_html(None) == ""
+    assert "at-teacher" not in classes_html(of("baseline", "ie-ft"))
+    for methods, missing in ((("ft", "ie-ft"), "no plain student"), (("baseline",), "no other student")):
+        alone = classes_html(of(*methods))
+        assert names_in(alone) == []
+        assert "<table" in alone
+        assert missing in certainty_html(of(*methods))
     assert "when the run has finished" in certainty_html(None)
+    assert "IE-FT</th>" in certainty_html(whole)
+
+
+def test_the_main_number_of_the_card_and_the_classes_is_of_one_student(tmp_path: Path) -> None:
+    """Of the method that was first among those that explore, not of the one that came out best."""
+    report = made_report(made_run(tmp_path))
+    for learner in report["learners"]:
+        learner["accuracy_last"] = {"baseline": 70.0, "ft": 75.0, "ie-ft": 72.0}[learner["method"]]
+    card = make_card(report, "id", "", "made")
+    assert [one.label for one in card.numbers] == ["Teacher", "Plain student", "IE student (IE-FT)"]
+    assert card.gain == "+2.0 points over the plain student"
+    assert "Plain student to IE student (IE-FT)" in classes_html(report)
 
 
 def test_names_of_classes_are_text(tmp_path: Path) -> None:
@@ -142,12 +158,12 @@ def test_names_of_classes_are_text(tmp_path: Path) -> None:
     (run.path / "watched" / "images.json").write_text(
         (run.path / "watched" / "images.json").read_text().replace("kind 1", "<script>")
     )
-    assert "<script>" not in watched_html(run, run.config, False, True)
+    assert "<script>" not in watched_html(run, run.config, run.status, True)
 
 
 def test_watched_images_have_each_networks_newest_prediction(tmp_path: Path) -> None:
     run = made_run(tmp_path)
-    shown = unescape(watched_html(run, run.config, False, True))
+    shown = unescape(watched_html(run, run.config, run.status, True))
     assert shown.count("<img") == 8
     assert "8 images of the test split" in shown
     assert "so they are test images" in shown
@@ -158,39 +174,65 @@ def test_watched_images_have_each_networks_newest_prediction(tmp_path: Path) -> 
     assert first.count("changed 5 times") == 2  # said and read aloud
     assert first.count("never changed") == 4
     go_back_to(run, 3)
-    assert "kind 0</span><b>30 %</b>" in watched_html(run, run.config, True, True)
+    assert "kind 0</span><b>30 %</b>" in watched_html(run, run.config, run.status, True)
 
 
-def test_watched_images_are_for_those_who_may_see_them_and_old_runs_have_none(tmp_path: Path) -> None:
+def test_what_there_is_not_is_said_in_words(tmp_path: Path) -> None:
     run = made_run(tmp_path)
-    assert watched_html(run, run.config, True, False) == ""
-    (run.path / "watched" / "predictions.jsonl").write_text("no JSON\n")
-    assert watched_html(run, run.config, True, True) == ""
-    (run.path / "watched" / "predictions.jsonl").unlink()
-    assert "not yet" in watched_html(run, run.config, True, True)  # its place is held while it trains
-    assert watched_html(run, run.config, False, True) == ""
-    (run.path / "watched" / "images.json").unlink()
-    assert watched_html(run, run.config, True, True) == ""
+    over, live = run.status, replace(run.status, state=RUNNING)
+    predictions, images = run.path / "watched" / "predictions.jsonl", run.path / "watched" / "images.json"
+    refused = watched_html(run, run.config, over, False)
+    assert "shown only to those who" in refused
+    assert "<img" not in refused
+    predictions.write_text("no JSON\n")
+    assert "comes without them" in watched_html(run, run.config, over, True)
+    predictions.unlink()
+    assert "not yet" in watched_html(run, run.config, live, True)  # their place is held while it trains
+    assert "The run ended before" in watched_html(run, run.config, replace(over, state="failed"), True)
+    images.unlink()
+    assert "when training begins" in watched_html(run, run.config, live, True)
+    assert "earlier versions of the program" in watched_html(run, run.config, over, True)
+    report = made_report(run)
+    for network in (*report["learners"], report["teacher"]):
+        del network["class_accuracy"]
+    assert "no accuracy by class" in classes_html(report)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"device": "cpu", "threads": 1}, "on the processor (CPU), 1 thread<"),
+        ({"device": "cpu"}, "on the processor (CPU)<"),  # a run of an earlier version
+        ({"gpu_memory_used": 3 * 2**30, "gpu_utilisation": 87}, "on Fast, 3.0 of 8.0 GiB, utilisation 87&nbsp;%<"),
+        ({"gpu_memory_used": 2**29}, "on Fast, 0.5 of 8.0 GiB<"),
+        ({"state": FINISHED, "gpu_memory_used": 2**29, "gpu_utilisation": 87}, "on Fast, 8.0 GiB<"),
+    ],
+)
+def test_the_head_names_what_it_computes_on(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    run = made_run(tmp_path)
+    gpu = {} if changes.get("device") == "cpu" else {"device": "cuda:0", "gpu": "Fast", "gpu_memory": 8 * 2**30}
+    status = replace(run.status, **{"state": RUNNING, **gpu, **changes})
+    assert said in head_html(run, run.config, status, Store(tmp_path))
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
-    """One that is over, with a name; and one that trains as far as its lock tells."""
+    """One that is over, with a name; and two that train as far as their locks tell."""
     root = tmp_path_factory.mktemp("parts")
-    return [made_run(root, name="Clothes & shoes"), made_run(root, live=True)]
+    return [made_run(root, name="Clothes & shoes"), made_run(root, live=True), made_run(root, live=True)]
 
 
 @pytest.fixture(scope="module")
 def opened(runs: list[Run]) -> Iterator[Any]:
-    """`opened(run, query="")` -> a page with that run on view."""
+    """`opened(run, query="", width=1440)` -> a page with that run on view."""
     from playwright.sync_api import sync_playwright
 
-    handle = runs[1].lock()
+    handles = [run.lock() for run in runs[1:]]
     with serving(runs[0].path.parent) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
 
-        def show(run: Run, query: str = "") -> Any:
-            page = browser.new_page(viewport={"width": 1440, "height": 900})
+        def show(run: Run, query: str = "", width: int = 1440) -> Any:
+            page = browser.new_page(viewport={"width": width, "height": 900})
             page.set_default_timeout(1000 * PATIENCE)
             page.goto(f"{url}/?run={run.id}{query}")
             page.wait_for_selector(".watched img", state="attached")
@@ -198,7 +240,8 @@ def opened(runs: list[Run]) -> Iterator[Any]:
 
         yield show
         browser.close()
-    os.close(handle)
+    for handle in handles:
+        os.close(handle)
 
 
 @pytest.fixture(scope="module")
@@ -223,8 +266,7 @@ def test_what_is_open_stays_open_and_in_place_while_it_trains(opened: Any, runs:
     training.locator("#certainty > button").click()
     training.locator("#certainty p").wait_for()
     before = training.locator("#certainty").bounding_box()
-    training.evaluate("""() => { window.shifts = 0; new PerformanceObserver((list) => list.getEntries().forEach(
-        (one) => { window.shifts += one.value; })).observe({type: 'layout-shift'}); }""")
+    training.evaluate(WATCH_SHIFTS)
     line = json.loads((runs[1].path / "watched" / "predictions.jsonl").read_text().splitlines()[-1])
     with open(runs[1].path / "watched" / "predictions.jsonl", "a") as file:
         file.write(json.dumps({**line, "epoch": 7, "predictions": [9] * 8, "probabilities": [0.99] * 8}) + "\n")
@@ -238,13 +280,39 @@ def test_what_is_open_stays_open_and_in_place_while_it_trains(opened: Any, runs:
 
 
 @pytest.mark.browser
+def test_nothing_jumps_when_a_run_ends(opened: Any, runs: list[Run]) -> None:
+    """At the top and at the end of the page, on a wide screen and on a phone."""
+    run, pages = runs[2], []
+    for width, where in ((1440, 0), (1440, 99_999), (390, 0), (390, 99_999)):
+        watching = opened(run, "", width)
+        watching.locator("#stop").wait_for()
+        watching.locator(".dumbbells .name").first.wait_for()
+        watching.evaluate("y => scrollTo(0, y)", where)
+        watching.wait_for_timeout(100)  # until it is drawn there
+        watching.evaluate(WATCH_SHIFTS)
+        pages.append(watching)
+    write_json(run.path / "report.json", made_report(run))
+    run.write_status(replace(run.status, state=FINISHED, stage="evaluation", progress=1.0, ended=76.0))
+    for watching in pages:
+        watching.locator("#result .finished").wait_for()
+        watching.locator("[data-card]").wait_for()
+        assert not watching.locator("#stop").is_visible()
+    moved = [
+        watching.evaluate("new Promise((done) => setTimeout(() => done(window.shifts), 300))") for watching in pages
+    ]
+    assert max(moved) < 0.1, moved
+    for watching in pages:
+        watching.close()
+
+
+@pytest.mark.browser
 def test_present_is_entered_and_left_by_keyboard(page: Any) -> None:
     page.locator("button[data-present]").focus()
     page.keyboard.press("Enter")
     page.wait_for_function("location.search.includes('present=1')")
     for selector, seen in (
         ("#run-head h2", True), ("#chart canvas", True), (".dumbbells", True), ("#header", False), ("#watched", False),
-        ("#over", False), ("[role=tab]", False), (".results", False), ("[data-leave]", True),
+        ("#actions", False), ("[role=tab]", False), (".results", False), ("[data-leave]", True),
     ):  # fmt: skip
         assert page.locator(selector).first.is_visible() == seen, selector
     assert page.evaluate("document.activeElement.hasAttribute('data-leave')")
@@ -276,8 +344,8 @@ def test_the_card_is_a_png_of_that_size_with_a_text_to_copy(page: Any, runs: lis
     assert got.value.suggested_filename == f"{runs[0].id}-card.png"
     image = Image.open(io.BytesIO(Path(got.value.path()).read_bytes()))
     assert (image.format, image.size) == ("PNG", (1200, 630))
-    page.locator(".run-tools summary").click()
-    words = page.locator(".run-tools details p").inner_text()
+    page.locator(".take-home summary").click()
+    words = page.locator(".take-home details p").inner_text()
     assert words.startswith("Clothes & shoes. ResNet-20 to ResNet-8, 3.5 times smaller")
 
 

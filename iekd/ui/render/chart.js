@@ -244,6 +244,7 @@ window.iekdChart = (element) => {
   const themes = new MutationObserver(draw);
   [document.documentElement, document.body].forEach((one) => themes.observe(one, {attributes: true, attributeFilter: ['class']}));
   const watch = new MutationObserver(() => { if (box.isConnected) take(); else { watch.disconnect(); themes.disconnect(); } });
-  watch.observe(document.body, {childList: true, subtree: true});
+  // Gradio may leave the element with the data and change its attributes
+  watch.observe(document.body, {childList: true, subtree: true, attributes: true, attributeFilter: ['data-stamp']});
   take();
 };
