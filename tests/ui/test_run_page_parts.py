@@ -281,9 +281,9 @@ def test_what_is_open_stays_open_and_in_place_while_it_trains(opened: Any, runs:
 
 @pytest.mark.browser
 def test_nothing_jumps_when_a_run_ends(opened: Any, runs: list[Run]) -> None:
-    """At the top and at the end of the page, on a wide screen and on a phone."""
+    """At the top of the page on a wide screen, and at its end on a phone."""
     run, pages = runs[2], []
-    for width, where in ((1440, 0), (1440, 99_999), (390, 0), (390, 99_999)):
+    for width, where in ((1440, 0), (390, 99_999)):
         watching = opened(run, "", width)
         watching.locator("#stop").wait_for()
         watching.locator(".dumbbells .name").first.wait_for()
@@ -356,6 +356,7 @@ def test_it_is_accessible_and_fits(page: Any, width: int, dark: bool) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
     page.set_viewport_size({"width": width, "height": 900})
+    page.add_style_tag(content="* { transition: none !important; }")  # else colours are measured half-way
     page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
     for state in ("page", "present"):
         if state == "present":

@@ -129,8 +129,8 @@ window.iekdChart = (element) => {
       scales: {x: {time: false, range: whole}, y: {range, distr: log ? 3 : 1}},
       axes: [
         {stroke: ink, grid: {show: false}, ticks: grid, font, label: {epoch: 'epoch', step: 'step', time: 'time since the students began'}[axis],
-          labelFont: font, labelSize: 22 * large, size: 34 + 16 * large, values: axis === 'time' ? (u, all) => all.map(clock) : undefined},
-        {stroke: ink, grid, ticks: {show: false}, font, size: 14 + 48 * large, label: one.y, labelFont: font, labelSize: 20 * large},
+          labelFont: font, labelSize: 22 * large, size: 34 + 16 * large, space: 50 * large, values: axis === 'time' ? (u, all) => all.map(clock) : undefined},
+        {stroke: ink, grid, ticks: {show: false}, font, size: 14 + 48 * large, space: 30 * large, label: one.y, labelFont: font, labelSize: 20 * large},
       ],
       hooks: {setCursor: [(u) => tell(u.cursor.idx)], draw: [level]},
     }, joined, plot);
