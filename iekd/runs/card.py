@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import unicodedata
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
@@ -23,10 +24,10 @@ SIZE = (1200, 630)
 LEFT, RIGHT = 64, 1136
 INK, SOFT, LINE, ACCENT, AMBER = "#0f172a", "#475569", "#cbd5e1", "#0f766e", "#92400e"
 SMALLEST = 0.6  # of a text's size, before it is cut off
-SPELLED = {
+SPELLED = MappingProxyType({
     "ß": "ss", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D",
     "ı": "i", "\u2212": "-", "\u2013": "-", "\u2014": "-", "→": "to", "×": "x", "±": "+/-",
-}  # fmt: skip
+})  # fmt: skip
 NAME_NOTE = "The run's name has letters that the card's font lacks, so the card shows the run's id."
 DATASET_NOTE = "The dataset's name has letters that the card's font lacks, so the card does not show it."
 
