@@ -179,10 +179,8 @@ class Learner(TrainingUnit):
             message = f"The predictions of '{self.name}' became infinite or NaN by step {self.steps}."
             return [self._mark_diverged(self.name, message)]
         self.accuracy[kind] = accuracy
-        row, epoch = (
-            self._row(self.name, kind, {"accuracy": accuracy, "loss": loss}),
-            self.steps // self.steps_per_epoch,
-        )
+        row = self._row(self.name, kind, {"accuracy": accuracy, "loss": loss})
+        epoch = self.steps // self.steps_per_epoch
         if kind == "test":
             self.best = self.best.after(epoch, self.accuracy)
         watched = self.watch.take(kind, epoch, self.steps == self.total_steps)

@@ -53,7 +53,7 @@ class Watch:
         """The next batch of a split: logits (B,K) of its images number `first` and following."""
         for row in self.rows:
             if first <= row < first + len(logits):
-                self.logits[row] = logits[row - first]
+                self.logits[row] = logits[row - first].clone()  # a view would hold the whole batch in memory
 
     def take(self, kind: str, epoch: int, last: bool) -> tuple[tuple[int, ...], tuple[float, ...]] | None:
         """At the end of a split: (predicted class of each image, its probability); None if there is nothing to report.

@@ -39,6 +39,7 @@ KEEP_ADDRESS = """(value) => {
   if (value) its.set('NAME', value); else its.delete('NAME');
   // a run is in the Train tab, and its address says no more; without a run the tab has to be named
   if (its.get('run') && its.get('tab') === 'train') its.delete('tab');
+  if ('NAME' === 'run' && value) its.delete('tab');  // whoever opens a run gets the Train tab, a moment later
   if ('NAME' === 'run' && !value && !its.get('tab')) its.set('tab', 'train');
   const seen = document.documentElement.dataset;
   // before the page has opened, tabs say that they are chosen too
