@@ -96,6 +96,7 @@ def compare_uploads(
     """
     loaded, problems = open_all(models, device)
     keys: list[str] = []
+    known: dict[str, str] = {}  # of examples, the right class by key
     others, notes = Counter[str](), list[str]()
     left_out = False
 
@@ -113,16 +114,16 @@ def compare_uploads(
                 return
             image = example.image
             keys.append(_key(str(image) if isinstance(image, Path) else image.tobytes().hex(), example.name))
+            known[keys[-1]] = example.right
             # `Found` has functions for what is read late; an array is there already
             yield Found(example.name, image if isinstance(image, Path) else lambda image=image: image)  # type: ignore[misc]
 
-    given = {example.name: example.right for example in examples}
     images: list[ComparedImage] = []
     first: np.ndarray | None = None
     for result in compare_found({n: p.classifier for n, p in loaded.items()}, found(), thumbnail=SIDE):
         key, seen = keys[len(images)], result.seen
         first = seen if first is None else first
-        right = result.right or given.get(result.name, "")
+        right = result.right or known.get(key, "")
         small = replace(result, seen=None, right=right if right in _names(loaded) else "")
         images.append(
             ComparedImage(key, small)
@@ -160,13 +161,20 @@ def open_all(models: Mapping[str, Path], device: str = "cpu") -> tuple[dict[str,
 
 
 def latencies(models: Mapping[str, Predictor], image: np.ndarray) -> dict[str, float]:
-    """Milliseconds that one image takes, by model; (H,W,C) uint8. Networks that are built alike get the same."""
-    times: dict[str, list[float]] = {}  # by architecture: how it was taught makes a network no faster
-    fitting = {name: one for name, one in models.items() if image.shape == _shape(one.classifier)}
+    """Milliseconds that one image takes, by model. What is built and run alike gets the same: how it was taught makes
+    a network no faster.
+
+    Args:
+        image: (H,W,C) uint8; models that expect another size get a black one.
+    """
+    alike = {name: (type(one.classifier), one.card.model, _shape(one.classifier)) for name, one in models.items()}
+    times: dict[object, list[float]] = {}
     for _ in range(REPEATS):
-        for one in fitting.values():
-            times.setdefault(one.card.model, []).append(one.predict(image).milliseconds)
-    return {name: statistics.median(times[one.card.model]) for name, one in fitting.items()}
+        for name, one in models.items():
+            shape = _shape(one.classifier)
+            shown = image if image.shape == shape else np.zeros(shape, np.uint8)
+            times.setdefault(alike[name], []).append(one.predict(shown).milliseconds)
+    return {name: statistics.median(times[alike[name]]) for name in models}
 
 
 def _shape(classifier: Classifier) -> tuple[int, int, int]:
