@@ -274,7 +274,11 @@ def _itself(source: ImageSource) -> ImageSource:
 def classes_known(models: Mapping[str, Path]) -> str:
     """Which classes these networks can name, as a sentence; all know the same."""
     first = next(iter(models.values()))
-    names = (ModelCard.read(first) if first.is_dir() else load_predictor(first).card).class_names
+    return classes_named((ModelCard.read(first) if first.is_dir() else load_predictor(first).card).class_names)
+
+
+def classes_named(names: Sequence[str]) -> str:
+    """`classes_known` of the classes."""
     shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
     return f"These networks can name {counted(len(names), 'class')} and nothing else: {shown}."
 

@@ -12,7 +12,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Union
 
 import numpy as np
@@ -42,11 +42,13 @@ class Example:
 class ComparedImage:
     """One image.
 
-    key: the same for the same image whatever is compared with it. result: without the pixels that were seen.
+    key: the same for the same image whatever is compared with it. label: its name without folders.
+    result: without the pixels that were seen.
     side: of those, in pixels; seen: as the bytes of a PNG, at most SIDE wide; empty if the image cannot be read.
     """
 
     key: str
+    label: str
     result: ImageResult
     side: int = 0
     seen: bytes = b""
@@ -123,12 +125,13 @@ def compare_uploads(
     for result in compare_found({n: p.classifier for n, p in loaded.items()}, found(), thumbnail=SIDE):
         key, seen = keys[len(images)], result.seen
         first = seen if first is None else first
+        label = result.name if key in known else PurePosixPath(result.name).name
         right = result.right or known.get(key, "")
         small = replace(result, seen=None, right=right if right in _names(loaded) else "")
         images.append(
-            ComparedImage(key, small)
+            ComparedImage(key, label, small)
             if seen is None
-            else ComparedImage(key, small, seen.shape[0], _png(seen))
+            else ComparedImage(key, label, small, seen.shape[0], _png(seen))
         )  # fmt: skip
     times = latencies(loaded, first) if first is not None else {}
     facts = {n: ComparedModel(p.card, p.bytes, times.get(n, 0.0)) for n, p in loaded.items()}

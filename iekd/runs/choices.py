@@ -91,19 +91,21 @@ def refs_of(store: Store, source: str) -> dict[str, str]:
     }
 
 
-def models_named(store: Store, source: str, refs: Sequence[str]) -> dict[str, Path]:
-    """The models to compare: those of `refs`, called as there; or if there are none, or if they are just the source's
-    own, the source's, called teacher, baseline, ie-ft, ...
+def choices_named(store: Store, source: str, refs: Sequence[str] = ()) -> dict[str, Choice]:
+    """The models to compare, by the names that answers call them: those of `refs`, called as there; or if there are
+    none, or if they are just the source's own, the source's, called teacher, baseline, ie-ft, ...
 
     Raises:
         UserError: there is no such source or model.
     """
     own: dict[str, str] = {}
-    with contextlib.suppress(UserError):  # models of others can be compared though the source is gone
+    try:
         own = refs_of(store, source)
-    if not refs or set(refs) == set(own.values()):
-        return models_called(store, source)
-    return {choice.ref: choice.path for choice in (choice_called(store, ref) for ref in dict.fromkeys(refs))}
+    except UserError:
+        if not refs:  # models of others can be compared though the source is gone
+            raise
+    wanted = own if not refs or set(refs) == set(own.values()) else dict(zip(refs, refs, strict=True))
+    return {name: choice_called(store, ref) for name, ref in wanted.items()}
 
 
 def _card(folder: Path) -> ModelCard:
