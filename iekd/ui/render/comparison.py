@@ -115,13 +115,14 @@ def column_of(card: ModelCard, name: str, detail: str = "", several_seeds: bool 
 
 
 def comparison_html(
-    compared: Compared, columns: Mapping[str, Column], view: View = View(), links: Sequence[tuple[str, str]] = (),
-    most: int = 0, compact: bool = True,
+    compared: Compared, columns: Mapping[str, Column], view: View = View(), legend: Sequence[str] = (),
+    links: Sequence[tuple[str, str]] = (), most: int = 0, compact: bool = True,
 ) -> str:  # fmt: skip
     """Summary, filters, a page of rows, and the sizes of the models.
 
     Args:
-        columns: by name of the model. links: (address, words) of the downloads.
+        columns: by name of the model. legend: sentences on what is meant in them.
+        links: (address, words) of the downloads.
         most: how many images are compared at a time, for the note that some were left out.
         compact: rows that open when they are asked to, with filters above; else rows that are open.
     """
@@ -139,11 +140,18 @@ def comparison_html(
         "comparison", compact=compact, summary=found.summary, filters=filters, show=found.show, view=sent, page=page,
         pages=pages, first=page * PAGE + 1, last=page * PAGE + len(rows), shown=len(found.rows),
         rows=[_row(compared.images[i], found.answers[i], columns) for i in rows], columns=columns,
-        problems=[(columns[name].title if name in columns else name, why)
-                  for name, why in compared.problems.items()],
+        legend=legend, problems=[_told(why, columns) for why in compared.problems.values()],
         notes=_notes(compared, most), class_names=compared.class_names, listed=len(compared.class_names) <= LISTED,
         links=links, known=classes_named(compared.class_names), sizes=_sizes(compared, columns),
     )  # fmt: skip
+
+
+def _told(why: str, columns: Mapping[str, Column]) -> str:
+    """A sentence about models in which they are called as on the page."""
+    for name, column in columns.items():
+        called = f"{column.title} ({column.detail})" if column.detail else column.title
+        why = why.replace(f"'{name}'", f"'{called}'")
+    return why
 
 
 def _notes(compared: Compared, most: int) -> list[str]:

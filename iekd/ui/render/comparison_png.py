@@ -28,13 +28,13 @@ def comparison_png(found: Judged, columns: Mapping[str, Column], page: int) -> b
     width, height = left + COLUMN * len(models) + EDGE, 2 * EDGE + ROW + ROW * len(rows)
     drawn = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(drawn)
-    small, middle, large = (ImageFont.load_default(size) for size in (14, 17, 20))
+    small, middle, large = map(_font, (14, 17, 20))
     for k, name in enumerate(models):
         x = left + COLUMN * k
         pen.text((x, EDGE), _cut(pen, columns[name].title, large, COLUMN - 16), INK, large)
         pen.text((x, EDGE + 26), _cut(pen, columns[name].detail, small, COLUMN - 16), SOFT, small)
         pen.rectangle((x, EDGE + 50, x + COLUMN - 16, EDGE + 53), colour_of(columns[name].style))
-    pen.text((EDGE, EDGE), "Image, and as the networks see it", SOFT, small)
+    pen.text((EDGE, EDGE), "Image, and as the networks see it" if rows else "No image is in this group.", SOFT, small)
     for at, i in enumerate(rows):
         y = EDGE + ROW + at * ROW
         pen.line((EDGE, y - 10, width - EDGE, y - 10), LINE)
@@ -75,6 +75,14 @@ def _answer(
 
 
 _Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+
+
+def _font(size: int) -> _Font:
+    """DejaVu Sans where it is installed, which has more of the world's letters than Pillow's own font."""
+    try:
+        return ImageFont.truetype("DejaVuSans.ttf", size)
+    except OSError:
+        return ImageFont.load_default(size)
 
 
 def _cut(pen: ImageDraw.ImageDraw, text: str, font: _Font, width: int) -> str:

@@ -264,10 +264,11 @@ def results_html(
         compared = comparisons.get(wanted)
     except UserError as error:
         return _problem(error)
-    columns, shown = columns_of(compared, choices), view or View()
+    columns, legend = columns_of(compared, choices)
+    shown = view or View()
     word = comparisons.link(wanted, columns, shown)
     links = [(f".{COMPARED}/{word}/{name}", words) for name, (_, words) in FILES.items()]
-    return comparison_html(compared, columns, shown, links, most, view is not None)
+    return comparison_html(compared, columns, shown, legend, links, most, view is not None)
 
 
 def examples_given(store: Store, source: str, taken: str | None, picked: Sequence[int]) -> list[Example]:

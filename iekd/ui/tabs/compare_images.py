@@ -10,18 +10,21 @@ import hashlib
 import hmac
 import json
 import secrets
+import string
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from iekd.data import title_of
 from iekd.errors import UserError
 from iekd.inference.compare_uploads import Compared, Example, compare_uploads
 from iekd.models.artifact import CARD
 from iekd.plural import counted
 from iekd.results.agreement import ALL, missing
 from iekd.runs.choices import Choice, choices_named, choices_of, shipped_choices
+from iekd.runs.notes import name_of
 from iekd.runs.store import Run, Store
 from iekd.ui.render.comparison import Column, View, column_of, comparison_csv, comparison_json, judged
 from iekd.ui.render.comparison_png import comparison_png
@@ -153,11 +156,15 @@ def _names(name: str) -> Iterator[str]:
     yield from (f"{name} ({i})" for i in range(2, MOST_MODELS * 10))
 
 
-def columns_of(compared: Compared, choices: Mapping[str, Choice]) -> dict[str, Column]:
-    """How each model is called on the page: with its run where models of several places are compared."""
-    places = {choice.run.id if choice.run else "" for choice in choices.values()}
-    several = len(places) > 1 or bool(set(compared.models) - set(choices))
-    details = _details([choice.run for choice in choices.values()]) if several else {}
+def columns_of(compared: Compared, choices: Mapping[str, Choice]) -> tuple[dict[str, Column], list[str]]:
+    """(how each model is called on the page, which runs are meant by the letters in it).
+
+    There are letters only where models of several places are compared.
+    """
+    runs = {choice.run.id: choice.run for choice in choices.values() if choice.run}
+    shipped = any(choice.run is None for choice in choices.values())
+    several = len(runs) + shipped > 1 or bool(set(compared.models) - set(choices))
+    letters = dict(zip(runs, string.ascii_uppercase, strict=False)) if several else {}
     columns = {}
     for name in (*compared.models, *compared.problems):
         choice = choices.get(name)
@@ -165,11 +172,14 @@ def columns_of(compared: Compared, choices: Mapping[str, Choice]) -> dict[str, C
             known = compared.models.get(name)
             columns[name] = column_of(known.card, name, name) if known else Column(name)
             continue
-        detail = details.get(choice.run.id if choice.run else "", "")
-        exported = f"as {choice.export.upper()}" if choice.export else ""
-        seeds = bool(choice.run and len(choice.run.config.seeds) > 1)
-        columns[name] = column_of(choice.card, name, " · ".join(filter(None, (exported, detail))), seeds)
-    return columns
+        place = f"run {letters[choice.run.id]}" if choice.run and several else SHIPPED if several else ""
+        details = (f"as {choice.export.upper()}" if choice.export else "", place)
+        columns[name] = column_of(choice.card, name, ", ".join(filter(None, details)), _has_seeds(choice.run))
+    legend = [
+        f"Run {letter}: {run_title(runs[run_id].config, runs[run_id])} · {when(runs[run_id].status.created)} · {run_id}"
+        for run_id, letter in letters.items()
+    ]  # fmt: skip
+    return columns, legend
 
 
 def model_options(store: Store) -> list[tuple[str, str]]:
@@ -181,26 +191,25 @@ def model_options(store: Store) -> list[tuple[str, str]]:
             choices += choices_of(run)
         except UserError:  # a damaged folder has no models
             continue
-    details = _details([choice.run for choice in choices])
     options = []
     for choice in choices:
-        seeds = bool(choice.run and len(choice.run.config.seeds) > 1)
-        title = column_of(choice.card, choice.ref, "", seeds).title
+        title = column_of(choice.card, choice.ref, "", _has_seeds(choice.run)).title
         accuracy = f" {choice.card.accuracy:.1f} %" if choice.card.accuracy is not None else ""
         exported = f" as {choice.export.upper()}" if choice.export else ""
-        options.append((f"{title}{exported}{accuracy} · {details[choice.run.id if choice.run else '']}", choice.ref))
-    labels = [label for label, _ in options]
-    return [(label if labels.count(label) == 1 else f"{label} · {ref}", ref) for label, ref in options]
+        options.append((f"{title}{exported}{accuracy} · {_place(choice.run)}", choice.ref))
+    counts = Counter(label for label, _ in options)
+    return [(label if counts[label] == 1 else f"{label} · {ref.partition('/')[0]}", ref) for label, ref in options]
 
 
-def _details(runs: Sequence[Run | None]) -> dict[str, str]:
-    """By id: the run's title and when it was started; its id too where those are the same for several."""
-    texts = {"": SHIPPED}
-    for run in runs:
-        if run is not None and run.id not in texts:
-            texts[run.id] = f"{run_title(run.config, run)} · {when(run.status.created)}"
-    told = list(texts.values())
-    return {run_id: text if told.count(text) == 1 else f"{text} · {run_id}" for run_id, text in texts.items()}
+def _place(run: Run | None) -> str:
+    """Where a model is from, in few words."""
+    if run is None:
+        return SHIPPED
+    return f"{name_of(run, run.config) or title_of(run.config.dataset)} · {when(run.status.created)}"
+
+
+def _has_seeds(run: Run | None) -> bool:
+    return run is not None and len(run.config.seeds) > 1
 
 
 def compared_for_programs(
