@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Optional
 
+from pydantic import WithJsonSchema
 from typing_extensions import NotRequired, TypedDict
 
 from iekd.results.agreement import FILTERS
-from iekd.ui.server.answers import EXAMPLE_ID, HOW_SENT, UploadedFile, says, sent_file
+from iekd.ui.server.answers import EXAMPLE_ID, HOW_SENT, UPLOADED, UploadedFile, says, sent_file
 
 ModelRefs = Annotated[
     list[str],
@@ -18,11 +19,13 @@ ModelRefs = Annotated[
     ),
 ]  # fmt: skip
 ModelFiles = Annotated[
-    list[UploadedFile],
-    says(
-        description=f"a list of uploaded files, more models as ONNX or safetensors, each {HOW_SENT}; only of whoever "
-                    "runs the page",
-        examples=[[sent_file("model.onnx")]],
+    Optional[list[UploadedFile]],
+    WithJsonSchema(
+        {
+            "type": "array", "items": UPLOADED, "examples": [[sent_file("model.onnx")]],
+            "description": "a list of uploaded files, more models, as ONNX or as the zips of run_files, each "
+                           f"{HOW_SENT}; only of whoever runs the page",
+        }
     ),
 ]  # fmt: skip
 RightAnswers = Annotated[

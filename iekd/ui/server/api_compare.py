@@ -12,7 +12,7 @@ from iekd.ui.server.answers import Images, Models
 from iekd.ui.server.answers_compare import Comparison, ModelFiles, ModelRefs, RightAnswers, Show
 from iekd.ui.tabs.compare import compare_files, compare_files_csv, uploaded_models
 
-NONE: list[str] = []  # of a parameter that may be left out; nobody changes it
+NONE: list[str] = []  # default of a list, which nobody changes
 
 
 class Page(Protocol):
@@ -24,7 +24,7 @@ class Page(Protocol):
 
 def compare(
     self: Page, run_id: Models, images: Images, models: ModelRefs = NONE, right: RightAnswers = NONE, show: Show = "",
-    model_files: ModelFiles = NONE, request: Optional[gr.Request] = None,
+    model_files: ModelFiles = None, request: Optional[gr.Request] = None,
 ) -> Comparison:  # fmt: skip
     """What the teacher and each student of a run, or any models of the same classes, predict for images.
 
@@ -40,7 +40,7 @@ def compare(
 
 
 def compare_csv(
-    self: Page, run_id: Models, images: Images, models: ModelRefs = NONE, model_files: ModelFiles = NONE,
+    self: Page, run_id: Models, images: Images, models: ModelRefs = NONE, model_files: ModelFiles = None,
     request: Optional[gr.Request] = None,
 ) -> str:  # fmt: skip
     """What `compare` says, as a table.

@@ -54,7 +54,7 @@ from iekd.ui.tabs.test_set import TestSetPart, test_set_part
 
 DEMO = ""
 DEMO_LABEL = "Shipped demo models"
-MODEL_FILES = [".onnx", ".safetensors"]
+MODEL_FILES = [".onnx", ".zip"]
 HINT = "In a zip, folders that are named as the classes give the right answers. You can also set them below."
 INVITE = '<div class="placeholder">Choose images above, and every network’s answer appears here.</div>'
 NO_FILES = "Models may be uploaded only by whoever runs this page. Choose models of the list."
@@ -125,7 +125,8 @@ def compare_tab(store: Store, access: Access) -> CompareTab:
         models = open_choices(label="Models", elem_id="models", min_width=300, max_choices=MOST_MODELS, scale=2)
     with gr.Accordion("Add a model file", open=False, visible=access.trusts(None), elem_id="add-models") as adding:
         model_files = file_field(
-            label="Models (ONNX, safetensors)", file_count="multiple", file_types=MODEL_FILES, height=130,
+            label="ONNX files, or zips of models that were downloaded here", file_count="multiple",
+            file_types=MODEL_FILES, height=130,
             elem_id="model-files",
         )  # fmt: skip
     with gr.Row(equal_height=False, elem_id="compare-images"):
@@ -286,14 +287,22 @@ def first_images(
 ) -> list[tuple[str, Path | np.ndarray]]:  # fmt: skip
     """(name, file or pixels) of as many images as are explained, and one more if there are more; those of zips too."""
     found: list[tuple[str, Path | np.ndarray]] = []
+    problem: UserError | None = None
     for _, one in in_uploads(map(Path, paths), Counter(), []):
-        if one.error:
-            raise UserError(one.error)
-        pixels = one.source if isinstance(one.source, Path) else np.asarray(open_image(one.source(), one.name))
+        try:
+            if one.error:
+                raise UserError(one.error)
+            pixels = one.source if isinstance(one.source, Path) else np.asarray(open_image(one.source(), one.name))
+        except UserError as error:  # one that cannot be read harms no other
+            problem = error
+            continue
         found.append((Path(one.name).name, pixels))
         if len(found) > IMAGES:
             return found
-    return found + [(example.name, example.image) for example in examples_given(store, source, taken, picked)]
+    found += [(example.name, example.image) for example in examples_given(store, source, taken, picked)]
+    if problem and not found:
+        raise problem
+    return found
 
 
 def _problem(error: UserError) -> str:
