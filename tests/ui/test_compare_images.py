@@ -77,6 +77,7 @@ def test_right_answers_are_marked_counted_and_can_be_taken_back() -> None:
     html = comparison_html(of, COLUMNS, told)
     assert (html.count("✓ right"), html.count("✗ wrong")) == (1, 3)
     assert "<option selected>class &lt;1&gt;</option>" in html
+    assert 'class="mark' not in comparison_html(compared(3), COLUMNS), "all may agree and be wrong"
     from_folders = compared(3, right="class <0>")
     assert judged(from_folders, View(right={"key0": ""})).summary.labelled == 2
 

@@ -47,7 +47,7 @@ from iekd.ui.tabs.compare_images import (
     model_options,
     wanted_models,
 )
-from iekd.ui.tabs.compare_scripts import ASK, LOOKING, ON_LOAD, PICK, PICKED, SHOW, VIEW
+from iekd.ui.tabs.compare_scripts import ASK, ASK_IF_NONE, LOOKING, ON_LOAD, PICK, PICKED, SHOW, VIEW
 from iekd.ui.tabs.explain import ExplainPart, Given, explain_part
 from iekd.ui.tabs.run import PRIVATE, Updates
 from iekd.ui.tabs.test_set import TestSetPart, test_set_part
@@ -185,6 +185,7 @@ def compare_tab(store: Store, access: Access) -> CompareTab:
         results.input(None, None, view, js=VIEW, **here),
     ):
         changed.then(None, None, None, js=ASK, **here)
+    models.change(None, models, None, js=ASK_IF_NONE, **here)
     return CompareTab(source, models, adding, strip, chosen, results, test_set, explain)
 
 

@@ -60,6 +60,10 @@ VIEW = f"() => {{ {STATE} return state.view; }}"
 # one event asks the networks, whatever was changed: only calls of the same event wait for each other in Gradio, and an
 # older answer that arrives late would replace the newest
 ASK = "() => { document.querySelector('#ask')?.click(); }"
+# Gradio's button that removes all models is no input, only a change
+ASK_IF_NONE = """(models) => {
+  if (models && !models.length && document.querySelector('#comparison .answer')) (ASK)();
+}""".replace("ASK", ASK)
 # the tab may show other networks now, without predictions for the chosen images
 ASK_AFRESH = (
     "() => setTimeout(() => { if (document.querySelector('#comparison .placeholder')) (ASK)(); }, 100)".replace(
