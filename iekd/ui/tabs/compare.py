@@ -138,7 +138,7 @@ def compare_tab(store: Store, access: Access) -> CompareTab:
             label="Paste or take an image", sources=["clipboard", "webcam"], type="filepath", height=150,
             elem_id="camera", buttons=[], min_width=150,
         )  # fmt: skip
-    gr.HTML(f'<p class="sub" id="compare-hint">{HINT}</p>')
+    gr.HTML(f'<p class="sub">{HINT}</p>', elem_classes="hint-to-zip")
     strip = gr.HTML(elem_id="examples", js_on_load=PICK, apply_default_css=False)
     chosen, view = gr.JSON(visible=False), gr.JSON(visible=False)
     results = gr.HTML(INVITE, elem_id="comparison", js_on_load=ON_LOAD, apply_default_css=False)
