@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import ARGUMENTS, find_browser
 from PIL import Image
 from ui_helpers import PATIENCE
 
@@ -32,16 +30,6 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             archive.writestr(f"{folder}/{i:02}.png", content.getvalue())
         archive.writestr("Bag/broken.png", b"nothing")
     return path
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
-        yield found
-        found.close()
 
 
 def opened(browser: Any, address: str, width: int) -> tuple[Any, list[str]]:
@@ -74,6 +62,7 @@ def test_a_zip_of_class_folders_is_paged_filtered_and_corrected(browser: Any, se
     more = page.locator(f"{FIRST} .more")
     more.focus()
     page.keyboard.press("Enter")
+    settled(page, "[...at.querySelector('.answer').querySelectorAll('figure img')].every((i) => i.naturalWidth === 28)")
     rows = page.locator(f"{FIRST} .shares tbody tr")
     assert rows.count() >= 5
     assert rows.first.locator("td").count() == 3, "one column for each network, with the same classes in each row"

@@ -22,6 +22,7 @@ def comparison_png(found: Judged, columns: Mapping[str, Column], page: int) -> b
     Args:
         columns: by name of the model. page: from 0.
     """
+    page = min(page, max(0, len(found.rows) - 1) // PAGE)
     rows = [i for i in found.rows[page * PAGE : (page + 1) * PAGE] if not found.images[i].result.error]
     models = list(found.of.models)
     left = EDGE + 2 * (THUMB + 8) + NAMES

@@ -27,6 +27,8 @@ element.addEventListener('click', (event) => {
   if (more) {
     const panel = element.querySelector('#' + more.getAttribute('aria-controls'));
     panel.hidden = !panel.hidden;
+    const small = [...more.closest('.answer').querySelectorAll('.seen img')];  // the same images, sent once
+    panel.querySelectorAll('img').forEach((image, i) => { image.src = small[i].src; });
     more.setAttribute('aria-expanded', String(!panel.hidden));
     const open = [...element.querySelectorAll('.more[aria-expanded=true]')];
     state.open = open.map((one) => one.getAttribute('aria-controls'));
