@@ -130,6 +130,12 @@ def test_comparisons_in_memory_are_few_and_computed_once(monkeypatch: pytest.Mon
         kept.file(words[-1], "../secret")
 
 
+def test_an_upload_that_was_gone_is_read_when_it_is_back(tmp_path: Path) -> None:
+    gone = Wanted({"0": tmp_path}, (tmp_path / "0.png",)).key
+    (tmp_path / "0.png").write_bytes(b"")
+    assert Wanted({"0": tmp_path}, (tmp_path / "0.png",)).key != gone
+
+
 @pytest.fixture(scope="module")
 def packed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The test images of two classes in folders, and one that is none."""

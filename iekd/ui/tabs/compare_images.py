@@ -60,7 +60,8 @@ class Wanted:
         """The same for the same models, which may be trained further, and images."""
         models = [(name, str(path), _stamp(path)) for name, path in self.models.items()]
         examples = [(one.name, _content(one), one.right) for one in self.examples]
-        told = json.dumps([models, list(map(str, self.uploads)), examples, self.most])
+        uploads = [(str(path), _stamp(path)) for path in self.uploads]  # one may be gone, and come back
+        told = json.dumps([models, uploads, examples, self.most])
         return hashlib.sha256(told.encode(errors="replace")).hexdigest()
 
 
