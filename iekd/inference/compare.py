@@ -1,28 +1,36 @@
-"""What several classifiers say of the same images, side by side.
+"""What several classifiers predict for the same images, side by side. Leaves out: why (explain/).
 
-Predictions run on the CPU, one image at a time, which is also how the shown latency is measured. Leaves out: why.
+Images are read and predicted in batches as `iekd predict` does it (predict_files.py).
 """
 
 from __future__ import annotations
 
+import io
+import re
+import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from iekd.data.decoding import ImageSource
+from iekd.data.decoding import ImageSource, open_image
+from iekd.data.folder_names import without_trifles
 from iekd.errors import DataError, UserError
-from iekd.inference.images import as_trained, in_folder, resized
-from iekd.inference.predict import Prediction, load_predictor
+from iekd.inference.classifier import Classifier
+from iekd.inference.images import Found, as_trained, in_folder, resized
+from iekd.inference.predict import TOP, Prediction, best, load_predictor
+from iekd.inference.predict_files import answers_of, read_in_batches
 from iekd.models.artifact import ModelCard
 from iekd.paths import typed
 from iekd.plural import counted
 
 TEACHER = "teacher"  # its name among models
 NAMED = 20  # classes that are listed by name
+MOST_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,10 @@ class ImageResult:
     """One image: what the networks saw (H,W,C) uint8 and what each said; or why it could not be read.
 
     inverted: bright and dark were swapped first, because the training images have dark backgrounds.
+    right: its class, where the folder that it is in is named as one; else "".
+    classes: the most likely ones of all models together; shares: of each model, its probabilities of those, 0..1.
+    teachers: which of the models are teachers.
+    original: the image itself, made smaller, as the bytes of a PNG or JPEG; None unless it was asked for.
     """
 
     name: str
@@ -37,6 +49,11 @@ class ImageResult:
     inverted: bool = False
     predictions: dict[str, Prediction] = field(default_factory=dict)
     error: str | None = None
+    right: str = ""
+    classes: tuple[str, ...] = ()
+    shares: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    teachers: tuple[str, ...] = (TEACHER,)
+    original: bytes | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What the command line and the endpoint say of it, without its name."""
@@ -51,7 +68,7 @@ class ImageResult:
         None where nobody can tell.
         """
         known = {name: p.unlike for name, p in self.predictions.items() if p.unlike is not None}
-        decide = [known[name] for name in who_decides(known)]
+        decide = [known[name] for name in who_decides(known, self.teachers)]
         return 2 * sum(decide) > len(decide) if decide else None
 
     @property
@@ -59,22 +76,22 @@ class ImageResult:
         """One sentence where the picture is unlike the training images; empty where it is not, or nobody can tell."""
         if not self.is_unlike:
             return ""
-        return unlike_words([name for name, p in self.predictions.items() if p.unlike is not None])
+        return unlike_words([name for name, p in self.predictions.items() if p.unlike is not None], self.teachers)
 
 
-def who_decides(names: Collection[str]) -> list[str]:
+def who_decides(names: Collection[str], teachers: Collection[str] = (TEACHER,)) -> list[str]:
     """Of the networks that can tell whether an image is unlike the training images, those that count.
 
-    The teacher alone, because a small network is often just as sure of what it has never seen (benchmarks/RESULTS.md);
+    Teachers alone, because a small network is often just as sure of what it has never seen (benchmarks/RESULTS.md);
     without a teacher all of them.
     """
-    return [TEACHER] if TEACHER in names else list(names)
+    return [name for name in names if name in teachers] or list(names)
 
 
-def unlike_words(names: Collection[str]) -> str:
+def unlike_words(names: Collection[str], teachers: Collection[str] = (TEACHER,)) -> str:
     """What is said of an image that is unlike the training images. names: of the networks that can tell."""
-    deciding = who_decides(names)
-    who = "the teacher is" if TEACHER in deciding else "the network is"
+    deciding = who_decides(names, teachers)
+    who = "the teacher is" if deciding[0] in teachers else "the network is"
     who = "most of these networks are" if len(deciding) > 1 else who
     return (
         f"Unlike the training images: {who} less sure of this picture than of 95 % of the test images. It may show "
@@ -114,36 +131,154 @@ def compare(
     Raises:
         UserError: a model cannot be loaded, or the models do not belong together.
     """
-    loaded = {name: load_predictor(folder, device) for name, folder in models.items()}
+    loaded = {name: load_predictor(folder, device).classifier for name, folder in models.items()}
     first_name, first = next(iter(loaded.items()))
     for name, other in loaded.items():
-        if other.card.class_names != first.card.class_names:
-            raise UserError(
-                f"'{name}' and '{first_name}' do not know the same classes ({len(other.card.class_names)} and "
-                f"{len(first.card.class_names)}), so they cannot be compared. Choose models of one dataset."
-            )
-    results = []
-    for shown, source in images:
+        if why := other_classes(name, other.card, first_name, first.card):
+            raise UserError(f"{why} Choose models of one dataset.")
+    found = (Found(name, partial(_itself, source)) for name, source in images)  # type: ignore[arg-type]
+    return list(compare_found(loaded, found, match_background))
+
+
+def other_classes(name: str, card: ModelCard, first_name: str, first: ModelCard) -> str:
+    """Why a model cannot be compared with another, as a sentence; "" if both know the same classes."""
+    ours, theirs = card.class_names, first.class_names
+    if ours == theirs:
+        return ""
+    if set(ours) == set(theirs):
+        return f"'{name}' and '{first_name}' do not have the same order of classes, so they cannot be compared."
+    strange = next((c for c in ours if c not in theirs), None)
+    example = f"only the first knows '{strange}'" if strange else "the first knows fewer"
+    return (
+        f"'{name}' and '{first_name}' do not know the same classes ({len(ours)} and {len(theirs)}; {example}), so they "
+        "cannot be compared."
+    )
+
+
+def compare_found(
+    models: Mapping[str, Classifier], found: Iterable[Found], match_background: bool = True, thumbnail: int = 0
+) -> Iterator[ImageResult]:  # fmt: skip
+    """`compare` with models that are open and have the same classes, and images that come one by one.
+
+    Args:
+        thumbnail: pixels of the longer side of `original`; 0 for none.
+    """
+    first = next(iter(models.values()))
+    names = first.card.class_names
+    shapes = {_shape(classifier.card): classifier.card for classifier in models.values()}
+    teachers = tuple(name for name, classifier in models.items() if TEACHER in (name, classifier.card.role))
+
+    def read(name: str, source: ImageSource | DataError) -> tuple[ImageResult, list[np.ndarray]]:
+        """What is known before anything is predicted, and the image of each shape."""
         try:
-            seen, inverted = as_trained(source, first.card, shown, match_background)
+            if isinstance(source, DataError):
+                raise source
+            seen, inverted = as_trained(source, first.card, name, match_background)
+            others = [resized(source, card, name) for shape, card in shapes.items() if shape != _shape(first.card)]
+            small = original(source, thumbnail, name) if thumbnail else None
         except DataError as error:
-            results.append(ImageResult(shown, None, error=str(error)))
-            continue
-        answers = {}
-        for name, classifier in loaded.items():
-            image, card = seen, classifier.card
-            if _shape(card) != _shape(first.card):
-                image = resized(source, card, shown)
-                image = 255 - image if inverted else image
-            answers[name] = classifier.predict(image)
-        results.append(ImageResult(shown, seen, inverted, answers))
-    return results
+            return ImageResult(name, None, error=str(error), teachers=teachers), []
+        right = class_in(name, names)
+        result = ImageResult(name, seen, inverted, right=right, teachers=teachers, original=small)
+        return result, [seen, *(255 - other if inverted else other for other in others)]
+
+    order = list(shapes)
+    batch = min(MOST_BATCH, *(classifier.batch_size for classifier in models.values()))
+    for read_images in read_in_batches(found, read, batch):
+        pixels = [images for _, images in read_images if images]
+        answers = {
+            name: _timed(classifier, [images[order.index(_shape(classifier.card))] for images in pixels])
+            for name, classifier in models.items() if pixels
+        }  # fmt: skip
+        at = 0
+        for result, images in read_images:
+            if not images:
+                yield result
+                continue
+            rows = {name: found.probabilities[at] for name, found in answers.items()}
+            said = {
+                name: Prediction(best(models[name], row, TOP), answers[name].milliseconds, answers[name].unlike[at])
+                for name, row in rows.items()
+            }
+            likely = likely_classes(np.stack(list(rows.values())))
+            shares = {name: tuple(float(row[k]) for k in likely) for name, row in rows.items()}
+            yield replace(result, predictions=said, classes=tuple(names[k] for k in likely), shares=shares)
+            at += 1
+
+
+class _Answers(NamedTuple):
+    """Of B images: probabilities (B,K), and whether each is unlike the training images; milliseconds for each."""
+
+    probabilities: np.ndarray
+    unlike: list[bool | None]
+    milliseconds: float
+
+
+def _timed(classifier: Classifier, images: Sequence[np.ndarray]) -> _Answers:
+    start = time.perf_counter()
+    found = answers_of(classifier, images)
+    return _Answers(*found, 1000 * (time.perf_counter() - start) / len(images))
+
+
+def likely_classes(probabilities: np.ndarray, most: int = TOP) -> list[int]:
+    """Of (M,K) probabilities of M models for one image: the classes with the highest mean, and every model's best."""
+    mean = probabilities.mean(0)
+    chosen = {*np.argsort(-mean, kind="stable")[:most].tolist(), *probabilities.argmax(1).tolist()}
+    return sorted(chosen, key=lambda k: (-mean[k], k))
+
+
+def class_in(name: str, class_names: Sequence[str]) -> str:
+    """The class that an image's folder is named after; "" if none. The innermost folder counts first.
+
+    Capitals, and signs that cannot be in a folder's name, make no difference: T-shirt_top is T-shirt/top. Where two
+    classes would fit, none is taken.
+    """
+    folders = PurePosixPath(name).parts[:-1]
+    by_letters: dict[str, list[str]] = {}
+    for known in class_names:
+        by_letters.setdefault(_letters(known), []).append(known)
+    for end in range(len(folders), 0, -1):
+        for text in (folders[end - 1], "/".join(folders[max(0, end - 2) : end])):
+            if text in class_names:
+                return text
+            fitting = by_letters.get(_letters(text), [])
+            if len(fitting) == 1:
+                return fitting[0]
+    return ""
+
+
+def _letters(text: str) -> str:
+    return " ".join(re.findall(r"[^\W_]+", without_trifles(text))) or text
+
+
+def original(source: ImageSource, side: int, name: str = "") -> bytes:
+    """An image made smaller for a page: JPEG, or PNG where it is small already.
+
+    Args:
+        side: pixels of the longer side.
+    Raises:
+        DataError: it cannot be read.
+    """
+    image = open_image(source, name, side)
+    small = max(image.size) <= side
+    image.thumbnail((side, side))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG" if small else "JPEG", **({} if small else {"quality": 85}))
+    return buffer.getvalue()
+
+
+def _itself(source: ImageSource) -> ImageSource:
+    return source
 
 
 def classes_known(models: Mapping[str, Path]) -> str:
     """Which classes these networks can name, as a sentence; all know the same."""
     first = next(iter(models.values()))
-    names = (ModelCard.read(first) if first.is_dir() else load_predictor(first).card).class_names
+    return classes_named((ModelCard.read(first) if first.is_dir() else load_predictor(first).card).class_names)
+
+
+def classes_named(names: Sequence[str]) -> str:
+    """`classes_known` of the classes."""
     shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
     return f"These networks can name {counted(len(names), 'class')} and nothing else: {shown}."
 

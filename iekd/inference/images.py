@@ -14,7 +14,7 @@ from typing import Union
 
 import numpy as np
 
-from iekd.data.archives import images_inside, is_archive
+from iekd.data.archives import TAR, images_inside, is_archive
 from iekd.data.decoding import ImageSource, to_array
 from iekd.data.tree import DEEPEST, first_bytes, is_hidden, kind_of, other_ending
 from iekd.errors import DataError
@@ -60,6 +60,22 @@ def find_images(
             yield Found(str(path), path)
 
 
+def in_uploads(paths: Iterable[Path], others: Counter[str], notes: list[str]) -> Iterator[tuple[Path, Found]]:
+    """(the file, an image) of every image among uploaded files: they themselves, and what is in zips.
+
+    Names and errors say nothing of the folder that the uploads are in. Tar archives are refused: strangers' archives
+    are read only as zip, see `data.archives.unpack`.
+    """
+    for path in paths:
+        if path.name.lower().endswith(TAR):
+            yield path, Found(path.name, error=f"'{path.name}' is a tar archive, which is not taken. Pack it as zip.")
+        elif is_archive(path):
+            for found in _in_archive(path, others, notes, path.name):
+                yield path, found
+        else:
+            yield path, Found(path.name, path)
+
+
 def in_folder(folder: Path, others: Counter[str]) -> Iterator[Found]:
     """The images of a folder and of those in it. Links to folders are followed, but not in a circle."""
     found = False
@@ -103,17 +119,17 @@ def _is_special(entry: os.DirEntry[str]) -> bool:
     return not entry.is_dir() and not entry.is_file() and os.path.exists(entry.path)
 
 
-def _in_archive(path: Path, others: Counter[str], notes: list[str]) -> Iterator[Found]:
-    found = False
+def _in_archive(path: Path, others: Counter[str], notes: list[str], shown: str = "") -> Iterator[Found]:
+    found, shown = False, shown or str(path)
     try:
         for name, read in images_inside(path, others, notes):
             found = True
-            yield Found(f"{path}/{name}", read)
+            yield Found(f"{shown}/{name}", read)
     except DataError as error:
-        yield Found(str(path), error=str(error))
+        yield Found(shown, error=str(error))
         return
     if not found:
-        yield Found(str(path), error=f"'{path}' has no images in it. Pack images as zip.")
+        yield Found(shown, error=f"'{shown}' has no images in it. Pack images as zip.")
 
 
 def as_trained(

@@ -6,11 +6,11 @@ In memory are two batches of images, whatever the number of images is.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, TypeVar, Union
 
 import numpy as np
 
@@ -20,9 +20,9 @@ from iekd.errors import DataError, UserError
 from iekd.inference.classifier import Classifier, open_classifier
 from iekd.inference.images import Found, as_trained, find_images
 from iekd.inference.predict import TOP, best, top_json
-from iekd.models.artifact import ModelCard
 from iekd.models.shipped import shipped_folder
 
+T = TypeVar("T")
 ENCODED = 64 * 2**20  # bytes of files from archives that wait to be decoded, from which a batch is not filled up
 
 
@@ -101,12 +101,19 @@ def predict_found(
     match_background: bool = True,
 ) -> Generator[FilePrediction, None, None]:  # fmt: skip
     """`predict` with images that were found by somebody else."""
-    for images in _decoded(found, classifier.card, batch or classifier.batch_size, match_background):
+    card = classifier.card
+
+    def decode(name: str, source: ImageSource | DataError) -> _Decoded:
+        if isinstance(source, DataError):
+            return _Decoded(name, error=str(source))
+        try:
+            return _Decoded(name, *as_trained(source, card, name, match_background))
+        except DataError as error:
+            return _Decoded(name, error=str(error))
+
+    for images in read_in_batches(found, decode, batch or classifier.batch_size):
         readable = [image.pixels for image in images if image.pixels is not None]
-        scores = classifier.scores(np.stack(readable)) if readable else None
-        if scores and not np.isfinite(scores.probabilities).all():
-            raise UserError("The model answers with values that are no numbers. Get or export it again.")
-        answers = zip(scores.probabilities, classifier.unlike(scores), strict=True) if scores else iter(())
+        answers = zip(*answers_of(classifier, readable), strict=True) if readable else iter(())
         for image in images:
             if image.pixels is None:
                 yield FilePrediction(image.name, error=image.error)
@@ -115,6 +122,18 @@ def predict_found(
             labels = tuple(best(classifier, probabilities, top))
             label = labels[0][0] if labels[0][1] >= threshold else ""
             yield FilePrediction(image.name, labels, label, unlike, image.inverted)
+
+
+def answers_of(classifier: Classifier, images: Sequence[np.ndarray]) -> tuple[np.ndarray, list[bool | None]]:
+    """((B,K) probabilities of images (H,W,C) uint8; of each, whether it is unlike the training images).
+
+    Raises:
+        UserError: the model answers with NaN or infinity.
+    """
+    scores = classifier.scores(np.stack(images))
+    if not np.isfinite(scores.probabilities).all():
+        raise UserError("The model answers with values that are no numbers. Get or export it again.")
+    return scores.probabilities, classifier.unlike(scores)
 
 
 @dataclass(frozen=True)
@@ -127,22 +146,19 @@ class _Decoded:
     error: str = ""
 
 
-def _decoded(found: Iterable[Found], card: ModelCard, batch: int, match_background: bool) -> Iterator[list[_Decoded]]:
-    """Batches of decoded images; while one is predicted, the next is decoded."""
+def read_in_batches(
+    found: Iterable[Found], read: Callable[[str, ImageSource | DataError], T], batch: int
+) -> Iterator[list[T]]:  # fmt: skip
+    """What `read` makes of each image's name and source, in batches; while one is used, the next is read.
 
-    def decode(name: str, source: ImageSource | DataError) -> _Decoded:
-        if isinstance(source, DataError):
-            return _Decoded(name, error=str(source))
-        try:
-            return _Decoded(name, *as_trained(source, card, name, match_background))
-        except DataError as error:
-            return _Decoded(name, error=str(error))
-
-    waiting: deque[list[Future[_Decoded]]] = deque()
+    Args:
+        read: called in threads; gets the error instead of the source where an image cannot be had.
+    """
+    waiting: deque[list[Future[T]]] = deque()
     pool = ThreadPoolExecutor(min(32, cores()))
     try:
         for images in _batches(found, batch):
-            waiting.append([pool.submit(decode, name, source) for name, source in images])
+            waiting.append([pool.submit(read, name, source) for name, source in images])
             if len(waiting) > 1:
                 yield [image.result() for image in waiting.popleft()]
         while waiting:

@@ -19,6 +19,7 @@ class Row:
     said: of each model, the label that it is sure of ("" for none) and its best labels; empty if there is an error.
     unlike: whether the image is unlike the training images; None where that is not known.
     inverted: whether bright and dark were swapped first.
+    right: its class, "" where that is not known; None in a table without that column.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Row:
     unlike: bool | None = None
     inverted: bool = False
     error: str = ""
+    right: str | None = None
 
 
 class PredictionTable:
@@ -34,13 +36,14 @@ class PredictionTable:
     Args:
         top: labels of each model.
         models: their names, which their columns begin with; one without a name needs none.
+        labelled: whether there is a column of right classes.
     """
 
-    def __init__(self, top: int, models: Sequence[str] = ("",)) -> None:
+    def __init__(self, top: int, models: Sequence[str] = ("",), labelled: bool = False) -> None:
         self.top = top
         group = ["prediction", *(f"{kind}_{i}" for i in range(1, top + 1) for kind in ("label", "score"))]
         self.header = [
-            "image", "unlike", "inverted", "error",
+            "image", "unlike", "inverted", "error", *(["right"] if labelled else []),
             *(harmless(f"{model} {column}" if model else column) for model in models for column in group),
         ]  # fmt: skip
 
@@ -48,6 +51,8 @@ class PredictionTable:
         """The texts of one row. None can be taken for a formula by a spreadsheet."""
         unlike = "" if row.unlike is None else _word(row.unlike)
         cells = [harmless(row.name), unlike, "" if row.error else _word(row.inverted), harmless(row.error)]
+        if row.right is not None:
+            cells.append(harmless(row.right))
         for label, best in row.said:
             cells.append(harmless(label))
             for name, score in best[: self.top]:

@@ -19,7 +19,8 @@ from iekd.ui.server.access import Access
 from iekd.ui.server.api import public_endpoints
 from iekd.ui.server.space import notices
 from iekd.ui.tabs.chip import chip
-from iekd.ui.tabs.compare import ASK_AFRESH, compare_tab
+from iekd.ui.tabs.compare import compare_tab
+from iekd.ui.tabs.compare_scripts import ASK_AFRESH
 from iekd.ui.tabs.demo import demo_tab
 from iekd.ui.tabs.explain import TO_EXPLAIN, asked_for
 from iekd.ui.tabs.form import OWN_FOLDER
@@ -30,7 +31,7 @@ from iekd.ui.tabs.train import known_run, train_tab
 # in render/
 STYLES = (
     "style.css", "demo.css", "vendor/uPlot.min.css", "chart.css", "test_set.css", "runs.css",
-    "train.css", "headline.css", "run_page.css", "explain.css",
+    "train.css", "headline.css", "run_page.css", "explain.css", "comparison.css",
 )  # fmt: skip
 UPLOADS_AGE = 6 * 3600  # seconds until Gradio removes uploaded files
 # keeps the address in step with what is on view, so that a reload, a bookmark and the browser's Back show it again
@@ -111,7 +112,7 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
             if tab == COMPARE:
                 wanted = str(request.query_params.get("explain", ""))
                 source, student = asked_for(wanted) if wanted else (run_id, "")
-                updates |= compare.open(store, source)
+                updates |= compare.open(store, source, may_add=access.trusts(request))
                 if wanted:
                     updates |= compare.explain.begin(source, student, request)
             return updates
@@ -134,6 +135,9 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
 
         def open_runs(query: Any, request: gr.Request) -> Updates:
             return {**runs.open(query, request), runs.timer: gr.Timer(active=True)}
+
+        def open_compare(now: str, chosen: Any, request: gr.Request) -> Updates:
+            return compare.open(store, now, chosen, access.trusts(request))
 
         def compare_run(run_id: str) -> Updates:
             return {tabs: gr.Tabs(selected=COMPARE), **compare.open(store, run_id)}
@@ -165,9 +169,7 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
             None, None, None, js=TO_EXPLAIN, api_visibility="private"
         )
         for compared in (
-            compare_page.select(
-                lambda *now: compare.open(store, *now), [compare.source, compare.chosen], compare.outputs, **PRIVATE
-            ),
+            compare_page.select(open_compare, [compare.source, compare.chosen], compare.outputs, **PRIVATE),
             train.view.compare.click(compare_run, shown, [tabs, *compare.outputs], **PRIVATE),
         ):
             compared.then(None, None, None, js=ASK_AFRESH, api_visibility="private")

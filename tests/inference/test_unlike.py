@@ -19,7 +19,6 @@ from iekd.models.artifact import CARD, ModelCard, load_model, save_model
 from iekd.models.normalise import Normalise
 from iekd.runs.models import demo_models
 from iekd.runs.store import Store
-from iekd.ui.render.comparison import card_html
 from iekd.ui.tabs.compare import compare_files, results_html
 
 
@@ -111,14 +110,6 @@ def test_models_of_earlier_versions_say_nothing(tmp_path):
     (result,) = compare({"teacher": tmp_path / "old"}, [("noise", noise)])
     assert result.predictions["teacher"].unlike is None
     assert result.unlike == ""
-
-
-def test_agreement_is_neither_praised_nor_blamed():
-    """All networks may agree on what is wrong; only what is known to be right or wrong has a colour."""
-    shown = card_html(answer(teacher=None, kd=None), None)
-    assert '<span class="mark">= agrees with the teacher</span>' in shown
-    assert "yes" not in shown
-    assert 'mark yes">✓ right' in card_html(answer(teacher=None, kd=None), "a")
 
 
 def test_of_many_classes_some_are_named(tmp_path):

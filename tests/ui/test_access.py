@@ -420,9 +420,9 @@ def test_a_public_page_offers_no_training(runs_dir: Path, finished_run: str, pic
 
 
 def test_a_comparison_has_so_many_pictures(runs_dir: Path, finished_run: str, pictures: Path) -> None:
-    from iekd.ui.tabs.compare import MOST_IMAGES, compare_files
+    from iekd.ui.tabs.compare import compare_files
 
     one = str(pictures / "test" / "disc" / "0.png")
-    assert len(compare_files(Store(runs_dir), finished_run, [one] * MOST_IMAGES)["images"]) == MOST_IMAGES
-    with pytest.raises(UserError, match="33 images"):
-        compare_files(Store(runs_dir), finished_run, [one] * (MOST_IMAGES + 1))
+    assert len(compare_files(Store(runs_dir), finished_run, [one] * 5, most=5)["images"]) == 5
+    with pytest.raises(UserError, match="6 images are more than the 5"):
+        compare_files(Store(runs_dir), finished_run, [one] * 6, most=5)

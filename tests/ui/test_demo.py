@@ -133,8 +133,7 @@ DROP = """async ([kind, bytes]) => {
 @pytest.mark.browser
 @pytest.mark.parametrize("kind", ["drop", "paste"])
 def test_a_picture_from_anywhere_on_the_page_is_answered(landing: Any, kind: str, pictures: Path) -> None:
-    picture = next((pictures / "test" / "disc").iterdir())
-    for _ in range(2):
+    for picture in sorted((pictures / "test" / "disc").iterdir())[:2]:
         landing.evaluate("document.querySelector('#demo-answer .answers')?.remove()")
         landing.evaluate(DROP, [kind, list(picture.read_bytes())])
         landing.wait_for_selector("#demo-answer .answer .said")

@@ -1,98 +1,241 @@
-"""Every network's answer to a picture, and the sizes of the networks, as HTML. No Gradio."""
+"""What models predict for images, as HTML, CSV and JSON: a summary, filters, and a page of compact rows. No Gradio."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
-from pathlib import Path
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from iekd.config.methods import method_name
-from iekd.inference.compare import ImageResult
-from iekd.inference.predict import load_predictor
+from iekd.config.methods import METHODS, method_name
+from iekd.inference.compare import TEACHER, ImageResult, classes_named
+from iekd.inference.compare_uploads import Compared, ComparedImage
+from iekd.models.artifact import ModelCard
 from iekd.models.catalog import model_name
+from iekd.plural import counted
+from iekd.results.agreement import (
+    ALL,
+    FILTERS,
+    Answered,
+    Kinds,
+    Summary,
+    chosen,
+    missing,
+    summarise,
+)
 from iekd.results.prediction_table import PredictionTable, Row, to_csv
-from iekd.ui.render.examples import data_url
+from iekd.ui.render.template import render
 from iekd.ui.render.words import count, method_style
 
-REPEATS = 7  # predictions of one picture; the latency shown is their median
+PAGE = 20  # images of one page
+LISTED = 100  # classes, up to which right answers are chosen from a list; else they are typed
+MOST_ANSWERS, LONGEST = 5000, 200  # of what a page may send: right answers, and characters of each
+PLAIN = "baseline"
 
 
-def card_html(result: ImageResult, truth: str | None) -> str:
-    """One picture as the networks see it, and what each predicts. truth: its class, where that is known."""
-    name = escape(result.name)
-    if result.error or result.seen is None:
-        return (
-            f'<article class="answer broken"><p class="problem" role="alert">{escape(result.error or "")}</p></article>'
-        )
-    size = result.seen.shape[0]
-    swapped = "; bright and dark swapped, as in the training pictures" if result.inverted else ""
-    picture = (
-        f'<div class="seen"><img src="{data_url(result.seen)}" alt="{name}"><p><b>{name}</b>'
-        f"<small>as the networks see it, {size} × {size}{swapped}</small></p></div>"
-    )
-    teacher = result.predictions.get("teacher")
-    said = []
-    for model, prediction in result.predictions.items():
-        mark = ""
-        if truth is not None:
-            right = prediction.label == truth
-            mark += f'<span class="mark {"yes" if right else "no"}">{"✓ right" if right else "✗ wrong"}</span>'
-        if teacher is not None and model != "teacher":
-            same = prediction.label == teacher.label
-            words = "= agrees with the teacher" if same else "≠ differs from the teacher"
-            mark += f'<span class="mark">{words}</span>'  # no colour: all may agree and be wrong
-        bars = "".join(
-            f'<li><span>{escape(label)}</span><b>{score:.0%}</b><i style="width:{max(0.5, score * 100):.1f}%"></i></li>'
-            for label, score in prediction.top
-        )
-        title = "Teacher" if model == "teacher" else escape(method_name(model))
-        said.append(
-            f'<section class="said {escape(method_style(model))}"><h4>{title}</h4><ol>{bars}</ol>'
-            f"<p>{mark}</p></section>"
-        )
-    unlike = f'<p class="warn">{escape(result.unlike)}</p>' if result.unlike else ""
-    return f'<article class="answer">{picture}{unlike}<div class="sayings">{"".join(said)}</div></article>'
+@dataclass(frozen=True)
+class Column:
+    """A model as it is shown. title: Teacher, IE-FT; detail: which run, where models of several are compared."""
+
+    title: str
+    detail: str = ""
+    style: str = ""
 
 
-def comparison_csv(models: Iterable[str], results: Sequence[ImageResult]) -> str:
-    """The predictions of all models as CSV: a row for each image, a group of columns for each model."""
+@dataclass(frozen=True)
+class View:
+    """What somebody wants to see. show: one of FILTERS; page: from 0; right: by an image's key, the class that they say
+    is right ("" for none)."""
+
+    show: str = ALL
+    page: int = 0
+    right: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, values: Any) -> View:
+        """From what the page sent, which may be anything."""
+        if not isinstance(values, dict):
+            return cls()
+        show, page, right = values.get("show"), values.get("page"), values.get("right")
+        told = list(right.items())[:MOST_ANSWERS] if isinstance(right, dict) else []
+        return cls(
+            show if isinstance(show, str) and show in FILTERS else ALL, max(0, page) if type(page) is int else 0,
+            {str(key)[:LONGEST]: label[:LONGEST] for key, label in told if isinstance(label, str)},
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A comparison with the right answers that are known, and the images that a view shows."""
+
+    of: Compared
+    images: tuple[ComparedImage, ...]
+    answers: tuple[Answered, ...]
+    kinds: Kinds
+    show: str
+    rows: tuple[int, ...]
+
+    @property
+    def summary(self) -> Summary:
+        return summarise(self.answers, list(self.of.models))
+
+
+def judged(of: Compared, view: View) -> Judged:
+    """A filter that cannot be used shows all images."""
+    known = set(of.class_names)
+    answers = []
+    for image in of.images:
+        told = view.right.get(image.key, image.result.right)
+        labels = {name: prediction.label for name, prediction in image.result.predictions.items()}
+        answers.append(Answered(labels, told if told in known else ""))
+    kinds = kinds_of({name: model.card for name, model in of.models.items()})
+    show = ALL if missing(view.show, answers, kinds) else view.show
+    return Judged(of, of.images, tuple(answers), kinds, show, tuple(chosen(show, answers, kinds)))
+
+
+def kinds_of(cards: Mapping[str, ModelCard]) -> Kinds:
+    """Which models are what, by their cards. Those of other programs, whose card names no dataset, are of no kind."""
+    ours = {name: card for name, card in cards.items() if card.datasets}
+    students = {name: card.method for name, card in ours.items() if card.role != TEACHER}
+    return Kinds(
+        tuple(name for name, card in ours.items() if card.role == TEACHER),
+        tuple(name for name, method in students.items() if method == PLAIN),
+        tuple(name for name, method in students.items() if method.startswith("ie-")), tuple(students),
+    )  # fmt: skip
+
+
+def column_of(card: ModelCard, name: str, detail: str = "", several_seeds: bool = False) -> Column:
+    """The column of a model. name: of a model of another program."""
+    if not card.datasets:
+        return Column(name, detail)
+    if card.role == TEACHER:
+        return Column("Teacher", detail, TEACHER)
+    seed = f", seed {card.seed}" if several_seeds else ""
+    return Column(f"{method_name(card.method)}{seed}", detail, method_style(card.method))
+
+
+def comparison_html(
+    compared: Compared, columns: Mapping[str, Column], view: View = View(), legend: Sequence[str] = (),
+    links: Sequence[tuple[str, str]] = (), most: int = 0, compact: bool = True,
+) -> str:  # fmt: skip
+    """Summary, filters, a page of rows, and the sizes of the models.
+
+    Args:
+        columns: by name of the model. legend: sentences on what is meant in them.
+        links: (address, words) of the downloads.
+        most: how many images are compared at a time, for the note that some were left out.
+        compact: rows that open when they are asked to, with filters above; else rows that are open.
+    """
+    found = judged(compared, view)
+    pages = max(1, -(-len(found.rows) // PAGE))
+    page = min(view.page, pages - 1)
+    rows = found.rows[page * PAGE : (page + 1) * PAGE]
+    filters = []
+    for name, words in FILTERS.items():
+        lacks = missing(name, found.answers, found.kinds)
+        number = 0 if lacks else len(chosen(name, found.answers, found.kinds))
+        filters.append({"name": name, "words": words, "lacks": lacks, "count": number})
+    sent = {**asdict(view), "show": found.show, "page": page}
+    return render(
+        "comparison", compact=compact, summary=found.summary, filters=filters, show=found.show, view=sent, page=page,
+        pages=pages, first=page * PAGE + 1, last=page * PAGE + len(rows), shown=len(found.rows),
+        rows=[_row(compared.images[i], found.answers[i], columns) for i in rows], columns=columns,
+        legend=legend, problems=[_told(why, columns) for why in compared.problems.values()],
+        notes=_notes(compared, most), class_names=compared.class_names, listed=len(compared.class_names) <= LISTED,
+        links=links, known=classes_named(compared.class_names), sizes=_sizes(compared, columns),
+    )  # fmt: skip
+
+
+def _told(why: str, columns: Mapping[str, Column]) -> str:
+    """A sentence about models in which they are called as on the page."""
+    for name, column in columns.items():
+        called = f"{column.title} ({column.detail})" if column.detail else column.title
+        why = why.replace(f"'{name}'", f"'{called}'")
+    return why
+
+
+def _notes(compared: Compared, most: int) -> list[str]:
+    notes = list(compared.notes)
+    if compared.left_out:
+        notes.insert(0, f"Only the first {counted(most, 'image')} are compared; the others were left out.")
+    if compared.others:
+        listed = ", ".join(f"{number:,} {ending}" for ending, number in sorted(compared.others.items()))
+        notes.append(f"Files that are no images were left out: {listed}.")
+    return notes
+
+
+def _row(image: ComparedImage, answer: Answered, columns: Mapping[str, Column]) -> dict[str, Any]:
+    result = image.result
+    said = [
+        {
+            "name": name, "column": columns[name], "label": prediction.label, "score": prediction.top[0][1],
+            "mark": "" if not answer.right else "yes" if answer.is_right(name) else "no",
+            "shares": result.shares[name],
+        }
+        for name, prediction in result.predictions.items()
+    ]  # fmt: skip
+    return {
+        "key": image.key, "name": result.name, "label": image.label, "error": result.error or "",
+        "right": answer.right, "said": said,
+        "agree": answer.agree, "classes": result.classes, "unlike": result.unlike, "inverted": result.inverted,
+        "side": image.side, "seen": data_url(image.seen), "original": data_url(result.original or b""),
+    }  # fmt: skip
+
+
+def _sizes(compared: Compared, columns: Mapping[str, Column]) -> list[dict[str, Any]]:
+    return [
+        {
+            "column": columns[name], "network": model_name(model.card.model) if model.card.datasets else "",
+            "params": count(model.card.params) if model.card.params else "–", "file": f"{model.size / 1024:,.0f} KB",
+            "time": f"{model.milliseconds:.1f} ms" if model.milliseconds else "–",
+            "accuracy": f"{model.card.accuracy:.2f} %" if model.card.accuracy is not None else "–",
+        }
+        for name, model in compared.models.items()
+    ]  # fmt: skip
+
+
+def data_url(picture: bytes) -> str:
+    """A PNG or JPEG inside an address."""
+    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+
+
+def comparison_csv(models: Sequence[str], results: Sequence[ImageResult], right: Sequence[str] = ()) -> str:
+    """The predictions of all models as CSV: a row for each image, a group of columns for each model.
+
+    right: the right class of each image, "" where it is not known; empty for no such column.
+    """
     top = max((len(p.top) for result in results for p in result.predictions.values()), default=1)
+    labelled = any(right)
     rows = [
         Row(
             result.name, [(p.label, p.top) for p in result.predictions.values()], result.is_unlike, result.inverted,
-            result.error or "",
+            result.error or "", right[i] if labelled else None,
         )
-        for result in results
+        for i, result in enumerate(results)
     ]  # fmt: skip
-    return to_csv(PredictionTable(top, list(models)), rows)
+    return to_csv(PredictionTable(top, list(models), labelled), rows)
 
 
-def models_table(models: Mapping[str, Path], image: Any) -> str:
-    """Size, latency on this image and test accuracy of each network."""
-    rows = []
-    loaded = {name: load_predictor(folder) for name, folder in models.items()}
-    times: dict[str, list[float]] = {}  # by architecture: how it was taught makes a network no faster
-    for _ in range(REPEATS):
-        for classifier in loaded.values():
-            times.setdefault(classifier.card.model, []).append(classifier.predict(image).milliseconds)
-    for name, classifier in loaded.items():
-        card = classifier.card
-        title = "Teacher" if name == "teacher" else escape(method_name(name))
-        accuracy = f"{card.accuracy:.2f} %" if card.accuracy is not None else "–"
-        took = f"{statistics.median(times[card.model]):.1f} ms"
-        cells = (("Parameters", count(card.params)), ("File", f"{classifier.bytes / 1024:,.0f} KB"),
-                 ("One picture takes", took), ("Test accuracy", accuracy))  # fmt: skip
-        body = "".join(f'<td data-label="{label}">{text}</td>' for label, text in cells)
-        rows.append(
-            f'<tr><th scope="row"><i class="key {escape(method_style(name))}"></i>{title} '
-            f"<small>{model_name(card.model)}</small></th>{body}</tr>"
-        )
-    head = "<tr><th>Network</th><th>Parameters</th><th>File</th><th>One picture takes</th><th>Test accuracy</th></tr>"
-    note = (
-        f'<p class="sub">Time: median of {REPEATS} or more on the processor, one picture at a time; the same for all '
-        "networks that are built alike.</p>"
-    )
-    table = f'<div class="scroll"><table class="results">{head}{"".join(rows)}</table></div>'
-    return f'<div class="card"><h3>Size and speed</h3>{table}{note}</div>'
+def comparison_json(found: Judged) -> dict[str, Any]:
+    """The images that are shown, and what is said of all, as the endpoint `compare` answers it."""
+    summary = found.summary
+    images = []
+    for i in found.rows:
+        right = {"right": found.answers[i].right} if found.answers[i].right else {}
+        images.append({"name": found.images[i].result.name, **found.images[i].result.to_json(), **right})
+    return {
+        "images": images,
+        "summary": {
+            "images": summary.images, "broken": summary.broken, "agree": summary.agree, "differ": summary.differ,
+            "labelled": summary.labelled, "right": dict(summary.right),
+        },
+        "not_compared": dict(found.of.problems),
+        "notes": _notes(found.of, len(found.images)),
+    }  # fmt: skip
+
+
+def colour_of(style: str) -> str:
+    """The colour of a column in a picture on white."""
+    base = style.split(" ", maxsplit=1)[0]
+    return METHODS[base].colour[0] if base in METHODS else "#334155"

@@ -32,7 +32,7 @@ def _settings() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _file(path: str) -> dict[str, Any]:
+def sent_file(path: str) -> dict[str, Any]:
     return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
 
@@ -98,11 +98,15 @@ Models = Annotated[
 UploadedFile = Annotated[str, WithJsonSchema(UPLOADED)]  # a method gets the path
 Images = Annotated[
     list[UploadedFile],
-    says(description=f"a list of uploaded files, each {HOW_SENT}; 32 at most", examples=[[_file("cat.png")]]),
-]
+    says(
+        description=f"a list of uploaded files, images or zips of them, each {HOW_SENT}; 500 images at most, 100 of a "
+                    "visitor",
+        examples=[[sent_file("cat.png")]],
+    ),
+]  # fmt: skip
 Archive = Annotated[
     str,
-    WithJsonSchema({**UPLOADED, "description": f"an uploaded zip, {HOW_SENT}", "examples": [_file("images.zip")]}),
+    WithJsonSchema({**UPLOADED, "description": f"an uploaded zip, {HOW_SENT}", "examples": [sent_file("images.zip")]}),
 ]
 Classes = Annotated[
     str,
@@ -228,32 +232,6 @@ class RunsComparison(TypedDict):
 
     runs: Annotated[list[ComparedRun], says(description="one for each run, in the order of the ids")]
     settings: Annotated[list[DifferentSetting], says(description="the settings that differ; all others are the same")]
-
-
-class Guess(TypedDict):
-    """One class and how likely a model thinks it is."""
-
-    label: Annotated[str, says(description="name of the class")]
-    score: Annotated[float, says(description="probability, 0 to 1")]
-
-
-class ImagePredictions(TypedDict):
-    """What the models predict for one image."""
-
-    name: Annotated[str, says(description="the file's name")]
-    predictions: Annotated[
-        dict[str, list[Guess]], says(description="the most likely classes by model: teacher, baseline, ie-ft, ...")
-    ]
-    error: Annotated[NotRequired[str], says(description="why the image could not be read; absent if it could")]
-    unlike: Annotated[
-        NotRequired[str], says(description="a sentence where the image is unlike the training images; else absent")
-    ]
-
-
-class Comparison(TypedDict):
-    """Predictions of all models for all images."""
-
-    images: Annotated[list[ImagePredictions], says(description="one for each image, in the order they were sent")]
 
 
 TestImage = TypedDict(

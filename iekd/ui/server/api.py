@@ -34,14 +34,12 @@ from iekd.ui.server.actions import add_seeds, foresee, start_run, upload_picture
 from iekd.ui.server.answers import (
     Archive,
     Classes,
-    Comparison,
     DatasetRow,
     Deleted,
     Details,
     Exported,
     Forecast,
     FormatName,
-    Images,
     Key,
     Learner,
     Lines,
@@ -66,13 +64,13 @@ from iekd.ui.server.answers import (
     setting_rows,
     takes_files,
 )
+from iekd.ui.server.api_compare import compare, compare_csv
 from iekd.ui.server.api_explain import explain
 from iekd.ui.server.bodies import NOT_ALLOWED, WENT_WRONG
 from iekd.ui.server.downloads import ADDRESS, downloads_of
 from iekd.ui.server.endpoints import ANSWER, Endpoint, endpoints_of
 from iekd.ui.server.gradio_patches import describe_endpoint, describe_field, file_field
 from iekd.ui.server.hidden_paths import Tell, teller
-from iekd.ui.tabs.compare import compare_files, compare_files_csv
 from iekd.ui.tabs.test_set import test_set_found
 
 log = logging.getLogger(__name__)
@@ -276,25 +274,7 @@ class Actions:
             "warnings": list(made.warnings), "not_checked": list(made.not_checked),
         }  # fmt: skip
 
-    def compare(self, run_id: Models, images: Images) -> Comparison:
-        """What the teacher and each student of a run predict for images.
-
-        Raises:
-            UserError: no image or too many; there is no such run, or it has no models yet. An image that cannot be read
-                has its own error in the answer.
-        """
-        return compare_files(self._store, run_id or "", images or [])
-
-    def compare_csv(self, run_id: Models, images: Images) -> str:
-        """What `compare` says, as a table.
-
-        Returns:
-            CSV: a row for each image, a group of columns for each model.
-
-        Raises:
-            UserError: no image or too many; there is no such run, or it has no models yet.
-        """
-        return compare_files_csv(self._store, run_id or "", images or [])
+    compare, compare_csv = compare, compare_csv
 
     def test_set(
         self, run_id: Models, first: ModelName = "", second: ModelName = "", request: Asked = None
@@ -392,7 +372,9 @@ def public_endpoints(launcher: Launcher, access: Access) -> None:
             for parameter in endpoint.parameters:
                 several = "multiple" if parameter.schema["type"] == "array" else "single"
                 upload = takes_files(parameter.schema)
-                field = file_field(file_count=several) if upload else gr.Textbox(parameter.default)
+                listed = parameter.schema["type"] == "array"
+                other = gr.JSON(parameter.default) if listed else gr.Textbox(parameter.default)
+                field = file_field(file_count=several) if upload else other
                 inputs.append(describe_field(field, parameter.name, parameter.schema))
             shown = gr.Textbox() if endpoint.answer["type"] == "string" else gr.JSON()  # which reads a text as JSON
             answer = describe_field(shown, ANSWER, endpoint.answer)

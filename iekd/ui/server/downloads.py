@@ -28,6 +28,7 @@ from iekd.runs.store import Run, Store
 from iekd.ui.render.words import model_titles
 from iekd.ui.server.access import Access, AccessError
 from iekd.ui.server.hidden_paths import Tell
+from iekd.ui.tabs.compare_images import COMPARED, FILES, comparisons
 
 ADDRESS = "/download"
 EXPLAINED = "/explained"
@@ -150,6 +151,21 @@ def explained_route(store: Store) -> Route:
         return _sent(_zip(folder, "explanation"), "explanation")
 
     return Route(EXPLAINED + "/{word}", answer)
+
+
+def compared_route() -> Route:
+    """`/compared/WORD/comparison.csv` (or .json, .png): for whoever was given the word on the page."""
+
+    def answer(request: Request) -> Response:
+        name = request.path_params["name"]
+        try:
+            content = comparisons.file(request.path_params["word"], name)
+        except UserError as error:
+            return PlainTextResponse(f"{error}\n", 404)
+        headers = {"content-disposition": f"attachment; filename={name}"}
+        return Response(content, media_type=FILES[name][0], headers=headers)
+
+    return Route(COMPARED + "/{word}/{name}", answer)
 
 
 def explained_links(store: Store, folder: Path) -> str:

@@ -144,6 +144,13 @@ def open_dropdown(**options: Any) -> gr.Dropdown:
     return component
 
 
+def open_choices(**options: Any) -> gr.Dropdown:
+    """`open_dropdown` for several values; None before any has been chosen."""
+    component = gr.Dropdown(multiselect=True, **options)
+    _replace(component, "preprocess", lambda value: [str(v) for v in value] if isinstance(value, list) else None)
+    return component
+
+
 def upload_folder() -> Path:
     """Where Gradio writes uploaded files; the folder need not exist yet."""
     return Path(utils.get_upload_folder())

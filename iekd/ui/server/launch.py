@@ -24,7 +24,7 @@ from iekd.ui.server.access import MOST_OWN_UPLOAD, Access
 from iekd.ui.server.api import ENDPOINTS
 from iekd.ui.server.bodies import Bodies
 from iekd.ui.server.cards import card_route
-from iekd.ui.server.downloads import download_routes, explained_route
+from iekd.ui.server.downloads import compared_route, download_routes, explained_route
 from iekd.ui.server.front import check_root_path, in_front, path_of, trusted_proxies
 from iekd.ui.server.gradio_patches import PageHtml, patch_page, patch_process
 from iekd.ui.server.guard import Guard, health
@@ -88,7 +88,7 @@ def launch(
                     ],
                     "routes": [
                         health(launcher.store), chart_route(), card_route(launcher.store),
-                        *download_routes(launcher.store, access), explained_route(launcher.store),
+                        *download_routes(launcher.store, access), explained_route(launcher.store), compared_route(),
                         *sign_in_routes(access, root_path), *(tools.routes() if tools else []),
                     ],
                 },

@@ -1,76 +1,67 @@
-"""The Compare tab: pictures in, what teacher and students say of them out, side by side."""
+"""The Compare tab: images in, what any models predict for them out, side by side.
+
+What is computed and how long it stays is in compare_images.py. Which filter, page and right answers are wanted is held
+in the browser, and sent with every question; the server stores none of it.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Optional, cast
 
 import gradio as gr
+import numpy as np
 
 from iekd.data import available
+from iekd.data.decoding import open_image
 from iekd.errors import UserError
-from iekd.inference.compare import ImageResult, classes_known, compare
+from iekd.inference.compare_uploads import Example
+from iekd.inference.images import in_uploads
 from iekd.models.artifact import ModelCard
-from iekd.plural import counted
+from iekd.runs.choices import refs_of
+from iekd.runs.explained import IMAGES
 from iekd.runs.models import models_called, saved_seeds
 from iekd.runs.store import Store
-from iekd.ui.render.comparison import card_html, comparison_csv, models_table
+from iekd.ui.render.comparison import View, comparison_csv, comparison_html, comparison_json, judged
 from iekd.ui.render.examples import examples
 from iekd.ui.render.words import run_title, when
-from iekd.ui.server.access import Access
-from iekd.ui.server.answers import Comparison, ImagePredictions
-from iekd.ui.server.downloads import download_link
-from iekd.ui.server.gradio_patches import file_field, open_dropdown
-from iekd.ui.server.space import with_gpu
+from iekd.ui.server.access import Access, AccessError
+from iekd.ui.server.answers_compare import Comparison
+from iekd.ui.server.gradio_patches import file_field, open_choices, open_dropdown
+from iekd.ui.tabs.compare_images import (
+    COMPARED,
+    FILES,
+    MOST_IMAGES,
+    MOST_MODELS,
+    MOST_OF_VISITORS,
+    Wanted,
+    columns_of,
+    compared_for_programs,
+    comparisons,
+    model_options,
+    wanted_models,
+)
+from iekd.ui.tabs.compare_scripts import ASK, ASK_IF_NONE, LOOKING, ON_LOAD, PICK, PICKED, SHOW, VIEW
 from iekd.ui.tabs.explain import ExplainPart, Given, explain_part
 from iekd.ui.tabs.run import PRIVATE, Updates
 from iekd.ui.tabs.test_set import TestSetPart, test_set_part
 
 DEMO = ""
 DEMO_LABEL = "Shipped demo models"
-MOST_IMAGES = 32
-PICK = """
-element.addEventListener('click', (event) => {
-  const button = event.target.closest('[data-example]');
-  if (!button) return;
-  button.setAttribute('aria-pressed', String(button.getAttribute('aria-pressed') !== 'true'));
-  button.dataset.when = performance.now();
-  trigger('click', {});
-});
-"""
-# the pressed examples, in order; read in the browser, so that no click waits for the server
-PICKED = """() => {
-  const pressed = [...document.querySelectorAll('#examples [aria-pressed=true]')];
-  return [pressed.sort((a, b) => a.dataset.when - b.dataset.when).map((b) => Number(b.dataset.example)), WAIT];
-}"""
-# one event asks the networks, whatever was changed: only calls of the same event wait for each other in Gradio, and an
-# older answer that arrives late would replace the newest
-ASK = "() => { document.querySelector('#ask')?.click(); }"
-# the tab may show other networks now, without predictions for the chosen pictures
-ASK_AFRESH = (
-    "() => setTimeout(() => { if (document.querySelector('#comparison .placeholder')) (ASK)(); }, 100)".replace(
-        "ASK", ASK
-    )
-)
-# answers are below the uploads and the examples, out of sight on a phone: scroll to where they begin, if there are any
-SHOW = """() => {
-  if (document.querySelector('#comparison .answer')) {
-    document.querySelector('#comparison').scrollIntoView({block: 'nearest'});
-  }
-}"""
-INVITE = '<div class="placeholder">Choose pictures above, and every network’s answer appears here.</div>'
-WAIT = '<div class="placeholder">The networks look at the pictures…</div>'
+MODEL_FILES = [".onnx", ".zip"]
+HINT = "In a zip, folders that are named as the classes give the right answers. You can also set them below."
+INVITE = '<div class="placeholder">Choose images above, and every network’s answer appears here.</div>'
+NO_FILES = "Models may be uploaded only by whoever runs this page. Choose models of the list."
 NOTHING_YET = (
     '<div class="empty"><h2>Nothing to compare yet</h2><p>Press <b>Start</b> in <b>Train</b>. When students '
     "have learned, compare them here.</p></div>"
 )
-LOOKING = json.dumps(WAIT)  # as JavaScript
-ask_models = with_gpu(compare)  # here, because ZeroGPU wants to know of it before the page opens
 
 
 @dataclass
@@ -78,6 +69,8 @@ class CompareTab:
     """What the page's layout needs of this tab."""
 
     source: gr.Dropdown
+    models: gr.Dropdown
+    adding: gr.Accordion
     examples: gr.HTML
     chosen: gr.JSON
     results: gr.HTML
@@ -87,79 +80,113 @@ class CompareTab:
     @property
     def outputs(self) -> list[Any]:
         """What `open` may change."""
-        return [self.source, self.examples, self.chosen, self.results, *self.test_set.outputs, *self.explain.outputs]
+        return [
+            self.source, self.models, self.adding, self.examples, self.chosen, self.results,
+            *self.test_set.outputs, *self.explain.outputs,
+        ]  # fmt: skip
 
-    def open(self, store: Store, wanted: str, chosen: list[int] | None = None) -> Updates:
+    def open(self, store: Store, wanted: str, chosen: list[int] | None = None, may_add: bool | None = None) -> Updates:
         """The tab comes to the front with a run in mind.
 
         chosen: the examples ticked now; None for a fresh start.
+        may_add: whether models may be uploaded; None: as it is.
         """
-        choices = sources(store)
+        choices, options = sources(store), model_options(store)
         values = [value for _, value in choices]
+        adding: Updates = {} if may_add is None else {self.adding: gr.Accordion(visible=may_add)}
         if not choices:
             none = gr.Dropdown([("None yet: finish a run first", DEMO)], value=DEMO)
             nothing = gr.Button(visible=False)
             closed = {**self.test_set.closed(), **self.explain.closed(), self.test_set.look: nothing}
             closed[self.explain.start] = nothing
-            return {self.source: none, self.examples: "", self.chosen: [], self.results: NOTHING_YET, **closed}
+            return {
+                self.source: none, self.models: gr.Dropdown([], value=[]), self.examples: "", self.chosen: [],
+                self.results: NOTHING_YET, **closed, **adding,
+            }  # fmt: skip
         value = wanted if wanted in values else values[0]
         if chosen is not None and value == wanted:
-            return {self.source: gr.Dropdown(choices)}  # back from another tab: answers stay
+            # back from another tab: answers stay
+            return {self.source: gr.Dropdown(choices), self.models: gr.Dropdown(options), **adding}
         return {
-            self.source: gr.Dropdown(choices, value=value), self.examples: examples_html(store, value),
-            self.chosen: [], self.results: INVITE, **self.test_set.closed(), **self.explain.closed(),
+            self.source: gr.Dropdown(choices, value=value),
+            self.models: gr.Dropdown(options, value=own_models(store, value)),
+            self.examples: examples_html(store, value), self.chosen: [],
+            self.results: INVITE, **self.test_set.closed(), **self.explain.closed(), **adding,
         }  # fmt: skip
 
 
 def compare_tab(store: Store, access: Access) -> CompareTab:
     """Build the tab and its events."""
-    source = open_dropdown(  # `models_called` checks its value
-        choices=[(DEMO_LABEL, DEMO)], value=DEMO, label="Models", filterable=False, elem_id="source"
-    )
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=1, min_width=300):
-            files = file_field(label="Upload pictures", file_count="multiple", height=220, elem_id="upload")
-        with gr.Column(scale=1, min_width=300):
-            camera = gr.Image(
-                label="Paste or take a picture",
-                sources=["clipboard", "webcam"],
-                type="filepath",
-                height=220,
-                elem_id="camera",
-                buttons=[],
-            )
+    gr.HTML('<h2 class="section">Compare models on images</h2>')
+    with gr.Row(equal_height=False, elem_id="compare-models"):
+        source = open_dropdown(  # `models_called` checks its value
+            choices=[(DEMO_LABEL, DEMO)], value=DEMO, label="Run", filterable=False, elem_id="source", min_width=220
+        )
+        models = open_choices(label="Models", elem_id="models", min_width=300, max_choices=MOST_MODELS, scale=2)
+    with gr.Accordion("Add a model file", open=False, visible=access.trusts(None), elem_id="add-models") as adding:
+        model_files = file_field(
+            label="ONNX files, or zips of models that were downloaded here", file_count="multiple",
+            file_types=MODEL_FILES, height=130,
+            elem_id="model-files",
+        )  # fmt: skip
+    with gr.Row(equal_height=False, elem_id="compare-images"):
+        files = file_field(
+            label="Images, or a zip of them", file_count="multiple", height=150,
+            elem_id="upload", min_width=150,
+        )  # fmt: skip
+        camera = gr.Image(
+            label="Paste or take an image", sources=["clipboard", "webcam"], type="filepath", height=150,
+            elem_id="camera", buttons=[], min_width=150,
+        )  # fmt: skip
+    gr.HTML(f'<p class="sub">{HINT}</p>', elem_classes="hint-to-zip")
     strip = gr.HTML(elem_id="examples", js_on_load=PICK, apply_default_css=False)
-    chosen = gr.JSON(visible=False)
-    results = gr.HTML(INVITE, elem_id="comparison")
+    chosen, view = gr.JSON(visible=False), gr.JSON(visible=False)
+    results = gr.HTML(INVITE, elem_id="comparison", js_on_load=ON_LOAD, apply_default_css=False)
     ask = gr.Button(visible="hidden", elem_id="ask")
     test_set = test_set_part(store, access, source)
 
-    def given(of: str, *chosen_images: Any) -> Given:
-        return [(title, image) for title, image, _ in images_of(store, of, *chosen_images)]
+    def given(of: str, paths: list[str] | None, taken: str | None, picked: list[int] | None) -> Given:
+        return first_images(store, of, paths or [], taken, picked or [])
 
     explain = explain_part(store, access, source, [files, camera, chosen], given)
 
-    def answer(source_id: str, paths: list[str] | None, taken: str | None, picked: list[int] | None) -> str:
-        return results_html(store, source_id or DEMO, paths or [], taken, picked or [])
+    def answer(
+        source_id: str, refs: Optional[list[str]], added: Optional[list[str]], paths: Optional[list[str]],
+        taken: Optional[str], picked: Optional[list[int]], now: Any, request: gr.Request,
+    ) -> str:  # fmt: skip
+        try:
+            model_paths, most = uploaded_models(access, request, added)
+        except UserError as error:
+            return _problem(error)
+        return results_html(
+            store, source_id or DEMO, paths or [], taken, picked or [], refs, model_paths, View.read(now), most
+        )  # fmt: skip
 
     def change_source(source_id: str) -> Updates:
-        return {chosen: [], strip: examples_html(store, source_id or DEMO), **test_set.closed(), **explain.closed()}
+        of = source_id or DEMO
+        return {
+            chosen: [], models: own_models(store, of), strip: examples_html(store, of), **test_set.closed(),
+            **explain.closed(),
+        }  # fmt: skip
 
     # predictions are queued, two at a time, so that many visitors do not overload the machine
     busy: dict[str, Any] = {
         **PRIVATE, "queue": True, "concurrency_limit": 2, "show_progress": "minimal", "show_progress_on": None,
         "trigger_mode": "always_last",
     }  # fmt: skip
-    asked = ask.click(answer, [source, files, camera, chosen], results, **busy)
+    asked = ask.click(answer, [source, models, model_files, files, camera, chosen, view], results, **busy)
     asked.then(None, None, None, js=SHOW, api_visibility="private")
     here: dict[str, Any] = {"api_visibility": "private"}
+    other_images = [files.change, camera.change, models.input, model_files.change]
     for changed in (
-        gr.on([files.change, camera.change], None, None, results, js=f"() => {LOOKING}", **here),
-        strip.click(None, None, [chosen, results], js=PICKED.replace("WAIT", LOOKING), **here),
-        source.input(change_source, source, [chosen, strip, *test_set.outputs, *explain.outputs], **PRIVATE),
+        gr.on(other_images, None, None, [results, view], js=LOOKING, **here),
+        strip.click(None, None, [chosen, results, view], js=PICKED, **here),
+        source.input(change_source, source, [chosen, models, strip, *test_set.outputs, *explain.outputs], **PRIVATE),
+        results.input(None, None, view, js=VIEW, **here),
     ):
         changed.then(None, None, None, js=ASK, **here)
-    return CompareTab(source, strip, chosen, results, test_set, explain)
+    models.change(None, models, None, js=ASK_IF_NONE, **here)
+    return CompareTab(source, models, adding, strip, chosen, results, test_set, explain)
 
 
 def sources(store: Store) -> list[tuple[str, str]]:
@@ -176,72 +203,115 @@ def sources(store: Store) -> list[tuple[str, str]]:
     return found
 
 
-def _answers(store: Store, source: str, paths: list[str]) -> tuple[dict[str, Path], list[ImageResult]]:
-    """(the models of a source, what they predict for some files)."""
-    if not paths:
-        raise UserError("No image was given. Send at least one.")
-    if len(paths) > MOST_IMAGES:
-        raise UserError(
-            f"{len(paths):,} images are more than the {MOST_IMAGES} of one comparison. Send fewer at a time."
-        )
-    models = models_called(store, source)
-    return models, ask_models(models, [(Path(p).name, Path(p)) for p in paths])
-
-
-def compare_files(store: Store, source: str, paths: list[str]) -> Comparison:
-    """What `iekd compare --json` prints, for the public endpoint, with `name` for `path`.
-
-    gradio_client takes any object with a `path` for a file and tries to fetch it.
-    """
-    rows = [{"name": r.name, **r.to_json()} for r in _answers(store, source, paths)[1]]
-    return {"images": cast(list[ImagePredictions], rows)}
-
-
-def compare_files_csv(store: Store, source: str, paths: list[str]) -> str:
-    """`compare_files` as CSV, for the public endpoint: a row for each image, a group of columns for each model."""
-    return comparison_csv(*_answers(store, source, paths))
-
-
-def results_html(store: Store, source: str, paths: list[str], taken: str | None, picked: list[int]) -> str:
-    """Every picture's card, then the table of the models."""
+def own_models(store: Store, source: str) -> list[str]:
+    """The models of a source, as values of the list of models."""
     try:
-        models, images = models_called(store, source), images_of(store, source, paths, taken, picked)
-        if not images:
+        return list(refs_of(store, source).values())
+    except UserError:
+        return []
+
+
+def uploaded_models(
+    access: Access, asker: gr.Request | None, files: Sequence[str] | None
+) -> tuple[Sequence[str], int]:  # fmt: skip
+    """(the models that somebody has uploaded, how many images they may compare).
+
+    Raises:
+        AccessError: they may not upload models: those can be made to keep the machine busy, or worse.
+    """
+    trusted = access.trusts(asker)
+    if files and not trusted:
+        raise AccessError(NO_FILES)
+    return files or (), MOST_IMAGES if trusted else MOST_OF_VISITORS
+
+
+def compare_files(
+    store: Store, source: str, paths: list[str], refs: Sequence[str] = (), files: Sequence[str] = (),
+    right: Sequence[str] = (), show: str = "", most: int = MOST_IMAGES,
+) -> Comparison:  # fmt: skip
+    """What the page shows, for the public endpoint.
+
+    An image's place is its `name`: gradio_client takes any object with a `path` for a file and tries to fetch it.
+    """
+    compared, view = compared_for_programs(store, source, paths, refs, files, right, show, most)
+    return cast(Comparison, comparison_json(judged(compared, view)))
+
+
+def compare_files_csv(
+    store: Store, source: str, paths: list[str], refs: Sequence[str] = (), files: Sequence[str] = (),
+    most: int = MOST_IMAGES,
+) -> str:  # fmt: skip
+    """`compare_files` as CSV, for the public endpoint: a row for each image, a group of columns for each model."""
+    compared, view = compared_for_programs(store, source, paths, refs, files, most=most)
+    found = judged(compared, view)
+    results = [image.result for image in found.images]
+    return comparison_csv(list(compared.models), results, [one.right for one in found.answers])
+
+
+def results_html(
+    store: Store, source: str, paths: Sequence[str], taken: str | None, picked: Sequence[int],
+    refs: Sequence[str] | None = None, files: Sequence[str] = (), view: View | None = None, most: int = MOST_IMAGES,
+) -> str:  # fmt: skip
+    """What models predict for images: the uploads, the picture taken and the examples picked.
+
+    Args:
+        refs, files: see `wanted_models`. view: None for rows that are open, without filters.
+    """
+    try:
+        given = examples_given(store, source, taken, picked)
+        if not paths and not given:
             return INVITE
-        more = len(images) - MOST_IMAGES
-        results = ask_models(models, [(title, image) for title, image, _ in images[:MOST_IMAGES]])
+        models, choices = wanted_models(store, source, refs, files)
+        wanted = Wanted(models, tuple(map(Path, paths)), tuple(given), most)
+        compared = comparisons.get(wanted)
     except UserError as error:
-        return f'<p class="problem" role="alert">{escape(str(error))}</p>'
-    cards = [card_html(result, images[i][2] or None) for i, result in enumerate(results)]
-    note = (
-        f'<p class="problem">Only the first {MOST_IMAGES} pictures are shown; '
-        f"{counted(more, 'more was', 'more were')} left out.</p>"
-        if more > 0
-        else ""
-    )
-    seen = next((r.seen for r in results if r.seen is not None), None)
-    table = models_table(models, seen) if seen is not None else ""
-    names = f'<p class="sub">{escape(classes_known(models))}</p>'
-    csv = download_link("comparison.csv", "text/csv", comparison_csv(models, results), "Predictions as CSV")
-    return f'{note}{names}<div class="answers">{"".join(cards)}</div><p class="downloads">{csv}</p>{table}'
+        return _problem(error)
+    columns, legend = columns_of(compared, choices)
+    shown = view or View()
+    word = comparisons.link(wanted, columns, shown)
+    links = [(f".{COMPARED}/{word}/{name}", words) for name, (_, words) in FILES.items()]
+    return comparison_html(compared, columns, shown, legend, links, most, view is not None)
 
 
-def images_of(
-    store: Store, source: str, paths: list[str] | None, taken: str | None, picked: list[int] | None
-) -> list[tuple[str, Any, str]]:
-    """(name, file or pixels, right class or "") of the uploads, the picture taken and the examples picked."""
-    images: list[tuple[str, Any, str]] = [(Path(p).name, Path(p), "") for p in paths or []]
-    if taken:
-        images.append(("your picture", Path(taken), ""))
+def examples_given(store: Store, source: str, taken: str | None, picked: Sequence[int]) -> list[Example]:
+    """The picture taken and the examples picked."""
+    found = [Example("your image", Path(taken))] if taken else []
     known = _examples_of(store, source) if picked else []
-    for i in picked or []:
-        if 0 <= i < len(known):
-            images.append((f"example: {known[i][2]}", known[i][1].squeeze(), known[i][2]))  # grey: (H,W)
-    return images
+    return found + [
+        Example(f"example: {known[i][2]}", known[i][1], known[i][2])
+        for i in picked if isinstance(i, int) and 0 <= i < len(known)
+    ]  # fmt: skip
+
+
+def first_images(
+    store: Store, source: str, paths: Sequence[str], taken: str | None, picked: Sequence[int]
+) -> list[tuple[str, Path | np.ndarray]]:  # fmt: skip
+    """(name, file or pixels) of as many images as are explained, and one more if there are more; those of zips too."""
+    found: list[tuple[str, Path | np.ndarray]] = []
+    problem: UserError | None = None
+    for _, one in in_uploads(map(Path, paths), Counter(), []):
+        try:
+            if one.error:
+                raise UserError(one.error)
+            pixels = one.source if isinstance(one.source, Path) else np.asarray(open_image(one.source(), one.name))
+        except UserError as error:  # one that cannot be read harms no other
+            problem = error
+            continue
+        found.append((Path(one.name).name, pixels))
+        if len(found) > IMAGES:
+            return found
+    found += [(example.name, example.image) for example in examples_given(store, source, taken, picked)]
+    if problem and not found:
+        raise problem
+    return found
+
+
+def _problem(error: UserError) -> str:
+    return f'<p class="problem" role="alert">{escape(str(error))}</p>'
 
 
 def examples_html(store: Store, source: str) -> str:
-    """Test pictures to click, none of them chosen yet."""
+    """Test images to click, none of them chosen yet."""
     shown = _examples_of(store, source)
     if not shown:
         return ""
@@ -252,7 +322,7 @@ def examples_html(store: Store, source: str) -> str:
     )
     # the attribute differs each time, so that a redrawn strip has nothing pressed even if its pictures are the same
     drawn = f'data-drawn="{secrets.token_hex(4)}"'
-    return f'<p class="strip-title">Or click example pictures:</p><div class="pick" {drawn}>{buttons}</div>'
+    return f'<p class="strip-title">Or click example images:</p><div class="pick" {drawn}>{buttons}</div>'
 
 
 def _examples_of(store: Store, source: str) -> list[tuple[str, Any, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from iekd.runs.store import Store
+from iekd.ui.render.comparison import PAGE
 from iekd.ui.server.gradio_patches import file_field
 from iekd.ui.tabs.compare import DEMO, results_html
 from iekd.ui.tabs.run import PRIVATE, Updates
@@ -85,7 +86,7 @@ def demo_tab(demo: gr.Blocks, store: Store, shown: str, anybody_starts: bool) ->
     answer = gr.HTML(elem_id="demo-answer")
 
     def predict(paths: list[str] | None) -> Updates:
-        return {answer: results_html(store, DEMO, paths or [], None, []), files: None}
+        return {answer: results_html(store, DEMO, paths or [], None, [], most=PAGE), files: None}
 
     busy: dict[str, Any] = {
         **PRIVATE, "queue": True, "concurrency_limit": 2, "show_progress": "minimal", "show_progress_on": answer,
