@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from threading import Lock
+from typing import Any, Union
 
 import numpy as np
 import torch
@@ -122,34 +123,75 @@ def explain(
         FLATNESS: (found.flatness, networks, lambda n: [flatness.flatness(n, *_labelled(sample, FLATNESS_IMAGES))]),
         HALVES: (found.halves, split, lambda n: halves.halves_worth(n, *_labelled(sample), plain)),
     }
+    wanted: dict[str, tuple[Sequence[Network], Task]] = {}
+    for name in names:
+        if name in (FLATNESS, HALVES) and sample is None:
+            found.problems.append(Problem(name, "", f"It needs images with labels. {without}".strip()))
+        elif name == HALVES and not split:
+            found.problems.append(Problem(name, "", "None of these networks has inheritance and exploration halves."))
+        elif name != CKA:
+            wanted[name] = each[name][1:]
     threads = Threads()
     with threads.used():  # two threads on a core that others use are many times as slow as one
-        for name in names:
-            say(f"Computing {ABOUT[name].name} ...")
-            threads.look()
-            threads.use()
-            if name in (FLATNESS, HALVES) and sample is None:
-                found.problems.append(Problem(name, "", f"It needs images with labels. {without}".strip()))
-            elif name == HALVES and not split:
-                found.problems.append(
-                    Problem(name, "", "None of these networks has inheritance and exploration halves.")
-                )
-            elif name == CKA:
-                try:
-                    found.similarity.extend(cka.similarity(networks, measured.images))
-                except NotApplicableError as error:
-                    found.problems.append(Problem(name, "", str(error)))
+        if CKA in names:  # of all networks together
+            say(f"Computing {ABOUT[CKA].name} ...")
+            try:
+                found.similarity.extend(cka.similarity(networks, measured.images))
+            except NotApplicableError as error:
+                found.problems.append(Problem(CKA, "", str(error)))
+        results = each_in_turn(networks, wanted, threads.count, lambda name: say(f"Computing {ABOUT[name].name} ..."))
+    for name, (of, _) in wanted.items():
+        for network in of:
+            result = results[name, network.name]
+            if isinstance(result, NotApplicableError):
+                found.problems.append(Problem(name, network.name, str(result)))
             else:
-                results, of, task = each[name]
-                for network, result in zip(of, of_each(of, task, threads.count), strict=True):
-                    if isinstance(result, NotApplicableError):
-                        found.problems.append(Problem(name, network.name, str(result)))
-                    else:
-                        results.extend(result)
+                each[name][0].extend(result)
     return found
 
 
 Task = Callable[[Network], "list[Any]"]
+Result = Union["list[Any]", NotApplicableError]
+
+
+def each_in_turn(
+    networks: Sequence[Network], tasks: Mapping[str, tuple[Sequence[Network], Task]], cores: int,
+    begun: Callable[[str], None] = lambda _: None,
+) -> dict[tuple[str, str], Result]:  # fmt: skip
+    """What the tasks give for each network, or why they cannot: on a CPU several networks at a time, each on one core.
+
+    Two threads that share the operations of small networks mostly wait for each other, above all on a busy machine. Of
+    one network one task follows the other, because tasks change what a network does while they look at it.
+
+    Args:
+        tasks: name -> (networks that it is of, what to do).
+        begun: told the name of a task when its first network begins.
+    Returns:
+        (name of the task, name of the network) -> result.
+    """
+    said, lock = set[str](), Lock()
+
+    def tried(name: str, task: Task, network: Network) -> Result:
+        with lock:
+            if name not in said:
+                said.add(name)
+                begun(name)
+        try:
+            return task(network)
+        except NotApplicableError as error:
+            return error
+
+    def all_of(network: Network) -> dict[tuple[str, str], Result]:
+        return {(name, network.name): tried(name, task, network) for name, (of, task) in tasks.items() if network in of}
+
+    if cores < 2 or len(networks) < 2 or any(network.device.type != "cpu" for network in networks):
+        found = [all_of(network) for network in networks]
+    else:
+        with ThreadPoolExecutor(min(cores, len(networks)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            found = list(pool.map(all_of, networks))
+    return {key: result for of_one in found for key, result in of_one.items()}
+
+
 MakeMaps = Callable[["Sequence[Part]", Batch], "list[RelevanceMaps]"]
 
 

@@ -15,7 +15,7 @@ from iekd import data
 from iekd.data.file_images import FileImages
 from iekd.explain.about import DIAGNOSTICS, NotApplicableError, chosen
 from iekd.explain.draw import layer, overlay, sheet
-from iekd.explain.explain import ABOUT, explain, of_each
+from iekd.explain.explain import ABOUT, each_in_turn, explain
 from iekd.explain.lrp import lrp
 from iekd.explain.network import Network, open_networks, parts_of
 from iekd.explain.report import as_markdown, write
@@ -74,10 +74,15 @@ def test_networks_on_several_cores_give_the_same(networks, sample):
             raise NotApplicableError("Not this one.")
         return lrp(parts_of([network]), sample.images[:3])
 
-    alone, together = (of_each(networks, task, cores) for cores in (1, 3))
-    assert [len(result) for result in (alone[0], alone[2])] == [1, 3]
-    assert str(alone[1]) == str(together[1]) == "Not this one."
-    for one, other in zip(alone[0] + alone[2], together[0] + together[2], strict=True):
+    begun: list[str] = []
+    tasks = {"maps": (networks, task), "students": (networks[1:], task)}
+    alone, together = (each_in_turn(networks, tasks, cores, begun.append) for cores in (1, 3))
+    assert sorted(begun) == ["maps", "maps", "students", "students"]
+    assert set(alone) == {*(("maps", n.name) for n in networks), *(("students", n.name) for n in networks[1:])}
+    of_teacher, of_plain, of_ie = (("maps", network.name) for network in networks)
+    assert [len(alone[key]) for key in (of_teacher, of_ie)] == [1, 3]
+    assert str(alone[of_plain]) == str(together[of_plain]) == "Not this one."
+    for one, other in zip(alone[of_teacher] + alone[of_ie], together[of_teacher] + together[of_ie], strict=True):
         assert one.label == other.label
         assert other.maps == pytest.approx(one.maps, abs=1e-6)
 
