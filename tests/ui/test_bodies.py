@@ -122,7 +122,8 @@ def test_an_estimate_warns_before_anything_is_started(server: str, runs_dir: Pat
     assert small["seconds_range"][0] <= small["seconds"] <= small["seconds_range"][1]
     assert small["classes"] == ["cross", "disc", "stripes"]
     assert small["trains_teacher"] is False
-    _, (large,) = call(server, "estimate", {**config, "batch_size": 60_000, "resolution": 512})
+    many = {"dataset": "fashion-mnist-sample", "batch_size": 60_000, "resolution": 512}
+    _, (large,) = call(server, "estimate", {**config, **many})
     assert large["memory_bytes"] > 1e12
     assert any("of memory" in warning for warning in large["warnings"])
     assert len(Store(runs_dir).list()) == before
