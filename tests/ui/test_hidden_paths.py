@@ -24,7 +24,7 @@ def everything_shown(run: Run, access: Access) -> str:
     parts = [part for part in looked.values() if isinstance(part, str)]
     shown = unescape("".join(parts))
     carried = re.findall(r"data:[a-z/]+;base64,([A-Za-z0-9+/=]+)", shown)
-    return shown + "".join(base64.b64decode(content).decode() for content in carried)
+    return shown + "".join(base64.b64decode(content).decode(errors="replace") for content in carried)
 
 
 def test_the_page_says_names_and_no_paths(finished_run: str, runs_dir: Path, pictures: Path) -> None:

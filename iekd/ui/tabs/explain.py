@@ -258,9 +258,9 @@ def explain_part(
     return part
 
 
-def asked_for(text: str) -> tuple[str, str]:
+def asked_for(text: str | None) -> tuple[str, str]:
     """ "SOURCE:STUDENT" of an address -> (source, student)."""
-    source, _, student = text.rpartition(":")
+    source, _, student = (text or "").rpartition(":")
     return source, student
 
 
