@@ -45,8 +45,8 @@ from which `mean` is taken and which are divided by `std`; and the names of its 
 
 With iekd installed, in the folder that this file is in:
 
-    iekd predict . PICTURES --csv predictions.csv         # what is on other pictures
-    iekd eval --checkpoint . --dataset folder:PATH        # how good it is on other pictures
+    iekd predict . IMAGES --csv predictions.csv           # what is on other images
+    iekd eval --checkpoint . --dataset folder:PATH        # how good it is on other images
     iekd train --teacher {model} --teacher-from . ...     # as the teacher of a smaller one
 
     from pathlib import Path
@@ -169,7 +169,7 @@ def compared_route() -> Route:
 
 
 def explained_links(store: Store, folder: Path) -> str:
-    """Links to an explanation: as data, and all of it with the maps as pictures."""
+    """Links to an explanation: as data, and all of it with the maps as PNG files."""
     links = [_link(f".{EXPLAINED}/{explainer_of(store).link(folder)}", "Maps and numbers as a zip")]
     with contextlib.suppress(OSError):
         links.append(download_link(FOUND, "application/json", (folder / FOUND).read_text(), "Numbers as JSON"))
@@ -198,7 +198,7 @@ def _zipped(run: Run, name: str) -> IO[bytes]:
     folder = run.model_folders[name]
     card = ModelCard.read(folder)
     what = "teacher" if card.role == "teacher" else f"student ({card.method}, seed {card.seed})"
-    found = f", {card.accuracy:.2f} % right on the test pictures" if card.accuracy is not None else ""
+    found = f", {card.accuracy:.2f} % right on the test images" if card.accuracy is not None else ""
     title = f"{model_name(card.model)}, {what} of run {run.id}: {card.params:,} parameters{found}."
     file = tempfile.TemporaryFile()  # noqa: SIM115 - whoever reads it is not this function
     with zipfile.ZipFile(file, "w") as archive:  # weights do not shrink
