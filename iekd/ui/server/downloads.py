@@ -168,11 +168,11 @@ def compared_route() -> Route:
     return Route(COMPARED + "/{word}/{name}", answer)
 
 
-def explained_links(store: Store, folder: Path) -> str:
-    """Links to an explanation: as data, and all of it with the maps as PNG files."""
+def explained_links(store: Store, folder: Path, tell: Tell) -> str:
+    """Links to an explanation: as data, and all of it with the maps as PNG files. tell: see `teller`."""
     links = [_link(f".{EXPLAINED}/{explainer_of(store).link(folder)}", "Maps and numbers as a zip")]
     with contextlib.suppress(OSError):
-        links.append(download_link(FOUND, "application/json", (folder / FOUND).read_text(), "Numbers as JSON"))
+        links.append(download_link(FOUND, "application/json", tell((folder / FOUND).read_text()), "Numbers as JSON"))
     return "".join(links)
 
 

@@ -25,11 +25,12 @@ from iekd.inference.compare_uploads import Example
 from iekd.inference.images import in_uploads
 from iekd.models.artifact import ModelCard
 from iekd.runs.choices import refs_of
-from iekd.runs.explained import IMAGES
+from iekd.runs.explained import IMAGES, Own
 from iekd.runs.models import models_called, saved_seeds
 from iekd.runs.store import Store
 from iekd.ui.render.comparison import View, comparison_csv, comparison_html, comparison_json, judged
 from iekd.ui.render.examples import examples
+from iekd.ui.render.template import problem_html
 from iekd.ui.render.words import run_title, when
 from iekd.ui.server.access import Access, AccessError
 from iekd.ui.server.answers_compare import Comparison
@@ -48,7 +49,7 @@ from iekd.ui.tabs.compare_images import (
     wanted_models,
 )
 from iekd.ui.tabs.compare_scripts import ASK, ASK_IF_NONE, LOOKING, ON_LOAD, PICK, PICKED, SHOW, VIEW
-from iekd.ui.tabs.explain import ExplainPart, Given, explain_part
+from iekd.ui.tabs.explain import ExplainPart, explain_part
 from iekd.ui.tabs.run import PRIVATE, Updates
 from iekd.ui.tabs.test_set import TestSetPart, test_set_part
 
@@ -145,7 +146,7 @@ def compare_tab(store: Store, access: Access) -> CompareTab:
     ask = gr.Button(visible="hidden", elem_id="ask")
     test_set = test_set_part(store, access, source)
 
-    def given(of: str, paths: list[str] | None, taken: str | None, picked: list[int] | None) -> Given:
+    def given(of: str, paths: list[str] | None, taken: str | None, picked: list[int] | None) -> Own:
         return first_images(store, of, paths or [], taken, picked or [])
 
     explain = explain_part(store, access, source, [files, camera, chosen], given)
@@ -157,7 +158,7 @@ def compare_tab(store: Store, access: Access) -> CompareTab:
         try:
             model_paths, most = uploaded_models(access, request, added)
         except UserError as error:
-            return _problem(error)
+            return problem_html(error)
         return results_html(
             store, source_id or DEMO, paths or [], taken, picked or [], refs, model_paths, View.read(now), most
         )  # fmt: skip
@@ -265,7 +266,7 @@ def results_html(
         wanted = Wanted(models, tuple(map(Path, paths)), tuple(given), most)
         compared = comparisons.get(wanted)
     except UserError as error:
-        return _problem(error)
+        return problem_html(error)
     columns, legend = columns_of(compared, choices)
     shown = view or View()
     word = comparisons.link(wanted, columns, shown)
@@ -285,7 +286,7 @@ def examples_given(store: Store, source: str, taken: str | None, picked: Sequenc
 
 def first_images(
     store: Store, source: str, paths: Sequence[str], taken: str | None, picked: Sequence[int]
-) -> list[tuple[str, Path | np.ndarray]]:  # fmt: skip
+) -> Own:  # fmt: skip
     """(name, file or pixels) of as many images as are explained, and one more if there are more; those of zips too."""
     found: list[tuple[str, Path | np.ndarray]] = []
     problem: UserError | None = None
@@ -304,10 +305,6 @@ def first_images(
     if problem and not found:
         raise problem
     return found
-
-
-def _problem(error: UserError) -> str:
-    return f'<p class="problem" role="alert">{escape(str(error))}</p>'
 
 
 def examples_html(store: Store, source: str) -> str:
