@@ -141,7 +141,7 @@ def explain_part(
     Args:
         source: which models; see `models_called`.
         chosen_images: components with the visitor's images: uploads, a picture taken, examples picked.
-        given: called with the source and their values.
+        given: called with the source, their values and whoever asks.
     """
     explainer = explainer_of(store)
     start = gr.Button("Explain: where do they look?", elem_id="explain-start")
@@ -211,7 +211,7 @@ def explain_part(
 
     def begin_own(of: str, wanted: str, files: Any, taken: Any, picked: Any, request: gr.Request) -> Updates:
         try:
-            images = given(of, files, taken, picked)
+            images = given(of, files, taken, picked, request)
             if not images:
                 raise UserError(NO_IMAGES)
             chosen = choose(store, of, wanted or "")
