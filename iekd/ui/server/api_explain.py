@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Optional, Protocol
+from typing import Annotated, Optional
 
 import gradio as gr
 from pydantic import Field as says  # noqa: N813 - as in answers.py
@@ -11,10 +11,9 @@ from typing_extensions import TypedDict
 
 from iekd.errors import UserError
 from iekd.runs.explained import DONE, choose, explainer_of
-from iekd.runs.store import Store
-from iekd.ui.server.access import Access
 from iekd.ui.server.answers import Models
 from iekd.ui.server.downloads import EXPLAINED
+from iekd.ui.server.endpoints import Page
 from iekd.ui.server.visible import may_look, run_called, teller_of
 from iekd.ui.tabs.explain import NOT_EXPLAINED, without_options
 
@@ -38,13 +37,6 @@ class ExplanationFound(TypedDict):
             "the server runs; empty if you may not see the images"
         ),
     ]
-
-
-class Page(Protocol):
-    """What the method needs of its class."""
-
-    _store: Store
-    _access: Access
 
 
 def explain(
