@@ -194,9 +194,9 @@ def _write(archive: Path, part: Path, room: Room, tar: bool, nested: str) -> Pat
         if kind != "image":
             continue
         if count == room.images:
-            raise Refused(f"it holds more than {room.images:,} pictures")
+            raise Refused(f"it holds more than {room.images:,} images")
         if entry.size > LARGEST_IMAGE:
-            raise Refused(f"a picture in '{'/'.join(entry.folders)}' has {entry.size / 2**20:,.0f} MB")
+            raise Refused(f"an image in '{'/'.join(entry.folders)}' has {entry.size / 2**20:,.0f} MB")
         if shutil.disk_usage(part).free < LEAST_FREE + entry.size:
             raise Refused("the disk of this machine is nearly full")
         stem, suffix = Path(entry.name).stem, Path(entry.name).suffix.lower()

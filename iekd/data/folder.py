@@ -140,7 +140,7 @@ class Folder(Source):
         """The folder's own name; of an unpacked archive, the archive's."""
         *_, around, own = ["", *self._parsed(name)[0].rstrip("/").split("/")]
         if around in (UPLOADED, unpacked_dir().name) and (archive := UNPACKED_NAME.fullmatch(own)):
-            return f"pictures '{archive['stem']}'"
+            return f"images '{archive['stem']}'"
         return f"folder '{own}'"
 
     def describe(self, name: str, test_fraction: float) -> DatasetInfo:

@@ -63,7 +63,7 @@ class ImageResult:
 
     @property
     def is_unlike(self) -> bool | None:
-        """Whether the picture is unlike the training images: more than half of those that decide say so.
+        """Whether the image is unlike the training images: more than half of those that decide say so.
 
         None where nobody can tell.
         """
@@ -73,7 +73,7 @@ class ImageResult:
 
     @property
     def unlike(self) -> str:
-        """One sentence where the picture is unlike the training images; empty where it is not, or nobody can tell."""
+        """One sentence where the image is unlike the training images; empty where it is not, or nobody can tell."""
         if not self.is_unlike:
             return ""
         return unlike_words([name for name, p in self.predictions.items() if p.unlike is not None], self.teachers)
@@ -94,7 +94,7 @@ def unlike_words(names: Collection[str], teachers: Collection[str] = (TEACHER,))
     who = "the teacher is" if deciding[0] in teachers else "the network is"
     who = "most of these networks are" if len(deciding) > 1 else who
     return (
-        f"Unlike the training images: {who} less sure of this picture than of 95 % of the test images. It may show "
+        f"Unlike the training images: {who} less sure of this image than of 95 % of the test images. It may show "
         "none of the classes, and what is predicted then means nothing."
     )
 

@@ -87,8 +87,8 @@ def judgement(gain: Difference, compared: int, images: str = "images") -> str:
         if tested is None:
             return "Not decided: with one seed, chance may have a part in it."
         if tested.conclusive:
-            return f"Other test {images} would hardly turn it round, but that is one seed; others may change more."
-        return f"Not decided: other test {images} may turn it round, and other seeds may change more."
+            return f"Other test {images} would hardly reverse it, but that is one seed; others may change more."
+        return f"Not decided: other test {images} may reverse it, and other seeds may change more."
     few = ""
     if tested is not None and not tested.conclusive:
         few = f" The {tested.n:,} test {images} are few: others could make it {tested}."

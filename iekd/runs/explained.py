@@ -32,6 +32,7 @@ from iekd.explain.about import DIAGNOSTICS, MAPS
 from iekd.models.artifact import WEIGHTS
 from iekd.paths import cache_dir, python_path
 from iekd.plural import counted
+from iekd.results.brief import PLAIN
 from iekd.runs.files import read_json, write_json
 from iekd.runs.models import models_called
 from iekd.runs.store import EXPLAINED, Store
@@ -39,7 +40,7 @@ from iekd.runs.store import EXPLAINED, Store
 log = logging.getLogger(__name__)
 IMAGES = 8  # that maps are made of
 FOUND, NUMBERS, MADE_FROM = "explain.json", "maps.npz", "made-from.json"
-TEACHER, PLAIN = "teacher", "baseline"
+TEACHER = "teacher"
 PATIENCE = 1800  # seconds that an explanation may take
 MOST_LIVE = 4  # explanations that may be computed or wait, while a stranger asks for another
 MOST_LINKS = 1000

@@ -44,7 +44,7 @@ def add_pictures(store: Store, archive: Path, room: Room, total: int | None = No
             shutil.rmtree(path, ignore_errors=True)
         left = total - _size(folder)
         if left <= 0:
-            raise RunError("There is no room for more pictures on this page. Try again tomorrow.")
+            raise RunError("There is no room for more images on this page. Try again tomorrow.")
         room = replace(room, size=min(room.size, left))
         return folder_name(unpack(archive, folder, room, nested=classes).resolve())
 

@@ -112,7 +112,7 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
             if tab == COMPARE:
                 wanted = str(request.query_params.get("explain", ""))
                 source, student = asked_for(wanted) if wanted else (run_id, "")
-                updates |= compare.open(store, source, may_add=access.trusts(request))
+                updates |= compare.open(store, source, request)
                 if wanted:
                     updates |= compare.explain.begin(source, student, request)
             return updates
@@ -137,13 +137,13 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
             return {**runs.open(query, request), runs.timer: gr.Timer(active=True)}
 
         def open_compare(now: str, chosen: Any, request: gr.Request) -> Updates:
-            return compare.open(store, now, chosen, access.trusts(request))
+            return compare.open(store, now, request, chosen)
 
-        def compare_run(run_id: str) -> Updates:
-            return {tabs: gr.Tabs(selected=COMPARE), **compare.open(store, run_id)}
+        def compare_run(run_id: str, request: gr.Request) -> Updates:
+            return {tabs: gr.Tabs(selected=COMPARE), **compare.open(store, run_id, request)}
 
         def explain_run(run_id: str, request: gr.Request) -> Updates:
-            return {**compare_run(run_id), **compare.explain.begin(run_id, "", request)}
+            return {**compare_run(run_id, request), **compare.explain.begin(run_id, "", request)}
 
         first = [tabs, *runs.outputs, *compare.outputs, shown, train.key, *train.outputs]
         demo.load(opened, None, first, **PRIVATE).then(None, None, None, js=OPENED, api_visibility="private")

@@ -65,7 +65,7 @@ def test_the_shipped_teacher_marks_noise_and_hardly_any_clothes(pictures):
 
 def test_every_place_says_it_in_one_sentence(pictures, tmp_path):
     noise, clothes = str(pictures["noise"][0]), str(pictures["clothes"][0])
-    said = "Unlike the training images: the teacher is less sure of this picture than of 95 % of the test images."
+    said = "Unlike the training images: the teacher is less sure of this image than of 95 % of the test images."
     endpoint = compare_files(Store(tmp_path), "", [noise, clothes])["images"]
     assert endpoint[0]["unlike"].startswith(said)
     assert "unlike" not in endpoint[1]

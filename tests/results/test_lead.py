@@ -47,7 +47,7 @@ def test_without_a_baseline_there_is_no_gain_and_no_gap():
     ("gain", "compared", "said"),
     [
         (Difference(2.0, 1), 1, "Not decided: with one seed"),
-        (Difference(2.0, 1, over_images=OverImages(1.0, 3.0, 500)), 1, "hardly turn it round"),
+        (Difference(2.0, 1, over_images=OverImages(1.0, 3.0, 500)), 1, "hardly reverse it"),
         (Difference(0.2, 1, over_images=OverImages(-1.0, 1.4, 500)), 1, "Not decided: other test images"),
         (Difference(2.0, 3), 1, "all 3 seeds give the same difference"),
         (Difference(2.0, 3, 1.0, 3.0, 0.01, 0.02), 2, "Chance hardly explains it (p = 0.020 in a paired test over the "

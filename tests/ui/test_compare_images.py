@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 from PIL import Image
 from ui_helpers import TOKEN, call
@@ -23,7 +24,7 @@ from iekd.runs.store import Store
 from iekd.ui.render.comparison import LISTED, PAGE, Column, View, comparison_html, judged
 from iekd.ui.server.access import Access, AccessError
 from iekd.ui.tabs import compare_images
-from iekd.ui.tabs.compare import compare_files, first_images, results_html, uploaded_models
+from iekd.ui.tabs.compare import compare_files, compare_tab, first_images, results_html, uploaded_models
 from iekd.ui.tabs.compare_images import MOST_KEPT, MOST_LINKS, MOST_OF_VISITORS, Comparisons, Wanted
 
 
@@ -237,3 +238,20 @@ def test_an_uploaded_model_is_compared_beside_the_others(
 def test_explain_gets_the_first_images_of_a_zip(finished_run: str, runs_dir: Path, packed: Path) -> None:
     found = first_images(Store(runs_dir), finished_run, [str(packed)], None, [])
     assert [name for name, _ in found] == [f"{i}.png" for i in range(4)] * 2
+
+
+def test_examples_of_somebodys_own_images_are_shown_only_to_who_may_have_them(
+    finished_run: str, runs_dir: Path
+) -> None:  # fmt: skip
+    """The run was trained on a folder of this machine."""
+    store, asker = Store(runs_dir), SimpleNamespace(headers={}, cookies={}, client=None, session_hash="one")
+    for access, sees in ((Access(), True), (Access(public=True), False)):
+        with gr.Blocks() as page:
+            tab = compare_tab(store, access)
+        handlers = {known.fn.__name__: known.fn for known in page.fns.values() if known.fn is not None}
+        assert ("data-example" in tab.open(store, finished_run, asker)[tab.examples]) == sees
+        assert ("data-example" in handlers["change_source"](finished_run, asker)[tab.examples]) == sees
+        answered = handlers["answer"](finished_run, None, None, None, None, [0, 1], None, asker)
+        assert ("data:image" in answered) == sees, "nor are they for whoever sends their numbers"
+        told = handlers["begin_own"](finished_run, "", None, None, [0], asker) if not sees else {}
+        assert sees or any("Choose, paste or take images" in str(value) for value in told.values())

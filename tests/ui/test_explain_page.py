@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -35,6 +36,7 @@ from iekd.runs.models import demo_models
 from iekd.runs.store import Store
 from iekd.ui.render.explain import maps_html, numbers_html
 from iekd.ui.server.access import Access
+from iekd.ui.server.api_explain import explain
 from iekd.ui.tabs.explain import MAPS_HIDDEN, NOT_EXPLAINED, asked_for, without_options
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -241,6 +243,7 @@ def test_a_stranger_sees_numbers_and_no_maps_of_somebodys_own_images(pictures: P
     folder = explainer._folder(chosen)
     write(invented(), folder, save_maps=True)
     (folder / MADE_FROM).write_text(json.dumps(made_from(chosen.models.values())))
+    (folder / "explain.md").write_text(f"'{pictures}' is gone.")
     for access, sees in ((owner, True), (stranger, False)):
         shown = begun(store, run_id, access)
         assert ("data:image" in shown["explain-maps"]) == sees
@@ -248,6 +251,10 @@ def test_a_stranger_sees_numbers_and_no_maps_of_somebodys_own_images(pictures: P
         assert (MAPS_HIDDEN in unescape(shown["explain-maps"])) == (not sees)
         assert "85.2" in shown["explain-numbers"]
         assert shown["explained"] == f"{run_id}:ie-ft"
+        told = explain(SimpleNamespace(_store=store, _access=access), run_id, "", Asker("one"))
+        assert (str(pictures) in told["text"]) == sees, "where the images are is nobody's business"
+        assert f"{pictures.name}' is gone" in told["text"]
+        assert bool(told["address"]) == sees
     shutil.rmtree(folder)
     with pytest.raises(Exception, match="not there any more"):
         read(folder)

@@ -147,7 +147,7 @@ def test_who_may_not_start_may_not_upload(guarded: str, runs_dir: Path, shapes: 
 def test_a_visitors_archive_is_small(shapes: bytes, tmp_path: Path) -> None:
     store, visitor = Store(tmp_path), Access(public=True, training=True, limits=Limits(images=10))
     (tmp_path / "shapes.zip").write_bytes(shapes)
-    with pytest.raises(UserError, match="more than 20 pictures"):
+    with pytest.raises(UserError, match="more than 20 images"):
         add_pictures(store, tmp_path / "shapes.zip", *visitor.room_for(None))
     assert Access().room_for(None) == (Room(), None)
     with pytest.raises(AccessError, match="switched off"):

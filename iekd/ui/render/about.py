@@ -35,7 +35,7 @@ aria-label="The teacher's factor pulls one half of the student towards it and pu
 <text x="328" y="196">pushed away</text></g>
 </svg>
 <ol>
-<li><b>Teacher.</b> A large network that already knows the pictures. It is frozen: it only answers.</li>
+<li><b>Teacher.</b> A large network that already knows the images. It is frozen: it only answers.</li>
 <li>
 <b>Auto-encoder.</b> Squeezes the teacher's last feature into a compact <i>factor</i>, learned by rebuilding the
 feature from it.</li>
@@ -45,7 +45,7 @@ of its channels
 are pulled towards the teacher's factor (inheritance) and half are pushed away from it (exploration), so it does
 not merely copy.</li>
 <li>
-<b>Evaluation.</b> All of them answer test pictures that none has trained on. Same pictures, same order, same first
+<b>Evaluation.</b> All of them answer test images that none has trained on. Same images, same order, same first
 weights: the
 difference you see is the method.</li>
 </ol>

@@ -14,7 +14,7 @@ def certificate_html(certificate: Certificate, link: str = "") -> str:
     """Its table, below what should be known first. link: HTML of the download."""
     rows = "".join(f'<tr><th scope="row">{escape(what)}</th><td>{escape(found)}</td></tr>'
                    for what, found in certificate.rows())  # fmt: skip
-    note = "Latency: one picture at a time on one CPU thread of this machine, median (lower to upper quartile)."
+    note = "Latency: one image at a time on one CPU thread of this machine, median (lower to upper quartile)."
     return _card([certificate], rows, note, link)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from iekd.config.methods import METHODS, method_name
 from iekd.inference.compare import TEACHER, ImageResult, classes_named
-from iekd.inference.compare_uploads import Compared, ComparedImage
+from iekd.inference.compare_uploads import PIXELS, REPEATS, Compared, ComparedImage
 from iekd.models.artifact import ModelCard
 from iekd.models.catalog import model_name
 from iekd.plural import counted
@@ -23,14 +22,15 @@ from iekd.results.agreement import (
     missing,
     summarise,
 )
+from iekd.results.brief import PLAIN
 from iekd.results.prediction_table import PredictionTable, Row, to_csv
+from iekd.ui.render.examples import file_url
 from iekd.ui.render.template import render
 from iekd.ui.render.words import count, method_style
 
 PAGE = 20  # images of one page
 LISTED = 100  # classes, up to which right answers are chosen from a list; else they are typed
 MOST_ANSWERS, LONGEST = 5000, 200  # of what a page may send: right answers, and characters of each
-PLAIN = "baseline"
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,8 @@ def comparison_html(
         rows=[_row(compared.images[i], found.answers[i], columns) for i in rows], columns=columns,
         legend=legend, problems=[_told(why, columns) for why in compared.problems.values()],
         notes=_notes(compared, most), class_names=compared.class_names, listed=len(compared.class_names) <= LISTED,
-        links=links, known=classes_named(compared.class_names), sizes=_sizes(compared, columns),
+        links=links, pixels=PIXELS, repeats=REPEATS, known=classes_named(compared.class_names),
+        sizes=_sizes(compared, columns),
     )  # fmt: skip
 
 
@@ -178,7 +179,7 @@ def _row(image: ComparedImage, answer: Answered, columns: Mapping[str, Column]) 
         "key": image.key, "name": result.name, "label": image.label, "error": result.error or "",
         "right": answer.right, "said": said,
         "agree": answer.agree, "classes": result.classes, "unlike": result.unlike, "inverted": result.inverted,
-        "side": image.side, "seen": data_url(image.seen), "original": data_url(result.original or b""),
+        "side": image.side, "seen": file_url(image.seen), "original": file_url(result.original or b""),
     }  # fmt: skip
 
 
@@ -192,12 +193,6 @@ def _sizes(compared: Compared, columns: Mapping[str, Column]) -> list[dict[str, 
         }
         for name, model in compared.models.items()
     ]  # fmt: skip
-
-
-def data_url(picture: bytes) -> str:
-    """A PNG or JPEG inside an address."""
-    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
 def comparison_csv(models: Sequence[str], results: Sequence[ImageResult], right: Sequence[str] = ()) -> str:
@@ -236,6 +231,6 @@ def comparison_json(found: Judged) -> dict[str, Any]:
 
 
 def colour_of(style: str) -> str:
-    """The colour of a column in a picture on white."""
+    """The colour of a column, drawn on white."""
     base = style.split(" ", maxsplit=1)[0]
     return METHODS[base].colour[0] if base in METHODS else "#334155"

@@ -47,7 +47,23 @@ def _examples(name: str, per_class: int) -> list[tuple[str, np.ndarray, str]]:
 
 
 def data_url(image: np.ndarray) -> str:
-    """An (H,W,C) uint8 picture as a PNG inside an address."""
+    """An (H,W,C) uint8 image as a PNG inside an address."""
     buffer = io.BytesIO()
     Image.fromarray(image.squeeze()).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return file_url(buffer.getvalue())
+
+
+def file_url(content: bytes) -> str:
+    """A PNG or JPEG file inside an address."""
+    kind = "png" if content.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def smaller(image: np.ndarray, side: int) -> np.ndarray:
+    """An (H,W,C) uint8 image that is at most `side` wide and high."""
+    if max(image.shape[:2]) <= side:
+        return image
+    drawn = Image.fromarray(image.squeeze())
+    drawn.thumbnail((side, side))
+    found = np.asarray(drawn)
+    return found if found.ndim == 3 else found[:, :, None]

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from PIL import Image
 
 from iekd.explain.about import CKA, FLATNESS, GRAD_CAM, HALVES, LRP, NEURONS
 from iekd.explain.draw import METHODS, OPACITY, full_strength, layer
 from iekd.runs.explained import TEACHER, Explained
-from iekd.ui.render.examples import data_url
+from iekd.ui.render.examples import data_url, smaller
 from iekd.ui.render.explain_words import (
     Part,
     capital,
@@ -63,8 +62,8 @@ def maps_html(
                 "right": predicted == label,
             })  # fmt: skip
         slides.append({
-            "image": data_url(_small(explained.images[picture])), "grey": data_url(_grey(explained.images[picture])),
-            "name": image["name"], "label": label, "cells": cells,
+            "image": data_url(smaller(explained.images[picture], SIDE)),
+            "grey": data_url(_grey(explained.images[picture])), "name": image["name"], "label": label, "cells": cells,
         })  # fmt: skip
     right = [{cell["part"].key: cell["right"] for cell in slide["cells"] if cell["known"]} for slide in slides]
     rows = [
@@ -121,20 +120,11 @@ def _layer(explained: Explained, place: int, picture: int) -> str:
     drawn = layer(explained.maps[place][picture], max(map(full_strength, own)))
     drawn[:, :, 3] = np.round(drawn[:, :, 3] / 255 * (ALPHAS - 1)) * 255 // (ALPHAS - 1)
     drawn[drawn[:, :, 3] == 0] = 0
-    return data_url(_small(drawn))
+    return data_url(smaller(drawn, SIDE))
 
 
 def _grey(image: np.ndarray) -> np.ndarray:
-    return _small(image.mean(2).round().astype(np.uint8)[:, :, None])
-
-
-def _small(image: np.ndarray) -> np.ndarray:
-    if max(image.shape[:2]) <= SIDE:
-        return image
-    smaller = Image.fromarray(image.squeeze())
-    smaller.thumbnail((SIDE, SIDE))
-    found = np.asarray(smaller)
-    return found if found.ndim == 3 else found[:, :, None]
+    return smaller(image.mean(2).round().astype(np.uint8)[:, :, None], SIDE)
 
 
 def _score(maps: Mapping[str, Any] | None) -> str:

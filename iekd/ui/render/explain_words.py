@@ -9,7 +9,8 @@ from typing import Any
 from iekd.config.methods import method_name
 from iekd.explain.about import CKA, FLATNESS, HALVES, NEURONS
 from iekd.plural import counted
-from iekd.runs.explained import PLAIN, TEACHER
+from iekd.results.brief import PLAIN
+from iekd.runs.explained import TEACHER
 from iekd.ui.render.words import method_style
 
 INHERITANCE, EXPLORATION = "inheritance", "exploration"

@@ -19,7 +19,7 @@ from iekd.runs.siblings import Family, seeds_text
 from iekd.runs.store import EXPORTS, FINISHED, Run, Status
 from iekd.ui.render.so_far import so_far
 from iekd.ui.render.template import render
-from iekd.ui.render.words import STATES, method_style
+from iekd.ui.render.words import STATES, method_style, signed
 
 IMAGES = "images"
 
@@ -58,7 +58,7 @@ def _shown(found: Lead, too_weak: str, over: bool) -> dict[str, Any]:
     seeds = f", mean of {own.n} seeds" if own.n > 1 else ""
     return {
         "accuracy": f"{own.mean:.1f}", "style": method_style(own.method), "who": f"{method_name(own.method)}{seeds}",
-        "gain": _signed(gain.mean) if gain and not too_weak else "", "too_weak": bool(too_weak),
+        "gain": signed(gain.mean, 1) if gain and not too_weak else "", "too_weak": bool(too_weak),
         "plain": f"{found.plain.mean:.1f}" if found.plain else "", "alone": own.method == PLAIN,
         "over": _interval(gain) if gain and over else counted(gain.n, "seed") + " so far" if gain else "",
         "sign": _sign(gain) if gain and over else "",
@@ -67,17 +67,13 @@ def _shown(found: Lead, too_weak: str, over: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _signed(value: float) -> str:
-    return f"{round(value, 1) + 0:+.1f}".replace("-", "−")  # no minus before zero
-
-
 def _interval(gain: Difference) -> str:
     """95 %: +1.6 to +2.5, 3 seeds; and what the interval is over."""
     over = interval(gain)
     if over is None:
         return f"{counted(gain.n, 'seed')}, no interval"
     kind = "if trained again with other seeds" if over.over == SEEDS else "on other test images"
-    return f"95 %: {_signed(over.low)} to {_signed(over.high)} {kind}, {counted(gain.n, 'seed')}"
+    return f"95 %: {signed(over.low, 1)} to {signed(over.high, 1)} {kind}, {counted(gain.n, 'seed')}"
 
 
 def _sign(gain: Difference) -> str:
@@ -106,9 +102,10 @@ def _speed(run: Run) -> list[tuple[str, str]]:
         for certificate in certificates_in(folder):
             took = {found.model: found.median for found in certificate.latencies if found.runtime == "torch"}
             if took.get("teacher") and took.get("student"):
-                text = "than the teacher, one image on one CPU thread (measured by an export)"
                 ratio = took["teacher"] / took["student"]
-                return [_times(ratio, f"faster {text}", f"slower {text}", f"the teacher's time {text[18:]}")]
+                words = "faster than the teacher", "slower than the teacher", "the teacher's time"
+                number, text = _times(ratio, *words)
+                return [(number, f"{text}, one image on one CPU thread (measured by an export)")]
     return []
 
 

@@ -10,10 +10,10 @@ from iekd.config.run import RunConfig
 from iekd.models.catalog import model_name
 from iekd.plural import counted
 from iekd.results.report import imbalance, is_imbalanced, on_other_images, spread, summaries
-from iekd.results.significance import Difference, Summary, p_text
+from iekd.results.significance import Summary, p_text
 from iekd.runs.store import FAILED, FINISHED, LOST, STOPPED, Run, Status
 from iekd.ui.render.so_far import SoFar, so_far
-from iekd.ui.render.words import DEVICES, count, duration, method_style
+from iekd.ui.render.words import DEVICES, count, duration, method_style, signed
 from iekd.ui.server.hidden_paths import Tell
 
 COLUMNS = ("Parameters", "Accuracy", "Balanced accuracy", "Against the baseline", "Same as teacher")
@@ -63,7 +63,7 @@ def _so_far(config: RunConfig, found: SoFar) -> str:
         own = known.get(method)
         texts = {
             "Parameters": "–", "Accuracy": f"{spread(own.mean, own.sd)} %" if own else "–",
-            "Against the baseline": _mean(own.difference) if own and own.difference else "",
+            "Against the baseline": signed(own.difference.mean, 2) if own and own.difference else "",
             "Same as teacher": "–" if config.needs_teacher else "",
         }  # fmt: skip
         rows.append(_row(method_style(method), name, columns, texts))
@@ -139,17 +139,13 @@ def _difference(summary: Summary) -> str:
     difference = summary.difference
     if difference is None:
         return ""
-    text = _mean(difference)
+    text = signed(difference.mean, 2)
     if difference.low is not None:
         p = f", p {p_text(difference.p_adjusted)}" if difference.p_adjusted is not None else ""
         text += f"<small>seeds {difference.low:+.2f} to {difference.high:+.2f}{p}</small>"
     if others := on_other_images(summary):
         text += f"<small>images {others}</small>"
     return text.replace("-", "−")
-
-
-def _mean(difference: Difference) -> str:
-    return f"{difference.mean:+.2f}".replace("-", "−")
 
 
 def _mean_percent(own: list[dict[str, Any]], key: str, decimals: int = 1) -> str:

@@ -71,7 +71,7 @@ def _age(run: Run) -> float:
 def _facts(status: Status, age: float) -> list[str]:
     facts = []
     if status.live and status.stage == LOADING and 0 < status.stage_progress < 1:
-        facts.append(f"Reading the pictures: <b>{status.stage_progress:.0%}</b>")
+        facts.append(f"Reading the images: <b>{status.stage_progress:.0%}</b>")
     if status.seconds is not None:
         facts.append(f"<b>{duration(status.seconds)}</b> {'so far' if status.live else 'in all'}")
     if status.live and status.eta_range is not None and age < status.eta_range[1]:

@@ -22,7 +22,7 @@ from iekd.runs.store import FINISHED, Run, Status
 from iekd.runs.watched import Prediction, WatchedImage, read_watched
 from iekd.ui.render.figures import number, ticks
 from iekd.ui.render.template import render
-from iekd.ui.render.words import method_style
+from iekd.ui.render.words import method_style, signed
 from iekd.ui.server.downloads import downloads_html
 from iekd.ui.server.hidden_paths import Tell
 
@@ -233,8 +233,3 @@ def take_home_html(run: Run, status: Status, report: dict[str, Any] | None, with
         "take_home", live=False, run=run.id, downloads=Markup(downloads_html(run, with_networks, tell)),
         alt_text=card.alt_text() if card else "", notes=notes(card) if card else [],
     )  # fmt: skip
-
-
-def signed(value: float, decimals: int) -> str:
-    """+2.3 or −0.4, with a real minus."""
-    return f"{value:+.{decimals}f}".replace("-", "\u2212")

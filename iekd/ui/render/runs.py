@@ -22,7 +22,7 @@ from iekd.runs.store import FINISHED, LIVE, QUEUED, RUNNING, STOPPING, Store
 from iekd.ui.render.run import badge
 from iekd.ui.render.sparkline import Sparklines
 from iekd.ui.render.template import render
-from iekd.ui.render.words import STATES, duration, method_style, when
+from iekd.ui.render.words import STATES, duration, method_style, signed, when
 from iekd.ui.server.access import May
 
 PAGE = 50  # runs of one page
@@ -118,7 +118,7 @@ def about(config: RunConfig) -> str:
 
 def interval_text(found: Interval) -> tuple[str, str]:
     """("+1.6 to +2.5", "95 % interval over 3 seeds")."""
-    return f"{found.low:+.1f} to {found.high:+.1f}".replace("-", "−"), f"95 % interval over {found.n:,} {found.over}"
+    return f"{signed(found.low, 1)} to {signed(found.high, 1)}", f"95 % interval over {found.n:,} {found.over}"
 
 
 def results(entry: Entry) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def results(entry: Entry) -> dict[str, Any]:
         "taught": f"{taught.mean:.1f}" if taught else "",
         "method": method_name(taught.method) if taught else "",
         "style": method_style(taught.method) if taught else "",
-        "gain": f"{round(gain.mean, 1) + 0:+.1f}".replace("-", "−") if gain else "",  # no minus before zero
+        "gain": signed(gain.mean, 1) if gain else "",
         "interval": low_high, "interval_meaning": meaning, "few": few,
         "sign": "" if weak or not gain or not over or over.low <= 0 <= over.high else "up" if gain.mean > 0 else "down",
         "too_weak": weak,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -26,3 +27,8 @@ def _environment() -> jinja2.Environment:
 def render(name: str, **values: Any) -> str:
     """The HTML of `templates/NAME.html`. A value that the template names and is not given is an error."""
     return _environment().get_template(f"{name}.html").render(values)
+
+
+def problem_html(problem: object) -> str:
+    """What is wrong, as one paragraph. That of the Train form, which can lead to a field, is in render/train.py."""
+    return f'<p class="problem" role="alert">{escape(str(problem))}</p>'

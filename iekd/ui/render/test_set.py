@@ -8,14 +8,13 @@ from pathlib import PurePath
 from typing import Any, Optional
 
 import numpy as np
-from PIL import Image
 
 from iekd.config.methods import method_name
 from iekd.results.calibration import Calibration
 from iekd.results.confusion import cell_rows
 from iekd.results.mistakes import Mistake
 from iekd.results.test_set import TEACHER, Analysis, Predicted
-from iekd.ui.render.examples import data_url
+from iekd.ui.render.examples import data_url, smaller
 from iekd.ui.render.template import render
 from iekd.ui.render.words import method_style
 
@@ -180,7 +179,7 @@ def _diagram(name: str, found: Calibration) -> dict[str, Any]:
 def _images(of: Predicted, rows: Sequence[int], texts: Sequence[str], read: Read) -> list[Shown]:
     images = read(rows)
     return [
-        Shown("" if image is None else data_url(_small(image)), _image_name(of.images[row]), text)
+        Shown("" if image is None else data_url(smaller(image, SIDE)), _image_name(of.images[row]), text)
         for row, image, text in zip(rows, images, texts, strict=True)
     ]
 
@@ -188,14 +187,6 @@ def _images(of: Predicted, rows: Sequence[int], texts: Sequence[str], read: Read
 def _image_name(name: str) -> str:
     """What an image is called on the page: its file without the folders, which may be nobody's business."""
     return f"test image {name}" if name.isdecimal() else PurePath(name).name
-
-
-def _small(image: np.ndarray) -> np.ndarray:
-    if max(image.shape[:2]) <= SIDE:
-        return image
-    smaller = Image.fromarray(image.squeeze())
-    smaller.thumbnail((SIDE, SIDE))
-    return np.asarray(smaller)
 
 
 def _percent(value: float | None) -> str:

@@ -41,7 +41,7 @@ PUBLISH = "publish"
 LOOPBACK = ("127.0.0.1", "::1", "[::1]", "localhost")
 PROXIED = ("x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via")
 MOST_UPLOAD, MOST_OWN_UPLOAD = 64 * 2**20, 2**30  # bytes of one request that uploads files: a stranger's, one's own
-UPLOADS = 2 * 2**30  # bytes of all pictures that visitors have uploaded to learn from
+UPLOADS = 2 * 2**30  # bytes of all images that visitors have uploaded to learn from
 
 
 class Asker(Protocol):
@@ -227,7 +227,7 @@ class Access:
             if self.trusts(asker):
                 return Room(), None
             if not self.may_start(asker):
-                raise AccessError(self._no("Uploading pictures to learn from is switched off on this page"))
+                raise AccessError(self._no("Uploading images to learn from is switched off on this page"))
             return Room(2 * self.limits.images, 1000, 4 * MOST_UPLOAD), UPLOADS
 
     def may(self, asker: Asker | None, run: Run, what: str) -> bool:

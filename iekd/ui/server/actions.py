@@ -1,4 +1,4 @@
-"""What the form and the endpoints ask for: start a run, say before what it would take, add uploaded pictures."""
+"""What the form and the endpoints ask for: start a run, say before what it would take, add uploaded images."""
 
 from __future__ import annotations
 
@@ -85,5 +85,5 @@ def upload_pictures(
     archive = Path(file)
     name = add_pictures(store, archive, *access.room_for(asker), classes)
     info = data.describe(name)
-    found = f"{archive.name}: {info.train_images + info.test_images:,} pictures of {counted(info.classes, 'class')}."
+    found = f"{archive.name}: {info.train_images + info.test_images:,} images of {counted(info.classes, 'class')}."
     return name, " ".join([found, *info.notes])

@@ -370,11 +370,12 @@ def public_endpoints(launcher: Launcher, access: Access) -> None:
         for name in TAKE_FILES:
             endpoint, inputs = ENDPOINTS[name], []
             for parameter in endpoint.parameters:
-                several = "multiple" if parameter.schema["type"] == "array" else "single"
-                upload = takes_files(parameter.schema)
                 listed = parameter.schema["type"] == "array"
-                other = gr.JSON(parameter.default) if listed else gr.Textbox(parameter.default)
-                field = file_field(file_count=several) if upload else other
+                field: gr.Component
+                if takes_files(parameter.schema):
+                    field = file_field(file_count="multiple" if listed else "single")
+                else:
+                    field = gr.JSON(parameter.default) if listed else gr.Textbox(parameter.default)
                 inputs.append(describe_field(field, parameter.name, parameter.schema))
             shown = gr.Textbox() if endpoint.answer["type"] == "string" else gr.JSON()  # which reads a text as JSON
             answer = describe_field(shown, ANSWER, endpoint.answer)

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Optional, Protocol
+from typing import Optional
 
 import gradio as gr
 
-from iekd.runs.store import Store
-from iekd.ui.server.access import Access
 from iekd.ui.server.answers import Images, Models
 from iekd.ui.server.answers_compare import Comparison, ModelFiles, ModelRefs, RightAnswers, Show
+from iekd.ui.server.endpoints import Page
 from iekd.ui.tabs.compare import compare_files, compare_files_csv, uploaded_models
 
 NONE: list[str] = []  # default of a list, which nobody changes
-
-
-class Page(Protocol):
-    """What the methods need of their class."""
-
-    _store: Store
-    _access: Access
 
 
 def compare(

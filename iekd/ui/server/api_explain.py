@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Optional, Protocol
+from typing import Annotated, Optional
 
 import gradio as gr
 from pydantic import Field as says  # noqa: N813 - as in answers.py
@@ -11,12 +11,11 @@ from typing_extensions import TypedDict
 
 from iekd.errors import UserError
 from iekd.runs.explained import DONE, choose, explainer_of
-from iekd.runs.store import Store
-from iekd.ui.server.access import Access
 from iekd.ui.server.answers import Models
 from iekd.ui.server.downloads import EXPLAINED
+from iekd.ui.server.endpoints import Page
+from iekd.ui.server.visible import may_look, run_called, teller_of
 from iekd.ui.tabs.explain import NOT_EXPLAINED, without_options
-from iekd.ui.tabs.test_set import may_look, run_called
 
 TEXT = "explain.md"
 PAUSE = 0.2  # seconds between two looks whether it is done
@@ -40,13 +39,6 @@ class ExplanationFound(TypedDict):
     ]
 
 
-class Page(Protocol):
-    """What the method needs of its class."""
-
-    _store: Store
-    _access: Access
-
-
 def explain(
     self: Page, run_id: Models, student: Student = "", request: Optional[gr.Request] = None
 ) -> ExplanationFound:  # fmt: skip
@@ -59,7 +51,8 @@ def explain(
             are waiting.
     """
     chosen, explainer = choose(self._store, run_id or "", student or ""), explainer_of(self._store)
-    allowed = may_look(run_called(self._store, chosen.source), self._access.of(request))
+    may = self._access.of(request)
+    allowed, tell = may_look(run_called(self._store, chosen.source), may), teller_of(self._store, chosen.source, may)
     folder = explainer.find(chosen)
     if folder is None:
         if not allowed:
@@ -68,7 +61,7 @@ def explain(
         while job.live:
             time.sleep(PAUSE)
         if job.state != DONE:
-            raise UserError(without_options(job.error) or "It was cancelled.")
+            raise UserError(tell(without_options(job.error)) or "It was cancelled.")
         folder = job.folder
     address = f"{EXPLAINED[1:]}/{explainer.link(folder)}" if allowed else ""
-    return {"student": chosen.student, "text": (folder / TEXT).read_text(), "address": address}
+    return {"student": chosen.student, "text": tell((folder / TEXT).read_text()), "address": address}

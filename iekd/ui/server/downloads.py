@@ -45,8 +45,8 @@ from which `mean` is taken and which are divided by `std`; and the names of its 
 
 With iekd installed, in the folder that this file is in:
 
-    iekd predict . PICTURES --csv predictions.csv         # what is on other pictures
-    iekd eval --checkpoint . --dataset folder:PATH        # how good it is on other pictures
+    iekd predict . IMAGES --csv predictions.csv           # what is on other images
+    iekd eval --checkpoint . --dataset folder:PATH        # how good it is on other images
     iekd train --teacher {model} --teacher-from . ...     # as the teacher of a smaller one
 
     from pathlib import Path
@@ -168,11 +168,11 @@ def compared_route() -> Route:
     return Route(COMPARED + "/{word}/{name}", answer)
 
 
-def explained_links(store: Store, folder: Path) -> str:
-    """Links to an explanation: as data, and all of it with the maps as pictures."""
+def explained_links(store: Store, folder: Path, tell: Tell) -> str:
+    """Links to an explanation: as data, and all of it with the maps as PNG files. tell: see `teller`."""
     links = [_link(f".{EXPLAINED}/{explainer_of(store).link(folder)}", "Maps and numbers as a zip")]
     with contextlib.suppress(OSError):
-        links.append(download_link(FOUND, "application/json", (folder / FOUND).read_text(), "Numbers as JSON"))
+        links.append(download_link(FOUND, "application/json", tell((folder / FOUND).read_text()), "Numbers as JSON"))
     return "".join(links)
 
 
@@ -198,7 +198,7 @@ def _zipped(run: Run, name: str) -> IO[bytes]:
     folder = run.model_folders[name]
     card = ModelCard.read(folder)
     what = "teacher" if card.role == "teacher" else f"student ({card.method}, seed {card.seed})"
-    found = f", {card.accuracy:.2f} % right on the test pictures" if card.accuracy is not None else ""
+    found = f", {card.accuracy:.2f} % right on the test images" if card.accuracy is not None else ""
     title = f"{model_name(card.model)}, {what} of run {run.id}: {card.params:,} parameters{found}."
     file = tempfile.TemporaryFile()  # noqa: SIM115 - whoever reads it is not this function
     with zipfile.ZipFile(file, "w") as archive:  # weights do not shrink

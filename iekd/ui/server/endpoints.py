@@ -9,11 +9,13 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, Protocol, get_type_hints
 
 from pydantic import TypeAdapter
 
 from iekd.errors import UserError
+from iekd.runs.store import Store
+from iekd.ui.server.access import Access
 
 Schema = dict[str, Any]
 # types of JSON schema -> the types that json.loads gives
@@ -23,6 +25,13 @@ KINDS: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 ANSWER = "answer"  # what is returned, on the API page
 REQUEST = "request"  # the parameter that is not the caller's: who asks
+
+
+class Page(Protocol):
+    """What a method that is written outside of api.py needs of its class."""
+
+    _store: Store
+    _access: Access
 
 
 @dataclass(frozen=True)

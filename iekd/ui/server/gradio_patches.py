@@ -57,7 +57,7 @@ def refuse_addresses() -> None:
     asks for that."""
 
     def refuse(url: str, cache_dir: str) -> NoReturn:
-        raise gr.Error("Only uploaded pictures are compared, no addresses.", print_exception=False)
+        raise gr.Error("Only uploaded images are compared, no addresses.", print_exception=False)
 
     async def refuse_later(url: str, cache_dir: str) -> NoReturn:
         refuse(url, cache_dir)

@@ -17,7 +17,7 @@ from iekd.ui.server.access import Access, counts
 from iekd.ui.server.gradio_patches import upload_folder
 
 MOST_BODY = 8 * 2**20  # bytes of a request that uploads no files; the largest of ours is the table of a thousand runs
-TOO_LARGE = "This is more than the page accepts at once. Send smaller or fewer pictures.\n"
+TOO_LARGE = "This is more than the page accepts at once. Send smaller or fewer images.\n"
 NO_ROOM = "The disk of this machine is nearly full. Try again later, or free some space.\n"
 FOREIGN = ("/file=http", "/file/http", "/proxy=")  # the page shows nothing of other servers
 

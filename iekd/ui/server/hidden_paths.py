@@ -26,7 +26,7 @@ def without_paths(run: Run, text: str) -> str:
     """A log, report or message of the run in which folders and files are named without their paths.
 
     Those are the administrator's: the dataset, the teacher's file, the folder of runs and the home directory.
-    Uploaded pictures keep their path, by which a program names them again.
+    Uploaded images keep their path, by which a program names them again.
     """
     for path, name in _paths(run):
         for old, new in ((path, name), (json.dumps(path)[1:-1], json.dumps(name)[1:-1])):  # in report.json

@@ -25,15 +25,17 @@ from iekd.inference.compare_uploads import Example
 from iekd.inference.images import in_uploads
 from iekd.models.artifact import ModelCard
 from iekd.runs.choices import refs_of
-from iekd.runs.explained import IMAGES
+from iekd.runs.explained import IMAGES, Own
 from iekd.runs.models import models_called, saved_seeds
 from iekd.runs.store import Store
 from iekd.ui.render.comparison import View, comparison_csv, comparison_html, comparison_json, judged
 from iekd.ui.render.examples import examples
+from iekd.ui.render.template import problem_html
 from iekd.ui.render.words import run_title, when
-from iekd.ui.server.access import Access, AccessError
+from iekd.ui.server.access import Access, AccessError, May
 from iekd.ui.server.answers_compare import Comparison
 from iekd.ui.server.gradio_patches import file_field, open_choices, open_dropdown
+from iekd.ui.server.visible import may_look, run_called
 from iekd.ui.tabs.compare_images import (
     COMPARED,
     FILES,
@@ -48,7 +50,7 @@ from iekd.ui.tabs.compare_images import (
     wanted_models,
 )
 from iekd.ui.tabs.compare_scripts import ASK, ASK_IF_NONE, LOOKING, ON_LOAD, PICK, PICKED, SHOW, VIEW
-from iekd.ui.tabs.explain import ExplainPart, Given, explain_part
+from iekd.ui.tabs.explain import ExplainPart, explain_part
 from iekd.ui.tabs.run import PRIVATE, Updates
 from iekd.ui.tabs.test_set import TestSetPart, test_set_part
 
@@ -76,6 +78,7 @@ class CompareTab:
     results: gr.HTML
     test_set: TestSetPart
     explain: ExplainPart
+    access: Access
 
     @property
     def outputs(self) -> list[Any]:
@@ -85,15 +88,14 @@ class CompareTab:
             *self.test_set.outputs, *self.explain.outputs,
         ]  # fmt: skip
 
-    def open(self, store: Store, wanted: str, chosen: list[int] | None = None, may_add: bool | None = None) -> Updates:
+    def open(self, store: Store, wanted: str, asker: gr.Request, chosen: list[int] | None = None) -> Updates:
         """The tab comes to the front with a run in mind.
 
         chosen: the examples ticked now; None for a fresh start.
-        may_add: whether models may be uploaded; None: as it is.
         """
         choices, options = sources(store), model_options(store)
         values = [value for _, value in choices]
-        adding: Updates = {} if may_add is None else {self.adding: gr.Accordion(visible=may_add)}
+        adding = {self.adding: gr.Accordion(visible=self.access.trusts(asker))}
         if not choices:
             none = gr.Dropdown([("None yet: finish a run first", DEMO)], value=DEMO)
             nothing = gr.Button(visible=False)
@@ -110,7 +112,7 @@ class CompareTab:
         return {
             self.source: gr.Dropdown(choices, value=value),
             self.models: gr.Dropdown(options, value=own_models(store, value)),
-            self.examples: examples_html(store, value), self.chosen: [],
+            self.examples: examples_html(store, value, self.access.of(asker)), self.chosen: [],
             self.results: INVITE, **self.test_set.closed(), **self.explain.closed(), **adding,
         }  # fmt: skip
 
@@ -145,8 +147,14 @@ def compare_tab(store: Store, access: Access) -> CompareTab:
     ask = gr.Button(visible="hidden", elem_id="ask")
     test_set = test_set_part(store, access, source)
 
-    def given(of: str, paths: list[str] | None, taken: str | None, picked: list[int] | None) -> Given:
-        return first_images(store, of, paths or [], taken, picked or [])
+    def given(
+        of: str, paths: list[str] | None, taken: str | None, picked: list[int] | None, asker: gr.Request
+    ) -> Own:  # fmt: skip
+        return first_images(store, of, paths or [], taken, allowed(picked, of, asker))
+
+    def allowed(picked: list[int] | None, of: str, asker: gr.Request) -> list[int]:
+        """The examples picked, of those that are shown to whoever asks."""
+        return (picked or []) if shows_examples(store, of, access.of(asker)) else []
 
     explain = explain_part(store, access, source, [files, camera, chosen], given)
 
@@ -157,16 +165,16 @@ def compare_tab(store: Store, access: Access) -> CompareTab:
         try:
             model_paths, most = uploaded_models(access, request, added)
         except UserError as error:
-            return _problem(error)
-        return results_html(
-            store, source_id or DEMO, paths or [], taken, picked or [], refs, model_paths, View.read(now), most
-        )  # fmt: skip
+            return problem_html(error)
+        of = source_id or DEMO
+        shown = allowed(picked, of, request)
+        return results_html(store, of, paths or [], taken, shown, refs, model_paths, View.read(now), most)
 
-    def change_source(source_id: str) -> Updates:
+    def change_source(source_id: str, request: gr.Request) -> Updates:
         of = source_id or DEMO
         return {
-            chosen: [], models: own_models(store, of), strip: examples_html(store, of), **test_set.closed(),
-            **explain.closed(),
+            chosen: [], models: own_models(store, of), strip: examples_html(store, of, access.of(request)),
+            **test_set.closed(), **explain.closed(),
         }  # fmt: skip
 
     # predictions are queued, two at a time, so that many visitors do not overload the machine
@@ -186,7 +194,7 @@ def compare_tab(store: Store, access: Access) -> CompareTab:
     ):
         changed.then(None, None, None, js=ASK, **here)
     models.change(None, models, None, js=ASK_IF_NONE, **here)
-    return CompareTab(source, models, adding, strip, chosen, results, test_set, explain)
+    return CompareTab(source, models, adding, strip, chosen, results, test_set, explain, access)
 
 
 def sources(store: Store) -> list[tuple[str, str]]:
@@ -265,7 +273,7 @@ def results_html(
         wanted = Wanted(models, tuple(map(Path, paths)), tuple(given), most)
         compared = comparisons.get(wanted)
     except UserError as error:
-        return _problem(error)
+        return problem_html(error)
     columns, legend = columns_of(compared, choices)
     shown = view or View()
     word = comparisons.link(wanted, columns, shown)
@@ -285,7 +293,7 @@ def examples_given(store: Store, source: str, taken: str | None, picked: Sequenc
 
 def first_images(
     store: Store, source: str, paths: Sequence[str], taken: str | None, picked: Sequence[int]
-) -> list[tuple[str, Path | np.ndarray]]:  # fmt: skip
+) -> Own:  # fmt: skip
     """(name, file or pixels) of as many images as are explained, and one more if there are more; those of zips too."""
     found: list[tuple[str, Path | np.ndarray]] = []
     problem: UserError | None = None
@@ -306,13 +314,17 @@ def first_images(
     return found
 
 
-def _problem(error: UserError) -> str:
-    return f'<p class="problem" role="alert">{escape(str(error))}</p>'
+def shows_examples(store: Store, source: str, may: May) -> bool:
+    """Whether examples of the data of these models are shown to somebody."""
+    try:
+        return may_look(run_called(store, source), may)
+    except UserError:  # there is no such run
+        return False
 
 
-def examples_html(store: Store, source: str) -> str:
+def examples_html(store: Store, source: str, may: May) -> str:
     """Test images to click, none of them chosen yet."""
-    shown = _examples_of(store, source)
+    shown = _examples_of(store, source) if shows_examples(store, source, may) else []
     if not shown:
         return ""
     buttons = "".join(
@@ -326,7 +338,7 @@ def examples_html(store: Store, source: str) -> str:
 
 
 def _examples_of(store: Store, source: str) -> list[tuple[str, Any, str]]:
-    """Example pictures of the data that the source's networks know."""
+    """Example images of the data that the source's networks know."""
     models = _models_or_none(store, source)
     if not models:
         return []

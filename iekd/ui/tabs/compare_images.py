@@ -113,9 +113,9 @@ class Comparisons:
         """
         with self._lock:
             found = next((e for e in self._entries.values() if word in e.links), None)
+            columns, view = found.links[word] if found else ({}, View())
         if found is None or name not in FILES:
             raise UserError(GONE)
-        columns, view = found.links[word]
         if name.endswith(".png"):
             shown = judged(found.compared, view)
             return comparison_png(shown, columns, view.page)

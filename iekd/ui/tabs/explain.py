@@ -17,8 +17,8 @@ from typing import Any, Optional
 
 import gradio as gr
 
-from iekd.config.methods import method_name
 from iekd.errors import UserError
+from iekd.results.card import student_name
 from iekd.runs.explained import (
     CANCELLED,
     FAILED,
@@ -32,14 +32,13 @@ from iekd.runs.explained import (
 )
 from iekd.runs.store import Store
 from iekd.ui.render.explain import maps_html, numbers_html
-from iekd.ui.render.template import render
+from iekd.ui.render.template import problem_html, render
 from iekd.ui.server.access import Access, May
 from iekd.ui.server.downloads import explained_links
 from iekd.ui.server.gradio_patches import open_dropdown
+from iekd.ui.server.visible import may_look, run_called, teller_of
 from iekd.ui.tabs.run import PRIVATE, Updates
-from iekd.ui.tabs.test_set import may_look, run_called, teller_of
 
-Given = Own
 NOTE = "This takes seconds for small networks and minutes for large ones. It goes on if you leave, and is stored."
 NOTE_OWN = "Maps only; everything else is measured on test images."
 OR_OWN = "For maps, you can choose images above and press 'Explain the images chosen above'."
@@ -135,14 +134,14 @@ class ExplainPart:
 
 
 def explain_part(
-    store: Store, access: Access, source: gr.Dropdown, chosen_images: Sequence[Any], given: Callable[..., Given]
+    store: Store, access: Access, source: gr.Dropdown, chosen_images: Sequence[Any], given: Callable[..., Own]
 ) -> ExplainPart:
     """Build the section and its events.
 
     Args:
         source: which models; see `models_called`.
         chosen_images: components with the visitor's images: uploads, a picture taken, examples picked.
-        given: called with the source and their values.
+        given: called with the source, their values and whoever asks.
     """
     explainer = explainer_of(store)
     start = gr.Button("Explain: where do they look?", elem_id="explain-start")
@@ -166,7 +165,7 @@ def explain_part(
         updates[asked] = f"{of}:{wanted}"
         try:
             chosen, may = choose(store, of, wanted), access.of(request)
-            names = [(_student_name(name), name) for name in chosen.students]
+            names = [(student_name(name), name) for name in chosen.students]
             updates[student] = gr.Dropdown(choices=names, value=chosen.student or None, visible=len(names) > 1)
             updates[asked] = f"{of}:{chosen.student}"
             if (folder := explainer.find(chosen)) is not None:
@@ -176,14 +175,14 @@ def explain_part(
             job = explainer.ask(chosen, _who(request), limited=not access.trusts(request))
             return {**updates, status: _status(job), timer: gr.Timer(active=True), cancel: gr.Button(visible=True)}
         except UserError as error:
-            said = _problem(teller_of(store, of, access.of(request))(str(error)))
+            said = problem_html(teller_of(store, of, access.of(request))(str(error)))
             return {**updates, status: said, start: gr.Button(visible=True)}
 
     def shown(folder: Path, chosen: Chosen, may: May) -> Updates:
         """A stored explanation, for one who may do that."""
         found, tell = read(folder), teller_of(store, chosen.source, may)
         allowed = may_look(run_called(store, chosen.source), may)
-        with_maps = maps_html(found, explained_links(store, folder), tell=tell) if allowed else _note(MAPS_HIDDEN)
+        with_maps = maps_html(found, explained_links(store, folder, tell), tell=tell) if allowed else _note(MAPS_HIDDEN)
         return {maps: with_maps, numbers: numbers_html(found, tell)}
 
     def tick(of: str, wanted: str, request: gr.Request) -> Updates:
@@ -202,7 +201,7 @@ def explain_part(
                 return {**ended, status: _note(CANCELLED_TEXT if job else RESTARTED)}
             return {**shown(folder, chosen, access.of(request)), status: "", **part.stopped()}
         except UserError as error:
-            return {**ended, status: _problem(teller_of(store, of, access.of(request))(str(error)))}
+            return {**ended, status: problem_html(teller_of(store, of, access.of(request))(str(error)))}
 
     def leave(of: str, wanted: str, request: gr.Request) -> Updates:
         with contextlib.suppress(UserError):  # the run was deleted
@@ -212,13 +211,13 @@ def explain_part(
 
     def begin_own(of: str, wanted: str, files: Any, taken: Any, picked: Any, request: gr.Request) -> Updates:
         try:
-            images = given(of, files, taken, picked)
+            images = given(of, files, taken, picked, request)
             if not images:
                 raise UserError(NO_IMAGES)
             chosen = choose(store, of, wanted or "")
             job = explainer.ask(chosen, _who(request), images, limited=not access.trusts(request))
         except UserError as error:
-            return {own_maps: _problem(teller_of(store, of, access.of(request))(str(error)))}
+            return {own_maps: problem_html(teller_of(store, of, access.of(request))(str(error)))}
         return {
             own_maps: _status(job), own_key: job.key, own_timer: gr.Timer(active=True),
             own_cancel: gr.Button(visible=True),
@@ -270,15 +269,13 @@ def _own_result(job: Optional[Job], store: Store, tell: Callable[[str], str]) ->
     if job.state == CANCELLED:
         return _note(CANCELLED_TEXT)
     if job.state == FAILED:
-        return _problem(tell(job.error))
+        return problem_html(tell(job.error))
     try:
-        return maps_html(read(job.folder), explained_links(store, job.folder), own=True, given=job.given, tell=tell)
+        return maps_html(
+            read(job.folder), explained_links(store, job.folder, tell), own=True, given=job.given, tell=tell
+        )
     except UserError as error:
-        return _problem(tell(str(error)))
-
-
-def _student_name(name: str) -> str:
-    return f"IE student ({method_name(name)})" if name.startswith("ie-") else method_name(name)
+        return problem_html(tell(str(error)))
 
 
 def _status(job: Job) -> str:
@@ -293,10 +290,6 @@ def _status(job: Job) -> str:
 def without_options(text: str) -> str:
     """Without the sentences that name an option of the command line."""
     return " ".join(sentence for sentence in re.split(r"(?<=\.) ", text) if "--" not in sentence)
-
-
-def _problem(text: str) -> str:
-    return f'<p class="problem" role="alert">{escape(text)}</p>'
 
 
 def _note(text: str) -> str:

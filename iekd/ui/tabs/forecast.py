@@ -35,7 +35,7 @@ def forecast_html(
     learners = len(config.methods) * len(config.seeds)
     taught = ", ".join(method_name(m) for m in config.methods)
     seeds = f" × {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
-    rows = [("Images", escape(_pictures(config, info)))]
+    rows = [("Images", escape(_images(config, info)))]
     if classes := class_lines(info):
         listed = "".join(f"<li>{escape(line)}</li>" for line in classes)
         rows.append(("Classes", f"<details><summary>{escape(_order(info))}</summary><ul>{listed}</ul></details>"))
@@ -61,7 +61,7 @@ def forecast_html(
     return f'<div {region}><dl class="forecast">{items}</dl></div>'
 
 
-def _pictures(config: RunConfig, info: DatasetInfo) -> str:
+def _images(config: RunConfig, info: DatasetInfo) -> str:
     learned = learned_from(config, info)
     held_out = min(info.train_images, config.limit_train or info.train_images) - learned
     size = config.resolution or info.resolution

@@ -21,6 +21,7 @@ from iekd.hub.push import machine_token, push
 from iekd.plural import counted
 from iekd.runs.models import model_of
 from iekd.runs.store import Run, Store
+from iekd.ui.render.template import problem_html
 from iekd.ui.render.words import first_chosen, model_titles
 from iekd.ui.server.access import PUBLISH, Access, AccessError
 from iekd.ui.tabs.waiting import click_and_wait
@@ -81,7 +82,7 @@ def publish_part(store: Store, shown: gr.Textbox, access: Access) -> tuple[gr.Ac
             name = check_repo(repo.strip())
             return published(run, what, model or "", name, private, license.strip(), token or own_token(access))
         except UserError as error:
-            return f'<p class="problem">{escape(str(error))}</p>'
+            return problem_html(error)
 
     def publish(
         run_id: str, what: What, model: str | None, repo: str, private: bool, license: str, request: gr.Request

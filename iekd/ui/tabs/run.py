@@ -12,7 +12,6 @@ from typing import Any
 
 import gradio as gr
 
-from iekd.data import own_path
 from iekd.errors import UserError
 from iekd.launchers.base import Launcher
 from iekd.runs.siblings import USUAL, family_of
@@ -28,6 +27,7 @@ from iekd.ui.render.template import render
 from iekd.ui.server.access import PUBLISH, Access, May
 from iekd.ui.server.actions import add_seeds
 from iekd.ui.server.hidden_paths import teller
+from iekd.ui.server.visible import may_look
 from iekd.ui.tabs.export import ExportPart, export_part, look_at_exports
 from iekd.ui.tabs.present import present_button, present_part
 from iekd.ui.tabs.publish import publish_part, reset
@@ -215,7 +215,7 @@ def look(store: Store, run_id: str, before: dict[str, Any], may: May) -> dict[st
             "early": early_html(status, run), "chart": chart_html(run, config), "curves": curves_html(run, config),
         }  # fmt: skip
     if changed("watched", "state", "stage"):
-        looked["watched"] = watched_html(run, config, status, own_path(config.dataset) is None or may(run, "download"))
+        looked["watched"] = watched_html(run, config, status, may_look(run, may))
     if changed("log"):
         looked["log"] = log_html(run, tell)
     if changed("state", "family", "stage"):

@@ -6,7 +6,6 @@ import hashlib
 import logging
 import time
 from dataclasses import asdict, dataclass, replace
-from html import escape
 from typing import Any
 
 import gradio as gr
@@ -21,6 +20,7 @@ from iekd.runs.store import QUEUED, Run, Store
 from iekd.ui.render.compare_runs import comparison_html
 from iekd.ui.render.runs import CHANGE, Query, list_html, tools_html
 from iekd.ui.render.sparkline import Sparklines
+from iekd.ui.render.template import problem_html
 from iekd.ui.server.access import Access, May
 from iekd.ui.tabs.run import PRIVATE, Updates
 
@@ -199,7 +199,7 @@ class RunsTab:
         try:
             return comparison_html(compare_runs(self.launcher.store, ids), self.access.of(request))
         except UserError as error:
-            return f'<p class="problem" role="alert">{escape(str(error))}</p>'
+            return problem_html(error)
 
     def press(self, query: Any, event: gr.EventData, request: gr.Request) -> tuple[str, Updates]:
         """Do what a button of the list says; returns (id of a run to open or "", what changes)."""

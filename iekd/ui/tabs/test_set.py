@@ -5,22 +5,21 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from pathlib import PurePath
 from typing import Any, Optional, cast
 
 import gradio as gr
 import numpy as np
 
-from iekd.data import own_path
 from iekd.errors import UserError
 from iekd.results.test_set import Predicted, analyse
-from iekd.runs.store import Run, Store
+from iekd.runs.store import Store
 from iekd.runs.test_set import predicted_set, read_images
+from iekd.ui.render.template import problem_html
 from iekd.ui.render.test_set import GONE, cell_html, details_html, overview_html, title_of
 from iekd.ui.server.access import Access, May
 from iekd.ui.server.answers import TestSetFound
-from iekd.ui.server.hidden_paths import Tell, teller
+from iekd.ui.server.visible import may_look, run_called, teller_of
 from iekd.ui.tabs.run import PRIVATE, Updates
 
 WAIT = '<div class="placeholder">The networks look at the test images…</div>'
@@ -137,7 +136,7 @@ def test_set_part(store: Store, access: Access, source: gr.Dropdown) -> TestSetP
             return cell_html(what, label, predicted, _Reader(store, of, found, allowed), _missing(allowed))
         except UserError as error:
             text = teller_of(store, of, access.of(request))(str(error))
-            return f'<p class="problem" role="alert">{escape(text)}</p>'
+            return problem_html(text)
 
     models, changed = [source, first, second], part.outputs
     busy: dict[str, Any] = {**PRIVATE, "queue": True, "concurrency_limit": 1}
@@ -175,7 +174,7 @@ def section(store: Store, source: str, first: str, second: str, may: May, comput
             raise UserError(NOT_LOOKED_AT)
         what = analyse(found, first, second)
     except UserError as error:
-        return Section(f'<p class="problem" role="alert">{escape(teller_of(store, source, may)(str(error)))}</p>')
+        return Section(problem_html(teller_of(store, source, may)(str(error))))
     waiting = allowed and not compute and not found.confidences
     read, tell = _Reader(store, source, found, allowed), teller_of(store, source, may)
     details = details_html(what, read, waiting, tell, _missing(allowed))
@@ -192,25 +191,8 @@ class _Reader:
         return read_images(self.store, self.source, self.of, rows) if self.allowed and rows else [None] * len(rows)
 
 
-def run_called(store: Store, source: str) -> Run | None:
-    return store.get(source.partition("/")[0]) if source else None
-
-
-def may_look(run: Run | None, may: May) -> bool:
-    """Whether images are shown and probabilities computed: of somebody's own dataset, to those who may have them."""
-    return run is None or own_path(run.config.dataset) is None or may(run, "download")
-
-
 def _missing(allowed: bool) -> str:
     return GONE if allowed else HIDDEN
-
-
-def teller_of(store: Store, source: str, may: May) -> Tell:
-    try:
-        run = run_called(store, source)
-    except UserError:
-        return str
-    return str if run is None else teller(run, may)
 
 
 def _cell_of(text: str, found: Predicted) -> tuple[int, int]:

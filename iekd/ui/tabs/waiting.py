@@ -9,6 +9,8 @@ from typing import Any
 
 import gradio as gr
 
+from iekd.ui.render.template import problem_html
+
 
 def click_and_wait(
     button: gr.Button, words: str, work: Callable[..., str], inputs: Sequence[Any], found: gr.HTML, **event: Any
@@ -21,7 +23,7 @@ def click_and_wait(
         event: more of what Gradio's `click` takes.
     """
     waiting = f'<p class="waiting" role="status">{escape(words)}</p>'
-    failed = '<p class="problem" role="alert">Something went wrong on the server; its log says what. Try again.</p>'
+    failed = problem_html("Something went wrong on the server; its log says what. Try again.")
     button.click(None, None, found, js=f"() => {json.dumps(waiting)}", api_visibility="private")
     done = button.click(work, inputs, found, api_visibility="private", show_progress="hidden", **event)
     done.failure(None, None, found, js=f"() => {json.dumps(failed)}", api_visibility="private")
