@@ -197,7 +197,7 @@ def neurons_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
     if not without:
         return f"{text}. No channel is silent for all images."
     return f"{text}. Silent for all images: " + listed(
-        f"{count} channel{'s' * (count > 1)} of {part.name}" for part, count in without.items()
+        f"{counted(count, 'channel')} of {part.name}" for part, count in without.items()
     ) + "."  # fmt: skip
 
 
