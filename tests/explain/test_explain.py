@@ -13,6 +13,7 @@ from torch import nn
 
 from iekd import data
 from iekd.data.file_images import FileImages
+from iekd.engine.threads import Threads
 from iekd.explain.about import DIAGNOSTICS, NotApplicableError, chosen
 from iekd.explain.draw import layer, overlay, sheet
 from iekd.explain.explain import ABOUT, each_in_turn, explain
@@ -29,6 +30,14 @@ DOCS = Path(__file__).parents[2] / "docs" / "explain.md"
 @pytest.fixture(scope="module")
 def sample(tiny):
     return held_out(tiny, tiny.class_names, 20)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_threads():
+    """On a busy machine it would be one at times, and sums would be rounded otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("iekd.explain.explain.Threads", lambda: Threads(2))
+        yield
 
 
 @pytest.fixture(scope="module")

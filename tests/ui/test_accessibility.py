@@ -36,6 +36,7 @@ def tour(browser: Any) -> Iterator[Any]:
         page.goto(address)
         page.wait_for_selector("html[data-opened]")
         page.wait_for_load_state("networkidle")
+        page.wait_for_function("!document.querySelector('.pending')")  # Gradio fades what is about to change
         return page
 
     yield visit

@@ -440,7 +440,7 @@ def test_names_that_are_code_are_shown_as_text(page: Any, server: str, runs_dir:
     page.wait_for_selector(f"#examples >> text={code}")
     page.locator("[data-example]").first.click()
     page.locator("#upload input[type=file]").set_input_files(str(picture))
-    page.wait_for_selector(f"#comparison .said >> text={code}")
+    page.wait_for_selector(f"#comparison .shares th >> text={code}", state="attached")
     page.wait_for_selector("#comparison .seen b:has-text('onerror'):has-text('.png')")  # Gradio leaves out the brackets
     page.get_by_role("tab", name="Runs").click()
     page.wait_for_selector(f"table.runs >> text={code}")

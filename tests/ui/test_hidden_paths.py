@@ -18,11 +18,11 @@ from iekd.ui.tabs.run import look
 
 
 def everything_shown(run: Run, access: Access) -> str:
-    """All text of the run's page, with the files that its links carry."""
+    """All text of the run's page, with the files that its links carry; without its images, which have no text."""
     stranger = SimpleNamespace(headers={}, cookies={}, client=SimpleNamespace(host="10.0.0.1"))
     looked = look(Store(run.path.parent), run.id, {}, access.of(stranger))
     parts = [part for part in looked.values() if isinstance(part, str)]
-    shown = unescape("".join(parts))
+    shown = re.sub(r"data:image/[^\"]*", "", unescape("".join(parts)))
     carried = re.findall(r"data:[a-z/]+;base64,([A-Za-z0-9+/=]+)", shown)
     return shown + "".join(base64.b64decode(content).decode(errors="replace") for content in carried)
 
