@@ -21,7 +21,7 @@ from iekd.engine import accelerate, learner, loop, optimizer, stacked
 from iekd.engine.accelerate import Recorded, Shortcuts, branches, compile_or_not
 from iekd.engine.experiment import Experiment, TrainedModel
 from iekd.engine.learner import Learner
-from iekd.engine.metrics import Diverged
+from iekd.engine.metrics import Diverged, Metrics
 from iekd.engine.stacked import Stack, stack_seeds
 from iekd.models.registry import build
 
@@ -101,7 +101,7 @@ def execute(config, dataset, teacher=None, **shortcuts):
 
 
 def rows(events, name):
-    return [(e.kind, e.step, e.values) for e in events if getattr(e, "learner", None) == name]
+    return [(e.kind, e.step, e.values) for e in events if isinstance(e, Metrics) and e.learner == name]
 
 
 def assert_alike(a, b, tolerance):
