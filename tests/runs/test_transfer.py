@@ -45,7 +45,7 @@ def contents(run):
     return {
         str(p.relative_to(run.path)): p.read_bytes()
         for p in run.path.rglob("*")
-        if p.is_file() and p.name not in left_out
+        if p.is_file() and not {*p.relative_to(run.path).parts} & {*left_out}
     }
 
 

@@ -539,7 +539,7 @@ def test_one_student_that_breaks_does_not_take_the_others_along(tmp_path, tiny_c
     head = headline_html(run, run.config, run.status, Family(run.report))
     assert "ft-seed0 diverged" in head
     assert "became nan at step" in head
-    assert "card finished partly" in page
+    assert "finished partly" in page
     assert "1 diverged" in table_html(Store(tmp_path), lambda run, what: True)
     head = head_html(run, run.config, replace(run.status, state=RUNNING), Store(tmp_path))
     assert escape(run.status.diverged["ft-seed0"]) in head
