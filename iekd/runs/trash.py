@@ -90,7 +90,7 @@ def empty(store: Store, older_than: float = 0.0) -> None:
     """Remove for good what was deleted so many seconds ago, or earlier."""
     trash, now = store.root / TRASH, time.time()
     for deletion in deletions(store):
-        if now - deletion.at >= older_than:
+        if max(0.0, now - deletion.at) >= older_than:  # names are rounded, and clocks are set back
             hidden = trash / f".{deletion.name}"  # nobody brings back half of it meanwhile
             with contextlib.suppress(OSError):
                 (trash / deletion.name).rename(hidden)

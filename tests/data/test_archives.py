@@ -442,7 +442,7 @@ def test_a_header_that_announces_gigabytes(tmp_path, into, refuses):
 
 def test_too_many_pictures_and_too_many_bytes(archive, into, refuses):
     path = packed(archive, TWO)
-    refused(path, into, refuses, "more than 3 pictures", room=Room(images=3))
+    refused(path, into, refuses, "more than 3 images", room=Room(images=3))
     refused(path, into, refuses, "unpacks to more than", room=Room(size=10))
 
 
