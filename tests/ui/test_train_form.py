@@ -7,23 +7,12 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from browser import ARGUMENTS, find_browser
 from ui_helpers import PATIENCE, serving
 
 pytestmark = pytest.mark.browser
 SIZES = [(1440, 900), (390, 844)]
 IN_VIEW = """() => { const place = document.querySelector('#start').getBoundingClientRect();
   return place.height > 0 && place.top >= 0 && place.bottom <= innerHeight; }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Comparing images for the Compare tab, the Demo tab and the endpoints: which models, which images, and what is kept.
+"""Comparing images for the Compare tab, the Demo tab and the endpoints: which models, which images, which memory.
 
 A comparison is computed once and stays in memory while it is among the last few, so that turning to another page,
 choosing a filter or downloading does not ask the models again. Where it is gone, it is computed again.
