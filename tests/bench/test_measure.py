@@ -271,16 +271,16 @@ def test_what_finds_no_time_left_is_left_out(small, monkeypatch):
 
 
 def test_the_engine_counts_what_it_has_at_the_end_of_its_time(small, monkeypatch):
-    """Of an epoch of ten thousand steps it takes those up to the row after that."""
+    """Of an epoch of a thousand steps it takes those up to the row after that."""
     monkeypatch.setattr(training_unit, "NEWS_EVERY", math.inf)  # on a busy machine it would be asked more often
     asked = []
     found = engine_step_time(
-        small(methods=("baseline",), batch_size=4), 10_000, lambda: len(asked.append(1) or asked) > 5
+        small(methods=("baseline",), batch_size=100), 1000, lambda: len(asked.append(1) or asked) > 5
     )
     assert found > 0
     assert len(asked) < 10
     with pytest.raises(OutOfTimeError):
-        engine_step_time(small(methods=("baseline",), batch_size=4), 10_000, lambda: True)
+        engine_step_time(small(methods=("baseline",), batch_size=100), 1000, lambda: True)
 
 
 def test_people_are_told_what_was_cut_short(monkeypatch):
