@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from browser import ARGUMENTS, find_browser
+from huggingface_hub import SpaceHardware
 from ui_helpers import PATIENCE, ROOT, call, serving, wait_until
 
 from iekd.errors import UserError
@@ -63,6 +64,9 @@ def test_the_front_matter_is_what_the_hub_accepts():
     assert found["hf_oauth_scopes"] == ["contribute-repos"]
     assert len(found["short_description"]) <= 60, "the Hub refuses longer ones"
     assert len(found["emoji"]) == 1
+    assert found["suggested_hardware"] in [hardware.value for hardware in SpaceHardware]
+    assert found["license"] == "mit"
+    assert "knowledge-distillation" in found["tags"]
 
 
 def test_the_folder_has_requirements_of_its_own_and_no_tests(folder):
