@@ -240,7 +240,9 @@ def test_comparing_borrows_a_gpu_and_does_without_if_none_is_lent(lending):
 
 def test_the_page_on_zero_gpu_compares_although_nothing_is_lent(tmp_path):
     """Its own package is imported first, and a GPU that is not there is no reason for no answer."""
-    (tmp_path / "spaces.py").write_text(f"import sys\nassert 'torch' not in sys.modules\n{FAKE}")
+    asked = tmp_path / "a GPU was asked for"
+    noting = FAKE.replace("asked.append(duration)", f"open({str(asked)!r}, 'w').close()")
+    (tmp_path / "spaces.py").write_text(f"import sys\nassert 'torch' not in sys.modules\n{noting}")
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     with serving(tmp_path, SPACE_ID="someone/space", SPACES_ZERO_GPU="true", PYTHONPATH=path) as url:
         picture = ROOT / "docs" / "app.png"
@@ -248,6 +250,7 @@ def test_the_page_on_zero_gpu_compares_although_nothing_is_lent(tmp_path):
         kind, answer = call(url, "compare", "", [{"path": stored, "meta": {"_type": "gradio.FileData"}}])
         assert kind == "complete"
         assert answer[0]["images"][0]["predictions"]
+        assert asked.exists()
         assert "runs train on the CPU" in httpx.get(url).text
 
 
