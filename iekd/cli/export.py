@@ -24,6 +24,7 @@ from iekd.cli.common import (
 )
 from iekd.errors import RunError, UserError
 from iekd.export import FORMATS, Certificate
+from iekd.export.certificate import size
 from iekd.export.formats import format_called
 from iekd.export.web import WEB
 from iekd.export.write import companions
@@ -83,10 +84,11 @@ def export(
             print_json({"out": str(target), "certificates": [found.to_json() for found in certificates]})
         else:
             print_certificates(certificates)
+            shown = " Some test images are part of it; --examples 0 leaves them out."
             out.print(
                 f"The page is in '{escape(str(target))}'. To look at it, run python -m http.server --directory "
-                f"{escape(shlex.quote(str(target)))} and open http://localhost:8000. Some test images are part of it; "
-                "--examples 0 leaves them out.", highlight=False, soft_wrap=True,
+                f"{escape(shlex.quote(str(target)))} and open http://localhost:8000."
+                f"{shown if (target / 'examples').is_dir() else ''}", highlight=False, soft_wrap=True,
             )  # fmt: skip
         return
     format_called(format_name, also=(WEB,))
@@ -121,11 +123,19 @@ def folder_called(name: str, runs_dir: Path) -> Path:
 
 
 def print_certificates(certificates: Sequence[Certificate]) -> None:
-    """What was checked, one column for each file; then warnings."""
-    rows = [dict(certificate.rows()) for certificate in certificates]
-    table = table_of("", *(escape(f"certificate of {certificate.file}") for certificate in certificates))
-    for what in dict.fromkeys(what for row in rows for what in row):
-        table.add_row(what, *(escape(row.get(what, "")) for row in rows))
+    """What was checked: of one file everything, of several a line for each; then warnings."""
+    if len(certificates) == 1:
+        table = table_of("", escape(f"certificate of {certificates[0].file}"))
+        for what, found in certificates[0].rows():
+            table.add_row(what, escape(found))
+    else:
+        table = table_of("file", "size", "accuracy (%)", "difference", "ms per image")
+        for certificate in certificates:
+            accuracy = "" if certificate.accuracy is None else f"{certificate.accuracy:.2f}"
+            table.add_row(
+                escape(certificate.file), size(certificate.bytes), accuracy, f"{certificate.difference:.1e}",
+                f"{certificate.latencies[-1].median:.2f}",
+            )  # fmt: skip
     out.print(table)
     for kind, said in (("Warning", "warnings"), ("Not checked", "not_checked")):
         for sentence in dict.fromkeys(text for certificate in certificates for text in getattr(certificate, said)):

@@ -104,7 +104,7 @@ class Certificate:
         if self.recorded_accuracy is not None:
             yield "Accuracy after training", f"{self.recorded_accuracy:.2f} %"
         where = f"{self.compared_images:,} {self.compared_on}"
-        yield "Largest difference of a probability from the original's", f"{self.difference:.1e} on {where}"
+        yield "Largest difference from the original", f"{self.difference:.1e} of a probability, on {where}"
         for found in self.latencies:
             text = f"{found.median:.2f} ms ({found.lower_quartile:.2f} to {found.upper_quartile:.2f})"
             yield f"Latency, {found.model} in {found.runtime}", f"{text}, {counted(found.answers, 'image')}"

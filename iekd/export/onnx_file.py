@@ -47,6 +47,11 @@ def graph_of(job: Job) -> Any:
     from iekd.export.program import INPUT, OUTPUT, traced, whole_program
 
     program, how = whole_program(job)
+    if sum(p.numel() * p.element_size() for p in program.state_dict().values()) > LARGEST:
+        raise UserError(
+            f"The network '{job.card.model}' is larger than the 2 GB that one ONNX file can hold. "
+            "Export it with the format torch or safetensors."
+        )
     made: Any = traced(
         job,
         # torch 2.8 still takes the older exporter unless told otherwise, and would write weights to a second file
@@ -54,11 +59,6 @@ def graph_of(job: Job) -> Any:
             program, **how, dynamo=True, external_data=False, input_names=[INPUT], output_names=[OUTPUT], verbose=False
         ),
     )
-    if sum(p.numel() * p.element_size() for p in program.state_dict().values()) > LARGEST:
-        raise UserError(
-            f"The network '{job.card.model}' is larger than the 2 GB that one ONNX file can hold. "
-            "Export it with the format torch or safetensors."
-        )
     graph = made.model_proto
     _remove_traces(graph)
     return graph

@@ -12,7 +12,7 @@ from typing import Any
 
 from iekd import __version__
 from iekd.hub.contents import MARK, README, Contents
-from iekd.hub.errors import LOG_IN, HubError, explain
+from iekd.hub.errors import LOG_IN, HubError, explain, status_of
 from iekd.hub.names import check_repo
 
 NOBODYS = {".gitattributes", ".gitignore", README}  # files that the Hub makes, or that say nothing of a repository
@@ -141,7 +141,13 @@ class _Push:
         try:
             self.api.create_repo(self.repo, repo_type=self.contents.kind, private=True if private else None, **more)
         except Exception as error:
-            raise HubError(f"{explain(error, self.repo)} The repository was not made, and nothing was sent.") from None
+            why = explain(error, self.repo)
+            if status_of(error) == 409:  # `look` has found none
+                why = (
+                    f"There is a repository '{self.repo}', but this token may not see it, or somebody has made it just "
+                    "now. Take another name or token."
+                )
+            raise HubError(f"{why} The repository was not made, and nothing was sent.") from None
 
     def commit(self, parent: str | None, stale: set[str]) -> str:
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete

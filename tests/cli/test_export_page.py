@@ -7,7 +7,10 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from iekd.cli.common import out
+from iekd.cli.export import print_certificates
 from iekd.cli.main import app
+from iekd.export import Certificate
 from iekd.runs.models import models_of_page
 from iekd.runs.store import Store
 
@@ -42,6 +45,11 @@ def test_the_command_writes_the_page_and_says_what_was_checked(store, run, tmp_p
     found = json.loads(done.stdout.splitlines()[-1])
     assert [c["file"] for c in found["certificates"]] == ["0-teacher.onnx", "1-baseline.onnx", "2-ie-ft.onnx"]
     assert all(c["test_images"] == 60 for c in found["certificates"])
+    with out.capture() as shown:
+        print_certificates([Certificate.from_json(values) for values in found["certificates"]])
+    for values in found["certificates"]:
+        (line,) = (line for line in shown.get().splitlines() if values["file"] in line)
+        assert f"{values['accuracy']:.2f}" in line
     page = (tmp_path / "page" / "index.html").read_text("utf-8")
     assert "<h1>Colours</h1>" in page
     assert len(list((tmp_path / "page" / "examples").iterdir())) == 2
@@ -55,6 +63,8 @@ def test_a_folder_is_this_model_alone_and_a_stranger_is_named(store, run, tmp_pa
     words = ["export", folder, "--format", "web", "--out", tmp_path / "page", "--dataset", "none"]
     done = CliRunner().invoke(app, list(map(str, words)))
     assert done.exit_code == 0, done.output
+    assert "The page is in" in done.output
+    assert "test images are part of it" not in done.output
     assert [path.name for path in (tmp_path / "page" / "models").glob("*.onnx")] == ["0-ie-ft.onnx"]
     words[1], words[5] = "no-such-run", tmp_path / "other"
     done = CliRunner().invoke(app, [*map(str, words), "--runs-dir", str(store.root)])

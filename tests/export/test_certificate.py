@@ -8,11 +8,13 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from safetensors.torch import load_file, save_file
 
 from iekd.engine.scoring import balanced_accuracy
-from iekd.export import Certificate, export_model, register
+from iekd.export import Certificate, export_model, int8, register
 from iekd.export.certificate import accuracy_warning
 from iekd.export.check import latencies, probabilities, some_images, spread_over
 from iekd.export.formats import FORMATS
@@ -112,7 +114,8 @@ def test_both_networks_and_the_file_are_timed(model, saved, tiny, tmp_path):
 def test_a_latency_is_the_median_of_answers_on_one_thread():
     import torch
 
-    threads, seen = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    seen = []
 
     def answer(pixels):
         seen.append((pixels.shape, pixels.dtype, torch.get_num_threads()))
@@ -121,7 +124,19 @@ def test_a_latency_is_the_median_of_answers_on_one_thread():
     (found,) = latencies({("x", "y"): answer}, 8, 3)
     assert set(seen) == {((1, 3, 8, 8), np.dtype(np.uint8), 1)}
     assert len(seen) == found.answers + 10, "after a warm-up"
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == 2
+
+
+def test_the_file_is_timed_on_one_thread_too(model, tmp_path, monkeypatch):
+    threads, real = [], onnxruntime.InferenceSession
+
+    def opened(path, options, **how):
+        threads.append((options.intra_op_num_threads, options.inter_op_num_threads))
+        return real(path, options, **how)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
+    export_model(model, "onnx", tmp_path / "out")
+    assert threads[-1] == (1, 1)
 
 
 def test_without_a_dataset_it_says_what_was_not_checked(model, tmp_path):
@@ -205,14 +220,27 @@ def test_where_accuracy_is_too_much_lost(refuses):
     _refuse(0.9, 86.9, 92.0, chosen, True)
 
 
-def test_int8_is_smaller_and_about_as_good(saved, tiny, tmp_path):
-    folder = saved(tmp_path / "model", "resnet20", train=True)
+def test_int8_is_smaller_and_about_as_good(saved, tiny, tmp_path, monkeypatch):
+    folder, calibrated_on = saved(tmp_path / "model", "resnet20", train=True), []
+
+    def quantised(graph, images, real=int8.quantised):
+        calibrated_on.append(images)
+        return real(graph, images)
+
+    monkeypatch.setattr(int8, "quantised", quantised)
     plain = export_model(folder, "onnx", tmp_path / "plain", dataset=tiny)
     certificate = export_model(folder, "int8", tmp_path / "int8", dataset=tiny)
     assert certificate.bytes < 0.5 * plain.bytes
     assert certificate.original_accuracy == plain.accuracy
     assert certificate.accuracy > 90
     assert certificate.difference > 0
+    np.testing.assert_array_equal(*calibrated_on, tiny.train.images)
+    graph = onnx.load(tmp_path / "int8" / "model.onnx").graph
+    shapes = {values.name: tuple(values.dims) for values in graph.initializer}
+    nodes = [node.input for node in graph.node if node.op_type == "DequantizeLinear"]
+    scales = [(shapes[weight], shapes[scale]) for weight, scale, *_ in nodes if len(shapes.get(weight, ())) == 4]
+    assert len(scales) > 15
+    assert all(scale == weight[:1] for weight, scale in scales), "each output channel has its own"
 
 
 def test_int8_needs_images_to_calibrate_with(model, tmp_path, refuses):

@@ -70,9 +70,19 @@ def test_the_folder_itself_is_not_changed(at_anns):
     assert str(home) in json.dumps(run.config.model_dump(mode="json"))
 
 
+PUSHED = {
+    "README.md", "answers.csv", "config.json", "events.jsonl", "iekd.json", "log.txt", "metrics.jsonl", "models",
+    "report.json", "report.md", "status.json",
+}  # fmt: skip
+
+
 def test_files_of_this_machine_stay_here(at_anns):
     run, _ = at_anns
     for name in ("visitor", "launcher.json", "control.json", ".reserve", "notes.json"):
+        (run.path / name).write_text("{}")
+    copies = ("watched/images.json", "test-set/teacher.npz", "explained/ie-ft.json", "exports/teacher-onnx/model.onnx")
+    for name in copies:  # of images, or what can be made again
+        (run.path / name).parent.mkdir(parents=True, exist_ok=True)
         (run.path / name).write_text("{}")
     (run.path / "checkpoints" / "students-1").mkdir(parents=True)
     (run.path / "checkpoints" / "students-1" / "state.safetensors").write_bytes(b"large")
@@ -80,6 +90,7 @@ def test_files_of_this_machine_stay_here(at_anns):
         firsts = {name.split("/")[0] for name in contents.files}
         own = {"visitor", "launcher.json", "control.json", ".reserve", "notes.json", "run.lock", "checkpoints"}
         assert not firsts & own
+        assert firsts <= PUSHED, "something new in a run's folder: may others see it?"
         assert any("--checkpoints" in note for note in contents.notes)
         status = json.loads(contents.files["status.json"])
         assert "pid" not in status

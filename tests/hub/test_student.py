@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import iekd
 from iekd.errors import DataError, UserError
@@ -52,6 +56,14 @@ def test_push_to_hub_and_back(hub, finished, no_export):
     assert again.predict(image).top == student.predict(image).top
 
 
+def test_a_student_of_a_megabyte_is_one_commit_beyond_the_creation(hub, no_export):
+    student = iekd.Student(CHECKOUT / "checkpoints" / "fashion-mnist-resnet20-teacher")
+    done = student.push_to_hub("ann/large")
+    repo = hub.repo("ann/large")
+    assert len(repo.files["model.safetensors"]) > 1_000_000
+    assert [commit for commit, *_ in repo.commits[1:]] == [done.commit]
+
+
 @pytest.fixture
 def command(hub, finished, tmp_path):
     """`command(*words)`: `iekd` in a process of its own that knows only the stand-in."""
@@ -72,6 +84,23 @@ def command(hub, finished, tmp_path):
     return run
 
 
+def assert_its_readme_predicts(hub, model, place):
+    """The lines for people without iekd, as they stand on the Hub: with onnxruntime, for photo.jpg."""
+    from iekd.inference.predict import Predictor
+
+    text = hub.repo("ann/pets").files["README.md"].decode()
+    (code,) = (block for block in re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S) if "onnxruntime" in block)
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(image).save(place / "photo.jpg")
+    code = code.replace('"photo.jpg"', repr(str(place / "photo.jpg")))
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        exec(compile(code, "README.md", "exec"), {})
+    seen = np.asarray(Image.open(place / "photo.jpg").convert("RGB").resize((16, 16)))
+    label, score = Predictor(model).predict(seen).top[0]
+    assert said.getvalue().split()[0] == label
+    assert float(said.getvalue().split()[1]) == pytest.approx(score, abs=1e-4)
+
+
 def test_push_and_pull_by_command(hub, command, finished, tmp_path):
     run = finished[0].id
     done = json.loads(command("push", f"{run}/ie-ft-seed1", "ann/pets", "--license", "mit", "--json").stdout)
@@ -82,9 +111,11 @@ def test_push_and_pull_by_command(hub, command, finished, tmp_path):
     got = command("pull", f"ann/pets@{done['commit']}", "--out", "here")
     assert done["commit"] in got.stdout
     assert (tmp_path / "here" / "source.json").is_file()
-    agent = command("eval", "--checkpoint", "here", "--dataset", finished[0].config.dataset, "--json")
+    name = f"hf:ann/pets@{done['commit']}"
+    judged = command("eval", "--checkpoint", name, "--dataset", finished[0].config.dataset, "--json")
     last = next(r for r in finished[0].report["learners"] if (r["method"], r["seed"]) == ("ie-ft", 1))
-    assert json.loads(agent.stdout)["accuracy"] == last["accuracy_last"]
+    assert json.loads(judged.stdout)["accuracy"] == last["accuracy_last"]
+    assert_its_readme_predicts(hub, finished[0].model_folders["ie-ft-seed1"], tmp_path)
 
 
 def test_a_model_of_the_hub_is_named_wherever_a_model_is(hub, command, finished, pushed_with, picture_folder):

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from browser import ARGUMENTS, find_browser
+from huggingface_hub import SpaceHardware
 from ui_helpers import PATIENCE, ROOT, call, serving, wait_until
 
 from iekd.errors import UserError
@@ -63,6 +64,9 @@ def test_the_front_matter_is_what_the_hub_accepts():
     assert found["hf_oauth_scopes"] == ["contribute-repos"]
     assert len(found["short_description"]) <= 60, "the Hub refuses longer ones"
     assert len(found["emoji"]) == 1
+    assert found["suggested_hardware"] in [hardware.value for hardware in SpaceHardware]
+    assert found["license"] == "mit"
+    assert "knowledge-distillation" in found["tags"]
 
 
 def test_the_folder_has_requirements_of_its_own_and_no_tests(folder):
@@ -236,7 +240,9 @@ def test_comparing_borrows_a_gpu_and_does_without_if_none_is_lent(lending):
 
 def test_the_page_on_zero_gpu_compares_although_nothing_is_lent(tmp_path):
     """Its own package is imported first, and a GPU that is not there is no reason for no answer."""
-    (tmp_path / "spaces.py").write_text(f"import sys\nassert 'torch' not in sys.modules\n{FAKE}")
+    asked = tmp_path / "a GPU was asked for"
+    noting = FAKE.replace("asked.append(duration)", f"open({str(asked)!r}, 'w').close()")
+    (tmp_path / "spaces.py").write_text(f"import sys\nassert 'torch' not in sys.modules\n{noting}")
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     with serving(tmp_path, SPACE_ID="someone/space", SPACES_ZERO_GPU="true", PYTHONPATH=path) as url:
         picture = ROOT / "docs" / "app.png"
@@ -244,6 +250,7 @@ def test_the_page_on_zero_gpu_compares_although_nothing_is_lent(tmp_path):
         kind, answer = call(url, "compare", "", [{"path": stored, "meta": {"_type": "gradio.FileData"}}])
         assert kind == "complete"
         assert answer[0]["images"][0]["predictions"]
+        assert asked.exists()
         assert "runs train on the CPU" in httpx.get(url).text
 
 
