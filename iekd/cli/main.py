@@ -31,6 +31,7 @@ from iekd.cli.evaluate import evaluate
 from iekd.cli.explain import explain
 from iekd.cli.export import export
 from iekd.cli.hub import pull, push
+from iekd.cli.models import models
 from iekd.cli.options import run_options
 from iekd.cli.predict import predict
 from iekd.cli.runs import app as runs_app
@@ -57,6 +58,7 @@ app.command("eval")(says_why(evaluate))
 app.command("test-set")(says_why(whole_test_set))
 app.command("explain")(says_why(explain))
 app.command("export")(says_why(export))
+app.command("models")(says_why(models))
 app.command("push")(says_why(push))
 app.command("pull")(says_why(pull))
 app.command("bench")(says_why(run_options(bench)))
@@ -114,35 +116,6 @@ def compare_command(
                 out.print(escape(f"{r.name}: {r.unlike}"), highlight=False, soft_wrap=True)
     if broken:
         raise typer.Exit(2)
-
-
-@app.command()
-@says_why
-def models(as_json: AsJson = False) -> None:
-    """The networks that can teach or learn, with their sizes, and the shipped checkpoints."""
-    from iekd.models.catalog import models as catalog
-    from iekd.models.shipped import shipped_models
-
-    rows: list[dict[str, Any]] = [
-        {"name": m.name, "params": m.params(3, 10), "macs": m.macs} for m in catalog().values()
-    ]
-    shipped: list[dict[str, Any]] = [
-        {"name": name, **{k: getattr(card, k) for k in ("model", "method", "accuracy", "params", "datasets")}}
-        for name, card in shipped_models().items()
-    ]
-    if as_json:
-        print_json({"models": rows, "checkpoints": shipped})
-        return
-    table = table_of("model", "parameters", "million multiply-adds (32 x 32)", title="Networks (10 classes, colour)")
-    for row in rows:
-        table.add_row(row["name"], f"{row['params']:,}", f"{row['macs'] / 1e6:.0f}")
-    out.print(table)
-    if shipped:
-        table = table_of("checkpoint", "model", "trained by", "accuracy", "for", title="Shipped checkpoints")
-        for s in shipped:
-            accuracy = "" if s["accuracy"] is None else f"{s['accuracy']:.2f} %"
-            table.add_row(s["name"], s["model"], s["method"], accuracy, ", ".join(s["datasets"]))
-        out.print(table)
 
 
 @app.command()

@@ -14,7 +14,8 @@ from iekd.config.run import STAGES, RunConfig
 from iekd.data import DatasetInfo, source_of
 from iekd.estimate.progress import HELD_OUT, TRAINING, Part
 from iekd.estimate.speeds import Speeds
-from iekd.models.catalog import ModelInfo, factor_channels, model_info
+from iekd.models.catalog import factor_channels, model_info
+from iekd.models.info import ModelInfo
 
 # multiply-accumulates per second and core of an untested machine, from the default run on the two cores of
 # benchmarks/RESULTS.md; the first finished run replaces it

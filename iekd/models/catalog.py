@@ -9,58 +9,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from iekd.errors import unknown_name
+from iekd.models import libraries
+from iekd.models.info import ModelInfo
 from iekd.plugins import VARIABLE, load_plugins
 
 IMAGENET_RESNET = re.compile(r"(wide[_-])?resnex?t[_-]?(26|50|101|152|200)(\D.*)?")  # of other libraries
 CATALOG = Path(__file__).with_name("catalog.json")
+OTHERS = "`iekd models --search resnet` lists those of timm and torchvision."
 MODEL_NAMES = {
     "mobilenet-v2": "MobileNetV2 (0.5)", "shufflenet-v1": "ShuffleNetV1", "shufflenet-v2": "ShuffleNetV2",
     "resnet18": "ResNet-18 (ImageNet)", "resnet34": "ResNet-34 (ImageNet)", "resnet50": "ResNet-50 (ImageNet)",
 }  # fmt: skip
 KINDS = {"": "", "-a": " (option A)", "-cifar": " (CIFAR stem)"}  # of ResNets
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """Sizes of one network.
-
-    params_base + channels * params_per_channel + classes * params_per_class is the number of parameters.
-    macs: multiply-accumulates of one forward pass of a 3x32x32 image with 10 classes.
-    activations: numbers stored for the backward pass of such an image.
-    stage_channels, stage_strides: every stage's channels, and how much smaller than the image its map is (1 or more).
-    has_margins: the network has `stage_norms` (see features.py), from which margins follow.
-    has_pre_activations: its Features have `pre_activations`.
-    """
-
-    name: str
-    params_base: int
-    params_per_channel: int
-    params_per_class: int
-    macs: int
-    activations: int
-    stage_channels: tuple[int, ...]
-    stage_strides: tuple[int, ...]
-    has_margins: bool
-    has_pre_activations: bool = True
-
-    @property
-    def feature_channels(self) -> int:
-        """The last stage's."""
-        return self.stage_channels[-1]
-
-    @property
-    def feature_stride(self) -> int:
-        """The last stage's."""
-        return self.stage_strides[-1]
-
-    def params(self, channels: int, classes: int) -> int:
-        return self.params_base + channels * self.params_per_channel + classes * self.params_per_class
 
 
 @lru_cache(maxsize=1)
@@ -75,7 +40,8 @@ def _from_json(row: dict[str, Any]) -> ModelInfo:
 
 
 class _Models(Mapping[str, ModelInfo]):
-    """Our own networks, then the registered ones, which are measured when their entry is first read."""
+    """Our own networks, then the registered ones. These are measured when their entry is first read; so are those of
+    other libraries, which can be looked up but are not listed: there are more than a thousand."""
 
     def __init__(self) -> None:
         self.measures: dict[str, Callable[[], ModelInfo]] = {}
@@ -84,14 +50,16 @@ class _Models(Mapping[str, ModelInfo]):
     def __getitem__(self, name: str) -> ModelInfo:
         if name in own_models():
             return own_models()[name]
+        if name not in self.measured and libraries.names_one(name):
+            self.measured[name] = libraries.measured(name)
         load_plugins()
         if name not in self.measured:
             self.measured[name] = self.measures[name]()
         return self.measured[name]
 
     def __contains__(self, name: object) -> bool:
-        if name in own_models():
-            return True
+        if name in own_models() or libraries.names_one(str(name)):
+            return name in own_models() or libraries.has(str(name))
         load_plugins()
         return name in self.measures
 
@@ -137,10 +105,12 @@ def check_model(name: str) -> str:
     Raises:
         UnknownNameError: there is none; the message has the closest name, and how to make a model of your own known.
     """
+    if libraries.names_one(name):
+        return libraries.check(name)
     if name not in models():
         advice = f"A model of your own has to be in a module that {VARIABLE} names."
         if IMAGENET_RESNET.fullmatch(name.lower()):  # the CIFAR networks are called alike, and are no substitute
-            advice = f"Those of ImageNet's design are resnet18, resnet34 and resnet50. {advice}"
+            advice = f"Those of ImageNet's design are resnet18, resnet34 and resnet50. {OTHERS} {advice}"
         raise unknown_name("model", name, models(), advice)
     return name
 
@@ -155,7 +125,11 @@ def model_info(name: str) -> ModelInfo:
 
 
 def model_name(model: str) -> str:
-    """resnet20 -> ResNet-20, resnet32x4 -> ResNet-32×4, wrn-40-2 -> WRN-40-2; a name it does not know stays."""
+    """resnet20 -> ResNet-20, resnet32x4 -> ResNet-32×4, wrn-40-2 -> WRN-40-2, timm:resnet18 -> resnet18 (timm); a name
+    it does not know stays."""
+    if libraries.names_one(model):
+        library, _, network = model.partition(libraries.SEPARATOR)
+        return f"{network} ({library})"
     if model in MODEL_NAMES:
         return MODEL_NAMES[model]
     if match := re.fullmatch(r"resnet(\d+)(x\d+)?(-a|-cifar)?", model):

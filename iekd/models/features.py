@@ -11,11 +11,13 @@ class Features(NamedTuple):
     """What a classifier returns for images (B,C,H,W).
 
     logits: (B,K) unnormalised scores of K classes.
-    stages: one (B,c_i,h_i,w_i) per stage end, after the activation; the last is the input of the pooling.
+    stages: one (B,c_i,h_i,w_i) per stage end, after the activation; the last is the input of the pooling, unless a
+        library's network widens between the two.
     pre_activations: the same stage ends before the activation (Heo et al. 2019 distil these). Where the activation is
         a ReLU, a stage is the ReLU of its pre-activation; where there is none (a linear bottleneck), it equals it.
         None for a network that does not give them; od and ie-od then refuse it, all other methods work.
-    pooled: (B,c) input of the classifier: the last stage's mean over its pixels.
+    pooled: (B,c) input of the classifier: the last stage's mean over its pixels, unless the network has more layers
+        between the two.
     """
 
     logits: Tensor

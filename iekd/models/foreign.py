@@ -11,8 +11,9 @@ import re
 
 from torch import Tensor
 
-from iekd.models.catalog import check_model, known_models
-from iekd.models.registry import builders
+from iekd.models.catalog import known_models
+from iekd.models.libraries import LIBRARIES
+from iekd.models.registry import module_of
 
 Rules = tuple[tuple[str, str], ...]  # (pattern, replacement), applied in order
 
@@ -21,6 +22,7 @@ WRAPPED: Rules = (
     # parts of a network that are wrapped one by one: by torch.compile, FSDP, activation checkpointing
     (r"(?<=\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.", ""),
 )
+WITHIN: Rules = ((r"^(?!network\.)", "network."),)  # the name of a library's network within ours
 RULES: dict[str, Rules] = {
     "resnet_cifar": (
         (r"^conv1\.", "conv."),
@@ -37,6 +39,7 @@ RULES: dict[str, Rules] = {
     "shufflenet_v1": (),
     "shufflenet_v2": (),
     "resnet": ((r"\.shortcut\.", ".downsample."), (r"^linear\.", "fc.")),
+    **dict.fromkeys(LIBRARIES.values(), WITHIN),
 }
 
 
@@ -47,7 +50,7 @@ def rename(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     Raises:
         UserError: no such model.
     """
-    family = builders()[check_model(name)].__module__.rpartition(".")[2]
+    family = module_of(name).rpartition(".")[2]
     renamed: dict[str, Tensor] = {}
     for key, value in state.items():
         ours = _replace(key, WRAPPED + RULES.get(family, ()))

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from iekd.errors import UserError
-from iekd.models.catalog import ModelInfo
 from iekd.models.features import Features
+from iekd.models.info import ModelInfo
 
 Builder = Callable[[int, int], nn.Module]  # (num_classes, channels) -> images (B,C,H,W) -> Features
-SIDES = (32, 64, 128, 224)  # of the image that is tried; some networks need large ones
+SIDES = (32, 64, 128, 224, 256)  # of the image that is tried; some networks need large ones
+BASE = 32  # the side of the image that sizes are told for
 GUIDE = "See docs/adding-a-model.md"
 
 
-def measure(name: str, build: Builder) -> ModelInfo:
+def measure(name: str, build: Builder, sides: Sequence[int] = SIDES) -> ModelInfo:
     """The sizes of what `build(num_classes, channels)` gives: on the meta device, where nothing is computed, or on the
     CPU where the network cannot run there. Random numbers that it draws change nothing outside.
+
+    sides: of the image that is tried, the first that the network takes.
 
     Raises:
         UserError: it cannot be built or run, or its output is not what methods need; says what.
@@ -29,19 +32,19 @@ def measure(name: str, build: Builder) -> ModelInfo:
     for device in ("meta", "cpu"):
         try:
             with torch.device(device), torch.no_grad(), torch.random.fork_rng(devices=[]):
-                return _measure(name, build)
+                return _measure(name, build, sides)
         except UserError:
             raise
         except Exception as error:  # whatever a function of somebody else raises
             problem = error
     reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
     raise UserError(
-        f"Model '{name}' cannot be built and run on images of {SIDES[0]} to {SIDES[-1]} pixels ({reason}). "
+        f"Model '{name}' cannot be built and run on images of {min(sides)} to {max(sides)} pixels ({reason}). "
         f"Correct its function in {build.__module__}. {GUIDE}."
     ) from problem
 
 
-def _measure(name: str, build: Builder) -> ModelInfo:
+def _measure(name: str, build: Builder, sides: Sequence[int]) -> ModelInfo:
     counts = {
         (channels, classes): sum(p.numel() for p in build(classes, channels).parameters())
         for channels, classes in ((3, 10), (1, 10), (3, 11))
@@ -57,12 +60,12 @@ def _measure(name: str, build: Builder) -> ModelInfo:
             macs += module.weight[0].numel() * output.numel()
 
     model = build(10, 3).eval()
-    side = _smallest_side(model)
+    side = _first_side(model, sides)
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm2d)):
             module.register_forward_hook(count)
     features = _checked(name, model(torch.zeros(1, 3, side, side)))
-    area = (SIDES[0] / side) ** 2  # the catalog is about images of 32 x 32
+    area = (BASE / side) ** 2  # the catalog is about images of 32 x 32
     return ModelInfo(
         name,
         params_base=counts[3, 10] - 3 * per_channel - 10 * per_class,
@@ -78,15 +81,15 @@ def _measure(name: str, build: Builder) -> ModelInfo:
     )
 
 
-def _smallest_side(model: nn.Module) -> int:
-    """The first of SIDES that the network takes; the last, for its error, if it takes none."""
-    for side in SIDES[:-1]:
+def _first_side(model: nn.Module, sides: Sequence[int]) -> int:
+    """The first that the network takes; the last, for its error, if it takes none."""
+    for side in sides[:-1]:
         try:
             model(torch.zeros(1, 3, side, side))
             return side
         except Exception:
             continue
-    return SIDES[-1]
+    return sides[-1]
 
 
 def _checked(name: str, features: Any) -> Features:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import nn
 
-from iekd.models import mobilenet_v2, resnet, resnet_cifar, shufflenet_v1, shufflenet_v2, vgg, wrn
+from iekd.models import libraries, mobilenet_v2, resnet, resnet_cifar, shufflenet_v1, shufflenet_v2, vgg, wrn
 from iekd.models.catalog import check_model
 from iekd.models.measure import Builder
 from iekd.models.registration import BUILDERS, register
 from iekd.plugins import load_plugins
 
-__all__ = ["FAMILIES", "Builder", "build", "builders", "register"]
+__all__ = ["FAMILIES", "Builder", "build", "builder_of", "builders", "module_of", "register"]
 
 # in the order in which they are listed
 FAMILIES = (resnet_cifar, wrn, vgg, mobilenet_v2, shufflenet_v1, shufflenet_v2, resnet)
@@ -22,7 +24,26 @@ def build(name: str, num_classes: int, channels: int = 3) -> nn.Module:
     Raises:
         UserError: unknown name, with the closest match.
     """
-    return BUILDERS[check_model(name)](num_classes, channels)
+    return builder_of(name)(num_classes, channels)
+
+
+def builder_of(name: str) -> Builder:
+    """The function of (num_classes, channels) that builds the network of that name.
+
+    Raises:
+        UserError: unknown name, with the closest match.
+    """
+    return libraries.builder_of(name) if libraries.names_one(name) else BUILDERS[check_model(name)]
+
+
+def module_of(name: str) -> str:
+    """The module that builds the network of that name: one of our families, a library's, or somebody's own.
+
+    Raises:
+        UserError: unknown name, with the closest match.
+    """
+    builder = builder_of(name)
+    return (builder.func if isinstance(builder, partial) else builder).__module__
 
 
 def builders() -> dict[str, Builder]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from iekd.models.catalog import CATALOG, ModelInfo
+from iekd.models.catalog import CATALOG
+from iekd.models.info import ModelInfo
 from iekd.models.measure import measure
 from iekd.models.registry import FAMILIES, builders
 

@@ -15,6 +15,7 @@ from iekd.config.run import RunConfig
 from iekd.data import DatasetInfo
 from iekd.errors import UserError, about_setting, check_text
 from iekd.estimate.cautions import Caution, cautions, learned_from
+from iekd.models import libraries
 from iekd.models.class_names import class_order_of
 from iekd.models.source import FILE_ONLY, check_path, is_path
 from iekd.runs.queue import check_device
@@ -42,7 +43,8 @@ class Prepared:
 
 
 def prepare(config: RunConfig, runs_dir: Path) -> Prepared:
-    """Find the dataset, the device and the teacher of a run; an archive of images is unpacked.
+    """Find the dataset, the device and the teacher of a run; an archive of images is unpacked. A network of another
+    library must take images of that size.
 
     Raises:
         UserError: one of them is not there or cannot be used; the message says what to do.
@@ -52,6 +54,12 @@ def prepare(config: RunConfig, runs_dir: Path) -> Prepared:
         info = data.describe(config.dataset, config.test_fraction, config.class_order)
     with about_setting("device"):
         check_device(config.device)
+    side = config.resolution or info.resolution
+    for role in ("teacher", "student", "peer"):
+        name = getattr(config, role)
+        if name and libraries.names_one(name):
+            with about_setting(role):
+                libraries.check_side(name, side)
     with about_setting("teacher_from"):
         return Prepared(config, info, check_teacher(config, runs_dir, info))
 

@@ -16,6 +16,7 @@ import torchvision
 from torch import Tensor
 
 from iekd.models.foreign import RULES, rename, shortcut_variant
+from iekd.models.libraries import LIBRARIES
 from iekd.models.registry import FAMILIES, build
 
 CLASSES = 10
@@ -215,7 +216,8 @@ def test_our_own_names_stay(name):
 
 
 def test_every_family_has_its_rules():
-    assert list(RULES) == [family.__name__.rpartition(".")[2] for family in FAMILIES]
+    families = [family.__name__.rpartition(".")[2] for family in FAMILIES]
+    assert list(RULES) == [*families, *LIBRARIES.values()]
 
 
 def weights(shortcut: str, depth: int = 20) -> dict[str, Tensor]:

@@ -140,7 +140,7 @@ def maps(count=1, side=4):
         (lambda x: Features(torch.zeros(1, 10), (), None, torch.zeros(1, 3)), ["none"]),
         (lambda x: Features(torch.zeros(1, 10), (torch.zeros(1, 5, 8),), None, torch.zeros(1, 8)), ["(1, 5, 8)"]),
         (lambda x: Features(torch.zeros(1, 10), maps(2), maps(1), torch.zeros(1, 3)), ["pre_activations"]),
-        (lambda x: 1 / 0, ["ZeroDivisionError", "224"]),
+        (lambda x: 1 / 0, ["ZeroDivisionError", "256"]),
     ],
 )
 def test_a_function_that_returns_no_network_is_refused(refuses, output, words):

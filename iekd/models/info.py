@@ -1,0 +1,42 @@
+"""What is known of a network without building it. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Sizes of one network.
+
+    params_base + channels * params_per_channel + classes * params_per_class is the number of parameters.
+    macs: multiply-accumulates of one forward pass of a 3x32x32 image with 10 classes.
+    activations: numbers stored for the backward pass of such an image.
+    stage_channels, stage_strides: every stage's channels, and how much smaller than the image its map is (1 or more).
+    has_margins: the network has `stage_norms` (see features.py), from which margins follow.
+    has_pre_activations: its Features have `pre_activations`.
+    """
+
+    name: str
+    params_base: int
+    params_per_channel: int
+    params_per_class: int
+    macs: int
+    activations: int
+    stage_channels: tuple[int, ...]
+    stage_strides: tuple[int, ...]
+    has_margins: bool
+    has_pre_activations: bool = True
+
+    @property
+    def feature_channels(self) -> int:
+        """The last stage's."""
+        return self.stage_channels[-1]
+
+    @property
+    def feature_stride(self) -> int:
+        """The last stage's."""
+        return self.stage_strides[-1]
+
+    def params(self, channels: int, classes: int) -> int:
+        return self.params_base + channels * self.params_per_channel + classes * self.params_per_class

@@ -1,0 +1,114 @@
+"""Networks of other libraries by name: `timm:mobilenetv3_small_100`, `torchvision:resnet50`.
+
+A library is a file beside this one with a function `names` and a function `build`. It is imported, and torch with it,
+when one of its networks is first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Protocol, cast
+
+from iekd.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from iekd.models.info import ModelInfo
+    from iekd.models.measure import Builder
+
+LIBRARIES = {"timm": "timm_networks", "torchvision": "torchvision_networks"}
+SEPARATOR = ":"
+SIDES = (224, 256, 128, 64, 32)  # of the image with which sizes are measured; most were designed for 224
+
+
+class Library(Protocol):
+    """What the file of a library offers; names are without the library's own."""
+
+    def names(self) -> list[str]:
+        """Every network that it can build, in the library's order."""
+
+    def build(self, name: str, num_classes: int, channels: int) -> nn.Module:
+        """A network with random weights: images (B,channels,H,W), normalised -> Features."""
+
+
+def names_one(name: str) -> bool:
+    """Whether it is the name of a library's network, of one that exists or not."""
+    return name.partition(SEPARATOR)[0] in LIBRARIES and SEPARATOR in name
+
+
+def has(name: str) -> bool:
+    """Whether the library that is named has such a network."""
+    library, _, network = name.partition(SEPARATOR)
+    return network in _library(library).names()
+
+
+def check(name: str) -> str:
+    """Return the name of a library's network.
+
+    Raises:
+        UnknownNameError: the library has none of that name; the message has the closest.
+    """
+    library, _, network = name.partition(SEPARATOR)
+    if not has(name):
+        advice = f"`iekd models --search {network[:4] or 'resnet'}` lists what there is."
+        raise unknown_name("model", name, search("", library), advice)
+    return name
+
+
+def search(words: str, library: str = "") -> list[str]:
+    """The names that contain all the words, of one library or of all."""
+    wanted = words.lower().split()
+    found = [
+        f"{key}{SEPARATOR}{name}" for key in ([library] if library else LIBRARIES) for name in _library(key).names()
+    ]
+    return [name for name in found if all(word in name.lower() for word in wanted)]
+
+
+def builder_of(name: str) -> Builder:
+    """A function of (num_classes, channels) that builds the network of that name.
+
+    Raises:
+        UnknownNameError: see `check`.
+    """
+    library, _, network = check(name).partition(SEPARATOR)
+    return partial(_library(library).build, network)
+
+
+def measured(name: str) -> ModelInfo:
+    """The sizes of a library's network.
+
+    Raises:
+        UserError: it does not exist, or cannot be used as a classifier with features.
+    """
+    from iekd.models.measure import measure
+
+    return measure(name, builder_of(name), SIDES)
+
+
+@lru_cache(maxsize=64)
+def check_side(name: str, side: int) -> None:
+    """Check that a network takes images of side x side pixels.
+
+    Raises:
+        UserError: it does not, with its reason.
+    """
+    import torch
+
+    problem: Exception | None = None
+    for device in ("meta", "cpu"):
+        try:
+            with torch.device(device), torch.no_grad(), torch.random.fork_rng(devices=[]):
+                builder_of(name)(2, 3).eval()(torch.zeros(1, 3, side, side))
+                return
+        except Exception as error:  # whatever a library raises
+            problem = error
+    raise UserError(
+        f"'{name}' does not take images of {side} x {side} pixels ({str(problem).splitlines()[0]}). Most networks of "
+        "libraries are made for 224. Set another resolution, or choose another network."
+    ) from problem
+
+
+def _library(name: str) -> Library:
+    return cast(Library, importlib.import_module(f"iekd.models.{LIBRARIES[name]}"))

@@ -1,0 +1,199 @@
+"""Makes any classifier give Features: finds its stages by one forward pass and listens to them afterwards.
+
+Stages are found by shape, so nothing is known here of any family. A network of convolutions is a chain of blocks, and a
+stage ends with the last block before the map becomes smaller. A network of tokens repeats one block, and four of its
+repetitions at equal distances are taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from iekd.models.features import Classifier, Features
+
+STAGES = 4  # that are compared at most
+SMALLER = 0.75  # a map whose side is at most this part of another's belongs to the next stage
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Names of modules: the ends of the stages, and the last linear layer, whose input is `pooled`.
+
+    head: "" if the network ends with something else; `pooled` is then the mean of the last stage's pixels.
+    """
+
+    stages: tuple[str, ...]
+    head: str
+
+
+class Tapped(Classifier):
+    """A classifier (B,C,H,W) -> logits (B,K) as one that gives Features.
+
+    It keeps what its modules gave in the forward pass only until that ends, so one network must not be used by two
+    threads at a time; a copy has taps of its own.
+    """
+
+    def __init__(self, network: nn.Module, taps: Taps) -> None:
+        """taps: as `find_taps` gives them, or by hand.
+
+        Raises:
+            ValueError: a tap is no module of the network.
+        """
+        super().__init__()
+        self.network, self.taps = network, taps
+        modules = dict(network.named_modules())
+        if unknown := [name for name in (*taps.stages, taps.head) if name and name not in modules]:
+            raise ValueError(f"the network has no module '{unknown[0]}'")
+        self._given: dict[str, Tensor] = {}
+        for number, name in enumerate(taps.stages):
+            # bound methods, which a copy of the network binds to the copy
+            modules[name].register_forward_hook(_Listener(self, str(number)).output)
+        if taps.head:
+            modules[taps.head].register_forward_pre_hook(_Listener(self, "pooled").input)
+
+    def forward(self, images: Tensor) -> Features:
+        self._given.clear()
+        logits = self.network(images)
+        stages = tuple(as_map(self._given[str(n)]) for n in range(len(self.taps.stages)))
+        pooled = self._given["pooled"] if self.taps.head else stages[-1].mean((2, 3))
+        self._given.clear()
+        return Features(logits, stages, None, pooled)
+
+
+@dataclass
+class _Listener:
+    """Notes what one module gets or gives."""
+
+    owner: Tapped
+    key: str
+
+    def output(self, _: nn.Module, __: Any, given: Any) -> None:
+        self.owner._given[self.key] = given
+
+    def input(self, _: nn.Module, given: tuple[Any, ...]) -> None:
+        self.owner._given[self.key] = given[0]
+
+
+def as_map(given: Tensor) -> Tensor:
+    """A map (B,c,h,w) of what a module gives: that, channels last (B,h,w,c), or tokens (B,n,c) with some class tokens
+    before those of the pixels.
+
+    Raises:
+        ValueError: neither.
+    """
+    if given.ndim == 4:
+        square, last = given.shape[2] == given.shape[3], given.shape[1] == given.shape[2]
+        return given.permute(0, 3, 1, 2) if last and not square else given
+    if given.ndim == 3:
+        side = math.isqrt(given.shape[1])
+        pixels = given[:, given.shape[1] - side * side :]
+        return pixels.transpose(1, 2).reshape(len(given), -1, side, side)
+    raise ValueError(f"what a stage gives, {tuple(given.shape)}, is no map")
+
+
+def find_taps(network: nn.Module, images: Tensor) -> Taps:
+    """Where the stages of a classifier end and what its last layer is.
+
+    Args:
+        images: (1,C,H,W), on the network's device; square. Their content does not matter.
+    Raises:
+        ValueError: the network gives no maps of features.
+    """
+    with _listening(network) as calls, torch.no_grad():
+        logits = network.eval()(images)
+    linear = [call for call in calls if isinstance(network.get_submodule(call.name), nn.Linear)]
+    head = linear[-1].name if linear and linear[-1].shape == tuple(logits.shape) else ""
+    chain = _chain(network, {call.name for call in calls})
+    blocks = [call for call in calls if call.name in chain and call.side > 1 and not _adapts(network, call.name)]
+    if not head:
+        blocks = _without_scores(network, blocks, logits.shape[1])
+    ends = _ends_of_stages(blocks)
+    if len(ends) < 2:  # the first convolution of a network of tokens, at most
+        ends = _repeated(network, [call for call in calls if len(call.shape) == 3]) or ends
+    if not ends:
+        raise ValueError("no module gives maps (B,c,h,w) or tokens (B,n,c)")
+    return Taps(tuple(ends[-STAGES:]), head)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One module's output in the order in which they came. side: of the map that it is; 0 for none."""
+
+    name: str
+    shape: tuple[int, ...]
+    side: int
+
+
+@contextmanager
+def _listening(network: nn.Module) -> Iterator[list[_Call]]:
+    calls: list[_Call] = []
+
+    def listener(name: str) -> Callable[..., None]:
+        def note(_: nn.Module, __: Any, given: Any) -> None:
+            if isinstance(given, Tensor) and given.ndim > 1 and len(given) == 1:  # windows have a batch of their own
+                height, width = as_map(given).shape[2:] if given.ndim == 4 else (0, 1)
+                calls.append(_Call(name, tuple(given.shape), height if height == width else 0))
+
+        return note
+
+    hooks = [module.register_forward_hook(listener(name)) for name, module in network.named_modules() if name]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _adapts(network: nn.Module, name: str) -> bool:
+    """Whether a module makes maps of one size of all, before the head."""
+    return isinstance(network.get_submodule(name), nn.AdaptiveAvgPool2d)
+
+
+def _without_scores(network: nn.Module, blocks: list[_Call], classes: int) -> list[_Call]:
+    """The blocks before a last convolution that gives a map of scores, whose mean are the logits."""
+    convolutions = [n for n, call in enumerate(blocks) if isinstance(network.get_submodule(call.name), nn.Conv2d)]
+    if convolutions and blocks[convolutions[-1]].shape[1] == classes:
+        return blocks[: convolutions[-1]]
+    return blocks
+
+
+def _chain(network: nn.Module, called: set[str]) -> set[str]:
+    """The modules that follow each other on the way of an image: children of the network, and of its containers."""
+    found, waiting = set[str](), [(name, child) for name, child in network.named_children()]
+    while waiting:
+        name, module = waiting.pop()
+        if type(module) in CONTAINERS or name not in called:
+            waiting += [(f"{name}.{child}", inner) for child, inner in module.named_children()]
+        else:
+            found.add(name)
+    return found
+
+
+def _ends_of_stages(blocks: list[_Call]) -> list[str]:
+    """The last block before each that makes the map smaller, and the last of all."""
+    ends: list[_Call] = []
+    for call in blocks:
+        if ends and call.side > SMALLER * ends[-1].side:
+            ends.pop()
+        ends.append(call)
+    return [call.name for call in ends]
+
+
+def _repeated(network: nn.Module, tokens: list[_Call]) -> list[str]:
+    """Of the block that a network of tokens repeats most, four at equal distances."""
+    shape = tokens[-1].shape if tokens else ()
+    kinds = Counter(type(network.get_submodule(call.name)) for call in tokens if call.shape == shape)
+    for kind, count in kinds.most_common():
+        names = [c.name for c in tokens if type(network.get_submodule(c.name)) is kind]
+        if count >= STAGES and any(network.get_submodule(names[0]).children()):
+            return [names[round(count * (i + 1) / STAGES) - 1] for i in range(STAGES)]
+    return []

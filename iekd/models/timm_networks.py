@@ -1,0 +1,85 @@
+"""The image classifiers of timm (PyTorch Image Models), as networks that give Features."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+
+from iekd.models.features import Classifier, Features
+
+STAGES = 4  # that are compared at most
+# let transformers take images of other sizes than those they were designed for
+ANY_SIZE: tuple[dict[str, Any], ...] = (
+    {"dynamic_img_size": True, "dynamic_img_pad": True},
+    {"dynamic_img_size": True},
+    {"strict_img_size": False},
+)
+
+
+@lru_cache(maxsize=1)
+def names() -> list[str]:
+    """Every architecture; what follows a dot in timm's names are weights, which are not loaded here."""
+    return [str(name) for name in timm.list_models()]
+
+
+def build(name: str, num_classes: int, channels: int) -> Classifier:
+    """The network with random weights.
+
+    Raises:
+        ValueError: it gives no features.
+    """
+    return TimmNetwork(_create(name, num_classes=num_classes, in_chans=channels))
+
+
+def _create(name: str, **options: Any) -> nn.Module:
+    """Some networks take no other size of image than the usual one, so they do not know these options."""
+    for more in (*ANY_SIZE, {}):
+        try:
+            network: nn.Module = timm.create_model(name, pretrained=False, **options, **more)
+            return network
+        except TypeError as error:
+            if not more or "unexpected keyword" not in str(error):
+                raise
+    raise AssertionError(name)
+
+
+class TimmNetwork(Classifier):
+    """A network of timm: images (B,C,H,W) -> Features.
+
+    Stages are the last four that timm lists in `feature_info`; of a network whose maps all have one size, such as a
+    vision transformer, four at equal distances. Tokens come as maps (B,c,h,w). The last stage is the input of the
+    pooling unless the network widens it before, as EfficientNet does.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        if not hasattr(network, "forward_intermediates") or not hasattr(network, "feature_info"):
+            raise ValueError(f"timm's {type(network).__name__} gives no features")
+        self.network: Any = network
+        self.stages = _chosen(_reductions(network.feature_info))
+        self.linear = isinstance(network.get_classifier(), nn.Linear)  # type: ignore[operator]
+
+    def forward(self, images: Tensor) -> Features:
+        last, maps = self.network.forward_intermediates(images, indices=self.stages)
+        if not self.linear:  # several layers, or a convolution, which takes a map
+            pooled = maps[-1].mean((2, 3))
+            return Features(self.network.forward_head(last), tuple(maps), None, pooled)
+        pooled = self.network.forward_head(last, pre_logits=True)
+        return Features(self.network.get_classifier()(pooled), tuple(maps), None, pooled)
+
+
+def _reductions(feature_info: Any) -> list[int]:
+    """How much smaller than the image the map of each stage is."""
+    listed = feature_info.get_dicts() if hasattr(feature_info, "get_dicts") else feature_info
+    return [int(one["reduction"]) for one in listed]
+
+
+def _chosen(reductions: list[int]) -> list[int]:
+    """Numbers of the stages that are compared."""
+    count = len(reductions)
+    if count > STAGES and len(set(reductions)) == 1:
+        return [round(count * (i + 1) / STAGES) - 1 for i in range(STAGES)]
+    return list(range(max(0, count - STAGES), count))

@@ -1,0 +1,62 @@
+"""The image classifiers of torchvision, as networks that give Features."""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from typing import Any
+
+import torch
+import torchvision.models
+from torch import nn
+
+from iekd.models.taps import Tapped, Taps, find_taps
+
+SIDES = (224, 256)  # of the image with which the stages are looked for: one of them suits each network
+# the second heads of these two are not trained here
+OPTIONS: dict[str, dict[str, Any]] = {
+    name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")
+}
+
+
+@lru_cache(maxsize=1)
+def names() -> list[str]:
+    return [str(name) for name in torchvision.models.list_models(module=torchvision.models)]
+
+
+def build(name: str, num_classes: int, channels: int) -> Tapped:
+    """The network with random weights; for grey images (channels 1) its first convolution takes one channel."""
+    network = _create(name, num_classes)
+    if channels != 3:
+        replace_first_convolution(network, channels)
+    return Tapped(network, _taps(name))
+
+
+def _create(name: str, num_classes: int) -> nn.Module:
+    network: nn.Module = torchvision.models.get_model(
+        name, weights=None, num_classes=num_classes, **OPTIONS.get(name, {})
+    )
+    return network
+
+
+@cache
+def _taps(name: str) -> Taps:
+    """Without computing anything where the network allows that, and of images that it takes."""
+    for device in ("meta", "cpu"):
+        for side in SIDES:
+            try:
+                with torch.device(device), torch.random.fork_rng(devices=[]):
+                    return find_taps(_create(name, 10), torch.zeros(1, 3, side, side))
+            except (AssertionError, NotImplementedError, RuntimeError) as error:
+                problem = error
+    raise problem
+
+
+def replace_first_convolution(network: nn.Module, channels: int) -> None:
+    """Give the first convolution, which takes 3 channels, another number of them and new weights."""
+    name, old = next((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3)
+    new = nn.Conv2d(
+        channels, old.out_channels, old.kernel_size, old.stride, old.padding, old.dilation,  # type: ignore[arg-type]
+        bias=old.bias is not None, padding_mode=old.padding_mode,
+    )  # fmt: skip
+    parent, _, own = name.rpartition(".")
+    setattr(network.get_submodule(parent), own, new)

@@ -1,0 +1,212 @@
+"""Networks of timm and torchvision by name: their stages, and that they can teach and learn."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from iekd.config.run import make_config
+from iekd.distill.method import build_method
+from iekd.distill.targets import Pair, TeacherOutput
+from iekd.engine.experiment import FrozenTeacher, TrainedModel
+from iekd.errors import UserError
+from iekd.models import libraries
+from iekd.models.artifact import ModelCard, load_model, save_model
+from iekd.models.catalog import check_model, known_models, model_info, model_name
+from iekd.models.factors import AutoEncoder
+from iekd.models.features import Features
+from iekd.models.registry import build
+from iekd.models.taps import Tapped, Taps, as_map, find_taps
+from iekd.models.weight_files import read_weights
+from iekd.models.weights import fit_weights
+
+RESNET = ((64, 56), (128, 28), (256, 14), (512, 7))
+TOKENS = ((192, 14),) * 4
+# channels and side of each stage of an image of 224 x 224, by the papers' tables
+STAGES = {
+    "timm:resnet18": RESNET,
+    "timm:resnext50_32x4d": ((256, 56), (512, 28), (1024, 14), (2048, 7)),
+    "timm:vgg11_bn": ((256, 56), (512, 28), (512, 14), (512, 7)),
+    "timm:densenet121": ((256, 56), (512, 28), (1024, 14), (1024, 7)),
+    "timm:mobilenetv3_small_100": ((16, 56), (24, 28), (48, 14), (576, 7)),
+    "timm:efficientnet_b0": ((24, 56), (40, 28), (112, 14), (320, 7)),
+    "timm:regnety_004": ((48, 56), (104, 28), (208, 14), (440, 7)),
+    "timm:convnext_atto": ((40, 56), (80, 28), (160, 14), (320, 7)),
+    "timm:deit_tiny_patch16_224": TOKENS,
+    "timm:swin_tiny_patch4_window7_224": ((96, 56), (192, 28), (384, 14), (768, 7)),
+    "torchvision:resnet18": RESNET,
+    "torchvision:resnext50_32x4d": ((256, 56), (512, 28), (1024, 14), (2048, 7)),
+    "torchvision:vgg11_bn": ((256, 56), (512, 28), (512, 14), (512, 7)),
+    "torchvision:densenet121": ((256, 56), (512, 28), (1024, 14), (1024, 7)),
+    "torchvision:mobilenet_v3_small": ((16, 56), (24, 28), (48, 14), (576, 7)),
+    "torchvision:efficientnet_b0": ((24, 56), (40, 28), (112, 14), (1280, 7)),
+    "torchvision:regnet_y_400mf": ((48, 56), (104, 28), (208, 14), (440, 7)),
+    "torchvision:convnext_tiny": ((96, 56), (192, 28), (384, 14), (768, 7)),
+    "torchvision:vit_b_16": ((768, 14),) * 4,
+    "torchvision:swin_t": ((96, 56), (192, 28), (384, 14), (768, 7)),
+}
+SMALL = ("timm:resnet10t", "timm:test_vit", "timm:mobilenetv3_small_050", "torchvision:shufflenet_v2_x0_5")
+
+
+def images(batch: int = 2, channels: int = 3, side: int = 64) -> torch.Tensor:
+    return torch.randn(batch, channels, side, side, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stages_are_those_of_the_paper(name: str) -> None:
+    with torch.device("cpu" if "regnet_y" in name else "meta"), torch.no_grad():  # torchvision's needs numbers
+        features = build(name, 7).eval()(torch.zeros(1, 3, 224, 224))
+    assert isinstance(features, Features)
+    assert features.logits.shape == (1, 7)
+    assert tuple(tuple(s.shape) for s in features.stages) == tuple((1, c, side, side) for c, side in STAGES[name])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_logits_are_those_of_the_library_and_of_its_head(name: str) -> None:
+    torch.manual_seed(0)
+    network = build(name, 5).eval()
+    with torch.no_grad():
+        features = network(images())
+        torch.testing.assert_close(features.logits, network.network(images()))
+        head = [m for m in network.modules() if isinstance(m, nn.Linear) and m.out_features == 5][-1]
+        torch.testing.assert_close(head(features.pooled), features.logits)
+    pixels = (40 * images()).clamp(-100, 100).add(128).round().to(torch.uint8)
+    teacher = TrainedModel(network, (128 / 255,) * 3, (40 / 255,) * 3)
+    frozen = FrozenTeacher(teacher, torch.device("cpu"), torch.float32)(pixels).features
+    with torch.no_grad():
+        features = network((pixels.float() - 128) / 40)
+    torch.testing.assert_close(frozen.logits, features.logits, atol=1e-4, rtol=1e-3)
+    for one, other in zip(frozen.stages, features.stages, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_copy_listens_to_itself(name: str) -> None:
+    torch.manual_seed(0)
+    network = build(name, 5).eval()
+    twin = copy.deepcopy(network)
+    with torch.no_grad():
+        before = network(images())
+        for parameter in twin.parameters():
+            parameter.zero_()
+        assert (twin(images()).stages[-1] == 0).all()
+        after = network(images())
+    torch.testing.assert_close(after.stages[-1], before.stages[-1])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_grey_images_and_other_sizes(name: str) -> None:
+    features = build(name, 3, channels=1).eval()(images(1, 1, 40 if "test_vit" not in name else 48))
+    assert features.logits.shape == (1, 3)
+
+
+@pytest.mark.parametrize(("teacher", "name"), [("timm:test_vit", "ie-ft"), ("torchvision:shufflenet_v2_x0_5", "at")])
+def test_a_student_learns_one_batch_from_it(teacher: str, name: str) -> None:
+    torch.manual_seed(0)
+    taught_by, student = build(teacher, 4).eval(), build("resnet8", 4)
+    batch, labels = images(8, side=32), torch.arange(8) % 4
+    with torch.no_grad():
+        features = taught_by(batch)
+        width = features.stages[-1].shape[1]
+        factor = AutoEncoder(width, width // 2).eval().encoder(features.stages[-1])
+    pair = Pair(tuple(s.shape[1] for s in student(batch).stages), tuple(s.shape[1] for s in features.stages))
+    config = make_config(teacher=teacher, student="resnet8", methods=name, dataset="cifar10")
+    method = build_method(name, config, pair)
+    optimizer = torch.optim.SGD([*student.parameters(), *method.parameters()], lr=0.05, momentum=0.9)
+    losses = []
+    for _ in range(20):
+        output = method(student(batch), TeacherOutput(features, (factor,)), labels)
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+        losses.append(float(output.loss.detach()))
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_names_and_sizes() -> None:
+    info = model_info("timm:resnet18")
+    assert info.params(3, 1000) == 11_689_512  # timm's own table
+    assert info.stage_strides == (4, 8, 16, 32)
+    assert round(info.macs * (224 / 32) ** 2 / 1e9, 2) == 1.81  # torchvision's documentation: 1.81 GFLOPS
+    assert model_name("timm:resnet18") == "resnet18 (timm)"
+    assert "timm:resnet18" not in known_models()
+    assert "timm:mobilenetv3_small_100" in libraries.search("mobilenetv3 small")
+    assert all(name.startswith(("timm:", "torchvision:")) for name in libraries.search(""))
+
+
+@pytest.mark.parametrize(
+    ("name", "closest"),
+    [("timm:resnt18", "timm:resnet18"), ("torchvision:swin_tt", "torchvision:swin_t"), ("tim:resnet18", "")],
+)
+def test_unknown_names_have_the_closest_and_a_search(name: str, closest: str, refuses) -> None:
+    refuses(lambda: check_model(name), f"'{name}'", *([f"'{closest}'", "--search"] if closest else []))
+
+
+def test_a_network_that_cannot_take_the_images_says_so(refuses) -> None:
+    refuses(lambda: libraries.check_side("timm:inception_v3", 32), "timm:inception_v3", "32 x 32", "resolution")
+    libraries.check_side("timm:inception_v3", 96)
+
+
+class Conv(nn.Module):
+    """Blocks with names of their own, one of which makes the map smaller twice."""
+
+    def __init__(self, classes: int = 4, head: bool = True) -> None:
+        super().__init__()
+        self.start = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU())
+        self.body = nn.ModuleList([nn.Conv2d(8, 8, 3, 1, 1), nn.Conv2d(8, 16, 3, 2, 1), nn.Conv2d(16, 16, 1)])
+        self.pool = nn.AdaptiveAvgPool2d(7)
+        self.score = nn.Linear(16, classes) if head else nn.Conv2d(16, classes, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.start(images)
+        for block in self.body:
+            x = block(x)
+        x = self.pool(x)
+        return self.score(x.mean((2, 3))) if isinstance(self.score, nn.Linear) else self.score(x).mean((2, 3))
+
+
+def test_taps_of_a_plain_network() -> None:
+    assert find_taps(Conv(), images(1)) == Taps(("body.0", "body.2"), "score")
+    assert find_taps(Conv(16, head=False), images(1)) == Taps(("body.0", "body.2"), "")
+    features = Tapped(Conv(), Taps(("body.1",), "score"))(images())
+    assert features.stages[0].shape == (2, 16, 16, 16)
+    with pytest.raises(ValueError, match=r"no module 'body\.9'"):
+        Tapped(Conv(), Taps(("body.9",), "score"))
+    with pytest.raises(ValueError, match="gives maps"):
+        find_taps(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 2)), images(1))
+
+
+def test_what_is_a_map() -> None:
+    tokens = torch.arange(2 * 5 * 3).reshape(2, 5, 3)  # a class token before those of 2 x 2 pixels
+    assert as_map(tokens)[0, :, 0, 1].tolist() == tokens[0, 2].tolist()
+    assert as_map(torch.zeros(1, 7, 7, 96)).shape == (1, 96, 7, 7)
+    assert as_map(torch.zeros(1, 7, 7, 7)).shape == (1, 7, 7, 7)
+    with pytest.raises(ValueError, match="no map"):
+        as_map(torch.zeros(1, 3))
+
+
+def test_a_teacher_of_a_library_is_saved_and_opened(tmp_path) -> None:
+    network = build("timm:mobilenetv3_small_050", 2).eval()
+    card = ModelCard("timm:mobilenetv3_small_050", ("x",), ("a", "b"), 3, 64, (0.5,) * 3, (0.2,) * 3, None, 1)
+    save_model(tmp_path / "model", network, card)
+    opened, _ = load_model(tmp_path / "model")
+    with torch.no_grad():
+        torch.testing.assert_close(opened(images()).logits, network(images()).logits)
+
+
+def test_weights_of_the_library_itself_fit(tmp_path) -> None:
+    """Whoever trained the network with timm alone brings its state dict, whose names do not begin with ours."""
+    torch.manual_seed(0)
+    own = build("timm:mobilenetv3_small_050", 3).eval()
+    torch.save(own.network.state_dict(), tmp_path / "theirs.pt")
+    fitted = fit_weights(read_weights(tmp_path / "theirs.pt"), "timm:mobilenetv3_small_050", 3, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(fitted.model(images()).logits, own(images()).logits)
+
+
+def test_pre_activations_are_refused_where_there_are_none() -> None:
+    with pytest.raises(UserError, match="od"):
+        make_config(teacher="timm:resnet18", student="resnet8", methods="od")
