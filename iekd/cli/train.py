@@ -155,6 +155,8 @@ def say_how_it_ended(run: Any, as_json: bool) -> None:
         print_results(report) if not as_json else None
     if not as_json:
         out.print(f"Run [bold]{run.id}[/] is {status.state}: {escape(str(run.path))}", highlight=False, soft_wrap=True)
+        if status.state == STOPPED:
+            out.print(f"'iekd runs resume {run.id}' continues it.", highlight=False, soft_wrap=True)
     else:
         nothing: dict[str, Any] = {
             "run": run.id, "path": str(run.path), "state": status.state, "seconds": status.seconds, "teacher": None,
@@ -170,11 +172,13 @@ def say_how_it_ended(run: Any, as_json: bool) -> None:
 
 def print_results(report: dict[str, Any]) -> None:
     """The table at the end of a run, its verdict, what is wrong with the images, and which students diverged."""
-    from iekd.results.report import verdict
+    from iekd.results.report import skipped_words, verdict
 
     out.print(results_table(report))
     if said := verdict(report):
         out.print(escape(said), highlight=False, soft_wrap=True)
+    if skipped := skipped_words(report):
+        out.print(f"[yellow]Note:[/] {skipped}; report.md names them.", highlight=False, soft_wrap=True)
     for note in report.get("data_notes", []):  # said before training too, but that is many lines ago
         out.print(f"[yellow]Note:[/] {escape(as_text(str(note)))}", highlight=False, soft_wrap=True)
     for message in report.get("diverged", {}).values():

@@ -196,15 +196,21 @@ def to_markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def skipped_words(report: dict[str, Any]) -> str:
+    """How many files could not be read; "" if none."""
+    files = report.get("skipped_files", [])
+    what = counted(len(files), "file that cannot be read was", "files that cannot be read were")
+    return f"{what} left out" if files else ""
+
+
 def _skipped(report: dict[str, Any]) -> list[str]:
     """Which files could not be read, the first of them by name."""
     files = list(report.get("skipped_files", []))
     if not files:
         return []
-    what = counted(len(files), "file that cannot be read was", "files that cannot be read were")
     named = [relative_name(report["dataset"], name).replace("\n", " ").replace("`", "'") for name in files[:NAMED]]
     more = [f"- and {len(files) - NAMED:,} more, which report.json names"] if len(files) > NAMED else []
-    return [f"{what} left out:", "", *(f"- `{name}`" for name in named), *more, ""]
+    return [f"{skipped_words(report)}:", "", *(f"- `{name}`" for name in named), *more, ""]
 
 
 def _data_notes(report: dict[str, Any]) -> list[str]:
