@@ -72,6 +72,18 @@ def find_model(name: str, runs_dir: Path) -> Path:
         ) from None
 
 
+def say_seed(runs_dir: Path, source: str) -> None:
+    """On standard error: which seed's students are taken of a run that has several, where none was named."""
+    from iekd.runs.models import saved_seeds
+
+    if not source or "/" in source:
+        return
+    first, *others = saved_seeds(launcher_for(runs_dir).store.get(source)) or [0]
+    if others:
+        listed = ", ".join(f"{source}/{seed}" for seed in others)
+        err.print(f"[yellow]Note:[/] The students are those of seed {first}; for others give {listed}.", soft_wrap=True)
+
+
 def says_why(command: Callable[..., Any]) -> Callable[..., Any]:
     """A UserError becomes its sentence and exit status 2."""
 

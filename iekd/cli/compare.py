@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 from rich.markup import escape
 
-from iekd.cli.common import RUNS, AsJson, RunsDir, err, find_model, launcher_for, out, print_json, table_of
+from iekd.cli.common import (
+    RUNS,
+    AsJson,
+    RunsDir,
+    err,
+    find_model,
+    launcher_for,
+    out,
+    print_json,
+    say_seed,
+    table_of,
+)
 from iekd.plural import counted
 from iekd.results.agreement import Answered, Summary, summarise
 
@@ -44,6 +55,7 @@ def compare(
     """What teacher and students predict for images, side by side: where they differ, and who is right."""
     from iekd.inference.compare import compare_found, open_alike
 
+    say_seed(runs_dir, run_id or "")
     classifiers = open_alike(models_named(run_id, models or [], runs_dir))
     class_names = next(iter(classifiers.values())).card.class_names
     below: list[str] = []  # of each image that was found, its name inside of the folder or archive that was given

@@ -118,9 +118,9 @@ def chance_level(report: dict[str, Any], name: Callable[[str], str] = str, image
     if not guessing:
         return ""
     names = f"{', '.join(guessing[:-1])} and {guessing[-1]}" if guessing[1:] else guessing[0]
-    who = f"{names} answer{'s' if len(guessing) == 1 else ''}"
+    who = f"{names} {'is' if len(guessing) == 1 else 'are'}"
     return (
-        f"{who[0].upper()}{who[1:]} not clearly better than always naming the commonest class, which is right for "
+        f"{who[0].upper()}{who[1:]} not clearly better than always predicting the majority class, which is right for "
         f"{report['guess']:.1f} % of the test {images}."
         + ("" if report.get("reasons") else f" Train longer, lower the learning rate, or test on more {images}.")
     )

@@ -95,6 +95,20 @@ def test_folders_around_the_images_give_no_right_answers(place, run_id):
         assert "right" not in found["images"][0]
 
 
+def test_of_a_run_with_several_seeds_it_says_whose_students_predict(place):
+    run, handle = Store(place / "seeds").create(make_config(methods=("baseline",), seeds=(3, 5)))
+    os.close(handle)
+    run.write_status(Status(state=FINISHED))
+    for seed in (3, 5):
+        says_always(run.path / "models" / f"baseline-seed{seed}", "ant")
+    for source, said in ((run.id, True), (f"{run.id}/5", False)):
+        words = ["compare", "--run", source, str(place / "photos" / "bee"), "--runs-dir", str(place / "seeds")]
+        found = CliRunner().invoke(app, words)
+        assert found.exit_code == 0, found.output
+        note = f"The students are those of seed 3; for others give {run.id}/5."
+        assert (note in found.stderr) == said
+
+
 def test_a_model_for_other_classes_or_none_is_an_error(place, run_id):
     words = ["compare", "--run", run_id, str(place / "photos"), "--runs-dir", str(place / "runs"), "--model"]
     for model, said in ((str(place / "cats"), "only the first knows 'cat'"), (f"{run_id}/kd", "has no model 'kd'")):
