@@ -44,13 +44,13 @@ def launcher_for(runs_dir: Path) -> Launcher:
 
 
 def find_model(name: str, runs_dir: Path) -> Path:
-    """The folder or file of a model: RUN/LEARNER or RUN, a shipped checkpoint's name, hf:ORG/NAME, or a path
-    (also that of a folder that `iekd export` has made).
+    """The folder or file of a model: RUN/LEARNER or RUN, RUN/LEARNER/EXPORT for what the page exported, a shipped
+    checkpoint's name, hf:ORG/NAME, or a path (also that of a folder that `iekd export` has made).
 
     Raises:
         UserError: there is none.
     """
-    from iekd.runs.models import model_called
+    from iekd.runs.choices import choice_called
 
     if name.startswith(PREFIX):
         return pulled(name)
@@ -62,7 +62,7 @@ def find_model(name: str, runs_dir: Path) -> Path:
     except UserError as error:
         no_path = error
     try:
-        return model_called(launcher_for(runs_dir).store, name)
+        return choice_called(launcher_for(runs_dir).store, name).path
     except RunError as no_run:
         if os.path.exists(absolute(name)) or Path(name).suffix or name.startswith((".", "/", "~")):
             raise no_path from None
@@ -70,6 +70,18 @@ def find_model(name: str, runs_dir: Path) -> Path:
             f"{str(no_run).rstrip('.')}. MODEL can also be a shipped checkpoint ('iekd models' lists them), a model's "
             "folder, an .onnx file or a file of weights."
         ) from None
+
+
+def say_seed(runs_dir: Path, source: str) -> None:
+    """On standard error: which seed's students are taken of a run that has several, where none was named."""
+    from iekd.runs.models import saved_seeds
+
+    if not source or "/" in source:
+        return
+    first, *others = saved_seeds(launcher_for(runs_dir).store.get(source)) or [0]
+    if others:
+        listed = ", ".join(f"{source}/{seed}" for seed in others)
+        err.print(f"[yellow]Note:[/] The students are those of seed {first}; for others give {listed}.", soft_wrap=True)
 
 
 def says_why(command: Callable[..., Any]) -> Callable[..., Any]:

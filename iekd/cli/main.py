@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import sys
 from dataclasses import asdict
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -20,13 +20,13 @@ from iekd.cli.common import (
     RUNS,
     AsJson,
     RunsDir,
-    err,
     launcher_for,
     out,
     print_json,
     says_why,
     table_of,
 )
+from iekd.cli.compare import compare
 from iekd.cli.evaluate import evaluate
 from iekd.cli.explain import explain
 from iekd.cli.export import export
@@ -62,6 +62,7 @@ app.command("models")(says_why(models))
 app.command("push")(says_why(push))
 app.command("pull")(says_why(pull))
 app.command("bench")(says_why(run_options(bench)))
+app.command("compare")(says_why(compare))
 
 
 def _say_version(wanted: bool) -> None:
@@ -77,45 +78,6 @@ def options(
     ] = False,
 ) -> None:
     pass
-
-
-@app.command("compare")
-@says_why
-def compare_command(
-    images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.", show_default=False)
-    ],
-    run_id: Annotated[
-        Optional[str], typer.Option("--run", help="The run whose models predict, or ID/SEED; unset: the shipped ones.")
-    ] = None,
-    runs_dir: RunsDir = RUNS,
-    as_json: AsJson = False,
-) -> None:
-    """What teacher and students predict for images, side by side."""
-    from iekd.inference.compare import classes_known, compare, image_files
-    from iekd.runs.models import models_called
-
-    files = image_files(images)
-    models = models_called(launcher_for(runs_dir).store, run_id or "")
-    results = compare(models, [(str(path), path) for path in files])
-    broken = [r for r in results if r.error]
-    for result in broken:
-        err.print(f"[bold red]Error:[/] {escape(str(result.error))}", highlight=False, soft_wrap=True)
-    if as_json:
-        print_json({"images": [{"path": r.name, **r.to_json()} for r in results]})
-    else:
-        table = table_of("image", *models)
-        for r in results:
-            if not r.error:
-                table.add_row(escape(r.name), *(f"{escape(p.label)} {p.top[0][1]:.0%}" for p in r.predictions.values()))
-        if table.row_count:
-            out.print(table)
-            out.print(escape(classes_known(models)), highlight=False, soft_wrap=True)
-        for r in results:
-            if r.unlike:
-                out.print(escape(f"{r.name}: {r.unlike}"), highlight=False, soft_wrap=True)
-    if broken:
-        raise typer.Exit(2)
 
 
 @app.command()

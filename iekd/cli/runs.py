@@ -159,8 +159,9 @@ def runs_add_seeds(
     as_json: AsJson = False,
 ) -> None:
     """Train more seeds of a finished run with its settings and its teacher; 'show' and the page count all together."""
+    from iekd.results.report import verdict
     from iekd.runs.prepare import prepare
-    from iekd.runs.siblings import growing, key_of, more_seeds, note_extension
+    from iekd.runs.siblings import family_of, growing, key_of, more_seeds, note_extension
 
     launcher = launcher_for(runs_dir)
     store = launcher.store
@@ -179,6 +180,11 @@ def runs_add_seeds(
     note_extension(made, run)
     train_here(made, handle)
     say_how_it_ended(made, as_json)
+    family = family_of(store, made)
+    if family.report and not as_json:
+        out.print(f"All seeds together: {escape(verdict(family.report))}", highlight=False, soft_wrap=True)
+        for said in family.sentences():
+            out.print(escape(said), highlight=False, soft_wrap=True)
 
 
 @app.command("stop")

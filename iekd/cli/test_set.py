@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from iekd.cli.common import RUNS, AsJson, RunsDir, err, launcher_for, out, print_json, table_of
+from iekd.cli.common import RUNS, AsJson, RunsDir, err, launcher_for, out, print_json, say_seed, table_of
 from iekd.errors import UserError
 from iekd.plural import counted
 from iekd.results.calibration import BINS
@@ -45,6 +45,7 @@ def whole_test_set(
     def say(text: str) -> None:
         err.print(escape(text), highlight=False, soft_wrap=True)
 
+    say_seed(runs_dir, run_id)
     found = predicted_set(launcher_for(runs_dir).store, run_id, say=say)
     assert found is not None  # it may compute what is missing
     analysis = analyse(found, first, second, bins)

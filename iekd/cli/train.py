@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -32,6 +32,7 @@ from iekd.errors import as_text
 from iekd.plural import counted
 
 if TYPE_CHECKING:
+    from iekd.data.base import DatasetInfo
     from iekd.runs.prepare import Prepared
     from iekd.runs.store import Store
 
@@ -78,8 +79,11 @@ def table(
 
     store, wanted, config = launcher_for(runs_dir).store, grid.parse_pairs(pairs), resolve(config)
     # all of them first: errors are shown before anything is trained
-    configs = [prepare(cell, store.root).config for cell in grid.cells(wanted, config, together)]
+    prepared = [prepare(cell, store.root) for cell in grid.cells(wanted, config, together)]
+    configs = [cell.config for cell in prepared]
     say_unused(configs[0])
+    say_dataset(prepared[0].info)  # the same in all cells
+    say_warnings(caution for cell in prepared for caution in cell.cautions())
     if out_dir is not None:
         make_folder(out_dir)
     stopped: list[Callable[[], bool]] = []
@@ -126,21 +130,32 @@ def train_here(run: Any, handle: int | None) -> Callable[[], bool]:
     return stop
 
 
+def say_dataset(info: DatasetInfo) -> None:
+    """On standard error: the classes, and what may not be expected of the images."""
+    from iekd.results.dataset_words import class_lines
+
+    for line in class_lines(info):
+        err.print(f"  class {escape(line)}", highlight=False, soft_wrap=True)
+    for note in info.notes:
+        err.print(f"[yellow]Note:[/] {escape(note)}", highlight=False, soft_wrap=True)
+
+
+def say_warnings(warnings: Iterable[object]) -> None:
+    """On standard error, each once."""
+    for warning in dict.fromkeys(map(str, warnings)):
+        err.print(f"[yellow]Warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+
+
 def say_estimate(prepared: Prepared, store: Store) -> None:
     """On standard error: the classes, about how much time and memory the run will take, and what to be warned of."""
-    from iekd.results.dataset_words import class_lines
     from iekd.runs.estimate import estimate
     from iekd.ui.render.words import time_range
 
-    for line in class_lines(prepared.info):
-        err.print(f"  class {escape(line)}", highlight=False, soft_wrap=True)
-    for note in prepared.info.notes:
-        err.print(f"[yellow]Note:[/] {escape(note)}", highlight=False, soft_wrap=True)
+    say_dataset(prepared.info)
     found = estimate(prepared.config, store, prepared.teacher is not None, prepared.info)
     text = f"Estimate: {time_range(found.low, found.high)}, {found.memory} of memory ({found.basis})."
     err.print(text, highlight=False, soft_wrap=True)
-    for warning in found.warnings(prepared):
-        err.print(f"[yellow]Warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+    say_warnings(found.warnings(prepared))
 
 
 def say_how_it_ended(run: Any, as_json: bool) -> None:
@@ -155,6 +170,8 @@ def say_how_it_ended(run: Any, as_json: bool) -> None:
         print_results(report) if not as_json else None
     if not as_json:
         out.print(f"Run [bold]{run.id}[/] is {status.state}: {escape(str(run.path))}", highlight=False, soft_wrap=True)
+        if status.state == STOPPED:
+            out.print(f"'iekd runs resume {run.id}' continues it.", highlight=False, soft_wrap=True)
     else:
         nothing: dict[str, Any] = {
             "run": run.id, "path": str(run.path), "state": status.state, "seconds": status.seconds, "teacher": None,
@@ -170,11 +187,13 @@ def say_how_it_ended(run: Any, as_json: bool) -> None:
 
 def print_results(report: dict[str, Any]) -> None:
     """The table at the end of a run, its verdict, what is wrong with the images, and which students diverged."""
-    from iekd.results.report import verdict
+    from iekd.results.report import skipped_words, verdict
 
     out.print(results_table(report))
     if said := verdict(report):
         out.print(escape(said), highlight=False, soft_wrap=True)
+    if skipped := skipped_words(report):
+        out.print(f"[yellow]Note:[/] {skipped}; report.md names them.", highlight=False, soft_wrap=True)
     for note in report.get("data_notes", []):  # said before training too, but that is many lines ago
         out.print(f"[yellow]Note:[/] {escape(as_text(str(note)))}", highlight=False, soft_wrap=True)
     for message in report.get("diverged", {}).values():

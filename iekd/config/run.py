@@ -38,7 +38,7 @@ LISTS: dict[str, tuple[type, str]] = {  # fields that may come as text with comm
 RULES = {
     "int_parsing": "a whole number", "int_type": "a whole number", "int_from_float": "a whole number",
     "float_parsing": "a number", "float_type": "a number", "bool_parsing": "yes or no", "bool_type": "yes or no",
-    "string_type": "a text",
+    "string_type": "a text", "tuple_type": "a list or tuple, also of a single value",
     "greater_than_equal": "{ge} or more", "greater_than": "more than {gt}",
     "less_than_equal": "{le} or less", "less_than": "less than {lt}",
 }  # fmt: skip

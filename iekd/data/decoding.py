@@ -216,8 +216,12 @@ def header(path: str) -> Header | None:
         return None
 
 
+ENDLESS = (b"II", b"MM", b"P")  # TIFF and PPM, whose end says nothing; neither does that of AVIF and HEIC
+
+
 def may_be_cut_off(path: str) -> bool:
-    """Whether the end of a file is not that of its format: it was cut off, or something follows the image."""
+    """Whether the end of a file is not that of its format: it was cut off, or something follows the image. Also of a
+    file that begins like no image, such as an empty one."""
     try:
         with open(path, "rb") as file:
             head = file.read(12)
@@ -234,7 +238,9 @@ def may_be_cut_off(path: str) -> bool:
         return not tail.endswith(b";")
     if head.startswith(b"RIFF"):
         return int.from_bytes(head[4:8], "little") + 8 > size
-    return head.startswith(b"BM") and int.from_bytes(head[2:6], "little") > size
+    if head.startswith(b"BM"):
+        return int.from_bytes(head[2:6], "little") > size
+    return not (head.startswith(ENDLESS) or head[4:8] == b"ftyp")
 
 
 def white_of(largest: float) -> float | None:

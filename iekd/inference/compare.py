@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import re
 import time
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,11 +20,10 @@ from iekd.data.decoding import ImageSource, open_image
 from iekd.data.folder_names import without_trifles
 from iekd.errors import DataError, UserError
 from iekd.inference.classifier import Classifier
-from iekd.inference.images import Found, as_trained, in_folder, resized
+from iekd.inference.images import Found, as_trained, resized
 from iekd.inference.predict import TOP, Prediction, best, load_predictor
 from iekd.inference.predict_files import answers_of, read_in_batches
 from iekd.models.artifact import ModelCard
-from iekd.paths import typed
 from iekd.plural import counted
 
 TEACHER = "teacher"  # its name among models
@@ -99,25 +97,6 @@ def unlike_words(names: Collection[str], teachers: Collection[str] = (TEACHER,))
     )
 
 
-def image_files(paths: Sequence[str]) -> list[Path]:
-    """Paths as they were typed, with the images of a folder, and of the folders in it, in place of the folder.
-
-    Raises:
-        UserError: a folder has no images.
-    """
-    found: list[Path] = []
-    for text in paths:
-        path = Path(typed(text)).expanduser()
-        if not path.is_dir():
-            found.append(path)
-            continue
-        for image in in_folder(path, Counter()):
-            if image.error:
-                raise UserError(image.error)
-            found.append(Path(image.name))
-    return found
-
-
 def compare(
     models: Mapping[str, Path], images: Sequence[tuple[str, ImageSource]], match_background: bool = True,
     device: str = "cpu",
@@ -131,13 +110,23 @@ def compare(
     Raises:
         UserError: a model cannot be loaded, or the models do not belong together.
     """
+    loaded = open_alike(models, device)
+    found = (Found(name, partial(_itself, source)) for name, source in images)  # type: ignore[arg-type]
+    return list(compare_found(loaded, found, match_background))
+
+
+def open_alike(models: Mapping[str, Path], device: str = "cpu") -> dict[str, Classifier]:
+    """The models, opened, by their shown names.
+
+    Raises:
+        UserError: one cannot be loaded, or they do not know the same classes.
+    """
     loaded = {name: load_predictor(folder, device).classifier for name, folder in models.items()}
     first_name, first = next(iter(loaded.items()))
     for name, other in loaded.items():
         if why := other_classes(name, other.card, first_name, first.card):
             raise UserError(f"{why} Choose models of one dataset.")
-    found = (Found(name, partial(_itself, source)) for name, source in images)  # type: ignore[arg-type]
-    return list(compare_found(loaded, found, match_background))
+    return loaded
 
 
 def other_classes(name: str, card: ModelCard, first_name: str, first: ModelCard) -> str:
@@ -271,14 +260,8 @@ def _itself(source: ImageSource) -> ImageSource:
     return source
 
 
-def classes_known(models: Mapping[str, Path]) -> str:
-    """Which classes these networks can name, as a sentence; all know the same."""
-    first = next(iter(models.values()))
-    return classes_named((ModelCard.read(first) if first.is_dir() else load_predictor(first).card).class_names)
-
-
 def classes_named(names: Sequence[str]) -> str:
-    """`classes_known` of the classes."""
+    """Which classes networks can name, as a sentence."""
     shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
     return f"These networks can name {counted(len(names), 'class')} and nothing else: {shown}."
 

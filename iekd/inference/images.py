@@ -51,13 +51,18 @@ def find_images(
     """
     others, notes = Counter() if others is None else others, [] if notes is None else notes
     for text in paths:
-        path = Path(text) if os.path.lexists(text) else Path(typed(text)).expanduser()
+        path = path_of(text)
         if path.is_dir():
             yield from in_folder(path, others)
         elif is_archive(path):
             yield from _in_archive(path, others, notes)
         else:
             yield Found(str(path), path)
+
+
+def path_of(text: str) -> Path:
+    """The path that somebody means: as it was typed if it is there, else without quotes and with ~ expanded."""
+    return Path(text) if os.path.lexists(text) else Path(typed(text)).expanduser()
 
 
 def in_uploads(paths: Iterable[Path], others: Counter[str], notes: list[str]) -> Iterator[tuple[Path, Found]]:

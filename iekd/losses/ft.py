@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from iekd.losses.tensors import as_float32, unit_vectors
+from iekd.losses.tensors import as_float32, unit_pair
 
 
 class FactorTransferLoss(nn.Module):
@@ -20,6 +20,9 @@ class FactorTransferLoss(nn.Module):
     Returns:
         A scalar tensor.
 
+    Raises:
+        ValueError: the factors differ in size.
+
     >>> import torch
     >>> factor = torch.randn(8, 32, 7, 7)
     >>> FactorTransferLoss()(torch.randn(8, 32, 7, 7), factor).shape
@@ -29,7 +32,8 @@ class FactorTransferLoss(nn.Module):
     """
 
     def forward(self, student_factor: Tensor, teacher_factor: Tensor) -> Tensor:
-        return (unit_vectors(student_factor) - unit_vectors(teacher_factor)).abs().mean()
+        s, t = unit_pair(student_factor, teacher_factor)  # (B,D)
+        return (s - t).abs().mean()
 
 
 class ReconstructionLoss(nn.Module):

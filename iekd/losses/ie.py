@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from iekd.losses.tensors import unit_vectors
+from iekd.losses.tensors import unit_pair
 
 Distance = Literal["l1", "l2", "cosine"]
 
@@ -27,6 +27,9 @@ class InheritanceLoss(nn.Module):
     Returns:
         A scalar tensor.
 
+    Raises:
+        ValueError: there is no such distance, or the factors differ in size.
+
     >>> import torch
     >>> factor = torch.randn(8, 32, 7, 7)
     >>> InheritanceLoss()(torch.randn(8, 32, 7, 7), factor).shape
@@ -37,10 +40,12 @@ class InheritanceLoss(nn.Module):
 
     def __init__(self, distance: Distance = "l1") -> None:
         super().__init__()
+        if distance not in get_args(Distance):
+            raise ValueError(f"Distance '{distance}' is unknown. Choose one of: {', '.join(get_args(Distance))}.")
         self.distance = distance
 
     def forward(self, student_factor: Tensor, teacher_factor: Tensor) -> Tensor:
-        s, t = unit_vectors(student_factor), unit_vectors(teacher_factor)  # (B,D)
+        s, t = unit_pair(student_factor, teacher_factor)  # (B,D)
         if self.distance == "cosine":
             return 1 - (s * t).sum(1).mean()
         return (s - t).abs().mean() if self.distance == "l1" else (s - t).square().mean()
@@ -62,6 +67,9 @@ class ExplorationLoss(nn.Module):
     Returns:
         A scalar tensor.
 
+    Raises:
+        ValueError: there is no such distance, or the factors differ in size.
+
     >>> import torch
     >>> student, teacher = torch.randn(2, 8, 32, 7, 7)
     >>> bool(ExplorationLoss()(student, teacher) == -InheritanceLoss()(student, teacher))
@@ -75,5 +83,6 @@ class ExplorationLoss(nn.Module):
 
     def forward(self, student_factor: Tensor, teacher_factor: Tensor) -> Tensor:
         if self.distance == "cosine":
-            return (unit_vectors(student_factor) * unit_vectors(teacher_factor)).sum(1).abs().mean()
+            s, t = unit_pair(student_factor, teacher_factor)  # (B,D)
+            return (s * t).sum(1).abs().mean()
         return -self.inheritance(student_factor, teacher_factor)  # type: ignore[no-any-return]

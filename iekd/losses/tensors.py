@@ -17,6 +17,21 @@ def unit_vectors(x: Tensor) -> Tensor:
     return F.normalize(as_float32(x).flatten(1), dim=1)
 
 
+def unit_pair(student_factor: Tensor, teacher_factor: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as unit vectors of the same size, (B,...) -> (B,D).
+
+    Raises:
+        ValueError: they differ in size; subtracting them would fail, or repeat the smaller one without a word.
+    """
+    student, teacher = unit_vectors(student_factor), unit_vectors(teacher_factor)
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"The student's factor has the shape {tuple(student_factor.shape)} and the teacher's "
+            f"{tuple(teacher_factor.shape)}. Give both the same, for example with iekd.models.factors.FactorEncoder."
+        )
+    return student, teacher
+
+
 def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(q || p) of log probabilities (B,K), mean over the batch; torch's own cannot be stacked over seeds."""
     return (log_q.exp() * (log_q - log_p)).sum() / len(log_p)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from iekd.errors import unknown_name
+from iekd.plural import counted
 
 ALL, DIFFER, ALL_WRONG, TEACHER_ONLY, IE_ONLY = "all", "differ", "all-wrong", "teacher-right", "ie-right"
 FILTERS = {
@@ -59,6 +61,26 @@ class Summary:
     @property
     def differ(self) -> int:
         return self.images - self.agree
+
+    def words(self) -> str:
+        """All of it as one line."""
+        parts = [counted(self.images, "image")]
+        if len(self.right) > 1 and self.images:
+            parts.append(f": the models agree on {self.agree:,}, differ on {self.differ:,}")
+        parts.append(".")
+        if self.broken:
+            parts.append(f" {self.broken:,} could not be read.")
+        if self.labelled:
+            listed = ", ".join(f"{model} {right:,}" for model, right in self.right.items())
+            parts.append(f" Right of {self.labelled:,} labelled: {listed}.")
+        return "".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "images": self.images, "broken": self.broken, "agree": self.agree, "differ": self.differ,
+            "labelled": self.labelled, "right": dict(self.right),
+        }  # fmt: skip
 
 
 def summarise(images: Sequence[Answered], models: Sequence[str]) -> Summary:

@@ -118,9 +118,9 @@ def chance_level(report: dict[str, Any], name: Callable[[str], str] = str, image
     if not guessing:
         return ""
     names = f"{', '.join(guessing[:-1])} and {guessing[-1]}" if guessing[1:] else guessing[0]
-    who = f"{names} answer{'s' if len(guessing) == 1 else ''}"
+    who = f"{names} {'is' if len(guessing) == 1 else 'are'}"
     return (
-        f"{who[0].upper()}{who[1:]} not clearly better than always naming the commonest class, which is right for "
+        f"{who[0].upper()}{who[1:]} not clearly better than always predicting the majority class, which is right for "
         f"{report['guess']:.1f} % of the test {images}."
         + ("" if report.get("reasons") else f" Train longer, lower the learning rate, or test on more {images}.")
     )
@@ -196,15 +196,21 @@ def to_markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def skipped_words(report: dict[str, Any]) -> str:
+    """How many files could not be read; "" if none."""
+    files = report.get("skipped_files", [])
+    what = counted(len(files), "file that cannot be read was", "files that cannot be read were")
+    return f"{what} left out" if files else ""
+
+
 def _skipped(report: dict[str, Any]) -> list[str]:
     """Which files could not be read, the first of them by name."""
     files = list(report.get("skipped_files", []))
     if not files:
         return []
-    what = counted(len(files), "file that cannot be read was", "files that cannot be read were")
     named = [relative_name(report["dataset"], name).replace("\n", " ").replace("`", "'") for name in files[:NAMED]]
     more = [f"- and {len(files) - NAMED:,} more, which report.json names"] if len(files) > NAMED else []
-    return [f"{what} left out:", "", *(f"- `{name}`" for name in named), *more, ""]
+    return [f"{skipped_words(report)}:", "", *(f"- `{name}`" for name in named), *more, ""]
 
 
 def _data_notes(report: dict[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from iekd.config.run import learner_name
 from iekd.errors import UserError
-from iekd.models.shipped import shipped_folder, shipped_models
+from iekd.models.shipped import shipped_models
 from iekd.paths import checkpoints_dir
 from iekd.runs.store import Run, Store
 
@@ -21,20 +21,6 @@ def models_called(store: Store, name: str) -> dict[str, Path]:
         return demo_models()
     run_id, _, seed = name.partition("/")
     return run_models(store.get(run_id), seed)
-
-
-def model_called(store: Store, name: str) -> Path:
-    """The folder of one model: a run's by RUN/LEARNER, the only student of a run by RUN, or a shipped one by its name.
-
-    Args:
-        name: LEARNER is the name of a folder among the run's models, such as "teacher" or "ie-ft-seed0".
-    Raises:
-        UserError: no such run or model, or the run has several students and none is named.
-    """
-    if folder := shipped_folder(name):
-        return folder
-    run_id, _, learner = name.partition("/")
-    return model_of(store.get(run_id.strip()), learner.strip())
 
 
 def model_of(run: Run, learner: str = "", before: str = "") -> Path:

@@ -336,8 +336,11 @@ class Store:
                 and (path / "config.json").is_file()
             ):
                 return Run(path, self.owners)
-        known = [run.id for run in self.list()]
-        close = difflib.get_close_matches(run_id, known, n=1, cutoff=0.9)  # ids of one day are similar anyway
+        configs = {run.id: read_json(run.path / "config.json") for run in self.list()}
+        names = {known: stored.get("name") for known, stored in configs.items() if isinstance(stored, dict)}
+        if named := [known for known, name in names.items() if run_id and name == run_id]:
+            raise RunError(f"'{run_id}' is the name of a run, not its id. Give the id: {', '.join(named)}.")
+        close = difflib.get_close_matches(run_id, list(configs), n=1, cutoff=0.9)  # ids of one day are similar anyway
         hint = f"Did you mean '{close[0]}'?" if close else "'iekd runs list' shows those there are."
         raise RunError(f"There is no run '{run_id}' in the folder '{self.root.name}'. {hint}")
 

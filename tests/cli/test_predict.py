@@ -26,7 +26,7 @@ from iekd.data.decoding import suffixes
 from iekd.errors import UserError
 from iekd.models.artifact import ModelCard, save_model
 from iekd.models.registry import build
-from iekd.runs.models import model_called
+from iekd.runs.choices import choice_called
 from iekd.runs.store import FINISHED, Status, Store
 
 CLASSES = ("=ant", "bee", "犬")
@@ -311,6 +311,9 @@ def store(tmp_path, model):
 
 
 def test_a_run_and_its_learners_are_models(store, refuses, photos):
+    def model_called(store, name):
+        return choice_called(store, name).path
+
     one, two = sorted(store.list(), key=lambda run: len(run.config.methods))
     assert model_called(store, one.id) == one.path / "models" / "baseline-seed0"
     assert model_called(store, f"{one.id}/teacher").name == "teacher"

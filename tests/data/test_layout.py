@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from iekd import data
-from iekd.data import decoding, layout
+from iekd.data import decoding, header_notes, layout
 from iekd.errors import DataError
 
 
@@ -387,6 +387,14 @@ def test_files_that_are_no_images_are_spoken_of_before_the_start(tree, monkeypat
     refused(tree, "No image of class 'cat' can be read.", said)
     tree.add("dog/#.jpg", "dog/y.jpg", content=content)
     refused(tree, "None of the 9 files looked at can be read.", said)
+
+
+def test_files_that_are_no_images_are_found_among_many(files, monkeypatch):
+    """Not only among those whose headers are read."""
+    monkeypatch.setattr(header_notes, "LOOKED_AT", 2)
+    files.add("cat/#.jpg", "dog/#.jpg").add("dog/m.jpg", content=b"").add("dog/n.jpg", content=b"no image")
+    found = notes(data.describe(f"folder:{files.root}"))
+    assert "2 of the 8 files looked at cannot be read ('m.jpg', 'n.jpg'). 'm.jpg' is empty" in found
 
 
 CUTS = [("JPEG", 2), ("JPEG", 300), ("PNG", 300), ("GIF", 300), ("WEBP", 1), ("BMP", 1)]

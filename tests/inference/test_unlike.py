@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from iekd import data
 from iekd.cli.main import app
-from iekd.inference.compare import ImageResult, classes_known, compare
+from iekd.inference.compare import ImageResult, classes_named, compare
 from iekd.inference.predict import Prediction
 from iekd.models.artifact import CARD, ModelCard, load_model, save_model
 from iekd.models.normalise import Normalise
@@ -112,8 +112,5 @@ def test_models_of_earlier_versions_say_nothing(tmp_path):
     assert result.unlike == ""
 
 
-def test_of_many_classes_some_are_named(tmp_path):
-    model, card = load_model(demo_models()["teacher"])
-    many = ModelCard(**{**vars(card), "class_names": tuple(f"c{i}" for i in range(1030))})
-    save_model(tmp_path / "many", model, many)
-    assert classes_known({"a": tmp_path / "many"}).endswith("c18, c19 and 1,010 more.")
+def test_of_many_classes_some_are_named():
+    assert classes_named(tuple(f"c{i}" for i in range(1030))).endswith("c18, c19 and 1,010 more.")

@@ -240,3 +240,21 @@ def test_hot_kd_is_the_squared_distance_of_centred_logits():
     difference = (s - s.mean(1, keepdims=True)) - (t - t.mean(1, keepdims=True))
     limit = (difference.astype(np.float64) ** 2).sum() / (2 * 10 * len(s))
     assert value(KnowledgeDistillationLoss(30.0), s, t) == pytest.approx(limit, rel=0.03)
+
+
+@pytest.mark.parametrize("loss", [InheritanceLoss, ExplorationLoss])
+@pytest.mark.parametrize("distance", ["cos", "L1", "l3"])
+def test_a_misspelt_distance_is_no_other_distance(loss, distance):
+    with pytest.raises(ValueError, match=f"'{distance}' is unknown. Choose one of: l1, l2, cosine"):
+        loss(distance)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [InheritanceLoss(), InheritanceLoss("cosine"), ExplorationLoss(), ExplorationLoss("cosine"), FactorTransferLoss()],
+)
+@pytest.mark.parametrize("other", [(4, 16, 7, 7), (4, 32, 4, 4), (1, 32, 7, 7), (4, 1, 1, 1)])
+def test_factors_of_different_sizes_are_named(loss, other):
+    """Those of one image, or of one number, would be repeated by torch."""
+    with pytest.raises(ValueError, match=r"\(4, 32, 7, 7\).*FactorEncoder"):
+        loss(torch.ones(other), torch.ones(4, 32, 7, 7))

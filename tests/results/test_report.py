@@ -75,7 +75,7 @@ def whole(guess: float | None, teacher: float | None, **accuracies: list[float])
 def test_a_run_that_learned_nothing_says_so_and_compares_nothing():
     said = verdict(whole(10.0, None, baseline=[10.0], ie_ft=[11.5]))
     assert said == (
-        "Baseline and ie-ft answer not clearly better than always naming the commonest class, which is right for "
+        "Baseline and ie-ft are not clearly better than always predicting the majority class, which is right for "
         "10.0 % of the test images. Train longer, lower the learning rate, or test on more images."
     )
     assert "above the baseline" in verdict(whole(None, None, baseline=[10.0], ie_ft=[11.5])), "of an earlier version"
@@ -84,7 +84,7 @@ def test_a_run_that_learned_nothing_says_so_and_compares_nothing():
 def test_one_that_learned_is_still_compared():
     said = verdict(whole(10.0, 80.0, baseline=[10.0], kd=[60.0]))
     assert said.startswith("kd is 50.0 points above the baseline")
-    assert "Baseline answers not clearly better" in said
+    assert "Baseline is not clearly better" in said
 
 
 @pytest.mark.parametrize(("teacher", "warned"), [(50.0, True), (67.6, False), (90.0, False), (None, False)])

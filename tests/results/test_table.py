@@ -334,6 +334,8 @@ def test_the_command_writes_the_table_and_reuses_its_runs(tmp_path, picture_fold
     assert all(r["reused"] for r in again["runs"])
     assert again["rows"] == found["rows"]
     shown = iekd_(*words[:-1], "--out", tmp_path / "here")
+    assert shown.stderr.count("class 0 ") == 1, "before the training, of all runs together"
+    assert shown.stderr.count("Warning: With") == 1
     assert (tmp_path / "here" / "table.md").read_text().splitlines()[0] in shown.stdout
     assert len(json.loads(iekd_("runs", "list", "--runs-dir", tmp_path, "--json").stdout)["runs"]) == 2
 

@@ -6,6 +6,7 @@ import csv
 import os
 from dataclasses import replace
 from importlib import metadata
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -85,6 +86,26 @@ def test_seeds_of_all_runs_are_counted_together_on_the_page_of_each(make, store)
         assert family.note.startswith("Seeds 1, 2 and 3 were added after a look at the result of seed 0.")
     assert "| ie-ft | 4 |" in pooled_markdown(store, first)
     assert [row["pooled"] for row in to_json(first, family_of(store, first))["runs"]] == [True, True]
+
+
+def test_the_command_that_adds_seeds_ends_with_the_result_of_all(make, store, monkeypatch):
+    """Its own seed alone is not what was asked for."""
+    from typer.testing import CliRunner
+
+    import iekd.cli.runs as commands
+    from iekd.cli.main import app
+
+    first, second = make((0,), taught=88.0), make((1,), taught=88.0)
+    monkeypatch.setattr(Store, "create", lambda *_: (second, None))
+    monkeypatch.setattr(commands, "train_here", lambda *_: None)
+    monkeypatch.setattr("iekd.runs.siblings.more_seeds", lambda *_: second.config)
+    monkeypatch.setattr("iekd.runs.prepare.prepare", lambda config, _: SimpleNamespace(config=config))
+    answer = CliRunner().invoke(app, ["runs", "add-seeds", first.id, "--seeds", "1", "--runs-dir", str(store.root)])
+    assert answer.exit_code == 0, answer.output
+    last = answer.stdout.splitlines()[-2:]
+    assert last[0].startswith("All seeds together: ")
+    assert "2 seeds" in last[0]
+    assert last[1].startswith("Seed 1 was added after a look at the result of seed 0.")
 
 
 def test_a_run_without_relatives_is_as_it_was(make, store):

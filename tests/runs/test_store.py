@@ -74,6 +74,13 @@ def test_a_run_is_got_by_its_id(store, create):
     assert store.get(run.id).path == run.path
 
 
+def test_the_name_of_a_run_leads_to_its_id(store, create, refuses):
+    """People remember what they called a run."""
+    *named, damaged = (create(name=name) for name in ("photos", "photos", "other"))
+    (damaged.path / "config.json").write_text("[1]")
+    refuses(lambda: store.get("photos"), "the name of a run", *(run.id for run in named), kind=RunError)
+
+
 def test_an_unknown_id_gets_the_closest(store, create, refuses):
     run = create()
     nearly = run.id[:-1] + ("0" if run.id[-1] != "0" else "1")

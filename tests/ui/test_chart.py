@@ -130,6 +130,25 @@ def test_every_control_changes_the_picture_and_can_be_taken_back(chart: Any) -> 
 
 
 @pytest.mark.browser
+def test_a_short_run_has_no_ticks_between_epochs(chart: Any) -> None:
+    chart.evaluate("""() => {
+      window.painted = [];
+      const paint = CanvasRenderingContext2D.prototype.fillText;
+      CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
+        window.painted.push(text);
+        return paint.call(this, text, ...rest);
+      };
+    }""")
+    series = [{"label": "A", "style": "baseline", "points": [[1, 2], [10.5, 60.5]], "seeds": []}]
+    figure = {**PLANTED["figures"][0], "epochs": 2, "level": None, "series": series}
+    chart.evaluate(PLANT, json.dumps({**PLANTED, "axis": {"epoch": [1, 2]}, "figures": [figure]}))
+    chart.wait_for_function("window.painted.includes('epoch')")
+    written = chart.evaluate("window.painted")
+    assert {"0", "1", "2"} <= set(written)
+    assert [text for text in written if re.fullmatch(r"[01]\.\d+", text)] == []
+
+
+@pytest.mark.browser
 def test_the_legend_hides_a_curve_and_the_mouse_reads_values(chart: Any) -> None:
     button = chart.locator(".chart-legend [data-line='IE-FT']")
     before = axis_labels(chart)

@@ -71,7 +71,7 @@ def test_what_is_said_of_unusual_runs(shown: Any, values: dict[str, Any], there:
 
 def test_a_run_at_chance_level_says_why_once_and_judges_nothing(shown: Any) -> None:
     text = shown(plain=10.0, taught=10.5)
-    assert text.count("commonest class") == 1
+    assert text.count("majority class") == 1
     assert "points" not in text
     assert "judgement" not in text
 

@@ -1,6 +1,8 @@
 /* The large chart of a run, drawn by uPlot from the JSON that the page receives (chart.py).
    The server sends numbers; what is shown of them (which curve, zoom, scale, smoothing) is chosen and kept here. */
 window.iekdChart = (element) => {
+  // distances of ticks: epochs and steps are counted, there is none at 0.2
+  const WHOLE = [0, 1, 2, 3, 4, 5, 6, 7].flatMap((power) => [1, 2, 5].map((first) => first * 10 ** power));
   const box = element.querySelector('.chart'), plot = box.querySelector('.chart-plot');
   const legend = box.querySelector('.chart-legend'), words = box.querySelector('.chart-hint');
   const pick = (name) => box.querySelector(`[name=${name}]`);
@@ -129,7 +131,8 @@ window.iekdChart = (element) => {
       scales: {x: {time: false, range: whole}, y: {range, distr: log ? 3 : 1}},
       axes: [
         {stroke: ink, grid: {show: false}, ticks: grid, font, label: {epoch: 'epoch', step: 'step', time: 'time since the students began'}[axis],
-          labelFont: font, labelSize: 22 * large, size: 34 + 16 * large, space: 50 * large, values: axis === 'time' ? (u, all) => all.map(clock) : undefined},
+          labelFont: font, labelSize: 22 * large, size: 34 + 16 * large, space: 50 * large, values: axis === 'time' ? (u, all) => all.map(clock) : undefined,
+          incrs: axis === 'time' ? undefined : WHOLE},
         {stroke: ink, grid, ticks: {show: false}, font, size: 14 + 48 * large, space: 30 * large, label: one.y, labelFont: font, labelSize: 20 * large},
       ],
       hooks: {setCursor: [(u) => tell(u.cursor.idx)], draw: [level]},

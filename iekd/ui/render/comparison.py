@@ -214,17 +214,13 @@ def comparison_csv(models: Sequence[str], results: Sequence[ImageResult], right:
 
 def comparison_json(found: Judged) -> dict[str, Any]:
     """The images that are shown, and what is said of all, as the endpoint `compare` answers it."""
-    summary = found.summary
     images = []
     for i in found.rows:
         right = {"right": found.answers[i].right} if found.answers[i].right else {}
         images.append({"name": found.images[i].result.name, **found.images[i].result.to_json(), **right})
     return {
         "images": images,
-        "summary": {
-            "images": summary.images, "broken": summary.broken, "agree": summary.agree, "differ": summary.differ,
-            "labelled": summary.labelled, "right": dict(summary.right),
-        },
+        "summary": found.summary.to_json(),
         "not_compared": dict(found.of.problems),
         "notes": _notes(found.of, len(found.images)),
     }  # fmt: skip
