@@ -132,8 +132,10 @@ def test_start_watch_reload_finish_and_compare(page: Any, server: str, finished_
     open_page(page, server)
     fill_in(page, pictures, epochs=60)  # some ten seconds: long enough to be seen moving
     page.evaluate(WATCH_LENGTHS)
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")  # Start is in sight wherever one is in the form
     page.locator("#start").dblclick()  # two clicks are one run
     page.wait_for_selector("#run-head .stepper")
+    page.wait_for_function("window.scrollY === 0")  # the run's page begins at its top
 
     page.wait_for_function("window.lengths_seen.size >= 2")  # curves are drawn, and they move
     assert set(curve_lengths(page)) >= {"baseline", "ie-ft"}
