@@ -129,6 +129,50 @@ def test_every_control_changes_the_picture_and_can_be_taken_back(chart: Any) -> 
     assert axis_labels(chart) in seen
 
 
+BEFORE = {**PLANTED, "figures": [
+    {**PLANTED["figures"][1], "title": "Auto-encoder"}, {**PLANTED["figures"][0], "series": []},
+]}  # fmt: skip
+PAINTED = """() => {
+  window.painted = [];
+  const paint = CanvasRenderingContext2D.prototype.fillText;
+  CanvasRenderingContext2D.prototype.fillText = function (text, ...where) {
+    painted.push(text);
+    paint.call(this, text, ...where);
+  };
+}"""
+
+
+@pytest.mark.browser
+def test_the_students_accuracy_takes_over_unless_a_curve_was_picked(chart: Any) -> None:
+    curve = chart.locator(".chart [name=curve]")
+    chart.evaluate(PLANT.replace("'planted'", "'before'"), json.dumps(BEFORE))
+    chart.wait_for_function("document.querySelector('.chart [name=curve]').value === 'Auto-encoder'")
+    after = {**PLANTED, "figures": [*PLANTED["figures"], BEFORE["figures"][0]]}
+    chart.evaluate(PLANT, json.dumps(after))
+    chart.wait_for_function("document.querySelector('.chart [name=curve]').value === 'Test accuracy'")
+    curve.select_option("Loss")
+    chart.evaluate(PLANT.replace("'planted'", "'more'"), json.dumps({**after, "title": "more"}))
+    chart.locator("#chart-data [data-stamp=more]").wait_for(state="attached")
+    assert curve.input_value() == "Loss"
+
+
+@pytest.mark.browser
+def test_the_axes_have_whole_epochs_and_round_numbers_up_to_100_percent(chart: Any) -> None:
+    short = json.loads(json.dumps(PLANTED).replace("10, ", "2, ").replace("10]", "5]"))
+    short["figures"][0]["epochs"] = 5
+    chart.evaluate(PAINTED)
+    chart.evaluate(PLANT, json.dumps(short))
+    chart.locator(".chart [name=curve] option[value=Loss]").wait_for(state="attached")
+    chart.evaluate("painted.length = 0")
+    chart.locator(".chart [name=log]").check()
+    chart.wait_for_function("painted.length > 0")
+    numbers = {float(text) for text in chart.evaluate("painted") if re.fullmatch(r"[\d.]+", text)}
+    assert numbers >= {0, 1, 2, 3, 4, 5}, "epochs"
+    assert all(number == int(number) for number in numbers), numbers
+    assert {50, 100} <= numbers
+    assert max(numbers) == 100
+
+
 @pytest.mark.browser
 def test_the_legend_hides_a_curve_and_the_mouse_reads_values(chart: Any) -> None:
     button = chart.locator(".chart-legend [data-line='IE-FT']")
