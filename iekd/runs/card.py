@@ -66,7 +66,7 @@ def png_of(card: Card) -> bytes:
     draw.line((LEFT, 406, RIGHT, 406), fill=LINE, width=2)
     weak = card.gain == TOO_WEAK
     if card.gain:
-        _write(draw, 428, card.gain, 56, AMBER if weak else ACCENT, bold=True)
+        _write(draw, 428, spelled(card.gain) or "", 56, AMBER if weak else ACCENT, bold=True)
     _write(draw, 500, spelled(card.certainty) or "", 26, SOFT, lines=2)
     _write(draw, 588, f"IE-KD Studio · run {card.run}", 20, SOFT)
     buffer = io.BytesIO()

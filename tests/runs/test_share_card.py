@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,14 @@ def test_results_too_weak_to_compare_say_so(tmp_path: Path, written_run: Any) ->
     card = card_of(run, run.report)
     assert card.gain == "Too weak to judge"
     assert "points over" not in card.alt_text()
+
+
+def test_a_loss_has_a_real_minus_in_words_and_the_fonts_own_in_the_picture(tmp_path: Path, written_run: Any) -> None:
+    run = written_run(Store(tmp_path), plain=88.0, taught=86.0)
+    card = card_of(run, run.report)
+    assert card.gain == "−2.0 points over the plain student"
+    assert "95 %: −3.0 to −1.0 over" in card.alt_text()
+    assert png_of(card) == png_of(replace(card, gain=card.gain.replace("−", "-")))
 
 
 def test_letters_that_the_font_lacks_are_spelled_or_named(tmp_path: Path, written_run: Any) -> None:

@@ -148,7 +148,7 @@ def test_start_watch_reload_finish_and_compare(page: Any, server: str, finished_
 
     page.wait_for_selector("#result .card.finished")
     card = page.locator("#result").inner_text()
-    assert "Baseline" in card
+    assert "Plain student" in card
     assert "IE-FT" in card
     assert "over the plain student" in page.locator("#headline").inner_text()
     assert not page.locator("#stop").is_visible()
@@ -164,7 +164,7 @@ def test_start_watch_reload_finish_and_compare(page: Any, server: str, finished_
     )
     page.wait_for_function("document.querySelectorAll('#comparison .answer').length == 2")
     first = page.locator("#comparison .answer").first
-    assert first.locator(".said .who").all_inner_texts() == ["Teacher", "Baseline", "IE-FT"]
+    assert first.locator(".said .who").all_inner_texts() == ["Teacher", "Plain student", "IE student (IE-FT)"]
     for said in first.locator(".said").all():
         assert said.locator(".top span").inner_text() in ("cross", "disc", "stripes")
     assert page.locator("#comparison table.results tr").count() == 4

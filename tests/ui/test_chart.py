@@ -92,7 +92,7 @@ PLANTED = {
     "figures": [
         {"title": title, "y": "y", "unit": unit, "hint": f"about {title}", "level": level, "levelLabel": "Teacher",
          "epochs": 10, "students": True, "series": [
-            {"label": "Baseline", "style": "baseline", "points": [[1, 4, 10], [10, 60, 80]],
+            {"label": "Plain student", "style": "baseline", "points": [[1, 4, 10], [10, 60, 80]],
              "seeds": [[[1, 4, 10], [8, 55, 79]], [[1, 4, 10], [12, 65, 81]]]},
             {"label": "IE-FT", "style": "ie-ft", "points": [[1, 4, 10], [20, 70, 85]], "seeds": []}]}
         for title, unit, level in (("Test accuracy", " %", 90), ("Loss", "", None))
@@ -188,7 +188,7 @@ def test_the_legend_hides_a_curve_and_the_mouse_reads_values(chart: Any) -> None
     chart.mouse.move(box["x"] + box["width"] - 2, box["y"] - 60)
     chart.wait_for_function("document.querySelector('.chart-at').textContent === ''")
     words = chart.locator(".chart-plot").get_attribute("aria-label")
-    assert re.search(r"Test accuracy: .*Baseline [\d.]+ %.*IE-FT [\d.]+ %", words)
+    assert re.search(r"Test accuracy: .*Plain student [\d.]+ %.*IE-FT [\d.]+ %", words)
 
 
 @pytest.mark.browser
@@ -197,8 +197,8 @@ def test_it_can_be_saved(chart: Any, finished_run: str) -> None:
         chart.locator(".chart [name=csv]").click()
     assert got.value.suggested_filename == f"{finished_run}-test-accuracy.csv"
     rows = list(csv.DictReader(Path(got.value.path()).read_text().splitlines()))
-    assert {row["curve"] for row in rows} == {"Baseline", "IE-FT"}
-    assert [row["epoch"] for row in rows if row["curve"] == "Baseline"] == ["1", "2"]
+    assert {row["curve"] for row in rows} == {"Plain student", "IE-FT"}
+    assert [row["epoch"] for row in rows if row["curve"] == "Plain student"] == ["1", "2"]
     with chart.expect_download() as got:
         chart.locator(".chart [name=png]").click()
     assert Path(got.value.path()).read_bytes().startswith(b"\x89PNG")
