@@ -14,6 +14,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from iekd.config.run import RunConfig
 from iekd.data import title_of
 from iekd.errors import RunError
 from iekd.results.card import TOO_WEAK, Card, make_card
@@ -42,7 +43,13 @@ def card_of(run: Run, report: dict[str, Any] | None) -> Card:
         raise RunError(
             f"The run '{run.id}' is {run.status.state} and has no result. A card can be drawn of a finished run."
         )
-    return make_card(report, run.id, name_of(run, run.config), title_of(run.config.dataset))
+    return make_card(report, run.id, name_of(run, run.config), dataset_of(run.config))
+
+
+def dataset_of(config: RunConfig) -> str:
+    """The dataset's title, and how many training images it was limited to."""
+    limit = f" (limited to {config.limit_train:,})" if config.limit_train else ""
+    return f"{title_of(config.dataset)}{limit}"
 
 
 def notes(card: Card) -> list[str]:

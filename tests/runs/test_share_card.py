@@ -16,6 +16,7 @@ from iekd.cli.main import app
 from iekd.errors import RunError
 from iekd.runs.card import DATASET_NOTE, NAME_NOTE, SIZE, card_of, notes, png_of, spelled
 from iekd.runs.store import Store
+from iekd.ui.render.run import head_html
 
 
 def card_by_command(root: Path, run_id: str, target: Path) -> Any:
@@ -40,6 +41,12 @@ def test_the_command_writes_a_png_and_tells_its_alt_text(tmp_path: Path, written
     assert again.exit_code != 0
     assert "is there already" in again.output
     assert target.read_bytes() == before
+
+
+def test_a_run_on_part_of_the_dataset_says_so(tmp_path: Path, written_run: Any) -> None:
+    run = written_run(Store(tmp_path), limit_train=2500)
+    assert card_of(run, run.report).dataset == "Fashion-MNIST, 10,000 images (limited to 2,500)"
+    assert "10,000 images (limited to 2,500) · " in head_html(run, run.config, run.status, Store(tmp_path))
 
 
 def test_a_run_without_a_result_has_no_card(tmp_path: Path, written_run: Any) -> None:
