@@ -77,6 +77,7 @@ window.iekdChart = (element) => {
     if (!data || !data.figures.length || !plot.clientWidth) return;
     const one = figure(), axis = kind(), weight = Number(pick('smooth').value) / 100, tables = [], series = [{}], bands = [];
     words.textContent = one.hint;
+    words.dataset.curve = one.title;  // for a presentation, which hides the list of curves
     shown = [];
     const xs = (line) => line[0].map((x) => across(x, axis));
     if (one.level != null) shown.push({label: one.levelLabel, style: 'teacher', last: one.level});
