@@ -1,4 +1,4 @@
-"""Numbers of things in sentences: "1 image", "1,234 images", "2 classes"."""
+"""Numbers in sentences: "1 image", "1,234 images", "2 classes", "+2.3"."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ def counted(number: int, one: str, several: str = "") -> str:
         several: what follows any other number; empty: `one` with the usual ending.
     """
     return f"{number:,} {one if number == 1 else several or _plural(one)}"
+
+
+def signed(value: float, decimals: int) -> str:
+    """2.34 -> '+2.3', with a real minus before what is below zero, and none before what is rounded to it."""
+    return f"{round(value, decimals) + 0:+.{decimals}f}".replace("-", "\u2212")
 
 
 def _plural(word: str) -> str:

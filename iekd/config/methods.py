@@ -226,7 +226,7 @@ def register(spec: MethodSpec) -> MethodSpec:
 
 
 register(MethodSpec(
-    "baseline", "labels only: the yardstick", ("#7b8794", "#94a3b8"), title="Baseline", needs_teacher=False,
+    "baseline", "labels only: the yardstick", ("#7b8794", "#94a3b8"), title="Plain student", needs_teacher=False,
     without_kd="is knowledge distillation itself. Name it kd.",
 ))  # fmt: skip
 KD = register(MethodSpec(

@@ -7,7 +7,7 @@ from typing import Any
 
 from iekd.config.methods import known_specs, method_name, method_spec
 from iekd.models.catalog import model_name
-from iekd.plural import counted
+from iekd.plural import counted, signed
 from iekd.results.brief import PLAIN, SEEDS, brief, interval
 from iekd.results.lead import judgement, lead_of
 from iekd.results.significance import Difference
@@ -63,7 +63,7 @@ def make_card(report: dict[str, Any], run: str, title: str, dataset: str) -> Car
     if weak := brief(report, method_name).too_weak:
         gain, certainty = TOO_WEAK, weak
     elif found and found.gain:
-        gain = f"{found.gain.mean:+.1f} points over the plain student"
+        gain = f"{signed(found.gain.mean, 1)} points over the plain student"
         certainty = f"{_interval(found.gain)} {judgement(found.gain, found.compared)}"
     return Card(run, title or networks, dataset, networks, tuple(numbers), gain, certainty)
 
@@ -85,7 +85,7 @@ def _interval(gain: Difference) -> str:
     if over is None:
         return f"{seeds[0].upper()}{seeds[1:]}, no interval."
     what = seeds if over.over == SEEDS else f"{over.n:,} test images, {seeds}"
-    return f"95 %: {over.low:+.1f} to {over.high:+.1f} over {what}."
+    return f"95 %: {signed(over.low, 1)} to {signed(over.high, 1)} over {what}."
 
 
 def _networks(report: dict[str, Any]) -> str:

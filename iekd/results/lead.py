@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from iekd.config.methods import known_specs
-from iekd.plural import counted
+from iekd.plural import counted, signed
 from iekd.results.brief import PLAIN
 from iekd.results.report import summaries
 from iekd.results.significance import Difference, Summary, p_text
@@ -91,7 +91,8 @@ def judgement(gain: Difference, compared: int, images: str = "images") -> str:
         return f"Not decided: other test {images} may reverse it, and other seeds may change more."
     few = ""
     if tested is not None and not tested.conclusive:
-        few = f" The {tested.n:,} test {images} are few: others could make it {tested}."
+        span = f"{signed(tested.low, 1)} to {signed(tested.high, 1)} (95 % interval)"
+        few = f" The {tested.n:,} test {images} are few: others could make it {span}."
     if gain.p_adjusted is None:
         return f"No test is possible: all {counted(gain.n, 'seed')} give the same difference.{few}"
     many = f", corrected for {compared} comparisons" if compared > 1 else ""

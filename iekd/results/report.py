@@ -103,7 +103,7 @@ def remarks(report: dict[str, Any], name: Callable[[str], str] = str, images: st
     plain = next((s.mean for s in found if s.method == "baseline"), None)
     if accuracy is not None and plain is not None and accuracy < plain:
         said.append(
-            f"The teacher ({accuracy:.2f} %) knows less than the baseline ({plain:.2f} %), so there was little to "
+            f"The teacher ({accuracy:.2f} %) knows less than the plain student ({plain:.2f} %), so there was little to "
             "learn from it. Train it longer, or take a better one."
         )
     return said

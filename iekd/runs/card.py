@@ -14,6 +14,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from iekd.config.run import RunConfig
 from iekd.data import title_of
 from iekd.errors import RunError
 from iekd.results.card import TOO_WEAK, Card, make_card
@@ -42,7 +43,13 @@ def card_of(run: Run, report: dict[str, Any] | None) -> Card:
         raise RunError(
             f"The run '{run.id}' is {run.status.state} and has no result. A card can be drawn of a finished run."
         )
-    return make_card(report, run.id, name_of(run, run.config), title_of(run.config.dataset))
+    return make_card(report, run.id, name_of(run, run.config), dataset_of(run.config))
+
+
+def dataset_of(config: RunConfig) -> str:
+    """The dataset's title, and how many training images it was limited to."""
+    limit = f" (limited to {config.limit_train:,})" if config.limit_train else ""
+    return f"{title_of(config.dataset)}{limit}"
 
 
 def notes(card: Card) -> list[str]:
@@ -66,7 +73,7 @@ def png_of(card: Card) -> bytes:
     draw.line((LEFT, 406, RIGHT, 406), fill=LINE, width=2)
     weak = card.gain == TOO_WEAK
     if card.gain:
-        _write(draw, 428, card.gain, 56, AMBER if weak else ACCENT, bold=True)
+        _write(draw, 428, spelled(card.gain) or "", 56, AMBER if weak else ACCENT, bold=True)
     _write(draw, 500, spelled(card.certainty) or "", 26, SOFT, lines=2)
     _write(draw, 588, f"IE-KD Studio · run {card.run}", 20, SOFT)
     buffer = io.BytesIO()

@@ -26,7 +26,7 @@ from iekd.ui.tabs.explain import TO_EXPLAIN, asked_for
 from iekd.ui.tabs.form import OWN_FOLDER
 from iekd.ui.tabs.run import PRIVATE, SPEAKING, Updates
 from iekd.ui.tabs.runs import ASKED, KEEP_QUERY, runs_tab
-from iekd.ui.tabs.train import known_run, train_tab
+from iekd.ui.tabs.train import TO_TOP, known_run, train_tab
 
 # in render/
 STYLES = (
@@ -49,7 +49,8 @@ KEEP_ADDRESS = """(value) => {
   const now = performance.now(), same = now - (seen.moved || -300) < 300;
   if (same) history.replaceState(null, '', address); else history.pushState(null, '', address);
   seen.moved = now;
-}"""
+  if ('NAME' === 'run') (TO_TOP)();  // Start stands far below the top of what it opens
+}""".replace("TO_TOP", TO_TOP)
 OPENED = """() => {
   document.documentElement.dataset.opened = '';
   delete document.documentElement.dataset.elsewhere;
@@ -152,8 +153,11 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
         pages = [(train_page, TRAIN), (runs_page, RUNS), (compare_page, COMPARE)]
         if landing:
             pages.insert(0, (demo_page, DEMO))
-            front.train.click(to_form, None, [shown, tabs, *train.outputs], **PRIVATE)
-            front.own.click(to_own_pictures, None, [shown, tabs, *train.outputs, train.dataset], **PRIVATE)
+            for to_train in (
+                front.train.click(to_form, None, [shown, tabs, *train.outputs], **PRIVATE),
+                front.own.click(to_own_pictures, None, [shown, tabs, *train.outputs, train.dataset], **PRIVATE),
+            ):
+                to_train.then(None, None, None, js=TO_TOP, api_visibility="private")
         for page, name in pages:
             named = f"() => ({KEEP_ADDRESS.replace('NAME', 'tab')})('{name}')"
             page.select(None, None, None, js=named, api_visibility="private").then(

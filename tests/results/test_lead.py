@@ -53,7 +53,8 @@ def test_without_a_baseline_there_is_no_gain_and_no_gap():
         (Difference(2.0, 3, 1.0, 3.0, 0.01, 0.02), 2, "Chance hardly explains it (p = 0.020 in a paired test over the "
                                                       "seeds, corrected for 2 comparisons)"),
         (Difference(2.0, 3, -1.0, 5.0, 0.3, 0.3), 1, "Not decided: chance may explain it (p = 0.30"),
-        (Difference(2.0, 3, 1.0, 3.0, 0.01, 0.01, OverImages(-1.0, 5.0, 60)), 1, "60 test images are few"),
+        (Difference(2.0, 3, 1.0, 3.0, 0.01, 0.01, OverImages(-1.0, 5.0, 60)), 1,
+         "The 60 test images are few: others could make it −1.0 to +5.0 (95 % interval)."),
     ],
 )  # fmt: skip
 def test_the_judgement_says_what_is_decided_and_not_the_gain_again(gain, compared, said):

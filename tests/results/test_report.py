@@ -92,7 +92,7 @@ def test_a_teacher_that_knows_less_than_the_baseline_is_named(teacher, warned):
     said = remarks(whole(33.3, teacher, baseline=[67.6], kd=[60.0]))
     assert (said == []) is not warned
     if warned:
-        assert "The teacher (50.00 %) knows less than the baseline (67.60 %)" in said[0]
+        assert "The teacher (50.00 %) knows less than the plain student (67.60 %)" in said[0]
 
 
 def test_a_teacher_that_guesses_is_named_before_its_students():

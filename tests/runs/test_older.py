@@ -102,7 +102,7 @@ def test_the_page_draws_them(store):
     for run_id in (FINISHED_RUN, STOPPED_RUN):
         looked = look(store, run_id, {}, may)
         assert "ResNet-8" in looked["head"]
-        where, what = ("result", "Baseline") if run_id == FINISHED_RUN else ("headline", "You stopped this run")
+        where, what = ("result", "Plain student") if run_id == FINISHED_RUN else ("headline", "You stopped this run")
         assert what in looked[where]
         assert "<svg" in looked["curves"]
         assert "Training on cpu" in looked["log"]

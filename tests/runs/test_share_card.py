@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from iekd.cli.main import app
 from iekd.errors import RunError
 from iekd.runs.card import DATASET_NOTE, NAME_NOTE, SIZE, card_of, notes, png_of, spelled
 from iekd.runs.store import Store
+from iekd.ui.render.run import head_html
 
 
 def card_by_command(root: Path, run_id: str, target: Path) -> Any:
@@ -41,6 +43,12 @@ def test_the_command_writes_a_png_and_tells_its_alt_text(tmp_path: Path, written
     assert target.read_bytes() == before
 
 
+def test_a_run_on_part_of_the_dataset_says_so(tmp_path: Path, written_run: Any) -> None:
+    run = written_run(Store(tmp_path), limit_train=2500)
+    assert card_of(run, run.report).dataset == "Fashion-MNIST, 10,000 images (limited to 2,500)"
+    assert "10,000 images (limited to 2,500) · " in head_html(run, run.config, run.status, Store(tmp_path))
+
+
 def test_a_run_without_a_result_has_no_card(tmp_path: Path, written_run: Any) -> None:
     run, target = written_run(Store(tmp_path / "runs")), tmp_path / "card.png"
     (run.path / "report.json").unlink()
@@ -57,6 +65,14 @@ def test_results_too_weak_to_compare_say_so(tmp_path: Path, written_run: Any) ->
     card = card_of(run, run.report)
     assert card.gain == "Too weak to judge"
     assert "points over" not in card.alt_text()
+
+
+def test_a_loss_has_a_real_minus_in_words_and_the_fonts_own_in_the_picture(tmp_path: Path, written_run: Any) -> None:
+    run = written_run(Store(tmp_path), plain=88.0, taught=86.0)
+    card = card_of(run, run.report)
+    assert card.gain == "−2.0 points over the plain student"
+    assert "95 %: −3.0 to −1.0 over" in card.alt_text()
+    assert png_of(card) == png_of(replace(card, gain=card.gain.replace("−", "-")))
 
 
 def test_letters_that_the_font_lacks_are_spelled_or_named(tmp_path: Path, written_run: Any) -> None:

@@ -132,8 +132,10 @@ def test_start_watch_reload_finish_and_compare(page: Any, server: str, finished_
     open_page(page, server)
     fill_in(page, pictures, epochs=60)  # some ten seconds: long enough to be seen moving
     page.evaluate(WATCH_LENGTHS)
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")  # Start is in sight wherever one is in the form
     page.locator("#start").dblclick()  # two clicks are one run
     page.wait_for_selector("#run-head .stepper")
+    page.wait_for_function("window.scrollY === 0")  # the run's page begins at its top
 
     page.wait_for_function("window.lengths_seen.size >= 2")  # curves are drawn, and they move
     assert set(curve_lengths(page)) >= {"baseline", "ie-ft"}
@@ -146,7 +148,7 @@ def test_start_watch_reload_finish_and_compare(page: Any, server: str, finished_
 
     page.wait_for_selector("#result .card.finished")
     card = page.locator("#result").inner_text()
-    assert "Baseline" in card
+    assert "Plain student" in card
     assert "IE-FT" in card
     assert "over the plain student" in page.locator("#headline").inner_text()
     assert not page.locator("#stop").is_visible()
@@ -162,7 +164,7 @@ def test_start_watch_reload_finish_and_compare(page: Any, server: str, finished_
     )
     page.wait_for_function("document.querySelectorAll('#comparison .answer').length == 2")
     first = page.locator("#comparison .answer").first
-    assert first.locator(".said .who").all_inner_texts() == ["Teacher", "Baseline", "IE-FT"]
+    assert first.locator(".said .who").all_inner_texts() == ["Teacher", "Plain student", "IE student (IE-FT)"]
     for said in first.locator(".said").all():
         assert said.locator(".top span").inner_text() in ("cross", "disc", "stripes")
     assert page.locator("#comparison table.results tr").count() == 4

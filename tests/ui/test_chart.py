@@ -92,7 +92,7 @@ PLANTED = {
     "figures": [
         {"title": title, "y": "y", "unit": unit, "hint": f"about {title}", "level": level, "levelLabel": "Teacher",
          "epochs": 10, "students": True, "series": [
-            {"label": "Baseline", "style": "baseline", "points": [[1, 4, 10], [10, 60, 80]],
+            {"label": "Plain student", "style": "baseline", "points": [[1, 4, 10], [10, 60, 80]],
              "seeds": [[[1, 4, 10], [8, 55, 79]], [[1, 4, 10], [12, 65, 81]]]},
             {"label": "IE-FT", "style": "ie-ft", "points": [[1, 4, 10], [20, 70, 85]], "seeds": []}]}
         for title, unit, level in (("Test accuracy", " %", 90), ("Loss", "", None))
@@ -129,6 +129,50 @@ def test_every_control_changes_the_picture_and_can_be_taken_back(chart: Any) -> 
     assert axis_labels(chart) in seen
 
 
+BEFORE = {**PLANTED, "figures": [
+    {**PLANTED["figures"][1], "title": "Auto-encoder"}, {**PLANTED["figures"][0], "series": []},
+]}  # fmt: skip
+PAINTED = """() => {
+  window.painted = [];
+  const paint = CanvasRenderingContext2D.prototype.fillText;
+  CanvasRenderingContext2D.prototype.fillText = function (text, ...where) {
+    painted.push(text);
+    paint.call(this, text, ...where);
+  };
+}"""
+
+
+@pytest.mark.browser
+def test_the_students_accuracy_takes_over_unless_a_curve_was_picked(chart: Any) -> None:
+    curve = chart.locator(".chart [name=curve]")
+    chart.evaluate(PLANT.replace("'planted'", "'before'"), json.dumps(BEFORE))
+    chart.wait_for_function("document.querySelector('.chart [name=curve]').value === 'Auto-encoder'")
+    after = {**PLANTED, "figures": [*PLANTED["figures"], BEFORE["figures"][0]]}
+    chart.evaluate(PLANT, json.dumps(after))
+    chart.wait_for_function("document.querySelector('.chart [name=curve]').value === 'Test accuracy'")
+    curve.select_option("Loss")
+    chart.evaluate(PLANT.replace("'planted'", "'more'"), json.dumps({**after, "title": "more"}))
+    chart.locator("#chart-data [data-stamp=more]").wait_for(state="attached")
+    assert curve.input_value() == "Loss"
+
+
+@pytest.mark.browser
+def test_the_axes_have_whole_epochs_and_round_numbers_up_to_100_percent(chart: Any) -> None:
+    short = json.loads(json.dumps(PLANTED).replace("10, ", "2, ").replace("10]", "5]"))
+    short["figures"][0]["epochs"] = 5
+    chart.evaluate(PAINTED)
+    chart.evaluate(PLANT, json.dumps(short))
+    chart.locator(".chart [name=curve] option[value=Loss]").wait_for(state="attached")
+    chart.evaluate("painted.length = 0")
+    chart.locator(".chart [name=log]").check()
+    chart.wait_for_function("painted.length > 0")
+    numbers = {float(text) for text in chart.evaluate("painted") if re.fullmatch(r"[\d.]+", text)}
+    assert numbers >= {0, 1, 2, 3, 4, 5}, "epochs"
+    assert all(number == int(number) for number in numbers), numbers
+    assert {50, 100} <= numbers
+    assert max(numbers) == 100
+
+
 @pytest.mark.browser
 def test_a_short_run_has_no_ticks_between_epochs(chart: Any) -> None:
     chart.evaluate("""() => {
@@ -163,7 +207,7 @@ def test_the_legend_hides_a_curve_and_the_mouse_reads_values(chart: Any) -> None
     chart.mouse.move(box["x"] + box["width"] - 2, box["y"] - 60)
     chart.wait_for_function("document.querySelector('.chart-at').textContent === ''")
     words = chart.locator(".chart-plot").get_attribute("aria-label")
-    assert re.search(r"Test accuracy: .*Baseline [\d.]+ %.*IE-FT [\d.]+ %", words)
+    assert re.search(r"Test accuracy: .*Plain student [\d.]+ %.*IE-FT [\d.]+ %", words)
 
 
 @pytest.mark.browser
@@ -172,8 +216,8 @@ def test_it_can_be_saved(chart: Any, finished_run: str) -> None:
         chart.locator(".chart [name=csv]").click()
     assert got.value.suggested_filename == f"{finished_run}-test-accuracy.csv"
     rows = list(csv.DictReader(Path(got.value.path()).read_text().splitlines()))
-    assert {row["curve"] for row in rows} == {"Baseline", "IE-FT"}
-    assert [row["epoch"] for row in rows if row["curve"] == "Baseline"] == ["1", "2"]
+    assert {row["curve"] for row in rows} == {"Plain student", "IE-FT"}
+    assert [row["epoch"] for row in rows if row["curve"] == "Plain student"] == ["1", "2"]
     with chart.expect_download() as got:
         chart.locator(".chart [name=png]").click()
     assert Path(got.value.path()).read_bytes().startswith(b"\x89PNG")

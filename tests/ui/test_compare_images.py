@@ -45,7 +45,7 @@ def compared(count: int, classes: int = 3, right: str = "") -> Compared:
     return Compared({name: ComparedModel(card, 1024) for name, card in cards.items()}, tuple(images), {})
 
 
-COLUMNS = {"baseline": Column("Baseline"), "ie-ft": Column("IE-FT")}
+COLUMNS = {"baseline": Column("Plain student"), "ie-ft": Column("IE-FT")}
 
 
 def test_hundreds_of_images_are_shown_a_page_at_a_time() -> None:

@@ -122,7 +122,7 @@ def test_links_name_each_network_and_only_where_it_may_be_had(finished_run: str,
         for broken in ("{", whole.replace('"ie-ft"', '"<img src=x>"')):
             card.write_text(broken)
             shown = downloads_html(run, True)
-            assert "Baseline" in shown
+            assert "Plain student" in shown
             assert "<img" not in shown.lower()
     finally:
         card.write_text(whole)

@@ -134,14 +134,14 @@ def test_the_part_is_there_for_who_may_and_lists_networks_and_formats(finished_r
 def test_publish_and_export_call_the_models_the_same_and_choose_the_same(finished_run: str, runs_dir: Path) -> None:
     looked = look(Store(runs_dir), finished_run, {}, Access().of(asker(host="127.0.0.1:7860")))
     models = looked["export"]["network"]
-    assert models.choices == [("Teacher", "teacher"), ("Baseline", "baseline-seed0"), ("IE-FT", LEARNER)]
+    assert models.choices == [("Teacher", "teacher"), ("Plain student", "baseline-seed0"), ("IE-FT", LEARNER)]
     assert (looked["chosen"].choices, looked["chosen"].value) == (models.choices, models.value)
 
 
 def test_a_model_is_called_with_its_seed_where_there_are_several(finished_run: str, runs_dir: Path) -> None:
     run = Store(runs_dir).get(finished_run)
     several = SimpleNamespace(config=run.config.model_copy(update={"seeds": (0, 1)}), model_folders=run.model_folders)
-    assert list(model_titles(several).values()) == ["Teacher", "Baseline, seed 0", "IE-FT, seed 0"]  # type: ignore[arg-type]
+    assert list(model_titles(several).values()) == ["Teacher", "Plain student, seed 0", "IE-FT, seed 0"]  # type: ignore[arg-type]
 
 
 def test_a_page_that_was_exported_is_downloaded_with_all_its_files(

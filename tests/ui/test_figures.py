@@ -96,7 +96,7 @@ def test_mean_over_seeds_uses_what_all_have() -> None:
 def test_a_line_for_each_series_and_the_teachers_level() -> None:
     svg = svg_of(
         figure(
-            Series("Baseline", "baseline", ((1, 80.0), (2, 82.0))),
+            Series("Plain student", "baseline", ((1, 80.0), (2, 82.0))),
             Series("IE-FT", "ie-ft", ((1, 81.0), (2, 85.0))),
             level=93.0,
         )
@@ -117,8 +117,8 @@ def test_everything_stays_inside_the_drawing() -> None:
 
 def test_no_points_or_broken_numbers_still_give_a_figure() -> None:
     assert not [e for e in svg_of(figure()).iter() if e.tag in ("polyline", "circle")]
-    broken = svg_of(figure(Series("Baseline", "baseline", ((1, math.nan), (2, math.inf), (3, 1.0)))))
-    assert [e.findtext("title") for e in broken.iter("circle")] == ["Baseline, epoch 3: 1.00"]
+    broken = svg_of(figure(Series("Plain student", "baseline", ((1, math.nan), (2, math.inf), (3, 1.0)))))
+    assert [e.findtext("title") for e in broken.iter("circle")] == ["Plain student, epoch 3: 1.00"]
     numbers = [value for e in broken.iter() for name, value in e.items() if name not in ("class", "aria-label")]
     assert not [value for value in numbers if "nan" in value or "inf" in value]
 
@@ -179,7 +179,7 @@ def test_students_that_diverged_are_named_and_not_drawn(tmp_path: Path) -> None:
     run.write_status(status)
     found = {f.title: {s.label: s.points for s in f.series if not s.faint} for f in figures(run, config)}
     assert found["Test accuracy"]["DML: diverged"] == ()
-    assert found["Loss on the labels"] == {"Baseline, mean of 2": ((1.0, 2.1),), "KD": ((1.0, 2.4),)}
+    assert found["Loss on the labels"] == {"Plain student, mean of 2": ((1.0, 2.1),), "KD": ((1.0, 2.4),)}
     assert found["Distillation loss"] == {"KD": ((1.0, 2.4),)}
     status.diverged = {f"{m}-seed{s}": "it did" for m in config.methods for s in config.seeds}
     run.write_status(status)

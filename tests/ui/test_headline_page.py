@@ -56,7 +56,7 @@ def test_the_number_its_gain_and_what_the_interval_is_of(shown: Any) -> None:
     [
         ({"plain": 88.0, "taught": 86.0}, "<b>33 %</b> wider gap to the teacher", "−−"),
         ({"taught": 95.0}, "it is above the teacher", ""),
-        ({"plain": 90.0, "taught": 91.0, "teacher": 80.0}, "knows less than the baseline", "of the gap"),
+        ({"plain": 90.0, "taught": 91.0, "teacher": 80.0}, "knows less than the plain student", "of the gap"),
         ({"plain": 10.0, "taught": 10.5}, "Too weak to judge", "of the gap"),
         ({"methods": ("baseline",)}, "No other student to compare it with", "points"),
         ({"methods": ("ft", "ie-ft")}, "No plain student to compare it with", "points"),
@@ -85,7 +85,7 @@ def test_a_larger_student_and_a_diverged_one(shown: Any) -> None:
     text = shown(change)
     assert "<b>2.0×</b> larger than the teacher" in text
     assert "ie-ft-seed0 diverged and is left out of all numbers. It became nan." in text
-    assert "Baseline: test images" in text
+    assert "Plain student: test images" in text
 
 
 def test_a_report_of_an_earlier_version_without_teacher_or_summary(shown: Any) -> None:

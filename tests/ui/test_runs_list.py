@@ -175,7 +175,7 @@ def test_a_sparkline_reads_only_what_is_new(store: Store, written_run: Any, monk
     )
     drawn = sparks.draw(run, 1)
     assert drawn.count("<polyline") == 2
-    assert "Baseline 56.0 to 86.0 %; IE-FT 58.0 to 88.0 %" in drawn
+    assert "Plain student 56.0 to 86.0 %; IE-FT 58.0 to 88.0 %" in drawn
     assert sparks.draw(run, 1) == drawn
     assert read == [0]
     size = (run.path / "metrics.jsonl").stat().st_size

@@ -119,7 +119,7 @@ def test_a_cell_opens_its_images(browser: Any, server: str, finished_run: str, w
     page.goto(f"{server}/?run={finished_run}&tab=compare&__theme={theme}")
     page.locator("#look-at-test-set").click()
     page.wait_for_selector("#test-set-details .diagrams")
-    assert page.locator("#test-set-first input").input_value() == "Baseline"
+    assert page.locator("#test-set-first input").input_value() == "Plain student"
     assert page.locator(".matrix").is_visible() == (width == 1440)
     shown = page.locator(f"#test-set {'.matrix' if width == 1440 else '.pairs'} [data-cell]:visible")
     if width == 1440:

@@ -7,7 +7,7 @@ window.iekdChart = (element) => {
   const legend = box.querySelector('.chart-legend'), words = box.querySelector('.chart-hint');
   const pick = (name) => box.querySelector(`[name=${name}]`);
   const hidden = new Set();
-  let data = null, stamp = '', drawn = null, shown = [];
+  let data = null, stamp = '', drawn = null, shown = [], picked = false;
 
   const colour = (style) => {
     const sample = document.createElement('i');
@@ -62,10 +62,23 @@ window.iekdChart = (element) => {
   const figure = () => data.figures.find((one) => one.title === pick('curve').value) || data.figures[0];
   const kind = () => (figure().students ? pick('axis').value : 'epoch');
 
+  // round numbers on a log scale: 1, 2, 5, 10 and so on; where less than a factor of 10 is shown, equal steps
+  const roundNumbers = (low, high) => {
+    const power = (of) => 10 ** Math.floor(Math.log10(of)), near = (of, steps) => steps.map((step) => step * power(of)).find((step) => step >= of * 0.999);
+    if (high < 10 * low) {
+      const step = near((high - low) / 6, [1, 2, 5, 10]), from = Math.ceil(low / step), count = Math.floor(high / step) - from + 1;
+      return Array.from({length: Math.max(0, count)}, (_, i) => Number(((from + i) * step).toPrecision(6)));
+    }
+    const found = [];
+    for (let at = power(low); at <= high; at *= 10) for (const step of high > 1e3 * low ? [1] : [1, 2, 5]) found.push(Number((at * step).toPrecision(6)));
+    return found.filter((value) => value >= low && value <= high);
+  };
+
   const draw = () => {
     if (!data || !data.figures.length || !plot.clientWidth) return;
     const one = figure(), axis = kind(), weight = Number(pick('smooth').value) / 100, tables = [], series = [{}], bands = [];
     words.textContent = one.hint;
+    words.dataset.curve = one.title;  // for a presentation, which hides the list of curves
     shown = [];
     const xs = (line) => line[0].map((x) => across(x, axis));
     if (one.level != null) shown.push({label: one.levelLabel, style: 'teacher', last: one.level});
@@ -104,8 +117,8 @@ window.iekdChart = (element) => {
       const found = values.filter((y) => Number.isFinite(y) && (!log || y > 0));
       if (!found.length) return [low ?? 0, high ?? 1];
       const least = Math.min(...found), most = Math.max(...found), room = (most - least || Math.abs(most) || 1) * 0.08;
-      if (log) return [least / 1.15, most * 1.15];
-      const top = one.unit === ' %' ? Math.min(100, most + room) : most + room;
+      const limit = one.unit === ' %' ? 100 : Infinity, top = Math.min(limit, most + room);
+      if (log) return [least / 1.15, Math.min(limit, most * 1.15)];
       return [one.unit === ' %' ? Math.max(0, least - room) : least - room, top];
     };
     // all epochs to come have their place; a part that was chosen with the mouse is shown as it is
@@ -133,7 +146,8 @@ window.iekdChart = (element) => {
         {stroke: ink, grid: {show: false}, ticks: grid, font, label: {epoch: 'epoch', step: 'step', time: 'time since the students began'}[axis],
           labelFont: font, labelSize: 22 * large, size: 34 + 16 * large, space: 50 * large, values: axis === 'time' ? (u, all) => all.map(clock) : undefined,
           incrs: axis === 'time' ? undefined : WHOLE},
-        {stroke: ink, grid, ticks: {show: false}, font, size: 14 + 48 * large, space: 30 * large, label: one.y, labelFont: font, labelSize: 20 * large},
+        {stroke: ink, grid, ticks: {show: false}, font, size: 14 + 48 * large, space: 30 * large, label: one.y, labelFont: font, labelSize: 20 * large,
+          ...(log ? {splits: (u, i, from, to) => roundNumbers(from, to), filter: (u, all) => all, values: (u, all) => all.map(String)} : {})},
       ],
       hooks: {setCursor: [(u) => tell(u.cursor.idx)], draw: [level]},
     }, joined, plot);
@@ -225,13 +239,18 @@ window.iekdChart = (element) => {
     const select = pick('curve'), chosen = select.value, titles = data.figures.map((one) => one.title);
     if (titles.join() !== [...select.options].map((one) => one.value).join()) {
       select.replaceChildren(...titles.map((title) => new Option(title, title)));
-      if (titles.includes(chosen)) select.value = chosen;
     }
+    // until somebody picks one: the first with a curve, so that the students' accuracy takes over once there is any
+    const first = data.figures.find((one) => one.series.length) ?? data.figures[0];
+    select.value = picked && titles.includes(chosen) ? chosen : first?.title ?? '';
     pick('axis').disabled = data.axis.epoch.length < 2;
     draw();
   };
 
-  box.addEventListener('input', draw);
+  box.addEventListener('input', (event) => {
+    if (event.target.name === 'curve') picked = true;
+    draw();
+  });
   box.addEventListener('click', (event) => {
     const button = event.target.closest('button');
     if (!button || !drawn) return;

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from iekd.config.methods import METHODS, method_name
+from iekd.config.methods import METHODS
 from iekd.inference.compare import TEACHER, ImageResult, classes_named
 from iekd.inference.compare_uploads import PIXELS, REPEATS, Compared, ComparedImage
 from iekd.models.artifact import ModelCard
@@ -23,6 +23,7 @@ from iekd.results.agreement import (
     summarise,
 )
 from iekd.results.brief import PLAIN
+from iekd.results.card import student_name
 from iekd.results.prediction_table import PredictionTable, Row, to_csv
 from iekd.ui.render.examples import file_url
 from iekd.ui.render.template import render
@@ -111,7 +112,7 @@ def column_of(card: ModelCard, name: str, detail: str = "", several_seeds: bool 
     if card.role == TEACHER:
         return Column("Teacher", detail, TEACHER)
     seed = f", seed {card.seed}" if several_seeds else ""
-    return Column(f"{method_name(card.method)}{seed}", detail, method_style(card.method))
+    return Column(f"{student_name(card.method)}{seed}", detail, method_style(card.method))
 
 
 def comparison_html(

@@ -9,8 +9,9 @@ from typing import Any
 
 from iekd.config.methods import method_name
 from iekd.config.run import RunConfig
-from iekd.plural import counted
+from iekd.plural import counted, signed
 from iekd.results.brief import PLAIN, SEEDS, brief, interval
+from iekd.results.card import student_name
 from iekd.results.lead import Lead, judgement, lead, lead_of
 from iekd.results.report import left_out, remarks
 from iekd.results.significance import Difference
@@ -19,7 +20,7 @@ from iekd.runs.siblings import Family, seeds_text
 from iekd.runs.store import EXPORTS, FINISHED, Run, Status
 from iekd.ui.render.so_far import so_far
 from iekd.ui.render.template import render
-from iekd.ui.render.words import STATES, method_style, signed
+from iekd.ui.render.words import STATES, method_style
 
 IMAGES = "images"
 
@@ -57,7 +58,7 @@ def _shown(found: Lead, too_weak: str, over: bool) -> dict[str, Any]:
     own, gain = found.own, found.gain
     seeds = f", mean of {own.n} seeds" if own.n > 1 else ""
     return {
-        "accuracy": f"{own.mean:.1f}", "style": method_style(own.method), "who": f"{method_name(own.method)}{seeds}",
+        "accuracy": f"{own.mean:.1f}", "style": method_style(own.method), "who": f"{student_name(own.method)}{seeds}",
         "gain": signed(gain.mean, 1) if gain and not too_weak else "", "too_weak": bool(too_weak),
         "plain": f"{found.plain.mean:.1f}" if found.plain else "", "alone": own.method == PLAIN,
         "over": _interval(gain) if gain and over else counted(gain.n, "seed") + " so far" if gain else "",

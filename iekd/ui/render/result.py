@@ -8,15 +8,15 @@ from typing import Any
 from iekd.config.methods import method_name
 from iekd.config.run import RunConfig
 from iekd.models.catalog import model_name
-from iekd.plural import counted
+from iekd.plural import counted, signed
 from iekd.results.report import imbalance, is_imbalanced, on_other_images, spread, summaries
 from iekd.results.significance import Summary, p_text
 from iekd.runs.store import FAILED, FINISHED, LOST, STOPPED, Run, Status
 from iekd.ui.render.so_far import SoFar, so_far
-from iekd.ui.render.words import DEVICES, count, duration, method_style, signed
+from iekd.ui.render.words import DEVICES, count, duration, method_style
 from iekd.ui.server.hidden_paths import Tell
 
-COLUMNS = ("Parameters", "Accuracy", "Balanced accuracy", "Against the baseline", "Same as teacher")
+COLUMNS = ("Parameters", "Accuracy", "Balanced accuracy", "Against the plain student", "Same as teacher")
 BALANCED = "balanced_accuracy"
 
 
@@ -63,7 +63,7 @@ def _so_far(config: RunConfig, found: SoFar) -> str:
         own = known.get(method)
         texts = {
             "Parameters": "–", "Accuracy": f"{spread(own.mean, own.sd)} %" if own else "–",
-            "Against the baseline": signed(own.difference.mean, 2) if own and own.difference else "",
+            "Against the plain student": signed(own.difference.mean, 2) if own and own.difference else "",
             "Same as teacher": "–" if config.needs_teacher else "",
         }  # fmt: skip
         rows.append(_row(method_style(method), name, columns, texts))
@@ -102,7 +102,7 @@ def _finished(config: RunConfig, report: dict[str, Any]) -> str:
         texts = {
             "Parameters": count(own[0]["params"]), "Accuracy": f"{spread(summary.mean, summary.sd)} %",
             "Balanced accuracy": _mean_percent(own, BALANCED, 2),
-            "Against the baseline": _difference(summary),
+            "Against the plain student": _difference(summary),
             "Same as teacher": _mean_percent(own, "agreement_with_teacher"),
         }  # fmt: skip
         rows.append(_row(method_style(summary.method), name, columns, texts))

@@ -8,8 +8,8 @@ from html import escape
 from typing import Any
 
 from iekd.config.run import STAGES, RunConfig
-from iekd.data import title_of
 from iekd.plural import counted
+from iekd.runs.card import dataset_of
 from iekd.runs.queue import ahead_of, device_name
 from iekd.runs.store import FINISHED, LOADING, QUEUED, STOPPING, Run, Status, Store
 from iekd.runs.watched import size as watched_size
@@ -35,7 +35,7 @@ def badge(state: str) -> str:
 def head_html(run: Run, config: RunConfig, status: Status, store: Store) -> str:
     """Title, state, stages, progress and pace."""
     title, words = escape(run_title(config, run)), escape(in_words(config))
-    about = f"{escape(title_of(config.dataset))} · {'' if title == words else words + ' · '}"
+    about = f"{escape(dataset_of(config))} · {'' if title == words else words + ' · '}"
     epochs = counted(config.epochs, "epoch")
     began = f" · started {when(status.created)}" if status.created else ""
     lines = [

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from iekd.config.methods import method_name
 from iekd.config.run import RunConfig, learner_name
-from iekd.plural import counted
+from iekd.plural import counted, signed
 from iekd.results.brief import PLAIN
 from iekd.results.card import student_name
 from iekd.results.classes import SAME, ClassGain, class_gains, has_classes, in_words
@@ -22,7 +22,7 @@ from iekd.runs.store import FINISHED, Run, Status
 from iekd.runs.watched import Prediction, WatchedImage, read_watched
 from iekd.ui.render.figures import number, ticks
 from iekd.ui.render.template import render
-from iekd.ui.render.words import method_style, signed
+from iekd.ui.render.words import method_style
 from iekd.ui.server.downloads import downloads_html
 from iekd.ui.server.hidden_paths import Tell
 

@@ -13,7 +13,7 @@ from iekd.config.methods import method_name
 from iekd.config.run import RunConfig
 from iekd.data import title_of
 from iekd.models.catalog import model_name
-from iekd.plural import counted
+from iekd.plural import counted, signed
 from iekd.results.brief import Interval, interval
 from iekd.runs import trash
 from iekd.runs.index import Entry, Index
@@ -22,7 +22,7 @@ from iekd.runs.store import FINISHED, LIVE, QUEUED, RUNNING, STOPPING, Store
 from iekd.ui.render.run import badge
 from iekd.ui.render.sparkline import Sparklines
 from iekd.ui.render.template import render
-from iekd.ui.render.words import STATES, duration, method_style, signed, when
+from iekd.ui.render.words import STATES, duration, method_style, when
 from iekd.ui.server.access import May
 
 PAGE = 50  # runs of one page

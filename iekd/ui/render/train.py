@@ -6,9 +6,9 @@ import json
 
 from iekd.config.methods import method_name
 from iekd.config.run import NO_TEACHER, RunConfig
-from iekd.data import title_of
 from iekd.models.catalog import model_name, models
 from iekd.plural import counted
+from iekd.runs.card import dataset_of
 from iekd.runs.estimate import Estimate
 from iekd.runs.store import Run
 from iekd.ui.render.template import render
@@ -49,7 +49,7 @@ def pair_html(config: RunConfig) -> str:
     students = len(config.methods) * len(config.seeds)
     methods = ", ".join(map(method_name, config.methods))
     seeds = f", {len(config.seeds)} seeds each" if len(config.seeds) > 1 else ""
-    title = title_of(config.dataset)
+    title = dataset_of(config)
     taught = f"{model_name(config.teacher)} → " if config.teacher != NO_TEACHER else ""
     return render(
         "train_pair", dataset=title[:1].upper() + title[1:], networks=f"{taught}{model_name(config.student)}",

@@ -86,11 +86,6 @@ def count(params: int) -> str:
     return f"{params / 1e6:.2f} M" if params >= 10_000 else f"{params:,}"
 
 
-def signed(value: float, decimals: int) -> str:
-    """2.34 -> '+2.3', with a real minus before what is below zero, and none before what is rounded to it."""
-    return f"{round(value, decimals) + 0:+.{decimals}f}".replace("-", "\u2212")
-
-
 def when(timestamp: float) -> str:
     """Today as a time of day, earlier as a date."""
     then, now = time.localtime(timestamp), time.localtime()

@@ -12,7 +12,9 @@ element.addEventListener('click', (event) => {
 });
 """
 # what the browser remembers: the view, which images are open, what has the focus, and whether the images are new
-STATE = "const state = (window.iekdComparing ??= {view: {}, open: [], focus: '', fresh: false, turned: false});"
+STATE = (
+    "const state = (window.iekdComparing ??= {view: {}, open: [], focus: '', fresh: false, turned: false, from: 0});"
+)
 # a click or a right answer asks for another view of the same images
 ON_LOAD = """
 STATE
@@ -49,6 +51,7 @@ LOOK = """STATE
   const place = document.querySelector('#comparison');
   state.view = {...state.view, page: 0};
   state.fresh = true;
+  state.from = scrollY;
   const waiting = `<div class="placeholder" role="status" style="min-height:${place?.offsetHeight ?? 0}px">` +
     'The networks look at the images…</div>';""".replace("STATE", STATE)
 LOOKING = f"() => {{ {LOOK} return [waiting, state.view]; }}"
@@ -72,8 +75,8 @@ ASK_AFRESH = (
         "ASK", ASK
     )
 )
-# answers are below the uploads and the examples, out of sight on a phone: scroll to where they begin, if they are new.
-# Else what was open and had the focus before does so again
+# answers are below the uploads and the examples, out of sight on a phone: scroll to where they begin, if they are new
+# and nobody has gone on to read elsewhere. Else what was open and had the focus before does so again
 SHOW = """() => {
   STATE
   const place = document.querySelector('#comparison');
@@ -84,7 +87,8 @@ SHOW = """() => {
       const panel = place.querySelector('#' + id);
       if (panel?.hidden) place.querySelector(`[aria-controls="${id}"]`)?.click();
     }
-    if (state.fresh && place.querySelector('.answer')) place.scrollIntoView({block: 'nearest'});
+    const waits = Math.abs(scrollY - state.from) < 50 && place.getBoundingClientRect().bottom > 0;
+    if (state.fresh && waits && place.querySelector('.answer')) place.scrollIntoView({block: 'nearest'});
     if (state.turned) place.scrollIntoView({block: 'start'});
     const again = state.focus && place.querySelector(state.focus);
     const next = again && !again.disabled ? again : place.querySelector('.filters [aria-pressed=true]');

@@ -131,7 +131,7 @@ def to_config(values: Values) -> RunConfig:
         given["dataset"] = own_dataset(folder)
     given["methods"] = [*(given["methods"] or ()), *(given.pop("with_kd", None) or ())]
     if not given["methods"]:
-        raise UserError("No method is ticked. Tick at least one, such as the baseline.", "methods")
+        raise UserError("No method is ticked. Tick at least one, such as the plain student.", "methods")
     with about_setting("methods"):
         given["methods"] = sort_methods(map(check_method, given["methods"]))  # the page's order, not that of the clicks
     given["name"] = (given.get("name") or "").strip()

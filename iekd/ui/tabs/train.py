@@ -79,6 +79,8 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
     fields: dict[str, Any] = {}
     with gr.Column(elem_id="form") as form_box, gr.Row(elem_id="form-columns", equal_height=False):
         with gr.Column(elem_id="steps", scale=7, min_width=300):
+            if not access.anybody_starts:  # first of all, so that nobody sets up a run that cannot be started
+                gr.HTML(who_may_start(access, None), elem_id="no-training")
             uploaded, nothing_uploaded = images_step(demo, store, access, fields)
             networks = networks_step(fields)
             methods, rigour = methods_step(fields)
@@ -91,13 +93,13 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
                 visible=access.anybody_starts,
             )  # fmt: skip
             pair = gr.HTML(elem_id="pair-in-short")
-            with gr.Column(elem_id="start-bar"):
+            with gr.Column(elem_id="start-bar" if access.anybody_starts else None):
                 time = gr.HTML(elem_id="estimate")
                 error = gr.HTML(elem_id="error")
                 start = gr.Button(
                     "▶  Start", variant="primary", size="lg", elem_id="start", visible=access.anybody_starts
                 )
-            if not access.everybody_starts or access.token:
+            if access.anybody_starts and (not access.everybody_starts or access.token):
                 who = gr.HTML(who_may_start(access, None), elem_id="access")
 
                 def signed_in(request: gr.Request) -> str:
@@ -227,7 +229,7 @@ def address_of_page(request: gr.Request) -> str:
 
 
 def who_may_start(access: Access, request: gr.Request | None) -> str:
-    """What stands below Start where not everybody may press it, or where somebody may do more."""
+    """What stands below Start where not everybody may press it, or above the form where nobody may."""
     if access.is_admin(request):
         return f'<p class="note">You are signed in and may do everything. <a href=".{SIGN_OUT}">Sign out</a></p>'
     if access.everybody_starts:
@@ -237,8 +239,8 @@ def who_may_start(access: Access, request: gr.Request | None) -> str:
             f'<p class="note">Starting a run here needs the administrator’s token. <a href=".{SIGN_IN}">Sign in</a></p>'
         )
     return (
-        '<p class="note">Training is switched off on this public page. Install the program and train on your own '
-        "machine; below you see what can be set.</p>"
+        '<p class="notice">Training is switched off on this public page. You can look at everything that can be set. '
+        "To train, install the program on your own machine.</p>"
     )
 
 
