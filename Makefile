@@ -1,4 +1,5 @@
 # make run: set up .venv and open the page.  make test: set up and run every test, on two cores.  make lint: style and types.
+# make translations: texts of the page for translators.
 # make space: the folder to push to a Hugging Face Space.  make coverage: which lines the tests run.  make test-oldest: core tests with the lowest versions that are allowed.
 PYTHON ?= python3
 VENV   := .venv
@@ -7,7 +8,7 @@ OLDEST := .venv-oldest
 ARGS   ?=
 JOBS   ?= 2
 
-.PHONY: run test lint space coverage test-oldest clean
+.PHONY: run test lint space coverage test-oldest translations clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.installed
@@ -23,6 +24,10 @@ lint: $(VENV)/.installed-dev
 
 space:
 	$(PYTHON) .ci/space.py $(ARGS)
+
+# docs/translating.md
+translations: $(VENV)/.installed-dev
+	$(BIN)/python .ci/messages.py $(ARGS)
 
 # the page's tests drive servers that are killed, which leaves no figure of them
 coverage: $(VENV)/.installed-dev

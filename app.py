@@ -1,4 +1,4 @@
-"""Opens the page: `python app.py [--host H] [--port P] [--runs-dir DIR] [--root-path PATH] [--mcp]`."""
+"""Opens the page: `python app.py [--host H] [--port P] [--runs-dir DIR] [--public] ...`; `--help` lists all options."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 
 from iekd.errors import UserError
+from iekd.language import VARIABLE
 from iekd.ui.server import space
 
 
@@ -25,13 +26,18 @@ def main() -> int:
         "--mcp", action="store_true", default=os.environ.get("GRADIO_MCP_SERVER", "").lower() == "true",
         help="serve the endpoints as MCP tools too; see docs/api.md",
     )  # fmt: skip
+    parser.add_argument(
+        "--language", default=os.environ.get(VARIABLE, ""),
+        help="language of the page, such as de, if there is a translation; see docs/translating.md",
+    )  # fmt: skip
     arguments = parser.parse_args()
     space.prepare()
     from iekd.ui.server.launch import launch
 
     try:
         launch(
-            arguments.host, arguments.port, arguments.runs_dir, arguments.public, arguments.root_path, arguments.mcp
+            arguments.host, arguments.port, arguments.runs_dir, arguments.public, arguments.root_path, arguments.mcp,
+            arguments.language,
         )  # fmt: skip
     except UserError as error:
         sys.stderr.write(f"Error: {error}\n")

@@ -22,7 +22,7 @@ SHIPPED = (
 )  # fmt: skip
 # ZeroGPU's documentation lists torch 2.8.0, 2.9.1, 2.10.0 and 2.11.0 (August 2026); torchvision 0.26 is for torch 2.11
 PINNED = {"torch": "torch==2.11.0", "torchvision": "torchvision==0.26.0"}
-BINARY = ("*.safetensors", "*.npz", "*.png", "*.onnx")
+BINARY = ("*.safetensors", "*.npz", "*.png", "*.onnx", "*.mo")
 
 
 def requirements() -> str:

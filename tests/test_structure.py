@@ -12,8 +12,8 @@ import iekd
 PACKAGE = Path(iekd.__file__).parent
 # the rooms, lowest first: a file imports only from its own room and from those before it
 ROOMS = (
-    "errors", "paths", "plural", "plugins", "space", "losses", "data", "models", "config", "distill", "engine",
-    "estimate", "bench", "inference", "explain", "export", "results", "runs", "hub", "launchers", "ui", "cli",
+    "errors", "language", "paths", "plural", "plugins", "space", "losses", "data", "models", "config", "distill",
+    "engine", "estimate", "bench", "inference", "explain", "export", "results", "runs", "hub", "launchers", "ui", "cli",
 )  # fmt: skip
 FILES = {
     ".".join(("iekd", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path

@@ -37,6 +37,7 @@ from iekd.cli.predict import predict
 from iekd.cli.runs import app as runs_app
 from iekd.cli.test_set import whole_test_set
 from iekd.cli.train import table, train
+from iekd.language import VARIABLE
 
 
 class Program(typer.Typer):
@@ -143,8 +144,12 @@ def serve(
         bool, typer.Option("--mcp", envvar="GRADIO_MCP_SERVER", show_envvar=False,
                            help="Serve the endpoints as MCP tools too, at /gradio_api/mcp; see docs/api.md.")
     ] = False,
+    language: Annotated[
+        str, typer.Option(envvar=VARIABLE, show_envvar=False, show_default=False,
+                          help="Language of the page, such as de, if there is a translation; see docs/translating.md.")
+    ] = "",
 ) -> None:  # fmt: skip
     """Open the page (the same as `python app.py`)."""
     from iekd.ui.server.launch import launch
 
-    launch(host, port, launcher_for(runs_dir), public, root_path, mcp)
+    launch(host, port, launcher_for(runs_dir), public, root_path, mcp, language)

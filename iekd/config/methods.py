@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from iekd.config.settings import Positive, Weight, setting
 from iekd.errors import UserError, unknown_name
+from iekd.language import _
 from iekd.plugins import VARIABLE, load_plugins
 
 KD_ON_TOP = "+kd"
@@ -316,7 +317,7 @@ def split_name(name: str) -> tuple[str, bool]:
 def method_name(method: str) -> str:
     """ie-ft+kd -> IE-FT + KD."""
     base, with_kd = split_name(method)
-    title = (METHODS[base].title if base in METHODS else "") or base.upper()
+    title = _(METHODS[base].title if base in METHODS else "") or base.upper()
     return f"{title} + KD" if with_kd else title
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from iekd.errors import unknown_name
+from iekd.language import N_, _
 from iekd.plural import counted
 
 ALL, DIFFER, ALL_WRONG, TEACHER_ONLY, IE_ONLY = "all", "differ", "all-wrong", "teacher-right", "ie-right"
 FILTERS = {
-    ALL: "All", DIFFER: "Models differ", ALL_WRONG: "All wrong", TEACHER_ONLY: "Teacher right, student wrong",
-    IE_ONLY: "IE right, plain wrong",
+    ALL: N_("All"), DIFFER: N_("Models differ"), ALL_WRONG: N_("All wrong"),
+    TEACHER_ONLY: N_("Teacher right, student wrong"), IE_ONLY: N_("IE right, plain wrong"),
 }  # fmt: skip
 
 
@@ -118,13 +119,13 @@ def chosen(wanted: str, images: Sequence[Answered], kinds: Kinds) -> list[int]:
 def missing(wanted: str, images: Sequence[Answered], kinds: Kinds) -> str:
     """What a filter cannot do without and is not there, in words; "" if it can be used."""
     needs: dict[str, tuple[Callable[[], bool], str]] = {
-        DIFFER: (lambda: max((len(one.labels) for one in images), default=0) > 1, "needs two models"),
-        TEACHER_ONLY: (lambda: bool(kinds.teachers and kinds.students), "needs a teacher and a student"),
-        IE_ONLY: (lambda: bool(kinds.inheriting and kinds.plain), "needs an IE student and a plain student"),
+        DIFFER: (lambda: max((len(one.labels) for one in images), default=0) > 1, _("needs two models")),
+        TEACHER_ONLY: (lambda: bool(kinds.teachers and kinds.students), _("needs a teacher and a student")),
+        IE_ONLY: (lambda: bool(kinds.inheriting and kinds.plain), _("needs an IE student and a plain student")),
     }
     there, words = needs.get(wanted, (lambda: True, ""))
     if not there():
         return words
     if wanted in (ALL, DIFFER) or any(one.right for one in images):
         return ""
-    return "needs right answers"
+    return _("needs right answers")

@@ -1,4 +1,4 @@
-"""What a share card says: the result of a run in a few short texts. How it is drawn: runs/card.py."""
+"""What a share card says, in English: the result of a run in a few short texts. How it is drawn: runs/card.py."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from iekd.config.methods import known_specs, method_name, method_spec
+from iekd.language import _
 from iekd.models.catalog import model_name
 from iekd.plural import counted, signed
 from iekd.results.brief import PLAIN, SEEDS, brief, interval
@@ -71,9 +72,11 @@ def make_card(report: dict[str, Any], run: str, title: str, dataset: str) -> Car
 def student_name(method: str) -> str:
     """Plain student, IE student (IE-FT), KD student."""
     if method == PLAIN:
-        return "Plain student"
+        return _("Plain student")
     (*found,) = known_specs([method])
-    return f"IE student ({method_name(method)})" if found and found[0].explores else f"{method_name(method)} student"
+    if found and found[0].explores:
+        return _("IE student ({method})", method=method_name(method))
+    return _("{method} student", method=method_name(method))
 
 
 def _colour(method: str) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from iekd.plural import counted
+from iekd.language import _, ngettext
 from iekd.results.brief import PLAIN
+from iekd.results.card import student_name
 from iekd.results.report import class_columns
 
 SAME = 0.05  # points; less is shown as 0.0
@@ -54,16 +55,33 @@ def has_classes(report: dict[str, Any]) -> bool:
     return all("class_accuracy" in network for network in networks)
 
 
-def in_words(gains: Sequence[ClassGain], student: str) -> str:
-    """The same as a sentence or two, for whoever cannot see the drawing; student: which one is compared."""
+def in_words(gains: Sequence[ClassGain], method: str) -> str:
+    """The same as a sentence or two, for whoever cannot see the drawing; method: the student's that is compared."""
     better = [one for one in gains if one.gain >= SAME]
     worse = [one for one in gains if one.gain <= -SAME]
     same = len(gains) - len(better) - len(worse)
-    said = f"{student} is better than the plain student on {len(better)} of {counted(len(gains), 'class', 'classes')}"
-    said += f", worse on {len(worse)}" + (f", the same on {same}." if same else ".")
-    for what, one in (("gain", better[0] if better else None), ("loss", worse[-1] if worse else None)):
-        if one is not None:
-            said += (
-                f" Largest {what}: {one.name}, {one.reference:.1f} to {one.compared:.1f} % ({one.gain:+.1f} points)."
-            )
-    return said.replace("(-", "(\u2212")
+    counts: dict[str, object] = {"student": student_name(method), "better": len(better), "worse": len(worse)}
+    if same:
+        said = ngettext(
+            "The {student} is better than the plain student on {better} of {number} class, worse on {worse}, the same "
+            "on {same}.",
+            "The {student} is better than the plain student on {better} of {number} classes, worse on {worse}, the "
+            "same on {same}.",
+            len(gains), **counts, same=same,
+        )  # fmt: skip
+    else:
+        said = ngettext(
+            "The {student} is better than the plain student on {better} of {number} class, worse on {worse}.",
+            "The {student} is better than the plain student on {better} of {number} classes, worse on {worse}.",
+            len(gains), **counts,
+        )  # fmt: skip
+    if better:
+        said += " " + _("Largest gain: {name}, {before} to {after} % ({points} points).", **_numbers(better[0]))
+    if worse:
+        said += " " + _("Largest loss: {name}, {before} to {after} % ({points} points).", **_numbers(worse[-1]))
+    return said
+
+
+def _numbers(one: ClassGain) -> dict[str, object]:
+    points = f"{one.gain:+.1f}".replace("-", "\u2212")
+    return {"name": one.name, "before": f"{one.reference:.1f}", "after": f"{one.compared:.1f}", "points": points}

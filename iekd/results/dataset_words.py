@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from iekd.data.base import DatasetInfo
+from iekd.language import _, ngettext
 
 LISTED = 30  # classes
 
@@ -18,7 +19,10 @@ def class_lines(info: DatasetInfo, most: int = LISTED) -> list[str]:
     count = len(info.class_names)
     shown = info.class_names if count <= most else info.class_names[: most - 1]
     lines = [
-        f"{label} {name}: {info.class_sizes[label]:,} to train, {info.test_sizes[label]:,} to test"
+        _("{label} {name}: {train} to train, {test} to test", label=label, name=name,
+          train=f"{info.class_sizes[label]:,}", test=f"{info.test_sizes[label]:,}")
         for label, name in enumerate(shown)
-    ]
-    return [*lines, f"and {count - len(shown):,} more classes"] if count > len(shown) else lines
+    ]  # fmt: skip
+    if count == len(shown):
+        return lines
+    return [*lines, ngettext("and {number} more class", "and {number} more classes", count - len(shown))]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from iekd.config.methods import known_specs
-from iekd.plural import counted, signed
+from iekd.language import _, ngettext
+from iekd.plural import signed
 from iekd.results.brief import PLAIN
 from iekd.results.report import summaries
 from iekd.results.significance import Difference, Summary, p_text
@@ -75,28 +76,34 @@ def lead_of(report: dict[str, Any]) -> Lead | None:
     return lead(summaries(report), report["teacher"]["accuracy"] if report.get("teacher") else None)
 
 
-def judgement(gain: Difference, compared: int, images: str = "images") -> str:
+def judgement(gain: Difference, compared: int) -> str:
     """Whether a gain is decided, in a sentence or two that repeat neither the gain nor its main interval.
 
     Args:
         compared: how many methods were compared with the baseline, for which p is corrected.
-        images: how images are called.
     """
     tested = gain.over_images
     if gain.n < 2:
         if tested is None:
-            return "Not decided: with one seed, chance may have a part in it."
+            return _("Not decided: with one seed, chance may have a part in it.")
         if tested.conclusive:
-            return f"Other test {images} would hardly reverse it, but that is one seed; others may change more."
-        return f"Not decided: other test {images} may reverse it, and other seeds may change more."
+            return _("Other test images would hardly reverse it, but that is one seed; others may change more.")
+        return _("Not decided: other test images may reverse it, and other seeds may change more.")
     few = ""
     if tested is not None and not tested.conclusive:
-        span = f"{signed(tested.low, 1)} to {signed(tested.high, 1)} (95 % interval)"
-        few = f" The {tested.n:,} test {images} are few: others could make it {span}."
+        span = _("{low} to {high} (95 % interval)", low=signed(tested.low, 1), high=signed(tested.high, 1))
+        few = " " + ngettext(
+            "The {number} test image is few: others could make it {interval}.",
+            "The {number} test images are few: others could make it {interval}.", tested.n, interval=span,
+        )  # fmt: skip
     if gain.p_adjusted is None:
-        return f"No test is possible: all {counted(gain.n, 'seed')} give the same difference.{few}"
-    many = f", corrected for {compared} comparisons" if compared > 1 else ""
-    test = f"p {p_text(gain.p_adjusted)} in a paired test over the seeds{many}"
+        return ngettext("No test is possible: all {number} seed give the same difference.",
+                        "No test is possible: all {number} seeds give the same difference.", gain.n) + few  # fmt: skip
+    p = p_text(gain.p_adjusted)
+    if compared > 1:
+        test = _("p {p} in a paired test over the seeds, corrected for {count} comparisons", p=p, count=compared)
+    else:
+        test = _("p {p} in a paired test over the seeds", p=p)
     if not gain.significant:
-        return f"Not decided: chance may explain it ({test})."
-    return f"Chance hardly explains it ({test}).{few}"
+        return _("Not decided: chance may explain it ({test}).", test=test)
+    return _("Chance hardly explains it ({test}).", test=test) + few

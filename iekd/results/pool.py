@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from iekd.config.run import RunConfig, label
+from iekd.language import _, ngettext
 from iekd.plural import counted
 from iekd.results.brief import settings_that_differ
 from iekd.results.predictions import Right, right_of
@@ -65,9 +66,9 @@ def why_not(first: Part, second: Part) -> str:
     differing = settings_that_differ([first.config, second.config])
     other = [name for name in differing if name not in MAY_DIFFER | OF_TEACHER]
     if other:
-        return f"it has other settings ({', '.join(map(label, other))})"
+        return _("it has other settings ({settings})", settings=", ".join(_(label(name)) for name in other))
     if first.teacher != second.teacher:
-        return "its teacher has other weights"
+        return _("its teacher has other weights")
     circumstance = why_other_circumstances(
         circumstances(first.report.get("versions", {}), first.report["device"]),
         circumstances(second.report.get("versions", {}), second.report["device"]),
@@ -75,11 +76,11 @@ def why_not(first: Part, second: Part) -> str:
     if circumstance:
         return circumstance
     if first.report.get("dataset_mark", "") != second.report.get("dataset_mark", ""):
-        return "the files of the dataset had changed"
+        return _("the files of the dataset had changed")
     if first.right is None or second.right is None:
-        return "the predictions of one of them are missing, so nobody can tell whether the test images are the same"
+        return _("the predictions of one of them are missing, so nobody can tell whether the test images are the same")
     if first.right.images != second.right.images:
-        return "it was tested on other images"
+        return _("it was tested on other images")
     return ""
 
 
@@ -95,7 +96,7 @@ def choose(first: Part, others: Iterable[Part]) -> tuple[list[Part], dict[str, s
         common = sorted(taken & seeds_of(part))
         why = why_not(first, part)
         if not why and common:
-            why = f"seed {common[0]} is in another of these runs too"
+            why = _("seed {seed} is in another of these runs too", seed=common[0])
         if why:
             refused[part.run] = why
             continue
@@ -134,20 +135,20 @@ def added_seeds(before: Sequence[int], added: Sequence[int]) -> str:
     """What has to be known of numbers that include seeds which were added once a result was there."""
     if not added:
         return ""
-    earlier = f"the result of {named_seeds(before)}" if before else "the first result"
-    said = (
-        f"{named_seeds(added)} {'was' if len(added) == 1 else 'were'} added after a look at {earlier}. Whoever adds "
-        "seeds until a result looks good gets p-values that are too small and intervals that are too narrow. To "
-        "publish a number, choose how many seeds before the first run."
-    )
-    return said[0].upper() + said[1:]
+    earlier = _("the result of {seeds}", seeds=named_seeds(before)) if before else _("the first result")
+    said = ngettext("{seeds} was added after a look at {result}.", "{seeds} were added after a look at {result}.",
+                    len(added), seeds=named_seeds(added), result=earlier)  # fmt: skip
+    return said[0].upper() + said[1:] + " " + _(
+        "Whoever adds seeds until a result looks good gets p-values that are too small and intervals that are too "
+        "narrow. To publish a number, choose how many seeds before the first run."
+    )  # fmt: skip
 
 
 def named_seeds(seeds: Sequence[int]) -> str:
     texts = [str(seed) for seed in sorted(seeds)]
     if len(texts) == 1:
-        return f"seed {texts[0]}"
-    return f"seeds {', '.join(texts[:-1])} and {texts[-1]}"
+        return _("seed {seed}", seed=texts[0])
+    return _("seeds {seeds} and {last}", seeds=", ".join(texts[:-1]), last=texts[-1])
 
 
 def to_markdown(report: dict[str, Any], runs: Sequence[str], note: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from iekd.data import relative_name
 from iekd.engine.scoring import imbalanced
 from iekd.estimate.cautions import few_test_images
+from iekd.language import _, ngettext
 from iekd.plural import counted
 from iekd.results.predictions import ANSWERS
 from iekd.results.significance import OverImages, Summary, conclusion, p_text, summarise
@@ -51,20 +52,22 @@ def is_imbalanced(report: dict[str, Any]) -> bool:
     return any(imbalanced(counts.values()) for counts in report.get("class_counts", {}).values())
 
 
-def imbalance(report: dict[str, Any], images: str = "images") -> str:
+def imbalance(report: dict[str, Any]) -> str:
     """What balanced accuracy is, and why it is shown; empty where it is not."""
     if not is_imbalanced(report):
         return ""
     counts, tested = report["class_counts"]["train"], report["class_counts"]["test"]
     there = {name: count for name, count in counts.items() if count}
     few, many = min(there, key=there.__getitem__), max(there, key=there.__getitem__)
-    said = (
-        f"The classes have different numbers of {images}: {there[few]:,} of {few} and {there[many]:,} of {many} to "
-        f"learn from. So look at the balanced accuracy too, the mean of the classes' accuracies: always predicting one "
-        f"class gives {100 / max(1, sum(map(bool, tested.values()))):.1f} %."
-    )
+    said = _(
+        "The classes have different numbers of images: {fewest} of {rare} and {most} of {common} to learn from. So "
+        "look at the balanced accuracy too, the mean of the classes' accuracies: always predicting one class gives "
+        "{share} %.",
+        fewest=f"{there[few]:,}", rare=few, most=f"{there[many]:,}", common=many,
+        share=f"{100 / max(1, sum(map(bool, tested.values()))):.1f}",
+    )  # fmt: skip
     if report["config"].get("class_weights") != "balanced" and imbalanced(there.values()):
-        said += " With class weights 'balanced', rare classes count more in training."
+        said += " " + _("With class weights 'balanced', rare classes count more in training.")
     return said
 
 
@@ -87,43 +90,48 @@ def headline(report: dict[str, Any], name: Callable[[str], str] = str, images: s
     return "" if all(guesses(report, s.mean) for s in found) else conclusion(found, name, images)
 
 
-def remarks(report: dict[str, Any], name: Callable[[str], str] = str, images: str = "images") -> list[str]:
+def remarks(report: dict[str, Any], name: Callable[[str], str] = str) -> list[str]:
     """What makes a comparison worth little: networks that only guess, and a teacher that knows less than the baseline;
     with the reasons, where some were found.
 
-    name: how a method is called; images: how images are.
+    name: how a method is called.
     """
     found, said, reasons = summaries(report), list[str](), report.get("reasons", [])
     accuracy = report["teacher"]["accuracy"] if report.get("teacher") else None
-    said += [at_chance] if (at_chance := chance_level(report, name, images)) else []
+    said += [at_chance] if (at_chance := chance_level(report, name)) else []
     said += reasons
-    few = few_test_images(report.get("test_images", 0), images)
+    few = few_test_images(report.get("test_images", 0))
     if few is not None and few.serious:
         said.append(str(few))
     plain = next((s.mean for s in found if s.method == "baseline"), None)
     if accuracy is not None and plain is not None and accuracy < plain:
         said.append(
-            f"The teacher ({accuracy:.2f} %) knows less than the plain student ({plain:.2f} %), so there was little to "
-            "learn from it. Train it longer, or take a better one."
-        )
+            _("The teacher ({teacher} %) knows less than the plain student ({plain} %), so there was little to learn "
+              "from it. Train it longer, or take a better one.", teacher=f"{accuracy:.2f}", plain=f"{plain:.2f}")
+        )  # fmt: skip
     return said
 
 
-def chance_level(report: dict[str, Any], name: Callable[[str], str] = str, images: str = "images") -> str:
+def chance_level(report: dict[str, Any], name: Callable[[str], str] = str) -> str:
     """Which networks are not clearly better than always predicting the majority class, as a sentence or two; empty if
-    none is. name, images: as in `remarks`."""
+    none is. name: how a method is called."""
     teacher = report.get("teacher")
-    guessing = ["the teacher"] if teacher and guesses(report, teacher["accuracy"]) else []
+    guessing = [_("the teacher")] if teacher and guesses(report, teacher["accuracy"]) else []
     guessing += [name(s.method) for s in summaries(report) if guesses(report, s.mean)]
     if not guessing:
         return ""
-    names = f"{', '.join(guessing[:-1])} and {guessing[-1]}" if guessing[1:] else guessing[0]
-    who = f"{names} {'is' if len(guessing) == 1 else 'are'}"
-    return (
-        f"{who[0].upper()}{who[1:]} not clearly better than always predicting the majority class, which is right for "
-        f"{report['guess']:.1f} % of the test {images}."
-        + ("" if report.get("reasons") else f" Train longer, lower the learning rate, or test on more {images}.")
-    )
+    names = guessing[0]
+    if len(guessing) > 1:
+        names = _("{first} and {last}", first=", ".join(guessing[:-1]), last=guessing[-1])
+    said = ngettext(
+        "{networks} is not clearly better than always predicting the majority class, which is right for {share} % of "
+        "the test images.",
+        "{networks} are not clearly better than always predicting the majority class, which is right for {share} % of "
+        "the test images.", len(guessing), networks=names[0].upper() + names[1:], share=f"{report['guess']:.1f}",
+    )  # fmt: skip
+    if report.get("reasons"):
+        return said
+    return said + " " + _("Train longer, lower the learning rate, or test on more images.")
 
 
 def guesses(report: dict[str, Any], accuracy: float) -> bool:
@@ -139,7 +147,10 @@ def left_out(report: dict[str, Any]) -> str:
     gone = report.get("diverged", {})
     if not gone:
         return ""
-    return f"{', '.join(gone)} diverged and {'is' if len(gone) == 1 else 'are'} left out of all numbers."
+    return ngettext(
+        "{students} diverged and is left out of all numbers.", "{students} diverged and are left out of all numbers.",
+        len(gone), students=", ".join(gone),
+    )  # fmt: skip
 
 
 def spread(mean: float, sd: float | None) -> str:

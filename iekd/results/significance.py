@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from iekd.language import _
 from iekd.plural import counted
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class OverImages:
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
-        return f"{self.low:+.1f} to {self.high:+.1f} (95 % interval)"
+        return _("{low} to {high} (95 % interval)", low=f"{self.low:+.1f}", high=f"{self.high:+.1f}")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from iekd.config.run import RunConfig
 from iekd.data import title_of
 from iekd.errors import RunError
+from iekd.language import N_, _, english
 from iekd.results.card import TOO_WEAK, Card, make_card
 from iekd.runs.notes import name_of
 from iekd.runs.store import Run
@@ -29,8 +30,8 @@ SPELLED = MappingProxyType({
     "ß": "ss", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D",
     "ı": "i", "\u2212": "-", "\u2013": "-", "\u2014": "-", "→": "to", "×": "x", "±": "+/-",
 })  # fmt: skip
-NAME_NOTE = "The run's name has letters that the card's font lacks, so the card shows the run's id."
-DATASET_NOTE = "The dataset's name has letters that the card's font lacks, so the card does not show it."
+NAME_NOTE = N_("The run's name has letters that the card's font lacks, so the card shows the run's id.")
+DATASET_NOTE = N_("The dataset's name has letters that the card's font lacks, so the card does not show it.")
 
 
 def card_of(run: Run, report: dict[str, Any] | None) -> Card:
@@ -43,19 +44,22 @@ def card_of(run: Run, report: dict[str, Any] | None) -> Card:
         raise RunError(
             f"The run '{run.id}' is {run.status.state} and has no result. A card can be drawn of a finished run."
         )
-    return make_card(report, run.id, name_of(run, run.config), dataset_of(run.config))
+    with english():  # the card's font has no other letters
+        return make_card(report, run.id, name_of(run, run.config), dataset_of(run.config))
 
 
 def dataset_of(config: RunConfig) -> str:
     """The dataset's title, and how many training images it was limited to."""
-    limit = f" (limited to {config.limit_train:,})" if config.limit_train else ""
-    return f"{title_of(config.dataset)}{limit}"
+    title = _(title_of(config.dataset))
+    if not config.limit_train:
+        return title
+    return _("{dataset} (limited to {images})", dataset=title, images=f"{config.limit_train:,}")
 
 
 def notes(card: Card) -> list[str]:
     """What the drawn card cannot show, as sentences."""
     found = ((card.title, NAME_NOTE), (card.dataset, DATASET_NOTE))
-    return [note for text, note in found if spelled(text) is None]
+    return [_(note) for text, note in found if spelled(text) is None]
 
 
 def png_of(card: Card) -> bytes:

@@ -18,6 +18,7 @@ from iekd.data.memory import free_memory
 from iekd.errors import RunError
 from iekd.estimate.cautions import SMALLEST_BATCH, Caution, enough_steps, learned_from
 from iekd.estimate.cost import Plan, measured_seconds, plan_of, seconds
+from iekd.language import _
 from iekd.runs.prepare import Prepared
 from iekd.runs.probes import Probes
 from iekd.runs.queue import device_name
@@ -111,11 +112,11 @@ def expected_seconds(
     speeds = Probes(store).known(config)
     if speeds is not None:
         taken = measured_seconds(plan, config, train_images, test_images, speeds)
-        return taken, SPREAD_MEASURED, "measured on this machine"
+        return taken, SPREAD_MEASURED, _("measured on this machine")
     speed = measured_speed(store, device)
     if speed:
-        return seconds(plan, device, speed), SPREAD_OF_OTHERS, "from the speed of an earlier run"
-    return seconds(plan, device), SPREAD_OF_A_GUESS, "a guess"
+        return seconds(plan, device, speed), SPREAD_OF_OTHERS, _("from the speed of an earlier run")
+    return seconds(plan, device), SPREAD_OF_A_GUESS, _("a guess")
 
 
 def measured_speed(store: Store, device: str) -> float | None:

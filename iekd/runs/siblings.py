@@ -20,6 +20,7 @@ from iekd import __version__
 from iekd.config.run import RunConfig, make_config
 from iekd.data.registry import describe
 from iekd.errors import RunError, UserError
+from iekd.language import _
 from iekd.models.artifact import WEIGHTS, ModelCard
 from iekd.models.source import AUTO, RUN
 from iekd.results.pool import (
@@ -244,7 +245,7 @@ def _sum(path: Path, changed: int, size: int) -> str:
 
 def seeds_text(sibling: Sibling) -> str:
     """seeds 1 and 2."""
-    return named_seeds(sibling.seeds) if sibling.seeds else "unknown seeds"
+    return named_seeds(sibling.seeds) if sibling.seeds else _("unknown seeds")
 
 
 def pooled_markdown(store: Store, run: Run) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 
 import gradio as gr
 
+from iekd.language import _
 from iekd.launchers.base import Launcher
 from iekd.launchers.factory import make_launcher
-from iekd.ui.render.about import HEADER
+from iekd.ui.render.about import header_html
 from iekd.ui.render.demo import demo_html
 from iekd.ui.render.runs import Query
 from iekd.ui.server.access import Access
@@ -72,7 +73,7 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
     demo = gr.Blocks(title="IE-KD Studio", analytics_enabled=False, delete_cache=(3600, UPLOADS_AGE))
     with demo:
         with gr.Row(elem_id="header"):
-            gr.HTML(HEADER)
+            gr.HTML(header_html())
             chip(demo, store)
         for notice in notices():
             gr.HTML(f'<p class="notice">{escape(notice)}</p>')
@@ -80,13 +81,13 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
         landing = demo_html()
         with gr.Tabs(elem_id="tabs", selected=DEMO if landing else TRAIN) as tabs:
             if landing:
-                with gr.Tab("Demo", id=DEMO) as demo_page:
+                with gr.Tab(_("Demo"), id=DEMO) as demo_page:
                     front = demo_tab(demo, store, landing, access.anybody_starts)
-            with gr.Tab("Train", id=TRAIN) as train_page:
+            with gr.Tab(_("Train"), id=TRAIN) as train_page:
                 train = train_tab(demo, launcher, shown, access)
-            with gr.Tab("Runs", id=RUNS) as runs_page:
+            with gr.Tab(_("Runs"), id=RUNS) as runs_page:
                 runs = runs_tab(launcher, access)
-            with gr.Tab("Compare", id=COMPARE) as compare_page:
+            with gr.Tab(_("Compare"), id=COMPARE) as compare_page:
                 compare = compare_tab(store, access)
         public_endpoints(launcher, access)
 
@@ -165,7 +166,7 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
             )
 
         runs_page.select(open_runs, runs.query, runs.outputs, **PRIVATE)
-        for page, _ in pages:
+        for page, _name in pages:
             if page is not runs_page:
                 page.select(lambda: gr.Timer(active=False), None, runs.timer, **PRIVATE)
         runs.table.click(on_row, [shown, runs.query], [shown, tabs, *train.outputs, *runs.outputs], **SPEAKING)

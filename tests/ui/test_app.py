@@ -335,10 +335,11 @@ def test_a_port_that_another_program_takes_first_is_no_trouble(monkeypatch: pyte
 
 def test_a_runs_table_escapes_names_and_survives_a_broken_folder(tmp_path: Path) -> None:
     from iekd.runs.store import Store
-    from iekd.ui.tabs.runs import EMPTY, table_html
+    from iekd.ui.render.template import render
+    from iekd.ui.tabs.runs import table_html
 
     store = Store(tmp_path)
-    assert table_html(store, Access().of(None)) == EMPTY
+    assert table_html(store, Access().of(None)) == render("no_runs")
     _, handle = store.create(RunConfig(name="<img src=x onerror=alert(1)>"))
     assert handle is not None
     os.close(handle)

@@ -26,7 +26,7 @@ from starlette.testclient import TestClient
 
 from iekd.data.decoding import MAX_PIXELS
 from iekd.ui.server import gradio_patches
-from iekd.ui.server.gradio_patches import FEW_FRAMES, PageHtml
+from iekd.ui.server.gradio_patches import FEW_FRAMES, LANGUAGE, PageHtml
 
 PAGE = "<html><head><title>é</title></head><body>x</body></html>"
 
@@ -164,7 +164,9 @@ def test_a_page_without_the_place_for_the_script_is_served_as_it_is(caplog: pyte
 
 
 def test_gradios_own_page_has_the_place_for_the_script(server: str) -> None:
-    assert FEW_FRAMES in httpx.get(server).content
+    page = httpx.get(server).content
+    assert FEW_FRAMES in page
+    assert LANGUAGE in page
 
 
 def test_nothing_else_of_the_page_reaches_into_gradio() -> None:

@@ -6,7 +6,7 @@ window.iekdChart = (element) => {
   const box = element.querySelector('.chart'), plot = box.querySelector('.chart-plot');
   const legend = box.querySelector('.chart-legend'), words = box.querySelector('.chart-hint');
   const pick = (name) => box.querySelector(`[name=${name}]`);
-  const hidden = new Set();
+  const hidden = new Set(), say = window.iekdWords;
   let data = null, stamp = '', drawn = null, shown = [], picked = false;
 
   const colour = (style) => {
@@ -25,7 +25,7 @@ window.iekdChart = (element) => {
     return size >= 1e5 || (size < 1e-4 && y) ? y.toExponential(2) : y.toFixed(size >= 10 ? 1 : size >= 1 ? 2 : size >= 0.1 ? 3 : 4);
   };
   const text = (y, unit) => `${number(y).replace('-', '−')}${y == null ? '' : unit}`;
-  const clock = (s) => (s >= 3600 ? `${(s / 3600).toFixed(1)} h` : s >= 60 ? `${(s / 60).toFixed(1)} min` : `${s.toFixed(0)} s`);
+  const clock = (s) => (s >= 3600 ? `${(s / 3600).toFixed(1)} ${say.hours}` : s >= 60 ? `${(s / 60).toFixed(1)} ${say.minutes}` : `${s.toFixed(0)} ${say.seconds}`);
 
   // epoch -> step or seconds, between the points where both are known
   const across = (x, kind) => {
@@ -143,7 +143,7 @@ window.iekdChart = (element) => {
       cursor: {drag: {x: true, y: false}, focus: {prox: 24}, points: {size: 7}},
       scales: {x: {time: false, range: whole}, y: {range, distr: log ? 3 : 1}},
       axes: [
-        {stroke: ink, grid: {show: false}, ticks: grid, font, label: {epoch: 'epoch', step: 'step', time: 'time since the students began'}[axis],
+        {stroke: ink, grid: {show: false}, ticks: grid, font, label: say[axis],
           labelFont: font, labelSize: 22 * large, size: 34 + 16 * large, space: 50 * large, values: axis === 'time' ? (u, all) => all.map(clock) : undefined,
           incrs: axis === 'time' ? undefined : WHOLE},
         {stroke: ink, grid, ticks: {show: false}, font, size: 14 + 48 * large, space: 30 * large, label: one.y, labelFont: font, labelSize: 20 * large,
@@ -162,7 +162,7 @@ window.iekdChart = (element) => {
       if (line.hides) {
         button.type = 'button';
         button.setAttribute('aria-pressed', String(!hidden.has(line.label)));
-        button.title = 'Show or hide this curve';
+        button.title = say.toggle;
         button.dataset.line = line.label;
       }
       const key = document.createElement('i'), value = document.createElement('b');
@@ -187,7 +187,7 @@ window.iekdChart = (element) => {
     });
     const at = box.querySelector('.chart-at'), axis = kind();
     const x = row == null ? null : drawn.data[0][row];
-    at.textContent = x == null ? '' : axis === 'time' ? clock(x) : `${axis} ${axis === 'step' ? Math.round(x).toLocaleString('en') : Number(x.toFixed(2))}`;
+    at.textContent = x == null ? '' : axis === 'time' ? clock(x) : `${say[axis]} ${axis === 'step' ? Math.round(x).toLocaleString('en') : Number(x.toFixed(2))}`;
   };
 
   const save = (name, url) => {

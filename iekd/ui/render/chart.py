@@ -14,7 +14,7 @@ from iekd.config.run import RunConfig
 from iekd.runs.store import Run
 from iekd.ui.render.curves import STUDENTS, figures, read_curves
 from iekd.ui.render.figures import Figure, Point
-from iekd.ui.render.words import run_title
+from iekd.ui.render.words import run_title, teacher_title
 
 HERE = Path(__file__).parent
 FILES = ("vendor/uPlot.iife.min.js", "chart.js")
@@ -58,7 +58,7 @@ def _figure(figure: Figure) -> dict[str, Any]:
         series.append({"label": line.label, "style": line.style, "points": _points(line.points), "seeds": seeds})
     return {
         "title": figure.title, "y": figure.y_label, "unit": figure.unit, "hint": figure.hint, "level": figure.level,
-        "levelLabel": figure.level_label, "epochs": figure.x_range[1], "students": figure.stage == STUDENTS,
+        "levelLabel": teacher_title(), "epochs": figure.x_range[1], "students": figure.stage == STUDENTS,
         "series": series,
     }  # fmt: skip
 

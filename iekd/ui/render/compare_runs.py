@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from iekd.config.methods import method_name, method_spec
 from iekd.config.run import RunConfig, label, learner_name
+from iekd.language import _
 from iekd.results.brief import PLAIN
 from iekd.runs.compare import Compared
 from iekd.runs.index import Entry
@@ -37,7 +38,7 @@ def comparison_html(compared: Compared, may: May) -> str:
     ]  # fmt: skip
     tells = [teller(entry.run, may) for entry in compared.entries]
     settings = [
-        (label(field), [_text(value, tell) for value, tell in zip(values, tells, strict=True)])
+        (_(label(field)), [_text(value, tell) for value, tell in zip(values, tells, strict=True)])
         for field, values in compared.settings.items()
     ]
     return render("compare_runs", runs=runs, settings=settings, chart=Markup(_chart(compared, names))).strip()
@@ -60,8 +61,8 @@ def _chart(compared: Compared, names: list[str]) -> str:
             style = f"compared-{i + 1}" + (" dashed" if method == PLAIN else "")
             series.append(Series(f"{name}: {method_name(method)}", style, tuple(points)))
     figure = Figure(
-        "Test accuracy", "percent right", tuple(series), (0, max(config.epochs for config in compared.configs)),
-        unit=" %", hint="plain students dashed, the best taught student of each run solid; means over seeds",
+        _("Test accuracy"), _("percent right"), tuple(series), (0, max(config.epochs for config in compared.configs)),
+        unit=" %", hint=_("plain students dashed, the best taught student of each run solid; means over seeds"),
     )  # fmt: skip
     return draw(figure) if any(s.points for s in series) else ""
 
@@ -87,7 +88,7 @@ def _text(value: Any, tell: Tell) -> str:
     if value is None or value == ():
         return "–"
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return _("yes") if value else _("no")
     if isinstance(value, (tuple, list)):
         return ", ".join(_text(item, tell) for item in value)
     return tell(f"{value:g}" if isinstance(value, float) else str(value))

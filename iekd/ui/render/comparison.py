@@ -9,9 +9,9 @@ from typing import Any
 from iekd.config.methods import METHODS
 from iekd.inference.compare import TEACHER, ImageResult, classes_named
 from iekd.inference.compare_uploads import PIXELS, REPEATS, Compared, ComparedImage
+from iekd.language import _, ngettext
 from iekd.models.artifact import ModelCard
 from iekd.models.catalog import model_name
-from iekd.plural import counted
 from iekd.results.agreement import (
     ALL,
     FILTERS,
@@ -27,7 +27,7 @@ from iekd.results.card import student_name
 from iekd.results.prediction_table import PredictionTable, Row, to_csv
 from iekd.ui.render.examples import file_url
 from iekd.ui.render.template import render
-from iekd.ui.render.words import count, method_style
+from iekd.ui.render.words import count, method_style, teacher_title
 
 PAGE = 20  # images of one page
 LISTED = 100  # classes, up to which right answers are chosen from a list; else they are typed
@@ -110,9 +110,11 @@ def column_of(card: ModelCard, name: str, detail: str = "", several_seeds: bool 
     if not card.datasets:
         return Column(name, detail)
     if card.role == TEACHER:
-        return Column("Teacher", detail, TEACHER)
-    seed = f", seed {card.seed}" if several_seeds else ""
-    return Column(f"{student_name(card.method)}{seed}", detail, method_style(card.method))
+        return Column(teacher_title(), detail, TEACHER)
+    title = student_name(card.method)
+    if several_seeds:
+        title = _("{method}, seed {seed}", method=title, seed=card.seed)
+    return Column(title, detail, method_style(card.method))
 
 
 def comparison_html(
@@ -135,7 +137,7 @@ def comparison_html(
     for name, words in FILTERS.items():
         lacks = missing(name, found.answers, found.kinds)
         number = 0 if lacks else len(chosen(name, found.answers, found.kinds))
-        filters.append({"name": name, "words": words, "lacks": lacks, "count": number})
+        filters.append({"name": name, "words": _(words), "lacks": lacks, "count": number})
     sent = {**asdict(view), "show": found.show, "page": page}
     return render(
         "comparison", compact=compact, summary=found.summary, filters=filters, show=found.show, view=sent, page=page,
@@ -159,10 +161,13 @@ def _told(why: str, columns: Mapping[str, Column]) -> str:
 def _notes(compared: Compared, most: int) -> list[str]:
     notes = list(compared.notes)
     if compared.left_out:
-        notes.insert(0, f"Only the first {counted(most, 'image')} are compared; the others were left out.")
+        notes.insert(0, ngettext(
+            "Only the first {number} image is compared; the others were left out.",
+            "Only the first {number} images are compared; the others were left out.", most,
+        ))  # fmt: skip
     if compared.others:
         listed = ", ".join(f"{number:,} {ending}" for ending, number in sorted(compared.others.items()))
-        notes.append(f"Files that are no images were left out: {listed}.")
+        notes.append(_("Files that are no images were left out: {files}.", files=listed))
     return notes
 
 

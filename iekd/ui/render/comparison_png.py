@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from iekd.inference.compare_uploads import ComparedImage
+from iekd.language import _
 from iekd.results.agreement import Answered
 from iekd.ui.render.comparison import PAGE, Column, Judged, colour_of
 
@@ -35,7 +36,8 @@ def comparison_png(found: Judged, columns: Mapping[str, Column], page: int) -> b
         pen.text((x, EDGE), _cut(pen, columns[name].title, large, COLUMN - 16), INK, large)
         pen.text((x, EDGE + 26), _cut(pen, columns[name].detail, small, COLUMN - 16), SOFT, small)
         pen.rectangle((x, EDGE + 50, x + COLUMN - 16, EDGE + 53), colour_of(columns[name].style))
-    pen.text((EDGE, EDGE), "Image, and as the networks see it" if rows else "No image is in this group.", SOFT, small)
+    head = _("Image, and as the networks see it") if rows else _("No image is in this group.")
+    pen.text((EDGE, EDGE), head, SOFT, small)
     for at, i in enumerate(rows):
         y = EDGE + ROW + at * ROW
         pen.line((EDGE, y - 10, width - EDGE, y - 10), LINE)
@@ -62,7 +64,8 @@ def _name(
 ) -> None:
     pen.text(at, _cut(pen, image.label, fonts[0], NAMES - 16), INK, fonts[0])
     if answer.right:
-        pen.text((at[0], at[1] + 24), _cut(pen, f"It is: {answer.right}", fonts[1], NAMES - 16), SOFT, fonts[1])
+        right = _("It is: {label}", label=answer.right)
+        pen.text((at[0], at[1] + 24), _cut(pen, right, fonts[1], NAMES - 16), SOFT, fonts[1])
 
 
 def _answer(
@@ -71,7 +74,9 @@ def _answer(
 ) -> None:  # fmt: skip
     label, score = image.result.predictions[name].top[0]
     pen.text(at, _cut(pen, label, fonts[0], COLUMN - 16), INK, fonts[0])
-    mark, colour = ("", SOFT) if not answer.right else ("right", GOOD) if answer.is_right(name) else ("wrong", BAD)
+    mark, colour = (_("right"), GOOD) if answer.is_right(name) else (_("wrong"), BAD)
+    if not answer.right:
+        mark, colour = "", SOFT
     pen.text((at[0], at[1] + 24), f"{score:.0%} {mark}".strip(), colour, fonts[1])
 
 

@@ -14,13 +14,15 @@ from pathlib import Path
 from iekd.config.methods import CROSS_ENTROPY, Term, known_specs, method_name, sort_methods
 from iekd.config.run import RunConfig, learner_name
 from iekd.errors import UserError
+from iekd.language import N_, _
 from iekd.runs.store import Run
 from iekd.runs.teachers import find_teacher
 from iekd.ui.render.figures import Figure, Point, Series, draw, mean_over_seeds
-from iekd.ui.render.words import method_style
+from iekd.ui.render.template import html_text
+from iekd.ui.render.words import method_style, teacher_title
 
 STUDENTS = "students"  # the stage
-ACCURACY = "Test accuracy"  # the first figure
+ACCURACY = N_("Test accuracy")  # the first figure
 CACHED_RUNS = 16
 MOST = 400  # points of one series; then neighbours are joined
 
@@ -130,11 +132,11 @@ def figures(run: Run, config: RunConfig) -> list[Figure]:
     """Accuracy first, then each term of the loss, then what was trained before the students."""
     curves, gone = read_curves(run), frozenset(run.status.diverged)
     level = teacher_accuracy(run, config, curves) if STUDENTS in curves.stages or run.report else None
-    found = [_by_method(ACCURACY, "percent right", curves, config, gone, "test", "accuracy", level, " %",
-                        "on images no student has trained on")]  # fmt: skip
+    found = [_by_method(_(ACCURACY), _("percent right"), curves, config, gone, "test", "accuracy", level, " %",
+                        _("on images no student has trained on"))]  # fmt: skip
     for term, methods in term_figures(config.methods).items():
         figure = _by_method(
-            term.title, term.unit, curves, config, gone, "train", term.name, None, "", term.hint, methods
+            _(term.title), _(term.unit), curves, config, gone, "train", term.name, None, "", _(term.hint), methods
         )
         if figure.series:
             found.append(figure)
@@ -143,17 +145,17 @@ def figures(run: Run, config: RunConfig) -> list[Figure]:
     elif not run.status.live:  # figures that will never have a point
         found = [figure for figure in found if figure.series]
     before = [
-        ("Auto-encoder", "reconstruction loss", "auto-encoder", "train", "reconstruction",
-         config.auto_encoder_epochs, "", "falls as the factor keeps more of the feature"),
-        ("Teacher in training: test accuracy", "percent right", "teacher", "test", "accuracy",
+        (_("Auto-encoder"), _("reconstruction loss"), "auto-encoder", "train", "reconstruction",
+         config.auto_encoder_epochs, "", _("falls as the factor keeps more of the feature")),
+        (_("Teacher in training: test accuracy"), _("percent right"), "teacher", "test", "accuracy",
          config.teacher_epochs, " %", ""),
-        ("Teacher in training: loss", "cross-entropy", "teacher", "train", "cross_entropy",
+        (_("Teacher in training: loss"), _("cross-entropy"), "teacher", "train", "cross_entropy",
          config.teacher_epochs, "", ""),
     ]  # fmt: skip
     for title, y_label, learner, kind, key, epochs, unit, hint in before:
         points = curves.line(learner, kind, key)
         if points:
-            label = "Teacher" if learner == "teacher" else "Auto-encoder"
+            label = teacher_title() if learner == "teacher" else _("Auto-encoder")
             series = (Series(label, "teacher", points),)
             found.append(Figure(title, y_label, series, (0, epochs), unit=unit, hint=hint, stage=learner))
     return found if STUDENTS in curves.stages else found[::-1]
@@ -187,14 +189,15 @@ def _by_method(title: str, y_label: str, curves: Curves, config: RunConfig, gone
         drawn = [line for which, line in own.items() if line and which in (left or own)]
         if not drawn:
             if any(own.values()) or (kind == "test" and lost):
-                series.append(Series(f"{label}: diverged", style, ()))
+                series.append(Series(_("{method}: diverged", method=label), style, ()))
             continue
-        label += ", diverged" if lost else ""
+        if lost:
+            label = _("{method}, diverged", method=label)
         if len(drawn) > 1:
             if kind == "test":
                 series += [Series(label, style, line, faint=True) for line in drawn]
             mean = mean_over_seeds(drawn)
-            label = f"{label}, mean of {len(drawn)}"
+            label = _("{method}, mean of {count}", method=label, count=len(drawn))
             if mean:
                 series.append(Series(label, style, tuple(mean)))
         else:
@@ -206,6 +209,7 @@ def curves_html(run: Run, config: RunConfig) -> str:
     """All figures of a run; before the students' stage, the place where theirs will be."""
     later, curves = "", read_curves(run)
     if run.status.live and STUDENTS not in curves.stages:
-        later = '<div class="placeholder">The students’ curves appear here when their stage begins.</div>'
-    drawn = [figure for figure in figures(run, config) if figure.title != ACCURACY]  # that one is the large chart
+        words = html_text("The students’ curves appear here when their stage begins.")
+        later = f'<div class="placeholder">{words}</div>'
+    drawn = [figure for figure in figures(run, config) if figure.title != _(ACCURACY)]  # that one is the large chart
     return f'<div class="figs" data-bytes="{curves.offset}">{"".join(map(draw, drawn))}{later}</div>'

@@ -8,6 +8,7 @@ from iekd import data
 from iekd.config.methods import method_name
 from iekd.errors import UserError
 from iekd.inference.showcase import Showcase, Shown, read_showcase
+from iekd.language import _
 from iekd.models.artifact import ModelCard
 from iekd.models.catalog import model_name
 from iekd.paths import checkpoints_dir
@@ -53,7 +54,9 @@ def demo_html() -> str:
             {
                 "index": one.index, "label": one.label, "image": data_url(images[one.index]),
                 "style": (taught if is_gain(one) else plain).style,
-                "outcome": f"only the {'IE' if is_gain(one) else 'plain'} student is right",
+                "outcome": (
+                    _("only the IE student is right") if is_gain(one) else _("only the plain student is right")
+                ),
                 "predictions": [
                     {"model": models[name], "top": top, "right": top[0][0] == one.label}
                     for name, top in one.predictions.items()
@@ -69,7 +72,7 @@ def _model(name: str, card: ModelCard, cards: dict[str, ModelCard]) -> Model:
     reached = [one.accuracy or 0.0 for one in cards.values()]
     low, high = min(reached), max(reached)
     span = (high - low) or 1.0
-    title = {"teacher": "Teacher", "baseline": "Plain student"}.get(name, "IE student")
+    title = {"teacher": _("Teacher"), "baseline": _("Plain student")}.get(name, _("IE student"))
     return Model(
         title, "teacher" if name == "teacher" else method_style(name), model_name(card.model), card.params,
         f"{card.accuracy or 0.0:.1f}", 100 * (MARGIN + (1 - 2 * MARGIN) * ((card.accuracy or 0.0) - low) / span),
@@ -77,8 +80,10 @@ def _model(name: str, card: ModelCard, cards: dict[str, ModelCard]) -> Model:
 
 
 def _diagram_text(show: Showcase, teacher: Model, plain: Model, taught: Model) -> str:
-    return (
-        f"The teacher, {teacher.name}, classifies {teacher.accuracy} % of the test images correctly. One half of the "
-        f"IE student ({method_name(show.taught)}, {taught.name}) is pulled towards the teacher's features, the other "
-        f"half is pushed away. It reaches {taught.accuracy} %, the plain student {plain.accuracy} %."
-    )
+    return _(
+        "The teacher, {teacher}, classifies {teacher_accuracy} % of the test images correctly. One half of the IE "
+        "student ({method}, {student}) is pulled towards the teacher's features, the other half is pushed away. It "
+        "reaches {student_accuracy} %, the plain student {plain_accuracy} %.",
+        teacher=teacher.name, teacher_accuracy=teacher.accuracy, method=method_name(show.taught), student=taught.name,
+        student_accuracy=taught.accuracy, plain_accuracy=plain.accuracy,
+    )  # fmt: skip

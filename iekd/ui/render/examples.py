@@ -12,6 +12,7 @@ from PIL import Image
 
 from iekd import data
 from iekd.errors import UserError
+from iekd.ui.render.template import html_text
 
 MOST_THUMBNAILS = 12
 
@@ -22,7 +23,8 @@ def thumbnails_html(name: str) -> str:
         name = data.prepare(name)
         if not data.source_of(name).at_hand(name):
             note = data.describe(name).note
-            return f'<p class="note">Not on this machine yet: {escape(note)} when the run starts, then kept.</p>'
+            said = html_text("Not on this machine yet: {note} when the run starts, then kept.", note=note)
+            return f'<p class="note">{said}</p>'
         pictures = examples(name, 1)[:MOST_THUMBNAILS]
     except UserError:
         return ""  # the form says it already

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from iekd.explain.about import CKA, FLATNESS, GRAD_CAM, HALVES, LRP, NEURONS
 from iekd.explain.draw import METHODS, OPACITY, full_strength, layer
+from iekd.language import _, ngettext
 from iekd.runs.explained import TEACHER, Explained
 from iekd.ui.render.examples import data_url, smaller
 from iekd.ui.render.explain_words import (
@@ -72,8 +73,8 @@ def maps_html(
         for part in parts
     ]  # fmt: skip
     return render(
-        "explain_maps", own=own, methods=[{"key": m, "title": METHODS[m], "about": found["about"][m]} for m in methods],
-        slides=slides, opacity=round(100 * OPACITY), about=found["about"]["faithfulness"], rows=rows, link=Markup(link),
+        "explain_maps", own=own, methods=[{"key": m, "title": METHODS[m], "about": _about(found, m)} for m in methods],
+        slides=slides, opacity=round(100 * OPACITY), about=_about(found, "faithfulness"), rows=rows, link=Markup(link),
         several=len(slides) > 1,
         chosen="" if own else chosen_words(right, parts),
         conserved=conservation_words(found, parts),
@@ -89,7 +90,7 @@ def numbers_html(explained: Explained, tell: Tell = str) -> str:
     """Similarity, active neurons, flatness, and what each half is worth."""
     found, parts = explained.found, parts_of(explained.found)
     return render(
-        "explain_numbers", sample=found["sample_size"], about=found["about"],
+        "explain_numbers", sample=found["sample_size"], about={name: _about(found, name) for name in found["about"]},
         cka={
             "words": cka_words(found, parts), "stages": _similarities(found, parts),
             "problems": _problems(found, (CKA,), parts, tell),
@@ -108,6 +109,11 @@ def numbers_html(explained: Explained, tell: Tell = str) -> str:
         },
         without_teacher=not any(network["role"] == TEACHER for network in found["networks"]),
     )  # fmt: skip
+
+
+def _about(found: Mapping[str, Any], name: str) -> dict[str, str]:
+    """The texts of a diagnostic."""
+    return {key: _(text) for key, text in found["about"][name].items()}
 
 
 def _layer(explained: Explained, place: int, picture: int) -> str:
@@ -143,9 +149,14 @@ def _problems(found: Mapping[str, Any], names: Sequence[str], parts: Sequence[Pa
             reason = tell(problem["reason"])
             for key, part in named.items():
                 reason = reason.replace(f"'{key}'", part.name)
-            of = f" of {named[problem['network']].name}" if problem["network"] in named else ""
             kind = METHODS.get(problem["diagnostic"], "")
-            said.append(f"{kind}{of}: {reason}" if kind else capital(reason))
+            if not kind:
+                said.append(capital(reason))
+            elif problem["network"] in named:
+                network = named[problem["network"]].name
+                said.append(_("{method} of {network}: {reason}", method=kind, network=network, reason=reason))
+            else:
+                said.append(f"{kind}: {reason}")
     return said
 
 
@@ -185,11 +196,15 @@ def _neurons(found: Mapping[str, Any], parts: Sequence[Part]) -> dict[str, Any]:
             silent = one["silent_channels"] if one else 0
             cells.append({
                 "text": percent(100 * one["share"]) if one else "", "heat": _heat(one["share"]) if one else 0,
-                "note": f"{silent} of {one['channels']} channels silent" if one and silent else "",
+                "note": _silent(silent, one["channels"]) if one and silent else "",
             })  # fmt: skip
         if any(cell["text"] for cell in cells):
             rows.append({"part": part, "cells": cells})
     return {"columns": [stage_title(stage, -stages[0]) for stage in stages] if stages else [], "rows": rows}
+
+
+def _silent(silent: int, channels: int) -> str:
+    return _("{silent} of {channels} channels silent", silent=silent, channels=channels)
 
 
 def _heat(value: float) -> int:
@@ -210,9 +225,13 @@ def _curve(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
     first = found[FLATNESS][0]
     return draw(
         Figure(
-            "Loss under weight noise", "loss (cross-entropy)", series, (0.0, 100 * first["levels"][-1]),
-            x_label="noise, % of each filter's size",
-            hint=f"mean of {len(first['seeds'])} random directions, {first['images']} test images",
+            _("Loss under weight noise"), _("loss (cross-entropy)"), series, (0.0, 100 * first["levels"][-1]),
+            x_label=_("noise, % of each filter's size"),
+            hint=ngettext(
+                "mean of {directions} random directions, {number} test image",
+                "mean of {directions} random directions, {number} test images",
+                first["images"], directions=len(first["seeds"]),
+            ),
         )
     )  # fmt: skip
 
@@ -225,15 +244,16 @@ def _worths(found: Mapping[str, Any], parts: Sequence[Part]) -> list[dict[str, A
         own = worth["network"] == worth["split_of"]
         whole = titles[worth["network"]]
         names = (
-            (f"{whole.title}, all channels", whole.style),
-            ("Inheritance half alone" if own else "Same channels as the inheritance half", "inheritance-half"),
-            ("Exploration half alone" if own else "Same channels as the exploration half", "exploration-half"),
+            (_("{network}, all channels", network=whole.title), whole.style),
+            (_("Inheritance half alone") if own else _("Same channels as the inheritance half"), "inheritance-half"),
+            (_("Exploration half alone") if own else _("Same channels as the exploration half"), "exploration-half"),
         )
         for (title, style), key, (low, high) in zip(
             names, ("whole", "inheritance", "exploration"), worth["intervals"], strict=True
         ):
             rows.append({
                 "title": title, "style": style if own else whole.style, "value": worth[key], "low": low, "high": high,
-                "first": key == "whole", "text": percent(worth[key]), "range": f"{low:.1f} to {high:.1f}",
+                "first": key == "whole", "text": percent(worth[key]),
+                "range": _("{low} to {high}", low=f"{low:.1f}", high=f"{high:.1f}"),
             })  # fmt: skip
     return rows

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from iekd.config.methods import method_name
 from iekd.explain.about import CKA, FLATNESS, HALVES, NEURONS
-from iekd.plural import counted
+from iekd.language import _, ngettext
 from iekd.results.brief import PLAIN
 from iekd.runs.explained import TEACHER
-from iekd.ui.render.words import method_style
+from iekd.ui.render.words import listed, method_style, teacher_title
 
 INHERITANCE, EXPLORATION = "inheritance", "exploration"
 SAME = 0.005  # CKAs that are no further apart are called equal
@@ -21,17 +21,14 @@ SURE = 0.975  # 95 % of the scores of a random order are closer to 0 than the qu
 
 @dataclass(frozen=True)
 class Part:
-    """A network or a half of one. key: as the explanation names it; style: CSS classes of its colour."""
+    """A network or a half of one. key: as the explanation names it; name: the title within a sentence; style: CSS
+    classes of its colour."""
 
     key: str
     title: str
+    name: str
     style: str
     half: str = ""
-
-    @property
-    def name(self) -> str:
-        """The title within a sentence."""
-        return f"the {self.title if self.title[:2].isupper() else self.title[0].lower() + self.title[1:]}"
 
 
 def parts_of(found: Mapping[str, Any]) -> list[Part]:
@@ -40,18 +37,22 @@ def parts_of(found: Mapping[str, Any]) -> list[Part]:
     for network in found["networks"]:
         key, method = network["name"], network["method"]
         if network["role"] == TEACHER:
-            parts.append(Part(key, "Teacher", TEACHER))
+            parts.append(Part(key, teacher_title(), _("the teacher"), TEACHER))
             continue
-        named = {PLAIN: "Plain student"}.get(method, f"{method_name(method)} student")
-        parts.append(Part(key, "IE student" if method.startswith("ie-") else named, method_style(method)))
-        parts += [Part(f"{key} {h}", f"{h.capitalize()} half", f"{h}-half", h) for h in network["halves"]]
+        if method == PLAIN:
+            title, name = _("Plain student"), _("the plain student")
+        elif method.startswith("ie-"):
+            title, name = _("IE student"), _("the IE student")
+        else:
+            title = _("{method} student", method=method_name(method))
+            name = _("the {method} student", method=method_name(method))
+        parts.append(Part(key, title, name, method_style(method)))
+        titles = {
+            INHERITANCE: (_("Inheritance half"), _("the inheritance half")),
+            EXPLORATION: (_("Exploration half"), _("the exploration half")),
+        }
+        parts += [Part(f"{key} {h}", *titles[h], f"{h}-half", h) for h in network["halves"]]
     return parts
-
-
-def listed(texts: Iterable[str]) -> str:
-    """ "a, b and c"."""
-    *first, last = texts
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def capital(text: str) -> str:
@@ -68,7 +69,7 @@ def two_decimals(value: float) -> str:
 
 def stage_title(stage: int, stages: int) -> str:
     """stage: counted from the end, -1 is the last; stages: how many there are."""
-    return "Last stage" if stage == -1 else f"Stage {stages + stage + 1}"
+    return _("Last stage") if stage == -1 else _("Stage {number}", number=stages + stage + 1)
 
 
 def chosen_words(slides: Sequence[Mapping[str, bool]], parts: Sequence[Part]) -> str:
@@ -87,17 +88,30 @@ def chosen_words(slides: Sequence[Mapping[str, bool]], parts: Sequence[Part]) ->
     only_other = sum(right[other.key] and not right[one.key] for right in slides)
     differ = only_one + only_other
     if not differ:
-        return (
-            f"{counted(len(slides), 'test image')}, the first in an order drawn once: no image was found that only one "
-            f"of {one.name} and {other.name} classifies correctly."
-        )
-    text = (
-        f"Test images on which {one.name} and {other.name} differ, the first ones in an order drawn once: only "
-        f"{other.name} is right on {only_other} of them, only {one.name} on {only_one}"
-    )
+        return ngettext(
+            "{number} test image, the first in an order drawn once: no image was found that only one of {first} and "
+            "{second} classifies correctly.",
+            "{number} test images, the first in an order drawn once: no image was found that only one of {first} and "
+            "{second} classifies correctly.",
+            len(slides), first=one.name, second=other.name,
+        )  # fmt: skip
+    values: dict[str, object] = {
+        "first": one.name,
+        "second": other.name,
+        "only_second": only_other,
+        "only_first": only_one,
+    }
     if differ < len(slides):
-        return f"{text}. There are no more of them, so others follow."
-    return f"{text}, in the proportion in which both happen."
+        return _(
+            "Test images on which {first} and {second} differ, the first ones in an order drawn once: only {second} is "
+            "right on {only_second} of them, only {first} on {only_first}. There are no more of them, so others "
+            "follow.", **values,
+        )  # fmt: skip
+    return _(
+        "Test images on which {first} and {second} differ, the first ones in an order drawn once: only {second} is "
+        "right on {only_second} of them, only {first} on {only_first}, in the proportion in which both happen.",
+        **values,
+    )
 
 
 def faithful_words(found: Mapping[str, Any], parts: Sequence[Part], titles: Mapping[str, str]) -> str:
@@ -107,7 +121,7 @@ def faithful_words(found: Mapping[str, Any], parts: Sequence[Part], titles: Mapp
         titles: of the methods that have maps.
     """
     if len(found["images"]) < 2:
-        return "One image is too little to judge that; give several."
+        return _("One image is too little to judge that; give several.")
     from scipy.special import stdtrit  # Student's distribution
 
     errors = float(stdtrit(len(found["images"]) - 1, SURE))
@@ -122,21 +136,28 @@ def faithful_words(found: Mapping[str, Any], parts: Sequence[Part], titles: Mapp
                 group = better if score["score"] > margin else worse if score["score"] < -margin else unclear
                 group.append((title, names[f"{maps['network']} {maps['half']}".strip()]))
     if not unclear and not worse:
-        return "On these images every map is clearly better than a random order."
+        return _("On these images every map is clearly better than a random order.")
     if not better and not worse:
-        return "On these images none of the maps can be told from a random order."
-    said = [f"{_maps_of(worse)} are worse than a random order"] if worse else []
-    said += [f"{_maps_of(unclear)} cannot be told from a random order"] if unclear else []
-    rest = " All others are clearly better." if better else ""
-    return f"On these images {', and '.join(said)}.{rest}"
+        return _("On these images none of the maps can be told from a random order.")
+    if worse and unclear:
+        said = _(
+            "On these images {worse} are worse than a random order, and {unclear} cannot be told from a random order.",
+            worse=_maps_of(worse), unclear=_maps_of(unclear),
+        )  # fmt: skip
+    elif worse:
+        said = _("On these images {worse} are worse than a random order.", worse=_maps_of(worse))
+    else:
+        said = _("On these images {unclear} cannot be told from a random order.", unclear=_maps_of(unclear))
+    return said + " " + _("All others are clearly better.") if better else said
 
 
 def _maps_of(which: Sequence[tuple[str, str]]) -> str:
     """Maps in words, from the titles of their methods and the names of whose they are."""
     return listed(
-        f"the {title} maps of {listed(name for kind, name in which if kind == title)}"
-        for title in dict.fromkeys(title for title, _ in which)
-    )
+        _("the {method} maps of {networks}", method=title,
+          networks=listed(name for kind, name in which if kind == title))
+        for title in dict.fromkeys(title for title, _name in which)
+    )  # fmt: skip
 
 
 def conservation_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
@@ -145,12 +166,20 @@ def conservation_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
     shares = {one["network"]: one["conservation"] for one in found["maps"] if one["conservation"] and not one["half"]}
     if not shares:
         return ""
-    biases = listed(f"{percent(100 * share['biases'])} in {names[key]}" for key, share in shares.items())
-    text = f"The biases get part of the score ({biases}) and the pixels the rest"
+    biases = listed(
+        _("{share} in {network}", share=percent(100 * share["biases"]), network=names[key])
+        for key, share in shares.items()
+    )
     lost = max(one["conservation"]["lost"] for one in found["maps"] if one["conservation"])
     if lost > LOST:
-        return f"{text}; up to {percent(100 * lost)} is lost on the way, so do not rely on these maps."
-    return f"{text}; less than {100 * LOST:g}\N{NO-BREAK SPACE}% is lost on the way."
+        return _(
+            "The biases get part of the score ({biases}) and the pixels the rest; up to {lost} is lost on the way, so "
+            "do not rely on these maps.", biases=biases, lost=percent(100 * lost),
+        )  # fmt: skip
+    return _(
+        "The biases get part of the score ({biases}) and the pixels the rest; less than {lost} is lost on the way.",
+        biases=biases, lost=f"{100 * LOST:g}\N{NO-BREAK SPACE}%",
+    )  # fmt: skip
 
 
 def cka_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
@@ -162,21 +191,20 @@ def cka_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
     values = dict(zip(last["names"], last["values"][last["names"].index(teacher.key)], strict=True)) if teacher else {}
     shown = [part for part in parts if values.get(part.key) is not None and part is not teacher]
     if not shown:
-        several = sum(not part.half for part in parts) > 1
-        rest = ", so the tables show how alike the students are" if several else ""
-        return f"There is no teacher to compare with{rest}."
-    text = (
-        "Compared with the teacher at the last stage, CKA is "
-        + listed(f"{values[part.key]:.2f} for {part.name}" for part in shown)
-        + "."
-    )
+        if sum(not part.half for part in parts) > 1:
+            return _("There is no teacher to compare with, so the tables show how alike the students are.")
+        return _("There is no teacher to compare with.")
+    text = _("Compared with the teacher at the last stage, CKA is {values}.", values=listed(
+        _("{value} for {network}", value=f"{values[part.key]:.2f}", network=part.name) for part in shown
+    ))  # fmt: skip
     if all(values.get(part.key) is not None for part in halves.values()) and len(halves) == 2:
         gap = values[halves[INHERITANCE].key] - values[halves[EXPLORATION].key]
-        text += (
-            " The inheritance half is closer to the teacher, as it was trained to be." if gap > SAME
-            else " The exploration half is closer to the teacher, although it was trained to be different."
-            if gap < -SAME else " The two halves are equally close to the teacher."
-        )  # fmt: skip
+        if gap > SAME:
+            text += " " + _("The inheritance half is closer to the teacher, as it was trained to be.")
+        elif gap < -SAME:
+            text += " " + _("The exploration half is closer to the teacher, although it was trained to be different.")
+        else:
+            text += " " + _("The two halves are equally close to the teacher.")
     return text
 
 
@@ -186,19 +214,20 @@ def neurons_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
     shown = [part for part in parts if part.key in last]
     if not shown:
         return ""
-    text = "Of the neurons in the last stage, an image activates " + listed(
-        f"{percent(100 * last[part.key]['share'])} in {part.name}" for part in shown
-    )
+    text = _("Of the neurons in the last stage, an image activates {shares}.", shares=listed(
+        _("{share} in {network}", share=percent(100 * last[part.key]["share"]), network=part.name) for part in shown
+    ))  # fmt: skip
     silent = {
         part: sum(one["silent_channels"] for one in found[NEURONS] if one["name"] == part.key)
         for part in parts if not part.half
     }  # fmt: skip
     without = {part: count for part, count in silent.items() if count}
     if not without:
-        return f"{text}. No channel is silent for all images."
-    return f"{text}. Silent for all images: " + listed(
-        f"{counted(count, 'channel')} of {part.name}" for part, count in without.items()
-    ) + "."  # fmt: skip
+        return text + " " + _("No channel is silent for all images.")
+    return text + " " + _("Silent for all images: {channels}.", channels=listed(
+        ngettext("{number} channel of {network}", "{number} channels of {network}", count, network=part.name)
+        for part, count in without.items()
+    ))  # fmt: skip
 
 
 def flatness_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
@@ -208,10 +237,11 @@ def flatness_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
     if not shown:
         return ""
     level = percent(100 * curves[shown[0].key]["levels"][-1]).replace(".0", "")
-    text = f"With {level} noise the loss rises " + listed(
-        f"from {curves[part.key]['mean'][0]:.2f} to {curves[part.key]['mean'][-1]:.2f} "
-        f"(± {curves[part.key]['deviation'][-1]:.2f}) for {part.name}" for part in shown
-    ) + "."  # fmt: skip
+    text = _("With {level} noise the loss rises {rises}.", level=level, rises=listed(
+        _("from {first} to {last} (± {deviation}) for {network}", first=f"{curves[part.key]['mean'][0]:.2f}",
+          last=f"{curves[part.key]['mean'][-1]:.2f}", deviation=f"{curves[part.key]['deviation'][-1]:.2f}",
+          network=part.name) for part in shown
+    ))  # fmt: skip
     students = sorted(
         (part for part in shown if part.style != TEACHER), key=lambda part: float(_rise(curves[part.key]))
     )
@@ -220,11 +250,11 @@ def flatness_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
     flat, steep = students[0], students[-1]
     low, high = curves[flat.key], curves[steep.key]
     if _rise(low) + low["deviation"][-1] < _rise(high) - high["deviation"][-1]:
-        return f"{text} Of the two students, {flat.name} is in the flatter minimum."
-    return (
-        f"{text} The students differ by less than the loss varies from one direction of the noise to another, so "
-        "neither can be called flatter."
-    )
+        return text + " " + _("Of the two students, {student} is in the flatter minimum.", student=flat.name)
+    return text + " " + _(
+        "The students differ by less than the loss varies from one direction of the noise to another, so neither can "
+        "be called flatter."
+    )  # fmt: skip
 
 
 def _rise(curve: Mapping[str, Any]) -> float:
@@ -235,15 +265,20 @@ def halves_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
     """The accuracies of the IE student and of its halves, and of the same channels elsewhere."""
     named, texts = {part.key: part for part in parts}, []
     for worth in found[HALVES]:
-        values = percent(worth["whole"]), percent(worth["inheritance"]), percent(worth["exploration"])
+        values: dict[str, object] = {
+            "network": named[worth["network"]].name, "whole": percent(worth["whole"]),
+            "inheritance": percent(worth["inheritance"]), "exploration": percent(worth["exploration"]),
+        }  # fmt: skip
         if worth["network"] == worth["split_of"]:
-            texts.append(
-                f"{capital(named[worth['network']].name)} classifies {values[0]} of {worth['images']:,} test images "
-                f"correctly, its inheritance half alone {values[1]} and its exploration half alone {values[2]}."
-            )
+            texts.append(capital(ngettext(
+                "{network} classifies {whole} of {number} test image correctly, its inheritance half alone "
+                "{inheritance} and its exploration half alone {exploration}.",
+                "{network} classifies {whole} of {number} test images correctly, its inheritance half alone "
+                "{inheritance} and its exploration half alone {exploration}.", worth["images"], **values,
+            )))  # fmt: skip
         else:
-            texts.append(
-                f"In {named[worth['network']].name}, which has no halves, the same channels alone reach {values[1]} "
-                f"and {values[2]}, all together {values[0]}."
-            )
+            texts.append(_(
+                "In {network}, which has no halves, the same channels alone reach {inheritance} and {exploration}, all "
+                "together {whole}.", **values,
+            ))  # fmt: skip
     return " ".join(texts)

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from iekd.language import _
+
 WIDTH, HEIGHT = 420, 250
 LEFT, RIGHT, TOP, BOTTOM = 72, 10, 10, 40  # left: at least; longer labels get more
 LETTER = 7.2  # width of a digit
@@ -35,17 +37,16 @@ class Series:
 class Figure:
     """What to draw. `level` is a dashed horizontal line (the teacher); x runs over all of `x_range` from the start.
 
-    stage: in which it was measured.
+    x_label: empty for epochs. stage: in which it was measured.
     """
 
     title: str
     y_label: str
     series: tuple[Series, ...]
     x_range: tuple[float, float]
-    x_label: str = "epoch"
+    x_label: str = ""
     unit: str = ""
     level: float | None = None
-    level_label: str = "Teacher"
     hint: str = ""
     stage: str = "students"
 
@@ -81,12 +82,12 @@ def draw(figure: Figure) -> str:
             f'<text x="{px(x):.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{number(x, ticks_x)}</text>'
         )
     parts.append(f'<path class="axis" d="M{left:.0f} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
-    middle = (left + WIDTH - RIGHT) / 2
-    parts.append(f'<text x="{middle:.0f}" y="{HEIGHT - 5}" text-anchor="middle">{escape(figure.x_label)}</text>')
+    middle, across_label = (left + WIDTH - RIGHT) / 2, figure.x_label or _("epoch")
+    parts.append(f'<text x="{middle:.0f}" y="{HEIGHT - 5}" text-anchor="middle">{escape(across_label)}</text>')
     parts.append(f'<text transform="translate(10 {(TOP + HEIGHT - BOTTOM) / 2:.0f}) rotate(-90)" text-anchor="middle">'
                  f"{escape(figure.y_label)}</text>")  # fmt: skip
     if figure.level is not None:
-        tip = f"{escape(figure.level_label)}: {figure.level:.2f}{figure.unit}"
+        tip = f"{escape(_('Teacher'))}: {figure.level:.2f}{figure.unit}"
         line = f"M{left:.0f} {py(figure.level):.1f}H{WIDTH - RIGHT}"
         parts.append(f'<path class="line teacher level" d="{line}"><title>{tip}</title></path>')
     for s in sorted(figure.series, key=lambda s: not s.faint):  # faint lines lie below the means
@@ -97,7 +98,7 @@ def draw(figure: Figure) -> str:
         if not s.faint:
             few = len(points) <= MAX_MARKS
             for x, y in thin(points, MAX_MARKS):
-                tip = f"{escape(s.label)}, {figure.x_label} {x:g}: {short(y)}{figure.unit}"
+                tip = f"{escape(s.label)}, {escape(across_label)} {x:g}: {short(y)}{figure.unit}"
                 place = f'cx="{px(x):.1f}" cy="{py(y):.1f}" r="{3 if few else 6}"'
                 kind = f"mark {s.style}" if few else f"mark {s.style} quiet"
                 parts.append(f'<circle class="{kind}" {place}><title>{tip}</title></circle>')
@@ -110,7 +111,7 @@ def draw(figure: Figure) -> str:
 def _legend(figure: Figure) -> str:
     rows = []
     if figure.level is not None:
-        rows.append(f'<span><i class="key teacher dashed"></i>{escape(figure.level_label)} '
+        rows.append(f'<span><i class="key teacher dashed"></i>{escape(_("Teacher"))} '
                     f"<b>{short(figure.level)}{figure.unit}</b></span>")  # fmt: skip
     for s in figure.series:
         if not s.faint:
@@ -151,7 +152,7 @@ def _with_power(value: float) -> str:
 def short(value: float) -> str:
     """A value with about three significant digits: 91.3, 0.274, 0.0123, 1.38e13."""
     if not math.isfinite(value):
-        return "not a number"
+        return _("not a number")
     if abs(value) >= LARGE:
         return _with_power(value)
     size = abs(value)

@@ -9,20 +9,20 @@ from typing import Any
 
 from iekd.config.methods import method_name
 from iekd.config.run import RunConfig
-from iekd.plural import counted, signed
+from iekd.language import _, ngettext
+from iekd.plural import signed
 from iekd.results.brief import PLAIN, SEEDS, brief, interval
 from iekd.results.card import student_name
 from iekd.results.lead import Lead, judgement, lead, lead_of
 from iekd.results.report import left_out, remarks
 from iekd.results.significance import Difference
 from iekd.runs.exported import certificates_in
-from iekd.runs.siblings import Family, seeds_text
+from iekd.runs.siblings import Family
+from iekd.runs.siblings import seeds_text as seeds_of
 from iekd.runs.store import EXPORTS, FINISHED, Run, Status
 from iekd.ui.render.so_far import so_far
 from iekd.ui.render.template import render
-from iekd.ui.render.words import STATES, method_style
-
-IMAGES = "images"
+from iekd.ui.render.words import STATES, method_style, seeds_text, state_name
 
 
 def headline_html(run: Run, config: RunConfig, status: Status, family: Family) -> str:
@@ -30,24 +30,28 @@ def headline_html(run: Run, config: RunConfig, status: Status, family: Family) -
     report = family.report if status.state == FINISHED else None
     if report:
         found = lead_of(report)
-        when = f"after {counted(config.epochs, 'epoch')}"
+        when = ngettext("after {number} epoch", "after {number} epochs", config.epochs)
         too_weak = brief(report, method_name).too_weak
         shown = _shown(found, too_weak, True) if found else {}
         facts = [*_size(report, found), *_speed(run), *([] if too_weak else _gap(found))] if found else []
-        warnings = [*remarks(report, method_name, IMAGES), *_diverged(report)]
+        warnings = [*remarks(report, method_name), *_diverged(report)]
     else:
         reached = so_far(run, config, status)
         epoch, found = reached.epoch, lead(reached.summaries, reached.teacher)
         if found is None and not status.live:
             return ""
-        when = f"after {epoch:g} of {counted(config.epochs, 'epoch')}" if found else "The first numbers come soon"
+        when = _("The first numbers come soon")
+        if found:
+            when = ngettext(
+                "after {at} of {number} epoch", "after {at} of {number} epochs", config.epochs, at=f"{epoch:g}"
+            )
         shown, facts, warnings = (_shown(found, "", False) if found else {}), _gap(found) if found else [], []
     return render(
         "headline", when=when, live=status.live, shown=shown, facts=facts, warnings=warnings,
         note=family.note, siblings=[
             {
-                "id": s.run.id, "seeds": seeds_text(s), "why_not": s.why_not, "pooled": s.pooled,
-                "state": STATES.get(s.status.state, "damaged").lower(),
+                "id": s.run.id, "seeds": seeds_of(s), "why_not": s.why_not, "pooled": s.pooled,
+                "state": state_name(s.status.state).lower() if s.status.state in STATES else _("damaged"),
             }
             for s in family.siblings
         ],
@@ -56,25 +60,33 @@ def headline_html(run: Run, config: RunConfig, status: Status, family: Family) -
 
 def _shown(found: Lead, too_weak: str, over: bool) -> dict[str, Any]:
     own, gain = found.own, found.gain
-    seeds = f", mean of {own.n} seeds" if own.n > 1 else ""
+    who = student_name(own.method)
+    if own.n > 1:
+        who = ngettext("{student}, mean of {number} seed", "{student}, mean of {number} seeds", own.n, student=who)
     return {
-        "accuracy": f"{own.mean:.1f}", "style": method_style(own.method), "who": f"{student_name(own.method)}{seeds}",
+        "accuracy": f"{own.mean:.1f}", "style": method_style(own.method), "who": who,
         "gain": signed(gain.mean, 1) if gain and not too_weak else "", "too_weak": bool(too_weak),
         "plain": f"{found.plain.mean:.1f}" if found.plain else "", "alone": own.method == PLAIN,
-        "over": _interval(gain) if gain and over else counted(gain.n, "seed") + " so far" if gain else "",
+        "over": _interval(gain) if gain and over else _so_far(gain) if gain else "",
         "sign": _sign(gain) if gain and over else "",
-        "judgement": judgement(gain, found.compared, IMAGES) if gain and over and not too_weak else "",
+        "judgement": judgement(gain, found.compared) if gain and over and not too_weak else "",
         "higher": ", ".join(f"{method_name(s.method)} {s.mean:.1f} %" for s in found.higher) if over else "",
     }  # fmt: skip
 
 
+def _so_far(gain: Difference) -> str:
+    return ngettext("{number} seed so far", "{number} seeds so far", gain.n)
+
+
 def _interval(gain: Difference) -> str:
     """95 %: +1.6 to +2.5, 3 seeds; and what the interval is over."""
-    over = interval(gain)
+    over, seeds = interval(gain), seeds_text(gain.n)
     if over is None:
-        return f"{counted(gain.n, 'seed')}, no interval"
-    kind = "if trained again with other seeds" if over.over == SEEDS else "on other test images"
-    return f"95 %: {signed(over.low, 1)} to {signed(over.high, 1)} {kind}, {counted(gain.n, 'seed')}"
+        return _("{seeds}, no interval", seeds=seeds)
+    low, high = signed(over.low, 1), signed(over.high, 1)
+    if over.over == SEEDS:
+        return _("95 %: {low} to {high} if trained again with other seeds, {seeds}", low=low, high=high, seeds=seeds)
+    return _("95 %: {low} to {high} on other test images, {seeds}", low=low, high=high, seeds=seeds)
 
 
 def _sign(gain: Difference) -> str:
@@ -87,7 +99,9 @@ def _size(report: dict[str, Any], found: Lead) -> list[tuple[str, str]]:
     own = next((learner["params"] for learner in report["learners"] if learner["method"] == found.own.method), None)
     if not teacher or not own:
         return []
-    return [_times(teacher / own, "smaller than the teacher", "larger than the teacher", "as large as the teacher")]
+    return [
+        _times(teacher / own, _("smaller than the teacher"), _("larger than the teacher"), _("as large as the teacher"))
+    ]
 
 
 def _times(ratio: float, more: str, less: str, same: str) -> tuple[str, str]:
@@ -104,9 +118,12 @@ def _speed(run: Run) -> list[tuple[str, str]]:
             took = {found.model: found.median for found in certificate.latencies if found.runtime == "torch"}
             if took.get("teacher") and took.get("student"):
                 ratio = took["teacher"] / took["student"]
-                words = "faster than the teacher", "slower than the teacher", "the teacher's time"
-                number, text = _times(ratio, *words)
-                return [(number, f"{text}, one image on one CPU thread (measured by an export)")]
+                return [_times(
+                    ratio,
+                    _("faster than the teacher, one image on one CPU thread (measured by an export)"),
+                    _("slower than the teacher, one image on one CPU thread (measured by an export)"),
+                    _("the teacher's time, one image on one CPU thread (measured by an export)"),
+                )]  # fmt: skip
     return []
 
 
@@ -114,14 +131,22 @@ def _gap(found: Lead) -> list[tuple[str, str]]:
     """The share of the gap to the teacher. That the teacher is worse is one of the warnings."""
     if found.teacher is None:
         return []
-    teacher = f"the teacher ({found.teacher:.1f} %)"
+    accuracy = f"{found.teacher:.1f} %"
     if found.closed is None:
-        return [(f"{found.teacher:.1f} %", "accuracy of the teacher")]
+        return [(accuracy, _("accuracy of the teacher"))]
     if found.closed < -0.5:
-        return [(f"{-found.closed:.0f} %", f"wider gap to {teacher} than the plain student’s")]
+        return [(
+            f"{-found.closed:.0f} %",
+            _("wider gap to the teacher ({accuracy}) than the plain student’s", accuracy=accuracy),
+        )]  # fmt: skip
     if found.closed > 100:
-        return [("all", f"of the gap to {teacher} is closed: it is above the teacher")]
-    return [(f"{abs(found.closed):.0f} %", f"of the gap between plain student and {teacher} closed")]
+        return [(
+            _("all"), _("of the gap to the teacher ({accuracy}) is closed: it is above the teacher", accuracy=accuracy)
+        )]  # fmt: skip
+    return [(
+        f"{abs(found.closed):.0f} %",
+        _("of the gap between plain student and the teacher ({accuracy}) closed", accuracy=accuracy),
+    )]  # fmt: skip
 
 
 def _diverged(report: dict[str, Any]) -> list[str]:
@@ -129,4 +154,5 @@ def _diverged(report: dict[str, Any]) -> list[str]:
     said = left_out(report)
     if not said:
         return []
-    return [f"{said} {' '.join(report['diverged'].values())} Lower the learning rate or the weights of the method."]
+    advice = _("Lower the learning rate or the weights of the method.")
+    return [" ".join([said, *report["diverged"].values(), advice])]

@@ -7,16 +7,28 @@ from typing import Any
 
 from iekd.config.methods import method_name
 from iekd.config.run import RunConfig
+from iekd.language import N_, _
 from iekd.models.catalog import model_name
-from iekd.plural import counted, signed
+from iekd.plural import signed
 from iekd.results.report import imbalance, is_imbalanced, on_other_images, spread, summaries
 from iekd.results.significance import Summary, p_text
 from iekd.runs.store import FAILED, FINISHED, LOST, STOPPED, Run, Status
 from iekd.ui.render.so_far import SoFar, so_far
-from iekd.ui.render.words import DEVICES, count, duration, method_style
+from iekd.ui.render.template import html_plural, html_text
+from iekd.ui.render.words import (
+    count,
+    device_title,
+    duration,
+    method_style,
+    minus,
+    seeds_text,
+    teacher_title,
+)
 from iekd.ui.server.hidden_paths import Tell
 
-COLUMNS = ("Parameters", "Accuracy", "Balanced accuracy", "Against the plain student", "Same as teacher")
+COLUMNS = (
+    N_("Parameters"), N_("Accuracy"), N_("Balanced accuracy"), N_("Against the plain student"), N_("Same as teacher"),
+)  # fmt: skip
 BALANCED = "balanced_accuracy"
 
 
@@ -36,16 +48,26 @@ def why_html(run: Run, status: Status, tell: Tell = str) -> str:
     looks."""
     if status.live or (status.state == FINISHED and run.report):
         return ""
-    why = {
-        STOPPED: "You stopped this run. " + ("Its students are kept as they were." if run.model_folders else
-                                             "It had not begun to train students, so there is nothing to compare."),
-        FAILED: "This run failed.",
-        LOST: "This run ended without a result.",
-    }.get(status.state, "There is no report for this run.")  # fmt: skip
-    hint = "" if status.state == STOPPED else " The log below has the details."
+    if status.state == STOPPED and run.model_folders:
+        why = _("You stopped this run. Its students are kept as they were.")
+    elif status.state == STOPPED:
+        why = _("You stopped this run. It had not begun to train students, so there is nothing to compare.")
+    elif status.state == FAILED:
+        why = _("This run failed.")
+    elif status.state == LOST:
+        why = _("This run ended without a result.")
+    else:
+        why = _("There is no report for this run.")
+    hint = "" if status.state == STOPPED else " " + html_text("The log below has the details.")
     reason = f"<p>{escape(tell(status.error))}</p>" if status.error else ""
-    again = "<b>New run with these settings</b> to fill in the form and change what you like."
-    what = f"Press <b>Resume</b> to go on where it was, or {again}" if status.resumable else f"Press {again}"
+    what = (
+        html_text(
+            "Press <b>Resume</b> to go on where it was, or <b>New run with these settings</b> to fill in the form and "
+            "change what you like."
+        )
+        if status.resumable
+        else html_text("Press <b>New run with these settings</b> to fill in the form and change what you like.")
+    )  # fmt: skip
     return f'<div class="card {escape(status.state)}"><h3>{escape(why)}</h3>{reason}<p>{what}{hint}</p></div>'
 
 
@@ -55,7 +77,7 @@ def _so_far(config: RunConfig, found: SoFar) -> str:
     columns = [column for column in COLUMNS if column != "Balanced accuracy"]
     rows = []
     if config.needs_teacher:
-        name = f"Teacher <small>{escape(model_name(config.teacher))}</small>"
+        name = f"{escape(teacher_title())} <small>{escape(model_name(config.teacher))}</small>"
         accuracy = f"{found.teacher:.2f} %" if found.teacher is not None else "–"
         rows.append(_row("teacher", name, columns, {"Parameters": "–", "Accuracy": accuracy}))
     for method in config.methods:
@@ -67,15 +89,17 @@ def _so_far(config: RunConfig, found: SoFar) -> str:
             "Same as teacher": "–" if config.needs_teacher else "",
         }  # fmt: skip
         rows.append(_row(method_style(method), name, columns, texts))
+    words = html_text(
+        "Accuracy: percent right on the test images, measured after each epoch. The rest comes with the result."
+    )
     return (
-        f'<div class="card all-networks" style="--rows:{len(rows)}"><h3>All networks, so far</h3>'
-        f'{_table(columns, rows)}<p class="sub">Accuracy: percent right on the test images, measured after each epoch. '
-        "The rest comes with the result.</p></div>"
+        f'<div class="card all-networks" style="--rows:{len(rows)}"><h3>{html_text("All networks, so far")}</h3>'
+        f'{_table(columns, rows)}<p class="sub">{words}</p></div>'
     )
 
 
 def _seeds(count: int, config: RunConfig) -> str:
-    return f"{count} seeds" if count > 1 else model_name(config.student)
+    return seeds_text(count) if count > 1 else model_name(config.student)
 
 
 def _finished(config: RunConfig, report: dict[str, Any]) -> str:
@@ -88,7 +112,7 @@ def _finished(config: RunConfig, report: dict[str, Any]) -> str:
     columns = [column for column in COLUMNS if column != "Balanced accuracy" or is_imbalanced(report)]
     rows = []
     if teacher:
-        name = f"Teacher <small>{escape(model_name(teacher['model']))}</small>"
+        name = f"{escape(teacher_title())} <small>{escape(model_name(teacher['model']))}</small>"
         texts = {
             "Parameters": count(teacher["params"]), "Accuracy": f"{teacher['accuracy']:.2f} %",
             "Balanced accuracy": _mean_percent([teacher], BALANCED, 2),
@@ -97,7 +121,7 @@ def _finished(config: RunConfig, report: dict[str, Any]) -> str:
     for summary in found:
         own = learners[summary.method]
         note = _seeds(summary.n, config)
-        mark = ' <em class="win">best</em>' if summary in best and len(best) < len(found) else ""
+        mark = f' <em class="win">{html_text("best")}</em>' if summary in best and len(best) < len(found) else ""
         name = f"{escape(method_name(summary.method))} <small>{escape(note)}</small>{mark}"
         texts = {
             "Parameters": count(own[0]["params"]), "Accuracy": f"{spread(summary.mean, summary.sd)} %",
@@ -107,32 +131,52 @@ def _finished(config: RunConfig, report: dict[str, Any]) -> str:
         }  # fmt: skip
         rows.append(_row(method_style(summary.method), name, columns, texts))
     skipped = len(report.get("skipped_files", []))
-    facts = f"Accuracy: percent right on {counted(report['test_images'], 'test image')} after the last epoch"
     many = any(s.n > 1 for s in found)
-    facts += ", mean ± standard deviation over seeds." if many else "."
+    facts = [_tested(report["test_images"], many)]
     if many and any(s.difference for s in found):
-        facts += (
-            " Difference in points. Seeds: what training again may make of it, 95 % interval and p-value of a paired "
+        facts.append(html_text(
+            "Difference in points. Seeds: what training again may make of it, 95 % interval and p-value of a paired "
             "test (Holm’s correction)."
-        )
+        ))  # fmt: skip
     if any(on_other_images(s) for s in found):
-        facts += (
-            " Images: what other images like those of the test may make of the difference with these very "
-            "networks, 95 % interval; few test images make it wide."
-        )
+        facts.append(html_text(
+            "Images: what other images like those of the test may make of the difference with these very networks, "
+            "95 % interval; few test images make it wide."
+        ))  # fmt: skip
     if teacher:
-        facts += " Same as teacher: how often the student’s answer is the teacher’s, right or wrong."
-    facts += f" {skipped} unreadable image{'s were' if skipped > 1 else ' was'} skipped." if skipped else ""
+        facts.append(html_text("Same as teacher: how often the student’s answer is the teacher’s, right or wrong."))
+    if skipped:
+        facts.append(html_plural(
+            "{number} unreadable image was skipped.", "{number} unreadable images were skipped.", skipped
+        ))  # fmt: skip
+    facts.append(html_text(
+        "{time} on {device}.", time=duration(report["seconds"]), device=device_title(report["device"])
+    ))  # fmt: skip
     warnings = "".join(f'<p class="warn">{escape(str(note))}</p>' for note in report.get("data_notes", []))
     uneven = imbalance(report)
-    took = f"{duration(report['seconds'])} on {escape(DEVICES.get(report['device'].split(':')[0], report['device']))}."
     partly = " partly" if warnings or report.get("diverged") else ""
     return (
-        f'<div class="card all-networks finished{partly}" style="--rows:{len(rows)}"><h3>All networks</h3>{warnings}'
+        f'<div class="card all-networks finished{partly}" style="--rows:{len(rows)}"><h3>'
+        f"{html_text('All networks')}</h3>{warnings}"
         f"{_table(columns, rows)}"
         f"{f'<p>{escape(uneven)}</p>' if uneven else ''}"
-        f'<p class="sub">{facts} {took}</p></div>'
+        f'<p class="sub">{" ".join(facts)}</p></div>'
     )
+
+
+def _tested(images: int, many: bool) -> str:
+    """What the column of accuracies is. many: of several seeds."""
+    if many:
+        return html_plural(
+            "Accuracy: percent right on {number} test image after the last epoch, mean ± standard deviation over "
+            "seeds.",
+            "Accuracy: percent right on {number} test images after the last epoch, mean ± standard deviation over "
+            "seeds.", images,
+        )  # fmt: skip
+    return html_plural(
+        "Accuracy: percent right on {number} test image after the last epoch.",
+        "Accuracy: percent right on {number} test images after the last epoch.", images,
+    )  # fmt: skip
 
 
 def _difference(summary: Summary) -> str:
@@ -141,11 +185,16 @@ def _difference(summary: Summary) -> str:
         return ""
     text = signed(difference.mean, 2)
     if difference.low is not None:
-        p = f", p {p_text(difference.p_adjusted)}" if difference.p_adjusted is not None else ""
-        text += f"<small>seeds {difference.low:+.2f} to {difference.high:+.2f}{p}</small>"
+        low, high = f"{difference.low:+.2f}", f"{difference.high:+.2f}"
+        if difference.p_adjusted is None:
+            seeds = html_text("seeds {low} to {high}", low=minus(low), high=minus(high))
+        else:
+            p = p_text(difference.p_adjusted)
+            seeds = html_text("seeds {low} to {high}, p {p}", low=minus(low), high=minus(high), p=p)
+        text += f"<small>{seeds}</small>"
     if others := on_other_images(summary):
-        text += f"<small>images {others}</small>"
-    return text.replace("-", "−")
+        text += f"<small>{html_text('images {range}', range=minus(others))}</small>"
+    return text
 
 
 def _mean_percent(own: list[dict[str, Any]], key: str, decimals: int = 1) -> str:
@@ -154,14 +203,15 @@ def _mean_percent(own: list[dict[str, Any]], key: str, decimals: int = 1) -> str
 
 
 def _table(columns: list[str], rows: list[str]) -> str:
-    head = "".join(f'<th scope="col">{label}</th>' for label in ("Network", *columns))
+    heads = [_("Network"), *map(_, columns)]
+    head = "".join(f'<th scope="col">{escape(label)}</th>' for label in heads)
     return f'<div class="scroll"><table class="results"><tr>{head}</tr>{"".join(rows)}</table></div>'
 
 
 def _row(style: str, name: str, columns: list[str], texts: dict[str, str]) -> str:
     """A cell for each column; a phone shows their labels, and leaves out the empty ones."""
     cells = "".join(
-        f'<td data-label="{label}"><span>{f"<b>{text}</b>" if label == "Accuracy" else text}</span></td>'
+        f'<td data-label="{escape(_(label))}"><span>{f"<b>{text}</b>" if label == "Accuracy" else text}</span></td>'
         if (text := texts.get(label))
         else "<td></td>"
         for label in columns

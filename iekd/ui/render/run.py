@@ -7,37 +7,44 @@ import time
 from html import escape
 from typing import Any
 
+from markupsafe import Markup
+
 from iekd.config.run import STAGES, RunConfig
-from iekd.plural import counted
+from iekd.language import N_, _
 from iekd.runs.card import dataset_of
 from iekd.runs.queue import ahead_of, device_name
 from iekd.runs.store import FINISHED, LOADING, QUEUED, STOPPING, Run, Status, Store
 from iekd.runs.watched import size as watched_size
 from iekd.ui.render.curves import metrics_size, read_curves
+from iekd.ui.render.template import html_plural, html_text
 from iekd.ui.render.words import (
-    DEVICES,
-    STATES,
+    device_title,
     duration,
+    epochs_text,
     in_words,
     run_title,
+    state_name,
     time_range,
     when,
 )
 from iekd.ui.server.hidden_paths import Tell
 
-STAGE_NAMES = {"teacher": "Teacher", "auto-encoder": "Auto-encoder", "students": "Students", "evaluation": "Evaluation"}
+STAGE_NAMES = {
+    "teacher": N_("Teacher"), "auto-encoder": N_("Auto-encoder"), "students": N_("Students"),
+    "evaluation": N_("Evaluation"),
+}  # fmt: skip
 
 
 def badge(state: str) -> str:
-    return f'<span class="badge {escape(state)}">{escape(STATES.get(state, state))}</span>'
+    return f'<span class="badge {escape(state)}">{escape(state_name(state))}</span>'
 
 
 def head_html(run: Run, config: RunConfig, status: Status, store: Store) -> str:
     """Title, state, stages, progress and pace."""
     title, words = escape(run_title(config, run)), escape(in_words(config))
     about = f"{escape(dataset_of(config))} · {'' if title == words else words + ' · '}"
-    epochs = counted(config.epochs, "epoch")
-    began = f" · started {when(status.created)}" if status.created else ""
+    epochs = epochs_text(config.epochs)
+    began = " · " + _("started {when}", when=when(status.created)) if status.created else ""
     lines = [
         f'<div class="runhead"><div class="titleline"><h2>{title}</h2>{badge(status.state)}</div>',
         f'<p class="sub">{about}{epochs}{began} · <code>{escape(run.id)}</code></p>',
@@ -47,10 +54,10 @@ def head_html(run: Run, config: RunConfig, status: Status, store: Store) -> str:
     if status.state == QUEUED:
         facts = [waiting_for(run, store)]
     if status.state == STOPPING or (status.live and run.stop_requested):
-        facts = ["Stopping after the current step; what the students have learned is kept."]
+        facts = [html_text("Stopping after the current step; what the students have learned is kept.")]
     lines.append(f'<p class="facts">{"".join(f"<span>{fact}</span>" for fact in facts)}</p>')
     lines += [f'<p class="warn">{escape(said)}</p>' for said in status.cautions if status.live]
-    lines += [f'<p class="warn">{escape(said)} The other students go on.</p>' for said in _gone(status)]
+    lines += [f'<p class="warn">{html_text("{why} The other students go on.", why=said)}</p>' for said in _gone(status)]
     lines.append("</div>")
     return "".join(lines)
 
@@ -69,32 +76,41 @@ def _age(run: Run) -> float:
 
 
 def _facts(status: Status, age: float) -> list[str]:
-    facts = []
+    facts: list[str] = []
     if status.live and status.stage == LOADING and 0 < status.stage_progress < 1:
-        facts.append(f"Reading the images: <b>{status.stage_progress:.0%}</b>")
+        facts.append(html_text("Reading the images: <b>{share}</b>", share=f"{status.stage_progress:.0%}"))
     if status.seconds is not None:
-        facts.append(f"<b>{duration(status.seconds)}</b> {'so far' if status.live else 'in all'}")
+        took = duration(status.seconds)
+        facts.append(html_text("<b>{time}</b> so far", time=took) if status.live
+                     else html_text("<b>{time}</b> in all", time=took))  # fmt: skip
     if status.live and status.eta_range is not None and age < status.eta_range[1]:
         low, high = (seconds - age for seconds in status.eta_range)
-        facts.append(f"<b>{time_range(low, high)}</b> left")
+        facts.append(html_text("<b>{time}</b> left", time=time_range(low, high)))
     if status.live and status.images_per_second:
-        facts.append(f"<b>{status.images_per_second:,.0f}</b> images/s")
-    return facts + _machine(status)
+        facts.append(html_text("<b>{speed}</b> images/s", speed=f"{status.images_per_second:,.0f}"))
+    return [*facts, *filter(None, [_machine(status)])]
 
 
-def _machine(status: Status) -> list[str]:
+def _machine(status: Status) -> str:
     """What it computes on, and how much of that it uses while it trains."""
     if not status.device:
-        return []
+        return ""
     if not status.gpu or not status.gpu_memory:
-        threads = f", {counted(status.threads, 'thread')}" if status.threads else ""
-        return [f"on {escape(DEVICES.get(status.device.split(':')[0], status.device))}{threads}"]
-    used = busy = ""
+        device = device_title(status.device)
+        if not status.threads:
+            return html_text("on {device}", device=device)
+        return html_plural(
+            "on {device}, {number} thread", "on {device}, {number} threads", status.threads, device=device
+        )
+    memory = _("{size} GiB", size=_gibibytes(status.gpu_memory))
     if status.live and status.gpu_memory_used is not None:
-        used = f"{_gibibytes(status.gpu_memory_used)} of "
+        memory = _("{used} of {memory}", used=_gibibytes(status.gpu_memory_used), memory=memory)
     if status.live and status.gpu_utilisation is not None:
-        busy = f", utilisation {status.gpu_utilisation}&nbsp;%"
-    return [f"on {escape(status.gpu)}, {used}{_gibibytes(status.gpu_memory)} GiB{busy}"]
+        return html_text(
+            "on {device}, {memory}, utilisation {share}&nbsp;%",
+            device=status.gpu, memory=memory, share=status.gpu_utilisation,
+        )  # fmt: skip
+    return html_text("on {device}, {memory}", device=status.gpu, memory=memory)
 
 
 def _gibibytes(count: int) -> str:
@@ -115,11 +131,16 @@ def waiting_for(run: Run, store: Store) -> str:
     if training is None and (why := run.status.waiting):
         return escape(why)
     if training is None:
-        return "Starting: the training process is loading."
-    link = f'<a href="?run={escape(training.id)}">{escape(run_title(training.config, training))}</a>'
+        return html_text("Starting: the training process is loading.")
+    link = Markup(f'<a href="?run={escape(training.id)}">{escape(run_title(training.config, training))}</a>')
     ahead = len(ahead_of(run, store))
-    more = f" and {ahead} more before it" if ahead else ""
-    return f"Waiting for run {link} to finish{more}. It starts by itself; you may close this page."
+    if not ahead:
+        return html_text("Waiting for run {run} to finish. It starts by itself; you may close this page.", run=link)
+    return html_plural(
+        "Waiting for run {run} to finish and {number} more before it. It starts by itself; you may close this page.",
+        "Waiting for run {run} to finish and {number} more before it. It starts by itself; you may close this page.",
+        ahead, run=link,
+    )  # fmt: skip
 
 
 def stepper(run: Run, config: RunConfig, status: Status) -> str:
@@ -132,13 +153,14 @@ def stepper(run: Run, config: RunConfig, status: Status) -> str:
         state = "done" if i < at else "now" if i == at else "next"
         note = _epoch(stage, config, status) if state == "now" else ""
         if stage == "teacher" and not config.needs_teacher:
-            state, note = "skipped", "not needed"
+            state, note = "skipped", html_text("not needed")
         elif stage == "teacher" and state == "done" and stage not in seen:
-            note = "trained before"
+            note = html_text("trained before")
         elif stage == "auto-encoder" and not config.needs_auto_encoder:
-            state, note = "skipped", "not needed"
+            state, note = "skipped", html_text("not needed")
         mark = "✓" if state == "done" else "–" if state == "skipped" else str(i + 1)
-        items.append(f'<li class="{state}"><i>{mark}</i><span>{STAGE_NAMES[stage]}<small>{note}</small></span></li>')
+        name = escape(_(STAGE_NAMES[stage]))
+        items.append(f'<li class="{state}"><i>{mark}</i><span>{name}<small>{note}</small></span></li>')
     return f'<ol class="stepper">{"".join(items)}</ol>'
 
 
@@ -146,8 +168,9 @@ def _epoch(stage: str, config: RunConfig, status: Status) -> str:
     """Where a stage is, in epochs: the percentage on the page is that of the whole run."""
     epochs = {"teacher": config.teacher_epochs, "auto-encoder": config.auto_encoder_epochs, "students": config.epochs}
     if stage not in epochs:
-        return "now"
-    return f"epoch {min(epochs[stage], int(status.stage_progress * epochs[stage]) + 1)} of {epochs[stage]}"
+        return html_text("now")
+    at = min(epochs[stage], int(status.stage_progress * epochs[stage]) + 1)
+    return html_text("epoch {at} of {epochs}", at=at, epochs=epochs[stage])
 
 
 def _bar(status: Status) -> str:
@@ -156,14 +179,14 @@ def _bar(status: Status) -> str:
     reading = status.live and status.stage == LOADING and 0 < status.stage_progress < 1  # which has its own percentage
     return (
         f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}" '
-        f'aria-label="Progress of the run">'
+        f'aria-label="{html_text("Progress of the run")}">'
         f'<i style="width:{done:.1%}"></i><b>{"" if reading else f"{percent}%"}</b></div>'
     )
 
 
 def log_html(run: Run, tell: Tell = str) -> str:
     """The end of the log."""
-    return f'<pre class="log">{escape(tell(run.log_tail(40))) or "Nothing written yet."}</pre>'
+    return f'<pre class="log">{escape(tell(run.log_tail(40))) or html_text("Nothing written yet.")}</pre>'
 
 
 def early_html(status: Status, run: Run) -> str:
@@ -171,9 +194,9 @@ def early_html(status: Status, run: Run) -> str:
     if not status.live or metrics_size(run):
         return ""
     text = (
-        "Curves appear here a few seconds after training begins."
+        html_text("Curves appear here a few seconds after training begins.")
         if status.state != QUEUED
-        else "Curves appear when it is this run's turn."
+        else html_text("Curves appear when it is this run's turn.")
     )
     return f'<div class="placeholder">{text}</div>'
 

@@ -10,7 +10,8 @@ from markupsafe import Markup
 
 from iekd.config.methods import method_name
 from iekd.config.run import RunConfig, learner_name
-from iekd.plural import counted, signed
+from iekd.language import N_, _, ngettext
+from iekd.plural import signed
 from iekd.results.brief import PLAIN
 from iekd.results.card import student_name
 from iekd.results.classes import SAME, ClassGain, class_gains, has_classes, in_words
@@ -22,7 +23,7 @@ from iekd.runs.store import FINISHED, Run, Status
 from iekd.runs.watched import Prediction, WatchedImage, read_watched
 from iekd.ui.render.figures import number, ticks
 from iekd.ui.render.template import render
-from iekd.ui.render.words import method_style
+from iekd.ui.render.words import method_style, teacher_title
 from iekd.ui.server.downloads import downloads_html
 from iekd.ui.server.hidden_paths import Tell
 
@@ -30,9 +31,11 @@ FIRST, LAST = 10, 5  # classes that are shown of a long list
 CELLS = 24  # of the strip of earlier predictions
 TEACHER = "teacher"
 ABOUT = {
-    "validation": "Chosen by their place in the split alone, before training. No network trains on them.",
-    "test": "Chosen by their place in the split alone, before training. This run has no validation split, so they are "
-    "test images: they are only shown, and decide nothing.",
+    "validation": N_("Chosen by their place in the split alone, before training. No network trains on them."),
+    "test": N_(
+        "Chosen by their place in the split alone, before training. This run has no validation split, so they are test "
+        "images: they are only shown, and decide nothing."
+    ),
 }  # fmt: skip
 
 
@@ -42,7 +45,7 @@ def classes_html(report: dict[str, Any]) -> str:
     Only the table where there is no plain student to compare with, or nothing but it.
     """
     if not has_classes(report):
-        return _note("The report of this run has no accuracy by class: an earlier version of the program wrote it.")
+        return _note(_("The report of this run has no accuracy by class: an earlier version of the program wrote it."))
     found = lead_of(report)
     gains = class_gains(report, found.own.method) if found and found.plain else []
     if not gains or found is None:
@@ -67,7 +70,7 @@ def classes_html(report: dict[str, Any]) -> str:
 
     shown = _dumbbells(
         [row(one) for one in gains], found.own.method, any(one.teacher is not None for one in gains),
-        said=in_words(gains, f"The {student_name(found.own.method)}"), weight=_weight(gains),
+        said=in_words(gains, found.own.method), weight=_weight(gains),
         scale=[{"at": place(mark), "text": f"{number(mark, marks)} %"} for mark in marks if low <= mark <= high],
     )  # fmt: skip
     return f'<div class="card">{shown}{class_table(report)}</div>'
@@ -78,7 +81,7 @@ def classes_to_come_html(config: RunConfig, names: Sequence[str]) -> str:
     method = lead_method(config.methods)
     if PLAIN not in config.methods or method == PLAIN or not names:
         return ""
-    said = "The accuracy of each class is measured at the end. The largest gain then comes first."
+    said = _("The accuracy of each class is measured at the end. The largest gain then comes first.")
     rows = [{"name": name, "direction": "same", "change": "", "before": ""} for name in names]
     shown = _dumbbells(rows, method, config.needs_teacher, said=said, weight="", scale=[])
     return f'<div class="card to-come">{shown}</div>'
@@ -97,8 +100,8 @@ def _dumbbells(rows: list[dict[str, Any]], method: str, has_teacher: bool, **val
 def class_table(report: dict[str, Any]) -> str:
     """Accuracy per class and network, folded away."""
     columns, counts = class_columns(report), report["class_counts"] if is_imbalanced(report) else {}
-    heads = ["Teacher" if column == TEACHER else method_name(column) for column in columns]
-    heads += [f"{'Training' if split == 'train' else 'Test'} images" for split in counts]
+    heads = [teacher_title() if column == TEACHER else method_name(column) for column in columns]
+    heads += [_("Training images") if split == "train" else _("Test images") for split in counts]
     rows = [
         {
             "name": name,
@@ -117,10 +120,16 @@ def _weight(gains: list[ClassGain]) -> str:
     counts = [one.images for one in gains if one.images]
     if not counts:
         return ""
-    images = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
-    return f"{images} test images in a class; one more or less is {100 / min(counts):.1f} points" + (
-        "." if min(counts) == max(counts) else " in the smallest."
-    )
+    least, most, points = min(counts), max(counts), f"{100 / min(counts):.1f}"
+    if least == most:
+        return ngettext(
+            "{number} test images in a class; one more or less is {points} points.",
+            "{number} test images in a class; one more or less is {points} points.", least, points=points,
+        )  # fmt: skip
+    return _(
+        "{least} to {most} test images in a class; one more or less is {points} points in the smallest.",
+        least=f"{least:,}", most=f"{most:,}", points=points,
+    )  # fmt: skip
 
 
 def watched_html(run: Run, config: RunConfig, status: Status, allowed: bool) -> str:
@@ -130,27 +139,37 @@ def watched_html(run: Run, config: RunConfig, status: Status, allowed: bool) -> 
     """
     found, live = read_watched(run), status.live
     if found is None and live:
-        return _note("A few held-out images appear here when training begins.", "to-come")
+        return _note(_("A few held-out images appear here when training begins."), "to-come")
     if found is None and status.state == FINISHED:
-        return _note("No watched images are stored with this run: earlier versions of the program recorded none, and "
-                     "an imported run comes without them.")  # fmt: skip
+        return _note(_(
+            "No watched images are stored with this run: earlier versions of the program recorded none, and an "
+            "imported run comes without them."
+        ))  # fmt: skip
     if found is None or not (live or any(image.predictions for image in found.images)):
-        return _note("The run ended before its networks had predicted any of the images to watch.")
+        return _note(_("The run ended before its networks had predicted any of the images to watch."))
     if not allowed:
-        return _note("The images of this dataset are shown only to those who may download from this run.")
-    networks = [(TEACHER, "Teacher", TEACHER)] * any(TEACHER in image.predictions for image in found.images)
+        return _note(_("The images of this dataset are shown only to those who may download from this run."))
+    networks = [(TEACHER, teacher_title(), TEACHER)] * any(TEACHER in image.predictions for image in found.images)
     networks += [(learner_name(m, config.seeds[0]), method_name(m), method_style(m)) for m in config.methods]
-    about = ABOUT.get(found.split, "")
+    about = _(ABOUT[found.split]) if found.split in ABOUT else ""
     if len(config.seeds) > 1:
-        about += f" Students of seed {config.seeds[0]}."
+        about += " " + _("Students of seed {seed}.", seed=config.seeds[0])
     return render(
-        "watched", split=found.split, about=about,
+        "watched", heading=_watched_heading(found.split, len(found.images)), about=about,
         images=[
             {"label": image.label, "png": image.png,
              "networks": [_network(image, name, title, style) for name, title, style in networks]}
             for image in found.images
         ],
     )  # fmt: skip
+
+
+def _watched_heading(split: str, images: int) -> str:
+    if split == "validation":
+        return ngettext("{number} image of the validation split, epoch by epoch",
+                        "{number} images of the validation split, epoch by epoch", images)  # fmt: skip
+    return ngettext("{number} image of the test split, epoch by epoch",
+                    "{number} images of the test split, epoch by epoch", images)  # fmt: skip
 
 
 def _note(text: str, style: str = "") -> str:
@@ -172,7 +191,9 @@ def _network(image: WatchedImage, name: str, title: str, style: str) -> dict[str
     return {
         **values, "label": said[-1].label, "right": said[-1].label == image.label, "history": history,
         "percent": f"{100 * said[-1].probability:.0f}",
-        "changes": f"changed {counted(changed, 'time')}" if changed else "never changed",
+        "changes": (
+            ngettext("changed {number} time", "changed {number} times", changed) if changed else _("never changed")
+        ),
     }  # fmt: skip
 
 
@@ -184,7 +205,7 @@ def certainty_html(report: dict[str, Any] | None) -> str:
         if (difference := one.difference) is None:
             continue
         low, high = difference.low, difference.high
-        over_seeds = f"{signed(low, 2)} to {signed(high, 2)}" if low is not None and high is not None else "–"
+        over_seeds = "–" if low is None or high is None else _range(low, high)
         rows.append({
             "name": method_name(one.method), "seeds": difference.n, "difference": signed(difference.mean, 2),
             "over_seeds": over_seeds,
@@ -192,31 +213,40 @@ def certainty_html(report: dict[str, Any] | None) -> str:
             "over_images": on_other_images(one).replace("-", "\u2212") or "–",
         })  # fmt: skip
     if report is None:
-        sentences = ["This is known when the run has finished."]
+        sentences = [_("This is known when the run has finished.")]
     elif not rows:
         plain = any(one.method == PLAIN for one in known)
-        sentences = [f"There is no {'other' if plain else 'plain'} student to compare with."]
+        sentences = [
+            _("There is no other student to compare with.") if plain else
+            _("There is no plain student to compare with.")
+        ]  # fmt: skip
     else:
         sentences = _meaning(report, rows)
     return render("certainty", rows=rows, sentences=sentences)
 
 
+def _range(low: float, high: float) -> str:
+    return _("{low} to {high}", low=signed(low, 2), high=signed(high, 2))
+
+
 def _meaning(report: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
-    tested = counted(report["test_images"], "test image")
-    said = [f"Points of accuracy, each method minus the plain student, on {tested}."]
+    said = [ngettext(
+        "Points of accuracy, each method minus the plain student, on {number} test image.",
+        "Points of accuracy, each method minus the plain student, on {number} test images.", report["test_images"],
+    )]  # fmt: skip
     if any(row["over_seeds"] != "–" for row in rows):
-        said.append(
+        said.append(_(
             "Over seeds: what training again with other seeds may change, on these test images. The test is paired: "
             "the students of a seed start alike and see the same batches. p is corrected for the number of methods "
             "(Holm)."
-        )
+        ))  # fmt: skip
     else:
-        said.append(
+        said.append(_(
             "There are too few seeds for an interval over seeds, or they agree exactly. What training again may "
             "change is not known: train with three seeds or more."
-        )
+        ))  # fmt: skip
     if any(row["over_images"] != "–" for row in rows):
-        said.append("Over test images: what other images like those of the test may change, with these networks.")
+        said.append(_("Over test images: what other images like those of the test may change, with these networks."))
     return said
 
 

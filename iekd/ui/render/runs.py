@@ -11,10 +11,10 @@ from markupsafe import Markup
 
 from iekd.config.methods import method_name
 from iekd.config.run import RunConfig
-from iekd.data import title_of
+from iekd.language import N_, _, ngettext
 from iekd.models.catalog import model_name
-from iekd.plural import counted, signed
-from iekd.results.brief import Interval, interval
+from iekd.plural import signed
+from iekd.results.brief import SEEDS, Interval, interval
 from iekd.runs import trash
 from iekd.runs.index import Entry, Index
 from iekd.runs.queue import ahead_of
@@ -22,13 +22,24 @@ from iekd.runs.store import FINISHED, LIVE, QUEUED, RUNNING, STOPPING, Store
 from iekd.ui.render.run import badge
 from iekd.ui.render.sparkline import Sparklines
 from iekd.ui.render.template import render
-from iekd.ui.render.words import STATES, duration, method_style, when
+from iekd.ui.render.words import (
+    dataset_title,
+    duration,
+    epochs_text,
+    method_style,
+    seeds_text,
+    state_name,
+    when,
+)
 from iekd.ui.server.access import May
 
 PAGE = 50  # runs of one page
 CHANGE = "change"  # the right to give a run a name, a star or a note
 STARRED, WEAK = "starred", "weak"  # filters beside the states
-SORTS = {"newest": "Newest first", "gain": "Largest gain first", "accuracy": "Most accurate first", "name": "By name"}
+SORTS = {
+    "newest": N_("Newest first"), "gain": N_("Largest gain first"), "accuracy": N_("Most accurate first"),
+    "name": N_("By name"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ def select(entries: Sequence[Entry], query: Query, may: May) -> list[Entry]:
     found = []
     for entry in entries:
         editor = may(entry.run, CHANGE)
-        if query.dataset and (entry.config is None or title_of(entry.config.dataset) != query.dataset):
+        if query.dataset and (entry.config is None or dataset_title(entry.config.dataset) != query.dataset):
             continue
         if query.state and not _in_state(entry, query.state, editor):
             continue
@@ -97,7 +108,7 @@ def _text(entry: Entry, editor: bool) -> str:
     """Everything that a search looks at, in small letters."""
     config, parts = entry.config, [title(entry), entry.run.id]
     if config is not None:
-        parts += [title_of(config.dataset), config.teacher, config.student, *config.methods, networks(config)]
+        parts += [dataset_title(config.dataset), config.teacher, config.student, *config.methods, networks(config)]
         parts += [method_name(method) for method in config.methods]
     if editor:
         parts.append(entry.notes.note)
@@ -112,13 +123,20 @@ def networks(config: RunConfig) -> str:
 
 def about(config: RunConfig) -> str:
     """10 epochs, 2 seeds; the usual seed 0 is not named."""
-    seeds = f", {len(config.seeds)} seeds" if len(config.seeds) > 1 else f", seed {config.seeds[0]}"
-    return counted(config.epochs, "epoch") + ("" if config.seeds == (0,) else seeds)
+    epochs = epochs_text(config.epochs)
+    if config.seeds == (0,):
+        return epochs
+    seeds = seeds_text(len(config.seeds)) if len(config.seeds) > 1 else _("seed {seed}", seed=config.seeds[0])
+    return f"{epochs}, {seeds}"
 
 
 def interval_text(found: Interval) -> tuple[str, str]:
     """("+1.6 to +2.5", "95 % interval over 3 seeds")."""
-    return f"{signed(found.low, 1)} to {signed(found.high, 1)}", f"95 % interval over {found.n:,} {found.over}"
+    if found.over == SEEDS:
+        meaning = ngettext("95 % interval over {number} seed", "95 % interval over {number} seeds", found.n)
+    else:
+        meaning = ngettext("95 % interval over {number} test image", "95 % interval over {number} test images", found.n)
+    return _("{low} to {high}", low=signed(found.low, 1), high=signed(found.high, 1)), meaning
 
 
 def results(entry: Entry) -> dict[str, Any]:
@@ -128,7 +146,7 @@ def results(entry: Entry) -> dict[str, Any]:
     low_high, meaning = interval_text(over) if over else ("", "")
     taught = brief.taught if brief else None
     weak = brief.too_weak if brief else ""
-    few = "one seed" if gain and gain.n == 1 else ""
+    few = _("one seed") if gain and gain.n == 1 else ""
     return {
         "teacher": f"{brief.teacher:.1f}" if brief and brief.teacher is not None else "",
         "plain": f"{brief.plain.mean:.1f}" if brief and brief.plain else "",
@@ -165,7 +183,7 @@ def _row(entry: Entry, store: Store, sparks: Sparklines, may: May) -> dict[str, 
         "when": when(status.created),
         "badge": Markup(badge(STOPPING if stopping else status.state)),
         "time": progress,
-        "dataset": title_of(config.dataset),
+        "dataset": dataset_title(config.dataset),
         "networks": networks(config),
         "about": about(config),
         "spark": Markup(sparks.draw(run, status.attempt)),
@@ -201,10 +219,11 @@ def undo_of(store: Store, may: May) -> str:
 def tools_html(index: Index, query: Query, may: May) -> str:
     """The fields above the list: search, filters, order."""
     entries = index.entries()
-    sets = sorted({title_of(entry.config.dataset) for entry in entries if entry.config}, key=str.casefold)
-    states = {state: STATES[state] for state in (*LIVE, FINISHED, "stopped", "failed", "lost")}
+    sets = sorted({dataset_title(entry.config.dataset) for entry in entries if entry.config}, key=str.casefold)
+    states = {state: state_name(state) for state in (*LIVE, FINISHED, "stopped", "failed", "lost")}
     if any(entry.brief and entry.brief.too_weak for entry in entries):
-        states[WEAK] = "Too weak to judge"
+        states[WEAK] = _("Too weak to judge")
     if any(may(entry.run, CHANGE) for entry in entries):
-        states[STARRED] = "★ Starred"
-    return render("runs_tools", query=query, datasets=sets, states=states, sorts=SORTS).strip()
+        states[STARRED] = _("★ Starred")
+    sorts = {key: _(text) for key, text in SORTS.items()}
+    return render("runs_tools", query=query, datasets=sets, states=states, sorts=sorts).strip()

@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 
 from iekd.config.methods import method_name
+from iekd.language import _
 from iekd.runs.store import Run
 from iekd.ui.render.figures import Point, mean_over_seeds, thin
 from iekd.ui.render.words import method_style
@@ -86,8 +87,9 @@ def _svg(lines: dict[str, list[Point]]) -> str:
     for method, points in drawn.items():
         places = " ".join(f"{EDGE + (x - left) * across:.1f},{HEIGHT - EDGE - (y - low) * up:.1f}" for x, y in points)
         paths.append(f'<polyline class="{escape(method_style(method))}" points="{places}"/>')
-    said = "; ".join(f"{method_name(m)} {p[0][1]:.1f} to {p[-1][1]:.1f} %" for m, p in drawn.items())
-    return (
-        f'<svg class="spark" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="Test accuracy: {escape(said)}">{"".join(paths)}</svg>'
+    said = "; ".join(
+        _("{method} {first} to {last} %", method=method_name(m), first=f"{p[0][1]:.1f}", last=f"{p[-1][1]:.1f}")
+        for m, p in drawn.items()
     )
+    label = escape(_("Test accuracy: {accuracies}", accuracies=said))
+    return f'<svg class="spark" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(paths)}</svg>'

@@ -10,19 +10,20 @@ from typing import Any, Optional
 import numpy as np
 
 from iekd.config.methods import method_name
+from iekd.language import N_, _, ngettext
 from iekd.results.calibration import Calibration
 from iekd.results.confusion import cell_rows
 from iekd.results.mistakes import Mistake
 from iekd.results.test_set import TEACHER, Analysis, Predicted
 from iekd.ui.render.examples import data_url, smaller
 from iekd.ui.render.template import render
-from iekd.ui.render.words import method_style
+from iekd.ui.render.words import listed, method_style, teacher_title
 
 MOST_CLASSES = 30  # in a matrix; of more, the pairs alone are listed
 MOST_IMAGES = 12  # of each group of a cell
 MOST_SUSPICIOUS = 24
 SIDE = 96  # pixels of an image on the page at most
-GONE = "gone"
+GONE = N_("gone")
 FEW = 10  # images of a bin, whose share then says little
 PLOT = 220  # sides of a reliability diagram
 STRONGEST = 38  # percent of colour behind a number, which stays readable on it
@@ -40,7 +41,7 @@ class Shown:
 
 def title_of(model: str) -> str:
     """A model's name on the page."""
-    return "Teacher" if model == TEACHER else method_name(model)
+    return teacher_title() if model == TEACHER else method_name(model)
 
 
 def overview_html(found: Analysis) -> str:
@@ -73,7 +74,11 @@ def cell_html(found: Analysis, label: int, predicted: int, read: Read, missing: 
     only_first, only_second, both = cell_rows(of.labels, first, second, label, predicted)
     one, other = title_of(found.first), title_of(found.second)
     groups = []
-    for title, rows in ((f"Only {one}", only_first), (f"Only {other}", only_second), ("Both", both)):
+    for title, rows in (
+        (_("Only {model}", model=one), only_first),
+        (_("Only {model}", model=other), only_second),
+        (_("Both"), both),
+    ):
         chosen = [int(row) for row in rows[:MOST_IMAGES]]
         # what the model predicts that does not put the image into this cell
         texts = [
@@ -82,8 +87,11 @@ def cell_html(found: Analysis, label: int, predicted: int, read: Read, missing: 
             for row in chosen
         ]  # fmt: skip
         groups.append({"title": title, "count": len(rows), "images": _images(of, chosen, texts, read)})
-    what = "classified correctly" if label == predicted else f"predicted as {names[predicted]}"
-    return render("test_images", title=f"{names[label]}, {what}", groups=groups, missing=missing)
+    if label == predicted:
+        title = _("{label}, classified correctly", label=names[label])
+    else:
+        title = _("{label}, predicted as {prediction}", label=names[label], prediction=names[predicted])
+    return render("test_images", title=title, groups=groups, missing=_(missing))
 
 
 def details_html(
@@ -109,7 +117,7 @@ def details_html(
     agreeing = [title_of(name) for name in found.agreeing]
     return render(
         "test_details", first=_model(found, found.first), second=_model(found, found.second), images=len(of.labels),
-        waiting=waiting, without=tell(of.without), missing=missing,
+        waiting=waiting, without=tell(of.without), missing=_(missing),
         class_rows=[
             {
                 "name": names[row.label], "images": row.images, "first": _percent(row.first),
@@ -123,7 +131,7 @@ def details_html(
         mistakes=[
             {"title": title_of(name), "images": [] if waiting else shown(ones)} for name, ones in found.mistakes.items()
         ],
-        agreeing=", ".join(agreeing[:-1]) + f" and {agreeing[-1]}", suspicious_count=len(found.suspicious),
+        agreeing=listed(agreeing), suspicious_count=len(found.suspicious),
         suspicious=[] if waiting else shown(found.suspicious[:MOST_SUSPICIOUS]),
     )  # fmt: skip
 
@@ -146,7 +154,7 @@ def _cells(found: Analysis) -> list[list[dict[str, Any]]]:
             row.append({
                 "used": used, "key": f"{i},{j}", "tab": 0 if used and focusable else -1, "first": a, "second": b,
                 "change": _signed(d) if d else "·", "tone": _tone(d if i == j else -d),
-                "title": f"{label} predicted as {predicted}",
+                "title": _("{label} predicted as {prediction}", label=label, prediction=predicted),
                 "d": round(STRONGEST * (abs(d) / largest) ** 0.5), "a": round(STRONGEST * (a / images[i]) ** 0.5),
                 "b": round(STRONGEST * (b / images[i]) ** 0.5),
             })  # fmt: skip
@@ -160,18 +168,26 @@ def _diagram(name: str, found: Calibration) -> dict[str, Any]:
     bars = []
     for one in found.bins:
         height = PLOT * (one.accuracy or 0.0)
-        between = f"{100 * one.low:.0f} to {100 * one.high:.0f} %"
+        between = _("{low} to {high} %", low=f"{100 * one.low:.0f}", high=f"{100 * one.high:.0f}")
         confidence, accuracy = (_percent(None if v is None else 100 * v) for v in (one.confidence, one.accuracy))
         bars.append({
             "x": f"{PLOT * one.low + 0.5:.1f}", "y": f"{PLOT - height:.1f}", "height": f"{height:.1f}",
             "width": f"{PLOT * (one.high - one.low) - 1:.1f}", "range": between, "images": one.images,
             "confidence": confidence, "accuracy": accuracy, "few": one.images < FEW,
-            "title": f"{between} sure: {one.images:,} images, {accuracy} right",
+            "title": ngettext(
+                "{confidence} sure: {number} image, {accuracy} right",
+                "{confidence} sure: {number} images, {accuracy} right",
+                one.images, confidence=between, accuracy=accuracy,
+            ),
         })  # fmt: skip
     gap = 100 * (found.confidence - found.accuracy)
-    words = f"{abs(gap):.1f} points {'over' if gap > 0 else 'under'}confident on average"
+    points = f"{abs(gap):.1f}"
     if abs(gap) < 0.05:
-        words = "neither over- nor underconfident on average"
+        words = _("neither over- nor underconfident on average")
+    elif gap > 0:
+        words = _("{points} points overconfident on average", points=points)
+    else:
+        words = _("{points} points underconfident on average", points=points)
     style = TEACHER if name == TEACHER else method_style(name)
     return {"title": title_of(name), "style": style, "ece": f"{100 * found.ece:.1f}", "words": words, "bars": bars}
 
@@ -186,7 +202,7 @@ def _images(of: Predicted, rows: Sequence[int], texts: Sequence[str], read: Read
 
 def _image_name(name: str) -> str:
     """What an image is called on the page: its file without the folders, which may be nobody's business."""
-    return f"test image {name}" if name.isdecimal() else PurePath(name).name
+    return _("test image {name}", name=name) if name.isdecimal() else PurePath(name).name
 
 
 def _percent(value: float | None) -> str:

@@ -3,6 +3,7 @@
 () => {
   const SEARCH_PAUSE = 150; // milliseconds after the last key
   let open = '', wrong = '', asked = 0;
+  const words = window.iekdWords, filled = (text, name, value) => text.replace(`{${name}}`, () => value);
   const find = (selector) => document.querySelector(selector);
   const groups = () => [...document.querySelectorAll('.expert-group')];
   const slugOf = (group) => group.id.replace('group-', '');
@@ -10,33 +11,33 @@
   const say = (element, text) => { if (element && element.textContent !== text) element.textContent = text; };
 
   const showGroups = () => {
-    const query = (find('#setting-search')?.value || '').trim(), words = query.toLowerCase().split(/\s+/).filter(Boolean);
+    const query = (find('#setting-search')?.value || '').trim(), sought = query.toLowerCase().split(/\s+/).filter(Boolean);
     let found = 0;
     for (const group of groups()) {
       const slug = slugOf(group);
       let hits = 0;
       for (const field of group.querySelectorAll('.block[id^="f-"]')) {
         const text = `${field.textContent} ${field.id.slice(2)} ${field.id.slice(2).replaceAll('_', ' ')}`.toLowerCase();
-        const hit = words.every((word) => text.includes(word));
+        const hit = sought.every((word) => text.includes(word));
         set(field, 'data-no-match', !hit);
         hits += hit;
       }
       found += hits;
-      const shown = words.length ? hits > 0 : slug === open;
+      const shown = sought.length ? hits > 0 : slug === open;
       set(group, 'data-open', shown);
-      set(find(`#head-${slug}`), 'data-no-match', words.length > 0 && !hits);
+      set(find(`#head-${slug}`), 'data-no-match', sought.length > 0 && !hits);
       const button = find(`[data-group="${slug}"]`);
       if (button && button.getAttribute('aria-expanded') !== String(shown)) button.setAttribute('aria-expanded', shown);
     }
-    const settings = found === 1 ? '1 setting matches' : `${found} settings match`;
-    say(find('#setting-found'), !words.length ? '' : found ? settings : `No setting matches '${query}'`);
+    const settings = found === 1 ? words.foundOne : filled(words.found, 'count', found);
+    say(find('#setting-found'), !sought.length ? '' : found ? settings : filled(words.foundNone, 'query', query));
   };
 
   const showCounts = () => {
     const counts = JSON.parse(find('#changes [data-changed]')?.dataset.changed || '{}');
     for (const group of groups()) {
       const count = counts[slugOf(group)] || 0;
-      say(find(`[data-group="${slugOf(group)}"] .changed`), count ? `${count} changed` : '');
+      say(find(`[data-group="${slugOf(group)}"] .changed`), count ? filled(words.changed, 'count', count) : '');
     }
   };
 

@@ -6,13 +6,15 @@ import json
 
 from iekd.config.methods import method_name
 from iekd.config.run import NO_TEACHER, RunConfig
+from iekd.language import _, ngettext
 from iekd.models.catalog import model_name, models
-from iekd.plural import counted
 from iekd.runs.card import dataset_of
 from iekd.runs.estimate import Estimate
 from iekd.runs.store import Run
 from iekd.ui.render.template import render
-from iekd.ui.render.words import run_title, time_range
+from iekd.ui.render.words import run_title, time_range, with_seeds
+
+TEACHER, STUDENT = "teacher", "student"  # also CSS classes of their colours
 
 
 def step_html(title: str, text: str = "", number: int | str = "") -> str:
@@ -22,38 +24,38 @@ def step_html(title: str, text: str = "", number: int | str = "") -> str:
 
 def networks_html(teacher: str, student: str, channels: int = 3, classes: int = 10) -> str:
     """Teacher and student with their sizes, as bars. channels, classes: of the dataset, where it is known."""
-    named = {"Teacher": teacher, "Student": student}
+    named = {TEACHER: teacher, STUDENT: student}
     sizes = {
         role: models()[name].params(channels, classes) for role, name in named.items()
         if name != NO_TEACHER and name in models()
     }  # fmt: skip
     largest = max(sizes.values(), default=1)
-    styles = {"Teacher": "teacher", "Student": "student"}
-    rows = [(role, styles[role], model_name(named[role]), n, 100 * n / largest) for role, n in sizes.items()]
+    titles = {TEACHER: _("Teacher"), STUDENT: _("Student")}
+    rows = [(titles[role], role, model_name(named[role]), n, 100 * n / largest) for role, n in sizes.items()]
     return render("train_networks", networks=rows, ratio=_ratio(sizes))
 
 
 def _ratio(sizes: dict[str, int]) -> str:
-    if "Teacher" not in sizes or "Student" not in sizes:
-        return "Without a teacher, the student learns from the labels alone."
-    teacher, student = sizes["Teacher"], sizes["Student"]
+    if TEACHER not in sizes or STUDENT not in sizes:
+        return _("Without a teacher, the student learns from the labels alone.")
+    teacher, student = sizes[TEACHER], sizes[STUDENT]
     if teacher > 1.05 * student:
-        return f"The student is {teacher / student:.1f}× smaller than its teacher."
+        return _("The student is {times}× smaller than its teacher.", times=f"{teacher / student:.1f}")
     if teacher >= student:
-        return "Both have the same size."
-    return f"The student is {student / teacher:.1f}× larger than its teacher."
+        return _("Both have the same size.")
+    return _("The student is {times}× larger than its teacher.", times=f"{student / teacher:.1f}")
 
 
 def pair_html(config: RunConfig) -> str:
     """Dataset, networks and students of a run, in two lines."""
     students = len(config.methods) * len(config.seeds)
     methods = ", ".join(map(method_name, config.methods))
-    seeds = f", {len(config.seeds)} seeds each" if len(config.seeds) > 1 else ""
     title = dataset_of(config)
     taught = f"{model_name(config.teacher)} → " if config.teacher != NO_TEACHER else ""
     return render(
         "train_pair", dataset=title[:1].upper() + title[1:], networks=f"{taught}{model_name(config.student)}",
-        students=counted(students, "student"), methods=f"{methods}{seeds}",
+        students=ngettext("{number} student", "{number} students", students),
+        methods=with_seeds(methods, len(config.seeds)),
     )  # fmt: skip
 
 
@@ -75,7 +77,7 @@ def slug(heading: str) -> str:
 
 def group_html(heading: str) -> str:
     """The heading of a group of expert settings, with its button."""
-    return render("train_group", heading=heading, slug=slug(heading))
+    return render("train_group", heading=_(heading), slug=slug(heading))
 
 
 def search_html() -> str:

@@ -3,18 +3,58 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from iekd.config.methods import method_name, split_name
 from iekd.config.run import NO_TEACHER, RunConfig
+from iekd.data import title_of
+from iekd.language import N_, _, ngettext
 from iekd.models.catalog import model_name
 from iekd.runs.notes import name_of
 from iekd.runs.store import Run
 
 STATES = {
-    "queued": "Waiting", "running": "Training", "stopping": "Stopping", "stopped": "Stopped",
-    "finished": "Finished", "failed": "Failed", "lost": "Lost",
+    "queued": N_("Waiting"), "running": N_("Training"), "stopping": N_("Stopping"), "stopped": N_("Stopped"),
+    "finished": N_("Finished"), "failed": N_("Failed"), "lost": N_("Lost"),
 }  # fmt: skip
-DEVICES = {"cpu": "the processor (CPU)", "cuda": "the NVIDIA GPU", "mps": "the Apple GPU"}
+DEVICES = {"cpu": N_("the processor (CPU)"), "cuda": N_("the NVIDIA GPU"), "mps": N_("the Apple GPU")}
+
+
+def state_name(state: str) -> str:
+    """A run's state, as a word."""
+    return _(STATES[state]) if state in STATES else state
+
+
+def device_title(device: str) -> str:
+    """What "cuda" or "cuda:1" is called."""
+    kind = device.split(":", maxsplit=1)[0]
+    return _(DEVICES[kind]) if kind in DEVICES else device
+
+
+def teacher_title() -> str:
+    """What the teacher is called beside its students' methods."""
+    return _("Teacher")
+
+
+def dataset_title(name: str) -> str:
+    """What a dataset is called."""
+    return _(title_of(name))
+
+
+def epochs_text(number: int) -> str:
+    """1 epoch, 10 epochs."""
+    return ngettext("{number} epoch", "{number} epochs", number)
+
+
+def seeds_text(number: int) -> str:
+    """1 seed, 3 seeds."""
+    return ngettext("{number} seed", "{number} seeds", number)
+
+
+def listed(texts: Iterable[str]) -> str:
+    """ "a, b and c"."""
+    *first, last = texts
+    return _("{first} and {last}", first=", ".join(first), last=last) if first else last
 
 
 def method_style(method: str) -> str:
@@ -26,18 +66,28 @@ def method_style(method: str) -> str:
 def in_words(config: RunConfig) -> str:
     """One line that says what a run does."""
     students = [method_name(m) for m in config.methods]
-    listed = students[0] if len(students) == 1 else f"{', '.join(students[:-1])} and {students[-1]}"
-    seeds = f", {len(config.seeds)} seeds each" if len(config.seeds) > 1 else ""
     taught = f"{model_name(config.teacher)} → " if config.teacher != NO_TEACHER else ""
-    return f"{taught}{model_name(config.student)}: {listed}{seeds}"
+    return f"{taught}{model_name(config.student)}: {with_seeds(listed(students), len(config.seeds))}"
+
+
+def with_seeds(students: str, seeds: int) -> str:
+    """ "IE-FT" as it is for one seed, else "IE-FT, 3 seeds each"."""
+    if seeds == 1:
+        return students
+    return ngettext("{students}, {number} seed each", "{students}, {number} seeds each", seeds, students=students)
 
 
 def model_titles(run: Run) -> dict[str, str]:
     """Title of each saved model of a run, by its name: Teacher, IE-FT; with its seed if there are several."""
     several, titles = len(run.config.seeds) > 1, {}
     for name in run.model_folders:
-        method, _, seed = name.rpartition("-seed")
-        titles[name] = f"{method_name(method)}{f', seed {seed}' if several else ''}" if method else "Teacher"
+        method, _dash, seed = name.rpartition("-seed")
+        if not method:
+            titles[name] = teacher_title()
+        elif several:
+            titles[name] = _("{method}, seed {seed}", method=method_name(method), seed=seed)
+        else:
+            titles[name] = method_name(method)
     return titles
 
 
@@ -59,26 +109,27 @@ def duration(seconds: float | None) -> str:
         return ""
     total = max(0, round(seconds))
     if total < 60:
-        return f"{total} s"
+        return _("{seconds} s", seconds=total)
     if total < 3600:
-        return f"{total // 60} min {total % 60:02d} s"
+        return _("{minutes} min {seconds} s", minutes=total // 60, seconds=f"{total % 60:02d}")
     if total < 48 * 3600:
-        return f"{total // 3600} h {total % 3600 // 60:02d} min"
-    return f"{total // 86400} days"
+        return _("{hours} h {minutes} min", hours=total // 3600, minutes=f"{total % 3600 // 60:02d}")
+    return ngettext("{number} day", "{number} days", total // 86400)
 
 
 def time_range(low: float, high: float) -> str:
     """A time that lies in that range: 'about 3 to 6 min', or 'about 4 min' where both ends say the same."""
     low = max(low, 1.0)
     if high < 10:
-        return "a few seconds"
-    size, unit, step = next(
-        found for found in ((86400, "days", 1), (3600, "h", 1), (60, "min", 1), (1, "s", 10)) if high >= 2 * found[0]
-    )  # fmt: skip
+        return _("a few seconds")
+    units = (86400, _("days"), 1), (3600, _("h"), 1), (60, _("min"), 1), (1, _("s"), 10)
+    size, unit, step = next(found for found in units if high >= 2 * found[0])
     middle = (low * high) ** 0.5
     first, last = (low, high) if high > 1.35 * low else (middle, middle)
     first, last = (max(step, step * round(seconds / size / step)) for seconds in (first, last))
-    return f"about {first:,} {unit}" if first == last else f"about {first:,} to {last:,} {unit}"
+    if first == last:
+        return _("about {time} {unit}", time=f"{first:,}", unit=unit)
+    return _("about {first} to {last} {unit}", first=f"{first:,}", last=f"{last:,}", unit=unit)
 
 
 def count(params: int) -> str:
@@ -86,7 +137,12 @@ def count(params: int) -> str:
     return f"{params / 1e6:.2f} M" if params >= 10_000 else f"{params:,}"
 
 
+def minus(text: str) -> str:
+    """Numbers with a real minus."""
+    return text.replace("-", "\u2212")
+
+
 def when(timestamp: float) -> str:
     """Today as a time of day, earlier as a date."""
     then, now = time.localtime(timestamp), time.localtime()
-    return time.strftime("today %H:%M" if then[:3] == now[:3] else "%d %b %Y %H:%M", then)
+    return time.strftime(_("today %H:%M") if then[:3] == now[:3] else _("%d %b %Y %H:%M"), then)

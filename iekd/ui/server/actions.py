@@ -10,8 +10,8 @@ from iekd import data
 from iekd.config.run import RunConfig
 from iekd.data.refusals import INNER, OUTER
 from iekd.errors import UserError
+from iekd.language import _, ngettext
 from iekd.launchers.base import Launcher
-from iekd.plural import counted
 from iekd.runs.estimate import estimate
 from iekd.runs.prepare import prepare
 from iekd.runs.siblings import growing, key_of, more_seeds, note_extension
@@ -81,9 +81,12 @@ def upload_pictures(
     if classes not in ("", OUTER, INNER):
         raise UserError(f"'{classes}' cannot be used for classes: give '{OUTER}' or '{INNER}'.")
     if not file:
-        raise UserError("No archive was given. Upload a zip first.")
+        raise UserError(_("No archive was given. Upload a zip first."))
     archive = Path(file)
     name = add_pictures(store, archive, *access.room_for(asker), classes)
     info = data.describe(name)
-    found = f"{archive.name}: {info.train_images + info.test_images:,} images of {counted(info.classes, 'class')}."
+    found = ngettext(
+        "{file}: {images} images of {number} class.", "{file}: {images} images of {number} classes.", info.classes,
+        file=archive.name, images=f"{info.train_images + info.test_images:,}",
+    )  # fmt: skip
     return name, " ".join([found, *info.notes])

@@ -19,12 +19,14 @@ from starlette.routing import Route
 from iekd.errors import UserError
 from iekd.export import FORMATS
 from iekd.export.web import FORMAT_TITLE, WEB
+from iekd.language import N_, _
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard
 from iekd.models.catalog import model_name
 from iekd.results.predictions import ANSWERS
 from iekd.runs.explained import FOUND, explainer_of
 from iekd.runs.exported import certificates_in, export_folder, files_of
 from iekd.runs.store import Run, Store
+from iekd.ui.render.template import html_text
 from iekd.ui.render.words import model_titles
 from iekd.ui.server.access import Access, AccessError
 from iekd.ui.server.hidden_paths import Tell
@@ -34,8 +36,8 @@ ADDRESS = "/download"
 EXPLAINED = "/explained"
 PIECE = 2**18  # bytes sent at a time
 REPORTS = (
-    ("report.md", "text/markdown", "Report to read"),
-    ("report.json", "application/json", "Report as data"),
+    ("report.md", "text/markdown", N_("Report to read")),
+    ("report.json", "application/json", N_("Report as data")),
 )
 USE = """{title}
 
@@ -63,11 +65,15 @@ def downloads_html(run: Run, with_networks: bool, tell: Tell = str) -> str:
             content = tell((run.path / name).read_text("utf-8", "replace"))
         except OSError:
             continue
-        links.append(download_link(f"{run.id}-{name}", kind, content, label))
+        links.append(download_link(f"{run.id}-{name}", kind, content, html_text(label)))
     if with_networks:
         with contextlib.suppress(OSError):  # runs of version 0.1 and those that did not finish have none
             size = (run.path / ANSWERS).stat().st_size
-            links.append(_link(f".{ADDRESS}/{run.id}/{ANSWERS}", f"All answers <small>{_bytes(size)}</small>"))
+            links.append(
+                _link(
+                    f".{ADDRESS}/{run.id}/{ANSWERS}", html_text("All answers <small>{size}</small>", size=_bytes(size))
+                )
+            )
     networks, titles = run.model_folders if with_networks else {}, model_titles(run)
     for name, folder in networks.items():
         with contextlib.suppress(UserError, OSError):  # a damaged one has nothing to offer
@@ -90,7 +96,7 @@ def download_link(name: str, kind: str, content: str, label: str) -> str:
 def export_link(run: Run, learner: str, format_name: str) -> str:
     """A link to an export that has been made."""
     size = sum(path.stat().st_size for path in files_of(export_folder(run, learner, format_name)))
-    title = FORMAT_TITLE if format_name == WEB else f"{model_titles(run)[learner]}, {FORMATS[format_name].title}"
+    title = _(FORMAT_TITLE) if format_name == WEB else f"{model_titles(run)[learner]}, {_(FORMATS[format_name].title)}"
     label = f"{escape(title)} <small>{_bytes(size)}</small>"
     return _link(f".{ADDRESS}/{run.id}/{learner}/{format_name}", label)
 
@@ -170,9 +176,11 @@ def compared_route() -> Route:
 
 def explained_links(store: Store, folder: Path, tell: Tell) -> str:
     """Links to an explanation: as data, and all of it with the maps as PNG files. tell: see `teller`."""
-    links = [_link(f".{EXPLAINED}/{explainer_of(store).link(folder)}", "Maps and numbers as a zip")]
+    links = [_link(f".{EXPLAINED}/{explainer_of(store).link(folder)}", html_text("Maps and numbers as a zip"))]
     with contextlib.suppress(OSError):
-        links.append(download_link(FOUND, "application/json", tell((folder / FOUND).read_text()), "Numbers as JSON"))
+        links.append(
+            download_link(FOUND, "application/json", tell((folder / FOUND).read_text()), html_text("Numbers as JSON"))
+        )
     return "".join(links)
 
 

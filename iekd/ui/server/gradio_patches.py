@@ -22,6 +22,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from iekd.data.decoding import MAX_PIXELS
+from iekd.language import language
 from iekd.ui.server.endpoints import ANSWER, Endpoint, Schema
 
 WRITTEN_FOR = "6.31.0"
@@ -215,11 +216,13 @@ FEW_FRAMES = b"""<script>(() => {
 # Where a proxy puts a path before the page's addresses, the browser may have opened "/studio" as well as "/studio/".
 # Gradio's own `<base href="./">` finds nothing from the former.
 BASE = b'<base href="./" />'
+LANGUAGE = b'lang="en"'
 
 
 class PageHtml:
     """ASGI middleware that puts `FEW_FRAMES` and `head` first in the head of the page, and says what its addresses
-    start with. Gradio's own script adds what `launch(head=...)` is given, too late for what is needed first.
+    start with and which language it is in. Gradio's own script adds what `launch(head=...)` is given, too late for what
+    is needed first.
 
     base: the root path with a slash at its end. head: HTML.
     """
@@ -242,10 +245,11 @@ class PageHtml:
             body += message.get("body", b"")
             if message.get("more_body"):
                 return
-            for part in (b"<head>", BASE):
+            for part in (b"<head>", BASE, LANGUAGE):
                 if part not in body and body and start["status"] == 200:
                     _say_missing("page", part.decode())
             body = body.replace(b"<head>", b"<head>" + self.head, 1)
+            body = body.replace(LANGUAGE, f'lang="{language()}"'.encode(), 1)
             if self.base != "/":
                 body = body.replace(BASE, f'<base href="{self.base}" />'.encode(), 1)
             MutableHeaders(raw=start["headers"])["content-length"] = str(len(body))

@@ -14,6 +14,7 @@ from pathlib import Path
 from starlette.middleware import Middleware
 
 from iekd.errors import UserError
+from iekd.language import use
 from iekd.launchers.base import Launcher
 from iekd.launchers.factory import make_launcher
 from iekd.runs import trash
@@ -41,7 +42,7 @@ VISITS_KEPT = 1000  # open pages whose choices the server knows; those without a
 
 def launch(
     host: str = "127.0.0.1", port: int = 7860, where: Launcher | Path | str = "runs", public: bool = False,
-    root_path: str = "", mcp: bool = False,
+    root_path: str = "", mcp: bool = False, language: str = "",
 ) -> None:  # fmt: skip
     """Serve the page until interrupted.
 
@@ -50,11 +51,13 @@ def launch(
         public: others can open it; see access.py.
         root_path: what a proxy puts before the page's addresses: a path, or the whole public address.
         mcp: serve the endpoints as MCP tools too.
+        language: of the page, such as "de"; English without a catalogue for it.
     Raises:
         UserError: the runs folder cannot be used, no port is free, a setting of the environment cannot be read, or the
             package `mcp` is missing.
     """
     _log_to_stderr()
+    use(language)
     access, root_path = Access.from_environment(public), check_root_path(root_path)
     if 0 < len(access.token) < LONG_TOKEN:
         log.warning("action=start IEKD_ADMIN_TOKEN has %d characters and can be guessed; take %d or more",

@@ -6,22 +6,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from iekd.language import language
+from iekd.ui.render.template import render
 from iekd.ui.server.access import COOKIE, SIGN_IN, SIGN_OUT, Access, address_of
 from iekd.ui.server.front import path_of, too_many
 from iekd.ui.server.sessions import SESSION, same
-
-SIGN_IN_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Sign in: IE-KD Studio</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>body { font: 16px system-ui, sans-serif; max-width: 26rem; margin: 12vh auto; padding: 0 16px; color: #1e293b }
-input, button { font: inherit; padding: 8px 12px; border-radius: 8px; border: 1px solid #94a3b8; width: 100%;
-box-sizing: border-box; margin-top: 8px } button { background: #0f766e; color: white; border: 0 }
-p[role=alert] { color: #b91c1c }
-@media (prefers-color-scheme: dark) { body { background: #0f172a; color: #e2e8f0 } }
-</style>
-<h1>Sign in</h1><p>Whoever has the administrator’s token may start, stop and delete runs on this page.</p>{wrong}
-<form method="post"><label>Token <input type="password" name="token" autofocus autocomplete="current-password"></label>
-<button>Sign in</button></form></html>"""
-WRONG = "<p role='alert'>This is not the token. Look for IEKD_ADMIN_TOKEN where the page was started.</p>"
 
 
 def sign_in_routes(access: Access, root: str = "") -> list[Route]:
@@ -43,7 +32,7 @@ def sign_in_routes(access: Access, root: str = "") -> list[Route]:
     async def sign_in(request: Request) -> Response:
         if not access.token:
             return RedirectResponse("./", status_code=303)
-        wrong = ""
+        wrong = False
         if request.method == "POST":
             given = (await request.form()).get("token", "")
             if isinstance(given, str) and same(given.strip(), access.token):
@@ -52,8 +41,8 @@ def sign_in_routes(access: Access, root: str = "") -> list[Route]:
                 return answer
             if again := await access.attempts.wait(address_of(request)):
                 return too_many(again)
-            wrong = WRONG
-        page = SIGN_IN_PAGE.replace("{wrong}", wrong)
+            wrong = True
+        page = render("sign_in", wrong=wrong, language=language())
         return HTMLResponse(page, status_code=403 if wrong else 200, headers={"cache-control": "no-store"})
 
     async def sign_out(request: Request) -> Response:

@@ -16,6 +16,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from iekd.language import _
 from iekd.space import in_space, on_zero_gpu
 
 log = logging.getLogger(__name__)
@@ -29,11 +30,11 @@ def bucket_problem() -> str:
     if not in_space() or (own and not Path(own).is_relative_to(BUCKET)):
         return ""
     if not os.path.ismount(BUCKET):
-        return f"no storage bucket is attached at {BUCKET}"
+        return _("no storage bucket is attached at {folder}", folder=BUCKET)
     from iekd.runs.filesystem import what_it_lacks  # late: it needs file locks, which Windows has not
 
     if lacks := what_it_lacks(BUCKET):
-        return f"the bucket at {BUCKET} cannot hold runs: it lacks {lacks}"
+        return _("the bucket at {folder} cannot hold runs: it lacks {lacks}", folder=BUCKET, lacks=lacks)
     return ""
 
 
@@ -42,14 +43,14 @@ def notices() -> list[str]:
     found = []
     if problem := bucket_problem():
         found.append(
-            f"Runs are lost when this Space restarts, because {problem}. Attach a bucket at {BUCKET} in the Space's "
-            "settings, or download or publish a finished run from its page."
-        )
+            _("Runs are lost when this Space restarts, because {problem}. Attach a bucket at {folder} in the Space's "
+              "settings, or download or publish a finished run from its page.", problem=problem, folder=BUCKET)
+        )  # fmt: skip
     if on_zero_gpu():
         found.append(
-            "This Space is on ZeroGPU, which lends a GPU for some seconds at a time. That suits comparing; "
-            "runs train on the CPU."
-        )
+            _("This Space is on ZeroGPU, which lends a GPU for some seconds at a time. That suits comparing; "
+              "runs train on the CPU.")
+        )  # fmt: skip
     return found
 
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from iekd.config.methods import METHODS, method_name, sort_methods
 from iekd.config.presets import PRESETS
+from iekd.language import _, ngettext
+from iekd.ui.render.words import listed as in_a_row
+from iekd.ui.render.words import seeds_text
 from iekd.ui.tabs.form import PRESET_FIELDS, Values, default, preset_values, shown
 
 PICK = "pick"  # the methods are ticked one by one
@@ -36,38 +39,44 @@ class Choice:
 def method_sets() -> dict[str, Choice]:
     """The sets of methods by key. Plugins may add methods, so they are looked up each time."""
     usual = default("methods")
-    taught = " and ".join(method_name(name) for name in usual if METHODS[name].terms)
+    taught = in_a_row(method_name(name) for name in usual if METHODS[name].terms)
     explore = [name for name, spec in METHODS.items() if spec.explores]
     plain = [name.removeprefix("ie-") for name in explore]
     every = sort_methods({"baseline", *explore, *(name for name in plain if name in METHODS)})
     listed = ", ".join(method_name(name) for name in explore)
     return {
         "plain": Choice(
-            f"Plain student against {taught}",
-            "The default. Two students of the same size: one learns from the labels alone, the other also from the "
-            "teacher.",
+            _("Plain student against {methods}", methods=taught),
+            _("The default. Two students of the same size: one learns from the labels alone, the other also from the "
+              "teacher."),
             {"methods": list(usual), "with_kd": []},
         ),
         "all-ie": Choice(
-            "All IE methods",
-            f"{listed}, each beside the method it builds on, and the plain student: {len(every)} students.",
+            _("All IE methods"),
+            ngettext(
+                "{methods}, each beside the method it builds on, and the plain student: {number} student.",
+                "{methods}, each beside the method it builds on, and the plain student: {number} students.",
+                len(every), methods=listed,
+            ),
             {"methods": list(every), "with_kd": []},
         ),
-    }
+    }  # fmt: skip
 
 
 def rigours() -> dict[str, Choice]:
     """How thorough a run is, by key: a preset and its seeds."""
     quick, seeds = PRESETS["quick"], len(SEEDS)
     found = {
-        "quick": _rigour(quick.title, f"{quick.text}; one seed", "quick", (0,)),
-        "seeds": _rigour(
-            f"{seeds} seeds", f"as quick, but every student {seeds} times: shows how much results vary", "quick", SEEDS
-        ),
-    }
+        "quick": _rigour(_(quick.title), _("{preset}; one seed", preset=_(quick.text)), "quick", (0,)),
+        "seeds": _rigour(seeds_text(seeds), ngettext(
+            "as quick, but every student {number} time: shows how much results vary",
+            "as quick, but every student {number} times: shows how much results vary", seeds,
+        ), "quick", SEEDS),
+    }  # fmt: skip
     for name, preset in PRESETS.items():
         if name != "quick":
-            found[name] = _rigour(preset.title, f"{preset.text}; {seeds} seeds", name, SEEDS)
+            text = f"{_(preset.text)}; {seeds_text(seeds)}"
+            found[name] = _rigour(_(preset.title), text, name, SEEDS)
     return found
 
 
@@ -87,12 +96,12 @@ def rigour_chosen(values: Values) -> str:
 
 def method_cards() -> list[tuple[str, str]]:
     """(text, key) for the page."""
-    return [*_cards(method_sets()), ("Pick…\nTick any of all methods.", PICK)]
+    return [*_cards(method_sets()), (_("Pick…\nTick any of all methods."), PICK)]
 
 
 def rigour_cards() -> list[tuple[str, str]]:
     """(text, key) for the page."""
-    return [*_cards(rigours()), ("Own values\nEpochs, seeds and the rest as you set them.", OWN)]
+    return [*_cards(rigours()), (_("Own values\nEpochs, seeds and the rest as you set them."), OWN)]
 
 
 def _cards(choices: Mapping[str, Choice]) -> list[tuple[str, str]]:

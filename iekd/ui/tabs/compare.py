@@ -23,6 +23,7 @@ from iekd.data.decoding import open_image
 from iekd.errors import UserError
 from iekd.inference.compare_uploads import Example
 from iekd.inference.images import in_uploads
+from iekd.language import N_, _
 from iekd.models.artifact import ModelCard
 from iekd.runs.choices import refs_of
 from iekd.runs.explained import IMAGES, Own
@@ -30,7 +31,7 @@ from iekd.runs.models import models_called, saved_seeds
 from iekd.runs.store import Store
 from iekd.ui.render.comparison import View, comparison_csv, comparison_html, comparison_json, judged
 from iekd.ui.render.examples import examples
-from iekd.ui.render.template import problem_html
+from iekd.ui.render.template import html_text, problem_html, render
 from iekd.ui.render.words import run_title, when
 from iekd.ui.server.access import Access, AccessError, May
 from iekd.ui.server.answers_compare import Comparison
@@ -55,15 +56,8 @@ from iekd.ui.tabs.run import PRIVATE, Updates
 from iekd.ui.tabs.test_set import TestSetPart, test_set_part
 
 DEMO = ""
-DEMO_LABEL = "Shipped demo models"
+DEMO_LABEL = N_("Shipped demo models")
 MODEL_FILES = [".onnx", ".zip"]
-HINT = "In a zip, folders that are named as the classes give the right answers. You can also set them below."
-INVITE = '<div class="placeholder">Choose images above, and every network’s answer appears here.</div>'
-NO_FILES = "Models may be uploaded only by whoever runs this page. Choose models of the list."
-NOTHING_YET = (
-    '<div class="empty"><h2>Nothing to compare yet</h2><p>Press <b>Start</b> in <b>Train</b>. When students '
-    "have learned, compare them here.</p></div>"
-)
 
 
 @dataclass
@@ -97,13 +91,13 @@ class CompareTab:
         values = [value for _, value in choices]
         adding = {self.adding: gr.Accordion(visible=self.access.trusts(asker))}
         if not choices:
-            none = gr.Dropdown([("None yet: finish a run first", DEMO)], value=DEMO)
+            none = gr.Dropdown([(_("None yet: finish a run first"), DEMO)], value=DEMO)
             nothing = gr.Button(visible=False)
             closed = {**self.test_set.closed(), **self.explain.closed(), self.test_set.look: nothing}
             closed[self.explain.start] = nothing
             return {
                 self.source: none, self.models: gr.Dropdown([], value=[]), self.examples: "", self.chosen: [],
-                self.results: NOTHING_YET, **closed, **adding,
+                self.results: render("nothing_to_compare"), **closed, **adding,
             }  # fmt: skip
         value = wanted if wanted in values else values[0]
         if chosen is not None and value == wanted:
@@ -113,37 +107,45 @@ class CompareTab:
             self.source: gr.Dropdown(choices, value=value),
             self.models: gr.Dropdown(options, value=own_models(store, value)),
             self.examples: examples_html(store, value, self.access.of(asker)), self.chosen: [],
-            self.results: INVITE, **self.test_set.closed(), **self.explain.closed(), **adding,
+            self.results: invite_html(), **self.test_set.closed(), **self.explain.closed(), **adding,
         }  # fmt: skip
 
 
 def compare_tab(store: Store, access: Access) -> CompareTab:
     """Build the tab and its events."""
-    gr.HTML('<h2 class="section">Compare models on images</h2>')
+    gr.HTML(f'<h2 class="section">{html_text("Compare models on images")}</h2>')
     with gr.Row(equal_height=False, elem_id="compare-models"):
         source = open_dropdown(  # `models_called` checks its value
-            choices=[(DEMO_LABEL, DEMO)], value=DEMO, label="Run", filterable=False, elem_id="source", min_width=220
+            choices=[(_(DEMO_LABEL), DEMO)],
+            value=DEMO,
+            label=_("Run"),
+            filterable=False,
+            elem_id="source",
+            min_width=220,
         )
-        models = open_choices(label="Models", elem_id="models", min_width=300, max_choices=MOST_MODELS, scale=2)
-    with gr.Accordion("Add a model file", open=False, visible=access.trusts(None), elem_id="add-models") as adding:
+        models = open_choices(label=_("Models"), elem_id="models", min_width=300, max_choices=MOST_MODELS, scale=2)
+    with gr.Accordion(_("Add a model file"), open=False, visible=access.trusts(None), elem_id="add-models") as adding:
         model_files = file_field(
-            label="ONNX files, or zips of models that were downloaded here", file_count="multiple",
+            label=_("ONNX files, or zips of models that were downloaded here"), file_count="multiple",
             file_types=MODEL_FILES, height=130,
             elem_id="model-files",
         )  # fmt: skip
     with gr.Row(equal_height=False, elem_id="compare-images"):
         files = file_field(
-            label="Images, or a zip of them", file_count="multiple", height=150,
+            label=_("Images, or a zip of them"), file_count="multiple", height=150,
             elem_id="upload", min_width=150,
         )  # fmt: skip
         camera = gr.Image(
-            label="Paste or take an image", sources=["clipboard", "webcam"], type="filepath", height=150,
+            label=_("Paste or take an image"), sources=["clipboard", "webcam"], type="filepath", height=150,
             elem_id="camera", buttons=[], min_width=150,
         )  # fmt: skip
-    gr.HTML(f'<p class="sub">{HINT}</p>', elem_classes="hint-to-zip")
+    hint = html_text(
+        "In a zip, folders that are named as the classes give the right answers. You can also set them below."
+    )
+    gr.HTML(f'<p class="sub">{hint}</p>', elem_classes="hint-to-zip")
     strip = gr.HTML(elem_id="examples", js_on_load=PICK, apply_default_css=False)
     chosen, view = gr.JSON(visible=False), gr.JSON(visible=False)
-    results = gr.HTML(INVITE, elem_id="comparison", js_on_load=ON_LOAD, apply_default_css=False)
+    results = gr.HTML(invite_html(), elem_id="comparison", js_on_load=ON_LOAD, apply_default_css=False)
     ask = gr.Button(visible="hidden", elem_id="ask")
     test_set = test_set_part(store, access, source)
 
@@ -197,18 +199,28 @@ def compare_tab(store: Store, access: Access) -> CompareTab:
     return CompareTab(source, models, adding, strip, chosen, results, test_set, explain, access)
 
 
+def invite_html() -> str:
+    """What stands in the place of the predictions until images are chosen."""
+    words = html_text("Choose images above, and every network’s answer appears here.")
+    return f'<div class="placeholder">{words}</div>'
+
+
 def sources(store: Store) -> list[tuple[str, str]]:
     """(label, run id) of everything with saved models; the demo first, if there is one."""
-    found = [(DEMO_LABEL, DEMO)] if _models_or_none(store, DEMO) else []
+    found = [(_(DEMO_LABEL), DEMO)] if _models_or_none(store, DEMO) else []
     for run in store.list():
         with contextlib.suppress(UserError):  # a damaged folder has no models
             if not run.model_folders:
                 continue
             title = f"{run_title(run.config, run)} · {when(run.status.created)} · {run.id}"
             first, *others = saved_seeds(run) or [0]
-            found.append((f"{title} · seed {first}" if others else title, run.id))
-            found += [(f"{title} · seed {seed}", f"{run.id}/{seed}") for seed in others]
+            found.append((_of_seed(title, first) if others else title, run.id))
+            found += [(_of_seed(title, seed), f"{run.id}/{seed}") for seed in others]
     return found
+
+
+def _of_seed(title: str, seed: int) -> str:
+    return _("{run} · seed {seed}", run=title, seed=seed)
 
 
 def own_models(store: Store, source: str) -> list[str]:
@@ -229,7 +241,7 @@ def uploaded_models(
     """
     trusted = access.trusts(asker)
     if files and not trusted:
-        raise AccessError(NO_FILES)
+        raise AccessError(_("Models may be uploaded only by whoever runs this page. Choose models of the list."))
     return files or (), MOST_IMAGES if trusted else MOST_OF_VISITORS
 
 
@@ -268,7 +280,7 @@ def results_html(
     try:
         given = examples_given(store, source, taken, picked)
         if not paths and not given:
-            return INVITE
+            return invite_html()
         models, choices = wanted_models(store, source, refs, files)
         wanted = Wanted(models, tuple(map(Path, paths)), tuple(given), most)
         compared = comparisons.get(wanted)
@@ -277,16 +289,16 @@ def results_html(
     columns, legend = columns_of(compared, choices)
     shown = view or View()
     word = comparisons.link(wanted, columns, shown)
-    links = [(f".{COMPARED}/{word}/{name}", words) for name, (_, words) in FILES.items()]
+    links = [(f".{COMPARED}/{word}/{name}", _(words)) for name, (_kind, words) in FILES.items()]
     return comparison_html(compared, columns, shown, legend, links, most, view is not None)
 
 
 def examples_given(store: Store, source: str, taken: str | None, picked: Sequence[int]) -> list[Example]:
     """The picture taken and the examples picked."""
-    found = [Example("your image", Path(taken))] if taken else []
+    found = [Example(_("your image"), Path(taken))] if taken else []
     known = _examples_of(store, source) if picked else []
     return found + [
-        Example(f"example: {known[i][2]}", known[i][1], known[i][2])
+        Example(_("example: {label}", label=known[i][2]), known[i][1], known[i][2])
         for i in picked if isinstance(i, int) and 0 <= i < len(known)
     ]  # fmt: skip
 
@@ -297,7 +309,7 @@ def first_images(
     """(name, file or pixels) of as many images as are explained, and one more if there are more; those of zips too."""
     found: list[tuple[str, Path | np.ndarray]] = []
     problem: UserError | None = None
-    for _, one in in_uploads(map(Path, paths), Counter(), []):
+    for _place, one in in_uploads(map(Path, paths), Counter(), []):
         try:
             if one.error:
                 raise UserError(one.error)
@@ -334,7 +346,8 @@ def examples_html(store: Store, source: str, may: May) -> str:
     )
     # the attribute differs each time, so that a redrawn strip has nothing pressed even if its pictures are the same
     drawn = f'data-drawn="{secrets.token_hex(4)}"'
-    return f'<p class="strip-title">Or click example images:</p><div class="pick" {drawn}>{buttons}</div>'
+    title = html_text("Or click example images:")
+    return f'<p class="strip-title">{title}</p><div class="pick" {drawn}>{buttons}</div>'
 
 
 def _examples_of(store: Store, source: str) -> list[tuple[str, Any, str]]:

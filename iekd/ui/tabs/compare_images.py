@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from iekd.data import title_of
 from iekd.errors import UserError
 from iekd.inference.compare_uploads import Compared, Example, compare_uploads
+from iekd.language import N_, _, ngettext
 from iekd.models.artifact import CARD
 from iekd.plural import counted
 from iekd.results.agreement import ALL, missing
@@ -28,20 +28,20 @@ from iekd.runs.notes import name_of
 from iekd.runs.store import Run, Store
 from iekd.ui.render.comparison import Column, View, column_of, comparison_csv, comparison_json, judged
 from iekd.ui.render.comparison_png import comparison_png
-from iekd.ui.render.words import run_title, when
+from iekd.ui.render.words import dataset_title, run_title, when
 from iekd.ui.server.space import with_gpu
 
 MOST_IMAGES, MOST_OF_VISITORS = 500, 100  # images of one comparison: of one's own machine, of a visitor
 MOST_MODELS = 12
 MOST_KEPT, MOST_LINKS = 8, 200  # comparisons in memory, and links of each
 MOST_RUNS = 100  # whose models are offered
-SHIPPED = "shipped"
-NO_MODEL = "No model is chosen. Choose one or more under Models."
+SHIPPED = N_("shipped")
+NO_MODEL = N_("No model is chosen. Choose one or more under Models.")
 COMPARED = "/compared"  # the address of downloads
-GONE = "This comparison is not in memory any more. Open it again on the page."
+GONE = N_("This comparison is not in memory any more. Open it again on the page.")
 FILES: dict[str, tuple[str, str]] = {
-    "comparison.csv": ("text/csv", "All as CSV"), "comparison.json": ("application/json", "All as JSON"),
-    "comparison.png": ("image/png", "This page as PNG"),
+    "comparison.csv": ("text/csv", N_("All as CSV")), "comparison.json": ("application/json", N_("All as JSON")),
+    "comparison.png": ("image/png", N_("This page as PNG")),
 }  # fmt: skip
 ask_models = with_gpu(compare_uploads)  # here, because ZeroGPU wants to know of it before the page opens
 
@@ -115,7 +115,7 @@ class Comparisons:
             found = next((e for e in self._entries.values() if word in e.links), None)
             columns, view = found.links[word] if found else ({}, View())
         if found is None or name not in FILES:
-            raise UserError(GONE)
+            raise UserError(_(GONE))
         if name.endswith(".png"):
             shown = judged(found.compared, view)
             return comparison_png(shown, columns, view.page)
@@ -145,10 +145,13 @@ def wanted_models(
     for path in map(Path, files):
         models[next(n for n in _names(path.name) if n not in models)] = path
     if not models:
-        raise UserError(NO_MODEL)
+        raise UserError(_(NO_MODEL))
     if len(models) > MOST_MODELS:
-        most = f"the {MOST_MODELS} that are compared at a time"
-        raise UserError(f"{len(models)} models are more than {most}. Choose fewer.")
+        raise UserError(ngettext(
+            "{number} model is more than the {most} that are compared at a time. Choose fewer.",
+            "{number} models are more than the {most} that are compared at a time. Choose fewer.",
+            len(models), most=MOST_MODELS,
+        ))  # fmt: skip
     return models, choices
 
 
@@ -173,11 +176,14 @@ def columns_of(compared: Compared, choices: Mapping[str, Choice]) -> tuple[dict[
             known = compared.models.get(name)
             columns[name] = column_of(known.card, name, name) if known else Column(name)
             continue
-        place = f"run {letters[choice.run.id]}" if choice.run and several else SHIPPED if several else ""
-        details = (f"as {choice.export.upper()}" if choice.export else "", place)
+        place = ""
+        if several:
+            place = _("run {letter}", letter=letters[choice.run.id]) if choice.run else _(SHIPPED)
+        details = (_("as {format}", format=choice.export.upper()) if choice.export else "", place)
         columns[name] = column_of(choice.card, name, ", ".join(filter(None, details)), _has_seeds(choice.run))
     legend = [
-        f"Run {letter}: {run_title(runs[run_id].config, runs[run_id])} · {when(runs[run_id].status.created)} · {run_id}"
+        _("Run {letter}: {title} · {when} · {run}", letter=letter, title=run_title(runs[run_id].config, runs[run_id]),
+          when=when(runs[run_id].status.created), run=run_id)
         for run_id, letter in letters.items()
     ]  # fmt: skip
     return columns, legend
@@ -196,7 +202,7 @@ def model_options(store: Store) -> list[tuple[str, str]]:
     for choice in choices:
         title = column_of(choice.card, choice.ref, "", _has_seeds(choice.run)).title
         accuracy = f" {choice.card.accuracy:.1f} %" if choice.card.accuracy is not None else ""
-        exported = f" as {choice.export.upper()}" if choice.export else ""
+        exported = " " + _("as {format}", format=choice.export.upper()) if choice.export else ""
         options.append((f"{title}{exported}{accuracy} · {_place(choice.run)}", choice.ref))
     counts = Counter(label for label, _ in options)
     return [(label if counts[label] == 1 else f"{label} · {ref.partition('/')[0]}", ref) for label, ref in options]
@@ -205,8 +211,8 @@ def model_options(store: Store) -> list[tuple[str, str]]:
 def _place(run: Run | None) -> str:
     """Where a model is from, in few words."""
     if run is None:
-        return SHIPPED
-    return f"{name_of(run, run.config) or title_of(run.config.dataset)} · {when(run.status.created)}"
+        return _(SHIPPED)
+    return f"{name_of(run, run.config) or dataset_title(run.config.dataset)} · {when(run.status.created)}"
 
 
 def _has_seeds(run: Run | None) -> bool:
@@ -228,11 +234,14 @@ def compared_for_programs(
     """
     if not paths:
         raise UserError("No image was given. Send at least one.")
-    models, _ = wanted_models(store, source, refs or None, files)
+    models, _choices = wanted_models(store, source, refs or None, files)
     compared = comparisons.get(Wanted(models, tuple(map(Path, paths)), (), most))
     if compared.left_out:
-        number = counted(max(len(paths), most + 1), "image")
-        raise UserError(f"{number} are more than the {most} of one comparison. Send fewer at a time.")
+        raise UserError(ngettext(
+            "{number} image is more than the {most} of one comparison. Send fewer at a time.",
+            "{number} images are more than the {most} of one comparison. Send fewer at a time.",
+            max(len(paths), most + 1), most=most,
+        ))  # fmt: skip
     if len(right) > len(compared.images):
         raise UserError(f"{len(right)} right answers were given for {counted(len(compared.images), 'image')}.")
     for label in right:

@@ -53,7 +53,7 @@ LOOK = """STATE
   state.fresh = true;
   state.from = scrollY;
   const waiting = `<div class="placeholder" role="status" style="min-height:${place?.offsetHeight ?? 0}px">` +
-    'The networks look at the images…</div>';""".replace("STATE", STATE)
+    `${window.iekdWords.looking}</div>`;""".replace("STATE", STATE)
 LOOKING = f"() => {{ {LOOK} return [waiting, state.view]; }}"
 # the pressed examples, in order; read in the browser, so that no click waits for the server
 PICKED = f"""() => {{ {LOOK}

@@ -7,8 +7,10 @@ from typing import Any
 
 import gradio as gr
 
+from iekd.language import _
 from iekd.runs.store import Store
 from iekd.ui.render.comparison import PAGE
+from iekd.ui.render.template import html_text
 from iekd.ui.server.gradio_patches import file_field
 from iekd.ui.tabs.compare import DEMO, results_html
 from iekd.ui.tabs.run import PRIVATE, Updates
@@ -74,15 +76,15 @@ def demo_tab(demo: gr.Blocks, store: Store, shown: str, anybody_starts: bool) ->
     gr.HTML(shown, js_on_load=TURN, apply_default_css=False, elem_id="demo")
     with gr.Row(elem_id="demo-next"):
         train = gr.Button(
-            "Train it yourself" if anybody_starts else "See how it is trained", variant="primary", size="lg",
+            _("Train it yourself") if anybody_starts else _("See how it is trained"), variant="primary", size="lg",
             elem_id="to-train",
         )  # fmt: skip
-        own = gr.Button("Train on my own images", size="lg", elem_id="to-own", visible=anybody_starts)
+        own = gr.Button(_("Train on my own images"), size="lg", elem_id="to-own", visible=anybody_starts)
     gr.HTML(
-        '<h2 class="section">What do they predict for your image?</h2>'
-        '<p class="lead">Drop an image anywhere on this page, paste one, or choose it here.</p>'
+        f'<h2 class="section">{html_text("What do they predict for your image?")}</h2>'
+        f'<p class="lead">{html_text("Drop an image anywhere on this page, paste one, or choose it here.")}</p>'
     )
-    files = file_field(label="Your images", file_count="multiple", height=130, elem_id="demo-upload")
+    files = file_field(label=_("Your images"), file_count="multiple", height=130, elem_id="demo-upload")
     answer = gr.HTML(elem_id="demo-answer")
 
     def predict(paths: list[str] | None) -> Updates:

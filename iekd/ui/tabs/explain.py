@@ -18,6 +18,7 @@ from typing import Any, Optional
 import gradio as gr
 
 from iekd.errors import UserError
+from iekd.language import N_, _
 from iekd.results.card import student_name
 from iekd.runs.explained import (
     CANCELLED,
@@ -39,18 +40,18 @@ from iekd.ui.server.gradio_patches import open_dropdown
 from iekd.ui.server.visible import may_look, run_called, teller_of
 from iekd.ui.tabs.run import PRIVATE, Updates
 
-NOTE = "This takes seconds for small networks and minutes for large ones. It goes on if you leave, and is stored."
-NOTE_OWN = "Maps only; everything else is measured on test images."
-OR_OWN = "For maps, you can choose images above and press 'Explain the images chosen above'."
-NO_IMAGES = "Choose, paste or take images above first, or click examples; then press this again."
-CANCELLED_TEXT = "Cancelled. Nothing was stored."
-RESTARTED = "The server was restarted before this was done. Press the button again."
+NOTE = N_("This takes seconds for small networks and minutes for large ones. It goes on if you leave, and is stored.")
+NOTE_OWN = N_("Maps only; everything else is measured on test images.")
+OR_OWN = N_("For maps, you can choose images above and press 'Explain the images chosen above'.")
+NO_IMAGES = N_("Choose, paste or take images above first, or click examples; then press this again.")
+CANCELLED_TEXT = N_("Cancelled. Nothing was stored.")
+RESTARTED = N_("The server was restarted before this was done. Press the button again.")
 PAUSE = 0.7  # seconds between two looks how far it is
-NOT_EXPLAINED = (
+NOT_EXPLAINED = N_(
     "This run has not been explained yet, and its images are somebody's own: only those who may download from the run "
     "can have it explained. Choose another run."
 )
-MAPS_HIDDEN = "The maps are not shown: they are of images of somebody's own."
+MAPS_HIDDEN = N_("The maps are not shown: they are of images of somebody's own.")
 # turns to an image, chooses the kind of map and its opacity, without asking the server
 ON_LOAD = """
 const part = (event) => event.target.closest('.explain');
@@ -144,15 +145,16 @@ def explain_part(
         given: called with the source, their values and whoever asks.
     """
     explainer = explainer_of(store)
-    start = gr.Button("Explain: where do they look?", elem_id="explain-start")
+    start = gr.Button(_("Explain: where do they look?"), elem_id="explain-start")
     with gr.Column(visible=False, elem_id="explain-top") as box:
         with gr.Row(elem_id="explain-choice"):
-            student = open_dropdown(choices=[], label="Student", filterable=False, visible=False, elem_id="explain-who")
-            own = gr.Button("Explain the images chosen above", size="sm", elem_id="explain-mine")
+            student = open_dropdown(choices=[], label=_("Student"), filterable=False, visible=False,
+                                    elem_id="explain-who")  # fmt: skip
+            own = gr.Button(_("Explain the images chosen above"), size="sm", elem_id="explain-mine")
         status = gr.HTML("", apply_default_css=False, elem_id="explain-status")
-        cancel = gr.Button("Cancel", size="sm", visible=False, elem_id="explain-cancel")
+        cancel = gr.Button(_("Cancel"), size="sm", visible=False, elem_id="explain-cancel")
         own_maps = gr.HTML("", js_on_load=ON_LOAD, apply_default_css=False, elem_id="explain-own")
-        own_cancel = gr.Button("Cancel", size="sm", visible=False, elem_id="explain-own-cancel")
+        own_cancel = gr.Button(_("Cancel"), size="sm", visible=False, elem_id="explain-own-cancel")
         maps = gr.HTML("", js_on_load=ON_LOAD, apply_default_css=False, elem_id="explain-maps")
         numbers = gr.HTML("", apply_default_css=False, elem_id="explain-numbers")
     asked = gr.Textbox(visible="hidden", elem_id="explained")
@@ -171,7 +173,7 @@ def explain_part(
             if (folder := explainer.find(chosen)) is not None:
                 return {**updates, **shown(folder, chosen, may)}
             if not may_look(run_called(store, of), may):
-                raise UserError(NOT_EXPLAINED)
+                raise UserError(_(NOT_EXPLAINED))
             job = explainer.ask(chosen, _who(request), limited=not access.trusts(request))
             return {**updates, status: _status(job), timer: gr.Timer(active=True), cancel: gr.Button(visible=True)}
         except UserError as error:
@@ -182,7 +184,9 @@ def explain_part(
         """A stored explanation, for one who may do that."""
         found, tell = read(folder), teller_of(store, chosen.source, may)
         allowed = may_look(run_called(store, chosen.source), may)
-        with_maps = maps_html(found, explained_links(store, folder, tell), tell=tell) if allowed else _note(MAPS_HIDDEN)
+        with_maps = (
+            maps_html(found, explained_links(store, folder, tell), tell=tell) if allowed else _note(_(MAPS_HIDDEN))
+        )
         return {maps: with_maps, numbers: numbers_html(found, tell)}
 
     def tick(of: str, wanted: str, request: gr.Request) -> Updates:
@@ -194,11 +198,11 @@ def explain_part(
             if job is not None and job.live:
                 return {status: _status(job)}
             if job is not None and job.state == FAILED:
-                own_help = f" {OR_OWN}" if "--images" in job.error else ""
+                own_help = f" {_(OR_OWN)}" if "--images" in job.error else ""
                 raise UserError(without_options(job.error) + own_help)
             folder = explainer.find(chosen)
             if folder is None:
-                return {**ended, status: _note(CANCELLED_TEXT if job else RESTARTED)}
+                return {**ended, status: _note(_(CANCELLED_TEXT) if job else _(RESTARTED))}
             return {**shown(folder, chosen, access.of(request)), status: "", **part.stopped()}
         except UserError as error:
             return {**ended, status: problem_html(teller_of(store, of, access.of(request))(str(error)))}
@@ -207,13 +211,13 @@ def explain_part(
         with contextlib.suppress(UserError):  # the run was deleted
             if (job := explainer.job_of(choose(store, of, wanted or ""))) is not None:
                 explainer.leave(job, _who(request))
-        return {**part.stopped(), status: _note(CANCELLED_TEXT), start: gr.Button(visible=True)}
+        return {**part.stopped(), status: _note(_(CANCELLED_TEXT)), start: gr.Button(visible=True)}
 
     def begin_own(of: str, wanted: str, files: Any, taken: Any, picked: Any, request: gr.Request) -> Updates:
         try:
             images = given(of, files, taken, picked, request)
             if not images:
-                raise UserError(NO_IMAGES)
+                raise UserError(_(NO_IMAGES))
             chosen = choose(store, of, wanted or "")
             job = explainer.ask(chosen, _who(request), images, limited=not access.trusts(request))
         except UserError as error:
@@ -234,7 +238,7 @@ def explain_part(
     def leave_own(key: str, request: gr.Request) -> Updates:
         if (job := explainer.job(key)) is not None:
             explainer.leave(job, _who(request))
-        return part.own_closed(_note(CANCELLED_TEXT))
+        return part.own_closed(_note(_(CANCELLED_TEXT)))
 
     part = ExplainPart(
         start, box, student, own, cancel, status, timer, own_cancel, own_maps, own_key, own_timer, maps, numbers, asked,
@@ -259,15 +263,15 @@ def explain_part(
 
 def asked_for(text: str | None) -> tuple[str, str]:
     """ "SOURCE:STUDENT" of an address -> (source, student)."""
-    source, _, student = (text or "").rpartition(":")
+    source, _colon, student = (text or "").rpartition(":")
     return source, student
 
 
 def _own_result(job: Optional[Job], store: Store, tell: Callable[[str], str]) -> str:
     if job is None:
-        return _note(RESTARTED)
+        return _note(_(RESTARTED))
     if job.state == CANCELLED:
-        return _note(CANCELLED_TEXT)
+        return _note(_(CANCELLED_TEXT))
     if job.state == FAILED:
         return problem_html(tell(job.error))
     try:
@@ -280,11 +284,14 @@ def _own_result(job: Optional[Job], store: Store, tell: Callable[[str], str]) ->
 
 def _status(job: Job) -> str:
     """How far a job is."""
-    doing = f"{job.doing} ({min(job.step, job.steps)} of {job.steps})" if job.step else "Loading the networks ..."
     share = round(100 * max(0, job.step - 1) / job.steps) if job.step else 0
     if job.state == WAITING and job.behind:
-        doing = "Waiting until another explanation is done ..."
-    return render("explain_status", doing=doing, share=share, note=NOTE_OWN if job.own else NOTE)
+        doing = _("Waiting until another explanation is done ...")
+    elif job.step:
+        doing = _("{doing} ({step} of {steps})", doing=job.doing, step=min(job.step, job.steps), steps=job.steps)
+    else:
+        doing = _("Loading the networks ...")
+    return render("explain_status", doing=doing, share=share, note=_(NOTE_OWN) if job.own else _(NOTE))
 
 
 def without_options(text: str) -> str:

@@ -13,20 +13,22 @@ from iekd.data import own_path
 from iekd.errors import UserError
 from iekd.export import FORMATS
 from iekd.export.web import FORMAT_SUMMARY, FORMAT_TITLE, WEB
+from iekd.language import N_, _
 from iekd.runs.exported import certificates_in, export_folder, export_in_run
 from iekd.runs.store import Run, Store
 from iekd.ui.render.certificate import certificate_html, page_html
+from iekd.ui.render.template import html_text
 from iekd.ui.render.words import first_chosen, model_titles
 from iekd.ui.server.access import Access, May
 from iekd.ui.server.downloads import export_link
 from iekd.ui.tabs.waiting import click_and_wait
 
-WAIT = (
+WAIT = N_(
     "Exporting: the file is written, checked on the test images and timed. That takes seconds to minutes, depending on "
     "the network. If you leave, it continues; press Export again later to get the file."
 )
-EXAMPLES = "The page shows a test image of each class, or of ten classes, to whoever opens it."
-NO_EXAMPLES = (
+EXAMPLES = N_("The page shows a test image of each class, or of ten classes, to whoever opens it.")
+NO_EXAMPLES = N_(
     "The page shows none of your own images; <code>iekd export RUN --format web</code> puts ten test images on it."
 )
 
@@ -47,15 +49,15 @@ class ExportPart:
 def export_part(store: Store, shown: gr.Textbox, access: Access) -> ExportPart:
     """Build it with its event. `shown` holds the id of the run."""
     # a format of somebody's plugin may have none
-    about = {name: f"<p>{escape(getattr(chosen, 'summary', ''))}</p>" for name, chosen in FORMATS.items()}
-    about[WEB] = f"<p>{escape(FORMAT_SUMMARY)}</p>"
-    with gr.Accordion("Export", open=False, visible=False, elem_id="export") as box:
+    about = {name: f"<p>{escape(_(getattr(chosen, 'summary', '')))}</p>" for name, chosen in FORMATS.items()}
+    about[WEB] = f"<p>{escape(_(FORMAT_SUMMARY))}</p>"
+    with gr.Accordion(_("Export"), open=False, visible=False, elem_id="export") as box:
         with gr.Row():
-            network = gr.Dropdown([], label="Model", elem_id="export-network")
-            choices = [*((chosen.title, name) for name, chosen in FORMATS.items()), (FORMAT_TITLE, WEB)]
-            how = gr.Dropdown(choices, value=choices[0][1], label="Format", elem_id="export-format")
+            network = gr.Dropdown([], label=_("Model"), elem_id="export-network")
+            choices = [*((_(chosen.title), name) for name, chosen in FORMATS.items()), (_(FORMAT_TITLE), WEB)]
+            how = gr.Dropdown(choices, value=choices[0][1], label=_("Format"), elem_id="export-format")
         said = gr.HTML(about[choices[0][1]], elem_id="export-about")
-        press = gr.Button("Export", variant="primary", elem_id="export-now")
+        press = gr.Button(_("Export"), variant="primary", elem_id="export-now")
         found = gr.HTML(elem_id="exported")
 
     def export(run_id: str, learner: str, format_name: str, request: gr.Request) -> str:
@@ -65,7 +67,7 @@ def export_part(store: Store, shown: gr.Textbox, access: Access) -> ExportPart:
             certificate = export_in_run(run, str(learner or ""), str(format_name or ""))
             link = export_link(run, learner, format_name)
             if format_name == WEB:
-                examples = EXAMPLES if own_path(run.config.dataset) is None else NO_EXAMPLES
+                examples = html_text(EXAMPLES if own_path(run.config.dataset) is None else NO_EXAMPLES)
                 return page_html(certificates_in(export_folder(run, learner, WEB)), examples, link)
             return certificate_html(certificate, link)
         except UserError as error:
@@ -73,7 +75,7 @@ def export_part(store: Store, shown: gr.Textbox, access: Access) -> ExportPart:
 
     how.change(None, how, said, js=f"(name) => ({json.dumps(about)})[name]", api_visibility="private")
     # one at a time: each computes on all cores
-    click_and_wait(press, WAIT, export, [shown, network, how], found, concurrency_limit=1, concurrency_id="export")
+    click_and_wait(press, _(WAIT), export, [shown, network, how], found, concurrency_limit=1, concurrency_id="export")
     return ExportPart(box, network, found)
 
 

@@ -12,12 +12,13 @@ from iekd.config.run import GROUPS, LISTS, NO_TEACHER, RunConfig, SettingError, 
 from iekd.data.folder import FOLDER, folder_name
 from iekd.data.registry import available, check_name, sources
 from iekd.errors import UserError, about_setting
+from iekd.language import N_, _
 from iekd.models.catalog import check_model, model_name, models
 from iekd.paths import typed
 from iekd.ui.render.words import count
 
 OWN_FOLDER = folder_name("")  # the choice of one's own images; their folder is a field of its own
-FOLDER_HELP = "One sub-folder of images per class; or train/ and test/ with those inside. Or a zip of it."
+FOLDER_HELP = N_("One sub-folder of images per class; or train/ and test/ with those inside. Or a zip of it.")
 Values = dict[str, Any]  # what the form's fields hold, by setting; `folder` and `with_kd` are fields of the form alone
 
 
@@ -32,34 +33,39 @@ def default(field: str) -> Any:
     return RunConfig.model_fields[field].default
 
 
-def help_text(field: str) -> str:
+def help_in_english(field: str) -> str:
+    """What a setting's help is on the page; what stands in the catalogue."""
     text = str(RunConfig.model_fields[field].description).replace("unset", "empty")
     first = text.split()[0].strip(",:")
     is_name = "." in first or first in METHODS or first == "auto"
     return text if is_name else text[0].upper() + text[1:]
 
 
+def help_text(field: str) -> str:
+    return _(help_in_english(field))
+
+
 def model_choices(with_none: bool) -> list[tuple[str, str]]:
     sizes = [(f"{model_name(m.name)} · {count(m.params(3, 10))}", m.name) for m in models().values()]
-    return [*sizes, ("None (labels only)", NO_TEACHER)] if with_none else sizes
+    return [*sizes, (_("None (labels only)"), NO_TEACHER)] if with_none else sizes
 
 
 def dataset_choices() -> list[tuple[str, str]]:
     """As cards of two lines: the title, and what it takes."""
-    named = [(f"{d.title}\n{d.note[:1].upper()}{d.note[1:]}".strip(), d.name) for d in available()]
-    return [*named, ("Your own images…\nA zip, or a folder on this machine", OWN_FOLDER)]
+    named = [(f"{_(d.title)}\n{_(d.note)[:1].upper()}{_(d.note)[1:]}".strip(), d.name) for d in available()]
+    return [*named, (_("Your own images…\nA zip, or a folder on this machine"), OWN_FOLDER)]
 
 
 def own_dataset(text: str) -> str:
     """The dataset that is meant in the field for one's own images: a path, or a name such as `npz:PATH` of a plugin."""
-    scheme, colon, _ = text.partition(":")
+    scheme, colon, _rest = text.partition(":")
     return text if scheme + colon in _schemes() else folder_name(text)
 
 
 def folder_help() -> str:
     """What may be typed there; the page's own words, then what plugins understand."""
-    others = [f"{usage}: {note}." for scheme, (usage, note) in _schemes().items() if scheme != FOLDER]
-    return " Or ".join([FOLDER_HELP, *others])
+    others = [f"{usage}: {_(note)}." for scheme, (usage, note) in _schemes().items() if scheme != FOLDER]
+    return _(" Or ").join([_(FOLDER_HELP), *others])
 
 
 def _schemes() -> dict[str, tuple[str, str]]:
@@ -68,7 +74,7 @@ def _schemes() -> dict[str, tuple[str, str]]:
 
 
 def method_choices() -> list[tuple[str, str]]:
-    return [(f"{name}: {spec.summary}", name) for name, spec in METHODS.items()]
+    return [(f"{name}: {_(spec.summary)}", name) for name, spec in METHODS.items()]
 
 
 def preset_values(name: str) -> dict[str, Any]:
@@ -95,16 +101,16 @@ def expert_field(field: str) -> Any:
     info = RunConfig.model_fields[field]
     choices = [c for c in get_args(info.annotation) if isinstance(c, str)]
     common: dict[str, Any] = {
-        "label": label(field),
+        "label": _(label(field)),
         "info": help_text(field),
         "value": info.default,
         "elem_id": f"f-{field}",
     }
     if field == "peer":
-        same = [("the same network", "")]
+        same = [(_("the same network"), "")]
         return gr.Dropdown([*same, *model_choices(False)], filterable=False, min_width=200, **{**common, "value": ""})
     if choices:
-        named = [("the method's default" if choice == "own" else choice, choice) for choice in choices]
+        named = [(_("the method's default") if choice == "own" else choice, choice) for choice in choices]
         return gr.Dropdown(named, filterable=False, min_width=200, **common)
     if info.annotation is bool:
         return gr.Checkbox(min_width=200, **common)
@@ -113,7 +119,7 @@ def expert_field(field: str) -> Any:
     if info.annotation is str or isinstance(info.default, str):  # a number, or a word such as auto
         return gr.Textbox(max_lines=1, min_width=200, **common)
     if info.default is None:  # a Number turns "nothing" into 0 once it is shown
-        return gr.Textbox(**{**common, "value": ""}, placeholder="not set", max_lines=1, min_width=200)
+        return gr.Textbox(**{**common, "value": ""}, placeholder=_("not set"), max_lines=1, min_width=200)
     return gr.Number(min_width=200, **common)
 
 
@@ -127,11 +133,11 @@ def to_config(values: Values) -> RunConfig:
     folder = typed(given.pop("folder", "") or "")
     if given["dataset"] == OWN_FOLDER:
         if not folder:
-            raise MissingError("Upload a zip of your images, or name their folder: one sub-folder per class.")
+            raise MissingError(_("Upload a zip of your images, or name their folder: one sub-folder per class."))
         given["dataset"] = own_dataset(folder)
     given["methods"] = [*(given["methods"] or ()), *(given.pop("with_kd", None) or ())]
     if not given["methods"]:
-        raise UserError("No method is ticked. Tick at least one, such as the plain student.", "methods")
+        raise UserError(_("No method is ticked. Tick at least one, such as the plain student."), "methods")
     with about_setting("methods"):
         given["methods"] = sort_methods(map(check_method, given["methods"]))  # the page's order, not that of the clicks
     given["name"] = (given.get("name") or "").strip()
@@ -143,7 +149,7 @@ def to_config(values: Values) -> RunConfig:
     try:
         return make_config(**given)
     except SettingError as error:
-        raise UserError(f"{label(error.field)} {error.what}", error.field) from None
+        raise UserError(f"{_(label(error.field))} {error.what}", error.field) from None
 
 
 def wrong_field(problem: UserError, values: Values) -> str:
@@ -195,4 +201,7 @@ def _unset(field: str) -> Any:
     """What an empty field means: nothing where that is allowed, else a mistake worth a sentence."""
     if default(field) in (None, "", ()):
         return default(field)
-    raise UserError(f"{label(field)} is empty. Give a value; {shown(default(field))} is usual.", field)
+    raise UserError(
+        _("{setting} is empty. Give a value; {usual} is usual.", setting=_(label(field)), usual=shown(default(field))),
+        field,
+    )

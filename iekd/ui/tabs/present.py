@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gradio as gr
 
-BUTTON = '<button type="button" data-present title="Large type for a projector; Esc leaves it">Present</button>'
-LEAVE = '<button type="button" data-leave aria-label="Leave the presentation">Leave <kbd>Esc</kbd></button>'
+from iekd.ui.render.template import render
+
 # Present is a state of the page alone: what is shown keeps streaming, and the style sheet says what is large or hidden.
 # The address carries it. In full screen the browser takes Esc for itself, so to leave that is to leave both.
 PRESENT = """
@@ -36,9 +36,9 @@ document.addEventListener('click', (event) => {
   if ('present' in button.dataset) begin(true);
   else if ('leave' in button.dataset) end();
   else {
-    const words = button.parentElement.querySelector('p');
-    getSelection().selectAllChildren(words);
-    navigator.clipboard?.writeText(words.textContent).then(() => { button.textContent = 'Copied'; }).catch(() => {});
+    const text = button.parentElement.querySelector('p'), say = () => { button.textContent = iekdWords.copied; };
+    getSelection().selectAllChildren(text);
+    navigator.clipboard?.writeText(text.textContent).then(say).catch(() => {});
   }
 });
 document.addEventListener('keydown', (event) => { if (event.key === 'Escape') end(); });
@@ -57,9 +57,9 @@ if (new URL(location).searchParams.get('present') === '1') {
 
 def present_button() -> None:
     """The button that begins it."""
-    gr.HTML(BUTTON, apply_default_css=False, elem_id="present-button")
+    gr.HTML(render("present"), apply_default_css=False, elem_id="present-button")
 
 
 def present_part() -> None:
     """The button that ends it, and the script; also that of the buttons that copy a text."""
-    gr.HTML(LEAVE, js_on_load=PRESENT, apply_default_css=False, elem_id="present")
+    gr.HTML(render("present_leave"), js_on_load=PRESENT, apply_default_css=False, elem_id="present")

@@ -13,27 +13,28 @@ from importlib.util import find_spec
 from typing import Any, Optional
 
 import gradio as gr
+from markupsafe import Markup
 
 from iekd.errors import UserError
 from iekd.hub.contents import What, gathered
 from iekd.hub.names import check_repo
 from iekd.hub.push import machine_token, push
-from iekd.plural import counted
+from iekd.language import N_, _, english, ngettext
 from iekd.runs.models import model_of
 from iekd.runs.store import Run, Store
-from iekd.ui.render.template import problem_html
+from iekd.ui.render.template import html_text, problem_html
 from iekd.ui.render.words import first_chosen, model_titles
 from iekd.ui.server.access import PUBLISH, Access, AccessError
 from iekd.ui.tabs.waiting import click_and_wait
 
-WAIT = (
+WAIT = N_(
     "Publishing: models are exported and checked, which takes seconds to minutes. Then all files are sent to the "
     "Hugging Face Hub in one commit, and the address appears here."
 )
-KINDS = [("One model", "student"), ("Demo in the browser", "demo"), ("The whole run, without images", "run")]
-SAID = (
-    "<p>Folders, user names and names of image files are taken out of what is published; names of classes, settings "
-    "and results are in it.</p>"
+KINDS = {"student": N_("One model"), "demo": N_("Demo in the browser"), "run": N_("The whole run, without images")}
+SAID = N_(
+    "Folders, user names and names of image files are taken out of what is published; names of classes, settings "
+    "and results are in it."
 )
 
 
@@ -47,23 +48,29 @@ def login_offered(access: Access) -> bool:
 def publish_part(store: Store, shown: gr.Textbox, access: Access) -> tuple[gr.Accordion, gr.Dropdown, gr.HTML]:
     """Build it with its event; returns what changes with the run: the whole, the choice of models, what came of it."""
     login = login_offered(access)
-    with gr.Accordion("Publish on the Hugging Face Hub", open=False, visible=False, elem_id="publish") as part:
-        gr.HTML(SAID)
+    with gr.Accordion(_("Publish on the Hugging Face Hub"), open=False, visible=False, elem_id="publish") as part:
+        gr.HTML(f"<p>{html_text(SAID)}</p>")
         if login:
             gr.LoginButton(elem_id="hub-login")
         with gr.Row():
-            what = gr.Radio(KINDS, value="student", label="What", min_width=300, elem_id="publish-what")
-            model = gr.Dropdown([], label="Model", min_width=300, elem_id="publish-model")
+            what = gr.Radio(
+                [(_(text), kind) for kind, text in KINDS.items()],
+                value="student",
+                label=_("What"),
+                min_width=300,
+                elem_id="publish-what",
+            )
+            model = gr.Dropdown([], label=_("Model"), min_width=300, elem_id="publish-model")
         with gr.Row():
             repo = gr.Textbox(
-                label="Repository", placeholder="your-name/resnet20-pets", max_lines=1, min_width=300,
+                label=_("Repository"), placeholder=_("your-name/resnet20-pets"), max_lines=1, min_width=300,
                 elem_id="publish-repo",
             )  # fmt: skip
             license = gr.Textbox(
-                label="Licence", placeholder="such as mit; empty: none is stated", max_lines=1, min_width=300
+                label=_("Licence"), placeholder=_("such as mit; empty: none is stated"), max_lines=1, min_width=300
             )
-        private = gr.Checkbox(True, label="Private: only you, or your organisation, can see it")
-        button = gr.Button("Publish", variant="primary", elem_id="publish-now")
+        private = gr.Checkbox(True, label=_("Private: only you, or your organisation, can see it"))
+        button = gr.Button(_("Publish"), variant="primary", elem_id="publish-now")
         done = gr.HTML(elem_id="published")
 
     def send(
@@ -100,7 +107,7 @@ def publish_part(store: Store, shown: gr.Textbox, access: Access) -> tuple[gr.Ac
         api_visibility="private", queue=False, show_progress="hidden",
     )  # fmt: skip
     inputs = [shown, what, model, repo, private, license]
-    click_and_wait(button, WAIT, publish_logged_in if login else publish, inputs, done, concurrency_limit=2)
+    click_and_wait(button, _(WAIT), publish_logged_in if login else publish, inputs, done, concurrency_limit=2)
     return part, model, done
 
 
@@ -112,7 +119,7 @@ def own_token(access: Access) -> str:
     """
     if access.in_space:
         raise AccessError(
-            "Log in with Hugging Face first: in a Space everybody publishes with an account of their own."
+            _("Log in with Hugging Face first: in a Space everybody publishes with an account of their own.")
         )
     return machine_token()
 
@@ -124,17 +131,16 @@ def published(run: Run, what: What, model: str, repo: str, private: bool, licens
         UserError: it did not work; says what is on the Hub now.
     """
     folder = model_of(run, model) if what == "student" else None  # a demo shows the teacher and all students
-    with gathered(what, repo, run=run, model=folder, license=license) as contents:
+    with english(), gathered(what, repo, run=run, model=folder, license=license) as contents:
         pushed = push(contents, repo, token, private=private)
         notes = "".join(f"<p>{escape(note)}</p>" for note in contents.notes)
     state = (
-        f"{counted(len(pushed.files), 'file')} in one commit"
+        ngettext("{number} file in one commit", "{number} files in one commit", len(pushed.files))
         if pushed.changed
-        else "nothing has changed since the last time"
+        else _("nothing has changed since the last time")
     )
-    return (
-        f'<p>Published: <a href="{escape(pushed.url)}" target="_blank">{escape(pushed.url)}</a> ({state}).</p>{notes}'
-    )
+    link = Markup('<a href="{url}" target="_blank">{url}</a>').format(url=pushed.url)
+    return f"<p>{html_text('Published: {link} ({state}).', link=link, state=state)}</p>{notes}"
 
 
 def reset(run: Run) -> dict[str, Any]:

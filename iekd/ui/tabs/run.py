@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 
 from iekd.errors import UserError
+from iekd.language import _, ngettext
 from iekd.launchers.base import Launcher
 from iekd.runs.siblings import USUAL, family_of
 from iekd.runs.store import FINISHED, Run, Status, Store
@@ -23,7 +24,7 @@ from iekd.ui.render.headline import headline_html
 from iekd.ui.render.result import result_html, why_html
 from iekd.ui.render.run import early_html, head_html, log_html, signature
 from iekd.ui.render.run_parts import certainty_html, classes_html, classes_to_come_html, take_home_html, watched_html
-from iekd.ui.render.template import render
+from iekd.ui.render.template import html_text, render
 from iekd.ui.server.access import PUBLISH, Access, May
 from iekd.ui.server.actions import add_seeds
 from iekd.ui.server.hidden_paths import teller
@@ -40,7 +41,6 @@ PRIVATE: dict[str, Any] = {
     "show_progress_on": [],  # else the page keeps a loading state for every output and copies all of them at each event
 }
 Updates = dict[Any, Any]  # what a handler returns: new content by component; what is not named stays as it is
-CHART = render("chart")
 DRAW_CHART = "window.iekdChart(element);"
 SPEAKING = {**PRIVATE, "queue": True}  # only events of the queue can show a message in the corner
 
@@ -97,26 +97,33 @@ def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
     store = launcher.store
     with gr.Column(visible=False, elem_id="run-view") as box:
         present_part()
-        back = gr.Button("← New run", size="sm", elem_id="back")
+        back = gr.Button(_("← New run"), size="sm", elem_id="back")
         head = gr.HTML(elem_id="run-head")
         headline = gr.HTML(elem_id="headline")
         with gr.Row(elem_id="actions") as actions:
-            stop = gr.Button("■ Stop", size="md", visible=False, elem_id="stop")
-            resume = gr.Button("▶ Resume", variant="primary", size="md", visible=False, elem_id="resume")
-            compare = gr.Button("Compare on images", variant="primary", size="md", visible=False, elem_id="to-compare")
-            explain = gr.Button("Explain", size="md", visible=False, elem_id="to-explain")
-            again = gr.Button("New run with these settings", size="md", visible=False, elem_id="again")
-            more = gr.Button(f"Add {USUAL} seeds", size="md", visible=False, elem_id="add-seeds")
+            stop = gr.Button(_("■ Stop"), size="md", visible=False, elem_id="stop")
+            resume = gr.Button(_("▶ Resume"), variant="primary", size="md", visible=False, elem_id="resume")
+            compare = gr.Button(
+                _("Compare on images"), variant="primary", size="md", visible=False, elem_id="to-compare"
+            )
+            explain = gr.Button(_("Explain"), size="md", visible=False, elem_id="to-explain")
+            again = gr.Button(_("New run with these settings"), size="md", visible=False, elem_id="again")
+            more = gr.Button(
+                ngettext("Add {number} seed", "Add {number} seeds", USUAL),
+                size="md",
+                visible=False,
+                elem_id="add-seeds",
+            )
             present_button()
         with gr.Row(visible=False, elem_id="confirm-stop", elem_classes="confirm") as confirm:
-            gr.HTML(
-                "<p><b>Stop this run?</b> What the students have learned is kept, "
-                "and you can resume the training later.</p>"
+            words = html_text(
+                "<b>Stop this run?</b> What the students have learned is kept, and you can resume the training later."
             )
-            stop_now = gr.Button("Yes, stop it", variant="stop", size="sm", elem_id="stop-now")
-            keep = gr.Button("Keep training", size="sm")
+            gr.HTML(f"<p>{words}</p>")
+            stop_now = gr.Button(_("Yes, stop it"), variant="stop", size="sm", elem_id="stop-now")
+            keep = gr.Button(_("Keep training"), size="sm")
         early = gr.HTML(elem_id="early")
-        gr.HTML(CHART, js_on_load=DRAW_CHART, apply_default_css=False, elem_id="chart")
+        gr.HTML(render("chart"), js_on_load=DRAW_CHART, apply_default_css=False, elem_id="chart")
         chart = gr.HTML(elem_id="chart-data")
         watched = gr.HTML(elem_id="watched")
         classes = gr.HTML(elem_id="classes")
@@ -126,11 +133,11 @@ def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
             export = export_part(store, shown, access)
             publish, chosen, published = publish_part(store, shown, access)
         # Gradio keeps which of them are open while their contents change
-        with gr.Accordion("Losses", open=False, elem_id="losses"):
+        with gr.Accordion(_("Losses"), open=False, elem_id="losses"):
             curves = gr.HTML(elem_id="curves")
-        with gr.Accordion("How sure is this?", open=False, elem_id="certainty"):
+        with gr.Accordion(_("How sure is this?"), open=False, elem_id="certainty"):
             certainty = gr.HTML()
-        with gr.Accordion("Log", open=False, elem_id="log"):
+        with gr.Accordion(_("Log"), open=False, elem_id="log"):
             log = gr.HTML()
     view = RunView(
         box=box, back=back, stop_now=stop_now, keep=keep, export=export,
@@ -252,8 +259,9 @@ def _actions(run: Run, status: Status, may: May) -> dict[str, Any]:
 def _gone(why: str) -> dict[str, Any]:
     """For a run that is no longer there."""
     nothing = ("headline", "early", "chart", "watched", "classes", "result", "take_home", "curves", "certainty", "log")
+    words = html_text("Press <b>← New run</b> to go on.")
     return {
-        "head": f'<div class="card failed"><h3>{escape(why)}</h3><p>Press <b>← New run</b> to go on.</p></div>',
+        "head": f'<div class="card failed"><h3>{escape(why)}</h3><p>{words}</p></div>',
         **dict.fromkeys(nothing, ""), "actions": gr.Row(visible=False), "confirm": gr.Row(visible=False),
         "publish": gr.Accordion(visible=False), "timer": gr.Timer(active=False), "seen": {},
         "export": {"box": gr.Accordion(visible=False)},

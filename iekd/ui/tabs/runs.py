@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from iekd.errors import UserError
+from iekd.language import _
 from iekd.launchers.base import Launcher
 from iekd.runs import trash
 from iekd.runs.compare import compare_runs
@@ -20,21 +21,18 @@ from iekd.runs.store import QUEUED, Run, Store
 from iekd.ui.render.compare_runs import comparison_html
 from iekd.ui.render.runs import CHANGE, Query, list_html, tools_html
 from iekd.ui.render.sparkline import Sparklines
-from iekd.ui.render.template import problem_html
+from iekd.ui.render.template import problem_html, render
 from iekd.ui.server.access import Access, May
 from iekd.ui.tabs.run import PRIVATE, Updates
 
 log = logging.getLogger(__name__)
 ASKED = ("search", "dataset", "state", "sort")  # of a Query, in the address too
-EMPTY = (
-    '<div class="empty"><h2>No runs yet</h2><p>Go to <b>Train</b> and press <b>Start</b>: the first run is set up. '
-    "It will be listed here with its results, and stays when you close the page.</p></div>"
-)
 # One listener for all rows. Which runs are ticked, what is being asked, and where the keyboard is, live here: the list
 # is drawn again every few seconds.
 ON_LOAD = """
 const picked = new Set();
 let asking = null, focused = '', fresh = 0;
+const words = window.iekdWords, filled = (text, count) => text.replace('{count}', count);
 const find = (selector) => element.querySelector(selector);
 const draw = () => {
   const bar = find('.runs-bar');
@@ -47,19 +45,18 @@ const draw = () => {
   bar.dataset.drawn = drawn;
   bar.classList.toggle('picks', picked.size > 0 && !asking);
   bar.classList.toggle('asks', Boolean(asking));
-  bar.querySelector('.count').textContent = picked.size + ' chosen';
+  bar.querySelector('.count').textContent = filled(words.chosen, picked.size);
   const compare = bar.querySelector('[data-bar=compare]');
   compare.disabled = picked.size < 2 || picked.size > 8;
-  compare.title = compare.disabled ? 'Choose two to eight runs' : '';
+  compare.title = compare.disabled ? words.chooseRuns : '';
   bar.querySelector('.question').textContent = asking ? asking.question : '';
   bar.querySelector('[data-bar=yes]').textContent = asking ? asking.yes : '';
 };
 const ask = (act, runs) => {
-  const one = runs.length === 1, many = runs.length + ' runs with their';
   asking = act === 'stop'
-    ? {act, runs, yes: 'Stop', question: 'Stop this run? Its students are saved, and you can resume it later.'}
-    : {act, runs, yes: 'Delete', question: 'Delete ' + (one ? 'this run with its' : many) + ' models, curves and log?'
-        + ' You can undo this for an hour.'};
+    ? {act, runs, yes: words.stop, question: words.stopRun}
+    : {act, runs, yes: words.delete,
+       question: runs.length === 1 ? words.deleteRun : filled(words.deleteRuns, runs.length)};
   draw();
   find('[data-bar=yes]').focus();
 };
@@ -184,7 +181,7 @@ class RunsTab:
 
     def list(self, query: Any, request: gr.Request | None) -> str:
         """The list; query: what the page holds of it."""
-        return list_html(self.index, self.sparks, Query.read(query), self.access.of(request), EMPTY)
+        return list_html(self.index, self.sparks, Query.read(query), self.access.of(request), render("no_runs"))
 
     def open(self, query: Any, request: gr.Request) -> Updates:
         """Everything in the list's part of the tab, as it is now."""
@@ -219,7 +216,7 @@ def runs_tab(launcher: Launcher, access: Access) -> RunsTab:
     store = launcher.store
     tools = gr.HTML(js_on_load=SEARCH, apply_default_css=False, elem_id="runs-tools")
     comparison = gr.HTML(js_on_load=CLOSE, apply_default_css=False, elem_id="runs-comparison")
-    table = gr.HTML(EMPTY, js_on_load=ON_LOAD, apply_default_css=False, elem_id="runs-table")
+    table = gr.HTML(render("no_runs"), js_on_load=ON_LOAD, apply_default_css=False, elem_id="runs-table")
     timer = gr.Timer(4.0, active=False)
     query = gr.JSON(visible=False)
     compared = gr.Textbox(visible="hidden", elem_id="compared-runs")
@@ -276,13 +273,13 @@ def _act_on(
     if what == "stop":
         waits = run.status.state == QUEUED
         launcher.request_stop(run.id)
-        gr.Info("It leaves the queue." if waits else "It stops after the current step.")
+        gr.Info(_("It leaves the queue.") if waits else _("It stops after the current step."))
     elif what == "resume":
         launcher.resume(run.id)
         return run.id
     elif what == "first":
         launcher.move_to_front(run.id)
-        gr.Info("Moved to the front of the queue.")
+        gr.Info(_("Moved to the front of the queue."))
     elif what == "star":
         write_notes(run, starred=bool(getattr(event, "on", True)))
     elif what == "edit":
@@ -317,7 +314,7 @@ def _undo(store: Store, access: Access, asker: gr.Request, batch: str) -> None:
 
 def _let_go(run: Run) -> None:
     """A worker that has just ended holds its folder for a moment longer."""
-    for _ in range(25):
+    for _look in range(25):
         if run.status.live or not run.alive():
             return
         time.sleep(0.2)
@@ -325,4 +322,4 @@ def _let_go(run: Run) -> None:
 
 def table_html(store: Store, may: May, query: Query | None = None) -> str:
     """All runs, newest first, with buttons for what whoever looks may do; on a phone each becomes a card."""
-    return list_html(Index(store), Sparklines(), query or Query(), may, EMPTY)
+    return list_html(Index(store), Sparklines(), query or Query(), may, render("no_runs"))

@@ -12,22 +12,22 @@ import gradio as gr
 import numpy as np
 
 from iekd.errors import UserError
+from iekd.language import N_, _
 from iekd.results.test_set import Predicted, analyse
 from iekd.runs.store import Store
 from iekd.runs.test_set import predicted_set, read_images
-from iekd.ui.render.template import problem_html
+from iekd.ui.render.template import html_text, problem_html
 from iekd.ui.render.test_set import GONE, cell_html, details_html, overview_html, title_of
 from iekd.ui.server.access import Access, May
 from iekd.ui.server.answers import TestSetFound
 from iekd.ui.server.visible import may_look, run_called, teller_of
 from iekd.ui.tabs.run import PRIVATE, Updates
 
-WAIT = '<div class="placeholder">The networks look at the test images…</div>'
-NOT_LOOKED_AT = (
+NOT_LOOKED_AT = N_(
     "This run has no stored predictions, and only its owner may compute them, by opening this section. "
     "Choose another run."
 )
-HIDDEN = "not shown"  # instead of images that are somebody's own
+HIDDEN = N_("not shown")  # instead of images that are somebody's own
 # chooses a matrix, opens the images of a cell, and moves among the cells with the arrow keys
 ON_LOAD = """
 element.addEventListener('click', (event) => {
@@ -91,10 +91,10 @@ class TestSetPart:
 
 def test_set_part(store: Store, access: Access, source: gr.Dropdown) -> TestSetPart:
     """Build the section and its events. source: which models; see `runs.test_set.predicted_set`."""
-    look = gr.Button("Look at the whole test set", elem_id="look-at-test-set")
+    look = gr.Button(_("Look at the whole test set"), elem_id="look-at-test-set")
     with gr.Row(visible=False) as choice:
-        first = gr.Dropdown([], label="Compare", filterable=False, elem_id="test-set-first")
-        second = gr.Dropdown([], label="with", filterable=False, elem_id="test-set-second")
+        first = gr.Dropdown([], label=_("Compare"), filterable=False, elem_id="test-set-first")
+        second = gr.Dropdown([], label=_("with"), filterable=False, elem_id="test-set-second")
     overview = gr.HTML("", js_on_load=ON_LOAD, apply_default_css=False, elem_id="test-set")
     cell = gr.HTML("", apply_default_css=False, elem_id="test-set-cell")
     details = gr.HTML("", apply_default_css=False, elem_id="test-set-details")
@@ -169,9 +169,10 @@ def section(store: Store, source: str, first: str, second: str, may: May, comput
         allowed = may_look(run_called(store, source), may)
         found = predicted_set(store, source, compute and allowed)
         if found is None and allowed and not compute:
-            return Section(WAIT, waiting=True)
+            words = html_text("The networks look at the test images…")
+            return Section(f'<div class="placeholder">{words}</div>', waiting=True)
         if found is None:
-            raise UserError(NOT_LOOKED_AT)
+            raise UserError(_(NOT_LOOKED_AT))
         what = analyse(found, first, second)
     except UserError as error:
         return Section(problem_html(teller_of(store, source, may)(str(error))))
@@ -204,7 +205,7 @@ def _cell_of(text: str, found: Predicted) -> tuple[int, int]:
     numbers = text.split(",")
     if len(numbers) == 2 and all(n.isdecimal() and int(n) < len(found.class_names) for n in numbers):
         return int(numbers[0]), int(numbers[1])
-    raise UserError(f"There is no cell '{text}'. Click a number of the matrix or a pair.")
+    raise UserError(_("There is no cell '{text}'. Click a number of the matrix or a pair.", text=text))
 
 
 def test_set_found(store: Store, source: str, first: str, second: str, may: May) -> TestSetFound:
@@ -215,7 +216,7 @@ def test_set_found(store: Store, source: str, first: str, second: str, may: May)
     """
     found = predicted_set(store, source, may_look(run_called(store, source), may))
     if found is None:
-        raise UserError(NOT_LOOKED_AT)
+        raise UserError(_(NOT_LOOKED_AT))
     names = tuple(PurePath(name).name for name in found.images)
     shown = replace(found, images=names, without=teller_of(store, source, may)(found.without))
     return cast(TestSetFound, analyse(shown, first, second).to_json())

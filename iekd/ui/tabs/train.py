@@ -14,6 +14,7 @@ import gradio as gr
 from iekd.config.run import RunConfig
 from iekd.config.snippets import api_snippet, python_snippet
 from iekd.errors import UserError
+from iekd.language import N_, _
 from iekd.launchers.base import Launcher
 from iekd.paths import typed
 from iekd.runs.estimate import estimate
@@ -23,6 +24,7 @@ from iekd.runs.probes import Probes
 from iekd.runs.queue import ahead_of_new
 from iekd.runs.store import Store
 from iekd.ui.render import train as html
+from iekd.ui.render.template import html_text
 from iekd.ui.server.access import HEADER, SIGN_IN, SIGN_OUT, Access, May
 from iekd.ui.server.actions import start_run
 from iekd.ui.tabs import choices, form
@@ -32,17 +34,20 @@ from iekd.ui.tabs.run import PRIVATE, RunView, Updates, look, run_view
 from iekd.ui.tabs.train_images import EAGER, images_step
 from iekd.ui.tabs.train_steps import as_code, connect_choices, expert_settings, methods_step, networks_step
 
+# what stands above Start
 WELCOME = (
-    "<h2>Ready to go: press Start</h2><p>Watch a teacher’s small students learn side by side, then compare them on "
-    "your own images.</p>"
+    N_("Ready to go: press Start"),
+    N_("Watch a teacher’s small students learn side by side, then compare them on your own images."),
 )
-CAREFUL = "<h2>Not enough test images</h2><p>It can start, but the result will mean nothing: see the warning.</p>"
-NOT_YET = "<h2>Not ready yet</h2><p>Something has to be chosen or changed first.</p>"
+CAREFUL = N_("Not enough test images"), N_("It can start, but the result will mean nothing: see the warning.")
+NOT_YET = N_("Not ready yet"), N_("Something has to be chosen or changed first.")
 LOOK_AROUND = (
-    "<h2>Look around</h2><p>See in <b>Runs</b> what students have learned from their teachers, "
-    "and <b>Compare</b> them on your own images.</p>"
+    N_("Look around"),
+    N_(
+        "See in <b>Runs</b> what students have learned from their teachers, and <b>Compare</b> them on your own images."
+    ),
 )
-NO_UPLOAD = "Upload a zip of your images: one folder per class."
+NO_UPLOAD = N_("Upload a zip of your images: one folder per class.")
 TO_TOP = "() => window.scrollTo({top: 0})"
 SCRIPT = (Path(html.__file__).parent / "train.js").read_text()
 
@@ -87,9 +92,9 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
             expert_settings(fields)
             code = as_code()
         with gr.Column(elem_id="summary", scale=4, min_width=300):
-            welcome = gr.HTML(WELCOME if access.anybody_starts else LOOK_AROUND, elem_id="welcome")
+            welcome = gr.HTML(_above_start(WELCOME if access.anybody_starts else LOOK_AROUND), elem_id="welcome")
             fields["name"] = gr.Textbox(
-                label="Name of the run", placeholder="optional", max_lines=1, elem_id="f-name",
+                label=_("Name of the run"), placeholder=_("optional"), max_lines=1, elem_id="f-name",
                 visible=access.anybody_starts,
             )  # fmt: skip
             pair = gr.HTML(elem_id="pair-in-short")
@@ -97,7 +102,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
                 time = gr.HTML(elem_id="estimate")
                 error = gr.HTML(elem_id="error")
                 start = gr.Button(
-                    "▶  Start", variant="primary", size="lg", elem_id="start", visible=access.anybody_starts
+                    _("▶  Start"), variant="primary", size="lg", elem_id="start", visible=access.anybody_starts
                 )
             if access.anybody_starts and (not access.everybody_starts or access.token):
                 who = gr.HTML(who_may_start(access, None), elem_id="access")
@@ -127,15 +132,15 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
         """The form's configuration, if whoever asks may have it looked at."""
         own, folder = values["dataset"] == form.OWN_FOLDER, typed(values["folder"] or "")
         if own and not folder and not access.trusts(request):
-            raise form.MissingError(NO_UPLOAD)
+            raise form.MissingError(_(NO_UPLOAD))
         dataset = form.own_dataset(folder) if own else values["dataset"]
         access.check_paths(request, dataset, values["teacher_from"], store, values["class_order"])
         return form.to_config(values)
 
     def ready(all_right: bool, careful: bool) -> str:
         if not access.anybody_starts:
-            return LOOK_AROUND
-        return NOT_YET if not all_right else CAREFUL if careful else WELCOME
+            return _above_start(LOOK_AROUND)
+        return _above_start(NOT_YET if not all_right else CAREFUL if careful else WELCOME)
 
     def describe(request: gr.Request, given: dict[Any, Any]) -> Updates:
         values = values_of(given)
@@ -164,7 +169,8 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
             found[forecast] = f'<p class="note">{escape(str(missing))}</p>'
         except UserError as wrong:
             found[error] = html.problem_html(wrong, form.wrong_field(wrong, values))
-            found[forecast] = '<p class="note">No forecast while a setting is wrong.</p>'
+            words = html_text("No forecast while a setting is wrong.")
+            found[forecast] = f'<p class="note">{words}</p>'
         return found
 
     def begin(request: gr.Request, given: dict[Any, Any]) -> Updates:
@@ -220,6 +226,12 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
     return tab
 
 
+def _above_start(texts: tuple[str, str]) -> str:
+    """A heading and a sentence as HTML."""
+    heading, sentence = map(html_text, texts)
+    return f"<h2>{heading}</h2><p>{sentence}</p>"
+
+
 def address_of_page(request: gr.Request) -> str:
     """The address at which whoever asks has opened the page; of this machine if the browser does not say."""
     opened = urlsplit(str(request.headers.get("referer", "")))
@@ -231,17 +243,19 @@ def address_of_page(request: gr.Request) -> str:
 def who_may_start(access: Access, request: gr.Request | None) -> str:
     """What stands below Start where not everybody may press it, or above the form where nobody may."""
     if access.is_admin(request):
-        return f'<p class="note">You are signed in and may do everything. <a href=".{SIGN_OUT}">Sign out</a></p>'
-    if access.everybody_starts:
-        return f'<p class="note"><a href=".{SIGN_IN}">Sign in</a> to start what is too large for visitors.</p>'
-    if access.token:
-        return (
-            f'<p class="note">Starting a run here needs the administrator’s token. <a href=".{SIGN_IN}">Sign in</a></p>'
+        words = html_text("You are signed in and may do everything. <a>Sign out</a>")
+    elif access.everybody_starts:
+        words = html_text("<a>Sign in</a> to start what is too large for visitors.")
+    elif access.token:
+        words = html_text("Starting a run here needs the administrator’s token. <a>Sign in</a>")
+    else:
+        words = html_text(
+            "Training is switched off on this public page. You can look at everything that can be set. To train, "
+            "install the program on your own machine."
         )
-    return (
-        '<p class="notice">Training is switched off on this public page. You can look at everything that can be set. '
-        "To train, install the program on your own machine.</p>"
-    )
+    link = SIGN_OUT if access.is_admin(request) else SIGN_IN
+    kind = "note" if access.is_admin(request) or access.everybody_starts or access.token else "notice"
+    return f'<p class="{kind}">{words}</p>'.replace("<a>", f'<a href=".{link}">')
 
 
 def known_run(store: Store, run_id: str) -> tuple[str, str]:
@@ -250,5 +264,5 @@ def known_run(store: Store, run_id: str) -> tuple[str, str]:
         try:
             store.get(run_id)
         except UserError:
-            return "", f"There is no run '{run_id}' here, or no more. Runs lists those there are."
+            return "", _("There is no run '{run}' here, or no more. Runs lists those there are.", run=run_id)
     return run_id, ""

@@ -12,9 +12,11 @@ from iekd import data
 from iekd.data.archives import ZIP
 from iekd.data.refusals import UnclearClassesError
 from iekd.errors import UserError
+from iekd.language import _
 from iekd.paths import typed
 from iekd.runs.store import Store
 from iekd.ui.render.examples import thumbnails_html
+from iekd.ui.render.template import html_text
 from iekd.ui.render.train import problem_html, step_html
 from iekd.ui.server.access import Access
 from iekd.ui.server.actions import upload_pictures
@@ -24,7 +26,6 @@ from iekd.ui.tabs.pause import click_after_a_pause
 from iekd.ui.tabs.run import PRIVATE, Updates
 
 EAGER: dict[str, Any] = {**PRIVATE, "trigger_mode": "always_last"}
-VISIBLE_TO_ALL = '<p class="note">Others will see your images on this public page.</p>'
 
 
 def images_step(demo: gr.Blocks, store: Store, access: Access, fields: dict[str, Any]) -> tuple[gr.HTML, str]:
@@ -33,22 +34,26 @@ def images_step(demo: gr.Blocks, store: Store, access: Access, fields: dict[str,
     Returns:
         What says what was uploaded, and its text while nothing is.
     """
-    gr.HTML(step_html("Images", "What the networks learn to classify.", 1))
+    gr.HTML(step_html(_("Images"), _("What the networks learn to classify."), 1))
     fields["dataset"] = gr.Radio(
-        form.dataset_choices(), value=form.default("dataset"), label="Dataset", show_label=False,
+        form.dataset_choices(), value=form.default("dataset"), label=_("Dataset"), show_label=False,
         container=False, elem_id="f-dataset", elem_classes="cards",
     )  # fmt: skip
     fields["folder"] = gr.Textbox(
-        label="Path of the folder on this machine", visible=False, max_lines=1, elem_id="f-folder",
+        label=_("Path of the folder on this machine"), visible=False, max_lines=1, elem_id="f-folder",
         info=form.folder_help(),
     )  # fmt: skip
-    nothing_uploaded = VISIBLE_TO_ALL if access.public else ""
+    visible_to_all = html_text("Others will see your images on this public page.")
+    nothing_uploaded = f'<p class="note">{visible_to_all}</p>' if access.public else ""
     with gr.Column(visible=False, elem_id="own-pictures") as upload:
         archive = file_field(
-            label="A zip to upload: one folder of images per class", file_types=[ZIP], height=150, elem_id="f-archive"
+            label=_("A zip to upload: one folder of images per class"),
+            file_types=[ZIP],
+            height=150,
+            elem_id="f-archive",
         )
         uploaded = gr.HTML(nothing_uploaded, elem_id="uploaded")
-        which = gr.Radio(visible=False, label="Which folders are the classes?", elem_id="which-classes")
+        which = gr.Radio(visible=False, label=_("Which folders are the classes?"), elem_id="which-classes")
     thumbnails = gr.HTML(elem_id="thumbnails")
 
     def pictures(request: gr.Request, dataset: str, folder: str | None) -> Updates:

@@ -8,7 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from iekd.ui.render.about import HOW_IT_WORKS
+from iekd.language import _
+from iekd.ui.render.about import how_it_works_html
 from iekd.ui.render.train import group_html, search_html, slug, step_html
 from iekd.ui.tabs import choices, form
 from iekd.ui.tabs.run import PRIVATE
@@ -19,9 +20,12 @@ FILL_IN = "(chosen, ...now) => (VALUES)[chosen] ?? now"
 
 def networks_step(fields: dict[str, Any]) -> gr.HTML:
     """Build step 2: teacher and student. Returns what shows their sizes."""
-    gr.HTML(step_html("Networks", "The large one teaches, the small one learns. Type to search.", 2))
+    gr.HTML(step_html(_("Networks"), _("The large one teaches, the small one learns. Type to search."), 2))
     with gr.Row(elem_id="pair"):
-        for name, title in (("teacher", "Teacher (parameters)"), ("student", "Student (parameters)")):
+        for name, title in (
+            ("teacher", _("Teacher (parameters)")),
+            ("student", _("Student (parameters)")),
+        ):
             fields[name] = gr.Dropdown(
                 form.model_choices(name == "teacher"), value=form.default(name), label=title, min_width=200,
                 elem_id=f"f-{name}",
@@ -31,28 +35,32 @@ def networks_step(fields: dict[str, Any]) -> gr.HTML:
 
 def methods_step(fields: dict[str, Any]) -> tuple[gr.Radio, gr.Radio]:
     """Build step 3. Returns the choice of methods and that of rigour; `choices.py` says what each fills in."""
-    gr.HTML(step_html("Methods", "All students get the same images and begin with the same weights.", 3))
+    gr.HTML(step_html(_("Methods"), _("All students get the same images and begin with the same weights."), 3))
     methods = gr.Radio(
-        choices.method_cards(), value="plain", label="Students to compare", elem_id="method-choice",
+        choices.method_cards(), value="plain", label=_("Students to compare"), elem_id="method-choice",
         elem_classes="cards",
     )  # fmt: skip
     with gr.Column(elem_id="pick-methods"):
         fields["methods"] = gr.CheckboxGroup(
-            form.method_choices(), value=list(form.default("methods")), label="Methods: one student for each",
+            form.method_choices(), value=list(form.default("methods")), label=_("Methods: one student for each"),
             elem_id="f-methods",
         )  # fmt: skip
         fields["with_kd"] = gr.CheckboxGroup(
-            form.combined_choices(), value=[], label="The same with knowledge distillation on top",
+            form.combined_choices(), value=[], label=_("The same with knowledge distillation on top"),
             elem_id="f-with_kd",
         )  # fmt: skip
-    rigour = gr.Radio(choices.rigour_cards(), value="quick", label="Rigour", elem_id="rigour", elem_classes="cards")
+    rigour = gr.Radio(choices.rigour_cards(), value="quick", label=_("Rigour"), elem_id="rigour", elem_classes="cards")
     with gr.Row():
         fields["epochs"] = gr.Number(
-            form.default("epochs"), label="Epochs", info="Passes over the images", min_width=120, elem_id="f-epochs"
+            form.default("epochs"),
+            label=_("Epochs"),
+            info=_("Passes over the images"),
+            min_width=120,
+            elem_id="f-epochs",
         )
         fields["seeds"] = gr.Textbox(
-            "0", label="Seeds", info="Several, as in 0, 1, 2, show how much results vary", max_lines=1, min_width=120,
-            elem_id="f-seeds",
+            "0", label=_("Seeds"), info=_("Several, as in 0, 1, 2, show how much results vary"), max_lines=1,
+            min_width=120, elem_id="f-seeds",
         )  # fmt: skip
     return methods, rigour
 
@@ -60,7 +68,7 @@ def methods_step(fields: dict[str, Any]) -> tuple[gr.Radio, gr.Radio]:
 def expert_settings(fields: dict[str, Any]) -> None:
     """Build the groups of all other settings. Every field is there from the start, only not seen: an accordion builds
     its fields when it opens, and loses what is typed meanwhile. render/train.js opens one group at a time."""
-    gr.HTML(step_html("Expert settings", "The defaults are sensible. Change one if you know why."))
+    gr.HTML(step_html(_("Expert settings"), _("The defaults are sensible. Change one if you know why.")))
     with gr.Column(elem_id="advanced", elem_classes="panel"):
         gr.HTML(search_html())
         for heading, names in form.expert_groups().items():
@@ -72,24 +80,24 @@ def expert_settings(fields: dict[str, Any]) -> None:
 
 def as_code() -> dict[str, gr.Textbox]:
     """Build the run as code to copy. Returns its fields by kind."""
-    gr.HTML(step_html("The same as code", "Start this run without the page."))
+    gr.HTML(step_html(_("The same as code"), _("Start this run without the page.")))
     common: dict[str, Any] = {"interactive": False, "lines": 4, "max_lines": 14, "buttons": ["copy"]}
     with gr.Tabs(elem_id="code"):
-        with gr.Tab("Command line"):
+        with gr.Tab(_("Command line")):
             command = gr.Textbox(
-                label="In a terminal", info="After make run, iekd is .venv/bin/iekd", elem_id="command", **common
+                label=_("In a terminal"), info=_("After make run, iekd is .venv/bin/iekd"), elem_id="command", **common
             )
         with gr.Tab("Python"):
             python = gr.Textbox(
-                label="A Python script", info="Trains in the background, into the folder runs", elem_id="python",
+                label=_("A Python script"), info=_("Trains in the background, into the folder runs"), elem_id="python",
                 **common,
             )  # fmt: skip
         with gr.Tab("API"):
             api = gr.Textbox(
-                label="A call of this page", info="Needs the package gradio_client", elem_id="api", **common
+                label=_("A call of this page"), info=_("Needs the package gradio_client"), elem_id="api", **common
             )
-    with gr.Accordion("How it works", open=False, elem_id="how"):
-        gr.HTML(HOW_IT_WORKS)
+    with gr.Accordion(_("How it works"), open=False, elem_id="how"):
+        gr.HTML(how_it_works_html())
     return {"command": command, "python": python, "api": api}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from iekd.language import _
 from iekd.ui.render.template import problem_html
 
 
@@ -23,7 +24,7 @@ def click_and_wait(
         event: more of what Gradio's `click` takes.
     """
     waiting = f'<p class="waiting" role="status">{escape(words)}</p>'
-    failed = problem_html("Something went wrong on the server; its log says what. Try again.")
+    failed = problem_html(_("Something went wrong on the server; its log says what. Try again."))
     button.click(None, None, found, js=f"() => {json.dumps(waiting)}", api_visibility="private")
     done = button.click(work, inputs, found, api_visibility="private", show_progress="hidden", **event)
     done.failure(None, None, found, js=f"() => {json.dumps(failed)}", api_visibility="private")
