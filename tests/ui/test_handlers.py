@@ -161,6 +161,16 @@ def test_a_runs_settings_fill_in_the_form(page: gr.Blocks, run_id: str) -> None:
     assert filled["shown-run"] == ""
 
 
+def test_a_network_of_a_library_is_typed(page: gr.Blocks) -> None:
+    described = called(page, "describe", changed={"f-student": "timm:mobilenetv3_small_050"})[0]
+    assert "timm:mobilenetv3_small_050" in described["command"]
+    assert "mobilenetv3_small_050 (timm)" in described["networks"]
+    (wrong,) = called(page, "described_after", changed={"f-student": "timm:mobilenetv3_smal_050"})
+    assert "timm:mobilenetv3_small_050" in wrong["error"]
+    components = {c.elem_id: c for c in page.blocks.values()}
+    assert all(components[f"f-{role}"].allow_custom_value for role in ("teacher", "student", "peer"))
+
+
 def test_a_refused_upload_leaves_no_earlier_pictures_chosen(page: gr.Blocks, tmp_path: Path) -> None:
     """Nobody is to train on the pictures before while the page says that theirs were refused."""
     bad = tmp_path / "bad.zip"

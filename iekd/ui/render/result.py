@@ -48,7 +48,7 @@ def why_html(run: Run, status: Status, tell: Tell = str) -> str:
     looks."""
     if status.live or (status.state == FINISHED and run.report):
         return ""
-    if status.state == STOPPED and run.model_folders:
+    if status.state == STOPPED and set(run.model_folders) - {"teacher"}:
         why = _("You stopped this run. Its students are kept as they were.")
     elif status.state == STOPPED:
         why = _("You stopped this run. It had not begun to train students, so there is nothing to compare.")

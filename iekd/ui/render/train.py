@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 from iekd.config.methods import method_name
 from iekd.config.run import NO_TEACHER, RunConfig
+from iekd.errors import UserError
 from iekd.language import _, ngettext
-from iekd.models.catalog import model_name, models
+from iekd.models.catalog import model_info, model_name
 from iekd.runs.card import dataset_of
 from iekd.runs.estimate import Estimate
 from iekd.runs.store import Run
@@ -25,10 +27,11 @@ def step_html(title: str, text: str = "", number: int | str = "") -> str:
 def networks_html(teacher: str, student: str, channels: int = 3, classes: int = 10) -> str:
     """Teacher and student with their sizes, as bars. channels, classes: of the dataset, where it is known."""
     named = {TEACHER: teacher, STUDENT: student}
-    sizes = {
-        role: models()[name].params(channels, classes) for role, name in named.items()
-        if name != NO_TEACHER and name in models()
-    }  # fmt: skip
+    sizes = {}
+    for role, name in named.items():
+        if name != NO_TEACHER:
+            with suppress(UserError):  # what is wrong with a name is said at its field
+                sizes[role] = model_info(name).params(channels, classes)
     largest = max(sizes.values(), default=1)
     titles = {TEACHER: _("Teacher"), STUDENT: _("Student")}
     rows = [(titles[role], role, model_name(named[role]), n, 100 * n / largest) for role, n in sizes.items()]

@@ -108,7 +108,9 @@ def expert_field(field: str) -> Any:
     }
     if field == "peer":
         same = [(_("the same network"), "")]
-        return gr.Dropdown([*same, *model_choices(False)], filterable=False, min_width=200, **{**common, "value": ""})
+        return gr.Dropdown(
+            [*same, *model_choices(False)], allow_custom_value=True, min_width=200, **{**common, "value": ""}
+        )
     if choices:
         named = [(_("the method's default") if choice == "own" else choice, choice) for choice in choices]
         return gr.Dropdown(named, filterable=False, min_width=200, **common)

@@ -20,7 +20,16 @@ FILL_IN = "(chosen, ...now) => (VALUES)[chosen] ?? now"
 
 def networks_step(fields: dict[str, Any]) -> gr.HTML:
     """Build step 2: teacher and student. Returns what shows their sizes."""
-    gr.HTML(step_html(_("Networks"), _("The large one teaches, the small one learns. Type to search."), 2))
+    gr.HTML(
+        step_html(
+            _("Networks"),
+            _(
+                "The large one teaches, the small one learns. Type to search. Names such as timm:resnet18 or "
+                "torchvision:resnet18 can be typed too."
+            ),
+            2,
+        )
+    )
     with gr.Row(elem_id="pair"):
         for name, title in (
             ("teacher", _("Teacher (parameters)")),
@@ -28,7 +37,7 @@ def networks_step(fields: dict[str, Any]) -> gr.HTML:
         ):
             fields[name] = gr.Dropdown(
                 form.model_choices(name == "teacher"), value=form.default(name), label=title, min_width=200,
-                elem_id=f"f-{name}",
+                elem_id=f"f-{name}", allow_custom_value=True,
             )  # fmt: skip
     return gr.HTML(elem_id="networks")
 
