@@ -106,9 +106,9 @@ def test_models_of_another_dataset_are_refused_by_name_and_one_that_fits_is_adde
     assert page.locator(f"{FIRST} .said").count() == 3
     disabled = page.locator("#comparison .filters button:disabled small").all_inner_texts()
     assert disabled == ["needs right answers"] * 3
-    page.locator("#models input").fill("IE-FT 88")
+    page.locator("#models input").fill("88.0")
     page.get_by_role("option", name="shipped").first.click()
-    page.wait_for_selector("#comparison .problem:has-text('IE-FT (shipped)')")
+    page.wait_for_selector("#comparison .problem:has-text('shipped')")
     assert "do not know the same classes" in page.locator("#comparison .problem").inner_text()
     assert page.locator(f"{FIRST} .said").count() == 3
     page.locator("#models .token-remove, #models .remove-all").last.click()

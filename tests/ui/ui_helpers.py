@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 600.0  # seconds; only what is broken needs them
+PATIENCE = 300.0  # seconds; only what is broken needs them
 TOKEN = "correct horse battery staple"  # of the page `guarded`
 # small enough for seconds, and every stage still takes place
 QUICK: dict[str, Any] = {
