@@ -21,6 +21,7 @@ _HOME = {
     "Features": "iekd.models.features",
     "build": "iekd.models.registry",
     "Experiment": "iekd.engine.experiment",
+    "distill": "iekd.own",
     "Store": "iekd.runs.store",
     "Run": "iekd.runs.store",
     "LocalLauncher": "iekd.launchers.local",
@@ -35,6 +36,8 @@ __all__ = ["__version__", *_HOME]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
+    if name == "distill":  # the package of that name, which is callable: see its docstring
+        return import_module("iekd.distill")
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'iekd' has no attribute '{name}'")

@@ -74,6 +74,11 @@ def about_setting(field: str) -> Iterator[None]:
         raise
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of others says, to be quoted within a sentence."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def check_text(path: str) -> str:
     """Return `path` if it can be written and sent anywhere.
 

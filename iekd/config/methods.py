@@ -58,6 +58,7 @@ class MethodSpec:
     settings: those of MethodSettings that it uses; those that follow from its needs are added by `uses`.
     needs_...: a teacher; a peer that learns beside it; the factor of the teacher's auto-encoder; margins from batch
         norms at the teacher's stage ends.
+    answers_only: it looks at logits alone, so that networks without feature maps can use it.
     explores: its student's channels are split into inheritance and exploration.
     factor_encoders: how many it trains beside the student's last stage, for the estimate of its cost.
     without_kd: why "+kd" makes no sense, as the end of a sentence; empty where it does.
@@ -75,6 +76,7 @@ class MethodSpec:
     needs_peer: bool = False
     needs_factor: bool = False
     needs_margins: bool = False
+    answers_only: bool = False
     explores: bool = False
     factor_encoders: int = 0
     without_kd: str = ""
@@ -228,13 +230,13 @@ def register(spec: MethodSpec) -> MethodSpec:
 
 register(MethodSpec(
     "baseline", "labels only: the yardstick", ("#7b8794", "#94a3b8"), title="Plain student", needs_teacher=False,
-    without_kd="is knowledge distillation itself. Name it kd.",
+    answers_only=True, without_kd="is knowledge distillation itself. Name it kd.",
 ))  # fmt: skip
 KD = register(MethodSpec(
     "kd", "copies the teacher's softened answers", ("#7c5cd6", "#a78bfa"),
     paper=Paper("Knowledge distillation", "Hinton et al.", 2015, "1503.02531"),
     terms=(Term("kd", "Distillation loss", "divergence", "falls as answers come closer to the teacher's"),),
-    settings=("temperature", "kd_weight"), without_kd=USES_PREDICTIONS,
+    settings=("temperature", "kd_weight"), answers_only=True, without_kd=USES_PREDICTIONS,
 ))  # fmt: skip
 register(MethodSpec(
     "at", "looks where the teacher looks", ("#4b8fe2", "#93c5fd"),
@@ -260,19 +262,21 @@ register(MethodSpec(
     "dml", "two students teach each other, no teacher", ("#7a9a1f", "#bef264"),
     paper=Paper("Deep mutual learning", "Zhang et al.", 2018, "1706.00384"),
     terms=(MUTUAL,), settings=("mutual_weight",), needs_teacher=False, needs_peer=True,
+    answers_only=True,
 ))  # fmt: skip
 register(MethodSpec(
     "dkd", "kd with the right class and the others apart", ("#a33bc2", "#e879f9"),
     paper=Paper("Decoupled knowledge distillation", "Zhao et al.", 2022, "2203.08679"),
     terms=(Term("dkd", "Decoupled distillation loss", "divergence", "falls as answers come closer to the teacher's"),),
-    settings=("temperature", "dkd_target_weight", "dkd_other_weight"), without_kd=USES_PREDICTIONS,
+    settings=("temperature", "dkd_target_weight", "dkd_other_weight"), answers_only=True,
+    without_kd=USES_PREDICTIONS,
 ))  # fmt: skip
 register(MethodSpec(
     "dist", "keeps the relations among the teacher's answers", ("#5a5f9e", "#a5b4fc"),
     paper=Paper("DIST", "T. Huang et al.", 2022, "2205.10536"),
     terms=(Term("dist", "Relation loss", "1 - correlation",
                 "falls as the relations among answers become the teacher's"),),
-    settings=("temperature", "dist_weight"), without_kd=USES_PREDICTIONS,
+    settings=("temperature", "dist_weight"), answers_only=True, without_kd=USES_PREDICTIONS,
 ))  # fmt: skip
 register(MethodSpec(
     "rkd", "keeps distances and angles between the teacher's features", ("#7c4a21", "#d6a77a"),

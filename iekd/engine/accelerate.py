@@ -27,7 +27,7 @@ from torch.fx.experimental.optimization import fuse
 
 from iekd.config.run import RunConfig
 from iekd.engine.threads import Threads, cores
-from iekd.errors import TrainingError
+from iekd.errors import TrainingError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -256,10 +256,6 @@ def whole_float32(device: torch.device, precision: torch.dtype) -> Generator[Non
         yield
     finally:
         torch.backends.cudnn.allow_tf32 = before
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 FIRST = -1  # the place of what all wait for

@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections.abc import Generator, Iterator, Sequence
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -67,6 +68,18 @@ def room_for_images(device: torch.device, image_memory: float | None) -> float:
     if image_memory is None and device.type == "cpu":
         return float("inf")
     return image_budget(image_memory)
+
+
+class TrainingBatches(Protocol):
+    """What training gets its batches from: `Batches`, or a loader's (loaders.py)."""
+
+    def __len__(self) -> int:
+        """Steps per epoch, the same in every epoch."""
+        ...
+
+    def epoch(self, epoch: int, skip: int = 0) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Yield (images (B,C,H,W), labels (B,)) of epoch number `epoch`, the first `skip` batches left out."""
+        ...
 
 
 class Batches:

@@ -11,7 +11,7 @@ import copy
 import logging
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Union, cast
+from typing import Any, Literal, Union, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,13 +27,12 @@ from iekd.engine.accelerate import (
     channels_last,
     choose_device,
     choose_precision,
-    first_line,
     freeze,
     keep_memory,
 )
 from iekd.engine.augment import Augment, make_augment
 from iekd.engine.auto_encoder import AutoEncoders
-from iekd.engine.batches import Batches, images_on_device
+from iekd.engine.batches import Batches, TrainingBatches, images_on_device
 from iekd.engine.learner import ENERGY, Learner, evaluation_batch_size, predict
 from iekd.engine.loop import HeldOut, ShouldSnapshot, train
 from iekd.engine.metrics import Diverged, FellBack, Metrics, Predicted, Stepped, Watched
@@ -41,10 +40,11 @@ from iekd.engine.mutual import MutualLearner
 from iekd.engine.scoring import UNLIKE, accuracy, class_accuracy, energy, is_right, predicted
 from iekd.engine.stacked import stack_seeds
 from iekd.engine.state import Snapshot
-from iekd.engine.stream import DeviceImages, split_into_batches
+from iekd.engine.stream import HeldOutImages, split_into_batches
 from iekd.engine.threads import Threads, Told
 from iekd.engine.training_unit import TrainingUnit
 from iekd.engine.watched import MOST_REPORTS, Watch, choose
+from iekd.errors import first_line
 from iekd.losses.od import margin
 from iekd.models.catalog import model_info
 from iekd.models.normalise import Normalise
@@ -53,6 +53,7 @@ from iekd.models.registry import build
 log = logging.getLogger(__name__)
 
 TEACHER, STUDENTS, EVALUATION = "teacher", "students", "evaluation"
+Role = Literal["teacher", "student", "peer"]
 PEER_SEED = 1_000_003  # added to a learner's seed for the initial weights of its peer
 
 
@@ -189,7 +190,7 @@ class Experiment:
             batches = Batches(*training, config.batch_size, config.data_seed, self.augment())
             yield from self._stages(batches, dict(zip(held_out, evaluation, strict=True)))
 
-    def _stages(self, batches: Batches, held_out: HeldOut) -> Generator[Event, None, None]:
+    def _stages(self, batches: TrainingBatches, held_out: HeldOut) -> Generator[Event, None, None]:
         config = self.config
         frozen = None
         if config.needs_teacher:
@@ -211,7 +212,7 @@ class Experiment:
         yield from self._evaluate(held_out["test"])
 
     def _train(
-        self, units: Sequence[TrainingUnit], batches: Batches, teacher: FrozenTeacher | None, held_out: HeldOut,
+        self, units: Sequence[TrainingUnit], batches: TrainingBatches, teacher: FrozenTeacher | None, held_out: HeldOut,
         epochs: int, overlap: bool = False,
     ) -> Generator[Event, None, None]:  # fmt: skip
         """One stage, from where an earlier attempt was."""
@@ -249,10 +250,10 @@ class Experiment:
         """The learner's student, ready to be saved."""
         return TrainedModel(learner.model, *self.statistics)
 
-    def _train_teacher(self, batches: Batches, held_out: HeldOut) -> Generator[Event, None, TrainedModel]:
+    def _train_teacher(self, batches: TrainingBatches, held_out: HeldOut) -> Generator[Event, None, TrainedModel]:
         epochs = self.config.teacher_epochs
         torch.manual_seed(0)
-        model = self._build(self.config.teacher)
+        model = self._build("teacher")
         learner = self._learner(TEACHER, TEACHER, model, Baseline(), epochs, len(batches))
         learner.watch = self._watch(epochs)
         yield from self._train([learner], batches, None, held_out, epochs)
@@ -263,21 +264,18 @@ class Experiment:
         """Channels of the teacher's stages that get an auto-encoder: the last, or all that an IE form compares."""
         specs = [method_spec(method) for method in self.config.methods]
         every = self.config.ie_stages == "all" and any(spec.needs_factor and spec.explores for spec in specs)
-        widths = model_info(self.config.teacher).stage_channels
+        widths = self._widths("teacher")
         count = len(self._pair().stages("all" if every else "last"))
         return widths[-count:]
 
     def _pair(self) -> Pair:
         config = self.config
-        taught_by = model_info(config.teacher).stage_channels if config.needs_teacher else ()
+        taught_by = self._widths("teacher") if config.needs_teacher else ()
         norms = []
         if self.teacher is not None and any(method_spec(m).needs_margins for m in config.methods):
             norms = cast(list[nn.BatchNorm2d], self.teacher.model.stage_norms)
         margins = tuple(margin(norm.bias.detach().cpu(), norm.weight.detach().cpu().abs()) for norm in norms)
-        return Pair(
-            model_info(config.student).stage_channels, taught_by,
-            model_info(config.peer or config.student).stage_channels, margins,
-        )  # fmt: skip
+        return Pair(self._widths("student"), taught_by, self._widths("peer"), margins)
 
     def _make_students(self, steps_per_epoch: int) -> list[Learner]:
         config, pair = self.config, self._pair()
@@ -285,14 +283,14 @@ class Experiment:
         learners = []
         for seed in config.seeds:
             torch.manual_seed(seed)
-            student = self._build(config.student)
+            student = self._build("student")
             for name in config.methods:
                 torch.manual_seed(seed)  # a method's own weights do not depend on which others are trained
                 method = build_method(name, config, pair)
                 which = (learner_name(name, seed), STUDENTS, copy.deepcopy(student), method)
                 if method.needs_peer:
                     torch.manual_seed(PEER_SEED + seed)
-                    peer = self._build(config.peer or config.student)
+                    peer = self._build("peer")
                     taught = build_method(name, config, swapped)
                     second = self._learner(f"{which[0]}'s peer", STUDENTS, peer, taught, config.epochs, steps_per_epoch)
                     learners.append(self._learner(*which, config.epochs, steps_per_epoch, second))
@@ -312,8 +310,17 @@ class Experiment:
             return list(learners)
         return stack_seeds(learners, self.shortcuts.compiled)
 
-    def _build(self, model: str) -> nn.Module:
-        return build(model, len(self.dataset.class_names), self.dataset.channels)
+    def _model(self, role: Role) -> str:
+        config = self.config
+        return {"teacher": config.teacher, "student": config.student, "peer": config.peer or config.student}[role]
+
+    def _build(self, role: Role) -> nn.Module:
+        """A new network; its initial weights come from torch's global generator."""
+        return build(self._model(role), len(self.dataset.class_names), self.dataset.channels)
+
+    def _widths(self, role: Role) -> tuple[int, ...]:
+        """Channels of that network's stages."""
+        return model_info(self._model(role)).stage_channels
 
     def _learner(
         self, name: str, stage: str, model: nn.Module, method: Method, epochs: int, steps_per_epoch: int,
@@ -332,7 +339,7 @@ class Experiment:
         """Steps between rows: five rows an epoch for the sample, two thousand images apart."""
         return max(1, 2000 // self.config.batch_size)
 
-    def _evaluate(self, test: tuple[DeviceImages, Tensor]) -> Generator[Event, None, None]:
+    def _evaluate(self, test: tuple[HeldOutImages, Tensor]) -> Generator[Event, None, None]:
         """The teacher's predictions on the test split, in float32, some batches at a time; then the result.
 
         The students made theirs after the last step, except those that an earlier version of iekd has trained.

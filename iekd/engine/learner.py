@@ -21,7 +21,7 @@ from iekd.engine.accelerate import autocast, channels_last, compile_or_not, warn
 from iekd.engine.metrics import Watched
 from iekd.engine.optimizer import make_optimizer, rate_of, values_on_device
 from iekd.engine.scoring import batch_accuracy, energy, is_right, percent, predicted
-from iekd.engine.stream import DeviceImages, split_into_batches
+from iekd.engine.stream import HeldOutImages, split_into_batches
 from iekd.engine.training_unit import Row, TrainingUnit, set_value
 from iekd.engine.watched import Watch
 from iekd.models.normalise import Normalise
@@ -210,7 +210,7 @@ def evaluation_batch_size(device: torch.device, side: int) -> int:
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, normalise: Normalise, images: DeviceImages, device: torch.device,
+    model: nn.Module, normalise: Normalise, images: HeldOutImages, device: torch.device,
     precision: torch.dtype = torch.float32, batch_size: int | None = None,
 ) -> Tensor:  # fmt: skip
     """Logits (N,K) float32 of images (N,C,H,W) uint8, in evaluation mode."""

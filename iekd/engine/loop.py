@@ -19,19 +19,19 @@ from torch import Tensor
 
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import Shortcuts, Work, branches, side_by_side
-from iekd.engine.batches import Batches
+from iekd.engine.batches import TrainingBatches
 from iekd.engine.learner import evaluation_batch_size
 from iekd.engine.metrics import Diverged, FellBack, Metrics, Predicted, Stepped, Watched
 from iekd.engine.self_check import checked
 from iekd.engine.state import LearnerState, Snapshot
-from iekd.engine.stream import DeviceImages, split_into_batches
+from iekd.engine.stream import HeldOutImages, split_into_batches
 from iekd.engine.threads import Threads, cores
 from iekd.engine.training_unit import News, TrainingUnit
 from iekd.errors import DivergedError
 from iekd.plural import counted
 
 Teacher = Callable[[Tensor], TeacherOutput]
-HeldOut = dict[str, tuple[DeviceImages, Tensor]]  # kind of row -> images (N,C,H,W) uint8, labels (N,)
+HeldOut = dict[str, tuple[HeldOutImages, Tensor]]  # kind of row -> images (N,C,H,W) uint8, labels (N,)
 ShouldSnapshot = Callable[[], bool]  # asked at each step, from any thread
 States = dict[str, LearnerState]  # one unit's share of a snapshot
 
@@ -65,7 +65,7 @@ Item = Union[Batch, HeldOutBatch, EndOfSplit, SnapshotRequest]  # what all units
 
 
 def train(
-    units: Sequence[TrainingUnit], batches: Batches, teacher: Teacher | None, held_out: HeldOut, epochs: int,
+    units: Sequence[TrainingUnit], batches: TrainingBatches, teacher: Teacher | None, held_out: HeldOut, epochs: int,
     shortcuts: Shortcuts, overlap: bool = False, should_snapshot: ShouldSnapshot | None = None,
     threads: Threads | None = None,
 ) -> Generator[Union[News, Snapshot, FellBack], None, None]:  # fmt: skip
@@ -128,7 +128,7 @@ def _run_plain(
 
 
 def _items(
-    batches: Batches, epoch: int, skip: int, teacher: Teacher | None, held_out: HeldOut,
+    batches: TrainingBatches, epoch: int, skip: int, teacher: Teacher | None, held_out: HeldOut,
     snapshot_after: Callable[[int], bool],
 ) -> Iterator[Item]:  # fmt: skip
     """One epoch, from its batch number `skip` on."""

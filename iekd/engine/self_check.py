@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from iekd.engine.accelerate import Recorded, Work
-from iekd.engine.batches import Batches
+from iekd.engine.batches import TrainingBatches
 from iekd.engine.learner import Learner
 from iekd.engine.metrics import FellBack
 from iekd.engine.optimizer import MOMENTUM
@@ -40,7 +40,7 @@ EPSILON = 2.0**-21  # of a tensor: what is smaller has no digits in float32 to c
 
 
 def checked(
-    units: Sequence[TrainingUnit], step: Work, graph: bool, batches: Batches, epoch: int, skip: int
+    units: Sequence[TrainingUnit], step: Work, graph: bool, batches: TrainingBatches, epoch: int, skip: int
 ) -> Generator[FellBack, None, Work]:
     """The step to train with: accelerated as far as that agrees with the plain step; a FellBack for what does not.
 
@@ -95,7 +95,7 @@ def checked(
     return step
 
 
-def _draw(batches: Batches, epoch: int, skip: int) -> list[Pair]:
+def _draw(batches: TrainingBatches, epoch: int, skip: int) -> list[Pair]:
     """The next batches; where an epoch has too few, those of the following ones too."""
     drawn: list[Pair] = []
     while len(drawn) < STEPS:

@@ -19,13 +19,14 @@ from torch.func import functional_call
 
 from iekd.distill.method import Method, StepOutput
 from iekd.distill.targets import TeacherOutput
-from iekd.engine.accelerate import autocast, compile_or_not, first_line
+from iekd.engine.accelerate import autocast, compile_or_not
 from iekd.engine.learner import Learner, student_optimizer
 from iekd.engine.mutual import MutualLearner
 from iekd.engine.optimizer import momentum_of, set_momentum
 from iekd.engine.scoring import batch_accuracy
 from iekd.engine.state import LearnerState
 from iekd.engine.training_unit import News, Row, TrainingUnit
+from iekd.errors import first_line
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Union
+from typing import Any, Protocol, Union
 
 import numpy as np
 import torch
@@ -55,9 +55,20 @@ class Stream:
 DeviceImages = Union[Tensor, Stream]
 
 
-def split_into_batches(images: DeviceImages, size: int) -> Generator[Tensor, None, None]:
+class HeldOutImages(Protocol):
+    """Images (N,C,H,W) that are only read in order: DeviceImages, or those of a loader (loaders.py)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def split(self, size: int, /) -> Iterable[Tensor]:
+        """All images in order, `size` at a time and the last ones fewer."""
+        ...
+
+
+def split_into_batches(images: HeldOutImages, size: int) -> Generator[Tensor, None, None]:
     """All images in order, (size,C,H,W) at a time. Close it if it may not be exhausted: see Stream."""
-    yield from images.split(size) if isinstance(images, Stream) else torch.split(images, size)
+    yield from images.split(size)
 
 
 def processes(device: torch.device) -> int:

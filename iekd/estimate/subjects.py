@@ -92,7 +92,7 @@ class Subject(Experiment):
     def _untrained_teacher(self) -> TrainedModel:
         """Its batch norms know the statistics of one batch: without any, features would grow with depth."""
         torch.manual_seed(0)
-        model = self._build(self.config.teacher).to(self.device)
+        model = self._build("teacher").to(self.device)
         norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
         for norm in norms:
             norm.momentum = 1.0

@@ -35,6 +35,9 @@ class Taps:
     head: str
 
 
+NO_MAPS = Taps((), "")  # of a network without any; its `pooled` are the logits
+
+
 class Tapped(Classifier):
     """A classifier (B,C,H,W) -> logits (B,K) as one that gives Features.
 
@@ -64,9 +67,24 @@ class Tapped(Classifier):
         self._given.clear()
         logits = self.network(images)
         stages = tuple(as_map(self._given[str(n)]) for n in range(len(self.taps.stages)))
-        pooled = self._given["pooled"] if self.taps.head else stages[-1].mean((2, 3))
+        if self.taps.head:
+            pooled = self._given["pooled"]
+        elif stages:
+            pooled = stages[-1].mean((2, 3))
+        else:
+            pooled = logits
         self._given.clear()
         return Features(logits, stages, None, pooled)
+
+    def released(self) -> nn.Module:
+        """The network as it was before it was tapped, with the weights that it has now; this object is used up."""
+        for module in self.network.modules():
+            for hooks in (module._forward_hooks, module._forward_pre_hooks):
+                for number in [
+                    n for n, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), _Listener)
+                ]:
+                    del hooks[number]
+        return self.network
 
 
 @dataclass
@@ -113,7 +131,13 @@ def find_taps(network: nn.Module, images: Tensor) -> Taps:
     linear = [call for call in calls if isinstance(network.get_submodule(call.name), nn.Linear)]
     head = linear[-1].name if linear and linear[-1].shape == tuple(logits.shape) else ""
     chain = _chain(network, {call.name for call in calls})
-    blocks = [call for call in calls if call.name in chain and call.side > 1 and not _adapts(network, call.name)]
+    times = Counter(call.name for call in calls)
+    # a module that is used at several places, such as the only ReLU, gives the maps of the last one when it is tapped
+    blocks = [
+        call
+        for call in calls
+        if call.name in chain and call.side > 1 and times[call.name] == 1 and not _adapts(network, call.name)
+    ]
     if not head:
         blocks = _without_scores(network, blocks, logits.shape[1])
     ends = _ends_of_stages(blocks)

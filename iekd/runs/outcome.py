@@ -7,18 +7,14 @@ import subprocess
 from importlib import metadata
 from typing import Any
 
-import numpy as np
-
 from iekd import __version__
 from iekd.config.run import RunConfig, learner_name
-from iekd.data.base import Dataset, Split
-from iekd.engine.scoring import balanced_accuracy, is_right
+from iekd.data.base import Dataset
 from iekd.models.artifact import ModelCard, save_model
 from iekd.paths import PACKAGE
+from iekd.results.build import build_report
 from iekd.results.predictions import ANSWERS, write_answers
-from iekd.results.reasons import find_reasons
-from iekd.results.report import accuracies, guesses, to_markdown
-from iekd.results.significance import each_over_images, summarise
+from iekd.results.report import to_markdown
 from iekd.runs.files import write_json
 from iekd.runs.store import Run, Status
 
@@ -80,65 +76,12 @@ def write_report(
         teacher: "model", its architecture, and "from", where it came from; for runs that have one.
         speed: in multiply-accumulates per second; None where it is not known.
     """
-    config = run.config
-
-    def scored(r: Any, **first: Any) -> dict[str, Any]:
-        return {
-            **first,
-            "params": sum(p.numel() for p in r.network.model.parameters()),
-            "balanced_accuracy": balanced_accuracy(r.class_accuracy),
-            "class_accuracy": dict(zip(dataset.class_names, r.class_accuracy, strict=True)),
-            **({} if r.agreement is None else {"agreement_with_teacher": r.agreement}),
-            **({} if r.peer_accuracy is None else {"peer_accuracy": r.peer_accuracy}),
-        }
-
-    def counts(split: Split) -> dict[str, int]:
-        found = np.bincount(split.labels, minlength=len(dataset.class_names)).tolist()
-        return dict(zip(dataset.class_names, found, strict=True))
-
-    report = {
-        "run": run.id,
-        "path": str(run.path),
-        "state": "finished",
-        "seconds": status.seconds,
-        "teacher": scored(result.teacher, **teacher, accuracy=result.teacher.accuracy_last) if result.teacher else None,
-        "learners": [
-            scored(
-                r,
-                method=r.method,
-                seed=r.seed,
-                accuracy_last=r.accuracy_last,
-                accuracy_best=r.accuracy_best,
-                best_epoch=r.best_epoch,
-            )
-            for r in result.learners
-        ],
-        "diverged": {gone.learner: gone.message for gone in result.diverged},
-        "best_chosen_by": "validation" if dataset.validation else "test",
-        "dataset": dataset.name,
-        "dataset_mark": dataset.fingerprint,
-        "train_images": len(dataset.train),
-        "validation_images": len(dataset.validation or ()),
-        "test_images": len(dataset.test),
-        "class_counts": {"train": counts(dataset.train), "test": counts(dataset.test)},
-        "guess": 100 * float(np.bincount(dataset.test.labels).max()) / len(dataset.test),
-        "skipped_files": list(dataset.skipped),
-        "data_notes": list(dataset.notes),
-        "device": status.device,
-        "command": config.command_line(),
-        "config": config.model_dump(mode="json"),
-        "versions": versions(),
+    about = {
+        "run": run.id, "path": str(run.path), "seconds": status.seconds, "device": status.device,
+        "command": run.config.command_line(), "config": run.config.model_dump(mode="json"), "versions": versions(),
         "speed": speed,
-    }
-    right: dict[str, dict[int, np.ndarray]] = {}
-    for r in result.learners:
-        right.setdefault(r.method, {})[r.seed] = is_right(r.answers.numpy(), dataset.test.labels)
-    report["summary"] = [found.to_json() for found in summarise(accuracies(report), images=each_over_images(right))]
-    networks = [result.teacher, *result.learners] if result.teacher else result.learners
-    report["reasons"] = find_reasons(
-        config, dataset, {r.name: r.answers.numpy() for r in result.learners},
-        any(guesses(report, r.accuracy_last) for r in networks),
-    )  # fmt: skip
+    }  # fmt: skip
+    report = build_report(run.config, dataset, result, teacher, about)
     write_answers(run.path / ANSWERS, result, dataset)
     (run.path / "report.md").write_text(to_markdown(report), "utf-8")
     write_json(run.path / "report.json", report)
