@@ -248,7 +248,7 @@ def _names(names: Sequence[str] | None, classes: int) -> tuple[str, ...]:
         return tuple(map(str, range(classes)))
     if len(names) != classes or len(set(names)) != classes:
         raise UserError(
-            f"class_names has {len(names)} names, of which {len(set(names))} are different, but the networks have "
+            f"The class_names are {len(names)} names, of which {len(set(names))} are different, but the networks have "
             f"{classes} classes. Name each class once, in the order of the labels.",
             "class_names",
         )

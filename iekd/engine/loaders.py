@@ -63,8 +63,8 @@ class LoaderBatches:
                 yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
         if done < self.steps:
             raise DataError(
-                f"{self.name} gave {counted(done, 'batch')} in epoch {epoch + 1}, but its len() promises {self.steps}. "
-                "Give a loader that has as many in every epoch."
+                f"The {self.name} gave {counted(done, 'batch')} in epoch {epoch + 1}, but its len() promises "
+                f"{self.steps}. Give a loader that has as many in every epoch."
             )
 
 
@@ -118,7 +118,7 @@ class LoaderImages:
 
     def _refuse_order(self) -> None:
         raise DataError(
-            f"{self.name} gives other images, or in another order, each time it is read, so predictions cannot be "
+            f"The {self.name} gives other images, or in another order, each time it is read, so predictions cannot be "
             "compared with labels. Use shuffle=False and a sampler without chance."
         )
 
@@ -136,7 +136,7 @@ def first_batch(loader: Loader, name: str) -> tuple[Tensor, Tensor]:
 
 def _empty(name: str) -> DataError:
     return DataError(
-        f"{name} gives no batch. Give one with images; with drop_last=True a DataLoader needs a whole batch of them."
+        f"The {name} gives no batch. Give one with images; with drop_last=True a DataLoader needs a whole batch."
     )
 
 
@@ -148,8 +148,8 @@ def _whole_batches(loader: Loader, batch_size: int, name: str) -> int:
             count = max(1, len(loader.sampler) // batch_size)  # type: ignore[arg-type]
     except TypeError as error:
         raise DataError(
-            f"{name} has no length ({first_line(error)}), and the schedule needs the number of steps. Give a loader "
-            "whose dataset has __len__."
+            f"The {name} has no length ({first_line(error)}), and the schedule needs the number of steps. Give a "
+            "loader whose dataset has __len__."
         ) from error
     return count
 

@@ -104,8 +104,8 @@ def examine(module: nn.Module, images: Tensor, role: str, stages: Sequence[str] 
     except (ValueError, KeyError, AttributeError, RuntimeError) as error:
         if stages is not None:
             raise UserError(
-                f"{role}_stages {', '.join(stages)} cannot be used ({first_line(error)}). Name modules that are called "
-                "once in the forward pass and give a map (B, channels, h, w) or tokens (B, n, channels)."
+                f"The {role}_stages {', '.join(stages)} cannot be used ({first_line(error)}). Name modules that are "
+                "called once in the forward pass and give a map (B, channels, h, w) or tokens (B, n, channels)."
             ) from error
         return OwnNetwork(NO_MAPS, given.shape[1], (), False, first_line(error))
     return _measured(taps, features, role, problem)

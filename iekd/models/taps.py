@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 
 from iekd.models.features import Classifier, Features
@@ -66,15 +67,21 @@ class Tapped(Classifier):
     def forward(self, images: Tensor) -> Features:
         self._given.clear()
         logits = self.network(images)
-        stages = tuple(as_map(self._given[str(n)]) for n in range(len(self.taps.stages)))
+        stages = tuple(as_map(self._of(str(n), name, logits)) for n, name in enumerate(self.taps.stages))
         if self.taps.head:
-            pooled = self._given["pooled"]
+            pooled = self._of("pooled", self.taps.head, logits)
         elif stages:
             pooled = stages[-1].mean((2, 3))
         else:
             pooled = logits
         self._given.clear()
         return Features(logits, stages, None, pooled)
+
+    def _of(self, key: str, name: str, logits: Any) -> Tensor:
+        if key not in self._given:
+            traced = isinstance(logits, torch.fx.Proxy)
+            raise RuntimeError(f"torch.fx cannot listen to '{name}'" if traced else f"'{name}' was not called")
+        return self._given[key]
 
     def released(self) -> nn.Module:
         """The network as it was before it was tapped, with the weights that it has now; this object is used up."""
