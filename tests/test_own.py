@@ -189,6 +189,11 @@ def test_a_repeated_call_gives_the_same_and_a_module_starts_from_its_weights(loa
     assert same(weights(student), before)
 
 
+def test_dropout_in_several_students_is_repeatable_without_threads(loaders):
+    found = [iekd.distill(None, Plain, *loaders, "baseline,dml", eager=True, **QUICK).students for _ in range(2)]
+    assert all(same(weights(found[0][name]), weights(found[1][name])) for name in ("baseline-seed0", "dml-seed0"))
+
+
 def test_methods_of_answers_work_without_maps_and_others_say_which_do(loaders, refuses):
     found = iekd.distill(Flat(), Flat, *loaders, ("kd", "dist"), **QUICK)
     assert type(found.students["kd-seed0"]) is Flat

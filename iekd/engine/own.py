@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from iekd.config.run import RunConfig
 from iekd.data.base import Dataset, Split
@@ -54,9 +54,8 @@ class OwnExperiment(Experiment):
         self.batches, self.test, self.student, self.teacher_widths = batches, test, student, teacher_widths
 
     def events(self) -> Generator[Event, None, None]:
-        held_out: dict[str, tuple[LoaderImages, Tensor]] = {"test": (self.test, self.test.labels.to(self.device))}
         with self.threads.used():
-            yield from self._stages(self.batches, {**held_out})
+            yield from self._stages(self.batches, {"test": (self.test, self.test.labels.to(self.device))})
 
     def _build(self, role: Role) -> nn.Module:
         return self.student.found.wrapped(self.student.build())
