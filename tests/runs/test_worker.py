@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 from dataclasses import asdict, replace
-from html import escape
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -542,7 +542,7 @@ def test_one_student_that_breaks_does_not_take_the_others_along(tmp_path, tiny_c
     assert "finished partly" in page
     assert "1 diverged" in table_html(Store(tmp_path), lambda run, what: True)
     head = head_html(run, run.config, replace(run.status, state=RUNNING), Store(tmp_path))
-    assert escape(run.status.diverged["ft-seed0"]) in head
+    assert run.status.diverged["ft-seed0"] in unescape(head)
     log = (run.path / "log.txt").read_text()
     assert "the others continue" in log
     assert "Traceback" not in log
