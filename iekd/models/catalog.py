@@ -20,7 +20,7 @@ from iekd.plugins import VARIABLE, load_plugins
 
 IMAGENET_RESNET = re.compile(r"(wide[_-])?resnex?t[_-]?(26|50|101|152|200)(\D.*)?")  # of other libraries
 CATALOG = Path(__file__).with_name("catalog.json")
-OTHERS = "`iekd models --search resnet` lists those of timm and torchvision."
+SEARCH = "`iekd models --search resnet` lists those of timm and torchvision."
 MODEL_NAMES = {
     "mobilenet-v2": "MobileNetV2 (0.5)", "shufflenet-v1": "ShuffleNetV1", "shufflenet-v2": "ShuffleNetV2",
     "resnet18": "ResNet-18 (ImageNet)", "resnet34": "ResNet-34 (ImageNet)", "resnet50": "ResNet-50 (ImageNet)",
@@ -58,8 +58,10 @@ class _Models(Mapping[str, ModelInfo]):
         return self.measured[name]
 
     def __contains__(self, name: object) -> bool:
-        if name in own_models() or libraries.names_one(str(name)):
-            return name in own_models() or libraries.has(str(name))
+        if name in own_models():
+            return True
+        if libraries.names_one(str(name)):
+            return libraries.has(str(name))
         load_plugins()
         return name in self.measures
 
@@ -110,7 +112,7 @@ def check_model(name: str) -> str:
     if name not in models():
         advice = f"A model of your own has to be in a module that {VARIABLE} names."
         if IMAGENET_RESNET.fullmatch(name.lower()):  # the CIFAR networks are called alike, and are no substitute
-            advice = f"Those of ImageNet's design are resnet18, resnet34 and resnet50. {OTHERS} {advice}"
+            advice = f"Those of ImageNet's design are resnet18, resnet34 and resnet50. {SEARCH} {advice}"
         raise unknown_name("model", name, models(), advice)
     return name
 

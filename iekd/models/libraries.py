@@ -10,7 +10,7 @@ import importlib
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Protocol, cast
 
-from iekd.errors import UserError, unknown_name
+from iekd.errors import UserError, first_line, unknown_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -104,9 +104,12 @@ def check_side(name: str, side: int) -> None:
                 return
         except Exception as error:  # whatever a library raises
             problem = error
+            if "meta" not in str(error):  # it is about the images; building it with numbers may take gigabytes
+                break
+    assert problem is not None
     raise UserError(
-        f"'{name}' does not take images of {side} x {side} pixels ({str(problem).splitlines()[0]}). Most networks of "
-        "libraries are made for 224. Set another resolution, or choose another network."
+        f"'{name}' does not take images of {side} x {side} pixels ({first_line(problem)}). Most networks of libraries "
+        "are made for 224. Set another resolution, or choose another network."
     ) from problem
 
 

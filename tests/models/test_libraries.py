@@ -150,6 +150,18 @@ def test_a_network_that_cannot_take_the_images_says_so(refuses) -> None:
     libraries.check_side("timm:inception_v3", 96)
 
 
+def test_a_reason_without_words_is_named_by_its_kind_and_nothing_is_built_with_numbers(monkeypatch, refuses) -> None:
+    devices = []
+
+    def build(classes: int, channels: int) -> nn.Module:
+        devices.append(torch.get_default_device().type)
+        raise AssertionError
+
+    monkeypatch.setattr(libraries, "builder_of", lambda name: build)
+    refuses(lambda: libraries.check_side("timm:none", 32), "AssertionError")
+    assert devices == ["meta"]
+
+
 class Conv(nn.Module):
     """Blocks with names of their own, one of which makes the map smaller twice."""
 
