@@ -32,7 +32,7 @@ from iekd.ui.tabs.train import TO_TOP, known_run, train_tab
 # in render/
 STYLES = (
     "style.css", "demo.css", "vendor/uPlot.min.css", "chart.css", "test_set.css", "runs.css",
-    "train.css", "headline.css", "run_page.css", "explain.css", "comparison.css",
+    "train.css", "class_cards.css", "headline.css", "run_page.css", "explain.css", "comparison.css",
 )  # fmt: skip
 UPLOADS_AGE = 6 * 3600  # seconds until Gradio removes uploaded files
 # keeps the address in step with what is on view, so that a reload, a bookmark and the browser's Back show it again

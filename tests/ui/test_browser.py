@@ -352,11 +352,11 @@ def test_own_pictures_are_asked_for_without_alarm(page: Any, server: str) -> Non
     open_page(page, server)
     page.wait_for_selector("#forecast dl")
     choose_dataset(page, "Your own images")
-    page.wait_for_selector("#forecast .note:has-text('Upload a zip of your images')")
+    page.wait_for_selector("#forecast .note:has-text('Fill the cards with images')")
     assert page.locator("#error .problem").count() == 0
     assert "Not ready yet" in page.locator("#welcome").inner_text()
     page.locator("#start").click()
-    page.wait_for_selector("#error .problem:has-text('Upload a zip of your images')")
+    page.wait_for_selector("#error .problem:has-text('Fill the cards with images')")
 
 
 def test_a_folder_that_cannot_be_used_starts_nothing_and_leaves_no_stale_command(

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from functools import lru_cache
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from iekd.config.run import RunConfig
@@ -16,16 +14,7 @@ from iekd.ui.render.curves import STUDENTS, figures, read_curves
 from iekd.ui.render.figures import Figure, Point
 from iekd.ui.render.words import run_title, teacher_title
 
-HERE = Path(__file__).parent
-FILES = ("vendor/uPlot.iife.min.js", "chart.js")
 DIGITS = 6  # of a number; more than anybody can see
-
-
-@lru_cache(maxsize=1)
-def chart_script() -> tuple[str, str]:
-    """(JavaScript of the chart, a short fingerprint of it for its address)."""
-    text = "\n".join((HERE / name).read_text() for name in FILES)
-    return text, hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def chart_html(run: Run, config: RunConfig) -> str:

@@ -31,7 +31,7 @@ from iekd.ui.server.gradio_patches import PageHtml, patch_page, patch_process
 from iekd.ui.server.guard import Guard, health
 from iekd.ui.server.mcp_server import ADDRESS as MCP_ADDRESS
 from iekd.ui.server.mcp_server import McpServer
-from iekd.ui.server.page_scripts import chart_route, first_scripts
+from iekd.ui.server.page_scripts import first_scripts, script_routes
 from iekd.ui.server.sign_in import sign_in_routes
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def launch(
                         Middleware(PageHtml, base=f"{path_of(root_path)}/", head=first_scripts(path_of(root_path))),
                     ],
                     "routes": [
-                        health(launcher.store), chart_route(), card_route(launcher.store),
+                        health(launcher.store), *script_routes(), card_route(launcher.store),
                         *download_routes(launcher.store, access), explained_route(launcher.store), compared_route(),
                         *sign_in_routes(access, root_path), *(tools.routes() if tools else []),
                     ],

@@ -53,7 +53,7 @@ def model_choices(with_none: bool) -> list[tuple[str, str]]:
 def dataset_choices() -> list[tuple[str, str]]:
     """As cards of two lines: the title, and what it takes."""
     named = [(f"{_(d.title)}\n{_(d.note)[:1].upper()}{_(d.note)[1:]}".strip(), d.name) for d in available()]
-    return [*named, (_("Your own images…\nA zip, or a folder on this machine"), OWN_FOLDER)]
+    return [*named, (_("Your own images…\nFiles, the camera, a zip, or a folder on this machine"), OWN_FOLDER)]
 
 
 def own_dataset(text: str) -> str:
@@ -135,7 +135,12 @@ def to_config(values: Values) -> RunConfig:
     folder = typed(given.pop("folder", "") or "")
     if given["dataset"] == OWN_FOLDER:
         if not folder:
-            raise MissingError(_("Upload a zip of your images, or name their folder: one sub-folder per class."))
+            raise MissingError(
+                _(
+                    "Fill the cards with images and press “Use these images”, or give a zip or a folder with one "
+                    "sub-folder per class."
+                )
+            )
         given["dataset"] = own_dataset(folder)
     given["methods"] = [*(given["methods"] or ()), *(given.pop("with_kd", None) or ())]
     if not given["methods"]:

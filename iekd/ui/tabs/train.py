@@ -47,7 +47,7 @@ LOOK_AROUND = (
         "See in <b>Runs</b> what students have learned from their teachers, and <b>Compare</b> them on your own images."
     ),
 )
-NO_UPLOAD = N_("Upload a zip of your images: one folder per class.")
+NO_UPLOAD = N_("Fill the cards with images and press “Use these images”, or upload a zip with one folder per class.")
 TO_TOP = "() => window.scrollTo({top: 0})"
 SCRIPT = (Path(html.__file__).parent / "train.js").read_text()
 

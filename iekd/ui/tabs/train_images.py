@@ -39,21 +39,22 @@ def images_step(demo: gr.Blocks, store: Store, access: Access, fields: dict[str,
         form.dataset_choices(), value=form.default("dataset"), label=_("Dataset"), show_label=False,
         container=False, elem_id="f-dataset", elem_classes="cards",
     )  # fmt: skip
-    fields["folder"] = gr.Textbox(
-        label=_("Path of the folder on this machine"), visible=False, max_lines=1, elem_id="f-folder",
-        info=form.folder_help(),
-    )  # fmt: skip
     visible_to_all = html_text("Others will see your images on this public page.")
     nothing_uploaded = f'<p class="note">{visible_to_all}</p>' if access.public else ""
     with gr.Column(visible=False, elem_id="own-pictures") as upload:
+        gr.HTML('<div id="class-cards"></div>')  # which class_cards.js fills
         archive = file_field(
-            label=_("A zip to upload: one folder of images per class"),
+            label=_("Or a zip: one folder of images per class"),
             file_types=[ZIP],
-            height=150,
+            height=140,
             elem_id="f-archive",
         )
         uploaded = gr.HTML(nothing_uploaded, elem_id="uploaded")
         which = gr.Radio(visible=False, label=_("Which folders are the classes?"), elem_id="which-classes")
+    fields["folder"] = gr.Textbox(
+        label=_("Or the path of a folder on this machine"), visible=False, max_lines=1, elem_id="f-folder",
+        info=form.folder_help(),
+    )  # fmt: skip
     thumbnails = gr.HTML(elem_id="thumbnails")
 
     def pictures(request: gr.Request, dataset: str, folder: str | None) -> Updates:
