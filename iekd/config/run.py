@@ -53,6 +53,13 @@ class SettingError(UserError):
         super().__init__(f"{named[0].upper()}{named[1:]} {what}", field)
 
 
+SGD = "the optimiser sgd"
+
+
+def _uses_sgd(config: RunConfig) -> bool:
+    return config.optimizer == "sgd"
+
+
 class TrainingSettings(BaseModel):
     """What is trained on what, and the optimiser; a part of RunConfig."""
 
@@ -66,19 +73,27 @@ class TrainingSettings(BaseModel):
     )  # fmt: skip
     epochs: int = setting(10, "passes over the training images", ge=1, le=10_000, step_time=False)
     batch_size: int = setting(128, "images per step", ge=2, le=65_536, group=OPTIMISER, trains_teacher="always")
+    optimizer: Literal["sgd", "adamw"] = setting(
+        "sgd", "sgd: with momentum, for networks with batch norm; adamw: for transformers, ConvNeXt and pretrained "
+        "networks; give it a learning rate of its own", group=OPTIMISER, label="Optimiser",
+        trains_teacher="if changed",
+    )  # fmt: skip
     lr: float = setting(
-        0.1, "peak learning rate of SGD", gt=0, le=100, group=OPTIMISER, label="Learning rate", step_time=False,
+        0.1, "peak learning rate; usual with sgd: 0.01 to 0.1; with adamw: 0.0001 to 0.001", gt=0, le=100, group=OPTIMISER, label="Learning rate", step_time=False,
         trains_teacher="always",
     )  # fmt: skip
     momentum: float = setting(
-        0.9, "momentum of SGD", ge=0, lt=1, group=OPTIMISER, step_time=False, trains_teacher="always"
-    )
+        0.9, "momentum of sgd", ge=0, lt=1, group=OPTIMISER, only_for=SGD, used_when=_uses_sgd, step_time=False,
+        trains_teacher="always",
+    )  # fmt: skip
     nesterov: bool = setting(
-        True, "momentum in Nesterov's form", group=OPTIMISER, step_time=False, trains_teacher="always"
-    )
+        True, "momentum in Nesterov's form", group=OPTIMISER, only_for=SGD, used_when=_uses_sgd, step_time=False,
+        trains_teacher="always",
+    )  # fmt: skip
     weight_decay: float = setting(
-        5e-4, "weight decay of SGD", ge=0, le=1, group=OPTIMISER, step_time=False, trains_teacher="always"
-    )
+        5e-4, "weight decay; usual with adamw: 0.01 to 0.05, which biases and norms are then spared", ge=0, le=1,
+        group=OPTIMISER, step_time=False, trains_teacher="always",
+    )  # fmt: skip
     schedule: Literal["one-cycle", "cosine", "multi-step"] = setting(
         "one-cycle", "learning rate over the run; multi-step divides it by 10 at the milestones", group=OPTIMISER,
         step_time=False, trains_teacher="always",

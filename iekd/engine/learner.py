@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from iekd.config.run import RunConfig
 from iekd.distill.method import Method, StepOutput
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, channels_last, compile_or_not, warn_not_compiled, whole_float32
 from iekd.engine.metrics import Watched
-from iekd.engine.optimizer import make_optimizer, rate_of, values_on_device
+from iekd.engine.optimizer import rate_of, student_optimizer, values_on_device
 from iekd.engine.scoring import batch_accuracy, energy, is_right, percent, predicted
 from iekd.engine.stream import HeldOutImages, split_into_batches
 from iekd.engine.training_unit import Row, TrainingUnit, set_value
@@ -190,13 +189,6 @@ class Learner(TrainingUnit):
     def healthy(self) -> bool:
         """False once it has diverged, or a weight is NaN or infinite."""
         return self.name not in self.diverged and all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
-
-
-def student_optimizer(parameters: Sequence[Tensor], config: RunConfig, device: torch.device) -> Optimizer:
-    return make_optimizer(
-        parameters, config.lr, config, device, momentum=config.momentum, weight_decay=config.weight_decay,
-        nesterov=config.nesterov and config.momentum > 0,
-    )  # fmt: skip
 
 
 def evaluation_batch_size(device: torch.device, side: int) -> int:

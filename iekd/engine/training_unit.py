@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.metrics import Diverged, Metrics, Predicted, Stepped, Watched
-from iekd.engine.optimizer import Rate, momentum_of, set_momentum
+from iekd.engine.optimizer import REMEMBERED, Rate, memory_of, put_memory, remembered_as
 from iekd.engine.state import LearnerState
 from iekd.errors import TrainingError
 
@@ -64,7 +64,8 @@ class TrainingUnit:
         """Before each step: training mode and learning rate."""
         if self.steps % self.steps_per_epoch == 0:
             self.train_mode()
-        set_value(self.optimizer.param_groups[0], "lr", self.rate(self.steps))
+        for group in self.optimizer.param_groups:
+            set_value(group, "lr", self.rate(self.steps))
 
     def compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
         """Forward, loss, backward, optimiser and summed metrics, without waiting for the device.
@@ -136,9 +137,13 @@ class TrainingUnit:
         self._sums = torch.stack(rows).to(self.device)
 
     def momentum(self) -> dict[str, Tensor]:
-        """The optimiser's buffer of each parameter that has one."""
-        buffers = momentum_of(self.optimizer)
-        return {name: buffers[p] for name, p in self._parameters().items() if p in buffers}
+        """What the optimiser remembers of each parameter; see LearnerState."""
+        memory = memory_of(self.optimizer)
+        return {
+            remembered_as(name, kind): tensor
+            for name, p in self._parameters().items()
+            for kind, tensor in memory.get(p, {}).items()
+        }
 
     def numbers(self) -> dict[str, Any]:
         diverged = self.diverged.get(self.names[0])
@@ -156,8 +161,9 @@ class TrainingUnit:
                 own = {key: t for key, t in state.weights.items() if key.startswith(f"{name}.")}
                 network.load_state_dict({key[len(name) + 1 :]: t for key, t in own.items()})
             for name, parameter in self._parameters().items():
-                if name in state.momentum:
-                    set_momentum(self.optimizer, parameter, state.momentum[name])
+                for kind in REMEMBERED:
+                    if (key := remembered_as(name, kind)) in state.momentum:
+                        put_memory(self.optimizer, parameter, kind, state.momentum[key])
             self.answers = {kind: predicted.to(self.device) for kind, predicted in state.answers.items()}
             self.restore_numbers(state.numbers)
             self.put_sums([state])
