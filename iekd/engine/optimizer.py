@@ -1,4 +1,4 @@
-"""The optimiser of a training, which is torch's: SGD or AdamW; what it remembers, and the learning rate of each step."""
+"""The optimiser of a training, which is torch's SGD or AdamW; what it remembers; the learning rate of each step."""
 
 from __future__ import annotations
 
@@ -131,8 +131,18 @@ def rate_of(config: RunConfig, steps: int) -> Rate:
         if steps < 4:  # too short for a cycle
             return lambda step: lr
         return partial(one_cycle, lr, steps, max(0.25, 2 / steps))
+    rising = round(config.warm_up * steps)
+    if rising:
+        usual = _falling(config, steps, rising)
+        return lambda step: lr * (step + 1) / (rising + 1) if step < rising else usual(step)
+    return _falling(config, steps, 0)
+
+
+def _falling(config: RunConfig, steps: int, rising: int) -> Rate:
+    """Cosine from the end of the warm-up on, or multi-step, whose milestones are shares of the whole run."""
+    lr = config.lr
     if config.schedule == "cosine":
-        return lambda step: _cosine(lr, 0.0, step / steps)
+        return lambda step: _cosine(lr, 0.0, (step - rising) / (steps - rising))
     milestones = [max(i, int(steps * share)) for i, share in enumerate(config.milestones, 1)]
     return lambda step: lr * 0.1 ** sum(step >= milestone for milestone in milestones)
 
@@ -150,3 +160,18 @@ def one_cycle(peak: float, steps: int, warm_up: float, step: int) -> float:
 
 def _cosine(first: float, last: float, progress: float) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@torch.no_grad()
+def clip(parameters: Sequence[Tensor], most: float, members: int | None = None) -> None:
+    """Scale the gradients down, in place, to a norm of at most `most` over all of them (Pascanu et al. 2013).
+
+    members: the parameters are stacks of so many networks' (members,...); each network has its own norm. Nothing waits
+    for the device.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    rows = [g.reshape(members or 1, -1) for g in gradients]
+    norm = torch.stack([torch.linalg.vector_norm(row, dim=1) for row in rows]).norm(dim=0)  # (members or 1,)
+    factor = (most / (norm + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factor.view(-1, *[1] * (gradient.ndim - 1)) if members else factor.squeeze(0))

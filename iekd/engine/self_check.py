@@ -96,11 +96,14 @@ def checked(
 
 
 def _draw(batches: TrainingBatches, epoch: int, skip: int) -> list[Pair]:
-    """The next batches; where an epoch has too few, those of the following ones too."""
+    """The next batches; where an epoch has too few, those of the following ones too. A recorded step needs batches of
+    one size: the smaller one that an epoch may end with is passed over."""
     drawn: list[Pair] = []
     while len(drawn) < STEPS:
         with contextlib.closing(batches.epoch(epoch, skip)) as pairs:
             drawn += islice(pairs, STEPS - len(drawn))
+        most = max(len(labels) for _, labels in drawn)
+        drawn = [pair for pair in drawn if len(pair[1]) == most]
         epoch, skip = epoch + 1, 0
     return drawn
 
@@ -192,7 +195,7 @@ def _difference(
     Each learner's networks are compared as wholes: single tensors may have a gradient of nothing but rounding, such as
     a convolution's bias before a batch norm.
     """
-    gone = {name for unit in units for name in unit.diverged}
+    gone = {name for unit in units for name in (*unit.diverged, *unit.stopped)}
     momenta = {name: decay_of(unit.optimizer) for unit in units for name in unit.names}
     for name in plain.keys() - gone:
         was, right, given = before[name], plain[name], other[name]

@@ -22,7 +22,7 @@ from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, compile_or_not
 from iekd.engine.learner import Learner
 from iekd.engine.mutual import MutualLearner
-from iekd.engine.optimizer import REMEMBERED, STEP, memory_of, put_memory, remembered_as, student_optimizer
+from iekd.engine.optimizer import REMEMBERED, STEP, clip, memory_of, put_memory, remembered_as, student_optimizer
 from iekd.engine.scoring import batch_accuracy
 from iekd.engine.state import LearnerState
 from iekd.engine.training_unit import News, Row, TrainingUnit
@@ -64,7 +64,7 @@ class Stack(TrainingUnit):
             report_every=first.report_every,
         )  # fmt: skip
         for learner in self.members:
-            learner.diverged = self.diverged  # whoever notices
+            learner.diverged, learner.stopped = self.diverged, self.stopped  # whoever notices
         self.output = compile_or_not(self._output) if compiled else self._output
         self.tried = False  # whether a step has worked
         self.one_by_one = False
@@ -73,6 +73,8 @@ class Stack(TrainingUnit):
         super().prepare()
         for learner in self.members if self.one_by_one else self.members[:1]:
             learner.prepare()
+        for learner in self.members[1:]:
+            learner.prepare_average()
         self.network.method.strength = self.members[0].method.strength  # no tensor of the stack
 
     def compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
@@ -100,7 +102,11 @@ class Stack(TrainingUnit):
             output = self.output(images, labels, teacher)
         self.optimizer.zero_grad()
         output.loss.sum().backward()  # type: ignore[no-untyped-call]  # no member's loss depends on another's weights
+        if clip_norm := self.members[0].config.clip_norm:
+            clip(list(self.parameters.values()), clip_norm, len(self.members))
         self.optimizer.step()
+        for learner in self.members:
+            learner.follow()
         correct = batch_accuracy(output.logits.detach(), labels)  # (N,B,K) -> (N,)
         self._add({"loss": output.loss.detach(), **output.terms, "accuracy": correct})
 

@@ -48,6 +48,7 @@ class TrainingUnit:
         self.total_steps = epochs * steps_per_epoch
         self.steps = 0
         self.diverged: dict[str, Diverged] = {}
+        self.stopped: set[str] = set()  # of its learners, those that have stopped early and keep their best weights
         self.answers: dict[str, Tensor] = {}  # see LearnerState
         self._keys: tuple[str, ...] = ()
         self._sums: Tensor | None = None  # (values, names) float32; updated in place for a recorded step
@@ -85,7 +86,7 @@ class TrainingUnit:
         if self.steps % self.report_every == 0 or self.steps % self.steps_per_epoch == 0:
             rate = self.rate(self.steps)
             for name, values in zip(self.names, self._means(), strict=True):
-                if name in self.diverged:
+                if name in self.diverged or name in self.stopped:
                     continue
                 if all(map(math.isfinite, values.values())):
                     yield self._row(name, "train", {**values, "lr": rate})
@@ -103,6 +104,11 @@ class TrainingUnit:
     def networks(self) -> dict[str, nn.Module]:
         """The networks that it trains, by name: "model", "method", ..."""
         raise NotImplementedError
+
+    @property
+    def idle(self) -> bool:
+        """Whether none of its learners has anything left to learn."""
+        return all(name in self.diverged or name in self.stopped for name in self.names)
 
     def train_mode(self) -> None:
         for network in self.networks().values():
@@ -147,7 +153,12 @@ class TrainingUnit:
 
     def numbers(self) -> dict[str, Any]:
         diverged = self.diverged.get(self.names[0])
-        return {"steps": self.steps, **({"diverged": [diverged.step, diverged.message]} if diverged else {})}
+        found: dict[str, Any] = {"steps": self.steps}
+        if diverged:
+            found["diverged"] = [diverged.step, diverged.message]
+        if self.names[0] in self.stopped:
+            found["stopped"] = True
+        return found
 
     def restore(self, states: Mapping[str, LearnerState]) -> None:
         """Continue from these states, bit for bit on a CPU.
@@ -179,6 +190,8 @@ class TrainingUnit:
         self.steps = int(numbers["steps"])
         if "diverged" in numbers:
             self.diverged[self.names[0]] = Diverged(self.stage, self.names[0], *numbers["diverged"])
+        if numbers.get("stopped"):
+            self.stopped.add(self.names[0])
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         return {f"{name}.{n}": p for name, net in self.networks().items() for n, p in net.named_parameters()}

@@ -150,5 +150,7 @@ def _coder_macs(network: ModelInfo, c: float, k: float) -> float:
 
 
 def _weights(model: ModelInfo, channels: int, classes: int, config: RunConfig) -> float:
-    """Bytes of weights, gradients and what the optimiser remembers: SGD one number for each weight, AdamW two."""
-    return model.params(channels, classes) * 4 * (3 if config.optimizer == "sgd" else 4)
+    """Bytes of weights, gradients, copies of the weights, and what the optimiser remembers: SGD one number for each
+    weight, AdamW two."""
+    numbers = (3 if config.optimizer == "sgd" else 4) + bool(config.ema) + bool(config.patience)
+    return model.params(channels, classes) * 4 * numbers
