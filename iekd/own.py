@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 
 # the settings of a run that mean something here; the others are about its dataset, its named networks and its folder
 SETTINGS = (
-    "seeds", "epochs", "lr", "momentum", "nesterov", "weight_decay", "schedule", "milestones",
+    "seeds", "epochs", "optimizer", "lr", "momentum", "nesterov", "weight_decay", "schedule", "milestones", "warm_up",
+    "label_smoothing", "clip_norm", "ema",
     *(name for name in MethodSettings.model_fields if name != "peer"),
     "data_seed", "device", "threads", "precision", "graph", "stack", "compile", "eager",
 )  # fmt: skip
@@ -88,9 +89,9 @@ def distill(
         class_names: K names for the report; by default "0", "1", ...
         on_metrics: called with each row of metrics (`iekd.engine.metrics.Metrics`) while it trains; what it raises
             ends the training.
-        settings: of a run, by the same names and with the same defaults: seeds, epochs, lr, momentum, nesterov,
-            weight_decay, schedule, milestones, all settings of methods, data_seed, device, threads, precision, graph,
-            stack, compile and eager. See docs/methods.md.
+        settings: of a run, by the same names and with the same defaults: seeds, epochs, optimizer, lr, momentum,
+            nesterov, weight_decay, schedule, milestones, warm_up, label_smoothing, clip_norm, ema, all settings of
+            methods, data_seed, device, threads, precision, graph, stack, compile and eager. See docs/methods.md.
 
     Returns:
         The report and the trained students. The modules that you gave are not changed, and neither is the state of

@@ -3,8 +3,8 @@
 After RepDistiller (Tian et al. 2020), mdistiller (Zhao et al. 2022) and overhaul-distillation (Heo et al. 2019): images
 as a uint8 array in memory, each converted to a PIL image and augmented by torchvision's transforms in a DataLoader with
 four workers; float32, eager, contiguous; cudnn.benchmark; one student at a time, with a forward pass of the teacher
-(evaluation mode, no gradients) for each; SGD; `.item()` of loss and accuracy at each step. Networks, methods and batch
-size are the engine's, and nothing else: this file does not import it.
+(evaluation mode, no gradients) for each; torch's optimiser; `.item()` of loss and accuracy at each step. Networks,
+methods and batch size are the engine's, and nothing else: this file does not import it.
 """
 
 from __future__ import annotations
@@ -80,23 +80,27 @@ class Trainer:
     ) -> None:  # fmt: skip
         self.config, self.device = config, device
         self.student, self.method = self._placed(student).train(), self._placed(method).train()
-        self.optimizer = self._sgd(self.student, self.method)
+        self.optimizer = self._optimizer(self.student, self.method)
         self.teacher = self._placed(teacher).eval() if teacher is not None and method.needs_teacher else None
         self.encoders = [self._placed(encoder).eval() for encoder in encoders or []]
         self.peer = None
         if peer is not None:
             network, taught = self._placed(peer[0]).train(), self._placed(peer[1]).train()
-            self.peer = (network, taught, self._sgd(network, taught))
+            self.peer = (network, taught, self._optimizer(network, taught))
 
     def _placed(self, module: nn.Module) -> nn.Module:
         module.to(self.device)
         return module.to(memory_format=torch.contiguous_format)
 
-    def _sgd(self, *modules: nn.Module) -> torch.optim.SGD:
+    def _optimizer(self, *modules: nn.Module) -> torch.optim.Optimizer:
         config = self.config
+        parameters = [p for module in modules for p in module.parameters()]
+        if config.optimizer == "adamw":
+            flat = {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}
+            deep = {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay}
+            return torch.optim.AdamW([deep, flat], lr=config.lr)
         return torch.optim.SGD(
-            [p for module in modules for p in module.parameters()],
-            lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay,
+            parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay,
             nesterov=config.nesterov and config.momentum > 0,
         )  # fmt: skip
 

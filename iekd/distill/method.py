@@ -64,6 +64,7 @@ class Method(nn.Module):
 
     label_weight is 1, or 1 - strength * kd_weight with kd (Hinton et al. 2015, section 2).
     strength: 0..1, set by whoever trains (RunConfig.weight_schedule); a number, or a scalar on the device.
+    label_smoothing: share of each label that is spread evenly over the K classes (Szegedy et al. 2016).
     class_weights: (K,) factors of the images' cross-entropies by class, whose weighted mean is taken; None: all equal.
     """
 
@@ -75,6 +76,7 @@ class Method(nn.Module):
         self.distillers = nn.ModuleList(distillers)
         self.label_share = sum(distiller.label_share for distiller in distillers)
         self.strength: float | Tensor = 1.0
+        self.label_smoothing = 0.0
         # no part of a checkpoint: the weights follow from the images
         self.register_buffer("class_weights", None, persistent=False)
         self.needs_teacher, self.needs_peer = method_spec(name).needs_teacher, method_spec(name).needs_peer
@@ -82,7 +84,9 @@ class Method(nn.Module):
     def forward(
         self, student: Features, teacher: TeacherOutput | None, labels: Tensor, peer: Features | None = None
     ) -> StepOutput:
-        cross_entropy = F.cross_entropy(student.logits.float(), labels, self.class_weights)
+        cross_entropy = F.cross_entropy(
+            student.logits.float(), labels, self.class_weights, label_smoothing=self.label_smoothing
+        )
         loss = (1 - self.strength * self.label_share) * cross_entropy
         terms = {"cross_entropy": cross_entropy.detach()}
         for distiller in self.distillers:

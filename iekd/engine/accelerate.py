@@ -188,8 +188,9 @@ class Recorded:
     """A step recorded once as a CUDA graph and then replayed, so that the host launches one thing instead of hundreds.
 
     The first calls run as they are: they make what later calls reuse (momentum, sums, the choice of kernels). Where
-    recording fails the step goes on as it is, with a line in the log. All calls need batches of one shape. What the
-    step reads beside its arguments must stay at its place in memory, and it may not wait for the device.
+    recording fails the step goes on as it is, with a line in the log. A batch of another shape than the recorded one,
+    such as the smaller one at the end of an epoch, is computed as it is. What the step reads beside its arguments must
+    stay at its place in memory, and it may not wait for the device.
     """
 
     WARM_UP = 3  # calls before recording
@@ -210,6 +211,9 @@ class Recorded:
             self.work(images, labels)
             return
         assert self.replay is not None
+        if images.shape != self.images.shape:
+            self.work(images, labels)
+            return
         self.images.copy_(images)
         self.labels.copy_(labels)
         self.replay()

@@ -83,23 +83,28 @@ class TrainingBatches(Protocol):
 
 
 class Batches:
-    """Shuffled, augmented batches of one split. The last, smaller batch of an epoch is left out.
+    """Shuffled, augmented batches of one split.
 
     augment: None for a crop of the padded image, and a flip.
+    drop_last: leave out the last, smaller batch of an epoch. It is always left out if it would be a single image, of
+        which batch norm has no statistics.
     """
 
     def __init__(
-        self, images: DeviceImages, labels: Tensor, batch_size: int, seed: int, augment: Augment | None = None
-    ) -> None:
+        self, images: DeviceImages, labels: Tensor, batch_size: int, seed: int, augment: Augment | None = None,
+        drop_last: bool = True,
+    ) -> None:  # fmt: skip
         self.images, self.labels = images, labels
         self.batch_size = min(batch_size, len(labels))
         self.seed = seed
+        full, rest = divmod(len(labels), self.batch_size)
+        self.steps = full + (rest > 1 and not drop_last)
         self.padding = padding_of(images.shape[-1])
         self.augment = augment or partial(crop_and_flip, padding=self.padding)
 
     def __len__(self) -> int:
         """Steps per epoch."""
-        return len(self.labels) // self.batch_size
+        return self.steps
 
     def epoch(self, epoch: int, skip: int = 0) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Yield (images (B,C,H,W) uint8, labels (B,)) of epoch number `epoch`, the first `skip` batches left out."""

@@ -44,7 +44,7 @@ from iekd.engine.stream import HeldOutImages, split_into_batches
 from iekd.engine.threads import Threads, Told
 from iekd.engine.training_unit import TrainingUnit
 from iekd.engine.watched import MOST_REPORTS, Watch, choose
-from iekd.errors import first_line
+from iekd.errors import TrainingError, first_line
 from iekd.losses.od import margin
 from iekd.models.catalog import model_info
 from iekd.models.normalise import Normalise
@@ -182,12 +182,17 @@ class Experiment:
 
     def events(self) -> Generator[Event, None, None]:
         config, dataset = self.config, self.dataset
+        if config.patience and dataset.validation is None:
+            raise TrainingError(
+                f"Patience '{config.patience}' cannot be used: each class has too few images to hold any out for "
+                "validation. Raise the validation fraction, or give a patience of 0."
+            )
         held_out = {"test": dataset.test}
         if dataset.validation is not None:
             held_out = {"validation": dataset.validation, **held_out}
         splits = [dataset.train, *held_out.values()]
         with self.threads.used(), images_on_device(splits, self.device, config.image_memory) as (training, *evaluation):
-            batches = Batches(*training, config.batch_size, config.data_seed, self.augment())
+            batches = Batches(*training, config.batch_size, config.data_seed, self.augment(), config.drop_last)
             yield from self._stages(batches, dict(zip(held_out, evaluation, strict=True)))
 
     def _stages(self, batches: TrainingBatches, held_out: HeldOut) -> Generator[Event, None, None]:
@@ -248,7 +253,7 @@ class Experiment:
 
     def network(self, learner: Learner) -> TrainedModel:
         """The learner's student, ready to be saved."""
-        return TrainedModel(learner.model, *self.statistics)
+        return TrainedModel(learner.chosen, *self.statistics)
 
     def _train_teacher(self, batches: TrainingBatches, held_out: HeldOut) -> Generator[Event, None, TrainedModel]:
         epochs = self.config.teacher_epochs
@@ -257,7 +262,7 @@ class Experiment:
         learner = self._learner(TEACHER, TEACHER, model, Baseline(), epochs, len(batches))
         learner.watch = self._watch(epochs)
         yield from self._train([learner], batches, None, held_out, epochs)
-        self.teacher_accuracy = learner.accuracy["test"]
+        self.teacher_accuracy = learner.test_accuracy
         return self.network(learner)
 
     def _factor_widths(self) -> tuple[int, ...]:
@@ -326,7 +331,7 @@ class Experiment:
         self, name: str, stage: str, model: nn.Module, method: Method, epochs: int, steps_per_epoch: int,
         peer: Learner | None = None,
     ) -> Learner:  # fmt: skip
-        method.class_weights = self.class_weights()
+        method.class_weights, method.label_smoothing = self.class_weights(), self.config.label_smoothing
         values: tuple[Any, ...] = (name, stage, model, method, Normalise(*self.statistics), self.config)
         options: dict[str, Any] = {
             "epochs": epochs, "steps_per_epoch": steps_per_epoch, "device": self.device, "precision": self.precision,

@@ -6,25 +6,29 @@ The training step is `Learner.compute`: forward, loss (`distill.method.Method`),
 from __future__ import annotations
 
 import contextlib
+import copy
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from iekd.config.run import RunConfig
 from iekd.distill.method import Method, StepOutput
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, channels_last, compile_or_not, warn_not_compiled, whole_float32
+from iekd.engine.average import Average
 from iekd.engine.metrics import Watched
-from iekd.engine.optimizer import make_optimizer, rate_of, values_on_device
+from iekd.engine.optimizer import clip, rate_of, student_optimizer, values_on_device
 from iekd.engine.scoring import batch_accuracy, energy, is_right, percent, predicted
 from iekd.engine.stream import HeldOutImages, split_into_batches
 from iekd.engine.training_unit import Row, TrainingUnit, set_value
 from iekd.engine.watched import Watch
 from iekd.models.normalise import Normalise
+
+log = logging.getLogger(__name__)
 
 ENERGY = "energy"  # key of the test images' energies in the answers; see scoring.energy
 
@@ -75,6 +79,10 @@ class Learner(TrainingUnit):
         )  # fmt: skip
         if values_on_device(config, device):
             self.method.strength = torch.ones((), device=device)
+        on_device = values_on_device(config, device)
+        self.average = Average(self.model, config.ema, device, on_device) if config.ema else None
+        # the weights of the best epoch so far, for what may stop early
+        self.kept = copy.deepcopy(self.evaluated).requires_grad_(False) if config.patience else None
         self.output = compile_or_not(self._output) if compiled else self._output
         self.tried = False  # whether a step has succeeded
         # of the split that is being evaluated:
@@ -86,15 +94,36 @@ class Learner(TrainingUnit):
         self.best = Best()
         self.watch = Watch()
 
+    @property
+    def evaluated(self) -> nn.Module:
+        """What is evaluated after each epoch: the network, or the average of its weights where the run asks for it."""
+        return self.model if self.average is None else self.average.network
+
+    @property
+    def chosen(self) -> nn.Module:
+        """What is saved, and whose predictions are the result: `evaluated`, or as it was in the best epoch where
+        networks may stop early."""
+        return self.kept if self.kept is not None and self.best.epoch else self.evaluated
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """Of `chosen`, in percent; None before the first epoch is over."""
+        return self.best.accuracy if self.chosen is self.kept else self.accuracy.get("test")
+
     def prepare(self) -> None:
         super().prepare()
+        self.prepare_average()
         schedule = self.config.weight_schedule
         if schedule != "constant":
             set_value(vars(self.method), "strength", strength(schedule, self.steps / self.total_steps))
 
+    def prepare_average(self) -> None:
+        if self.average is not None:
+            self.average.prepare(self.steps)
+
     def compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
         """The step. images (B,C,H,W) uint8, labels (B,); teacher: its output for the same images."""
-        if self.name in self.diverged:  # a recorded step is still replayed, without effect on the others
+        if self.idle:  # a recorded step is still replayed, without effect on the others
             return
         output = self.update(images, labels, teacher)
         correct = batch_accuracy(output.logits.detach(), labels)  # logits (B,K) -> () in percent
@@ -132,10 +161,21 @@ class Learner(TrainingUnit):
         loss.backward()  # type: ignore[no-untyped-call]
 
     def optimise(self) -> None:
+        if self.config.clip_norm:
+            clip([p for group in self.optimizer.param_groups for p in group["params"]], self.config.clip_norm)
         self.optimizer.step()
+        self.follow()
+
+    def follow(self) -> None:
+        """After the optimiser's step."""
+        if self.average is not None:
+            self.average.follow(self.model)
 
     def networks(self) -> dict[str, nn.Module]:
-        return {"model": self.model, "method": self.method}
+        found = {"model": self.model, "method": self.method}
+        if self.average is not None:
+            found["average"] = self.average.network
+        return found if self.kept is None else {**found, "kept": self.kept}
 
     def numbers(self) -> dict[str, Any]:
         return {**super().numbers(), "accuracy": self.accuracy, "best": list(self.best)}
@@ -146,15 +186,15 @@ class Learner(TrainingUnit):
 
     def evaluate(self, images: Tensor, labels: Tensor) -> None:
         """Score one batch of held-out images (B,C,H,W) uint8, labels (B,)."""
-        if self.name in self.diverged:
+        if self.idle:
             return
         # the last row is the result, which is in float32 whatever the training's precision is
         precision = torch.float32 if self.steps == self.total_steps else self.precision
-        logits = predict(self.model, self.normalise, images, self.device, precision)  # (B,K)
+        logits = predict(self.evaluated, self.normalise, images, self.device, precision)  # (B,K)
         loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")  # ()
         predictions = predicted(logits)  # (B,)
         self.scores.append(torch.stack([is_right(predictions, labels).sum().float(), loss]))
-        if self.steps == self.total_steps:
+        if self.steps == self.total_steps and self.kept is None:
             self.predictions.append(predictions)
             self.energies.append(energy(logits))
         self.watch.see(self.images_seen, logits)
@@ -168,7 +208,7 @@ class Learner(TrainingUnit):
         Args:
             kind: "validation" or "test"; where an epoch has both, validation comes first, and chooses the best epoch.
         """
-        if self.name in self.diverged:
+        if self.idle:
             return []
         correct, loss_sum = torch.stack(self.scores).cpu().double().sum(0).tolist()
         accuracy, loss = percent(correct, self.images_seen), loss_sum / self.images_seen
@@ -182,21 +222,28 @@ class Learner(TrainingUnit):
         row = self._row(self.name, kind, {"accuracy": accuracy, "loss": loss})
         epoch = self.steps // self.steps_per_epoch
         if kind == "test":
-            self.best = self.best.after(epoch, self.accuracy)
+            before, self.best = self.best, self.best.after(epoch, self.accuracy)
+            self._stop_or_go_on(epoch, better=self.best is not before)
         watched = self.watch.take(kind, epoch, self.steps == self.total_steps)
         return [row] if watched is None else [row, Watched(self.stage, self.name, row.epoch, self.steps, *watched)]
+
+    def _stop_or_go_on(self, epoch: int, better: bool) -> None:
+        """After an epoch: keep the weights of one that was better, and stop where none was for too long."""
+        if self.kept is None:
+            return
+        if better:
+            self.kept.load_state_dict(self.evaluated.state_dict())
+        elif epoch - self.best.epoch >= self.config.patience:
+            self.stopped.add(self.name)
+            log.info(
+                "%s stops after epoch %d: its validation accuracy was best after epoch %d. Those weights are kept.",
+                self.name, epoch, self.best.epoch,
+            )  # fmt: skip
 
     @property
     def healthy(self) -> bool:
         """False once it has diverged, or a weight is NaN or infinite."""
-        return self.name not in self.diverged and all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
-
-
-def student_optimizer(parameters: Sequence[Tensor], config: RunConfig, device: torch.device) -> Optimizer:
-    return make_optimizer(
-        parameters, config.lr, config, device, momentum=config.momentum, weight_decay=config.weight_decay,
-        nesterov=config.nesterov and config.momentum > 0,
-    )  # fmt: skip
+        return self.name not in self.diverged and all(bool(torch.isfinite(p).all()) for p in self.chosen.parameters())
 
 
 def evaluation_batch_size(device: torch.device, side: int) -> int:

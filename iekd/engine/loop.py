@@ -83,18 +83,26 @@ def train(
         DivergedError: every learner has diverged.
     """
     threads = threads or Threads(cores())
-    first, skip = divmod(units[0].steps, units[0].steps_per_epoch)
+    start = units[0].steps
+    first, skip = divmod(start, units[0].steps_per_epoch)
     last = epochs * len(batches)
+
+    def epochs_left() -> Iterator[int]:
+        for epoch in range(first, epochs):
+            if all(unit.idle for unit in units):  # all have stopped early
+                return
+            yield epoch
 
     def snapshot_after(step: int) -> bool:
         return should_snapshot is not None and (step == last or should_snapshot())
 
     if shortcuts.side_by_side and (overlap or len(units) > 1):
-        for epoch in range(first, epochs):
+        for epoch in epochs_left():
             items = _items(batches, epoch, skip, teacher, held_out, snapshot_after)
             rows = side_by_side(items, [partial(_work, unit) for unit in units], threads=threads)
             yield from _together(rows, units)
             skip = 0
+        yield from _early(units, start, last, should_snapshot)
         return
 
     def step(images: Tensor, labels: Tensor) -> None:  # (B,C,H,W) uint8, (B,)
@@ -102,12 +110,22 @@ def train(
         branches([partial(unit.compute, images, labels, output) for unit in units])
 
     work: Work = step
-    if units[0].steps < last:
+    if units[0].steps < last and not all(unit.idle for unit in units):
         work = yield from checked(units, step, shortcuts.graph, batches, first, skip)
-    for epoch in range(first, epochs):
+    for epoch in epochs_left():
         items = _items(batches, epoch, skip, None, held_out, snapshot_after)
         yield from _together(_run_plain(units, items, work, threads), units)
         skip = 0
+    yield from _early(units, start, last, should_snapshot)
+
+
+def _early(
+    units: Sequence[TrainingUnit], start: int, last: int, should_snapshot: ShouldSnapshot | None
+) -> Iterator[Snapshot]:
+    """A snapshot where a stage that began at step `start` has ended before its last one."""
+    if should_snapshot is not None and start < units[0].steps < last:
+        states = {name: state for unit in units for name, state in unit.states().items()}
+        yield Snapshot(units[0].stage, units[0].steps, states)
 
 
 def _run_plain(

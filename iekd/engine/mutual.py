@@ -32,6 +32,7 @@ class MutualLearner(Learner):
             log.warning("Mutual learners are not compiled: their two networks take turns within a step.")
         super().__init__(*args, **options)
         self.peer = peer
+        peer.kept = None  # it stops when its student does
 
     def prepare(self) -> None:
         super().prepare()

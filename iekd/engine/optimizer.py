@@ -1,4 +1,4 @@
-"""The optimiser of a training, which is torch's, and the learning rate of each step."""
+"""The optimiser of a training, which is torch's SGD or AdamW; what it remembers; the learning rate of each step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from torch.optim import Optimizer
 from iekd.config.run import RunConfig
 
 Rate = Callable[[int], float]  # how many steps are done -> learning rate of the next
-MOMENTUM = "momentum_buffer"  # torch's name for it
+# torch's names for what an optimiser remembers of a parameter: SGD's, then AdamW's
+MOMENTUM, FIRST, SECOND, STEP = "momentum_buffer", "exp_avg", "exp_avg_sq", "step"
+REMEMBERED = (MOMENTUM, FIRST, SECOND, STEP)
+Groups = Sequence[Tensor] | Sequence[dict[str, Any]]  # parameters, or groups of them as torch.optim takes them
 
 
 def _without_compiler(optimizer: type[Optimizer]) -> Any:
@@ -33,7 +36,7 @@ def _without_compiler(optimizer: type[Optimizer]) -> Any:
     return type(optimizer.__name__, (optimizer,), methods)
 
 
-SGD = _without_compiler(torch.optim.SGD)
+SGD, ADAMW = _without_compiler(torch.optim.SGD), _without_compiler(torch.optim.AdamW)
 
 
 def values_on_device(config: RunConfig, device: torch.device) -> bool:
@@ -42,26 +45,83 @@ def values_on_device(config: RunConfig, device: torch.device) -> bool:
 
 
 def make_optimizer(
-    parameters: Sequence[Tensor], lr: float, config: RunConfig, device: torch.device, **values: Any
+    parameters: Groups, lr: float, config: RunConfig, device: torch.device, kind: str = "sgd", **values: Any
 ) -> Optimizer:
-    """SGD. Where the learning rate lives on the device it is a tensor (), and one kernel updates all parameters.
+    """SGD or AdamW. Where the learning rate lives on the device it is a tensor (), and one kernel updates all
+    parameters.
 
-    values: momentum, weight_decay and nesterov, as in torch.optim.SGD.
+    kind: "sgd" or "adamw". values: as torch.optim's class of that name takes them.
     """
     on_device = values_on_device(config, device)
     rate = torch.tensor(lr, device=device) if on_device else lr
-    optimizer: Optimizer = SGD(parameters, rate, fused=on_device or None, **values)
+    if kind == "adamw":  # capturable: counts its steps on the device
+        optimizer: Optimizer = ADAMW(parameters, rate, fused=on_device or None, capturable=on_device, **values)
+    else:
+        optimizer = SGD(parameters, rate, fused=on_device or None, **values)
     return optimizer
 
 
-def momentum_of(optimizer: Optimizer) -> dict[Tensor, Tensor]:
-    """The momentum of each parameter that was updated; none without momentum."""
-    return {parameter: state[MOMENTUM] for parameter, state in optimizer.state.items() if MOMENTUM in state}
+def student_optimizer(
+    parameters: Sequence[Tensor], config: RunConfig, device: torch.device, stacked: bool = False
+) -> Optimizer:
+    """The optimiser that the run's settings ask for.
+
+    With AdamW, biases and the scales and shifts of norms have no weight decay, as is usual in timm: whatever has fewer
+    than two dimensions. With SGD all parameters have it, as in the papers of distillation.
+
+    stacked: the parameters are those of several networks, with one dimension more.
+    """
+    if config.optimizer == "sgd":
+        return make_optimizer(
+            parameters, config.lr, config, device, momentum=config.momentum, weight_decay=config.weight_decay,
+            nesterov=config.nesterov and config.momentum > 0,
+        )  # fmt: skip
+    groups = decay_groups(parameters, config.weight_decay, 1 + stacked)
+    return make_optimizer(groups, config.lr, config, device, config.optimizer)
 
 
-def set_momentum(optimizer: Optimizer, parameter: Tensor, value: Tensor) -> None:
-    """Continue with this momentum; it gets the parameter's device and layout in memory."""
-    optimizer.state[parameter][MOMENTUM] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+def decay_groups(parameters: Sequence[Tensor], weight_decay: float, flat: int = 1) -> list[dict[str, Any]]:
+    """Two groups for torch.optim: parameters of more than `flat` dimensions with weight decay, the others without."""
+    matrices = [p for p in parameters if p.ndim > flat]
+    others = [p for p in parameters if p.ndim <= flat]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def memory_of(optimizer: Optimizer) -> dict[Tensor, dict[str, Tensor]]:
+    """What an optimiser remembers of each parameter that was updated, by the names in REMEMBERED; without momentum SGD
+    remembers nothing."""
+    known = {
+        parameter: {kind: state[kind] for kind in REMEMBERED if isinstance(state.get(kind), Tensor)}
+        for parameter, state in optimizer.state.items()
+    }
+    return {parameter: found for parameter, found in known.items() if found}
+
+
+def remembered_as(name: str, kind: str) -> str:
+    """The key in LearnerState.momentum for what is remembered of the parameter `name`."""
+    return name if kind == MOMENTUM else f"{name}#{kind}"
+
+
+def kind_of(key: str) -> str:
+    """The kind that `remembered_as` made a key of."""
+    return key.partition("#")[2] or MOMENTUM
+
+
+def put_memory(optimizer: Optimizer, parameter: Tensor, kind: str, value: Tensor) -> None:
+    """Continue with this; it gets the parameter's device and layout in memory."""
+    if kind != STEP:
+        kept = torch.empty_like(parameter, requires_grad=False).copy_(value)
+    else:  # a number, which the optimiser keeps on the device only if a recorded step reads it there
+        on_device = optimizer.param_groups[0].get("capturable")
+        kept = value.detach().to(parameter.device if on_device else "cpu", copy=True)
+    optimizer.state[parameter][kind] = kept
+
+
+def decay_of(optimizer: Optimizer) -> float:
+    """How much of the momentum (of SGD or AdamW) is left after a step, beside the new gradient's share."""
+    group = optimizer.param_groups[0]
+    return float(group["momentum"] if "momentum" in group else group["betas"][0])
 
 
 def rate_of(config: RunConfig, steps: int) -> Rate:
@@ -71,8 +131,18 @@ def rate_of(config: RunConfig, steps: int) -> Rate:
         if steps < 4:  # too short for a cycle
             return lambda step: lr
         return partial(one_cycle, lr, steps, max(0.25, 2 / steps))
+    rising = round(config.warm_up * steps)
+    if rising:
+        usual = _falling(config, steps, rising)
+        return lambda step: lr * (step + 1) / (rising + 1) if step < rising else usual(step)
+    return _falling(config, steps, 0)
+
+
+def _falling(config: RunConfig, steps: int, rising: int) -> Rate:
+    """Cosine from the end of the warm-up on, or multi-step, whose milestones are shares of the whole run."""
+    lr = config.lr
     if config.schedule == "cosine":
-        return lambda step: _cosine(lr, 0.0, step / steps)
+        return lambda step: _cosine(lr, 0.0, (step - rising) / (steps - rising))
     milestones = [max(i, int(steps * share)) for i, share in enumerate(config.milestones, 1)]
     return lambda step: lr * 0.1 ** sum(step >= milestone for milestone in milestones)
 
@@ -90,3 +160,18 @@ def one_cycle(peak: float, steps: int, warm_up: float, step: int) -> float:
 
 def _cosine(first: float, last: float, progress: float) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@torch.no_grad()
+def clip(parameters: Sequence[Tensor], most: float, members: int | None = None) -> None:
+    """Scale the gradients down, in place, to a norm of at most `most` over all of them (Pascanu et al. 2013).
+
+    members: the parameters are stacks of so many networks' (members,...); each network has its own norm. Nothing waits
+    for the device.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    rows = [g.reshape(members or 1, -1) for g in gradients]
+    norm = torch.stack([torch.linalg.vector_norm(row, dim=1) for row in rows]).norm(dim=0)  # (members or 1,)
+    factor = (most / (norm + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factor.view(-1, *[1] * (gradient.ndim - 1)) if members else factor.squeeze(0))

@@ -21,7 +21,7 @@ from iekd.engine.accelerate import Recorded, Work
 from iekd.engine.batches import TrainingBatches
 from iekd.engine.learner import Learner
 from iekd.engine.metrics import FellBack
-from iekd.engine.optimizer import MOMENTUM
+from iekd.engine.optimizer import FIRST, MOMENTUM, STEP, decay_of, kind_of, memory_of, remembered_as
 from iekd.engine.stacked import Stack
 from iekd.engine.state import LearnerState
 from iekd.engine.training_unit import TrainingUnit
@@ -96,11 +96,14 @@ def checked(
 
 
 def _draw(batches: TrainingBatches, epoch: int, skip: int) -> list[Pair]:
-    """The next batches; where an epoch has too few, those of the following ones too."""
+    """The next batches; where an epoch has too few, those of the following ones too. A recorded step needs batches of
+    one size: the smaller one that an epoch may end with is passed over."""
     drawn: list[Pair] = []
     while len(drawn) < STEPS:
         with contextlib.closing(batches.epoch(epoch, skip)) as pairs:
             drawn += islice(pairs, STEPS - len(drawn))
+        most = max(len(labels) for _, labels in drawn)
+        drawn = [pair for pair in drawn if len(pair[1]) == most]
         epoch, skip = epoch + 1, 0
     return drawn
 
@@ -155,24 +158,27 @@ def _put_back(units: Sequence[TrainingUnit], states: States, counts: Sequence[in
             rows = [states[name] for name in unit.names]
             for name, parameter in unit.parameters.items():
                 for i, state in enumerate(rows):
-                    _put_momentum(unit.optimizer, parameter, state.momentum.get(name), i)
+                    _put_memory(unit.optimizer, parameter, name, state, i)
         else:
             rows = [states[unit.names[0]]]
             for part, network in unit.networks().items():
                 for name, tensor in network.state_dict().items():
                     tensor.copy_(rows[0].weights[f"{part}.{name}"])
                 for name, parameter in network.named_parameters():
-                    _put_momentum(unit.optimizer, parameter, rows[0].momentum.get(f"{part}.{name}"))
+                    _put_memory(unit.optimizer, parameter, f"{part}.{name}", rows[0])
         for sums, state in zip(unit.sums(), rows, strict=True):
             for key, total in sums.items():
                 total.copy_(state.sums[key]) if key in state.sums else total.zero_()
 
 
-def _put_momentum(optimizer: Optimizer, parameter: Tensor, value: Tensor | None, member: int | None = None) -> None:
-    buffer = optimizer.state.get(parameter, {}).get(MOMENTUM)
-    if buffer is not None:
-        buffer = buffer if member is None else buffer[member]
-        buffer.zero_() if value is None else buffer.copy_(value)
+def _put_memory(
+    optimizer: Optimizer, parameter: Tensor, name: str, state: LearnerState, member: int | None = None
+) -> None:
+    """What the optimiser remembers of that parameter, in place. Nothing is remembered as zero."""
+    for kind, buffer in memory_of(optimizer).get(parameter, {}).items():
+        value = state.momentum.get(remembered_as(name, kind))
+        place = buffer if member is None or kind == STEP else buffer[member]
+        place.zero_() if value is None else place.copy_(value)
 
 
 def _tolerance(units: Sequence[TrainingUnit]) -> float:
@@ -189,8 +195,8 @@ def _difference(
     Each learner's networks are compared as wholes: single tensors may have a gradient of nothing but rounding, such as
     a convolution's bias before a batch norm.
     """
-    gone = {name for unit in units for name in unit.diverged}
-    momenta = {name: unit.optimizer.param_groups[0]["momentum"] for unit in units for name in unit.names}
+    gone = {name for unit in units for name in (*unit.diverged, *unit.stopped)}
+    momenta = {name: decay_of(unit.optimizer) for unit in units for name in unit.names}
     for name in plain.keys() - gone:
         was, right, given = before[name], plain[name], other[name]
         groups: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
@@ -201,6 +207,8 @@ def _difference(
             elif not torch.equal(tensor, given.weights[key]):
                 return f"'{name}': {key}"
         for key, tensor in right.momentum.items():
+            if kind_of(key) not in (MOMENTUM, FIRST):
+                continue
             decayed = was.momentum.get(key, torch.zeros(())) * momenta[name]
             kind = f"gradient of '{key.split('.')[0]}'"
             groups.setdefault(kind, []).append((decayed, tensor, given.momentum.get(key, decayed)))
@@ -208,7 +216,10 @@ def _difference(
             none = torch.zeros(1)
             groups["loss"] = [(was.sums.get("loss", none), right.sums["loss"], given.sums.get("loss", none))]
         for kind, tensors in groups.items():
-            share = _share(tensors)
+            # AdamW's first steps are as long for a gradient of rounding as for any other, and such a gradient may have
+            # either sign: of its weights only how far they go is compared, and of each gradient all
+            only_size = kind.startswith("weights") and any(kind_of(key) == FIRST for key in right.momentum)
+            share = _share_of_size(tensors) if only_size else _share(tensors)
             if share > tolerance:
                 return f"'{name}': {kind} differ by {share:.0%} of the step"
     return None
@@ -226,6 +237,16 @@ def _share(tensors: Sequence[tuple[Tensor, Tensor, Tensor]]) -> float:
         return 0.0
     lacking = max(0.0, error - size) if math.isfinite(error) else math.inf
     return lacking / change if change else lacking and math.inf
+
+
+def _share_of_size(tensors: Sequence[tuple[Tensor, Tensor, Tensor]]) -> float:
+    """As `_share`, but of how large the change is, wherever it leads."""
+    change = _norm([right - was for was, right, _ in tensors])
+    given = _norm([given - was for was, _, given in tensors])
+    if not math.isfinite(change):
+        return 0.0
+    error = abs(change - given)
+    return error / change if change else error and math.inf
 
 
 def _norm(tensors: Sequence[Tensor]) -> float:

@@ -11,7 +11,7 @@ import copy
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +20,9 @@ from torch.func import functional_call
 from iekd.distill.method import Method, StepOutput
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, compile_or_not
-from iekd.engine.learner import Learner, student_optimizer
+from iekd.engine.learner import Learner
 from iekd.engine.mutual import MutualLearner
-from iekd.engine.optimizer import momentum_of, set_momentum
+from iekd.engine.optimizer import REMEMBERED, STEP, clip, memory_of, put_memory, remembered_as, student_optimizer
 from iekd.engine.scoring import batch_accuracy
 from iekd.engine.state import LearnerState
 from iekd.engine.training_unit import News, Row, TrainingUnit
@@ -59,12 +59,12 @@ class Stack(TrainingUnit):
         self.network = self.pairs[0] if compiled else _mappable(self.pairs[0])
         super().__init__(
             tuple(learner.name for learner in members), first.stage, first.device,
-            student_optimizer(list(self.parameters.values()), first.config, first.device), first.rate,
+            student_optimizer(list(self.parameters.values()), first.config, first.device, stacked=True), first.rate,
             epochs=first.total_steps // first.steps_per_epoch, steps_per_epoch=first.steps_per_epoch,
             report_every=first.report_every,
         )  # fmt: skip
         for learner in self.members:
-            learner.diverged = self.diverged  # whoever notices
+            learner.diverged, learner.stopped = self.diverged, self.stopped  # whoever notices
         self.output = compile_or_not(self._output) if compiled else self._output
         self.tried = False  # whether a step has worked
         self.one_by_one = False
@@ -73,6 +73,8 @@ class Stack(TrainingUnit):
         super().prepare()
         for learner in self.members if self.one_by_one else self.members[:1]:
             learner.prepare()
+        for learner in self.members[1:]:
+            learner.prepare_average()
         self.network.method.strength = self.members[0].method.strength  # no tensor of the stack
 
     def compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
@@ -100,7 +102,11 @@ class Stack(TrainingUnit):
             output = self.output(images, labels, teacher)
         self.optimizer.zero_grad()
         output.loss.sum().backward()  # type: ignore[no-untyped-call]  # no member's loss depends on another's weights
+        if clip_norm := self.members[0].config.clip_norm:
+            clip(list(self.parameters.values()), clip_norm, len(self.members))
         self.optimizer.step()
+        for learner in self.members:
+            learner.follow()
         correct = batch_accuracy(output.logits.detach(), labels)  # (N,B,K) -> (N,)
         self._add({"loss": output.loss.detach(), **output.terms, "accuracy": correct})
 
@@ -125,21 +131,28 @@ class Stack(TrainingUnit):
     def states(self) -> dict[str, LearnerState]:
         if self.one_by_one:
             return {name: state for learner in self.members for name, state in learner.states().items()}
-        buffers = momentum_of(self.optimizer)
-        stacks = {name: buffers[p] for name, p in self.parameters.items() if p in buffers}
-        sums = self.sums()
+        memory, sums = memory_of(self.optimizer), self.sums()
+
+        def of_member(i: int) -> dict[str, Tensor]:
+            return {
+                remembered_as(name, kind): tensor if kind == STEP else tensor[i]  # all have done as many steps
+                for name, p in self.parameters.items()
+                for kind, tensor in memory.get(p, {}).items()
+            }
+
         return {
-            learner.name: learner.state({name: stack[i] for name, stack in stacks.items()}, sums[i], self._summed)
-            for i, learner in enumerate(self.members)
+            learner.name: learner.state(of_member(i), sums[i], self._summed) for i, learner in enumerate(self.members)
         }
 
     def restore(self, states: Mapping[str, LearnerState]) -> None:
         for learner in self.members:
             learner.restore(states)  # into the stack, of which its tensors are views
         for name, parameter in self.parameters.items():
-            momentum = [states[learner.name].momentum.get(name) for learner in self.members]
-            if all(m is not None for m in momentum):
-                set_momentum(self.optimizer, parameter, torch.stack(cast("list[Tensor]", momentum)))
+            for kind in REMEMBERED:
+                found = [states[learner.name].momentum.get(remembered_as(name, kind)) for learner in self.members]
+                tensors = [tensor for tensor in found if tensor is not None]
+                if len(tensors) == len(self.members):
+                    put_memory(self.optimizer, parameter, kind, tensors[0] if kind == STEP else torch.stack(tensors))
         self.put_sums([states[learner.name] for learner in self.members])
         self.steps = self.members[0].steps
 

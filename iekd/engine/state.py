@@ -13,10 +13,11 @@ from torch import Tensor
 class LearnerState:
     """One learner after a step; copies in the CPU's memory.
 
-    weights: every tensor of its networks, as "model.<name>" or "method.<name>". momentum: the optimiser's, by the same
-    names, of parameters only. sums: the metrics summed for the next row, by name, (1,) float32 each. numbers: counts
-    and accuracies, as JSON has them. answers: after the last step, "test" -> its predicted classes (N,) int64, and
-    "energy" -> the same images' energies (N,) float32.
+    weights: every tensor of its networks, as "model.<name>" or "method.<name>". momentum: what the optimiser
+    remembers of each parameter, by the same names: SGD's momentum; of AdamW "<name>#exp_avg", "<name>#exp_avg_sq" and
+    "<name>#step" (optimizer.remembered_as). sums: the metrics summed for the next row, by name, (1,) float32 each.
+    numbers: counts and accuracies, as JSON has them. answers: after the last step, "test" -> its predicted classes (N,)
+    int64, and "energy" -> the same images' energies (N,) float32.
     The learning rate and the order of images are not stored: both follow from the number of steps. Training draws no
     random numbers but those of the batches.
     """

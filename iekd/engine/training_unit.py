@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.metrics import Diverged, Metrics, Predicted, Stepped, Watched
-from iekd.engine.optimizer import Rate, momentum_of, set_momentum
+from iekd.engine.optimizer import REMEMBERED, Rate, memory_of, put_memory, remembered_as
 from iekd.engine.state import LearnerState
 from iekd.errors import TrainingError
 
@@ -48,6 +48,7 @@ class TrainingUnit:
         self.total_steps = epochs * steps_per_epoch
         self.steps = 0
         self.diverged: dict[str, Diverged] = {}
+        self.stopped: set[str] = set()  # of its learners, those that have stopped early and keep their best weights
         self.answers: dict[str, Tensor] = {}  # see LearnerState
         self._keys: tuple[str, ...] = ()
         self._sums: Tensor | None = None  # (values, names) float32; updated in place for a recorded step
@@ -64,7 +65,8 @@ class TrainingUnit:
         """Before each step: training mode and learning rate."""
         if self.steps % self.steps_per_epoch == 0:
             self.train_mode()
-        set_value(self.optimizer.param_groups[0], "lr", self.rate(self.steps))
+        for group in self.optimizer.param_groups:
+            set_value(group, "lr", self.rate(self.steps))
 
     def compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
         """Forward, loss, backward, optimiser and summed metrics, without waiting for the device.
@@ -84,7 +86,7 @@ class TrainingUnit:
         if self.steps % self.report_every == 0 or self.steps % self.steps_per_epoch == 0:
             rate = self.rate(self.steps)
             for name, values in zip(self.names, self._means(), strict=True):
-                if name in self.diverged:
+                if name in self.diverged or name in self.stopped:
                     continue
                 if all(map(math.isfinite, values.values())):
                     yield self._row(name, "train", {**values, "lr": rate})
@@ -102,6 +104,11 @@ class TrainingUnit:
     def networks(self) -> dict[str, nn.Module]:
         """The networks that it trains, by name: "model", "method", ..."""
         raise NotImplementedError
+
+    @property
+    def idle(self) -> bool:
+        """Whether none of its learners has anything left to learn."""
+        return all(name in self.diverged or name in self.stopped for name in self.names)
 
     def train_mode(self) -> None:
         for network in self.networks().values():
@@ -136,13 +143,22 @@ class TrainingUnit:
         self._sums = torch.stack(rows).to(self.device)
 
     def momentum(self) -> dict[str, Tensor]:
-        """The optimiser's buffer of each parameter that has one."""
-        buffers = momentum_of(self.optimizer)
-        return {name: buffers[p] for name, p in self._parameters().items() if p in buffers}
+        """What the optimiser remembers of each parameter; see LearnerState."""
+        memory = memory_of(self.optimizer)
+        return {
+            remembered_as(name, kind): tensor
+            for name, p in self._parameters().items()
+            for kind, tensor in memory.get(p, {}).items()
+        }
 
     def numbers(self) -> dict[str, Any]:
         diverged = self.diverged.get(self.names[0])
-        return {"steps": self.steps, **({"diverged": [diverged.step, diverged.message]} if diverged else {})}
+        found: dict[str, Any] = {"steps": self.steps}
+        if diverged:
+            found["diverged"] = [diverged.step, diverged.message]
+        if self.names[0] in self.stopped:
+            found["stopped"] = True
+        return found
 
     def restore(self, states: Mapping[str, LearnerState]) -> None:
         """Continue from these states, bit for bit on a CPU.
@@ -156,8 +172,9 @@ class TrainingUnit:
                 own = {key: t for key, t in state.weights.items() if key.startswith(f"{name}.")}
                 network.load_state_dict({key[len(name) + 1 :]: t for key, t in own.items()})
             for name, parameter in self._parameters().items():
-                if name in state.momentum:
-                    set_momentum(self.optimizer, parameter, state.momentum[name])
+                for kind in REMEMBERED:
+                    if (key := remembered_as(name, kind)) in state.momentum:
+                        put_memory(self.optimizer, parameter, kind, state.momentum[key])
             self.answers = {kind: predicted.to(self.device) for kind, predicted in state.answers.items()}
             self.restore_numbers(state.numbers)
             self.put_sums([state])
@@ -173,6 +190,8 @@ class TrainingUnit:
         self.steps = int(numbers["steps"])
         if "diverged" in numbers:
             self.diverged[self.names[0]] = Diverged(self.stage, self.names[0], *numbers["diverged"])
+        if numbers.get("stopped"):
+            self.stopped.add(self.names[0])
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         return {f"{name}.{n}": p for name, net in self.networks().items() for n, p in net.named_parameters()}

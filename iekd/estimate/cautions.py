@@ -13,6 +13,7 @@ FEW_STEPS = 10  # an epoch
 SMALLEST_BATCH = 8  # batch norm needs a few images for its statistics
 # points between which and its middle a test accuracy of 50 % may lie: more of them are worth a word, or mean nothing
 UNCERTAIN, WORTHLESS = 10.0, 25.0
+HIGH_FOR_ADAMW = 0.02  # learning rate
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def cautions(
 
     fitting: the largest batch size that fits into memory, where the run's own does not; 0: none does.
     """
-    found = [few_steps(config, learned, images, fitting), few_test_images(tested, images)]
+    found = [few_steps(config, learned, images, fitting), few_test_images(tested, images), high_rate(config)]
     return [caution for caution in found if caution is not None]
 
 
@@ -66,6 +67,8 @@ def few_steps(config: RunConfig, learned: int, images: str = "images", fitting: 
     batch = min(config.batch_size, learned)
     size = size if fitting is None else min(size, fitting)
     steps, rest = divmod(learned, batch)
+    if not config.drop_last:
+        steps, rest = steps + (rest > 1), rest if rest == 1 else 0
     advice = f"Batch size {size} makes {learned // size}." if size else "A smaller one does not fit into memory either."
     if size and learned // size <= steps:
         advice = f"No sensible batch size makes more of so few: add {images}."
@@ -89,4 +92,14 @@ def few_test_images(tested: int, images: str = "images") -> Caution | None:
         f"With {tested:,} test {images if tested > 1 else images[:-1]} {means}: 50 % may be anything from {low:.0f} to "
         f"{high:.0f} % on others like them (95 % interval). Add {images}, or set aside more for testing.",
         serious,
+    )
+
+
+def high_rate(config: RunConfig) -> Caution | None:
+    """AdamW with a learning rate that is one of SGD, such as the default."""
+    if config.optimizer != "adamw" or config.lr < HIGH_FOR_ADAMW:
+        return None
+    return Caution(
+        f"Learning rate {config.lr:g} is far above what AdamW is used with, 0.0001 to 0.001: the students will hardly "
+        "learn. Set a smaller one."
     )

@@ -60,7 +60,7 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
         images = min(images, config.image_memory * 1e9)  # the others stay in their files
     memory = BASE_MEMORY + images
     batch = min(config.batch_size, n)
-    each = batch * student.activations * area * 4 * 2 + _weights(student, channels, classes)
+    each = batch * student.activations * area * 4 * 2 + _weights(student, channels, classes, config)
     held_out = dict.fromkeys(STAGES, 0.0)
     held_out["students"] = learners * student.macs * area * config.epochs * tested
     macs["students"] = learners * student.macs * area * config.epochs * TRAIN * n
@@ -149,5 +149,8 @@ def _coder_macs(network: ModelInfo, c: float, k: float) -> float:
     return 9 * (c * c + c * k + k * k) * (32 / network.feature_stride) ** 2
 
 
-def _weights(model: ModelInfo, channels: int, classes: int) -> float:
-    return model.params(channels, classes) * 4 * 3  # weight, gradient, momentum
+def _weights(model: ModelInfo, channels: int, classes: int, config: RunConfig) -> float:
+    """Bytes of weights, gradients, copies of the weights, and what the optimiser remembers: SGD one number for each
+    weight, AdamW two."""
+    numbers = (3 if config.optimizer == "sgd" else 4) + bool(config.ema) + bool(config.patience)
+    return model.params(channels, classes) * 4 * numbers

@@ -196,7 +196,8 @@ def to_markdown(report: dict[str, Any]) -> str:
     lines += [
         "",
         f"{report['dataset']}: {report['train_images']:,} training, {report.get('validation_images', 0):,} validation "
-        f"and {counted(report['test_images'], 'test image')}. Accuracy is that of the last epoch on the test images.",
+        f"and {counted(report['test_images'], 'test image')}. Accuracy is that of {_which_epoch(report)} on the test "
+        "images.",
         "",
         *_skipped(report),
         *_data_notes(report),
@@ -267,6 +268,16 @@ def _cell(text: str) -> str:
 def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
+
+
+def _which_epoch(report: dict[str, Any]) -> str:
+    """With early stopping it is the one that the validation split chose."""
+    return "the epoch with the best validation accuracy" if stops_early(report) else "the last epoch"
+
+
+def stops_early(report: dict[str, Any]) -> bool:
+    """Whether the networks of a run keep the weights of their best epoch."""
+    return bool(report.get("config", {}).get("patience"))
 
 
 def _per_class(report: dict[str, Any]) -> list[str]:

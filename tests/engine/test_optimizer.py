@@ -15,7 +15,19 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, OneCycleLR
 
 from iekd.config.presets import PRESETS
 from iekd.config.run import make_config
-from iekd.engine.optimizer import SGD, momentum_of, one_cycle, rate_of, set_momentum
+from iekd.engine.optimizer import (
+    ADAMW,
+    FIRST,
+    MOMENTUM,
+    SECOND,
+    SGD,
+    STEP,
+    memory_of,
+    one_cycle,
+    put_memory,
+    rate_of,
+    student_optimizer,
+)
 
 
 def rates(name: str, steps: int, lr: float = 0.1, **values) -> list[float]:
@@ -147,22 +159,62 @@ def test_a_step_is_that_of_torch(values, fused):
         reference.step()
         for a, b in zip(own, theirs, strict=True):
             assert torch.equal(a, b) or (fused and torch.allclose(a, b, rtol=1e-6)), step  # a float32 rate there
-    assert len(momentum_of(optimizer)) == (3 if values["momentum"] else 0)
+    assert len(memory_of(optimizer)) == (3 if values["momentum"] else 0)
 
 
 def test_momentum_can_be_put():
     parameter = nn.Parameter(torch.zeros(2, 3, 2, 2).contiguous(memory_format=torch.channels_last))
     optimizer = SGD([parameter], 1.0, momentum=0.5, weight_decay=0, nesterov=False)
-    set_momentum(optimizer, parameter, torch.full((2, 3, 2, 2), 4.0))
+    put_memory(optimizer, parameter, MOMENTUM, torch.full((2, 3, 2, 2), 4.0))
     parameter.grad = torch.ones_like(parameter)
     optimizer.step()
     assert torch.equal(parameter, torch.full_like(parameter, -3.0))
-    assert momentum_of(optimizer)[parameter].is_contiguous(memory_format=torch.channels_last)
+    assert memory_of(optimizer)[parameter][MOMENTUM].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_a_step_of_adamw_is_that_of_torch_and_goes_on_from_what_is_remembered(on_device, monkeypatch):
+    """`on_device`: as on a GPU, where the rate is a tensor. Matrices have weight decay, vectors have none."""
+    monkeypatch.setattr("iekd.engine.optimizer.values_on_device", lambda config, device: on_device)
+    config, cpu = make_config(optimizer="adamw", lr=0.01, weight_decay=0.5), torch.device("cpu")
+    torch.manual_seed(0)
+    start = [torch.randn(3, 4, 2, 2), torch.randn(5)]
+    own, theirs = ([nn.Parameter(t.clone()) for t in start] for _ in range(2))
+    optimizer = student_optimizer(own, config, cpu)
+    groups = [{"params": theirs[:1], "weight_decay": 0.5}, {"params": theirs[1:], "weight_decay": 0.0}]
+    reference = torch.optim.AdamW(groups, lr=0.01)
+
+    def step(one, parameters):
+        one.zero_grad()
+        sum((i + p).pow(2).sum() for i, p in enumerate(parameters)).backward()
+        one.step()
+
+    for _ in range(3):
+        step(optimizer, own)
+        step(reference, theirs)
+    again = student_optimizer(own, config, cpu)
+    for parameter, found in memory_of(optimizer).items():
+        assert set(found) == {FIRST, SECOND, STEP}
+        for kind, value in found.items():
+            put_memory(again, parameter, kind, value)
+    assert isinstance(optimizer, ADAMW)
+    step(again, own)
+    step(reference, theirs)
+    for a, b in zip(own, theirs, strict=True):
+        assert torch.equal(a, b) or (on_device and torch.allclose(a, b, rtol=1e-5))
+    stacked = student_optimizer(
+        [nn.Parameter(torch.zeros(2, 5)), nn.Parameter(torch.zeros(2, 3, 4))], config, cpu, True
+    )
+    assert [g["weight_decay"] for g in stacked.param_groups] == [0.5, 0.0], "a vector of each of two networks"
 
 
 def test_a_training_does_not_wait_for_the_compiler(tmp_path, tiny_config):
     """Its import is seconds of a run's start."""
-    words = [*tiny_config(methods=("ie-ft",)).command_line().split()[1:], "--runs-dir", str(tmp_path)]
+    words = [
+        *tiny_config(methods=("ie-ft",), optimizer="adamw").command_line().split()[1:],
+        "--runs-dir",
+        str(tmp_path),
+    ]
     code = (
         f"import sys; from iekd.cli.main import app; app({words}, standalone_mode=False); "
         "print('torch' in sys.modules, 'torch._dynamo' in sys.modules)"

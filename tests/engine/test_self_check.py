@@ -11,7 +11,7 @@ from iekd.engine import accelerate, learner, optimizer, self_check
 from iekd.engine.accelerate import Shortcuts
 from iekd.engine.experiment import Experiment, TrainedModel
 from iekd.engine.metrics import FellBack, Metrics
-from iekd.engine.optimizer import SGD, momentum_of
+from iekd.engine.optimizer import SGD, memory_of
 from iekd.engine.stacked import Stack
 from iekd.errors import DivergedError
 from iekd.models.registry import build
@@ -65,13 +65,13 @@ def config(tiny_config):
     return lambda **values: tiny_config(**{"methods": ("ie-ft",), "epochs": 2, "lr": 0.02, **values})
 
 
-def without(name):
+def without(name, kind=SGD):
     """A replay that leaves out a part of the step."""
 
     def replay_of(work):
         def replay():
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(SGD, name, lambda self: None)
+                patch.setattr(kind, name, lambda self: None)
                 work()
 
         return replay
@@ -135,6 +135,18 @@ def test_one_that_goes_wrong_only_without_momentum_is_found_too(tiny, teacher, c
     assert fell_back(execute(config(methods=("baseline",), momentum=0, nesterov=False), tiny, teacher, graph=True)[1])
 
 
+@pytest.mark.parametrize("wrong", [None, "step"])
+def test_a_recorded_step_of_adamw_and_one_that_leaves_it_out(tiny, teacher, config, captured, wrong):
+    chosen = config(methods=("baseline",), seeds=(0, 1), optimizer="adamw", lr=1e-3)
+    plain = execute(chosen, tiny, teacher)
+    if wrong:
+        captured(without(wrong, optimizer.ADAMW))
+    fast = execute(chosen, tiny, teacher, graph=True)
+    assert bool(fell_back(fast[1])) == bool(wrong)
+    assert_equal(plain, fast)
+    assert not fell_back(execute(chosen, tiny, teacher, stack=True)[1])
+
+
 def test_the_comparison_is_made_again_after_a_resume(tiny, teacher, config, captured):
     """And what a resumed training gives does not depend on it."""
     from iekd.engine.state import Snapshot
@@ -160,7 +172,7 @@ def test_stacked_seeds_that_are_right_stay_stacked(tiny, teacher, config, monkey
     fast = execute(config(seeds=(0, 1)), tiny, teacher, stack=True)
     assert not fell_back(fast[1])
     assert len(computed) == self_check.STEPS + 2 * 3, "those that are compared, and two epochs"
-    assert all(not momentum_of(s.optimizer) for s in fast[0].students.values()), "momentum is the stack's"
+    assert all(not memory_of(s.optimizer) for s in fast[0].students.values()), "momentum is the stack's"
 
 
 @pytest.mark.parametrize("graph", [False, True])

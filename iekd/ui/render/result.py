@@ -10,7 +10,7 @@ from iekd.config.run import RunConfig
 from iekd.language import N_, _
 from iekd.models.catalog import model_name
 from iekd.plural import signed
-from iekd.results.report import imbalance, is_imbalanced, on_other_images, spread, summaries
+from iekd.results.report import imbalance, is_imbalanced, on_other_images, spread, stops_early, summaries
 from iekd.results.significance import Summary, p_text
 from iekd.runs.store import FAILED, FINISHED, LOST, STOPPED, Run, Status
 from iekd.ui.render.so_far import SoFar, so_far
@@ -133,6 +133,10 @@ def _finished(config: RunConfig, report: dict[str, Any]) -> str:
     skipped = len(report.get("skipped_files", []))
     many = any(s.n > 1 for s in found)
     facts = [_tested(report["test_images"], many)]
+    if stops_early(report):
+        facts.append(
+            html_text("With early stopping, the epoch with the best validation accuracy counts instead of the last.")
+        )
     if many and any(s.difference for s in found):
         facts.append(html_text(
             "Difference in points. Seeds: what training again may make of it, 95 % interval and p-value of a paired "
