@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,10 +19,10 @@ from iekd.distill.method import Method, StepOutput
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, channels_last, compile_or_not, warn_not_compiled, whole_float32
 from iekd.engine.metrics import Watched
-from iekd.engine.optimizer import make_optimizer, rate_of, values_on_device
+from iekd.engine.optimizer import make_optimizer, rate_of, set_value, values_on_device
 from iekd.engine.scoring import batch_accuracy, energy, is_right, percent, predicted
 from iekd.engine.stream import HeldOutImages, split_into_batches
-from iekd.engine.training_unit import Row, TrainingUnit, set_value
+from iekd.engine.training_unit import Row, TrainingUnit
 from iekd.engine.watched import Watch
 from iekd.models.normalise import Normalise
 
@@ -61,14 +61,16 @@ class Learner(TrainingUnit):
     def __init__(
         self, name: str, stage: str, model: nn.Module, method: Method, normalise: Normalise, config: RunConfig,
         *, epochs: int, steps_per_epoch: int, device: torch.device, precision: torch.dtype, report_every: int,
-        compiled: bool = False,
+        compiled: bool = False, slow: Collection[str] = (),
     ) -> None:  # fmt: skip
-        """compiled: let torch.compile fuse the forward and backward pass, if it can."""
+        """compiled: let torch.compile fuse the forward and backward pass, if it can. slow: the names of the model's
+        parameters that get a share of the learning rate, see `optimizer.make_optimizer`."""
         self.name, self.config, self.precision = name, config, precision
         self.model = channels_last(model, device)
         self.method = channels_last(method, device)
         self.normalise = normalise.to(device)
-        optimizer = student_optimizer([*self.model.parameters(), *self.method.parameters()], config, device)
+        held_back = [parameter for key, parameter in self.model.named_parameters() if key in slow]
+        optimizer = student_optimizer([*self.model.parameters(), *self.method.parameters()], config, device, held_back)
         super().__init__(
             (name,), stage, device, optimizer, rate_of(config, epochs * steps_per_epoch),
             epochs=epochs, steps_per_epoch=steps_per_epoch, report_every=report_every,
@@ -192,9 +194,11 @@ class Learner(TrainingUnit):
         return self.name not in self.diverged and all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
 
 
-def student_optimizer(parameters: Sequence[Tensor], config: RunConfig, device: torch.device) -> Optimizer:
+def student_optimizer(
+    parameters: Sequence[Tensor], config: RunConfig, device: torch.device, slow: Collection[Tensor] = ()
+) -> Optimizer:  # fmt: skip
     return make_optimizer(
-        parameters, config.lr, config, device, momentum=config.momentum, weight_decay=config.weight_decay,
+        parameters, config.lr, config, device, slow, momentum=config.momentum, weight_decay=config.weight_decay,
         nesterov=config.nesterov and config.momentum > 0,
     )  # fmt: skip
 

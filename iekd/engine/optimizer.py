@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from iekd.config.run import RunConfig
 
 Rate = Callable[[int], float]  # how many steps are done -> learning rate of the next
 MOMENTUM = "momentum_buffer"  # torch's name for it
+SHARE = "share"  # of the learning rate that a group of parameters gets
 
 
 def _without_compiler(optimizer: type[Optimizer]) -> Any:
@@ -42,16 +43,45 @@ def values_on_device(config: RunConfig, device: torch.device) -> bool:
 
 
 def make_optimizer(
-    parameters: Sequence[Tensor], lr: float, config: RunConfig, device: torch.device, **values: Any
-) -> Optimizer:
+    parameters: Sequence[Tensor], lr: float, config: RunConfig, device: torch.device, slow: Collection[Tensor] = (),
+    **values: Any,
+) -> Optimizer:  # fmt: skip
     """SGD. Where the learning rate lives on the device it is a tensor (), and one kernel updates all parameters.
 
+    slow: those of the parameters that get the share config.teacher_backbone of the learning rate.
     values: momentum, weight_decay and nesterov, as in torch.optim.SGD.
     """
     on_device = values_on_device(config, device)
-    rate = torch.tensor(lr, device=device) if on_device else lr
-    optimizer: Optimizer = SGD(parameters, rate, fused=on_device or None, **values)
+
+    def rate(share: float) -> Any:  # a tensor of its own for each group
+        return torch.tensor(lr * share, device=device) if on_device else lr * share
+
+    groups = _in_groups(parameters, slow, config.teacher_backbone) if len(slow) else [{"params": list(parameters)}]
+    groups = [{**group, "lr": rate(group.get(SHARE, 1.0))} for group in groups]
+    optimizer: Optimizer = SGD(groups, rate(1.0), fused=on_device or None, **values)
     return optimizer
+
+
+def _in_groups(parameters: Sequence[Tensor], slow: Collection[Tensor], share: float) -> list[dict[str, Any]]:
+    """The parameters with the whole learning rate, and those with a share of it; without empty groups."""
+    held_back = set(map(id, slow))
+    fast = [p for p in parameters if id(p) not in held_back]
+    others = [p for p in parameters if id(p) in held_back]
+    return [group for group in ({"params": fast}, {"params": others, SHARE: share}) if group["params"]]
+
+
+def set_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set the learning rate of the next step, each group's share of it."""
+    for group in optimizer.param_groups:
+        set_value(group, "lr", rate * group.get(SHARE, 1.0))
+
+
+def set_value(holder: dict[str, Any], key: str, value: float) -> None:
+    """Set a number; in place where it is a tensor, because a recorded step reads it from there."""
+    if isinstance(holder[key], Tensor):
+        holder[key].fill_(value)
+    else:
+        holder[key] = value
 
 
 def momentum_of(optimizer: Optimizer) -> dict[Tensor, Tensor]:
