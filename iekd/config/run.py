@@ -19,7 +19,16 @@ from iekd.config.settings import Share, about, setting
 from iekd.data.decoding import CROP, Fit
 from iekd.errors import UserError, about_setting, check_text, unknown_name
 from iekd.models.catalog import check_model, models
-from iekd.models.source import AUTO, FILE_ONLY, PER_CHANNEL, TRAIN, check_normalisation, check_source, is_path
+from iekd.models.source import (
+    AUTO,
+    FILE_ONLY,
+    PER_CHANNEL,
+    TRAIN,
+    check_normalisation,
+    check_source,
+    check_start,
+    is_path,
+)
 
 NO_TEACHER = "none"
 OPTIMISER, TEACHER, IMAGES, THIS_RUN = "Optimiser", "Teacher", "Images", "This run"  # headings of settings
@@ -145,9 +154,24 @@ class RunConfig(MethodSettings, TrainingSettings):
         only_for="teachers that the run trains", used_when=lambda config: config.may_train_teacher, step_time=False,
         trains_teacher="always",
     )  # fmt: skip
+    teacher_lr: float | None = setting(
+        None, "peak learning rate of a teacher's training or fine-tuning; unset: the students'", gt=0, le=100,
+        group=TEACHER, label="Teacher's learning rate", only_for="teachers that the run trains",
+        used_when=lambda config: config.may_train_teacher, step_time=False, trains_teacher="if changed",
+    )  # fmt: skip
+    teacher_backbone: float = setting(
+        0.1, "share of the learning rate that layers with pretrained weights get while a teacher is fine-tuned", gt=0,
+        le=1, group=TEACHER, label="Teacher's slower layers", only_for="teachers that are fine-tuned",
+        used_when=lambda config: config.may_fine_tune_teacher, step_time=False, trains_teacher="if changed",
+    )  # fmt: skip
     teacher_from: str = setting(
-        AUTO, "auto (shipped, of an earlier run, or trained first), train, run:ID, run:ID/LEARNER, or the path of a "
-        "file of weights or of a model's folder", group=TEACHER, label="Teacher comes from", step_time=False,
+        AUTO, "auto (shipped, of an earlier run, or trained first), train, pretrained (of timm, torchvision), run:ID, "
+        "run:ID/LEARNER, or the path of a file of weights or of a model's folder; a teacher of other classes is "
+        "fine-tuned first", group=TEACHER, label="Teacher comes from", step_time=False,
+    )  # fmt: skip
+    student_from: str | None = setting(
+        None, "first weights of every student: pretrained, run:ID, run:ID/LEARNER, or the path of a file of weights or "
+        "of a model's folder; unset: random", group=TEACHER, label="Student starts from", step_time=False,
     )  # fmt: skip
     teacher_mean: tuple[float, ...] | None = setting(
         None, "mean of the pixels (0..1) that a teacher's file was trained with; unset: the dataset's own",
@@ -324,6 +348,11 @@ class RunConfig(MethodSettings, TrainingSettings):
     def _teacher_from_is_a_word_or_a_path(cls, value: str) -> str:
         return check_text(check_source(value))
 
+    @field_validator("student_from")
+    @classmethod
+    def _student_from_is_a_word_or_a_path(cls, value: str | None) -> str | None:
+        return None if value is None else check_text(check_start(value))
+
     @model_validator(mode="after")
     def _source_fits(self) -> RunConfig:
         if self.teacher_from != AUTO and not self.needs_teacher:
@@ -341,8 +370,14 @@ class RunConfig(MethodSettings, TrainingSettings):
 
     @property
     def may_train_teacher(self) -> bool:
-        """Whether the run trains its teacher, or does so where none is found."""
-        return self.needs_teacher and self.teacher_from in (AUTO, TRAIN)
+        """Whether the run trains its teacher, or does so where none is found or its weights are of other classes."""
+        return self.needs_teacher
+
+    @property
+    def may_fine_tune_teacher(self) -> bool:
+        """Whether the teacher begins with weights that may be of other classes: those of a file are seen only when it
+        is read."""
+        return self.needs_teacher and self.teacher_from not in (AUTO, TRAIN)
 
     @property
     def needs_auto_encoder(self) -> bool:

@@ -10,7 +10,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from iekd.engine.training_unit import set_value
+from iekd.engine.optimizer import set_value
 
 
 class Average:

@@ -49,6 +49,7 @@ from iekd.losses.od import margin
 from iekd.models.catalog import model_info
 from iekd.models.normalise import Normalise
 from iekd.models.registry import build
+from iekd.models.start import Start, Starts
 
 log = logging.getLogger(__name__)
 
@@ -151,14 +152,16 @@ class Experiment:
     def __init__(
         self, config: RunConfig, dataset: Dataset, teacher: TrainedModel | None = None,
         earlier: Mapping[str, Snapshot] | None = None, should_snapshot: ShouldSnapshot | None = None,
-        threads_changed: Told | None = None, threads_before: int | None = None,
+        threads_changed: Told | None = None, threads_before: int | None = None, starts: Starts | None = None,
     ) -> None:  # fmt: skip
         """teacher: a trained network for config.teacher, or None to train one if the run needs it.
+
+        starts: what the teacher, if it is trained, and the students begin with instead of random weights.
 
         earlier: stage -> the snapshot to resume it from. should_snapshot: see `loop.train`. threads_changed,
         threads_before: `tell` and `before` of Threads.
         """
-        self.config, self.teacher = config, teacher
+        self.config, self.teacher, self.starts = config, teacher, starts or Starts()
         self.earlier, self.should_snapshot = dict(earlier or {}), should_snapshot
         seed = config.data_seed
         self.dataset = dataset.limited(config.limit_train, seed).held_out(config.validation_fraction, seed)
@@ -253,7 +256,11 @@ class Experiment:
 
     def network(self, learner: Learner) -> TrainedModel:
         """The learner's student, ready to be saved."""
-        return TrainedModel(learner.chosen, *self.statistics)
+        return TrainedModel(learner.chosen, *self._statistics(self.starts.student))
+
+    def _statistics(self, start: Start | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """What a network's images are normalised with: what its first weights ask for, else the dataset's own."""
+        return (start.mean, start.std) if start and start.mean and start.std else self.statistics
 
     def _train_teacher(self, batches: TrainingBatches, held_out: HeldOut) -> Generator[Event, None, TrainedModel]:
         epochs = self.config.teacher_epochs
@@ -263,7 +270,7 @@ class Experiment:
         learner.watch = self._watch(epochs)
         yield from self._train([learner], batches, None, held_out, epochs)
         self.teacher_accuracy = learner.test_accuracy
-        return self.network(learner)
+        return TrainedModel(learner.chosen, *self._statistics(self.starts.teacher))
 
     def _factor_widths(self) -> tuple[int, ...]:
         """Channels of the teacher's stages that get an auto-encoder: the last, or all that an IE form compares."""
@@ -315,27 +322,45 @@ class Experiment:
             return list(learners)
         return stack_seeds(learners, self.shortcuts.compiled)
 
-    def _model(self, role: Role) -> str:
+    def architecture(self, role: Role) -> str:
+        """The name of that network: the configured one, or the variant of it that its first weights are of."""
         config = self.config
+        if start := self._start(role):
+            return start.name
         return {"teacher": config.teacher, "student": config.student, "peer": config.peer or config.student}[role]
 
+    def _start(self, role: Role) -> Start | None:
+        """None for a peer: one that begins with its student's weights would learn the same as that."""
+        return {"teacher": self.starts.teacher, "student": self.starts.student, "peer": None}[role]
+
     def _build(self, role: Role) -> nn.Module:
-        """A new network; its initial weights come from torch's global generator."""
-        return build(self._model(role), len(self.dataset.class_names), self.dataset.channels)
+        """A new network; its random initial weights come from torch's global generator."""
+        network = build(self.architecture(role), len(self.dataset.class_names), self.dataset.channels)
+        if start := self._start(role):
+            start.put_into(network)
+        return network
 
     def _widths(self, role: Role) -> tuple[int, ...]:
         """Channels of that network's stages."""
-        return model_info(self._model(role)).stage_channels
+        return model_info(self.architecture(role)).stage_channels
 
     def _learner(
         self, name: str, stage: str, model: nn.Module, method: Method, epochs: int, steps_per_epoch: int,
         peer: Learner | None = None,
     ) -> Learner:  # fmt: skip
+        """A teacher has its own learning rate, of which the layers that are only fine-tuned get a share. A peer sees
+        its student's images, so they are normalised for the student."""
         method.class_weights, method.label_smoothing = self.class_weights(), self.config.label_smoothing
-        values: tuple[Any, ...] = (name, stage, model, method, Normalise(*self.statistics), self.config)
+        config, start, slow = self.config, self.starts.student, frozenset[str]()
+        if stage == TEACHER:
+            start = self.starts.teacher
+            slow = start.loaded(model) if start else slow
+            config = config if config.teacher_lr is None else config.model_copy(update={"lr": config.teacher_lr})
+        normalise = Normalise(*self._statistics(start))
+        values: tuple[Any, ...] = (name, stage, model, method, normalise, config)
         options: dict[str, Any] = {
             "epochs": epochs, "steps_per_epoch": steps_per_epoch, "device": self.device, "precision": self.precision,
-            "report_every": self._report_every, "compiled": self.shortcuts.compiled,
+            "report_every": self._report_every, "compiled": self.shortcuts.compiled, "slow": slow,
         }  # fmt: skip
         return Learner(*values, **options) if peer is None else MutualLearner(peer, *values, **options)
 

@@ -9,7 +9,7 @@ import contextlib
 import copy
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -21,10 +21,10 @@ from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, channels_last, compile_or_not, warn_not_compiled, whole_float32
 from iekd.engine.average import Average
 from iekd.engine.metrics import Watched
-from iekd.engine.optimizer import clip, rate_of, student_optimizer, values_on_device
+from iekd.engine.optimizer import clip, rate_of, set_value, student_optimizer, values_on_device
 from iekd.engine.scoring import batch_accuracy, energy, is_right, percent, predicted
 from iekd.engine.stream import HeldOutImages, split_into_batches
-from iekd.engine.training_unit import Row, TrainingUnit, set_value
+from iekd.engine.training_unit import Row, TrainingUnit
 from iekd.engine.watched import Watch
 from iekd.models.normalise import Normalise
 
@@ -65,14 +65,17 @@ class Learner(TrainingUnit):
     def __init__(
         self, name: str, stage: str, model: nn.Module, method: Method, normalise: Normalise, config: RunConfig,
         *, epochs: int, steps_per_epoch: int, device: torch.device, precision: torch.dtype, report_every: int,
-        compiled: bool = False,
+        compiled: bool = False, slow: Collection[str] = (),
     ) -> None:  # fmt: skip
-        """compiled: let torch.compile fuse the forward and backward pass, if it can."""
+        """compiled: let torch.compile fuse the forward and backward pass, if it can. slow: the names of the model's
+        parameters that get a share of the learning rate, see `optimizer.student_optimizer`."""
         self.name, self.config, self.precision = name, config, precision
         self.model = channels_last(model, device)
         self.method = channels_last(method, device)
         self.normalise = normalise.to(device)
-        optimizer = student_optimizer([*self.model.parameters(), *self.method.parameters()], config, device)
+        held_back = [parameter for key, parameter in self.model.named_parameters() if key in slow]
+        parameters = [*self.model.parameters(), *self.method.parameters()]
+        optimizer = student_optimizer(parameters, config, device, slow=held_back)
         super().__init__(
             (name,), stage, device, optimizer, rate_of(config, epochs * steps_per_epoch),
             epochs=epochs, steps_per_epoch=steps_per_epoch, report_every=report_every,

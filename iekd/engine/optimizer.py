@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ Rate = Callable[[int], float]  # how many steps are done -> learning rate of the
 # torch's names for what an optimiser remembers of a parameter: SGD's, then AdamW's
 MOMENTUM, FIRST, SECOND, STEP = "momentum_buffer", "exp_avg", "exp_avg_sq", "step"
 REMEMBERED = (MOMENTUM, FIRST, SECOND, STEP)
+SHARE = "share"  # of the learning rate that a group of parameters gets
 Groups = Sequence[Tensor] | Sequence[dict[str, Any]]  # parameters, or groups of them as torch.optim takes them
 
 
@@ -50,34 +51,69 @@ def make_optimizer(
     """SGD or AdamW. Where the learning rate lives on the device it is a tensor (), and one kernel updates all
     parameters.
 
-    kind: "sgd" or "adamw". values: as torch.optim's class of that name takes them.
+    parameters: a group may have a SHARE of the learning rate. kind: "sgd" or "adamw". values: as torch.optim's class of
+    that name takes them.
     """
     on_device = values_on_device(config, device)
-    rate = torch.tensor(lr, device=device) if on_device else lr
+
+    def rate(share: float) -> Any:  # a tensor of its own for each group
+        return torch.tensor(lr * share, device=device) if on_device else lr * share
+
+    groups = [one for one in parameters if isinstance(one, dict)] or [{"params": list(parameters)}]
+    groups = [{**group, "lr": rate(group.get(SHARE, 1.0))} for group in groups]
     if kind == "adamw":  # capturable: counts its steps on the device
-        optimizer: Optimizer = ADAMW(parameters, rate, fused=on_device or None, capturable=on_device, **values)
+        optimizer: Optimizer = ADAMW(groups, rate(1.0), fused=on_device or None, capturable=on_device, **values)
     else:
-        optimizer = SGD(parameters, rate, fused=on_device or None, **values)
+        optimizer = SGD(groups, rate(1.0), fused=on_device or None, **values)
     return optimizer
 
 
 def student_optimizer(
-    parameters: Sequence[Tensor], config: RunConfig, device: torch.device, stacked: bool = False
-) -> Optimizer:
+    parameters: Sequence[Tensor], config: RunConfig, device: torch.device, stacked: bool = False,
+    slow: Collection[Tensor] = (),
+) -> Optimizer:  # fmt: skip
     """The optimiser that the run's settings ask for.
 
     With AdamW, biases and the scales and shifts of norms have no weight decay, as is usual in timm: whatever has fewer
     than two dimensions. With SGD all parameters have it, as in the papers of distillation.
 
     stacked: the parameters are those of several networks, with one dimension more.
+    slow: those of the parameters that get the share config.teacher_backbone of the learning rate.
     """
+    groups = _by_rate(parameters, slow, config.teacher_backbone)
     if config.optimizer == "sgd":
         return make_optimizer(
-            parameters, config.lr, config, device, momentum=config.momentum, weight_decay=config.weight_decay,
+            groups, config.lr, config, device, momentum=config.momentum, weight_decay=config.weight_decay,
             nesterov=config.nesterov and config.momentum > 0,
         )  # fmt: skip
-    groups = decay_groups(parameters, config.weight_decay, 1 + stacked)
+    groups = [
+        {**group, **part}
+        for group in groups
+        for part in decay_groups(group["params"], config.weight_decay, 1 + stacked)
+    ]
     return make_optimizer(groups, config.lr, config, device, config.optimizer)
+
+
+def _by_rate(parameters: Sequence[Tensor], slow: Collection[Tensor], share: float) -> list[dict[str, Any]]:
+    """The parameters with the whole learning rate, and those with a share of it; without empty groups."""
+    held_back = set(map(id, slow))
+    fast = [p for p in parameters if id(p) not in held_back]
+    others = [p for p in parameters if id(p) in held_back]
+    return [group for group in ({"params": fast}, {"params": others, SHARE: share}) if group["params"]]
+
+
+def set_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set the learning rate of the next step, each group's share of it."""
+    for group in optimizer.param_groups:
+        set_value(group, "lr", rate * group.get(SHARE, 1.0))
+
+
+def set_value(holder: dict[str, Any], key: str, value: float) -> None:
+    """Set a number; in place where it is a tensor, because a recorded step reads it from there."""
+    if isinstance(holder[key], Tensor):
+        holder[key].fill_(value)
+    else:
+        holder[key] = value
 
 
 def decay_groups(parameters: Sequence[Tensor], weight_decay: float, flat: int = 1) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.metrics import Diverged, Metrics, Predicted, Stepped, Watched
-from iekd.engine.optimizer import REMEMBERED, Rate, memory_of, put_memory, remembered_as
+from iekd.engine.optimizer import REMEMBERED, Rate, memory_of, put_memory, remembered_as, set_rate
 from iekd.engine.state import LearnerState
 from iekd.errors import TrainingError
 
@@ -65,8 +65,7 @@ class TrainingUnit:
         """Before each step: training mode and learning rate."""
         if self.steps % self.steps_per_epoch == 0:
             self.train_mode()
-        for group in self.optimizer.param_groups:
-            set_value(group, "lr", self.rate(self.steps))
+        set_rate(self.optimizer, self.rate(self.steps))
 
     def compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
         """Forward, loss, backward, optimiser and summed metrics, without waiting for the device.
@@ -228,11 +227,3 @@ class TrainingUnit:
 
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
-
-
-def set_value(holder: dict[str, Any], key: str, value: float) -> None:
-    """Set a number; in place where it is a tensor, because a recorded step reads it from there."""
-    if isinstance(holder[key], Tensor):
-        holder[key].fill_(value)
-    else:
-        holder[key] = value

@@ -18,7 +18,7 @@ from iekd.data.decoding import CROP, Fit
 from iekd.errors import UserError
 
 if TYPE_CHECKING:
-    from iekd.data.base import Dataset
+    from iekd.data.base import Dataset, DatasetInfo
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 LARGEST = 4096  # pixels of a side that a card may ask for
@@ -94,7 +94,7 @@ class ModelCard:
         return card
 
 
-def check_fits(card: ModelCard, dataset: Dataset, folder: Path) -> None:
+def check_fits(card: ModelCard, dataset: Dataset | DatasetInfo, folder: Path) -> None:
     """Check that a model can be used with a dataset; the order of its classes may differ, see `class_names.reordered`.
 
     Raises:

@@ -1,7 +1,7 @@
 """Networks of other libraries by name: `timm:mobilenetv3_small_100`, `torchvision:resnet50`.
 
-A library is a file beside this one with a function `names` and a function `build`. It is imported, and torch with it,
-when one of its networks is first asked for.
+A library is a file beside this one with the functions of `Library`. It is imported, and torch with it, when one of its
+networks is first asked for.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Protocol, cast
 from iekd.errors import UserError, first_line, unknown_name
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from iekd.models.info import ModelInfo
     from iekd.models.measure import Builder
+    from iekd.models.pretrained import Pretrained
 
 LIBRARIES = {"timm": "timm_networks", "torchvision": "torchvision_networks"}
 SEPARATOR = ":"
@@ -31,6 +32,12 @@ class Library(Protocol):
 
     def build(self, name: str, num_classes: int, channels: int) -> nn.Module:
         """A network with random weights: images (B,channels,H,W), normalised -> Features."""
+
+    def pretrained(self, name: str) -> Pretrained | None:
+        """The weights that the library has for a network; None where it has none. Nothing is downloaded."""
+
+    def load_pretrained(self, name: str, channels: int) -> dict[str, Tensor]:
+        """Those weights, by the names that they have in what `build` gives; downloaded where that is needed."""
 
 
 def names_one(name: str) -> bool:
@@ -74,6 +81,23 @@ def builder_of(name: str) -> Builder:
     """
     library, _, network = check(name).partition(SEPARATOR)
     return partial(_library(library).build, network)
+
+
+@lru_cache(maxsize=256)
+def pretrained(name: str) -> Pretrained | None:
+    """The weights that a library has for its network of that name; None where it has none.
+
+    Raises:
+        UnknownNameError: see `check`.
+    """
+    library, _, network = check(name).partition(SEPARATOR)
+    return _library(library).pretrained(network)
+
+
+def load_pretrained(name: str, channels: int) -> dict[str, Tensor]:
+    """See `Library.load_pretrained`; raises whatever a library does where it cannot download."""
+    library, _, network = check(name).partition(SEPARATOR)
+    return _library(library).load_pretrained(network, channels)
 
 
 def measured(name: str) -> ModelInfo:

@@ -13,6 +13,7 @@ from iekd.plural import counted
 
 Numbers = tuple[float, ...]
 AUTO, TRAIN, RUN = "auto", "train", "run:"  # the words for a teacher; anything else is a path
+PRETRAINED = "pretrained"  # the weights that the library of a network has for it
 PER_CHANNEL = "one number per channel with commas, such as 0.491,0.482,0.447"
 FILE_ONLY = (
     "Teacher mean and std are for a teacher's file only; other teachers bring their own. "
@@ -21,8 +22,8 @@ FILE_ONLY = (
 
 
 def check_source(text: str) -> str:
-    """Where a teacher may come from: "auto", "train", "run:ID", "run:ID/LEARNER", or else the absolute path of a file
-    or folder. Nothing is looked up; `check_path` does that.
+    """Where a network may come from: "auto", "train", "pretrained", "run:ID", "run:ID/LEARNER", or else the absolute
+    path of a file or folder. Nothing is looked up; `check_path` does that.
 
     Raises:
         UserError: it is empty.
@@ -33,9 +34,23 @@ def check_source(text: str) -> str:
     return absolute(text) if is_path(text) else text
 
 
-def is_path(source: str) -> bool:
-    """Whether a teacher comes from a file or folder: everything but the words for other teachers is a path."""
-    return source not in (AUTO, TRAIN) and not source.startswith(RUN)
+def check_start(text: str) -> str:
+    """The same for the first weights of a student, which are not those of a teacher that is looked for or trained.
+
+    Raises:
+        UserError: it is empty, or one of these words.
+    """
+    if text.strip() in (AUTO, TRAIN):
+        raise UserError(
+            f"Student from '{text.strip()}' cannot be used. Give 'pretrained', run:ID, run:ID/LEARNER or the path of a "
+            "file or a model's folder; leave it out for random weights."
+        )
+    return check_source(text)
+
+
+def is_path(source: str | None) -> bool:
+    """Whether weights come from a file or folder: everything but the words for other sources is a path."""
+    return source not in (None, AUTO, TRAIN, PRETRAINED) and not str(source).startswith(RUN)
 
 
 def check_path(text: str) -> str:

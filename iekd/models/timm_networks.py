@@ -9,6 +9,7 @@ import timm
 from torch import Tensor, nn
 
 from iekd.models.features import Classifier, Features
+from iekd.models.pretrained import Pretrained, file_on_hub
 
 STAGES = 4  # that are compared at most
 # let transformers take images of other sizes than those they were designed for
@@ -34,11 +35,33 @@ def build(name: str, num_classes: int, channels: int) -> Classifier:
     return TimmNetwork(_create(name, num_classes=num_classes, in_chans=channels))
 
 
-def _create(name: str, **options: Any) -> nn.Module:
+def pretrained(name: str) -> Pretrained | None:
+    """timm's usual weights for an architecture, as its `pretrained_cfg` describes them."""
+    known = timm.get_pretrained_cfg(name)
+    if known is None or not (known.hf_hub_id or known.url):
+        return None
+    on_hub = str(known.hf_hub_id or "")
+    title = on_hub or str(known.url).rpartition("/")[2]
+    side = int(known.input_size[-1])
+    return Pretrained(
+        title, int(known.num_classes), side, tuple(known.mean), tuple(known.std), on_hub, "" if on_hub else known.url
+    )
+
+
+def load_pretrained(name: str, channels: int) -> dict[str, Tensor]:
+    """timm's weights, with its own changes of old names; no code in them is run."""
+    found = pretrained(name)
+    assert found is not None
+    file = {"pretrained_cfg_overlay": {"file": str(file_on_hub(found))}} if found.repo else {}
+    network = _create(name, pretrained=True, num_classes=found.classes, in_chans=channels, **file)
+    return {f"network.{key}": value for key, value in network.state_dict().items()}
+
+
+def _create(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
     """Some networks take no other size of image than the usual one, so they do not know these options."""
     for more in (*ANY_SIZE, {}):
         try:
-            network: nn.Module = timm.create_model(name, pretrained=False, **options, **more)
+            network: nn.Module = timm.create_model(name, pretrained=pretrained, **options, **more)
             return network
         except TypeError as error:
             if not more or "unexpected keyword" not in str(error):

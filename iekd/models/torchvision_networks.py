@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 import torchvision.models
-from torch import nn
+from torch import Tensor, nn
 
+from iekd.models.pretrained import Pretrained
 from iekd.models.taps import Tapped, Taps, find_taps
 
 SIDES = (224, 256)  # of the image with which the stages are looked for: one of them suits each network
@@ -29,6 +30,31 @@ def build(name: str, num_classes: int, channels: int) -> Tapped:
     if channels != 3:
         replace_first_convolution(network, channels)
     return Tapped(network, _taps(name))
+
+
+def pretrained(name: str) -> Pretrained | None:
+    """torchvision's best weights for an architecture, as their `transforms` describe them."""
+    found = list(torchvision.models.get_model_weights(name))
+    if not found:
+        return None
+    best = _best(name)
+    shown, url = best.transforms(), str(best.url)
+    mean, std = tuple(map(float, shown.mean)), tuple(map(float, shown.std))
+    if name in OPTIONS:  # with weights, these two change pixels themselves to what one half makes of them
+        mean, std = (0.5,) * 3, (0.5,) * 3
+    title = f"{type(best).__name__}.{best.name}"
+    return Pretrained(title, len(best.meta["categories"]), int(shown.crop_size[0]), mean, std, url=url)
+
+
+def load_pretrained(name: str, channels: int) -> dict[str, Tensor]:
+    """torchvision's weights for images in colour; torch.hub downloads them, and no code in them is read."""
+    options = {key: value for key, value in OPTIONS.get(name, {}).items() if key != "init_weights"}
+    network = torchvision.models.get_model(name, weights=_best(name), **options)
+    return {f"network.{key}": value for key, value in network.state_dict().items()}
+
+
+def _best(name: str) -> Any:
+    return torchvision.models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
 
 
 def _create(name: str, num_classes: int) -> nn.Module:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,9 +25,9 @@ from iekd.models.foreign import rename, shortcut_variant
 from iekd.models.registry import build
 from iekd.models.weight_files import SELECT, Candidate, StateDict, WeightFile, joined
 from iekd.models.weight_forms import unusable_form
+from iekd.models.weight_values import COUNTER, check_values, size_text
 from iekd.plural import counted
 
-COUNTER = "num_batches_tracked"  # batch norm's, which old checkpoints lack and evaluation ignores
 COUNTS = (COUNTER, "total_ops", "total_params")  # the last two are thop's
 AVERAGE = re.compile(r"(^|[._])(ema|swa|averaged)([._]|$)", re.I)  # in the name of averaged weights
 # what other people call the layer that gives the logits, also inside of an nn.Sequential or a head of its own
@@ -37,6 +37,7 @@ HEADS = re.compile(
 MEAN, STD = re.compile(r"(^|[._])(mean|mu)$"), re.compile(r"(^|[._])(std|sigma)$")
 PART = re.compile(r"-\d+-of-0*(?!1\b)\d+")  # of weights that were saved in several files
 LISTED = 3  # names in a message
+Layers = Callable[[str], Sequence[str]]  # name of a network -> names of its parameters
 
 
 class FittedModel(NamedTuple):
@@ -55,7 +56,7 @@ class FittedModel(NamedTuple):
 
 
 @dataclass
-class _Match:
+class Match:
     """A part of a file compared with a network: its weights under our names, and what does not correspond."""
 
     candidate: Candidate
@@ -75,7 +76,7 @@ class _Match:
     @property
     def right_shapes(self) -> bool:
         """Whether the shapes are the network's, but for the layers that channels and classes decide."""
-        own = _own(self.name)
+        own = shapes(self.name)
         return sum(v.shape != own[k].shape for k, v in self.given.items()) <= 3
 
     @property
@@ -98,7 +99,7 @@ def fit_weights(file: WeightFile, name: str, num_classes: int, channels: int) ->
         UserError: the weights do not fit; says which and what to check.
     """
     path = file.path
-    match = _best_match(file, check_model(name))
+    match = best_match(file, check_model(name))
     model = build(match.name, num_classes, channels)
     own, given = model.state_dict(), match.given
     if empty := [k for k in own if k in given and own[k].numel() and not given[k].numel()]:
@@ -108,25 +109,33 @@ def fit_weights(file: WeightFile, name: str, num_classes: int, channels: int) ->
         )
     _check_channels(given, own, path)
     _check_classes(given, own, path)
-    wrong = [k for k in own if k in given and given[k].shape != own[k].shape]
-    if wrong:
-        sizes = f"{wrong[0]} is {_size(given[wrong[0]])} and should be {_size(own[wrong[0]])}"
-        raise UserError(f"'{path}' does not fit {match.name}: {sizes}. {_hint(file, match.name)}")
-    _check_values(given, own, path)
+    check_shapes(file, match.name, given, own)
+    check_values(given, own, f"'{path}'")
     model.load_state_dict({k: given.get(k, v) for k, v in own.items()})
-    mean, std = (file.card.mean, file.card.std) if file.card else _normalisation(match, channels)
-    return FittedModel(model.eval(), match.name, mean, std, tuple(_notes(match, file, mean, std)))
+    mean, std = (file.card.mean, file.card.std) if file.card else normalisation_in(match, channels)
+    return FittedModel(model.eval(), match.name, mean, std, tuple(notes_on(match, file, mean, std)))
 
 
-def _best_match(file: WeightFile, name: str) -> _Match:
+def check_shapes(file: WeightFile, name: str, given: StateDict, own: StateDict) -> None:
+    """Check that weights have the shapes of a network's own. Raises UserError where one has not; it names the first."""
+    if wrong := [k for k in own if k in given and given[k].shape != own[k].shape]:
+        sizes = f"{wrong[0]} is {size_text(given[wrong[0]])} and should be {size_text(own[wrong[0]])}"
+        raise UserError(f"'{file.path}' does not fit {name}: {sizes}. {_hint(file, name)}")
+
+
+def best_match(file: WeightFile, name: str, optional: Layers = lambda name: ()) -> Match:
     """The part of the file that fits the network; where several do, averaged weights, else the user is asked.
+
+    optional: the parameters of a network, by its name, that the file need not have.
 
     Raises:
         UserError: none does, or several do.
     """
-    needed = len(_own(name)) // 3  # batch norm's counters may be missing
+    needed = len(shapes(name)) // 3  # batch norm's counters may be missing
     tried = [
-        _compared(candidate, prefix, name) for candidate in file.candidates for prefix in _prefixes(candidate, needed)
+        _compared(candidate, prefix, name, optional)
+        for candidate in file.candidates
+        for prefix in _prefixes(candidate, needed)
     ]
     fitting = _those_that_fit(tried)
     if not fitting:
@@ -152,12 +161,12 @@ def _best_match(file: WeightFile, name: str) -> _Match:
     return averaged[0] if averaged else fitting[0]
 
 
-def _those_that_fit(matches: Sequence[_Match]) -> list[_Match]:
+def _those_that_fit(matches: Sequence[Match]) -> list[Match]:
     fitting = [match for match in matches if match.fits]
     return _without_repetitions([match for match in fitting if match.right_shapes] or fitting)
 
 
-def _check_parts(file: WeightFile, fitting: Sequence[_Match]) -> None:
+def _check_parts(file: WeightFile, fitting: Sequence[Match]) -> None:
     """Of a network whose parts lie in several dicts: which body, and which last layer?
 
     Raises:
@@ -176,10 +185,10 @@ def _check_parts(file: WeightFile, fitting: Sequence[_Match]) -> None:
             )
 
 
-def _check_no_second_head(file: WeightFile, fitting: Sequence[_Match]) -> None:
+def _check_no_second_head(file: WeightFile, fitting: Sequence[Match]) -> None:
     """A whole network in one dict and another last layer in the next: which of the two last layers counts?"""
     for match in fitting:
-        where, own = match.candidate.where, _own(match.name)
+        where, own = match.candidate.where, shapes(match.name)
         around = where[: where.rfind(".") + 1]
         size = [v for v in own.values() if v.ndim == 2][-1].shape[1]
         for other in file.candidates:
@@ -204,28 +213,28 @@ def _prefixes(candidate: Candidate, needed: int) -> list[str]:
     return ["", *sorted(prefix for prefix, count in found.items() if count >= needed)]
 
 
-def _compared(candidate: Candidate, prefix: str, name: str) -> _Match:
+def _compared(candidate: Candidate, prefix: str, name: str, optional: Layers = lambda name: ()) -> Match:
     state = candidate.state
     inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     name = shortcut_variant(inner, name)
-    own = _own(name)
+    own = shapes(name)
     names = {ours: prefix + theirs for ours, theirs in zip(rename(inner, name), inner, strict=True)}
     names, head = _with_our_head(names, candidate, prefix, own)
     extra = [k for k in names if k not in own and not k.endswith(COUNTS)]
     unknown = [names[k] for k in extra if _is_layer(k, state[names[k]], own)]
-    missing = [k for k in own if k not in names and not k.endswith(COUNTER)]
+    missing = [k for k in own if k not in names and not k.endswith(COUNTER) and k not in optional(name)]
     used = {names[k] for k in own if k in names}.union(unknown)
     ignored = [k for k in state if k not in used and not k.endswith(COUNTER)]
     dropped = prefix + "module." * all(k.startswith(f"{prefix}module.") for k in used)
     given = {k: state[names[k]] for k in own if k in names}
-    return _Match(candidate, prefix, name, given, missing, unknown, ignored, head, dropped)
+    return Match(candidate, prefix, name, given, missing, unknown, ignored, head, dropped)
 
 
-@lru_cache(maxsize=64)
-def _own(name: str) -> StateDict:
-    """The shapes of a network of ours, for two classes and three channels."""
-    with torch.device("meta"):
-        return build(name, 2, 3).state_dict()
+@lru_cache(maxsize=256)
+def shapes(name: str, num_classes: int = 2, channels: int = 3) -> StateDict:
+    """The tensors of a network of ours, without values."""
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        return dict(build(name, num_classes, channels).state_dict())
 
 
 def _is_layer(key: str, value: Tensor, own: StateDict) -> bool:
@@ -264,9 +273,9 @@ def _with_our_head(
     return names, ""
 
 
-def _without_repetitions(matches: Sequence[_Match]) -> list[_Match]:
+def _without_repetitions(matches: Sequence[Match]) -> list[Match]:
     """Each network once: the same tensors may be found under a longer and a shorter prefix, or be stored twice."""
-    found: list[_Match] = []
+    found: list[Match] = []
     for match in matches:
         if not any(_equal(match.given, other.given) for other in found):
             found.append(match)
@@ -277,7 +286,7 @@ def _equal(a: StateDict, b: StateDict) -> bool:
     return a.keys() == b.keys() and all(a[k] is b[k] or torch.equal(a[k], b[k]) for k in a)
 
 
-def _normalisation(match: _Match, channels: int) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+def normalisation_in(match: Match, channels: int) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
     """Mean and standard deviation of the images, where the file has a layer that normalises; else None."""
     state = match.candidate.state
     mean = [v for k, v in state.items() if k in match.ignored and MEAN.search(k) and v.numel() in (1, channels)]
@@ -290,8 +299,8 @@ def _normalisation(match: _Match, channels: int) -> tuple[tuple[float, ...] | No
     return values[0], values[1]
 
 
-def _notes(
-    match: _Match, file: WeightFile, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+def notes_on(
+    match: Match, file: WeightFile, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
 ) -> Iterator[str]:
     if match.candidate.where:
         yield f"The weights are those in '{match.candidate.where}'."
@@ -310,7 +319,7 @@ def _notes(
         yield f"Ignored, not part of {match.name}: {_some(ignored)}."
 
 
-def _does_not_fit(file: WeightFile, name: str, tried: Sequence[_Match]) -> UserError:
+def _does_not_fit(file: WeightFile, name: str, tried: Sequence[Match]) -> UserError:
     nearest = min(tried, key=lambda match: (len(match.missing) + len(match.unknown), len(match.prefix)))
     trouble = {"missing": nearest.missing, "not known": nearest.unknown or nearest.ignored}
     listed = [f"{_some(names)} {'is' if len(names) == 1 else 'are'} {what}" for what, names in trouble.items() if names]
@@ -320,25 +329,6 @@ def _does_not_fit(file: WeightFile, name: str, tried: Sequence[_Match]) -> UserE
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return f"{', '.join(names[:LISTED])}{more}"
-
-
-def _check_values(given: StateDict, own: StateDict, path: Path) -> None:
-    if not any(bool(v.any()) for k, v in given.items() if own[k].ndim > 1):
-        raise UserError(f"'{path}' cannot be used: all its weights are 0. Get the file again.")
-    for name in [k for k in own if k in given and not k.endswith(COUNTER)]:
-        value = given[name]
-        if not value.is_floating_point():
-            kind = str(value.dtype).removeprefix("torch.")
-            raise UserError(f"'{path}' cannot be used: {name} holds {kind} values. Save the weights as float tensors.")
-        what = "" if torch.isfinite(value.float()).all() else "values that are not numbers"
-        if name.endswith("running_var") and bool((value.float() < 0).any()):
-            what = "negative variances"
-        if what:
-            raise UserError(f"'{path}' is damaged: {name} holds {what}. Get the file again.")
-
-
-def _size(tensor: Tensor) -> str:
-    return " x ".join(map(str, tensor.shape)) or "one number"
 
 
 def _check_channels(given: StateDict, own: StateDict, path: Path) -> None:
@@ -374,11 +364,11 @@ def _hint(file: WeightFile, name: str) -> str:
         return said
     best, similarity = "", 0.0
     for other in known_models():
-        tried = (_compared(c, p, other) for c in file.candidates for p in _prefixes(c, len(_own(other)) // 3))
+        tried = (_compared(c, p, other) for c in file.candidates for p in _prefixes(c, len(shapes(other)) // 3))
         found = next((match.name for match in tried if match.fits and match.right_shapes), name)
         if found != name:
             return f"Its weights are those of {found}; is the model right?"
-        own = _shapes(_own(other).values())
+        own = _shapes(shapes(other).values())
         for candidate in file.candidates:
             given = _shapes(candidate.state.values())
             same = (own & given).total() / (own | given).total()

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from iekd.runs.checkpoints import TEACHER, Checkpoints
 from iekd.runs.files import LineWriter, truncate_lines
 from iekd.runs.store import Run
 from iekd.runs.watched import go_back_to
+
+if TYPE_CHECKING:
+    from iekd.models.start import Start
 
 log = logging.getLogger(__name__)
 EVERY = 20.0  # seconds between checkpoints; IEKD_CHECKPOINT_SECONDS sets another
@@ -95,6 +98,18 @@ class Attempt:
         """Save it for later attempts, once it is trained or found."""
         save_model(self.checkpoints.teacher, model, card)
         self.has_teacher, self.teacher_sum = True, self.checkpoints.teacher_sum()
+
+    def first_weights(self, role: str, find: Callable[[], Start | None]) -> Start | None:
+        """What the teacher or the students begin with: what an earlier attempt kept of it, else what `find` gives,
+        which is then kept. When the run is resumed the source may be gone, or another."""
+        from iekd.models import start as starts
+
+        kept = self.checkpoints.folder / f"start-{role}.safetensors"
+        if self.notes and kept.is_file():
+            return starts.read(kept)
+        if found := find():
+            starts.save(found, kept)
+        return found
 
     def repeats(self, stage: str) -> bool:
         """Whether a stage is trained again although a later one was begun, because its checkpoint is damaged."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import itertools
 import json
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,21 @@ def read_json(path: Path) -> Any | None:
         return json.loads(path.read_text())
     except (OSError, ValueError):
         return None
+
+
+def content_sum(path: Path) -> str:
+    """SHA-256 of a file's content, computed again only once the file has changed. Raises OSError without one."""
+    about = path.stat()
+    return _sum(path, about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(maxsize=256)
+def _sum(path: Path, changed: int, size: int) -> str:
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            found.update(block)
+    return found.hexdigest()
 
 
 def sync_folder(path: Path) -> None:

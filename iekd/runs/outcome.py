@@ -58,7 +58,7 @@ def save_models(run: Run, experiment: Any, result: Any, teacher_model: str) -> N
         if learner is not None and learner.steps and learner.healthy:
             network = experiment.network(learner)
             card = model_card(
-                network, config.student, config, dataset, method=method, seed=seed,
+                network, experiment.architecture("student"), config, dataset, method=method, seed=seed,
                 accuracy=accuracies.get(learner.name, learner.test_accuracy),
                 inheritance_channels=learner.method.inheritance_channels,
                 energy_threshold=thresholds.get(learner.name),

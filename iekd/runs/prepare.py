@@ -19,7 +19,10 @@ from iekd.models import libraries
 from iekd.models.class_names import class_order_of
 from iekd.models.source import FILE_ONLY, check_path, is_path
 from iekd.runs.queue import check_device
-from iekd.runs.teachers import check_teacher
+from iekd.runs.starts import Source, check_at_hand, find_source, student_source
+from iekd.runs.teachers import check_teacher, to_fine_tune
+
+MOST_SIDE = 512  # of the setting
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,17 @@ class Prepared:
         config: with the dataset's name as it is loaded: links followed, archives unpacked.
         info: of the dataset.
         teacher: the folder of the trained teacher, or its file of weights; None if the run trains it or needs none.
+        start: the weights that the run fine-tunes into its teacher, or that an earlier run did; None for none.
+        student: the weights that its students begin with; None for random ones.
+        notes: what the settings do not say, in sentences.
     """
 
     config: RunConfig
     info: DatasetInfo
     teacher: Path | None
+    start: Source | None = None
+    student: Source | None = None
+    notes: tuple[str, ...] = ()
 
     def cautions(self, images: str = "images", fitting: int | None = None) -> list[Caution]:
         """What makes the result worth little, to be said before it starts; images: how images are called; fitting: see
@@ -54,6 +63,13 @@ def prepare(config: RunConfig, runs_dir: Path) -> Prepared:
         info = data.describe(config.dataset, config.test_fraction, config.class_order)
     with about_setting("device"):
         check_device(config.device)
+    with about_setting("teacher_from"):
+        start = to_fine_tune(config, runs_dir, info)
+        named = config.may_fine_tune_teacher and find_source(config.teacher_from, "teacher", config, runs_dir)
+    with about_setting("student_from"):
+        if student := student_source(config, runs_dir):
+            check_at_hand(student, "student", config)
+    config, notes = _at_their_resolution(config, info, named or None, student)
     side = config.resolution or info.resolution
     for role in ("teacher", "student", "peer"):
         name = getattr(config, role)
@@ -61,7 +77,25 @@ def prepare(config: RunConfig, runs_dir: Path) -> Prepared:
             with about_setting(role):
                 libraries.check_side(name, side)
     with about_setting("teacher_from"):
-        return Prepared(config, info, check_teacher(config, runs_dir, info))
+        teacher = check_teacher(config, runs_dir, info)
+    return Prepared(config, info, teacher, start, student, notes)
+
+
+def _at_their_resolution(
+    config: RunConfig, info: DatasetInfo, teacher: Source | None, student: Source | None
+) -> tuple[RunConfig, tuple[str, ...]]:
+    """The configuration with the resolution of the weights that networks begin with, the teacher's before the
+    student's, where none is set; and a sentence on that."""
+    for source, name in ((teacher, config.teacher), (student, config.student)):
+        if config.resolution is None and source is not None and source.side is not None:
+            if source.side == info.resolution or source.side > MOST_SIDE:
+                return config, ()
+            note = (
+                f"Images are {source.side} x {source.side} pixels, as those that {name}'s weights were trained with: "
+                f"no resolution is set, and the dataset's own is {info.resolution}."
+            )
+            return config.model_copy(update={"resolution": source.side}), (note,)
+    return config, ()
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -71,9 +105,10 @@ def resolve(config: RunConfig) -> RunConfig:
         found["dataset"] = check_text(data.prepare(config.dataset))
     with about_setting("class_order"):
         found["class_order"] = class_order_of(config.class_order)
-    if is_path(config.teacher_from):
-        with about_setting("teacher_from"):
-            found["teacher_from"] = teacher = check_path(config.teacher_from)
-        if config.teacher_mean and os.path.isdir(teacher):
-            raise UserError(FILE_ONLY, "teacher_from")
+    for field in ("teacher_from", "student_from"):
+        if is_path(source := getattr(config, field)):
+            with about_setting(field):
+                found[field] = check_path(source)
+    if config.teacher_mean and os.path.isdir(str(found["teacher_from"])):
+        raise UserError(FILE_ONLY, "teacher_from")
     return config.model_copy(update=found)

@@ -7,11 +7,9 @@ either: whether two runs may be pooled is decided from their settings, weights a
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,7 +32,7 @@ from iekd.results.pool import (
     why_other_circumstances,
 )
 from iekd.results.predictions import ANSWERS, read_right
-from iekd.runs.files import read_json, write_json
+from iekd.runs.files import content_sum, read_json, write_json
 from iekd.runs.index import DAMAGE
 from iekd.runs.queue import device_name
 from iekd.runs.store import FINISHED, Run, Status, Store
@@ -228,19 +226,9 @@ def _required(run: Run, report: dict[str, Any]) -> Part:
 def _fingerprint(path: Path) -> str:
     """Of a file of weights; of one that is gone something that no other has."""
     try:
-        about = path.stat()
+        return content_sum(path)
     except OSError:
         return f"missing {path}"
-    return _sum(path, about.st_mtime_ns, about.st_size)
-
-
-@lru_cache(maxsize=256)
-def _sum(path: Path, changed: int, size: int) -> str:
-    found = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            found.update(block)
-    return found.hexdigest()
 
 
 def seeds_text(sibling: Sibling) -> str:

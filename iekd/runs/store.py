@@ -60,7 +60,7 @@ class Status:
     gpu: the name of the GPU that it computes on, with its memory and what this run holds of it, in bytes, and its
     utilisation in percent where that is known; threads: how many compute, on a processor (machine.py).
     waiting: what it waits for besides the runs of its own folder, as a sentence. cautions: what makes its result worth
-    little, as sentences.
+    little, as sentences. fine_tunes: whether its teacher begins with somebody's weights.
     """
 
     state: str = QUEUED
@@ -89,6 +89,7 @@ class Status:
     waiting: str = ""
     diverged: dict[str, str] = field(default_factory=dict)
     cautions: list[str] = field(default_factory=list)
+    fine_tunes: bool = False
 
     @property
     def resumable(self) -> bool:

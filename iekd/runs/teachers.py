@@ -8,27 +8,24 @@ from pathlib import Path
 
 from iekd.config.run import ABOUT, RunConfig
 from iekd.data.base import DatasetInfo
-from iekd.data.registry import describe, relative_name, source_of
-from iekd.errors import UserError
-from iekd.models.artifact import CARD, ModelCard
+from iekd.data.registry import describe
+from iekd.models.artifact import CARD, ModelCard, check_fits
 from iekd.models.shipped import cards
-from iekd.models.source import AUTO, RUN, TRAIN, check_path
+from iekd.models.source import AUTO, TRAIN
 from iekd.paths import checkpoints_dir
-from iekd.plural import counted
-from iekd.results.predictions import ANSWERS, harmless, read_right
-from iekd.runs.models import model_of
-from iekd.runs.store import Run, Store
+from iekd.runs.starts import Source, check_at_hand, find_source, title_of
 
 log = logging.getLogger("iekd")
 
 
-def origin(config: RunConfig, fingerprint: str | None = None) -> str:
-    """A hash of everything that decides how this run would train its teacher.
+def origin(config: RunConfig, fingerprint: str | None = None, mark: str = "") -> str:
+    """A hash of everything that decides how this run would train its teacher, the weights that it begins with included.
 
     Two runs with the same hash may share a teacher. The split and a folder's files are part of it, so that no teacher
     has seen the test images of a run that uses it.
 
-    fingerprint: of the dataset as it was read; None: as it is now.
+    fingerprint: of the dataset as it was read; None: as it is now. mark: of the weights that are fine-tuned, see
+    `starts.Source`; empty for random ones.
     """
     always, if_changed = (
         {name for name, about in ABOUT.items() if about.trains_teacher == when} for when in ("always", "if changed")
@@ -36,28 +33,48 @@ def origin(config: RunConfig, fingerprint: str | None = None) -> str:
     decides = config.model_dump(include=always) | config.model_dump(include=if_changed, exclude_defaults=True)
     if fingerprint := describe(config.dataset).fingerprint if fingerprint is None else fingerprint:
         decides["mark"] = fingerprint
+    if not mark:
+        decides.pop("teacher_backbone", None)
+    else:
+        decides |= {"start": mark, "mean": config.teacher_mean, "std": config.teacher_std}
     return hashlib.sha256(repr(sorted(decides.items())).encode()).hexdigest()[:16]
 
 
-def find_teacher(config: RunConfig, runs_dir: Path) -> Path | None:
-    """The folder of the teacher for this configuration, or its file of weights; None if the run has to train it.
+def to_fine_tune(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = None) -> Source | None:
+    """The weights that this run would fine-tune into its teacher; None for random ones, or a teacher that is used as it
+    is. Pretrained weights are always fine-tuned, those of a run, a folder or a file if they are of another number of
+    classes.
+
+    info: of the configuration's dataset; None: it is described here.
+
+    Raises:
+        UserError: there is no such source, or it does not fit.
+    """
+    if not config.may_fine_tune_teacher:
+        return None
+    source = find_source(config.teacher_from, "teacher", config, runs_dir)
+    classes = (info or describe(config.dataset)).classes
+    return source if source.path is None or source.classes != classes else None
+
+
+def find_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = None) -> Path | None:
+    """The folder of the teacher for this configuration, or its file of weights; None if the run has to train it or to
+    fine-tune it. info: see `to_fine_tune`.
 
     Raises:
         UserError: the configuration names a file or run that does not exist, or that has another network.
     """
     if config.teacher_from == TRAIN:
         return None
-    if config.teacher_from.startswith(RUN):
-        return _of_run(config, runs_dir)
-    if config.teacher_from != AUTO:
-        path = Path(check_path(config.teacher_from))
-        return _same_network(path, config) if path.is_dir() else path
+    start = to_fine_tune(config, runs_dir, info)
+    if start is None and config.teacher_from != AUTO:
+        return find_source(config.teacher_from, "teacher", config, runs_dir).path
     datasets = {config.dataset, describe(config.dataset).part_of}
-    for name, card in cards(checkpoints_dir()):
+    for name, card in cards(checkpoints_dir()) if start is None else ():
         fits = card.role == "teacher" and card.model == config.teacher and not datasets.isdisjoint(card.datasets)
         if fits and config.resolution in (None, card.resolution):
             return checkpoints_dir() / name
-    trained = teacher_folder(config, runs_dir)
+    trained = teacher_folder(config, runs_dir, mark=start.mark if start else "")
     return trained if (trained / CARD).is_file() else None
 
 
@@ -67,80 +84,30 @@ def check_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = 
     info: of the configuration's dataset; None: it is described here.
 
     Raises:
-        UserError: as `find_teacher`; or a saved model whose number of classes differs from the dataset's.
+        UserError: as `find_teacher`; or a saved model of as many classes that are not the dataset's.
     """
-    found = find_teacher(config, runs_dir) if config.needs_teacher else None
+    found = find_teacher(config, runs_dir, info) if config.needs_teacher else None
+    if found is None and (start := to_fine_tune(config, runs_dir, info)):
+        check_at_hand(start, "teacher", config)
     if found is None or config.teacher_from == AUTO or found.is_file():
         return found
-    known, info = len(ModelCard.read(found).class_names), info or describe(config.dataset)
-    if info.classes != known:
-        raise UserError(
-            f"The teacher in '{found}' knows {counted(known, 'class')}, but {info.title} has {info.classes}. "
-            "Choose a teacher that was trained on this dataset."
-        )
+    info = info or describe(config.dataset)
+    if info.class_names:
+        check_fits(ModelCard.read(found), info, found)
     return found
 
 
-def where_from(config: RunConfig, found: Path | None) -> str:
-    """The origin of a teacher in a few words; `found` is what `find_teacher` gave."""
+def where_from(config: RunConfig, found: Path | None, start: Source | None = None) -> str:
+    """The origin of a teacher in a few words; found: what `find_teacher` gave, start: what `to_fine_tune` gave."""
+    if start is not None:
+        return f"{start.title}, fine-tuned by {'this run' if found is None else 'an earlier run'}"
     if found is None:
         return "trained by this run"
-    if config.teacher_from.startswith(RUN):
-        return f"run {found.parents[1].name} ({found.name})"
     if config.teacher_from != AUTO:
-        return f"{'folder' if found.is_dir() else 'file'} {found.name}"
+        return title_of(config.teacher_from, found)
     return "this program" if found.parent == checkpoints_dir() else "an earlier run"
 
 
-def teacher_folder(config: RunConfig, runs_dir: Path, fingerprint: str | None = None) -> Path:
-    """Where a teacher trained by this run is saved for later ones; fingerprint: see `origin`."""
-    return runs_dir / "teachers" / f"{config.teacher}-{origin(config, fingerprint)}"
-
-
-def _of_run(config: RunConfig, runs_dir: Path) -> Path:
-    """The model that `run:ID` or `run:ID/LEARNER` names; without a learner, the run's only student."""
-    run_id, _, learner = config.teacher_from.removeprefix(RUN).partition("/")
-    run = Store(runs_dir).get(run_id.strip())
-    folder = model_of(run, learner.strip(), before=RUN)
-    _same_split(run, config)
-    return _same_network(folder, config)
-
-
-def _same_split(run: Run, ours: RunConfig) -> None:
-    """Refuse a teacher that may have been trained on this run's test images.
-
-    A folder without test/ is split at random, differently with other settings or other files. One with test/ may grow,
-    as long as no test image is new: a new one may have been trained on before.
-    """
-    name, theirs = ours.dataset, run.config
-    if name != theirs.dataset or not source_of(name).uses_test_fraction:
-        return
-    info = describe(name)
-    split, other = (ours.data_seed, ours.test_fraction), (theirs.data_seed, theirs.test_fraction)
-    if split != other and info.test_is_drawn:
-        raise UserError(
-            f"The run '{run.id}' split '{name}' in another way, so its models may have seen this run's test images. "
-            f"Set data seed {other[0]} and test fraction {other[1]:g}."
-        )
-    before = (run.report or {}).get("dataset_mark")  # unfinished runs and those of earlier versions have none
-    if not before or before == info.fingerprint:
-        return
-    answers, skipped = read_right(run.path / ANSWERS), (run.report or {}).get("skipped_files", [])
-    tested = {image for image, _ in answers.images} if answers else set()
-    tested |= {harmless(relative_name(name, path)) for path in skipped}
-    files = source_of(name).test_files(name)
-    if files is None or not tested.issuperset(harmless(relative_name(name, path)) for path in files):
-        raise UserError(
-            f"The files in '{name}' are no longer those of the run '{run.id}', so its models may have seen this run's "
-            "test images. Train a new teacher."
-        )
-
-
-def _same_network(folder: Path, config: RunConfig) -> Path:
-    card = ModelCard.read(folder)
-    if card.model != config.teacher:
-        raise UserError(
-            f"The model in '{folder}' is a {card.model}, but the teacher is a {config.teacher}. "
-            f"Set teacher to {card.model}, or choose another model."
-        )
-    return folder
+def teacher_folder(config: RunConfig, runs_dir: Path, fingerprint: str | None = None, mark: str = "") -> Path:
+    """Where a teacher trained by this run is saved for later ones; fingerprint, mark: see `origin`."""
+    return runs_dir / "teachers" / f"{config.teacher}-{origin(config, fingerprint, mark)}"

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,11 +26,15 @@ from iekd.runs.files import LineWriter
 from iekd.runs.machine import Machine
 from iekd.runs.outcome import model_card, save_models, write_report
 from iekd.runs.queue import device_name
+from iekd.runs.starts import Role, Source, load_start, student_source
 from iekd.runs.status_writer import StatusWriter
 from iekd.runs.store import LOADING, RUNNING, STOPPING, Run, Store
 from iekd.runs.teacher_model import load_teacher
-from iekd.runs.teachers import find_teacher, origin, teacher_folder, where_from
+from iekd.runs.teachers import find_teacher, origin, teacher_folder, to_fine_tune, where_from
 from iekd.runs.watched import WatchedWriter
+
+if TYPE_CHECKING:
+    from iekd.models.start import Start, Starts
 
 log = logging.getLogger("iekd")
 LISTED = 100  # classes that the log names
@@ -52,6 +56,7 @@ class Training:
         self.stop_seen: float | None = None
         self.teacher_model = self.config.teacher  # or its variant, if a file has other shortcuts
         self.teacher_from = ""
+        self.start_mark = ""  # of the weights that are fine-tuned into the teacher
         self.trains_teacher = False
 
     def train(self) -> None:
@@ -70,11 +75,12 @@ class Training:
         from iekd.engine.experiment import Experiment, Result
 
         teacher = self._earlier_teacher() if self.attempt.notes else self._find_teacher(loaded)
+        starts = self._starts(loaded, teacher)
         self.plan, sizes = self._plan(self.config, loaded), (len(loaded.train), len(loaded.test))
         self._find_room(loaded)
         self.experiment = Experiment(
             self.config, loaded, teacher, self.attempt.take_snapshots(), self.attempt.should_snapshot,
-            self._threads_changed, self.attempt.notes.get("threads"),
+            self._threads_changed, self.attempt.notes.get("threads"), starts,
         )  # fmt: skip
         del loaded  # the images that it trains on may be a copy
         self.dataset = self.experiment.dataset
@@ -158,6 +164,7 @@ class Training:
 
         notes = self.attempt.notes
         self.trains_teacher, self.teacher_from = notes["trains"], notes["from"]
+        self.start_mark = notes.get("start", "")
         found = self.attempt.teacher() if self.config.needs_teacher else None
         if found is None:
             return None
@@ -173,7 +180,9 @@ class Training:
         if not config.needs_teacher:
             return None
         found = find_teacher(config, self.run.path.parent)
-        self.teacher_from, self.trains_teacher = where_from(config, found), found is None
+        start = to_fine_tune(config, self.run.path.parent)
+        self.teacher_from, self.trains_teacher = where_from(config, found, start), found is None
+        self.start_mark = start.mark if start else ""
         if found is None:
             return None
         log.info("Teacher: %s from '%s'.", config.teacher, found.name)
@@ -182,6 +191,31 @@ class Training:
             log.info("Teacher: %s", note)
         self.teacher_model = teacher.name
         return TrainedModel(teacher.model, teacher.mean, teacher.std)
+
+    def _starts(self, dataset: Dataset, teacher: Any | None) -> Starts:
+        """What the networks that are trained begin with instead of random weights."""
+        from iekd.models.start import Starts
+
+        config, runs_dir = self.config, self.run.path.parent
+
+        def of(role: Role, source: Source | None) -> Start | None:
+            if source is None:
+                return None
+            log.info("%s: its first weights are from %s.", role.capitalize(), source.title)
+            start = load_start(source, role, config, dataset)
+            for note in start.notes:
+                log.info("%s: %s", role.capitalize(), note)
+            return start
+
+        found = None
+        if teacher is None and self.start_mark:
+            found = self.attempt.first_weights("teacher", lambda: of("teacher", to_fine_tune(config, runs_dir)))
+            self.teacher_model = found.name if found else self.teacher_model
+        self.status.fine_tunes = found is not None
+        student = None
+        if config.student_from:
+            student = self.attempt.first_weights("student", lambda: of("student", student_source(config, runs_dir)))
+        return Starts(found, student)
 
     def _handle(self, event: Any, rows: LineWriter) -> None:
         from iekd.engine.experiment import Result, StageStart
@@ -195,6 +229,7 @@ class Training:
         elif isinstance(event, Snapshot):
             notes = {
                 "seconds": self.status.seconds, "from": self.teacher_from, "trains": self.trains_teacher,
+                "start": self.start_mark,
                 "threads": self.experiment.threads.count, "pace": self.writer.progress.pace,
                 "watched": self.watched.count,
             }  # fmt: skip
@@ -253,10 +288,10 @@ class Training:
         fingerprint = self.dataset.fingerprint
         card = model_card(
             network, self.teacher_model, self.config, self.dataset, role="teacher",
-            accuracy=self.experiment.teacher_accuracy, origin=origin(self.config, fingerprint),
+            accuracy=self.experiment.teacher_accuracy, origin=origin(self.config, fingerprint, self.start_mark),
         )  # fmt: skip
         self.attempt.save_teacher(network.model, card)
-        shared = teacher_folder(self.config, self.run.path.parent, fingerprint)
+        shared = teacher_folder(self.config, self.run.path.parent, fingerprint, self.start_mark)
         if self.trains_teacher and (self.config.teacher_from == TRAIN or not shared.is_dir()):
             save_model(shared, network.model, card)
 

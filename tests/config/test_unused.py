@@ -84,7 +84,8 @@ def test_settings_at_their_defaults_are_not_reported(preset, method):
         ({"auto_encoder": False, "auto_encoder_epochs": 7}, ["auto_encoder_epochs"]),
         ({"methods": "ft,ie-at", "factor_weight": 3, "attention_weight": 3}, ["attention_weight"]),
         ({"teacher": "none", "methods": "baseline", "teacher_epochs": 7}, ["teacher_epochs"]),
-        ({"teacher_from": "run:one", "teacher_epochs": 7}, ["teacher_epochs"]),
+        ({"teacher_from": "run:one", "teacher_epochs": 7}, []),  # it may be of other classes, and is fine-tuned then
+        ({"teacher_from": "train", "teacher_backbone": 0.5}, ["teacher_backbone"]),
         ({"teacher_epochs": 7}, []),
         ({"test_fraction": 0.4}, ["test_fraction"]),
     ],

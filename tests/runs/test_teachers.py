@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from safetensors.torch import save_file
 
 from iekd.config.run import make_config
 from iekd.data import describe
@@ -41,8 +42,8 @@ def make_run(tmp_path, tiny_config, model):
     return make
 
 
-def test_a_file_is_used_as_it_is(tmp_path, tiny_config):
-    (tmp_path / "resnet8.th").write_text("not looked at")
+def test_a_file_of_the_right_classes_is_used_as_it_is(tmp_path, tiny_config, model):
+    save_file(model.state_dict(), tmp_path / "resnet8.th")
     config = tiny_config(teacher_from=str(tmp_path / "resnet8.th"))
     assert check_teacher(config, tmp_path) == tmp_path / "resnet8.th"
     assert where_from(config, tmp_path / "resnet8.th") == "file resnet8.th"
@@ -65,9 +66,9 @@ def test_a_folder_of_another_network_is_refused_with_both_names(tmp_path, tiny_c
 
 
 def test_a_saved_model_of_other_classes_is_refused_before_the_start(tmp_path, tiny_config, model, refuses):
-    save_model(tmp_path / "mine", build("resnet8", 2), replace(CARD, class_names=("a", "b")))
+    save_model(tmp_path / "mine", model, replace(CARD, class_names=("a", "b", "c")))
     config = tiny_config(teacher_from=str(tmp_path / "mine"))
-    refuses(lambda: check_teacher(config, tmp_path), "2 classes", "has 3")
+    refuses(lambda: check_teacher(config, tmp_path), "classes of the model", "3 in all")
 
 
 def test_a_run_with_one_student_needs_no_name(make_run, tiny_config, tmp_path):

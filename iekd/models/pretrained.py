@@ -1,0 +1,183 @@
+"""Pretrained weights of other libraries: which a network has, whether they are at hand, and how to load them.
+
+A library's file (see libraries.py) says what weights its networks have, and downloads them into the library's usual
+cache. Here is what is the same for all: the refusals, and the question, asked before a run starts, whether the weights
+are in the cache or can be downloaded.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import urllib.request
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from iekd.errors import UserError, first_line
+from iekd.models import libraries
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of ImageNet's pixels, 0..1
+FILES = ("model.safetensors", "pytorch_model.bin")  # of a repository on the Hub, in the order in which timm asks
+PATIENCE = 5.0  # seconds for an answer to whether there is something to download
+REMEMBERED = 60.0  # seconds that such an answer is not asked for again: the page asks whenever its form changes
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights that a library has for a network.
+
+    title: what they are called, such as "timm/resnet18.a1_in1k". classes: outputs of their last layer; 0 without one.
+    side: of the images that they were trained with. mean, std: of those, per channel, pixel values scaled to 0..1.
+    repo: on the Hub, with "@revision" after it where one is meant; url: of the file, where it is not on the Hub.
+    """
+
+    title: str
+    classes: int
+    side: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    repo: str = ""
+    url: str = ""
+
+
+def pretrained(name: str) -> Pretrained:
+    """The weights that the library of a network has for it.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = libraries.pretrained(name) if libraries.names_one(name) else None
+    if found is not None:
+        return found
+    if libraries.names_one(name):
+        why = f"{name.partition(libraries.SEPARATOR)[0]} has no weights for this network"
+    else:
+        why = "only networks of timm and torchvision have some, such as timm:resnet18"
+    raise UserError(f"There are no pretrained weights for {name}: {why}. Give a file of weights, or another network.")
+
+
+def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and deviation that a library's network expects where its weights do not say: those of the library's own
+    weights, else ImageNet's. None for a network that is no library's."""
+    if not libraries.names_one(name):
+        return None
+    found = libraries.pretrained(name)
+    return IMAGENET if found is None else (found.mean, found.std)
+
+
+def check_at_hand(name: str, found: Pretrained) -> None:
+    """Check that weights are in the cache or can be downloaded; nothing is downloaded.
+
+    Raises:
+        UserError: neither.
+    """
+    if _is_cached(found):
+        return
+    if problem := _why_unreachable(found.repo, found.url, int(time.monotonic() / REMEMBERED)):
+        raise missing(name, found, problem)
+
+
+def missing(name: str, found: Pretrained, problem: str) -> UserError:
+    """What to say where weights cannot be had."""
+    return UserError(
+        f"The pretrained weights of {name} ({found.title}) are not on this machine and cannot be downloaded "
+        f"({problem}). Connect it to the network once, or get the file in another way and give its path instead of "
+        "'pretrained'."
+    )
+
+
+def load(name: str, channels: int) -> dict[str, Tensor]:
+    """The weights by the names of `registry.build`'s network, downloaded if they are not in the cache. For images of
+    one channel, timm adds up the first layer's weights for red, green and blue.
+
+    Raises:
+        UserError: they cannot be downloaded or read.
+    """
+    found = pretrained(name)
+    check_at_hand(name, found)  # which answers within seconds; a download tries again for most of a minute
+    try:
+        return libraries.load_pretrained(name, channels)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a library or its way to download raises
+        if not _is_cached(found):
+            raise missing(name, found, _in_words(error)) from error
+        raise UserError(
+            f"The pretrained weights of {name} ({found.title}) cannot be read ({first_line(error)}). Delete them from "
+            "the library's cache, and try again."
+        ) from error
+
+
+def file_on_hub(found: Pretrained) -> Path:
+    """The file of weights that are on the Hub, in its cache; downloaded if it is not there.
+
+    Raises:
+        Exception: whatever huggingface_hub raises where it cannot be downloaded.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    if cached := _in_cache_of_hub(found):  # without asking whether there is a newer one: the network may be away
+        return cached
+    repo, _, revision = found.repo.partition("@")
+    try:
+        return Path(hf_hub_download(repo, FILES[0], revision=revision or None))
+    except EntryNotFoundError:
+        return Path(hf_hub_download(repo, FILES[1], revision=revision or None))
+
+
+def _in_cache_of_hub(found: Pretrained) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    repo, _, revision = found.repo.partition("@")
+    paths = (try_to_load_from_cache(repo, name, revision=revision or None) for name in FILES)
+    return next((Path(path) for path in paths if isinstance(path, str)), None)
+
+
+def _is_cached(found: Pretrained) -> bool:
+    if found.repo:
+        return _in_cache_of_hub(found) is not None
+    import torch.hub
+
+    return (Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(found.url).path).name).is_file()
+
+
+@lru_cache(maxsize=64)
+def _why_unreachable(repo: str, url: str, minute: int) -> str:
+    """Why there is nothing to download, in a few words; "" where there is. minute: for how long that is remembered."""
+    try:
+        if repo:
+            _ask_hub(repo)
+        else:
+            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE):
+                pass
+    except Exception as error:  # of urllib, of huggingface_hub, and of whatever that speaks through
+        return _in_words(error)
+    return ""
+
+
+def _ask_hub(repo: str) -> None:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError
+
+    name, _, revision = repo.partition("@")
+    for number, file in enumerate(FILES):
+        try:
+            get_hf_file_metadata(hf_hub_url(name, file, revision=revision or None), timeout=PATIENCE)
+            return
+        except EntryNotFoundError:
+            if number == len(FILES) - 1:
+                raise
+
+
+def _in_words(error: BaseException) -> str:
+    if type(error).__name__ == "OfflineModeIsEnabled" or os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE"):
+        return "the Hub is switched off by HF_HUB_OFFLINE"
+    reason = getattr(error, "reason", None)  # of urllib's errors
+    return first_line(reason if isinstance(reason, BaseException) else error).rstrip(".")

@@ -1,0 +1,166 @@
+"""Where the first weights of a network come from: its library, an earlier run, a model's folder, or a file.
+
+This is the one place that knows the kinds of sources. A new kind is a word in models/source.py, an answer of
+`find_source` here, and a way to load it in `load_start`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from iekd import data
+from iekd.config.run import RunConfig
+from iekd.data.registry import describe, relative_name, source_of
+from iekd.errors import UserError
+from iekd.models.artifact import WEIGHTS, ModelCard
+from iekd.models.pretrained import check_at_hand as check_cached
+from iekd.models.pretrained import pretrained
+from iekd.models.source import PRETRAINED, RUN, check_path
+from iekd.results.predictions import ANSWERS, harmless, read_right
+from iekd.runs.files import content_sum
+from iekd.runs.models import model_of
+from iekd.runs.store import Run, Store
+
+if TYPE_CHECKING:
+    from iekd.data.base import Dataset
+    from iekd.models.start import Start
+
+Role = Literal["teacher", "student"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights that a network may begin with.
+
+    title: what they are, in a few words. path: the folder or file; None for those of the network's library.
+    classes: of the last layer; None without one. side: of the images that they were trained with; None: not known.
+    mark: other weights have another one.
+    """
+
+    title: str
+    path: Path | None
+    classes: int | None
+    side: int | None
+    mark: str
+
+
+def find_source(source: str, role: Role, config: RunConfig, runs_dir: Path) -> Source:
+    """What a setting such as teacher_from names, for that network of the run; not the words auto and train.
+
+    Raises:
+        UserError: there is no such thing, it cannot be read, or it is of another network.
+    """
+    name: str = getattr(config, role)
+    if source == PRETRAINED:
+        about = pretrained(name)
+        return Source(f"pretrained weights ({about.title})", None, about.classes, about.side, about.title)
+    path = _of_run(source, config, runs_dir) if source.startswith(RUN) else Path(check_path(source))
+    return _of_folder(source, path, role, config) if path.is_dir() else _of_file(source, path, name)
+
+
+def title_of(source: str, path: Path) -> str:
+    """What a setting such as teacher_from names, in a few words; path: the folder or file that it means."""
+    if source.startswith(RUN):
+        return f"run {path.parents[1].name} ({path.name})"
+    return f"{'folder' if path.is_dir() else 'file'} {path.name}"
+
+
+def check_at_hand(source: Source, role: Role, config: RunConfig) -> None:
+    """Check that a source can be loaded when the run starts: pretrained weights may not be on this machine.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if source.path is None:
+        check_cached(getattr(config, role), pretrained(getattr(config, role)))
+
+
+def student_source(config: RunConfig, runs_dir: Path) -> Source | None:
+    """What the students begin with; None for random weights. Raises UserError as `find_source`."""
+    return find_source(config.student_from, "student", config, runs_dir) if config.student_from else None
+
+
+def load_start(source: Source, role: Role, config: RunConfig, dataset: Dataset) -> Start:
+    """The weights, made to fit the images and classes of a dataset.
+
+    Raises:
+        UserError: they cannot be loaded, or do not fit.
+    """
+    from iekd.models.start import from_file, from_library
+
+    name: str = getattr(config, role)
+    if source.path is None:
+        return from_library(name, len(dataset.class_names), dataset.channels)
+    sure = bool(config.class_order) and config.class_order[0] != data.AS_TEXT
+    given = (config.teacher_mean, config.teacher_std) if role == "teacher" else (None, None)
+    return from_file(source.path, name, dataset.class_names, dataset.channels, *given, sure=sure)
+
+
+def _of_folder(source: str, folder: Path, role: Role, config: RunConfig) -> Source:
+    card, name = ModelCard.read(folder), getattr(config, role)
+    if card.model != name:
+        raise UserError(
+            f"The model in '{folder}' is a {card.model}, but the {role} is a {name}. "
+            f"Set {role} to {card.model}, or choose another model."
+        )
+    try:
+        mark = content_sum(folder / WEIGHTS)
+    except OSError as error:
+        raise UserError(f"The weights in '{folder}' cannot be read ({error.strerror}). Choose another model.") from None
+    return Source(title_of(source, folder), folder, len(card.class_names), card.resolution, mark)
+
+
+def _of_file(source: str, path: Path, name: str) -> Source:
+    from iekd.models.libraries import names_one
+    from iekd.models.libraries import pretrained as known
+    from iekd.models.start import classes_in
+    from iekd.models.weight_files import split_selection
+
+    file, selected = split_selection(path)
+    try:
+        mark, changed = f"{content_sum(file)}{selected}", file.stat().st_mtime
+    except OSError as error:
+        raise UserError(f"'{file}' cannot be read ({error.strerror}). Check the path and its permissions.") from None
+    about = known(name) if names_one(name) else None
+    return Source(title_of(source, path), path, classes_in(path, name, changed), about.side if about else None, mark)
+
+
+def _of_run(source: str, config: RunConfig, runs_dir: Path) -> Path:
+    """The model that `run:ID` or `run:ID/LEARNER` names; without a learner, the run's only student."""
+    run_id, _, learner = source.removeprefix(RUN).partition("/")
+    run = Store(runs_dir).get(run_id.strip())
+    folder = model_of(run, learner.strip(), before=RUN)
+    _same_split(run, config)
+    return folder
+
+
+def _same_split(run: Run, ours: RunConfig) -> None:
+    """Refuse a teacher that may have been trained on this run's test images.
+
+    A folder without test/ is split at random, differently with other settings or other files. One with test/ may grow,
+    as long as no test image is new: a new one may have been trained on before.
+    """
+    name, theirs = ours.dataset, run.config
+    if name != theirs.dataset or not source_of(name).uses_test_fraction:
+        return
+    info = describe(name)
+    split, other = (ours.data_seed, ours.test_fraction), (theirs.data_seed, theirs.test_fraction)
+    if split != other and info.test_is_drawn:
+        raise UserError(
+            f"The run '{run.id}' split '{name}' in another way, so its models may have seen this run's test images. "
+            f"Set data seed {other[0]} and test fraction {other[1]:g}."
+        )
+    before = (run.report or {}).get("dataset_mark")  # unfinished runs and those of earlier versions have none
+    if not before or before == info.fingerprint:
+        return
+    answers, skipped = read_right(run.path / ANSWERS), (run.report or {}).get("skipped_files", [])
+    tested = {image for image, _ in answers.images} if answers else set()
+    tested |= {harmless(relative_name(name, path)) for path in skipped}
+    files = source_of(name).test_files(name)
+    if files is None or not tested.issuperset(harmless(relative_name(name, path)) for path in files):
+        raise UserError(
+            f"The files in '{name}' are no longer those of the run '{run.id}', so its models may have seen this run's "
+            "test images. Train a new teacher."
+        )
