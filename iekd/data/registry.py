@@ -18,6 +18,7 @@ from iekd.data.bundled import Sample
 from iekd.data.decoding import CROP
 from iekd.data.duplicates import repeated_note
 from iekd.data.folder import Folder, Table
+from iekd.data.hub_sets import HubDatasets
 from iekd.data.torchvision_sets import TORCHVISION_SETS, Torchvision
 from iekd.errors import DataError, unknown_name
 from iekd.plugins import VARIABLE, load_plugins, remember
@@ -36,7 +37,7 @@ def register(source: Source) -> Source:
     return source
 
 
-for _source in (Sample(), *TORCHVISION_SETS, Folder(), Table(), Torchvision()):
+for _source in (Sample(), *TORCHVISION_SETS, Folder(), Table(), Torchvision(), HubDatasets()):
     register(_source)
 
 
