@@ -11,6 +11,7 @@ from iekd.data.base import DatasetInfo
 from iekd.data.registry import describe, relative_name, source_of
 from iekd.errors import UserError
 from iekd.models.artifact import CARD, ModelCard
+from iekd.models.model_folder import config_beside
 from iekd.models.shipped import cards
 from iekd.models.source import AUTO, RUN, TRAIN, check_path
 from iekd.paths import checkpoints_dir
@@ -51,7 +52,11 @@ def find_teacher(config: RunConfig, runs_dir: Path) -> Path | None:
         return _of_run(config, runs_dir)
     if config.teacher_from != AUTO:
         path = Path(check_path(config.teacher_from))
-        return _same_network(path, config) if path.is_dir() else path
+        if path.is_dir():
+            return _same_network(path, config)
+        if (described := config_beside(path)) is not None:
+            _same_name(path.parent, described.model, config)
+        return path
     datasets = {config.dataset, describe(config.dataset).part_of}
     for name, card in cards(checkpoints_dir()):
         fits = card.role == "teacher" and card.model == config.teacher and not datasets.isdisjoint(card.datasets)
@@ -137,10 +142,13 @@ def _same_split(run: Run, ours: RunConfig) -> None:
 
 
 def _same_network(folder: Path, config: RunConfig) -> Path:
-    card = ModelCard.read(folder)
-    if card.model != config.teacher:
-        raise UserError(
-            f"The model in '{folder}' is a {card.model}, but the teacher is a {config.teacher}. "
-            f"Set teacher to {card.model}, or choose another model."
-        )
+    _same_name(folder, ModelCard.read(folder).model, config)
     return folder
+
+
+def _same_name(folder: Path, model: str, config: RunConfig) -> None:
+    if model != config.teacher:
+        raise UserError(
+            f"The model in '{folder}' is a {model}, but the teacher is a {config.teacher}. "
+            f"Set teacher to {model}, or choose another model."
+        )
