@@ -13,6 +13,7 @@ from iekd.data.registry import (
     available,
     check_name,
     describe,
+    for_guests,
     load,
     own_path,
     prepare,
@@ -27,6 +28,6 @@ from iekd.data.registry import (
 
 __all__ = [
     "AS_TEXT", "Dataset", "DatasetInfo", "Request", "Source", "Split", "available", "check_name", "describe",
-    "folder_name", "load", "own_path", "prepare", "register", "relative_name", "short_name", "source_of", "sources",
-    "thumbnails", "title_of",
+    "folder_name", "for_guests", "load", "own_path", "prepare", "register", "relative_name", "short_name",
+    "source_of", "sources", "thumbnails", "title_of",
 ]  # fmt: skip

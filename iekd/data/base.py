@@ -281,6 +281,7 @@ class Source(Protocol):
             before the dataset is.
         uses_test_fraction: whether it may have to draw test images, by the run's test_fraction and data_seed.
         may_stream: whether images that do not fit into image_memory stay in their files.
+        for_guests: whether a stranger to this machine may have it downloaded.
     """
 
     name: str
@@ -289,6 +290,11 @@ class Source(Protocol):
     resolution: int = 32
     uses_test_fraction: bool = False
     may_stream: bool = False
+    for_guests: bool = True
+
+    def of(self, name: str) -> Source:
+        """The source of one dataset of a scheme; the scheme itself, unless its datasets have sources of their own."""
+        return self
 
     @abstractmethod
     def describe(self, name: str, test_fraction: float) -> DatasetInfo:
@@ -348,6 +354,10 @@ class Source(Protocol):
         Strangers on a page may not use names that have one, and do not see where it is. Reads no file.
         """
         return None
+
+    def root_of(self, name: str) -> Path | None:
+        """The folder of the dataset's files, below which they are named in reports. Reads no image."""
+        return self.own_path(name)
 
     def test_files(self, name: str) -> Sequence[str] | None:
         """The paths of the test images; None if they are not files, or if they are drawn at random."""

@@ -6,34 +6,25 @@ said in notes. Nothing in the folder is moved or changed.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import logging
 import os
 import re
 from collections import OrderedDict
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from iekd.data.archives import ARCHIVES, UNPACKED_NAME, is_archive, layout_of, notes_of, unpack
 from iekd.data.base import Dataset, DatasetInfo, Request, Source
-from iekd.data.decoding import READABLE, to_array
-from iekd.data.duplicates import copied_files_note
 from iekd.data.file_images import Files
-from iekd.data.header_notes import header_notes, unreadable_notes
+from iekd.data.found import Found, drawn_of, load_found, thumbnails_of
 from iekd.data.labels import labels_of
 from iekd.data.layout import Layout, from_labels, understand
 from iekd.data.listings import TableError
-from iekd.data.reading import read_all
 from iekd.data.refusals import INNER, OUTER
 from iekd.data.tree import LARGEST_TABLE, other_archive, read_tree
 from iekd.errors import DataError, as_text
 from iekd.paths import absolute, as_typed, typed, unpacked_dir
-
-log = logging.getLogger(__name__)
 
 FOLDER, TABLE = "folder:", "csv:"
 UPLOADED = ".pictures"  # a folder of this name, beside the runs, holds what was uploaded to the page
@@ -44,52 +35,6 @@ REMEMBERED = 8  # folders that were looked at last
 def folder_name(path: Path | str) -> str:
     """The dataset name of a folder, or of an archive of one."""
     return f"{FOLDER}{path}"
-
-
-@dataclass(frozen=True)
-class Found:
-    """What lies in a folder.
-
-    Args:
-        train, test: the files, in which `which` is the label; test is None if it has to be drawn from `train`.
-        looked_at: each folder and table that was read, with the time of its last change.
-    """
-
-    class_names: tuple[str, ...]
-    train: Files
-    test: Files | None
-    tested_on: str
-    notes: tuple[str, ...]
-    looked_at: tuple[tuple[str, int], ...]
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """As `fingerprint_of`, when it was first asked for."""
-        return fingerprint_of(self)
-
-    @cached_property
-    def copies(self) -> tuple[str, ...]:
-        """What to say of files that are equal."""
-        return tuple(copied_files_note(self.train, self.test))
-
-    @cached_property
-    def headers(self) -> tuple[str, ...]:
-        """What to say of images that are far from square, and the like, and of files that cannot be read."""
-        notes = header_notes(self.train, class_names=self.class_names)
-        return notes if self.test is None else (*notes, *unreadable_notes(self.test))
-
-    def split(self, test_fraction: float, seed: int) -> tuple[Files, Files]:
-        """(training files, test files), which are drawn from each class if there are none of their own."""
-        if self.test is not None:
-            return self.train, self.test
-        rng, train, test = np.random.default_rng(seed), [], []
-        for k in sorted(range(len(self.class_names)), key=self.class_names.__getitem__):  # whatever their labels are
-            of_class = np.flatnonzero(self.train.which == k)
-            order = rng.permutation(len(of_class))
-            held_out = drawn_of(len(of_class), test_fraction)
-            test.append(of_class[np.sort(order[:held_out])])
-            train.append(of_class[np.sort(order[held_out:])])
-        return self.train.take(np.concatenate(train)), self.train.take(np.concatenate(test))
 
 
 class Folder(Source):
@@ -167,50 +112,12 @@ class Folder(Source):
 
     def load(self, request: Request) -> Dataset:
         """Grey if all images are grey, else colour. Uploaded images are never cached: they go with their runs."""
-        found, root = self._found(request.name), self._path(request.name)
-        fingerprint = fingerprint_of(found)  # before they are read: a file that changes meanwhile changes it
-        train, test = found.split(request.test_fraction, request.seed)
-        splits, unreadable, white = read_all(
-            (train, test), request.resolution or self.resolution, fingerprint, request.image_memory,
-            request.cache and UPLOADED not in root.parts, request.progress, request.fit,
-        )  # fmt: skip
-        skipped, notes = (
-            list(map(as_text, unreadable)),
-            [*found.notes, *header_notes(train, request.fit)],
-        )
-        if found.tested_on:
-            notes.append(
-                f"There is no folder 'test' with one for each class: the images in '{found.tested_on}' are tested on."
-            )
-        for file in skipped:
-            log.warning("Skipped, cannot be read: %s", file)
-        if skipped:
-            log.warning("%d of %d images in '%s' were skipped.", len(skipped), len(train) + len(test), root)
-        for part, split in zip(("training", "test"), splits, strict=True):
-            there = set(split.labels.tolist())
-            missing = [c for k, c in enumerate(found.class_names) if k not in there]
-            if part == "training" and missing:
-                raise DataError(
-                    f"No readable training image of class '{missing[0]}' in '{root}'. Add some, or remove it."
-                )
-            if not len(split):
-                raise DataError(f"No readable {part} image in '{root}'. Use {READABLE} files.")
-        names = tuple(map(as_text, found.class_names))
-        return Dataset(
-            request.name, names, splits[0], splits[1], tuple(skipped), fingerprint=fingerprint, notes=tuple(notes),
-            fit=request.fit, white=white,
-        )  # fmt: skip
+        root = self._path(request.name)
+        request = replace(request, resolution=request.resolution or self.resolution)
+        return load_found(self._found(request.name), request, root, cache=UPLOADED not in root.parts)
 
     def thumbnails(self, name: str, per_class: int) -> list[tuple[np.ndarray, str]]:
-        """The first readable test images of the first classes, 64 pixels wide."""
-        found = self._found(name)
-        _, test = found.split(0.2, 0)
-        shown: list[tuple[np.ndarray, str]] = []
-        for k, class_name in enumerate(found.class_names[:20]):
-            for i in np.flatnonzero(test.which == k)[:per_class]:
-                with contextlib.suppress(DataError):
-                    shown.append((to_array(test[int(i)], 64, 3), as_text(class_name)))
-        return shown
+        return thumbnails_of(self._found(name), per_class)
 
     def test_files(self, name: str) -> list[str] | None:
         test = self._found(name).test
@@ -318,11 +225,6 @@ class _Reader:
             raise DataError(f"'{whole}' cannot be read: {error.strerror}.") from None
 
 
-def drawn_of(count: int, test_fraction: float) -> int:
-    """How many images of a class are drawn for testing: at least one, and at least one is left to train on."""
-    return min(count - 1, max(1, round(count * test_fraction)))
-
-
 def _files(root: Path, layout: Layout, looked_at: tuple[tuple[str, int], ...]) -> Found:
     names = layout.class_names
     by_text = sorted(range(len(names)), key=names.__getitem__)
@@ -352,14 +254,3 @@ def _changed(path: str) -> int:
         return os.stat(path).st_mtime_ns
     except OSError:
         return -1
-
-
-def fingerprint_of(found: Found) -> str:
-    """A hash of the names, sizes and times of all files, whichever split they are in."""
-    lines = []
-    for files in filter(None, (found.train, found.test)):
-        for i in range(len(files)):
-            with contextlib.suppress(OSError):  # the file has gone since
-                about = os.stat(files[i])
-                lines.append(f"{as_text(files[i])} {about.st_size} {about.st_mtime_ns}")
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]

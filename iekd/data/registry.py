@@ -18,7 +18,8 @@ from iekd.data.bundled import Sample
 from iekd.data.decoding import CROP
 from iekd.data.duplicates import repeated_note
 from iekd.data.folder import Folder, Table
-from iekd.data.torchvision_sets import TORCHVISION_SETS
+from iekd.data.hub_sets import HubDatasets
+from iekd.data.torchvision_sets import TORCHVISION_SETS, Torchvision
 from iekd.errors import DataError, unknown_name
 from iekd.plugins import VARIABLE, load_plugins, remember
 
@@ -36,7 +37,7 @@ def register(source: Source) -> Source:
     return source
 
 
-for _source in (Sample(), *TORCHVISION_SETS, Folder(), Table()):
+for _source in (Sample(), *TORCHVISION_SETS, Folder(), Table(), Torchvision(), HubDatasets()):
     register(_source)
 
 
@@ -64,7 +65,7 @@ def _find(name: str) -> Source | None:
     keys = (name, scheme + colon)
     if not any(key in _SOURCES for key in keys):  # plugins may take seconds to import
         load_plugins()
-    return next((_SOURCES[key] for key in keys if key in _SOURCES), None)
+    return next((_SOURCES[key].of(name) for key in keys if key in _SOURCES), None)
 
 
 def available() -> list[DatasetInfo]:
@@ -90,6 +91,12 @@ def title_of(name: str) -> str:
     return name if source is None else source.title(name)
 
 
+def for_guests(name: str) -> bool:
+    """Whether a stranger to this machine may have it downloaded."""
+    source = _find(name)
+    return source is None or source.for_guests
+
+
 def own_path(name: str) -> Path | None:
     """The folder of the user's own files that a name points to; None if it points to nobody's, or is no name at all."""
     source = _find(name)
@@ -104,7 +111,8 @@ def short_name(name: str) -> str:
 
 def relative_name(name: str, file: str) -> str:
     """What a file of the dataset is called inside of it; as it is given if it does not lie there."""
-    path = own_path(name)
+    source = _find(name)
+    path = None if source is None else source.root_of(name)
     return file if path is None else file.removeprefix(str(path / "x")[:-1])
 
 

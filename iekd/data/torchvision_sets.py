@@ -1,6 +1,8 @@
-"""Datasets that torchvision downloads: Fashion-MNIST, CIFAR-10 and CIFAR-100.
+"""torchvision's classification sets, by the name of their class: `torchvision:SVHN`; three have short names too.
 
-torchvision verifies what it downloads. Data that are already on this machine are found without asking the network.
+torchvision verifies what it downloads. Data that are already on this machine are found without asking the network. Sets
+that torchvision reads into memory stay there; those of image files are read as folders are, and stay in their files if
+they do not fit into memory. What is known of each set is in torchvision_facts.py.
 """
 
 from __future__ import annotations
@@ -11,101 +13,174 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from iekd.data.base import Dataset, DatasetInfo, Request, Source, Split
-from iekd.data.bundled import FASHION_CLASSES, SAMPLE, Sample
-from iekd.errors import DataError
+from iekd.data.bundled import SAMPLE, Sample
+from iekd.data.found import Found, draw_test, drawn_of, files_by_label, load_found, thumbnails_of
+from iekd.data.torchvision_facts import FACTS, OTHERS, SCHEME, Facts, Part
+from iekd.errors import DataError, unknown_name
 from iekd.paths import cache_dir, make_cache_dir
 
 log = logging.getLogger(__name__)
 
-# as the downloads name them, so that an order of classes can be checked before anything is downloaded
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-CIFAR100 = (
-    "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can "
-    "castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin "
-    "elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster "
-    "man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck "
-    "pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk "
-    "skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger "
-    "tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
-)
-CIFAR100_CLASSES = tuple(CIFAR100.split())
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
+FILES = ("_samples", "samples", "imgs")  # lists of (path, label)
 
 
 @dataclass(frozen=True)
 class TorchvisionSet(Source):
-    """One of torchvision's datasets.
+    """One of torchvision's datasets."""
 
-    Args:
-        info: what `describe` says.
-        class_name: its class in torchvision.datasets.
-        folder: what torchvision expects below a root folder.
-        by_hand: what to put there without a network, for the error message.
-    """
-
-    info: DatasetInfo
-    class_name: str
-    folder: str
-    by_hand: str
+    facts: Facts
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        return self.info.name
+        return self.facts.called
 
     @property
     def resolution(self) -> int:  # type: ignore[override]
-        return self.info.resolution
+        return self.facts.resolution
+
+    @property
+    def uses_test_fraction(self) -> bool:  # type: ignore[override]
+        return not self.facts.test
+
+    @property
+    def for_guests(self) -> bool:  # type: ignore[override]
+        return bool(self.facts.name)  # others may take many gigabytes
+
+    @property
+    def may_stream(self) -> bool:  # type: ignore[override]
+        return self.facts.in_files
+
+    def check(self, name: str) -> str:
+        return self.name
 
     def describe(self, name: str, test_fraction: float) -> DatasetInfo:
-        return self.info
+        facts = self.facts
+        train, tested = facts.train_images, facts.test_images
+        if not facts.test:
+            tested = facts.classes * drawn_of(train // facts.classes, test_fraction)
+            train -= tested
+        download = f"{facts.download} download" if facts.download else "to be downloaded by hand"
+        note = download if facts.name else f"{download}; {facts.paper}; {facts.terms}"
+        return DatasetInfo(
+            self.name, facts.title, train, tested, facts.classes, facts.channels, facts.resolution, note,
+            class_names=facts.class_names, test_is_drawn=not facts.test,
+            tested_on="" if facts.test else "drawn by chance",
+        )  # fmt: skip
 
     def at_hand(self, name: str) -> bool:
-        return any((root / self.folder).is_dir() for root in _roots())
+        return any((root / self.facts.folder).exists() for root in _roots())
 
     def load(self, request: Request) -> Dataset:
         train, test = self._read_or_download()
-        splits = []
-        for stored in (train, test):
-            images = np.asarray(stored.data)  # MNIST-like: tensor (N,H,W); CIFAR: array (N,H,W,3)
-            images = images if images.ndim == 4 else images[..., None]
-            splits.append(Split(images, np.asarray(stored.targets, np.int64)))
-        return Dataset(self.name, self.class_names(train), splits[0], splits[1]).resized(request.resolution)
+        names = self.facts.class_names or _class_names(train[0])
+        if not self.facts.in_files:
+            return self._of_arrays(request, names, train, test)
+        request = replace(request, resolution=request.resolution or self.resolution)
+        return load_found(self._found(names, train, test), request, self._root(), fingerprint="")
 
-    def class_names(self, stored: Any) -> tuple[str, ...]:
-        """From torchvision's dataset object."""
-        return tuple(stored.classes)
+    def thumbnails(self, name: str, per_class: int) -> list[tuple[np.ndarray, str]]:
+        if not self.at_hand(name):
+            return []
+        if not self.may_stream:
+            return super().thumbnails(name, per_class)
+        train, test = self._read_or_download()
+        return thumbnails_of(self._found(self.facts.class_names or _class_names(train[0]), train, test), per_class)
 
-    def _read_or_download(self) -> tuple[Any, Any]:
-        """torchvision's (training, test) dataset from the first root that has it, else downloaded and verified."""
+    def root_of(self, name: str) -> Path | None:
+        return self._root() if self.may_stream else None
+
+    def _root(self) -> Path:
+        """The folder that torchvision is given, of those that have the set the first."""
+        roots = _roots()
+        return next((root for root in roots if (root / self.facts.folder).exists()), roots[-1])
+
+    def _of_arrays(
+        self, request: Request, names: tuple[str, ...], train: Sequence[Any], test: Sequence[Any]
+    ) -> Dataset:
+        whole = _joined([_pixels(stored, self.facts) for stored in train])
+        if test:
+            splits = whole, _joined([_pixels(stored, self.facts) for stored in test])
+        else:
+            rows = draw_test(whole.labels, range(len(names)), request.test_fraction, request.seed)
+            splits = whole.take(rows[0]), whole.take(rows[1])
+        return Dataset(self.name, names, *splits).resized(request.resolution)
+
+    def _found(self, names: tuple[str, ...], train: Sequence[Any], test: Sequence[Any]) -> Found:
+        """The files of a set, with the labels that torchvision gives them."""
+        root = str(self._root())
+        listed = []
+        for parts in filter(None, (train, test)):
+            pairs = [pair for stored in parts for pair in _files(stored)]
+            paths, labels = [path for path, _ in pairs], [label for _, label in pairs]
+            labels = [label - self.facts.first_label for label in labels]
+            listed.append(files_by_label(root, paths, labels, len(names)))
+        return Found(names, listed[0], listed[1] if test else None)
+
+    def _read_or_download(self) -> tuple[list[Any], list[Any]]:
+        """torchvision's (training, test) objects from the first root that has them, else downloaded and verified."""
         import torchvision.datasets
 
-        build: Callable[..., Any] = getattr(torchvision.datasets, self.class_name)
+        facts = self.facts
+        build: Callable[..., Any] | None = getattr(torchvision.datasets, facts.class_name, None)
+        if build is None:
+            raise DataError(f"This version of torchvision has no {facts.class_name}. Install a newer one.")
         *_, cache = roots = _roots()
+        problem = ""
         for root in roots:
             if root == cache:
-                self.fill_cache(cache / self.folder)
+                self.fill_cache(cache / facts.folder)
+            if not (root / facts.folder).exists():
+                continue  # some classes make folders where they look
             try:
-                return build(str(root), train=True), build(str(root), train=False)
+                return self._parts(build, root, facts.train), self._parts(build, root, facts.test)
             except Exception as error:  # torchvision's readers raise many kinds on missing and on damaged files
                 log.info("%s is not in '%s' (%s).", self.name, root, _reason(error))
-        log.info("Downloading %s into %s", self.name, cache)
-        make_cache_dir(cache)
+                problem = f" What is in '{root / facts.folder}' cannot be read ({_reason(error)})."
+        if not facts.download:
+            raise DataError(
+                f"Dataset '{self.name}' has to be downloaded by hand.{problem} Put "
+                f"{facts.by_hand} into '{cache / facts.folder}', or choose '{SAMPLE}', which needs no download."
+            )
+        log.info("Downloading %s (%s) into %s", self.name, facts.download, cache)
+        make_cache_dir(cache / facts.within)
         try:
-            return build(str(cache), train=True, download=True), build(str(cache), train=False, download=True)
+            return (
+                self._parts(build, cache, facts.train, download=True),
+                self._parts(build, cache, facts.test, download=True),
+            )
         except Exception as error:
             raise DataError(
                 f"Dataset '{self.name}' is not on this machine and could not be downloaded ({_reason(error)}). "
-                f"Connect to the internet and try again, put {self.by_hand} into '{cache / self.folder}', "
+                f"Connect to the internet and try again, put {facts.by_hand} into '{cache / facts.folder}', "
                 f"or choose '{SAMPLE}', which needs no download."
             ) from None
+
+    def _parts(
+        self, build: Callable[..., Any], root: Path, parts: Sequence[Part], download: bool = False
+    ) -> list[Any]:  # fmt: skip
+        built = []
+        for part in parts:
+            place = str(root / self.facts.within) if self.facts.within else str(root)
+            if download:
+                with contextlib.suppress(Exception):  # it may be there: some refuse to download what is
+                    built.append(build(place, **self._quietly(part)))
+                    continue
+            built.append(build(place, **self._quietly(part), **({"download": True} if download else {})))
+        return built
+
+    def _quietly(self, part: Part) -> Part:
+        """The arguments of a part; one class downloads unless it is told not to."""
+        return {**part, "download": False} if self.facts.class_name == "SEMEION" else part
 
     def fill_cache(self, folder: Path) -> None:
         """Copy what else this machine has of the dataset to where torchvision looks for it."""
@@ -121,31 +196,110 @@ class FashionMNIST(TorchvisionSet):
         """The test images are the sample's, which can be read without torchvision."""
         return Sample().thumbnails(SAMPLE, per_class) if self.at_hand(name) else []
 
-    def class_names(self, stored: Any) -> tuple[str, ...]:
-        return FASHION_CLASSES
-
     def fill_cache(self, folder: Path) -> None:
         if DEBIAN_FASHION.is_dir() and not folder.is_dir():
             with contextlib.suppress(OSError):  # a cache that cannot be written is reported by the download
                 _unpack_debian(folder)
 
 
-TORCHVISION_SETS: tuple[Source, ...] = (
-    FashionMNIST(
-        DatasetInfo("fashion-mnist", "Fashion-MNIST, all 60,000 images", 60_000, 10_000, 10, 1, 28, "31 MB download",
-                    class_names=FASHION_CLASSES),
-        "FashionMNIST", "FashionMNIST/raw", "the four '*-ubyte.gz' files",
-    ),
-    TorchvisionSet(
-        DatasetInfo("cifar10", "CIFAR-10", 50_000, 10_000, 10, 3, 32, "170 MB download", class_names=CIFAR10_CLASSES),
-        "CIFAR10", "cifar-10-batches-py", "the unpacked 'cifar-10-python.tar.gz'",
-    ),
-    TorchvisionSet(
-        DatasetInfo("cifar100", "CIFAR-100", 50_000, 10_000, 100, 3, 32, "170 MB download",
-                    class_names=CIFAR100_CLASSES),
-        "CIFAR100", "cifar-100-python", "the unpacked 'cifar-100-python.tar.gz'",
-    ),
-)  # fmt: skip
+SETS = {
+    facts.class_name: (FashionMNIST if facts.class_name == "FashionMNIST" else TorchvisionSet)(facts)
+    for facts in FACTS
+}  # fmt: skip
+TORCHVISION_SETS: tuple[Source, ...] = tuple(SETS[facts.class_name] for facts in FACTS if facts.name)
+
+
+class Torchvision(Source):
+    """All of them, by the names of their classes."""
+
+    name = SCHEME
+    usage = f"{SCHEME}CLASS"
+    note = f"{len(FACTS)} sets that torchvision knows, such as {SCHEME}Flowers102"
+
+    def of(self, name: str) -> Source:
+        return SETS.get(name.removeprefix(SCHEME), self)
+
+    def check(self, name: str) -> str:
+        asked = name.removeprefix(SCHEME)
+        if asked in OTHERS:
+            raise DataError(f"The set {asked} of torchvision cannot be used: it {OTHERS[asked]}.")
+        known = {key.lower(): key for key in SETS}
+        if asked.lower() in known:
+            return SETS[known[asked.lower()]].name
+        advice = "" if asked else f"Those of torchvision are: {', '.join(SETS)}."
+        raise unknown_name("dataset", name, [SCHEME + key for key in SETS], advice)
+
+    def prepare(self, name: str) -> str:
+        return self.check(name)
+
+    def describe(self, name: str, test_fraction: float) -> DatasetInfo:
+        return SETS[self.check(name).removeprefix(SCHEME)].describe(name, test_fraction)
+
+    def load(self, request: Request) -> Dataset:
+        return SETS[self.check(request.name).removeprefix(SCHEME)].load(request)
+
+    def thumbnails(self, name: str, per_class: int) -> list[tuple[np.ndarray, str]]:
+        return SETS[self.check(name).removeprefix(SCHEME)].thumbnails(name, per_class)
+
+
+def _pixels(stored: Any, facts: Facts) -> Split:
+    """A set that torchvision has in memory: tensors (N,H,W) as of MNIST, arrays (N,H,W,3) as of CIFAR, or (N,3,H,W)."""
+    if not hasattr(stored, "data"):  # FER 2013 keeps pairs of pixels and label
+        if any(label is None for _, label in stored._samples):
+            raise DataError(
+                f"The test images of '{facts.called}' have no labels in 'test.csv'. Put {facts.by_hand} there instead."
+            )
+        images = np.stack([np.asarray(image) for image, _ in stored._samples])
+        labels = np.array([label for _, label in stored._samples], np.int64)
+    else:
+        images = np.asarray(stored.data)
+        labels = np.asarray(stored.targets if hasattr(stored, "targets") else stored.labels, np.int64)
+    if labels.ndim == 2:  # QMNIST's say who wrote it as well
+        labels = np.ascontiguousarray(labels[:, 0])
+    if images.ndim == 3:
+        images = (images.transpose(0, 2, 1) if facts.on_its_side else images)[..., None]
+    elif images.shape[1] == 3 and images.shape[3] != 3:
+        images = images.transpose(0, 2, 3, 1)
+    return Split(np.ascontiguousarray(images), labels)
+
+
+def _joined(splits: Sequence[Split]) -> Split:
+    whole = splits[0]
+    for split in splits[1:]:
+        whole = whole.joined(split)
+    return whole
+
+
+def _files(stored: Any) -> list[tuple[str, int]]:
+    """(path, label) of each image of a set whose images stay in their files."""
+    for attribute in FILES:
+        if (pairs := getattr(stored, attribute, None)) is not None:
+            return [(str(path), int(label)) for path, label in pairs]
+    if (categories := getattr(stored, "all_categories", None)) is not None:  # iNaturalist
+        return [(os.path.join(stored.root, categories[k], file), k) for k, file in stored.index]
+    if (categories := getattr(stored, "categories", None)) is not None:  # Caltech 101 and 256
+        inner = next(f for f in ("101_ObjectCategories", "256_ObjectCategories") if Path(stored.root, f).is_dir())
+        name = "image_{1:04d}.jpg" if inner.startswith("101") else "{0:03d}_{1:04d}.jpg"
+        return [
+            (os.path.join(stored.root, inner, categories[k], name.format(k + 1, i)), int(k))
+            for k, i in zip(stored.y, stored.index, strict=True)
+        ]
+    paths = getattr(stored, "_image_files", None) or getattr(stored, "_images", None)
+    if paths is None:
+        raise DataError(f"This version of torchvision stores {type(stored).__name__} in a way that is not known here.")
+    return [(str(path), int(label)) for path, label in zip(paths, stored._labels, strict=True)]
+
+
+def _class_names(stored: Any) -> tuple[str, ...]:
+    """The names of the classes of one of torchvision's objects, each once."""
+    found = (getattr(stored, key, None) for key in ("classes", "categories", "all_categories"))
+    listed = next(names for names in found if names is not None)
+    words = [tuple(map(str, name)) if isinstance(name, (tuple, list)) else (str(name),) for name in listed]
+    names = [some[0] for some in words]  # of ImageNet's synonyms the first
+    for longer in ([", ".join(some) for some in words], [f"{some[0]} ({k})" for k, some in enumerate(words)]):
+        count = Counter(names)
+        names = [name if count[name] == 1 else longer[k] for k, name in enumerate(names)]
+    return tuple(names)
 
 
 def _roots() -> list[Path]:

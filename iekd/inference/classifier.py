@@ -20,6 +20,7 @@ from iekd.engine.scoring import energy
 from iekd.errors import UserError
 from iekd.inference.onnx_file import SUFFIX, OnnxFile, open_onnx
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard, load_model
+from iekd.models.model_folder import weights_in
 from iekd.models.source import check_normalisation, per_channel
 from iekd.plural import counted
 
@@ -102,6 +103,8 @@ def open_classifier(path: Path, device: str = "cpu", described: Described = Desc
     from iekd.engine.accelerate import choose_device
 
     place = choose_device(device)
+    if path.is_dir() and not (path / CARD).is_file():
+        path = weights_in(path) or path
     if path.is_dir() or (path.name == CARD and path.is_file()):
         folder = path if path.is_dir() else path.parent
         model, card = load_model(folder)
@@ -249,13 +252,16 @@ def _of_weights(path: Path, device: Any, described: Described) -> Classifier:
     file = read_weights(path)
     if file.card:
         _check_described(path, file.card, described)
-    names, wanted = described.class_names or file.class_names, described.model or (file.card.model if file.card else "")
+    names, said = described.class_names or file.class_names, file.card or file.config
+    wanted, side = described.model or (said.model if said else ""), described.resolution
+    if file.config and side is None:
+        side = file.config.resolution
     missing = []
     if not wanted:
         missing.append("network: give --model, such as resnet56")
     if names is None:
         missing.append("names of its classes: give --classes")
-    if file.card is None and described.resolution is None:
+    if file.card is None and side is None:
         missing.append("size of the images that it was trained with: give --resolution")
     if missing:
         raise UserError(f"The file '{path}' does not say the {'; the '.join(missing)}.")
@@ -269,5 +275,5 @@ def _of_weights(path: Path, device: Any, described: Described) -> Classifier:
                 f"The file '{path}' does not say the mean and standard deviation of its pixels: give --mean and --std."
             )
         params = sum(p.numel() for p in fitted.model.parameters())
-        card = _card(fitted.name, names or (), channels, described.resolution or 0, own, params)
+        card = _card(fitted.name, names or (), channels, side or 0, own, params)
     return TorchClassifier(fitted.model, card, split_selection(path)[0].stat().st_size, device)

@@ -113,12 +113,15 @@ def evaluate_checkpoint(
         name, source, used_mean, used_std = card.model, "model card", card.mean, card.std
     else:
         file = read_weights(path)
-        if model is None and file.card is None:
+        described = file.card or file.config
+        if model is None and described is None:
             raise UserError(f"The file '{path}' does not say which network it is of. Give --model, such as resnet56.")
+        if file.config and settings.resolution is None:
+            settings = settings.model_copy(update={"resolution": file.config.resolution})
         loaded, asked = _data(settings, split, file.card)
         if file.card:
             check_fits(file.card, loaded, path)
-        wanted = model or (file.card.model if file.card else "")
+        wanted = model or (described.model if described else "")
         fitted = fit_weights(file, wanted, len(loaded.class_names), loaded.channels)
         network, name = fitted.model, fitted.name
         sure = bool(order) and order[0] != data.AS_TEXT

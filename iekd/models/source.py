@@ -8,6 +8,7 @@ from pathlib import Path
 
 from iekd.errors import UserError
 from iekd.models.artifact import CARD
+from iekd.models.model_folder import weights_in
 from iekd.paths import absolute, as_typed
 from iekd.plural import counted
 
@@ -54,7 +55,8 @@ def is_path(source: str | None) -> bool:
 
 
 def check_path(text: str) -> str:
-    """The absolute path of a file, or of a folder that holds a model of ours; its content is not looked at.
+    """The absolute path of a file, or of a folder that holds a model of ours; its content is not looked at. Of a folder
+    of timm or transformers it is the path of the weights inside.
 
     Raises:
         UserError: there is no such file, or it is a folder of something else.
@@ -64,6 +66,8 @@ def check_path(text: str) -> str:
         path = Path(absolute(text))  # not resolved: links have the telling names
         if text and (path.is_file() or (path / CARD).is_file()):
             return str(path)
+        if text and (weights := weights_in(path)):
+            return str(weights)
         file, found, _ = str(path).rpartition("::")  # one of several networks in a file: models/weight_files.py
         if found and Path(file).is_file():
             return str(path)

@@ -27,6 +27,7 @@ from torch import Tensor
 from iekd.errors import UserError
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard
 from iekd.models.class_names import KEYS, class_names_beside, find_class_names
+from iekd.models.model_folder import FolderConfig, config_beside
 from iekd.models.weight_forms import other_file, unusable_form
 
 StateDict = dict[str, Tensor]
@@ -52,6 +53,7 @@ class WeightFile:
     candidates: every dict of tensors that may be a network's; one at least.
     card: of a model that this program has saved; None for other people's files.
     class_names: in the order of the outputs, where the file or one beside it lists them; and where that was.
+    config: what the folder says of the network, if timm or transformers has written it.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class WeightFile:
     card: ModelCard | None = None
     class_names: tuple[str, ...] | None = None
     named_in: str = ""
+    config: FolderConfig | None = None
 
 
 def read_weights(path: Path) -> WeightFile:
@@ -90,7 +93,8 @@ def read_weights(path: Path) -> WeightFile:
     names, named_in = find_class_names({k: stored[k] for k in stored if k in KEYS}), "the file"
     if names is None and card is None and (beside := class_names_beside(path)):
         names, named_in = beside
-    return WeightFile(path, candidates, card, card.class_names if card else names, named_in)
+    config = None if card else config_beside(path)
+    return WeightFile(path, candidates, card, card.class_names if card else names, named_in, config)
 
 
 def split_selection(path: Path) -> tuple[Path, str]:

@@ -113,6 +113,8 @@ def fit_weights(file: WeightFile, name: str, num_classes: int, channels: int) ->
     check_values(given, own, f"'{path}'")
     model.load_state_dict({k: given.get(k, v) for k, v in own.items()})
     mean, std = (file.card.mean, file.card.std) if file.card else normalisation_in(match, channels)
+    if mean is None and file.config and file.config.mean and len(file.config.mean) == channels:
+        mean, std = file.config.mean, file.config.std
     return FittedModel(model.eval(), match.name, mean, std, tuple(notes_on(match, file, mean, std)))
 
 
@@ -313,7 +315,7 @@ def notes_on(
     norms = [k for k in match.ignored if mean and not file.card and (MEAN.search(k) or STD.search(k))]
     if mean and std:
         shown = [", ".join(f"{v:.4g}" for v in values) for values in (mean, std)]
-        where = "of the model's card" if file.card else "in the file"
+        where = "of the model's card" if file.card else "in the file" if norms or not file.config else "of config.json"
         yield f"Images are normalised with the mean {shown[0]} and the standard deviation {shown[1]} {where}."
     if ignored := [k for k in match.ignored if k not in norms]:
         yield f"Ignored, not part of {match.name}: {_some(ignored)}."

@@ -15,6 +15,7 @@ from iekd.config.run import RunConfig
 from iekd.data.registry import describe, relative_name, source_of
 from iekd.errors import UserError
 from iekd.models.artifact import WEIGHTS, ModelCard
+from iekd.models.model_folder import config_beside
 from iekd.models.pretrained import check_at_hand as check_cached
 from iekd.models.pretrained import pretrained
 from iekd.models.source import PRETRAINED, RUN, check_path
@@ -57,7 +58,7 @@ def find_source(source: str, role: Role, config: RunConfig, runs_dir: Path) -> S
         about = pretrained(name)
         return Source(f"pretrained weights ({about.title})", None, about.classes, about.side, about.title)
     path = _of_run(source, config, runs_dir) if source.startswith(RUN) else Path(check_path(source))
-    return _of_folder(source, path, role, config) if path.is_dir() else _of_file(source, path, name)
+    return _of_folder(source, path, role, config) if path.is_dir() else _of_file(source, path, role, name)
 
 
 def title_of(source: str, path: Path) -> str:
@@ -99,12 +100,8 @@ def load_start(source: Source, role: Role, config: RunConfig, dataset: Dataset) 
 
 
 def _of_folder(source: str, folder: Path, role: Role, config: RunConfig) -> Source:
-    card, name = ModelCard.read(folder), getattr(config, role)
-    if card.model != name:
-        raise UserError(
-            f"The model in '{folder}' is a {card.model}, but the {role} is a {name}. "
-            f"Set {role} to {card.model}, or choose another model."
-        )
+    card = ModelCard.read(folder)
+    _check_same(folder, card.model, role, getattr(config, role))
     try:
         mark = content_sum(folder / WEIGHTS)
     except OSError as error:
@@ -112,19 +109,30 @@ def _of_folder(source: str, folder: Path, role: Role, config: RunConfig) -> Sour
     return Source(title_of(source, folder), folder, len(card.class_names), card.resolution, mark)
 
 
-def _of_file(source: str, path: Path, name: str) -> Source:
+def _check_same(folder: Path, found: str, role: Role, name: str) -> None:
+    if found != name:
+        raise UserError(
+            f"The model in '{folder}' is a {found}, but the {role} is a {name}. "
+            f"Set {role} to {found}, or choose another model."
+        )
+
+
+def _of_file(source: str, path: Path, role: Role, name: str) -> Source:
     from iekd.models.libraries import names_one
     from iekd.models.libraries import pretrained as known
     from iekd.models.start import classes_in
     from iekd.models.weight_files import split_selection
 
     file, selected = split_selection(path)
+    if (described := config_beside(file)) is not None:
+        _check_same(file.parent, described.model, role, name)
     try:
         mark, changed = f"{content_sum(file)}{selected}", file.stat().st_mtime
     except OSError as error:
         raise UserError(f"'{file}' cannot be read ({error.strerror}). Check the path and its permissions.") from None
     about = known(name) if names_one(name) else None
-    return Source(title_of(source, path), path, classes_in(path, name, changed), about.side if about else None, mark)
+    side = (described.resolution if described else None) or (about.side if about else None)
+    return Source(title_of(source, path), path, classes_in(path, name, changed), side, mark)
 
 
 def _of_run(source: str, config: RunConfig, runs_dir: Path) -> Path:

@@ -210,6 +210,8 @@ class Access:
         name = str(dataset or "").strip()
         if data.own_path(name) is not None and not is_added(store, name):
             raise AccessError(self._no("Folders of this machine cannot be used"))
+        if not data.for_guests(name):
+            raise AccessError(self._no("Datasets that this machine would have to download cannot be used"))
         source = str(teacher_from or AUTO).strip()
         order = class_order.split(",") if isinstance(class_order, str) else class_order
         names = [str(name).strip() for name in order] if isinstance(order, (list, tuple)) else []
