@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -25,20 +26,20 @@ def names() -> list[str]:
     return [str(name) for name in timm.list_models()]
 
 
-def build(name: str, num_classes: int, channels: int) -> Classifier:
-    """The network with random weights.
+def build(name: str, num_classes: int, channels: int, arguments: Mapping[str, Any] | None = None) -> Classifier:
+    """The network with random weights. arguments: more of timm's for its architecture.
 
     Raises:
         ValueError: it gives no features.
     """
-    return TimmNetwork(_create(name, num_classes=num_classes, in_chans=channels))
+    return TimmNetwork(_create(name, **{**(arguments or {}), "num_classes": num_classes, "in_chans": channels}))
 
 
 def _create(name: str, **options: Any) -> nn.Module:
     """Some networks take no other size of image than the usual one, so they do not know these options."""
     for more in (*ANY_SIZE, {}):
         try:
-            network: nn.Module = timm.create_model(name, pretrained=False, **options, **more)
+            network: nn.Module = timm.create_model(name, pretrained=False, **{**more, **options})
             return network
         except TypeError as error:
             if not more or "unexpected keyword" not in str(error):

@@ -94,7 +94,8 @@ def where_from(config: RunConfig, found: Path | None) -> str:
 
 def teacher_folder(config: RunConfig, runs_dir: Path, fingerprint: str | None = None) -> Path:
     """Where a teacher trained by this run is saved for later ones; fingerprint: see `origin`."""
-    return runs_dir / "teachers" / f"{config.teacher}-{origin(config, fingerprint)}"
+    name = config.teacher.replace("/", "--")  # of a network on the Hub
+    return runs_dir / "teachers" / f"{name}-{origin(config, fingerprint)}"
 
 
 def _of_run(config: RunConfig, runs_dir: Path) -> Path:
