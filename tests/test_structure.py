@@ -12,7 +12,8 @@ import iekd
 PACKAGE = Path(iekd.__file__).parent
 # the rooms, lowest first: a file imports only from its own room and from those before it
 ROOMS = (
-    "errors", "language", "paths", "plural", "plugins", "space", "losses", "data", "models", "config", "distill",
+    "errors", "language", "paths", "plural", "plugins", "space", "hub_names", "hub_errors",
+    "losses", "data", "models", "config", "distill",
     "engine", "estimate", "bench", "inference", "explain", "export", "results", "runs", "own", "hub", "launchers", "ui",
     "cli",
 )  # fmt: skip

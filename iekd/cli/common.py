@@ -18,8 +18,8 @@ from rich.table import Table
 from iekd.config.run import RunConfig
 from iekd.config.unused import unused_settings
 from iekd.errors import RunError, UserError
-from iekd.hub.names import PREFIX
 from iekd.hub.pull import pulled
+from iekd.hub_names import PREFIX
 from iekd.inference.onnx_file import EXPORTED
 from iekd.models.artifact import CARD
 from iekd.models.source import check_path

@@ -51,9 +51,9 @@ def push(
     what is pushed; names of classes are not.
     """
     from iekd.hub.contents import gathered
-    from iekd.hub.names import check_repo
     from iekd.hub.push import machine_token
     from iekd.hub.push import push as send
+    from iekd.hub_names import check_repo
     from iekd.runs.models import model_of
 
     check_repo(repo)

@@ -19,6 +19,7 @@ from iekd.config.settings import Share, about, setting
 from iekd.data.decoding import CROP, Fit
 from iekd.errors import UserError, about_setting, check_text, unknown_name
 from iekd.models.catalog import check_model, models
+from iekd.models.hub_configs import is_one as is_on_hub
 from iekd.models.source import (
     AUTO,
     FILE_ONLY,
@@ -296,21 +297,8 @@ class RunConfig(MethodSettings, TrainingSettings):
 
     @model_validator(mode="after")
     def _margins_where_needed(self) -> RunConfig:
-        overhaul = [m for m in self.methods if method_spec(m).needs_margins]
-        if overhaul and self.teacher != NO_TEACHER and not models()[self.teacher].has_margins:
-            raise UserError(
-                f"Method '{overhaul[0]}' cannot learn from {self.teacher}: its margins come from a batch norm at each "
-                "stage end, and this network has none there. Choose another teacher, or another method.",
-                "teacher",
-            )
-        for role in ("teacher", "student") if overhaul else ():
-            name = getattr(self, role)
-            if name != NO_TEACHER and not models()[name].has_pre_activations:
-                raise UserError(
-                    f"Method '{overhaul[0]}' cannot be used with {name}: it compares stage ends before the activation, "
-                    "and this network does not give them. Choose another model, or another method.",
-                    role,
-                )
+        if not any(map(is_on_hub, (self.teacher, self.student))):  # those are known once they were looked up
+            check_margins(self)
         return self
 
     @model_validator(mode="after")
@@ -411,6 +399,29 @@ GROUPS = {  # of the lesser settings, by what they are about
     group: tuple(name for name, known in ABOUT.items() if known.group == group)
     for group in (OPTIMISER, IE, OTHERS, TEACHER, IMAGES, THIS_RUN)
 }
+
+
+def check_margins(config: RunConfig) -> None:
+    """Check that the networks give what od compares, if a method needs it.
+
+    Raises:
+        UserError: they do not, or a network on the Hub has not been looked up.
+    """
+    overhaul = [m for m in config.methods if method_spec(m).needs_margins]
+    if overhaul and config.teacher != NO_TEACHER and not models()[config.teacher].has_margins:
+        raise UserError(
+            f"Method '{overhaul[0]}' cannot learn from {config.teacher}: its margins come from a batch norm at each "
+            "stage end, and this network has none there. Choose another teacher, or another method.",
+            "teacher",
+        )
+    for role in ("teacher", "student") if overhaul else ():
+        name = getattr(config, role)
+        if name != NO_TEACHER and not models()[name].has_pre_activations:
+            raise UserError(
+                f"Method '{overhaul[0]}' cannot be used with {name}: it compares stage ends before the activation, "
+                "and this network does not give them. Choose another model, or another method.",
+                role,
+            )
 
 
 def label(field: str) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import quote
 
 from iekd import __version__
-from iekd.hub.errors import HubError, explain, status_of
-from iekd.hub.names import Source, parse_source
+from iekd.hub_errors import HubError, explain, status_of
+from iekd.hub_names import Source, parse_source
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard
 from iekd.paths import absolute, cache_dir, make_cache_dir
 from iekd.runs.files import write_json

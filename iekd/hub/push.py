@@ -12,8 +12,8 @@ from typing import Any
 
 from iekd import __version__
 from iekd.hub.contents import MARK, README, Contents
-from iekd.hub.errors import LOG_IN, HubError, explain, status_of
-from iekd.hub.names import check_repo
+from iekd.hub_errors import LOG_IN, HubError, explain, status_of
+from iekd.hub_names import check_repo
 
 NOBODYS = {".gitattributes", ".gitignore", README}  # files that the Hub makes, or that say nothing of a repository
 

@@ -10,12 +10,13 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from iekd.data.decoding import CROP, Fit
 from iekd.errors import UserError
+from iekd.models import hub_configs
 
 if TYPE_CHECKING:
     from iekd.data.base import Dataset, DatasetInfo
@@ -37,6 +38,7 @@ class ModelCard:
     energy_threshold: an image whose energy (`engine.scoring.energy`) is below it is unlike the training images: one
         test image in twenty is; None where it is not known.
     fit, white: how files became its training images, see `data.decoding.to_array`.
+    architecture: of a network of the Hub its config.json as text, so that it can be built without the Hub.
     """
 
     model: str
@@ -58,6 +60,7 @@ class ModelCard:
     fit: str = CROP
     white: float | None = None
     energy_threshold: float | None = None
+    architecture: str = ""
 
     @staticmethod
     def read(folder: Path) -> ModelCard:
@@ -117,6 +120,8 @@ def save_model(folder: Path, model: Any, card: ModelCard) -> None:
     """Write a torch module and its card; the folder appears whole or not at all, and replaces an older one."""
     from safetensors.torch import save_file
 
+    if hub_configs.is_one(card.model) and not card.architecture:
+        card = replace(card, architecture=json.dumps(hub_configs.config_of(card.model)))
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -143,6 +148,8 @@ def load_model(folder: Path) -> tuple[Any, ModelCard]:
     from iekd.models.registry import build
 
     card = ModelCard.read(folder)
+    if card.architecture:
+        hub_configs.remember({card.model: hub_configs.check_config(card.model, json.loads(card.architecture))})
     model = build(card.model, len(card.class_names), card.channels)
     try:
         model.load_state_dict(load_file(folder / WEIGHTS))
@@ -168,8 +175,17 @@ def _impossible(card: ModelCard) -> Iterator[str]:
         "mean": numbers(card.mean) and len(card.mean) == card.channels,
         "std": numbers(card.std) and len(card.std) == card.channels and min(card.std) > 0,
         "fit": card.fit in get_args(Fit), "command": isinstance(card.command, str),
+        "architecture": _is_object(card.architecture),
     }  # fmt: skip
     yield from (name for name, fine in possible.items() if not fine)
+
+
+def _is_object(text: Any) -> bool:
+    """Whether it is empty, or the text of a JSON object."""
+    try:
+        return text == "" or isinstance(json.loads(text), dict)
+    except (TypeError, ValueError):
+        return False
 
 
 def _frozen(value: Any) -> Any:

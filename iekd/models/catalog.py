@@ -130,8 +130,7 @@ def model_name(model: str) -> str:
     """resnet20 -> ResNet-20, resnet32x4 -> ResNet-32×4, wrn-40-2 -> WRN-40-2, timm:resnet18 -> resnet18 (timm); a name
     it does not know stays."""
     if libraries.names_one(model):
-        library, _, network = model.partition(libraries.SEPARATOR)
-        return f"{network} ({library})"
+        return libraries.title(model)
     if model in MODEL_NAMES:
         return MODEL_NAMES[model]
     if match := re.fullmatch(r"resnet(\d+)(x\d+)?(-a|-cifar)?", model):

@@ -1,4 +1,4 @@
-"""Networks of other libraries by name: `timm:mobilenetv3_small_100`, `torchvision:resnet50`.
+"""Networks of other libraries by name: `timm:mobilenetv3_small_100`, `torchvision:resnet50`, `hf:ORG/NAME`.
 
 A library is a file beside this one with the functions of `Library`. It is imported, and torch with it, when one of its
 networks is first asked for.
@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Protocol, cast
 
 from iekd.errors import UserError, first_line, unknown_name
+from iekd.models import hub_configs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from iekd.models.measure import Builder
     from iekd.models.pretrained import Pretrained
 
-LIBRARIES = {"timm": "timm_networks", "torchvision": "torchvision_networks"}
+HUB = "hf"  # the library of the Hub's networks, which are not listed: hub_configs.py knows those that were looked up
+LIBRARIES = {"timm": "timm_networks", "torchvision": "torchvision_networks", HUB: "hub_networks"}
+LISTED = tuple(library for library in LIBRARIES if library != HUB)
 SEPARATOR = ":"
 SIDES = (224, 256, 128, 64, 32)  # of the image with which sizes are measured; most were designed for 224
 
@@ -46,17 +49,22 @@ def names_one(name: str) -> bool:
 
 
 def has(name: str) -> bool:
-    """Whether the library that is named has such a network."""
+    """Whether the library that is named has such a network; of the Hub's, whether it is known on this machine."""
+    if hub_configs.is_one(name):
+        return hub_configs.is_known(name)
     library, _, network = name.partition(SEPARATOR)
     return network in _library(library).names()
 
 
 def check(name: str) -> str:
-    """Return the name of a library's network.
+    """Return the name of a library's network. Whether the Hub has it is not asked here, see `hub_configs.look_up`.
 
     Raises:
         UnknownNameError: the library has none of that name; the message has the closest.
+        UserError: no repository of the Hub can have that name.
     """
+    if hub_configs.is_one(name):
+        return hub_configs.check_name(name)
     library, _, network = name.partition(SEPARATOR)
     if not has(name):
         advice = f"`iekd models --search {network[:4] or 'resnet'}` lists what there is."
@@ -67,9 +75,7 @@ def check(name: str) -> str:
 def search(words: str, library: str = "") -> list[str]:
     """The names that contain all the words, of one library or of all."""
     wanted = words.lower().split()
-    found = [
-        f"{key}{SEPARATOR}{name}" for key in ([library] if library else LIBRARIES) for name in _library(key).names()
-    ]
+    found = [f"{key}{SEPARATOR}{name}" for key in ([library] if library else LISTED) for name in _library(key).names()]
     return [name for name in found if all(word in name.lower() for word in wanted)]
 
 
@@ -126,6 +132,8 @@ def check_side(name: str, side: int) -> None:
             with torch.device(device), torch.no_grad(), torch.random.fork_rng(devices=[]):
                 builder_of(name)(2, 3).eval()(torch.zeros(1, 3, side, side))
                 return
+        except UserError:
+            raise
         except Exception as error:  # whatever a library raises
             problem = error
             if "meta" not in str(error):  # it is about the images; building it with numbers may take gigabytes
@@ -135,6 +143,14 @@ def check_side(name: str, side: int) -> None:
         f"'{name}' does not take images of {side} x {side} pixels ({first_line(problem)}). Most networks of libraries "
         "are made for 224. Set another resolution, or choose another network."
     ) from problem
+
+
+def title(name: str) -> str:
+    """timm:resnet18 -> resnet18 (timm); hf:timm/resnet18.a1_in1k -> timm/resnet18.a1_in1k (Hub)."""
+    if hub_configs.is_one(name):
+        return hub_configs.title(name)
+    library, _, network = name.partition(SEPARATOR)
+    return f"{network} ({library})"
 
 
 def _library(name: str) -> Library:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -26,13 +27,13 @@ def names() -> list[str]:
     return [str(name) for name in timm.list_models()]
 
 
-def build(name: str, num_classes: int, channels: int) -> Classifier:
-    """The network with random weights.
+def build(name: str, num_classes: int, channels: int, arguments: Mapping[str, Any] | None = None) -> Classifier:
+    """The network with random weights. arguments: more of timm's for its architecture.
 
     Raises:
         ValueError: it gives no features.
     """
-    return TimmNetwork(_create(name, num_classes=num_classes, in_chans=channels))
+    return TimmNetwork(_create(name, **{**(arguments or {}), "num_classes": num_classes, "in_chans": channels}))
 
 
 def pretrained(name: str) -> Pretrained | None:
@@ -61,7 +62,7 @@ def _create(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
     """Some networks take no other size of image than the usual one, so they do not know these options."""
     for more in (*ANY_SIZE, {}):
         try:
-            network: nn.Module = timm.create_model(name, pretrained=pretrained, **options, **more)
+            network: nn.Module = timm.create_model(name, pretrained=pretrained, **{**more, **options})
             return network
         except TypeError as error:
             if not more or "unexpected keyword" not in str(error):

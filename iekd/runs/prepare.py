@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iekd import data
-from iekd.config.run import RunConfig
+from iekd.config.run import RunConfig, check_margins
 from iekd.data import DatasetInfo
 from iekd.errors import UserError, about_setting, check_text
 from iekd.estimate.cautions import Caution, cautions, learned_from
-from iekd.models import libraries
+from iekd.models import hub_configs, libraries
 from iekd.models.class_names import class_order_of
 from iekd.models.source import FILE_ONLY, check_path, is_path
 from iekd.runs.queue import check_device
@@ -23,6 +23,8 @@ from iekd.runs.starts import Source, check_at_hand, find_source, student_source
 from iekd.runs.teachers import check_teacher, to_fine_tune
 
 MOST_SIDE = 512  # of the setting
+
+ROLES = ("teacher", "student", "peer")  # settings that name a network
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,12 @@ def prepare(config: RunConfig, runs_dir: Path) -> Prepared:
             check_at_hand(student, "student", config)
     config, notes = _at_their_resolution(config, info, named or None, student)
     side = config.resolution or info.resolution
-    for role in ("teacher", "student", "peer"):
+    for role in ROLES:
         name = getattr(config, role)
         if name and libraries.names_one(name):
             with about_setting(role):
                 libraries.check_side(name, side)
+    check_margins(config)
     with about_setting("teacher_from"):
         teacher = check_teacher(config, runs_dir, info)
     return Prepared(config, info, teacher, start, student, notes)
@@ -99,8 +102,16 @@ def _at_their_resolution(
 
 
 def resolve(config: RunConfig) -> RunConfig:
-    """The configuration with its names as they are loaded. Raises UserError if there are no such files."""
+    """The configuration with its names as they are loaded; networks on the Hub with their commit.
+
+    Raises:
+        UserError: there are no such files, or no such network on the Hub.
+    """
     found: dict[str, object] = {}
+    for role in ROLES:
+        if hub_configs.is_one(name := getattr(config, role)):
+            with about_setting(role):
+                found[role] = hub_configs.look_up(name)
     with about_setting("dataset"):
         found["dataset"] = check_text(data.prepare(config.dataset))
     with about_setting("class_order"):

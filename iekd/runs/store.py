@@ -35,6 +35,7 @@ from typing import Any
 from iekd.config.run import RunConfig, learner_name
 from iekd.data import AS_TEXT, own_path
 from iekd.errors import RunError
+from iekd.models import hub_configs
 from iekd.runs.files import LineWriter, read_json, read_lines, read_tail, truncate_lines, write_json
 from iekd.runs.locks import fcntl
 from iekd.runs.owner import LOCAL, Owner, owner_of, set_owner
@@ -127,6 +128,9 @@ class Run:
         stored.setdefault("validation_fraction", 0.0)  # runs of version 0.1 had none
         if "class_order" not in stored and own_path(str(stored.get("dataset", ""))) is not None:
             stored["class_order"] = (AS_TEXT,)  # before there was a choice, a folder's classes were sorted as text
+        if any(hub_configs.is_one(stored.get(role)) for role in ("teacher", "student", "peer")):
+            networks = read_json(self.path / hub_configs.FILES)
+            hub_configs.remember(networks if isinstance(networks, dict) else {})
         return RunConfig.model_construct(None, **stored)
 
     @property
@@ -311,6 +315,8 @@ class Store:
             part = self.root / f".{run_id}.part"
             part.mkdir()
             write_json(part / "config.json", config.model_dump(mode="json"))
+            if networks := hub_configs.of_these((config.teacher, config.student, config.peer)):
+                write_json(part / hub_configs.FILES, networks)
             handle = Run(part).lock()
             write_json(part / "status.json", asdict(Status(created=time.time())))
             if visitor:

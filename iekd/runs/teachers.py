@@ -110,4 +110,5 @@ def where_from(config: RunConfig, found: Path | None, start: Source | None = Non
 
 def teacher_folder(config: RunConfig, runs_dir: Path, fingerprint: str | None = None, mark: str = "") -> Path:
     """Where a teacher trained by this run is saved for later ones; fingerprint, mark: see `origin`."""
-    return runs_dir / "teachers" / f"{config.teacher}-{origin(config, fingerprint, mark)}"
+    name = config.teacher.replace("/", "--")  # of a network on the Hub
+    return runs_dir / "teachers" / f"{name}-{origin(config, fingerprint, mark)}"

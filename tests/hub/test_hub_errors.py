@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from iekd.hub.errors import explain
+from iekd.hub_errors import explain
 
 
 class XetError(PermissionError):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from iekd.errors import UserError
-from iekd.hub.errors import HubError
 from iekd.hub.pull import TAKEN, pull, pulled
+from iekd.hub_errors import HubError
 from iekd.paths import cache_dir
 
 FILES = ["model.json", "model.safetensors", "source.json"]

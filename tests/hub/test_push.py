@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from iekd.hub.errors import HubError
+from iekd.hub_errors import HubError
 from iekd.models.artifact import ModelCard, load_model
 
 STUDENT = {"README.md", "config.json", "curves.png", "iekd.json", "model.json", "model.safetensors"}

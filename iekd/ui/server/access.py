@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from iekd.config.run import RunConfig
 from iekd.data.archives import Room
 from iekd.errors import UserError
 from iekd.estimate.cost import plan_of, seconds
+from iekd.models import hub_configs
 from iekd.models.source import AUTO, is_path
 from iekd.plural import counted
 from iekd.runs.queue import device_name
@@ -176,7 +177,8 @@ class Access:
             return self._check_start(asker, config, store)
 
     def _check_start(self, asker: Asker | None, config: RunConfig, store: Store) -> str:
-        self.check_paths(asker, config.dataset, config.teacher_from, store, config.class_order)
+        networks = (config.teacher, config.student, config.peer)
+        self.check_paths(asker, config.dataset, config.teacher_from, store, config.class_order, networks)
         if self.trusts(asker):
             return ""
         if not self.visitors_start:
@@ -198,12 +200,14 @@ class Access:
         return visitor
 
     def check_paths(
-        self, asker: Asker | None, dataset: object, teacher_from: object, store: Store, class_order: object = None
+        self, asker: Asker | None, dataset: object, teacher_from: object, store: Store, class_order: object = None,
+        networks: Iterable[object] = (),
     ) -> None:  # fmt: skip
         """Whether these raw values may be looked at; to be asked before anything of them touches the disk.
 
         Raises:
-            AccessError: they name a folder or a file of this machine, and whoever asks is a stranger to it.
+            AccessError: they name a folder or a file of this machine, or a network on the Hub, which is read with this
+                machine's token, and whoever asks is a stranger to it.
         """
         if self.trusts(asker):
             return
@@ -218,6 +222,8 @@ class Access:
         names = [name for name in names if name]
         if is_path(source) or (len(names) == 1 and names[0] != data.AS_TEXT):
             raise AccessError(self._no("Files of this machine cannot be used"))
+        if any(hub_configs.is_one(str(network or "").strip()) for network in networks):
+            raise AccessError(self._no("Networks of the Hub cannot be used"))
 
     def room_for(self, asker: Asker | None) -> tuple[Room, int | None]:
         """What somebody may upload to learn from: an archive, and all archives together in bytes; None for no limit.

@@ -17,8 +17,8 @@ from markupsafe import Markup
 
 from iekd.errors import UserError
 from iekd.hub.contents import What, gathered
-from iekd.hub.names import check_repo
 from iekd.hub.push import machine_token, push
+from iekd.hub_names import check_repo
 from iekd.language import N_, _, english, ngettext
 from iekd.runs.models import model_of
 from iekd.runs.store import Run, Store

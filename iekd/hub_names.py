@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from iekd.errors import UserError
 
-PREFIX = "hf:"  # of a model on the Hub, wherever a model may be named
+PREFIX = "hf:"  # of a model or a network on the Hub, wherever one may be named
 ADDRESS = "https://huggingface.co/"
 NAME = re.compile(r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?/[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?", re.ASCII)
 BAD = re.compile(r"--|\.\.|\.git$|^.{97}")  # the Hub's own rules

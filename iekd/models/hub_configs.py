@@ -1,0 +1,204 @@
+"""Networks of image classifiers on the Hugging Face Hub, `hf:ORG/NAME`: what their config.json says. No torch here.
+
+Only config.json is needed to build one with random weights. `look_up` asks the Hub for it, where a run is prepared;
+everything after that uses what is on this machine: the configurations that `remember` was given by a run's folder or a
+saved model, and huggingface_hub's cache. A name that was looked up ends in @COMMIT, so it means the same for ever.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from iekd import __version__
+from iekd.errors import UserError
+from iekd.hub_errors import HubError, explain, status_of
+from iekd.hub_names import PREFIX, Source, parse_source
+
+log = logging.getLogger(__name__)
+Config = dict[str, Any]
+CONFIG = "config.json"
+LARGEST = 2**20  # bytes of a config.json: names of a hundred thousand classes
+COMMIT = re.compile(r"[0-9a-f]{40}")
+AGAIN = 300.0  # seconds after which a name without a commit is looked up again
+FILES = "networks.json"  # of a run's folder: the configurations of its networks, by name
+
+_known: dict[str, Config] = {}
+_pinned: dict[str, tuple[float, str]] = {}  # name -> when it was looked up, the name with its commit
+
+
+def is_one(name: str | None) -> bool:
+    """Whether it is the name of a network on the Hub, of one that exists or not."""
+    return bool(name) and str(name).startswith(PREFIX)
+
+
+def check_name(name: str) -> str:
+    """The name as it is written here: hf:ORG/NAME or hf:ORG/NAME@REVISION. Nothing is looked up.
+
+    Raises:
+        UserError: no repository can have it.
+    """
+    return f"{PREFIX}{parse_source(name)}"
+
+
+def title(name: str) -> str:
+    """hf:timm/resnet18.a1_in1k@0123... -> timm/resnet18.a1_in1k (Hub)."""
+    return f"{name.removeprefix(PREFIX).partition('@')[0]} (Hub)"
+
+
+def remember(configs: dict[str, Any]) -> None:
+    """Configurations by name that came with a run or a saved model; those that are known already stay."""
+    for name, config in configs.items():
+        if is_one(name) and isinstance(config, dict):
+            _known.setdefault(name, config)
+
+
+def of_these(names: Iterable[str | None]) -> dict[str, Config]:
+    """The configurations of those among `names` that are networks on the Hub, to be stored beside what uses them."""
+    return {str(name): config_of(str(name)) for name in names if is_one(name)}
+
+
+def is_known(name: str) -> bool:
+    """Whether its configuration is on this machine."""
+    return _on_this_machine(name) is not None
+
+
+def config_of(name: str) -> Config:
+    """The configuration of a network that was looked up before.
+
+    Raises:
+        UserError: it is not on this machine.
+    """
+    found = _on_this_machine(name)
+    if found is None:
+        raise UserError(f"The network '{name}' has not been looked up on the Hub yet. Start a run with it first.")
+    return found
+
+
+def look_up(name: str) -> str:
+    """Ask the Hub for a network's config.json and check that it is an image classifier that can be built here.
+
+    Without the Hub, the copy in huggingface_hub's cache counts.
+
+    Returns:
+        The name with the commit.
+    Raises:
+        UserError: the Hub cannot be reached, or it has no such repository; or it is not an image classifier, or one
+            with code of its own.
+    """
+    name = check_name(name)
+    when, pinned = _pinned.get(name, (0.0, ""))
+    source = parse_source(name)
+    if COMMIT.fullmatch(source.revision or "") and is_known(name):
+        check_config(name, config_of(name))
+        return name
+    if pinned and time.monotonic() - when < AGAIN:
+        return pinned
+    path = download(name, CONFIG)
+    pinned = f"{PREFIX}{source.repo}@{path.parent.name}"  # the cache has a folder for each commit
+    config = check_config(name, _read(path, name))
+    _known[name] = _known[pinned] = config
+    _pinned[name] = (time.monotonic(), pinned)
+    return pinned
+
+
+def download(name: str, file: str) -> Path:
+    """A file of the repository, from huggingface_hub's cache where it is there.
+
+    Raises:
+        HubError: it cannot be had; one sentence.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    source = parse_source(name)
+    try:
+        found = hf_hub_download(
+            source.repo, file, revision=source.revision, library_name="iekd", library_version=__version__
+        )
+    except EntryNotFoundError as error:
+        if not isinstance(error, LocalEntryNotFoundError):
+            raise HubError(f"'{source}' on the Hub has no {file}, so it cannot be used as a network.") from None
+        raise HubError(f"{explain(error, source.repo)} '{file}' of '{name}' is not on this machine.") from None
+    except Exception as error:
+        why, status, cached = explain(error, source.repo), status_of(error), _cached(source, file)
+        if cached is None or not (status is None or status >= 500 or status == 429):  # it has answered with a no
+            raise HubError(why) from None
+        log.warning("%s Using the copy of '%s' that is on this machine.", why, name)
+        return cached
+    return Path(found)
+
+
+def is_timm(config: Config) -> bool:
+    """Whether timm builds it; else transformers does."""
+    return "architecture" in config
+
+
+def check_config(name: str, config: Config) -> Config:
+    """Return `config` if it is that of an image classifier that can be built without code of others.
+
+    Raises:
+        UserError: it is not.
+    """
+    if "auto_map" in config or "custom_pipelines" in config:
+        raise UserError(f"'{name}' brings code of its own (auto_map), which is never run here. Choose another network.")
+    if is_timm(config):
+        if isinstance(config["architecture"], str):
+            return config
+        raise UserError(f"'{name}' is refused: the architecture in its {CONFIG} is no name.")
+    architectures = config.get("architectures") or []
+    kind = next((str(one) for one in architectures if str(one).endswith("ForImageClassification")), "")
+    if isinstance(config.get("model_type"), str) and (kind or config["model_type"] == "timm_wrapper"):
+        return config
+    what = f"is a {architectures[0]}" if architectures else "does not say what network it is"
+    raise UserError(
+        f"'{name}' {what}, not an image classifier of timm or transformers. Choose a repository whose task is image "
+        "classification."
+    )
+
+
+def class_names_of(config: Config) -> tuple[str, ...] | None:
+    """The classes that its weights know, in the order of the outputs; None where it does not name them."""
+    from iekd.models.class_names import find_class_names
+
+    cfg = config.get("pretrained_cfg") if isinstance(config.get("pretrained_cfg"), dict) else {}
+    for names in (config.get("id2label"), config.get("label_names"), (cfg or {}).get("label_names")):
+        if names and (found := find_class_names(names)):
+            return found
+    return None
+
+
+def _on_this_machine(name: str) -> Config | None:
+    if name not in _known:
+        found = _cached(parse_source(name), CONFIG)
+        if found is None:
+            return None
+        _known[name] = check_config(name, _read(found, name))
+    return _known[name]
+
+
+def _cached(source: Source, file: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(source.repo, file, revision=source.revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _read(path: Path, name: str) -> Config:
+    """Raises UserError if it is no JSON object."""
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"more than {LARGEST:,} bytes")
+        config = json.loads(path.read_text("utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("not an object")
+    except (OSError, ValueError) as error:
+        raise UserError(f"The {CONFIG} of '{name}' cannot be read ({error}). Choose another network.") from None
+    return config

@@ -1,0 +1,152 @@
+"""The networks on the Hub (hub_configs.py), built by timm or transformers; and their trained weights."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from iekd.errors import UserError, first_line
+from iekd.hub_errors import HubError
+from iekd.hub_names import PREFIX
+from iekd.models import hub_configs
+from iekd.models.features import Classifier
+from iekd.models.hub_configs import Config
+
+SAFE = "model.safetensors"
+PICKLED = "pytorch_model.bin"
+IMAGENET_SIDE = 224
+
+
+class Pretrained(NamedTuple):
+    """Trained weights of a network on the Hub, and how they expect their images.
+
+    state: by the names of `build(name, classes, channels)`. mean, std: per channel, of pixels scaled to 0..1; size: the
+    side of the images that it was trained with. class_names: in the order of the outputs; None where they are not
+    named.
+    """
+
+    state: dict[str, Tensor]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int
+    class_names: tuple[str, ...] | None
+    classes: int
+
+
+def names() -> list[str]:
+    """None: what the Hub has is not listed here."""
+    return []
+
+
+def build(name: str, num_classes: int, channels: int) -> Classifier:
+    """The network of ORG/NAME or ORG/NAME@REVISION with random weights.
+
+    Raises:
+        UserError: it has not been looked up, or the library that builds it is missing or does not know it.
+    """
+    full = f"{PREFIX}{name}"
+    config = hub_configs.config_of(full)
+    try:
+        return _built(config, num_classes, channels)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # whatever a library raises for a configuration that it does not understand
+        raise UserError(
+            f"'{full}' cannot be built from its config.json ({first_line(error)}). Choose another network."
+        ) from error
+
+
+def pretrained_state(name: str) -> Pretrained:
+    """The trained weights of `hf:ORG/NAME[@REVISION]`, downloaded or from the cache; of all its classes.
+
+    safetensors where there are, else a pickle that may only build tensors.
+
+    Raises:
+        UserError: they cannot be had, hold code, or do not fit the network.
+    """
+    pinned = hub_configs.look_up(name)
+    config = hub_configs.config_of(pinned)
+    state = _weights(pinned)
+    if hub_configs.is_timm(config):
+        cfg = config.get("pretrained_cfg") or config
+        classes = int(config.get("num_classes") or cfg.get("num_classes") or 1000)
+        side = int((cfg.get("input_size") or (3, IMAGENET_SIDE, IMAGENET_SIDE))[-1])
+        mean, std = cfg.get("mean"), cfg.get("std")
+        network = build(pinned.removeprefix(PREFIX), classes, int((cfg.get("input_size") or (3,))[0]))
+        state = {f"network.{key}": value for key, value in state.items()}
+    else:
+        from iekd.models.transformers_networks import converted, images_of
+
+        classes = _classes(config)
+        mean, std, side = images_of(pinned, config)
+        network = build(pinned.removeprefix(PREFIX), classes, int(config.get("num_channels") or 3))
+        state = converted(network, state)
+    _check_fits(pinned, network, state)
+    mean, std = tuple(mean or (0.485, 0.456, 0.406)), tuple(std or (0.229, 0.224, 0.225))
+    return Pretrained(state, mean, std, side, hub_configs.class_names_of(config), classes)
+
+
+def _built(config: Config, num_classes: int, channels: int) -> Classifier:
+    if not hub_configs.is_timm(config):
+        from iekd.models.transformers_networks import build_network
+
+        return build_network(config, num_classes, channels)
+    from iekd.models import timm_networks
+
+    architecture = config["architecture"].partition(".")[0]  # what follows a dot are weights
+    if architecture not in timm_networks.names():
+        raise UserError(f"Its config.json asks for '{architecture}', which is not in this timm. Install a newer one.")
+    return timm_networks.build(architecture, num_classes, channels, _arguments(config.get("model_args")))
+
+
+def _arguments(given: Any) -> dict[str, Any]:
+    """What a repository of timm says about how its network is built; nothing that loads files.
+
+    Raises:
+        UserError: it says more than that.
+    """
+    import timm
+
+    given = dict(given or {})
+    for decided in ("num_classes", "in_chans"):
+        given.pop(decided, None)
+    refused = [key for key in given if key in inspect.signature(timm.create_model).parameters]
+    if refused:
+        raise UserError(f"Its config.json sets '{refused[0]}' in model_args, which is refused. Choose another network.")
+    return given
+
+
+def _weights(name: str) -> dict[str, Tensor]:
+    from iekd.models.weight_files import read_weights
+
+    try:
+        path = hub_configs.download(name, SAFE)
+    except HubError as missing:
+        if "has no" not in str(missing):
+            raise
+        try:
+            path = hub_configs.download(name, PICKLED)
+        except HubError as error:
+            raise (missing if "has no" in str(error) else error) from None
+    state: dict[str, Tensor] = read_weights(path).candidates[0].state
+    return state
+
+
+def _classes(config: Config) -> int:
+    labels = config.get("id2label")
+    return len(labels) if isinstance(labels, dict) and labels else int(config.get("num_labels") or 2)
+
+
+def _check_fits(name: str, network: nn.Module, state: dict[str, Tensor]) -> None:
+    """Raises UserError where weights are missing or have other shapes; counters of batch norms may be missing."""
+    for key, own in network.state_dict().items():
+        given = state.get(key)
+        if given is None and own.ndim and not key.endswith(("relative_position_index", "position_ids")):
+            raise UserError(f"The weights of '{name}' do not fit its config.json: {key} is missing.")
+        if given is not None and given.shape != own.shape:
+            raise UserError(f"The weights of '{name}' do not fit its config.json: {key} has another shape.")
+        if given is not None and given.is_floating_point() and not torch.isfinite(given).all():
+            raise UserError(f"The weights of '{name}' are damaged: {key} holds values that are not numbers.")

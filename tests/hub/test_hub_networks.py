@@ -1,0 +1,262 @@
+"""Networks of the Hub by name: hf:ORG/NAME, built by timm or transformers, with a stand-in of the Hub."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import shutil
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save
+from stand_in import Repo
+
+from iekd.config.run import make_config
+from iekd.errors import UserError
+from iekd.models import hub_configs
+from iekd.models.artifact import CARD, ModelCard, load_model, save_model
+from iekd.models.catalog import model_info, model_name
+from iekd.models.hub_networks import pretrained_state
+from iekd.models.registry import build
+from iekd.runs.prepare import prepare
+from iekd.runs.store import Store
+
+TIMM = {
+    "architecture": "resnet10t", "num_classes": 3, "label_names": ["ant", "bee", "cat"],
+    "pretrained_cfg": {"input_size": [3, 64, 64], "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.1]},
+}  # fmt: skip
+VIT = {
+    "architectures": ["ViTForImageClassification"], "model_type": "vit", "hidden_size": 16, "num_hidden_layers": 4,
+    "num_attention_heads": 2, "intermediate_size": 32, "image_size": 32, "patch_size": 8,
+    "id2label": {"0": "ant", "1": "bee"}, "label2id": {"ant": 0, "bee": 1}, "torch_dtype": "float16",
+}  # fmt: skip
+RESNET = {
+    "architectures": ["ResNetForImageClassification"], "model_type": "resnet", "embedding_size": 8,
+    "hidden_sizes": [8, 16, 24], "depths": [1, 1, 1], "layer_type": "basic",
+}  # fmt: skip
+
+
+def images(side: int = 64, channels: int = 3) -> torch.Tensor:
+    return torch.randn(2, channels, side, side, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch):
+    """As a process that has looked nothing up yet."""
+    monkeypatch.setattr(hub_configs, "_known", {})
+    monkeypatch.setattr(hub_configs, "_pinned", {})
+
+
+@pytest.fixture
+def forget(monkeypatch):
+    def as_another_process(cache=None) -> None:
+        monkeypatch.setattr(hub_configs, "_known", {})
+        monkeypatch.setattr(hub_configs, "_pinned", {})
+        if cache is not None:
+            shutil.rmtree(cache)
+
+    return as_another_process
+
+
+@pytest.fixture
+def published(hub):
+    """`published(name, config, **files)` puts a repository on the Hub; its commit."""
+
+    def add(name: str, config: dict, private: bool = False, **files: bytes) -> str:
+        repo = hub.repos["model", name] = Repo("model", private)
+        named = {key.replace("_st", ".safetensors").replace("_bin", ".bin"): value for key, value in files.items()}
+        return repo.add("first", {"config.json": json.dumps(config).encode(), **named})
+
+    return add
+
+
+def test_a_network_of_timm_is_pinned_built_and_measured(published) -> None:
+    commit = published("ann/tiny", TIMM)
+    assert check_only("hf:ann/tiny") == "hf:ann/tiny"
+    name = hub_configs.look_up("hf:ann/tiny")
+    assert name == f"hf:ann/tiny@{commit}"
+    assert model_name(name) == "ann/tiny (Hub)"
+    features = build(name, 5).eval()(images())
+    assert features.logits.shape == (2, 5)
+    assert tuple(s.shape[1] for s in features.stages) == model_info(name).stage_channels == (64, 128, 256, 512)
+    assert build(name, 2, 1).eval()(images(channels=1)).logits.shape == (2, 2)
+
+
+def check_only(name: str) -> str:
+    return make_config(teacher=name).teacher
+
+
+def test_settings_are_checked_without_the_hub(hub) -> None:
+    make_config(teacher="hf:ann/none", student="hf:ann/none@v1", methods="od")
+    assert hub.requests == []
+
+
+def test_a_run_keeps_the_configuration_and_opens_without_the_hub(published, hub, tmp_path, forget) -> None:
+    commit = published("ann/tiny", TIMM)
+    config = make_config(teacher="hf:ann/tiny", student="resnet8", resolution=32, dataset="fashion-mnist-sample")
+    prepared = prepare(config, tmp_path / "runs").config
+    assert prepared.teacher == f"hf:ann/tiny@{commit}"
+    run, handle = Store(tmp_path / "runs").create(prepared)
+    os.close(handle)
+    asked = len(hub.requests)
+    forget(tmp_path / "hf-cache")
+    assert run.config.teacher == prepared.teacher
+    assert build(run.config.teacher, 2, 1).eval()(images(32, 1)).logits.shape == (2, 2)
+    assert len(hub.requests) == asked
+
+
+def test_a_saved_model_opens_on_another_machine(published, hub, tmp_path, forget) -> None:
+    published("ann/tiny", TIMM)
+    name = hub_configs.look_up("hf:ann/tiny")
+    network = build(name, 2).eval()
+    save_model(tmp_path / "m", network, ModelCard(name, ("x",), ("a", "b"), 3, 64, (0.5,) * 3, (0.2,) * 3, None, 1))
+    forget(tmp_path / "hf-cache")
+    hub.close()
+    opened, card = load_model(tmp_path / "m")
+    assert card.model == name
+    with torch.no_grad():
+        torch.testing.assert_close(opened(images()).logits, network(images()).logits)
+    (tmp_path / "m" / CARD).write_text((tmp_path / "m" / CARD).read_text().replace('\\"num_classes', '\\"auto_map'))
+    forget()
+    with pytest.raises(UserError, match="code of its own"):
+        load_model(tmp_path / "m")
+
+
+def test_what_was_looked_up_once_is_used_while_the_hub_is_away(published, hub, forget) -> None:
+    commit = published("ann/tiny", TIMM)
+    hub_configs.look_up("hf:ann/tiny")
+    forget()
+    hub.close()
+    assert hub_configs.look_up("hf:ann/tiny") == f"hf:ann/tiny@{commit}"
+
+
+def test_trained_weights_of_timm(published) -> None:
+    torch.manual_seed(0)
+    import timm
+
+    theirs = timm.create_model("resnet10t", num_classes=3).eval()
+    published("ann/tiny", TIMM, model_st=save(theirs.state_dict()))
+    found = pretrained_state("hf:ann/tiny")
+    assert (found.mean, found.std, found.size) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1), 64)
+    assert (found.class_names, found.classes) == (("ant", "bee", "cat"), 3)
+    ours = build("hf:ann/tiny", 3)
+    ours.load_state_dict(found.state)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.eval()(images()).logits, theirs(images()))
+
+
+def test_a_pickle_is_read_without_its_code(published, refuses) -> None:
+    torch.manual_seed(0)
+    network, file = build_known("resnet10t"), io.BytesIO()
+    torch.save(network.state_dict(), file)
+    published("ann/old", TIMM, pytorch_model_bin=file.getvalue())
+    assert pretrained_state("hf:ann/old").classes == 3
+    published("ann/evil", TIMM, pytorch_model_bin=pickle.dumps(Evil(), protocol=2))
+    refuses(lambda: pretrained_state("hf:ann/evil"), "code", "nothing of it ran")
+    published("ann/none", TIMM)
+    refuses(lambda: pretrained_state("hf:ann/none"), "model.safetensors", "ann/none")
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("this must not run",)
+
+
+def build_known(name: str):
+    import timm
+
+    return timm.create_model(name, num_classes=3)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({**TIMM, "auto_map": {"AutoModel": "code.Net"}}, ("code of its own",)),
+        ({**VIT, "auto_map": {"AutoModel": "code.Net"}}, ("code of its own",)),
+        ({"architectures": ["BertForMaskedLM"], "model_type": "bert"}, ("BertForMaskedLM", "image classification")),
+        ({"hello": 1}, ("does not say what network",)),
+        ({**TIMM, "architecture": 7}, ("architecture",)),
+        ([1], ("cannot be read", "not an object")),
+    ],
+)
+def test_what_is_no_image_classifier_is_refused(published, refuses, config, words) -> None:
+    published("ann/other", config)
+    refuses(lambda: hub_configs.look_up("hf:ann/other"), "ann/other", *words)
+
+
+@pytest.mark.parametrize("more", [{"checkpoint_path": "/etc/x"}, {"pretrained": True}])
+def test_a_configuration_cannot_name_files(published, refuses, more) -> None:
+    published("ann/tiny", {**TIMM, "model_args": more})
+    hub_configs.look_up("hf:ann/tiny")
+    refuses(lambda: build("hf:ann/tiny", 2), next(iter(more)), "refused")
+    published("ann/later", {**TIMM, "architecture": "resnet9999"})
+    hub_configs.look_up("hf:ann/later")
+    refuses(lambda: build("hf:ann/later", 2), "'resnet9999'", "newer")
+
+
+def test_what_the_hub_does_not_give(published, hub, refuses, forget) -> None:
+    refuses(lambda: hub_configs.look_up("hf:ann/none"), "ann/none", "Check the name")
+    published("bob/secret", TIMM, private=True)
+    refuses(lambda: hub_configs.look_up("hf:bob/secret"), "bob/secret", "private")
+    published("ann/tiny", TIMM)
+    refuses(lambda: hub_configs.look_up("hf:ann/tiny@v9"), "no such revision")
+    refuses(lambda: hub_configs.look_up("hf:ann"), "ORG/NAME")
+    refuses(lambda: build("hf:ann/tiny", 2), "not been looked up")
+    hub.close()
+    refuses(lambda: hub_configs.look_up("hf:ann/tiny"), "cannot be reached")
+
+
+def test_a_network_of_transformers_needs_the_extra(published, refuses, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    published("ann/vit", VIT)
+    name = hub_configs.look_up("hf:ann/vit")
+    refuses(lambda: build(name, 2), "iekd[transformers]")
+    config = make_config(teacher=name, resolution=32)
+    refuses(lambda: prepare(config, Store("runs").root), "iekd[transformers]")
+
+
+@pytest.mark.parametrize(
+    ("config", "side", "shapes"),
+    [
+        (VIT, 32, ((16, 4, 4),) * 4),
+        (VIT, 64, ((16, 8, 8),) * 4),
+        (RESNET, 64, ((8, 16, 16), (16, 8, 8), (24, 4, 4))),
+    ],
+)
+def test_networks_of_transformers(published, config, side, shapes) -> None:
+    pytest.importorskip("transformers", reason="the extra iekd[transformers] is not installed")
+    torch.manual_seed(0)
+    published(f"ann/{config['model_type']}", config)
+    name = hub_configs.look_up(f"hf:ann/{config['model_type']}")
+    network = build(name, 5).eval()
+    with torch.no_grad():
+        features = network(images(side))
+        assert tuple(tuple(s.shape[1:]) for s in features.stages) == shapes
+        assert features.logits.dtype == torch.float32
+        head = [m for m in network.modules() if isinstance(m, torch.nn.Linear) and m.out_features == 5][-1]
+        torch.testing.assert_close(head(features.pooled), features.logits)
+        assert build(name, 2, 1).eval()(images(side, 1)).logits.shape == (2, 2)
+    assert model_info(name).stage_channels == tuple(shape[0] for shape in shapes)
+    torch.manual_seed(0)
+    again = build(name, 5).eval()
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
+
+
+def test_trained_weights_of_transformers(published) -> None:
+    pytest.importorskip("transformers", reason="the extra iekd[transformers] is not installed")
+    torch.manual_seed(0)
+    published("ann/vit", VIT)
+    theirs = build(hub_configs.look_up("hf:ann/vit"), 2).eval()
+    prepared = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25], "size": {"height": 32, "width": 32}}
+    weights = save({key.removeprefix("network."): value for key, value in theirs.state_dict().items()})
+    published("ann/vit2", VIT, model_st=weights, **{"preprocessor_config.json": json.dumps(prepared).encode()})
+    found = pretrained_state("hf:ann/vit2")
+    assert (found.mean, found.std, found.size) == ((0.5,) * 3, (0.25,) * 3, 32)
+    assert found.class_names == ("ant", "bee")
+    ours = build("hf:ann/vit2", 2).eval()
+    ours.load_state_dict(found.state)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images(32)).logits, theirs(images(32)).logits)
