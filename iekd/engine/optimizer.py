@@ -56,7 +56,9 @@ def make_optimizer(
     def rate(share: float) -> Any:  # a tensor of its own for each group
         return torch.tensor(lr * share, device=device) if on_device else lr * share
 
-    groups = _in_groups(parameters, slow, config.teacher_backbone) if len(slow) else [{"params": list(parameters)}]
+    groups: list[dict[str, Any]] = [{"params": list(parameters)}]
+    if len(slow):
+        groups = _in_groups(parameters, slow, config.teacher_backbone)
     groups = [{**group, "lr": rate(group.get(SHARE, 1.0))} for group in groups]
     optimizer: Optimizer = SGD(groups, rate(1.0), fused=on_device or None, **values)
     return optimizer

@@ -71,6 +71,13 @@ def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | No
     return IMAGENET if found is None else (found.mean, found.std)
 
 
+def for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """One number per channel: the mean of three for grey images, a single one for each colour."""
+    if len(values) == channels:
+        return tuple(values)
+    return (sum(values) / len(values),) * channels
+
+
 def check_at_hand(name: str, found: Pretrained) -> None:
     """Check that weights are in the cache or can be downloaded; nothing is downloaded.
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -71,7 +72,7 @@ def from_library(name: str, num_classes: int, channels: int) -> Start:
     given = pretrained.load(name, channels)
     start = fitted(name, given, num_classes, channels, f"The pretrained weights of {name} ({about.title})")
     side = f"They are {about.title}, trained with images of {about.side} x {about.side} pixels."
-    mean, std = (_for_channels(values, channels) for values in (about.mean, about.std))
+    mean, std = (pretrained.for_channels(values, channels) for values in (about.mean, about.std))
     return replace(start, mean=mean, std=std, notes=(side, *start.notes))
 
 
@@ -101,7 +102,7 @@ def from_file(
     given, assumed = (mean, std) if mean and std else own, pretrained.normalisation(name)
     if not (given[0] and given[1]) and assumed:
         given = assumed
-    found = [None if values is None else _for_channels(values, channels) for values in given]
+    found = [None if values is None else pretrained.for_channels(values, channels) for values in given]
     return replace(start, mean=found[0], std=found[1])
 
 
@@ -180,7 +181,9 @@ def read(path: Path) -> Start:
 
     try:
         with safe_open(path, "pt") as file:
-            about = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(file.metadata()["start"]).items()}
+            about: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(file.metadata()["start"]).items()
+            }
             return Start(weights={key: file.get_tensor(key) for key in file.keys()}, **about)  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"'{path}' cannot be read ({error}). Start a new run.") from None
@@ -228,13 +231,6 @@ def _for_grey(weight: Tensor, own: Tensor, whose: str) -> Tensor:
             "images, or other weights."
         )
     return weight
-
-
-def _for_channels(values: Numbers, channels: int) -> Numbers:
-    """One number per channel: the mean of three for grey images, a single one for each colour."""
-    if len(values) == channels:
-        return tuple(values)
-    return (sum(values) / len(values),) * channels
 
 
 @lru_cache(maxsize=64)

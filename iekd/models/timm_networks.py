@@ -40,12 +40,9 @@ def pretrained(name: str) -> Pretrained | None:
     known = timm.get_pretrained_cfg(name)
     if known is None or not (known.hf_hub_id or known.url):
         return None
-    on_hub = str(known.hf_hub_id or "")
-    title = on_hub or str(known.url).rpartition("/")[2]
-    side = int(known.input_size[-1])
-    return Pretrained(
-        title, int(known.num_classes), side, tuple(known.mean), tuple(known.std), on_hub, "" if on_hub else known.url
-    )
+    on_hub, url = str(known.hf_hub_id or ""), "" if known.hf_hub_id else str(known.url)
+    title, side = on_hub or url.rpartition("/")[2], int(known.input_size[-1])
+    return Pretrained(title, int(known.num_classes), side, tuple(known.mean), tuple(known.std), on_hub, url)
 
 
 def load_pretrained(name: str, channels: int) -> dict[str, Tensor]:

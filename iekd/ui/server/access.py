@@ -176,7 +176,7 @@ class Access:
             return self._check_start(asker, config, store)
 
     def _check_start(self, asker: Asker | None, config: RunConfig, store: Store) -> str:
-        self.check_paths(asker, config.dataset, config.teacher_from, store, config.class_order)
+        self.check_paths(asker, config.model_dump(), store)
         if self.trusts(asker):
             return ""
         if not self.visitors_start:
@@ -197,24 +197,23 @@ class Access:
             )
         return visitor
 
-    def check_paths(
-        self, asker: Asker | None, dataset: object, teacher_from: object, store: Store, class_order: object = None
-    ) -> None:  # fmt: skip
-        """Whether these raw values may be looked at; to be asked before anything of them touches the disk.
+    def check_paths(self, asker: Asker | None, given: Mapping[str, object], store: Store) -> None:
+        """Whether these raw values of settings may be looked at; to be asked before anything of them touches the disk.
 
         Raises:
             AccessError: they name a folder or a file of this machine, and whoever asks is a stranger to it.
         """
         if self.trusts(asker):
             return
-        name = str(dataset or "").strip()
+        name = str(given.get("dataset") or "").strip()
         if data.own_path(name) is not None and not is_added(store, name):
             raise AccessError(self._no("Folders of this machine cannot be used"))
-        source = str(teacher_from or AUTO).strip()
+        sources = [str(given.get(field) or AUTO).strip() for field in ("teacher_from", "student_from")]
+        class_order = given.get("class_order")
         order = class_order.split(",") if isinstance(class_order, str) else class_order
         names = [str(name).strip() for name in order] if isinstance(order, (list, tuple)) else []
         names = [name for name in names if name]
-        if is_path(source) or (len(names) == 1 and names[0] != data.AS_TEXT):
+        if any(map(is_path, sources)) or (len(names) == 1 and names[0] != data.AS_TEXT):
             raise AccessError(self._no("Files of this machine cannot be used"))
 
     def room_for(self, asker: Asker | None) -> tuple[Room, int | None]:

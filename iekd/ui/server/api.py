@@ -346,9 +346,7 @@ class Actions:
     def _config_of(self, given: Any, asker: Asked) -> RunConfig:
         if not isinstance(given, dict):
             raise UserError('The settings must be a JSON object, such as {"epochs": 10}.')
-        self._access.check_paths(
-            asker, given.get("dataset"), given.get("teacher_from"), self._store, given.get("class_order")
-        )
+        self._access.check_paths(asker, given, self._store)
         return make_config(**given)
 
 
