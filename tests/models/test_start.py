@@ -1,4 +1,4 @@
-"""What a network begins with: heads of other classes, grey images, what does not fit, and where images are normalised."""
+"""What a network begins with: heads of other classes, grey images, what does not fit, and its images' pixels."""
 
 from __future__ import annotations
 
