@@ -160,12 +160,16 @@ def fitted(name: str, given: StateDict, num_classes: int, channels: int, whose: 
 
 def save(start: Start, path: Path) -> None:
     """Write it as one file, which appears whole or not at all. Raises OSError if it cannot be written."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     about = {"name": start.name, "new": start.new, "mean": start.mean, "std": start.std, "notes": start.notes}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    save_file({k: v.contiguous() for k, v in start.weights.items()}, part, {"start": json.dumps(about)})
+    try:
+        save_file({k: v.contiguous() for k, v in start.weights.items()}, part, {"start": json.dumps(about)})
+    except SafetensorError as error:  # which has the system's message, but is not an OSError
+        raise OSError(str(error)) from None
     with open(part, "rb") as written:
         os.fsync(written.fileno())
     os.replace(part, path)

@@ -29,7 +29,9 @@ def start_run(launcher: Launcher, access: Access, asker: gr.Request | None, conf
     """
     with changing:  # between counting a visitor's runs, or looking for its pictures, and starting one more
         visitor = access.check_start(asker, config, launcher.store)
-        return launcher.submit(prepare(config, launcher.store.root).config, key or None, visitor)
+        prepared = prepare(config, launcher.store.root).config
+        access.check_size(asker, prepared, launcher.store)  # again: pretrained networks may want larger images
+        return launcher.submit(prepared, key or None, visitor)
 
 
 def add_seeds(launcher: Launcher, access: Access, asker: gr.Request | None, run_id: str, count: int) -> str:
