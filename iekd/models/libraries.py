@@ -15,9 +15,8 @@ from iekd.errors import UserError, first_line, unknown_name
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from iekd.models.info import ModelInfo
+    from iekd.models.info import ModelInfo, Pretrained
     from iekd.models.measure import Builder
-    from iekd.models.pretrained import Pretrained
 
 LIBRARIES = {"timm": "timm_networks", "torchvision": "torchvision_networks"}
 SEPARATOR = ":"

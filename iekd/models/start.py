@@ -107,8 +107,9 @@ def from_file(
 
 
 @lru_cache(maxsize=64)
-def classes_in(path: Path, name: str, changed: float) -> int | None:
-    """How many classes the weights in a file are of, by the shape of their last layer; None without one.
+def sizes_in(path: Path, name: str, changed: float) -> tuple[int | None, int | None]:
+    """How many classes the weights in a file are of, by the shape of their last layer, None without one; and how many
+    channels their images have, None where that cannot be told.
 
     changed: when it was, so that another file under the same name is read again.
 
@@ -121,7 +122,8 @@ def classes_in(path: Path, name: str, changed: float) -> int | None:
     check_shapes(file, match.name, match.given, rest)
     check_values(match.given, match.given, f"'{path}'")
     head = [match.given[key] for key in _head(match.name) if key in match.given]
-    return int(head[0].shape[0]) if head else None
+    first = [match.given[key] for key in _first(match.name) if key in match.given and match.given[key].ndim == 4]
+    return int(head[0].shape[0]) if head else None, int(first[0].shape[1]) if len(first) == 1 else None
 
 
 def fitted(name: str, given: StateDict, num_classes: int, channels: int, whose: str) -> Start:

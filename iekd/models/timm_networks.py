@@ -9,7 +9,8 @@ import timm
 from torch import Tensor, nn
 
 from iekd.models.features import Classifier, Features
-from iekd.models.pretrained import Pretrained, file_on_hub
+from iekd.models.info import Pretrained
+from iekd.models.pretrained import file_on_hub
 
 STAGES = 4  # that are compared at most
 # let transformers take images of other sizes than those they were designed for

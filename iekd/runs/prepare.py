@@ -20,7 +20,7 @@ from iekd.models.class_names import class_order_of
 from iekd.models.source import FILE_ONLY, check_path, is_path
 from iekd.plural import counted
 from iekd.runs.queue import check_device
-from iekd.runs.starts import Source, check_at_hand, find_source, student_source
+from iekd.runs.starts import Source, check_usable, find_source, student_source
 from iekd.runs.teachers import check_teacher, to_fine_tune
 
 MOST_SIDE = 512  # of the setting
@@ -82,7 +82,7 @@ def prepare(config: RunConfig, runs_dir: Path) -> Prepared:
         named = config.may_fine_tune_teacher and find_source(config.teacher_from, "teacher", config, runs_dir)
     with about_setting("student_from"):
         if student := student_source(config, runs_dir):
-            check_at_hand(student, "student", config)
+            check_usable(student, "student", config, info)
     config, notes = _at_their_resolution(config, info, named or None, student)
     side = config.resolution or info.resolution
     for role in ("teacher", "student", "peer"):

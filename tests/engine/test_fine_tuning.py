@@ -104,6 +104,10 @@ def test_the_teachers_pixels_are_not_the_students(tiny, config):
         assert torch.equal(normalise.scale, Normalise(*numbers).scale)
 
 
+def test_weights_that_nobody_loaded_are_missed(tiny, config, refuses):
+    refuses(lambda: Experiment(config(student_from="run:one"), tiny), "run:one", "starts")
+
+
 def test_a_peer_begins_at_random_and_sees_its_students_pixels(tiny, config):
     starts = Starts(student=begun_with(**PIXELS))
     experiment = Experiment(config(methods=("dml",), teacher="none", teacher_from="auto"), tiny, starts=starts)

@@ -17,7 +17,7 @@ from stand_in import Repo
 from iekd.config.run import make_config
 from iekd.models import libraries, pretrained, torchvision_networks
 from iekd.models.artifact import ModelCard
-from iekd.models.pretrained import Pretrained
+from iekd.models.info import Pretrained
 from iekd.models.registry import build
 from iekd.runs.prepare import prepare
 from iekd.runs.store import FINISHED, Store

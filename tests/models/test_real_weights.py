@@ -57,4 +57,4 @@ def test_as_a_start_for_other_classes_everything_but_the_head_is_theirs(original
     with torch.no_grad():
         pooled = original.extract_features(images).mean((2, 3))
         torch.testing.assert_close(network.eval()(images).pooled, pooled, atol=1e-4, rtol=0)
-    assert start.classes_in(renamed, NAME, 0.0) == 1000
+    assert start.sizes_in(renamed, NAME, 0.0) == (1000, 3)

@@ -50,7 +50,7 @@ def test_of_another_number_of_classes_the_head_and_only_the_head_is_new(tmp_path
         assert torch.equal(value, expected), key
     assert any(HEADS[name].removeprefix("network.") in note and "7 classes" in note for note in found.notes)
     assert found.loaded(ours) == {key for key, _ in ours.named_parameters()} - set(found.new)
-    assert start.classes_in(tmp_path / "w.safetensors", name, 0.0) == 7
+    assert start.sizes_in(tmp_path / "w.safetensors", name, 0.0) == (7, 3)
 
 
 def test_of_the_same_number_everything_is_taken(tmp_path):
@@ -66,7 +66,7 @@ def test_a_file_without_a_head_will_do(tmp_path):
     found = start.from_file(path, "timm:test_resnet", FIVE, 3)
     assert found.new == ("network.fc.weight", "network.fc.bias")
     assert "have none" in " ".join(found.notes)
-    assert start.classes_in(path, "timm:test_resnet", 0.0) is None
+    assert start.sizes_in(path, "timm:test_resnet", 0.0) == (None, 3)
 
 
 def test_a_head_in_another_dict_of_the_file_is_found(tmp_path):
@@ -90,7 +90,7 @@ def test_whatever_else_does_not_fit_is_refused_by_name(tmp_path, refuses):
         path = saved(tmp_path / f"{number}.safetensors", theirs, **change)
         for call in (
             lambda path=path: start.from_file(path, "timm:test_resnet", FIVE, 3),
-            lambda path=path: start.classes_in(path, "timm:test_resnet", 0.0),
+            lambda path=path: start.sizes_in(path, "timm:test_resnet", 0.0),
         ):
             refuses(call, middle, *words)
 
@@ -113,7 +113,7 @@ def test_damaged_and_dangerous_files_are_refused_before_the_run(tmp_path, refuse
         (tmp_path / "text.pt", ["not a file of weights"]),
         (tmp_path / "none.pt", ["no file"]),
     ):
-        refuses(lambda path=path: start.classes_in(path, "resnet8", 0.0), *words)
+        refuses(lambda path=path: start.sizes_in(path, "resnet8", 0.0), *words)
         refuses(lambda path=path: start.from_file(path, "resnet8", FIVE, 3), *words)
     assert "run" not in capsys.readouterr().out
 

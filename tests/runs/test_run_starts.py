@@ -21,9 +21,9 @@ from iekd.runs.teachers import check_teacher, find_teacher
 from iekd.runs.worker import execute
 
 
-def weights_of(name: str, classes: int, path, seed: int = 5):
+def weights_of(name: str, classes: int, path, seed: int = 5, channels: int = 3):
     torch.manual_seed(seed)
-    save_file(build(name, classes).state_dict(), path)
+    save_file(build(name, classes, channels).state_dict(), path)
     return str(path)
 
 
@@ -132,11 +132,13 @@ def test_an_earlier_student_goes_on_with_another_learning_rate(fine_tuned, tiny_
 
 def test_what_cannot_work_is_refused_before_the_start(tmp_path, tiny_config, refuses):
     runs, seven = tmp_path / "runs", weights_of("resnet8", 7, tmp_path / "seven.safetensors")
-    field = refuses_in(tmp_path)
+    field, grey = refuses_in(tmp_path), weights_of("resnet8", 7, tmp_path / "grey.safetensors", channels=1)
     for change, name, words in (
         ({"teacher_from": "pretrained"}, "teacher_from", ["no pretrained weights for resnet8"]),
         ({"student_from": "pretrained"}, "student_from", ["no pretrained weights for resnet8"]),
         ({"student_from": seven, "student": "resnet14"}, "student_from", ["seven.safetensors", "resnet8"]),
+        ({"student_from": grey}, "student_from", ["grey images", "in colour"]),
+        ({"teacher_from": grey}, "teacher_from", ["grey images", "in colour"]),
         ({"student_from": "run:nothing"}, "student_from", ["no run 'nothing'"]),
         ({"student_from": str(tmp_path / "gone.pt")}, "student_from", ["no file"]),
     ):
