@@ -345,7 +345,7 @@ def test_a_stranger_names_no_file_as_the_order_of_classes(store: Store, order: o
 
 @pytest.mark.parametrize("order", [None, "", "text", "a,b", (), ("text",), ["a", "b"]])
 def test_a_stranger_may_name_classes(store: Store, order: object) -> None:
-    Access(public=True, training=True).check_paths(asker(), "fashion-mnist-sample", "auto", store, order)
+    Access(public=True, training=True).check_paths(asker(), {"class_order": order}, store)
 
 
 def test_a_strangers_run_names_no_file_as_the_order_of_classes(store: Store) -> None:
