@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from iekd.runs.status_writer import in_words
 from iekd.runs.store import LOADING, Status
 from iekd.ui.render.words import time_range
 
@@ -55,6 +56,7 @@ class Display:
     def _show(self, status: Status, row: dict[str, Any] | None) -> None:
         speed = f" {status.images_per_second:,.0f} images/s" if status.images_per_second else ""
         stage = status.stage if status.state == "running" and status.stage else status.state
+        stage = in_words(stage, status)
         if stage == LOADING and 0 < status.stage_progress < 1:
             stage = f"reading images, {status.stage_progress:.0%}"
         left = f"{time_range(*status.eta_range)} left" if status.eta_range else ""

@@ -83,6 +83,7 @@ def table(
     configs = [cell.config for cell in prepared]
     say_unused(configs[0])
     say_dataset(prepared[0].info)  # the same in all cells
+    say_notes(said for cell in prepared for said in cell.sentences())
     say_warnings(caution for cell in prepared for caution in cell.cautions())
     if out_dir is not None:
         make_folder(out_dir)
@@ -136,7 +137,12 @@ def say_dataset(info: DatasetInfo) -> None:
 
     for line in class_lines(info):
         err.print(f"  class {escape(line)}", highlight=False, soft_wrap=True)
-    for note in info.notes:
+    say_notes(info.notes)
+
+
+def say_notes(notes: Iterable[str]) -> None:
+    """On standard error, each once."""
+    for note in dict.fromkeys(notes):
         err.print(f"[yellow]Note:[/] {escape(note)}", highlight=False, soft_wrap=True)
 
 
@@ -152,6 +158,7 @@ def say_estimate(prepared: Prepared, store: Store) -> None:
     from iekd.ui.render.words import time_range
 
     say_dataset(prepared.info)
+    say_notes(prepared.sentences())
     found = estimate(prepared.config, store, prepared.teacher is not None, prepared.info)
     text = f"Estimate: {time_range(found.low, found.high)}, {found.memory} of memory ({found.basis})."
     err.print(text, highlight=False, soft_wrap=True)

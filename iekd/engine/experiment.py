@@ -156,12 +156,21 @@ class Experiment:
     ) -> None:  # fmt: skip
         """teacher: a trained network for config.teacher, or None to train one if the run needs it.
 
-        starts: what the teacher, if it is trained, and the students begin with instead of random weights.
+        starts: what the teacher, if it is trained, and the students begin with instead of random weights. Who calls
+        this loads them (models/start.py), as runs do; the engine reads no files.
 
         earlier: stage -> the snapshot to resume it from. should_snapshot: see `loop.train`. threads_changed,
         threads_before: `tell` and `before` of Threads.
+
+        Raises:
+            TrainingError: config.student_from is set, and `starts` has nothing for the students.
         """
         self.config, self.teacher, self.starts = config, teacher, starts or Starts()
+        if config.student_from and self.starts.student is None:
+            raise TrainingError(
+                f"Student from '{config.student_from}' is set, but no weights are given. Pass them as starts, or train "
+                "with iekd train."
+            )
         self.earlier, self.should_snapshot = dict(earlier or {}), should_snapshot
         seed = config.data_seed
         self.dataset = dataset.limited(config.limit_train, seed).held_out(config.validation_fraction, seed)

@@ -59,7 +59,8 @@ def make_optimizer(
     def rate(share: float) -> Any:  # a tensor of its own for each group
         return torch.tensor(lr * share, device=device) if on_device else lr * share
 
-    groups = [one for one in parameters if isinstance(one, dict)] or [{"params": list(parameters)}]
+    groups: list[dict[str, Any]] = [one for one in parameters if isinstance(one, dict)]
+    groups = groups or [{"params": list(parameters)}]
     groups = [{**group, "lr": rate(group.get(SHARE, 1.0))} for group in groups]
     if kind == "adamw":  # capturable: counts its steps on the device
         optimizer: Optimizer = ADAMW(groups, rate(1.0), fused=on_device or None, capturable=on_device, **values)

@@ -79,6 +79,7 @@ class Subject(Experiment):
         short = {
             "epochs": 1, "auto_encoder_epochs": 1, "validation_fraction": 0.0, "limit_train": None,
             "lr": 1e-6,  # speed does not depend on it, and noise cannot make it diverge
+            "student_from": None,  # nor does speed depend on the weights
         }  # fmt: skip
         super().__init__(config.model_copy(update=short), noise(config, images))
         self._every = report_every

@@ -79,13 +79,14 @@ def as_json(value: Any) -> bytes:
 
 
 def _of_run(run: Run) -> dict[str, str]:
-    """The folders of a run: its images, its teacher's file, the folder of runs."""
+    """The folders of a run: its images, the files that its networks come from, the folder of runs."""
     found = {str(run.path.parent): "runs"}
     try:
         config = run.config
     except RunError:
         return found
-    named = [own_path(config.dataset), Path(config.teacher_from) if is_path(config.teacher_from) else None]
+    sources = [Path(str(source)) for source in (config.teacher_from, config.student_from) if is_path(source)]
+    named = [own_path(config.dataset), *sources]
     for path in filter(None, named):
         found |= {str(form): path.name for form in (path, path.expanduser().resolve())}
     return {place: name for place, name in found.items() if len(place) > 1}

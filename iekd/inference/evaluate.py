@@ -34,7 +34,7 @@ class Evaluation:
     without images. balanced_accuracy: the mean of those; class_counts: images of each class.
     model, params: the network that the weights fit, and its size; 0 where an ONNX file of another tool hides it.
     mean, std: per channel, of pixel values scaled to 0..1; normalisation: where they are from ("given", "model card",
-    "file", "data set").
+    "file", "network" for what its library trains with, "data set").
     seconds: what predicting took, without loading. skipped_files: pictures that could not be read.
     notes: what was taken from the checkpoint, and what was ignored.
     """
@@ -85,6 +85,7 @@ def evaluate_checkpoint(
     from iekd.engine.batches import images_on_device
     from iekd.engine.learner import predict
     from iekd.models.normalise import Normalise
+    from iekd.models.pretrained import for_channels, normalisation
     from iekd.models.weight_files import read_weights
     from iekd.models.weights import fit_weights
 
@@ -128,6 +129,8 @@ def evaluate_checkpoint(
         moved = in_order_of(network, file.class_names, file.named_in, loaded.class_names, sure)
         notes = [*fitted.notes, *moved]
         source, (used_mean, used_std) = "data set", loaded.statistics
+        if usual := normalisation(name):
+            source, used_mean, used_std = "network", *(for_channels(values, loaded.channels) for values in usual)
         if fitted.mean and fitted.std:
             source, used_mean, used_std = ("model card" if file.card else "file"), fitted.mean, fitted.std
     if mean is not None and std is not None:

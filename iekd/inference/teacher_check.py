@@ -6,7 +6,7 @@ nothing. A few hundred held-out images tell within seconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -78,7 +78,7 @@ class TeacherCheck:
 
 def check_teacher_on(
     model: nn.Module, mean: Sequence[float], std: Sequence[float], held_out: Split, class_names: Sequence[str],
-    try_normalisations: bool = True,
+    try_normalisations: bool = True, others: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
 ) -> TeacherCheck:  # fmt: skip
     """Let a teacher predict a sample of held-out images.
 
@@ -88,6 +88,7 @@ def check_teacher_on(
         held_out: images that the run will not train on.
         class_names: in the order of the labels.
         try_normalisations: whether mean and std are only assumed, so that others may be the right ones.
+        others: mean and deviation that are tried besides the usual ones, by whose they are.
     """
     import torch
 
@@ -111,13 +112,13 @@ def check_teacher_on(
     if in_order < accuracy + BETTER:
         order, in_order = (), 0.0
     best: tuple[float, str] = (0.0, "")
-    channels = len(mean)
-    for name, (other_mean, other_std) in NORMALISATIONS.items() if try_normalisations else ():
+    channels, tried = len(mean), {**NORMALISATIONS, **(others or {})}
+    for name, (other_mean, other_std) in tried.items() if try_normalisations else ():
         found = _percent(predictions(other_mean[:channels], other_std[:channels]) == truth)
         best = max(best, (found, name))
     if best[0] < max(accuracy, in_order) + BETTER:
         return TeacherCheck(len(truth), accuracy, guess, order, in_order)
-    mean, std = (values[:channels] for values in NORMALISATIONS[best[1]])
+    mean, std = (tuple(values[:channels]) for values in tried[best[1]])
     return TeacherCheck(len(truth), accuracy, guess, (), 0.0, best[1], mean, std, best[0])
 
 

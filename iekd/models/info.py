@@ -40,3 +40,21 @@ class ModelInfo:
 
     def params(self, channels: int, classes: int) -> int:
         return self.params_base + channels * self.params_per_channel + classes * self.params_per_class
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights that a library has for a network.
+
+    title: what they are called, such as "timm/resnet18.a1_in1k". classes: outputs of their last layer; 0 without one.
+    side: of the images that they were trained with. mean, std: of those, per channel, pixel values scaled to 0..1.
+    repo: on the Hub, with "@revision" after it where one is meant; url: of the file, where it is not on the Hub.
+    """
+
+    title: str
+    classes: int
+    side: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    repo: str = ""
+    url: str = ""

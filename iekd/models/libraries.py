@@ -16,9 +16,8 @@ from iekd.models import hub_configs
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from iekd.models.info import ModelInfo
+    from iekd.models.info import ModelInfo, Pretrained
     from iekd.models.measure import Builder
-    from iekd.models.pretrained import Pretrained
 
 HUB = "hf"  # the library of the Hub's networks, which are not listed: hub_configs.py knows those that were looked up
 LIBRARIES = {"timm": "timm_networks", "torchvision": "torchvision_networks", HUB: "hub_networks"}

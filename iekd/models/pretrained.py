@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import time
 import urllib.request
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 
 from iekd.errors import UserError, first_line
 from iekd.models import libraries
+from iekd.models.info import Pretrained
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,24 +26,6 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation 
 FILES = ("model.safetensors", "pytorch_model.bin")  # of a repository on the Hub, in the order in which timm asks
 PATIENCE = 5.0  # seconds for an answer to whether there is something to download
 REMEMBERED = 60.0  # seconds that such an answer is not asked for again: the page asks whenever its form changes
-
-
-@dataclass(frozen=True)
-class Pretrained:
-    """Weights that a library has for a network.
-
-    title: what they are called, such as "timm/resnet18.a1_in1k". classes: outputs of their last layer; 0 without one.
-    side: of the images that they were trained with. mean, std: of those, per channel, pixel values scaled to 0..1.
-    repo: on the Hub, with "@revision" after it where one is meant; url: of the file, where it is not on the Hub.
-    """
-
-    title: str
-    classes: int
-    side: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    repo: str = ""
-    url: str = ""
 
 
 def pretrained(name: str) -> Pretrained:
@@ -69,6 +51,13 @@ def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | No
         return None
     found = libraries.pretrained(name)
     return IMAGENET if found is None else (found.mean, found.std)
+
+
+def for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """One number per channel: the mean of three for grey images, a single one for each colour."""
+    if len(values) == channels:
+        return tuple(values)
+    return (sum(values) / len(values),) * channels
 
 
 def check_at_hand(name: str, found: Pretrained) -> None:

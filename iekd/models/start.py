@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -71,7 +72,7 @@ def from_library(name: str, num_classes: int, channels: int) -> Start:
     given = pretrained.load(name, channels)
     start = fitted(name, given, num_classes, channels, f"The pretrained weights of {name} ({about.title})")
     side = f"They are {about.title}, trained with images of {about.side} x {about.side} pixels."
-    mean, std = (_for_channels(values, channels) for values in (about.mean, about.std))
+    mean, std = (pretrained.for_channels(values, channels) for values in (about.mean, about.std))
     return replace(start, mean=mean, std=std, notes=(side, *start.notes))
 
 
@@ -101,13 +102,14 @@ def from_file(
     given, assumed = (mean, std) if mean and std else own, pretrained.normalisation(name)
     if not (given[0] and given[1]) and assumed:
         given = assumed
-    found = [None if values is None else _for_channels(values, channels) for values in given]
+    found = [None if values is None else pretrained.for_channels(values, channels) for values in given]
     return replace(start, mean=found[0], std=found[1])
 
 
 @lru_cache(maxsize=64)
-def classes_in(path: Path, name: str, changed: float) -> int | None:
-    """How many classes the weights in a file are of, by the shape of their last layer; None without one.
+def sizes_in(path: Path, name: str, changed: float) -> tuple[int | None, int | None]:
+    """How many classes the weights in a file are of, by the shape of their last layer, None without one; and how many
+    channels their images have, None where that cannot be told.
 
     changed: when it was, so that another file under the same name is read again.
 
@@ -120,7 +122,8 @@ def classes_in(path: Path, name: str, changed: float) -> int | None:
     check_shapes(file, match.name, match.given, rest)
     check_values(match.given, match.given, f"'{path}'")
     head = [match.given[key] for key in _head(match.name) if key in match.given]
-    return int(head[0].shape[0]) if head else None
+    first = [match.given[key] for key in _first(match.name) if key in match.given and match.given[key].ndim == 4]
+    return int(head[0].shape[0]) if head else None, int(first[0].shape[1]) if len(first) == 1 else None
 
 
 def fitted(name: str, given: StateDict, num_classes: int, channels: int, whose: str) -> Start:
@@ -159,12 +162,16 @@ def fitted(name: str, given: StateDict, num_classes: int, channels: int, whose: 
 
 def save(start: Start, path: Path) -> None:
     """Write it as one file, which appears whole or not at all. Raises OSError if it cannot be written."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     about = {"name": start.name, "new": start.new, "mean": start.mean, "std": start.std, "notes": start.notes}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    save_file({k: v.contiguous() for k, v in start.weights.items()}, part, {"start": json.dumps(about)})
+    try:
+        save_file({k: v.contiguous() for k, v in start.weights.items()}, part, {"start": json.dumps(about)})
+    except SafetensorError as error:  # which has the system's message, but is not an OSError
+        raise OSError(str(error)) from None
     with open(part, "rb") as written:
         os.fsync(written.fileno())
     os.replace(part, path)
@@ -180,7 +187,9 @@ def read(path: Path) -> Start:
 
     try:
         with safe_open(path, "pt") as file:
-            about = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(file.metadata()["start"]).items()}
+            about: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(file.metadata()["start"]).items()
+            }
             return Start(weights={key: file.get_tensor(key) for key in file.keys()}, **about)  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"'{path}' cannot be read ({error}). Start a new run.") from None
@@ -228,13 +237,6 @@ def _for_grey(weight: Tensor, own: Tensor, whose: str) -> Tensor:
             "images, or other weights."
         )
     return weight
-
-
-def _for_channels(values: Numbers, channels: int) -> Numbers:
-    """One number per channel: the mean of three for grey images, a single one for each colour."""
-    if len(values) == channels:
-        return tuple(values)
-    return (sum(values) / len(values),) * channels
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,8 @@ import timm
 from torch import Tensor, nn
 
 from iekd.models.features import Classifier, Features
-from iekd.models.pretrained import Pretrained, file_on_hub
+from iekd.models.info import Pretrained
+from iekd.models.pretrained import file_on_hub
 
 STAGES = 4  # that are compared at most
 # let transformers take images of other sizes than those they were designed for
@@ -41,12 +42,9 @@ def pretrained(name: str) -> Pretrained | None:
     known = timm.get_pretrained_cfg(name)
     if known is None or not (known.hf_hub_id or known.url):
         return None
-    on_hub = str(known.hf_hub_id or "")
-    title = on_hub or str(known.url).rpartition("/")[2]
-    side = int(known.input_size[-1])
-    return Pretrained(
-        title, int(known.num_classes), side, tuple(known.mean), tuple(known.std), on_hub, "" if on_hub else known.url
-    )
+    on_hub, url = str(known.hf_hub_id or ""), "" if known.hf_hub_id else str(known.url)
+    title, side = on_hub or url.rpartition("/")[2], int(known.input_size[-1])
+    return Pretrained(title, int(known.num_classes), side, tuple(known.mean), tuple(known.std), on_hub, url)
 
 
 def load_pretrained(name: str, channels: int) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import torch
 import torchvision.models
 from torch import Tensor, nn
 
-from iekd.models.pretrained import Pretrained
+from iekd.models.info import Pretrained
 from iekd.models.taps import Tapped, Taps, find_taps
 
 SIDES = (224, 256)  # of the image with which the stages are looked for: one of them suits each network

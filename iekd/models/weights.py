@@ -242,7 +242,12 @@ def shapes(name: str, num_classes: int = 2, channels: int = 3) -> StateDict:
 def _is_layer(key: str, value: Tensor, own: StateDict) -> bool:
     """Whether a tensor that the network does not have is a layer of another network, rather than a loss or a constant:
     a convolution, or anything within a part that the network has."""
-    return value.ndim == 4 or key.partition(".")[0] in {k.partition(".")[0] for k in own}
+    return value.ndim == 4 or _part(key) in set(map(_part, own))
+
+
+def _part(key: str) -> str:
+    """The outermost part of a network that a tensor belongs to; a library's network is one within ours."""
+    return key.removeprefix("network.").partition(".")[0]
 
 
 def _with_our_head(

@@ -18,8 +18,9 @@ from iekd.estimate.cautions import Caution, cautions, learned_from
 from iekd.models import hub_configs, libraries
 from iekd.models.class_names import class_order_of
 from iekd.models.source import FILE_ONLY, check_path, is_path
+from iekd.plural import counted
 from iekd.runs.queue import check_device
-from iekd.runs.starts import Source, check_at_hand, find_source, student_source
+from iekd.runs.starts import Source, check_usable, find_source, student_source
 from iekd.runs.teachers import check_teacher, to_fine_tune
 
 MOST_SIDE = 512  # of the setting
@@ -47,6 +48,19 @@ class Prepared:
     student: Source | None = None
     notes: tuple[str, ...] = ()
 
+    def sentences(self) -> list[str]:
+        """What networks begin with, and what the settings do not say."""
+        said = list(self.notes)
+        if self.start is not None:
+            epochs = counted(self.config.teacher_epochs, "epoch")
+            then = f"it will be fine-tuned on these classes first ({epochs})"
+            if self.teacher is not None:
+                then = "an earlier run has fine-tuned it on these classes"
+            said.append(f"The teacher begins with the {self.start.title}; {then}.")
+        if self.student is not None:
+            said.append(f"The students begin with the {self.student.title}.")
+        return said
+
     def cautions(self, images: str = "images", fitting: int | None = None) -> list[Caution]:
         """What makes the result worth little, to be said before it starts; images: how images are called; fitting: see
         `estimate.cautions.cautions`."""
@@ -70,7 +84,7 @@ def prepare(config: RunConfig, runs_dir: Path) -> Prepared:
         named = config.may_fine_tune_teacher and find_source(config.teacher_from, "teacher", config, runs_dir)
     with about_setting("student_from"):
         if student := student_source(config, runs_dir):
-            check_at_hand(student, "student", config)
+            check_usable(student, "student", config, info)
     config, notes = _at_their_resolution(config, info, named or None, student)
     side = config.resolution or info.resolution
     for role in ROLES:

@@ -25,7 +25,7 @@ from iekd.runs.models import model_of
 from iekd.runs.store import Run, Store
 
 if TYPE_CHECKING:
-    from iekd.data.base import Dataset
+    from iekd.data.base import Dataset, DatasetInfo
     from iekd.models.start import Start
 
 Role = Literal["teacher", "student"]
@@ -36,13 +36,15 @@ class Source:
     """Weights that a network may begin with.
 
     title: what they are, in a few words. path: the folder or file; None for those of the network's library.
-    classes: of the last layer; None without one. side: of the images that they were trained with; None: not known.
+    classes: of the last layer; None without one. channels, side: of the images that they were trained with; None: not
+    known.
     mark: other weights have another one.
     """
 
     title: str
     path: Path | None
     classes: int | None
+    channels: int | None
     side: int | None
     mark: str
 
@@ -56,7 +58,7 @@ def find_source(source: str, role: Role, config: RunConfig, runs_dir: Path) -> S
     name: str = getattr(config, role)
     if source == PRETRAINED:
         about = pretrained(name)
-        return Source(f"pretrained weights ({about.title})", None, about.classes, about.side, about.title)
+        return Source(f"pretrained weights ({about.title})", None, about.classes, 3, about.side, about.title)
     path = _of_run(source, config, runs_dir) if source.startswith(RUN) else Path(check_path(source))
     return _of_folder(source, path, role, config) if path.is_dir() else _of_file(source, path, role, name)
 
@@ -68,12 +70,18 @@ def title_of(source: str, path: Path) -> str:
     return f"{'folder' if path.is_dir() else 'file'} {path.name}"
 
 
-def check_at_hand(source: Source, role: Role, config: RunConfig) -> None:
-    """Check that a source can be loaded when the run starts: pretrained weights may not be on this machine.
+def check_usable(source: Source, role: Role, config: RunConfig, info: DatasetInfo) -> None:
+    """Check that weights will do for the images, and can be loaded when the run starts: pretrained ones may not be on
+    this machine.
 
     Raises:
-        UserError: it cannot.
+        UserError: they will not, or cannot.
     """
+    if source.channels == 1 and info.channels == 3:
+        raise UserError(
+            f"The {source.title} is of a network for grey images, but those of {info.title} are in colour. Choose a "
+            "dataset of grey images, or other weights."
+        )
     if source.path is None:
         check_cached(getattr(config, role), pretrained(getattr(config, role)))
 
@@ -106,7 +114,7 @@ def _of_folder(source: str, folder: Path, role: Role, config: RunConfig) -> Sour
         mark = content_sum(folder / WEIGHTS)
     except OSError as error:
         raise UserError(f"The weights in '{folder}' cannot be read ({error.strerror}). Choose another model.") from None
-    return Source(title_of(source, folder), folder, len(card.class_names), card.resolution, mark)
+    return Source(title_of(source, folder), folder, len(card.class_names), card.channels, card.resolution, mark)
 
 
 def _check_same(folder: Path, found: str, role: Role, name: str) -> None:
@@ -120,7 +128,7 @@ def _check_same(folder: Path, found: str, role: Role, name: str) -> None:
 def _of_file(source: str, path: Path, role: Role, name: str) -> Source:
     from iekd.models.libraries import names_one
     from iekd.models.libraries import pretrained as known
-    from iekd.models.start import classes_in
+    from iekd.models.start import sizes_in
     from iekd.models.weight_files import split_selection
 
     file, selected = split_selection(path)
@@ -132,7 +140,8 @@ def _of_file(source: str, path: Path, role: Role, name: str) -> Source:
         raise UserError(f"'{file}' cannot be read ({error.strerror}). Check the path and its permissions.") from None
     about = known(name) if names_one(name) else None
     side = (described.resolution if described else None) or (about.side if about else None)
-    return Source(title_of(source, path), path, classes_in(path, name, changed), side, mark)
+    classes, channels = sizes_in(path, name, changed)
+    return Source(title_of(source, path), path, classes, channels, side, mark)
 
 
 def _of_run(source: str, config: RunConfig, runs_dir: Path) -> Path:

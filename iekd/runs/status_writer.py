@@ -67,7 +67,12 @@ class StatusWriter:
         self._note_progress()
         self.stage_began = time.monotonic()
         before = f", {stage.done} of which {'was' if stage.done == 1 else 'were'} done before" if stage.done else ""
-        log.info("Stage: %s%s%s.", stage.stage, f", {counted(stage.steps, 'step')}" if stage.steps else "", before)
+        log.info(
+            "Stage: %s%s%s.",
+            in_words(stage.stage, self.status),
+            f", {counted(stage.steps, 'step')}" if stage.steps else "",
+            before,
+        )
         self.run.event("stage", stage=stage.stage)
         self.write(force=True)
 
@@ -93,3 +98,8 @@ class StatusWriter:
         left = self.progress.remaining()
         self.status.progress = self.progress.value
         self.status.eta_seconds, self.status.eta_range = left.seconds, (left.low, left.high)
+
+
+def in_words(stage: str, status: Status) -> str:
+    """A stage's name for people who follow a run."""
+    return "fine-tune the teacher on these classes" if stage == "teacher" and status.fine_tunes else stage

@@ -13,6 +13,7 @@ from iekd.errors import UserError
 from iekd.inference.teacher_check import check_teacher_on
 from iekd.models.artifact import check_fits, load_model
 from iekd.models.class_names import in_order_of
+from iekd.models.pretrained import for_channels, normalisation
 from iekd.models.source import AUTO, RUN, per_channel
 from iekd.plural import counted
 
@@ -28,18 +29,22 @@ class LoadedTeacher:
     notes: tuple[str, ...] = ()
 
 
-def load_teacher(found: Path, config: RunConfig, dataset: Dataset) -> LoadedTeacher:
+def load_teacher(found: Path, config: RunConfig, dataset: Dataset, fine_tuned: bool = False) -> LoadedTeacher:
     """Load a teacher; one from outside predicts a few hundred held-out images first.
+
+    fine_tuned: an earlier run has made it of what the configuration names.
 
     Raises:
         UserError: it cannot be loaded, is of other classes, or does not know these images.
     """
     loaded, assumed = (_of_ours(found, config, dataset), False) if found.is_dir() else _of_file(found, config, dataset)
-    if config.teacher_from == AUTO or config.teacher_from.startswith(RUN):  # how it was trained here is known
+    trained_here = config.teacher_from == AUTO or config.teacher_from.startswith(RUN) or fine_tuned
+    if trained_here:  # how is known
         return loaded
     check = check_teacher_on(
-        loaded.model, loaded.mean, loaded.std, dataset.test, dataset.class_names, try_normalisations=assumed
-    )
+        loaded.model, loaded.mean, loaded.std, dataset.test, dataset.class_names, try_normalisations=assumed,
+        others={"the dataset's": dataset.statistics},
+    )  # fmt: skip
     if check.problem:
         raise UserError(f"The teacher in '{found.name}' does not fit {dataset.name}: {check.problem}.")
     note = f"It is right on {check.accuracy:.1f} % of {counted(check.images, 'held-out image')}."
@@ -65,9 +70,17 @@ def _of_file(found: Path, config: RunConfig, dataset: Dataset) -> tuple[LoadedTe
     sure = bool(config.class_order) and config.class_order[0] != data.AS_TEXT
     moved = in_order_of(fitted.model, file.class_names, file.named_in, dataset.class_names, sure)
     assumed = not (fitted.mean and fitted.std)
-    mean, std = (fitted.mean, fitted.std) if fitted.mean and fitted.std else dataset.statistics
+    mean, std = (fitted.mean, fitted.std) if fitted.mean and fitted.std else _usual(fitted.name, dataset)
     if config.teacher_mean and config.teacher_std:
         assumed = False
         mean = per_channel(config.teacher_mean, dataset.channels, "Teacher mean")
         std = per_channel(config.teacher_std, dataset.channels, "Teacher std")
     return LoadedTeacher(fitted.model, mean, std, fitted.name, (*fitted.notes, *moved)), assumed
+
+
+def _usual(name: str, dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What a network's images are normalised with where nobody says: as its library does, or by the dataset itself."""
+    if (found := normalisation(name)) is None:
+        return dataset.statistics
+    mean, std = (for_channels(values, dataset.channels) for values in found)
+    return mean, std

@@ -13,7 +13,7 @@ from iekd.models.artifact import CARD, ModelCard, check_fits
 from iekd.models.shipped import cards
 from iekd.models.source import AUTO, TRAIN
 from iekd.paths import checkpoints_dir
-from iekd.runs.starts import Source, check_at_hand, find_source, title_of
+from iekd.runs.starts import Source, check_usable, find_source, title_of
 
 log = logging.getLogger("iekd")
 
@@ -88,7 +88,7 @@ def check_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = 
     """
     found = find_teacher(config, runs_dir, info) if config.needs_teacher else None
     if found is None and (start := to_fine_tune(config, runs_dir, info)):
-        check_at_hand(start, "teacher", config)
+        check_usable(start, "teacher", config, info or describe(config.dataset))
     if found is None or config.teacher_from == AUTO or found.is_file():
         return found
     info = info or describe(config.dataset)

@@ -186,7 +186,7 @@ class Training:
         if found is None:
             return None
         log.info("Teacher: %s from '%s'.", config.teacher, found.name)
-        teacher = load_teacher(found, config, dataset)
+        teacher = load_teacher(found, config, dataset, fine_tuned=start is not None)
         for note in teacher.notes:
             log.info("Teacher: %s", note)
         self.teacher_model = teacher.name

@@ -85,6 +85,7 @@ def test_a_public_page_starts_nothing_unless_told_to(store: Store) -> None:
         ({"seeds": (0, 1, 2)}, "6 students"),
         ({"dataset": "folder:HERE"}, "Folders of this machine"),
         ({"teacher_from": "HERE/m.pth"}, "Files of this machine"),
+        ({"student_from": "HERE/m.pth"}, "Files of this machine"),
         ({"student": "resnet50", "resolution": 512, "batch_size": 2}, "minutes"),
         ({"batch_size": 10_000, "resolution": 512}, "megabytes"),
     ],
@@ -329,22 +330,22 @@ def test_the_page_says_whether_one_is_signed_in() -> None:
 
 def test_visitors_are_asked_for_pictures_without_alarm(store: Store) -> None:
     """Choosing their own pictures names no folder of the machine yet."""
-    Access(public=True, training=True).check_paths(asker(), "folder:", "auto", store)
+    Access(public=True, training=True).check_paths(asker(), {"dataset": "folder:"}, store)
     with pytest.raises(AccessError, match="Folders of this machine"):
-        Access(public=True, training=True).check_paths(asker(), "folder:/", "auto", store)
+        Access(public=True, training=True).check_paths(asker(), {"dataset": "folder:/"}, store)
 
 
 @pytest.mark.parametrize("order", ["/etc/passwd", "names.txt,", ["/etc/passwd"], ("names.txt",)])
 def test_a_stranger_names_no_file_as_the_order_of_classes(store: Store, order: object) -> None:
     for access in (Access(public=True, training=True), Access(token=TOKEN)):
         with pytest.raises(AccessError, match="Files of this machine"):
-            access.check_paths(asker(), "fashion-mnist-sample", "auto", store, order)
-    Access().check_paths(asker(), "fashion-mnist-sample", "auto", store, order)
+            access.check_paths(asker(), {"class_order": order}, store)
+    Access().check_paths(asker(), {"class_order": order}, store)
 
 
 @pytest.mark.parametrize("order", [None, "", "text", "a,b", (), ("text",), ["a", "b"]])
 def test_a_stranger_may_name_classes(store: Store, order: object) -> None:
-    Access(public=True, training=True).check_paths(asker(), "fashion-mnist-sample", "auto", store, order)
+    Access(public=True, training=True).check_paths(asker(), {"class_order": order}, store)
 
 
 def test_a_strangers_run_names_no_file_as_the_order_of_classes(store: Store) -> None:

@@ -141,6 +141,7 @@ def test_a_preset_fills_in_what_it_fixes_and_undoes_the_others(name: str) -> Non
         {"teacher_from": "train"},
         {"teacher_from": "run:20260101-120000-abcd/ie-ft-seed0"},
         {"teacher_from": "FILE"},
+        {"teacher_from": "pretrained", "student_from": "run:20260101-120000-abcd", "teacher_lr": 0.01},
         {"teacher_from": "FILE", "teacher_mean": (0.4914, 0.4822, 1 / 3), "teacher_std": (0.2, 0.2, 0.2)},
         {"teacher_from": "FILE", "teacher_mean": (0.0,), "teacher_std": (1.0,)},
     ],
@@ -151,15 +152,21 @@ def test_the_form_can_say_where_the_teacher_comes_from(tmp_path: Path, values: d
     source = values["teacher_from"].replace("FILE", str(tmp_path / "resnet 20.th"))
     config = RunConfig(**{**values, "teacher_from": source})
     shown = form.to_values(config)
-    assert all(isinstance(shown[field], str) for field in ("teacher_from", "teacher_mean", "teacher_std"))
+    assert all(isinstance(shown[field], str) for field in ("teacher_from", "student_from", "teacher_mean"))
     assert form.to_config(shown) == config
 
 
-def test_the_forecast_says_where_the_teacher_comes_from(tmp_path: Path, pictures: Path) -> None:
+def test_the_forecast_says_where_the_networks_come_from(tmp_path: Path, pictures: Path) -> None:
+    from safetensors.torch import save_file
+
+    from iekd.data import describe
+    from iekd.models.registry import build
     from iekd.runs.store import Store
     from iekd.ui.tabs.forecast import forecast_html
 
-    (tmp_path / "<b>.th").write_text("")
+    classes = describe(f"folder:{pictures}").classes
+    for name, count in (("<b>.th", classes), ("<i>.th", classes + 1)):
+        save_file(build("resnet8", count).state_dict(), tmp_path / name)
     values = {**QUICK, "dataset": f"folder:{pictures}"}
 
     def forecast(**source: str) -> str:
@@ -168,6 +175,11 @@ def test_the_forecast_says_where_the_teacher_comes_from(tmp_path: Path, pictures
     card = forecast(teacher_from=str(tmp_path / "<b>.th"))
     assert "comes from the file &lt;b&gt;.th" in card
     assert "will be trained first" in forecast(teacher_from="train")
+    card = forecast(teacher_from=str(tmp_path / "<i>.th"), student_from=str(tmp_path / "<b>.th"))
+    assert (
+        "the file &lt;i&gt;.th will be fine-tuned on these classes first (2 epochs), then kept for later runs" in card
+    )
+    assert "<dt>Students start from</dt><dd>file &lt;b&gt;.th</dd>" in card
     with pytest.raises(RunError, match="no run 'nothing'"):
         forecast(teacher_from="run:nothing")
 

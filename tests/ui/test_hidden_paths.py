@@ -59,13 +59,19 @@ def test_paths_in_any_spelling(tmp_path: Path, monkeypatch) -> None:
     data.mkdir()
     (tmp_path / "link").symlink_to(data)
     monkeypatch.setenv("HOME", str(home))
-    config = SimpleNamespace(dataset=f"folder:{tmp_path / 'link'}", teacher_from=str(data / "secret" / "net.pt"))
+    config = SimpleNamespace(
+        dataset=f"folder:{tmp_path / 'link'}", teacher_from=str(data / "secret" / "net.pt"),
+        student_from=str(data / "begin" / "small.pt"),
+    )  # fmt: skip
     run = SimpleNamespace(config=config, path=tmp_path / "runs" / "x")
-    text = f"{data}/train/1.png; {tmp_path / 'link'}; {data}/secret/net.pt; {home}/code.py; {tmp_path}/runs/x"
+    of_data = f"{data}/train/1.png; {tmp_path / 'link'}; {data}/secret/net.pt; {data}/begin/small.pt"
+    text = f"{of_data}; {home}/code.py; {tmp_path}/runs/x"
     for told in (without_paths(run, text), json.loads(without_paths(run, json.dumps(text)))):  # type: ignore[arg-type]
-        assert told == "link/train/1.png; link; net.pt; ~/code.py; runs/x"
+        assert told == "link/train/1.png; link; net.pt; small.pt; ~/code.py; runs/x"
 
 
 def test_a_folder_in_the_place_where_one_stands_hides_nothing(tmp_path: Path) -> None:
-    run = SimpleNamespace(config=SimpleNamespace(dataset="folder:.", teacher_from="auto"), path=tmp_path / "x")
+    run = SimpleNamespace(
+        config=SimpleNamespace(dataset="folder:.", teacher_from="auto", student_from=None), path=tmp_path / "x"
+    )
     assert without_paths(run, "1.5 points. /etc") == "1.5 points. /etc"  # type: ignore[arg-type]

@@ -33,6 +33,7 @@ STAGE_NAMES = {
     "teacher": N_("Teacher"), "auto-encoder": N_("Auto-encoder"), "students": N_("Students"),
     "evaluation": N_("Evaluation"),
 }  # fmt: skip
+FINE_TUNE = N_("Fine-tune the teacher on these classes")
 
 
 def badge(state: str) -> str:
@@ -159,7 +160,8 @@ def stepper(run: Run, config: RunConfig, status: Status) -> str:
         elif stage == "auto-encoder" and not config.needs_auto_encoder:
             state, note = "skipped", html_text("not needed")
         mark = "✓" if state == "done" else "–" if state == "skipped" else str(i + 1)
-        name = escape(_(STAGE_NAMES[stage]))
+        fine_tunes = stage == "teacher" and status.fine_tunes
+        name = escape(_(FINE_TUNE if fine_tunes else STAGE_NAMES[stage]))
         items.append(f'<li class="{state}"><i>{mark}</i><span>{name}<small>{note}</small></span></li>')
     return f'<ol class="stepper">{"".join(items)}</ol>'
 

@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Protocol
@@ -26,6 +26,7 @@ from iekd.estimate.cost import plan_of, seconds
 from iekd.models import hub_configs
 from iekd.models.source import AUTO, is_path
 from iekd.plural import counted
+from iekd.runs.prepare import ROLES
 from iekd.runs.queue import device_name
 from iekd.runs.store import LIVE, QUEUED, Run, Store
 from iekd.runs.teachers import find_teacher
@@ -177,8 +178,7 @@ class Access:
             return self._check_start(asker, config, store)
 
     def _check_start(self, asker: Asker | None, config: RunConfig, store: Store) -> str:
-        networks = (config.teacher, config.student, config.peer)
-        self.check_paths(asker, config.dataset, config.teacher_from, store, config.class_order, networks)
+        self.check_paths(asker, config.model_dump(), store)
         if self.trusts(asker):
             return ""
         if not self.visitors_start:
@@ -199,11 +199,9 @@ class Access:
             )
         return visitor
 
-    def check_paths(
-        self, asker: Asker | None, dataset: object, teacher_from: object, store: Store, class_order: object = None,
-        networks: Iterable[object] = (),
-    ) -> None:  # fmt: skip
-        """Whether these raw values may be looked at; to be asked before anything of them touches the disk.
+    def check_paths(self, asker: Asker | None, given: Mapping[str, object], store: Store) -> None:
+        """Whether these raw values of settings may be looked at; to be asked before anything of them touches the disk
+        or the network.
 
         Raises:
             AccessError: they name a folder or a file of this machine, or a network on the Hub, which is read with this
@@ -211,18 +209,20 @@ class Access:
         """
         if self.trusts(asker):
             return
-        name = str(dataset or "").strip()
+        name = str(given.get("dataset") or "").strip()
         if data.own_path(name) is not None and not is_added(store, name):
             raise AccessError(self._no("Folders of this machine cannot be used"))
         if not data.for_guests(name):
             raise AccessError(self._no("Datasets that this machine would have to download cannot be used"))
-        source = str(teacher_from or AUTO).strip()
+        networks = [str(given.get(role) or "").strip() for role in ROLES]
+        sources = [str(given.get(field) or AUTO).strip() for field in ("teacher_from", "student_from")]
+        class_order = given.get("class_order")
         order = class_order.split(",") if isinstance(class_order, str) else class_order
         names = [str(name).strip() for name in order] if isinstance(order, (list, tuple)) else []
         names = [name for name in names if name]
-        if is_path(source) or (len(names) == 1 and names[0] != data.AS_TEXT):
+        if any(map(is_path, sources)) or (len(names) == 1 and names[0] != data.AS_TEXT):
             raise AccessError(self._no("Files of this machine cannot be used"))
-        if any(hub_configs.is_one(str(network or "").strip()) for network in networks):
+        if any(map(hub_configs.is_one, networks)):
             raise AccessError(self._no("Networks of the Hub cannot be used"))
 
     def room_for(self, asker: Asker | None) -> tuple[Room, int | None]:

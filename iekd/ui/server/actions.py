@@ -29,7 +29,9 @@ def start_run(launcher: Launcher, access: Access, asker: gr.Request | None, conf
     """
     with changing:  # between counting a visitor's runs, or looking for its pictures, and starting one more
         visitor = access.check_start(asker, config, launcher.store)
-        return launcher.submit(prepare(config, launcher.store.root).config, key or None, visitor)
+        prepared = prepare(config, launcher.store.root).config
+        access.check_size(asker, prepared, launcher.store)  # again: pretrained networks may want larger images
+        return launcher.submit(prepared, key or None, visitor)
 
 
 def add_seeds(launcher: Launcher, access: Access, asker: gr.Request | None, run_id: str, count: int) -> str:
@@ -55,13 +57,13 @@ def foresee(store: Store, access: Access, asker: gr.Request | None, config: RunC
     Raises:
         UserError: it cannot be trained, or whoever asks may not have it looked at.
     """
-    networks = (config.teacher, config.student, config.peer)
-    access.check_paths(asker, config.dataset, config.teacher_from, store, config.class_order, networks)
+    access.check_paths(asker, config.model_dump(), store)
     prepared = prepare(config, store.root)
     access.check_size(asker, prepared.config, store)
     found = estimate(prepared.config, store, prepared.teacher is not None, prepared.info)
     return {
-        "warnings": found.warnings(prepared), "notes": list(prepared.info.notes), "seconds": round(found.seconds),
+        "warnings": found.warnings(prepared), "notes": [*prepared.info.notes, *prepared.sentences()],
+        "seconds": round(found.seconds),
         "seconds_range": [round(found.low), round(found.high)], "basis": found.basis,
         "memory_bytes": round(found.plan.memory), "trains_teacher": config.needs_teacher and prepared.teacher is None,
         "classes": list(prepared.info.class_names),

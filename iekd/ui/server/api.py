@@ -25,7 +25,6 @@ from iekd.models.catalog import models
 from iekd.runs.compare import compare_runs, to_json
 from iekd.runs.exported import export_folder, export_in_run, files_of
 from iekd.runs.notes import name_of, write_notes
-from iekd.runs.prepare import ROLES
 from iekd.runs.siblings import pooled_markdown
 from iekd.runs.store import Run
 from iekd.ui.render.curves import read_curves
@@ -347,10 +346,7 @@ class Actions:
     def _config_of(self, given: Any, asker: Asked) -> RunConfig:
         if not isinstance(given, dict):
             raise UserError('The settings must be a JSON object, such as {"epochs": 10}.')
-        self._access.check_paths(
-            asker, given.get("dataset"), given.get("teacher_from"), self._store, given.get("class_order"),
-            [given.get(role) for role in ROLES],
-        )  # fmt: skip
+        self._access.check_paths(asker, given, self._store)
         return make_config(**given)
 
 

@@ -40,8 +40,7 @@ def _paths(run: Run) -> list[tuple[str, str]]:
     named = []
     if (own := own_path(config.dataset)) is not None and not is_added(store, config.dataset):
         named.append(own)
-    if is_path(config.teacher_from):
-        named.append(Path(config.teacher_from))
+    named += [Path(str(source)) for source in (config.teacher_from, config.student_from) if is_path(source)]
     paths = {str(form): path.name for path in named for form in (path, path.expanduser().resolve())}
     if not is_added(store, config.dataset):
         paths.update({str(store.root): store.root.name, str(home_dir()): "~"})

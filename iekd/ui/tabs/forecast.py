@@ -21,6 +21,7 @@ from iekd.results.dataset_words import class_lines
 from iekd.runs.estimate import Estimate, estimate
 from iekd.runs.prepare import Prepared
 from iekd.runs.queue import device_name
+from iekd.runs.starts import Source
 from iekd.runs.store import Store
 from iekd.runs.teachers import where_from
 from iekd.ui.render.template import html_plural, html_text
@@ -38,19 +39,21 @@ def forecast_html(
     if classes := class_lines(info):
         listed = "".join(f"<li>{escape(line)}</li>" for line in classes)
         rows.append((_("Classes"), f"<details><summary>{escape(_order(info))}</summary><ul>{listed}</ul></details>"))
-    if info.notes:
-        rows.append((_("Note"), "<br>".join(f"<b>{escape(note)}</b>" for note in info.notes)))
+    if notes := (*info.notes, *prepared.notes):
+        rows.append((_("Note"), "<br>".join(f"<b>{escape(note)}</b>" for note in notes)))
     if config.needs_teacher:
         teacher = models()[config.teacher].params(info.channels, info.classes)
         large = f"<b>{model_name(config.teacher)}</b>, {count(teacher)}"
         small = f"<b>{model_name(config.student)}</b>, {count(student)}"
         rows.append((_("Networks"), f"{large} → {small}: {_ratio(teacher, student)}"))
-        rows.append((_("Teacher"), _teacher(config, folder)))
+        rows.append((_("Teacher"), _teacher(config, folder, prepared.start)))
     else:
         name = model_name(config.student)
         words = html_text("<b>{network}</b>, {count} parameters, no teacher", network=name, count=count(student))
         rows.append((_("Network"), words))
     rows.append((_("Students"), escape(_students(config))))
+    if prepared.student is not None:
+        rows.append((_("Students start from"), escape(prepared.student.title)))
     if unused := unused_settings(config):
         rows.append((_("No effect"), _without_effect(unused)))
     found = expected or estimate(config, store, folder is not None, info)
@@ -113,13 +116,21 @@ def _ratio(teacher: int, student: int) -> str:
     return html_text("{times}× larger than its teacher", times=f"{student / teacher:.1f}")
 
 
-def _teacher(config: RunConfig, found: Path | None) -> str:
+def _teacher(config: RunConfig, found: Path | None, start: Source | None) -> str:
+    if found is None and start is not None:
+        return html_plural(
+            "the {start} will be fine-tuned on these classes first ({number} epoch), then kept for later runs",
+            "the {start} will be fine-tuned on these classes first ({number} epochs), then kept for later runs",
+            config.teacher_epochs, start=start.title,
+        )  # fmt: skip
     if found is None:
         return html_plural(
             "will be trained first ({number} epoch), then kept for later runs",
             "will be trained first ({number} epochs), then kept for later runs", config.teacher_epochs,
         )  # fmt: skip
-    if config.teacher_from != AUTO:
+    if start is not None:
+        origin = html_text("the {start}, fine-tuned by an earlier run, used again", start=start.title)
+    elif config.teacher_from != AUTO:
         origin = html_text("comes from the {origin}", origin=where_from(config, found))
     elif found.parent == checkpoints_dir():
         origin = html_text("comes trained with this program")

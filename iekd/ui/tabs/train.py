@@ -19,7 +19,7 @@ from iekd.launchers.base import Launcher
 from iekd.paths import typed
 from iekd.runs.estimate import estimate
 from iekd.runs.owner import LOCAL
-from iekd.runs.prepare import ROLES, prepare
+from iekd.runs.prepare import prepare
 from iekd.runs.probes import Probes
 from iekd.runs.queue import ahead_of_new
 from iekd.runs.store import Store
@@ -134,8 +134,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
         if own and not folder and not access.trusts(request):
             raise form.MissingError(_(NO_UPLOAD))
         dataset = form.own_dataset(folder) if own else values["dataset"]
-        named = [values[role] for role in ROLES]
-        access.check_paths(request, dataset, values["teacher_from"], store, values["class_order"], named)
+        access.check_paths(request, {**values, "dataset": dataset}, store)
         return form.to_config(values)
 
     def ready(all_right: bool, careful: bool) -> str:

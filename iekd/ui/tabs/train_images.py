@@ -65,7 +65,7 @@ def images_step(demo: gr.Blocks, store: Store, access: Access, fields: dict[str,
             visible = "hidden"  # for an upload to fill it in
         strip = ""
         with contextlib.suppress(UserError):  # the forecast says why
-            access.check_paths(request, name, None, store)
+            access.check_paths(request, {"dataset": name}, store)
             strip = thumbnails_html(name) if path or not own else ""
         return {
             fields["folder"]: gr.Textbox(visible=visible),
