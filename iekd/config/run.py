@@ -177,6 +177,27 @@ class RunConfig(MethodSettings, TrainingSettings):
         0, "side in pixels of a square hole in each training image; 0: none", ge=0, le=511, group=IMAGES,
         trains_teacher="if changed",
     )  # fmt: skip
+    auto_augment: Literal["none", "randaugment", "trivialaugment"] = setting(
+        "none", "distort shape and colour of training images: randaugment twice, moderately; trivialaugment once, by "
+        "any amount", group=IMAGES, label="Automatic augmentation", trains_teacher="if changed",
+    )  # fmt: skip
+    colour_jitter: float = setting(
+        0.0, "largest change of brightness, contrast and saturation, such as 0.4 for 40 %; 0: none", ge=0, le=1,
+        group=IMAGES, trains_teacher="if changed",
+    )  # fmt: skip
+    random_erasing: float = setting(
+        0.0, "share of the training images in which a rectangle is erased, such as 0.25; 0: none", ge=0, le=1,
+        group=IMAGES, trains_teacher="if changed",
+    )  # fmt: skip
+    mixup: float = setting(
+        0.0, "mix each training image with another, and their labels; alpha of the shares' Beta distribution, such as "
+        "0.2; 0: none", ge=0, le=100, group=IMAGES, trains_teacher="if changed",
+    )  # fmt: skip
+    cutmix: float = setting(
+        0.0, "paste a part of another training image into each, and mix their labels; alpha, such as 1; 0: none; with "
+        "mixup, each batch gets one of the two", ge=0, le=100, group=IMAGES, label="CutMix",
+        trains_teacher="if changed",
+    )  # fmt: skip
     class_weights: Literal["none", "balanced"] = setting(
         "none", "balanced: rare classes count more in the cross-entropy, n / (K n_c) times for n_c of n images in K "
         "classes", group=IMAGES, step_time=False, trains_teacher="if changed",

@@ -19,6 +19,7 @@ from iekd.data.base import Split
 from iekd.data.file_images import FileImages
 from iekd.data.memory import image_budget
 from iekd.engine.augment import Augment, crop_and_flip, padding_of, to_device_async
+from iekd.engine.distortions import Extras
 from iekd.engine.stream import DeviceImages, Loader, Stream, processes
 
 log = logging.getLogger(__name__)
@@ -86,13 +87,15 @@ class Batches:
     """Shuffled, augmented batches of one split.
 
     augment: None for a crop of the padded image, and a flip.
+    extras: what is done to a batch after that. It has a generator of its own for each batch, so that batches that are
+        left out need not be made; only then are its draws taken from the epoch's.
     drop_last: leave out the last, smaller batch of an epoch. It is always left out if it would be a single image, of
         which batch norm has no statistics.
     """
 
     def __init__(
         self, images: DeviceImages, labels: Tensor, batch_size: int, seed: int, augment: Augment | None = None,
-        drop_last: bool = True,
+        drop_last: bool = True, extras: Extras | None = None,
     ) -> None:  # fmt: skip
         self.images, self.labels = images, labels
         self.batch_size = min(batch_size, len(labels))
@@ -100,6 +103,7 @@ class Batches:
         full, rest = divmod(len(labels), self.batch_size)
         self.steps = full + (rest > 1 and not drop_last)
         self.padding = padding_of(images.shape[-1])
+        self.extras = extras
         self.augment = augment or partial(crop_and_flip, padding=self.padding)
 
     def __len__(self) -> int:
@@ -107,16 +111,28 @@ class Batches:
         return self.steps
 
     def epoch(self, epoch: int, skip: int = 0) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """Yield (images (B,C,H,W) uint8, labels (B,)) of epoch number `epoch`, the first `skip` batches left out."""
+        """Yield (images (B,C,H,W) uint8, labels (B,)) of epoch number `epoch`, the first `skip` batches left out.
+
+        Labels of mixed images are shares of the classes, (B,K) float32.
+        """
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.labels), generator=generator)[: len(self) * self.batch_size]
         chosen = torch.split(to_device_async(order, self.labels.device), self.batch_size)[skip:]
         blank = torch.zeros(1, dtype=torch.uint8, device=self.labels.device)
         for _ in range(skip):  # draw the same random numbers; how many depends on the shape alone
             self.augment(blank.expand(self.batch_size, *self.images.shape[1:]), generator)
+            self._own_generator(generator)
         if isinstance(self.images, Stream):
             image_batches: Iterator[Tensor] = self.images.read(torch.split(order, self.batch_size)[skip:])
         else:
             image_batches = map(self.images.__getitem__, chosen)
         for images, rows in zip(image_batches, chosen, strict=True):  # (B,C,H,W) uint8, (B,)
-            yield self.augment(images, generator), self.labels[rows]
+            views, labels = self.augment(images, generator), self.labels[rows]
+            own = self._own_generator(generator)
+            yield self.extras(views, labels, own) if self.extras and own else (views, labels)
+
+    def _own_generator(self, generator: torch.Generator) -> torch.Generator | None:
+        """Of the extras for one batch; nothing is drawn where there are none."""
+        if self.extras is None:
+            return None
+        return torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))

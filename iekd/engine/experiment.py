@@ -33,6 +33,7 @@ from iekd.engine.accelerate import (
 from iekd.engine.augment import Augment, make_augment
 from iekd.engine.auto_encoder import AutoEncoders
 from iekd.engine.batches import Batches, TrainingBatches, images_on_device
+from iekd.engine.distortions import Extras, make_extras
 from iekd.engine.learner import ENERGY, Learner, evaluation_batch_size, predict
 from iekd.engine.loop import HeldOut, ShouldSnapshot, train
 from iekd.engine.metrics import Diverged, FellBack, Metrics, Predicted, Stepped, Watched
@@ -192,7 +193,9 @@ class Experiment:
             held_out = {"validation": dataset.validation, **held_out}
         splits = [dataset.train, *held_out.values()]
         with self.threads.used(), images_on_device(splits, self.device, config.image_memory) as (training, *evaluation):
-            batches = Batches(*training, config.batch_size, config.data_seed, self.augment(), config.drop_last)
+            batches = Batches(
+                *training, config.batch_size, config.data_seed, self.augment(), config.drop_last, self.extras()
+            )
             yield from self._stages(batches, dict(zip(held_out, evaluation, strict=True)))
 
     def _stages(self, batches: TrainingBatches, held_out: HeldOut) -> Generator[Event, None, None]:
@@ -241,6 +244,10 @@ class Experiment:
         return make_augment(
             config.augmentation, config.cutout, self.dataset.resolution, self.statistics[0], self.device, config.flip
         )
+
+    def extras(self) -> Extras | None:
+        """What is done to a batch after the augmentation."""
+        return make_extras(self.config, self.statistics[0], len(self.dataset.class_names), self.device)
 
     def class_weights(self) -> Tensor | None:
         """(K,) float32, n / (K n_c) over the K classes that have training images; None where all count the same."""

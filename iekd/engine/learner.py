@@ -26,6 +26,7 @@ from iekd.engine.scoring import batch_accuracy, energy, is_right, percent, predi
 from iekd.engine.stream import HeldOutImages, split_into_batches
 from iekd.engine.training_unit import Row, TrainingUnit, set_value
 from iekd.engine.watched import Watch
+from iekd.losses.tensors import larger_share
 from iekd.models.normalise import Normalise
 
 log = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ class Learner(TrainingUnit):
         if self.idle:  # a recorded step is still replayed, without effect on the others
             return
         output = self.update(images, labels, teacher)
-        correct = batch_accuracy(output.logits.detach(), labels)  # logits (B,K) -> () in percent
+        correct = batch_accuracy(output.logits.detach(), larger_share(labels))  # logits (B,K) -> () in percent
         self._add({"loss": output.loss.detach(), **output.terms, "accuracy": correct})
 
     def update(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:

@@ -124,5 +124,7 @@ class Subject(Experiment):
             teacher = FrozenTeacher(self.teacher, self.device, self.precision)
             teacher.encoders = [freeze(coder.encoder, self.precision) for coder in self.auto_encoders()]
         images, labels = to_device(self.dataset.train, self.device)
-        batches = Batches(images, labels, every_seed.batch_size, every_seed.data_seed, self.augment())
+        batches = Batches(
+            images, labels, every_seed.batch_size, every_seed.data_seed, self.augment(), extras=self.extras()
+        )
         return Parts(batches, teacher, learners)
