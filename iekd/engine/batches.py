@@ -86,7 +86,8 @@ class TrainingBatches(Protocol):
 class Batches:
     """Shuffled, augmented batches of one split.
 
-    augment: None for a crop of the padded image, and a flip.
+    augment: None for a crop of the padded image, and a flip. Where the images are streamed as random views of their
+        pictures, it gets those.
     extras: what is done to a batch after that. It has a generator of its own for each batch, so that batches that are
         left out need not be made; only then are its draws taken from the epoch's.
     drop_last: leave out the last, smaller batch of an epoch. It is always left out if it would be a single image, of
@@ -118,12 +119,15 @@ class Batches:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.labels), generator=generator)[: len(self) * self.batch_size]
         chosen = torch.split(to_device_async(order, self.labels.device), self.batch_size)[skip:]
+        seeds: Sequence[Tensor] = ()
+        if isinstance(self.images, Stream) and self.images.has_views:
+            seeds = torch.split(torch.randint(2**62, order.shape, generator=generator), self.batch_size)[skip:]
         blank = torch.zeros(1, dtype=torch.uint8, device=self.labels.device)
         for _ in range(skip):  # draw the same random numbers; how many depends on the shape alone
             self.augment(blank.expand(self.batch_size, *self.images.shape[1:]), generator)
             self._own_generator(generator)
         if isinstance(self.images, Stream):
-            image_batches: Iterator[Tensor] = self.images.read(torch.split(order, self.batch_size)[skip:])
+            image_batches: Iterator[Tensor] = self.images.read(torch.split(order, self.batch_size)[skip:], seeds)
         else:
             image_batches = map(self.images.__getitem__, chosen)
         for images, rows in zip(image_batches, chosen, strict=True):  # (B,C,H,W) uint8, (B,)

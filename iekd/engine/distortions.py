@@ -57,7 +57,7 @@ class Extras:
 
 
 def make_extras(config: RunConfig, mean: tuple[float, ...], classes: int, device: torch.device) -> Extras | None:
-    """What the run asks for; None if nothing. mean: of the dataset, per channel, 0..1, which fills what has no image."""
+    """What the run asks for; None if nothing. mean: of the dataset, per channel, 0..1; fills what has no image."""
     levels = (torch.tensor(mean) * 255).round().to(torch.uint8)
     steps: list[Augment] = []
     if config.auto_augment != "none":

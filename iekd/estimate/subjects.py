@@ -77,7 +77,7 @@ class Subject(Experiment):
 
     def __init__(self, config: RunConfig, images: int, report_every: int | None = None) -> None:
         short = {
-            "epochs": 1, "auto_encoder_epochs": 1, "validation_fraction": 0.0, "limit_train": None,
+            "epochs": 1, "auto_encoder_epochs": 1, "validation_fraction": 0.0, "limit_train": None, "patience": 0,
             "lr": 1e-6,  # speed does not depend on it, and noise cannot make it diverge
         }  # fmt: skip
         super().__init__(config.model_copy(update=short), noise(config, images))
