@@ -30,6 +30,7 @@ from iekd.data.listings import TableError
 from iekd.data.reading import read_all
 from iekd.data.refusals import INNER, OUTER
 from iekd.data.tree import LARGEST_TABLE, other_archive, read_tree
+from iekd.data.views import usual_side
 from iekd.errors import DataError, as_text
 from iekd.paths import absolute, as_typed, typed, unpacked_dir
 
@@ -77,6 +78,11 @@ class Found:
         """What to say of images that are far from square, and the like, and of files that cannot be read."""
         notes = header_notes(self.train, class_names=self.class_names)
         return notes if self.test is None else (*notes, *unreadable_notes(self.test))
+
+    @cached_property
+    def side(self) -> int:
+        """As `usual_side`, of the training files."""
+        return usual_side(self.train)
 
     def split(self, test_fraction: float, seed: int) -> tuple[Files, Files]:
         """(training files, test files), which are drawn from each class if there are none of their own."""
@@ -162,7 +168,7 @@ class Folder(Source):
             name, self._path(name).name, int(sizes.sum()), int(tested.sum()), count, 3, self.resolution, "your folder",
             class_sizes=tuple(sizes.tolist()), tested_on=tested_on, test_is_drawn=drawn, fingerprint=found.fingerprint,
             class_names=tuple(map(as_text, found.class_names)), test_sizes=tuple(tested.tolist()),
-            notes=(*found.notes, *found.headers, *found.copies),
+            notes=(*found.notes, *found.headers, *found.copies), side=found.side,
         )  # fmt: skip
 
     def load(self, request: Request) -> Dataset:
