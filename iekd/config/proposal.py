@@ -16,6 +16,7 @@ STRIDE = 32  # of those networks: a side is a multiple of it
 SMALL_SIDES = (32, 48, 64)  # that the small networks of the literature are used with
 FEW = 2000  # training images
 MANY_FOR_CPU, SIDE_FOR_CPU = 5000, 128
+MATTERS = ("optimizer", "augmentation", "auto_augment")  # of a preset; epochs and the like are a matter of time
 PAIRS = {  # teacher and student for photographs, by whether there is a GPU
     True: ("timm:resnet50", "timm:mobilenetv3_small_100"),
     False: ("timm:efficientnet_lite0", "timm:mobilenetv3_small_100"),
@@ -35,8 +36,9 @@ class Proposal:
         return {**PRESETS[self.preset].values, **self.values}
 
     def followed_by(self, config: RunConfig) -> bool:
-        """Whether a configuration has what is proposed."""
-        return all(getattr(config, name) == value for name, value in self.settings().items())
+        """Whether a configuration has what matters of it: its own values, and how the preset trains."""
+        matters = self.settings().keys() & {*self.values, *MATTERS}
+        return all(getattr(config, name) == self.settings()[name] for name in matters)
 
     def command(self) -> str:
         """The options of `iekd train`."""

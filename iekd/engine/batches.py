@@ -52,10 +52,13 @@ def images_on_device(
         yield [to_device(split, device) for split in splits]
         return
     workers = processes(device) if workers is None else workers
-    log.info(
-        "The images take %.2f GB, of which %s may hold %.2f GB: they are streamed to it by %d processes.",
-        size / 1e9, device, limit / 1e9, workers,
-    )  # fmt: skip
+    if size > limit:
+        log.info(
+            "The images take %.2f GB, of which %s may hold %.2f GB: they are streamed to it by %d processes.",
+            size / 1e9, device, limit / 1e9, workers,
+        )  # fmt: skip
+    else:
+        log.info("Images are read from their files by %d processes.", workers)
     with contextlib.closing(Loader([split.images for split in splits], device, workers)) as loader:
         streams = [Stream(loader, number) for number in range(len(splits))]
         labels = [torch.from_numpy(split.labels).to(device) for split in splits]
