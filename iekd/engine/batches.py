@@ -15,9 +15,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from iekd.data.base import Split
+from iekd.config.run import RunConfig
+from iekd.data.base import Dataset, Split
+from iekd.data.decoding import CROP
 from iekd.data.file_images import FileImages
 from iekd.data.memory import image_budget
+from iekd.data.views import PictureViews, usual_side
 from iekd.engine.augment import Augment, crop_and_flip, padding_of, to_device_async
 from iekd.engine.distortions import Extras
 from iekd.engine.stream import DeviceImages, Loader, Stream, processes
@@ -63,6 +66,36 @@ def images_on_device(
         streams = [Stream(loader, number) for number in range(len(splits))]
         labels = [torch.from_numpy(split.labels).to(device) for split in splits]
         yield list(zip(streams, labels, strict=True))
+
+
+@contextlib.contextmanager
+def images_of_run(
+    training: Split, held_out: Sequence[Split], device: torch.device, image_memory: float | None
+) -> Generator[tuple[tuple[DeviceImages, Tensor], list[tuple[DeviceImages, Tensor]]], None, None]:
+    """`images_on_device` for what is trained on and for the others, which stay on the device beside views of pictures
+    if they are in memory: those alone are streamed then."""
+    groups = [[training, *held_out]]
+    if isinstance(training.images, PictureViews) and not any(isinstance(s.images, FileImages) for s in held_out):
+        groups = [[training], list(held_out)]
+    with contextlib.ExitStack() as stack:
+        first, *others = (
+            pair for splits in groups for pair in stack.enter_context(images_on_device(splits, device, image_memory))
+        )
+        yield first, others
+
+
+def training_split(config: RunConfig, dataset: Dataset) -> Split:
+    """What is trained on: the training split, or random views of its pictures where resized crops are asked for and the
+    pictures are larger than the images."""
+    files = dataset.train.image_files
+    if config.augmentation != "resized-crop" or dataset.fit != CROP or files is None:
+        return dataset.train
+    side = usual_side(files)
+    if side <= dataset.resolution:
+        return dataset.train
+    log.info("Training images are cropped from the original pictures, whose shorter side is %d pixels (median).", side)
+    views = PictureViews(files, dataset.resolution, dataset.channels, dataset.white, config.flip)
+    return Split(views, dataset.train.labels)
 
 
 def room_for_images(device: torch.device, image_memory: float | None) -> float:

@@ -18,10 +18,7 @@ from torch import Tensor, nn
 
 from iekd.config.methods import method_spec
 from iekd.config.run import STAGES, RunConfig, learner_name
-from iekd.data.base import Dataset, Split
-from iekd.data.decoding import CROP
-from iekd.data.file_images import FileImages
-from iekd.data.views import PictureViews, usual_side
+from iekd.data.base import Dataset
 from iekd.distill.method import Baseline, Method, build_method
 from iekd.distill.targets import Pair, TeacherOutput
 from iekd.engine.accelerate import (
@@ -35,7 +32,7 @@ from iekd.engine.accelerate import (
 )
 from iekd.engine.augment import Augment, make_augment
 from iekd.engine.auto_encoder import AutoEncoders
-from iekd.engine.batches import Batches, TrainingBatches, images_on_device
+from iekd.engine.batches import Batches, TrainingBatches, images_of_run, training_split
 from iekd.engine.distortions import Extras, make_extras
 from iekd.engine.learner import ENERGY, Learner, evaluation_batch_size, predict
 from iekd.engine.loop import HeldOut, ShouldSnapshot, train
@@ -178,7 +175,7 @@ class Experiment:
         asked = torch.get_num_threads() if config.threads == "auto" and not follows else config.threads
         self.threads = Threads(asked, tell=threads_changed, before=threads_before)
         self.statistics = self.dataset.statistics
-        self.training = self._training_images()
+        self.training = training_split(config, self.dataset)
         self.students: dict[str, Learner] = {}
         self.teacher_accuracy: float | None = None  # of a teacher that this run trained
         # the images that people can watch; of the test split only if there is no validation split
@@ -195,14 +192,11 @@ class Experiment:
         held_out = {"test": dataset.test}
         if dataset.validation is not None:
             held_out = {"validation": dataset.validation, **held_out}
-        with contextlib.ExitStack() as there:
-            there.enter_context(self.threads.used())
-            # beside views of pictures, which are streamed, whatever else there is in memory may stay there
-            groups = [[self.training], list(held_out.values())]
-            if self.training is dataset.train or any(isinstance(s.images, FileImages) for s in groups[1]):
-                groups = [groups[0] + groups[1]]
-            placed = [images_on_device(splits, self.device, config.image_memory) for splits in groups]
-            training, *evaluation = (pair for one in placed for pair in there.enter_context(one))
+        splits = (self.training, list(held_out.values()))
+        with (
+            self.threads.used(),
+            images_of_run(*splits, self.device, config.image_memory) as (training, evaluation),
+        ):
             batches = Batches(
                 *training, config.batch_size, config.data_seed, self.augment(), config.drop_last, self.extras()
             )
@@ -247,22 +241,6 @@ class Experiment:
             yield from unit.diverged.values()  # in an earlier attempt
         options = (self.shortcuts, overlap, self.should_snapshot, self.threads)
         yield from train(units, batches, teacher, held_out, epochs, *options)
-
-    def _training_images(self) -> Split:
-        """What is trained on: the training split, or random views of its pictures where resized crops are asked for
-        and the pictures are larger than the images."""
-        config, dataset, train = self.config, self.dataset, self.dataset.train
-        if config.augmentation != "resized-crop" or dataset.fit != CROP or train.image_files is None:
-            return train
-        side = usual_side(train.image_files)
-        if side <= dataset.resolution:
-            return train
-        log.info(
-            "Training images are cropped from the original pictures, whose shorter side is %d pixels (median).",
-            side,
-        )  # fmt: skip
-        files, size = train.image_files, (dataset.resolution, dataset.channels)
-        return Split(PictureViews(files, *size, dataset.white, config.flip), train.labels)
 
     def augment(self) -> Augment:
         """The augmentation of training images."""

@@ -83,7 +83,7 @@ class Learner(TrainingUnit):
         on_device = values_on_device(config, device)
         self.average = Average(self.model, config.ema, device, on_device) if config.ema else None
         # the weights of the best epoch so far, for what may stop early
-        self.kept = copy.deepcopy(self.evaluated).requires_grad_(False) if config.patience else None
+        self.kept = copy.deepcopy(self.evaluated) if config.patience else None
         self.output = compile_or_not(self._output) if compiled else self._output
         self.tried = False  # whether a step has succeeded
         # of the split that is being evaluated:
