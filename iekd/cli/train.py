@@ -159,10 +159,21 @@ def say_estimate(prepared: Prepared, store: Store) -> None:
 
     say_dataset(prepared.info)
     say_notes(prepared.sentences())
+    say_proposal(prepared)
     found = estimate(prepared.config, store, prepared.teacher is not None, prepared.info)
     text = f"Estimate: {time_range(found.low, found.high)}, {found.memory} of memory ({found.basis})."
     err.print(text, highlight=False, soft_wrap=True)
     say_warnings(found.warnings(prepared))
+
+
+def say_proposal(prepared: Prepared) -> None:
+    """On standard error, a line: what would suit these pictures, where the run has something else."""
+    from iekd.config.proposal import propose
+    from iekd.runs.queue import device_name
+
+    found = propose(prepared.info, device_name(prepared.config.device) == "cuda")
+    if found is not None and not found.followed_by(prepared.config):
+        err.print(f"Suggestion: {found.command()}. {escape(found.why)}", highlight=False, soft_wrap=True)
 
 
 def say_how_it_ended(run: Any, as_json: bool) -> None:

@@ -8,11 +8,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Preset:
-    """Values that belong together; whatever else is given wins over them. title: on the page; text: what it is for."""
+    """Values that belong together; whatever else is given wins over them. title: on the page; text: what it is for.
+
+    one_seed: whether the page's card trains one seed, because a run takes long.
+    """
 
     title: str
     text: str
     values: dict[str, Any]
+    one_seed: bool = False
 
 
 PRESETS = {
@@ -34,6 +38,25 @@ PRESETS = {
             "epochs": 240, "teacher_epochs": 240, "auto_encoder_epochs": 30, "batch_size": 64, "lr": 0.05,
             "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4, "schedule": "multi-step",
             "milestones": (0.625, 0.75, 0.875), "validation_fraction": 0.0,
+        },
+    ),
+    "photos": Preset(
+        "Photos",
+        "photographs at 224 pixels: AdamW, a cosine with warm-up, crops from the original pictures, 20 epochs",
+        {
+            "resolution": 224, "epochs": 20, "teacher_epochs": 20, "auto_encoder_epochs": 10, "batch_size": 32,
+            "optimizer": "adamw", "lr": 5e-4, "weight_decay": 0.05, "schedule": "cosine", "warm_up": 0.1,
+            "clip_norm": 1.0, "label_smoothing": 0.1, "drop_last": False, "augmentation": "resized-crop",
+        },
+        one_seed=True,
+    ),
+    "small-data": Preset(
+        "Small data",
+        "a few hundred images: 60 epochs of small batches, a cosine with warm-up, distorted images",
+        {
+            "epochs": 60, "teacher_epochs": 60, "auto_encoder_epochs": 20, "batch_size": 32, "lr": 0.05,
+            "schedule": "cosine", "warm_up": 0.05, "label_smoothing": 0.1, "drop_last": False,
+            "auto_augment": "trivialaugment",
         },
     ),
 }  # fmt: skip

@@ -10,12 +10,13 @@ import shlex
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Optional, Union
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from iekd import data
 from iekd.config.methods import IE, OTHERS, MethodSettings, check_method, known_specs, method_spec
 from iekd.config.presets import PRESETS
-from iekd.config.settings import Share, about, setting
+from iekd.config.settings import about, setting
+from iekd.config.training import OPTIMISER, TrainingSettings
 from iekd.data.decoding import CROP, Fit
 from iekd.errors import UserError, about_setting, check_text, unknown_name
 from iekd.models.catalog import check_model, models
@@ -32,7 +33,7 @@ from iekd.models.source import (
 )
 
 NO_TEACHER = "none"
-OPTIMISER, TEACHER, IMAGES, THIS_RUN = "Optimiser", "Teacher", "Images", "This run"  # headings of settings
+TEACHER, IMAGES, THIS_RUN = "Teacher", "Images", "This run"  # headings of settings
 STAGES = ("teacher", "auto-encoder", "students", "evaluation")  # of a run, in order
 MOST_THREADS = 1024
 LISTS: dict[str, tuple[type, str]] = {  # fields that may come as text with commas: type of the items, what to give
@@ -61,84 +62,6 @@ class SettingError(UserError):
         named = {"lr": "learning rate", "kd_weight": "KD weight"}.get(field, field.replace("_", " "))
         self.what = what
         super().__init__(f"{named[0].upper()}{named[1:]} {what}", field)
-
-
-SGD = "the optimiser sgd"
-
-
-def _uses_sgd(config: RunConfig) -> bool:
-    return config.optimizer == "sgd"
-
-
-class TrainingSettings(BaseModel):
-    """What is trained on what, and the optimiser; a part of RunConfig."""
-
-    dataset: str = setting("fashion-mnist-sample", "name of a dataset, or folder:PATH", trains_teacher="always")
-    teacher: str = setting("resnet20", "model that teaches; 'none' for labels only", trains_teacher="always")
-    student: str = setting("resnet8", "model to train, once per method and seed")
-    methods: tuple[str, ...] = setting(("baseline", "ie-ft"), "how students are taught", min_length=1)
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = setting(
-        (0,), "one student per method and seed; fixes its initial weights", min_length=1, max_length=64,
-        step_time=False,
-    )  # fmt: skip
-    epochs: int = setting(10, "passes over the training images", ge=1, le=10_000, step_time=False)
-    batch_size: int = setting(128, "images per step", ge=2, le=65_536, group=OPTIMISER, trains_teacher="always")
-    optimizer: Literal["sgd", "adamw"] = setting(
-        "sgd", "sgd: with momentum, for networks with batch norm; adamw: for transformers, ConvNeXt and pretrained "
-        "networks; give it a learning rate of its own", group=OPTIMISER, label="Optimiser",
-        trains_teacher="if changed",
-    )  # fmt: skip
-    lr: float = setting(
-        0.1, "peak learning rate; usual with sgd: 0.01 to 0.1; with adamw: 0.0001 to 0.001", gt=0, le=100,
-        group=OPTIMISER, label="Learning rate", step_time=False, trains_teacher="always",
-    )  # fmt: skip
-    momentum: float = setting(
-        0.9, "momentum of sgd", ge=0, lt=1, group=OPTIMISER, only_for=SGD, used_when=_uses_sgd, step_time=False,
-        trains_teacher="always",
-    )  # fmt: skip
-    nesterov: bool = setting(
-        True, "momentum in Nesterov's form", group=OPTIMISER, only_for=SGD, used_when=_uses_sgd, step_time=False,
-        trains_teacher="always",
-    )  # fmt: skip
-    weight_decay: float = setting(
-        5e-4, "weight decay; usual with adamw: 0.01 to 0.05, which biases and norms are then spared", ge=0, le=1,
-        group=OPTIMISER, step_time=False, trains_teacher="always",
-    )  # fmt: skip
-    schedule: Literal["one-cycle", "cosine", "multi-step"] = setting(
-        "one-cycle", "learning rate over the run; multi-step divides it by 10 at the milestones", group=OPTIMISER,
-        step_time=False, trains_teacher="always",
-    )  # fmt: skip
-    milestones: tuple[Share, ...] = setting(
-        (0.5, 0.75), "where multi-step divides, as shares of the run (the paper's: half, 3/4)", min_length=1,
-        group=OPTIMISER, only_for="the multi-step schedule", used_when=lambda config: config.schedule == "multi-step",
-        step_time=False, trains_teacher="always",
-    )  # fmt: skip
-    warm_up: float = setting(
-        0.0, "share of the run in which the learning rate rises from near 0, such as 0.05; 0: none", ge=0, lt=1,
-        group=OPTIMISER, only_for="the schedules cosine and multi-step; one-cycle has one of its own",
-        used_when=lambda config: config.schedule != "one-cycle", step_time=False, trains_teacher="if changed",
-    )  # fmt: skip
-    label_smoothing: float = setting(
-        0.0, "share of each label that is spread over all classes, such as 0.1; 0: none", ge=0, lt=1, group=OPTIMISER,
-        step_time=False, trains_teacher="if changed",
-    )  # fmt: skip
-    clip_norm: float = setting(
-        0.0, "longer gradients are scaled down to this norm, such as 1; 0: never", ge=0, le=1e6, group=OPTIMISER,
-        label="Clip gradients", trains_teacher="if changed",
-    )  # fmt: skip
-    ema: float = setting(
-        0.0, "decay of a moving average of the weights, such as 0.999, which is tested and saved in their place; "
-        "0: none", ge=0, lt=1, group=OPTIMISER, label="Average of the weights", trains_teacher="if changed",
-    )  # fmt: skip
-    patience: int = setting(
-        0, "epochs without a better validation accuracy after which a network stops learning; what is tested and saved "
-        "is its best epoch; 0: never, and the last epoch counts", ge=0, le=10_000, group=OPTIMISER,
-        label="Early stopping", step_time=False, trains_teacher="if changed",
-    )  # fmt: skip
-    drop_last: bool = setting(
-        True, "leave out the last, smaller batch of an epoch; other images each time", group=OPTIMISER,
-        label="Leave out the smaller batch", step_time=False, trains_teacher="if changed",
-    )  # fmt: skip
 
 
 class RunConfig(MethodSettings, TrainingSettings):
@@ -200,6 +123,27 @@ class RunConfig(MethodSettings, TrainingSettings):
     )  # fmt: skip
     cutout: int = setting(
         0, "side in pixels of a square hole in each training image; 0: none", ge=0, le=511, group=IMAGES,
+        trains_teacher="if changed",
+    )  # fmt: skip
+    auto_augment: Literal["none", "randaugment", "trivialaugment"] = setting(
+        "none", "distort shape and colour of training images: randaugment twice, moderately; trivialaugment once, by "
+        "any amount", group=IMAGES, label="Automatic augmentation", trains_teacher="if changed",
+    )  # fmt: skip
+    colour_jitter: float = setting(
+        0.0, "largest change of brightness, contrast and saturation, such as 0.4 for 40 %; 0: none", ge=0, le=1,
+        group=IMAGES, trains_teacher="if changed",
+    )  # fmt: skip
+    random_erasing: float = setting(
+        0.0, "share of the training images in which a rectangle is erased, such as 0.25; 0: none", ge=0, le=1,
+        group=IMAGES, trains_teacher="if changed",
+    )  # fmt: skip
+    mixup: float = setting(
+        0.0, "mix each training image with another, and their labels; alpha of the shares' Beta distribution, such as "
+        "0.2; 0: none", ge=0, le=100, group=IMAGES, trains_teacher="if changed",
+    )  # fmt: skip
+    cutmix: float = setting(
+        0.0, "paste a part of another training image into each, and mix their labels; alpha, such as 1; 0: none; with "
+        "mixup, each batch gets one of the two", ge=0, le=100, group=IMAGES, label="CutMix",
         trains_teacher="if changed",
     )  # fmt: skip
     class_weights: Literal["none", "balanced"] = setting(

@@ -119,10 +119,13 @@ class FileImages:
         try:
             return to_array(path, self.shape[1], self.shape[3], "", self.fit, self.white)
         except DataError:
-            raise DataError(
-                f"'{path}' could be read when it was looked at first, and cannot be any more. "
-                "Put it back and leave the folder alone while it is used, or start again without it."
-            ) from None
+            raise self._gone(row) from None
+
+    def _gone(self, row: int) -> DataError:
+        return DataError(
+            f"'{self.files[row]}' could be read when it was looked at first, and cannot be any more. "
+            "Put it back and leave the folder alone while it is used, or start again without it."
+        )
 
 
 def image_sums(images: np.ndarray) -> np.ndarray:

@@ -107,7 +107,7 @@ class Folder(Source):
             name, self._path(name).name, int(sizes.sum()), int(tested.sum()), count, 3, self.resolution, "your folder",
             class_sizes=tuple(sizes.tolist()), tested_on=tested_on, test_is_drawn=drawn, fingerprint=found.fingerprint,
             class_names=tuple(map(as_text, found.class_names)), test_sizes=tuple(tested.tolist()),
-            notes=(*found.notes, *found.headers, *found.copies),
+            notes=(*found.notes, *found.headers, *found.copies), side=found.side,
         )  # fmt: skip
 
     def load(self, request: Request) -> Dataset:

@@ -19,6 +19,7 @@ from iekd.data.duplicates import copied_files_note
 from iekd.data.file_images import Files
 from iekd.data.header_notes import header_notes, unreadable_notes
 from iekd.data.reading import read_all
+from iekd.data.views import usual_side
 from iekd.errors import DataError, as_text
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,11 @@ class Found:
         """What to say of images that are far from square, and the like, and of files that cannot be read."""
         notes = header_notes(self.train, class_names=self.class_names)
         return notes if self.test is None else (*notes, *unreadable_notes(self.test))
+
+    @cached_property
+    def side(self) -> int:
+        """As `usual_side`, of the training files."""
+        return usual_side(self.train)
 
     def split(self, test_fraction: float, seed: int) -> tuple[Files, Files]:
         """(training files, test files), which are drawn from each class if there are none of their own."""

@@ -47,6 +47,7 @@ from iekd.losses import (
     RelationalDistanceLoss,
     RelationLoss,
 )
+from iekd.losses.tensors import larger_share
 from iekd.models.features import Features
 from iekd.plugins import remember
 
@@ -65,6 +66,7 @@ class Method(nn.Module):
     label_weight is 1, or 1 - strength * kd_weight with kd (Hinton et al. 2015, section 2).
     strength: 0..1, set by whoever trains (RunConfig.weight_schedule); a number, or a scalar on the device.
     label_smoothing: share of each label that is spread evenly over the K classes (Szegedy et al. 2016).
+    labels: (B,), or shares of the classes (B,K) of mixed images; distillers get the class with the larger share.
     class_weights: (K,) factors of the images' cross-entropies by class, whose weighted mean is taken; None: all equal.
     """
 
@@ -84,16 +86,24 @@ class Method(nn.Module):
     def forward(
         self, student: Features, teacher: TeacherOutput | None, labels: Tensor, peer: Features | None = None
     ) -> StepOutput:
-        cross_entropy = F.cross_entropy(
-            student.logits.float(), labels, self.class_weights, label_smoothing=self.label_smoothing
-        )
+        cross_entropy = self.cross_entropy(student.logits.float(), labels)
         loss = (1 - self.strength * self.label_share) * cross_entropy
         terms = {"cross_entropy": cross_entropy.detach()}
+        hard = larger_share(labels)
         for distiller in self.distillers:
-            for name, (weight, term) in distiller(student, teacher, labels, peer).items():
+            for name, (weight, term) in distiller(student, teacher, hard, peer).items():
                 loss = loss + self.strength * weight * term
                 terms[name] = term.detach()
         return StepOutput(loss, student.logits, terms)
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Of logits (B,K) with labels (B,), or with the shares of classes (B,K) that mixed images have."""
+        smoothing, weights = self.label_smoothing, self.class_weights
+        if labels.ndim == 1 or weights is None:
+            return F.cross_entropy(logits, labels, weights, label_smoothing=smoothing)
+        # with shares, torch's mean divides by the number of images whatever they weigh
+        whole = F.cross_entropy(logits, labels, weights, label_smoothing=smoothing, reduction="sum")
+        return whole / (labels @ weights).sum()
 
     @property
     def inheritance_channels(self) -> tuple[tuple[int, ...], ...]:

@@ -85,9 +85,16 @@ def crop_boxes(count: int, side: int, generator: torch.Generator) -> Tensor:
 
     Of ten attempts (area uniform, logarithm of the ratio uniform) the first that fits, else the whole image.
     """
+    return boxes_of(count, side, generator, AREA, RATIO)
+
+
+def boxes_of(
+    count: int, side: int, generator: torch.Generator, areas: tuple[float, float], ratios: tuple[float, float]
+) -> Tensor:
+    """`crop_boxes` of any range of areas (shares of the image) and ratios of width to height."""
     area, ratio = torch.rand((2, ATTEMPTS, count), generator=generator, dtype=torch.float64)
-    area = side**2 * (AREA[0] + (AREA[1] - AREA[0]) * area)
-    low, high = map(math.log, RATIO)
+    area = side**2 * (areas[0] + (areas[1] - areas[0]) * area)
+    low, high = map(math.log, ratios)
     ratio = torch.exp(low + (high - low) * ratio)
     sides = torch.stack([(area / ratio).sqrt(), (area * ratio).sqrt()]).round().long()  # (2,attempts,count)
     fits = ((sides > 0) & (sides <= side)).all(0)
@@ -139,8 +146,20 @@ def cut_out(images: Tensor, generator: torch.Generator, side: int, fill: Tensor)
     b, _, h, w = images.shape
     top = torch.randint(0, h, (b, 1), generator=generator) - side // 2
     left = torch.randint(0, w, (b, 1), generator=generator) - side // 2
+    sides = torch.full((b,), side)
+    return fill_boxes(images, top[:, 0], left[:, 0], sides, sides, fill)
+
+
+def fill_boxes(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, fill: Tensor) -> Tensor:
+    """Fill a box in each image, as far as it lies within, with a colour (C,) uint8: (B,C,H,W) -> the same shape.
+
+    top, left, height, width: (B,) int64.
+    """
+    h, w = images.shape[-2:]
     rows, columns = (
-        to_device_async((start <= torch.arange(n)) & (torch.arange(n) < start + side), images.device)
-        for start, n in ((top, h), (left, w))
+        to_device_async(
+            (start[:, None] <= torch.arange(n)) & (torch.arange(n) < (start + size)[:, None]), images.device
+        )
+        for start, size, n in ((top, height, h), (left, width, w))
     )  # (B,H), (B,W)
     return torch.where(rows[:, None, :, None] & columns[:, None, None, :], fill[:, None, None], images)

@@ -22,7 +22,7 @@ class Average:
 
     def __init__(self, network: nn.Module, decay: float, device: torch.device, on_device: bool) -> None:
         """on_device: a recorded step reads the share of the new weights from the device."""
-        self.network = copy.deepcopy(network).requires_grad_(False)
+        self.network = copy.deepcopy(network)
         self.decay = decay
         self.share: float | Tensor = torch.zeros((), device=device) if on_device else 0.0
         self.pairs: list[tuple[Tensor, Tensor]] | None = None

@@ -15,10 +15,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from iekd.data.base import Split
+from iekd.config.run import RunConfig
+from iekd.data.base import Dataset, Split
+from iekd.data.decoding import CROP
 from iekd.data.file_images import FileImages
 from iekd.data.memory import image_budget
+from iekd.data.views import PictureViews, usual_side
 from iekd.engine.augment import Augment, crop_and_flip, padding_of, to_device_async
+from iekd.engine.distortions import Extras
 from iekd.engine.stream import DeviceImages, Loader, Stream, processes
 
 log = logging.getLogger(__name__)
@@ -51,14 +55,47 @@ def images_on_device(
         yield [to_device(split, device) for split in splits]
         return
     workers = processes(device) if workers is None else workers
-    log.info(
-        "The images take %.2f GB, of which %s may hold %.2f GB: they are streamed to it by %d processes.",
-        size / 1e9, device, limit / 1e9, workers,
-    )  # fmt: skip
+    if size > limit:
+        log.info(
+            "The images take %.2f GB, of which %s may hold %.2f GB: they are streamed to it by %d processes.",
+            size / 1e9, device, limit / 1e9, workers,
+        )  # fmt: skip
+    else:
+        log.info("Images are read from their files by %d processes.", workers)
     with contextlib.closing(Loader([split.images for split in splits], device, workers)) as loader:
         streams = [Stream(loader, number) for number in range(len(splits))]
         labels = [torch.from_numpy(split.labels).to(device) for split in splits]
         yield list(zip(streams, labels, strict=True))
+
+
+@contextlib.contextmanager
+def images_of_run(
+    training: Split, held_out: Sequence[Split], device: torch.device, image_memory: float | None
+) -> Generator[tuple[tuple[DeviceImages, Tensor], list[tuple[DeviceImages, Tensor]]], None, None]:
+    """`images_on_device` for what is trained on and for the others, which stay on the device beside views of pictures
+    if they are in memory: those alone are streamed then."""
+    groups = [[training, *held_out]]
+    if isinstance(training.images, PictureViews) and not any(isinstance(s.images, FileImages) for s in held_out):
+        groups = [[training], list(held_out)]
+    with contextlib.ExitStack() as stack:
+        first, *others = (
+            pair for splits in groups for pair in stack.enter_context(images_on_device(splits, device, image_memory))
+        )
+        yield first, others
+
+
+def training_split(config: RunConfig, dataset: Dataset) -> Split:
+    """What is trained on: the training split, or random views of its pictures where resized crops are asked for and the
+    pictures are larger than the images."""
+    files = dataset.train.image_files
+    if config.augmentation != "resized-crop" or dataset.fit != CROP or files is None:
+        return dataset.train
+    side = usual_side(files)
+    if side <= dataset.resolution:
+        return dataset.train
+    log.info("Training images are cropped from the original pictures, whose shorter side is %d pixels (median).", side)
+    views = PictureViews(files, dataset.resolution, dataset.channels, dataset.white, config.flip)
+    return Split(views, dataset.train.labels)
 
 
 def room_for_images(device: torch.device, image_memory: float | None) -> float:
@@ -85,14 +122,17 @@ class TrainingBatches(Protocol):
 class Batches:
     """Shuffled, augmented batches of one split.
 
-    augment: None for a crop of the padded image, and a flip.
+    augment: None for a crop of the padded image, and a flip. Where the images are streamed as random views of their
+        pictures, it gets those.
+    extras: what is done to a batch after that. It has a generator of its own for each batch, so that batches that are
+        left out need not be made; only then are its draws taken from the epoch's.
     drop_last: leave out the last, smaller batch of an epoch. It is always left out if it would be a single image, of
         which batch norm has no statistics.
     """
 
     def __init__(
         self, images: DeviceImages, labels: Tensor, batch_size: int, seed: int, augment: Augment | None = None,
-        drop_last: bool = True,
+        drop_last: bool = True, extras: Extras | None = None,
     ) -> None:  # fmt: skip
         self.images, self.labels = images, labels
         self.batch_size = min(batch_size, len(labels))
@@ -100,6 +140,7 @@ class Batches:
         full, rest = divmod(len(labels), self.batch_size)
         self.steps = full + (rest > 1 and not drop_last)
         self.padding = padding_of(images.shape[-1])
+        self.extras = extras
         self.augment = augment or partial(crop_and_flip, padding=self.padding)
 
     def __len__(self) -> int:
@@ -107,16 +148,31 @@ class Batches:
         return self.steps
 
     def epoch(self, epoch: int, skip: int = 0) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """Yield (images (B,C,H,W) uint8, labels (B,)) of epoch number `epoch`, the first `skip` batches left out."""
+        """Yield (images (B,C,H,W) uint8, labels (B,)) of epoch number `epoch`, the first `skip` batches left out.
+
+        Labels of mixed images are shares of the classes, (B,K) float32.
+        """
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.labels), generator=generator)[: len(self) * self.batch_size]
         chosen = torch.split(to_device_async(order, self.labels.device), self.batch_size)[skip:]
+        seeds: Sequence[Tensor] = ()
+        if isinstance(self.images, Stream) and self.images.has_views:
+            seeds = torch.split(torch.randint(2**62, order.shape, generator=generator), self.batch_size)[skip:]
         blank = torch.zeros(1, dtype=torch.uint8, device=self.labels.device)
         for _ in range(skip):  # draw the same random numbers; how many depends on the shape alone
             self.augment(blank.expand(self.batch_size, *self.images.shape[1:]), generator)
+            self._own_generator(generator)
         if isinstance(self.images, Stream):
-            image_batches: Iterator[Tensor] = self.images.read(torch.split(order, self.batch_size)[skip:])
+            image_batches: Iterator[Tensor] = self.images.read(torch.split(order, self.batch_size)[skip:], seeds)
         else:
             image_batches = map(self.images.__getitem__, chosen)
         for images, rows in zip(image_batches, chosen, strict=True):  # (B,C,H,W) uint8, (B,)
-            yield self.augment(images, generator), self.labels[rows]
+            views, labels = self.augment(images, generator), self.labels[rows]
+            own = self._own_generator(generator)
+            yield self.extras(views, labels, own) if self.extras and own else (views, labels)
+
+    def _own_generator(self, generator: torch.Generator) -> torch.Generator | None:
+        """Of the extras for one batch; nothing is drawn where there are none."""
+        if self.extras is None:
+            return None
+        return torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))

@@ -32,7 +32,8 @@ from iekd.engine.accelerate import (
 )
 from iekd.engine.augment import Augment, make_augment
 from iekd.engine.auto_encoder import AutoEncoders
-from iekd.engine.batches import Batches, TrainingBatches, images_on_device
+from iekd.engine.batches import Batches, TrainingBatches, images_of_run, training_split
+from iekd.engine.distortions import Extras, make_extras
 from iekd.engine.learner import ENERGY, Learner, evaluation_batch_size, predict
 from iekd.engine.loop import HeldOut, ShouldSnapshot, train
 from iekd.engine.metrics import Diverged, FellBack, Metrics, Predicted, Stepped, Watched
@@ -186,6 +187,7 @@ class Experiment:
         asked = torch.get_num_threads() if config.threads == "auto" and not follows else config.threads
         self.threads = Threads(asked, tell=threads_changed, before=threads_before)
         self.statistics = self.dataset.statistics
+        self.training = training_split(config, self.dataset)
         self.students: dict[str, Learner] = {}
         self.teacher_accuracy: float | None = None  # of a teacher that this run trained
         # the images that people can watch; of the test split only if there is no validation split
@@ -202,9 +204,14 @@ class Experiment:
         held_out = {"test": dataset.test}
         if dataset.validation is not None:
             held_out = {"validation": dataset.validation, **held_out}
-        splits = [dataset.train, *held_out.values()]
-        with self.threads.used(), images_on_device(splits, self.device, config.image_memory) as (training, *evaluation):
-            batches = Batches(*training, config.batch_size, config.data_seed, self.augment(), config.drop_last)
+        splits = (self.training, list(held_out.values()))
+        with (
+            self.threads.used(),
+            images_of_run(*splits, self.device, config.image_memory) as (training, evaluation),
+        ):
+            batches = Batches(
+                *training, config.batch_size, config.data_seed, self.augment(), config.drop_last, self.extras()
+            )
             yield from self._stages(batches, dict(zip(held_out, evaluation, strict=True)))
 
     def _stages(self, batches: TrainingBatches, held_out: HeldOut) -> Generator[Event, None, None]:
@@ -250,9 +257,12 @@ class Experiment:
     def augment(self) -> Augment:
         """The augmentation of training images."""
         config = self.config
-        return make_augment(
-            config.augmentation, config.cutout, self.dataset.resolution, self.statistics[0], self.device, config.flip
-        )
+        kind = config.augmentation if self.training is self.dataset.train else "none"  # what is read is a view already
+        return make_augment(kind, config.cutout, self.dataset.resolution, self.statistics[0], self.device, config.flip)
+
+    def extras(self) -> Extras | None:
+        """What is done to a batch after the augmentation."""
+        return make_extras(self.config, self.statistics[0], len(self.dataset.class_names), self.device)
 
     def class_weights(self) -> Tensor | None:
         """(K,) float32, n / (K n_c) over the K classes that have training images; None where all count the same."""

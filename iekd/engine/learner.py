@@ -26,6 +26,7 @@ from iekd.engine.scoring import batch_accuracy, energy, is_right, percent, predi
 from iekd.engine.stream import HeldOutImages, split_into_batches
 from iekd.engine.training_unit import Row, TrainingUnit
 from iekd.engine.watched import Watch
+from iekd.losses.tensors import larger_share
 from iekd.models.normalise import Normalise
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class Learner(TrainingUnit):
         on_device = values_on_device(config, device)
         self.average = Average(self.model, config.ema, device, on_device) if config.ema else None
         # the weights of the best epoch so far, for what may stop early
-        self.kept = copy.deepcopy(self.evaluated).requires_grad_(False) if config.patience else None
+        self.kept = copy.deepcopy(self.evaluated) if config.patience else None
         self.output = compile_or_not(self._output) if compiled else self._output
         self.tried = False  # whether a step has succeeded
         # of the split that is being evaluated:
@@ -129,7 +130,7 @@ class Learner(TrainingUnit):
         if self.idle:  # a recorded step is still replayed, without effect on the others
             return
         output = self.update(images, labels, teacher)
-        correct = batch_accuracy(output.logits.detach(), labels)  # logits (B,K) -> () in percent
+        correct = batch_accuracy(output.logits.detach(), larger_share(labels))  # logits (B,K) -> () in percent
         self._add({"loss": output.loss.detach(), **output.terms, "accuracy": correct})
 
     def update(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:

@@ -27,6 +27,7 @@ from iekd.engine.scoring import batch_accuracy
 from iekd.engine.state import LearnerState
 from iekd.engine.training_unit import News, Row, TrainingUnit
 from iekd.errors import first_line
+from iekd.losses.tensors import larger_share
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ class Stack(TrainingUnit):
         self.optimizer.step()
         for learner in self.members:
             learner.follow()
-        correct = batch_accuracy(output.logits.detach(), labels)  # (N,B,K) -> (N,)
+        correct = batch_accuracy(output.logits.detach(), larger_share(labels))  # (N,B,K) -> (N,)
         self._add({"loss": output.loss.detach(), **output.terms, "accuracy": correct})
 
     def _output(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:

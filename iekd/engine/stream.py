@@ -6,6 +6,7 @@ augment.py), which are the same for both.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from iekd.data import base as data
+from iekd.data.views import PictureViews
 from iekd.engine.threads import cores
 from iekd.errors import DataError
 
@@ -39,13 +41,20 @@ class Stream:
         n, h, w, c = loader.splits[number].shape
         self.shape = (n, c, h, w)
 
-    def read(self, batches: Sequence[Tensor]) -> Generator[Tensor, None, None]:
+    @property
+    def has_views(self) -> bool:
+        """Whether random views are cropped from the files."""
+        return isinstance(self.loader.splits[self.number], PictureViews)
+
+    def read(self, batches: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Generator[Tensor, None, None]:
         """Yield the images (b,C,H,W) of each batch of indices (b,), which are on the CPU.
+
+        seeds: of a view of each image, in batches alike (b,) int64; none for the whole images.
 
         Raises:
             DataError: a file cannot be read any more.
         """
-        return self.loader.read(self.number, batches)
+        return self.loader.read(self.number, batches, seeds)
 
     def split(self, size: int) -> Generator[Tensor, None, None]:
         """All images in order, `size` at a time, as Tensor.split gives them."""
@@ -92,7 +101,7 @@ class Loader:
         self.splits, self.device = splits, device
         _, h, w, c = splits[0].shape
         self.chunk = max(1, int(CHUNK / (h * w * c)))
-        self.requests: list[Any] = []  # (split, rows) of each chunk; refilled by each `read`
+        self.requests: list[Any] = []  # (split, rows, seeds) of each chunk; refilled by each `read`
         self.busy = threading.Lock()
         options: dict[str, Any] = {"multiprocessing_context": "fork", "persistent_workers": True, "prefetch_factor": 2}
         self.loader: DataLoader[Any] = DataLoader(
@@ -104,13 +113,19 @@ class Loader:
         if workers:
             iter(self.loader)  # forks them; nothing is requested yet
 
-    def read(self, number: int, batches: Sequence[Tensor]) -> Generator[Tensor, None, None]:
+    def read(
+        self, number: int, batches: Sequence[Tensor], seeds: Sequence[Tensor] = ()
+    ) -> Generator[Tensor, None, None]:
         """See Stream.read."""
         chunks = [torch.split(batch, self.chunk) for batch in batches]
+        seeded = [chunk.numpy() for batch in seeds for chunk in torch.split(batch, self.chunk)]
         if not self.busy.acquire(blocking=False):
             raise RuntimeError("These images are still being read by an earlier call.")
         try:
-            self.requests[:] = [(number, chunk.numpy()) for batch in chunks for chunk in batch]
+            rows = [chunk.numpy() for batch in chunks for chunk in batch]
+            self.requests[:] = [
+                (number, *pair) for pair in zip(rows, seeded or itertools.repeat(None, len(rows)), strict=True)
+            ]
             found = iter(self.loader)
             for batch in chunks:
                 pieces = [self._on_device(next(found)) for _ in batch]
@@ -145,10 +160,13 @@ class _Reader(Dataset[Any]):
     def __init__(self, splits: Sequence[data.Images]) -> None:
         self.splits = splits
 
-    def __getitems__(self, asked: tuple[int, np.ndarray]) -> _Pixels | DataError:
-        number, rows = asked
+    def __getitems__(self, asked: tuple[int, np.ndarray, np.ndarray | None]) -> _Pixels | DataError:
+        number, rows, seeds = asked
+        split = self.splits[number]
         try:
-            return _Pixels(self.splits[number][rows])
+            if seeds is not None and isinstance(split, PictureViews):
+                return _Pixels(split.views(rows, seeds))
+            return _Pixels(split[rows])
         except DataError as error:  # raised by the parent: torch would add the process' traceback
             return error
 

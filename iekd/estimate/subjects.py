@@ -77,7 +77,7 @@ class Subject(Experiment):
 
     def __init__(self, config: RunConfig, images: int, report_every: int | None = None) -> None:
         short = {
-            "epochs": 1, "auto_encoder_epochs": 1, "validation_fraction": 0.0, "limit_train": None,
+            "epochs": 1, "auto_encoder_epochs": 1, "validation_fraction": 0.0, "limit_train": None, "patience": 0,
             "lr": 1e-6,  # speed does not depend on it, and noise cannot make it diverge
             "student_from": None,  # nor does speed depend on the weights
         }  # fmt: skip
@@ -125,5 +125,7 @@ class Subject(Experiment):
             teacher = FrozenTeacher(self.teacher, self.device, self.precision)
             teacher.encoders = [freeze(coder.encoder, self.precision) for coder in self.auto_encoders()]
         images, labels = to_device(self.dataset.train, self.device)
-        batches = Batches(images, labels, every_seed.batch_size, every_seed.data_seed, self.augment())
+        batches = Batches(
+            images, labels, every_seed.batch_size, every_seed.data_seed, self.augment(), extras=self.extras()
+        )
         return Parts(batches, teacher, learners)

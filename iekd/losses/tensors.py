@@ -53,3 +53,8 @@ def match_stages(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> li
     if len(student) != len(teacher):
         raise ValueError(f"The student has {len(student)} stages and the teacher {len(teacher)}. Give as many of each.")
     return [pool_to_common_size(s, t) for s, t in zip(student, teacher, strict=True)]
+
+
+def larger_share(labels: Tensor) -> Tensor:
+    """Class indices (B,) as they are; of shares of classes (B,K), as mixed images have, the class with the largest."""
+    return labels if labels.ndim == 1 else labels.argmax(1)

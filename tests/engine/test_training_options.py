@@ -107,6 +107,7 @@ def test_what_is_averaged_is_tested_and_saved(tiny, tiny_config):
     plain = weights_of(execute(tiny_config(**values), tiny)[1])
     for name, learner in experiment.students.items():
         assert_same(learner.average.network.state_dict(), experiment.network(learner).model.state_dict())
+        assert all(p.requires_grad for p in learner.chosen.parameters()), "whoever gets it may train it further"
         raw = learner.model.state_dict()
         assert_same(raw, {key.removeprefix(f"{name}."): t for key, t in plain.items() if key.startswith(f"{name}.")})
     assert not all(torch.equal(tensor, plain[name]) for name, tensor in weights_of(events).items())

@@ -231,3 +231,21 @@ def test_a_pasted_path_may_have_quotes(page: gr.Blocks, tmp_path: Path, around: 
     assert answer["error"] == ""
     assert f"--dataset folder:{tmp_path / 'own'}" in answer["command"]
     assert "2 classes" in answer["forecast"]
+
+
+def test_what_suits_the_pictures_is_proposed_and_filled_in_with_one_click(page: gr.Blocks, tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for name in ("ants", "bees"):
+            folder = tmp_path / "photos" / part / name
+            folder.mkdir(parents=True)
+            for i in range(3):
+                Image.new("RGB", (300, 200), (40 * i, 0, 90)).save(folder / f"{i}.png")
+    own = {"f-dataset": form.OWN_FOLDER, "f-folder": str(tmp_path / "photos")}
+    assert "photographs" in called(page, "describe", changed=own)[0]["advice"]
+    (taken,) = called(page, "take_advice", changed=own)
+    assert (taken["f-resolution"], taken["f-optimizer"], taken["f-student"]) == (
+        "192", "adamw", "timm:mobilenetv3_small_100",
+    )  # fmt: skip
+    assert taken["f-folder"] == own["f-folder"]
+    assert not called(page, "describe", changed={**own, **taken})[0]["advice"], "the form says it now"
+    assert not called(page, "describe")[0]["advice"]

@@ -44,9 +44,9 @@ def test_all_ie_methods_are_each_beside_their_plain_counterpart() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(PRESETS) - {"quick"}))
-def test_a_preset_is_a_card_with_several_seeds(name: str) -> None:
+def test_a_preset_is_a_card_with_several_seeds_unless_a_run_takes_long(name: str) -> None:
     config = form.to_config({**DEFAULTS, **choices.rigours()[name].values})
-    assert config == make_config(preset=name, seeds=choices.SEEDS)
+    assert config == make_config(preset=name, seeds=(0,) if PRESETS[name].one_seed else choices.SEEDS)
     assert PRESETS[name].text[1:] in {key: text for text, key in choices.rigour_cards()}[name]
 
 

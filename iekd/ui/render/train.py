@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from html import escape
 
 from iekd.config.methods import method_name
 from iekd.config.run import NO_TEACHER, RunConfig
@@ -36,6 +37,11 @@ def networks_html(teacher: str, student: str, channels: int = 3, classes: int = 
     titles = {TEACHER: _("Teacher"), STUDENT: _("Student")}
     rows = [(titles[role], role, model_name(named[role]), n, 100 * n / largest) for role, n in sizes.items()]
     return render("train_networks", networks=rows, ratio=_ratio(sizes))
+
+
+def advice_html(why: str) -> str:
+    """A sentence on what would suit the pictures, above the button that takes it."""
+    return f'<p class="note">{escape(why)}</p>'
 
 
 def _ratio(sizes: dict[str, int]) -> str:

@@ -75,8 +75,9 @@ def rigours() -> dict[str, Choice]:
     }  # fmt: skip
     for name, preset in PRESETS.items():
         if name != "quick":
-            text = f"{_(preset.text)}; {seeds_text(seeds)}"
-            found[name] = _rigour(_(preset.title), text, name, SEEDS)
+            chosen = (0,) if preset.one_seed else SEEDS
+            text = f"{_(preset.text)}; {_('one seed') if preset.one_seed else seeds_text(seeds)}"
+            found[name] = _rigour(_(preset.title), text, name, chosen)
     return found
 
 

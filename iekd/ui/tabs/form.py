@@ -8,13 +8,16 @@ import gradio as gr
 
 from iekd.config.methods import METHODS, check_method, combined, sort_methods
 from iekd.config.presets import PRESETS
+from iekd.config.proposal import Proposal, propose
 from iekd.config.run import GROUPS, LISTS, NO_TEACHER, RunConfig, SettingError, label, make_config
+from iekd.data.base import DatasetInfo
 from iekd.data.folder import FOLDER, folder_name
 from iekd.data.registry import available, check_name, sources
 from iekd.errors import UserError, about_setting
 from iekd.language import N_, _
 from iekd.models.catalog import check_model, model_name, models
 from iekd.paths import typed
+from iekd.runs.queue import device_name
 from iekd.ui.render.words import count
 
 OWN_FOLDER = folder_name("")  # the choice of one's own images; their folder is a field of its own
@@ -80,6 +83,17 @@ def method_choices() -> list[tuple[str, str]]:
 def preset_values(name: str) -> dict[str, Any]:
     """What the form's fields become when a preset is chosen: its values, and the defaults of what any preset sets."""
     return {field: shown(PRESETS[name].values.get(field, default(field))) for field in PRESET_FIELDS}
+
+
+def proposal(config: RunConfig, info: DatasetInfo) -> Proposal | None:
+    """What would suit these pictures; None where the form says it already."""
+    found = propose(info, device_name(config.device) == "cuda")
+    return None if found is None or found.followed_by(config) else found
+
+
+def proposed_values(proposal: Proposal) -> dict[str, Any]:
+    """What the form's fields become when a proposal is taken."""
+    return {**preset_values(proposal.preset), **{name: shown(value) for name, value in proposal.values.items()}}
 
 
 def preset_of(values: Values) -> str:

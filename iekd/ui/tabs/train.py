@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -87,6 +88,8 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
             if not access.anybody_starts:  # first of all, so that nobody sets up a run that cannot be started
                 gr.HTML(who_may_start(access, None), elem_id="no-training")
             uploaded, nothing_uploaded = images_step(demo, store, access, fields)
+            advice = gr.HTML(elem_id="advice")
+            take = gr.Button(_("Use these settings"), visible=False, size="sm", elem_id="take-advice")
             networks = networks_step(fields)
             methods, rigour = methods_step(fields)
             expert_settings(fields)
@@ -148,10 +151,13 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
             error: "", pair: "", time: "", **dict.fromkeys(code.values(), ""), timer: gr.Timer(active=False),
             networks: html.networks_html(values["teacher"], values["student"]),
             changes: html.changed_html(form.changed(values)), welcome: ready(False, False),
+            advice: "", take: gr.Button(visible=False),
         }  # fmt: skip
         try:
             prepared = prepare(allowed(request, values), store.root)
             config, info = prepared.config, prepared.info
+            if proposal := form.proposal(config, info):
+                found |= {advice: html.advice_html(proposal.why), take: gr.Button(visible=True)}
             access.check_size(request, config, store)
             measuring = access.trusts(request) and probes.ask(config)
             expected = estimate(config, store, prepared.teacher is not None, info)
@@ -172,6 +178,15 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
             words = html_text("No forecast while a setting is wrong.")
             found[forecast] = f'<p class="note">{words}</p>'
         return found
+
+    def take_advice(request: gr.Request, given: dict[Any, Any]) -> Updates:
+        values = values_of(given)
+        with suppress(UserError):  # it was shown for settings that were right
+            prepared = prepare(allowed(request, values), store.root)
+            if proposal := form.proposal(prepared.config, prepared.info):
+                values |= form.proposed_values(proposal)
+        filled = {component: values[name] for name, component in fields.items()}
+        return {**filled, rigour: choices.rigour_chosen(values)}
 
     def begin(request: gr.Request, given: dict[Any, Any]) -> Updates:
         may, values = access.of(request), values_of(given)
@@ -208,7 +223,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
             del found[error]  # why a run's settings cannot be filled in has just been said, and stays
         return found
 
-    described = [welcome, forecast, pair, time, networks, changes, *code.values(), timer]
+    described = [advice, take, welcome, forecast, pair, time, networks, changes, *code.values(), timer]
     look_again = gr.Button(visible="hidden", elem_id="look-again")
     typed_in = [field for field in fields.values() if isinstance(field, TYPED)]
     others = [field for field in fields.values() if not isinstance(field, TYPED)]
@@ -218,6 +233,9 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
     timer.tick(described_again, inputs, described, **EAGER)
     # on coming back a teacher may be at hand that was not before
     gr.on([demo.load, view.back.click], described_again, inputs, described, **EAGER)
+    take.click(take_advice, inputs, [*fields.values(), rigour], **PRIVATE).then(
+        described_again, inputs, described, **PRIVATE
+    )
     start.click(begin, {key, *inputs}, [shown, key, *tab.outputs], **PRIVATE)
     view.back.click(leave, None, [shown, *tab.outputs], **PRIVATE)
     filled_in = [*fields.values(), methods, rigour, uploaded, shown, *tab.outputs]

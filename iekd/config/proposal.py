@@ -1,0 +1,77 @@
+"""What suits somebody's own pictures: a preset, a resolution, a batch size and a pair, by their sizes and counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from iekd.config.presets import PRESETS
+from iekd.config.run import RunConfig
+from iekd.data.base import DatasetInfo
+from iekd.plural import counted
+
+PHOTO = 96  # pixels of the shorter side from which on pictures are photographs
+USUAL = 224  # pixels that most pretrained networks were trained with
+STRIDE = 32  # of those networks: a side is a multiple of it
+SMALL_SIDES = (32, 48, 64)  # that the small networks of the literature are used with
+FEW = 2000  # training images
+MANY_FOR_CPU, SIDE_FOR_CPU = 5000, 128
+MATTERS = ("optimizer", "augmentation", "auto_augment")  # of a preset; epochs and the like are a matter of time
+PAIRS = {  # teacher and student for photographs, by whether there is a GPU
+    True: ("timm:resnet50", "timm:mobilenetv3_small_100"),
+    False: ("timm:efficientnet_lite0", "timm:mobilenetv3_small_100"),
+}
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """preset: its name. values: settings beside those of the preset. why: one sentence."""
+
+    preset: str
+    values: dict[str, Any]
+    why: str
+
+    def settings(self) -> dict[str, Any]:
+        """All of it, the preset's values too."""
+        return {**PRESETS[self.preset].values, **self.values}
+
+    def followed_by(self, config: RunConfig) -> bool:
+        """Whether a configuration has what matters of it: its own values, and how the preset trains."""
+        matters = self.settings().keys() & {*self.values, *MATTERS}
+        return all(getattr(config, name) == self.settings()[name] for name in matters)
+
+    def command(self) -> str:
+        """The options of `iekd train`."""
+        options = (f"--{name.replace('_', '-')} {value}" for name, value in self.values.items())
+        return " ".join([f"--preset {self.preset}", *options])
+
+
+def propose(info: DatasetInfo, gpu: bool) -> Proposal | None:
+    """What to train on these pictures with; None where nothing is known of their files, or the usual settings suit
+    them."""
+    if not info.side:
+        return None
+    images, about = counted(info.train_images, "training image"), f"about {info.side} pixels on their shorter side"
+    if info.side >= PHOTO:
+        side = min(USUAL, info.side // STRIDE * STRIDE)
+        slow = not gpu and info.train_images > MANY_FOR_CPU and side > SIDE_FOR_CPU
+        side = SIDE_FOR_CPU if slow else side
+        teacher, student = PAIRS[gpu]
+        values = {
+            "resolution": side, "batch_size": 32 if info.train_images < FEW else 64, "teacher": teacher,
+            "student": student,
+        }  # fmt: skip
+        less = ", fewer than they have because there is no GPU here" if slow else ""
+        why = (
+            f"The pictures are photographs, {about}: networks that were made for photographs tell them apart at "
+            f"{side} pixels{less}, and {images} fill batches of {values['batch_size']}."
+        )
+        return Proposal("photos", values, why)
+    side = max(known for known in SMALL_SIDES if known <= max(info.side, SMALL_SIDES[0]))
+    wanted = {} if side == info.resolution else {"resolution": side}
+    if info.train_images < FEW:
+        why = f"There are only {images}, {about}: smaller batches, more epochs and distorted images make more of them."
+        return Proposal("small-data", wanted, why)
+    if not wanted:
+        return None
+    return Proposal("quick", wanted, f"The pictures are {about}: at {info.resolution} pixels detail would be lost.")

@@ -1,0 +1,54 @@
+"""What is proposed for somebody's pictures, by their sizes and counts."""
+
+from __future__ import annotations
+
+import pytest
+
+from iekd.config.presets import PRESETS
+from iekd.config.proposal import propose
+from iekd.config.run import make_config
+from iekd.config.unused import unused_settings
+from iekd.data.base import DatasetInfo
+
+
+def info(side: int, images: int, resolution: int = 32) -> DatasetInfo:
+    return DatasetInfo("folder:/a", "a", images, 50, 2, 3, resolution, side=side)
+
+
+@pytest.mark.parametrize(
+    ("side", "images", "gpu", "preset", "values"),
+    [
+        (480, 240, False, "photos", {"resolution": 224, "batch_size": 32, "teacher": "timm:efficientnet_lite0"}),
+        (480, 20_000, True, "photos", {"resolution": 224, "batch_size": 64, "teacher": "timm:resnet50"}),
+        (480, 20_000, False, "photos", {"resolution": 128, "batch_size": 64}),
+        (100, 20_000, False, "photos", {"resolution": 96}),
+        (64, 500, False, "small-data", {"resolution": 64}),
+        (28, 500, True, "small-data", {}),
+        (60, 9000, True, "quick", {"resolution": 48}),
+    ],
+)
+def test_sizes_and_counts_decide(side, images, gpu, preset, values):
+    found = propose(info(side, images), gpu)
+    assert found.preset == preset
+    assert values.items() <= found.values.items()
+    assert set(found.values) == set(values) or preset == "photos"
+    assert found.why.endswith(".")
+    assert str(side) in found.why
+    assert found.command().startswith(f"--preset {preset}")
+    config = make_config(preset=found.preset, dataset="folder:/a", **found.values)
+    assert found.followed_by(config)
+    assert not found.followed_by(make_config(dataset="folder:/a", epochs=3))
+
+
+@pytest.mark.parametrize(("side", "images"), [(0, 500), (32, 9000), (40, 2000)])
+def test_nothing_is_proposed_where_nothing_is_known_or_to_be_changed(side, images):
+    assert propose(info(side, images), True) is None
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_sets_nothing_that_it_leaves_without_effect(name):
+    config = make_config(preset=name)
+    assert not unused_settings(config)
+    if name in ("photos", "small-data"):
+        assert config.warm_up
+        assert not config.drop_last
