@@ -20,6 +20,7 @@ from iekd.data.decoding import CROP, Fit
 from iekd.errors import UserError, about_setting, check_text, unknown_name
 from iekd.models.catalog import check_model, models
 from iekd.models.source import AUTO, FILE_ONLY, PER_CHANNEL, TRAIN, check_normalisation, check_source, is_path
+from iekd.paths import absolute
 
 NO_TEACHER = "none"
 OPTIMISER, TEACHER, IMAGES, THIS_RUN = "Optimiser", "Teacher", "Images", "This run"  # headings of settings
@@ -161,6 +162,11 @@ class RunConfig(MethodSettings, TrainingSettings):
         step_time=False,
         trains_teacher="always",
     )  # fmt: skip
+    unlabelled: str = setting(
+        "", "folder of further images without classes: methods that teach by answers or features learn from them too",
+        group=IMAGES, label="Unlabelled images", only_for="methods that need no label",
+        used_when=lambda config: any(spec.learns_unlabelled for spec in known_specs(config.methods)),
+    )  # fmt: skip
     data_seed: int = setting(
         0, "fixes splits, the order of images and their augmentation", ge=0, lt=2**31, group=IMAGES,
         step_time=False, trains_teacher="always",
@@ -268,6 +274,11 @@ class RunConfig(MethodSettings, TrainingSettings):
             raise SettingError(
                 "threads", f"'{value}' cannot be used: it should be 'auto', or a whole number from 1 to {MOST_THREADS}."
             ) from None
+
+    @field_validator("unlabelled")
+    @classmethod
+    def _unlabelled_is_a_path(cls, value: str) -> str:
+        return check_text(absolute(value)) if value.strip() else ""
 
     @field_validator("teacher_from")
     @classmethod

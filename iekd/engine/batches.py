@@ -101,10 +101,14 @@ class Batches:
         """Steps per epoch."""
         return len(self.labels) // self.batch_size
 
+    def order(self, generator: torch.Generator) -> Tensor:
+        """The images of an epoch, (steps * batch size,) int64."""
+        return torch.randperm(len(self.labels), generator=generator)[: len(self) * self.batch_size]
+
     def epoch(self, epoch: int, skip: int = 0) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Yield (images (B,C,H,W) uint8, labels (B,)) of epoch number `epoch`, the first `skip` batches left out."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(self.labels), generator=generator)[: len(self) * self.batch_size]
+        order = self.order(generator)
         chosen = torch.split(to_device_async(order, self.labels.device), self.batch_size)[skip:]
         blank = torch.zeros(1, dtype=torch.uint8, device=self.labels.device)
         for _ in range(skip):  # draw the same random numbers; how many depends on the shape alone
@@ -115,3 +119,52 @@ class Batches:
             image_batches = map(self.images.__getitem__, chosen)
         for images, rows in zip(image_batches, chosen, strict=True):  # (B,C,H,W) uint8, (B,)
             yield self.augment(images, generator), self.labels[rows]
+
+
+UNLABELLED_SEED = 2**31  # added to the seed of the order of unlabelled images
+
+
+class WithUnlabelled:
+    """Batches of labelled images, each followed by the same number of unlabelled ones, whose label is -1.
+
+    There are as many unlabelled images as their share of all would give, at most as many as labelled ones. The labelled
+    images of each step are those of `labelled` alone.
+    """
+
+    def __init__(self, labelled: Batches, images: DeviceImages) -> None:
+        """images: the unlabelled ones, (N,C,H,W)."""
+        self.labelled = labelled
+        self.unlabelled = _Unlabelled(labelled, images)
+        self.batch_size = self.unlabelled.batch_size  # unlabelled images of each batch
+
+    def __len__(self) -> int:
+        return len(self.labelled)
+
+    def epoch(self, epoch: int, skip: int = 0) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Yield (images (B+m,C,H,W), labels (B+m,)) of epoch number `epoch`, the first `skip` batches left out."""
+        with (
+            contextlib.closing(self.labelled.epoch(epoch, skip)) as labelled,
+            contextlib.closing(self.unlabelled.epoch(epoch, skip)) as unlabelled,
+        ):
+            for (images, labels), (more, none) in zip(labelled, unlabelled, strict=True):
+                yield torch.cat([images, more]), torch.cat([labels, none])
+
+
+class _Unlabelled(Batches):
+    """As many batches as there are of labelled images, whatever the number of unlabelled ones."""
+
+    def __init__(self, labelled: Batches, images: DeviceImages) -> None:
+        count, size = images.shape[0], labelled.batch_size
+        labels = torch.full((count,), -1, dtype=labelled.labels.dtype, device=labelled.labels.device)
+        share = min(size, max(1, round(size * count / len(labelled.labels))))
+        super().__init__(images, labels, share, labelled.seed + UNLABELLED_SEED, labelled.augment)
+        self.batch_size, self.steps = share, len(labelled)
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Every image once before any comes again."""
+        needed, count = self.steps * self.batch_size, len(self.labels)
+        rounds = [torch.randperm(count, generator=generator) for _ in range(-(-needed // count))]
+        return torch.cat(rounds)[:needed]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from iekd.config.methods import method_spec
 from iekd.config.run import STAGES, RunConfig, learner_name
-from iekd.data.base import Dataset
+from iekd.data.base import Dataset, Split
 from iekd.distill.method import Baseline, Method, build_method
 from iekd.distill.targets import Pair, TeacherOutput
 from iekd.engine.accelerate import (
@@ -32,7 +32,7 @@ from iekd.engine.accelerate import (
 )
 from iekd.engine.augment import Augment, make_augment
 from iekd.engine.auto_encoder import AutoEncoders
-from iekd.engine.batches import Batches, TrainingBatches, images_on_device
+from iekd.engine.batches import Batches, TrainingBatches, WithUnlabelled, images_on_device
 from iekd.engine.learner import ENERGY, Learner, evaluation_batch_size, predict
 from iekd.engine.loop import HeldOut, ShouldSnapshot, train
 from iekd.engine.metrics import Diverged, FellBack, Metrics, Predicted, Stepped, Watched
@@ -40,7 +40,7 @@ from iekd.engine.mutual import MutualLearner
 from iekd.engine.scoring import UNLIKE, accuracy, class_accuracy, energy, is_right, predicted
 from iekd.engine.stacked import stack_seeds
 from iekd.engine.state import Snapshot
-from iekd.engine.stream import HeldOutImages, split_into_batches
+from iekd.engine.stream import HeldOutImages, processes, split_into_batches
 from iekd.engine.threads import Threads, Told
 from iekd.engine.training_unit import TrainingUnit
 from iekd.engine.watched import MOST_REPORTS, Watch, choose
@@ -151,14 +151,15 @@ class Experiment:
     def __init__(
         self, config: RunConfig, dataset: Dataset, teacher: TrainedModel | None = None,
         earlier: Mapping[str, Snapshot] | None = None, should_snapshot: ShouldSnapshot | None = None,
-        threads_changed: Told | None = None, threads_before: int | None = None,
+        threads_changed: Told | None = None, threads_before: int | None = None, unlabelled: Split | None = None,
     ) -> None:  # fmt: skip
         """teacher: a trained network for config.teacher, or None to train one if the run needs it.
 
         earlier: stage -> the snapshot to resume it from. should_snapshot: see `loop.train`. threads_changed,
-        threads_before: `tell` and `before` of Threads.
+        threads_before: `tell` and `before` of Threads. unlabelled: more images for the students' stage, without labels.
         """
         self.config, self.teacher = config, teacher
+        self.unlabelled, self.unlabelled_each = unlabelled, 0  # so many in each batch
         self.earlier, self.should_snapshot = dict(earlier or {}), should_snapshot
         seed = config.data_seed
         self.dataset = dataset.limited(config.limit_train, seed).held_out(config.validation_fraction, seed)
@@ -188,9 +189,27 @@ class Experiment:
         splits = [dataset.train, *held_out.values()]
         with self.threads.used(), images_on_device(splits, self.device, config.image_memory) as (training, *evaluation):
             batches = Batches(*training, config.batch_size, config.data_seed, self.augment())
-            yield from self._stages(batches, dict(zip(held_out, evaluation, strict=True)))
+            with self._with_unlabelled(batches) as mixed:
+                yield from self._stages(batches, dict(zip(held_out, evaluation, strict=True)), mixed)
 
-    def _stages(self, batches: TrainingBatches, held_out: HeldOut) -> Generator[Event, None, None]:
+    @contextlib.contextmanager
+    def _with_unlabelled(self, batches: Batches) -> Generator[TrainingBatches, None, None]:
+        """The batches that students learn from."""
+        if self.unlabelled is None:
+            yield batches
+            return
+        workers = -(-processes(self.device) // 2)  # there are others for the labelled images
+        with images_on_device([self.unlabelled], self.device, self.config.image_memory, workers) as [(images, _)]:
+            mixed = WithUnlabelled(batches, images)
+            self.unlabelled_each = mixed.batch_size
+            size = batches.batch_size
+            log.info("Each batch has %d unlabelled images beside its %d labelled ones.", mixed.batch_size, size)
+            yield mixed
+
+    def _stages(
+        self, batches: TrainingBatches, held_out: HeldOut, mixed: TrainingBatches | None = None
+    ) -> Generator[Event, None, None]:
+        """mixed: what students learn from; None for the same batches as everybody."""
         config = self.config
         frozen = None
         if config.needs_teacher:
@@ -208,7 +227,7 @@ class Experiment:
             del coders  # with its gradients
         self.students = {learner.name: learner for learner in self._make_students(len(batches))}
         taught = any(learner.method.needs_teacher for learner in self.students.values())
-        yield from self._train(self._units(), batches, frozen if taught else None, held_out, config.epochs)
+        yield from self._train(self._units(), mixed or batches, frozen if taught else None, held_out, config.epochs)
         yield from self._evaluate(held_out["test"])
 
     def _train(
@@ -298,6 +317,9 @@ class Experiment:
                     learners.append(self._learner(*which, config.epochs, steps_per_epoch))
         for learner in learners:  # not their peers
             learner.watch = self._watch(config.epochs)
+            for one in (learner, getattr(learner, "peer", None)):
+                if one is not None:
+                    one.method.learn_from(self.unlabelled_each)
         return learners
 
     def _watch(self, epochs: int) -> Watch:

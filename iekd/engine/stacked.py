@@ -96,12 +96,14 @@ class Stack(TrainingUnit):
             learner.compute(images, labels, teacher)
 
     def _compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
+        images, labels, teacher = self.members[0].method.seen(images, labels, teacher)
         with autocast(self.device, self.members[0].precision):
             output = self.output(images, labels, teacher)
         self.optimizer.zero_grad()
         output.loss.sum().backward()  # type: ignore[no-untyped-call]  # no member's loss depends on another's weights
         self.optimizer.step()
-        correct = batch_accuracy(output.logits.detach(), labels)  # (N,B,K) -> (N,)
+        logits = output.logits.detach()  # (N,B,K)
+        correct = batch_accuracy(logits, labels[: logits.shape[1]])  # (N,)
         self._add({"loss": output.loss.detach(), **output.terms, "accuracy": correct})
 
     def _output(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:

@@ -86,6 +86,7 @@ def _of_run(run: Run) -> dict[str, str]:
     except RunError:
         return found
     named = [own_path(config.dataset), Path(config.teacher_from) if is_path(config.teacher_from) else None]
+    named.append(Path(config.unlabelled) if config.unlabelled else None)
     for path in filter(None, named):
         found |= {str(form): path.name for form in (path, path.expanduser().resolve())}
     return {place: name for place, name in found.items() if len(place) > 1}

@@ -13,6 +13,7 @@ from pathlib import Path
 from iekd import data
 from iekd.config.run import RunConfig
 from iekd.data import DatasetInfo
+from iekd.data.unlabelled import check_unlabelled
 from iekd.errors import UserError, about_setting, check_text
 from iekd.estimate.cautions import Caution, cautions, learned_from
 from iekd.models import libraries
@@ -60,6 +61,9 @@ def prepare(config: RunConfig, runs_dir: Path) -> Prepared:
         if name and libraries.names_one(name):
             with about_setting(role):
                 libraries.check_side(name, side)
+    if config.unlabelled:
+        with about_setting("unlabelled"):
+            check_unlabelled(config.unlabelled)
     with about_setting("teacher_from"):
         return Prepared(config, info, check_teacher(config, runs_dir, info))
 

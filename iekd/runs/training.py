@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 
 from iekd import data
+from iekd.config.methods import method_spec
 from iekd.config.run import RunConfig
-from iekd.data.base import Dataset
+from iekd.config.unused import unused_settings
+from iekd.data.base import Dataset, Split
+from iekd.data.unlabelled import load_unlabelled
 from iekd.errors import TrainingError
 from iekd.estimate.cautions import cautions
 from iekd.estimate.cost import START_UP, Plan, make_plan, part_seconds
@@ -65,7 +68,8 @@ class Training:
         self.status.spent = self.attempt.spent
         self.status.progress = self.status.progress if self.attempt.notes else 0.0
         loaded = self._load_data()
-        self.attempt.check_data(loaded)
+        unlabelled = self._load_unlabelled(loaded)
+        self.attempt.check_data(loaded, unlabelled)
         self._check_stop()
         from iekd.engine.experiment import Experiment, Result
 
@@ -74,7 +78,7 @@ class Training:
         self._find_room(loaded)
         self.experiment = Experiment(
             self.config, loaded, teacher, self.attempt.take_snapshots(), self.attempt.should_snapshot,
-            self._threads_changed, self.attempt.notes.get("threads"),
+            self._threads_changed, self.attempt.notes.get("threads"), unlabelled,
         )  # fmt: skip
         del loaded  # the images that it trains on may be a copy
         self.dataset = self.experiment.dataset
@@ -117,6 +121,23 @@ class Training:
             config.dataset, resolution=config.resolution, test_fraction=config.test_fraction, seed=config.data_seed,
             image_memory=config.image_memory, progress=self._reading, fit=config.fit, class_order=config.class_order,
         )  # fmt: skip
+
+    def _load_unlabelled(self, loaded: Dataset) -> Split | None:
+        config = self.config
+        if not config.unlabelled:
+            return None
+        if "unlabelled" in unused_settings(config):  # which is said where settings without effect are
+            return None
+        log.info("Loading unlabelled images.")
+        split, notes = load_unlabelled(config.unlabelled, loaded, config.image_memory, progress=self._reading)
+        for note in notes:
+            log.warning("%s", note)
+        ignoring = [method for method in config.methods if not method_spec(method).learns_unlabelled]
+        log.info(
+            "%d unlabelled images%s.", len(split),
+            f", which {', '.join(ignoring)} cannot learn from and leaves out" if ignoring else "",
+        )  # fmt: skip
+        return split
 
     def _reading(self, done: int, total: int) -> None:
         self.status.stage_progress = done / total

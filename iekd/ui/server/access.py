@@ -176,7 +176,9 @@ class Access:
             return self._check_start(asker, config, store)
 
     def _check_start(self, asker: Asker | None, config: RunConfig, store: Store) -> str:
-        self.check_paths(asker, config.dataset, config.teacher_from, store, config.class_order)
+        self.check_paths(
+            asker, config.dataset, config.teacher_from, store, config.class_order, config.unlabelled
+        )  # fmt: skip
         if self.trusts(asker):
             return ""
         if not self.visitors_start:
@@ -198,7 +200,8 @@ class Access:
         return visitor
 
     def check_paths(
-        self, asker: Asker | None, dataset: object, teacher_from: object, store: Store, class_order: object = None
+        self, asker: Asker | None, dataset: object, teacher_from: object, store: Store, class_order: object = None,
+        unlabelled: object = None,
     ) -> None:  # fmt: skip
         """Whether these raw values may be looked at; to be asked before anything of them touches the disk.
 
@@ -216,6 +219,8 @@ class Access:
         order = class_order.split(",") if isinstance(class_order, str) else class_order
         names = [str(name).strip() for name in order] if isinstance(order, (list, tuple)) else []
         names = [name for name in names if name]
+        if str(unlabelled or "").strip():
+            raise AccessError(self._no("Folders of this machine cannot be used"))
         if is_path(source) or (len(names) == 1 and names[0] != data.AS_TEXT):
             raise AccessError(self._no("Files of this machine cannot be used"))
 

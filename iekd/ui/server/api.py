@@ -347,7 +347,12 @@ class Actions:
         if not isinstance(given, dict):
             raise UserError('The settings must be a JSON object, such as {"epochs": 10}.')
         self._access.check_paths(
-            asker, given.get("dataset"), given.get("teacher_from"), self._store, given.get("class_order")
+            asker,
+            given.get("dataset"),
+            given.get("teacher_from"),
+            self._store,
+            given.get("class_order"),
+            given.get("unlabelled"),
         )
         return make_config(**given)
 

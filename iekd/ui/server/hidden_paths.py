@@ -40,6 +40,8 @@ def _paths(run: Run) -> list[tuple[str, str]]:
     named = []
     if (own := own_path(config.dataset)) is not None and not is_added(store, config.dataset):
         named.append(own)
+    if config.unlabelled:
+        named.append(Path(config.unlabelled))
     if is_path(config.teacher_from):
         named.append(Path(config.teacher_from))
     paths = {str(form): path.name for path in named for form in (path, path.expanduser().resolve())}
