@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Optional, Union
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from iekd import data
-from iekd.config.methods import IE, OTHERS, MethodSettings, check_method, known_specs, method_spec
+from iekd.config.methods import IE, KD_ON_TOP, OTHERS, MethodSettings, check_method, known_specs, method_spec
 from iekd.config.presets import PRESETS
 from iekd.config.settings import Share, about, setting
 from iekd.data.decoding import CROP, Fit
@@ -30,6 +30,8 @@ LISTS: dict[str, tuple[type, str]] = {  # fields that may come as text with comm
     "methods": (str, "names with commas"),
     "seeds": (int, "whole numbers with commas, such as 0,1,2"),
     "milestones": (float, "numbers with commas, such as 0.5,0.75"),
+    "more_teachers": (str, "names with commas"),
+    "more_teachers_from": (str, "as many sources as further teachers, with commas"),
     "teacher_mean": (float, PER_CHANNEL),
     "teacher_std": (float, PER_CHANNEL),
     "class_order": (str, "the names of all classes with commas, 'text', or a file of names"),
@@ -108,6 +110,14 @@ class RunConfig(MethodSettings, TrainingSettings):
     teacher_from: str = setting(
         AUTO, "auto (shipped, of an earlier run, or trained first), train, run:ID, run:ID/LEARNER, or the path of a "
         "file of weights or of a model's folder", group=TEACHER, label="Teacher comes from", step_time=False,
+    )  # fmt: skip
+    more_teachers: tuple[str, ...] = setting(
+        (), "further teachers, with commas: the answers of all are averaged, the features are the first one's",
+        group=TEACHER,
+    )  # fmt: skip
+    more_teachers_from: tuple[str, ...] = setting(
+        (), "where each of them comes from, as teacher from, with commas; unset: auto for each", group=TEACHER,
+        only_for="several teachers", used_when=lambda config: bool(config.more_teachers), step_time=False,
     )  # fmt: skip
     teacher_mean: tuple[float, ...] | None = setting(
         None, "mean of the pixels (0..1) that a teacher's file was trained with; unset: the dataset's own",
@@ -208,6 +218,39 @@ class RunConfig(MethodSettings, TrainingSettings):
             return value
         return check_model(value)
 
+    @field_validator("more_teachers")
+    @classmethod
+    def _more_models_exist(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(check_model, value))
+
+    @field_validator("more_teachers_from")
+    @classmethod
+    def _more_sources(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(check_text(check_source(source)) for source in value)
+
+    @model_validator(mode="after")
+    def _several_teachers_make_sense(self) -> RunConfig:
+        if not self.more_teachers:
+            return self
+        if self.teacher == NO_TEACHER:
+            raise UserError("Further teachers are named, but teacher is 'none'. Name the first one there.", "teacher")
+        for method in self.methods:
+            spec = method_spec(method)
+            if spec.needs_teacher and not spec.answers_only and not spec.with_kd:
+                more = "" if spec.without_kd else f", or {method}{KD_ON_TOP}"
+                raise UserError(
+                    f"Method '{method}' cannot learn from several teachers: it compares features, of which only the "
+                    f"first teacher's would be used. Name one teacher, or choose kd, dkd or dist{more}.",
+                    "methods",
+                )
+        if self.more_teachers_from and len(self.more_teachers_from) != len(self.more_teachers):
+            raise UserError(
+                f"There are {len(self.more_teachers)} further teachers and {len(self.more_teachers_from)} sources. "
+                "Give one for each, such as auto.",
+                "more_teachers_from",
+            )
+        return self
+
     @field_validator("methods")
     @classmethod
     def _methods_exist(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -301,6 +344,16 @@ class RunConfig(MethodSettings, TrainingSettings):
         return self.teacher != NO_TEACHER
 
     @property
+    def sources_of_more(self) -> tuple[str, ...]:
+        """Where each further teacher comes from."""
+        return self.more_teachers_from or (AUTO,) * len(self.more_teachers)
+
+    @property
+    def all_sources(self) -> str:
+        """Where all teachers come from, with commas."""
+        return ",".join((self.teacher_from, *self.more_teachers_from))
+
+    @property
     def may_train_teacher(self) -> bool:
         """Whether the run trains its teacher, or does so where none is found."""
         return self.needs_teacher and self.teacher_from in (AUTO, TRAIN)
@@ -363,6 +416,7 @@ def make_config(preset: str | None = None, **values: Any) -> RunConfig:
     given.update(
         (k, _listed(k, v) if k in LISTS and isinstance(v, str) else v) for k, v in values.items() if v is not None
     )
+    _spread_teachers(given)
     for name, value in given.items():
         known = RunConfig.model_fields.get(name)
         if isinstance(value, bool) and known is not None and known.annotation is not bool:  # Python takes True for 1
@@ -371,6 +425,25 @@ def make_config(preset: str | None = None, **values: Any) -> RunConfig:
         return RunConfig(**given)
     except ValidationError as error:
         raise _as_user_error(error) from None
+
+
+def _spread_teachers(given: dict[str, Any]) -> None:
+    """teacher "a,b" is the teacher a and the further teacher b; so is teacher_from "x,y" then."""
+    names = [name.strip() for name in str(given.get("teacher", "")).split(",") if name.strip()]
+    if len(names) < 2:
+        return
+    given["teacher"], given["more_teachers"] = names[0], (*names[1:], *given.get("more_teachers", ()))
+    sources = [source.strip() for source in str(given.get("teacher_from", "")).split(",") if source.strip()]
+    if len(sources) == 1 and sources[0] == AUTO:
+        return
+    if sources:
+        if len(sources) != len(names):
+            raise UserError(
+                f"There are {len(names)} teachers and {len(sources)} sources in teacher from. Give one for each, with "
+                "commas, such as auto.",
+                "teacher_from",
+            )
+        given["teacher_from"], given["more_teachers_from"] = sources[0], tuple(sources[1:])
 
 
 def _listed(field: str, text: str) -> tuple[Any, ...]:

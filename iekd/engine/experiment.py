@@ -33,6 +33,7 @@ from iekd.engine.accelerate import (
 from iekd.engine.augment import Augment, make_augment
 from iekd.engine.auto_encoder import AutoEncoders
 from iekd.engine.batches import Batches, TrainingBatches, WithUnlabelled, images_on_device
+from iekd.engine.ensemble import Ensemble, Member
 from iekd.engine.learner import ENERGY, Learner, evaluation_batch_size, predict
 from iekd.engine.loop import HeldOut, ShouldSnapshot, train
 from iekd.engine.metrics import Diverged, FellBack, Metrics, Predicted, Stepped, Watched
@@ -152,13 +153,15 @@ class Experiment:
         self, config: RunConfig, dataset: Dataset, teacher: TrainedModel | None = None,
         earlier: Mapping[str, Snapshot] | None = None, should_snapshot: ShouldSnapshot | None = None,
         threads_changed: Told | None = None, threads_before: int | None = None, unlabelled: Split | None = None,
+        more_teachers: Sequence[TrainedModel] = (),
     ) -> None:  # fmt: skip
         """teacher: a trained network for config.teacher, or None to train one if the run needs it.
 
         earlier: stage -> the snapshot to resume it from. should_snapshot: see `loop.train`. threads_changed,
         threads_before: `tell` and `before` of Threads. unlabelled: more images for the students' stage, without labels.
+        more_teachers: their answers are averaged with the teacher's.
         """
-        self.config, self.teacher = config, teacher
+        self.config, self.teacher, self.more_teachers = config, teacher, tuple(more_teachers)
         self.unlabelled, self.unlabelled_each = unlabelled, 0  # so many in each batch
         self.earlier, self.should_snapshot = dict(earlier or {}), should_snapshot
         seed = config.data_seed
@@ -215,7 +218,7 @@ class Experiment:
         if config.needs_teacher:
             if self.teacher is None:
                 self.teacher = yield from self._train_teacher(batches, held_out)
-            frozen = FrozenTeacher(self.teacher, self.device, self.precision)
+            frozen = FrozenTeacher(self._all_teachers(self.teacher), self.device, self.precision)
         if config.needs_auto_encoder:
             assert frozen is not None
             coders = AutoEncoders(
@@ -278,6 +281,13 @@ class Experiment:
         yield from self._train([learner], batches, None, held_out, epochs)
         self.teacher_accuracy = learner.accuracy["test"]
         return self.network(learner)
+
+    def _all_teachers(self, first: TrainedModel) -> TrainedModel:
+        """The teacher, or all teachers as one network, whose images are normalised for the first."""
+        if not self.more_teachers:
+            return first
+        members = [Member(one.model, one.mean, one.std) for one in (first, *self.more_teachers)]
+        return TrainedModel(Ensemble(members), first.mean, first.std)
 
     def _factor_widths(self) -> tuple[int, ...]:
         """Channels of the teacher's stages that get an auto-encoder: the last, or all that an IE form compares."""
@@ -368,7 +378,8 @@ class Experiment:
         """
         images, labels = test
         classes = len(self.dataset.class_names)
-        networks = {TEACHER: self.teacher} if self.teacher is not None else {}
+        teacher = None if self.teacher is None else self._all_teachers(self.teacher)
+        networks = {} if teacher is None else {TEACHER: teacher}
         finished = {name: learner for name, learner in self.students.items() if name not in learner.diverged}
         networks.update({name: self.network(learner) for name, learner in finished.items()})
         known = {name: learner.answers for name, learner in finished.items() if ENERGY in learner.answers}

@@ -75,11 +75,11 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
         memory += seeds * each * learned * (2 if method_spec(method).needs_peer else 1)
     if config.needs_teacher:
         teacher = model_info(config.teacher)
-        forward = teacher.macs * area
+        forward = (teacher.macs + sum(model_info(name).macs for name in config.more_teachers)) * area
         held_out["evaluation"] = forward * test_images
         if not teacher_at_hand:
-            macs["teacher"] = forward * config.teacher_epochs * TRAIN * n
-            held_out["teacher"] = forward * config.teacher_epochs * tested
+            macs["teacher"] = teacher.macs * area * config.teacher_epochs * TRAIN * n
+            held_out["teacher"] = teacher.macs * area * config.teacher_epochs * tested
             memory += batch * teacher.activations * area * 4 * 2
         if any(method_spec(method).needs_teacher for method in config.methods):
             macs["students"] += config.epochs * n * (1 + more) * forward

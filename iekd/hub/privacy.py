@@ -85,7 +85,8 @@ def _of_run(run: Run) -> dict[str, str]:
         config = run.config
     except RunError:
         return found
-    named = [own_path(config.dataset), Path(config.teacher_from) if is_path(config.teacher_from) else None]
+    sources = (config.teacher_from, *config.more_teachers_from)
+    named = [own_path(config.dataset), *(Path(source) for source in sources if is_path(source))]
     named.append(Path(config.unlabelled) if config.unlabelled else None)
     for path in filter(None, named):
         found |= {str(form): path.name for form in (path, path.expanduser().resolve())}

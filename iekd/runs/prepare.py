@@ -19,6 +19,7 @@ from iekd.estimate.cautions import Caution, cautions, learned_from
 from iekd.models import libraries
 from iekd.models.class_names import class_order_of
 from iekd.models.source import FILE_ONLY, check_path, is_path
+from iekd.runs.more_teachers import check_more
 from iekd.runs.queue import check_device
 from iekd.runs.teachers import check_teacher
 
@@ -64,6 +65,7 @@ def prepare(config: RunConfig, runs_dir: Path) -> Prepared:
     if config.unlabelled:
         with about_setting("unlabelled"):
             check_unlabelled(config.unlabelled)
+    check_more(config, runs_dir, info)
     with about_setting("teacher_from"):
         return Prepared(config, info, check_teacher(config, runs_dir, info))
 
@@ -75,6 +77,10 @@ def resolve(config: RunConfig) -> RunConfig:
         found["dataset"] = check_text(data.prepare(config.dataset))
     with about_setting("class_order"):
         found["class_order"] = class_order_of(config.class_order)
+    with about_setting("more_teachers_from"):
+        found["more_teachers_from"] = tuple(
+            check_path(source) if is_path(source) else source for source in config.more_teachers_from
+        )
     if is_path(config.teacher_from):
         with about_setting("teacher_from"):
             found["teacher_from"] = teacher = check_path(config.teacher_from)

@@ -27,6 +27,7 @@ from iekd.runs.attempt import Attempt
 from iekd.runs.estimate import expected_seconds, wait_for_room
 from iekd.runs.files import LineWriter
 from iekd.runs.machine import Machine
+from iekd.runs.more_teachers import load_more
 from iekd.runs.outcome import model_card, save_models, write_report
 from iekd.runs.queue import device_name
 from iekd.runs.status_writer import StatusWriter
@@ -74,11 +75,13 @@ class Training:
         from iekd.engine.experiment import Experiment, Result
 
         teacher = self._earlier_teacher() if self.attempt.notes else self._find_teacher(loaded)
+        more_teachers = self._more_teachers(loaded)
         self.plan, sizes = self._plan(self.config, loaded), (len(loaded.train), len(loaded.test))
         self._find_room(loaded)
         self.experiment = Experiment(
             self.config, loaded, teacher, self.attempt.take_snapshots(), self.attempt.should_snapshot,
             self._threads_changed, self.attempt.notes.get("threads"), unlabelled,
+            more_teachers,
         )  # fmt: skip
         del loaded  # the images that it trains on may be a copy
         self.dataset = self.experiment.dataset
@@ -204,6 +207,18 @@ class Training:
         self.teacher_model = teacher.name
         return TrainedModel(teacher.model, teacher.mean, teacher.std)
 
+    def _more_teachers(self, dataset: Dataset) -> list[Any]:
+        """The teachers beside the first, as engine TrainedModels."""
+        from iekd.engine.experiment import TrainedModel
+
+        found: list[Any] = []
+        for teacher in load_more(self.config, self.run.path.parent, dataset):
+            log.info("Further teacher: %s, from '%s'.", teacher.name, self.config.sources_of_more[len(found)])
+            for note in teacher.notes:
+                log.info("Further teacher: %s", note)
+            found.append(TrainedModel(teacher.model, teacher.mean, teacher.std))
+        return found
+
     def _handle(self, event: Any, rows: LineWriter) -> None:
         from iekd.engine.experiment import Result, StageStart
         from iekd.engine.metrics import Diverged, FellBack, Predicted, Stepped, Watched
@@ -288,5 +303,8 @@ class Training:
         self._save(result)
         # what a resumed run did of its work is too little to tell
         speed = None if self.attempt.notes else self.plan.total / self.writer.elapsed
-        teacher = {"model": self.teacher_model, "from": self.teacher_from}
+        more, sources = self.config.more_teachers, self.config.sources_of_more if self.config.more_teachers else ()
+        teacher = {
+            "model": ", ".join((self.teacher_model, *more)), "from": ", ".join((self.teacher_from, *sources)),
+        }  # fmt: skip
         write_report(self.run, self.status, result, self.dataset, teacher, speed=speed)

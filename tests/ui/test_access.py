@@ -350,6 +350,11 @@ def test_a_stranger_names_no_folder_of_unlabelled_images_and_starts_no_large_dow
             with pytest.raises(AccessError, match="have to download"):
                 access.check_paths(asker(), name, "auto", store)
         access.check_paths(asker(), "cifar10", "auto", store, None, "")
+        for sources in ("auto,/etc/passwd", "run:a,names.pth", ("auto", "run:a,names.pth"), (None, ["names.pth"])):
+            with pytest.raises(AccessError, match="Files of this machine"):
+                access.check_paths(asker(), "cifar10", sources, store)
+        access.check_paths(asker(), "cifar10", ("auto", "run:a,train"), store)
+        access.check_paths(asker(), "cifar10", (None, None), store)
     Access().check_paths(asker(), "hf:ann/pets", "auto", store, None, "/home")
 
 

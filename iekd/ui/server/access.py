@@ -58,6 +58,11 @@ class Asker(Protocol):
 May = Callable[[Run, str], bool]  # whether somebody may do that with a run
 
 
+def _words(given: object) -> list[str]:
+    """What a raw value names: a list, or a text with commas."""
+    return list(map(str, given)) if isinstance(given, (list, tuple)) else str(given or "").split(",")
+
+
 class AccessError(UserError):
     """Somebody asked for what they may not do; the message says what would let them."""
 
@@ -177,7 +182,7 @@ class Access:
 
     def _check_start(self, asker: Asker | None, config: RunConfig, store: Store) -> str:
         self.check_paths(
-            asker, config.dataset, config.teacher_from, store, config.class_order, config.unlabelled
+            asker, config.dataset, config.all_sources, store, config.class_order, config.unlabelled
         )  # fmt: skip
         if self.trusts(asker):
             return ""
@@ -215,13 +220,14 @@ class Access:
             raise AccessError(self._no("Folders of this machine cannot be used"))
         if not data.for_guests(name):
             raise AccessError(self._no("Datasets that this machine would have to download cannot be used"))
-        source = str(teacher_from or AUTO).strip()
+        sources = teacher_from if isinstance(teacher_from, (list, tuple)) else (teacher_from or AUTO,)
+        sources = [word.strip() for source in sources for word in _words(source) if word.strip()]
         order = class_order.split(",") if isinstance(class_order, str) else class_order
         names = [str(name).strip() for name in order] if isinstance(order, (list, tuple)) else []
         names = [name for name in names if name]
         if str(unlabelled or "").strip():
             raise AccessError(self._no("Folders of this machine cannot be used"))
-        if is_path(source) or (len(names) == 1 and names[0] != data.AS_TEXT):
+        if any(map(is_path, sources)) or (len(names) == 1 and names[0] != data.AS_TEXT):
             raise AccessError(self._no("Files of this machine cannot be used"))
 
     def room_for(self, asker: Asker | None) -> tuple[Room, int | None]:

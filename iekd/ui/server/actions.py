@@ -55,7 +55,7 @@ def foresee(store: Store, access: Access, asker: gr.Request | None, config: RunC
     Raises:
         UserError: it cannot be trained, or whoever asks may not have it looked at.
     """
-    access.check_paths(asker, config.dataset, config.teacher_from, store, config.class_order, config.unlabelled)
+    access.check_paths(asker, config.dataset, config.all_sources, store, config.class_order, config.unlabelled)
     prepared = prepare(config, store.root)
     access.check_size(asker, prepared.config, store)
     found = estimate(prepared.config, store, prepared.teacher is not None, prepared.info)

@@ -349,7 +349,7 @@ class Actions:
         self._access.check_paths(
             asker,
             given.get("dataset"),
-            given.get("teacher_from"),
+            (given.get("teacher_from"), given.get("more_teachers_from")),
             self._store,
             given.get("class_order"),
             given.get("unlabelled"),

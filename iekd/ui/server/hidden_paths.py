@@ -42,8 +42,7 @@ def _paths(run: Run) -> list[tuple[str, str]]:
         named.append(own)
     if config.unlabelled:
         named.append(Path(config.unlabelled))
-    if is_path(config.teacher_from):
-        named.append(Path(config.teacher_from))
+    named += [Path(source) for source in (config.teacher_from, *config.more_teachers_from) if is_path(source)]
     paths = {str(form): path.name for path in named for form in (path, path.expanduser().resolve())}
     if not is_added(store, config.dataset):
         paths.update({str(store.root): store.root.name, str(home_dir()): "~"})

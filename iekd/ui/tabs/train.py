@@ -134,7 +134,8 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
         if own and not folder and not access.trusts(request):
             raise form.MissingError(_(NO_UPLOAD))
         dataset = form.own_dataset(folder) if own else values["dataset"]
-        access.check_paths(request, dataset, values["teacher_from"], store, values["class_order"], values["unlabelled"])
+        sources = (values["teacher_from"], values["more_teachers_from"])
+        access.check_paths(request, dataset, sources, store, values["class_order"], values["unlabelled"])
         return form.to_config(values)
 
     def ready(all_right: bool, careful: bool) -> str:
