@@ -59,6 +59,7 @@ class MethodSpec:
     needs_...: a teacher; a peer that learns beside it; the factor of the teacher's auto-encoder; margins from batch
         norms at the teacher's stage ends.
     answers_only: it looks at logits alone, so that networks without feature maps can use it.
+    needs_labels: what it adds to the cross-entropy depends on the labels, so it cannot learn from unlabelled images.
     explores: its student's channels are split into inheritance and exploration.
     factor_encoders: how many it trains beside the student's last stage, for the estimate of its cost.
     without_kd: why "+kd" makes no sense, as the end of a sentence; empty where it does.
@@ -77,10 +78,16 @@ class MethodSpec:
     needs_factor: bool = False
     needs_margins: bool = False
     answers_only: bool = False
+    needs_labels: bool = False
     explores: bool = False
     factor_encoders: int = 0
     without_kd: str = ""
     with_kd: bool = False
+
+    @property
+    def learns_unlabelled(self) -> bool:
+        """Whether images without a label teach its student something."""
+        return (self.needs_teacher or self.needs_peer) and (not self.needs_labels or self.with_kd)
 
     @property
     def uses(self) -> frozenset[str]:
@@ -269,7 +276,7 @@ register(MethodSpec(
     paper=Paper("Decoupled knowledge distillation", "Zhao et al.", 2022, "2203.08679"),
     terms=(Term("dkd", "Decoupled distillation loss", "divergence", "falls as answers come closer to the teacher's"),),
     settings=("temperature", "dkd_target_weight", "dkd_other_weight"), answers_only=True,
-    without_kd=USES_PREDICTIONS,
+    needs_labels=True, without_kd=USES_PREDICTIONS,
 ))  # fmt: skip
 register(MethodSpec(
     "dist", "keeps the relations among the teacher's answers", ("#5a5f9e", "#a5b4fc"),

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Optional, Union
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from iekd import data
-from iekd.config.methods import IE, OTHERS, MethodSettings, check_method, known_specs, method_spec
+from iekd.config.methods import IE, KD_ON_TOP, OTHERS, MethodSettings, check_method, known_specs, method_spec
 from iekd.config.presets import PRESETS
 from iekd.config.settings import about, setting
 from iekd.config.training import OPTIMISER, TrainingSettings
@@ -31,6 +31,7 @@ from iekd.models.source import (
     check_start,
     is_path,
 )
+from iekd.paths import absolute
 
 NO_TEACHER = "none"
 TEACHER, IMAGES, THIS_RUN = "Teacher", "Images", "This run"  # headings of settings
@@ -40,6 +41,8 @@ LISTS: dict[str, tuple[type, str]] = {  # fields that may come as text with comm
     "methods": (str, "names with commas"),
     "seeds": (int, "whole numbers with commas, such as 0,1,2"),
     "milestones": (float, "numbers with commas, such as 0.5,0.75"),
+    "more_teachers": (str, "names with commas"),
+    "more_teachers_from": (str, "as many sources as further teachers, with commas"),
     "teacher_mean": (float, PER_CHANNEL),
     "teacher_std": (float, PER_CHANNEL),
     "class_order": (str, "the names of all classes with commas, 'text', or a file of names"),
@@ -96,6 +99,14 @@ class RunConfig(MethodSettings, TrainingSettings):
     student_from: str | None = setting(
         None, "first weights of every student: pretrained, run:ID, run:ID/LEARNER, or the path of a file of weights or "
         "of a model's folder; unset: random", group=TEACHER, label="Student starts from", step_time=False,
+    )  # fmt: skip
+    more_teachers: tuple[str, ...] = setting(
+        (), "further teachers, with commas: the answers of all are averaged, the features are the first one's",
+        group=TEACHER,
+    )  # fmt: skip
+    more_teachers_from: tuple[str, ...] = setting(
+        (), "where each of them comes from, as teacher from, with commas; unset: auto for each", group=TEACHER,
+        only_for="several teachers", used_when=lambda config: bool(config.more_teachers), step_time=False,
     )  # fmt: skip
     teacher_mean: tuple[float, ...] | None = setting(
         None, "mean of the pixels (0..1) that a teacher's file was trained with; unset: the dataset's own",
@@ -171,6 +182,11 @@ class RunConfig(MethodSettings, TrainingSettings):
         step_time=False,
         trains_teacher="always",
     )  # fmt: skip
+    unlabelled: str = setting(
+        "", "folder of further images without classes: methods that teach by answers or features learn from them too",
+        group=IMAGES, label="Unlabelled images", only_for="methods that need no label",
+        used_when=lambda config: any(spec.learns_unlabelled for spec in known_specs(config.methods)),
+    )  # fmt: skip
     data_seed: int = setting(
         0, "fixes splits, the order of images and their augmentation", ge=0, lt=2**31, group=IMAGES,
         step_time=False, trains_teacher="always",
@@ -211,6 +227,39 @@ class RunConfig(MethodSettings, TrainingSettings):
         if value is None or (info.field_name == "teacher" and value == NO_TEACHER):
             return value
         return check_model(value)
+
+    @field_validator("more_teachers")
+    @classmethod
+    def _more_models_exist(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(check_model, value))
+
+    @field_validator("more_teachers_from")
+    @classmethod
+    def _more_sources(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(check_text(check_source(source)) for source in value)
+
+    @model_validator(mode="after")
+    def _several_teachers_make_sense(self) -> RunConfig:
+        if not self.more_teachers:
+            return self
+        if self.teacher == NO_TEACHER:
+            raise UserError("Further teachers are named, but teacher is 'none'. Name the first one there.", "teacher")
+        for method in self.methods:
+            spec = method_spec(method)
+            if spec.needs_teacher and not spec.answers_only and not spec.with_kd:
+                more = "" if spec.without_kd else f", or {method}{KD_ON_TOP}"
+                raise UserError(
+                    f"Method '{method}' cannot learn from several teachers: it compares features, of which only the "
+                    f"first teacher's would be used. Name one teacher, or choose kd, dkd or dist{more}.",
+                    "methods",
+                )
+        if self.more_teachers_from and len(self.more_teachers_from) != len(self.more_teachers):
+            raise UserError(
+                f"There are {len(self.more_teachers)} further teachers and {len(self.more_teachers_from)} sources. "
+                "Give one for each, such as auto.",
+                "more_teachers_from",
+            )
+        return self
 
     @field_validator("methods")
     @classmethod
@@ -275,6 +324,11 @@ class RunConfig(MethodSettings, TrainingSettings):
                 "threads", f"'{value}' cannot be used: it should be 'auto', or a whole number from 1 to {MOST_THREADS}."
             ) from None
 
+    @field_validator("unlabelled")
+    @classmethod
+    def _unlabelled_is_a_path(cls, value: str) -> str:
+        return check_text(absolute(value)) if value.strip() else ""
+
     @field_validator("teacher_from")
     @classmethod
     def _teacher_from_is_a_word_or_a_path(cls, value: str) -> str:
@@ -299,6 +353,18 @@ class RunConfig(MethodSettings, TrainingSettings):
     @property
     def needs_teacher(self) -> bool:
         return self.teacher != NO_TEACHER
+
+    @property
+    def sources_of_more(self) -> tuple[str, ...]:
+        """Where each further teacher comes from."""
+        return self.more_teachers_from or (AUTO,) * len(self.more_teachers)
+
+    @property
+    def named_paths(self) -> tuple[str, ...]:
+        """The files and folders that it names, beside its dataset."""
+        sources = (self.teacher_from, *self.more_teachers_from, self.student_from)
+        paths = tuple(str(source) for source in sources if is_path(source))
+        return (*paths, self.unlabelled) if self.unlabelled else paths
 
     @property
     def may_train_teacher(self) -> bool:
@@ -392,6 +458,7 @@ def make_config(preset: str | None = None, **values: Any) -> RunConfig:
     given.update(
         (k, _listed(k, v) if k in LISTS and isinstance(v, str) else v) for k, v in values.items() if v is not None
     )
+    _spread_teachers(given)
     for name, value in given.items():
         known = RunConfig.model_fields.get(name)
         if isinstance(value, bool) and known is not None and known.annotation is not bool:  # Python takes True for 1
@@ -400,6 +467,25 @@ def make_config(preset: str | None = None, **values: Any) -> RunConfig:
         return RunConfig(**given)
     except ValidationError as error:
         raise _as_user_error(error) from None
+
+
+def _spread_teachers(given: dict[str, Any]) -> None:
+    """teacher "a,b" is the teacher a and the further teacher b; so is teacher_from "x,y" then."""
+    names = [name.strip() for name in str(given.get("teacher", "")).split(",") if name.strip()]
+    if len(names) < 2:
+        return
+    given["teacher"], given["more_teachers"] = names[0], (*names[1:], *given.get("more_teachers", ()))
+    sources = [source.strip() for source in str(given.get("teacher_from", "")).split(",") if source.strip()]
+    if len(sources) == 1 and sources[0] == AUTO:
+        return
+    if sources:
+        if len(sources) != len(names):
+            raise UserError(
+                f"There are {len(names)} teachers and {len(sources)} sources in teacher from. Give one for each, with "
+                "commas, such as auto.",
+                "teacher_from",
+            )
+        given["teacher_from"], given["more_teachers_from"] = sources[0], tuple(sources[1:])
 
 
 def _listed(field: str, text: str) -> tuple[Any, ...]:

@@ -92,6 +92,14 @@ def copied_files_note(train: Files, test: Files | None) -> list[str]:
     return [_note(what, names, len(copies)), *_contradictions_note(contradictions)]
 
 
+def shared(split: Split, test: Split) -> int:
+    """How many images of `test` are in `split` too; 0 if one is in memory and the other in its files."""
+    if isinstance(split.images, FileImages) != isinstance(test.images, FileImages):
+        return 0
+    there = set(_keys(split))
+    return sum(key in there for key in _keys(test))
+
+
 def _contradictions_note(groups: list[list[_File]]) -> list[str]:
     """Equal files with different labels: a sentence, or none."""
     if not groups:

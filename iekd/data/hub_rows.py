@@ -103,11 +103,7 @@ def images_of(repo: str, revision: str, options: dict[str, str]) -> Rows:
             raise _in_words(error, repo, revision) from None
 
     notes = [f"Images come from the column '{image}', classes from '{label}'."]
-    others = [name for name in TEST_SPLITS if name in splits and name != train_name]
-    if (asked := options.get("test")) is not None:
-        if asked not in splits or asked == train_name:
-            raise _choose(repo, f"no split '{asked}' to test on", "test", [s for s in splits if s != train_name])
-        others = [asked]
+    others = _tests_of(repo, splits, train_name, options.get("test"))
     test, test_name = None, ""
     for name in others:
         first, rest = _peeked(rows(splits[name]))
@@ -120,6 +116,47 @@ def images_of(repo: str, revision: str, options: dict[str, str]) -> Rows:
     if unused := [name for name in splits if name not in (train_name, test_name)]:
         notes.append(f"Not used: the splits {', '.join(unused)}.")
     return Rows(rows(train), test, test_name, names, tuple(notes))
+
+
+class Announced(NamedTuple):
+    """What a dataset says of itself: numbers of images, the split to test on ("" for none) and the classes."""
+
+    train: int
+    test: int
+    test_name: str
+    class_names: tuple[str, ...]
+
+
+def announced(repo: str, revision: str, options: dict[str, str]) -> Announced | None:
+    """What a dataset's README says of it, without fetching an image; None if it does not say all of that.
+
+    Raises:
+        DataError: as `images_of`.
+    """
+    check_installed()
+    import datasets
+
+    try:
+        info = datasets.load_dataset_builder(repo, options.get("config"), revision=revision).info
+    except Exception as error:
+        raise _in_words(error, repo, revision) from None
+    if not info.features or not info.splits or not all(split.num_examples for split in info.splits.values()):
+        return None
+    counts = {name: int(split.num_examples) for name, split in info.splits.items()}
+    train = _train_of(repo, counts, options.get("train"))
+    _image_column(repo, info.features, options.get("image"))
+    _, names = _label_column(repo, info.features, options.get("label"))
+    test = next(iter(_tests_of(repo, counts, train, options.get("test"))), "")
+    return Announced(counts[train], counts.get(test, 0), test, names) if names else None
+
+
+def _tests_of(repo: str, splits: dict[str, Any], train: str, asked: str | None) -> list[str]:
+    """The splits that may be tested on, the likeliest first."""
+    if asked is None:
+        return [name for name in TEST_SPLITS if name in splits and name != train]
+    if asked not in splits or asked == train:
+        raise _choose(repo, f"no split '{asked}' to test on", "test", [name for name in splits if name != train])
+    return [asked]
 
 
 def _peeked(rows: Iterator[Row]) -> tuple[list[Row], Iterable[Row]]:

@@ -22,10 +22,10 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
-from iekd.data.base import Dataset, DatasetInfo, Request, Source
+from iekd.data.base import Dataset, DatasetInfo, Progress, Request, Source
 from iekd.data.file_images import Files
 from iekd.data.found import Found, drawn_of, load_found, thumbnails_of
-from iekd.data.hub_rows import Row, UnreachableError, check_installed, commit_of, images_of
+from iekd.data.hub_rows import Announced, Row, UnreachableError, announced, check_installed, commit_of, images_of
 from iekd.data.labels import natural_order
 from iekd.errors import DataError, as_text
 from iekd.paths import cache_dir, make_cache_dir
@@ -65,13 +65,22 @@ class Asked:
         mark = hashlib.sha256(repr((VERSION, self.revision, self.options)).encode()).hexdigest()[:16]
         return cache_dir() / "hub-data" / f"{self.repo.replace('/', '--')}-{mark}"
 
+    @property
+    def said(self) -> Path:
+        """Where it is noted what the dataset says of itself."""
+        return self.folder.with_name(f"{self.folder.name}.json")
+
+    @property
+    def fetched(self) -> bool:
+        return (self.folder / ABOUT).is_file()
+
 
 class HubDatasets(Source):
     """Any of them: one column of images, one of classes."""
 
     name = SCHEME
     usage = "hf:ORG/NAME"
-    note = "of the Hugging Face Hub: hf:ORG/NAME@REVISION?config=...&train=...&test=...&image=...&label=..."
+    note = "a dataset of the Hugging Face Hub, also hf:ORG/NAME@REVISION?label=COLUMN"
     uses_test_fraction = True
     may_stream = True
     for_guests = False
@@ -80,22 +89,30 @@ class HubDatasets(Source):
         return _asked(name).name
 
     def prepare(self, name: str) -> str:
-        """The name with the commit, whose images are in the cache folder from then on."""
+        """The name with the commit. The images are fetched when they are loaded; now, if the dataset does not say how
+        many there are and of which classes."""
         asked = _asked(name)
         if not COMMIT.fullmatch(asked.revision):
             asked = _at_commit(asked)
-        if not (asked.folder / ABOUT).is_file():
-            _fetch(asked)
+        if not asked.fetched and not asked.said.is_file():
+            if (found := announced(asked.repo, asked.revision, asked.option)) is None:
+                _fetch(asked)
+            else:
+                make_cache_dir(asked.said.parent)
+                asked.said.write_text(json.dumps(found._asdict()))
         return asked.name
 
     def at_hand(self, name: str) -> bool:
-        return (_asked(name).folder / ABOUT).is_file()
+        return _asked(name).fetched
 
     def title(self, name: str) -> str:
         found = NAME.fullmatch(name.removeprefix(SCHEME))
         return found["repo"] if found else name
 
     def describe(self, name: str, test_fraction: float) -> DatasetInfo:
+        asked = _asked(name)
+        if not asked.fetched and asked.said.is_file():
+            return self._described(asked, test_fraction)
         about, found = self._stored(name)
         sizes = np.bincount(found.train.which, minlength=len(found.class_names))
         if found.test is not None:
@@ -111,19 +128,35 @@ class HubDatasets(Source):
             class_names=tuple(map(as_text, found.class_names)), test_sizes=tuple(tested.tolist()), notes=found.notes,
         )  # fmt: skip
 
+    def _described(self, asked: Asked, test_fraction: float) -> DatasetInfo:
+        """By what the dataset says of itself."""
+        said = Announced(**json.loads(asked.said.read_text()))
+        train, tested, classes = said.train, said.test, len(said.class_names)
+        if not said.test_name:
+            tested = classes * drawn_of(train // classes, test_fraction)
+            train -= tested
+        tested_on = f"from its split '{said.test_name}'" if said.test_name else "drawn by chance"
+        return DatasetInfo(
+            asked.name, asked.repo, train, tested, classes, 3, self.resolution, "to be fetched from the Hub",
+            tested_on=tested_on, test_is_drawn=not said.test_name, fingerprint=asked.revision[:16],
+            class_names=tuple(map(as_text, said.class_names)),
+        )  # fmt: skip
+
     def load(self, request: Request) -> Dataset:
+        if not (asked := _asked(request.name)).fetched:
+            _fetch(asked, request.progress)
         about, found = self._stored(request.name)
         request = replace(request, resolution=request.resolution or self.resolution)
         return load_found(found, request, self._root(request.name), fingerprint=about["revision"][:16])
 
     def thumbnails(self, name: str, per_class: int) -> list[tuple[np.ndarray, str]]:
-        return thumbnails_of(self._stored(name)[1], per_class)
+        return thumbnails_of(self._stored(name)[1], per_class) if self.at_hand(name) else []
 
     def root_of(self, name: str) -> Path | None:
         return self._root(name)
 
     def test_files(self, name: str) -> list[str] | None:
-        test = self._stored(name)[1].test
+        test = self._stored(name)[1].test if self.at_hand(name) else None
         return None if test is None else [test[i] for i in range(len(test))]
 
     def _root(self, name: str) -> Path:
@@ -162,7 +195,7 @@ def _asked(name: str) -> Asked:
 
 def _at_commit(asked: Asked) -> Asked:
     """The same at the commit that the revision is now; what was fetched before, where the Hub cannot be reached."""
-    reference = asked.folder.with_suffix(".ref")
+    reference = asked.folder.with_name(f"{asked.folder.name}.ref")
     if not reference.is_file():
         check_installed()
     try:
@@ -177,8 +210,11 @@ def _at_commit(asked: Asked) -> Asked:
     return replace(asked, revision=commit)
 
 
-def _fetch(asked: Asked) -> None:
-    """Store the images of a commit in its folder, which appears whole or not at all."""
+def _fetch(asked: Asked, progress: Progress | None = None) -> None:
+    """Store the images of a commit in its folder, which appears whole or not at all.
+
+    progress: called now and then; what it raises ends the fetching.
+    """
     folder = asked.folder
     part = Path(tempfile.mkdtemp(prefix=".fetching-", dir=make_cache_dir(folder.parent)))
     log.info("Fetching %s from the Hub into %s", asked.repo, folder)
@@ -187,7 +223,7 @@ def _fetch(asked: Asked) -> None:
         folders: dict[str, int] = {}  # class -> the number of its folder, in the order in which they come
         notes = list(rows.notes)
         for split, some in (("train", rows.train), ("test", rows.test)):
-            left = _write(part / split, some, folders) if some is not None else 0
+            left = _write(part / split, some, folders, progress) if some is not None else 0
             if left:
                 notes.append(f"Not used: {counted(left, 'image')} without a class in the {split} images.")
         names = [name for name in rows.class_names or natural_order(list(folders)) if name in folders]
@@ -213,7 +249,7 @@ def _fetch(asked: Asked) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _write(folder: Path, rows: Iterable[Row], folders: dict[str, int]) -> int:
+def _write(folder: Path, rows: Iterable[Row], folders: dict[str, int], progress: Progress | None) -> int:
     """Write each image to the folder of its class; returns how many have none."""
     left = written = 0
     for content, name in rows:
@@ -227,6 +263,8 @@ def _write(folder: Path, rows: Iterable[Row], folders: dict[str, int]) -> int:
         written += 1
         if written % SAID == 0:
             log.info("%d images are stored.", written)
+        if progress is not None and written % 100 == 0:
+            progress(0, 1)  # how many there are is not known for all
     return left
 
 

@@ -65,7 +65,7 @@ class Reading:
 
 def read_all(
     splits: Sequence[Files], resolution: int, fingerprint: str, image_memory: float | None, cache: bool = True,
-    progress: Progress | None = None, fit: str = CROP,
+    progress: Progress | None = None, fit: str = CROP, alike: tuple[int, float | None] | None = None,
 ) -> tuple[list[Split], list[str], float | None]:  # fmt: skip
     """The images of each split, the paths of those that cannot be read, and the white level of images with more than
     8 bits (see `decoding.white_of`). All are grey if all files are.
@@ -78,13 +78,13 @@ def read_all(
         cache: whether to store decoded images, and to use stored ones.
         progress: called now and then; what it raises ends the reading.
         fit: how images that are not square are made so, see `to_array`.
+        alike: channels and white level that they shall have; None: what suits them.
     """
     total, budget, began = sum(map(len, splits)), image_budget(image_memory), time.monotonic()
-    found = _find(splits, resolution, fingerprint, budget, progress, fit) if cache else None
+    found = _find(splits, resolution, fingerprint, budget, progress, fit, alike) if cache else None
     if found is None:
-        looked_at = list(_in_threads(lambda split, i: look_at(splits[split][i]), splits))
-        channels = 1 if all(grey for grey, _ in looked_at) else 3
-        shape = Shape(resolution, channels, fit, white_of(max((largest for _, largest in looked_at), default=0.0)))
+        channels, white = alike or _suiting(splits)
+        shape = Shape(resolution, channels, fit, white)
         kind = IMAGES if total * resolution**2 * channels <= budget else SUMS
         found = shape, kind, _decode(splits, shape, kind, progress)
         if cache and time.monotonic() - began > WORTH_CACHING:
@@ -112,12 +112,21 @@ def read_all(
     return read, unreadable, shape.white
 
 
+def _suiting(splits: Sequence[Files]) -> tuple[int, float | None]:
+    """The channels and the white level that suit all files."""
+    looked_at = list(_in_threads(lambda split, i: look_at(splits[split][i]), splits))
+    channels = 1 if all(grey for grey, _ in looked_at) else 3
+    return channels, white_of(max((largest for _, largest in looked_at), default=0.0))
+
+
 def _find(
-    splits: Sequence[Files], resolution: int, fingerprint: str, budget: float, progress: Progress | None, fit: str
-) -> tuple[Shape, str, list[Reading]] | None:
+    splits: Sequence[Files], resolution: int, fingerprint: str, budget: float, progress: Progress | None, fit: str,
+    alike: tuple[int, float | None] | None,
+) -> tuple[Shape, str, list[Reading]] | None:  # fmt: skip
     """(shape, kind, what was read of each split) from the cache, if it is what would be read now."""
     total = sum(map(len, splits))
-    for kind, channels, white in product((IMAGES, SUMS), (1, 3), (None, *WHITES)):
+    looks = [alike] if alike else list(product((1, 3), (None, *WHITES)))
+    for kind, (channels, white) in product((IMAGES, SUMS), looks):
         shape = Shape(resolution, channels, fit, white)
         if (total * resolution**2 * channels <= budget) != (kind == IMAGES):
             continue

@@ -23,9 +23,12 @@ class Distiller(nn.Module):
     """Base: (student, teacher, labels, peer) -> weighted terms. Teacher and peer are None where none is needed.
 
     label_share: what its weight takes from the cross-entropy's.
+    needs_labels: it looks at the labels, and is given labelled images only; the others get unlabelled ones too, whose
+        label is -1.
     """
 
     label_share = 0.0
+    needs_labels = False
 
     def forward(self, student: Features, teacher: TeacherOutput | None, labels: Tensor, peer: Features | None) -> Terms:
         raise NotImplementedError
@@ -41,11 +44,11 @@ class OutputDistillation(Distiller):
         """criterion: (student's output, teacher's output), and labels where with_labels says so -> scalar."""
         super().__init__()
         self.term, self.weight, self.criterion = term, weight, criterion
-        self.output, self.with_labels, self.label_share = output, with_labels, label_share
+        self.output, self.needs_labels, self.label_share = output, with_labels, label_share
 
     def forward(self, student: Features, teacher: TeacherOutput | None, labels: Tensor, peer: Features | None) -> Terms:
         assert teacher is not None
-        more = (labels,) if self.with_labels else ()
+        more = (labels,) if self.needs_labels else ()
         ours, theirs = getattr(student, self.output), getattr(teacher.features, self.output)
         return {self.term: (self.weight, self.criterion(ours, theirs, *more))}
 

@@ -53,7 +53,8 @@ from iekd.plugins import remember
 
 
 class StepOutput(NamedTuple):
-    """One step's loss (scalar, differentiable), logits (B,K) and its parts by name, before weighting (detached)."""
+    """One step's loss (scalar, differentiable), logits (B,K) of the labelled images, and the parts of the loss by name,
+    before weighting (detached)."""
 
     loss: Tensor
     logits: Tensor
@@ -67,6 +68,7 @@ class Method(nn.Module):
     strength: 0..1, set by whoever trains (RunConfig.weight_schedule); a number, or a scalar on the device.
     label_smoothing: share of each label that is spread evenly over the K classes (Szegedy et al. 2016).
     labels: (B,), or shares of the classes (B,K) of mixed images; distillers get the class with the larger share.
+    unlabelled: how many images of each batch, the last ones, have no label; see `learn_from`.
     class_weights: (K,) factors of the images' cross-entropies by class, whose weighted mean is taken; None: all equal.
     """
 
@@ -79,6 +81,7 @@ class Method(nn.Module):
         self.label_share = sum(distiller.label_share for distiller in distillers)
         self.strength: float | Tensor = 1.0
         self.label_smoothing = 0.0
+        self.unlabelled = self.left_out = 0
         # no part of a checkpoint: the weights follow from the images
         self.register_buffer("class_weights", None, persistent=False)
         self.needs_teacher, self.needs_peer = method_spec(name).needs_teacher, method_spec(name).needs_peer
@@ -86,15 +89,38 @@ class Method(nn.Module):
     def forward(
         self, student: Features, teacher: TeacherOutput | None, labels: Tensor, peer: Features | None = None
     ) -> StepOutput:
-        cross_entropy = self.cross_entropy(student.logits.float(), labels)
+        whole = (student, teacher, larger_share(labels), peer)
+        count = len(labels) - self.unlabelled
+        labelled = whole
+        if self.unlabelled:
+            labelled = (first(student, count), _first(teacher, count), whole[2][:count], peer and first(peer, count))
+        logits = labelled[0].logits
+        cross_entropy = self.cross_entropy(logits.float(), labels[:count])
         loss = (1 - self.strength * self.label_share) * cross_entropy
         terms = {"cross_entropy": cross_entropy.detach()}
-        hard = larger_share(labels)
         for distiller in self.distillers:
-            for name, (weight, term) in distiller(student, teacher, hard, peer).items():
+            for name, (weight, term) in distiller(*(labelled if distiller.needs_labels else whole)).items():
                 loss = loss + self.strength * weight * term
                 terms[name] = term.detach()
-        return StepOutput(loss, student.logits, terms)
+        return StepOutput(loss, logits, terms)
+
+    def learn_from(self, unlabelled: int) -> None:
+        """Prepare for batches whose last images have no label (-1), always as many.
+
+        The cross-entropy, and what else depends on labels, is then of the others alone; every other term is of all. A
+        method that has no such term leaves unlabelled images out, so that its student is the same as without them.
+        """
+        learns = any(not distiller.needs_labels for distiller in self.distillers)
+        self.unlabelled, self.left_out = (unlabelled, 0) if learns else (0, unlabelled)
+
+    def seen(
+        self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None
+    ) -> tuple[Tensor, Tensor, TeacherOutput | None]:
+        """What of a batch the student is to see."""
+        if not self.left_out:
+            return images, labels, teacher
+        count = len(labels) - self.left_out
+        return images[:count], labels[:count], _first(teacher, count)
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Of logits (B,K) with labels (B,), or with the shares of classes (B,K) that mixed images have."""
@@ -110,6 +136,21 @@ class Method(nn.Module):
         """The channels that inherit in each stage that is split, the last stage last; empty where nothing is."""
         split = [d for d in self.distillers if isinstance(d, InheritanceExploration)]
         return tuple(tuple(c.channels.tolist()) for d in split for c in d.inheritance)  # type: ignore[union-attr, operator]
+
+
+def first(features: Features, count: int) -> Features:
+    """The features of the first images of a batch."""
+    before = features.pre_activations
+    return Features(
+        features.logits[:count], tuple(stage[:count] for stage in features.stages),
+        None if before is None else tuple(stage[:count] for stage in before), features.pooled[:count],
+    )  # fmt: skip
+
+
+def _first(teacher: TeacherOutput | None, count: int) -> TeacherOutput | None:
+    if teacher is None:
+        return None
+    return TeacherOutput(first(teacher.features, count), tuple(factor[:count] for factor in teacher.factors))
 
 
 class Baseline(Method):

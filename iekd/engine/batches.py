@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -147,13 +148,17 @@ class Batches:
         """Steps per epoch."""
         return self.steps
 
+    def order(self, generator: torch.Generator) -> Tensor:
+        """The images of an epoch, (steps * batch size,) int64."""
+        return torch.randperm(len(self.labels), generator=generator)[: len(self) * self.batch_size]
+
     def epoch(self, epoch: int, skip: int = 0) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Yield (images (B,C,H,W) uint8, labels (B,)) of epoch number `epoch`, the first `skip` batches left out.
 
         Labels of mixed images are shares of the classes, (B,K) float32.
         """
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(self.labels), generator=generator)[: len(self) * self.batch_size]
+        order = self.order(generator)
         chosen = torch.split(to_device_async(order, self.labels.device), self.batch_size)[skip:]
         seeds: Sequence[Tensor] = ()
         if isinstance(self.images, Stream) and self.images.has_views:
@@ -176,3 +181,52 @@ class Batches:
         if self.extras is None:
             return None
         return torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
+
+
+UNLABELLED_SEED = 2**31  # added to the seed of the order of unlabelled images
+
+
+class WithUnlabelled:
+    """Batches of labelled images, each followed by the same number of unlabelled ones, whose label is -1.
+
+    There are as many unlabelled images as their share of all would give, at most as many as labelled ones. The labelled
+    images of each step are those of `labelled` alone. Unlabelled images are distorted as those are, but never mixed.
+    """
+
+    def __init__(self, labelled: Batches, images: DeviceImages, augment: Augment | None = None) -> None:
+        """images: the unlabelled ones, (N,C,H,W). augment: of these; None: that of the labelled ones."""
+        self.labelled = labelled
+        self.unlabelled = _Unlabelled(labelled, images, augment or labelled.augment)
+        self.batch_size = self.unlabelled.batch_size  # unlabelled images of each batch
+
+    def __len__(self) -> int:
+        return len(self.labelled)
+
+    def epoch(self, epoch: int, skip: int = 0) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Yield (images (B+m,C,H,W), labels (B+m,), or (B+m,K) where labelled images are mixed) of epoch number
+        `epoch`, the first `skip` batches left out."""
+        with (
+            contextlib.closing(self.labelled.epoch(epoch, skip)) as labelled,
+            contextlib.closing(self.unlabelled.epoch(epoch, skip)) as unlabelled,
+        ):
+            for (images, labels), (more, _) in zip(labelled, unlabelled, strict=True):
+                none = labels.new_full((len(more), *labels.shape[1:]), -1)
+                yield torch.cat([images, more]), torch.cat([labels, none])
+
+
+class _Unlabelled(Batches):
+    """As many batches as there are of labelled images, whatever the number of unlabelled ones."""
+
+    def __init__(self, labelled: Batches, images: DeviceImages, augment: Augment) -> None:
+        count, size = images.shape[0], labelled.batch_size
+        labels = torch.full((count,), -1, dtype=labelled.labels.dtype, device=labelled.labels.device)
+        share = min(size, max(1, round(size * count / len(labelled.labels))))
+        extras = replace(labelled.extras, mixup=0.0, cutmix=0.0) if labelled.extras else None
+        super().__init__(images, labels, share, labelled.seed + UNLABELLED_SEED, augment, extras=extras)
+        self.batch_size, self.steps = share, len(labelled)
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Every image once before any comes again."""
+        needed, count = self.steps * self.batch_size, len(self.labels)
+        rounds = [torch.randperm(count, generator=generator) for _ in range(-(-needed // count))]
+        return torch.cat(rounds)[:needed]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from iekd.config.methods import method_spec
 from iekd.config.run import STAGES, RunConfig, learner_name
-from iekd.data.base import Dataset
+from iekd.data.base import Dataset, Split
 from iekd.distill.method import Baseline, Method, build_method
 from iekd.distill.targets import Pair, TeacherOutput
 from iekd.engine.accelerate import (
@@ -32,8 +32,16 @@ from iekd.engine.accelerate import (
 )
 from iekd.engine.augment import Augment, make_augment
 from iekd.engine.auto_encoder import AutoEncoders
-from iekd.engine.batches import Batches, TrainingBatches, images_of_run, training_split
+from iekd.engine.batches import (
+    Batches,
+    TrainingBatches,
+    WithUnlabelled,
+    images_of_run,
+    images_on_device,
+    training_split,
+)
 from iekd.engine.distortions import Extras, make_extras
+from iekd.engine.ensemble import Ensemble, Member
 from iekd.engine.learner import ENERGY, Learner, evaluation_batch_size, predict
 from iekd.engine.loop import HeldOut, ShouldSnapshot, train
 from iekd.engine.metrics import Diverged, FellBack, Metrics, Predicted, Stepped, Watched
@@ -41,7 +49,7 @@ from iekd.engine.mutual import MutualLearner
 from iekd.engine.scoring import UNLIKE, accuracy, class_accuracy, energy, is_right, predicted
 from iekd.engine.stacked import stack_seeds
 from iekd.engine.state import Snapshot
-from iekd.engine.stream import HeldOutImages, split_into_batches
+from iekd.engine.stream import HeldOutImages, processes, split_into_batches
 from iekd.engine.threads import Threads, Told
 from iekd.engine.training_unit import TrainingUnit
 from iekd.engine.watched import MOST_REPORTS, Watch, choose
@@ -154,6 +162,7 @@ class Experiment:
         self, config: RunConfig, dataset: Dataset, teacher: TrainedModel | None = None,
         earlier: Mapping[str, Snapshot] | None = None, should_snapshot: ShouldSnapshot | None = None,
         threads_changed: Told | None = None, threads_before: int | None = None, starts: Starts | None = None,
+        unlabelled: Split | None = None, more_teachers: Sequence[TrainedModel] = (),
     ) -> None:  # fmt: skip
         """teacher: a trained network for config.teacher, or None to train one if the run needs it.
 
@@ -161,12 +170,15 @@ class Experiment:
         this loads them (models/start.py), as runs do; the engine reads no files.
 
         earlier: stage -> the snapshot to resume it from. should_snapshot: see `loop.train`. threads_changed,
-        threads_before: `tell` and `before` of Threads.
+        threads_before: `tell` and `before` of Threads. unlabelled: more images for the students' stage, without labels.
+        more_teachers: their answers are averaged with the teacher's.
 
         Raises:
             TrainingError: config.student_from is set, and `starts` has nothing for the students.
         """
         self.config, self.teacher, self.starts = config, teacher, starts or Starts()
+        self.more_teachers = tuple(more_teachers)
+        self.unlabelled, self.unlabelled_each = unlabelled, 0  # so many in each batch
         if config.student_from and self.starts.student is None:
             raise TrainingError(
                 f"Student from '{config.student_from}' is set, but no weights are given. Pass them as starts, or train "
@@ -212,15 +224,33 @@ class Experiment:
             batches = Batches(
                 *training, config.batch_size, config.data_seed, self.augment(), config.drop_last, self.extras()
             )
-            yield from self._stages(batches, dict(zip(held_out, evaluation, strict=True)))
+            with self._with_unlabelled(batches) as mixed:
+                yield from self._stages(batches, dict(zip(held_out, evaluation, strict=True)), mixed)
 
-    def _stages(self, batches: TrainingBatches, held_out: HeldOut) -> Generator[Event, None, None]:
+    @contextlib.contextmanager
+    def _with_unlabelled(self, batches: Batches) -> Generator[TrainingBatches, None, None]:
+        """The batches that students learn from."""
+        if self.unlabelled is None:
+            yield batches
+            return
+        workers = -(-processes(self.device) // 2)  # there are others for the labelled images
+        with images_on_device([self.unlabelled], self.device, self.config.image_memory, workers) as [(images, _)]:
+            mixed = WithUnlabelled(batches, images, self.augment(self.config.augmentation))
+            self.unlabelled_each = mixed.batch_size
+            size = batches.batch_size
+            log.info("Each batch has %d unlabelled images beside its %d labelled ones.", mixed.batch_size, size)
+            yield mixed
+
+    def _stages(
+        self, batches: TrainingBatches, held_out: HeldOut, mixed: TrainingBatches | None = None
+    ) -> Generator[Event, None, None]:
+        """mixed: what students learn from; None for the same batches as everybody."""
         config = self.config
         frozen = None
         if config.needs_teacher:
             if self.teacher is None:
                 self.teacher = yield from self._train_teacher(batches, held_out)
-            frozen = FrozenTeacher(self.teacher, self.device, self.precision)
+            frozen = FrozenTeacher(self._all_teachers(self.teacher), self.device, self.precision)
         if config.needs_auto_encoder:
             assert frozen is not None
             coders = AutoEncoders(
@@ -232,7 +262,7 @@ class Experiment:
             del coders  # with its gradients
         self.students = {learner.name: learner for learner in self._make_students(len(batches))}
         taught = any(learner.method.needs_teacher for learner in self.students.values())
-        yield from self._train(self._units(), batches, frozen if taught else None, held_out, config.epochs)
+        yield from self._train(self._units(), mixed or batches, frozen if taught else None, held_out, config.epochs)
         yield from self._evaluate(held_out["test"])
 
     def _train(
@@ -254,10 +284,11 @@ class Experiment:
         options = (self.shortcuts, overlap, self.should_snapshot, self.threads)
         yield from train(units, batches, teacher, held_out, epochs, *options)
 
-    def augment(self) -> Augment:
-        """The augmentation of training images."""
+    def augment(self, kind: str | None = None) -> Augment:
+        """The augmentation of training images. kind: as in RunConfig.augmentation; None: what is left to do of it."""
         config = self.config
-        kind = config.augmentation if self.training is self.dataset.train else "none"  # what is read is a view already
+        if kind is None:  # what is read may be a view already
+            kind = config.augmentation if self.training is self.dataset.train else "none"
         return make_augment(kind, config.cutout, self.dataset.resolution, self.statistics[0], self.device, config.flip)
 
     def extras(self) -> Extras | None:
@@ -290,6 +321,13 @@ class Experiment:
         yield from self._train([learner], batches, None, held_out, epochs)
         self.teacher_accuracy = learner.test_accuracy
         return TrainedModel(learner.chosen, *self._statistics(self.starts.teacher))
+
+    def _all_teachers(self, first: TrainedModel) -> TrainedModel:
+        """The teacher, or all teachers as one network, whose images are normalised for the first."""
+        if not self.more_teachers:
+            return first
+        members = [Member(one.model, one.mean, one.std) for one in (first, *self.more_teachers)]
+        return TrainedModel(Ensemble(members), first.mean, first.std)
 
     def _factor_widths(self) -> tuple[int, ...]:
         """Channels of the teacher's stages that get an auto-encoder: the last, or all that an IE form compares."""
@@ -329,6 +367,9 @@ class Experiment:
                     learners.append(self._learner(*which, config.epochs, steps_per_epoch))
         for learner in learners:  # not their peers
             learner.watch = self._watch(config.epochs)
+            for one in (learner, getattr(learner, "peer", None)):
+                if one is not None:
+                    one.method.learn_from(self.unlabelled_each)
         return learners
 
     def _watch(self, epochs: int) -> Watch:
@@ -395,7 +436,8 @@ class Experiment:
         """
         images, labels = test
         classes = len(self.dataset.class_names)
-        networks = {TEACHER: self.teacher} if self.teacher is not None else {}
+        teacher = None if self.teacher is None else self._all_teachers(self.teacher)
+        networks = {} if teacher is None else {TEACHER: teacher}
         finished = {name: learner for name, learner in self.students.items() if name not in learner.diverged}
         networks.update({name: self.network(learner) for name, learner in finished.items()})
         known = {name: learner.answers for name, learner in finished.items() if ENERGY in learner.answers}

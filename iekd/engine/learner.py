@@ -129,8 +129,10 @@ class Learner(TrainingUnit):
         """The step. images (B,C,H,W) uint8, labels (B,); teacher: its output for the same images."""
         if self.idle:  # a recorded step is still replayed, without effect on the others
             return
+        images, labels, teacher = self.method.seen(images, labels, teacher)
         output = self.update(images, labels, teacher)
-        correct = batch_accuracy(output.logits.detach(), larger_share(labels))  # logits (B,K) -> () in percent
+        logits = output.logits.detach()  # (B,K)
+        correct = batch_accuracy(logits, larger_share(labels[: len(logits)]))  # () in percent
         self._add({"loss": output.loss.detach(), **output.terms, "accuracy": correct})
 
     def update(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:

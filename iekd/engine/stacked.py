@@ -99,6 +99,7 @@ class Stack(TrainingUnit):
             learner.compute(images, labels, teacher)
 
     def _compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
+        images, labels, teacher = self.members[0].method.seen(images, labels, teacher)
         with autocast(self.device, self.members[0].precision):
             output = self.output(images, labels, teacher)
         self.optimizer.zero_grad()
@@ -108,7 +109,8 @@ class Stack(TrainingUnit):
         self.optimizer.step()
         for learner in self.members:
             learner.follow()
-        correct = batch_accuracy(output.logits.detach(), larger_share(labels))  # (N,B,K) -> (N,)
+        logits = output.logits.detach()  # (N,B,K)
+        correct = batch_accuracy(logits, larger_share(labels[: logits.shape[1]]))  # (N,)
         self._add({"loss": output.loss.detach(), **output.terms, "accuracy": correct})
 
     def _output(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from iekd.config.methods import MethodSpec, method_spec
 from iekd.config.run import STAGES, RunConfig
 from iekd.data import DatasetInfo, source_of
+from iekd.data.unlabelled import check_unlabelled
+from iekd.errors import DataError
 from iekd.estimate.progress import HELD_OUT, TRAINING, Part
 from iekd.estimate.speeds import Speeds
 from iekd.models.catalog import factor_channels, model_info
@@ -64,21 +66,23 @@ def make_plan(config: RunConfig, train_images: int, test_images: int, channels: 
     held_out = dict.fromkeys(STAGES, 0.0)
     held_out["students"] = learners * student.macs * area * config.epochs * tested
     macs["students"] = learners * student.macs * area * config.epochs * TRAIN * n
+    more = unlabelled_share(config, n)
     for method in config.methods:
         beside, testing = _beside(method, config)
-        macs["students"] += seeds * config.epochs * area * n * beside
+        learned = 1 + more * method_spec(method).learns_unlabelled  # images for each labelled one
+        macs["students"] += seeds * config.epochs * area * n * (beside * learned + student.macs * TRAIN * (learned - 1))
         held_out["students"] += seeds * config.epochs * area * tested * testing
-        memory += seeds * each * (2 if method_spec(method).needs_peer else 1)
+        memory += seeds * each * learned * (2 if method_spec(method).needs_peer else 1)
     if config.needs_teacher:
         teacher = model_info(config.teacher)
-        forward = teacher.macs * area
+        forward = (teacher.macs + sum(model_info(name).macs for name in config.more_teachers)) * area
         held_out["evaluation"] = forward * test_images
         if not teacher_at_hand:
-            macs["teacher"] = forward * config.teacher_epochs * TRAIN * n
-            held_out["teacher"] = forward * config.teacher_epochs * tested
+            macs["teacher"] = teacher.macs * area * config.teacher_epochs * TRAIN * n
+            held_out["teacher"] = teacher.macs * area * config.teacher_epochs * tested
             memory += batch * teacher.activations * area * 4 * 2
         if any(method_spec(method).needs_teacher for method in config.methods):
-            macs["students"] += config.epochs * n * forward
+            macs["students"] += config.epochs * n * (1 + more) * forward
         if config.needs_auto_encoder:
             factor = area * _coder_macs(teacher, teacher.feature_channels, factor_channels(teacher.feature_channels))
             macs["auto-encoder"] = config.auto_encoder_epochs * n * (forward + TRAIN * 2 * factor)
@@ -129,7 +133,8 @@ def measured_seconds(plan: Plan, config: RunConfig, train_images: int, test_imag
     """
     n, tested = _counts(config, train_images, test_images)
     learners = len(config.methods) * len(config.seeds)
-    students = config.epochs * (n * speeds.together + learners * tested * speeds.evaluation)
+    together = n * (1 + unlabelled_share(config, n)) * speeds.together
+    students = config.epochs * (together + learners * tested * speeds.evaluation)
     coders = 0.0
     if speeds.auto_encoder is not None:
         coders = config.auto_encoder_epochs * n * (speeds.auto_encoder + (speeds.teacher or 0))
@@ -142,6 +147,16 @@ def _counts(config: RunConfig, train_images: int, test_images: int) -> tuple[int
     given = min(train_images, config.limit_train or train_images)
     held_out = round(given * config.validation_fraction)
     return given - held_out, held_out + test_images
+
+
+def unlabelled_share(config: RunConfig, labelled: int) -> float:
+    """How many unlabelled images there are in a batch for each labelled one; see `engine.batches.WithUnlabelled`."""
+    if not config.unlabelled or not any(method_spec(method).learns_unlabelled for method in config.methods):
+        return 0.0
+    try:
+        return min(1.0, check_unlabelled(config.unlabelled) / labelled)
+    except DataError:  # said where the run is prepared
+        return 0.0
 
 
 def _coder_macs(network: ModelInfo, c: float, k: float) -> float:

@@ -17,7 +17,6 @@ from iekd.data import own_path, relative_name
 from iekd.data.decoding import HEIC, SUFFIXES
 from iekd.errors import RunError
 from iekd.export.sharing import command_without_folders, without_folders
-from iekd.models.source import is_path
 from iekd.runs.store import Run
 
 ENDING = "|".join(sorted(suffix.lstrip(".") for suffix in SUFFIXES | HEIC))
@@ -85,8 +84,7 @@ def _of_run(run: Run) -> dict[str, str]:
         config = run.config
     except RunError:
         return found
-    sources = [Path(str(source)) for source in (config.teacher_from, config.student_from) if is_path(source)]
-    named = [own_path(config.dataset), *sources]
+    named = [own_path(config.dataset), *map(Path, config.named_paths)]
     for path in filter(None, named):
         found |= {str(form): path.name for form in (path, path.expanduser().resolve())}
     return {place: name for place, name in found.items() if len(place) > 1}

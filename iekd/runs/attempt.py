@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from iekd.config.run import STAGES
-from iekd.data.base import Dataset
+from iekd.data.base import Dataset, Split
 from iekd.data.file_images import FileImages
 from iekd.errors import UserError
 from iekd.models.artifact import ModelCard, load_model, save_model
@@ -78,9 +78,9 @@ class Attempt:
         found, self._snapshots = self._snapshots, {}
         return found
 
-    def check_data(self, dataset: Dataset) -> None:
+    def check_data(self, dataset: Dataset, unlabelled: Split | None = None) -> None:
         """Raises UserError if the images are not the ones that the earlier attempt trained on."""
-        known, self.data = self.notes.get("data"), _fingerprint(dataset)
+        known, self.data = self.notes.get("data"), _fingerprint(dataset, unlabelled)
         if known is not None and known != self.data:
             raise UserError(
                 "The images or their classes have changed since this run began, or it was begun by an older version of "
@@ -155,10 +155,10 @@ def _seconds_between() -> float:
     return found
 
 
-def _fingerprint(dataset: Dataset) -> str:
+def _fingerprint(dataset: Dataset, unlabelled: Split | None = None) -> str:
     """Of the classes, and of all labels and images in their order."""
     found = hashlib.sha256(repr((dataset.class_names, dataset.resolution, dataset.channels)).encode())
-    for split in (dataset.train, dataset.test):
+    for split in (dataset.train, dataset.test, *([] if unlabelled is None else [unlabelled])):
         found.update(split.labels.tobytes())
         if isinstance(split.images, FileImages):  # they were all decoded once, for these
             found.update(split.images.sums.tobytes())

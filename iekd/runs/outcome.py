@@ -47,10 +47,11 @@ def save_models(run: Run, experiment: Any, result: Any, teacher_model: str) -> N
     accuracies = {r.name: r.accuracy_last for r in result.learners}
     thresholds = {r.name: r.energy_threshold for r in result.learners}
     if experiment.teacher is not None:
-        accuracy = result.teacher.accuracy_last if result.teacher else None
+        alone = result.teacher and not experiment.more_teachers  # else the result is of all teachers together
+        accuracy = result.teacher.accuracy_last if alone else None
         card = model_card(
             experiment.teacher, teacher_model, config, dataset, role="teacher", accuracy=accuracy,
-            energy_threshold=result.teacher.energy_threshold if result.teacher else None,
+            energy_threshold=result.teacher.energy_threshold if alone else None,
         )  # fmt: skip
         save_model(folder / "teacher", experiment.teacher.model, card)
     for method, seed in config.learner_names:

@@ -13,12 +13,14 @@ from pathlib import Path
 from iekd import data
 from iekd.config.run import RunConfig, check_margins
 from iekd.data import DatasetInfo
+from iekd.data.unlabelled import check_unlabelled
 from iekd.errors import UserError, about_setting, check_text
 from iekd.estimate.cautions import Caution, cautions, learned_from
 from iekd.models import hub_configs, libraries
 from iekd.models.class_names import class_order_of
 from iekd.models.source import FILE_ONLY, check_path, is_path
 from iekd.plural import counted
+from iekd.runs.more_teachers import check_more
 from iekd.runs.queue import check_device
 from iekd.runs.starts import Source, check_usable, find_source, student_source
 from iekd.runs.teachers import check_teacher, to_fine_tune
@@ -93,6 +95,10 @@ def prepare(config: RunConfig, runs_dir: Path) -> Prepared:
             with about_setting(role):
                 libraries.check_side(name, side)
     check_margins(config)
+    if config.unlabelled:
+        with about_setting("unlabelled"):
+            check_unlabelled(config.unlabelled)
+    check_more(config, runs_dir, info)
     with about_setting("teacher_from"):
         teacher = check_teacher(config, runs_dir, info)
     return Prepared(config, info, teacher, start, student, notes)
@@ -134,6 +140,10 @@ def resolve(config: RunConfig) -> RunConfig:
         if is_path(source := getattr(config, field)):
             with about_setting(field):
                 found[field] = check_path(source)
+    with about_setting("more_teachers_from"):
+        found["more_teachers_from"] = tuple(
+            check_path(source) if is_path(source) else source for source in config.more_teachers_from
+        )
     if config.teacher_mean and os.path.isdir(str(found["teacher_from"])):
         raise UserError(FILE_ONLY, "teacher_from")
     return config.model_copy(update=found)

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from iekd import data
+from iekd.config.methods import method_spec
 from iekd.config.run import RunConfig
-from iekd.data.base import Dataset
+from iekd.config.unused import unused_settings
+from iekd.data.base import Dataset, Split
+from iekd.data.unlabelled import load_unlabelled
 from iekd.errors import TrainingError
 from iekd.estimate.cautions import cautions
 from iekd.estimate.cost import START_UP, Plan, make_plan, part_seconds
@@ -24,6 +27,7 @@ from iekd.runs.attempt import Attempt
 from iekd.runs.estimate import expected_seconds, wait_for_room
 from iekd.runs.files import LineWriter
 from iekd.runs.machine import Machine
+from iekd.runs.more_teachers import load_more
 from iekd.runs.outcome import model_card, save_models, write_report
 from iekd.runs.queue import device_name
 from iekd.runs.starts import Role, Source, load_start, student_source
@@ -70,17 +74,19 @@ class Training:
         self.status.spent = self.attempt.spent
         self.status.progress = self.status.progress if self.attempt.notes else 0.0
         loaded = self._load_data()
-        self.attempt.check_data(loaded)
+        unlabelled = self._load_unlabelled(loaded)
+        self.attempt.check_data(loaded, unlabelled)
         self._check_stop()
         from iekd.engine.experiment import Experiment, Result
 
         teacher = self._earlier_teacher() if self.attempt.notes else self._find_teacher(loaded)
         starts = self._starts(loaded, teacher)
+        more_teachers = self._more_teachers(loaded)
         self.plan, sizes = self._plan(self.config, loaded), (len(loaded.train), len(loaded.test))
         self._find_room(loaded)
         self.experiment = Experiment(
             self.config, loaded, teacher, self.attempt.take_snapshots(), self.attempt.should_snapshot,
-            self._threads_changed, self.attempt.notes.get("threads"), starts,
+            self._threads_changed, self.attempt.notes.get("threads"), starts, unlabelled, more_teachers,
         )  # fmt: skip
         del loaded  # the images that it trains on may be a copy
         self.dataset = self.experiment.dataset
@@ -123,6 +129,23 @@ class Training:
             config.dataset, resolution=config.resolution, test_fraction=config.test_fraction, seed=config.data_seed,
             image_memory=config.image_memory, progress=self._reading, fit=config.fit, class_order=config.class_order,
         )  # fmt: skip
+
+    def _load_unlabelled(self, loaded: Dataset) -> Split | None:
+        config = self.config
+        if not config.unlabelled:
+            return None
+        if "unlabelled" in unused_settings(config):  # which is said where settings without effect are
+            return None
+        log.info("Loading unlabelled images.")
+        split, notes = load_unlabelled(config.unlabelled, loaded, config.image_memory, progress=self._reading)
+        for note in notes:
+            log.warning("%s", note)
+        ignoring = [method for method in config.methods if not method_spec(method).learns_unlabelled]
+        log.info(
+            "%d unlabelled images%s.", len(split),
+            f", which {', '.join(ignoring)} cannot learn from and leaves out" if ignoring else "",
+        )  # fmt: skip
+        return split
 
     def _reading(self, done: int, total: int) -> None:
         self.status.stage_progress = done / total
@@ -217,6 +240,18 @@ class Training:
             student = self.attempt.first_weights("student", lambda: of("student", student_source(config, runs_dir)))
         return Starts(found, student)
 
+    def _more_teachers(self, dataset: Dataset) -> list[Any]:
+        """The teachers beside the first, as engine TrainedModels."""
+        from iekd.engine.experiment import TrainedModel
+
+        found: list[Any] = []
+        for teacher in load_more(self.config, self.run.path.parent, dataset):
+            log.info("Further teacher: %s, from '%s'.", teacher.name, self.config.sources_of_more[len(found)])
+            for note in teacher.notes:
+                log.info("Further teacher: %s", note)
+            found.append(TrainedModel(teacher.model, teacher.mean, teacher.std))
+        return found
+
     def _handle(self, event: Any, rows: LineWriter) -> None:
         from iekd.engine.experiment import Result, StageStart
         from iekd.engine.metrics import Diverged, FellBack, Predicted, Stepped, Watched
@@ -302,5 +337,8 @@ class Training:
         self._save(result)
         # what a resumed run did of its work is too little to tell
         speed = None if self.attempt.notes else self.plan.total / self.writer.elapsed
-        teacher = {"model": self.teacher_model, "from": self.teacher_from}
+        more, sources = self.config.more_teachers, self.config.sources_of_more if self.config.more_teachers else ()
+        teacher = {
+            "model": ", ".join((self.teacher_model, *more)), "from": ", ".join((self.teacher_from, *sources)),
+        }  # fmt: skip
         write_report(self.run, self.status, result, self.dataset, teacher, speed=speed)

@@ -33,17 +33,50 @@ from iekd.errors import DataError
 for name in json.load(sys.stdin):
     try:
         whole = data.prepare(name)
+        before = data.describe(whole)
+        first = {"counts": [before.train_images, before.test_images, before.classes],
+                 "at_hand": data.source_of(whole).at_hand(whole), "classes": before.class_names}
         d, info = data.load(whole, resolution=8), data.describe(whole)
         streamed = data.load(whole, resolution=8, image_memory=0.0)
         print(json.dumps({
             "name": whole, "classes": d.class_names, "labels": d.train.labels.tolist(), "test": d.test.labels.tolist(),
             "colours": d.train.images.mean((1, 2)).round().tolist(), "fingerprint": d.fingerprint,
             "counts": [info.train_images, info.test_images, info.classes], "drawn": info.test_is_drawn,
-            "notes": info.notes, "streamed": type(streamed.train.images).__name__,
+            "notes": info.notes, "before": first, "streamed": type(streamed.train.images).__name__,
             "file": data.relative_name(whole, streamed.train.images.files[0]),
         }))
     except DataError as error:
         print(json.dumps({"error": str(error)}))
+"""
+
+
+README = b"""---
+dataset_info:
+  features:
+  - name: picture
+    dtype: image
+  - name: colour
+    dtype:
+      class_label:
+        names:
+          '0': red
+          '1': green
+          '2': blue
+  splits:
+  - name: train
+    num_bytes: 1000
+    num_examples: 6
+  - name: test
+    num_bytes: 1000
+    num_examples: 3
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/train-*
+  - split: test
+    path: data/test-*
+---
 """
 
 
@@ -104,15 +137,17 @@ def test_datasets_of_the_hub_are_fetched_once_and_read_as_folders_are(tmp_path):
         "ann/fine": {f"data/{part}-00000-of-00001.parquet": parquet(both, fine) for part in ("train", "test")},
         "ann/words": {"train.parquet": parquet(
             {"image": pictures([1, 0, 1, 0]), "size": [1, 2, 3, 4], "label": ["g", "r", "g", "r"]}, words)},
+        "ann/said": {"README.md": README, "data/train-00000-of-00001.parquet": one([0, 1, 2, 2, 1, 0]),
+                     "data/test-00000-of-00001.parquet": one([1, 0, 2])},
         "ann/code": {"code.py": b"raise SystemExit('run')"},
         "ann/gated": {"data/train-00000-of-00001.parquet": one(ten)},
     }, gated=("ann/gated",))  # fmt: skip
     asked = [
         "hf:ann/drawn", "hf:ann/split", "hf:ann/fine", "hf:ann/fine?label=coarse", "hf:ann/words", "hf:ann/code",
-        "hf:ann/gated", "hf:ann/none", "hf:ann/drawn@gone", "hf:ann/drawn?train=extra",
+        "hf:ann/gated", "hf:ann/said", "hf:ann/none", "hf:ann/drawn@gone", "hf:ann/drawn?train=extra",
     ]  # fmt: skip
     try:
-        drawn, split, which, coarse, by_words, code, gated, missing, revision, no_split = ask(
+        drawn, split, which, coarse, by_words, code, gated, said, missing, revision, no_split = ask(
             hub.address, tmp_path, asked
         )
     finally:
@@ -132,6 +167,8 @@ def test_datasets_of_the_hub_are_fetched_once_and_read_as_folders_are(tmp_path):
     assert "?label=fine" in which["error"]
     assert coarse["classes"] == ["warm", "cold"]
     assert by_words["classes"] == ["g", "r"]
+    assert said["before"] == {"counts": [6, 3, 3], "at_hand": False, "classes": ["red", "green", "blue"]}
+    assert (said["counts"], sorted(said["test"])) == ([6, 3, 3], [0, 1, 2])
     assert "code that would run" in code["error"]
     assert "accepted its terms" in gated["error"]
     assert "no dataset 'ann/none'" in missing["error"]
@@ -140,7 +177,7 @@ def test_datasets_of_the_hub_are_fetched_once_and_read_as_folders_are(tmp_path):
 
     # the Hub is away now
     again, commit, never = ask(hub.address, tmp_path, ["hf:ann/drawn", drawn["name"], "hf:ann/other"])
-    assert again == commit == drawn
+    assert again == commit == drawn, "whose images had to be fetched to know how many there are"
     assert "cannot be reached" in never["error"]
 
 

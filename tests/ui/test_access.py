@@ -343,6 +343,22 @@ def test_a_stranger_names_no_file_as_the_order_of_classes(store: Store, order: o
     Access().check_paths(asker(), {"class_order": order}, store)
 
 
+def test_a_stranger_names_no_folder_of_unlabelled_images_and_starts_no_large_download(store: Store) -> None:
+    for access in (Access(public=True, training=True), Access(token=TOKEN)):
+        with pytest.raises(AccessError, match="Folders of this machine"):
+            access.check_paths(asker(), "fashion-mnist-sample", "auto", store, None, "/home")
+        for name in ("torchvision:Food101", "hf:ann/pets"):
+            with pytest.raises(AccessError, match="have to download"):
+                access.check_paths(asker(), name, "auto", store)
+        access.check_paths(asker(), "cifar10", "auto", store, None, "")
+        for sources in ("auto,/etc/passwd", "run:a,names.pth", ("auto", "run:a,names.pth"), (None, ["names.pth"])):
+            with pytest.raises(AccessError, match="Files of this machine"):
+                access.check_paths(asker(), "cifar10", sources, store)
+        access.check_paths(asker(), "cifar10", ("auto", "run:a,train"), store)
+        access.check_paths(asker(), "cifar10", (None, None), store)
+    Access().check_paths(asker(), "hf:ann/pets", "auto", store, None, "/home")
+
+
 @pytest.mark.parametrize("order", [None, "", "text", "a,b", (), ("text",), ["a", "b"]])
 def test_a_stranger_may_name_classes(store: Store, order: object) -> None:
     Access(public=True, training=True).check_paths(asker(), {"class_order": order}, store)

@@ -24,7 +24,7 @@ from iekd.data.archives import Room
 from iekd.errors import UserError
 from iekd.estimate.cost import plan_of, seconds
 from iekd.models import hub_configs
-from iekd.models.source import AUTO, is_path
+from iekd.models.source import is_path
 from iekd.plural import counted
 from iekd.runs.prepare import ROLES
 from iekd.runs.queue import device_name
@@ -58,6 +58,12 @@ class Asker(Protocol):
 
 
 May = Callable[[Run, str], bool]  # whether somebody may do that with a run
+
+
+def _words(given: object) -> list[str]:
+    """What a raw value names: a list, or a text with commas; without what is empty."""
+    words = given if isinstance(given, (list, tuple)) else str(given or "").split(",")
+    return [word for word in (str(word or "").strip() for word in words) if word]
 
 
 class AccessError(UserError):
@@ -214,12 +220,12 @@ class Access:
             raise AccessError(self._no("Folders of this machine cannot be used"))
         if not data.for_guests(name):
             raise AccessError(self._no("Datasets that this machine would have to download cannot be used"))
-        networks = [str(given.get(role) or "").strip() for role in ROLES]
-        sources = [str(given.get(field) or AUTO).strip() for field in ("teacher_from", "student_from")]
-        class_order = given.get("class_order")
-        order = class_order.split(",") if isinstance(class_order, str) else class_order
-        names = [str(name).strip() for name in order] if isinstance(order, (list, tuple)) else []
-        names = [name for name in names if name]
+        networks = [word for role in (*ROLES, "more_teachers") for word in _words(given.get(role))]
+        from_where = ("teacher_from", "more_teachers_from", "student_from")
+        sources = [word for field in from_where for word in _words(given.get(field))]
+        names = _words(given.get("class_order"))
+        if str(given.get("unlabelled") or "").strip():
+            raise AccessError(self._no("Folders of this machine cannot be used"))
         if any(map(is_path, sources)) or (len(names) == 1 and names[0] != data.AS_TEXT):
             raise AccessError(self._no("Files of this machine cannot be used"))
         if any(map(hub_configs.is_one, networks)):

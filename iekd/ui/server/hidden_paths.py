@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 from iekd.data import own_path
-from iekd.models.source import is_path
 from iekd.paths import home_dir
 from iekd.runs.store import Run, Store
 from iekd.runs.uploads import is_added
@@ -40,7 +39,7 @@ def _paths(run: Run) -> list[tuple[str, str]]:
     named = []
     if (own := own_path(config.dataset)) is not None and not is_added(store, config.dataset):
         named.append(own)
-    named += [Path(str(source)) for source in (config.teacher_from, config.student_from) if is_path(source)]
+    named += map(Path, config.named_paths)
     paths = {str(form): path.name for path in named for form in (path, path.expanduser().resolve())}
     if not is_added(store, config.dataset):
         paths.update({str(store.root): store.root.name, str(home_dir()): "~"})

@@ -1,0 +1,69 @@
+"""`--teacher a,b`, and a teacher assistant: two runs in a row."""
+
+from __future__ import annotations
+
+import pytest
+
+from iekd.config.run import make_config
+from iekd.config.unused import unused_settings
+from iekd.models.artifact import ModelCard
+from iekd.runs.prepare import prepare
+from iekd.runs.store import FINISHED, Store
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory, tiny_config, complete):
+    """(runs, a run whose baseline is a ResNet-14)."""
+    store = Store(tmp_path_factory.mktemp("runs"))
+    run, _ = complete(store, tiny_config(teacher="none", student="resnet14", methods=("baseline",)))
+    return store, run
+
+
+def test_a_list_of_teachers_is_the_first_and_the_others():
+    config = make_config(teacher="resnet8, resnet14,wrn-16-1", methods="kd")
+    assert (config.teacher, config.more_teachers) == ("resnet8", ("resnet14", "wrn-16-1"))
+    assert config.sources_of_more == ("auto", "auto")
+    config = make_config(teacher="resnet8,resnet14", teacher_from="run:a/x,/b.pth", methods="kd")
+    assert (config.teacher_from, config.more_teachers_from) == ("run:a/x", ("/b.pth",))
+    assert "--more-teachers resnet14 " in config.command_line() + " "
+    assert make_config(teacher="resnet8", methods="kd").more_teachers == ()
+    assert "more_teachers_from" in unused_settings(make_config(methods="kd", more_teachers_from="auto"))
+
+
+def test_what_makes_no_sense_is_refused(refuses):
+    for method in ("at", "ie-ft", "rkd", "od"):
+        refuses(lambda m=method: make_config(teacher="resnet8,resnet14", methods=m), method, "features")
+    make_config(teacher="resnet8,resnet14", methods="baseline,kd,dkd,dist,ie-ft+kd,dml")
+    refuses(lambda: make_config(teacher="resnet8,resnet14", teacher_from="auto,auto,auto", methods="kd"), "3 sources")
+    refuses(lambda: make_config(teacher="resnet8,resnet15", methods="kd"), "resnet15")
+    refuses(lambda: make_config(teacher="none,resnet8", methods="baseline"), "'none'")
+
+
+def test_a_run_with_two_teachers_says_so(tiny_config, large, complete, refuses):
+    store, trained = large
+    missing = tiny_config(teacher="resnet8,resnet14", methods=("kd",))
+    refuses(lambda: prepare(missing, store.root), "resnet14", "not at hand", "run:ID")
+    config = tiny_config(teacher="resnet8,resnet14", teacher_from=f"train,run:{trained.id}", methods=("kd",))
+    run, _ = complete(store, prepare(config, store.root).config)
+    assert run.status.state == FINISHED
+    assert run.report["teacher"]["model"] == "resnet8, resnet14"
+    assert trained.id in run.report["teacher"]["from"]
+    sizes = [ModelCard.read(run.path / "models" / "teacher").params, ModelCard.read(
+        trained.path / "models" / "baseline-seed0").params]  # fmt: skip
+    assert run.report["teacher"]["params"] == sum(sizes)
+    assert ModelCard.read(run.path / "models" / "teacher").accuracy is None, "it is one of the two"
+
+
+def test_a_teacher_assistant_is_two_runs_in_a_row(tiny_config, large, complete):
+    """Mirzadeh et al. 2020: the large teacher teaches the assistant, and that one the student."""
+    store, trained = large
+    first = tiny_config(teacher="resnet14", teacher_from=f"run:{trained.id}", student="resnet8", methods=("kd",))
+    assistant, _ = complete(store, prepare(first, store.root).config)
+    second = tiny_config(
+        teacher="resnet8", teacher_from=f"run:{assistant.id}/kd-seed0", student="resnet8", methods=("baseline", "kd")
+    )
+    student, _ = complete(store, prepare(second, store.root).config)
+    assert student.status.state == FINISHED
+    assert f"run {assistant.id}" in student.report["teacher"]["from"]
+    (taught,) = (r for r in assistant.report["learners"] if r["method"] == "kd")
+    assert student.report["teacher"]["accuracy"] == taught["accuracy_last"], "the assistant itself teaches"
