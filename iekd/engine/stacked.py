@@ -82,7 +82,7 @@ class Stack(TrainingUnit):
                 self._compute(images, labels, teacher)
                 self.tried = True
                 return
-            except RuntimeError as error:
+            except Exception as error:  # networks of libraries may fail in any way
                 if self.tried:
                     raise
                 log.warning("Seeds cannot be stacked (%s); they train one by one.", first_line(error))

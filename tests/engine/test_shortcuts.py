@@ -240,11 +240,34 @@ def test_a_stack_gives_what_its_members_give_alone(tiny, teacher, config, method
         {"student": "mobilenet-v2", **TWO_STEPS},
         {"student": "shufflenet-v2", **TWO_STEPS},
         {"student": "vgg8", **TWO_STEPS},
+        {"student": "timm:resnet10t", **TWO_STEPS},
     ],
 )
 def test_every_option_and_family_can_be_stacked(tiny, teacher, config, options):
     few, chosen = few_tests(tiny), config(methods=("ie-ft",), seeds=(0, 1), epochs=1, **{**FEW_SMALL_STEPS, **options})
     assert_alike(execute(chosen, few, teacher), execute(chosen, few, teacher, stack=True), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("student", "stacks"),
+    [("timm:mobilenetv3_small_050", True), ("timm:test_vit", True), ("torchvision:swin_t", False)],
+)
+def test_networks_of_libraries_are_stacked_or_train_one_by_one(tiny, config, caplog, student, stacks):
+    """swin_t draws random numbers in training (stochastic depth), which torch.func refuses to map."""
+    few = few_tests(tiny)
+    chosen = config(
+        methods=("baseline",), teacher="none", seeds=(0, 1), epochs=1, student=student, limit_train=8, batch_size=8
+    )
+    with caplog.at_level(logging.WARNING):
+        _, events = execute(chosen, few, stack=True)
+    assert stacks != any("train one by one" in message for message in caplog.messages)
+    for name in ("baseline-seed0", "baseline-seed1"):
+        trained = [values["loss"] for kind, _, values in rows(events, name) if kind == "train"]
+        assert trained
+        assert all(map(math.isfinite, trained))
+        if stacks:
+            alone = rows(execute(chosen, few)[1], name)
+            assert trained == pytest.approx([v["loss"] for kind, _, v in alone if kind == "train"], rel=1e-3)
 
 
 def test_each_member_keeps_statistics_of_its_own(tiny, teacher, config):
