@@ -25,7 +25,7 @@ from iekd.engine.mutual import MutualLearner
 from iekd.engine.optimizer import momentum_of, set_momentum
 from iekd.engine.scoring import batch_accuracy
 from iekd.engine.state import LearnerState
-from iekd.engine.training_unit import News, Row, TrainingUnit
+from iekd.engine.training_unit import News, Row, TrainingUnit, momentum_in
 from iekd.errors import first_line
 
 log = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class Stack(TrainingUnit):
         for learner in self.members:
             learner.restore(states)  # into the stack, of which its tensors are views
         for name, parameter in self.parameters.items():
-            momentum = [states[learner.name].momentum.get(name) for learner in self.members]
+            momentum = [momentum_in(states[learner.name], name) for learner in self.members]
             if all(m is not None for m in momentum):
                 set_momentum(self.optimizer, parameter, torch.stack(cast("list[Tensor]", momentum)))
         self.put_sums([states[learner.name] for learner in self.members])

@@ -156,8 +156,8 @@ class TrainingUnit:
                 own = {key: t for key, t in state.weights.items() if key.startswith(f"{name}.")}
                 network.load_state_dict({key[len(name) + 1 :]: t for key, t in own.items()})
             for name, parameter in self._parameters().items():
-                if name in state.momentum:
-                    set_momentum(self.optimizer, parameter, state.momentum[name])
+                if (momentum := momentum_in(state, name)) is not None:
+                    set_momentum(self.optimizer, parameter, momentum)
             self.answers = {kind: predicted.to(self.device) for kind, predicted in state.answers.items()}
             self.restore_numbers(state.numbers)
             self.put_sums([state])
@@ -205,6 +205,11 @@ class TrainingUnit:
 
     def _row(self, name: str, kind: str, values: dict[str, float]) -> Metrics:
         return Metrics(self.stage, name, kind, self.steps / self.steps_per_epoch, self.steps, values)
+
+
+def momentum_in(state: LearnerState, name: str) -> Tensor | None:
+    """A parameter's momentum; earlier versions called those of torchvision's networks otherwise (taps.py)."""
+    return state.momentum.get(name, state.momentum.get(name.replace(".network.", ".", 1)))
 
 
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -42,6 +42,11 @@ class Taps:
 NO_MAPS = Taps((), "")  # of a network without any; its `pooled` are the logits
 
 
+def within(key: str) -> str:
+    """What a tensor of a library's network is called in ours."""
+    return key if key.startswith("network.") else f"network.{key}"
+
+
 class Listening(Classifier):
     """A classifier that notes what modules of `network`, its only child, get or give during a forward pass.
 
@@ -61,6 +66,13 @@ class Listening(Classifier):
                     nn.ReLU, network.get_submodule(end.activation)
                 ).inplace = False  # what it gets is needed afterwards
                 self._listen(end.activation, gets=True)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        """Weights may also have the library's own names, as those of earlier versions of this program do."""
+        for key in [key for key in state_dict if key.startswith(prefix)]:
+            if (now := f"{prefix}{within(key.removeprefix(prefix))}") != key:
+                state_dict[now] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @property
     def stage_norms(self) -> list[nn.BatchNorm2d] | None:

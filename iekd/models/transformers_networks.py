@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 from functools import lru_cache
@@ -139,7 +140,7 @@ def _side(settings: Any) -> int:
 
 def _transformers() -> Any:
     try:
-        import transformers
+        transformers: Any = importlib.import_module("transformers")
     except ImportError:
         raise UserError(
             "This network is built by the package transformers, which is not installed. Install it with "

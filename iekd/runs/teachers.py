@@ -10,6 +10,7 @@ from iekd.config.run import ABOUT, RunConfig
 from iekd.data.base import DatasetInfo
 from iekd.data.registry import describe, relative_name, source_of
 from iekd.errors import UserError
+from iekd.models.aliases import former
 from iekd.models.artifact import CARD, ModelCard
 from iekd.models.shipped import cards
 from iekd.models.source import AUTO, RUN, TRAIN, check_path
@@ -33,7 +34,11 @@ def origin(config: RunConfig, fingerprint: str | None = None) -> str:
     always, if_changed = (
         {name for name, about in ABOUT.items() if about.trains_teacher == when} for when in ("always", "if changed")
     )
-    decides = config.model_dump(include=always) | config.model_dump(include=if_changed, exclude_defaults=True)
+    decides = (
+        config.model_dump(include=always)
+        | {"teacher": former(config.teacher)}
+        | config.model_dump(include=if_changed, exclude_defaults=True)
+    )
     if fingerprint := describe(config.dataset).fingerprint if fingerprint is None else fingerprint:
         decides["mark"] = fingerprint
     return hashlib.sha256(repr(sorted(decides.items())).encode()).hexdigest()[:16]
@@ -94,7 +99,7 @@ def where_from(config: RunConfig, found: Path | None) -> str:
 
 def teacher_folder(config: RunConfig, runs_dir: Path, fingerprint: str | None = None) -> Path:
     """Where a teacher trained by this run is saved for later ones; fingerprint: see `origin`."""
-    name = config.teacher.replace("/", "--")  # of a network on the Hub
+    name = former(config.teacher).replace("/", "--")  # of a network on the Hub
     return runs_dir / "teachers" / f"{name}-{origin(config, fingerprint)}"
 
 

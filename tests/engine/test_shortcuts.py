@@ -240,7 +240,6 @@ def test_a_stack_gives_what_its_members_give_alone(tiny, teacher, config, method
         {"student": "mobilenet-v2", **TWO_STEPS},
         {"student": "shufflenet-v2", **TWO_STEPS},
         {"student": "vgg8", **TWO_STEPS},
-        {"student": "timm:resnet10t", **TWO_STEPS},
     ],
 )
 def test_every_option_and_family_can_be_stacked(tiny, teacher, config, options):
@@ -250,10 +249,10 @@ def test_every_option_and_family_can_be_stacked(tiny, teacher, config, options):
 
 @pytest.mark.parametrize(
     ("student", "stacks"),
-    [("timm:mobilenetv3_small_050", True), ("timm:test_vit", True), ("torchvision:swin_t", False)],
+    [("timm:mobilenetv3_small_050", True), ("timm:test_vit", True), ("torchvision:squeezenet1_1", False)],
 )
 def test_networks_of_libraries_are_stacked_or_train_one_by_one(tiny, config, caplog, student, stacks):
-    """swin_t draws random numbers in training (stochastic depth), which torch.func refuses to map."""
+    """squeezenet draws random numbers in training (dropout), which torch.func refuses to map."""
     few = few_tests(tiny)
     chosen = config(
         methods=("baseline",), teacher="none", seeds=(0, 1), epochs=1, student=student, limit_train=8, batch_size=8
