@@ -9,6 +9,7 @@ import typer
 
 from iekd.cli.common import AsJson, err, out, print_json, table_of
 from iekd.errors import UserError
+from iekd.models.aliases import ALIASES
 from iekd.models.info import ModelInfo
 
 MEASURED = 40  # networks that a search measures: each takes up to some seconds
@@ -35,9 +36,10 @@ def models(
         for name, card in shipped_models().items()
     ]
     if as_json:
-        print_json({"models": rows, "checkpoints": shipped})
+        print_json({"models": rows, "aliases": ALIASES, "checkpoints": shipped})
         return
     _print(rows)
+    _say("Other names, of earlier versions: " + ", ".join(f"{old} is {name}" for old, name in ALIASES.items()) + ".")
     if shipped:
         table = table_of("checkpoint", "model", "trained by", "accuracy", "for", title="Shipped checkpoints")
         for s in shipped:

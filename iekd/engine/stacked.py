@@ -25,7 +25,7 @@ from iekd.engine.mutual import MutualLearner
 from iekd.engine.optimizer import REMEMBERED, STEP, clip, memory_of, put_memory, remembered_as, student_optimizer
 from iekd.engine.scoring import batch_accuracy
 from iekd.engine.state import LearnerState
-from iekd.engine.training_unit import News, Row, TrainingUnit
+from iekd.engine.training_unit import News, Row, TrainingUnit, memory_in
 from iekd.errors import first_line
 from iekd.losses.tensors import larger_share
 
@@ -85,7 +85,7 @@ class Stack(TrainingUnit):
                 self._compute(images, labels, teacher)
                 self.tried = True
                 return
-            except RuntimeError as error:
+            except Exception as error:  # networks of libraries may fail in any way
                 if self.tried:
                     raise
                 log.warning("Seeds cannot be stacked (%s); they train one by one.", first_line(error))
@@ -152,7 +152,7 @@ class Stack(TrainingUnit):
             learner.restore(states)  # into the stack, of which its tensors are views
         for name, parameter in self.parameters.items():
             for kind in REMEMBERED:
-                found = [states[learner.name].momentum.get(remembered_as(name, kind)) for learner in self.members]
+                found = [memory_in(states[learner.name], name, kind) for learner in self.members]
                 tensors = [tensor for tensor in found if tensor is not None]
                 if len(tensors) == len(self.members):
                     put_memory(self.optimizer, parameter, kind, tensors[0] if kind == STEP else torch.stack(tensors))

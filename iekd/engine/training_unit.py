@@ -172,8 +172,8 @@ class TrainingUnit:
                 network.load_state_dict({key[len(name) + 1 :]: t for key, t in own.items()})
             for name, parameter in self._parameters().items():
                 for kind in REMEMBERED:
-                    if (key := remembered_as(name, kind)) in state.momentum:
-                        put_memory(self.optimizer, parameter, kind, state.momentum[key])
+                    if (value := memory_in(state, name, kind)) is not None:
+                        put_memory(self.optimizer, parameter, kind, value)
             self.answers = {kind: predicted.to(self.device) for kind, predicted in state.answers.items()}
             self.restore_numbers(state.numbers)
             self.put_sums([state])
@@ -223,6 +223,13 @@ class TrainingUnit:
 
     def _row(self, name: str, kind: str, values: dict[str, float]) -> Metrics:
         return Metrics(self.stage, name, kind, self.steps / self.steps_per_epoch, self.steps, values)
+
+
+def memory_in(state: LearnerState, name: str, kind: str) -> Tensor | None:
+    """What the optimiser remembered of a parameter; earlier versions called those of torchvision's networks otherwise
+    (taps.py)."""
+    former = name.replace(".network.", ".", 1)
+    return state.momentum.get(remembered_as(name, kind), state.momentum.get(remembered_as(former, kind)))
 
 
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from iekd.data.decoding import CROP
 from iekd.engine.scoring import energy
 from iekd.errors import UserError
 from iekd.inference.onnx_file import SUFFIX, OnnxFile, open_onnx
+from iekd.models.aliases import canonical
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard, load_model
 from iekd.models.model_folder import weights_in
 from iekd.models.source import check_normalisation, per_channel
@@ -192,7 +193,7 @@ def _check_names(names: tuple[str, ...]) -> None:
 
 def _check_described(path: Path, card: ModelCard, described: Described) -> None:
     """What a model of ours says itself cannot be said otherwise: it would answer wrongly."""
-    if described.model not in (None, card.model):
+    if described.model is not None and canonical(described.model) != card.model:
         raise UserError(f"The model in '{path}' is a {card.model}, not a {described.model}. Leave --model out.")
     said = [option for name, option in OPTIONS.items() if getattr(described, name) is not None]
     if said:

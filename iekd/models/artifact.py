@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from iekd.data.decoding import CROP, Fit
 from iekd.errors import UserError
 from iekd.models import hub_configs
+from iekd.models.aliases import canonical
 
 if TYPE_CHECKING:
     from iekd.data.base import Dataset, DatasetInfo
@@ -90,6 +91,8 @@ class ModelCard:
                 raise TypeError("it is not an object")
             known = {f.name for f in fields(ModelCard)}
             card = ModelCard(**{k: _frozen(v) for k, v in values.items() if k in known})
+            if isinstance(card.model, str):  # old names stay usable
+                card = replace(card, model=canonical(card.model))
             if wrong := next(_impossible(card), ""):
                 raise TypeError(f"'{wrong}' cannot be {json.dumps(values[wrong])[:80]}")
         except TypeError as error:

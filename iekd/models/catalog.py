@@ -15,6 +15,7 @@ from typing import Any
 
 from iekd.errors import unknown_name
 from iekd.models import libraries
+from iekd.models.aliases import canonical
 from iekd.models.info import ModelInfo
 from iekd.plugins import VARIABLE, load_plugins
 
@@ -22,8 +23,8 @@ IMAGENET_RESNET = re.compile(r"(wide[_-])?resnex?t[_-]?(26|50|101|152|200)(\D.*)
 CATALOG = Path(__file__).with_name("catalog.json")
 SEARCH = "`iekd models --search resnet` lists those of timm and torchvision."
 MODEL_NAMES = {
-    "mobilenet-v2": "MobileNetV2 (0.5)", "shufflenet-v1": "ShuffleNetV1", "shufflenet-v2": "ShuffleNetV2",
-    "resnet18": "ResNet-18 (ImageNet)", "resnet34": "ResNet-34 (ImageNet)", "resnet50": "ResNet-50 (ImageNet)",
+    "mobilenet-v2-crd": "MobileNetV2 (CRD)", "shufflenet-v1-crd": "ShuffleNetV1 (CRD)",
+    "shufflenet-v2-crd": "ShuffleNetV2 (CRD)",
 }  # fmt: skip
 KINDS = {"": "", "-a": " (option A)", "-cifar": " (CIFAR stem)"}  # of ResNets
 
@@ -48,6 +49,7 @@ class _Models(Mapping[str, ModelInfo]):
         self.measured: dict[str, ModelInfo] = {}
 
     def __getitem__(self, name: str) -> ModelInfo:
+        name = canonical(name)
         if name in own_models():
             return own_models()[name]
         if name not in self.measured and libraries.names_one(name):
@@ -58,6 +60,7 @@ class _Models(Mapping[str, ModelInfo]):
         return self.measured[name]
 
     def __contains__(self, name: object) -> bool:
+        name = canonical(str(name))
         if name in own_models():
             return True
         if libraries.names_one(str(name)):
@@ -102,17 +105,18 @@ def known_models() -> list[str]:
 
 
 def check_model(name: str) -> str:
-    """Return `name` if there is such a network.
+    """Return the name of a network as it is called now, if there is one.
 
     Raises:
         UnknownNameError: there is none; the message has the closest name, and how to make a model of your own known.
     """
+    name = canonical(name)
     if libraries.names_one(name):
         return libraries.check(name)
     if name not in models():
         advice = f"A model of your own has to be in a module that {VARIABLE} names."
         if IMAGENET_RESNET.fullmatch(name.lower()):  # the CIFAR networks are called alike, and are no substitute
-            advice = f"Those of ImageNet's design are resnet18, resnet34 and resnet50. {SEARCH} {advice}"
+            advice = f"Those of ImageNet's design are torchvision:resnet50 and the like. {SEARCH} {advice}"
         raise unknown_name("model", name, models(), advice)
     return name
 
@@ -128,7 +132,8 @@ def model_info(name: str) -> ModelInfo:
 
 def model_name(model: str) -> str:
     """resnet20 -> ResNet-20, resnet32x4 -> ResNet-32×4, wrn-40-2 -> WRN-40-2, timm:resnet18 -> resnet18 (timm); a name
-    it does not know stays."""
+    it does not know stays. vgg8-crd, a small version of the CRD benchmark, -> VGG-8 (CRD)."""
+    model = canonical(model)
     if libraries.names_one(model):
         return libraries.title(model)
     if model in MODEL_NAMES:
@@ -136,6 +141,6 @@ def model_name(model: str) -> str:
     if match := re.fullmatch(r"resnet(\d+)(x\d+)?(-a|-cifar)?", model):
         depth, times, kind = match.groups("")
         return f"ResNet-{depth}{times.replace('x', '×')}{KINDS[kind]}"
-    if match := re.fullmatch(r"(wrn-|vgg)([\d-]+)", model):
-        return f"{match[1].strip('-').upper()}-{match[2]}"
+    if match := re.fullmatch(r"(wrn-|vgg)([\d-]+?)(-crd)?", model):
+        return f"{match[1].strip('-').upper()}-{match[2]}{' (CRD)' if match[3] else ''}"
     return model

@@ -23,6 +23,8 @@ WRAPPED: Rules = (
     (r"(?<=\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.", ""),
 )
 WITHIN: Rules = ((r"^(?!network\.)", "network."),)  # the name of a library's network within ours
+# torchvision's names, and those of public code for CIFAR
+RESNET: Rules = ((r"\.shortcut\.", ".downsample."), (r"^linear\.", "fc."), *WITHIN)
 RULES: dict[str, Rules] = {
     "resnet_cifar": (
         (r"^conv1\.", "conv."),
@@ -38,8 +40,9 @@ RULES: dict[str, Rules] = {
     "mobilenet_v2": ((r"^classifier\.0\.", "classifier."),),
     "shufflenet_v1": (),
     "shufflenet_v2": (),
-    "resnet": ((r"\.shortcut\.", ".downsample."), (r"^linear\.", "fc.")),
+    "small_stem": RESNET,
     **dict.fromkeys(LIBRARIES.values(), WITHIN),
+    "torchvision_networks": RESNET,
 }
 
 

@@ -110,13 +110,13 @@ def _arguments(given: Any) -> dict[str, Any]:
     """
     import timm
 
-    given = dict(given or {})
+    arguments: dict[str, Any] = dict(given or {})
     for decided in ("num_classes", "in_chans"):
-        given.pop(decided, None)
-    refused = [key for key in given if key in inspect.signature(timm.create_model).parameters]
+        arguments.pop(decided, None)
+    refused = [key for key in arguments if key in inspect.signature(timm.create_model).parameters]
     if refused:
         raise UserError(f"Its config.json sets '{refused[0]}' in model_args, which is refused. Choose another network.")
-    return given
+    return arguments
 
 
 def _weights(name: str) -> dict[str, Tensor]:

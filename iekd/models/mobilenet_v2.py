@@ -87,5 +87,5 @@ class MobileNetV2(Classifier):
 
 
 @register
-def mobilenet_v2(num_classes: int, channels: int) -> Classifier:
+def mobilenet_v2_crd(num_classes: int, channels: int) -> Classifier:
     return MobileNetV2(0.5, num_classes, channels)

@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import nn
 
-from iekd.models import libraries, mobilenet_v2, resnet, resnet_cifar, shufflenet_v1, shufflenet_v2, vgg, wrn
+from iekd.models import libraries, mobilenet_v2, resnet_cifar, shufflenet_v1, shufflenet_v2, small_stem, vgg, wrn
 from iekd.models.catalog import check_model
 from iekd.models.measure import Builder
 from iekd.models.registration import BUILDERS, register
@@ -15,7 +15,7 @@ from iekd.plugins import load_plugins
 __all__ = ["FAMILIES", "Builder", "build", "builder_of", "builders", "module_of", "register"]
 
 # in the order in which they are listed
-FAMILIES = (resnet_cifar, wrn, vgg, mobilenet_v2, shufflenet_v1, shufflenet_v2, resnet)
+FAMILIES = (resnet_cifar, wrn, vgg, mobilenet_v2, shufflenet_v1, shufflenet_v2, small_stem)
 
 
 def build(name: str, num_classes: int, channels: int = 3) -> nn.Module:
@@ -33,7 +33,8 @@ def builder_of(name: str) -> Builder:
     Raises:
         UserError: unknown name, with the closest match.
     """
-    return libraries.builder_of(name) if libraries.names_one(name) else BUILDERS[check_model(name)]
+    name = check_model(name)
+    return libraries.builder_of(name) if libraries.names_one(name) else BUILDERS[name]
 
 
 def module_of(name: str) -> str:

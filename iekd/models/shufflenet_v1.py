@@ -69,5 +69,5 @@ class ShuffleNetV1(Classifier):
 
 
 @register
-def shufflenet_v1(num_classes: int, channels: int) -> Classifier:
+def shufflenet_v1_crd(num_classes: int, channels: int) -> Classifier:
     return ShuffleNetV1(num_classes, channels)

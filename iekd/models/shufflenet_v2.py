@@ -92,5 +92,5 @@ class ShuffleNetV2(Classifier):
 
 
 @register
-def shufflenet_v2(num_classes: int, channels: int) -> Classifier:
+def shufflenet_v2_crd(num_classes: int, channels: int) -> Classifier:
     return ShuffleNetV2(num_classes, channels)

@@ -11,14 +11,15 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 import torch.fx
 from torch import Tensor, nn
 
 from iekd.models.features import Classifier, Features
+from iekd.models.stage_ends import StageEnd, find_ends
 
 STAGES = 4  # that are compared at most
 SMALLER = 0.75  # a map whose side is at most this part of another's belongs to the next stage
@@ -30,58 +31,122 @@ class Taps:
     """Names of modules: the ends of the stages, and the last linear layer, whose input is `pooled`.
 
     head: "" if the network ends with something else; `pooled` is then the mean of the last stage's pixels.
+    maps: whether all stages are known to be maps (B,c,h,w) as they are, which torch.fx cannot see.
     """
 
     stages: tuple[str, ...]
     head: str
+    maps: bool = field(default=False, compare=False)
 
 
 NO_MAPS = Taps((), "")  # of a network without any; its `pooled` are the logits
 
 
-class Tapped(Classifier):
-    """A classifier (B,C,H,W) -> logits (B,K) as one that gives Features.
+def within(key: str) -> str:
+    """What a tensor of a library's network is called in ours."""
+    return key if key.startswith("network.") else f"network.{key}"
 
-    It keeps what its modules gave in the forward pass only until that ends, so one network must not be used by two
-    threads at a time; a copy has taps of its own.
+
+class Listening(Classifier):
+    """A classifier that notes what modules of `network`, its only child, get or give during a forward pass.
+
+    It keeps that only until the forward pass ends, so one network must not be used by two threads at a time; a copy
+    listens to itself.
     """
 
-    def __init__(self, network: nn.Module, taps: Taps) -> None:
-        """taps: as `find_taps` gives them, or by hand.
+    def __init__(self, network: nn.Module, ends: tuple[StageEnd, ...] | None = None) -> None:
+        """ends: of the stages (`stage_ends.find_ends`), if they are known."""
+        super().__init__()
+        self.network: Any = network
+        self.ends = ends
+        self._given: dict[str, Tensor] = {}
+        for end in ends or ():
+            if end.activation:
+                cast(
+                    nn.ReLU, network.get_submodule(end.activation)
+                ).inplace = False  # what it gets is needed afterwards
+                self._listen(end.activation, gets=True)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        """Weights may also have the library's own names, as those of earlier versions of this program do."""
+        for key in [key for key in state_dict if key.startswith(prefix)]:
+            if (now := f"{prefix}{within(key.removeprefix(prefix))}") != key:
+                state_dict[now] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    @property
+    def stage_norms(self) -> list[nn.BatchNorm2d] | None:
+        return [self.network.get_submodule(end.norm) for end in self.ends] if self.ends else None
+
+    def _listen(self, name: str, gets: bool) -> None:
+        """gets: note a module's input, else its output."""
+        module, listener = self.network.get_submodule(name), _Listener(self, f"{'>' * gets}{name}")
+        # bound methods, which a copy of the network binds to the copy
+        if gets:
+            module.register_forward_pre_hook(listener.input)
+        else:
+            module.register_forward_hook(listener.output)
+
+    def _of(self, name: str, gets: bool, logits: Any) -> Any:
+        """What a module got or gave in the forward pass that ended in `logits`."""
+        if isinstance(logits, torch.fx.Proxy):  # modules of torch itself are not called while torch.fx traces
+            return self._traced(name, gets, logits)
+        key = f"{'>' * gets}{name}"
+        if key not in self._given:
+            raise RuntimeError(f"'{name}' was not called")
+        return self._given[key]
+
+    def _traced(self, name: str, gets: bool, logits: torch.fx.Proxy) -> Any:
+        key = f"{'>' * gets}{name}"
+        if key in self._given:
+            return self._given[key]
+        called = [n for n in logits.node.graph.nodes if n.op == "call_module" and f".{n.target}".endswith(f".{name}")]
+        if not called:
+            raise RuntimeError(f"torch.fx cannot listen to '{name}'")
+        return torch.fx.Proxy(called[-1].args[0] if gets else called[-1], logits.tracer)
+
+    def _before(self, stages: tuple[Tensor, ...], logits: Any) -> tuple[Tensor, ...] | None:
+        """The stage ends before the activation."""
+        if self.ends is None:
+            return None
+        pairs = zip(self.ends, stages, strict=True)
+        return tuple(self._of(end.activation, True, logits) if end.activation else stage for end, stage in pairs)
+
+
+class Tapped(Listening):
+    """A classifier (B,C,H,W) -> logits (B,K) as one that gives Features."""
+
+    def __init__(self, network: nn.Module, taps: Taps, ends: tuple[StageEnd, ...] | None = None) -> None:
+        """taps: as `find_taps` gives them, or by hand. ends: see Listening.
 
         Raises:
             ValueError: a tap is no module of the network.
         """
-        super().__init__()
-        self.network, self.taps = network, taps
         modules = dict(network.named_modules())
         if unknown := [name for name in (*taps.stages, taps.head) if name and name not in modules]:
             raise ValueError(f"the network has no module '{unknown[0]}'")
-        self._given: dict[str, Tensor] = {}
-        for number, name in enumerate(taps.stages):
-            # bound methods, which a copy of the network binds to the copy
-            modules[name].register_forward_hook(_Listener(self, str(number)).output)
+        super().__init__(network, ends)
+        self.taps = taps
+        for name in taps.stages:
+            self._listen(name, gets=False)
         if taps.head:
-            modules[taps.head].register_forward_pre_hook(_Listener(self, "pooled").input)
+            self._listen(taps.head, gets=True)
 
     def forward(self, images: Tensor) -> Features:
         self._given.clear()
         logits = self.network(images)
-        stages = tuple(as_map(self._of(str(n), name, logits)) for n, name in enumerate(self.taps.stages))
+        stages = tuple(self._of(name, False, logits) for name in self.taps.stages)
+        if not (self.taps.maps and isinstance(logits, torch.fx.Proxy)):
+            stages = tuple(map(as_map, stages))
         if self.taps.head:
-            pooled = self._of("pooled", self.taps.head, logits)
+            pooled = self._of(self.taps.head, True, logits)
         elif stages:
             pooled = stages[-1].mean((2, 3))
         else:
             pooled = logits
+        before = self._before(stages, logits)
         self._given.clear()
-        return Features(logits, stages, None, pooled)
-
-    def _of(self, key: str, name: str, logits: Any) -> Tensor:
-        if key not in self._given:
-            traced = isinstance(logits, torch.fx.Proxy)
-            raise RuntimeError(f"torch.fx cannot listen to '{name}'" if traced else f"'{name}' was not called")
-        return self._given[key]
+        return Features(logits, stages, before, pooled)
 
     def released(self) -> nn.Module:
         """The network as it was before it was tapped, with the weights that it has now; this object is used up."""
@@ -91,14 +156,15 @@ class Tapped(Classifier):
                     n for n, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), _Listener)
                 ]:
                     del hooks[number]
-        return self.network
+        network: nn.Module = self.network
+        return network
 
 
 @dataclass
 class _Listener:
     """Notes what one module gets or gives."""
 
-    owner: Tapped
+    owner: Listening
     key: str
 
     def output(self, _: nn.Module, __: Any, given: Any) -> None:
@@ -152,7 +218,28 @@ def find_taps(network: nn.Module, images: Tensor) -> Taps:
         ends = _repeated(network, [call for call in calls if len(call.shape) == 3]) or ends
     if not ends:
         raise ValueError("no module gives maps (B,c,h,w) or tokens (B,n,c)")
-    return Taps(tuple(ends[-STAGES:]), head)
+    stages = tuple(ends[-STAGES:])
+    shapes = [call.shape for call in calls if call.name in stages]
+    return Taps(stages, head, all(len(shape) == 4 and shape[2] == shape[3] for shape in shapes))
+
+
+def tapped_ends(network: nn.Module, taps: Taps, images: Tensor) -> tuple[StageEnd, ...] | None:
+    """The ends of the stages at `taps`; None if they are not in batch norms."""
+    given: dict[str, Tensor] = {}
+
+    def run() -> list[Tensor]:
+        network.eval()(images)
+        return [given[name] for name in taps.stages]
+
+    hooks = [
+        network.get_submodule(name).register_forward_hook(lambda _, __, output, name=name: given.update({name: output}))
+        for name in taps.stages
+    ]
+    try:
+        return find_ends(network, run)
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @dataclass(frozen=True)

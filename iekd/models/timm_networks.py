@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 
+from iekd.errors import first_line
 from iekd.models.features import Classifier, Features
 from iekd.models.info import Pretrained
 from iekd.models.pretrained import file_on_hub
+from iekd.models.stage_ends import StageEnd, find_ends
+from iekd.models.taps import Listening
 
+log = logging.getLogger(__name__)
 STAGES = 4  # that are compared at most
 # let transformers take images of other sizes than those they were designed for
 ANY_SIZE: tuple[dict[str, Any], ...] = (
@@ -34,7 +41,9 @@ def build(name: str, num_classes: int, channels: int, arguments: Mapping[str, An
     Raises:
         ValueError: it gives no features.
     """
-    return TimmNetwork(_create(name, **{**(arguments or {}), "num_classes": num_classes, "in_chans": channels}))
+    given = dict(arguments or {})
+    ends = _ends(name, json.dumps(given, sort_keys=True))
+    return TimmNetwork(_create(name, **{**given, "num_classes": num_classes, "in_chans": channels}), ends)
 
 
 def pretrained(name: str) -> Pretrained | None:
@@ -68,7 +77,21 @@ def _create(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
     raise AssertionError(name)
 
 
-class TimmNetwork(Classifier):
+@cache
+def _ends(name: str, arguments: str) -> tuple[StageEnd, ...] | None:
+    """How the stages end, found without computing anything; None for what cannot be run so."""
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            network: Any = _create(name, **{**json.loads(arguments), "num_classes": 2, "in_chans": 3}).eval()
+            side = network.pretrained_cfg["input_size"][-1]
+            stages, inner = _chosen(_reductions(network.feature_info)), network.forward_intermediates
+            return find_ends(network, lambda: inner(torch.zeros(1, 3, side, side), indices=stages)[1])
+    except Exception as error:  # whatever a library raises: od then refuses the network
+        log.info("The stage ends of timm's %s before the activation were not found (%s).", name, first_line(error))
+        return None
+
+
+class TimmNetwork(Listening):
     """A network of timm: images (B,C,H,W) -> Features.
 
     Stages are the last four that timm lists in `feature_info`; of a network whose maps all have one size, such as a
@@ -76,21 +99,26 @@ class TimmNetwork(Classifier):
     pooling unless the network widens it before, as EfficientNet does.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
+    def __init__(self, network: nn.Module, ends: tuple[StageEnd, ...] | None = None) -> None:
+        """ends: see Listening."""
+        super().__init__(network, ends)
         if not hasattr(network, "forward_intermediates") or not hasattr(network, "feature_info"):
             raise ValueError(f"timm's {type(network).__name__} gives no features")
-        self.network: Any = network
         self.stages = _chosen(_reductions(network.feature_info))
         self.linear = isinstance(network.get_classifier(), nn.Linear)  # type: ignore[operator]
 
     def forward(self, images: Tensor) -> Features:
+        self._given.clear()
         last, maps = self.network.forward_intermediates(images, indices=self.stages)
-        if not self.linear:  # several layers, or a convolution, which takes a map
+        if self.linear:
+            pooled = self.network.forward_head(last, pre_logits=True)
+            logits = self.network.get_classifier()(pooled)
+        else:  # several layers, or a convolution, which takes a map
             pooled = maps[-1].mean((2, 3))
-            return Features(self.network.forward_head(last), tuple(maps), None, pooled)
-        pooled = self.network.forward_head(last, pre_logits=True)
-        return Features(self.network.get_classifier()(pooled), tuple(maps), None, pooled)
+            logits = self.network.forward_head(last)
+        before = self._before(tuple(maps), logits)
+        self._given.clear()
+        return Features(logits, tuple(maps), before, pooled)
 
 
 def _reductions(feature_info: Any) -> list[int]:

@@ -10,7 +10,8 @@ import torchvision.models
 from torch import Tensor, nn
 
 from iekd.models.info import Pretrained
-from iekd.models.taps import Tapped, Taps, find_taps
+from iekd.models.stage_ends import StageEnd
+from iekd.models.taps import Tapped, Taps, find_taps, tapped_ends
 
 SIDES = (224, 256)  # of the image with which the stages are looked for: one of them suits each network
 # the second heads of these two are not trained here
@@ -29,7 +30,7 @@ def build(name: str, num_classes: int, channels: int) -> Tapped:
     network = _create(name, num_classes)
     if channels != 3:
         replace_first_convolution(network, channels)
-    return Tapped(network, _taps(name))
+    return Tapped(network, *_taps(name))
 
 
 def pretrained(name: str) -> Pretrained | None:
@@ -65,13 +66,16 @@ def _create(name: str, num_classes: int) -> nn.Module:
 
 
 @cache
-def _taps(name: str) -> Taps:
-    """Without computing anything where the network allows that, and of images that it takes."""
+def _taps(name: str) -> tuple[Taps, tuple[StageEnd, ...] | None]:
+    """The stages and how they end, without computing anything where the network allows that, and of images that it
+    takes."""
     for device in ("meta", "cpu"):
         for side in SIDES:
             try:
                 with torch.device(device), torch.random.fork_rng(devices=[]):
-                    return find_taps(_create(name, 10), torch.zeros(1, 3, side, side))
+                    network, images = _create(name, 10), torch.zeros(1, 3, side, side)
+                    taps = find_taps(network, images)
+                    return taps, tapped_ends(network, taps, images)
             except (AssertionError, NotImplementedError, RuntimeError) as error:
                 problem = error
     raise problem

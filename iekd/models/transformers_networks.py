@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 from functools import lru_cache
@@ -46,7 +47,7 @@ class TransformersNetwork(Tapped):
         more = {"interpolate_pos_encoding": True} if self.any_size and images.shape[-1] != self.side else {}
         given = self.network(pixel_values=images, output_hidden_states=True, return_dict=True, **more)
         maps = tuple(as_map(given.hidden_states[number]) for number in self.chosen)
-        pooled = self._given[("pooled")] if self.taps.head else maps[-1].mean((2, 3))
+        pooled = self._of(self.taps.head, True, given.logits) if self.taps.head else maps[-1].mean((2, 3))
         pooled = pooled.flatten(1)
         self._given.clear()
         return Features(given.logits, maps, None, pooled)
@@ -139,7 +140,7 @@ def _side(settings: Any) -> int:
 
 def _transformers() -> Any:
     try:
-        import transformers
+        transformers: Any = importlib.import_module("transformers")
     except ImportError:
         raise UserError(
             "This network is built by the package transformers, which is not installed. Install it with "

@@ -59,25 +59,25 @@ class Vgg(Classifier):
 
 
 @register
-def vgg8(num_classes: int, channels: int) -> Classifier:
+def vgg8_crd(num_classes: int, channels: int) -> Classifier:
     return Vgg(8, num_classes, channels)
 
 
 @register
-def vgg11(num_classes: int, channels: int) -> Classifier:
+def vgg11_crd(num_classes: int, channels: int) -> Classifier:
     return Vgg(11, num_classes, channels)
 
 
 @register
-def vgg13(num_classes: int, channels: int) -> Classifier:
+def vgg13_crd(num_classes: int, channels: int) -> Classifier:
     return Vgg(13, num_classes, channels)
 
 
 @register
-def vgg16(num_classes: int, channels: int) -> Classifier:
+def vgg16_crd(num_classes: int, channels: int) -> Classifier:
     return Vgg(16, num_classes, channels)
 
 
 @register
-def vgg19(num_classes: int, channels: int) -> Classifier:
+def vgg19_crd(num_classes: int, channels: int) -> Classifier:
     return Vgg(19, num_classes, channels)

@@ -20,8 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from iekd.errors import UserError
+from iekd.models.aliases import ALIASES
 from iekd.models.catalog import check_model, known_models
 from iekd.models.foreign import rename, shortcut_variant
+from iekd.models.libraries import names_one
 from iekd.models.registry import build
 from iekd.models.weight_files import SELECT, Candidate, StateDict, WeightFile, joined
 from iekd.models.weight_forms import unusable_form
@@ -370,7 +372,7 @@ def _hint(file: WeightFile, name: str) -> str:
     if said := unusable_form(name for candidate in file.candidates for name in candidate.state):
         return said
     best, similarity = "", 0.0
-    for other in known_models():
+    for other in (*known_models(), *(name for name in ALIASES.values() if names_one(name))):
         tried = (_compared(c, p, other) for c in file.candidates for p in _prefixes(c, len(shapes(other)) // 3))
         found = next((match.name for match in tried if match.fits and match.right_shapes), name)
         if found != name:

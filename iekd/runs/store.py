@@ -36,6 +36,7 @@ from iekd.config.run import RunConfig, learner_name
 from iekd.data import AS_TEXT, own_path
 from iekd.errors import RunError
 from iekd.models import hub_configs
+from iekd.models.aliases import canonical
 from iekd.runs.files import LineWriter, read_json, read_lines, read_tail, truncate_lines, write_json
 from iekd.runs.locks import fcntl
 from iekd.runs.owner import LOCAL, Owner, owner_of, set_owner
@@ -128,6 +129,9 @@ class Run:
         stored.setdefault("validation_fraction", 0.0)  # runs of version 0.1 had none
         if "class_order" not in stored and own_path(str(stored.get("dataset", ""))) is not None:
             stored["class_order"] = (AS_TEXT,)  # before there was a choice, a folder's classes were sorted as text
+        for role in ("teacher", "student", "peer"):
+            if isinstance(stored.get(role), str):  # old names stay usable
+                stored[role] = canonical(stored[role])
         if any(hub_configs.is_one(stored.get(role)) for role in ("teacher", "student", "peer")):
             networks = read_json(self.path / hub_configs.FILES)
             hub_configs.remember(networks if isinstance(networks, dict) else {})

@@ -9,6 +9,7 @@ from pathlib import Path
 from iekd.config.run import ABOUT, RunConfig
 from iekd.data.base import DatasetInfo
 from iekd.data.registry import describe
+from iekd.models.aliases import former
 from iekd.models.artifact import CARD, ModelCard, check_fits
 from iekd.models.shipped import cards
 from iekd.models.source import AUTO, TRAIN
@@ -30,7 +31,11 @@ def origin(config: RunConfig, fingerprint: str | None = None, mark: str = "") ->
     always, if_changed = (
         {name for name, about in ABOUT.items() if about.trains_teacher == when} for when in ("always", "if changed")
     )
-    decides = config.model_dump(include=always) | config.model_dump(include=if_changed, exclude_defaults=True)
+    decides = (
+        config.model_dump(include=always)
+        | {"teacher": former(config.teacher)}
+        | config.model_dump(include=if_changed, exclude_defaults=True)
+    )
     if fingerprint := describe(config.dataset).fingerprint if fingerprint is None else fingerprint:
         decides["mark"] = fingerprint
     if not mark:
@@ -110,5 +115,5 @@ def where_from(config: RunConfig, found: Path | None, start: Source | None = Non
 
 def teacher_folder(config: RunConfig, runs_dir: Path, fingerprint: str | None = None, mark: str = "") -> Path:
     """Where a teacher trained by this run is saved for later ones; fingerprint, mark: see `origin`."""
-    name = config.teacher.replace("/", "--")  # of a network on the Hub
+    name = former(config.teacher).replace("/", "--")  # of a network on the Hub
     return runs_dir / "teachers" / f"{name}-{origin(config, fingerprint, mark)}"

@@ -343,7 +343,7 @@ def test_mutual_learning_needs_no_teacher_unless_kd_is_on_top(refuses, name):
 
 @pytest.mark.parametrize("name", ["od", "ie-od", "od+kd"])
 def test_overhaul_needs_a_teacher_with_margins(refuses, name):
-    refuses(lambda: make_config(methods=("kd", name), teacher="shufflenet-v1"), name, "shufflenet-v1", "batch norm")
+    refuses(lambda: make_config(methods=("kd", name), teacher="shufflenet-v1"), name, "shufflenet-v1-crd", "batch norm")
     assert make_config(methods=(name,), teacher="vgg13", student="shufflenet-v1")
     assert make_config(methods=("kd",), teacher="shufflenet-v1")
 

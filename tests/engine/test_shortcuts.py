@@ -247,6 +247,28 @@ def test_every_option_and_family_can_be_stacked(tiny, teacher, config, options):
     assert_alike(execute(chosen, few, teacher), execute(chosen, few, teacher, stack=True), 1e-6)
 
 
+@pytest.mark.parametrize(
+    ("student", "stacks"),
+    [("timm:mobilenetv3_small_050", True), ("timm:test_vit", True), ("torchvision:squeezenet1_1", False)],
+)
+def test_networks_of_libraries_are_stacked_or_train_one_by_one(tiny, config, caplog, student, stacks):
+    """squeezenet draws random numbers in training (dropout), which torch.func refuses to map."""
+    few = few_tests(tiny)
+    chosen = config(
+        methods=("baseline",), teacher="none", seeds=(0, 1), epochs=1, student=student, limit_train=8, batch_size=8
+    )
+    with caplog.at_level(logging.WARNING):
+        _, events = execute(chosen, few, stack=True)
+    assert stacks != any("train one by one" in message for message in caplog.messages)
+    for name in ("baseline-seed0", "baseline-seed1"):
+        trained = [values["loss"] for kind, _, values in rows(events, name) if kind == "train"]
+        assert trained
+        assert all(map(math.isfinite, trained))
+        if stacks:
+            alone = rows(execute(chosen, few)[1], name)
+            assert trained == pytest.approx([v["loss"] for kind, _, v in alone if kind == "train"], rel=1e-3)
+
+
 def test_each_member_keeps_statistics_of_its_own(tiny, teacher, config):
     alone = execute(config(seeds=(3,), methods=("baseline",)), tiny, teacher)
     stacked = execute(config(seeds=(0, 3), methods=("baseline",)), tiny, teacher, stack=True)

@@ -4,8 +4,10 @@ import itertools
 
 import pytest
 
+from iekd.config.run import make_config
 from iekd.errors import UserError
-from iekd.models.catalog import check_model, known_models, model_info, models
+from iekd.models.aliases import ALIASES, former
+from iekd.models.catalog import check_model, known_models, model_info, model_name, models
 from iekd.models.write_catalog import measure_own
 
 GROWING = [
@@ -16,9 +18,8 @@ GROWING = [
     ["wrn-16-1", "wrn-16-2"],
     ["wrn-16-2", "wrn-28-2", "wrn-40-2"],
     ["wrn-28-2", "wrn-28-4", "wrn-28-10"],
-    ["vgg8", "vgg11", "vgg13", "vgg16", "vgg19"],
-    ["shufflenet-v1", "shufflenet-v2"],
-    ["resnet18", "resnet34", "resnet50"],
+    ["vgg8-crd", "vgg11-crd", "vgg13-crd", "vgg16-crd", "vgg19-crd"],
+    ["shufflenet-v1-crd", "shufflenet-v2-crd"],
     ["resnet18-cifar", "resnet34-cifar", "resnet50-cifar"],
 ]
 
@@ -40,18 +41,18 @@ def test_sizes_grow_with_depth_and_width(names):
     for less, more in itertools.pairwise(models()[name] for name in names):
         assert less.macs < more.macs
         assert less.params_base < more.params_base
-        assert less.activations < more.activations or names[0] == "shufflenet-v1"
+        assert less.activations < more.activations or names[0] == "shufflenet-v1-crd"
 
 
 def test_networks_are_listed_by_family_small_to_large():
     wide = ["wrn-16-1", "wrn-40-1", "wrn-16-2", "wrn-28-2", "wrn-40-2", "wrn-28-4", "wrn-28-10"]
     assert wide == sorted(wide, key=lambda name: models()[name].params_base)
-    assert known_models() == [*GROWING[0], *GROWING[1], *GROWING[2], *wide, *GROWING[7], "mobilenet-v2", *GROWING[8],
-                              *GROWING[9], *GROWING[10]]  # fmt: skip
+    crd = [*GROWING[7], "mobilenet-v2-crd", *GROWING[8]]
+    assert known_models() == [*GROWING[0], *GROWING[1], *GROWING[2], *wide, *crd, *GROWING[9]]
 
 
 def test_the_last_stage_is_the_feature():
-    info = models()["mobilenet-v2"]
+    info = models()["mobilenet-v2-crd"]
     assert (info.stage_channels, info.stage_strides) == ((12, 16, 48, 1280), (2, 4, 8, 16))
     assert (info.feature_channels, info.feature_stride) == (1280, 16)
 
@@ -66,7 +67,7 @@ def test_an_imagenet_network_that_is_not_here_gets_those_of_its_design(name):
     with pytest.raises(UserError) as error:
         check_model(name)
     assert "Did you mean" not in str(error.value)
-    assert "Those of ImageNet's design are resnet18, resnet34 and resnet50." in str(error.value)
+    assert "Those of ImageNet's design are torchvision:resnet50 and the like." in str(error.value)
     shapes = {model_info(m).stage_strides for m in ("resnet18", "resnet34", "resnet50")}
     assert shapes == {(4, 8, 16, 32)} != {model_info("resnet110").stage_strides}
 
@@ -74,3 +75,16 @@ def test_an_imagenet_network_that_is_not_here_gets_those_of_its_design(name):
 def test_a_long_name_is_refused_at_once(refuses):
     """Strangers may send one to a public page; looking at it must not keep the server busy."""
     refuses(lambda: check_model("resnet50" + "_a" * 5000 + "!"), "Unknown model")
+
+
+def test_old_names_are_aliases_that_lists_do_not_have():
+    """They work where a name is given, and mean the same network; only names that tell what it is are listed."""
+    assert not set(ALIASES) & set(known_models())
+    for old, name in ALIASES.items():
+        assert check_model(old) == check_model(name) == name
+        assert model_name(old) == model_name(name)
+        assert former(name) == old
+    assert make_config(teacher="vgg13", student="mobilenet-v2").student == "mobilenet-v2-crd"
+    assert model_info("vgg8") == model_info("vgg8-crd")
+    assert model_name("resnet18") == "resnet18 (torchvision)"
+    assert model_name("vgg8") == "VGG-8 (CRD)"

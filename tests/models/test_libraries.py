@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from iekd.config.run import make_config
+from iekd.data import load
+from iekd.data.base import Split
 from iekd.distill.method import build_method
 from iekd.distill.targets import Pair, TeacherOutput
-from iekd.engine.experiment import FrozenTeacher, TrainedModel
+from iekd.engine.accelerate import freeze
+from iekd.engine.experiment import Experiment, FrozenTeacher, TrainedModel
 from iekd.errors import UserError
 from iekd.models import libraries
 from iekd.models.artifact import ModelCard, load_model, save_model
@@ -219,6 +224,65 @@ def test_weights_of_the_library_itself_fit(tmp_path) -> None:
         torch.testing.assert_close(fitted.model(images()).logits, own(images()).logits)
 
 
-def test_pre_activations_are_refused_where_there_are_none() -> None:
-    with pytest.raises(UserError, match="od"):
-        make_config(teacher="timm:resnet18", student="resnet8", methods="od")
+# of each stage the batch norm, by the libraries' own code
+ENDS = {
+    "timm:resnet10t": [f"layer{n}.0.bn2" for n in (1, 2, 3, 4)],
+    "timm:regnety_002": ["s1.b1.conv3.bn", "s2.b1.conv3.bn", "s3.b4.conv3.bn", "s4.b7.conv3.bn"],
+    "torchvision:resnet18": [f"layer{n}.1.bn2" for n in (1, 2, 3, 4)],
+    "torchvision:mobilenet_v2": ["features.3.conv.3", "features.6.conv.3", "features.13.conv.3", "features.18.1"],
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_stage_ends_before_the_activation(name: str) -> None:
+    """Also the frozen network gives them, with its batch norms folded."""
+    torch.manual_seed(0)
+    network = build(name, 4).eval()
+    norms = [name for norm in network.stage_norms for name, m in network.network.named_modules() if m is norm]
+    assert norms == ENDS[name]
+    for norm in network.stage_norms:
+        nn.init.uniform_(norm.bias, -1, 1)
+    with torch.no_grad():
+        features = network(images())
+        frozen = freeze(network)
+        again = frozen(images())
+    for stage, before in zip(features.stages, features.pre_activations, strict=True):
+        assert torch.equal(stage, before) or (torch.equal(stage, before.relu()) and (before < 0).any())
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in frozen.modules())
+    for one, other in zip((*features.stages, *features.pre_activations), (*again[1], *again[2]), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+
+
+def test_margins_are_those_of_the_batch_norms_by_hand() -> None:
+    """m = mu - sigma phi(mu / sigma) / Phi(-mu / sigma), Heo et al. 2019; mu the bias, sigma the weight."""
+    torch.manual_seed(0)
+    data = load("fashion-mnist-sample", resolution=32).limited(64, 0)
+    data = replace(data, test=Split(data.test.images[:40], data.test.labels[:40]))
+    teacher = build("timm:resnet18", 10, 1).eval()
+    for number in (1, 2, 3, 4):
+        norm = getattr(teacher.network, f"layer{number}")[1].bn2
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.uniform_(norm.bias, -0.5, 0.5)
+    config = make_config(
+        teacher="timm:resnet18", student="resnet8", methods="od", epochs=1, resolution=32, batch_size=32, threads=1
+    )
+    events = list(Experiment(config, data, TrainedModel(teacher, (0.5,), (0.5,))).events())
+    assert events[-1].learners[0].accuracy_last >= 0
+    experiment = Experiment(config, data, TrainedModel(teacher, (0.5,), (0.5,)))
+    for number, margin in zip((1, 2, 3, 4), experiment._pair().margins, strict=True):
+        norm = getattr(teacher.network, f"layer{number}")[1].bn2
+        for channel in (0, 7):
+            mean, std = norm.bias[channel].item(), norm.weight[channel].item()
+            z = mean / std
+            density = math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+            by_hand = mean - std * density / (0.5 * math.erfc(z / math.sqrt(2)))
+            assert float(margin[channel]) == pytest.approx(by_hand, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["timm:test_vit", "timm:mobilenetv3_small_050", "torchvision:shufflenet_v2_x0_5"])
+def test_od_is_refused_where_there_are_none(name: str) -> None:
+    assert not model_info(name).has_margins
+    with pytest.raises(UserError, match=f"'od' cannot learn from {name}"):
+        make_config(teacher=name, student="resnet8", methods="od")
+    with pytest.raises(UserError, match=f"'od' cannot be used with {name}"):
+        make_config(teacher="resnet20", student=name, methods="od")

@@ -96,8 +96,6 @@ def torchvisions(name: str, classes: int, channels: int) -> int:
 
 def by_hand(name: str, classes: int, channels: int) -> int:
     numbers = [int(n) for n in re.findall(r"\d+", name)]
-    if name in LARGE:
-        return torchvisions(name, classes, channels)
     if name.endswith(SMALL_STEM):
         return torchvisions(name.removesuffix(SMALL_STEM), classes, channels) - (7 * 7 - 3 * 3) * channels * 64
     if name.startswith("resnet"):
@@ -105,8 +103,10 @@ def by_hand(name: str, classes: int, channels: int) -> int:
     if name.startswith("wrn"):
         return wide_resnet(*numbers, classes, channels)
     if name.startswith("vgg"):
-        return vgg(*numbers, classes, channels)
-    count = {"mobilenet-v2": mobilenet_v2, "shufflenet-v1": shufflenet_v1, "shufflenet-v2": shufflenet_v2}[name]
+        return vgg(numbers[0], classes, channels)
+    count = {"mobilenet-v2-crd": mobilenet_v2, "shufflenet-v1-crd": shufflenet_v1, "shufflenet-v2-crd": shufflenet_v2}[
+        name
+    ]
     return count(classes, channels)
 
 
@@ -117,9 +117,8 @@ def test_parameters_are_those_counted_by_hand(name, classes, channels):
 
 
 # 100 classes (ImageNet's: 1000), colour. To the last digit from elsewhere: resnet32x4 and wrn-40-2 as stated in public
-# reports of CIFAR-100 runs with RepDistiller's and xternalz's networks; resnet18 to resnet50 as in the cards of
-# torchvision's weights, see below. The others follow from the formulas above and are written down so that no change
-# goes unseen.
+# reports of CIFAR-100 runs with RepDistiller's and xternalz's networks. The others follow from the formulas above and
+# are written down so that no change goes unseen.
 EXACT = {
     "resnet8": 83_892, "resnet14": 181_108, "resnet20": 278_324, "resnet32": 472_756, "resnet44": 667_188,
     "resnet56": 861_620, "resnet110": 1_736_564, "resnet8x4": 1_233_540, "resnet32x4": 7_433_860,
@@ -127,17 +126,17 @@ EXACT = {
     "resnet110-a": 1_733_812,
     "wrn-16-1": 180_916, "wrn-40-1": 569_780, "wrn-16-2": 703_284, "wrn-28-2": 1_479_220, "wrn-40-2": 2_255_156,
     "wrn-28-4": 5_872_180, "wrn-28-10": 36_536_884,
-    "vgg8": 3_965_028, "vgg11": 9_277_284, "vgg13": 9_462_180, "vgg16": 14_774_436, "vgg19": 20_086_692,
-    "mobilenet-v2": 812_836, "shufflenet-v1": 949_258, "shufflenet-v2": 1_355_528,
-    "resnet18": 11_689_512, "resnet34": 21_797_672, "resnet50": 25_557_032,
+    "vgg8-crd": 3_965_028, "vgg11-crd": 9_277_284, "vgg13-crd": 9_462_180, "vgg16-crd": 14_774_436,
+    "vgg19-crd": 20_086_692,
+    "mobilenet-v2-crd": 812_836, "shufflenet-v1-crd": 949_258, "shufflenet-v2-crd": 1_355_528,
     "resnet18-cifar": 11_220_132, "resnet34-cifar": 21_328_292, "resnet50-cifar": 23_705_252,
 }  # fmt: skip
 
 
 def test_parameters_are_these():
-    assert {name: info.params(3, 1000 if name in LARGE else 100) for name, info in models().items()} == EXACT
-    for name in LARGE:
-        assert torchvision.models.get_model_weights(name).DEFAULT.meta["num_params"] == EXACT[name]
+    assert {name: info.params(3, 100) for name, info in models().items()} == EXACT
+    for name in LARGE:  # an old name, under which torchvision's network is found
+        assert torchvision.models.get_model_weights(name).DEFAULT.meta["num_params"] == models()[name].params(3, 1000)
 
 
 # in millions, with as many digits as the source has

@@ -16,7 +16,7 @@ from iekd.models.features import Classifier, Features
 from iekd.models.registry import FAMILIES, build, builders
 
 CLASSES = 7
-LINEAR_ENDS = {"mobilenet-v2": 3}  # stage ends, from the first, that have no activation
+LINEAR_ENDS = {"mobilenet-v2-crd": 3}  # stage ends, from the first, that have no activation
 
 
 def images(batch=2, channels=3, side=32):
@@ -164,7 +164,17 @@ def test_parameters_follow_from_the_catalog(name, channels, classes):
 
 
 @pytest.mark.parametrize(
-    "small", ["resnet8", "resnet20-a", "wrn-16-1", "vgg8", "mobilenet-v2", "shufflenet-v1", "shufflenet-v2", "resnet18"]
+    "small",
+    [
+        "resnet8",
+        "resnet20-a",
+        "wrn-16-1",
+        "vgg8-crd",
+        "mobilenet-v2-crd",
+        "shufflenet-v1-crd",
+        "shufflenet-v2-crd",
+        "resnet18",
+    ],
 )
 def test_the_seed_fixes_the_weights(small):
     def weights(seed):
