@@ -86,7 +86,8 @@ class Training:
         self._find_room(loaded)
         self.experiment = Experiment(
             self.config, loaded, teacher, self.attempt.take_snapshots(), self.attempt.should_snapshot,
-            self._threads_changed, self.attempt.notes.get("threads"), starts, unlabelled, more_teachers,
+            self._threads_changed, self.attempt.notes.get("threads"), starts=starts, unlabelled=unlabelled,
+            more_teachers=more_teachers,
         )  # fmt: skip
         del loaded  # the images that it trains on may be a copy
         self.dataset = self.experiment.dataset

@@ -106,9 +106,48 @@ def pets(root: Path, monkeypatch) -> None:
             picture(folder / "images" / f"{name}.jpg", k - 1)
 
 
+def caltech(root: Path, monkeypatch) -> None:
+    """A folder per class, one of which is none."""
+    for k, name in enumerate(("Faces", "ant", "zebra", "BACKGROUND_Google")):
+        for i in range(1, 6):
+            picture(root / "caltech101" / "101_ObjectCategories" / name / f"image_{i:04d}.jpg", k)
+
+
+def imagenette(root: Path, monkeypatch) -> None:
+    """Folders by WordNet's numbers, whose names are synonyms."""
+    for part, count in (("train", 2), ("val", 1)):
+        for k, wnid in enumerate(("n01440764", "n02102040", "n02979186")):
+            for i in range(count):
+                picture(root / "imagenette2-320" / part / wnid / f"{i}.JPEG", k)
+
+
+def clevr(root: Path, monkeypatch) -> None:
+    """Labels count objects, from three on."""
+    folder = root / "clevr" / "CLEVR_v1.0"
+    for part in ("train", "val"):
+        scenes = [{"image_filename": f"{part}_{k}.png", "objects": [{}] * (3 + k)} for k in range(8)]
+        (folder / "scenes").mkdir(parents=True, exist_ok=True)
+        (folder / "scenes" / f"CLEVR_{part}_scenes.json").write_text(json.dumps({"scenes": scenes}))
+        for k, scene in enumerate(scenes):
+            picture(folder / "images" / part / scene["image_filename"], k)
+
+
+def inaturalist(root: Path, monkeypatch) -> None:
+    """Categories of eight words, any names of files."""
+    for version, count in (("2021_train_mini", 2), ("2021_valid", 1)):
+        for k, name in enumerate(("Bufo_bufo", "Rana_arvalis", "Hyla_arborea")):
+            category = f"{k:05d}_Animalia_Chordata_Amphibia_Anura_Family_{name}"
+            for i in range(count):
+                picture(root / "inaturalist" / version / category / f"{i}{k}.jpg", k)
+
+
 @pytest.mark.parametrize(
     ("name", "put", "counts", "classes"),
     [
+        ("Caltech101", caltech, (12, 3), ("Faces", 3)),
+        ("Imagenette", imagenette, (6, 3), ("tench", 3)),
+        ("CLEVRClassification", clevr, (8, 8), ("3", 8)),
+        ("INaturalist", inaturalist, (6, 3), ("00000_Animalia_Chordata_Amphibia_Anura_Family_Bufo_bufo", 3)),
         ("Flowers102", flowers, (204, 102), ("pink primrose", 102)),
         ("Food101", food, (9, 6), ("apple_pie", 3)),
         ("GTSRB", gtsrb, (43, 3), ("speed limit 20", 43)),
