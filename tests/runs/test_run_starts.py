@@ -197,3 +197,17 @@ def test_without_a_network_pretrained_weights_are_missed_before_the_start(tmp_pa
     assert run.status.state == "failed"
     assert "not on this machine" in run.status.error
     assert check_teacher(tiny_config(), tmp_path / "runs") is None
+
+
+def test_page_and_command_line_name_the_stage(fine_tuned):
+    from iekd.runs.status_writer import in_words
+    from iekd.ui.render.run import stepper
+
+    run, _ = fine_tuned
+    words = "ine-tune the teacher on these classes"
+    status = run.status
+    assert f"F{words}" in stepper(run, run.config, status)
+    assert in_words("teacher", status) == f"f{words}"
+    assert in_words("students", status) == "students"
+    status.fine_tunes = False
+    assert words not in stepper(run, run.config, status) + in_words("teacher", status)
