@@ -79,6 +79,8 @@ def test_a_fine_tuned_teacher_is_found_again_for_the_very_same_weights(fine_tune
     prepared = prepare(config, root / "runs")
     assert prepared.teacher == found
     assert "an earlier run has fine-tuned it" in prepared.sentences()[0]
+    begins = prepare(config.model_copy(update={"teacher_lr": 0.02}), root / "runs")
+    assert "(2 epochs, learning rate 0.02, layers with weights 0.002)" in begins.sentences()[0]
 
 
 class Interrupted(BaseException):
