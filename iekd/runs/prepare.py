@@ -54,8 +54,9 @@ class Prepared:
         """What networks begin with, and what the settings do not say."""
         said = list(self.notes)
         if self.start is not None:
-            epochs = counted(self.config.teacher_epochs, "epoch")
-            then = f"it will be fine-tuned on these classes first ({epochs})"
+            epochs, rate = counted(self.config.teacher_epochs, "epoch"), self.config.teacher_lr or self.config.lr
+            slower = f"layers with weights {rate * self.config.teacher_backbone:g}"
+            then = f"it will be fine-tuned on these classes first ({epochs}, learning rate {rate:g}, {slower})"
             if self.teacher is not None:
                 then = "an earlier run has fine-tuned it on these classes"
             said.append(f"The teacher begins with the {self.start.title}; {then}.")

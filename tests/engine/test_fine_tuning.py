@@ -39,10 +39,11 @@ def first_of_each_stage(experiment: Experiment):
 
 
 def test_layers_with_weights_learn_at_a_share_of_the_rate_and_new_ones_at_the_whole(tiny, config):
-    start = begun_with(*HEAD)
+    start = begun_with(*HEAD, **PIXELS)
     experiment = Experiment(config(teacher_lr=0.02, teacher_backbone=0.25), tiny, starts=Starts(start))
     learner = experiment._learner("teacher", "teacher", experiment._build("teacher"), _baseline(), 1, 3)
     learner.prepare()
+    assert torch.equal(learner.normalise.shift, Normalise(*PIXELS.values()).shift)
     rate = learner.rate(0)
     names = {id(parameter): name for name, parameter in learner.model.named_parameters()}
     rates = {names[id(p)]: group["lr"] for group in learner.optimizer.param_groups for p in group["params"]}
@@ -114,7 +115,8 @@ def test_a_peer_begins_at_random_and_sees_its_students_pixels(tiny, config):
     learner = experiment._make_students(3)[0]
     assert torch.equal(learner.model.conv.weight.cpu(), starts.student.weights["conv.weight"])
     assert not torch.equal(learner.peer.model.conv.weight, learner.model.conv.weight)
-    assert torch.equal(learner.peer.normalise.shift, learner.normalise.shift)
+    for one in (learner, learner.peer):
+        assert torch.equal(one.normalise.shift, Normalise(*PIXELS.values()).shift)
 
 
 def test_a_resumed_fine_tuning_equals_the_whole_one(tiny, config):

@@ -79,6 +79,8 @@ def test_a_fine_tuned_teacher_is_found_again_for_the_very_same_weights(fine_tune
     prepared = prepare(config, root / "runs")
     assert prepared.teacher == found
     assert "an earlier run has fine-tuned it" in prepared.sentences()[0]
+    begins = prepare(config.model_copy(update={"teacher_lr": 0.02}), root / "runs")
+    assert "(2 epochs, learning rate 0.02, layers with weights 0.002)" in begins.sentences()[0]
 
 
 class Interrupted(BaseException):
@@ -197,3 +199,17 @@ def test_without_a_network_pretrained_weights_are_missed_before_the_start(tmp_pa
     assert run.status.state == "failed"
     assert "not on this machine" in run.status.error
     assert check_teacher(tiny_config(), tmp_path / "runs") is None
+
+
+def test_page_and_command_line_name_the_stage(fine_tuned):
+    from iekd.runs.status_writer import in_words
+    from iekd.ui.render.run import stepper
+
+    run, _ = fine_tuned
+    words = "ine-tune the teacher on these classes"
+    status = run.status
+    assert f"F{words}" in stepper(run, run.config, status)
+    assert in_words("teacher", status) == f"f{words}"
+    assert in_words("students", status) == "students"
+    status.fine_tunes = False
+    assert words not in stepper(run, run.config, status) + in_words("teacher", status)
