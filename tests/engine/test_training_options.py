@@ -22,6 +22,7 @@ from iekd.errors import TrainingError, UserError
 from iekd.models.features import Features
 from iekd.models.normalise import Normalise
 from iekd.models.registry import build
+from iekd.runs.checkpoints import Checkpoints
 
 CPU = torch.device("cpu")
 
@@ -165,6 +166,17 @@ def test_a_stage_ends_once_all_have_stopped_and_is_resumed_as_ended(tiny, tiny_c
     again = execute(config, tiny, {"students": last})[1]
     assert not any(isinstance(e, (Metrics, Snapshot)) for e in again)
     assert_same(weights_of(events), weights_of(again))
+
+
+def test_what_the_options_remember_survives_on_disk(tiny, tiny_config, tmp_path):
+    values = {"methods": ("baseline",), "teacher": "none", "validation_fraction": 0.25, "epochs": 2}
+    config = tiny_config(**values, optimizer="adamw", lr=1e-3, ema=0.9, patience=5, label_smoothing=0.1, clip_norm=1)
+    events = execute(config, tiny)[1]
+    Checkpoints(tmp_path).write(next(e for e in events if isinstance(e, Snapshot)), {})
+    (read,) = Checkpoints(tmp_path).newest().values()
+    kinds = {key.partition("#")[2] for key in read.snapshot.states["baseline-seed0"].momentum}
+    assert kinds == {"exp_avg", "exp_avg_sq", "step"}
+    assert_same(weights_of(events), weights_of(execute(config, tiny, {"students": read.snapshot})[1]))
 
 
 def test_stopping_early_needs_images_to_watch(tiny, tiny_config):
