@@ -44,6 +44,10 @@ def build(name: str, num_classes: int, channels: int, arguments: Mapping[str, An
     return TimmNetwork(_create(name, **{**given, "num_classes": num_classes, "in_chans": channels}), ends)
 
 
+def plain(name: str, num_classes: int) -> nn.Module:
+    return _create(name, num_classes=num_classes)
+
+
 def _create(name: str, **options: Any) -> nn.Module:
     """Some networks take no other size of image than the usual one, so they do not know these options."""
     for more in (*ANY_SIZE, {}):
