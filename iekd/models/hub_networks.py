@@ -41,6 +41,10 @@ def names() -> list[str]:
     return []
 
 
+def plain(name: str, num_classes: int) -> nn.Module:
+    return build(name, num_classes, 3)
+
+
 def build(name: str, num_classes: int, channels: int) -> Classifier:
     """The network of ORG/NAME or ORG/NAME@REVISION with random weights.
 

@@ -7,6 +7,7 @@ networks is first asked for.
 from __future__ import annotations
 
 import importlib
+import threading
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -31,6 +32,9 @@ class Library(Protocol):
 
     def names(self) -> list[str]:
         """Every network that it can build, in the library's order."""
+
+    def plain(self, name: str, num_classes: int) -> nn.Module:
+        """The network as the library makes it, for colour images."""
 
     def build(self, name: str, num_classes: int, channels: int) -> nn.Module:
         """A network with random weights: images (B,channels,H,W), normalised -> Features."""
@@ -152,5 +156,44 @@ def title(name: str) -> str:
     return f"{network} ({library})"
 
 
+@lru_cache(maxsize=4096)
+def parameters(name: str) -> int:
+    """Parameters of a library's network for three channels and ten classes; its shapes are made, not its numbers.
+
+    Raises:
+        UserError: it does not exist, or cannot be used as a classifier with features.
+    """
+    import torch
+
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            library, _, network = check(name).partition(SEPARATOR)
+            return sum(p.numel() for p in _library(library).plain(network, 10).parameters())
+    except UserError:
+        raise
+    except Exception as error:  # whatever a library raises
+        raise UserError(f"'{name}' cannot be used as a classifier ({first_line(error)}).") from error
+
+
+def are_loaded() -> bool:
+    """Whether the libraries were imported, which takes some seconds."""
+    return all(f"iekd.models.{LIBRARIES[library]}" in _imported for library in LISTED)
+
+
+def load_in_background() -> None:
+    """Begin to import the libraries in a thread, unless that was begun before."""
+    with _loading_lock:
+        if not _loading:
+            _loading.append(threading.Thread(target=lambda: list(map(_library, LISTED)), daemon=True))
+            _loading[0].start()
+
+
+_imported: set[str] = set()  # modules, once they are whole
+_loading: list[threading.Thread] = []
+_loading_lock = threading.Lock()
+
+
 def _library(name: str) -> Library:
-    return cast(Library, importlib.import_module(f"iekd.models.{LIBRARIES[name]}"))
+    module = importlib.import_module(f"iekd.models.{LIBRARIES[name]}")
+    _imported.add(module.__name__)
+    return cast(Library, module)

@@ -46,6 +46,10 @@ def build(name: str, num_classes: int, channels: int, arguments: Mapping[str, An
     return TimmNetwork(_create(name, **{**given, "num_classes": num_classes, "in_chans": channels}), ends)
 
 
+def plain(name: str, num_classes: int) -> nn.Module:
+    return _create(name, num_classes=num_classes)
+
+
 def pretrained(name: str) -> Pretrained | None:
     """timm's usual weights for an architecture, as its `pretrained_cfg` describes them."""
     known = timm.get_pretrained_cfg(name)

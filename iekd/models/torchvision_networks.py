@@ -27,7 +27,7 @@ def names() -> list[str]:
 
 def build(name: str, num_classes: int, channels: int) -> Tapped:
     """The network with random weights; for grey images (channels 1) its first convolution takes one channel."""
-    network = _create(name, num_classes)
+    network = plain(name, num_classes)
     if channels != 3:
         replace_first_convolution(network, channels)
     return Tapped(network, *_taps(name))
@@ -58,7 +58,7 @@ def _best(name: str) -> Any:
     return torchvision.models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
 
 
-def _create(name: str, num_classes: int) -> nn.Module:
+def plain(name: str, num_classes: int) -> nn.Module:
     network: nn.Module = torchvision.models.get_model(
         name, weights=None, num_classes=num_classes, **OPTIONS.get(name, {})
     )
@@ -73,7 +73,7 @@ def _taps(name: str) -> tuple[Taps, tuple[StageEnd, ...] | None]:
         for side in SIDES:
             try:
                 with torch.device(device), torch.random.fork_rng(devices=[]):
-                    network, images = _create(name, 10), torch.zeros(1, 3, side, side)
+                    network, images = plain(name, 10), torch.zeros(1, 3, side, side)
                     taps = find_taps(network, images)
                     return taps, tapped_ends(network, taps, images)
             except (AssertionError, NotImplementedError, RuntimeError) as error:

@@ -64,7 +64,7 @@ class Probes:
             return False
         if not device_free(config, self.store):
             return False
-        with _held(self.folder / "lock") as turn:
+        with held(self.folder / "lock") as turn:
             if turn is None:
                 return True
             result = self._result(config)
@@ -100,7 +100,7 @@ def _fits(config: RunConfig) -> bool:
 
 
 @contextlib.contextmanager
-def _held(path: Path) -> Iterator[int | None]:
+def held(path: Path) -> Iterator[int | None]:
     """A descriptor that holds the lock of that file while the block lasts; None if another process has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

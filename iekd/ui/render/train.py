@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from html import escape
 
@@ -14,8 +15,8 @@ from iekd.models.catalog import model_info, model_name
 from iekd.runs.card import dataset_of
 from iekd.runs.estimate import Estimate
 from iekd.runs.store import Run
-from iekd.ui.render.template import render
-from iekd.ui.render.words import run_title, time_range, with_seeds
+from iekd.ui.render.template import html_text, render
+from iekd.ui.render.words import count, run_title, time_range, with_seeds
 
 TEACHER, STUDENT = "teacher", "student"  # also CSS classes of their colours
 
@@ -25,23 +26,55 @@ def step_html(title: str, text: str = "", number: int | str = "") -> str:
     return render("train_step", title=title, text=text, number=number)
 
 
-def networks_html(teacher: str, student: str, channels: int = 3, classes: int = 10) -> str:
-    """Teacher and student with their sizes, as bars. channels, classes: of the dataset, where it is known."""
+def networks_html(
+    teacher: str, student: str, channels: int = 3, classes: int = 10, side: int = 0,
+    seconds: Mapping[str, float | None] | None = None,
+) -> str:  # fmt: skip
+    """Teacher and student with their sizes, as bars, and what each costs.
+
+    channels, classes, side: of the images, where they are known. seconds: by network, for one image on this machine;
+    None while that is being measured.
+    """
     named = {TEACHER: teacher, STUDENT: student}
-    sizes = {}
+    sizes, facts = {}, {}
     for role, name in named.items():
         if name != NO_TEACHER:
             with suppress(UserError):  # what is wrong with a name is said at its field
                 sizes[role] = model_info(name).params(channels, classes)
+                facts[role] = _facts(name, sizes[role], side, seconds or {}) if side else ""
     largest = max(sizes.values(), default=1)
     titles = {TEACHER: _("Teacher"), STUDENT: _("Student")}
-    rows = [(titles[role], role, model_name(named[role]), n, 100 * n / largest) for role, n in sizes.items()]
+    rows = [
+        (titles[role], role, model_name(named[role]), n, 100 * n / largest, facts[role]) for role, n in sizes.items()
+    ]
     return render("train_networks", networks=rows, ratio=_ratio(sizes))
 
 
 def advice_html(why: str) -> str:
     """A sentence on what would suit the pictures, above the button that takes it."""
     return f'<p class="note">{escape(why)}</p>'
+
+
+def _facts(name: str, params: int, side: int, seconds: Mapping[str, float | None]) -> str:
+    """Megabytes in float32, multiply-adds for an image of that side, and how long one takes."""
+    macs = model_info(name).macs * (side / 32) ** 2
+    parts = [
+        _("{size} MB", size=f"{4 * params / 1e6:.3g}"),
+        _("{count} multiply-adds at {side} × {side}", count=count(round(macs)), side=side),
+    ]
+    if name in seconds:
+        taken = seconds[name]
+        parts.append(
+            _("latency is being measured…")
+            if taken is None
+            else _("{time} ms per image on this machine", time=f"{1000 * taken:.3g}")
+        )
+    return " · ".join(parts)
+
+
+def loading_html() -> str:
+    """What stands in the place of the networks until their library is imported."""
+    return f'<p class="note" role="status">{html_text("Loading the libraries of networks…")}</p>'
 
 
 def _ratio(sizes: dict[str, int]) -> str:

@@ -12,15 +12,17 @@ from urllib.parse import urlsplit, urlunsplit
 
 import gradio as gr
 
-from iekd.config.run import RunConfig
+from iekd.config.run import NO_TEACHER, RunConfig
 from iekd.config.snippets import api_snippet, python_snippet
 from iekd.errors import UserError
 from iekd.language import N_, _
 from iekd.launchers.base import Launcher
+from iekd.models import libraries
 from iekd.paths import typed
 from iekd.runs.estimate import estimate
+from iekd.runs.latencies import Latencies
 from iekd.runs.owner import LOCAL
-from iekd.runs.prepare import prepare
+from iekd.runs.prepare import ROLES, prepare
 from iekd.runs.probes import Probes
 from iekd.runs.queue import ahead_of_new
 from iekd.runs.store import Store
@@ -124,6 +126,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
     changes = gr.HTML(visible="hidden", elem_id="changes")
     view = run_view(launcher, shown, access)
     key = gr.Textbox(visible=False)  # the same for every click until a run has started: two clicks start one
+    latencies = Latencies(store)
     timer, probes = gr.Timer(2.0, active=False), Probes(store)  # it ticks while a better estimate is on its way
     tab = TrainTab(store, view, form_box, error, key, fields["dataset"])
     inputs = set(fields.values())  # as a set: a handler then gets one dictionary, by component
@@ -149,10 +152,13 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
         values = values_of(given)
         found: Updates = {
             error: "", pair: "", time: "", **dict.fromkeys(code.values(), ""), timer: gr.Timer(active=False),
-            networks: html.networks_html(values["teacher"], values["student"]),
-            changes: html.changed_html(form.changed(values)), welcome: ready(False, False),
+            networks: "", changes: html.changed_html(form.changed(values)), welcome: ready(False, False),
             advice: "", take: gr.Button(visible=False),
         }  # fmt: skip
+        if not libraries.are_loaded() and any(libraries.names_one(str(values[role] or "")) for role in ROLES):
+            libraries.load_in_background()  # it takes seconds, in which the page is to say so
+            return {**found, networks: html.loading_html(), timer: gr.Timer(active=True)}
+        found[networks] = html.networks_html(values["teacher"], values["student"])
         try:
             prepared = prepare(allowed(request, values), store.root)
             config, info = prepared.config, prepared.info
@@ -160,6 +166,11 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
                 found |= {advice: html.advice_html(proposal.why), take: gr.Button(visible=True)}
             access.check_size(request, config, store)
             measuring = access.trusts(request) and probes.ask(config)
+            named = list(dict.fromkeys(name for name in (config.teacher, config.student) if name != NO_TEACHER))
+            timing = access.trusts(request) and not measuring and latencies.ask(named, config, info)
+            taken = {name: latencies.known(name, config, info) for name in named}
+            if not timing and not measuring:  # what could not be measured is not said
+                taken = {name: seconds for name, seconds in taken.items() if seconds is not None}
             expected = estimate(config, store, prepared.teacher is not None, info)
             header = HEADER if access.token else ""
             found |= {
@@ -167,9 +178,12 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
                 time: html.estimate_html(expected, ahead_of_new(config, store) if launcher.name == LOCAL else []),
                 code["command"]: config.command_line(), code["python"]: python_snippet(config),
                 code["api"]: api_snippet(config, address_of_page(request), header),
-                networks: html.networks_html(config.teacher, config.student, info.channels, info.classes),
+                networks: html.networks_html(
+                    config.teacher, config.student, info.channels, info.classes,
+                    config.resolution or info.resolution, taken,
+                ),
                 welcome: ready(True, any(caution.serious for caution in prepared.cautions())),
-                timer: gr.Timer(active=measuring),
+                timer: gr.Timer(active=measuring or timing),
             }  # fmt: skip
         except form.MissingError as missing:
             found[forecast] = f'<p class="note">{escape(str(missing))}</p>'

@@ -12,6 +12,7 @@ from iekd.language import _
 from iekd.ui.render.about import how_it_works_html
 from iekd.ui.render.train import group_html, search_html, slug, step_html
 from iekd.ui.tabs import choices, form
+from iekd.ui.tabs.find_network import find_network
 from iekd.ui.tabs.run import PRIVATE
 
 # a card's values go into the fields at once, without asking the server: what is chosen is what Start sends
@@ -24,8 +25,8 @@ def networks_step(fields: dict[str, Any]) -> gr.HTML:
         step_html(
             _("Networks"),
             _(
-                "The large one teaches, the small one learns. Type to search. Names such as timm:resnet18 or "
-                "torchvision:resnet18 can be typed too."
+                "The large one teaches, the small one learns. Names such as timm:resnet18, torchvision:resnet18 or "
+                "hf:ORG/NAME, a classifier on the Hugging Face Hub, can be typed too."
             ),
             2,
         )
@@ -39,6 +40,7 @@ def networks_step(fields: dict[str, Any]) -> gr.HTML:
                 form.model_choices(name == "teacher"), value=form.default(name), label=title, min_width=200,
                 elem_id=f"f-{name}", allow_custom_value=True,
             )  # fmt: skip
+    find_network(fields["teacher"], fields["student"])
     return gr.HTML(elem_id="networks")
 
 

@@ -1,0 +1,68 @@
+"""The search among all networks, and what the form says a network costs."""
+
+from __future__ import annotations
+
+import pytest
+
+from iekd import data
+from iekd.config.run import make_config
+from iekd.models.catalog import model_info
+from iekd.runs.latencies import Latencies, main, measure
+from iekd.runs.store import Store
+from iekd.ui.render.train import networks_html
+from iekd.ui.tabs.find_network import find, size_of
+
+
+def test_names_are_found_by_their_words_ours_first() -> None:
+    found = find("MobileNet v2")
+    assert found[0] == "mobilenet-v2-crd"
+    assert "torchvision:mobilenet_v2" in found
+    assert all("mobilenet" in name and "v2" in name for name in found)
+    assert find("no such network") == []
+
+
+@pytest.mark.parametrize("name", ["resnet8", "timm:resnet10t", "torchvision:squeezenet1_1"])
+def test_parameters_are_those_that_the_form_counts(name: str) -> None:
+    assert size_of(name) == f"{model_info(name).params(3, 10) / 1e6:.2f} M"
+
+
+def test_what_cannot_be_built_says_so() -> None:
+    assert size_of("timm:none") == "cannot be used here"
+
+
+def test_the_costs_of_a_network() -> None:
+    """1,091 kB: 272,752 parameters of 4 bytes; 4 times the multiply-adds of 32 x 32 at 64 x 64."""
+    text = networks_html("resnet20", "resnet8", 3, 10, 64, {"resnet20": 0.00744, "resnet8": None})
+    macs = model_info("resnet20").macs * 4 / 1e6
+    assert f"{4 * model_info('resnet20').params(3, 10) / 1e6:.3g} MB" in text
+    assert f"{macs:.2f} M multiply-adds at 64 × 64" in text
+    assert "7.44 ms per image on this machine" in text
+    assert "latency is being measured" in text
+    assert "ms per image" not in networks_html("resnet20", "resnet8", 3, 10, 64, {})
+
+
+def test_latencies_are_measured_once_and_stored(tmp_path, monkeypatch) -> None:
+    config, info = make_config(), data.describe("fashion-mnist-sample")
+    latencies, started = Latencies(Store(tmp_path)), []
+    monkeypatch.setenv("IEKD_PROBE", "1")
+
+    class Process:
+        def __init__(self, command, **options) -> None:
+            started.append(command)
+
+    monkeypatch.setattr("iekd.runs.latencies.subprocess.Popen", Process)
+    assert latencies.known("resnet8", config, info) is None
+    assert latencies.ask(["resnet8"], config, info)
+    monkeypatch.setattr("sys.argv", ["latencies", *started[0][3:]])
+    monkeypatch.setattr("iekd.runs.latencies.os.nice", lambda by: None)
+    assert main() == 0
+    assert 0 < latencies.known("resnet8", config, info) < 5
+    assert not latencies.ask(["resnet8"], config, info)
+    assert len(started) == 1
+    monkeypatch.setenv("IEKD_PROBE", "0")
+    assert not latencies.ask(["resnet20"], config, info)
+
+
+def test_a_network_that_cannot_run_is_not_asked_again(tmp_path) -> None:
+    with pytest.raises(Exception, match="inception"):
+        measure("timm:inception_nothing", 2, 3, 32, "cpu")
