@@ -8,6 +8,7 @@ from typing import Any
 from iekd.config.presets import PRESETS
 from iekd.config.run import RunConfig
 from iekd.data.base import DatasetInfo
+from iekd.models.source import PRETRAINED
 from iekd.plural import counted
 
 PHOTO = 96  # pixels of the shorter side from which on pictures are photographs
@@ -16,6 +17,7 @@ STRIDE = 32  # of those networks: a side is a multiple of it
 SMALL_SIDES = (32, 48, 64)  # that the small networks of the literature are used with
 FEW = 2000  # training images
 MANY_FOR_CPU, SIDE_FOR_CPU = 5000, 128
+BEGINS = ("teacher_from", "student_from")
 MATTERS = ("optimizer", "augmentation", "auto_augment")  # of a preset; epochs and the like are a matter of time
 PAIRS = {  # teacher and student for photographs, by whether there is a GPU
     True: ("timm:resnet50", "timm:mobilenetv3_small_100"),
@@ -37,7 +39,7 @@ class Proposal:
 
     def followed_by(self, config: RunConfig) -> bool:
         """Whether a configuration has what matters of it: its own values, and how the preset trains."""
-        matters = self.settings().keys() & {*self.values, *MATTERS}
+        matters = self.settings().keys() & {*self.values, *MATTERS} - {*BEGINS}  # weights may come from elsewhere
         return all(getattr(config, name) == self.settings()[name] for name in matters)
 
     def command(self) -> str:
@@ -59,12 +61,12 @@ def propose(info: DatasetInfo, gpu: bool) -> Proposal | None:
         teacher, student = PAIRS[gpu]
         values = {
             "resolution": side, "batch_size": 32 if info.train_images < FEW else 64, "teacher": teacher,
-            "student": student,
+            "student": student, **dict.fromkeys(BEGINS, PRETRAINED),
         }  # fmt: skip
         less = ", fewer than they have because there is no GPU here" if slow else ""
         why = (
-            f"The pictures are photographs, {about}: networks that were made for photographs tell them apart at "
-            f"{side} pixels{less}, and {images} fill batches of {values['batch_size']}."
+            f"The pictures are photographs, {about}: networks that have learned from other photographs tell them "
+            f"apart at {side} pixels{less}, and {images} fill batches of {values['batch_size']}."
         )
         return Proposal("photos", values, why)
     side = max(known for known in SMALL_SIDES if known <= max(info.side, SMALL_SIDES[0]))

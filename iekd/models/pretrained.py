@@ -76,8 +76,8 @@ def missing(name: str, found: Pretrained, problem: str) -> UserError:
     """What to say where weights cannot be had."""
     return UserError(
         f"The pretrained weights of {name} ({found.title}) are not on this machine and cannot be downloaded "
-        f"({problem}). Connect it to the network once, or get the file in another way and give its path instead of "
-        "'pretrained'."
+        f"({problem}). Connect it to the network once, get the file in another way and give its path instead of "
+        "'pretrained', or begin with random weights."
     )
 
 

@@ -32,6 +32,8 @@ def test_sizes_and_counts_decide(side, images, gpu, preset, values):
     assert found.preset == preset
     assert values.items() <= found.values.items()
     assert set(found.values) == set(values) or preset == "photos"
+    begins = {found.values.get("teacher_from"), found.values.get("student_from")}
+    assert begins == ({"pretrained"} if preset == "photos" else {None})
     assert found.why.endswith(".")
     assert str(side) in found.why
     assert found.command().startswith(f"--preset {preset}")

@@ -343,20 +343,35 @@ def test_a_stranger_names_no_file_as_the_order_of_classes(store: Store, order: o
     Access().check_paths(asker(), {"class_order": order}, store)
 
 
-def test_a_stranger_names_no_folder_of_unlabelled_images_and_starts_no_large_download(store: Store) -> None:
+REFUSED = {  # values of settings -> what a stranger is told
+    "Folders of this machine": [{"unlabelled": "/home"}],
+    "have to download": [
+        {"dataset": "torchvision:Food101"}, {"dataset": "hf:ann/pets"}, {"teacher_from": "pretrained"},
+        {"student_from": "pretrained"},
+    ],
+    "Files of this machine": [
+        {"teacher_from": "names.pth"}, {"student_from": "/etc/passwd"}, {"more_teachers_from": "auto,/etc/passwd"},
+        {"more_teachers_from": ["run:a", "names.pth"]}, {"teacher_from": "run:a,names.pth"},
+    ],
+    "Networks of the Hub": [{"student": "hf:ann/net"}, {"more_teachers": "resnet8,hf:ann/net"}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("told", "given"), [(told, one) for told, several in REFUSED.items() for one in several])
+def test_a_stranger_names_nothing_of_this_machine_and_starts_no_large_download(
+    store: Store, told: str, given: dict[str, object]
+) -> None:
     for access in (Access(public=True, training=True), Access(token=TOKEN)):
-        with pytest.raises(AccessError, match="Folders of this machine"):
-            access.check_paths(asker(), "fashion-mnist-sample", "auto", store, None, "/home")
-        for name in ("torchvision:Food101", "hf:ann/pets"):
-            with pytest.raises(AccessError, match="have to download"):
-                access.check_paths(asker(), name, "auto", store)
-        access.check_paths(asker(), "cifar10", "auto", store, None, "")
-        for sources in ("auto,/etc/passwd", "run:a,names.pth", ("auto", "run:a,names.pth"), (None, ["names.pth"])):
-            with pytest.raises(AccessError, match="Files of this machine"):
-                access.check_paths(asker(), "cifar10", sources, store)
-        access.check_paths(asker(), "cifar10", ("auto", "run:a,train"), store)
-        access.check_paths(asker(), "cifar10", (None, None), store)
-    Access().check_paths(asker(), "hf:ann/pets", "auto", store, None, "/home")
+        with pytest.raises(AccessError, match=told):
+            access.check_paths(asker(), {"dataset": "cifar10", **given}, store)
+    Access().check_paths(asker(), given, store)
+
+
+@pytest.mark.parametrize(
+    "sources", [{}, {"teacher_from": None, "unlabelled": ""}, {"more_teachers_from": ["run:a", "train"]}]
+)
+def test_a_stranger_may_name_runs(store: Store, sources: dict[str, object]) -> None:
+    Access(public=True, training=True).check_paths(asker(), {"dataset": "cifar10", **sources}, store)
 
 
 @pytest.mark.parametrize("order", [None, "", "text", "a,b", (), ("text",), ["a", "b"]])

@@ -24,7 +24,7 @@ from iekd.data.archives import Room
 from iekd.errors import UserError
 from iekd.estimate.cost import plan_of, seconds
 from iekd.models import hub_configs
-from iekd.models.source import is_path
+from iekd.models.source import PRETRAINED, is_path
 from iekd.plural import counted
 from iekd.runs.prepare import ROLES
 from iekd.runs.queue import device_name
@@ -228,6 +228,8 @@ class Access:
             raise AccessError(self._no("Folders of this machine cannot be used"))
         if any(map(is_path, sources)) or (len(names) == 1 and names[0] != data.AS_TEXT):
             raise AccessError(self._no("Files of this machine cannot be used"))
+        if PRETRAINED in sources:
+            raise AccessError(self._no("Pretrained weights, which this machine would have to download, cannot be used"))
         if any(map(hub_configs.is_one, networks)):
             raise AccessError(self._no("Networks of the Hub cannot be used"))
 

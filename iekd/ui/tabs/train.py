@@ -162,7 +162,8 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
         try:
             prepared = prepare(allowed(request, values), store.root)
             config, info = prepared.config, prepared.info
-            if proposal := form.proposal(config, info):
+            # of what strangers may not use, such as pretrained weights
+            if access.trusts(request) and (proposal := form.proposal(config, info)):
                 found |= {advice: html.advice_html(proposal.why), take: gr.Button(visible=True)}
             access.check_size(request, config, store)
             measuring = access.trusts(request) and probes.ask(config)
