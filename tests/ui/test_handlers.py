@@ -13,10 +13,11 @@ import gradio as gr
 import pytest
 from gradio.routes import App
 from PIL import Image
-from ui_helpers import animals
+from ui_helpers import animals, wait_until
 
 from iekd import data
 from iekd.config.run import RunConfig
+from iekd.models import libraries
 from iekd.runs.store import Store
 from iekd.ui.app import build_app
 from iekd.ui.server.api import ENDPOINTS
@@ -146,10 +147,10 @@ def test_a_run_of_a_missing_plugin_is_shown_and_cannot_fill_in_the_form(
     (filled,) = called(page, "again", run=run_id)
     assert f"&#39;{gone}&#39;" in filled["error"]
     assert "IEKD_PLUGINS" in filled["error"]
-    (after,) = called(page, "described_after")  # comes next, and leaves that sentence alone
+    after, *_ = called(page, "described_after")  # comes next, and leaves that sentence alone
     assert isinstance(after["error"], dict), after["error"]  # an update of nothing, no new text
     assert "value" not in after["error"]
-    (wrong,) = called(page, "described_after", changed={"f-epochs": -1})
+    wrong, *_ = called(page, "described_after", changed={"f-epochs": -1})
     assert "Epochs" in wrong["error"]
 
 
@@ -161,11 +162,21 @@ def test_a_runs_settings_fill_in_the_form(page: gr.Blocks, run_id: str) -> None:
     assert filled["shown-run"] == ""
 
 
+def test_what_is_wrong_with_a_network_is_said_once_its_library_is_loaded(page: gr.Blocks) -> None:
+    """Until then the form is described again at every tick."""
+    ticks = [event for event in page.fns.values() if event.name == "described_after" and event.targets[0][1] == "tick"]
+    assert [event.outputs[0].elem_id for event in ticks] == ["error"]
+
+
 def test_a_network_of_a_library_is_typed(page: gr.Blocks) -> None:
-    described = called(page, "describe", changed={"f-student": "timm:mobilenetv3_small_050"})[0]
+    named = {"f-student": "timm:mobilenetv3_small_050"}
+    known, first = libraries.are_loaded(), called(page, "describe", changed=named)[0]
+    assert known or "Loading the libraries" in first["networks"]
+    wait_until(libraries.are_loaded)
+    described = called(page, "describe", changed=named)[0]
     assert "timm:mobilenetv3_small_050" in described["command"]
     assert "mobilenetv3_small_050 (timm)" in described["networks"]
-    (wrong,) = called(page, "described_after", changed={"f-student": "timm:mobilenetv3_smal_050"})
+    wrong, *_ = called(page, "described_after", changed={"f-student": "timm:mobilenetv3_smal_050"})
     assert "timm:mobilenetv3_small_050" in wrong["error"]
     components = {c.elem_id: c for c in page.blocks.values()}
     assert all(components[f"f-{role}"].allow_custom_value for role in ("teacher", "student", "peer"))

@@ -245,12 +245,11 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
     gr.on([field.change for field in others], describe, inputs, [error, *described], **EAGER)
     gr.on([field.change for field in typed_in], None, js=click_after_a_pause("look-again"), **PRIVATE)
     look_again.click(describe, inputs, [error, *described], **EAGER)
-    timer.tick(described_again, inputs, described, **EAGER)
+    timer.tick(described_after, inputs, [error, *described], **EAGER)  # a library's network may turn out to be wrong
     # on coming back a teacher may be at hand that was not before
     gr.on([demo.load, view.back.click], described_again, inputs, described, **EAGER)
-    take.click(take_advice, inputs, [*fields.values(), rigour], **PRIVATE).then(
-        described_again, inputs, described, **PRIVATE
-    )
+    taken = take.click(take_advice, inputs, [*fields.values(), rigour], **PRIVATE)
+    taken.then(described_after, inputs, [error, *described], **PRIVATE)
     start.click(begin, {key, *inputs}, [shown, key, *tab.outputs], **PRIVATE)
     view.back.click(leave, None, [shown, *tab.outputs], **PRIVATE)
     filled_in = [*fields.values(), methods, rigour, uploaded, shown, *tab.outputs]
