@@ -13,11 +13,12 @@ from typing import Annotated, Any, Literal, Optional, Union
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from iekd import data
+from iekd.config.images import IMAGES, ImageSettings
 from iekd.config.methods import IE, KD_ON_TOP, OTHERS, MethodSettings, check_method, known_specs, method_spec
 from iekd.config.presets import PRESETS
 from iekd.config.settings import about, setting
+from iekd.config.teacher import TEACHER, TeacherSettings
 from iekd.config.training import OPTIMISER, TrainingSettings
-from iekd.data.decoding import CROP, Fit
 from iekd.errors import UserError, about_setting, check_text, unknown_name
 from iekd.models.catalog import check_model, models
 from iekd.models.hub_configs import is_one as is_on_hub
@@ -34,7 +35,7 @@ from iekd.models.source import (
 from iekd.paths import absolute
 
 NO_TEACHER = "none"
-TEACHER, IMAGES, THIS_RUN = "Teacher", "Images", "This run"  # headings of settings
+THIS_RUN = "This run"  # heading of settings
 STAGES = ("teacher", "auto-encoder", "students", "evaluation")  # of a run, in order
 MOST_THREADS = 1024
 LISTS: dict[str, tuple[type, str]] = {  # fields that may come as text with commas: type of the items, what to give
@@ -67,130 +68,16 @@ class SettingError(UserError):
         super().__init__(f"{named[0].upper()}{named[1:]} {what}", field)
 
 
-class RunConfig(MethodSettings, TrainingSettings):
+class RunConfig(ImageSettings, TeacherSettings, MethodSettings, TrainingSettings):
     """Everything that decides a run's result, apart from the machine.
 
-    Two runs with equal configurations on one machine give equal metrics on the CPU. The fields of TrainingSettings come
-    first, then those that only some methods use (config.methods), then these.
+    Two runs with equal configurations on one machine give equal metrics on the CPU. The fields come in the order
+    networks and training (training.py), those that only some methods use (methods.py), teacher (teacher.py), images
+    (images.py), and these.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    teacher_epochs: int = setting(
-        30, "passes that train a teacher where none is at hand", ge=1, le=10_000, group=TEACHER,
-        only_for="teachers that the run trains", used_when=lambda config: config.may_train_teacher, step_time=False,
-        trains_teacher="always",
-    )  # fmt: skip
-    teacher_lr: float | None = setting(
-        None, "peak learning rate of a teacher's training or fine-tuning; unset: the students'", gt=0, le=100,
-        group=TEACHER, label="Teacher's learning rate", only_for="teachers that the run trains",
-        used_when=lambda config: config.may_train_teacher, step_time=False, trains_teacher="if changed",
-    )  # fmt: skip
-    teacher_backbone: float = setting(
-        0.1, "share of the learning rate that layers with pretrained weights get while a teacher is fine-tuned", gt=0,
-        le=1, group=TEACHER, label="Teacher's slower layers", only_for="teachers that are fine-tuned",
-        used_when=lambda config: config.may_fine_tune_teacher, step_time=False, trains_teacher="if changed",
-    )  # fmt: skip
-    teacher_from: str = setting(
-        AUTO, "auto (shipped, of an earlier run, or trained first), train, pretrained (of timm, torchvision), run:ID, "
-        "run:ID/LEARNER, or the path of a file of weights or of a model's folder; a teacher of other classes is "
-        "fine-tuned first", group=TEACHER, label="Teacher comes from", step_time=False,
-    )  # fmt: skip
-    student_from: str | None = setting(
-        None, "first weights of every student: pretrained, run:ID, run:ID/LEARNER, or the path of a file of weights or "
-        "of a model's folder; unset: random", group=TEACHER, label="Student starts from", step_time=False,
-    )  # fmt: skip
-    more_teachers: tuple[str, ...] = setting(
-        (), "further teachers, with commas: the answers of all are averaged, the features are the first one's",
-        group=TEACHER,
-    )  # fmt: skip
-    more_teachers_from: tuple[str, ...] = setting(
-        (), "where each of them comes from, as teacher from, with commas; unset: auto for each", group=TEACHER,
-        only_for="several teachers", used_when=lambda config: bool(config.more_teachers), step_time=False,
-    )  # fmt: skip
-    teacher_mean: tuple[float, ...] | None = setting(
-        None, "mean of the pixels (0..1) that a teacher's file was trained with; unset: the dataset's own",
-        group=TEACHER, step_time=False,
-    )  # fmt: skip
-    teacher_std: tuple[float, ...] | None = setting(
-        None, "standard deviation of those pixels", group=TEACHER, step_time=False
-    )
-    limit_train: int | None = setting(
-        None, "use only this many training images, balanced over classes", ge=2, group=IMAGES,
-        label="Limit training images", step_time=False, trains_teacher="always",
-    )  # fmt: skip
-    resolution: int | None = setting(
-        None, "side of the square images; unset: the dataset's own", ge=8, le=512, group=IMAGES,
-        trains_teacher="always",
-    )  # fmt: skip
-    augmentation: Literal["crop", "resized-crop", "none"] = setting(
-        "crop", "crop: of the padded image, and flip; resized-crop: any part of it, enlarged, and flip",
-        group=IMAGES, trains_teacher="if changed",
-    )  # fmt: skip
-    flip: bool = setting(
-        True, "mirror every second training image; switch it off where classes are each other's mirror images, such as "
-        "arrows to the left and right", group=IMAGES, only_for="the augmentations crop and resized-crop",
-        used_when=lambda config: config.augmentation != "none", step_time=False, trains_teacher="if changed",
-    )  # fmt: skip
-    cutout: int = setting(
-        0, "side in pixels of a square hole in each training image; 0: none", ge=0, le=511, group=IMAGES,
-        trains_teacher="if changed",
-    )  # fmt: skip
-    auto_augment: Literal["none", "randaugment", "trivialaugment"] = setting(
-        "none", "distort shape and colour of training images: randaugment twice, moderately; trivialaugment once, by "
-        "any amount", group=IMAGES, label="Automatic augmentation", trains_teacher="if changed",
-    )  # fmt: skip
-    colour_jitter: float = setting(
-        0.0, "largest change of brightness, contrast and saturation, such as 0.4 for 40 %; 0: none", ge=0, le=1,
-        group=IMAGES, trains_teacher="if changed",
-    )  # fmt: skip
-    random_erasing: float = setting(
-        0.0, "share of the training images in which a rectangle is erased, such as 0.25; 0: none", ge=0, le=1,
-        group=IMAGES, trains_teacher="if changed",
-    )  # fmt: skip
-    mixup: float = setting(
-        0.0, "mix each training image with another, and their labels; alpha of the shares' Beta distribution, such as "
-        "0.2; 0: none", ge=0, le=100, group=IMAGES, trains_teacher="if changed",
-    )  # fmt: skip
-    cutmix: float = setting(
-        0.0, "paste a part of another training image into each, and mix their labels; alpha, such as 1; 0: none; with "
-        "mixup, each batch gets one of the two", ge=0, le=100, group=IMAGES, label="CutMix",
-        trains_teacher="if changed",
-    )  # fmt: skip
-    class_weights: Literal["none", "balanced"] = setting(
-        "none", "balanced: rare classes count more in the cross-entropy, n / (K n_c) times for n_c of n images in K "
-        "classes", group=IMAGES, step_time=False, trains_teacher="if changed",
-    )  # fmt: skip
-    fit: Fit = setting(
-        CROP, "images that are not square: crop cuts out the centre, pad adds black bars, squash distorts them",
-        group=IMAGES, label="Images that are not square", only_for="folders of images",
-        used_when=lambda config: data.source_of(config.dataset).may_stream, step_time=False,
-        trains_teacher="if changed",
-    )  # fmt: skip
-    class_order: tuple[str, ...] = setting(
-        (), "names of all classes in the order of their labels, with commas, or a file of them; text: 1, 10, 2; unset: "
-        "by value where all names are numbers, else as text", group=IMAGES, label="Order of the classes",
-        step_time=False, trains_teacher="if changed",
-    )  # fmt: skip
-    validation_fraction: float = setting(
-        0.1, "share of the training images held out to watch training by; 0: none", ge=0, lt=1, group=IMAGES,
-        step_time=False, trains_teacher="always",
-    )  # fmt: skip
-    test_fraction: float = setting(
-        0.2, "share held out when a folder has no test/ of its own", gt=0, lt=1, group=IMAGES,
-        only_for="folders of images", used_when=lambda config: data.source_of(config.dataset).uses_test_fraction,
-        step_time=False,
-        trains_teacher="always",
-    )  # fmt: skip
-    unlabelled: str = setting(
-        "", "folder of further images without classes: methods that teach by answers or features learn from them too",
-        group=IMAGES, label="Unlabelled images", only_for="methods that need no label",
-        used_when=lambda config: any(spec.learns_unlabelled for spec in known_specs(config.methods)),
-    )  # fmt: skip
-    data_seed: int = setting(
-        0, "fixes splits, the order of images and their augmentation", ge=0, lt=2**31, group=IMAGES,
-        step_time=False, trains_teacher="always",
-    )  # fmt: skip
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "where to train", group=THIS_RUN)
     threads: Union[Annotated[int, Field(ge=1, le=MOST_THREADS)], Literal["auto"]] = setting(
         "auto", "threads that compute on the CPU; auto: as many as other processes leave room for; a number: "
