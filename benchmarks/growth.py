@@ -18,7 +18,8 @@ import torch
 from train_options import train_options
 
 from iekd.config.run import RunConfig, make_config
-from iekd.engine.experiment import STUDENTS, StageStart
+from iekd.engine.events import StageStart
+from iekd.engine.experiment import STUDENTS
 from iekd.engine.metrics import Metrics
 from iekd.estimate.phases import measure_phases
 from iekd.estimate.subjects import Subject

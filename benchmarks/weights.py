@@ -17,7 +17,8 @@ import numpy as np
 from iekd import data
 from iekd.config.run import RunConfig, learner_name, make_config
 from iekd.data.base import Split
-from iekd.engine.experiment import Experiment, StageStart, TrainedModel
+from iekd.engine.events import StageStart, TrainedModel
+from iekd.engine.experiment import Experiment
 from iekd.engine.learner import Learner
 from iekd.engine.metrics import Metrics
 from iekd.models.artifact import load_model

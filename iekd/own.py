@@ -22,7 +22,7 @@ from iekd.config.methods import METHODS, MethodSettings, method_spec
 from iekd.config.run import NO_TEACHER, RunConfig, make_config
 from iekd.config.unused import unused_settings
 from iekd.engine.accelerate import choose_device
-from iekd.engine.experiment import Result
+from iekd.engine.events import Result
 from iekd.engine.loaders import LoaderBatches, LoaderImages, first_batch
 from iekd.engine.metrics import Metrics
 from iekd.engine.own import LoaderDataset, OwnExperiment, Student, without_pixels

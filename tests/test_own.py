@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import iekd
 from iekd.engine.batches import to_device
-from iekd.engine.experiment import Experiment, TrainedModel
+from iekd.engine.events import TrainedModel
+from iekd.engine.experiment import Experiment
 from iekd.errors import DataError, DivergedError
 from iekd.models.normalise import Normalise
 from iekd.models.own import OwnNetwork, examine

@@ -10,8 +10,7 @@ import contextlib
 import copy
 import logging
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Union, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +19,12 @@ from iekd.config.methods import method_spec
 from iekd.config.run import STAGES, RunConfig, learner_name
 from iekd.data.base import Dataset, Split
 from iekd.distill.method import Baseline, Method, build_method
-from iekd.distill.targets import Pair, TeacherOutput
+from iekd.distill.targets import Pair
 from iekd.engine.accelerate import (
     Shortcuts,
-    autocast,
     channels_last,
     choose_device,
     choose_precision,
-    freeze,
     keep_memory,
 )
 from iekd.engine.augment import Augment, make_augment
@@ -42,9 +39,11 @@ from iekd.engine.batches import (
 )
 from iekd.engine.distortions import Extras, make_extras
 from iekd.engine.ensemble import Ensemble, Member
+from iekd.engine.events import Event, LearnerResult, Result, StageStart, TrainedModel
+from iekd.engine.frozen_teacher import FrozenTeacher
 from iekd.engine.learner import ENERGY, Learner, evaluation_batch_size, predict
 from iekd.engine.loop import HeldOut, ShouldSnapshot, train
-from iekd.engine.metrics import Diverged, FellBack, Metrics, Predicted, Stepped, Watched
+from iekd.engine.metrics import Predicted
 from iekd.engine.mutual import MutualLearner
 from iekd.engine.scoring import UNLIKE, accuracy, class_accuracy, energy, is_right, predicted
 from iekd.engine.stacked import stack_seeds
@@ -53,7 +52,7 @@ from iekd.engine.stream import HeldOutImages, processes, split_into_batches
 from iekd.engine.threads import Threads, Told
 from iekd.engine.training_unit import TrainingUnit
 from iekd.engine.watched import MOST_REPORTS, Watch, choose
-from iekd.errors import TrainingError, first_line
+from iekd.errors import TrainingError
 from iekd.losses.od import margin
 from iekd.models.catalog import model_info
 from iekd.models.normalise import Normalise
@@ -65,94 +64,6 @@ log = logging.getLogger(__name__)
 TEACHER, STUDENTS, EVALUATION = "teacher", "students", "evaluation"
 Role = Literal["teacher", "student", "peer"]
 PEER_SEED = 1_000_003  # added to a learner's seed for the initial weights of its peer
-
-
-@dataclass(frozen=True)
-class StageStart:
-    """A stage begins. It has `steps` optimisation steps (of each learner), 0 if there is nothing to train.
-
-    done: how many of them an earlier attempt has done. predictions: how many held-out images will be predicted, counted
-    for each network and epoch; predicted: how many of them were.
-    """
-
-    stage: str
-    steps: int
-    done: int = 0
-    predictions: int = 0
-    predicted: int = 0
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """A classifier and the normalisation that it was trained with: mean and std per channel, of pixel values 0..1."""
-
-    model: nn.Module
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class LearnerResult:
-    """Accuracies in percent on the test split; `class_accuracy` per class in order, None for one without images.
-
-    best_epoch: the epoch with the best validation accuracy, and accuracy_best the test accuracy then. Without a
-    validation split the test accuracy itself chooses, which flatters.
-    agreement: percent of predictions that equal the teacher's. peer_accuracy: of the second student of mutual learning.
-    energy_threshold: below it lies the energy of one test image in twenty.
-    answers: (N,) int64, the predicted class of each test image, in the order of the split.
-    """
-
-    name: str
-    network: TrainedModel = field(repr=False)  # else a printed result is a page of layers
-    accuracy_last: float
-    class_accuracy: list[float | None]
-    answers: Tensor = field(repr=False, compare=False)
-    accuracy_best: float = 0.0
-    best_epoch: int = 0
-    agreement: float | None = None
-    method: str = ""
-    seed: int = 0
-    peer_accuracy: float | None = None
-    energy_threshold: float | None = None
-
-
-@dataclass
-class Result:
-    """The result of a finished run: the teacher (None without one), the students, and those that diverged."""
-
-    teacher: LearnerResult | None
-    learners: list[LearnerResult] = field(default_factory=list)
-    diverged: list[Diverged] = field(default_factory=list)
-
-
-Event = Union[StageStart, Metrics, Stepped, Predicted, Watched, Diverged, FellBack, Snapshot, Result]
-
-
-def _frozen(network: nn.Module, precision: torch.dtype) -> nn.Module:
-    """`accelerate.freeze`, or a plain copy in evaluation mode where torch.fx cannot follow the network's code."""
-    try:
-        return freeze(network, precision)
-    except Exception as error:  # branches on a tensor's value, operations that it does not know, ...
-        log.warning("The teacher runs as it is, its batch norms not folded (%s).", first_line(error))
-    frozen = copy.deepcopy(network).eval().requires_grad_(False)
-    return frozen.to(dtype=precision).to(memory_format=torch.channels_last)
-
-
-class FrozenTeacher:
-    """images (B,C,H,W) uint8 -> TeacherOutput, without gradients; factors only once auto-encoders are trained."""
-
-    def __init__(self, network: TrainedModel, device: torch.device, precision: torch.dtype) -> None:
-        self.device, self.precision = device, precision
-        self.model = _frozen(network.model, precision).to(device)
-        self.normalise = Normalise(network.mean, network.std).to(device)
-        self.encoders: list[nn.Module] = []  # of the last stages
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> TeacherOutput:
-        with autocast(self.device, self.precision):
-            features = self.model(self.normalise(images))
-            last = features.stages[len(features.stages) - len(self.encoders) :]
-            return TeacherOutput(features, tuple(e(stage) for e, stage in zip(self.encoders, last, strict=True)))
 
 
 class Experiment:

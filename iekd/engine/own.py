@@ -12,7 +12,8 @@ from torch import nn
 from iekd.config.run import RunConfig
 from iekd.data.base import Dataset, Split
 from iekd.engine.batches import TrainingBatches
-from iekd.engine.experiment import Event, Experiment, Role, TrainedModel
+from iekd.engine.events import Event, TrainedModel
+from iekd.engine.experiment import Experiment, Role
 from iekd.engine.loaders import LoaderImages
 from iekd.models.own import OwnNetwork
 

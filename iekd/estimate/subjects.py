@@ -18,7 +18,9 @@ from iekd.data import describe
 from iekd.data.base import Dataset, Split
 from iekd.engine.accelerate import freeze
 from iekd.engine.batches import Batches, to_device
-from iekd.engine.experiment import Experiment, FrozenTeacher, TrainedModel
+from iekd.engine.events import TrainedModel
+from iekd.engine.experiment import Experiment
+from iekd.engine.frozen_teacher import FrozenTeacher
 from iekd.engine.learner import Learner
 from iekd.models.catalog import factor_channels
 from iekd.models.factors import AutoEncoder

@@ -77,7 +77,8 @@ class Training:
         unlabelled = self._load_unlabelled(loaded)
         self.attempt.check_data(loaded, unlabelled)
         self._check_stop()
-        from iekd.engine.experiment import Experiment, Result
+        from iekd.engine.events import Result
+        from iekd.engine.experiment import Experiment
 
         teacher = self._earlier_teacher() if self.attempt.notes else self._find_teacher(loaded)
         starts = self._starts(loaded, teacher)
@@ -184,7 +185,7 @@ class Training:
 
     def _earlier_teacher(self) -> Any | None:
         """The teacher of the earlier attempt, as an engine TrainedModel; None if it needs none, or still trains it."""
-        from iekd.engine.experiment import TrainedModel
+        from iekd.engine.events import TrainedModel
 
         notes = self.attempt.notes
         self.trains_teacher, self.teacher_from = notes["trains"], notes["from"]
@@ -198,7 +199,7 @@ class Training:
 
     def _find_teacher(self, dataset: Dataset) -> Any | None:
         """The trained teacher as an engine TrainedModel; None if the run has to train it, or needs none."""
-        from iekd.engine.experiment import TrainedModel
+        from iekd.engine.events import TrainedModel
 
         config = self.config
         if not config.needs_teacher:
@@ -243,7 +244,7 @@ class Training:
 
     def _more_teachers(self, dataset: Dataset) -> list[Any]:
         """The teachers beside the first, as engine TrainedModels."""
-        from iekd.engine.experiment import TrainedModel
+        from iekd.engine.events import TrainedModel
 
         found: list[Any] = []
         for teacher in load_more(self.config, self.run.path.parent, dataset):
@@ -254,7 +255,7 @@ class Training:
         return found
 
     def _handle(self, event: Any, rows: LineWriter) -> None:
-        from iekd.engine.experiment import Result, StageStart
+        from iekd.engine.events import Result, StageStart
         from iekd.engine.metrics import Diverged, FellBack, Predicted, Stepped, Watched
         from iekd.engine.state import Snapshot
 

@@ -10,7 +10,7 @@ import torch
 
 from iekd.bench import conventional
 from iekd.bench.rounds import make_trainer
-from iekd.engine.experiment import FrozenTeacher
+from iekd.engine.frozen_teacher import FrozenTeacher
 from iekd.estimate.subjects import Subject, noise
 from iekd.models.normalise import Normalise
 

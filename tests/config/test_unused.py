@@ -13,7 +13,8 @@ from iekd.config.methods import METHODS, MethodSettings
 from iekd.config.presets import PRESETS
 from iekd.config.run import RunConfig, make_config
 from iekd.config.unused import unused_settings
-from iekd.engine.experiment import Experiment, TrainedModel
+from iekd.engine.events import TrainedModel
+from iekd.engine.experiment import Experiment
 from iekd.engine.metrics import Metrics
 from iekd.models.registry import build
 

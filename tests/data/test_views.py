@@ -14,7 +14,8 @@ from iekd.data.decoding import open_image
 from iekd.data.file_images import Files
 from iekd.data.views import Box, Draws, PictureViews, usual_side, view
 from iekd.engine.batches import Batches, images_on_device
-from iekd.engine.experiment import Experiment, Result
+from iekd.engine.events import Result
+from iekd.engine.experiment import Experiment
 from iekd.errors import DataError
 
 CPU = torch.device("cpu")

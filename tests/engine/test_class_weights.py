@@ -13,7 +13,8 @@ from torch.nn.functional import log_softmax
 from iekd.config.methods import METHODS
 from iekd.distill.method import Baseline
 from iekd.engine.accelerate import Shortcuts
-from iekd.engine.experiment import Experiment, TrainedModel
+from iekd.engine.events import TrainedModel
+from iekd.engine.experiment import Experiment
 from iekd.engine.metrics import Metrics
 from iekd.engine.state import Snapshot
 from iekd.models.features import Features

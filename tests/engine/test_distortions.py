@@ -21,7 +21,8 @@ from iekd.engine.distortions import (
     make_extras,
     random_erasing,
 )
-from iekd.engine.experiment import Experiment, Result
+from iekd.engine.events import Result
+from iekd.engine.experiment import Experiment
 from iekd.engine.metrics import Metrics
 from iekd.engine.state import Snapshot
 from iekd.losses.tensors import larger_share

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from iekd.engine.ensemble import Ensemble, Member
-from iekd.engine.experiment import TEACHER, Experiment, FrozenTeacher, Result, TrainedModel
+from iekd.engine.events import Result, TrainedModel
+from iekd.engine.experiment import TEACHER, Experiment
+from iekd.engine.frozen_teacher import FrozenTeacher
 from iekd.models.normalise import Normalise
 from iekd.models.registry import build
 

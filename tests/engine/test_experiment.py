@@ -16,7 +16,8 @@ from iekd.config.run import learner_name
 from iekd.data import Dataset, Split
 from iekd.engine import accelerate, experiment
 from iekd.engine.batches import to_device
-from iekd.engine.experiment import STUDENTS, Experiment, Result, StageStart, TrainedModel
+from iekd.engine.events import Result, StageStart, TrainedModel
+from iekd.engine.experiment import STUDENTS, Experiment
 from iekd.engine.learner import Best, predict
 from iekd.engine.metrics import Diverged, Metrics
 from iekd.engine.state import LearnerState, Snapshot

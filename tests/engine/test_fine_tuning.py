@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from iekd.engine import optimizer as optimizers
-from iekd.engine.experiment import Experiment, FrozenTeacher
+from iekd.engine.experiment import Experiment
+from iekd.engine.frozen_teacher import FrozenTeacher
 from iekd.engine.optimizer import make_optimizer, set_rate
 from iekd.engine.state import Snapshot
 from iekd.models.normalise import Normalise

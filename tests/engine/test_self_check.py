@@ -9,7 +9,8 @@ import torch
 
 from iekd.engine import accelerate, learner, optimizer, self_check
 from iekd.engine.accelerate import Shortcuts
-from iekd.engine.experiment import Experiment, TrainedModel
+from iekd.engine.events import TrainedModel
+from iekd.engine.experiment import Experiment
 from iekd.engine.metrics import FellBack, Metrics
 from iekd.engine.optimizer import SGD, memory_of
 from iekd.engine.stacked import Stack

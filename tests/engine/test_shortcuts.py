@@ -19,7 +19,8 @@ from iekd.config.methods import METHODS
 from iekd.config.run import learner_name
 from iekd.engine import accelerate, learner, loop, optimizer, stacked
 from iekd.engine.accelerate import Recorded, Shortcuts, branches, compile_or_not
-from iekd.engine.experiment import Experiment, TrainedModel
+from iekd.engine.events import TrainedModel
+from iekd.engine.experiment import Experiment
 from iekd.engine.learner import Learner
 from iekd.engine.metrics import Diverged, Metrics
 from iekd.engine.stacked import Stack, stack_seeds
@@ -207,7 +208,7 @@ def double(teacher, monkeypatch):
         init(self, name, stage, model, method.double(), *args, **options)
 
     monkeypatch.setattr(Learner, "__init__", in_double)
-    monkeypatch.setattr("iekd.engine.experiment.freeze", lambda network, _: copy.deepcopy(network).eval().double())
+    monkeypatch.setattr("iekd.engine.frozen_teacher.freeze", lambda network, _: copy.deepcopy(network).eval().double())
     monkeypatch.setattr("iekd.engine.auto_encoder.freeze", lambda network, _: copy.deepcopy(network).eval().double())
     monkeypatch.setattr("iekd.engine.auto_encoder.channels_last", lambda network, device: network.double())
 

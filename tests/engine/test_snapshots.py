@@ -12,7 +12,8 @@ import torch
 from iekd.engine import experiment as stages
 from iekd.engine.accelerate import Shortcuts
 from iekd.engine.batches import Batches
-from iekd.engine.experiment import Experiment, LearnerResult, Result, StageStart, TrainedModel
+from iekd.engine.events import LearnerResult, Result, StageStart, TrainedModel
+from iekd.engine.experiment import Experiment
 from iekd.engine.metrics import Metrics
 from iekd.engine.state import LearnerState, Snapshot
 from iekd.engine.stream import Loader, Stream

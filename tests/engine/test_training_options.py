@@ -13,7 +13,8 @@ from iekd.config.run import make_config
 from iekd.distill.method import Baseline
 from iekd.engine.average import Average
 from iekd.engine.batches import Batches, to_device
-from iekd.engine.experiment import Experiment, Result
+from iekd.engine.events import Result
+from iekd.engine.experiment import Experiment
 from iekd.engine.learner import Learner
 from iekd.engine.metrics import Metrics
 from iekd.engine.optimizer import clip

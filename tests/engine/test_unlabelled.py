@@ -15,7 +15,8 @@ from iekd.distill.method import build_method
 from iekd.distill.targets import Pair, TeacherOutput
 from iekd.engine.accelerate import Shortcuts
 from iekd.engine.batches import Batches, WithUnlabelled
-from iekd.engine.experiment import Experiment, Result, TrainedModel
+from iekd.engine.events import Result, TrainedModel
+from iekd.engine.experiment import Experiment
 from iekd.engine.metrics import Metrics
 from iekd.engine.state import Snapshot
 from iekd.engine.stream import Loader, Stream

@@ -16,7 +16,9 @@ from iekd.data.base import Split
 from iekd.distill.method import build_method
 from iekd.distill.targets import Pair, TeacherOutput
 from iekd.engine.accelerate import freeze
-from iekd.engine.experiment import Experiment, FrozenTeacher, TrainedModel
+from iekd.engine.events import TrainedModel
+from iekd.engine.experiment import Experiment
+from iekd.engine.frozen_teacher import FrozenTeacher
 from iekd.errors import UserError
 from iekd.models import libraries
 from iekd.models.artifact import ModelCard, load_model, save_model

@@ -9,7 +9,8 @@ from torch import nn
 
 from iekd.config.methods import METHODS
 from iekd.config.run import make_config
-from iekd.engine.experiment import Experiment, Result
+from iekd.engine.events import Result
+from iekd.engine.experiment import Experiment
 from iekd.models import catalog
 from iekd.models.artifact import ModelCard, load_model, save_model
 from iekd.models.catalog import known_models, model_info, models

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from iekd.engine.experiment import StageStart
+from iekd.engine.events import StageStart
 from iekd.engine.metrics import Metrics, Predicted, Stepped
 from iekd.estimate.progress import FINISH, HELD_OUT, TRAINING, Progress
 from iekd.runs import status_writer
