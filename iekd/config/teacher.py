@@ -29,13 +29,13 @@ class TeacherSettings(BaseModel):
         used_when=lambda config: config.may_fine_tune_teacher, step_time=False, trains_teacher="if changed",
     )  # fmt: skip
     teacher_from: str = setting(
-        AUTO, "auto (shipped, of an earlier run, or trained first), train, pretrained (of timm, torchvision), run:ID, "
-        "run:ID/LEARNER, or the path of a file of weights or of a model's folder; a teacher of other classes is "
-        "fine-tuned first", group=TEACHER, label="Teacher comes from", step_time=False,
+        AUTO, "auto (shipped, of an earlier run, or trained first), train, pretrained (of timm, torchvision, the Hub), "
+        "hf:ORG/NAME, run:ID, run:ID/LEARNER, or the path of a file of weights or of a model's folder; a teacher of "
+        "other classes is fine-tuned first", group=TEACHER, label="Teacher comes from", step_time=False,
     )  # fmt: skip
     student_from: str | None = setting(
-        None, "first weights of every student: pretrained, run:ID, run:ID/LEARNER, or the path of a file of weights or "
-        "of a model's folder; unset: random", group=TEACHER, label="Student starts from", step_time=False,
+        None, "first weights of every student: pretrained, hf:ORG/NAME, run:ID, run:ID/LEARNER, or the path of a file "
+        "of weights or of a model's folder; unset: random", group=TEACHER, label="Student starts from", step_time=False,
     )  # fmt: skip
     more_teachers: tuple[str, ...] = setting(
         (), "further teachers, with commas: the answers of all are averaged, the features are the first one's",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,26 +14,11 @@ from iekd.hub_names import PREFIX
 from iekd.models import hub_configs
 from iekd.models.features import Classifier
 from iekd.models.hub_configs import Config
+from iekd.models.info import IMAGENET, Pretrained
 
 SAFE = "model.safetensors"
 PICKLED = "pytorch_model.bin"
 IMAGENET_SIDE = 224
-
-
-class Pretrained(NamedTuple):
-    """Trained weights of a network on the Hub, and how they expect their images.
-
-    state: by the names of `build(name, classes, channels)`. mean, std: per channel, of pixels scaled to 0..1; size: the
-    side of the images that it was trained with. class_names: in the order of the outputs; None where they are not
-    named.
-    """
-
-    state: dict[str, Tensor]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    size: int
-    class_names: tuple[str, ...] | None
-    classes: int
 
 
 def names() -> list[str]:
@@ -63,34 +48,60 @@ def build(name: str, num_classes: int, channels: int) -> Classifier:
         ) from error
 
 
-def pretrained_state(name: str) -> Pretrained:
-    """The trained weights of `hf:ORG/NAME[@REVISION]`, downloaded or from the cache; of all its classes.
+def pretrained(name: str) -> Pretrained:
+    """The trained weights of ORG/NAME or ORG/NAME@REVISION, as its config.json describes them; mean and deviation of a
+    network of transformers are in another small file.
 
-    safetensors where there are, else a pickle that may only build tensors.
+    Raises:
+        UserError: the Hub cannot be reached, or it has no such network.
+    """
+    pinned = hub_configs.look_up(f"{PREFIX}{name}")
+    config, repo = hub_configs.config_of(pinned), pinned.removeprefix(PREFIX)
+    if hub_configs.is_timm(config):
+        about = _about_timm(config)
+        mean, std, side = about.get("mean"), about.get("std"), _input_size(about)[-1]
+        classes = int(config.get("num_classes") or about.get("num_classes") or 1000)
+    else:
+        from iekd.models.transformers_networks import images_of
+
+        classes = _classes(config)
+        mean, std, side = images_of(pinned, config)
+    return Pretrained(
+        repo.partition("@")[0], classes, int(side), tuple(mean or IMAGENET[0]), tuple(std or IMAGENET[1]), repo
+    )
+
+
+def load_pretrained(name: str, channels: int) -> dict[str, Tensor]:
+    """These weights by the names that they have in what `build` gives, of all the network's classes, downloaded or from
+    the cache: safetensors where there are, else a pickle that may only build tensors.
+
+    channels: of the images; a first layer for colour is as it was trained, see start.py.
 
     Raises:
         UserError: they cannot be had, hold code, or do not fit the network.
     """
-    pinned = hub_configs.look_up(name)
-    config = hub_configs.config_of(pinned)
-    state = _weights(pinned)
+    pinned = hub_configs.look_up(f"{PREFIX}{name}")
+    config, state = hub_configs.config_of(pinned), _weights(pinned)
+    own = _input_size(_about_timm(config))[0] if hub_configs.is_timm(config) else config.get("num_channels")
+    network = build(pinned.removeprefix(PREFIX), pretrained(name).classes, int(own or 3))
     if hub_configs.is_timm(config):
-        cfg = config.get("pretrained_cfg") or config
-        classes = int(config.get("num_classes") or cfg.get("num_classes") or 1000)
-        side = int((cfg.get("input_size") or (3, IMAGENET_SIDE, IMAGENET_SIDE))[-1])
-        mean, std = cfg.get("mean"), cfg.get("std")
-        network = build(pinned.removeprefix(PREFIX), classes, int((cfg.get("input_size") or (3,))[0]))
         state = {f"network.{key}": value for key, value in state.items()}
     else:
-        from iekd.models.transformers_networks import converted, images_of
+        from iekd.models.transformers_networks import converted
 
-        classes = _classes(config)
-        mean, std, side = images_of(pinned, config)
-        network = build(pinned.removeprefix(PREFIX), classes, int(config.get("num_channels") or 3))
         state = converted(network, state)
     _check_fits(pinned, network, state)
-    mean, std = tuple(mean or (0.485, 0.456, 0.406)), tuple(std or (0.229, 0.224, 0.225))
-    return Pretrained(state, mean, std, side, hub_configs.class_names_of(config), classes)
+    return state
+
+
+def _about_timm(config: Config) -> Config:
+    found = config.get("pretrained_cfg") or config
+    return found if isinstance(found, dict) else config
+
+
+def _input_size(about: Config) -> tuple[int, int, int]:
+    channels, height, width = about.get("input_size") or (3, IMAGENET_SIDE, IMAGENET_SIDE)
+    return int(channels), int(height), int(width)
 
 
 def _built(config: Config, num_classes: int, channels: int) -> Classifier:
@@ -135,7 +146,7 @@ def _weights(name: str) -> dict[str, Tensor]:
             path = hub_configs.download(name, PICKLED)
         except HubError as error:
             raise (missing if "has no" in str(error) else error) from None
-    state: dict[str, Tensor] = read_weights(path).candidates[0].state
+    state: dict[str, Tensor] = read_weights(path, alone=True).candidates[0].state
     return state
 
 

@@ -42,6 +42,9 @@ class ModelInfo:
         return self.params_base + channels * self.params_per_channel + classes * self.params_per_class
 
 
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of ImageNet's pixels, 0..1
+
+
 @dataclass(frozen=True)
 class Pretrained:
     """Weights that a library has for a network.

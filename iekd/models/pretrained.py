@@ -17,12 +17,11 @@ from urllib.parse import urlsplit
 
 from iekd.errors import UserError, first_line
 from iekd.models import libraries
-from iekd.models.info import Pretrained
+from iekd.models.info import IMAGENET, Pretrained
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of ImageNet's pixels, 0..1
 FILES = ("model.safetensors", "pytorch_model.bin")  # of a repository on the Hub, in the order in which timm asks
 PATIENCE = 5.0  # seconds for an answer to whether there is something to download
 REMEMBERED = 60.0  # seconds that such an answer is not asked for again: the page asks whenever its form changes

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iekd.errors import UserError
+from iekd.hub_names import PREFIX, parse_source
 from iekd.models.artifact import CARD
 from iekd.models.model_folder import weights_in
 from iekd.paths import absolute, as_typed
@@ -14,6 +15,7 @@ from iekd.plural import counted
 
 Numbers = tuple[float, ...]
 AUTO, TRAIN, RUN = "auto", "train", "run:"  # the words for a teacher; anything else is a path
+HUB = PREFIX  # of the weights of a repository on the Hub
 PRETRAINED = "pretrained"  # the weights that the library of a network has for it
 PER_CHANNEL = "one number per channel with commas, such as 0.491,0.482,0.447"
 FILE_ONLY = (
@@ -23,8 +25,8 @@ FILE_ONLY = (
 
 
 def check_source(text: str) -> str:
-    """Where a network may come from: "auto", "train", "pretrained", "run:ID", "run:ID/LEARNER", or else the absolute
-    path of a file or folder. Nothing is looked up; `check_path` does that.
+    """Where a network may come from: "auto", "train", "pretrained", "run:ID", "run:ID/LEARNER", "hf:ORG/NAME", or else
+    the absolute path of a file or folder. Nothing is looked up; `check_path` does that.
 
     Raises:
         UserError: it is empty.
@@ -32,6 +34,8 @@ def check_source(text: str) -> str:
     text = text.strip()
     if not text:
         raise _no_file(text)
+    if text.startswith(HUB):
+        return f"{HUB}{parse_source(text)}"
     return absolute(text) if is_path(text) else text
 
 
@@ -43,15 +47,15 @@ def check_start(text: str) -> str:
     """
     if text.strip() in (AUTO, TRAIN):
         raise UserError(
-            f"Student from '{text.strip()}' cannot be used. Give 'pretrained', run:ID, run:ID/LEARNER or the path of a "
-            "file or a model's folder; leave it out for random weights."
+            f"Student from '{text.strip()}' cannot be used. Give 'pretrained', run:ID, run:ID/LEARNER, hf:ORG/NAME or "
+            "the path of a file or a model's folder; leave it out for random weights."
         )
     return check_source(text)
 
 
 def is_path(source: str | None) -> bool:
     """Whether weights come from a file or folder: everything but the words for other sources is a path."""
-    return source not in (None, AUTO, TRAIN, PRETRAINED) and not str(source).startswith(RUN)
+    return source not in (None, AUTO, TRAIN, PRETRAINED) and not str(source).startswith((RUN, HUB))
 
 
 def check_path(text: str) -> str:

@@ -62,15 +62,18 @@ class Starts:
     student: Start | None = None
 
 
-def from_library(name: str, num_classes: int, channels: int) -> Start:
+def from_library(name: str, num_classes: int, channels: int, whose: str = "") -> Start:
     """A library's pretrained weights.
+
+    whose: the network of whose weights a network `name` gets, such as "hf:ORG/NAME"; empty: its own.
 
     Raises:
         UserError: there are none, they cannot be downloaded, or they do not fit.
     """
-    about = pretrained.pretrained(name)
-    given = pretrained.load(name, channels)
-    start = fitted(name, given, num_classes, channels, f"The pretrained weights of {name} ({about.title})")
+    whose = whose or name
+    about = pretrained.pretrained(whose)
+    given = pretrained.load(whose, channels)
+    start = fitted(name, given, num_classes, channels, f"The pretrained weights of {whose} ({about.title})")
     side = f"They are {about.title}, trained with images of {about.side} x {about.side} pixels."
     mean, std = (pretrained.for_channels(values, channels) for values in (about.mean, about.std))
     return replace(start, mean=mean, std=std, notes=(side, *start.notes))

@@ -64,11 +64,12 @@ class WeightFile:
     config: FolderConfig | None = None
 
 
-def read_weights(path: Path) -> WeightFile:
+def read_weights(path: Path, alone: bool = False) -> WeightFile:
     """Every dict of weights that a file holds. No code in it runs.
 
     Args:
         path: the file, or FILE::NAME for the part of that name in a file that holds several networks.
+        alone: leave out what other files beside it say.
 
     Raises:
         UserError: no such file, not a file of weights, damaged, holding code, or without tensors.
@@ -91,9 +92,9 @@ def read_weights(path: Path) -> WeightFile:
             raise UserError(f"There is no '{selected}' in '{path}'. {holds}Check the name.")
         candidates = chosen
     names, named_in = find_class_names({k: stored[k] for k in stored if k in KEYS}), "the file"
-    if names is None and card is None and (beside := class_names_beside(path)):
+    if names is None and card is None and not alone and (beside := class_names_beside(path)):
         names, named_in = beside
-    config = None if card else config_beside(path)
+    config = None if card or alone else config_beside(path)
     return WeightFile(path, candidates, card, card.class_names if card else names, named_in, config)
 
 

@@ -87,7 +87,7 @@ def prepare(config: RunConfig, runs_dir: Path) -> Prepared:
         named = config.may_fine_tune_teacher and find_source(config.teacher_from, "teacher", config, runs_dir)
     with about_setting("student_from"):
         if student := student_source(config, runs_dir):
-            check_usable(student, "student", config, info)
+            check_usable(student, info)
     config, notes = _at_their_resolution(config, info, named or None, student)
     side = config.resolution or info.resolution
     for role in ROLES:
@@ -141,10 +141,13 @@ def resolve(config: RunConfig) -> RunConfig:
         if is_path(source := getattr(config, field)):
             with about_setting(field):
                 found[field] = check_path(source)
+        elif hub_configs.is_one(source):
+            with about_setting(field):
+                found[field] = hub_configs.look_up(source)
     with about_setting("more_teachers_from"):
         found["more_teachers_from"] = tuple(
             check_path(source) if is_path(source) else source for source in config.more_teachers_from
         )
-    if config.teacher_mean and os.path.isdir(str(found["teacher_from"])):
+    if config.teacher_mean and os.path.isdir(str(found.get("teacher_from", ""))):
         raise UserError(FILE_ONLY, "teacher_from")
     return config.model_copy(update=found)

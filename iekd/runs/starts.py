@@ -18,7 +18,7 @@ from iekd.models.artifact import WEIGHTS, ModelCard
 from iekd.models.model_folder import config_beside
 from iekd.models.pretrained import check_at_hand as check_cached
 from iekd.models.pretrained import pretrained
-from iekd.models.source import PRETRAINED, RUN, check_path
+from iekd.models.source import HUB, PRETRAINED, RUN, check_path
 from iekd.results.predictions import ANSWERS, harmless, read_right
 from iekd.runs.files import content_sum
 from iekd.runs.models import model_of
@@ -35,7 +35,7 @@ Role = Literal["teacher", "student"]
 class Source:
     """Weights that a network may begin with.
 
-    title: what they are, in a few words. path: the folder or file; None for those of the network's library.
+    title: what they are, in a few words. path: the folder or file; None for those that a library has for `network`.
     classes: of the last layer; None without one. channels, side: of the images that they were trained with; None: not
     known.
     mark: other weights have another one.
@@ -47,6 +47,7 @@ class Source:
     channels: int | None
     side: int | None
     mark: str
+    network: str = ""
 
 
 def find_source(source: str, role: Role, config: RunConfig, runs_dir: Path) -> Source:
@@ -58,7 +59,9 @@ def find_source(source: str, role: Role, config: RunConfig, runs_dir: Path) -> S
     name: str = getattr(config, role)
     if source == PRETRAINED:
         about = pretrained(name)
-        return Source(f"pretrained weights ({about.title})", None, about.classes, 3, about.side, about.title)
+        return Source(f"pretrained weights ({about.title})", None, about.classes, 3, about.side, about.title, name)
+    if source.startswith(HUB):
+        return _on_hub(source, role, name)
     path = _of_run(source, config, runs_dir) if source.startswith(RUN) else Path(check_path(source))
     return _of_folder(source, path, role, config) if path.is_dir() else _of_file(source, path, role, name)
 
@@ -70,7 +73,7 @@ def title_of(source: str, path: Path) -> str:
     return f"{'folder' if path.is_dir() else 'file'} {path.name}"
 
 
-def check_usable(source: Source, role: Role, config: RunConfig, info: DatasetInfo) -> None:
+def check_usable(source: Source, info: DatasetInfo) -> None:
     """Check that weights will do for the images, and can be loaded when the run starts: pretrained ones may not be on
     this machine.
 
@@ -83,7 +86,7 @@ def check_usable(source: Source, role: Role, config: RunConfig, info: DatasetInf
             "dataset of grey images, or other weights."
         )
     if source.path is None:
-        check_cached(getattr(config, role), pretrained(getattr(config, role)))
+        check_cached(source.network, pretrained(source.network))
 
 
 def student_source(config: RunConfig, runs_dir: Path) -> Source | None:
@@ -101,10 +104,26 @@ def load_start(source: Source, role: Role, config: RunConfig, dataset: Dataset) 
 
     name: str = getattr(config, role)
     if source.path is None:
-        return from_library(name, len(dataset.class_names), dataset.channels)
+        return from_library(name, len(dataset.class_names), dataset.channels, source.network)
     sure = bool(config.class_order) and config.class_order[0] != data.AS_TEXT
     given = (config.teacher_mean, config.teacher_std) if role == "teacher" else (None, None)
     return from_file(source.path, name, dataset.class_names, dataset.channels, *given, sure=sure)
+
+
+def _on_hub(source: str, role: Role, name: str) -> Source:
+    """The weights of a repository, for that network or for the architecture of timm that it is."""
+    from iekd.models import hub_configs
+
+    pinned = hub_configs.look_up(source)
+    architecture = str(hub_configs.config_of(pinned).get("architecture", "")).partition(".")[0]
+    same = name.partition("@")[0] == pinned.partition("@")[0]
+    if not same and name != f"timm:{architecture}":
+        meant = f"timm:{architecture}" if architecture else pinned.partition("@")[0]
+        raise UserError(
+            f"The weights in '{source}' are not those of {name}. Set {role} to {meant}, or choose other weights."
+        )
+    about = pretrained(pinned)
+    return Source(f"weights of {about.title}", None, about.classes, 3, about.side, about.repo, pinned)
 
 
 def _of_folder(source: str, folder: Path, role: Role, config: RunConfig) -> Source:

@@ -93,7 +93,7 @@ def check_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = 
     """
     found = find_teacher(config, runs_dir, info) if config.needs_teacher else None
     if found is None and (start := to_fine_tune(config, runs_dir, info)):
-        check_usable(start, "teacher", config, info or describe(config.dataset))
+        check_usable(start, info or describe(config.dataset))
     if found is None or config.teacher_from == AUTO or found.is_file():
         return found
     info = info or describe(config.dataset)

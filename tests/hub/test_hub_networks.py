@@ -14,14 +14,16 @@ import torch
 from safetensors.torch import save
 from stand_in import Repo
 
+import iekd
 from iekd.config.run import make_config
 from iekd.errors import UserError
 from iekd.models import hub_configs
 from iekd.models.artifact import CARD, ModelCard, load_model, save_model
 from iekd.models.catalog import model_info, model_name
-from iekd.models.hub_networks import pretrained_state
+from iekd.models.hub_networks import load_pretrained, pretrained
 from iekd.models.registry import build
 from iekd.runs.prepare import prepare
+from iekd.runs.starts import load_start
 from iekd.runs.store import Store
 
 TIMM = {
@@ -139,11 +141,10 @@ def test_trained_weights_of_timm(published) -> None:
 
     theirs = timm.create_model("resnet10t", num_classes=3).eval()
     published("ann/tiny", TIMM, model_st=save(theirs.state_dict()))
-    found = pretrained_state("hf:ann/tiny")
-    assert (found.mean, found.std, found.size) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1), 64)
-    assert (found.class_names, found.classes) == (("ant", "bee", "cat"), 3)
+    found = pretrained("ann/tiny")
+    assert (found.mean, found.std, found.side, found.classes) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1), 64, 3)
     ours = build("hf:ann/tiny", 3)
-    ours.load_state_dict(found.state)
+    ours.load_state_dict(load_pretrained("ann/tiny", 3))
     with torch.no_grad():
         torch.testing.assert_close(ours.eval()(images()).logits, theirs(images()))
 
@@ -153,11 +154,11 @@ def test_a_pickle_is_read_without_its_code(published, refuses) -> None:
     network, file = build_known("resnet10t"), io.BytesIO()
     torch.save(network.state_dict(), file)
     published("ann/old", TIMM, pytorch_model_bin=file.getvalue())
-    assert pretrained_state("hf:ann/old").classes == 3
+    assert load_pretrained("ann/old", 3)
     published("ann/evil", TIMM, pytorch_model_bin=pickle.dumps(Evil(), protocol=2))
-    refuses(lambda: pretrained_state("hf:ann/evil"), "code", "nothing of it ran")
+    refuses(lambda: load_pretrained("ann/evil", 3), "code", "nothing of it ran")
     published("ann/none", TIMM)
-    refuses(lambda: pretrained_state("hf:ann/none"), "model.safetensors", "ann/none")
+    refuses(lambda: load_pretrained("ann/none", 3), "model.safetensors", "ann/none")
 
 
 class Evil:
@@ -253,10 +254,33 @@ def test_trained_weights_of_transformers(published) -> None:
     prepared = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25], "size": {"height": 32, "width": 32}}
     weights = save({key.removeprefix("network."): value for key, value in theirs.state_dict().items()})
     published("ann/vit2", VIT, model_st=weights, **{"preprocessor_config.json": json.dumps(prepared).encode()})
-    found = pretrained_state("hf:ann/vit2")
-    assert (found.mean, found.std, found.size) == ((0.5,) * 3, (0.25,) * 3, 32)
-    assert found.class_names == ("ant", "bee")
+    found = pretrained("ann/vit2")
+    assert (found.mean, found.std, found.side, found.classes) == ((0.5,) * 3, (0.25,) * 3, 32, 2)
     ours = build("hf:ann/vit2", 2).eval()
-    ours.load_state_dict(found.state)
+    ours.load_state_dict(load_pretrained("ann/vit2", 3))
     with torch.no_grad():
         torch.testing.assert_close(ours(images(32)).logits, theirs(images(32)).logits)
+
+
+def test_weights_of_the_hub_are_a_start(published, refuses, picture_folder, tmp_path) -> None:
+    """By the network's own name or by timm's; heads of other classes are new, and the run stores the commit."""
+    torch.manual_seed(0)
+    import timm
+
+    published("ann/tiny", TIMM, model_st=save(timm.create_model("resnet10t", num_classes=3).state_dict()))
+    options = {
+        "dataset": f"folder:{picture_folder}", "device": "cpu", "teacher_from": "hf:ann/tiny", "methods": "kd",
+        "student_from": "pretrained",
+    }  # fmt: skip
+    config = make_config(teacher="timm:resnet10t", student="hf:ann/tiny", **options)
+    prepared = prepare(config, tmp_path)
+    assert prepared.config.teacher_from.startswith("hf:ann/tiny@")
+    assert prepared.config.resolution == 64
+    assert "ann/tiny" in " ".join(prepared.sentences())
+    data = iekd.load(config.dataset, resolution=64)
+    for role, source in (("teacher", prepared.start), ("student", prepared.student)):
+        start = load_start(source, role, prepared.config, data)
+        assert (start.mean, start.std, start.new) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1), ())
+        build(getattr(prepared.config, role), 3).load_state_dict(start.weights)
+    refuses(lambda: prepare(make_config(teacher="timm:resnet14t", **options | {"student_from": None}), tmp_path),
+            "timm:resnet10t", "timm:resnet14t")  # fmt: skip

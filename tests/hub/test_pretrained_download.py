@@ -17,7 +17,7 @@ from stand_in import Repo
 from iekd.config.run import make_config
 from iekd.models import libraries, pretrained, torchvision_networks
 from iekd.models.artifact import ModelCard
-from iekd.models.info import Pretrained
+from iekd.models.info import IMAGENET, Pretrained
 from iekd.models.registry import build
 from iekd.runs.prepare import prepare
 from iekd.runs.store import FINISHED, Store
@@ -155,5 +155,5 @@ def test_torchvisions_weights_come_from_its_own_address(tmp_path, monkeypatch, r
     pretrained._why_unreachable.cache_clear()
     pretrained.check_at_hand(name, found)  # from the cache
     assert torch.equal(pretrained.load(name, 3)["network.fc.bias"], loaded["network.fc.bias"])
-    gone = Pretrained("gone", 1000, 224, *pretrained.IMAGENET, url=address.replace("net-", "other-"))
+    gone = Pretrained("gone", 1000, 224, *IMAGENET, url=address.replace("net-", "other-"))
     refuses(lambda: pretrained.check_at_hand(name, gone), "gone", "not on this machine", "refused")

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from iekd.errors import UserError
-from iekd.models import libraries, pretrained, start
+from iekd.models import info, libraries, pretrained, start
 from iekd.models.artifact import ModelCard, save_model
 from iekd.models.registry import build
 
@@ -160,7 +160,7 @@ def test_normalisation_is_the_users_the_files_the_librarys_or_the_datasets(tmp_p
     assert of("timm:test_resnet", {}) == (0.5, 0.5, 0.5)
     assert of("torchvision:shufflenet_v2_x0_5", {}) == (0.485, 0.456, 0.406)
     assert of("resnet8", {}) is None
-    assert pretrained.normalisation("timm:coatnet_0_224") == pretrained.IMAGENET  # timm has no weights for it
+    assert pretrained.normalisation("timm:coatnet_0_224") == info.IMAGENET  # timm has no weights for it
 
 
 def test_what_is_kept_for_a_resumed_run_is_the_same(tmp_path):
@@ -179,7 +179,7 @@ def test_inceptions_pixels_are_those_of_torchvisions_own_transform(side):
     """With weights torchvision's network changes ImageNet's normalisation into one half's; ours is told one half."""
     theirs = torchvision.models.inception_v3(weights=None, init_weights=False, transform_input=True)
     pixels = torch.from_numpy(np.random.default_rng(0).random((1, 3, side, side), np.float32))
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in pretrained.IMAGENET)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in info.IMAGENET)
     known = pretrained.pretrained("torchvision:inception_v3")
     ours = (pixels - torch.tensor(known.mean).view(3, 1, 1)) / torch.tensor(known.std).view(3, 1, 1)
     torch.testing.assert_close(theirs._transform_input((pixels - mean) / std), ours, atol=1e-5, rtol=1e-5)

@@ -353,7 +353,9 @@ REFUSED = {  # values of settings -> what a stranger is told
         {"teacher_from": "names.pth"}, {"student_from": "/etc/passwd"}, {"more_teachers_from": "auto,/etc/passwd"},
         {"more_teachers_from": ["run:a", "names.pth"]}, {"teacher_from": "run:a,names.pth"},
     ],
-    "Networks of the Hub": [{"student": "hf:ann/net"}, {"more_teachers": "resnet8,hf:ann/net"}],
+    "Networks of the Hub": [
+        {"student": "hf:ann/net"}, {"teacher_from": "hf:ann/net"}, {"more_teachers": "resnet8,hf:ann/net"},
+    ],
 }  # fmt: skip
 
 

@@ -230,7 +230,7 @@ class Access:
             raise AccessError(self._no("Files of this machine cannot be used"))
         if PRETRAINED in sources:
             raise AccessError(self._no("Pretrained weights, which this machine would have to download, cannot be used"))
-        if any(map(hub_configs.is_one, networks)):
+        if any(map(hub_configs.is_one, [*networks, *sources])):
             raise AccessError(self._no("Networks of the Hub cannot be used"))
 
     def room_for(self, asker: Asker | None) -> tuple[Room, int | None]:
