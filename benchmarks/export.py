@@ -34,7 +34,9 @@ from iekd.models.shipped import shipped_models
 from iekd.paths import checkpoints_dir
 
 SAMPLE = "fashion-mnist-sample"
-FAMILIES = ("resnet20", "wrn-16-2", "vgg8", "mobilenet-v2", "shufflenet-v1", "shufflenet-v2", "resnet18")
+FAMILIES = (
+    "resnet20", "wrn-16-2", "vgg8-crd", "mobilenet-v2-crd", "shufflenet-v1-crd", "shufflenet-v2-crd", "resnet18-cifar",
+)  # fmt: skip
 BATCHES, BATCH = 4, 128  # of training images for batch norms and logits
 LOGIT_SPREAD = 4.0  # standard deviation; of the shipped networks 3.7 to 3.9 on test images
 

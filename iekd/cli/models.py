@@ -39,7 +39,8 @@ def models(
         print_json({"models": rows, "aliases": ALIASES, "checkpoints": shipped})
         return
     _print(rows)
-    _say("Other names, of earlier versions: " + ", ".join(f"{old} is {name}" for old, name in ALIASES.items()) + ".")
+    earlier = ", ".join(f"{old} is {name}" for old, name in ALIASES.items())
+    out.print(f"Other names, of earlier versions: {earlier}.", highlight=False)
     if shipped:
         table = table_of("checkpoint", "model", "trained by", "accuracy", "for", title="Shipped checkpoints")
         for s in shipped:

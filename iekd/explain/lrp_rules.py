@@ -49,7 +49,7 @@ MOVING = {
 }  # fmt: skip
 PASSING = {"relu", "relu_", "relu6", "hardtanh", "hardtanh_", "leaky_relu", "leaky_relu_"}
 MEANS = {"mean", "avg_pool2d", "adaptive_avg_pool2d"}
-SUMS = {"add", "__add__", "__iadd__", "__radd__"}
+SUMS = {"add", "add_", "__add__", "__iadd__", "__radd__"}
 
 
 class Convolution(NamedTuple):

@@ -100,17 +100,26 @@ class ModelCard:
         return card
 
 
-def check_fits(card: ModelCard, dataset: Dataset | DatasetInfo, folder: Path) -> None:
-    """Check that a model can be used with a dataset; the order of its classes may differ, see `class_names.reordered`.
+def check_classes(card: ModelCard, dataset: Dataset | DatasetInfo, folder: Path) -> None:
+    """Check that a model knows a dataset's classes; their order may differ, see `class_names.reordered`.
 
     Raises:
-        UserError: its classes are not the dataset's, or it expects grey images and gets colour, or the reverse.
+        UserError: it knows others.
     """
     if sorted(card.class_names) != sorted(dataset.class_names):
         raise UserError(
             f"The classes of the model in '{folder}', {len(card.class_names)} in all, are not those of {dataset.name}. "
             "Choose one that was trained on this dataset."
         )
+
+
+def check_fits(card: ModelCard, dataset: Dataset, folder: Path) -> None:
+    """Check that a model can be used with a dataset.
+
+    Raises:
+        UserError: its classes are not the dataset's, or it expects grey images and gets colour, or the reverse.
+    """
+    check_classes(card, dataset, folder)
     if card.channels != dataset.channels:
         kinds = {1: "grey", 3: "colour"}
         raise UserError(

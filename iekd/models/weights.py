@@ -79,7 +79,8 @@ class Match:
     def right_shapes(self) -> bool:
         """Whether the shapes are the network's, but for the layers that channels and classes decide."""
         own = shapes(self.name)
-        return sum(v.shape != own[k].shape for k, v in self.given.items()) <= 3
+        kernels = all(v.shape[2:] == own[k].shape[2:] for k, v in self.given.items())
+        return kernels and sum(v.shape != own[k].shape for k, v in self.given.items()) <= 3
 
     @property
     def location(self) -> str:

@@ -80,13 +80,21 @@ def check_usable(source: Source, info: DatasetInfo) -> None:
     Raises:
         UserError: they will not, or cannot.
     """
-    if source.channels == 1 and info.channels == 3:
+    if source.channels == 1 and _in_colour(info):
         raise UserError(
             f"The {source.title} is of a network for grey images, but those of {info.title} are in colour. Choose a "
             "dataset of grey images, or other weights."
         )
     if source.path is None:
         check_cached(source.network, pretrained(source.network))
+
+
+def _in_colour(info: DatasetInfo) -> bool:
+    """Whether a dataset surely has images in colour; of files, what their first of each class are like."""
+    if not source_of(info.name).may_stream:
+        return info.channels == 3
+    first = (image for image, _ in source_of(info.name).thumbnails(info.name, 1))  # (h,w,3)
+    return any(bool((image != image[..., :1]).any()) for image in first)
 
 
 def student_source(config: RunConfig, runs_dir: Path) -> Source | None:

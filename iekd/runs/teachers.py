@@ -10,7 +10,7 @@ from iekd.config.run import ABOUT, RunConfig
 from iekd.data.base import DatasetInfo
 from iekd.data.registry import describe
 from iekd.models.aliases import former
-from iekd.models.artifact import CARD, ModelCard, check_fits
+from iekd.models.artifact import CARD, ModelCard, check_classes
 from iekd.models.shipped import cards
 from iekd.models.source import AUTO, TRAIN
 from iekd.paths import checkpoints_dir
@@ -98,7 +98,8 @@ def check_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = 
         return found
     info = info or describe(config.dataset)
     if info.class_names:
-        check_fits(ModelCard.read(found), info, found)
+        check_classes(ModelCard.read(found), info, found)
+        check_usable(find_source(config.teacher_from, "teacher", config, runs_dir), info)
     return found
 
 

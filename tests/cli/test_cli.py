@@ -51,7 +51,7 @@ def test_names_are_whole_in_a_narrow_terminal(command):
     words = [sys.executable, "-m", "iekd", command]
     shown = subprocess.run(words, env={**os.environ, "COLUMNS": "80"}, capture_output=True, text=True, check=True)
     told = subprocess.run([*words, "--json"], capture_output=True, text=True, check=True)
-    names = [row["name"] for rows in json.loads(told.stdout).values() for row in rows]
+    names = [row["name"] for rows in json.loads(told.stdout).values() for row in rows if isinstance(rows, list)]
     assert len(names) > 3
     assert [name for name in names if name not in shown.stdout] == []
     assert max(map(len, shown.stdout.splitlines())) <= 80

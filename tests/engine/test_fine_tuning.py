@@ -8,7 +8,7 @@ import torch
 from iekd.engine import optimizer as optimizers
 from iekd.engine.experiment import Experiment
 from iekd.engine.frozen_teacher import FrozenTeacher
-from iekd.engine.optimizer import make_optimizer, set_rate
+from iekd.engine.optimizer import set_rate, student_optimizer
 from iekd.engine.state import Snapshot
 from iekd.models.normalise import Normalise
 from iekd.models.registry import build
@@ -63,7 +63,7 @@ def _baseline():
 def test_each_group_has_a_rate_of_its_own_where_a_recorded_step_reads_it(monkeypatch, config):
     monkeypatch.setattr(optimizers, "values_on_device", lambda config, device: True)
     new, old = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
-    made = make_optimizer([new, old], 0.1, config(), torch.device("cpu"), [old])
+    made = student_optimizer([new, old], config(), torch.device("cpu"), slow=[old])
     before = [group["lr"] for group in made.param_groups]
     set_rate(made, 0.5)
     assert [float(group["lr"]) for group in made.param_groups] == pytest.approx([0.5, 0.05])

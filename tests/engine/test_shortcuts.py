@@ -250,10 +250,10 @@ def test_every_option_and_family_can_be_stacked(tiny, teacher, config, options):
 
 @pytest.mark.parametrize(
     ("student", "stacks"),
-    [("timm:mobilenetv3_small_050", True), ("timm:test_vit", True), ("torchvision:squeezenet1_1", False)],
+    [("timm:mobilenetv3_small_050", True), ("timm:test_vit", True), ("torchvision:mobilenet_v3_small", False)],
 )
 def test_networks_of_libraries_are_stacked_or_train_one_by_one(tiny, config, caplog, student, stacks):
-    """squeezenet draws random numbers in training (dropout), which torch.func refuses to map."""
+    """mobilenet_v3_small draws random numbers in training (dropout), which torch.func refuses to map."""
     few = few_tests(tiny)
     chosen = config(
         methods=("baseline",), teacher="none", seeds=(0, 1), epochs=1, student=student, limit_train=8, batch_size=8

@@ -23,7 +23,9 @@ from iekd.models.registry import BUILDERS, FAMILIES, register
 
 CHECKOUT = Path(__file__).parents[2]
 # the smallest of each family
-NETWORKS = ["resnet8", "wrn-16-1", "vgg8", "mobilenet-v2", "shufflenet-v1", "shufflenet-v2", "resnet18"]
+NETWORKS = [
+    "resnet8", "wrn-16-1", "vgg8-crd", "mobilenet-v2-crd", "shufflenet-v1-crd", "shufflenet-v2-crd", "resnet18-cifar",
+]  # fmt: skip
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ import torchvision
 from safetensors.torch import save_file
 
 from iekd.config.run import RunConfig, make_config
+from iekd.engine.optimizer import MOMENTUM
 from iekd.engine.state import LearnerState
-from iekd.engine.training_unit import momentum_in
+from iekd.engine.training_unit import memory_in
 from iekd.models.artifact import load_model
 from iekd.models.registry import build
 from iekd.models.weight_files import read_weights
@@ -59,8 +60,8 @@ def test_checkpoints_with_the_names_of_before_are_restored() -> None:
     assert torch.equal(network.state_dict()["network.fc.bias"], old["fc.bias"])
     assert "fc.bias" in old  # what is given is not changed
     state = LearnerState({}, {"model.fc.bias": torch.ones(3)})
-    assert momentum_in(state, "model.network.fc.bias") is state.momentum["model.fc.bias"]
-    assert momentum_in(state, "model.network.fc.weight") is None
+    assert memory_in(state, "model.network.fc.bias", MOMENTUM) is state.momentum["model.fc.bias"]
+    assert memory_in(state, "model.network.fc.weight", MOMENTUM) is None
 
 
 def test_an_old_run_is_read_with_the_names_of_now(tmp_path) -> None:

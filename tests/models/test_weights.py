@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from iekd.models.aliases import canonical
 from iekd.models.registry import build
 from iekd.models.weight_files import read_weights
 from iekd.models.weights import FittedModel, fit_weights
@@ -352,10 +353,10 @@ FAMILY = ["resnet20-a", "resnet8x4", "wrn-16-1", "vgg8", "mobilenet-v2", "shuffl
 @pytest.mark.parametrize("name", FAMILY)
 def test_every_family_knows_its_classes_and_channels(tmp_path, name, refuses):
     path = save(tmp_path / "m.pt", build(name, 4, 3).state_dict())
-    assert load(path, name, 4, 3)[1] == name
+    assert load(path, name, 4, 3)[1] == canonical(name)
     refuses(lambda: load(path, name, 7, 3), "4 classes", "has 7")
     refuses(lambda: load(path, name, 4, 1), "colour", "grey")
-    refuses(lambda: load(path, "resnet44", 4, 3), f"those of {name};")
+    refuses(lambda: load(path, "resnet44", 4, 3), f"those of {canonical(name)};")
 
 
 def test_weights_of_another_network_are_named(tmp_path, refuses):

@@ -279,7 +279,7 @@ def test_a_run_whose_teachers_file_has_gone_is_still_shown(tmp_path: Path, pictu
         ({"methods": []}, "No method"),
         ({"teacher": "none"}, "needs a teacher"),
         ({"limit_train": "many"}, "Limit training images 'many'"),
-        ({"dataset": form.OWN_FOLDER, "folder": ""}, "zip of your images"),
+        ({"dataset": form.OWN_FOLDER, "folder": ""}, "Fill the cards"),
         ({"dataset": form.OWN_FOLDER, "folder": "/nowhere/at/all"}, "/nowhere/at/all"),
     ],
 )

@@ -45,7 +45,7 @@ NAMES = re.compile(
     "|".join(
         [r"IE-KD Studio|ONNX|API|PNG|CSV|JSON|CKA|LRP|Python|Esc|Huang et al., “.*”, CVPR 2021|kd – .*"]
         + [r"[Bb]aseline|\b(ie-)?(ft|at|od|dml|dkd|dist|rkd|kd)\b|(IE-)?(FT|AT|OD|DML)|KD|DKD|DIST|RKD"]
-        + [r"\{\w+\}|kind \d+|\d{8}-\d{6}-\w+|folder:PATH|csv:FILE"]
+        + [r"\{\w+\}|kind \d+|\d{8}-\d{6}-\w+|folder:PATH|csv:FILE|torchvision:\w+|hf:ORG/\S+|Hugging Face Hub"]
         + [re.escape(model_name(name)) for name in sorted(models(), reverse=True)]
         + [re.escape(name) for name in data.load("fashion-mnist-sample").class_names]
     )

@@ -29,16 +29,16 @@ def find_network(teacher: gr.Dropdown, student: gr.Dropdown) -> None:
             as_student = gr.Button(_("Use as student"), size="sm", elem_id="find-student")
     hidden = {found: gr.Radio([], value=None, visible=False), buttons: gr.Row(visible=False)}
 
-    def begin(text: str) -> Updates:
+    def begin(text: str | None) -> Updates:
         """What stands there while names are looked up and parameters counted, which takes seconds the first time."""
         waiting = html_text("Searching, and counting parameters…")
-        return {said: _note(waiting) if text.strip() else "", **hidden}
+        return {said: _note(waiting) if (text or "").strip() else "", **hidden}
 
-    def search(text: str) -> Updates:
-        names = find(text) if text.strip() else []
+    def search(text: str | None) -> Updates:
+        names = find(text) if text and text.strip() else []
         if not names:
-            nothing = _note(html_text("No network has “{words}” in its name.", words=text))
-            return {said: nothing if text.strip() else "", **hidden}
+            nothing = _note(html_text("No network has “{words}” in its name.", words=text or ""))
+            return {said: nothing if (text or "").strip() else "", **hidden}
         note = ngettext("{number} network has that name.", "{number} networks have that name.", len(names))
         if len(names) > SHOWN:
             note += " " + _("Here are the first {shown}; add a word to narrow the search.", shown=SHOWN)
