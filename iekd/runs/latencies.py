@@ -106,7 +106,6 @@ def main() -> int:
     asked, result = json.loads(sys.argv[1]), Path(sys.argv[2])
     os.nice(5)  # the page comes first
     write_json(result, {"failed": "ended without a result"})  # as a process that is killed leaves it
-    threading.Thread(target=_end_late, daemon=True).start()
     hub_configs.remember(asked.pop("networks"))
     try:
         write_json(result, {"seconds": measure(**asked)})
@@ -122,4 +121,5 @@ def _end_late() -> None:
 
 
 if __name__ == "__main__":
+    threading.Thread(target=_end_late, daemon=True).start()  # it ends the whole process
     sys.exit(main())

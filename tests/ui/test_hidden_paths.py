@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 from ui_helpers import TOKEN, call
 
+from iekd.config.run import RunConfig
 from iekd.runs.store import Run, Store
 from iekd.ui.server.access import Access
 from iekd.ui.server.hidden_paths import without_paths
@@ -59,7 +60,7 @@ def test_paths_in_any_spelling(tmp_path: Path, monkeypatch) -> None:
     data.mkdir()
     (tmp_path / "link").symlink_to(data)
     monkeypatch.setenv("HOME", str(home))
-    config = SimpleNamespace(
+    config = RunConfig(
         dataset=f"folder:{tmp_path / 'link'}", teacher_from=str(data / "secret" / "net.pt"),
         student_from=str(data / "begin" / "small.pt"),
     )  # fmt: skip
@@ -71,7 +72,5 @@ def test_paths_in_any_spelling(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_a_folder_in_the_place_where_one_stands_hides_nothing(tmp_path: Path) -> None:
-    run = SimpleNamespace(
-        config=SimpleNamespace(dataset="folder:.", teacher_from="auto", student_from=None), path=tmp_path / "x"
-    )
+    run = SimpleNamespace(config=SimpleNamespace(dataset="folder:.", named_paths=()), path=tmp_path / "x")
     assert without_paths(run, "1.5 points. /etc") == "1.5 points. /etc"  # type: ignore[arg-type]
