@@ -1,4 +1,4 @@
-# make run: set up .venv and open the page.  make test: set up and run every test, on two cores.  make lint: style and types.
+# make run: set up .venv and open the page.  make test: set up and run every test, in three processes: while one waits for a server, two use both cores.  make lint: style and types.
 # make translations: texts of the page for translators.
 # make space: the folder to push to a Hugging Face Space.  make coverage: which lines the tests run.  make test-oldest: core tests with the lowest versions that are allowed.
 PYTHON ?= python3
@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 OLDEST := .venv-oldest
 ARGS   ?=
-JOBS   ?= 2
+JOBS   ?= 3
 
 .PHONY: run test lint space coverage test-oldest translations clean
 .DEFAULT_GOAL := run
