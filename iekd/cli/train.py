@@ -168,7 +168,7 @@ def say_estimate(prepared: Prepared, store: Store) -> None:
 
 def say_proposal(prepared: Prepared) -> None:
     """On standard error, a line: what would suit these pictures, where the run has something else."""
-    from iekd.config.proposal import propose
+    from iekd.estimate.proposal import propose
     from iekd.runs.queue import device_name
 
     found = propose(prepared.info, device_name(prepared.config.device) == "cuda")

@@ -89,6 +89,11 @@ class Dataset:
         return int(self.train.images.shape[1])
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C,H,W) of an image."""
+        return self.channels, self.resolution, self.resolution
+
+    @property
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Per-channel mean and standard deviation of the training split, pixel values scaled to 0..1.
 

@@ -161,7 +161,7 @@ class Experiment:
         if config.needs_teacher:
             if self.teacher is None:
                 self.teacher = yield from self._train_teacher(batches, held_out)
-            frozen = FrozenTeacher(self._all_teachers(self.teacher), self.device, self.precision)
+            frozen = FrozenTeacher(self._all_teachers(self.teacher), self.device, self.precision, self.dataset.shape)
         if config.needs_auto_encoder:
             assert frozen is not None
             coders = AutoEncoders(

@@ -46,13 +46,18 @@ def cautions(
     return [caution for caution in found if caution is not None]
 
 
-def enough_steps(config: RunConfig, learned: int) -> int | None:
-    """The batch size that would give ten steps an epoch, or the smallest sensible one; None where the run's own need
-    not change."""
+def largest_batch(learned: int) -> int:
+    """The largest power of two that makes ten steps an epoch, or the smallest sensible one where none does."""
     size = SMALLEST_BATCH
     while learned // (2 * size) >= FEW_STEPS:
         size *= 2
-    batch = min(config.batch_size, learned)
+    return size
+
+
+def enough_steps(config: RunConfig, learned: int) -> int | None:
+    """The batch size that would give ten steps an epoch, or the smallest sensible one; None where the run's own need
+    not change."""
+    size, batch = largest_batch(learned), min(config.batch_size, learned)
     return None if not learned or learned // batch >= FEW_STEPS or size >= batch else size
 
 

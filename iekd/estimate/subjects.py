@@ -124,7 +124,7 @@ class Subject(Experiment):
         self.config = every_seed
         teacher = None
         if self.teacher is not None and any(learner.method.needs_teacher for learner in learners.values()):
-            teacher = FrozenTeacher(self.teacher, self.device, self.precision)
+            teacher = FrozenTeacher(self.teacher, self.device, self.precision, self.dataset.shape)
             teacher.encoders = [freeze(coder.encoder, self.precision) for coder in self.auto_encoders()]
         images, labels = to_device(self.dataset.train, self.device)
         batches = Batches(

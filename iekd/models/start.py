@@ -46,8 +46,16 @@ class Start:
     notes: tuple[str, ...] = ()
 
     def put_into(self, network: nn.Module) -> None:
-        """Give a fresh network of that name these weights; what is new keeps those that it has."""
+        """Give a fresh network of that name these weights, and a new head torch's own random ones.
+
+        Its library's may be meant for a thousand classes: EfficientNet's, for two, are 25 times as large as torch's
+        and so wrong at first that the other layers forget what they knew (benchmarks/RESULTS.md).
+        """
         network.load_state_dict({**network.state_dict(), **self.weights})
+        for name in {name.rpartition(".")[0] for name in self.new}:
+            layer = network.get_submodule(name)
+            if isinstance(layer, (nn.Linear, nn.Conv2d)):
+                layer.reset_parameters()
 
     def loaded(self, network: nn.Module) -> frozenset[str]:
         """The names of the parameters that begin with these weights."""

@@ -179,7 +179,7 @@ def _check_parts(file: WeightFile, fitting: Sequence[Match]) -> None:
     """
     if not fitting:
         return
-    head = [v for k, v in fitting[0].given.items() if v.ndim == 2][-1]
+    head = fitting[0].given[last_layer(fitting[0].given)]
     heads = [c.where for c in file.candidates for k, v in c.state.items()
              if v.shape == head.shape and k.endswith("weight")]  # fmt: skip
     for what, found in (("bodies", [match.location for match in fitting]), ("last layers", heads)):
@@ -195,7 +195,7 @@ def _check_no_second_head(file: WeightFile, fitting: Sequence[Match]) -> None:
     for match in fitting:
         where, own = match.candidate.where, shapes(match.name)
         around = where[: where.rfind(".") + 1]
-        size = [v for v in own.values() if v.ndim == 2][-1].shape[1]
+        size = own[last_layer(own)].shape[1]
         for other in file.candidates:
             inside = other.where.startswith(around) and other.where.removeprefix(around)
             matrices = {k: v for k, v in other.state.items() if v.ndim == 2}
@@ -242,6 +242,12 @@ def shapes(name: str, num_classes: int = 2, channels: int = 3) -> StateDict:
         return dict(build(name, num_classes, channels).state_dict())
 
 
+def last_layer(own: StateDict) -> str:
+    """The weight of the layer that gives the logits: the last matrix, or where there is none, as in SqueezeNet, the
+    last convolution."""
+    return next(key for rank in (2, 4) for key in reversed(own) if own[key].ndim == rank)
+
+
 def _is_layer(key: str, value: Tensor, own: StateDict) -> bool:
     """Whether a tensor that the network does not have is a layer of another network, rather than a loss or a constant:
     a convolution, or anything within a part that the network has."""
@@ -261,7 +267,7 @@ def _with_our_head(
 
     names: our name -> the file's.
     """
-    state, head = candidate.state, [k for k, v in own.items() if v.ndim == 2][-1].removesuffix(".weight")
+    state, head = candidate.state, last_layer(own).removesuffix(".weight")
     if f"{head}.weight" in names:
         return names, ""
     around = prefix[: prefix.rstrip(".").rfind(".") + 1]
@@ -271,7 +277,7 @@ def _with_our_head(
             k.removesuffix(".weight")
             for k, theirs in found.items()
             if k.endswith(".weight")
-            and state[theirs].ndim == 2
+            and state[theirs].ndim == own[f"{head}.weight"].ndim
             and (found is not names or k not in own)
             and HEADS.match(k.removesuffix(".weight"))
         ]
@@ -356,8 +362,8 @@ def _check_channels(given: StateDict, own: StateDict, path: Path) -> None:
 
 
 def _check_classes(given: StateDict, own: StateDict, path: Path) -> None:
-    """The last matrix has a row for each class."""
-    last = [k for k, v in own.items() if v.ndim == 2][-1]
+    """The last layer has a row for each class."""
+    last = last_layer(own)
     found, needed = given[last].shape, own[last].shape
     if found[1:] == needed[1:] and found[0] != needed[0]:
         raise UserError(

@@ -50,7 +50,7 @@ def test_a_step_is_the_same_step_as_ours(method, small):
         trainer.peer[1].load_state_dict(learner.peer.method.state_dict())
     teacher = None
     if parts.teacher is not None:
-        teacher = FrozenTeacher(subject.teacher, CPU, torch.float32)
+        teacher = FrozenTeacher(subject.teacher, CPU, torch.float32, subject.dataset.shape)
         teacher.encoders = [copy.deepcopy(encoder) for encoder in trainer.encoders]
     images, labels = next(parts.endless())
     pixels = Normalise(*subject.statistics)(images).contiguous()

@@ -49,7 +49,7 @@ def test_logits_are_averaged_and_features_are_the_first_ones(teachers, images):
         geometric = (p * q).sqrt()
         geometric = geometric / geometric.sum(1, keepdim=True)
         torch.testing.assert_close((found.logits / temperature).softmax(1), geometric, rtol=1e-3, atol=1e-5)
-    frozen = FrozenTeacher(TrainedModel(whole, *NORMS[0]), torch.device("cpu"), torch.float32)
+    frozen = FrozenTeacher(TrainedModel(whole, *NORMS[0]), torch.device("cpu"), torch.float32, (3, 16, 16))
     torch.testing.assert_close(frozen(images).features.logits, found.logits, rtol=1e-3, atol=1e-4)
 
 

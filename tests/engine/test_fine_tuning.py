@@ -100,7 +100,7 @@ def test_the_teachers_pixels_are_not_the_students(tiny, config):
     for _ in first_of_each_stage(experiment):
         pass
     (student,) = experiment.students.values()
-    teacher = FrozenTeacher(experiment.teacher, experiment.device, experiment.precision)
+    teacher = FrozenTeacher(experiment.teacher, experiment.device, experiment.precision, tiny.shape)
     for normalise, numbers in ((teacher.normalise, PIXELS.values()), (student.normalise, tiny.statistics)):
         assert torch.equal(normalise.shift, Normalise(*numbers).shift)
         assert torch.equal(normalise.scale, Normalise(*numbers).scale)

@@ -82,7 +82,7 @@ def test_logits_are_those_of_the_library_and_of_its_head(name: str) -> None:
         torch.testing.assert_close(head(features.pooled), features.logits)
     pixels = (40 * images()).clamp(-100, 100).add(128).round().to(torch.uint8)
     teacher = TrainedModel(network, (128 / 255,) * 3, (40 / 255,) * 3)
-    frozen = FrozenTeacher(teacher, torch.device("cpu"), torch.float32)(pixels).features
+    frozen = FrozenTeacher(teacher, torch.device("cpu"), torch.float32, tuple(pixels.shape[1:]))(pixels).features
     with torch.no_grad():
         features = network((pixels.float() - 128) / 40)
     torch.testing.assert_close(frozen.logits, features.logits, atol=1e-4, rtol=1e-3)

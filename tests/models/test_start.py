@@ -43,14 +43,39 @@ def test_of_another_number_of_classes_the_head_and_only_the_head_is_new(tmp_path
     found = start.from_file(saved(tmp_path / "w.safetensors", theirs), name, FIVE, 3)
     assert found.new == tuple(f"{HEADS[name]}.{kind}" for kind in ("weight", "bias"))
     ours = network(name, 5, seed=1)
-    before = {key: value.clone() for key, value in ours.state_dict().items()}
     found.put_into(ours)
     for key, value in ours.state_dict().items():
-        expected = before[key] if key in found.new else theirs.state_dict()[key]
-        assert torch.equal(value, expected), key
+        assert key in found.new or torch.equal(value, theirs.state_dict()[key]), key
     assert any(HEADS[name].removeprefix("network.") in note and "7 classes" in note for note in found.notes)
     assert found.loaded(ours) == {key for key, _ in ours.named_parameters()} - set(found.new)
     assert start.sizes_in(tmp_path / "w.safetensors", name, 0.0) == (7, 3)
+
+
+@pytest.mark.parametrize("name", ["timm:tf_efficientnet_lite0", "torchvision:squeezenet1_1"])
+def test_a_new_head_is_drawn_as_torch_draws_layers(tmp_path, name):
+    """timm's EfficientNets for two classes begin with weights up to 0.7, and forgot what they knew (82 % instead of
+    93 % of the test images right in benchmarks/finetune.py)."""
+    found = start.from_file(saved(tmp_path / "w.safetensors", network(name, 7)), name, ("a", "b"), 3)
+    ours, drawn = network(name, 2), []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        found.put_into(ours)
+        weight, bias = (ours.state_dict()[key].clone() for key in found.new)
+        most = weight[0].numel() ** -0.5  # U(-1/sqrt(n), 1/sqrt(n)) of n inputs
+        assert 0.9 * most < float(weight.abs().max()) <= most
+        assert 0 < float(bias.abs().max()) <= most
+        drawn.append(weight)
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_the_head_may_be_a_convolution(tmp_path):
+    """So there is no matrix in the whole network."""
+    theirs = network("torchvision:squeezenet1_1", 7)
+    found = start.from_file(saved(tmp_path / "w.safetensors", theirs), "torchvision:squeezenet1_1", FIVE, 3)
+    assert found.new == ("network.classifier.1.weight", "network.classifier.1.bias")
+    again = start.from_file(tmp_path / "w.safetensors", "torchvision:squeezenet1_1", tuple("abcdefg"), 3)
+    assert again.new == ()
 
 
 def test_of_the_same_number_everything_is_taken(tmp_path):

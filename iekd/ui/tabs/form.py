@@ -8,12 +8,12 @@ import gradio as gr
 
 from iekd.config.methods import METHODS, check_method, combined, sort_methods
 from iekd.config.presets import PRESETS
-from iekd.config.proposal import Proposal, propose
 from iekd.config.run import GROUPS, LISTS, NO_TEACHER, RunConfig, SettingError, label, make_config
 from iekd.data.base import DatasetInfo
 from iekd.data.folder import FOLDER, folder_name
 from iekd.data.registry import available, check_name, sources
 from iekd.errors import UserError, about_setting
+from iekd.estimate.proposal import Proposal, propose
 from iekd.language import N_, _
 from iekd.models.catalog import check_model, model_name, models
 from iekd.paths import typed

@@ -8,6 +8,7 @@ from typing import Any
 from iekd.config.presets import PRESETS
 from iekd.config.run import RunConfig
 from iekd.data.base import DatasetInfo
+from iekd.estimate.cautions import largest_batch, learned_from
 from iekd.models.source import PRETRAINED
 from iekd.plural import counted
 
@@ -59,10 +60,8 @@ def propose(info: DatasetInfo, gpu: bool) -> Proposal | None:
         slow = not gpu and info.train_images > MANY_FOR_CPU and side > SIDE_FOR_CPU
         side = SIDE_FOR_CPU if slow else side
         teacher, student = PAIRS[gpu]
-        values = {
-            "resolution": side, "batch_size": 32 if info.train_images < FEW else 64, "teacher": teacher,
-            "student": student, **dict.fromkeys(BEGINS, PRETRAINED),
-        }  # fmt: skip
+        values = {"resolution": side, "batch_size": batch_size("photos", 32 if info.train_images < FEW else 64, info),
+                  "teacher": teacher, "student": student, **dict.fromkeys(BEGINS, PRETRAINED)}  # fmt: skip
         less = ", fewer than they have because there is no GPU here" if slow else ""
         why = (
             f"The pictures are photographs, {about}: networks that have learned from other photographs tell them "
@@ -72,8 +71,17 @@ def propose(info: DatasetInfo, gpu: bool) -> Proposal | None:
     side = max(known for known in SMALL_SIDES if known <= max(info.side, SMALL_SIDES[0]))
     wanted = {} if side == info.resolution else {"resolution": side}
     if info.train_images < FEW:
+        usual = PRESETS["small-data"].values["batch_size"]
+        size = batch_size("small-data", usual, info)
+        wanted |= {} if size == usual else {"batch_size": size}
         why = f"There are only {images}, {about}: smaller batches, more epochs and distorted images make more of them."
         return Proposal("small-data", wanted, why)
     if not wanted:
         return None
     return Proposal("quick", wanted, f"The pictures are {about}: at {info.resolution} pixels detail would be lost.")
+
+
+def batch_size(preset: str, wanted: int, info: DatasetInfo) -> int:
+    """The wanted one, or less where that makes too few steps an epoch."""
+    learned = learned_from(RunConfig(**{**PRESETS[preset].values, "dataset": info.name}), info)
+    return min(wanted, largest_batch(learned))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from iekd.config.presets import PRESETS
-from iekd.config.proposal import propose
 from iekd.config.run import make_config
 from iekd.config.unused import unused_settings
 from iekd.data.base import DatasetInfo
+from iekd.estimate.cautions import few_steps, learned_from
+from iekd.estimate.proposal import propose
 
 
 def info(side: int, images: int, resolution: int = 32) -> DatasetInfo:
@@ -18,11 +19,13 @@ def info(side: int, images: int, resolution: int = 32) -> DatasetInfo:
 @pytest.mark.parametrize(
     ("side", "images", "gpu", "preset", "values"),
     [
-        (480, 240, False, "photos", {"resolution": 224, "batch_size": 32, "teacher": "timm:efficientnet_lite0"}),
+        (480, 240, False, "photos", {"resolution": 224, "batch_size": 16, "teacher": "timm:efficientnet_lite0"}),
         (480, 20_000, True, "photos", {"resolution": 224, "batch_size": 64, "teacher": "timm:resnet50"}),
         (480, 20_000, False, "photos", {"resolution": 128, "batch_size": 64}),
         (100, 20_000, False, "photos", {"resolution": 96}),
+        (480, 1000, False, "photos", {"resolution": 224, "batch_size": 32}),
         (64, 500, False, "small-data", {"resolution": 64}),
+        (32, 100, False, "small-data", {"batch_size": 8}),
         (28, 500, True, "small-data", {}),
         (60, 9000, True, "quick", {"resolution": 48}),
     ],
@@ -39,6 +42,7 @@ def test_sizes_and_counts_decide(side, images, gpu, preset, values):
     assert found.command().startswith(f"--preset {preset}")
     config = make_config(preset=found.preset, dataset="folder:/a", **found.values)
     assert found.followed_by(config)
+    assert not few_steps(config, learned_from(config, info(side, images))), "nothing is proposed that is warned of"
     assert not found.followed_by(make_config(dataset="folder:/a", epochs=3))
 
 
