@@ -8,7 +8,8 @@ the same small network with random weights once from the labels (baseline) and o
 images of the same size, the same batch size, optimiser, learning rates and schedule, float32, channels last, and an
 evaluation on the test images after every epoch. The plain script is what a tutorial has: ImageFolder, DataLoader,
 RandomResizedCrop, one network after the other. `iekd` trains both students on the same batches and asks the teacher
-once. Both are timed as whole commands. Rounds take turns. Nothing else should run meanwhile.
+once. Both are timed as whole commands, which take turns of some seconds; so the number of threads is fixed for both.
+Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -33,6 +35,7 @@ from torch import Tensor, nn
 NETWORK, STUDENT = "tf_efficientnet_lite0", "mobilenetv3_small_050"  # timm's names
 BATCH, RATE, DECAY, SLOWER = 16, 1e-3, 0.05, 0.1
 TEMPERATURE, WEIGHT = 4.0, 0.9  # of knowledge distillation
+TURN = 5.0  # seconds
 MEAN = STD = (0.5, 0.5, 0.5)  # of the teacher's weights
 
 
@@ -132,7 +135,8 @@ def ours(folder: Path, weights: Path, runs: Path, given: argparse.Namespace) -> 
         "teacher-epochs": given.teacher_epochs, "batch-size": BATCH, "optimizer": "adamw", "lr": RATE,
         "weight-decay": DECAY, "schedule": "cosine", "teacher-backbone": SLOWER, "kd-weight": WEIGHT,
         "temperature": TEMPERATURE, "resolution": given.side, "augmentation": "resized-crop",
-        "validation-fraction": 0, "device": "cpu", "precision": "fp32", "runs-dir": runs,
+        "validation-fraction": 0, "threads": torch.get_num_threads(), "device": "cpu",
+        "precision": "fp32", "runs-dir": runs,
     }  # fmt: skip
     return ["-m", "iekd", "train", *(text for name, value in options.items() for text in (f"--{name}", str(value)))]
 
@@ -148,24 +152,54 @@ def of_run(run: Path) -> dict[str, Any]:
     return {"right": {mine: found.right[theirs][order].tolist() for theirs, mine in names.items()}}
 
 
-def measured(command: list[str], environment: dict[str, str]) -> tuple[float, float, str]:
-    """(seconds, the most GB of memory that the command and its processes had, its output)."""
+def taking_turns(commands: dict[str, list[str]], environment: dict[str, str]) -> dict[str, tuple[float, float, str]]:
+    """Each command's (seconds, the most GB of memory that its processes had, output).
+
+    They begin together, but only one computes while the others are stopped, for TURN seconds at a time: a machine whose
+    speed changes from minute to minute, as a virtual one does, is then as slow for one as for the other.
+    """
     import psutil
 
-    began, most = time.perf_counter(), 0.0
-    process = psutil.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True, env=environment)
-    while process.poll() is None:
-        memory = 0
-        for one in [process, *process.children(recursive=True)]:
-            with contextlib.suppress(psutil.Error):
-                memory += one.memory_full_info().pss  # what several processes share is counted once
-        most = max(most, memory / 1e9)
-        time.sleep(5.0)
-    assert process.stdout is not None
-    text = process.stdout.read()
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{text}")
-    return time.perf_counter() - began, most, text
+    outputs = {name: tempfile.TemporaryFile("w+") for name in commands}  # noqa: SIM115
+    processes = {
+        name: psutil.Popen(
+            [sys.executable, *command], stdout=outputs[name], stderr=subprocess.STDOUT, env=environment,
+            start_new_session=True,
+        )
+        for name, command in commands.items()
+    }  # fmt: skip
+    for process in processes.values():
+        os.killpg(process.pid, signal.SIGSTOP)
+    seconds, memory, waiting = dict.fromkeys(commands, 0.0), dict.fromkeys(commands, 0.0), list(commands)
+    while waiting:
+        name = waiting.pop(0)
+        process, began = processes[name], time.perf_counter()
+        os.killpg(process.pid, signal.SIGCONT)
+        with contextlib.suppress(psutil.TimeoutExpired):
+            process.wait(TURN)
+        seconds[name] += time.perf_counter() - began
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGSTOP)
+            memory[name] = max(memory[name], sum(map(proportional, [process, *process.children(recursive=True)])))
+            waiting.append(name)
+    texts = {}
+    for name, output in outputs.items():
+        output.seek(0)
+        texts[name] = output.read()
+        output.close()
+        if processes[name].returncode:
+            raise SystemExit(f"{name} failed:\n{texts[name]}")
+    return {name: (seconds[name], memory[name] / 1e9, texts[name]) for name in commands}
+
+
+def proportional(process: Any) -> int:
+    """Bytes of memory of a process; what several share is counted once."""
+    import psutil
+
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.Error:
+        return 0
 
 
 def main() -> None:
@@ -183,32 +217,29 @@ def main() -> None:
     images = sum(1 for path in (given.folder / "train").rglob("*") if path.is_file())
     trained = images * (given.teacher_epochs + 2 * given.epochs)
     rows: dict[str, list[tuple[float, float, dict[str, Any]]]] = {"plain": [], "iekd": []}
-    with tempfile.TemporaryDirectory() as place:
-        weights = Path(place) / "lite0.safetensors"
-        renamed_weights(weights)
-        for number in range(given.rounds):
-            # nothing of an earlier round is used again: neither a teacher nor decoded images
-            runs = Path(place) / f"runs{number}"
-            environment = {**os.environ, "IEKD_CACHE_DIR": str(Path(place) / f"cache{number}")}
-            options = [f"--{name.replace('_', '-')}={getattr(given, name)}" for name in ("teacher_epochs", "epochs")]
-            options += [f"--processes={given.processes}", f"--side={given.side}", f"--plain={weights}"]
-            seconds, memory, text = measured([__file__, str(given.folder), *options], environment)
-            rows["plain"].append((seconds, memory, json.loads(text.splitlines()[-1])))
-            seconds, memory, text = measured(ours(given.folder, weights, runs, given), environment)
+    options = [f"--{name.replace('_', '-')}={getattr(given, name)}" for name in ("teacher_epochs", "epochs")]
+    for _ in range(given.rounds):  # nothing of an earlier round is used again: neither a teacher nor decoded images
+        with tempfile.TemporaryDirectory() as place:
+            weights, runs = Path(place) / "lite0.safetensors", Path(place) / "runs"
+            renamed_weights(weights)
+            mine = [__file__, str(given.folder), *options, f"--processes={given.processes}", f"--side={given.side}"]
+            commands = {"plain": [*mine, f"--plain={weights}"], "iekd": ours(given.folder, weights, runs, given)}
+            found = taking_turns(commands, {**os.environ, "IEKD_CACHE_DIR": str(Path(place) / "cache")})
             (run,) = (path for path in runs.iterdir() if (path / "report.json").is_file())
-            print("".join(line for line in open(run / "log.txt") if "thread" in line or "processes" in line), flush=True)
-            rows["iekd"].append((seconds, memory, of_run(run)))
-    for side, found in rows.items():
-        each = ", ".join(f"{seconds:.0f}" for seconds, _, _ in found)
-        middle = statistics.median(seconds for seconds, _, _ in found)
-        print(
-            f"{side:5} {middle:6.0f} s ({each}), {trained / middle:.1f} images/s, {max(m for _, m, _ in found):.2f} GB"
-        )
+            results = {"plain": json.loads(found["plain"][2].splitlines()[-1]), "iekd": of_run(run)}
+            for name, result in results.items():
+                rows[name].append((*found[name][:2], result))
+    for side, measured in rows.items():
+        each = ", ".join(f"{seconds:.0f}" for seconds, _, _ in measured)
+        middle, most = statistics.median(seconds for seconds, _, _ in measured), max(gb for _, gb, _ in measured)
+        print(f"{side:5} {middle:6.0f} s ({each}), {trained / middle:.1f} images/s, {most:.2f} GB")
     ratios = [a / b for (a, _, _), (b, _, _) in zip(rows["plain"], rows["iekd"], strict=True)]
     each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
     print(f"iekd trains {statistics.median(ratios):.2f} times as many images a second ({each})")
     for name in ("teacher", "baseline", "kd"):
-        right = {side: np.array([one["right"][name] for _, _, one in found], bool) for side, found in rows.items()}
+        right = {
+            side: np.array([one["right"][name] for _, _, one in measured], bool) for side, measured in rows.items()
+        }
         apart = over_images(right["iekd"], right["plain"])
         accuracy = {side: 100 * values.mean() for side, values in right.items()}
         print(

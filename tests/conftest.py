@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from iekd.config.run import make_config
@@ -23,6 +24,10 @@ from iekd.errors import UserError
 from iekd.export import check, int8, onnx_file
 
 os.environ["COLUMNS"] = "200"  # of every table; a console takes it when it is made
+# networks this small wait more than they compute on two threads, above all beside other programs; so do the processes
+# that tests start. A test that is about threads sets its own number
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 CHECKOUT = Path(__file__).parents[1]
 FOLDERS = ("ui", "docs", "engine", "export", "runs", "bench", "cli", "hub", "explain")  # those with long tests
 CLASSES = ("blue", "green", "red")
@@ -66,13 +71,15 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.fixture(autouse=True)
-def surroundings(request, monkeypatch, tmp_path_factory):
-    """No shipped checkpoints, no downloads and no folders of this machine, unless a test asks for them.
+def one_thread():
+    yield
+    torch.set_num_threads(1)  # whatever a test about threads has set
 
-    One thread for torch: networks this small wait more than they compute on two, above all beside other programs.
-    """
+
+@pytest.fixture(autouse=True)
+def surroundings(request, monkeypatch, tmp_path_factory):
+    """No shipped checkpoints, no downloads and no folders of this machine, unless a test asks for them."""
     if "ui" in Path(request.path).relative_to(Path(__file__).parent).parts:
-        yield
         return
     place = tmp_path_factory.mktemp("place")
     monkeypatch.setenv("IEKD_CHECKPOINTS_DIR", str(place / "no-checkpoints"))
@@ -81,13 +88,6 @@ def surroundings(request, monkeypatch, tmp_path_factory):
     monkeypatch.delenv("IEKD_DATA_DIR", raising=False)
     monkeypatch.delenv("IEKD_RUNS_DIR", raising=False)
     monkeypatch.chdir(place)
-    torch = sys.modules.get("torch")
-    threads = torch.get_num_threads() if torch else None
-    if torch:
-        torch.set_num_threads(1)
-    yield
-    if torch:
-        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -170,7 +170,6 @@ def small():
 @pytest.fixture
 def full_float32(monkeypatch):
     """On a GPU, float32 convolutions without TF32's short mantissa: two ways of one step can then be told apart."""
-    import torch
 
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
@@ -292,16 +291,10 @@ def stages():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_config, complete):
     """(run, what its watcher saw) of one complete run: teacher, auto-encoder, two students of two seeds."""
-    import torch
-
     from iekd.runs.store import Store
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # `surroundings` comes later, and the bits are to be those of the tests' own runs
     config = tiny_config(methods=("baseline", "ie-ft"), seeds=(0, 1), epochs=2)
-    made = complete(Store(tmp_path_factory.mktemp("runs")), config)
-    torch.set_num_threads(threads)
-    return made
+    return complete(Store(tmp_path_factory.mktemp("runs")), config)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ OPTIONS = [
 
 
 def iekd(*words, cwd, **environment):
-    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment}
+    own = {"PYTHONPATH": str(ROOT), "COLUMNS": "200", **environment}
     command = [sys.executable, "-m", "iekd", *map(str, words)]
     return subprocess.run(command, cwd=cwd, env={**os.environ, **own}, capture_output=True, check=False)
 

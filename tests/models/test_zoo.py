@@ -41,8 +41,6 @@ def name(request):
 @pytest.fixture(scope="module")
 def network(name):
     """In evaluation mode, with batch norms as after training: none of their numbers is the initial one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as for every test: this one begins before theirs is set
     torch.manual_seed(0)
     model = build(name, CLASSES)
     for norm in norms_of(model):
@@ -53,7 +51,6 @@ def network(name):
         model.train()(images(8, side=16))
     for norm in norms_of(model):
         norm.momentum = 0.1
-    torch.set_num_threads(threads)
     return model.eval()
 
 
