@@ -171,17 +171,22 @@ def taking_turns(commands: dict[str, list[str]], environment: dict[str, str]) ->
     for process in processes.values():
         os.killpg(process.pid, signal.SIGSTOP)
     seconds, memory, waiting = dict.fromkeys(commands, 0.0), dict.fromkeys(commands, 0.0), list(commands)
-    while waiting:
-        name = waiting.pop(0)
-        process, began = processes[name], time.perf_counter()
-        os.killpg(process.pid, signal.SIGCONT)
-        with contextlib.suppress(psutil.TimeoutExpired):
-            process.wait(TURN)
-        seconds[name] += time.perf_counter() - began
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGSTOP)
-            memory[name] = max(memory[name], sum(map(proportional, [process, *process.children(recursive=True)])))
-            waiting.append(name)
+    try:
+        while waiting:
+            name = waiting.pop(0)
+            process, began = processes[name], time.perf_counter()
+            os.killpg(process.pid, signal.SIGCONT)
+            with contextlib.suppress(psutil.TimeoutExpired):
+                process.wait(TURN)
+            seconds[name] += time.perf_counter() - began
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGSTOP)
+                memory[name] = max(memory[name], sum(map(proportional, [process, *process.children(recursive=True)])))
+                waiting.append(name)
+    finally:
+        for process in processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # stopped ones would wait for ever
     texts = {}
     for name, output in outputs.items():
         output.seek(0)
