@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 
@@ -32,6 +33,7 @@ def main() -> int:
     )  # fmt: skip
     arguments = parser.parse_args()
     space.prepare()
+    gc.disable()  # until the page is there; see launch()
     from iekd.ui.server.launch import launch
 
     try:

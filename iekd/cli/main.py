@@ -6,6 +6,7 @@ Errors are one sentence on standard error. With --json the last line of standard
 
 from __future__ import annotations
 
+import gc
 import io
 import sys
 from dataclasses import asdict
@@ -150,6 +151,7 @@ def serve(
     ] = "",
 ) -> None:  # fmt: skip
     """Open the page (the same as `python app.py`)."""
+    gc.disable()  # until the page is there; see launch()
     from iekd.ui.server.launch import launch
 
     launch(host, port, launcher_for(runs_dir), public, root_path, mcp, language)

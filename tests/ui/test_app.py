@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import subprocess
@@ -340,7 +341,9 @@ def test_a_port_that_another_program_takes_first_is_no_trouble(monkeypatch: pyte
         for name in ("patch_process", "patch_page", "_keep_order", "_log_to_stderr"):
             monkeypatch.setattr(launch, name, lambda *_: None)
         monkeypatch.setattr(launch.signal, "signal", lambda *_: None)
+        gc.disable()  # as app.py does
         launch.launch(port=0, where=tmp_path)
+        assert gc.isenabled()
     first, second = asked
     assert second != first
 

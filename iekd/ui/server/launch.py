@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -102,6 +103,10 @@ def launch(
                 raise
             # another program has taken the port since we looked
     patch_page(demo)
+    # what has been imported and built stays; looking through half a million such objects again and again took a quarter
+    # of the time until here, so whoever calls this may have turned collections off
+    gc.freeze()
+    gc.enable()
     busy = f" (port {port} is in use)" if port and free != port else ""
     address = "127.0.0.1" if host == "0.0.0.0" else host
     sys.stdout.write(f"IE-KD Studio is ready: http://{address}:{free}{path_of(root_path)}{busy}\n")
