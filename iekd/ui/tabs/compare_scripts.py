@@ -76,23 +76,30 @@ ASK_AFRESH = (
     )
 )
 # answers are below the uploads and the examples, out of sight on a phone: scroll to where they begin, if they are new
-# and nobody has gone on to read elsewhere. Else what was open and had the focus before does so again
+# and nobody has gone on to read elsewhere. Else what was open and had the focus before does so again.
+# Gradio runs this when an answer is there, but on a busy machine it draws it some frames later; and the answer may be to
+# what was asked before, while the newest is still to be waited for
 SHOW = """() => {
   STATE
-  const place = document.querySelector('#comparison');
-  const drawn = place?.querySelector('[data-view]');
-  if (drawn) {
-    state.view = JSON.parse(drawn.dataset.view);
-    for (const id of state.open) {
-      const panel = place.querySelector('#' + id);
-      if (panel?.hidden) place.querySelector(`[aria-controls="${id}"]`)?.click();
+  const show = () => {
+    const place = document.querySelector('#comparison');
+    const drawn = place?.querySelector('[data-view]');
+    if (drawn) {
+      state.view = JSON.parse(drawn.dataset.view);
+      for (const id of state.open) {
+        const panel = place.querySelector('#' + id);
+        if (panel?.hidden) place.querySelector(`[aria-controls="${id}"]`)?.click();
+      }
+      const waits = Math.abs(scrollY - state.from) < 50 && place.getBoundingClientRect().bottom > 0;
+      if (state.fresh && waits && place.querySelector('.answer')) place.scrollIntoView({block: 'nearest'});
+      if (state.turned) place.scrollIntoView({block: 'start'});
+      const again = state.focus && place.querySelector(state.focus);
+      const next = again && !again.disabled ? again : place.querySelector('.filters [aria-pressed=true]');
+      if (state.focus) next?.focus({preventScroll: true});
+      Object.assign(state, {focus: '', fresh: false, turned: false});
     }
-    const waits = Math.abs(scrollY - state.from) < 50 && place.getBoundingClientRect().bottom > 0;
-    if (state.fresh && waits && place.querySelector('.answer')) place.scrollIntoView({block: 'nearest'});
-    if (state.turned) place.scrollIntoView({block: 'start'});
-    const again = state.focus && place.querySelector(state.focus);
-    const next = again && !again.disabled ? again : place.querySelector('.filters [aria-pressed=true]');
-    if (state.focus) next?.focus({preventScroll: true});
-  }
-  Object.assign(state, {focus: '', fresh: false, turned: false});
+  };
+  const waiting = () => document.querySelector('#comparison .placeholder[role=status]');
+  const look = () => waiting() ? requestAnimationFrame(look) : show();
+  look();
 }""".replace("STATE", STATE)
