@@ -77,8 +77,8 @@ ASK_AFRESH = (
 )
 # answers are below the uploads and the examples, out of sight on a phone: scroll to where they begin, if they are new
 # and nobody has gone on to read elsewhere. Else what was open and had the focus before does so again.
-# Gradio runs this when an answer is there, but on a busy machine it draws it some frames later; and it may be the answer
-# to what was asked before, while the newest is still to come
+# Gradio runs this when an answer is there, but on a busy machine it draws it some frames later; and it may be the
+# answer to what was asked before, while the newest is still to come
 SHOW = """() => {
   STATE
   const show = () => {
