@@ -28,6 +28,7 @@ os.environ["COLUMNS"] = "200"  # of every table; a console takes it when it is m
 # that tests start. A test that is about threads sets its own number
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+gc.disable()  # until all tests are collected, see below
 CHECKOUT = Path(__file__).parents[1]
 FOLDERS = ("ui", "docs", "engine", "export", "runs", "bench", "cli", "hub", "explain")  # those with long tests
 CLASSES = ("blue", "green", "red")
@@ -47,6 +48,7 @@ def pytest_collection_finish():
     """Thousands of collected tests are no garbage: without this, every collection looks through all of them again."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="module", autouse=True)
