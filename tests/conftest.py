@@ -172,7 +172,6 @@ def small():
 @pytest.fixture
 def full_float32(monkeypatch):
     """On a GPU, float32 convolutions without TF32's short mantissa: two ways of one step can then be told apart."""
-
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 

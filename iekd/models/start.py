@@ -52,7 +52,7 @@ class Start:
         and so wrong at first that the other layers forget what they knew (benchmarks/RESULTS.md).
         """
         network.load_state_dict({**network.state_dict(), **self.weights})
-        for name in {name.rpartition(".")[0] for name in self.new}:
+        for name in dict.fromkeys(name.rpartition(".")[0] for name in self.new):  # in order: they share one generator
             layer = network.get_submodule(name)
             if isinstance(layer, (nn.Linear, nn.Conv2d)):
                 layer.reset_parameters()

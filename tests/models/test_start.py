@@ -69,6 +69,20 @@ def test_a_new_head_is_drawn_as_torch_draws_layers(tmp_path, name):
     assert not torch.equal(drawn[0], drawn[2])
 
 
+def test_several_new_layers_are_drawn_in_their_order():
+    """A set's order would differ from process to process, and so would the run and its resumption."""
+    names = "hgfedcba"
+    new = tuple(f"{name}.{kind}" for name in names for kind in ("weight", "bias"))
+    heads = nn.ModuleDict({name: nn.Linear(4, 2) for name in names})
+    torch.manual_seed(0)
+    start.Start("any", {}, new).put_into(heads)
+    torch.manual_seed(0)
+    for name in names:
+        expected = nn.Linear(4, 2)
+        assert torch.equal(heads[name].weight, expected.weight)
+        assert torch.equal(heads[name].bias, expected.bias)
+
+
 def test_the_head_may_be_a_convolution(tmp_path):
     """So there is no matrix in the whole network."""
     theirs = network("torchvision:squeezenet1_1", 7)
