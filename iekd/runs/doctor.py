@@ -17,7 +17,7 @@ from iekd.data.memory import free_memory
 from iekd.errors import UserError
 from iekd.models.shipped import shipped_models
 from iekd.paths import cache_dir, checkpoints_dir, unpacked_dir
-from iekd.runs.queue import device_name
+from iekd.runs.slots import device_name
 from iekd.runs.store import LOST, Store
 from iekd.runs.trash import KEPT, TRASH, deletions
 from iekd.runs.uploads import unused, uploads_dir
@@ -99,6 +99,8 @@ def _devices() -> Iterator[Finding]:
 
     device = choose_device("auto")
     kind = torch.cuda.get_device_name() if device.type == "cuda" else f"{cores()} CPU cores"
+    if device.type == "cuda" and (count := torch.cuda.device_count()) > 1:
+        kind = f"{count} GPUs, the first is {kind}"
     if device.type == "mps":
         kind = "Apple GPU"
     precision = "bf16" if choose_precision("auto", device) == torch.bfloat16 else "fp32"

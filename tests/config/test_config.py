@@ -174,7 +174,14 @@ def test_json_gives_the_same_run(values):
 
 
 def test_every_setting_is_an_option_of_train():
-    options = set(inspect.signature(train.train).parameters) - {"detach", "runs_dir", "as_json", "preset"}
+    options = set(inspect.signature(train.train).parameters) - {
+        "detach",
+        "runs_dir",
+        "as_json",
+        "preset",
+        "devices",
+        "cpu_slots",
+    }
     assert options == set(RunConfig.model_fields)
 
 
