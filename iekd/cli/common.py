@@ -24,6 +24,7 @@ from iekd.inference.onnx_file import EXPORTED
 from iekd.models.artifact import CARD
 from iekd.models.source import check_path
 from iekd.paths import absolute
+from iekd.runs.slots import CPU_SLOTS, cpu_slots
 
 if TYPE_CHECKING:
     from iekd.launchers.base import Launcher
@@ -33,6 +34,9 @@ RUNS = Path("runs")
 RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="IEKD_RUNS_DIR", help="Folder that holds the runs.")]
 INTERRUPTED = 130  # exit status of what was stopped before its end
 Detach = Annotated[bool, typer.Option("--detach", help="In the background; it continues without this terminal.")]
+CpuSlots = Annotated[
+    int, typer.Option(envvar=CPU_SLOTS, show_default=False, help="How many runs may train on the CPU at a time.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
 
@@ -41,6 +45,17 @@ def launcher_for(runs_dir: Path) -> Launcher:
     from iekd.launchers.factory import make_launcher
 
     return make_launcher(runs_dir)
+
+
+def share_cpu(slots: int) -> None:
+    """Let so many runs train on the CPU at a time, in this process and those that it starts; 0: as it is.
+
+    Raises:
+        UserError: there are fewer cores.
+    """
+    if slots:
+        os.environ[CPU_SLOTS] = str(slots)
+        cpu_slots()
 
 
 def find_model(name: str, runs_dir: Path) -> Path:

@@ -20,11 +20,13 @@ from iekd.cli.bench import bench
 from iekd.cli.common import (
     RUNS,
     AsJson,
+    CpuSlots,
     RunsDir,
     launcher_for,
     out,
     print_json,
     says_why,
+    share_cpu,
     table_of,
 )
 from iekd.cli.compare import compare
@@ -149,8 +151,10 @@ def serve(
         str, typer.Option(envvar=VARIABLE, show_envvar=False, show_default=False,
                           help="Language of the page, such as de, if there is a translation; see docs/translating.md.")
     ] = "",
+    cpu_slots: CpuSlots = 0,
 ) -> None:  # fmt: skip
     """Open the page (the same as `python app.py`)."""
+    share_cpu(cpu_slots)
     gc.disable()  # until the page is there; see launch()
     from iekd.ui.server.launch import launch
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import wraps
-from typing import Annotated, Any, Optional, get_args
+from typing import Annotated, Any, Optional
 
 import typer
 
 from iekd.config.methods import KD_ON_TOP, METHODS
 from iekd.config.presets import PRESETS
 from iekd.config.run import GROUPS, LISTS, RunConfig, make_config
+from iekd.config.settings import choices_of
 
 SWITCHES = [name for name, field in RunConfig.model_fields.items() if field.annotation is bool]
 ABOUT_PRESETS = "; ".join(f"{name}: {preset.text}" for name, preset in PRESETS.items())
@@ -69,7 +70,7 @@ def _metavar(name: str) -> str:
 def _help(field: str) -> str:
     info = RunConfig.model_fields[field]
     default = ",".join(map(str, info.default)) if isinstance(info.default, tuple) else info.default
-    choices = [c for c in get_args(info.annotation) if isinstance(c, str)]
+    choices = choices_of(info)
     choices = [*METHODS, f"most of them with {KD_ON_TOP}"] if field == "methods" else choices
     parts = [str(info.description), f"of: {', '.join(choices)}" * bool(choices)]
     return "; ".join([*filter(None, parts), *([f"default: {default}"] if default not in (None, "") else [])])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -16,6 +17,7 @@ from iekd.cli.common import (
     INTERRUPTED,
     RUNS,
     AsJson,
+    CpuSlots,
     Detach,
     RunsDir,
     err,
@@ -24,6 +26,7 @@ from iekd.cli.common import (
     print_json,
     say,
     say_unused,
+    share_cpu,
     table_of,
 )
 from iekd.cli.options import run_options
@@ -33,20 +36,37 @@ from iekd.plural import counted
 
 if TYPE_CHECKING:
     from iekd.data.base import DatasetInfo
+    from iekd.launchers.base import Launcher
+    from iekd.results.table import Cell
     from iekd.runs.prepare import Prepared
-    from iekd.runs.store import Store
+    from iekd.runs.store import Run, Store
 
 
 @run_options
-def train(config: RunConfig, detach: Detach = False, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+def train(
+    config: RunConfig,
+    devices: Annotated[
+        str,
+        typer.Option(help="Spread the seeds over several devices: auto, or numbers of GPUs such as 0,1. A run each, "
+                          "with the same teacher; their results are shown as one."),
+    ] = "",
+    cpu_slots: CpuSlots = 0,
+    detach: Detach = False,
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
     """Train students side by side; without options, the run that the page starts with."""
     from iekd.runs.prepare import prepare
 
+    share_cpu(cpu_slots)
     launcher = launcher_for(runs_dir)
     store = launcher.store
     prepared = prepare(config, store.root)
     config = prepared.config
     say_unused(config)
+    if devices:
+        train_spread(prepared, devices, launcher, detach, as_json)
+        return
     say_estimate(prepared, store)
     if detach:
         run_id = launcher.submit(config)
@@ -55,6 +75,51 @@ def train(config: RunConfig, detach: Detach = False, runs_dir: RunsDir = RUNS, a
     run, handle = store.create(config)
     train_here(run, handle)
     say_how_it_ended(run, as_json)
+
+
+def train_spread(prepared: Prepared, devices: str, launcher: Launcher, detach: bool, as_json: bool) -> None:
+    """Train one run per device, each with a block of the seeds, and say how they ended."""
+    from iekd.runs.side_by_side import jobs_of, spread
+
+    parts = spread(prepared.config, devices)
+    say_estimate(replace(prepared, config=parts[0]), launcher.store)
+    jobs, titles = jobs_of(parts, launcher), [f"seeds {', '.join(map(str, part.seeds))}" for part in parts]
+    if detach:
+        ids = [job().id for job in jobs]
+        named = " and ".join(f"{run} ({title})" for run, title in zip(ids, titles, strict=True))
+        said = f"{counted(len(ids), 'run')} in the background: {named}."
+        say(as_json, said, {"run": ids[0], "runs": ids, "state": "queued"})
+        return
+    runs = [run for run in train_at_once(jobs, titles, launcher) if run is not None]
+    say_how_they_ended(runs, launcher.store, as_json)
+
+
+def train_at_once(jobs: Sequence[Callable[[], Run]], titles: Sequence[str], launcher: Launcher) -> list[Run | None]:
+    """Train the runs of all jobs at the same time, with a bar for each."""
+    from iekd.cli.progress import Board
+    from iekd.runs.side_by_side import train_all
+    from iekd.runs.worker import stop_on_signals
+
+    with Board(err, titles) as board:
+        return train_all(jobs, launcher, len(jobs), stop_on_signals(), board.update)
+
+
+def say_how_they_ended(runs: list[Run], store: Store, as_json: bool) -> None:
+    """`say_how_it_ended` for runs whose seeds belong together: the results of all, if all of them have one."""
+    from iekd.runs.siblings import family_of
+    from iekd.runs.store import FINISHED
+
+    unfinished = [run for run in runs if run.status.state != FINISHED]
+    for run in unfinished[1:]:
+        state, why = run.status.state, run.status.error
+        err.print(f"Run {run.id} is {state}{f': {escape(why)}' if why else '.'}", highlight=False, soft_wrap=True)
+    if unfinished or not runs:
+        say_how_it_ended(unfinished[0] if unfinished else runs[0], as_json)
+        return
+    family = family_of(store, runs[0])
+    for sentence in family.sentences():
+        err.print(escape(sentence), highlight=False, soft_wrap=True)
+    say_results(runs[0], family.report, as_json, [run.id for run in runs])
 
 
 @partial(run_options, without=("teacher", "student"))
@@ -67,17 +132,23 @@ def table(
     out_dir: Annotated[
         Optional[Path], typer.Option("--out", help="Folder for the table; unset: its own folder below the runs.")
     ] = None,
+    cpu_slots: CpuSlots = 0,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Pairs x methods x seeds as one table, in Markdown, CSV and LaTeX; run it again to continue where it stopped."""
+    """Pairs x methods x seeds as one table, in Markdown, CSV and LaTeX; run it again to continue where it stopped.
+
+    On a machine with several GPUs it trains a run on each at the same time.
+    """
     from iekd.results.table import to_json
     from iekd.runs import grid
     from iekd.runs.grid import make_folder, write_table
     from iekd.runs.prepare import prepare, resolve
     from iekd.runs.store import FAILED
 
-    store, wanted, config = launcher_for(runs_dir).store, grid.parse_pairs(pairs), resolve(config)
+    share_cpu(cpu_slots)
+    launcher = launcher_for(runs_dir)
+    store, wanted, config = launcher.store, grid.parse_pairs(pairs), resolve(config)
     # all of them first: errors are shown before anything is trained
     prepared = [prepare(cell, store.root) for cell in grid.cells(wanted, config, together)]
     configs = [cell.config for cell in prepared]
@@ -87,12 +158,7 @@ def table(
     say_warnings(caution for cell in prepared for caution in cell.cautions())
     if out_dir is not None:
         make_folder(out_dir)
-    stopped: list[Callable[[], bool]] = []
-
-    def train_one(run: Any, handle: int | None) -> None:
-        stopped[:] = [train_here(run, handle)]
-
-    done = grid.run_grid(configs, store, train_one, lambda: bool(stopped) and stopped[0]())
+    done = _train_grid(configs, launcher)
     missing = len(configs) - sum(cell.report is not None for cell in done)
     folder = out_dir or grid.default_folder(wanted, config, store.root)
     files = write_table(done, config, folder) if missing < len(configs) else {}
@@ -114,6 +180,25 @@ def table(
         raise typer.Exit(1)
     if missing:
         raise typer.Exit(INTERRUPTED)
+
+
+def _train_grid(configs: Sequence[RunConfig], launcher: Launcher) -> list[Cell]:
+    """In this process, one after the other; or as many at a time as there are GPUs."""
+    from iekd.cli.progress import Board
+    from iekd.runs import grid
+    from iekd.runs.slots import slots
+    from iekd.runs.worker import stop_on_signals
+
+    if (width := len(slots(configs[0].device))) > 1:
+        titles = [f"{c.teacher} -> {c.student}, seed {', '.join(map(str, c.seeds))}" for c in configs]
+        with Board(err, titles) as board:
+            return grid.run_grid_at_once(configs, launcher, width, stop_on_signals(), board.update)
+    stopped: list[Callable[[], bool]] = []
+
+    def train_one(run: Any, handle: int | None) -> None:
+        stopped[:] = [train_here(run, handle)]
+
+    return grid.run_grid(configs, launcher.store, train_one, lambda: bool(stopped) and stopped[0]())
 
 
 def train_here(run: Any, handle: int | None) -> Callable[[], bool]:
@@ -169,7 +254,7 @@ def say_estimate(prepared: Prepared, store: Store) -> None:
 def say_proposal(prepared: Prepared) -> None:
     """On standard error, a line: what would suit these pictures, where the run has something else."""
     from iekd.estimate.proposal import propose
-    from iekd.runs.queue import device_name
+    from iekd.runs.slots import device_name
 
     found = propose(prepared.info, device_name(prepared.config.device) == "cuda")
     if found is not None and not found.followed_by(prepared.config):
@@ -178,15 +263,28 @@ def say_proposal(prepared: Prepared) -> None:
 
 def say_how_it_ended(run: Any, as_json: bool) -> None:
     """The results of a run that is over, or why there are none; exit status 1 if it failed, 130 if it was stopped."""
+    from iekd.runs.store import FAILED
+
+    status = run.status
+    if status.state == FAILED:
+        err.print(f"[bold red]The run failed:[/] {escape(str(status.error))}", highlight=False, soft_wrap=True)
+    say_results(run, run.report, as_json)
+
+
+def say_results(run: Run, report: dict[str, Any] | None, as_json: bool, runs: Sequence[str] = ()) -> None:
+    """A report, or that there is none yet, and how the run ended, by the exit status too.
+
+    runs: the ids of all that the report is about, if they are several.
+    """
     from iekd.results.report import summary
     from iekd.runs.store import FAILED, STOPPED
 
-    status, report = run.status, run.report
-    if status.state == FAILED:
-        err.print(f"[bold red]The run failed:[/] {escape(str(status.error))}", highlight=False, soft_wrap=True)
-    elif report:
-        print_results(report) if not as_json else None
-    if not as_json:
+    status = run.status
+    if report and not as_json and status.state != FAILED:
+        print_results(report)
+    if not as_json and runs:
+        out.print(f"Runs {' and '.join(runs)} are {status.state}.", highlight=False, soft_wrap=True)
+    elif not as_json:
         out.print(f"Run [bold]{run.id}[/] is {status.state}: {escape(str(run.path))}", highlight=False, soft_wrap=True)
         if status.state == STOPPED:
             out.print(f"'iekd runs resume {run.id}' continues it.", highlight=False, soft_wrap=True)
@@ -196,7 +294,7 @@ def say_how_it_ended(run: Any, as_json: bool) -> None:
             "learners": [], "diverged": status.diverged, "dataset": run.config.dataset, "device": status.device,
             "error": status.error,
         }  # fmt: skip
-        print_json(summary(report) if report else nothing)
+        print_json({**(summary(report) if report else nothing), **({"runs": list(runs)} if runs else {})})
     if status.state == FAILED:
         raise typer.Exit(1)
     if status.state == STOPPED:

@@ -78,7 +78,9 @@ class RunConfig(ImageSettings, TeacherSettings, MethodSettings, TrainingSettings
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "where to train", group=THIS_RUN)
+    device: Union[Literal["auto", "cpu", "cuda", "mps"], Annotated[str, Field(pattern=r"^cuda:\d{1,2}$")]] = setting(
+        "auto", "where to train; cuda: any GPU that is free, cuda:1: the second", group=THIS_RUN
+    )
     threads: Union[Annotated[int, Field(ge=1, le=MOST_THREADS)], Literal["auto"]] = setting(
         "auto", "threads that compute on the CPU; auto: as many as other processes leave room for; a number: "
         "repeatable bit for bit", group=THIS_RUN,

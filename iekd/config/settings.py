@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import Field
 from pydantic.fields import FieldInfo
@@ -62,3 +62,10 @@ def about(info: FieldInfo) -> About:
     """The About of a field that `setting` made."""
     assert isinstance(info.json_schema_extra, About), f"declare it by `setting`, not by Field: {info}"
     return info.json_schema_extra
+
+
+def choices_of(info: FieldInfo) -> list[str]:
+    """The words that a setting may be; none if it takes any."""
+    kinds = (info.annotation, *get_args(info.annotation))
+    words = next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
+    return list(words) if len(words) > 1 else []  # a single one, such as auto, stands beside numbers

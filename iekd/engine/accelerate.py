@@ -38,7 +38,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto" -> cuda, mps or cpu, the first that is there. A named device must be there.
+    """ "auto" -> cuda, mps or cpu, the first that is there. A named device must be there; "cuda:1" is the second GPU.
 
     Raises:
         TrainingError: it is not.
@@ -46,7 +46,8 @@ def choose_device(name: str) -> torch.device:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, found in there.items() if found))
-    if not there[name]:
+    kind, _, index = name.partition(":")
+    if not there.get(kind) or (index and not (index.isdecimal() and int(index) < torch.cuda.device_count())):
         raise TrainingError(f"Device '{name}' was asked for, but there is none here. Choose 'auto' or 'cpu'.")
     return torch.device(name)
 

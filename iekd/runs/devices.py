@@ -10,15 +10,12 @@ The CPU has no such lock. It can serve several runs at a time, so each folder of
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import logging
 import os
 import pwd
 import re
 import stat
-import subprocess
-import sys
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -27,62 +24,7 @@ from iekd.runs.locks import fcntl
 
 log = logging.getLogger(__name__)
 SHARED = "/tmp/iekd-locks"
-KNOWN = Path("/proc/driver/nvidia/gpus")
-WHOLE = re.compile(r"(?:GPU|MIG)-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.IGNORECASE)
 LONGEST = 1000  # bytes that a holder may say of itself
-
-
-def lock_name(kind: str) -> str | None:
-    """What the lock of the GPU that this process would use is called; None for the CPU. Imports no torch."""
-    if kind == "cpu":
-        return None
-    if kind != "cuda":
-        return kind
-    uuid = _uuid(os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("CUDA_DEVICE_ORDER"))
-    return f"gpu-{uuid}" if uuid else "cuda"
-
-
-@lru_cache(maxsize=8)
-def _uuid(visible: str | None, _order: str | None) -> str | None:
-    """The UUID of CUDA's first GPU: from the user's variable, else from the driver, else from the driver's list."""
-    first = (visible or "").split(",")[0].strip()
-    if named := WHOLE.fullmatch(first):
-        return named[1].lower()
-    return _ask_driver() or _from_list(first if visible else "0")
-
-
-def _ask_driver() -> str | None:
-    """In a process of its own: this one may fork, and an initialised driver does not survive that."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", f"from {__name__} import say_uuid; say_uuid()"],
-            capture_output=True, text=True, timeout=30, check=False,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    found = done.stdout.strip()
-    return found if done.returncode == 0 and WHOLE.fullmatch(f"GPU-{found}") else None
-
-
-def say_uuid() -> None:
-    """Print the UUID of CUDA's first device; the driver's own library knows the order and what is visible."""
-    cuda, device, uuid = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(), (ctypes.c_ubyte * 16)()
-    ask = getattr(cuda, "cuDeviceGetUuid_v2", None) or cuda.cuDeviceGetUuid  # the second knows no parts of a GPU
-    if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0) or ask(ctypes.byref(uuid), device):
-        sys.exit(1)
-    number = bytes(uuid).hex()
-    print("-".join((number[:8], number[8:12], number[12:16], number[16:20], number[20:])))
-
-
-def _from_list(first: str) -> str | None:
-    """The driver's list is in the order of the bus, which is CUDA's where all GPUs are of one kind."""
-    try:
-        texts = [(folder / "information").read_text() for folder in sorted(KNOWN.iterdir())]
-        named = WHOLE.search(texts[int(first)]) if first.isdecimal() else None
-    except (OSError, IndexError):
-        return None
-    return named[1].lower() if named else None
 
 
 class DeviceLock:

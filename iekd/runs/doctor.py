@@ -17,7 +17,7 @@ from iekd.data.memory import free_memory
 from iekd.errors import UserError
 from iekd.models.shipped import shipped_models
 from iekd.paths import cache_dir, checkpoints_dir, unpacked_dir
-from iekd.runs.queue import device_name
+from iekd.runs.slots import device_name
 from iekd.runs.store import LOST, Store
 from iekd.runs.trash import KEPT, TRASH, deletions
 from iekd.runs.uploads import unused, uploads_dir

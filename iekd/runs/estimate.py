@@ -21,7 +21,7 @@ from iekd.estimate.cost import Plan, measured_seconds, plan_of, seconds
 from iekd.language import _
 from iekd.runs.prepare import Prepared
 from iekd.runs.probes import Probes
-from iekd.runs.queue import device_name
+from iekd.runs.slots import device_name
 from iekd.runs.store import FINISHED, Store
 
 # factors within which estimates are expected to be right

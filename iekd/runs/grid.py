@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from iekd.config.run import RunConfig, make_config
 from iekd.data import describe, own_path
@@ -20,7 +20,14 @@ from iekd.errors import RunError, UserError
 from iekd.results.predictions import ANSWERS, read_right
 from iekd.results.table import MISSING, Cell, Pair, to_csv, to_json, to_latex, to_markdown
 from iekd.runs.files import write_json
+from iekd.runs.side_by_side import Starter, train_all
 from iekd.runs.store import FINISHED, LOST, STOPPED, Run, Store
+
+
+class Launcher(Starter, Protocol):
+    """The part of a launcher that is needed here."""
+
+    def resume(self, run_id: str) -> None: ...
 
 
 def parse_pairs(text: str) -> list[Pair]:
@@ -95,17 +102,38 @@ def run_grid(
     done: list[Cell] = []
     for config in configs:
         found = finished_run(config, store)
-        if found is None and done and stop():
-            done.append(Cell(config, "", None, MISSING, False))
-            continue
-        if found is None:
+        run = found
+        if run is None and not (done and stop()):
             run, handle = _begin(config, store)
             train(run, handle)
-        else:
-            run = found
-        answers = read_right(run.path / ANSWERS)
-        done.append(Cell(config, run.id, run.report, run.status.state, found is not None, answers))
+        done.append(_cell(config, run, found is not None))
     return done
+
+
+def run_grid_at_once(
+    configs: Sequence[RunConfig], launcher: Launcher, width: int, stop: Callable[[], bool],
+    follow: Callable[[Mapping[int, Run]], None],
+) -> list[Cell]:  # fmt: skip
+    """`run_grid` with up to `width` cells at a time, which the launcher trains.
+
+    Args:
+        stop: whether to start nothing more, and to stop the cells that train.
+        follow: see `side_by_side.train_all`; with numbers of configs.
+    """
+    reused = [finished_run(config, launcher.store) for config in configs]
+    missing = [i for i, run in enumerate(reused) if run is None]
+    jobs = [lambda i=i: _submit(configs[i], launcher) for i in missing]
+    trained = train_all(
+        jobs, launcher, width, stop, lambda runs: follow({missing[job]: run for job, run in runs.items()})
+    )
+    runs = {**dict(enumerate(reused)), **dict(zip(missing, trained, strict=True))}
+    return [_cell(config, runs[i], reused[i] is not None) for i, config in enumerate(configs)]
+
+
+def _cell(config: RunConfig, run: Run | None, reused: bool) -> Cell:
+    if run is None:
+        return Cell(config, "", None, MISSING, False)
+    return Cell(config, run.id, run.report, run.status.state, reused, read_right(run.path / ANSWERS))
 
 
 def _begin(config: RunConfig, store: Store) -> tuple[Run, int | None]:
@@ -115,6 +143,16 @@ def _begin(config: RunConfig, store: Store) -> tuple[Run, int | None]:
         with contextlib.suppress(RunError):  # another process is resuming it
             return earlier, earlier.reopen()
     return store.create(config)
+
+
+def _submit(config: RunConfig, launcher: Launcher) -> Run:
+    """An interrupted run that is continued, or a new one."""
+    earlier = interrupted_run(config, launcher.store)
+    if earlier is not None:
+        with contextlib.suppress(RunError):  # another process is resuming it
+            launcher.resume(earlier.id)
+            return earlier
+    return launcher.store.get(launcher.submit(config))
 
 
 def default_folder(pairs: Sequence[Pair], config: RunConfig, root: Path) -> Path:

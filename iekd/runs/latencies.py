@@ -25,7 +25,8 @@ from iekd.models import hub_configs
 from iekd.paths import python_path
 from iekd.runs.files import read_json, write_json
 from iekd.runs.probes import held
-from iekd.runs.queue import device_free, device_name
+from iekd.runs.queue import device_free
+from iekd.runs.slots import device_name
 from iekd.runs.store import Store
 
 log = logging.getLogger(__name__)

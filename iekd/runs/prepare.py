@@ -21,7 +21,7 @@ from iekd.models.class_names import class_order_of
 from iekd.models.source import FILE_ONLY, check_path, is_path
 from iekd.plural import counted
 from iekd.runs.more_teachers import check_more
-from iekd.runs.queue import check_device
+from iekd.runs.slots import check_device
 from iekd.runs.starts import Source, check_usable, find_source, student_source
 from iekd.runs.teachers import check_teacher, to_fine_tune
 

@@ -1,52 +1,30 @@
-"""The queue of this machine: one run per device, first come first served.
+"""The queue of this machine: one run per slot (slots.py), that is per GPU, first come first served.
 
-Every waiting worker looks for itself, so the queue needs no server: the oldest living queued run for a device trains
-next, once the kernel gives it the device's lock. Order holds within one folder of runs; on a GPU that several folders
-or users share (devices.py), the first to ask once it is free has it. Runs of other launchers are queued by those
-(owner.py).
+Every waiting worker looks for itself, so the queue needs no server: the oldest living queued run that may use a slot
+trains there next, once the kernel gives it the slot's lock. Order holds within one folder of runs; on a GPU that
+several folders or users share (devices.py), the first to ask once it is free has it. A run whose teacher another run is
+training lets later ones go before it (shared_teacher.py). Runs of other launchers are queued by those (owner.py).
 """
 
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from iekd.config.run import RunConfig
-from iekd.errors import RunError, UserError
-from iekd.runs.devices import DeviceLock, lock_name
+from iekd.errors import RunError
+from iekd.runs.devices import DeviceLock
 from iekd.runs.files import read_json, write_json
 from iekd.runs.locks import fcntl
 from iekd.runs.owner import LOCAL
-from iekd.runs.store import QUEUED, Run, Store
-from iekd.space import on_zero_gpu
-
-GPUS = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvmap", "/dev/kfd")  # NVIDIA's: drivers, WSL, Jetson; and AMD's
-
-
-def device_name(requested: str) -> str:
-    """Which device a run will use, told without importing torch: "cuda", "mps" or "cpu"."""
-    if requested != "auto":
-        return requested
-    if on_zero_gpu():
-        return "cpu"
-    if any(Path(path).exists() for path in GPUS):
-        return "cuda"
-    return "mps" if platform.system() == "Darwin" and platform.machine() == "arm64" else "cpu"
-
-
-def check_device(requested: str) -> None:
-    """Raises UserError if the device that a run asks for is certainly not on this machine."""
-    there = device_name("auto")
-    if requested in ("cuda", "mps") and requested != there:
-        raise UserError(f"Device '{requested}' was asked for, but there is none here. Choose 'auto' or 'cpu'.")
-
+from iekd.runs.slots import Slot, check_device, device_name, slots
+from iekd.runs.store import QUEUED, Run, Status, Store
 
 def ahead_of(run: Run, store: Store) -> list[Run]:
-    """Living queued runs for the same device that came earlier, oldest first.
+    """Living queued runs that may use one of its slots and came earlier, oldest first.
 
     For a run of another launcher, what that launcher says; none if the store does not know it.
     """
@@ -55,30 +33,42 @@ def ahead_of(run: Run, store: Store) -> list[Run]:
         ids = owner.ahead_of(run.id) if owner else ()
         known = {other.id: other for other in store.list()}  # one may have been deleted since
         return [known[other] for other in ids if other in known]
-    device, mine = device_name(run.config.device), (queued_at(run), run.id)
+    mine, before = frozenset(slots(run.config.device)), (queued_at(run), run.id)
     waiting = []
     for other in store.list():
         try:
-            if other.id == run.id or device_name(other.config.device) != device:
+            if other.id == run.id or mine.isdisjoint(slots(other.config.device)):
                 continue
         except RunError:  # a damaged folder does not delay other runs
             continue
-        if other.status.state == QUEUED and other.owner == LOCAL and (queued_at(other), other.id) < mine:
+        status = other.status
+        queued = status.state == QUEUED and not status.yields and other.owner == LOCAL
+        if queued and (queued_at(other), other.id) < before:
             waiting.append(other)
     return sorted(waiting, key=lambda other: (queued_at(other), other.id))
 
 
 def ahead_of_new(config: RunConfig, store: Store) -> list[Run]:
-    """The live runs of this machine that a run started now would wait for: the one that trains, then those queued."""
-    device, found = device_name(config.device), []
-    for run in store.list():
+    """The live runs of this machine that a run started now would wait for: those that train, then those queued; none
+    where a slot is left for it."""
+    mine, training, queued = slots(config.device), list[Run](), list[Run]()
+    for run in sorted(store.list(), key=lambda run: (queued_at(run), run.id)):
         try:
             status = run.status
-            if run.owner == LOCAL and status.live and device_name(run.config.device) == device:
-                found.append((status.state == QUEUED, queued_at(run), run.id, run))
+            if run.owner != LOCAL or not status.live:
+                continue
+            if status.state == QUEUED:
+                queued += [run] * (not set(mine).isdisjoint(slots(run.config.device)))
+            elif slot_of(run, status) in {slot.name for slot in mine}:
+                training.append(run)
         except RunError:  # a damaged folder does not delay other runs
             continue
-    return [run for _, _, _, run in sorted(found, key=lambda entry: entry[:3])]
+    return [*training, *queued] if len(training) + len(queued) >= len(mine) else []
+
+
+def slot_of(run: Run, status: Status) -> str:
+    """The name of the slot that a run trains at; workers of older versions used the first of its kind."""
+    return status.slot or device_name(run.config.device)
 
 
 def queued_at(run: Run) -> float:
@@ -103,58 +93,84 @@ def move_to_front(run: Run, store: Store) -> None:
         run.event("moved to the front")
 
 
-def device_lock(config: RunConfig, store: Store) -> Path:
-    """The file whose lock says that a run of this folder has the device; older versions use only this one."""
+def slot_lock(slot: Slot, store: Store) -> Path:
+    """The file whose lock says that a run of this folder has the slot; older versions use only this one."""
     locks = store.root / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
-    return locks / device_name(config.device)
+    return locks / slot.name
 
 
-def machine_lock(config: RunConfig, store: Store) -> DeviceLock | None:
+def machine_lock(slot: Slot, store: Store) -> DeviceLock | None:
     """The lock of the GPU for the whole machine; None for the CPU, see devices.py."""
-    name = lock_name(device_name(config.device))
-    return DeviceLock(name, store.root / ".locks" / "machine") if name else None
+    return DeviceLock(slot.lock, store.root / ".locks" / "machine") if slot.lock else None
 
 
 def device_free(config: RunConfig, store: Store) -> bool:
-    """Whether nobody has the device at the moment."""
-    with open(device_lock(config, store), "a") as handle:
+    """Whether there is a slot for it that nobody has at the moment, and on the CPU nobody else either: two would
+    disturb each other."""
+    free = [_free(slot, store) for slot in slots(config.device)]
+    return all(free) if device_name(config.device) == "cpu" else any(free)
+
+
+def _free(slot: Slot, store: Store) -> bool:
+    with open(slot_lock(slot, store), "a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-    machine = machine_lock(config, store)
+    machine = machine_lock(slot, store)
     return machine is None or not machine.busy()
 
 
 @contextmanager
 def device_turn(
-    run: Run, store: Store, stop: Callable[[], bool], poll: float = 0.5, tell: Callable[[str], None] | None = None
-) -> Iterator[bool]:
-    """Wait for the device; yields True while it is held, or False if `stop()` came first.
+    run: Run, store: Store, stop: Callable[[], bool], poll: float = 0.5, tell: Callable[[str], None] | None = None,
+    ready: Callable[[], bool] = lambda: True,
+) -> Iterator[Slot | None]:  # fmt: skip
+    """Wait for one of the run's slots; yields it while it is held, or None if `stop()` came first.
 
-    tell: called with a sentence when a run of another folder has the device, and when that changes.
+    Args:
+        tell: called with a sentence when runs of other folders have the GPUs, and when that changes.
+        ready: whether the run could train now; asked when it has a slot, which others may have otherwise.
+    Raises:
+        UserError: this machine has no such device.
     """
-    config = run.config
-    handle = os.open(device_lock(config, store), os.O_RDWR | os.O_CREAT, 0o644)
-    machine, told = machine_lock(config, store), ""
-    try:
+    check_device(device := run.config.device)
+    places = [(slot, machine_lock(slot, store)) for slot in slots(device)]
+    told = ""
+    with ExitStack() as held:
+        files = {slot: os.open(slot_lock(slot, store), os.O_RDWR | os.O_CREAT, 0o644) for slot, _ in places}
+        for handle in files.values():
+            held.callback(os.close, handle)
         while not stop():
-            if not ahead_of(run, store) and _try(handle):
-                if machine is None or machine.take(run.id, store.root.resolve().name):
-                    yield True
+            wanted = {slot for other in ahead_of(run, store) for slot in slots(other.config.device)}
+            holders = []
+            for slot, machine in places:
+                if slot in wanted or not _try(files[slot]):
+                    continue
+                if machine is not None and not machine.take(run.id, store.root.resolve().name):
+                    holders.append(machine.holder())
+                elif ready():
+                    try:
+                        yield slot
+                    finally:
+                        if machine is not None:
+                            machine.give_back()
                     return
-                fcntl.flock(handle, fcntl.LOCK_UN)
-                holder = machine.holder()
-                if tell and holder != told:
-                    tell(f"Waiting for the GPU, which {holder} uses.")
-                    told = holder
+                elif machine is not None:
+                    machine.give_back()
+                fcntl.flock(files[slot], fcntl.LOCK_UN)
+            said = _busy(holders, len(places)) if holders else told
+            if tell and said != told:
+                tell(said)
+                told = said
             time.sleep(poll)
-        yield False
-    finally:
-        if machine is not None:
-            machine.give_back()
-        os.close(handle)
+        yield None
+
+
+def _busy(holders: list[str], gpus: int) -> str:
+    which = "the GPU" if gpus == 1 else f"one of {gpus} GPUs"
+    return f"Waiting for {which}, which {' and '.join(holders)} {'uses' if len(holders) == 1 else 'use'}."
 
 
 def _try(handle: int) -> bool:

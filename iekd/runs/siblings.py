@@ -34,7 +34,7 @@ from iekd.results.pool import (
 from iekd.results.predictions import ANSWERS, read_right
 from iekd.runs.files import content_sum, read_json, write_json
 from iekd.runs.index import DAMAGE
-from iekd.runs.queue import device_name
+from iekd.runs.slots import device_name
 from iekd.runs.store import FINISHED, Run, Status, Store
 
 EXTENDS = "extends.json"
@@ -89,19 +89,25 @@ class Family:
 
 def extended_by(run: Run) -> str:
     """The id of the run whose seeds this one adds to; "" if none."""
-    values = read_json(run.path / EXTENDS) if (run.path / EXTENDS).is_file() else None
-    named = values.get("run") if isinstance(values, dict) else None
+    named = _extension(run).get("run")
     return named if isinstance(named, str) else ""
 
 
-def note_extension(run: Run, of: Run) -> None:
+def _extension(run: Run) -> dict[str, Any]:
+    values = read_json(run.path / EXTENDS) if (run.path / EXTENDS).is_file() else None
+    return values if isinstance(values, dict) else {}
+
+
+def note_extension(run: Run, of: Run, planned: bool = False) -> None:
     """Write down that a run adds seeds to `of`, or to the run that `of` adds to itself.
+
+    planned: whether that was decided before there was a result.
 
     Raises:
         RunError: it cannot be written.
     """
     try:
-        write_json(run.path / EXTENDS, {"run": extended_by(of) or of.id})
+        write_json(run.path / EXTENDS, {"run": extended_by(of) or of.id, **({"planned": True} if planned else {})})
     except OSError as error:
         raise RunError(f"The run '{run.id}' cannot be changed ({error.strerror}).") from None
 
@@ -195,7 +201,8 @@ def family_of(store: Store, run: Run) -> Family:
     if len(chosen) == 1:
         return Family(report, siblings)
     chosen = [chosen[0], *sorted(chosen[1:], key=lambda part: min(part.config.seeds))]
-    extending = {other.id for other in (run, *others) if extended_by(other)}
+    # seeds that were spread over devices from the start are no second look at a result
+    extending = {other.id for other in (run, *others) if extended_by(other) and not _extension(other).get("planned")}
     before = [seed for part in chosen if part.run not in extending for seed in part.config.seeds]
     added = [seed for part in chosen if part.run in extending for seed in part.config.seeds]
     return Family(pool(chosen), siblings, added_seeds(before, added))

@@ -62,7 +62,8 @@ class Status:
     gpu: the name of the GPU that it computes on, with its memory and what this run holds of it, in bytes, and its
     utilisation in percent where that is known; threads: how many compute, on a processor (machine.py).
     waiting: what it waits for besides the runs of its own folder, as a sentence. cautions: what makes its result worth
-    little, as sentences. fine_tunes: whether its teacher begins with somebody's weights.
+    little, as sentences. slot: where on this machine it trains, a Slot's name; "" while it waits. yields: it waits for a
+    teacher that another run trains, and later runs may train before it. fine_tunes: whether its teacher begins with somebody's weights.
     """
 
     state: str = QUEUED
@@ -92,6 +93,8 @@ class Status:
     diverged: dict[str, str] = field(default_factory=dict)
     cautions: list[str] = field(default_factory=list)
     fine_tunes: bool = False
+    slot: str = ""
+    yields: bool = False
 
     @property
     def resumable(self) -> bool:
@@ -253,6 +256,7 @@ class Run:
             truncate_lines(self.path / "events.jsonl")
             status.state, status.queued, status.attempt = QUEUED, time.time(), status.attempt + 1
             status.would_repeat, status.diverged, status.waiting = False, {}, ""
+            status.slot, status.yields = "", False
             status.error = status.pid = status.pid_started = status.ended = status.started = None
             status.eta_seconds = status.eta_range = None
             self.write_status(status)

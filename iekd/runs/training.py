@@ -29,7 +29,7 @@ from iekd.runs.files import LineWriter
 from iekd.runs.machine import Machine
 from iekd.runs.more_teachers import load_more
 from iekd.runs.outcome import model_card, save_models, write_report
-from iekd.runs.queue import device_name
+from iekd.runs.slots import device_name
 from iekd.runs.starts import Role, Source, load_start, student_source
 from iekd.runs.status_writer import StatusWriter
 from iekd.runs.store import LOADING, RUNNING, STOPPING, Run, Store
@@ -85,8 +85,10 @@ class Training:
         more_teachers = self._more_teachers(loaded)
         self.plan, sizes = self._plan(self.config, loaded), (len(loaded.train), len(loaded.test))
         self._find_room(loaded)
+        # "cuda:1" is the only GPU that CUDA sees now, and so its first (slots.py)
+        here = self.config.model_copy(update={"device": self.config.device.partition(":")[0]})
         self.experiment = Experiment(
-            self.config, loaded, teacher, self.attempt.take_snapshots(), self.attempt.should_snapshot,
+            here, loaded, teacher, self.attempt.take_snapshots(), self.attempt.should_snapshot,
             self._threads_changed, self.attempt.notes.get("threads"), starts=starts, unlabelled=unlabelled,
             more_teachers=more_teachers,
         )  # fmt: skip

@@ -23,6 +23,7 @@ from iekd.errors import UserError, as_text
 from iekd.runs.checkpoints import Checkpoints
 from iekd.runs.owner import LOCAL
 from iekd.runs.queue import ahead_of, device_turn
+from iekd.runs.shared_teacher import SharedTeacher
 from iekd.runs.status_writer import StatusWriter, Watcher
 from iekd.runs.store import FAILED, FINISHED, QUEUED, STOPPED, Run, Status, Store
 from iekd.runs.training import Stopped, Training
@@ -42,7 +43,7 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
     watch: see StatusWriter.
     """
     me = psutil.Process()
-    status = replace(run.status, state=QUEUED, pid=me.pid, pid_started=me.create_time(), error=None)
+    status = replace(run.status, state=QUEUED, pid=me.pid, pid_started=me.create_time(), error=None, slot="", yields=False)
     writer, store = StatusWriter(run, status, watch), Store(run.path.parent)
     run.write_status(status)
     reserve = run.path / ".reserve"  # room for the final state on a disk that is full
@@ -51,10 +52,7 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
             reserve.write_bytes(bytes(RESERVE))
             if waiting := len(ahead_of(run, store)):
                 log.info("Waiting for %d earlier run(s) on this device.", waiting)
-            # another launcher starts the worker when it is the run's turn, on a machine that it has chosen
-            queue = device_turn(run, store, stop, tell=writer.wait)
-            turn = queue if run.owner == LOCAL else contextlib.nullcontext(not stop())
-            with turn as mine:
+            with _turn(run, store, stop, writer) as mine:
                 if not mine:
                     raise Stopped
                 Training(run, writer, stop).train()
@@ -79,6 +77,30 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
         if watch:
             watch(status, None)
     return status
+
+
+@contextlib.contextmanager
+def _turn(run: Run, store: Store, stop: Callable[[], bool], writer: StatusWriter) -> Iterator[bool]:
+    """Wait until the run may train; False if it was asked to stop first."""
+    if run.owner != LOCAL:  # that launcher starts the worker when it is the run's turn, on a machine that it has chosen
+        yield not stop()
+        return
+    status = writer.status
+    with SharedTeacher(run) as teacher:
+
+        def ready() -> bool:
+            found = teacher.ready()
+            if not found and not status.yields:
+                status.yields = True
+                writer.wait("Waiting for the teacher, which another run is training.")
+            return found
+
+        with device_turn(run, store, stop, tell=writer.wait, ready=ready) as slot:
+            status.yields = False
+            if slot is not None:
+                slot.use()
+                status.slot = slot.name
+            yield slot is not None
 
 
 def explain(error: BaseException) -> str:
@@ -109,9 +131,9 @@ def _log_to(path: Path) -> Iterator[None]:
         handler.close()
 
 
-def stop_on_signals(run: Run) -> Callable[[], bool]:
-    """A stop() that turns true on SIGTERM, SIGINT, SIGHUP or a written request; a second SIGINT stops without waiting
-    for the step."""
+def stop_on_signals(run: Run | None = None) -> Callable[[], bool]:
+    """A stop() that turns true on SIGTERM, SIGINT, SIGHUP or a written request for that run; a second SIGINT stops
+    without waiting for the step."""
     asked: list[int] = []
 
     def on_signal(number: int, _: object) -> None:
@@ -123,7 +145,7 @@ def stop_on_signals(run: Run) -> Callable[[], bool]:
     signal.signal(signal.SIGINT, on_signal)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # its terminal was closed; nohup ignores that
         signal.signal(signal.SIGHUP, on_signal)
-    return lambda: bool(asked) or run.stop_requested
+    return lambda: bool(asked) or (run is not None and run.stop_requested)
 
 
 def main() -> int:

@@ -12,9 +12,11 @@ import sys
 import pytest
 
 from iekd.config.run import make_config
-from iekd.runs import devices, queue
-from iekd.runs.devices import DeviceLock, lock_name
-from iekd.runs.queue import device_free, device_lock, device_turn
+from iekd.runs import devices, gpus, slots
+from iekd.runs.devices import DeviceLock
+from iekd.runs.gpus import Gpu
+from iekd.runs.queue import device_free, device_turn, slot_lock
+from iekd.runs.slots import Slot
 from iekd.runs.store import Store
 
 A, B = "12345678-1234-1234-1234-123456789abc", "87654321-4321-4321-4321-cba987654321"
@@ -29,7 +31,8 @@ def place(tmp_path, monkeypatch):
 
 @pytest.fixture
 def gpu(monkeypatch):
-    monkeypatch.setattr(queue, "lock_name", lambda kind: None if kind == "cpu" else f"gpu-{A}")
+    monkeypatch.setattr(slots, "gpus", lambda: (Gpu("0", A),))
+    monkeypatch.setattr(slots, "device_name", lambda name: "cuda" if name == "auto" else name.partition(":")[0])
 
 
 @pytest.fixture
@@ -87,11 +90,11 @@ def test_two_folders_train_side_by_side_on_the_cpu(waiting):
 def test_a_worker_of_an_older_version_is_met_too(waiting):
     """It holds the lock of the runs' folder only; and while a new one waits for strangers, it leaves that one alone."""
     run, store = waiting("mine")
-    with open(device_lock(run.config, store), "w") as old:
+    with open(slot_lock(Slot("cuda"), store), "w") as old:
         fcntl.flock(old, fcntl.LOCK_EX)
         with device_turn(run, store, times(3), poll=0.01) as mine:
             assert not mine
-    with device_turn(run, store, times(3)), open(device_lock(run.config, store)) as old, pytest.raises(BlockingIOError):
+    with device_turn(run, store, times(3)), open(slot_lock(Slot("cuda"), store)) as old, pytest.raises(BlockingIOError):
         fcntl.flock(old, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
@@ -181,70 +184,6 @@ def test_what_a_lock_says_is_only_words(place, tmp_path, said):
     text = DeviceLock("cuda", tmp_path / "own").holder()
     assert not set(text) & set("<>\n\x1b\x00")
     assert len(text) < 400
-
-
-# which GPU
-
-
-@pytest.fixture
-def listed(tmp_path, monkeypatch):
-    """Two GPUs in the driver's list; the driver itself does not answer."""
-    for bus, uuid in (("0000:01:00.0", A), ("0000:41:00.0", B)):
-        (tmp_path / "gpus" / bus).mkdir(parents=True)
-        (tmp_path / "gpus" / bus / "information").write_text(f"Model: \t X\nGPU UUID: \t GPU-{uuid}\nBus: PCIe\n")
-    monkeypatch.setattr(devices, "KNOWN", tmp_path / "gpus")
-    monkeypatch.setattr(devices, "_ask_driver", lambda: None)
-    devices._uuid.cache_clear()
-    yield
-    devices._uuid.cache_clear()
-
-
-@pytest.mark.usefixtures("listed")
-@pytest.mark.parametrize(
-    ("visible", "name"),
-    [
-        (None, f"gpu-{A}"), ("0", f"gpu-{A}"), ("1", f"gpu-{B}"), ("1,0", f"gpu-{B}"), (f"GPU-{B.upper()}", f"gpu-{B}"),
-        (f"MIG-{B}", f"gpu-{B}"), ("7", "cuda"), ("-1", "cuda"), ("nonsense", "cuda"),
-    ],
-)  # fmt: skip
-def test_the_lock_is_that_of_the_visible_gpu(monkeypatch, visible, name):
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert lock_name("cuda") == name
-
-
-@pytest.mark.usefixtures("listed")
-def test_the_driver_knows_best(monkeypatch):
-    """Its order need not be that of the bus."""
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(devices, "_ask_driver", lambda: B)
-    assert lock_name("cuda") == f"gpu-{B}"
-
-
-def test_other_devices_have_a_name_or_none():
-    assert lock_name("mps") == "mps"
-    assert lock_name("cpu") is None
-
-
-def test_the_driver_is_asked_in_its_own_words(tmp_path, monkeypatch):
-    """A library with the driver's three functions, in its place."""
-    source, library = tmp_path / "cuda.c", tmp_path / "libcuda.so.1"
-    source.write_text(
-        "int cuInit(unsigned f) { return f; } int cuDeviceGet(int* d, int n) { *d = n + 40; return 0; }\n"
-        "int cuDeviceGetUuid_v2(unsigned char* u, int d) { for (int i = 0; i < 16; i++) u[i] = d + i; return 0; }\n"
-    )
-    try:
-        subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("no C compiler")
-    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
-    assert devices._ask_driver() == "28292a2b-2c2d-2e2f-3031-323334353637"
-
-
-@pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="needs a machine without a GPU")
-def test_without_a_driver_there_is_no_uuid():
-    assert devices._ask_driver() is None
 
 
 @pytest.mark.usefixtures("place", "gpu")

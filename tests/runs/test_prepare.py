@@ -130,7 +130,7 @@ def test_a_teachers_folder_must_hold_a_model(tmp_path, tiny_config, finished, re
 
 
 def test_a_missing_device_is_reported(tmp_path, tiny_config, monkeypatch, refuses):
-    monkeypatch.setattr("iekd.runs.queue.GPUS", ())
+    monkeypatch.setattr("iekd.runs.slots.DRIVERS", ())
     refuses(lambda: prepare(tiny_config(device="cuda"), tmp_path), "'cuda'", "none here")
 
 

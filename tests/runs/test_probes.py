@@ -13,7 +13,8 @@ from iekd.config.run import make_config
 from iekd.estimate.speeds import Speeds
 from iekd.runs import probes
 from iekd.runs.probes import IRRELEVANT, Probes
-from iekd.runs.queue import device_lock
+from iekd.runs.queue import slot_lock
+from iekd.runs.slots import Slot
 from iekd.runs.store import Store
 
 SPEEDS = Speeds("cpu", "fp32", 1e-3, 2e-3, 5e-4, 6e-3)
@@ -112,7 +113,7 @@ def test_one_measurement_at_a_time(store, config, started):
 
 
 def test_nothing_is_measured_beside_a_run(store, config, started):
-    with open(device_lock(config(), store), "w") as lock:
+    with open(slot_lock(Slot("cpu"), store), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert not Probes(store).ask(config())
     assert not started
@@ -172,7 +173,7 @@ def test_a_measurement_gives_way_to_a_run(store, config, monkeypatch):
 
     monkeypatch.setattr(probes.os, "_exit", leave)
     result = store.root / "result.json"
-    with open(device_lock(config(), store), "w") as lock:
+    with open(slot_lock(Slot("cpu"), store), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(LeftError):
             probes._give_way(config(), store, result)

@@ -7,8 +7,9 @@ import threading
 import pytest
 
 from iekd.config.run import make_config
-from iekd.runs import queue
-from iekd.runs.queue import ahead_of, check_device, device_name, device_turn
+from iekd.runs import slots
+from iekd.runs.queue import ahead_of, device_turn
+from iekd.runs.slots import check_device, device_name
 from iekd.runs.store import FINISHED, QUEUED, RUNNING, Status, Store
 
 
@@ -112,14 +113,14 @@ def test_turns_come_in_order(store, queued):
 
 
 def test_a_device_that_is_not_here_is_refused_before_there_is_a_run(monkeypatch, tmp_path, refuses):
-    monkeypatch.setattr(queue, "GPUS", ())
-    monkeypatch.setattr(queue.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(slots, "DRIVERS", ())
+    monkeypatch.setattr(slots.platform, "system", lambda: "Linux")
     for name in ("cuda", "mps"):
         refuses(lambda name=name: check_device(name), name, "auto", "cpu")
     for name in ("auto", "cpu"):
         check_device(name)
     (tmp_path / "nvidiactl").touch()
-    monkeypatch.setattr(queue, "GPUS", (str(tmp_path / "nvidiactl"),))
+    monkeypatch.setattr(slots, "DRIVERS", (str(tmp_path / "nvidiactl"),))
     check_device("cuda")
     refuses(lambda: check_device("mps"), "mps")
 

@@ -19,7 +19,7 @@ from ui_helpers import PATIENCE, ROOT, call, serving, wait_until
 from iekd.errors import UserError
 from iekd.launchers.local import LocalLauncher
 from iekd.runs import filesystem
-from iekd.runs.queue import device_name
+from iekd.runs.slots import device_name
 from iekd.runs.store import Store
 from iekd.ui.server import space
 

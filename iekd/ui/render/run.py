@@ -12,7 +12,8 @@ from markupsafe import Markup
 from iekd.config.run import STAGES, RunConfig
 from iekd.language import N_, _
 from iekd.runs.card import dataset_of
-from iekd.runs.queue import ahead_of, device_name
+from iekd.runs.queue import ahead_of, slot_of
+from iekd.runs.slots import slots
 from iekd.runs.store import FINISHED, LOADING, QUEUED, STOPPING, Run, Status, Store
 from iekd.runs.watched import size as watched_size
 from iekd.ui.render.curves import metrics_size, read_curves
@@ -120,21 +121,27 @@ def _gibibytes(count: int) -> str:
 
 def waiting_for(run: Run, store: Store) -> str:
     """What a queued run waits for."""
-    device = device_name(run.config.device)
-    training = None
+    places, training = {slot.name for slot in slots(run.config.device)}, []
     for other in store.list():
         # the state first: it is cheap, and a damaged folder is never in one of these
-        if other.status.state not in ("running", "stopping") or other.owner != run.owner:
+        status = other.status
+        if status.state not in ("running", "stopping") or other.owner != run.owner:
             continue
-        if device_name(other.config.device) == device:
-            training = other
-            break
-    if training is None and (why := run.status.waiting):
+        if slot_of(other, status) in places:
+            training.append(other)
+    if (why := run.status.waiting) and (run.status.yields or not training):
         return escape(why)
-    if training is None:
+    if not training:
         return html_text("Starting: the training process is loading.")
-    link = Markup(f'<a href="?run={escape(training.id)}">{escape(run_title(training.config, training))}</a>')
     ahead = len(ahead_of(run, store))
+    if len(training) > 1:
+        return html_text(
+            "{number} runs train now, and {ahead} more wait before it. It starts by itself; you may close this page.",
+            number=len(training), ahead=ahead,
+        )  # fmt: skip
+    link = Markup(
+        f'<a href="?run={escape(training[0].id)}">{escape(run_title(training[0].config, training[0]))}</a>'
+    )
     if not ahead:
         return html_text("Waiting for run {run} to finish. It starts by itself; you may close this page.", run=link)
     return html_plural(

@@ -27,7 +27,7 @@ from iekd.models import hub_configs
 from iekd.models.source import PRETRAINED, is_path
 from iekd.plural import counted
 from iekd.runs.prepare import ROLES
-from iekd.runs.queue import device_name
+from iekd.runs.slots import device_name
 from iekd.runs.store import LIVE, QUEUED, Run, Store
 from iekd.runs.teachers import find_teacher
 from iekd.runs.uploads import is_added

@@ -20,7 +20,7 @@ from iekd.paths import checkpoints_dir
 from iekd.results.dataset_words import class_lines
 from iekd.runs.estimate import Estimate, estimate
 from iekd.runs.prepare import Prepared
-from iekd.runs.queue import device_name
+from iekd.runs.slots import device_name
 from iekd.runs.starts import Source
 from iekd.runs.store import Store
 from iekd.runs.teachers import where_from

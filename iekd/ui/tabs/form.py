@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import gradio as gr
 
 from iekd.config.methods import METHODS, check_method, combined, sort_methods
 from iekd.config.presets import PRESETS
 from iekd.config.run import GROUPS, LISTS, NO_TEACHER, RunConfig, SettingError, label, make_config
+from iekd.config.settings import choices_of
 from iekd.data.base import DatasetInfo
 from iekd.data.folder import FOLDER, folder_name
 from iekd.data.registry import available, check_name, sources
@@ -17,7 +18,8 @@ from iekd.estimate.proposal import Proposal, propose
 from iekd.language import N_, _
 from iekd.models.catalog import check_model, model_name, models
 from iekd.paths import typed
-from iekd.runs.queue import device_name
+from iekd.runs.gpus import gpus
+from iekd.runs.slots import device_name
 from iekd.ui.render.words import count
 
 OWN_FOLDER = folder_name("")  # the choice of one's own images; their folder is a field of its own
@@ -113,7 +115,9 @@ def combined_choices() -> list[tuple[str, str]]:
 def expert_field(field: str) -> Any:
     """A component for one of the lesser settings, by the type of its field."""
     info = RunConfig.model_fields[field]
-    choices = [c for c in get_args(info.annotation) if isinstance(c, str)]
+    choices = choices_of(info)
+    if field == "device" and device_name("auto") == "cuda" and len(found := gpus()) > 1:
+        choices += [f"cuda:{index}" for index in range(len(found))]
     common: dict[str, Any] = {
         "label": _(label(field)),
         "info": help_text(field),

@@ -1,0 +1,120 @@
+"""Several runs that belong together, trained at the same time by a launcher: a table's, or one whose seeds are spread
+over devices."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from iekd.config.run import RunConfig, make_config
+from iekd.errors import RunError, UserError
+from iekd.runs.gpus import gpus
+from iekd.runs.siblings import note_extension
+from iekd.runs.slots import device_name, slots
+from iekd.runs.store import Run, Store
+
+POLL = 0.3  # seconds
+AUTO = "auto"
+
+
+class Starter(Protocol):
+    """The part of a launcher that is needed here."""
+
+    @property
+    def store(self) -> Store: ...
+
+    def submit(self, config: RunConfig, key: str | None = None, visitor: str = "") -> str: ...
+
+    def request_stop(self, run_id: str) -> None: ...
+
+
+def train_all(
+    jobs: Sequence[Callable[[], Run]], launcher: Starter, width: int, stop: Callable[[], bool],
+    follow: Callable[[Mapping[int, Run]], None],
+) -> list[Run | None]:  # fmt: skip
+    """Start every job, at most `width` at a time, and wait until their runs are over.
+
+    Args:
+        jobs: each starts a run and returns it.
+        stop: whether to start no more, and to stop those that train.
+        follow: called a few times a second with the runs that are not over, by the number of their job.
+    Returns:
+        The runs in the order of the jobs; None for one that was not started.
+    """
+    runs: list[Run | None] = [None] * len(jobs)
+    training: dict[int, Run] = {}
+    waiting, stopping = list(range(len(jobs))), False
+    while training or (waiting and not stop()):
+        while waiting and len(training) < width and not stop():
+            job = waiting.pop(0)
+            runs[job] = training[job] = jobs[job]()
+        if stop() and not stopping:
+            stopping = True
+            for run in training.values():
+                _ask_to_stop(run, launcher)
+        follow(training)
+        training = {job: run for job, run in training.items() if run.status.live}
+        if training:
+            time.sleep(POLL)
+    follow(training)
+    return runs
+
+
+def _ask_to_stop(run: Run, launcher: Starter) -> None:
+    try:
+        launcher.request_stop(run.id)
+    except RunError:  # it has just ended
+        if run.status.live:
+            raise
+
+
+def spread(config: RunConfig, devices: str) -> list[RunConfig]:
+    """One configuration for each device, with a block of the seeds each, as even as possible.
+
+    Args:
+        devices: "auto", as many as there are, of which each run takes one that is free; or numbers of GPUs as in "0,1".
+    Raises:
+        UserError: there are no such GPUs, or only one device.
+    """
+    if devices == AUTO:
+        places = [config.device] * len(slots(config.device))
+    else:
+        places = [f"cuda:{number}" for number in _numbers(devices)]
+    if len(places) < 2:
+        raise UserError(
+            f"Devices '{devices}' cannot be used: the seeds of a run are spread over several devices, and here is one. "
+            "Leave the option out."
+        )
+    count = min(len(places), len(config.seeds))
+    blocks = [config.seeds[len(config.seeds) * i // count : len(config.seeds) * (i + 1) // count] for i in range(count)]
+    return [
+        make_config(**{**config.model_dump(), "device": place, "seeds": seeds})
+        for place, seeds in zip(places, blocks, strict=False)
+    ]
+
+
+def _numbers(devices: str) -> list[int]:
+    words = [word for word in devices.replace(" ", ",").split(",") if word]
+    count = len(gpus()) if device_name("auto") == "cuda" else 0
+    wrong = next((word for word in words if not word.isdecimal() or int(word) >= count), None)
+    if wrong is not None or not words or len(set(map(int, words))) < len(words):
+        there = f"this machine's are 0 to {count - 1}" if count else "this machine has none"
+        raise UserError(
+            f"Devices '{devices}' cannot be used: give 'auto', or the numbers of different GPUs, such as 0,1; {there}."
+        )
+    return [int(word) for word in words]
+
+
+def jobs_of(parts: Sequence[RunConfig], launcher: Starter) -> list[Callable[[], Run]]:
+    """Jobs for `train_all` of the configurations that `spread` gave: the later runs add their seeds to the first."""
+    started: list[Run] = []
+
+    def start(config: RunConfig) -> Run:
+        run = launcher.store.get(launcher.submit(config))
+        if started:
+            note_extension(run, started[0], planned=True)
+        started.append(run)
+        return run
+
+    return [lambda config=config: start(config) for config in parts]  # type: ignore[misc]
