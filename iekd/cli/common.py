@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.console import Console
@@ -24,10 +24,11 @@ from iekd.inference.onnx_file import EXPORTED
 from iekd.models.artifact import CARD
 from iekd.models.source import check_path
 from iekd.paths import absolute
+from iekd.runs.owner import LOCAL
 from iekd.runs.slots import CPU_SLOTS, cpu_slots
 
 if TYPE_CHECKING:
-    from iekd.launchers.base import Launcher
+    from iekd.launchers.by_owner import ByOwner
 
 out, err = Console(), Console(stderr=True)
 RUNS = Path("runs")
@@ -37,14 +38,33 @@ Detach = Annotated[bool, typer.Option("--detach", help="In the background; it co
 CpuSlots = Annotated[
     int, typer.Option(envvar=CPU_SLOTS, show_default=False, help="How many runs may train on the CPU at a time.")
 ]
+LauncherName = Annotated[
+    str, typer.Option("--launcher", metavar="NAME", show_default=False,
+                      help="Where it is trained: local (this machine, the default) or ray; see docs/scaling-ray.md.")
+]  # fmt: skip
+Address = Annotated[
+    str, typer.Option("--address", metavar="auto|HOST:PORT", show_default=False,
+                      help="With --launcher ray: the dashboard of the cluster; auto: that of this machine, the default.")
+]  # fmt: skip
+Cpus = Annotated[
+    Optional[float], typer.Option("--cpus", show_default=False, help="With --launcher ray: CPUs of each run; unset: 1.")
+]
+Gpus = Annotated[
+    Optional[float], typer.Option("--gpus", show_default=False,
+                                  help="With --launcher ray: the part of a GPU that each run has, such as 0.5.")
+]  # fmt: skip
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
 
-def launcher_for(runs_dir: Path) -> Launcher:
-    """Where the runs of a folder are trained; every command gets its launcher, and its store, here."""
+def launcher_for(runs_dir: Path, name: str = "", **options: Any) -> ByOwner:
+    """Where the runs of a folder are trained; every command gets its launcher, and its store, here.
+
+    name, options: as for make_launcher, "" and None for what was not given.
+    """
     from iekd.launchers.factory import make_launcher
 
-    return make_launcher(runs_dir)
+    given = {option: value for option, value in options.items() if value not in ("", None)}
+    return make_launcher(runs_dir, name or LOCAL, **given) if name or given else make_launcher(runs_dir)
 
 
 def share_cpu(slots: int) -> None:

@@ -19,8 +19,12 @@ from iekd import __version__
 from iekd.cli.bench import bench
 from iekd.cli.common import (
     RUNS,
+    Address,
     AsJson,
+    Cpus,
     CpuSlots,
+    Gpus,
+    LauncherName,
     RunsDir,
     launcher_for,
     out,
@@ -152,10 +156,15 @@ def serve(
                           help="Language of the page, such as de, if there is a translation; see docs/translating.md.")
     ] = "",
     cpu_slots: CpuSlots = 0,
+    launcher_name: LauncherName = "",
+    address: Address = "",
+    cpus: Cpus = None,
+    gpus: Gpus = None,
 ) -> None:  # fmt: skip
     """Open the page (the same as `python app.py`)."""
     share_cpu(cpu_slots)
     gc.disable()  # until the page is there; see launch()
     from iekd.ui.server.launch import launch
 
-    launch(host, port, launcher_for(runs_dir), public, root_path, mcp, language)
+    launcher = launcher_for(runs_dir, launcher_name, address=address, cpus=cpus, gpus=gpus)
+    launch(host, port, launcher, public, root_path, mcp, language)
