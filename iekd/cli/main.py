@@ -23,9 +23,14 @@ from iekd.cli.common import (
     AsJson,
     Cpus,
     CpuSlots,
+    Flavor,
     Gpus,
+    Image,
     LauncherName,
+    Namespace,
+    Package,
     RunsDir,
+    Timeout,
     launcher_for,
     out,
     print_json,
@@ -38,6 +43,7 @@ from iekd.cli.evaluate import evaluate
 from iekd.cli.explain import explain
 from iekd.cli.export import export
 from iekd.cli.hub import pull, push
+from iekd.cli.jobs import asks_money
 from iekd.cli.models import models
 from iekd.cli.options import run_options
 from iekd.cli.predict import predict
@@ -160,11 +166,18 @@ def serve(
     address: Address = "",
     cpus: Cpus = None,
     gpus: Gpus = None,
+    flavor: Flavor = "",
+    timeout: Timeout = "",
+    image: Image = "",
+    package: Package = "",
+    namespace: Namespace = "",
 ) -> None:  # fmt: skip
     """Open the page (the same as `python app.py`)."""
     share_cpu(cpu_slots)
     gc.disable()  # until the page is there; see launch()
     from iekd.ui.server.launch import launch
 
-    launcher = launcher_for(runs_dir, launcher_name, address=address, cpus=cpus, gpus=gpus)
+    launcher = launcher_for(runs_dir, launcher_name, address=address, cpus=cpus, gpus=gpus, flavor=flavor, timeout=timeout, image=image, package=package, namespace=namespace)
+    if asks_money(launcher):  # whoever starts a run chooses
+        launcher = launcher.as_choice()
     launch(host, port, launcher, public, root_path, mcp, language)

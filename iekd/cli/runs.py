@@ -15,9 +15,15 @@ from iekd.cli.common import (
     AsJson,
     Cpus,
     Detach,
+    Flavor,
     Gpus,
+    Image,
     LauncherName,
+    Namespace,
+    Package,
     RunsDir,
+    Timeout,
+    Yes,
     err,
     launcher_for,
     out,
@@ -26,6 +32,7 @@ from iekd.cli.common import (
     says_why,
     table_of,
 )
+from iekd.cli.jobs import asks_money, say_offer
 from iekd.cli.train import follow, print_results, say_how_it_ended, train_here
 from iekd.config.run import NO_TEACHER
 from iekd.data import short_name
@@ -232,14 +239,25 @@ def runs_resume(
     address: Address = "",
     cpus: Cpus = None,
     gpus: Gpus = None,
+    flavor: Flavor = "",
+    timeout: Timeout = "",
+    image: Image = "",
+    package: Package = "",
+    namespace: Namespace = "",
+    yes: Yes = False,
     detach: Detach = False,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
     """Continue a run that was stopped, failed or was lost, from its last checkpoint; where it was, unless told."""
-    by_owner = launcher_for(runs_dir, launcher_name, address=address, cpus=cpus, gpus=gpus)
+    from iekd.runs.prepare import prepare
+
+    by_owner = launcher_for(runs_dir, launcher_name, address=address, cpus=cpus, gpus=gpus, flavor=flavor, timeout=timeout, image=image, package=package, namespace=namespace)
     launcher: Launcher = by_owner.new if launcher_name else by_owner  # with a name, the run is that one's from now on
     run = launcher.store.get(run_id)
+    place = by_owner.new if launcher_name else by_owner.owner(run_id)
+    if asks_money(place):
+        say_offer(prepare(run.config, launcher.store.root, False), place, yes or as_json, resumed=run)
     if detach:
         launcher.resume(run_id)
         say(as_json, f"Run {run_id} continues in the background.", {"run": run_id, "state": "queued"})

@@ -21,9 +21,15 @@ from iekd.cli.common import (
     Cpus,
     CpuSlots,
     Detach,
+    Flavor,
     Gpus,
+    Image,
     LauncherName,
+    Namespace,
+    Package,
     RunsDir,
+    Timeout,
+    Yes,
     err,
     launcher_for,
     out,
@@ -33,6 +39,7 @@ from iekd.cli.common import (
     share_cpu,
     table_of,
 )
+from iekd.cli.jobs import asks_money, say_offer
 from iekd.cli.options import run_options
 from iekd.config.run import RunConfig
 from iekd.errors import UserError, as_text
@@ -60,6 +67,12 @@ def train(
     address: Address = "",
     cpus: Cpus = None,
     gpus: Gpus = None,
+    flavor: Flavor = "",
+    timeout: Timeout = "",
+    image: Image = "",
+    package: Package = "",
+    namespace: Namespace = "",
+    yes: Yes = False,
     detach: Detach = False,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
@@ -68,7 +81,7 @@ def train(
     from iekd.runs.prepare import prepare
 
     share_cpu(cpu_slots)
-    launcher = launcher_for(runs_dir, launcher_name, address=address, cpus=cpus, gpus=gpus)
+    launcher = launcher_for(runs_dir, launcher_name, address=address, cpus=cpus, gpus=gpus, flavor=flavor, timeout=timeout, image=image, package=package, namespace=namespace)
     store, here = launcher.store, launcher.name == LOCAL
     if devices and not here:
         raise UserError("--devices is for the GPUs of this machine. Leave it out, or train a table of several seeds.")
@@ -78,8 +91,12 @@ def train(
     if devices:
         train_spread(prepared, devices, launcher, detach, as_json)
         return
-    say_estimate(prepared, store)
-    if not here:
+    if asks_money(launcher):
+        say_before(prepared)
+        say_offer(prepared, launcher.new, yes or as_json)
+    else:
+        say_estimate(prepared, store)
+    if not here and not asks_money(launcher):
         say_notes([f"The estimate is for this machine; the run is trained by the launcher '{launcher.name}'."])
     if detach:
         run_id = launcher.submit(config)
@@ -161,6 +178,12 @@ def table(
     address: Address = "",
     cpus: Cpus = None,
     gpus: Gpus = None,
+    flavor: Flavor = "",
+    timeout: Timeout = "",
+    image: Image = "",
+    package: Package = "",
+    namespace: Namespace = "",
+    yes: Yes = False,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
@@ -175,7 +198,7 @@ def table(
     from iekd.runs.store import FAILED
 
     share_cpu(cpu_slots)
-    launcher = launcher_for(runs_dir, launcher_name, address=address, cpus=cpus, gpus=gpus)
+    launcher = launcher_for(runs_dir, launcher_name, address=address, cpus=cpus, gpus=gpus, flavor=flavor, timeout=timeout, image=image, package=package, namespace=namespace)
     store, wanted, config = launcher.store, grid.parse_pairs(pairs), resolve(config)
     # all of them first: errors are shown before anything is trained
     prepared = [prepare(cell, store.root, launcher.name == LOCAL) for cell in grid.cells(wanted, config, together)]
@@ -186,6 +209,8 @@ def table(
     say_warnings(caution for cell in prepared for caution in cell.cautions())
     if out_dir is not None:
         make_folder(out_dir)
+    if asks_money(launcher):
+        say_offer(prepared[0], launcher.new, yes or as_json, len(configs))
     done = _train_grid(configs, launcher)
     missing = len(configs) - sum(cell.report is not None for cell in done)
     folder = out_dir or grid.default_folder(wanted, config, store.root)
@@ -270,13 +295,18 @@ def say_estimate(prepared: Prepared, store: Store) -> None:
     from iekd.runs.estimate import estimate
     from iekd.ui.render.words import time_range
 
-    say_dataset(prepared.info)
-    say_notes(prepared.sentences())
-    say_proposal(prepared)
+    say_before(prepared)
     found = estimate(prepared.config, store, prepared.teacher is not None, prepared.info)
     text = f"Estimate: {time_range(found.low, found.high)}, {found.memory} of memory ({found.basis})."
     err.print(text, highlight=False, soft_wrap=True)
     say_warnings(found.warnings(prepared))
+
+
+def say_before(prepared: Prepared) -> None:
+    """On standard error: the classes, what the settings do not say, and what would suit the pictures better."""
+    say_dataset(prepared.info)
+    say_notes(prepared.sentences())
+    say_proposal(prepared)
 
 
 def say_proposal(prepared: Prepared) -> None:

@@ -7,15 +7,20 @@ from collections.abc import Mapping, Sequence
 from iekd.config.run import RunConfig
 from iekd.errors import RunError
 from iekd.launchers.base import GRACE, SAVING, Launcher
+from iekd.runs.owner import LOCAL
 from iekd.runs.store import Status, Store
 
 
 class ByOwner:
     """A Launcher. `new` starts the new runs; whatever is asked about a run is asked of the launcher that owns it."""
 
-    def __init__(self, new: Launcher, others: Mapping[str, Launcher]) -> None:
-        """others: by name; all are over the store of `new`."""
-        self.new, self._launchers = new, {**others, new.name: new}
+    def __init__(self, new: Launcher, others: Mapping[str, Launcher], offered: Launcher | None = None) -> None:
+        """others: by name; all are over the store of `new`. offered: what people may choose on a page instead of `new`."""
+        self.new, self._launchers, self.offered = new, {**others, new.name: new}, offered
+
+    def as_choice(self) -> ByOwner:
+        """This machine for new runs, and what was `new` as a choice: it is paid for, and by whoever chooses it."""
+        return ByOwner(self._launchers[LOCAL], self._launchers, self.new)
 
     @property
     def name(self) -> str:

@@ -9,13 +9,14 @@ from typing import Any
 from iekd.errors import UserError
 from iekd.launchers.base import Launcher
 from iekd.launchers.by_owner import ByOwner
+from iekd.launchers.hub_jobs import HubJobsLauncher
 from iekd.launchers.local import LocalLauncher
 from iekd.launchers.ray import RayLauncher
 from iekd.runs.owner import LOCAL
 from iekd.runs.store import Store
 
 # each is made from a store and its own options, without asking anything: a list of runs makes all of them
-LAUNCHERS = {made.name: made for made in (LocalLauncher, RayLauncher)}
+LAUNCHERS = {made.name: made for made in (LocalLauncher, RayLauncher, HubJobsLauncher)}
 
 
 def make_launcher(runs_dir: Path | str, name: str = LOCAL, **options: Any) -> ByOwner:

@@ -39,6 +39,7 @@ IMAGE = "ghcr.io/astral-sh/uv:python3.12-bookworm"  # what huggingface_hub itsel
 MOST_SENT = 20e9  # bytes of the user's files
 EVERY = 10.0  # seconds between two looks at a run
 FIRST_LOOK = 15.0  # seconds that whoever reads a run for the first time waits for news of it
+AT_ONCE = 4  # jobs of a table
 SEEN, SAVING = 120.0, 300.0  # as GRACE and SAVING of base.py: a request is seen in the mounted bucket after a while
 
 
@@ -113,6 +114,18 @@ class HubJobsLauncher(FolderLauncher):
         made.given, made.token = {**self.given, **options}, token
         return made
 
+    def welcome(self, token: str) -> None:
+        """Somebody is here whose runs may have been started before this program was.
+
+        Raises:
+            HubError: the Hub cannot be asked who it is.
+        """
+        for run in self.store.list():
+            notes = record(run.path)
+            mine = notes.get("name") == self.name and notes.get("visitors") and not notes.get("over")
+            if mine and run.id not in self.tokens and self._account("", token).namespace == notes.get("namespace"):
+                self.tokens[run.id] = token
+
     def options(self, earlier: Mapping[str, str] | None = None) -> JobOptions:
         """earlier: those of a run that is resumed, for what is not given."""
         given = {name: value for name, value in self.given.items() if value}
@@ -120,13 +133,15 @@ class HubJobsLauncher(FolderLauncher):
 
     # before a run starts
 
-    def offer(self, config: RunConfig, plan: Plan) -> Offer:
+    def offer(self, config: RunConfig, plan: Plan, resumed: Run | None = None) -> Offer:
         """What the Hub asks for the run, and how long it may take; nothing is sent.
+
+        resumed: the run that is to be resumed.
 
         Raises:
             UserError: it cannot be a job: no token, no such flavor, too much to send, the Hub cannot be reached.
         """
-        options = self.options()
+        options = self.options(None if resumed is None else self._options_of(resumed))
         limit, account = seconds_in(options.timeout), self._account(options.namespace)
         flavors = account.flavors()
         flavor = flavor_called(options.flavor, flavors)
@@ -154,13 +169,16 @@ class HubJobsLauncher(FolderLauncher):
 
     def resume(self, run_id: str) -> None:
         run = self.store.get(run_id)
-        notes = record(run.path)
-        if notes.get("name") == self.name:  # as it was started, unless something else is given
-            self.earlier[run.id] = {name: str(notes[name]) for name in self.given if name in notes}
+        self.earlier[run.id] = self._options_of(run)
         try:
             super().resume(run.id)
         finally:
             self.earlier.pop(run.id, None)
+
+    def _options_of(self, run: Run) -> dict[str, str]:
+        """As it was started, if it was a job."""
+        notes = record(run.path)
+        return {name: str(notes[name]) for name in self.given if name in notes} if notes.get("name") == self.name else {}
 
     # FolderLauncher's four
 
@@ -239,11 +257,14 @@ class HubJobsLauncher(FolderLauncher):
         self._account_of(run).cancel(notes["job"])
         return True
 
+    def width(self, config: RunConfig) -> int:
+        return AT_ONCE
+
     def stop_and_wait(self, run_id: str, grace: float = SEEN, saving: float = SAVING) -> Status:
-        return super().stop_and_wait(run_id, grace, saving)
+        return super().stop_and_wait(run_id, max(grace, SEEN), max(saving, SAVING))
 
     def end_stuck(self, grace: float = SEEN, saving: float = SAVING) -> None:
-        super().end_stuck(grace, saving)
+        super().end_stuck(max(grace, SEEN), max(saving, SAVING))
 
     def look(self, run_id: str) -> bool:
         """Fetch what is new of a run, now; returns whether it is over.
@@ -252,6 +273,8 @@ class HubJobsLauncher(FolderLauncher):
             HubError: the Hub cannot be asked, or there is no token that may.
         """
         run = self.store.get(run_id)
+        if run.owner != self.name:  # it was given up, or is another launcher's now
+            return True
         if not record(run.path).get("job"):
             self._find_job(run)
         return self.follower.look(run, self._account_of(run))

@@ -176,12 +176,13 @@ def test_a_job_that_has_no_machine_yet_is_cancelled_at_once(jobs, hub_launcher, 
     assert jobs.jobs[0].stage == "CANCELED"
 
 
-def test_a_worker_that_does_not_stop_is_cancelled(waiting, hub_launcher, wait_until):
+def test_a_worker_that_does_not_stop_is_cancelled(waiting, hub_launcher, wait_until, monkeypatch):
     run, job = waiting
     wait_until(lambda: "installs" in run.status.waiting)
     hub_launcher.request_stop(run.id)
-    hub_launcher.end_stuck(grace=60)
-    assert job.stage == "RUNNING", "it has some time"
+    hub_launcher.end_stuck(grace=0)
+    assert job.stage == "RUNNING", "it has more time than a worker of this machine"
+    monkeypatch.setattr(hub_jobs, "SEEN", 0)
     hub_launcher.end_stuck(grace=0)
     assert (job.stage, run.status.state) == ("CANCELED", STOPPED)
 
@@ -274,6 +275,28 @@ def test_what_cannot_be_started_is_one_sentence_and_leaves_no_run(
     refuses(lambda: launcher.submit(tiny_config()), *bad(what))
     assert launcher.list() == []
     assert jobs.jobs == []
+
+
+def test_the_command_line_says_the_price_and_shows_the_run(jobs, tiny_options, tmp_path, monkeypatch, wait_until):
+    from typer.testing import CliRunner
+
+    from iekd.cli.main import app
+
+    jobs.idle = True
+    place = ["--runs-dir", str(tmp_path / "runs")]
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in tiny_options.items()]
+    options = ["--launcher", "hf-jobs", "--flavor", "cpu-basic", "--timeout", "1h", "--detach", *place]
+    result = CliRunner().invoke(app, ["train", *words, "--dataset", "fashion-mnist-sample", *options])
+    assert result.exit_code == 0, result.output
+    assert "cpu-basic (2 vCPU) costs $0.01 per hour." in result.output
+    assert jobs.jobs[0].spec["timeoutSeconds"] == 3600
+    run_id = Store(tmp_path / "runs").list()[0].id
+    jobs.jobs[0].end("CANCELED")
+    shown = CliRunner().invoke(app, ["runs", "show", run_id, *place])  # another process, as it were
+    assert shown.exit_code == 0, shown.output
+    wait_until(lambda: "cancelled on the Hub" in CliRunner().invoke(app, ["runs", "show", run_id, *place]).output)
+    wrong = CliRunner().invoke(app, ["train", *words, "--flavor", "t4-small", *place])
+    assert (wrong.exit_code, "--launcher hf-jobs" in wrong.output) == (2, True)
 
 
 def test_times_and_prices_in_words():
