@@ -5,7 +5,6 @@ Only calls of huggingface_hub. The token is kept in memory, and is in no file, l
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,8 +12,6 @@ from typing import Any, TypeVar
 from iekd import __version__
 from iekd.hub_errors import LOG_IN, HubError, explain, status_of
 from iekd.launchers.flavors import Flavor, flavors_of
-
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # as iekd.hub does, before huggingface_hub is imported
 
 BUCKET = "iekd-runs"  # of a user or an organisation
 SETTINGS = "https://huggingface.co/settings"
@@ -75,8 +72,13 @@ class Account:
             self._ask(lambda: self.api.batch_bucket_files(bucket, delete=list(names)), bucket)
 
     def files(self, bucket: str, folder: str) -> list[Any]:
-        """A BucketFile for each file below a folder."""
-        found = self._ask(lambda: list(self.api.list_bucket_tree(bucket, prefix=folder, recursive=True)), bucket)
+        """A BucketFile for each file below a folder; none if there is no such folder."""
+        try:
+            found = self._ask(lambda: list(self.api.list_bucket_tree(bucket, prefix=folder, recursive=True)), bucket)
+        except HubError as error:
+            if status_of(error) == 404:
+                return []
+            raise
         return [one for one in found if one.type == "file" and one.path.startswith(f"{folder}/")]
 
     def fetch(self, bucket: str, files: Sequence[tuple[Any, Path]]) -> None:

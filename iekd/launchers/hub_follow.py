@@ -11,11 +11,12 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from iekd.hub_errors import HubError
 from iekd.launchers.hub_account import OVER, Account
 from iekd.launchers.in_job import HEAVY, RUN, TEACHERS, in_hours
 from iekd.runs.files import read_json
@@ -49,7 +50,7 @@ class Follower:
         """
         with _alone(run) as alone:
             notes = record(run.path)
-            if not alone or notes.get("over") or "bucket" not in notes:
+            if not alone or notes.get("over") or "job" not in notes:
                 return bool(notes.get("over"))
             job = account.job(notes["job"])
             stage = "DELETED" if job is None else str(getattr(job.status.stage, "value", job.status.stage))
@@ -65,6 +66,8 @@ class Follower:
             by_worker = final is not None
             final = final or _final(run, stage, job, notes, account)
             self._fetch(run, account, notes, heavy=True, checkpoints=final.state != FINISHED)
+            with suppress(HubError):  # another attempt gets them again
+                account.forget(notes["bucket"], [f"{notes['folder']}/{name}" for name in notes.get("inputs", ())])
             run.write_status(final)
             if not by_worker:
                 run.event(final.state, error=final.error)

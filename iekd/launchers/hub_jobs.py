@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from iekd.launchers.in_job import INPUTS, JOB, RUN
 from iekd.launchers.sending import Inputs, files_of, inputs_of, pack, pack_program, requirements_text
 from iekd.runs.estimate import in_words
 from iekd.runs.owner import record, set_owner
-from iekd.runs.store import FAILED, QUEUED, Run, Status, Store
+from iekd.runs.store import FAILED, Run, Status, Store
 
 log = logging.getLogger("iekd")
 HUB_JOBS = "hf-jobs"
@@ -195,16 +196,25 @@ class HubJobsLauncher(FolderLauncher):
             "per_hour": flavor.per_hour, "sent": time.time(), "visitors": self.token is not None,
         }  # fmt: skip
         set_owner(run.path, self.name, **about)
-        self._send(run, account, about)
-        job = account.start(
-            options.image, command(options.package), flavor.name, limit, {"iekd-run": run.id}, bucket, folder, MOUNT
-        )
-        set_owner(run.path, self.name, **about, job=job.id, url=job.url)
+        job = None
+        try:
+            about["inputs"] = self._send(run, account, about)
+            job = account.start(
+                options.image, command(options.package), flavor.name, limit, {"iekd-run": run.id}, bucket, folder, MOUNT
+            )
+            set_owner(run.path, self.name, **about, job=job.id, url=job.url)
+        except BaseException:
+            with suppress(UserError):  # nothing is left that costs money or shows pictures
+                if job is not None:
+                    account.cancel(job.id)
+                account.forget(bucket, [one.path for one in account.files(bucket, folder)])
+            raise
         if self.token is not None:
             self.tokens[run.id] = self.token
         self._follow(run)
 
-    def _send(self, run: Run, account: Account, about: dict[str, Any]) -> None:
+    def _send(self, run: Run, account: Account, about: dict[str, Any]) -> list[str]:
+        """Returns what of it is only for the job, by its names in the run's part of the bucket."""
         bucket, folder = str(about["bucket"]), str(about["folder"])
         inputs = self._inputs(run.config)
         with tempfile.TemporaryDirectory(prefix=".sending-", dir=self.store.root) as place:
@@ -225,6 +235,7 @@ class HubJobsLauncher(FolderLauncher):
             # of an earlier attempt: a request to stop, above all
             account.forget(bucket, [one.path for one in account.files(bucket, folder) if one.path not in sent])
             account.send(bucket, files)
+        return [name for name in (INPUTS, PROGRAM) if f"{folder}/{name}" in sent]
 
     def doubt(self, run_id: str) -> str:
         """Why what is here of a run may be old, as a sentence; "" if it is as it was seconds ago."""
@@ -241,10 +252,13 @@ class HubJobsLauncher(FolderLauncher):
 
     def hurry(self, run: Run) -> None:
         """Ask in the bucket; a job that has no machine yet is cancelled, as nothing has been learned."""
-        notes, account = record(run.path), self._account_of(run)
+        notes = record(run.path)
         try:
+            if "job" not in notes:
+                raise HubError("The run is just being sent to the Hub.")
+            account = self._account_of(run)
             job = account.job(notes["job"])
-            if job is not None and job.status.stage not in (*OVER, "RUNNING") and run.status.state == QUEUED:
+            if job is not None and job.status.stage not in (*OVER, "RUNNING"):
                 account.cancel(notes["job"])
             request = json.dumps({"request": "stop", "time": time.time()}).encode()
             account.send(notes["bucket"], [(request, f"{notes['folder']}/control.json")])
@@ -275,7 +289,7 @@ class HubJobsLauncher(FolderLauncher):
         run = self.store.get(run_id)
         if run.owner != self.name:  # it was given up, or is another launcher's now
             return True
-        if not record(run.path).get("job"):
+        if "job" not in record(run.path):
             self._find_job(run)
         return self.follower.look(run, self._account_of(run))
 
@@ -358,6 +372,5 @@ def command(package: str) -> str:
     )
     unpack = "" if package else f" && python -m zipfile -e {shlex.quote(f'{MOUNT}/{PROGRAM}')} /tmp/iekd-program"
     found = "" if package else "PYTHONPATH=/tmp/iekd-program "
-    return (
-        f'began=$(date +%s); cd /tmp && {install}{unpack} && {found}exec python -m iekd.launchers.in_job {MOUNT} --began "$began"'
-    )
+    train = f'{found}exec python -m iekd.launchers.in_job {MOUNT} --began "$began"'
+    return f"began=$(date +%s); cd /tmp && {install}{unpack} && {train}"

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -30,7 +31,7 @@ from pathlib import Path, PurePosixPath
 from iekd.errors import RunError, UserError
 from iekd.runs.checkpoints import MANIFEST
 from iekd.runs.files import read_json, write_json
-from iekd.runs.store import FAILED, STOPPED, Run
+from iekd.runs.store import FAILED, LIVE, STOPPED, Run
 
 JOB, RUN, INPUTS, TEACHERS = "job.json", "run", "inputs.tar", "teachers"  # in the mounted folder
 ABSOLUTE, AMONG_RUNS = "root", "runs"  # first parts of the names in inputs.tar
@@ -38,6 +39,7 @@ MODIFIED = "IEKD.mtime"  # nanoseconds; a dataset is recognised by them, and tar
 EVERY = 10.0  # seconds between two looks
 HEAVY_EVERY = 60.0  # seconds between copies of checkpoints and models
 HEAVY = ("checkpoints", "models")
+STATE = "status.json"
 OWN = ("control.json", "run.lock", ".reserve")  # files of one side only
 WAITS = (2.0, 5.0, 10.0)  # seconds between the last attempts to copy
 SAVING, SHARE_SAVING = 180.0, 0.1  # of the job's time: seconds before its end, and at most so much of it, to save
@@ -50,13 +52,14 @@ class Mirror:
         self.source, self.target = source, target
         self.copied: dict[str, tuple[int, int]] = {}  # path -> size and time of change
 
-    def copy(self, heavy: bool) -> None:
-        """heavy: checkpoints and models too.
+    def copy(self, heavy: bool, without: str = "") -> None:
+        """heavy: checkpoints and models too. without: a file that is left out.
 
         The state goes last: whoever reads that a run is over finds everything else. So does the manifest of a
         checkpoint, without which the rest of it counts for nothing.
         """
         there = {str(path.relative_to(self.source)): path for path in self._files() if heavy or not self._heavy(path)}
+        there.pop(without, None)
         for name in sorted(there, key=lambda name: (not self._heavy(there[name]), self._late(name), name)):
             with contextlib.suppress(FileNotFoundError):  # an old checkpoint was removed meanwhile
                 mark = _mark(there[name])
@@ -83,7 +86,7 @@ class Mirror:
         return path.relative_to(self.source).parts[0] in HEAVY
 
     def _late(self, name: str) -> int:
-        return 2 if name == "status.json" else int(PurePosixPath(name).name == MANIFEST)
+        return 2 if name == STATE else int(PurePosixPath(name).name == MANIFEST)
 
 
 def _mark(path: Path) -> tuple[int, int]:
@@ -117,18 +120,26 @@ class Job:
         if self.run.status.live:
             self._work()
         for wait in (*WAITS, None):
-            if self._copied(heavy=True) or wait is None:
+            if self._copied(heavy=True, last=True) or wait is None:
                 break
             time.sleep(wait)
         status = self.run.status
         print(self.run.log_tail(), flush=True)  # for who looks at the job's log on the Hub
         return 1 if status.state == FAILED else 0
 
-    def _copied(self, heavy: bool) -> bool:
-        """Whether everything has arrived; a bucket that cannot be written for a while is no reason to end training."""
+    def _copied(self, heavy: bool, last: bool = False) -> bool:
+        """Whether everything has arrived; a bucket that cannot be written for a while is no reason to end training.
+
+        last: the worker has ended. Only then a final state is copied, after all the rest.
+        """
+        mirror, teachers = self.mirrors
         try:
-            for mirror in self.mirrors if heavy else self.mirrors[:1]:
-                mirror.copy(heavy)
+            if heavy:
+                teachers.copy(heavy)
+            mirror.copy(heavy, "" if last else STATE)
+            state = (self.run.path / STATE).read_text()
+            if not last and json.loads(state)["state"] in LIVE:
+                (mirror.target / STATE).write_text(state)
         except OSError as error:
             print(f"The bucket cannot be written now ({error.strerror or error}).", flush=True)
             return False
@@ -156,8 +167,7 @@ class Job:
         self._conclude(worker.returncode)
 
     def _should_stop(self) -> bool:
-        saving = min(WAITS = (2.0, 5.0, 10.0)  # seconds between the last attempts to copy
-SAVING, SHARE_SAVING * self.seconds)
+        saving = min(SAVING, SHARE_SAVING * self.seconds)
         if time.time() - self.began > self.seconds - saving:
             self.why = f"The job's time of {in_hours(self.seconds)} was nearly over. Resume it to go on."
         elif self.cancelled:

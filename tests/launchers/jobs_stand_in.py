@@ -265,6 +265,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not rest:
             about = {"id": name, "private": name not in hub.public, "createdAt": now(), "size": 0, "totalFiles": 0}
             return self._say(about)
+        if rest[0] == "tree" and not (folder / "/".join(rest[1:])).exists():
+            return self._refuse(404, "Path not found")
         if rest[0] == "tree":
             return self._say([self._about(folder, path) for path in sorted((folder / "/".join(rest[1:])).rglob("*"))
                               if path.is_file()])  # fmt: skip

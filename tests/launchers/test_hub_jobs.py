@@ -84,6 +84,10 @@ def test_a_run_trains_in_a_job_and_comes_back(jobs, hub_launcher, tiny_config, p
     pictures.rename(tmp_path / "elsewhere")  # in the job there is only what was sent
     wait_until(lambda: "waits for a machine" in run.status.waiting)
     assert (run.status.state, run.owner) == (QUEUED, "hf-jobs")
+    sent = jobs.bucket("ann/iekd-runs") / "runs" / run.id / "inputs.tar"
+    with tarfile.open(sent) as packed:
+        kinds = Counter(name.rpartition(".")[2] for name in packed.getnames())
+    assert kinds == {"png": 156}, "pictures only"
     jobs.release()
     wait_until(lambda: not run.status.live)
     (job,) = jobs.jobs
@@ -97,9 +101,7 @@ def test_a_run_trains_in_a_job_and_comes_back(jobs, hub_launcher, tiny_config, p
     numbers = [[learner["accuracy_last"] for learner in one.report["learners"]] for one in (run, made)]
     assert numbers[0] == numbers[1], "the same as here"
     assert find_teacher(config, here.root).is_relative_to(here.root / "teachers"), "later runs find its teacher"
-    with tarfile.open(jobs.bucket("ann/iekd-runs") / "runs" / run.id / "inputs.tar") as packed:
-        kinds = Counter(name.rpartition(".")[2] for name in packed.getnames())
-    assert kinds == {"png": 156}, "pictures only"
+    assert not sent.exists(), "pictures do not stay there"
     assert (job.spec["flavor"], job.spec["timeoutSeconds"]) == ("t4-small", 7200)
     assert not job.spec.get("secrets"), "the job has no token"
     assert jobs.public == set()
