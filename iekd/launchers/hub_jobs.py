@@ -108,8 +108,8 @@ class HubJobsLauncher(FolderLauncher):
         self.follower, self.threads = Follower(), dict[str, _Thread]()
         self.guard = threading.Lock()
 
-    def for_visitor(self, token: str, **options: str) -> HubJobsLauncher:
-        """The same launcher with somebody else's token and other options."""
+    def for_visitor(self, token: str | None, **options: str) -> HubJobsLauncher:
+        """The same launcher with other options, and somebody else's token; None for that of this machine's user."""
         made = HubJobsLauncher.__new__(HubJobsLauncher)
         made.__dict__.update(self.__dict__)
         made.given, made.token = {**self.given, **options}, token
@@ -170,6 +170,7 @@ class HubJobsLauncher(FolderLauncher):
 
     def resume(self, run_id: str) -> None:
         run = self.store.get(run_id)
+        self._token_of(run)  # another's token does not pay for a visitor's run
         self.earlier[run.id] = self._options_of(run)
         try:
             super().resume(run.id)
@@ -187,13 +188,14 @@ class HubJobsLauncher(FolderLauncher):
         """Send what the job needs and start it."""
         options = self.options(self.earlier.get(run.id))
         limit = seconds_in(options.timeout)
-        account = self._account(options.namespace)
+        token = self.token or self.tokens.get(run.id)
+        account = self._account(options.namespace, token)
         flavor = flavor_called(options.flavor, account.flavors())
         bucket, folder = account.make_bucket(), f"runs/{run.id}"
         about: dict[str, Any] = {
             "bucket": bucket, "folder": folder, "namespace": account.namespace, "flavor": flavor.name,
             "seconds": limit, "timeout": options.timeout, "image": options.image, "package": options.package,
-            "per_hour": flavor.per_hour, "sent": time.time(), "visitors": self.token is not None,
+            "per_hour": flavor.per_hour, "sent": time.time(), "visitors": token is not None,
         }  # fmt: skip
         set_owner(run.path, self.name, **about)
         job = None
@@ -209,8 +211,8 @@ class HubJobsLauncher(FolderLauncher):
                     account.cancel(job.id)
                 account.forget(bucket, [one.path for one in account.files(bucket, folder)])
             raise
-        if self.token is not None:
-            self.tokens[run.id] = self.token
+        if token is not None:
+            self.tokens[run.id] = token
         self._follow(run)
 
     def _send(self, run: Run, account: Account, about: dict[str, Any]) -> list[str]:
@@ -325,15 +327,19 @@ class HubJobsLauncher(FolderLauncher):
         return self.accounts.setdefault((found, namespace), Account(found, namespace))
 
     def _account_of(self, run: Run) -> Account:
-        """With the token of whoever started the run.
+        """With the token of whoever started the run. Raises HubError as `_token_of`."""
+        return self._account(str(record(run.path).get("namespace", "")), self._token_of(run))
+
+    def _token_of(self, run: Run) -> str | None:
+        """None for this machine's user.
 
         Raises:
             HubError: it is a visitor's, who is not here any more.
         """
-        notes, token = record(run.path), self.tokens.get(run.id) or self.token
-        if token is None and notes.get("visitors"):
-            raise HubError(f"The job of the run '{run.id}' is a visitor's, and can be seen with their login only.")
-        return self._account(str(notes.get("namespace", "")), token)
+        token = self.tokens.get(run.id) or self.token
+        if token is None and record(run.path).get("visitors"):
+            raise HubError(f"The job of the run '{run.id}' is a visitor's, and only their login can be used for it.")
+        return token
 
 
 class _Thread(threading.Thread):

@@ -9,6 +9,7 @@ import sys
 import tarfile
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from jobs_stand_in import JobsHub, Xet
@@ -212,6 +213,11 @@ def test_a_visitors_token_is_theirs_alone(jobs, hub_launcher, tiny_config, wait_
     later = HubJobsLauncher(Store(hub_launcher.store.root))  # after a restart nobody has it
     assert later.status(run_id).state == QUEUED
     refuses(lambda: later.look(run_id), "a visitor's", kind=HubError)
+    refuses(lambda: later.resume(run_id), "a visitor's", kind=HubError)  # nobody else pays for it
+    later.welcome("hf_ann")
+    assert run_id not in later.tokens
+    later.welcome("hf_bob")
+    assert later.look(run_id) is False
     assert later.for_visitor("hf_bob").look(run_id) is False
 
 
@@ -299,6 +305,40 @@ def test_the_command_line_says_the_price_and_shows_the_run(jobs, tiny_options, t
     wait_until(lambda: "cancelled on the Hub" in CliRunner().invoke(app, ["runs", "show", run_id, *place]).output)
     wrong = CliRunner().invoke(app, ["train", *words, "--flavor", "t4-small", *place])
     assert (wrong.exit_code, "--launcher hf-jobs" in wrong.output) == (2, True)
+
+
+def test_a_page_offers_jobs_beside_this_machine(jobs, tiny_config, tmp_path, refuses):
+    import gradio as gr
+
+    from iekd.launchers.factory import make_launcher
+    from iekd.runs.owner import LOCAL
+    from iekd.runs.prepare import prepare
+    from iekd.ui.server.access import Access
+    from iekd.ui.server.actions import start_run
+    from iekd.ui.tabs.jobs import where_part
+
+    jobs.idle = True
+    launcher = make_launcher(tmp_path / "runs", "hf-jobs", timeout="1h").as_choice()
+    assert launcher.name == LOCAL, "what does not ask for a job, such as the API, gets none"
+    with gr.Blocks():
+        assert where_part(make_launcher(tmp_path / "runs"), Access()) is None
+        part = where_part(launcher, Access())
+    config = tiny_config(dataset="fashion-mnist-sample")
+    given = {part.place: LOCAL, part.flavor: "a10g-small", part.timeout: "30m"}
+    assert part.chosen(None, given, "") is launcher
+    given[part.place] = "hf-jobs"
+    hub = part.chosen(None, given, "hf_bob")
+    said = part.priced(prepare(config, launcher.store.root, here=False), hub)[part.price]
+    assert "$1.00 per hour" in said
+    assert "at most $0.50" in said
+    run_id = start_run(hub, Access(), None, config, "click")
+    assert launcher.store.get(run_id).owner == "hf-jobs"
+    (job,) = jobs.jobs
+    assert (job.namespace, job.spec["flavor"], job.spec["timeoutSeconds"]) == ("bob", "a10g-small", 1800)
+    for access, said in ((Access(public=True, training=True), "sits at this machine"),
+                         (Access(public=True, training=True, in_space=True), "Log in with Hugging Face")):  # fmt: skip
+        stranger = replace(part, access=access)
+        refuses(lambda stranger=stranger: stranger.chosen(None, given, ""), said)
 
 
 def test_times_and_prices_in_words():

@@ -19,7 +19,7 @@ from iekd.runs.owner import LOCAL
 from iekd.runs.prepare import Prepared
 from iekd.ui.render.template import html_text
 from iekd.ui.render.words import time_range
-from iekd.ui.server.access import Access
+from iekd.ui.server.access import Access, AccessError
 from iekd.ui.tabs.publish import login_offered, own_token
 
 ABOUT = N_(
@@ -46,16 +46,20 @@ class WherePart:
     def inputs(self) -> set[Any]:
         return {self.place, self.flavor, self.timeout}
 
-    def chosen(self, given: dict[Any, Any], token: str) -> Launcher:
-        """The launcher for what was chosen, with the token of whoever chose it.
+    def chosen(self, asker: gr.Request | None, given: dict[Any, Any], token: str) -> Launcher:
+        """The launcher for what was chosen, with the token of whoever chose it; empty without a login.
 
         Raises:
-            UserError: there is no token.
+            UserError: there is no token that they may use.
         """
         if given[self.place] != HUB_JOBS:
             return self.here
         options = {"flavor": str(given[self.flavor] or ""), "timeout": str(given[self.timeout] or "")}
-        return self.hub.for_visitor(token or own_token(self.access), **options)
+        if not token and not self.access.in_space and not self.access.is_own_user(asker):
+            raise AccessError(_("Only whoever sits at this machine may start jobs with its token."))
+        if not token:
+            own_token(self.access)  # there is one; in a Space it is not for visitors
+        return self.hub.for_visitor(token or None, **options)
 
     def welcome(self, token: Optional[gr.OAuthToken]) -> None:
         """Runs that somebody started before the server was started again can be seen and stopped again."""

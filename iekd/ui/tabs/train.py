@@ -210,7 +210,8 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
         may, values = access.of(request), values_of(given)
         try:
             config = allowed(request, values)
-            run_id = start_run(where.chosen(given, token) if where else launcher, access, request, config, given[key])
+            place = where.chosen(request, given, token) if where else launcher
+            run_id = start_run(place, access, request, config, given[key])
         except UserError as problem:
             return tab.show("", may, str(problem), form.wrong_field(problem, values))
         return {shown: run_id, key: secrets.token_hex(8), **tab.show(run_id, may)}
@@ -220,7 +221,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
         values, paid = values_of(given), given[where.place] == HUB_JOBS
         shown_now: Updates = {where.details: gr.Column(visible=paid), where.price: ""}
         try:
-            if isinstance(place := where.chosen(given, token), HubJobsLauncher):
+            if isinstance(place := where.chosen(request, given, token), HubJobsLauncher):
                 prepared = prepare(allowed(request, values), store.root, here=False)
                 shown_now |= where.priced(prepared, place)
         except UserError as problem:
