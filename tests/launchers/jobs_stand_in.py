@@ -86,9 +86,9 @@ class JobsHub:
         self.lock = threading.RLock()
         programs = root / "bin"
         programs.mkdir()
-        (programs / "python").symlink_to(sys.executable)
-        (programs / "uv").write_text("#!/bin/sh\n")
-        (programs / "uv").chmod(0o755)
+        for name, does in (("python", f'exec {sys.executable} "$@"'), ("uv", ":")):
+            (programs / name).write_text(f"#!/bin/sh\n{does}\n")
+            (programs / name).chmod(0o755)
         hub = self
 
         class Handler(_Handler):
@@ -200,8 +200,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(content)
 
-    def _refuse(self, status: int, said: str) -> None:
-        self._say({"error": said}, status, x_error_message=said)
+    def _refuse(self, status: int, said: str, **more: str) -> None:
+        self._say({"error": said, **more}, status, x_error_message=said)
 
     def _route(self, path: str, user: str) -> None:
         words = path.strip("/").split("/")
@@ -255,7 +255,7 @@ class _Handler(BaseHTTPRequestHandler):
         hub, folder = self.state, self.state.bucket(name)
         if not rest and self.command == "POST":
             if folder.is_dir():
-                return self._refuse(409, "You already created this bucket")
+                return self._refuse(409, "You already created this bucket", url=f"{hub.address}/buckets/{name}")
             folder.mkdir(parents=True)
             if json.loads(self.body).get("visibility") != "private" and not json.loads(self.body).get("private"):
                 hub.public.add(name)
