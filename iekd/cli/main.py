@@ -177,7 +177,18 @@ def serve(
     gc.disable()  # until the page is there; see launch()
     from iekd.ui.server.launch import launch
 
-    launcher = launcher_for(runs_dir, launcher_name, address=address, cpus=cpus, gpus=gpus, flavor=flavor, timeout=timeout, image=image, package=package, namespace=namespace)
+    launcher = launcher_for(
+        runs_dir,
+        launcher_name,
+        address=address,
+        cpus=cpus,
+        gpus=gpus,
+        flavor=flavor,
+        timeout=timeout,
+        image=image,
+        package=package,
+        namespace=namespace,
+    )
     if asks_money(launcher):  # whoever starts a run chooses
         launcher = launcher.as_choice()
     launch(host, port, launcher, public, root_path, mcp, language)

@@ -252,7 +252,18 @@ def runs_resume(
     """Continue a run that was stopped, failed or was lost, from its last checkpoint; where it was, unless told."""
     from iekd.runs.prepare import prepare
 
-    by_owner = launcher_for(runs_dir, launcher_name, address=address, cpus=cpus, gpus=gpus, flavor=flavor, timeout=timeout, image=image, package=package, namespace=namespace)
+    by_owner = launcher_for(
+        runs_dir,
+        launcher_name,
+        address=address,
+        cpus=cpus,
+        gpus=gpus,
+        flavor=flavor,
+        timeout=timeout,
+        image=image,
+        package=package,
+        namespace=namespace,
+    )
     launcher: Launcher = by_owner.new if launcher_name else by_owner  # with a name, the run is that one's from now on
     run = launcher.store.get(run_id)
     place = by_owner.new if launcher_name else by_owner.owner(run_id)

@@ -81,7 +81,18 @@ def train(
     from iekd.runs.prepare import prepare
 
     share_cpu(cpu_slots)
-    launcher = launcher_for(runs_dir, launcher_name, address=address, cpus=cpus, gpus=gpus, flavor=flavor, timeout=timeout, image=image, package=package, namespace=namespace)
+    launcher = launcher_for(
+        runs_dir,
+        launcher_name,
+        address=address,
+        cpus=cpus,
+        gpus=gpus,
+        flavor=flavor,
+        timeout=timeout,
+        image=image,
+        package=package,
+        namespace=namespace,
+    )
     store, here = launcher.store, launcher.name == LOCAL
     if devices and not here:
         raise UserError("--devices is for the GPUs of this machine. Leave it out, or train a table of several seeds.")
@@ -198,7 +209,18 @@ def table(
     from iekd.runs.store import FAILED
 
     share_cpu(cpu_slots)
-    launcher = launcher_for(runs_dir, launcher_name, address=address, cpus=cpus, gpus=gpus, flavor=flavor, timeout=timeout, image=image, package=package, namespace=namespace)
+    launcher = launcher_for(
+        runs_dir,
+        launcher_name,
+        address=address,
+        cpus=cpus,
+        gpus=gpus,
+        flavor=flavor,
+        timeout=timeout,
+        image=image,
+        package=package,
+        namespace=namespace,
+    )
     store, wanted, config = launcher.store, grid.parse_pairs(pairs), resolve(config)
     # all of them first: errors are shown before anything is trained
     prepared = [prepare(cell, store.root, launcher.name == LOCAL) for cell in grid.cells(wanted, config, together)]

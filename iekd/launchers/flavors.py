@@ -42,7 +42,9 @@ def flavors_of(hardware: Sequence[Any]) -> list[Flavor]:
     for one in hardware:
         factor = UNITS.get(str(one.unit_label).lower())
         per_hour = None if factor is None else one.unit_cost_usd * factor
-        price = f"{dollars(per_hour)} per hour" if per_hour is not None else f"${one.unit_cost_usd:g} per {one.unit_label}"
+        price = (
+            f"{dollars(per_hour)} per hour" if per_hour is not None else f"${one.unit_cost_usd:g} per {one.unit_label}"
+        )
         title = f"{one.accelerator.quantity} x {one.accelerator.model}" if one.accelerator else one.cpu
         found.append(Flavor(one.name, title, per_hour, one.accelerator is not None, price))
     return found

@@ -143,9 +143,7 @@ class Account:
         if status == 401:
             return f"The Hub does not accept the token{said}. {LOG_IN}"
         if status == 403 and doing:
-            return (
-                f"The token may not {doing} for {who}{said}. Make one with the permission for jobs at {SETTINGS}/tokens."
-            )
+            return f"The token may not {doing} for {who}{said}. Make one with the permission for jobs at {SETTINGS}/tokens."
         if status == 404 and doing:
             return f"The Hub knows no such job, or no jobs of {who}{said}."
         return explain(error, repo or who)

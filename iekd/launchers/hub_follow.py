@@ -164,7 +164,9 @@ def _final(run: Run, stage: str, job: Any, notes: dict[str, Any], account: Accou
     elif stage == "CANCELED" and asked:
         status.error = "Its job was cancelled before its students were saved. Resume the run to go on."
     elif stage in ("CANCELED", "DELETED"):
-        status.error = f"Its job was {'cancelled' if stage == 'CANCELED' else 'deleted'} on the Hub. Resume it to go on."
+        status.error = (
+            f"Its job was {'cancelled' if stage == 'CANCELED' else 'deleted'} on the Hub. Resume it to go on."
+        )
     else:
         status.state = FAILED
         status.error = (

@@ -180,7 +180,9 @@ class HubJobsLauncher(FolderLauncher):
     def _options_of(self, run: Run) -> dict[str, str]:
         """As it was started, if it was a job."""
         notes = record(run.path)
-        return {name: str(notes[name]) for name in self.given if name in notes} if notes.get("name") == self.name else {}
+        return (
+            {name: str(notes[name]) for name in self.given if name in notes} if notes.get("name") == self.name else {}
+        )
 
     # FolderLauncher's four
 

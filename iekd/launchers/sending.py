@@ -186,5 +186,3 @@ def files_of(run: Run) -> Iterator[tuple[Path, str]]:
             inside = path.relative_to(run.path).as_posix()
             if inside.partition("/")[0] not in LEFT_HERE and not name.startswith("."):
                 yield path, inside
-
-

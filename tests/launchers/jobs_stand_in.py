@@ -123,7 +123,11 @@ class JobsHub:
         mount = self.bucket(volume["source"]) / volume["path"]
         assert mount.is_dir(), "a folder that is not there cannot be mounted"
         program = self.root / f"program-{job.id}"
-        line = job.spec["command"][2].replace("/tmp/iekd-program", str(program)).replace(" --began", " --every 0.1 --began")
+        line = (
+            job.spec["command"][2]
+            .replace("/tmp/iekd-program", str(program))
+            .replace(" --began", " --every 0.1 --began")
+        )
         line = re.sub(rf"(?<![\w-]){volume['mountPath']}(?=[/ ])", str(mount), line)
         kept = {name: text for name, text in os.environ.items() if name.startswith(("IEKD_", "OMP_", "TMP"))}
         job.process = subprocess.Popen(

@@ -42,7 +42,9 @@ def jobs(monkeypatch, tmp_path):
     made = JobsHub(tmp_path / "hub")
     monkeypatch.setattr(constants, "ENDPOINT", made.address)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-    monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=lambda seconds: None, time=time.time))  # between its attempts
+    monkeypatch.setattr(
+        _http, "time", SimpleNamespace(sleep=lambda seconds: None, time=time.time)
+    )  # between its attempts
     monkeypatch.setattr(_xet, "get_xet_session", lambda: Xet(made))
     monkeypatch.setattr(hub_jobs, "EVERY", 0.2)
     monkeypatch.setenv("HF_TOKEN", "hf_ann")
@@ -108,7 +110,9 @@ def test_a_run_trains_in_a_job_and_comes_back(jobs, hub_launcher, tiny_config, p
     assert (job.spec["flavor"], job.spec["timeoutSeconds"]) == ("t4-small", 7200)
     assert not job.spec.get("secrets"), "the job has no token"
     assert jobs.public == set()
-    written = [path for path in jobs.root.rglob("*") if path.is_file()] + [p for p in here.root.rglob("*") if p.is_file()]
+    written = [path for path in jobs.root.rglob("*") if path.is_file()] + [
+        p for p in here.root.rglob("*") if p.is_file()
+    ]
     assert not [path for path in written if b"hf_ann" in path.read_bytes()], "the token is in no file"
     here.delete(run.id)
 
@@ -389,7 +393,10 @@ def test_a_job_stops_its_worker_before_its_time_is_over(tmp_path, tiny_config, m
 
     def start(words, **options):
         ready.append(words)
-        return popen([sys.executable, "-c", f"import signal; signal.signal(15, lambda *a: 0)\n{program.format(words[-1])}"], **options)
+        return popen(
+            [sys.executable, "-c", f"import signal; signal.signal(15, lambda *a: 0)\n{program.format(words[-1])}"],
+            **options,
+        )
 
     ready: list = []
     monkeypatch.setattr(in_job.subprocess, "Popen", start)

@@ -76,7 +76,9 @@ class WherePart:
         plan = plan_of(prepared.config, prepared.info, prepared.teacher is not None)
         offer = launcher.offer(prepared.config, plan)
         machines = [(f"{one.name}, {one.title}: {one.price}", one.name) for one in offer.flavors]
-        said = "".join(f"<p>{html_text('{said}', said=one)}</p>" for one in offer.sentences(time_range(offer.low, offer.high)))
+        said = "".join(
+            f"<p>{html_text('{said}', said=one)}</p>" for one in offer.sentences(time_range(offer.low, offer.high))
+        )
         return {self.flavor: gr.Dropdown(machines, value=offer.flavor.name), self.price: said}
 
 
