@@ -25,6 +25,7 @@ from iekd.launchers.factory import make_launcher
 from iekd.runs.store import FINISHED
 
 STORE = 100 * 2**20  # bytes
+HERE = {"node_ip_address": "127.0.0.1"}
 SMALL = {
     "dataset": "fashion-mnist-sample", "limit_train": 256, "teacher": "none", "student": "resnet8",
     "methods": ("baseline",), "device": "cpu", "threads": 1, "batch_size": 32,
@@ -59,10 +60,10 @@ def main() -> int:
     arguments = parser.parse_args()
     from ray.cluster_utils import Cluster
 
-    head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": True, "dashboard_port": 0}
+    head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": True, "dashboard_port": 0, **HERE}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
-        cluster.add_node(num_cpus=1, object_store_memory=STORE, dashboard_agent_listen_port=0)
+        cluster.add_node(num_cpus=1, object_store_memory=STORE, dashboard_agent_listen_port=0, **HERE)
         with tempfile.TemporaryDirectory() as folder:
             launchers = {
                 "local": make_launcher(Path(folder) / "local"),

@@ -101,7 +101,7 @@ class Job:
                 self.ray.wait([waiting], timeout=CANCELLING if self.asked else None)
                 break
         try:
-            self.ray.get(waiting, timeout=0)
+            self.ray.get(waiting, timeout=POLL)
         except errors.TaskCancelledError:
             pass
         except errors.GetTimeoutError:  # what asked for the end ends it by force, and then writes the final state

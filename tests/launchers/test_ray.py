@@ -16,6 +16,7 @@ from iekd.runs.store import FINISHED, LIVE, QUEUED, RUNNING, STOPPED, Run, Store
 pytest.importorskip("ray", reason="Ray is not installed; 'make test-ray' installs it")
 
 STORE = 100 * 2**20  # bytes of each node's object store
+HERE = {"node_ip_address": "127.0.0.1"}
 STARTING = 300.0  # seconds, for hangs only
 
 
@@ -30,9 +31,9 @@ def cluster():
             patch.setenv(f"RAY_{name}", str(value))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.delenv("RAY_ADDRESS", raising=False)
-        head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": True, "dashboard_port": 0}
+        head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": True, "dashboard_port": 0, **HERE}
         made = Cluster(initialize_head=True, head_node_args=head)
-        made.add = lambda: made.add_node(num_cpus=1, object_store_memory=STORE, dashboard_agent_listen_port=0)
+        made.add = lambda: made.add_node(num_cpus=1, object_store_memory=STORE, dashboard_agent_listen_port=0, **HERE)
         made.node = made.add()
         yield made
         made.shutdown()

@@ -6,6 +6,7 @@ tests/launchers/test_ray.py has the same with a real cluster.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -234,8 +235,6 @@ def run(tmp_path, config, monkeypatch):
     launcher = RayLauncher(Store(tmp_path))
     made, handle = Store(tmp_path).create(config)  # as a job sees it, which knows no launcher
     set_owner(made.path, launcher.name, job="it", cpus=1.0, gpus=0.0)
-    import os
-
     os.close(handle)
     return made
 
@@ -338,7 +337,8 @@ def test_whoever_took_the_folder_later_has_it(run):
 def test_a_worker_does_not_outlive_who_started_it():
     code = (
         "import threading, time; from iekd.runs import worker;"
-        "threading.Thread(target=worker._end_with_input, daemon=True).start(); print('ready', flush=True); time.sleep(600)"
+        "threading.Thread(target=worker._end_with_input, daemon=True).start(); print('ready', flush=True);"
+        "time.sleep(600)"
     )
     worker = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
