@@ -25,7 +25,7 @@ from iekd.launchers.factory import make_launcher
 from iekd.runs.store import FINISHED
 
 STORE = 100 * 2**20  # bytes
-HERE = {"node_ip_address": "127.0.0.1"}
+HERE = {"node_ip_address": "127.0.0.2"}  # Ray replaces 127.0.0.1 by an address that others reach
 SMALL = {
     "dataset": "fashion-mnist-sample", "limit_train": 256, "teacher": "none", "student": "resnet8",
     "methods": ("baseline",), "device": "cpu", "threads": 1, "batch_size": 32,

@@ -16,7 +16,7 @@ from iekd.runs.store import FINISHED, LIVE, QUEUED, RUNNING, STOPPED, Run, Store
 pytest.importorskip("ray", reason="Ray is not installed; 'make test-ray' installs it")
 
 STORE = 100 * 2**20  # bytes of each node's object store
-HERE = {"node_ip_address": "127.0.0.1"}
+HERE = {"node_ip_address": "127.0.0.2"}  # Ray replaces 127.0.0.1 by an address that others reach
 STARTING = 300.0  # seconds, for hangs only
 
 
