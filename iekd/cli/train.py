@@ -95,7 +95,7 @@ def train(
     )
     store, here = launcher.store, launcher.name == LOCAL
     if devices and not here:
-        raise UserError("--devices is for the GPUs of this machine. Leave it out, or train a table of several seeds.")
+        raise UserError("Option --devices is for the GPUs of this machine. Leave it out, or train a table of several seeds.")
     prepared = prepare(config, store.root, here)
     config = prepared.config
     say_unused(config)

@@ -35,7 +35,7 @@ def make_launcher(runs_dir: Path | str, name: str = LOCAL, **options: Any) -> By
         if option not in _options(name):
             takers = [other for other in LAUNCHERS if option in _options(other)]
             remedy = f"Give --launcher {' or '.join(takers)} with it, or leave it out." if takers else "Leave it out."
-            raise UserError(f"--{option.replace('_', '-')} cannot be used with the launcher '{name}'. {remedy}")
+            raise UserError(f"The launcher '{name}' does not take --{option.replace('_', '-')}. {remedy}")
     store = Store(runs_dir)
     made: dict[str, Launcher] = {other: LAUNCHERS[other](store) for other in LAUNCHERS if other != name}
     return ByOwner(LAUNCHERS[name](store, **given), made)

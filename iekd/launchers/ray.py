@@ -51,14 +51,16 @@ class RayLauncher(FolderLauncher):
         super().__init__(store)
         self.address = as_url(address) if address not in ("", AUTO) else ""
         if cpus is not None and not cpus > 0:
-            raise UserError(f"--cpus {cpus:g} cannot be used: give a number above 0.")
+            raise UserError(f"Option --cpus {cpus:g} cannot be used: give a number above 0.")
         if gpus is not None and not 0 <= gpus <= 1:
-            raise UserError(f"--gpus {gpus:g} cannot be used: a run trains on one GPU. Give a number from 0 to 1.")
+            raise UserError(f"Option --gpus {gpus:g} cannot be used: a run trains on one GPU. Give a number from 0 to 1.")
         self.cpus, self.gpus = cpus, gpus
         self._lock = threading.Lock()
         self._seen: dict[str, tuple[float, bool]] = {}  # job -> (until when that holds, whether it lives)
         self._down: dict[str, tuple[float, str]] = {}  # address -> (until when it is not asked, why)
-        self._resumed: dict[str, dict[str, Any]] = {}  # run -> what was noted of its earlier attempt, while it is started
+        self._resumed: dict[
+            str, dict[str, Any]
+        ] = {}  # run -> what was noted of its earlier attempt, while it is started
 
     def cluster(self) -> Cluster:
         """Where new runs go; looked for once."""
@@ -94,7 +96,7 @@ class RayLauncher(FolderLauncher):
         gpus = self.gpus if self.gpus is not None else before
         kind = config.device.partition(":")[0]
         if gpus is not None and (kind == "cpu" and gpus or kind == "cuda" and not gpus):
-            raise UserError(f"--gpus {gpus:g} does not go with --device {config.device}. Leave one of them out.")
+            raise UserError(f"Option --gpus {gpus:g} does not go with --device {config.device}. Leave one of them out.")
         if gpus is None:
             has = kind == "auto" and any(node.get("GPU") for node in cluster.nodes())
             gpus = 1.0 if has or kind == "cuda" else 0.0
@@ -153,7 +155,11 @@ def _room(node: dict[str, float], cpus: float, gpus: float) -> int:
 def _command(run: Run, job: str) -> str:
     """For the head node's shell. This Python if it is there too, as in a container or on a shared disk; else the one that
     Ray has been started with. What it says is in the run's log."""
-    python, folder, log = shlex.quote(sys.executable), shlex.quote(str(run.path)), shlex.quote(str(run.path / "log.txt"))
+    python, folder, log = (
+        shlex.quote(sys.executable),
+        shlex.quote(str(run.path)),
+        shlex.quote(str(run.path / "log.txt")),
+    )
     return f'P={python}; [ -x "$P" ] || P=python; exec "$P" -m iekd.launchers.ray_job {folder} {job} >>{log} 2>&1'
 
 

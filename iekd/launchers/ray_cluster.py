@@ -22,9 +22,10 @@ from urllib.parse import urlsplit
 from iekd.errors import RunError
 
 PORT = 8265  # of the dashboard
-TIMEOUT = 5.0  # seconds for one answer
+TIMEOUT, SUBMITTING = 5.0, 30.0  # seconds for one answer; to a new job
 FINDING = 60.0  # seconds to find the cluster of this machine
 LIVE = ("PENDING", "RUNNING")  # states of a job
+DENIED = (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)
 AUTO = "auto"
 TOKEN = "RAY_AUTH_TOKEN"
 FIND = "from ray.dashboard.utils import get_address_for_submission_client as find; print(find('auto'))"
@@ -48,9 +49,11 @@ class Cluster:
             Unreachable: it may have been started or not.
         """
         body = {"submission_id": job, "entrypoint": command, "runtime_env": {"env_vars": dict(environment)}}
-        status, answer = self._ask("POST", "/api/jobs/", body)
+        status, answer = self._ask("POST", "/api/jobs/", body, SUBMITTING)
+        if status in DENIED:
+            raise self._no_use(status, answer)
         if status != http.HTTPStatus.OK:
-            raise RunError(f"The Ray cluster at {self.address} did not take the run: {_last_line(answer)}")
+            raise RunError(f"The Ray cluster at {self.address} did not take the run: {_last_line(answer).rstrip('.')}.")
 
     def state(self, job: str) -> str | None:
         """Of a job, such as "RUNNING"; None if the cluster knows none of that name. Raises Unreachable."""
@@ -76,7 +79,7 @@ class Cluster:
         except (KeyError, TypeError):
             raise self._no_use(status, answer) from None
 
-    def _ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+    def _ask(self, method: str, path: str, body: object = None, timeout: float = TIMEOUT) -> tuple[int, Any]:
         """(HTTP status, the answer: JSON, or text where it is none)."""
         headers = {"Content-Type": "application/json"}
         if token := os.environ.get(TOKEN):
@@ -85,7 +88,7 @@ class Cluster:
         request = urllib.request.Request(self.address + path, data, headers, method=method)
         try:
             try:
-                with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+                with urllib.request.urlopen(request, timeout=timeout) as answer:
                     status, content = answer.status, answer.read()
             except urllib.error.HTTPError as error:
                 status, content = error.code, error.read()
@@ -98,8 +101,10 @@ class Cluster:
             return status, content.decode(errors="replace")
 
     def _no_use(self, status: int, answer: object) -> Unreachable:
-        if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
-            return Unreachable(f"The Ray cluster at {self.address} wants a token. Set the environment variable {TOKEN}.")
+        if status in DENIED:
+            return Unreachable(
+                f"The Ray cluster at {self.address} wants a token. Set the environment variable {TOKEN}."
+            )
         return Unreachable(
             f"What answers at {self.address} is no dashboard of Ray, or one with an error (status {status}: "
             f"{_last_line(answer)})."

@@ -22,7 +22,7 @@ from typing import Any
 from iekd.errors import UserError
 from iekd.launchers.ray_lease import LOOK_EVERY, give_back, holds, take
 from iekd.runs.owner import record
-from iekd.runs.store import FAILED, STOPPED, Run
+from iekd.runs.store import FAILED, FINISHED, STOPPED, Run
 
 RETRIES = 5  # after nodes that died
 CANCELLING = 2.5  # seconds; Ray kills a job's command 3 s after it was asked to end
@@ -72,7 +72,7 @@ class Job:
             return 1  # another job has the run
         self._end_what_has_not_ended(why)
         give_back(self.run.path, token)
-        return 1 if self.run.status.state == FAILED else 0
+        return 0 if self.run.status.state in (FINISHED, STOPPED) else 1
 
     def _end_what_has_not_ended(self, why: str | None) -> None:
         """Write the final state that the worker could not write. If its process was killed, there is none: whoever reads
@@ -101,7 +101,7 @@ class Job:
                 self.ray.wait([waiting], timeout=CANCELLING if self.asked else None)
                 break
         try:
-            self.ray.get(waiting, timeout=0)
+            self.ray.get(waiting, timeout=POLL)
         except errors.TaskCancelledError:
             pass
         except errors.GetTimeoutError:  # what asked for the end ends it by force, and then writes the final state

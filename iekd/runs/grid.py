@@ -134,7 +134,9 @@ def run_grid_at_once(
         if launcher.name == LOCAL or not training:
             return True
         teacher = missing_teacher(configs[missing[job]], launcher.store.root)
-        return not teacher or all(missing_teacher(run.config, launcher.store.root) != teacher for run in training.values())
+        return not teacher or all(
+            missing_teacher(run.config, launcher.store.root) != teacher for run in training.values()
+        )
 
     trained = train_all(
         jobs, launcher, width, stop, lambda runs: follow({missing[job]: run for job, run in runs.items()}), ready

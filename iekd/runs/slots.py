@@ -48,7 +48,9 @@ class Slot:
             return
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_initialized():
-            raise RunError(f"This process already uses a GPU, and this run's is {self.name}. Train it in another process.")
+            raise RunError(
+                f"This process already uses a GPU, and this run's is {self.name}. Train it in another process."
+            )
         os.environ["CUDA_VISIBLE_DEVICES"] = self.visible
 
 
@@ -103,4 +105,6 @@ def check_device(requested: str) -> None:
     if not slots(requested):
         last = len(gpus()) - 1
         known = f"GPUs are 'cuda:0' to 'cuda:{last}'" if last else "only GPU is 'cuda:0'"
-        raise UserError(f"Device '{requested}' was asked for, but this machine's {known}. Choose one of them, or 'auto'.")
+        raise UserError(
+            f"Device '{requested}' was asked for, but this machine's {known}. Choose one of them, or 'auto'."
+        )

@@ -45,7 +45,9 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
     watch: see StatusWriter.
     """
     me = psutil.Process()
-    status = replace(run.status, state=QUEUED, pid=me.pid, pid_started=me.create_time(), error=None, slot="", yields=False)
+    status = replace(
+        run.status, state=QUEUED, pid=me.pid, pid_started=me.create_time(), error=None, slot="", yields=False
+    )
     writer, store = StatusWriter(run, status, watch), Store(run.path.parent)
     run.write_status(status)
     reserve = run.path / ".reserve"  # room for the final state on a disk that is full

@@ -59,7 +59,9 @@ def head_html(run: Run, config: RunConfig, status: Status, store: Store) -> str:
     if status.state == STOPPING or (status.live and run.stop_requested):
         facts = [html_text("Stopping after the current step; what the students have learned is kept.")]
     lines.append(f'<p class="facts">{"".join(f"<span>{fact}</span>" for fact in facts)}</p>')
-    lines += [f'<p class="warn">{escape(said)}</p>' for said in (status.doubt, *status.cautions) if said and status.live]
+    lines += [
+        f'<p class="warn">{escape(said)}</p>' for said in (status.doubt, *status.cautions) if said and status.live
+    ]
     lines += [f'<p class="warn">{html_text("{why} The other students go on.", why=said)}</p>' for said in _gone(status)]
     lines.append("</div>")
     return "".join(lines)
@@ -142,9 +144,7 @@ def waiting_for(run: Run, store: Store) -> str:
             "{number} runs train now, and {ahead} more wait before it. It starts by itself; you may close this page.",
             number=len(training), ahead=ahead,
         )  # fmt: skip
-    link = Markup(
-        f'<a href="?run={escape(training[0].id)}">{escape(run_title(training[0].config, training[0]))}</a>'
-    )
+    link = Markup(f'<a href="?run={escape(training[0].id)}">{escape(run_title(training[0].config, training[0]))}</a>')
     if not ahead:
         return html_text("Waiting for run {run} to finish. It starts by itself; you may close this page.", run=link)
     return html_plural(
