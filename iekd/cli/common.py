@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -38,42 +38,6 @@ Detach = Annotated[bool, typer.Option("--detach", help="In the background; it co
 CpuSlots = Annotated[
     int, typer.Option(envvar=CPU_SLOTS, show_default=False, help="How many runs may train on the CPU at a time.")
 ]
-LauncherName = Annotated[
-    str, typer.Option("--launcher", metavar="NAME", show_default=False,
-                      help="Where it is trained: local (this machine, the default), ray or hf-jobs; see docs/scaling.md.")
-]  # fmt: skip
-Address = Annotated[
-    str, typer.Option("--address", metavar="auto|HOST:PORT", show_default=False,
-                      help="With --launcher ray: the dashboard of the cluster; auto: that of this machine, the default.")
-]  # fmt: skip
-Cpus = Annotated[
-    Optional[float], typer.Option("--cpus", show_default=False, help="With --launcher ray: CPUs of each run; unset: 1.")
-]
-Gpus = Annotated[
-    Optional[float], typer.Option("--gpus", show_default=False,
-                                  help="With --launcher ray: the part of a GPU that each run has, such as 0.5.")
-]  # fmt: skip
-Flavor = Annotated[
-    str, typer.Option("--flavor", show_default=False,
-                      help="With --launcher hf-jobs: the kind of machine; unset: t4-small.")
-]  # fmt: skip
-Timeout = Annotated[
-    str, typer.Option("--timeout", show_default=False,
-                      help="With --launcher hf-jobs: when the job ends at the latest, such as 90m; unset: 2h.")
-]  # fmt: skip
-Image = Annotated[
-    str, typer.Option("--image", show_default=False,
-                      help="With --launcher hf-jobs: a Docker image with Python, or hf.co/spaces/ORG/NAME.")
-]  # fmt: skip
-Package = Annotated[
-    str, typer.Option("--package", show_default=False,
-                      help="With --launcher hf-jobs: what pip installs as iekd; unset: this program is sent along.")
-]  # fmt: skip
-Namespace = Annotated[
-    str, typer.Option("--namespace", show_default=False,
-                      help="With --launcher hf-jobs: the organisation that pays; unset: you.")
-]  # fmt: skip
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before something is paid for.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
 

@@ -19,18 +19,9 @@ from iekd import __version__
 from iekd.cli.bench import bench
 from iekd.cli.common import (
     RUNS,
-    Address,
     AsJson,
-    Cpus,
     CpuSlots,
-    Flavor,
-    Gpus,
-    Image,
-    LauncherName,
-    Namespace,
-    Package,
     RunsDir,
-    Timeout,
     launcher_for,
     out,
     print_json,
@@ -50,6 +41,7 @@ from iekd.cli.predict import predict
 from iekd.cli.runs import app as runs_app
 from iekd.cli.test_set import whole_test_set
 from iekd.cli.train import table, train
+from iekd.cli.where import HERE, Where, where_options
 from iekd.language import VARIABLE
 
 
@@ -144,6 +136,7 @@ def doctor(
 
 @app.command()
 @says_why
+@where_options
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for the whole network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; the next free one if it is busy. 0: any free one.")] = 7860,
@@ -162,33 +155,14 @@ def serve(
                           help="Language of the page, such as de, if there is a translation; see docs/translating.md.")
     ] = "",
     cpu_slots: CpuSlots = 0,
-    launcher_name: LauncherName = "",
-    address: Address = "",
-    cpus: Cpus = None,
-    gpus: Gpus = None,
-    flavor: Flavor = "",
-    timeout: Timeout = "",
-    image: Image = "",
-    package: Package = "",
-    namespace: Namespace = "",
+    where: Where = HERE,
 ) -> None:  # fmt: skip
     """Open the page (the same as `python app.py`)."""
     share_cpu(cpu_slots)
     gc.disable()  # until the page is there; see launch()
     from iekd.ui.server.launch import launch
 
-    launcher = launcher_for(
-        runs_dir,
-        launcher_name,
-        address=address,
-        cpus=cpus,
-        gpus=gpus,
-        flavor=flavor,
-        timeout=timeout,
-        image=image,
-        package=package,
-        namespace=namespace,
-    )
+    launcher = where.launcher(runs_dir)
     if asks_money(launcher):  # whoever starts a run chooses
         launcher = launcher.as_choice()
     launch(host, port, launcher, public, root_path, mcp, language)

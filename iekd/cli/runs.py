@@ -11,19 +11,9 @@ from rich.markup import escape
 
 from iekd.cli.common import (
     RUNS,
-    Address,
     AsJson,
-    Cpus,
     Detach,
-    Flavor,
-    Gpus,
-    Image,
-    LauncherName,
-    Namespace,
-    Package,
     RunsDir,
-    Timeout,
-    Yes,
     err,
     launcher_for,
     out,
@@ -34,6 +24,7 @@ from iekd.cli.common import (
 )
 from iekd.cli.jobs import asks_money, say_offer
 from iekd.cli.train import follow, print_results, say_how_it_ended, train_here
+from iekd.cli.where import HERE, Where, where_options
 from iekd.config.run import NO_TEACHER
 from iekd.data import short_name
 from iekd.errors import RunError
@@ -233,18 +224,10 @@ def runs_stop(
 
 @app.command("resume")
 @says_why
+@where_options
 def runs_resume(
     run_id: RunId,
-    launcher_name: LauncherName = "",
-    address: Address = "",
-    cpus: Cpus = None,
-    gpus: Gpus = None,
-    flavor: Flavor = "",
-    timeout: Timeout = "",
-    image: Image = "",
-    package: Package = "",
-    namespace: Namespace = "",
-    yes: Yes = False,
+    where: Where = HERE,
     detach: Detach = False,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
@@ -252,28 +235,17 @@ def runs_resume(
     """Continue a run that was stopped, failed or was lost, from its last checkpoint; where it was, unless told."""
     from iekd.runs.prepare import prepare
 
-    by_owner = launcher_for(
-        runs_dir,
-        launcher_name,
-        address=address,
-        cpus=cpus,
-        gpus=gpus,
-        flavor=flavor,
-        timeout=timeout,
-        image=image,
-        package=package,
-        namespace=namespace,
-    )
-    launcher: Launcher = by_owner.new if launcher_name else by_owner  # with a name, the run is that one's from now on
+    by_owner = where.launcher(runs_dir)
+    launcher: Launcher = by_owner.new if where.name else by_owner  # with a name, the run is that one's from now on
     run = launcher.store.get(run_id)
-    place = by_owner.new if launcher_name else by_owner.owner(run_id)
+    place = by_owner.new if where.name else by_owner.owner(run_id)
     if asks_money(place):
-        say_offer(prepare(run.config, launcher.store.root, False), place, yes or as_json, resumed=run)
+        say_offer(prepare(run.config, launcher.store.root, False), place, where.yes or as_json, resumed=run)
     if detach:
         launcher.resume(run_id)
         say(as_json, f"Run {run_id} continues in the background.", {"run": run_id, "state": "queued"})
         return
-    if (launcher_name or run.owner) != LOCAL:
+    if (where.name or run.owner) != LOCAL:
 
         def resume() -> Run:
             launcher.resume(run_id)

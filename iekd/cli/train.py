@@ -16,22 +16,11 @@ from rich.table import Table
 from iekd.cli.common import (
     INTERRUPTED,
     RUNS,
-    Address,
     AsJson,
-    Cpus,
     CpuSlots,
     Detach,
-    Flavor,
-    Gpus,
-    Image,
-    LauncherName,
-    Namespace,
-    Package,
     RunsDir,
-    Timeout,
-    Yes,
     err,
-    launcher_for,
     out,
     print_json,
     say,
@@ -41,6 +30,7 @@ from iekd.cli.common import (
 )
 from iekd.cli.jobs import asks_money, say_offer
 from iekd.cli.options import run_options
+from iekd.cli.where import HERE, Where, where_options
 from iekd.config.run import RunConfig
 from iekd.errors import UserError, as_text
 from iekd.plural import counted
@@ -55,6 +45,7 @@ if TYPE_CHECKING:
 
 
 @run_options
+@where_options
 def train(
     config: RunConfig,
     devices: Annotated[
@@ -63,16 +54,7 @@ def train(
                           "with the same teacher; their results are shown as one."),
     ] = "",
     cpu_slots: CpuSlots = 0,
-    launcher_name: LauncherName = "",
-    address: Address = "",
-    cpus: Cpus = None,
-    gpus: Gpus = None,
-    flavor: Flavor = "",
-    timeout: Timeout = "",
-    image: Image = "",
-    package: Package = "",
-    namespace: Namespace = "",
-    yes: Yes = False,
+    where: Where = HERE,
     detach: Detach = False,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
@@ -81,18 +63,7 @@ def train(
     from iekd.runs.prepare import prepare
 
     share_cpu(cpu_slots)
-    launcher = launcher_for(
-        runs_dir,
-        launcher_name,
-        address=address,
-        cpus=cpus,
-        gpus=gpus,
-        flavor=flavor,
-        timeout=timeout,
-        image=image,
-        package=package,
-        namespace=namespace,
-    )
+    launcher = where.launcher(runs_dir)
     store, here = launcher.store, launcher.name == LOCAL
     if devices and not here:
         raise UserError("Option --devices is for the GPUs of this machine. Leave it out, or train a table of several seeds.")
@@ -104,7 +75,7 @@ def train(
         return
     if asks_money(launcher):
         say_before(prepared)
-        say_offer(prepared, launcher.new, yes or as_json)
+        say_offer(prepared, launcher.new, where.yes or as_json)
     else:
         say_estimate(prepared, store)
     if not here and not asks_money(launcher):
@@ -175,6 +146,7 @@ def say_how_they_ended(runs: list[Run], store: Store, as_json: bool) -> None:
 
 
 @partial(run_options, without=("teacher", "student"))
+@where_options
 def table(
     config: RunConfig,
     pairs: Annotated[str, typer.Option(help="Pairs as teacher:student, with commas.")] = "resnet20:resnet8",
@@ -185,16 +157,7 @@ def table(
         Optional[Path], typer.Option("--out", help="Folder for the table; unset: its own folder below the runs.")
     ] = None,
     cpu_slots: CpuSlots = 0,
-    launcher_name: LauncherName = "",
-    address: Address = "",
-    cpus: Cpus = None,
-    gpus: Gpus = None,
-    flavor: Flavor = "",
-    timeout: Timeout = "",
-    image: Image = "",
-    package: Package = "",
-    namespace: Namespace = "",
-    yes: Yes = False,
+    where: Where = HERE,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
@@ -209,18 +172,7 @@ def table(
     from iekd.runs.store import FAILED
 
     share_cpu(cpu_slots)
-    launcher = launcher_for(
-        runs_dir,
-        launcher_name,
-        address=address,
-        cpus=cpus,
-        gpus=gpus,
-        flavor=flavor,
-        timeout=timeout,
-        image=image,
-        package=package,
-        namespace=namespace,
-    )
+    launcher = where.launcher(runs_dir)
     store, wanted, config = launcher.store, grid.parse_pairs(pairs), resolve(config)
     # all of them first: errors are shown before anything is trained
     prepared = [prepare(cell, store.root, launcher.name == LOCAL) for cell in grid.cells(wanted, config, together)]
@@ -232,7 +184,7 @@ def table(
     if out_dir is not None:
         make_folder(out_dir)
     if asks_money(launcher):
-        say_offer(prepared[0], launcher.new, yes or as_json, len(configs))
+        say_offer(prepared[0], launcher.new, where.yes or as_json, len(configs))
     done = _train_grid(configs, launcher)
     missing = len(configs) - sum(cell.report is not None for cell in done)
     folder = out_dir or grid.default_folder(wanted, config, store.root)

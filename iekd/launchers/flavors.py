@@ -71,7 +71,7 @@ def seconds_in(timeout: str) -> float:
     taken = float(found[1]) * TIMES[found[2]]
     if not math.isfinite(taken) or taken < LEAST:
         raise UserError(
-            f"Timeout '{timeout}' is too short: a job needs minutes to start. Give {in_hours(LEAST)} or more, such as 2h."
+            f"Timeout '{timeout}' is too short: a job needs minutes to start. Give at least {in_hours(LEAST)}, such as 2h."
         )
     return taken
 
@@ -85,11 +85,12 @@ def most_of(flavor: Flavor, limit: float) -> str:
     """What a job of that flavor costs at most, in words."""
     if flavor.per_hour is None:
         return f"The job ends after {in_hours(limit)} at the latest."
-    return f"It costs at most {dollars(flavor.per_hour * limit / 3600)}: the job ends after {in_hours(limit)} at the latest."
+    most = dollars(flavor.per_hour * limit / 3600)
+    return f"It costs at most {most}: the job ends after {in_hours(limit)} at the latest."
 
 
 def expected(plan: Plan, flavor: Flavor, store: Store) -> tuple[float, float, str]:
-    """Seconds of the run on that flavor, the factor within which that is expected to be right, and what it is based on."""
+    """Seconds of the run on that flavor, the factor within which that is expected to be right, and what it comes from."""
     device = "cuda" if flavor.gpu else "cpu"
     speed = _measured(store, flavor.name)
     if speed:

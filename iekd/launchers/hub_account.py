@@ -24,7 +24,7 @@ class Account:
 
     def __init__(self, token: str, namespace: str = "") -> None:
         from huggingface_hub import HfApi
-        from huggingface_hub.utils import disable_progress_bars
+        from huggingface_hub.utils.tqdm import disable_progress_bars
 
         disable_progress_bars()  # they would be drawn across ours
         self.api = HfApi(token=token, library_name="iekd", library_version=__version__)
@@ -63,7 +63,7 @@ class Account:
         return bucket
 
     def send(self, bucket: str, files: Iterable[tuple[Path | bytes, str]]) -> None:
-        listed = list(files)
+        listed: list[tuple[str | Path | bytes, str]] = list(files)
         self._ask(lambda: self.api.batch_bucket_files(bucket, add=listed), bucket)
 
     def forget(self, bucket: str, names: Sequence[str]) -> None:
@@ -120,7 +120,7 @@ class Account:
         self._ask(lambda: self.api.cancel_job(job_id=job_id, namespace=self.namespace), doing="cancel jobs")
 
     def log_of(self, job_id: str, lines: int) -> str:
-        """The end of what the job itself wrote, such as why something could not be installed; "" where there is none."""
+        """The end of what the job itself wrote, such as why nothing could be installed; "" if it cannot be had."""
         try:
             found = list(self.api.fetch_job_logs(job_id=job_id, namespace=self.namespace))
         except Exception:  # only for information
@@ -143,7 +143,7 @@ class Account:
         if status == 401:
             return f"The Hub does not accept the token{said}. {LOG_IN}"
         if status == 403 and doing:
-            return f"The token may not {doing} for {who}{said}. Make one with the permission for jobs at {SETTINGS}/tokens."
+            return f"The token may not {doing} for {who}{said}. Make one that may, at {SETTINGS}/tokens."
         if status == 404 and doing:
             return f"The Hub knows no such job, or no jobs of {who}{said}."
         return explain(error, repo or who)

@@ -22,7 +22,7 @@ from iekd.launchers.in_job import HEAVY, RUN, TEACHERS, in_hours
 from iekd.runs.files import read_json
 from iekd.runs.locks import fcntl
 from iekd.runs.owner import record, set_owner
-from iekd.runs.store import FAILED, FINISHED, LIVE, QUEUED, STOPPED, Run, Status
+from iekd.runs.store import FAILED, FINISHED, QUEUED, STOPPED, Run, Status
 
 log = logging.getLogger("iekd")
 LOCK, PARTS = ".follow.lock", ".follow"  # in a run's folder

@@ -156,8 +156,8 @@ class HubJobsLauncher(FolderLauncher):
         inputs = inputs_of(config, self.store)
         if inputs.bytes > MOST_SENT:
             raise RunError(
-                f"The run reads {in_words(inputs.bytes)} of files of this machine, and at most {in_words(MOST_SENT)} are "
-                "sent to a job. Train here, or put fewer or smaller pictures into a folder."
+                f"The run reads {in_words(inputs.bytes)} of files of this machine, and at most {in_words(MOST_SENT)} "
+                "are sent to a job. Train here, or put fewer or smaller pictures into a folder."
             )
         return inputs
 

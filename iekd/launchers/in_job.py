@@ -7,8 +7,8 @@
     inputs.tar  files of the user's machine that the run reads, see sending.py
     teachers/   teachers that this run has trained, for later ones
 
-A bucket that is mounted is no file system for a worker: a file is uploaded when it is closed, none can be appended to or
-locked, and what others write is seen half a minute later. So the worker, `iekd.runs.worker`, has a folder of its own.
+A bucket that is mounted is no file system for a worker: a file is uploaded when it is closed, none can be appended to
+or locked, and what others write is seen half a minute later. So the worker, `iekd.runs.worker`, has its own folder.
 The job needs no token: what it may read and write is what is mounted.
 """
 

@@ -130,9 +130,10 @@ class JobsHub:
         )
         line = re.sub(rf"(?<![\w-]){volume['mountPath']}(?=[/ ])", str(mount), line)
         kept = {name: text for name, text in os.environ.items() if name.startswith(("IEKD_", "OMP_", "TMP"))}
+        programs = self.root / "bin"
         job.process = subprocess.Popen(
             [*job.spec["command"][:2], line],
-            env={**kept, "PATH": f"{self.root / 'bin'}:/usr/bin:/bin", "HOME": str(self.root), **job.spec["environment"]},
+            env={**kept, "PATH": f"{programs}:/usr/bin:/bin", "HOME": str(self.root), **job.spec["environment"]},
             stdout=subprocess.DEVNULL, stderr=(self.root / f"{job.id}.err").open("wb"), start_new_session=True,
         )  # fmt: skip
 

@@ -23,8 +23,8 @@ from iekd.ui.server.access import Access, AccessError
 from iekd.ui.tabs.publish import login_offered, own_token
 
 ABOUT = N_(
-    "Your run is trained on a machine of Hugging Face, which your account there pays for. Your pictures and the run are in "
-    "a private bucket of yours."
+    "Your run is trained on a machine of Hugging Face, which your account there pays for. Your pictures and the run "
+    "are in a private bucket of yours."
 )
 
 
