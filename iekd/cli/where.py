@@ -79,10 +79,10 @@ def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ]  # fmt: skip
 
     @wraps(command)
-    def with_where(**values: Any) -> Any:
+    def with_where(*config: Any, **values: Any) -> Any:
         given = {name: values.pop(name) for name in OPTIONS if name in values}
         name, yes = given.pop(NAME, None) or "", bool(given.pop(YES, False))
-        return command(where=Where(name, given, yes), **values)
+        return command(*config, where=Where(name, given, yes), **values)
 
     with_where.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_where.__annotations__ = {p.name: p.annotation for p in parameters}

@@ -15,8 +15,8 @@ from iekd.runs.estimate import LOOK_BACK, MUCH_WORK, SPREAD_OF_OTHERS
 from iekd.runs.owner import record
 from iekd.runs.store import FINISHED, Store
 
-UNITS = {"second": 3600, "minute": 60, "hour": 1}  # of a price; how many are in an hour
-TIMES = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+UNITS = ("second", 3600), ("minute", 60), ("hour", 1)  # of a price; how many are in an hour
+TIMES = ("", 1), ("s", 1), ("m", 60), ("h", 3600), ("d", 86400)
 LEAST = 300.0  # seconds; a job needs some minutes to start and install
 SPREAD_ELSEWHERE = 4.0  # factor within which the time on a GPU that nobody has measured is expected to be right
 
@@ -40,7 +40,7 @@ def flavors_of(hardware: Sequence[Any]) -> list[Flavor]:
     """What `list_jobs_hardware` gave, as it is sorted there."""
     found = []
     for one in hardware:
-        factor = UNITS.get(str(one.unit_label).lower())
+        factor = dict(UNITS).get(str(one.unit_label).lower())
         per_hour = None if factor is None else one.unit_cost_usd * factor
         price = (
             f"{dollars(per_hour)} per hour" if per_hour is not None else f"${one.unit_cost_usd:g} per {one.unit_label}"
@@ -68,10 +68,10 @@ def seconds_in(timeout: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([smhd]?)", timeout.strip().lower())
     if found is None:
         raise UserError(f"Timeout '{timeout}' cannot be used: give a number with m, h or d, such as 90m or 2h.")
-    taken = float(found[1]) * TIMES[found[2]]
+    taken = float(found[1]) * dict(TIMES)[found[2]]
     if not math.isfinite(taken) or taken < LEAST:
         raise UserError(
-            f"Timeout '{timeout}' is too short: a job needs minutes to start. Give at least {in_hours(LEAST)}, such as 2h."
+            f"Timeout '{timeout}' is too short: a job needs minutes to start. Give {in_hours(LEAST)} or more."
         )
     return taken
 
@@ -90,7 +90,7 @@ def most_of(flavor: Flavor, limit: float) -> str:
 
 
 def expected(plan: Plan, flavor: Flavor, store: Store) -> tuple[float, float, str]:
-    """Seconds of the run on that flavor, the factor within which that is expected to be right, and what it comes from."""
+    """Seconds of the run on that flavor, the factor within which that is expected to be right, and its basis."""
     device = "cuda" if flavor.gpu else "cpu"
     speed = _measured(store, flavor.name)
     if speed:
