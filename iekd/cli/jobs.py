@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from iekd.runs.store import Run
 
 
-def asks_money(launcher: Launcher) -> bool:
-    """Whether its runs are paid for."""
+def asks_money(launcher: str) -> bool:
+    """Whether the runs of the launcher of that name are paid for."""
     from iekd.launchers.hub_jobs import HUB_JOBS
 
-    return launcher.name == HUB_JOBS
+    return launcher == HUB_JOBS
 
 
 def say_offer(prepared: Prepared, launcher: Launcher, yes: bool, jobs: int = 1, resumed: Run | None = None) -> None:

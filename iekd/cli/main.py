@@ -163,6 +163,6 @@ def serve(
     from iekd.ui.server.launch import launch
 
     launcher = where.launcher(runs_dir)
-    if asks_money(launcher):  # whoever starts a run chooses
+    if asks_money(launcher.name):  # whoever starts a run chooses
         launcher = launcher.as_choice()
     launch(host, port, launcher, public, root_path, mcp, language)

@@ -238,8 +238,8 @@ def runs_resume(
     by_owner = where.launcher(runs_dir)
     launcher: Launcher = by_owner.new if where.name else by_owner  # with a name, the run is that one's from now on
     run = launcher.store.get(run_id)
-    place = by_owner.new if where.name else by_owner.owner(run_id)
-    if asks_money(place):
+    if asks_money(where.name or run.owner):
+        place = by_owner.new if where.name else by_owner.owner(run_id)
         say_offer(prepare(run.config, launcher.store.root, False), place, where.yes or as_json, resumed=run)
     if detach:
         launcher.resume(run_id)

@@ -73,12 +73,12 @@ def train(
     if devices:
         train_spread(prepared, devices, launcher, detach, as_json)
         return
-    if asks_money(launcher):
+    if asks_money(launcher.name):
         say_before(prepared)
         say_offer(prepared, launcher.new, where.yes or as_json)
     else:
         say_estimate(prepared, store)
-    if not here and not asks_money(launcher):
+    if not here and not asks_money(launcher.name):
         say_notes([f"The estimate is for this machine; the run is trained by the launcher '{launcher.name}'."])
     if detach:
         run_id = launcher.submit(config)
@@ -183,7 +183,7 @@ def table(
     say_warnings(caution for cell in prepared for caution in cell.cautions())
     if out_dir is not None:
         make_folder(out_dir)
-    if asks_money(launcher):
+    if asks_money(launcher.name):
         say_offer(prepared[0], launcher.new, where.yes or as_json, len(configs))
     done = _train_grid(configs, launcher)
     missing = len(configs) - sum(cell.report is not None for cell in done)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from iekd.errors import UserError, unknown_name
+from iekd.errors import UnknownNameError, UserError
 from iekd.estimate.cost import Plan, seconds
 from iekd.launchers.in_job import in_hours
 from iekd.runs.estimate import LOOK_BACK, MUCH_WORK, SPREAD_OF_OTHERS
@@ -51,12 +52,14 @@ def flavors_of(hardware: Sequence[Any]) -> list[Flavor]:
 
 
 def flavor_called(name: str, known: Sequence[Flavor]) -> Flavor:
-    """Raises UserError for an unknown one: it names the closest, and all with their prices."""
+    """Raises UnknownNameError for another name: it has the closest, and all with their prices."""
     for flavor in known:
         if flavor.name == name.strip().lower():
             return flavor
+    close = difflib.get_close_matches(name.strip().lower(), [flavor.name for flavor in known], n=1, cutoff=0.7)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
     prices = ", ".join(flavor.line for flavor in known)
-    raise unknown_name("flavor", name, [flavor.name for flavor in known], f"With their prices there are: {prices}.")
+    raise UnknownNameError(f"Unknown flavor '{name}'.{hint} There are: {prices}.", "flavor", name)
 
 
 def seconds_in(timeout: str) -> float:

@@ -132,7 +132,8 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
     latencies = Latencies(store)
     timer, probes = gr.Timer(2.0, active=False), Probes(store)  # it ticks while a better estimate is on its way
     tab = TrainTab(store, view, form_box, error, key, fields["dataset"])
-    inputs = set(fields.values())  # as a set: a handler then gets one dictionary, by component
+    # as a set: a handler then gets one dictionary, by component
+    inputs = {*fields.values(), *(where.inputs if where else ())}
 
     def values_of(given: dict[Any, Any]) -> form.Values:
         return {name: given[component] for name, component in fields.items()}
@@ -179,7 +180,9 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
             header = HEADER if access.token else ""
             found |= {
                 forecast: forecast_html(prepared, store, measuring, expected), pair: html.pair_html(config),
-                time: html.estimate_html(expected, ahead_of_new(config, store) if launcher.name == LOCAL else []),
+                time: ""  # of this machine; that of a job is said with its price
+                if where and given[where.place] == HUB_JOBS
+                else html.estimate_html(expected, ahead_of_new(config, store) if launcher.name == LOCAL else []),
                 code["command"]: config.command_line(), code["python"]: python_snippet(config),
                 code["api"]: api_snippet(config, address_of_page(request), header),
                 networks: html.networks_html(
@@ -272,17 +275,14 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
     gr.on([demo.load, view.back.click], described_again, inputs, described, **EAGER)
     taken = take.click(take_advice, inputs, [*fields.values(), rigour], **PRIVATE)
     taken.then(described_after, inputs, [error, *described], **PRIVATE)
-    paid_for = where.inputs if where else set()
     login = where is not None and where.login
-    start.click(
-        begin_logged_in if login else begin, {key, *inputs, *paid_for}, [shown, key, *tab.outputs], **PRIVATE
-    )  # fmt: skip
+    start.click(begin_logged_in if login else begin, {key, *inputs}, [shown, key, *tab.outputs], **PRIVATE)
     if where is not None:
-        gr.on(
+        moved = gr.on(
             [where.place.change, where.flavor.input, where.timeout.submit, where.timeout.blur],
-            priced_logged_in if login else priced, {*inputs, *paid_for}, [where.details, where.flavor, where.price],
-            **PRIVATE,
+            priced_logged_in if login else priced, inputs, [where.details, where.flavor, where.price], **PRIVATE,
         )  # fmt: skip
+        moved.then(described_after, inputs, [error, *described], **PRIVATE)
         if login:
             demo.load(where.welcome, None, None, **PRIVATE)
     view.back.click(leave, None, [shown, *tab.outputs], **PRIVATE)
