@@ -130,6 +130,8 @@ class Account:
     def _ask(self, question: Callable[[], Answer], repo: str = "", doing: str = "") -> Answer:
         try:
             return question()
+        except ImportError as error:  # Xet's package is left out on some systems
+            raise HubError(f"Buckets of the Hub need the package hf-xet ({error}). Run 'pip install hf-xet'.") from None
         except Exception as error:
             raise HubError(self._why(error, repo, doing)) from error  # whose status can be asked for
 

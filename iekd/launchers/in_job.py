@@ -163,7 +163,7 @@ class Job:
             self._copied(heavy)
             copied = time.monotonic() if heavy else copied
             with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.wait(0.2 if asked else self.every)
+                worker.wait(min(1.0, self.every) if asked else self.every)
         self._conclude(worker.returncode)
 
     def _should_stop(self) -> bool:

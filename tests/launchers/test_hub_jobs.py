@@ -105,6 +105,8 @@ def test_a_run_trains_in_a_job_and_comes_back(jobs, hub_launcher, tiny_config, p
     assert "The run is finished." in hub_launcher.logs(run.id)[0]
     numbers = [[learner["accuracy_last"] for learner in one.report["learners"]] for one in (run, made)]
     assert numbers[0] == numbers[1], "the same as here"
+    shutil.rmtree(pictures)  # the job's
+    (tmp_path / "elsewhere").rename(pictures)
     assert find_teacher(config, here.root).is_relative_to(here.root / "teachers"), "later runs find its teacher"
     assert not sent.exists(), "pictures do not stay there"
     assert (job.spec["flavor"], job.spec["timeoutSeconds"]) == ("t4-small", 7200)
@@ -163,6 +165,23 @@ def test_a_job_without_a_final_state_gets_one(waiting, stage, message, asked, st
     assert says in run.status.error
     assert ends(run) == [state]
     assert run.status.resumable
+
+
+def test_what_arrives_late_still_counts(jobs, waiting, monkeypatch):
+    run, job = waiting
+    monkeypatch.setattr(hub_jobs._Thread, "start", lambda self: self.first.set())
+    run.owners["hf-jobs"].threads.pop(run.id).launcher.look = lambda run_id: True  # only this test looks
+    time.sleep(0.5)
+    other = HubJobsLauncher(Store(run.path.parent))
+    job.end("COMPLETED")
+    assert other.look(run.id) is False, "its state may still be on its way"
+    there = jobs.bucket("ann/iekd-runs") / "runs" / run.id / "run"
+    write_json(there / "status.json", {**read_json(there / "status.json"), "state": FINISHED})
+    (there / "models").mkdir()
+    (there / "models" / "x.json").write_text("{}")
+    assert other.look(run.id) is True
+    assert run.status.state == FINISHED
+    assert (run.path / "models" / "x.json").exists(), "before the state, everything else"
 
 
 def test_a_lost_connection_changes_nothing(jobs, waiting, hub_launcher, wait_until, refuses):
