@@ -31,6 +31,7 @@ from iekd.launchers.sending import Inputs, files_of, inputs_of, pack, pack_progr
 from iekd.runs.estimate import in_words
 from iekd.runs.owner import record, set_owner
 from iekd.runs.store import FAILED, Run, Status, Store
+from iekd.runs.teachers import find_teacher
 
 log = logging.getLogger("iekd")
 HUB_JOBS = "hf-jobs"
@@ -276,7 +277,9 @@ class HubJobsLauncher(FolderLauncher):
         return True
 
     def width(self, config: RunConfig) -> int:
-        return AT_ONCE
+        """One at a time where the first trains a teacher: jobs that run at once would train, and pay for, one each."""
+        trains = config.needs_teacher and find_teacher(config, self.store.root) is None
+        return 1 if trains else AT_ONCE
 
     def stop_and_wait(self, run_id: str, grace: float = SEEN, saving: float = SAVING) -> Status:
         return super().stop_and_wait(run_id, max(grace, SEEN), max(saving, SAVING))

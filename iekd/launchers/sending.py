@@ -22,7 +22,6 @@ from iekd.data.tree import read_tree
 from iekd.errors import RunError
 from iekd.launchers.in_job import ABSOLUTE, AMONG_RUNS, MODIFIED
 from iekd.models.source import AUTO, RUN
-from iekd.models.weight_files import split_selection
 from iekd.paths import PACKAGE, checkpoints_dir
 from iekd.results.predictions import ANSWERS
 from iekd.runs.estimate import in_words
@@ -84,6 +83,8 @@ def _pictures(config: RunConfig) -> Iterator[Path]:
 
 def _weights(config: RunConfig) -> Iterator[Path]:
     """The files of weights and folders of models that it names, with what describes them."""
+    from iekd.models.weight_files import split_selection  # which imports torch
+
     for named in config.named_paths:
         if named == config.unlabelled:
             continue

@@ -97,9 +97,9 @@ def test_a_run_trains_in_a_job_and_comes_back(jobs, hub_launcher, tiny_config, p
     wait_until(lambda: not run.status.live)
     (job,) = jobs.jobs
     status = run.status
+    wait_until(lambda: not run.alive())
     assert status.state == FINISHED, (run.log_tail(), (jobs.root / f"{job.id}.err").read_text())
     assert ends(run) == [FINISHED]
-    wait_until(lambda: not run.alive())
     assert run.metrics()[0]
     assert set(run.model_folders) == {"teacher", "kd-seed0"}
     assert "The run is finished." in hub_launcher.logs(run.id)[0]
@@ -137,6 +137,7 @@ def test_a_stop_saves_what_was_learned_and_another_job_goes_on(jobs, hub_launche
     assert (first.spec["flavor"], second.spec["flavor"]) == ("t4-small", "a10g-small")
     jobs.jobs[1].kill()  # without a word, as when its machine fails
     wait_until(lambda: not run.status.live)
+    wait_until(lambda: not run.alive())
     assert (run.status.state, run.status.attempt) == (FAILED, 2)
     assert "line 2 of the job's own log" in run.log_tail()
     assert ends(run) == [STOPPED, FAILED]
@@ -160,7 +161,8 @@ def test_a_job_without_a_final_state_gets_one(waiting, stage, message, asked, st
         hub_launcher.request_stop(run.id)
     job.end(stage, message)
     wait_until(lambda: not run.status.live)
-    time.sleep(0.5)  # for a second one
+    wait_until(lambda: not run.alive())
+    time.sleep(0.3)  # for a second one
     assert run.status.state == state
     assert says in run.status.error
     assert ends(run) == [state]
