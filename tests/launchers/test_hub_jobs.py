@@ -119,28 +119,32 @@ def test_a_run_trains_in_a_job_and_comes_back(jobs, hub_launcher, tiny_config, p
     here.delete(run.id)
 
 
-def test_a_stop_saves_what_was_learned_and_another_job_goes_on(jobs, hub_launcher, tiny_config, wait_until):
+def test_a_stop_saves_what_was_learned_and_training_goes_on(jobs, hub_launcher, tiny_config, wait_until):
     config = tiny_config(methods=("baseline",), teacher="none", epochs=10_000)
     run = hub_launcher.store.get(hub_launcher.submit(config))
     wait_until(lambda: run.status.state == RUNNING and bool(run.metrics()[0]))
     assert hub_launcher.stop_and_wait(run.id).state == STOPPED
     assert run.status.error is None, "it stopped by itself"
     assert (run.model_folders and ends(run)) == [STOPPED]
-    assert list((run.path / "checkpoints").rglob("manifest.json")), "it can be resumed here, too"
-    rows = len(run.metrics()[0])
+    jobs.idle = True
     other = HubJobsLauncher(Store(hub_launcher.store.root), flavor="a10g-small")  # a server that was started again
     other.resume(run.id)
     run = other.store.get(run.id)
     assert run.status.live
-    wait_until(lambda: run.status.state == RUNNING and len(run.metrics()[0]) > rows)
-    first, second = jobs.jobs
-    assert (first.spec["flavor"], second.spec["flavor"]) == ("t4-small", "a10g-small")
-    jobs.jobs[1].kill()  # without a word, as when its machine fails
+    assert [job.spec["flavor"] for job in jobs.jobs] == ["t4-small", "a10g-small"]
+    there = jobs.bucket("ann/iekd-runs") / "runs" / run.id
+    assert list((there / "run" / "checkpoints").rglob("manifest.json")), "the job finds where to go on"
+    assert not (there / "control.json").exists(), "and no request to stop"
+    jobs.jobs[1].end("ERROR", "its machine failed")
     wait_until(lambda: not run.status.live)
     wait_until(lambda: not run.alive())
-    assert (run.status.state, run.status.attempt) == (FAILED, 2)
+    assert (run.status.state, run.status.attempt, ends(run)) == (FAILED, 2, [STOPPED, FAILED])
     assert "line 2 of the job's own log" in run.log_tail()
-    assert ends(run) == [STOPPED, FAILED]
+    rows = len(run.metrics()[0])
+    handle = run.reopen()  # on this machine, with what came back
+    execute(run, lambda: len(run.metrics()[0]) > rows)
+    os.close(handle)
+    assert "Continuing after step" in run.log_tail(20)
 
 
 @pytest.mark.parametrize(
