@@ -56,6 +56,8 @@ class Follower:
             stage = "DELETED" if job is None else str(getattr(job.status.stage, "value", job.status.stage))
             self._fetch(run, account, notes, heavy=False)
             final = self.ended.get(run.id)
+            if final is not None and final.attempt != run.attempt:  # another process saw the end of that one
+                final = None
             if final is None and stage not in OVER:
                 _show_stage(run, stage, notes)
                 return False

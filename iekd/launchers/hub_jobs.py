@@ -63,7 +63,8 @@ class JobOptions:
 
 @dataclass(frozen=True)
 class Offer:
-    """What a run would take and cost as a job. flavors: all, for a choice; low, high: seconds."""
+    """What a run would take and cost as a job. flavors: all, for a choice; low, high: seconds; on_cpu: it is set to use
+    no GPU."""
 
     flavor: Flavor
     flavors: tuple[Flavor, ...]
@@ -73,15 +74,17 @@ class Offer:
     basis: str
     inputs: Inputs
     bucket: str
+    on_cpu: bool
 
     def sentences(self, time_range: str) -> list[str]:
         """To be said before it starts. time_range: from `low` to `high`, in words."""
         price = f"{self.flavor.name} ({self.flavor.title}) costs {self.flavor.price}."
+        idle = "The run is set to train on the processor: the GPU would be paid for and not used. Leave device out."
         short = " That may be longer than the job's limit: give it more time." if self.high > self.limit else ""
         return [
             price, most_of(self.flavor, self.limit),
             f"Training takes {time_range} ({self.basis}), and some minutes before that to start and install.{short}",
-            *filter(None, [self.inputs.said(self.bucket)]),
+            *filter(None, [self.inputs.said(self.bucket), idle if self.on_cpu and self.flavor.gpu else ""]),
         ]  # fmt: skip
 
 
@@ -147,10 +150,12 @@ class HubJobsLauncher(FolderLauncher):
         limit, account = seconds_in(options.timeout), self._account(options.namespace)
         flavors = account.flavors()
         flavor = flavor_called(options.flavor, flavors)
+        check_device(config, flavor)
         inputs = self._inputs(config)
         taken, spread, basis = expected(plan, flavor, self.store)
         return Offer(
-            flavor, tuple(flavors), limit, taken / spread, taken * spread, basis, inputs, account.bucket
+            flavor, tuple(flavors), limit, taken / spread, taken * spread, basis, inputs, account.bucket,
+            config.device == "cpu",
         )  # fmt: skip
 
     def _inputs(self, config: RunConfig) -> Inputs:
@@ -165,7 +170,7 @@ class HubJobsLauncher(FolderLauncher):
     def submit(self, config: RunConfig, key: str | None = None, visitor: str = "") -> str:
         options = self.options()
         seconds_in(options.timeout)  # what is wrong is said before there is a run
-        flavor_called(options.flavor, self._account(options.namespace).flavors())
+        check_device(config, flavor_called(options.flavor, self._account(options.namespace).flavors()))
         self._inputs(config)
         return super().submit(config, key, visitor)
 
@@ -372,6 +377,16 @@ class _Thread(threading.Thread):
             self.first.set()
             time.sleep(EVERY)
         self.first.set()
+
+
+def check_device(config: RunConfig, flavor: Flavor) -> None:
+    """Raises RunError if the run asks for a device that machines of that flavor do not have."""
+    wanted = config.device.partition(":")[0]
+    if wanted == "mps" or (wanted == "cuda" and not flavor.gpu):
+        raise RunError(
+            f"The run is set to train on '{config.device}', which the flavor '{flavor.name}' does not have. Leave the "
+            "device out, or choose another flavor."
+        )
 
 
 def command(package: str) -> str:

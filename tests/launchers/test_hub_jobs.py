@@ -179,6 +179,8 @@ def test_what_arrives_late_still_counts(jobs, waiting, monkeypatch):
     run.owners["hf-jobs"].threads.pop(run.id).launcher.look = lambda run_id: True  # only this test looks
     time.sleep(0.5)
     other = HubJobsLauncher(Store(run.path.parent))
+    other.follower.ended[run.id] = replace(run.status, state=FINISHED, attempt=0)
+    assert other.look(run.id) is False, "the end of an earlier attempt is not this one's"
     job.end("COMPLETED")
     assert other.look(run.id) is False, "its state may still be on its way"
     there = jobs.bucket("ann/iekd-runs") / "runs" / run.id / "run"
@@ -261,6 +263,7 @@ def test_price_and_time_are_said_before(jobs, hub_launcher, tiny_config, picture
     assert "at most $0.80: the job ends after 2 h" in said
     assert "a guess: no speed of t4-small has been measured" in said
     assert "156 of your images and tables" in said
+    assert "the GPU would be paid for and not used" in said
     assert "private bucket 'ann/iekd-runs'" in said
     assert offer.high > 10 * offer.low
     assert [one for one in jobs.requests if one[0] == "POST"] == [], "nothing was sent"
@@ -277,6 +280,7 @@ def bad(name):
         "credit": ("paid", "billing"),
         "down": ("cannot be reached", "Check the network"),
         "public": ("'ann/iekd-runs' is public", "private"),
+        "device": ("'cuda'", "'cpu-basic' does not have", "Leave the device out"),
         "size": ("at most", "files of this machine"),
         "module": ("own.py", "Train on this machine"),
     }[name]
@@ -284,7 +288,20 @@ def bad(name):
 
 @pytest.mark.parametrize(
     "what",
-    ["token", "wrong token", "flavor", "timeout", "short", "no jobs", "credit", "down", "public", "size", "module"],
+    [
+        "token",
+        "wrong token",
+        "flavor",
+        "timeout",
+        "short",
+        "no jobs",
+        "credit",
+        "down",
+        "public",
+        "size",
+        "module",
+        "device",
+    ],
 )
 def test_what_cannot_be_started_is_one_sentence_and_leaves_no_run(
     what, jobs, hub_launcher, tiny_config, monkeypatch, refuses
@@ -311,12 +328,16 @@ def test_what_cannot_be_started_is_one_sentence_and_leaves_no_run(
         monkeypatch.setattr(hub_jobs, "MOST_SENT", 1000)
     elif what == "module":
         monkeypatch.setenv("IEKD_PLUGINS", "own.py")
-    refuses(lambda: launcher.submit(tiny_config()), *bad(what))
+    elif what == "device":
+        launcher = HubJobsLauncher(hub_launcher.store, flavor="cpu-basic")
+    changes = {"device": "cuda"} if what == "device" else {}
+    refuses(lambda: launcher.submit(tiny_config(**changes)), *bad(what))
     assert launcher.list() == []
     assert jobs.jobs == []
 
 
 def test_the_command_line_says_the_price_and_shows_the_run(jobs, tiny_options, tmp_path, monkeypatch, wait_until):
+    import typer
     from typer.testing import CliRunner
 
     from iekd.cli.main import app
@@ -325,6 +346,17 @@ def test_the_command_line_says_the_price_and_shows_the_run(jobs, tiny_options, t
     place = ["--runs-dir", str(tmp_path / "runs")]
     words = [f"--{name.replace('_', '-')}={value}" for name, value in tiny_options.items()]
     options = ["--launcher", "hf-jobs", "--flavor", "cpu-basic", "--timeout", "1h", "--detach", *place]
+    asked = []
+
+    def no(text, **_):
+        asked.append(text)
+        raise typer.Abort
+
+    with monkeypatch.context() as terminal:
+        terminal.setattr("iekd.cli.jobs.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+        terminal.setattr("typer.confirm", no)
+        result = CliRunner().invoke(app, ["train", *words, "--dataset", "fashion-mnist-sample", *options])
+    assert (result.exit_code, asked, jobs.jobs) == (1, ["Start it?"], []), "no is no"
     result = CliRunner().invoke(app, ["train", *words, "--dataset", "fashion-mnist-sample", *options])
     assert result.exit_code == 0, result.output
     assert "cpu-basic (2 vCPU) costs $0.01 per hour." in result.output
