@@ -24,10 +24,11 @@ from iekd.inference.onnx_file import EXPORTED
 from iekd.models.artifact import CARD
 from iekd.models.source import check_path
 from iekd.paths import absolute
+from iekd.runs.owner import LOCAL
 from iekd.runs.slots import CPU_SLOTS, cpu_slots
 
 if TYPE_CHECKING:
-    from iekd.launchers.base import Launcher
+    from iekd.launchers.by_owner import ByOwner
 
 out, err = Console(), Console(stderr=True)
 RUNS = Path("runs")
@@ -40,11 +41,15 @@ CpuSlots = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
 
-def launcher_for(runs_dir: Path) -> Launcher:
-    """Where the runs of a folder are trained; every command gets its launcher, and its store, here."""
+def launcher_for(runs_dir: Path, name: str = "", **options: Any) -> ByOwner:
+    """Where the runs of a folder are trained; every command gets its launcher, and its store, here.
+
+    name, options: as for make_launcher, "" and None for what was not given.
+    """
     from iekd.launchers.factory import make_launcher
 
-    return make_launcher(runs_dir)
+    given = {option: value for option, value in options.items() if value not in ("", None)}
+    return make_launcher(runs_dir, name or LOCAL, **given) if name or given else make_launcher(runs_dir)
 
 
 def share_cpu(slots: int) -> None:

@@ -34,12 +34,14 @@ from iekd.cli.evaluate import evaluate
 from iekd.cli.explain import explain
 from iekd.cli.export import export
 from iekd.cli.hub import pull, push
+from iekd.cli.jobs import asks_money
 from iekd.cli.models import models
 from iekd.cli.options import run_options
 from iekd.cli.predict import predict
 from iekd.cli.runs import app as runs_app
 from iekd.cli.test_set import whole_test_set
 from iekd.cli.train import table, train
+from iekd.cli.where import HERE, Where, where_options
 from iekd.language import VARIABLE
 
 
@@ -134,6 +136,7 @@ def doctor(
 
 @app.command()
 @says_why
+@where_options
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for the whole network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; the next free one if it is busy. 0: any free one.")] = 7860,
@@ -152,10 +155,14 @@ def serve(
                           help="Language of the page, such as de, if there is a translation; see docs/translating.md.")
     ] = "",
     cpu_slots: CpuSlots = 0,
+    where: Where = HERE,
 ) -> None:  # fmt: skip
     """Open the page (the same as `python app.py`)."""
     share_cpu(cpu_slots)
     gc.disable()  # until the page is there; see launch()
     from iekd.ui.server.launch import launch
 
-    launch(host, port, launcher_for(runs_dir), public, root_path, mcp, language)
+    launcher = where.launcher(runs_dir)
+    if asks_money(launcher.name):  # whoever starts a run chooses
+        launcher = launcher.as_choice()
+    launch(host, port, launcher, public, root_path, mcp, language)

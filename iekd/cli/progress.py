@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from iekd.runs.status_writer import in_words
-from iekd.runs.store import LOADING, Run, Status
+from iekd.runs.store import LOADING, QUEUED, Run, Status
 from iekd.ui.render.words import time_range
 
 
@@ -29,9 +29,11 @@ def _bars(console: Console) -> Progress:
 def _stage(status: Status) -> str:
     stage = status.stage if status.state == "running" and status.stage else status.state
     stage = in_words(stage, status)
-    return (
-        f"reading images, {status.stage_progress:.0%}" if stage == LOADING and 0 < status.stage_progress < 1 else stage
-    )
+    if status.state == QUEUED and status.waiting:
+        return f"{stage}: {status.waiting.rstrip('.')}"
+    if stage == LOADING and 0 < status.stage_progress < 1:
+        return f"reading images, {status.stage_progress:.0%}"
+    return stage
 
 
 def _left(status: Status) -> str:

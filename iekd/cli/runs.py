@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.markup import escape
@@ -22,10 +22,17 @@ from iekd.cli.common import (
     says_why,
     table_of,
 )
-from iekd.cli.train import print_results, say_how_it_ended, train_here
+from iekd.cli.jobs import asks_money, say_offer
+from iekd.cli.train import follow, print_results, say_how_it_ended, train_here
+from iekd.cli.where import HERE, Where, where_options
 from iekd.config.run import NO_TEACHER
 from iekd.data import short_name
 from iekd.errors import RunError
+from iekd.runs.owner import LOCAL
+
+if TYPE_CHECKING:
+    from iekd.launchers.base import Launcher
+    from iekd.runs.store import Run
 
 app = typer.Typer(
     no_args_is_help=True, help="List, show, compare, stop, resume, export, import and delete runs; draw cards."
@@ -52,7 +59,7 @@ def runs_list(runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
         results = _means(row["learners"]) or row["methods"]
         results += [f"{name} diverged" for name in row["diverged"]]
         name = f"{row['run']}\n{row['name']}" if row["name"] else row["run"]
-        state = " ".join(filter(None, [row["state"], row["waiting"]]))
+        state = " ".join(filter(None, [row["state"], row["waiting"], row["doubt"]]))
         dataset = short_name(row["dataset"])  # `show` has the whole path
         table.add_row(*map(escape, (name, state, dataset, networks, ", ".join(results))))
     out.print(table)
@@ -87,6 +94,8 @@ def runs_show(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) 
         )
         return
     out.print(f"[bold]{run.id}[/] {status.state} {status.stage} {status.progress:.0%}", highlight=False)
+    if status.doubt:
+        out.print(f"[yellow]{escape(status.doubt)}[/]", soft_wrap=True)
     if status.error:
         out.print(f"[red]{escape(status.error)}[/]", soft_wrap=True)
     out.print(escape(run.config.command_line()), highlight=False, soft_wrap=True)
@@ -168,7 +177,7 @@ def runs_add_seeds(
     run = store.get(run_id)
     if other := growing(store, run):
         raise RunError(f"The run '{other.id}' is adding seeds to this one. Wait until it has ended.")
-    config = prepare(more_seeds(store, run, seeds), store.root).config
+    config = prepare(more_seeds(store, run, seeds), store.root, launcher.name == LOCAL).config
     named = ", ".join(map(str, config.seeds))
     if detach:
         started = launcher.submit(config, key_of(run, config))
@@ -189,27 +198,61 @@ def runs_add_seeds(
 
 @app.command("stop")
 @says_why
-def runs_stop(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+def runs_stop(
+    run_id: RunId,
+    gone: Annotated[
+        bool, typer.Option("--gone", help="The place that trained it is gone for good: let the run be lost, so that it "
+                                          "can be resumed elsewhere.")
+    ] = False,
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
     """Stop a run after its current step; what its students have learned so far is saved."""
-    status = launcher_for(runs_dir).stop_and_wait(run_id)
+    launcher = launcher_for(runs_dir)
+    if gone:
+        launcher.give_up(run_id)
+        status = launcher.status(run_id)
+    else:
+        status = launcher.stop_and_wait(run_id)
+    if status.doubt:
+        raise RunError(
+            f"The run '{run_id}' has been asked to stop, and has not done so yet. {status.doubt} If what trains it is gone "
+            f"for good, 'iekd runs stop --gone {run_id}' lets it be resumed elsewhere."
+        )
     say(as_json, f"Run {run_id} is {status.state}.", {"run": run_id, "state": status.state})
 
 
 @app.command("resume")
 @says_why
+@where_options
 def runs_resume(
     run_id: RunId,
+    where: Where = HERE,
     detach: Detach = False,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Continue a run that was stopped, failed or was lost, from its last checkpoint."""
-    launcher = launcher_for(runs_dir)
+    """Continue a run that was stopped, failed or was lost, from its last checkpoint; where it was, unless told."""
+    from iekd.runs.prepare import prepare
+
+    by_owner = where.launcher(runs_dir)
+    launcher: Launcher = by_owner.new if where.name else by_owner  # with a name, the run is that one's from now on
+    run = launcher.store.get(run_id)
+    if asks_money(where.name or run.owner):
+        place = by_owner.new if where.name else by_owner.owner(run_id)
+        say_offer(prepare(run.config, launcher.store.root, False), place, where.yes or as_json, resumed=run)
     if detach:
         launcher.resume(run_id)
         say(as_json, f"Run {run_id} continues in the background.", {"run": run_id, "state": "queued"})
         return
-    run = launcher.store.get(run_id)
+    if (where.name or run.owner) != LOCAL:
+
+        def resume() -> Run:
+            launcher.resume(run_id)
+            return run
+
+        follow(resume, launcher, as_json)
+        return
     train_here(run, run.reopen())
     say_how_it_ended(run, as_json)
 
@@ -323,7 +366,7 @@ def overview(run: Any) -> dict[str, Any]:
         return {
             "run": run.id, "name": "", "path": str(run.path), "state": "damaged", "seconds": None, "dataset": "",
             "teacher": "", "student": "", "methods": [], "seeds": [], "learners": [], "diverged": {},
-            "waiting": "",
+            "waiting": "", "doubt": "",
         }  # fmt: skip
     status, report = run.status, run.report
     learners = summary(report)["learners"] if report else []
@@ -332,4 +375,5 @@ def overview(run: Any) -> dict[str, Any]:
         "seconds": status.seconds, "dataset": config.dataset, "teacher": config.teacher, "student": config.student,
         "methods": list(config.methods), "seeds": list(config.seeds), "learners": learners,
         "diverged": status.diverged, "waiting": status.waiting,
+        "doubt": status.doubt,
     }  # fmt: skip

@@ -21,7 +21,6 @@ from iekd.cli.common import (
     Detach,
     RunsDir,
     err,
-    launcher_for,
     out,
     print_json,
     say,
@@ -29,10 +28,13 @@ from iekd.cli.common import (
     share_cpu,
     table_of,
 )
+from iekd.cli.jobs import asks_money, say_offer
 from iekd.cli.options import run_options
+from iekd.cli.where import HERE, Where, where_options
 from iekd.config.run import RunConfig
-from iekd.errors import as_text
+from iekd.errors import UserError, as_text
 from iekd.plural import counted
+from iekd.runs.owner import LOCAL
 
 if TYPE_CHECKING:
     from iekd.data.base import DatasetInfo
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 
 @run_options
+@where_options
 def train(
     config: RunConfig,
     devices: Annotated[
@@ -51,6 +54,7 @@ def train(
                           "with the same teacher; their results are shown as one."),
     ] = "",
     cpu_slots: CpuSlots = 0,
+    where: Where = HERE,
     detach: Detach = False,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
@@ -59,21 +63,40 @@ def train(
     from iekd.runs.prepare import prepare
 
     share_cpu(cpu_slots)
-    launcher = launcher_for(runs_dir)
-    store = launcher.store
-    prepared = prepare(config, store.root)
+    launcher = where.launcher(runs_dir)
+    store, here = launcher.store, launcher.name == LOCAL
+    if devices and not here:
+        raise UserError("Option --devices is for the GPUs of this machine. Leave it out, or train a table of several seeds.")
+    prepared = prepare(config, store.root, here)
     config = prepared.config
     say_unused(config)
     if devices:
         train_spread(prepared, devices, launcher, detach, as_json)
         return
-    say_estimate(prepared, store)
+    if asks_money(launcher.name):
+        say_before(prepared)
+        say_offer(prepared, launcher.new, where.yes or as_json)
+    else:
+        say_estimate(prepared, store)
+    if not here and not asks_money(launcher.name):
+        say_notes([f"The estimate is for this machine; the run is trained by the launcher '{launcher.name}'."])
     if detach:
         run_id = launcher.submit(config)
         say(as_json, f"Run {run_id} trains in the background.", {"run": run_id, "state": "queued"})
         return
+    if not here:
+        follow(lambda: store.get(launcher.submit(config)), launcher, as_json)
+        return
     run, handle = store.create(config)
     train_here(run, handle)
+    say_how_it_ended(run, as_json)
+
+
+def follow(start: Callable[[], Run], launcher: Launcher, as_json: bool) -> None:
+    """Start a run that another place trains, show how far it is until it is over, and say how it ended."""
+    (run,) = train_at_once([start], ["run"], launcher)
+    if run is None:  # Ctrl-C came first
+        raise typer.Exit(INTERRUPTED)
     say_how_it_ended(run, as_json)
 
 
@@ -123,6 +146,7 @@ def say_how_they_ended(runs: list[Run], store: Store, as_json: bool) -> None:
 
 
 @partial(run_options, without=("teacher", "student"))
+@where_options
 def table(
     config: RunConfig,
     pairs: Annotated[str, typer.Option(help="Pairs as teacher:student, with commas.")] = "resnet20:resnet8",
@@ -133,12 +157,13 @@ def table(
         Optional[Path], typer.Option("--out", help="Folder for the table; unset: its own folder below the runs.")
     ] = None,
     cpu_slots: CpuSlots = 0,
+    where: Where = HERE,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
     """Pairs x methods x seeds as one table, in Markdown, CSV and LaTeX; run it again to continue where it stopped.
 
-    On a machine with several GPUs it trains a run on each at the same time.
+    On a machine with several GPUs it trains a run on each at the same time; in a cluster, as many as there is room for.
     """
     from iekd.results.table import to_json
     from iekd.runs import grid
@@ -147,10 +172,10 @@ def table(
     from iekd.runs.store import FAILED
 
     share_cpu(cpu_slots)
-    launcher = launcher_for(runs_dir)
+    launcher = where.launcher(runs_dir)
     store, wanted, config = launcher.store, grid.parse_pairs(pairs), resolve(config)
     # all of them first: errors are shown before anything is trained
-    prepared = [prepare(cell, store.root) for cell in grid.cells(wanted, config, together)]
+    prepared = [prepare(cell, store.root, launcher.name == LOCAL) for cell in grid.cells(wanted, config, together)]
     configs = [cell.config for cell in prepared]
     say_unused(configs[0])
     say_dataset(prepared[0].info)  # the same in all cells
@@ -158,6 +183,8 @@ def table(
     say_warnings(caution for cell in prepared for caution in cell.cautions())
     if out_dir is not None:
         make_folder(out_dir)
+    if asks_money(launcher.name):
+        say_offer(prepared[0], launcher.new, where.yes or as_json, len(configs))
     done = _train_grid(configs, launcher)
     missing = len(configs) - sum(cell.report is not None for cell in done)
     folder = out_dir or grid.default_folder(wanted, config, store.root)
@@ -183,13 +210,13 @@ def table(
 
 
 def _train_grid(configs: Sequence[RunConfig], launcher: Launcher) -> list[Cell]:
-    """In this process, one after the other; or as many at a time as there are GPUs."""
+    """In this process, one after the other; or as many at a time as there are GPUs, or the cluster has room for."""
     from iekd.cli.progress import Board
     from iekd.runs import grid
-    from iekd.runs.slots import slots
     from iekd.runs.worker import stop_on_signals
 
-    if (width := len(slots(configs[0].device))) > 1:
+    width = launcher.width(configs[0])
+    if width > 1 or launcher.name != LOCAL:
         titles = [f"{c.teacher} -> {c.student}, seed {', '.join(map(str, c.seeds))}" for c in configs]
         with Board(err, titles) as board:
             return grid.run_grid_at_once(configs, launcher, width, stop_on_signals(), board.update)
@@ -242,13 +269,18 @@ def say_estimate(prepared: Prepared, store: Store) -> None:
     from iekd.runs.estimate import estimate
     from iekd.ui.render.words import time_range
 
-    say_dataset(prepared.info)
-    say_notes(prepared.sentences())
-    say_proposal(prepared)
+    say_before(prepared)
     found = estimate(prepared.config, store, prepared.teacher is not None, prepared.info)
     text = f"Estimate: {time_range(found.low, found.high)}, {found.memory} of memory ({found.basis})."
     err.print(text, highlight=False, soft_wrap=True)
     say_warnings(found.warnings(prepared))
+
+
+def say_before(prepared: Prepared) -> None:
+    """On standard error: the classes, what the settings do not say, and what would suit the pictures better."""
+    say_dataset(prepared.info)
+    say_notes(prepared.sentences())
+    say_proposal(prepared)
 
 
 def say_proposal(prepared: Prepared) -> None:

@@ -66,6 +66,14 @@ class Launcher(Owner, Protocol):
         """
         ...
 
+    def width(self, config: RunConfig) -> int:
+        """How many runs of that configuration it can train at the same time, at least 1.
+
+        Raises:
+            RunError: it cannot be asked.
+        """
+        ...
+
     def status(self, run_id: str) -> Status:
         """Raises RunError if there is no such run; so do all methods below."""
         ...
@@ -101,6 +109,14 @@ class Launcher(Owner, Protocol):
         """Kill each worker that should have ended since `request_stop`; the server calls it every few seconds."""
         ...
 
+    def give_up(self, run_id: str) -> None:
+        """Let a run be lost whose state cannot be known because the place that trains it is gone for good.
+
+        Raises:
+            RunError: its state is known.
+        """
+        ...
+
     def logs(self, run_id: str, offset: int = 0) -> tuple[str, int]:
         """(text of the log after byte `offset`, next offset)."""
         ...
@@ -113,8 +129,8 @@ class Launcher(Owner, Protocol):
 class FolderLauncher(ABC):
     """A launcher whose workers write to the run's folder themselves, on a file system that all of them share.
 
-    A subclass sets `name` and says how to `start`, find `alive` and `kill` a worker; it may say how to `hurry` one and
-    what is `ahead_of` it.
+    A subclass sets `name` and says how to `start`, find `alive` and `kill` a worker; it may say how to `hurry` one, what
+    is `ahead_of` it, when it is in `doubt` about one, how many it trains at a time (`width`), and how to `disown` one.
     """
 
     name: str
@@ -143,6 +159,16 @@ class FolderLauncher(ABC):
 
     def ahead_of(self, run_id: str) -> Sequence[str]:
         return []
+
+    def doubt(self, run_id: str) -> str:
+        return ""
+
+    def width(self, config: RunConfig) -> int:
+        return 1
+
+    def disown(self, run: Run) -> None:
+        """Have nothing more to do with a run whose worker cannot be asked; should it live, it must write no more."""
+        set_owner(run.path, LOCAL)
 
     def move_to_front(self, run_id: str) -> None:
         self._own(run_id)
@@ -207,6 +233,16 @@ class FolderLauncher(ABC):
             patience = saving if run.status.state == STOPPING else grace
             if time.time() - asked.get("time", 0) > patience:
                 self._end(run, patience)
+
+    def give_up(self, run_id: str) -> None:
+        run = self._own(run_id)
+        status = run.status
+        if not status.live:
+            raise RunError(f"The run '{run.id}' is {status.state} already; there is nothing to give up.")
+        if not status.doubt:
+            raise RunError(f"The run '{run.id}' is {status.state}, and its launcher answers. Stop it instead.")
+        self.disown(run)
+        run.event("given up", why=status.doubt)
 
     def _end(self, run: Run, grace: float) -> Status:
         """Kill a worker; a final state that it had written stays."""

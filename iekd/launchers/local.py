@@ -12,10 +12,12 @@ from collections.abc import Sequence
 import psutil
 
 from iekd import plugins
+from iekd.config.run import RunConfig
 from iekd.launchers.base import FolderLauncher
 from iekd.paths import python_path
 from iekd.runs import queue
 from iekd.runs.owner import LOCAL
+from iekd.runs.slots import slots
 from iekd.runs.store import Run, Status
 from iekd.space import on_zero_gpu
 
@@ -42,6 +44,9 @@ class LocalLauncher(FolderLauncher):
 
     def alive(self, run_id: str) -> bool:
         return self.store.get(run_id).locked()
+
+    def width(self, config: RunConfig) -> int:
+        return len(slots(config.device)) or 1
 
     def ahead_of(self, run_id: str) -> Sequence[str]:
         return [run.id for run in queue.ahead_of(self.store.get(run_id), self.store)]

@@ -19,6 +19,7 @@ from iekd.errors import RunError
 from iekd.estimate.cautions import SMALLEST_BATCH, Caution, enough_steps, learned_from
 from iekd.estimate.cost import Plan, measured_seconds, plan_of, seconds
 from iekd.language import _
+from iekd.runs.owner import LOCAL
 from iekd.runs.prepare import Prepared
 from iekd.runs.probes import Probes
 from iekd.runs.slots import device_name
@@ -125,6 +126,7 @@ def measured_speed(store: Store, device: str) -> float | None:
         report = run.report if run.status.state == FINISHED else None
         if (
             report
+            and run.owner == LOCAL
             and report.get("device", "").split(":")[0] == device
             and (report["speed"] or 0) * (report.get("seconds") or 0) > MUCH_WORK
         ):

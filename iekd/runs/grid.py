@@ -20,12 +20,17 @@ from iekd.errors import RunError, UserError
 from iekd.results.predictions import ANSWERS, read_right
 from iekd.results.table import MISSING, Cell, Pair, to_csv, to_json, to_latex, to_markdown
 from iekd.runs.files import write_json
+from iekd.runs.owner import LOCAL
+from iekd.runs.shared_teacher import missing_teacher
 from iekd.runs.side_by_side import Starter, train_all
 from iekd.runs.store import FINISHED, LOST, STOPPED, Run, Store
 
 
 class Launcher(Starter, Protocol):
     """The part of a launcher that is needed here."""
+
+    @property
+    def name(self) -> str: ...
 
     def resume(self, run_id: str) -> None: ...
 
@@ -123,8 +128,18 @@ def run_grid_at_once(
     reused = [finished_run(config, launcher.store) for config in configs]
     missing = [i for i, run in enumerate(reused) if run is None]
     jobs = [lambda i=i: _submit(configs[i], launcher) for i in missing]
+
+    def ready(job: int, training: Mapping[int, Run]) -> bool:
+        """Runs of this machine wait for a teacher themselves (shared_teacher.py); others are not started before."""
+        if launcher.name == LOCAL or not training:
+            return True
+        teacher = missing_teacher(configs[missing[job]], launcher.store.root)
+        return not teacher or all(
+            missing_teacher(run.config, launcher.store.root) != teacher for run in training.values()
+        )
+
     trained = train_all(
-        jobs, launcher, width, stop, lambda runs: follow({missing[job]: run for job, run in runs.items()})
+        jobs, launcher, width, stop, lambda runs: follow({missing[job]: run for job, run in runs.items()}), ready
     )
     runs = {**dict(enumerate(reused)), **dict(zip(missing, trained, strict=True))}
     return [_cell(config, runs[i], reused[i] is not None) for i, config in enumerate(configs)]

@@ -18,11 +18,15 @@ RECORD = "launcher.json"
 
 
 class Owner(Protocol):
-    """The part of a launcher that a Store needs to tell the state of its runs. Both are called every few seconds."""
+    """The part of a launcher that a Store needs to tell the state of its runs. All are called every few seconds."""
 
     def alive(self, run_id: str) -> bool:
         """Whether its worker runs or will certainly be started. True while that is unknown: a run that is shown as lost
         may be resumed, and would then be trained twice."""
+        ...
+
+    def doubt(self, run_id: str) -> str:
+        """Why that is unknown at the moment, as a sentence; "" where it is known."""
         ...
 
     def ahead_of(self, run_id: str) -> Sequence[str]:

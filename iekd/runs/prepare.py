@@ -70,18 +70,21 @@ class Prepared:
         return cautions(self.config, learned_from(self.config, self.info), self.info.test_images, images, fitting)
 
 
-def prepare(config: RunConfig, runs_dir: Path) -> Prepared:
+def prepare(config: RunConfig, runs_dir: Path, here: bool = True) -> Prepared:
     """Find the dataset, the device and the teacher of a run; an archive of images is unpacked. A network of another
     library must take images of that size.
 
+    Args:
+        here: whether it will be trained on this machine, which must then have the device.
     Raises:
         UserError: one of them is not there or cannot be used; the message says what to do.
     """
     config = resolve(config)
     with about_setting("dataset"):
         info = data.describe(config.dataset, config.test_fraction, config.class_order)
-    with about_setting("device"):
-        check_device(config.device)
+    if here:
+        with about_setting("device"):
+            check_device(config.device)
     with about_setting("teacher_from"):
         start = to_fine_tune(config, runs_dir, info)
         named = config.may_fine_tune_teacher and find_source(config.teacher_from, "teacher", config, runs_dir)

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from types import TracebackType
 
+from iekd.config.run import RunConfig
 from iekd.errors import UserError
 from iekd.models.source import TRAIN
 from iekd.runs.locks import fcntl
 from iekd.runs.store import Run
 from iekd.runs.teachers import find_teacher, teacher_folder, to_fine_tune
+
+
+def missing_teacher(config: RunConfig, runs_dir: Path) -> str:
+    """The name of the teacher that a run would have to train, and that others could use; "" if there is none."""
+    if not config.needs_teacher or config.teacher_from == TRAIN:
+        return ""
+    try:
+        if find_teacher(config, runs_dir) is not None:
+            return ""
+        start = to_fine_tune(config, runs_dir)
+    except UserError:  # training says it
+        return ""
+    return teacher_folder(config, runs_dir, mark=start.mark if start else "").name
 
 
 class SharedTeacher:
@@ -32,18 +47,12 @@ class SharedTeacher:
     def ready(self) -> bool:
         """Whether the run could train now: its teacher is there, is another one than any other run's, or is this run's
         to train."""
-        config, runs_dir = self.run.config, self.run.path.parent
-        if self.handle >= 0 or not config.needs_teacher or config.teacher_from == TRAIN:
-            return True
-        try:
-            if find_teacher(config, runs_dir) is not None:
-                return True
-            start = to_fine_tune(config, runs_dir)
-        except UserError:  # training says it
+        runs_dir = self.run.path.parent
+        name = "" if self.handle >= 0 else missing_teacher(self.run.config, runs_dir)
+        if not name:
             return True
         locks = runs_dir / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
-        name = teacher_folder(config, runs_dir, mark=start.mark if start else "").name
         handle = os.open(locks / f"teacher-{name}", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

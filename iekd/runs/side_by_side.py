@@ -32,6 +32,7 @@ class Starter(Protocol):
 def train_all(
     jobs: Sequence[Callable[[], Run]], launcher: Starter, width: int, stop: Callable[[], bool],
     follow: Callable[[Mapping[int, Run]], None],
+    ready: Callable[[int, Mapping[int, Run]], bool] = lambda job, training: True,
 ) -> list[Run | None]:  # fmt: skip
     """Start every job, at most `width` at a time, and wait until their runs are over.
 
@@ -39,6 +40,7 @@ def train_all(
         jobs: each starts a run and returns it.
         stop: whether to start no more, and to stop those that train.
         follow: called a few times a second with the runs that are not over, by the number of their job.
+        ready: whether a job may start while those train; later ones may start before it.
     Returns:
         The runs in the order of the jobs; None for one that was not started.
     """
@@ -46,9 +48,10 @@ def train_all(
     training: dict[int, Run] = {}
     waiting, stopping = list(range(len(jobs))), False
     while training or (waiting and not stop()):
-        while waiting and len(training) < width and not stop():
-            job = waiting.pop(0)
-            runs[job] = training[job] = jobs[job]()
+        for job in list(waiting):
+            if len(training) < width and not stop() and ready(job, training):
+                waiting.remove(job)
+                runs[job] = training[job] = jobs[job]()
         if stop() and not stopping:
             stopping = True
             for run in training.values():

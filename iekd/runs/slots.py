@@ -58,7 +58,7 @@ def device_name(requested: str) -> str:
     """The kind of device that a run will use: "cuda", "mps" or "cpu"."""
     if requested != "auto":
         return requested.partition(":")[0]
-    if on_zero_gpu():
+    if on_zero_gpu() or os.environ.get("CUDA_VISIBLE_DEVICES") == "":  # none is to be used
         return "cpu"
     if any(Path(path).exists() for path in DRIVERS):
         return "cuda"

@@ -7,6 +7,7 @@ runs/<id>/config.json    what was asked, immutable
           log.txt        what a person would want to read
           control.json   what a person asked since then (to stop, to move in the queue)
           launcher.json  which launcher owns it and its job there; absent for runs of this machine (owner.py)
+          ray.json       who may write here, while it trains in a Ray cluster (launchers/ray_lease.py)
           run.lock       held by the worker while it lives, or by whoever starts it
           checkpoints/   where another attempt would continue; removed once the run is finished
           models/        teacher and students, loadable by themselves
@@ -64,7 +65,8 @@ class Status:
     waiting: what it waits for besides the runs of its own folder, as a sentence. cautions: what makes its result worth
     little, as sentences. slot: where on this machine it trains, a Slot's name; "" while it waits. yields: it waits for
     a teacher that another run trains, and later runs may train before it. fine_tunes: whether its teacher begins with
-    somebody's weights.
+    somebody's weights. doubt: why the state may be another one by now, as a sentence; it is told by the run's launcher,
+    and in no file.
     """
 
     state: str = QUEUED
@@ -96,6 +98,7 @@ class Status:
     fine_tunes: bool = False
     slot: str = ""
     yields: bool = False
+    doubt: str = ""
 
     @property
     def resumable(self) -> bool:
@@ -150,6 +153,7 @@ class Run:
             if status.live:
                 status.state = LOST
                 status.error = "The training process is gone: it was killed, or the machine was restarted."
+        status.doubt = self._doubt() if status.live else ""
         return status
 
     @property
@@ -186,6 +190,10 @@ class Run:
             return False
         owner = self.owners.get(name)
         return owner.alive(self.id) if owner else self._stored_status().live
+
+    def _doubt(self) -> str:
+        owner = self.owners.get(self.owner)
+        return owner.doubt(self.id) if owner else ""
 
     @property
     def owner(self) -> str:
@@ -254,18 +262,29 @@ class Run:
                 raise RunError(f"The run '{self.id}' is already being worked on by another process.")
             (self.path / "control.json").unlink(missing_ok=True)
             set_owner(self.path, LOCAL)  # until a launcher takes it
-            truncate_lines(self.path / "events.jsonl")
-            status.state, status.queued, status.attempt = QUEUED, time.time(), status.attempt + 1
-            status.would_repeat, status.diverged, status.waiting = False, {}, ""
-            status.slot, status.yields = "", False
-            status.error = status.pid = status.pid_started = status.ended = status.started = None
-            status.eta_seconds = status.eta_range = None
-            self.write_status(status)
-            self.event("resumed", attempt=status.attempt)
+            self._queue_again(status, "resumed")
         except BaseException:
             os.close(handle)
             raise
         return handle
+
+    def retry(self, why: str) -> None:
+        """Prepare another attempt of a run that is not over, but whose worker is gone. Only for the launcher that owns
+        it, which knows that.
+
+        why: what became of the worker, as a sentence.
+        """
+        self._queue_again(self._stored_status(), "retried", why=why)
+
+    def _queue_again(self, status: Status, event: str, **values: Any) -> None:
+        truncate_lines(self.path / "events.jsonl")
+        status.state, status.queued, status.attempt = QUEUED, time.time(), status.attempt + 1
+        status.would_repeat, status.diverged, status.waiting, status.doubt = False, {}, "", ""
+        status.slot, status.yields = "", False
+        status.error = status.pid = status.pid_started = status.ended = status.started = None
+        status.eta_seconds = status.eta_range = None
+        self.write_status(status)
+        self.event(event, attempt=status.attempt, **values)
 
     @property
     def report(self) -> dict[str, Any] | None:

@@ -23,7 +23,9 @@ from iekd.results.report import to_markdown
 from iekd.runs.store import EXPLAINED, EXPORTS, FAILED, FINISHED, LIVE, LOST, STOPPED, TEST_SET, WATCHED, Run, Store
 
 STATES = (*LIVE, FINISHED, STOPPED, FAILED, LOST)
-LEFT_OUT = ("run.lock", ".reserve", "visitor", "control.json", "launcher.json", EXPORTS, TEST_SET, EXPLAINED, WATCHED)
+LEFT_OUT = (
+    "run.lock", ".reserve", "visitor", "control.json", "launcher.json", "ray.json", EXPORTS, TEST_SET, EXPLAINED, WATCHED,
+)  # fmt: skip
 MOST_ENTRIES = 2_000  # a run of a hundred students has seven hundred
 MOST_BYTES = 20 * 2**30
 MOST_RATIO = 1_000  # of what an entry unpacks to; metrics shrink to a tenth

@@ -1,4 +1,5 @@
-"""The process that trains one run: `python -m iekd.runs.worker RUN_DIR [--lock FD]`. The command line calls `execute`.
+"""The process that trains one run: `python -m iekd.runs.worker RUN_DIR [--lock FD] [--lifeline]`. The command line calls
+`execute`.
 
 It waits for its turn on the device, trains (training.py), and leaves exactly one final state. Not here: what training
 does (engine/), and who started it (launchers/, cli/).
@@ -12,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -150,11 +152,21 @@ def stop_on_signals(run: Run | None = None) -> Callable[[], bool]:
     return lambda: bool(asked) or (run is not None and run.stop_requested)
 
 
+def _end_with_input() -> None:
+    """Whoever started this process holds the other end of its standard input, and must not be outlived."""
+    while os.read(0, 1):
+        pass
+    os.killpg(0, signal.SIGKILL)  # the children too
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Train one run (started by iekd itself).")
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--lock", type=int, help="inherited descriptor of the run's lock")
+    parser.add_argument("--lifeline", action="store_true", help="end at once when standard input ends")
     arguments = parser.parse_args()
+    if arguments.lifeline:
+        threading.Thread(target=_end_with_input, daemon=True).start()
     run = Run(arguments.run_dir)
     handle = arguments.lock
     if handle is None and run.owner == LOCAL:  # another launcher knows by itself whether its worker lives

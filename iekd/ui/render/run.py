@@ -12,6 +12,7 @@ from markupsafe import Markup
 from iekd.config.run import STAGES, RunConfig
 from iekd.language import N_, _
 from iekd.runs.card import dataset_of
+from iekd.runs.owner import LOCAL
 from iekd.runs.queue import ahead_of, slot_of
 from iekd.runs.slots import slots
 from iekd.runs.store import FINISHED, LOADING, QUEUED, STOPPING, Run, Status, Store
@@ -58,7 +59,9 @@ def head_html(run: Run, config: RunConfig, status: Status, store: Store) -> str:
     if status.state == STOPPING or (status.live and run.stop_requested):
         facts = [html_text("Stopping after the current step; what the students have learned is kept.")]
     lines.append(f'<p class="facts">{"".join(f"<span>{fact}</span>" for fact in facts)}</p>')
-    lines += [f'<p class="warn">{escape(said)}</p>' for said in status.cautions if status.live]
+    lines += [
+        f'<p class="warn">{escape(said)}</p>' for said in (status.doubt, *status.cautions) if said and status.live
+    ]
     lines += [f'<p class="warn">{html_text("{why} The other students go on.", why=said)}</p>' for said in _gone(status)]
     lines.append("</div>")
     return "".join(lines)
@@ -122,6 +125,8 @@ def _gibibytes(count: int) -> str:
 
 def waiting_for(run: Run, store: Store) -> str:
     """What a queued run waits for."""
+    if run.owner != LOCAL and (why := run.status.waiting):  # it has another queue than this machine's
+        return escape(why)
     places, training = {slot.name for slot in slots(run.config.device)}, []
     for other in store.list():
         # the state first: it is cheap, and a damaged folder is never in one of these

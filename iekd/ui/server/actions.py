@@ -13,6 +13,7 @@ from iekd.errors import UserError
 from iekd.language import _, ngettext
 from iekd.launchers.base import Launcher
 from iekd.runs.estimate import estimate
+from iekd.runs.owner import LOCAL
 from iekd.runs.prepare import prepare
 from iekd.runs.siblings import growing, key_of, more_seeds, note_extension
 from iekd.runs.store import Store
@@ -29,7 +30,7 @@ def start_run(launcher: Launcher, access: Access, asker: gr.Request | None, conf
     """
     with changing:  # between counting a visitor's runs, or looking for its pictures, and starting one more
         visitor = access.check_start(asker, config, launcher.store)
-        prepared = prepare(config, launcher.store.root).config
+        prepared = prepare(config, launcher.store.root, launcher.name == LOCAL).config
         access.check_size(asker, prepared, launcher.store)  # again: pretrained networks may want larger images
         return launcher.submit(prepared, key or None, visitor)
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 from urllib.parse import urlsplit, urlunsplit
 
 import gradio as gr
@@ -17,6 +17,7 @@ from iekd.config.snippets import api_snippet, python_snippet
 from iekd.errors import UserError
 from iekd.language import N_, _
 from iekd.launchers.base import Launcher
+from iekd.launchers.hub_jobs import HUB_JOBS, HubJobsLauncher
 from iekd.models import libraries
 from iekd.paths import typed
 from iekd.runs.estimate import estimate
@@ -32,6 +33,7 @@ from iekd.ui.server.access import HEADER, SIGN_IN, SIGN_OUT, Access, May
 from iekd.ui.server.actions import start_run
 from iekd.ui.tabs import choices, form
 from iekd.ui.tabs.forecast import forecast_html
+from iekd.ui.tabs.jobs import where_part
 from iekd.ui.tabs.pause import TYPED, click_after_a_pause
 from iekd.ui.tabs.run import PRIVATE, RunView, Updates, look, run_view
 from iekd.ui.tabs.train_images import EAGER, images_step
@@ -103,6 +105,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
                 visible=access.anybody_starts,
             )  # fmt: skip
             pair = gr.HTML(elem_id="pair-in-short")
+            where = where_part(launcher, access)
             with gr.Column(elem_id="start-bar" if access.anybody_starts else None):
                 time = gr.HTML(elem_id="estimate")
                 error = gr.HTML(elem_id="error")
@@ -129,7 +132,8 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
     latencies = Latencies(store)
     timer, probes = gr.Timer(2.0, active=False), Probes(store)  # it ticks while a better estimate is on its way
     tab = TrainTab(store, view, form_box, error, key, fields["dataset"])
-    inputs = set(fields.values())  # as a set: a handler then gets one dictionary, by component
+    # as a set: a handler then gets one dictionary, by component
+    inputs = {*fields.values(), *(where.inputs if where else ())}
 
     def values_of(given: dict[Any, Any]) -> form.Values:
         return {name: given[component] for name, component in fields.items()}
@@ -176,7 +180,9 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
             header = HEADER if access.token else ""
             found |= {
                 forecast: forecast_html(prepared, store, measuring, expected), pair: html.pair_html(config),
-                time: html.estimate_html(expected, ahead_of_new(config, store) if launcher.name == LOCAL else []),
+                time: ""  # of this machine; that of a job is said with its price
+                if where and given[where.place] == HUB_JOBS
+                else html.estimate_html(expected, ahead_of_new(config, store) if launcher.name == LOCAL else []),
                 code["command"]: config.command_line(), code["python"]: python_snippet(config),
                 code["api"]: api_snippet(config, address_of_page(request), header),
                 networks: html.networks_html(
@@ -203,14 +209,33 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
         filled = {component: values[name] for name, component in fields.items()}
         return {**filled, rigour: choices.rigour_chosen(values)}
 
-    def begin(request: gr.Request, given: dict[Any, Any]) -> Updates:
+    def begin(request: gr.Request, given: dict[Any, Any], token: str = "") -> Updates:
         may, values = access.of(request), values_of(given)
         try:
             config = allowed(request, values)
-            run_id = start_run(launcher, access, request, config, given[key])
+            place = where.chosen(request, given, token) if where else launcher
+            run_id = start_run(place, access, request, config, given[key])
         except UserError as problem:
             return tab.show("", may, str(problem), form.wrong_field(problem, values))
         return {shown: run_id, key: secrets.token_hex(8), **tab.show(run_id, may)}
+
+    def priced(request: gr.Request, given: dict[Any, Any], token: str = "") -> Updates:
+        assert where is not None
+        values, paid = values_of(given), given[where.place] == HUB_JOBS
+        shown_now: Updates = {where.details: gr.Column(visible=paid), where.price: ""}
+        try:
+            if isinstance(place := where.chosen(request, given, token), HubJobsLauncher):
+                prepared = prepare(allowed(request, values), store.root, here=False)
+                shown_now |= where.priced(prepared, place)
+        except UserError as problem:
+            shown_now[where.price] = html.problem_html(problem)
+        return shown_now
+
+    def begin_logged_in(request: gr.Request, given: dict[Any, Any], token: Optional[gr.OAuthToken]) -> Updates:
+        return begin(request, given, token.token if token else "")
+
+    def priced_logged_in(request: gr.Request, given: dict[Any, Any], token: Optional[gr.OAuthToken]) -> Updates:
+        return priced(request, given, token.token if token else "")
 
     def again(run_id: str, request: gr.Request) -> Updates:
         may = access.of(request)
@@ -250,7 +275,16 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
     gr.on([demo.load, view.back.click], described_again, inputs, described, **EAGER)
     taken = take.click(take_advice, inputs, [*fields.values(), rigour], **PRIVATE)
     taken.then(described_after, inputs, [error, *described], **PRIVATE)
-    start.click(begin, {key, *inputs}, [shown, key, *tab.outputs], **PRIVATE)
+    login = where is not None and where.login
+    start.click(begin_logged_in if login else begin, {key, *inputs}, [shown, key, *tab.outputs], **PRIVATE)
+    if where is not None:
+        moved = gr.on(
+            [where.place.change, where.flavor.input, where.timeout.submit, where.timeout.blur],
+            priced_logged_in if login else priced, inputs, [where.details, where.flavor, where.price], **PRIVATE,
+        )  # fmt: skip
+        moved.then(described_after, inputs, [error, *described], **PRIVATE)
+        if login:
+            demo.load(where.welcome, None, None, **PRIVATE)
     view.back.click(leave, None, [shown, *tab.outputs], **PRIVATE)
     filled_in = [*fields.values(), methods, rigour, uploaded, shown, *tab.outputs]
     asked_again = view.again.click(again, shown, filled_in, **PRIVATE)

@@ -1,0 +1,483 @@
+"""Runs as jobs of the Hub, against a stand-in whose jobs are processes of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from jobs_stand_in import JobsHub, Xet
+
+from iekd.errors import UserError
+from iekd.hub_errors import HubError
+from iekd.launchers import hub_follow, hub_jobs, in_job, sending
+from iekd.launchers.base import Launcher
+from iekd.launchers.flavors import dollars, seconds_in
+from iekd.launchers.hub_jobs import HubJobsLauncher
+from iekd.launchers.in_job import Mirror
+from iekd.runs.estimate import estimate
+from iekd.runs.files import read_json, write_json
+from iekd.runs.owner import record, set_owner
+from iekd.runs.store import FAILED, FINISHED, QUEUED, RUNNING, STOPPED, Run, Store
+from iekd.runs.teachers import find_teacher
+from iekd.runs.worker import execute
+
+pytest.importorskip("huggingface_hub", minversion="2.0")  # older ones speak to Xet in another way, past `Xet`
+
+
+@pytest.fixture
+def jobs(monkeypatch, tmp_path):
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _http, _xet
+
+    (tmp_path / "hub").mkdir()
+    made = JobsHub(tmp_path / "hub")
+    monkeypatch.setattr(constants, "ENDPOINT", made.address)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    monkeypatch.setattr(
+        _http, "time", SimpleNamespace(sleep=lambda seconds: None, time=time.time)
+    )  # between its attempts
+    monkeypatch.setattr(_xet, "get_xet_session", lambda: Xet(made))
+    monkeypatch.setattr(hub_jobs, "EVERY", 0.2)
+    monkeypatch.setenv("HF_TOKEN", "hf_ann")
+    monkeypatch.setenv("IEKD_CHECKPOINT_SECONDS", "0.2")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def hub_launcher(jobs, tmp_path):
+    return HubJobsLauncher(Store(tmp_path / "runs"))
+
+
+@pytest.fixture
+def waiting(jobs, hub_launcher, tiny_config):
+    """A run whose job has a machine and does nothing on it, and the job."""
+    jobs.idle = True
+    run = hub_launcher.store.get(hub_launcher.submit(tiny_config(dataset="fashion-mnist-sample")))
+    return run, jobs.jobs[0]
+
+
+def ends(run: Run) -> list[str]:
+    lines = (json.loads(line)["event"] for line in (run.path / "events.jsonl").read_text().splitlines())
+    return [event for event in lines if event in (FINISHED, STOPPED, FAILED)]
+
+
+def test_a_run_trains_in_a_job_and_comes_back(jobs, hub_launcher, tiny_config, picture_folder, tmp_path, wait_until):
+    def takes(launcher: Launcher) -> str:
+        return launcher.name
+
+    assert takes(hub_launcher) == "hf-jobs"
+    pictures = tmp_path / "pets"
+    shutil.copytree(picture_folder, pictures)
+    (pictures / "letter.docx").write_text("not for others")
+    config = tiny_config(dataset=f"folder:{pictures}", methods=("kd",))
+    here = hub_launcher.store
+    made, _ = Store(tmp_path / "here").create(config)
+    assert execute(made, lambda: False).state == FINISHED
+    jobs.held = True
+    run = here.get(hub_launcher.submit(config, "click"))
+    assert hub_launcher.submit(config, "click") == run.id, "twenty clicks start one job"
+    pictures.rename(tmp_path / "elsewhere")  # in the job there is only what was sent
+    wait_until(lambda: "waits for a machine" in run.status.waiting)
+    assert (run.status.state, run.owner) == (QUEUED, "hf-jobs")
+    sent = jobs.bucket("ann/iekd-runs") / "runs" / run.id / "inputs.tar"
+    with tarfile.open(sent) as packed:
+        kinds = Counter(name.rpartition(".")[2] for name in packed.getnames())
+    assert kinds == {"png": 156}, "pictures only"
+    jobs.release()
+    wait_until(lambda: not run.status.live)
+    (job,) = jobs.jobs
+    status = run.status
+    wait_until(lambda: not run.alive())
+    assert status.state == FINISHED, (run.log_tail(), (jobs.root / f"{job.id}.err").read_text())
+    assert ends(run) == [FINISHED]
+    assert run.metrics()[0]
+    assert set(run.model_folders) == {"teacher", "kd-seed0"}
+    assert "The run is finished." in hub_launcher.logs(run.id)[0]
+    numbers = [[learner["accuracy_last"] for learner in one.report["learners"]] for one in (run, made)]
+    assert numbers[0] == numbers[1], "the same as here"
+    shutil.rmtree(pictures)  # the job's
+    (tmp_path / "elsewhere").rename(pictures)
+    assert find_teacher(config, here.root).is_relative_to(here.root / "teachers"), "later runs find its teacher"
+    assert not sent.exists(), "pictures do not stay there"
+    assert (job.spec["flavor"], job.spec["timeoutSeconds"]) == ("t4-small", 7200)
+    assert not job.spec.get("secrets"), "the job has no token"
+    assert jobs.public == set()
+    written = [path for path in jobs.root.rglob("*") if path.is_file()] + [
+        p for p in here.root.rglob("*") if p.is_file()
+    ]
+    assert not [path for path in written if b"hf_ann" in path.read_bytes()], "the token is in no file"
+    here.delete(run.id)
+
+
+def test_a_stop_saves_what_was_learned_and_training_goes_on(jobs, hub_launcher, tiny_config, wait_until):
+    config = tiny_config(methods=("baseline",), teacher="none", epochs=10_000)
+    run = hub_launcher.store.get(hub_launcher.submit(config))
+    wait_until(lambda: run.status.state == RUNNING and bool(run.metrics()[0]))
+    assert hub_launcher.stop_and_wait(run.id).state == STOPPED
+    assert run.status.error is None, "it stopped by itself"
+    assert (run.model_folders and ends(run)) == [STOPPED]
+    jobs.idle = True
+    other = HubJobsLauncher(Store(hub_launcher.store.root), flavor="a10g-small")  # a server that was started again
+    other.resume(run.id)
+    run = other.store.get(run.id)
+    assert run.status.live
+    assert [job.spec["flavor"] for job in jobs.jobs] == ["t4-small", "a10g-small"]
+    there = jobs.bucket("ann/iekd-runs") / "runs" / run.id
+    assert list((there / "run" / "checkpoints").rglob("manifest.json")), "the job finds where to go on"
+    assert not (there / "control.json").exists(), "and no request to stop"
+    jobs.jobs[1].end("ERROR", "its machine failed")
+    wait_until(lambda: not run.status.live)
+    wait_until(lambda: not run.alive())
+    assert (run.status.state, run.status.attempt, ends(run)) == (FAILED, 2, [STOPPED, FAILED])
+    assert "line 2 of the job's own log" in run.log_tail()
+    rows = len(run.metrics()[0])
+    handle = run.reopen()  # on this machine, with what came back
+    execute(run, lambda: len(run.metrics()[0]) > rows)
+    os.close(handle)
+    assert "Continuing after step" in run.log_tail(20)
+
+
+@pytest.mark.parametrize(
+    ("stage", "message", "asked", "state", "says"),
+    [
+        ("ERROR", "Job timeout", False, STOPPED, "reached its time limit of 2 h"),
+        ("ERROR", "exit status 1", False, FAILED, "exit status 1"),
+        ("CANCELED", None, False, STOPPED, "was cancelled on the Hub"),
+        ("DELETED", None, False, STOPPED, "was deleted on the Hub"),
+        ("CANCELED", None, True, STOPPED, "before its students were saved"),
+        ("COMPLETED", None, False, FAILED, "without a result"),
+    ],
+)
+def test_a_job_without_a_final_state_gets_one(waiting, stage, message, asked, state, says, hub_launcher, wait_until):
+    run, job = waiting
+    wait_until(lambda: "installs" in run.status.waiting)
+    if asked:
+        hub_launcher.request_stop(run.id)
+    job.end(stage, message)
+    wait_until(lambda: not run.status.live)
+    wait_until(lambda: not run.alive())
+    time.sleep(0.3)  # for a second one
+    assert run.status.state == state
+    assert says in run.status.error
+    assert ends(run) == [state]
+    assert run.status.resumable
+
+
+def test_what_arrives_late_still_counts(jobs, waiting, monkeypatch):
+    run, job = waiting
+    monkeypatch.setattr(hub_jobs._Thread, "start", lambda self: self.first.set())
+    run.owners["hf-jobs"].threads.pop(run.id).launcher.look = lambda run_id: True  # only this test looks
+    time.sleep(0.5)
+    other = HubJobsLauncher(Store(run.path.parent))
+    other.follower.ended[run.id] = replace(run.status, state=FINISHED, attempt=0)
+    assert other.look(run.id) is False, "the end of an earlier attempt is not this one's"
+    job.end("COMPLETED")
+    assert other.look(run.id) is False, "its state may still be on its way"
+    there = jobs.bucket("ann/iekd-runs") / "runs" / run.id / "run"
+    write_json(there / "status.json", {**read_json(there / "status.json"), "state": FINISHED})
+    (there / "models").mkdir()
+    (there / "models" / "x.json").write_text("{}")
+    assert other.look(run.id) is True
+    assert run.status.state == FINISHED
+    assert (run.path / "models" / "x.json").exists(), "before the state, everything else"
+
+
+def test_a_lost_connection_changes_nothing(jobs, waiting, hub_launcher, wait_until, refuses):
+    run, job = waiting
+    wait_until(lambda: "installs" in run.status.waiting)
+    jobs.down = True
+    wait_until(lambda: "cannot be reached" in hub_launcher.doubt(run.id))
+    job.end("CANCELED")
+    assert run.status.state == QUEUED
+    refuses(lambda: hub_launcher.request_stop(run.id), "cannot be reached", "not asked to stop", kind=HubError)
+    assert not run.stop_requested
+    jobs.down = False
+    wait_until(lambda: run.status.state == STOPPED)
+
+
+def test_a_job_that_has_no_machine_yet_is_cancelled_at_once(jobs, hub_launcher, tiny_config, wait_until):
+    jobs.held = True
+    run_id = hub_launcher.submit(tiny_config(dataset="fashion-mnist-sample"))
+    assert hub_launcher.stop_and_wait(run_id).state == STOPPED
+    assert jobs.jobs[0].stage == "CANCELED"
+
+
+def test_a_worker_that_does_not_stop_is_cancelled(waiting, hub_launcher, wait_until, monkeypatch):
+    run, job = waiting
+    wait_until(lambda: "installs" in run.status.waiting)
+    hub_launcher.request_stop(run.id)
+    hub_launcher.end_stuck(grace=0)
+    assert job.stage == "RUNNING", "it has more time than a worker of this machine"
+    monkeypatch.setattr(hub_jobs, "SEEN", 0)
+    hub_launcher.end_stuck(grace=0)
+    assert (job.stage, run.status.state) == ("CANCELED", STOPPED)
+
+
+def test_a_run_whose_sender_died_is_found_by_its_label(jobs, waiting, wait_until):
+    run, _ = waiting
+    notes = {name: value for name, value in record(run.path).items() if name not in ("job", "url")}
+    write_json(run.path / "launcher.json", notes)
+    other = HubJobsLauncher(Store(run.path.parent))
+    assert other.status(run.id).state == QUEUED
+    assert record(run.path)["job"] == "job1"
+    write_json(run.path / "launcher.json", notes)
+    jobs.jobs[0].spec["labels"] = {}
+    third = HubJobsLauncher(Store(run.path.parent))
+    wait_until(lambda: third.status(run.id).state == FAILED)
+    assert "never started" in third.status(run.id).error
+
+
+def test_a_visitors_token_is_theirs_alone(jobs, hub_launcher, tiny_config, wait_until, refuses):
+    jobs.idle = True
+    run_id = hub_launcher.for_visitor("hf_bob", flavor="cpu-basic").submit(tiny_config(dataset="fashion-mnist-sample"))
+    assert (jobs.jobs[0].namespace, jobs.jobs[0].spec["flavor"]) == ("bob", "cpu-basic")
+    run = hub_launcher.store.get(run_id)
+    wait_until(lambda: "installs" in run.status.waiting)
+    later = HubJobsLauncher(Store(hub_launcher.store.root))  # after a restart nobody has it
+    assert later.status(run_id).state == QUEUED
+    refuses(lambda: later.look(run_id), "a visitor's", kind=HubError)
+    refuses(lambda: later.resume(run_id), "a visitor's", kind=HubError)  # nobody else pays for it
+    later.welcome("hf_ann")
+    assert run_id not in later.tokens
+    later.welcome("hf_bob")
+    assert later.look(run_id) is False
+    assert later.for_visitor("hf_bob").look(run_id) is False
+
+
+def test_price_and_time_are_said_before(jobs, hub_launcher, tiny_config, picture_folder):
+    config = tiny_config()
+    plan = estimate(config, hub_launcher.store, False).plan
+    offer = hub_launcher.offer(config, plan)
+    said = " ".join(offer.sentences("about 1 min"))
+    assert "t4-small (1 x T4) costs $0.40 per hour." in said
+    assert "at most $0.80: the job ends after 2 h" in said
+    assert "a guess: no speed of t4-small has been measured" in said
+    assert "156 of your images and tables" in said
+    assert "the GPU would be paid for and not used" in said
+    assert "private bucket 'ann/iekd-runs'" in said
+    assert offer.high > 10 * offer.low
+    assert [one for one in jobs.requests if one[0] == "POST"] == [], "nothing was sent"
+
+
+def bad(name):
+    return {
+        "token": ("There is no token", "hf auth login"),
+        "wrong token": ("does not accept the token", "hf auth login"),
+        "flavor": ("Unknown flavor 't4-smal'", "'t4-small'", "a10g-small $1.00 per hour"),
+        "timeout": ("'soon'", "90m"),
+        "short": ("'10s'", "5 min"),
+        "no jobs": ("may not start jobs for ann", "settings/tokens"),
+        "credit": ("paid", "billing"),
+        "down": ("cannot be reached", "Check the network"),
+        "public": ("'ann/iekd-runs' is public", "private"),
+        "device": ("'cuda'", "'cpu-basic' does not have", "Leave the device out"),
+        "size": ("at most", "files of this machine"),
+        "module": ("own.py", "Train on this machine"),
+    }[name]
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "token",
+        "wrong token",
+        "flavor",
+        "timeout",
+        "short",
+        "no jobs",
+        "credit",
+        "down",
+        "public",
+        "size",
+        "module",
+        "device",
+    ],
+)
+def test_what_cannot_be_started_is_one_sentence_and_leaves_no_run(
+    what, jobs, hub_launcher, tiny_config, monkeypatch, refuses
+):
+    jobs.idle = True
+    launcher = hub_launcher
+    if what == "token":
+        monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    elif what == "wrong token":
+        monkeypatch.setenv("HF_TOKEN", "hf_other")
+    elif what in ("flavor", "timeout", "short"):
+        given = {"flavor": {"flavor": "t4-smal"}, "timeout": {"timeout": "soon"}, "short": {"timeout": "10s"}}
+        launcher = HubJobsLauncher(hub_launcher.store, **given[what])
+    elif what == "no jobs":
+        jobs.refusals["POST /api/jobs"] = 403, "Missing permissions: job.write"
+    elif what == "credit":
+        jobs.refusals["POST /api/jobs"] = 402, "Pre-paid credit balance is insufficient"
+    elif what == "down":
+        jobs.down = True
+    elif what == "public":
+        jobs.bucket("ann/iekd-runs").mkdir(parents=True)
+        jobs.public.add("ann/iekd-runs")
+    elif what == "size":
+        monkeypatch.setattr(hub_jobs, "MOST_SENT", 1000)
+    elif what == "module":
+        monkeypatch.setenv("IEKD_PLUGINS", "own.py")
+    elif what == "device":
+        launcher = HubJobsLauncher(hub_launcher.store, flavor="cpu-basic")
+    changes = {"device": "cuda"} if what == "device" else {}
+    refuses(lambda: launcher.submit(tiny_config(**changes)), *bad(what))
+    assert launcher.list() == []
+    assert jobs.jobs == []
+
+
+def test_the_command_line_says_the_price_and_shows_the_run(jobs, tiny_options, tmp_path, monkeypatch, wait_until):
+    import typer
+    from typer.testing import CliRunner
+
+    from iekd.cli.main import app
+
+    jobs.idle = True
+    place = ["--runs-dir", str(tmp_path / "runs")]
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in tiny_options.items()]
+    options = ["--launcher", "hf-jobs", "--flavor", "cpu-basic", "--timeout", "1h", "--detach", *place]
+    asked = []
+
+    def no(text, **_):
+        asked.append(text)
+        raise typer.Abort
+
+    with monkeypatch.context() as terminal:
+        terminal.setattr("iekd.cli.jobs.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+        terminal.setattr("typer.confirm", no)
+        result = CliRunner().invoke(app, ["train", *words, "--dataset", "fashion-mnist-sample", *options])
+    assert (result.exit_code, asked, jobs.jobs) == (1, ["Start it?"], []), "no is no"
+    result = CliRunner().invoke(app, ["train", *words, "--dataset", "fashion-mnist-sample", *options])
+    assert result.exit_code == 0, result.output
+    assert "cpu-basic (2 vCPU) costs $0.01 per hour." in result.output
+    assert jobs.jobs[0].spec["timeoutSeconds"] == 3600
+    run_id = Store(tmp_path / "runs").list()[0].id
+    jobs.jobs[0].end("CANCELED")
+    shown = CliRunner().invoke(app, ["runs", "show", run_id, *place])  # another process, as it were
+    assert shown.exit_code == 0, shown.output
+    wait_until(lambda: "cancelled on the Hub" in CliRunner().invoke(app, ["runs", "show", run_id, *place]).output)
+    wrong = CliRunner().invoke(app, ["train", *words, "--flavor", "t4-small", *place])
+    assert (wrong.exit_code, "--launcher hf-jobs" in wrong.output) == (2, True)
+
+
+def test_a_page_offers_jobs_beside_this_machine(jobs, tiny_config, tmp_path, refuses):
+    import gradio as gr
+
+    from iekd.launchers.factory import make_launcher
+    from iekd.runs.owner import LOCAL
+    from iekd.runs.prepare import prepare
+    from iekd.ui.server.access import Access
+    from iekd.ui.server.actions import start_run
+    from iekd.ui.tabs.jobs import where_part
+
+    jobs.idle = True
+    launcher = make_launcher(tmp_path / "runs", "hf-jobs", timeout="1h").as_choice()
+    assert launcher.name == LOCAL, "what does not ask for a job, such as the API, gets none"
+    with gr.Blocks():
+        assert where_part(make_launcher(tmp_path / "runs"), Access()) is None
+        part = where_part(launcher, Access())
+    config = tiny_config(dataset="fashion-mnist-sample")
+    given = {part.place: LOCAL, part.flavor: "a10g-small", part.timeout: "30m"}
+    assert part.chosen(None, given, "") is launcher
+    given[part.place] = "hf-jobs"
+    hub = part.chosen(None, given, "hf_bob")
+    said = part.priced(prepare(config, launcher.store.root, here=False), hub)[part.price]
+    assert "$1.00 per hour" in said
+    assert "at most $0.50" in said
+    run_id = start_run(hub, Access(), None, config, "click")
+    assert launcher.store.get(run_id).owner == "hf-jobs"
+    (job,) = jobs.jobs
+    assert (job.namespace, job.spec["flavor"], job.spec["timeoutSeconds"]) == ("bob", "a10g-small", 1800)
+    for access, said in ((Access(public=True, training=True), "sits at this machine"),
+                         (Access(public=True, training=True, in_space=True), "Log in with Hugging Face")):  # fmt: skip
+        stranger = replace(part, access=access)
+        refuses(lambda stranger=stranger: stranger.chosen(None, given, ""), said)
+
+
+def test_times_and_prices_in_words():
+    assert [seconds_in(text) for text in ("2h", "90m", "1.5d", "3600")] == [7200, 5400, 129600, 3600]
+    assert [dollars(amount) for amount in (0.4, 12, 0.01, 0.00334)] == ["$0.40", "$12.00", "$0.01", "$0.0033"]
+
+
+def test_the_job_copies_the_state_last_and_forgets_what_is_gone(tmp_path, monkeypatch):
+    source, target = tmp_path / "a", tmp_path / "b"
+    for name in ("status.json", "log.txt", "checkpoints/1/manifest.json", "checkpoints/1/state.bin", "control.json"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(name)
+    order, copy = [], shutil.copyfile
+    monkeypatch.setattr(shutil, "copyfile", lambda a, b: (order.append(b.relative_to(target).as_posix()), copy(a, b)))
+    mirror = Mirror(source, target)
+    mirror.copy(heavy=True)
+    assert order == ["checkpoints/1/state.bin", "checkpoints/1/manifest.json", "log.txt", "status.json"]
+    mirror.copy(heavy=True)
+    assert len(order) == 4, "what is the same is not copied again"
+    shutil.rmtree(source / "checkpoints")
+    mirror.copy(heavy=True)
+    assert not (target / "checkpoints/1/state.bin").exists()
+
+
+def test_the_job_refuses_files_for_other_places(tmp_path, refuses):
+    for name in ("root/../x", "elsewhere/x"):
+        with tarfile.open(tmp_path / "a.tar", "w") as packed:
+            packed.addfile(tarfile.TarInfo(name))
+        refuses(lambda: in_job.unpack(tmp_path / "a.tar", tmp_path / "runs"), name)
+
+
+def test_a_job_stops_its_worker_before_its_time_is_over(tmp_path, tiny_config, monkeypatch):
+    run, handle = Store(tmp_path / "runs").create(tiny_config(dataset="fashion-mnist-sample"))
+    os.close(handle)
+    set_owner(run.path, "hf-jobs")
+    mount = tmp_path / "mount"
+    shutil.copytree(run.path, mount / "run")
+    write_json(mount / "job.json", {"run": run.id, "seconds": 1000})
+    program = (  # in the place of the worker: it ends when it is asked to
+        "import json, pathlib, time; run = pathlib.Path({!r})\n"
+        "while not (run / 'control.json').exists(): time.sleep(0.02)\n"
+        "state = json.loads((run / 'status.json').read_text()); state['state'] = 'stopped'\n"
+        "(run / 'status.json').write_text(json.dumps(state))"
+    )
+    popen = subprocess.Popen
+
+    def start(words, **options):
+        ready.append(words)
+        return popen(
+            [sys.executable, "-c", f"import signal; signal.signal(15, lambda *a: 0)\n{program.format(words[-1])}"],
+            **options,
+        )
+
+    ready: list = []
+    monkeypatch.setattr(in_job.subprocess, "Popen", start)
+    monkeypatch.setattr(in_job.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(popen, "send_signal", lambda *_: None)
+    job = in_job.Job(mount, tmp_path / "work", began=time.time() - 899, every=0.05)
+    assert job.execute() == 0
+    assert ready[0][1:3] == ["-m", "iekd.runs.worker"]
+    found = read_json(mount / "run" / "status.json")
+    assert (found["state"], "time of 16.7 min was nearly over" in found["error"]) == (STOPPED, True)
+
+
+def test_what_is_installed_in_a_job_is_what_this_program_needs():
+    lines = sending.requirements_text().splitlines()
+    assert any(line.startswith("torch!=") or line.startswith("torch>=") for line in lines)
+    assert not any("extra" in line or "ruff" in line for line in lines)
+    assert "uv pip install" in hub_jobs.command("")
+    assert "iekd.zip" not in hub_jobs.command("iekd==1.0")
+
+
+def test_nothing_is_fetched_to_another_place(tmp_path):
+    run = Run(tmp_path / "r")
+    names = ("../x", "a/../../x", "/x", "config.json", "launcher.json", ".hidden", "checkpoints/1/a")
+    assert [hub_follow._target(run, "run", name, False, False) for name in names] == [None] * len(names)
+    assert hub_follow._target(run, "run", "log.txt", False, False) == run.path / "log.txt"
+    with pytest.raises(UserError):
+        seconds_in("-1h")

@@ -1,0 +1,352 @@
+"""The Ray launcher without Ray: against a stand-in for a cluster's dashboard, and what a job does with a stand-in for Ray.
+
+tests/launchers/test_ray.py has the same with a real cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import pytest
+
+from iekd.errors import RunError
+from iekd.launchers import ray_cluster, ray_job, ray_lease
+from iekd.launchers.factory import make_launcher
+from iekd.launchers.ray import RayLauncher
+from iekd.launchers.ray_lease import give_back, holds, take
+from iekd.runs.owner import LOCAL, record, set_owner
+from iekd.runs.store import FAILED, FINISHED, LOST, QUEUED, RUNNING, STOPPED, Store
+
+
+class Dashboard:
+    """jobs: name -> what was submitted, with its "status". nodes: what each has."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, dict] = {}
+        self.nodes, self.asked, outer = [{"CPU": 4.0}], [], self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.answer(None)
+
+            def do_POST(self) -> None:
+                text = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                self.answer(json.loads(text) if text else {})
+
+            def answer(self, body) -> None:
+                outer.asked.append((self.path, self.headers.get("Authorization")))
+                status, found = outer.found(self.path, body)
+                content = json.dumps(found).encode() if status == 200 else str(found).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def found(self, path, body):
+        words = path.partition("?")[0].strip("/").split("/")
+        if words[:3] == ["api", "v0", "nodes"]:
+            listed = [{"state": "ALIVE", "resources_total": node} for node in self.nodes]
+            return 200, {"data": {"result": {"result": [*listed, {"state": "DEAD", "resources_total": {"CPU": 99}}]}}}
+        if len(words) == 2:
+            self.jobs[body["submission_id"]] = {**body, "status": "PENDING"}
+            return 200, {"submission_id": body["submission_id"]}
+        if words[2] not in self.jobs:
+            return 404, f"Job {words[2]} does not exist"
+        if words[-1] == "stop":
+            self.jobs[words[2]]["status"] = "STOPPED"
+        return 200, self.jobs[words[2]]
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def dashboard(monkeypatch):
+    monkeypatch.setattr("iekd.launchers.ray.FRESH", 0.0)
+    monkeypatch.setattr("iekd.launchers.ray.AGAIN", 0.0)
+    made = Dashboard()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def config(tiny_config):
+    return tiny_config(methods=("baseline",), teacher="none", epochs=1)
+
+
+def test_a_run_is_a_job_of_the_cluster(dashboard, tmp_path, config, monkeypatch):
+    monkeypatch.setenv("IEKD_CHECKPOINT_SECONDS", "7")
+    monkeypatch.setenv("IEKD_ADMIN_TOKEN", "secret")
+    launcher = make_launcher(tmp_path / "my runs", "ray", address=dashboard.address, cpus=2.0)
+    run = launcher.store.get(launcher.submit(config, "key"))
+    assert launcher.submit(config, "key") == run.id
+    ((job, sent),) = dashboard.jobs.items()
+    assert run.id in job
+    assert f"-m iekd.launchers.ray_job '{run.path}' {job}" in sent["entrypoint"]
+    environment = sent["runtime_env"]["env_vars"]
+    assert environment["IEKD_CHECKPOINT_SECONDS"] == "7"
+    assert "secret" not in json.dumps(sent), "the dashboard shows it to everybody"
+    noted = record(run.path)
+    assert (noted["job"], noted["address"], noted["cpus"], noted["gpus"]) == (
+        job, f"http://{dashboard.address}", 2.0, 0.0,
+    )  # fmt: skip
+    plain = make_launcher(tmp_path / "my runs")
+    assert plain.status(run.id).state == QUEUED, "also without --launcher and --address"
+    dashboard.jobs[job]["status"] = "SUCCEEDED"
+    assert plain.status(run.id).state == LOST
+    plain.resume(run.id)
+    assert (run.owner, run.attempt, record(run.path)["cpus"]) == ("ray", 2, 2.0), "what it had is asked for again"
+    assert plain.stop_and_wait(run.id, grace=-1).state == STOPPED
+    assert list(dashboard.jobs.values())[-1]["status"] == "STOPPED"
+
+
+def test_a_job_that_the_cluster_has_forgotten_is_lost(dashboard, tmp_path, config):
+    launcher = make_launcher(tmp_path, "ray", address=dashboard.address)
+    run_id = launcher.submit(config)
+    dashboard.jobs.clear()  # another cluster was started there
+    assert make_launcher(tmp_path).status(run_id).state == LOST
+
+
+def test_runs_of_a_cluster_that_does_not_answer_are_shown_as_they_were(dashboard, tmp_path, config, refuses):
+    launcher = make_launcher(tmp_path, "ray", address=dashboard.address)
+    run_id = launcher.submit(config)
+    launcher.store.get(run_id).write_status(replace(launcher.status(run_id), state=RUNNING))
+    dashboard.close()
+    plain = make_launcher(tmp_path)
+    status = plain.status(run_id)
+    assert status.state == RUNNING
+    assert dashboard.address in status.doubt
+    assert "does not answer" in status.doubt
+    refuses(lambda: launcher.submit(config), "does not answer", kind=RunError)
+    assert launcher.list() == [run_id], "what cannot be handed over is not there"
+    assert plain.stop_and_wait(run_id, grace=-1).state == RUNNING
+    run = plain.store.get(run_id)
+    token = take(run.path)  # as the job does
+    plain.give_up(run_id)
+    assert (run.status.state, run.owner, holds(run.path, token)) == (LOST, LOCAL, False)
+
+
+def test_a_stopped_run_stays_the_clusters_if_that_is_away(dashboard, tmp_path, config, refuses):
+    launcher = make_launcher(tmp_path, "ray", address=dashboard.address)
+    run = launcher.store.get(launcher.submit(config))
+    launcher.stop_and_wait(run.id, grace=-1)
+    dashboard.close()
+    refuses(lambda: make_launcher(tmp_path).resume(run.id), "does not answer", kind=RunError)
+    assert (run.owner, run.status.state, run.attempt) == ("ray", STOPPED, 1)
+
+
+def test_something_else_at_that_port_is_no_reason_to_call_a_run_lost(dashboard, tmp_path, config, monkeypatch, refuses):
+    launcher = make_launcher(tmp_path, "ray", address=dashboard.address)
+    run_id = launcher.submit(config)
+    monkeypatch.setattr(dashboard, "found", lambda path, body: (404, "Not here"))
+    assert launcher.status(run_id).state == QUEUED
+    assert "no dashboard of Ray" in launcher.status(run_id).doubt
+    monkeypatch.setattr(dashboard, "found", lambda path, body: (401, "Unauthorized"))
+    refuses(lambda: launcher.submit(config), "RAY_AUTH_TOKEN")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "abc")
+    launcher.status(run_id)
+    assert dashboard.asked[-1][1] == "Bearer abc"
+
+
+def test_a_gpu_is_reserved_where_there_are_some(dashboard, tmp_path, config, refuses):
+    dashboard.nodes = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 4.0}]
+    anywhere = config.model_copy(update={"device": "auto"})
+
+    def made(**options):
+        return make_launcher(tmp_path, "ray", address=dashboard.address, **options)
+
+    assert made().width(config) == 12, "the CPU only"
+    assert made(cpus=3.0).width(config) == 3
+    assert made().width(anywhere) == 2
+    assert made(gpus=0.5).width(anywhere) == 4
+    assert made(gpus=0.5, cpus=4.0).width(anywhere) == 2
+    run = made(gpus=0.5).submit(anywhere)
+    assert record(tmp_path / run)["gpus"] == 0.5
+    refuses(lambda: made(gpus=0.5).submit(config), "--gpus 0.5", "--device cpu")
+
+
+def test_without_ray_its_cluster_is_not_found(tmp_path, config, refuses, monkeypatch):
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    monkeypatch.setattr(ray_cluster.importlib.util, "find_spec", lambda name: None)
+    refuses(lambda: make_launcher(tmp_path, "ray").submit(config), "pip install 'iekd[ray]'", "--address")
+    assert make_launcher(tmp_path).list() == []
+
+
+class NodeDied(Exception):  # noqa: N818
+    pass
+
+
+class Cancelled(Exception):  # noqa: N818
+    pass
+
+
+class StandInRay:
+    """What a job asks of Ray. outcomes: what happens in each attempt until it ends."""
+
+    exceptions = SimpleNamespace(
+        RayError=NodeDied, TaskCancelledError=Cancelled, GetTimeoutError=TimeoutError, RayTaskError=ZeroDivisionError,
+        RuntimeEnvSetupError=KeyError, TaskUnschedulableError=IndexError,
+    )  # fmt: skip
+
+    def __init__(self, *outcomes) -> None:
+        self.outcomes, self.tasks, self.cancelled = list(outcomes), [], False
+
+    def remote(self, **options):
+        self.options = options
+        return lambda function: SimpleNamespace(remote=self.begin)
+
+    def begin(self, folder, gpus, cpus, token):
+        self.tasks.append(token)
+        return len(self.tasks) - 1
+
+    def nodes(self):
+        return [{"Alive": True, "Resources": {"CPU": 1.0}}]
+
+    def wait(self, tasks, timeout):
+        return ([] if self.outcomes[tasks[0]] is None and not self.cancelled else tasks), []
+
+    def cancel(self, task):
+        self.cancelled = True
+
+    def get(self, task, timeout):
+        if self.outcomes[task] is None:
+            raise Cancelled
+        self.outcomes[task]()
+
+
+@pytest.fixture
+def run(tmp_path, config, monkeypatch):
+    monkeypatch.setattr(ray_lease, "GONE", 0.0)
+    launcher = RayLauncher(Store(tmp_path))
+    made, handle = Store(tmp_path).create(config)  # as a job sees it, which knows no launcher
+    set_owner(made.path, launcher.name, job="it", cpus=1.0, gpus=0.0)
+    os.close(handle)
+    return made
+
+
+def events(run):
+    return [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+
+
+def ends(run, state):
+    def end():
+        run.write_status(replace(run.status, state=state, pid=1))
+        run.event(state)
+
+    return end
+
+
+def dies(run):
+    def die():
+        run.write_status(replace(run.status, state=RUNNING, pid=1, progress=0.5))
+        raise NodeDied
+
+    return die
+
+
+def test_a_node_that_dies_is_another_attempt(run):
+    ray = StandInRay(dies(run), dies(run), ends(run, FINISHED))
+    assert ray_job.Job(run, ray, 1.0, 0.5, []).attend() == 0
+    assert ray.options == {"num_cpus": 1.0, "num_gpus": 0.5, "max_retries": 0, "max_calls": 1}
+    assert (run.status.state, run.status.attempt) == (FINISHED, 3)
+    told = [(e["event"], e.get("attempt")) for e in events(run)]
+    assert told == [("queued", None), ("retried", 2), ("retried", 3), ("finished", None)]
+    assert "NodeDied" in events(run)[1]["why"]
+    assert len(set(ray.tasks)) == 3, "each attempt takes the folder from the one before"
+    assert not (run.path / ray_lease.FILE).exists()
+
+
+def test_nodes_that_always_die_end_in_one_failure(run):
+    ray = StandInRay(*[dies(run)] * 20)
+    assert ray_job.Job(run, ray, 1.0, 0.0, []).attend() == 1
+    assert len(ray.tasks) == ray_job.RETRIES + 1
+    assert run.status.state == FAILED
+    assert [e["event"] for e in events(run)].count(FAILED) == 1
+
+
+def test_what_ended_just_before_its_node_died_is_not_trained_again(run):
+    def die():
+        ends(run, FINISHED)()
+        raise NodeDied
+
+    ray = StandInRay(die)
+    assert ray_job.Job(run, ray, 1.0, 0.0, []).attend() == 0
+    assert (run.status.state, run.status.attempt) == (FINISHED, 1)
+
+
+def test_a_run_that_waits_is_stopped_without_a_worker(run):
+    (run.path / "control.json").write_text(json.dumps({"request": "stop"}))
+    ray = StandInRay(None)
+    assert ray_job.Job(run, ray, 1.0, 1.0, []).attend() == 0
+    assert (ray.cancelled, run.status.state, run.status.error) == (True, STOPPED, None)
+    assert [e["event"] for e in events(run)].count(STOPPED) == 1
+
+
+def test_a_job_that_is_ended_ends_its_run(run):
+    ray = StandInRay(None)
+    assert ray_job.Job(run, ray, 1.0, 0.0, [15]).attend() == 0
+    assert run.status.state == STOPPED
+    assert "job" in run.status.error
+
+
+def test_a_killed_worker_leaves_no_final_state(run):
+    ray = StandInRay(lambda: run.write_status(replace(run.status, state=RUNNING, pid=1)))
+    assert ray_job.Job(run, ray, 1.0, 0.0, []).attend() == 1
+    assert run.status.state == RUNNING, "so that its launcher, which sees that the job is over, calls it lost"
+
+
+def test_what_cannot_be_started_is_said(run):
+    def no_folder():
+        error = ZeroDivisionError("long text")
+        error.cause = RunError("The node n1 has no folder.")
+        raise error
+
+    assert ray_job.Job(run, StandInRay(no_folder), 1.0, 0.0, []).attend() == 1
+    assert run.status.state == FAILED
+    assert run.status.error.endswith("The node n1 has no folder.")
+
+
+def test_whoever_took_the_folder_later_has_it(run):
+
+    def taken_and_returned():
+        taken_token.append(take(run.path))
+
+    taken_token: list[str] = []
+    assert ray_job.Job(run, StandInRay(taken_and_returned), 1.0, 0.0, [15]).attend() == 1
+    assert run.status.state == QUEUED, "nothing is written to a folder that is somebody else's"
+    assert holds(run.path, taken_token[0])
+    give_back(run.path, "another")
+    assert holds(run.path, taken_token[0])
+
+
+def test_a_worker_does_not_outlive_who_started_it():
+    code = (
+        "import threading, time; from iekd.runs import worker;"
+        "threading.Thread(target=worker._end_with_input, daemon=True).start(); print('ready', flush=True);"
+        "time.sleep(600)"
+    )
+    worker = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        assert worker.stdout.readline() == b"ready\n"
+        assert worker.poll() is None
+        worker.stdin.close()
+        assert worker.wait(60) == -9
+    finally:
+        worker.kill()
