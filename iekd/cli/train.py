@@ -95,7 +95,7 @@ def train(
 
 def follow(start: Callable[[], Run], launcher: Launcher, as_json: bool) -> None:
     """Start a run that another place trains, show how far it is until it is over, and say how it ended."""
-    (run,) = train_at_once([start], ["run"], launcher)
+    (run,) = train_at_once([start], [launcher.name], launcher)
     if run is None:  # Ctrl-C came first
         raise typer.Exit(INTERRUPTED)
     say_how_it_ended(run, as_json)
