@@ -44,7 +44,7 @@ LauncherName = Annotated[
 ]  # fmt: skip
 Address = Annotated[
     str, typer.Option("--address", metavar="auto|HOST:PORT", show_default=False,
-                      help="With --launcher ray: the dashboard of the cluster; auto: that of this machine, the default.")
+                      help="With --launcher ray: the cluster's dashboard; auto, the default: that of this machine.")
 ]  # fmt: skip
 Cpus = Annotated[
     Optional[float], typer.Option("--cpus", show_default=False, help="With --launcher ray: CPUs of each run; unset: 1.")

@@ -71,7 +71,7 @@ def train(
     launcher = launcher_for(runs_dir, launcher_name, address=address, cpus=cpus, gpus=gpus)
     store, here = launcher.store, launcher.name == LOCAL
     if devices and not here:
-        raise UserError("Option --devices is for the GPUs of this machine. Leave it out, or train a table of several seeds.")
+        raise UserError("Option --devices is for the GPUs of this machine. Leave it out, or train a table of seeds.")
     prepared = prepare(config, store.root, here)
     config = prepared.config
     say_unused(config)

@@ -75,8 +75,8 @@ class Job:
         return 0 if self.run.status.state in (FINISHED, STOPPED) else 1
 
     def _end_what_has_not_ended(self, why: str | None) -> None:
-        """Write the final state that the worker could not write. If its process was killed, there is none: whoever reads
-        the folder then finds the run lost."""
+        """Write the final state that the worker could not write. If its process was killed, there is none: whoever
+        reads the folder then finds the run lost."""
         if not self.run.status.live:
             return
         if self.asked:

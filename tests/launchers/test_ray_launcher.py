@@ -1,4 +1,4 @@
-"""The Ray launcher without Ray: against a stand-in for a cluster's dashboard, and what a job does with a stand-in for Ray.
+"""The Ray launcher without Ray: with a stand-in for a cluster's dashboard, and a job with a stand-in for Ray.
 
 tests/launchers/test_ray.py has the same with a real cluster.
 """
