@@ -20,8 +20,8 @@ from iekd import plugins
 from iekd.config.run import RunConfig
 from iekd.errors import UserError
 from iekd.launchers.base import FolderLauncher
-from iekd.launchers.ray_cluster import AUTO, LIVE, Cluster, UnreachableError, as_url, find_cluster
-from iekd.launchers.ray_lease import take
+from iekd.launchers.ray_cluster import AUTO, Cluster, UnreachableError, as_url, find_cluster
+from iekd.launchers.ray_lease import FILE, GONE, take
 from iekd.paths import PACKAGE, python_path
 from iekd.runs.owner import record, set_owner
 from iekd.runs.store import Run, Store
@@ -110,7 +110,8 @@ class RayLauncher(FolderLauncher):
 
     def _look(self, run_id: str) -> tuple[bool, str]:
         """(whether the run's job lives, why that is unknown)."""
-        noted = record(self.store.get(run_id).path)
+        path = self.store.get(run_id).path
+        noted = record(path)
         job, address = str(noted.get("job", "")), str(noted.get("address", ""))
         if not job:
             return False, ""  # it never got one
@@ -123,11 +124,13 @@ class RayLauncher(FolderLauncher):
             if now < until:
                 return lives, ""
             try:
-                lives = Cluster(address).state(job) in LIVE
+                ended = Cluster(address).ended(job)
             except UnreachableError as error:
                 why = f"{error} This is the last state that it wrote."
                 self._down[address] = time.monotonic() + AGAIN, why
                 return True, why
+            # the worker of a job that was ended by force, whose lease is still there, lives a moment longer
+            lives = ended is None or ((path / FILE).exists() and time.time() - ended < GONE)
             self._seen[job] = time.monotonic() + FRESH if lives else float("inf"), lives
             return lives, ""
 

@@ -24,7 +24,7 @@ from iekd.errors import RunError
 PORT = 8265  # of the dashboard
 TIMEOUT, SUBMITTING = 5.0, 30.0  # seconds for one answer; to a new job
 FINDING = 60.0  # seconds to find the cluster of this machine
-LIVE = ("PENDING", "RUNNING")  # states of a job
+OVER = ("STOPPED", "SUCCEEDED", "FAILED")  # states of a job; in all others it lives, also in ones of later versions
 DENIED = (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)
 AUTO = "auto"
 TOKEN = "RAY_AUTH_TOKEN"
@@ -55,13 +55,14 @@ class Cluster:
         if status != http.HTTPStatus.OK:
             raise RunError(f"The Ray cluster at {self.address} did not take the run: {_last_line(answer).rstrip('.')}.")
 
-    def state(self, job: str) -> str | None:
-        """Of a job, such as "RUNNING"; None if the cluster knows none of that name. Raises UnreachableError."""
+    def ended(self, job: str) -> float | None:
+        """When a job ended, in seconds since 1970 by the clock of the head node; None for one that waits or runs, and 0
+        if the cluster knows none of that name. Raises UnreachableError."""
         status, answer = self._ask("GET", f"/api/jobs/{job}")
         if status == http.HTTPStatus.OK and isinstance(answer, dict) and isinstance(answer.get("status"), str):
-            return str(answer["status"])
+            return float(answer.get("end_time") or 0) / 1000 if answer["status"] in OVER else None
         if status == http.HTTPStatus.NOT_FOUND and job in str(answer):
-            return None
+            return 0.0
         raise self._no_use(status, answer)
 
     def stop(self, job: str) -> None:

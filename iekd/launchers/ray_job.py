@@ -111,7 +111,7 @@ class Job:
         except (errors.RuntimeEnvSetupError, errors.TaskUnschedulableError) as error:
             self._fail(f"The Ray cluster could not start it: {_first_line(error)}")
         except errors.RayError as error:
-            return f"The node that trained it is gone ({type(error).__name__})."
+            return f"The node that trained it, or Ray's process there, is gone ({type(error).__name__})."
         return None
 
     def _say_what_it_waits_for(self) -> None:
