@@ -13,6 +13,7 @@ from iekd.cli.common import (
     RUNS,
     AsJson,
     Detach,
+    Nproc,
     RunsDir,
     err,
     launcher_for,
@@ -22,7 +23,7 @@ from iekd.cli.common import (
     says_why,
     table_of,
 )
-from iekd.cli.train import print_results, say_how_it_ended, train_here
+from iekd.cli.train import print_results, say_how_it_ended, torchrun_place, train_here
 from iekd.config.run import NO_TEACHER
 from iekd.data import short_name
 from iekd.errors import RunError
@@ -199,18 +200,25 @@ def runs_stop(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) 
 @says_why
 def runs_resume(
     run_id: RunId,
+    nproc: Nproc = None,
     detach: Detach = False,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Continue a run that was stopped, failed or was lost, from its last checkpoint."""
+    """Continue a run that was stopped, failed or was lost, from its last checkpoint; any number of processes may."""
+    from iekd.runs import processes
+
+    processes.share_run(nproc)
+    place = torchrun_place(detach)
     launcher = launcher_for(runs_dir)
+    config = launcher.store.get(run_id).config
+    processes.check_processes(config, place.count if place else processes.nproc(), place)
     if detach:
         launcher.resume(run_id)
         say(as_json, f"Run {run_id} continues in the background.", {"run": run_id, "state": "queued"})
         return
     run = launcher.store.get(run_id)
-    train_here(run, run.reopen())
+    train_here(run, run.reopen(), place)
     say_how_it_ended(run, as_json)
 
 

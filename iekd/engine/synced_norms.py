@@ -1,0 +1,117 @@
+"""Batch norm over the images of several processes: mean and variance of the whole batch, as one process has them.
+
+torch's SyncBatchNorm needs CUDA and takes the place of modules, of which libraries have kinds of their own. Here the
+function that all of them call is replaced while a learner computes, on any device and with any module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.overrides import TorchFunctionMode
+
+
+class AddsUp(Protocol):
+    """What is needed of processes (parallel.Processes)."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def count(self) -> int: ...
+
+    def add_up(self, values: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
+        ...
+
+
+class SyncedNorms(TorchFunctionMode):
+    """Within, every batch norm in training mode normalises by the images of all processes.
+
+    Each process must compute the same norms in the same order, forward and backward.
+    """
+
+    def __init__(self, processes: AddsUp) -> None:
+        super().__init__()
+        self.processes = processes
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function is F.batch_norm:
+            return _batch_norm(self.processes, *args, **(kwargs or {}))
+        return function(*args, **(kwargs or {}))
+
+
+def _batch_norm(
+    processes: AddsUp, x: Tensor, running_mean: Tensor | None, running_var: Tensor | None,
+    weight: Tensor | None = None, bias: Tensor | None = None, training: bool = False, momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """torch.nn.functional.batch_norm; x (B,C,...)."""
+    if not training:
+        return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
+    mean, var, count = _statistics(x.detach(), processes)
+    if running_mean is not None and running_var is not None:
+        running_mean.lerp_(mean.to(running_mean), momentum)
+        running_var.lerp_((var * count / (count - 1).clamp(min=1)).to(running_var), momentum)
+    y: Tensor = _Normalised.apply(x, weight, bias, mean, var, count, eps, processes)  # type: ignore[no-untyped-call]
+    return y
+
+
+def _statistics(x: Tensor, processes: AddsUp) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and variance (C,) float32 of all processes' x (B,C,...), and of how many values each is, ().
+
+    Chan, Golub and LeVeque 1979: each process has the mean of its own values and their variance around it, which loses
+    no digits as sums of squares would.
+    """
+    own_var, own_mean = torch.var_mean(x.float(), _all_but_channels(x), correction=0)  # (C,)
+    rows = own_mean.new_zeros(processes.count, 2 * len(own_mean) + 1)
+    own_count = own_mean.new_full((1,), x.numel() / x.shape[1])
+    rows[processes.rank] = torch.cat([own_mean, own_var, own_count])
+    means, variances, counts = processes.add_up(rows).split([len(own_mean), len(own_mean), 1], 1)  # (processes,C or 1)
+    count = counts.sum()
+    mean = (means * counts).sum(0) / count
+    return mean, ((variances + (means - mean).square()) * counts).sum(0) / count, count
+
+
+def _all_but_channels(x: Tensor) -> list[int]:
+    return [0, *range(2, x.ndim)]
+
+
+class _Normalised(torch.autograd.Function):
+    """(x - mean) / sqrt(var + eps) * weight + bias; mean and var depend on the x of all processes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, count: Tensor,
+        eps: float, processes: AddsUp,
+    ) -> Tensor:  # fmt: skip
+        ctx.save_for_backward(x, weight, mean, (var + eps).rsqrt(), count)
+        ctx.processes, ctx.has_bias = processes, bias is not None
+        return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """The gradients of weight and bias are those of the images here, as every parameter's; they are added up later.
+
+        With z = (x - mean) / std, g = grad and means over all images of all processes:
+        dx = weight / std * (g - mean(g) - z mean(g z)).
+        """
+        x, weight, mean, rate, count = ctx.saved_tensors
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        z = (x.float() - mean.view(shape)) * rate.view(shape)
+        grad = grad.float()
+        dims = _all_but_channels(x)
+        sums = torch.stack([grad.sum(dims), (grad * z).sum(dims)])  # (2,C)
+        of_all = ctx.processes.add_up(sums.clone()) / count
+        scale = rate if weight is None else rate * weight
+        dx = (grad - of_all[0].view(shape) - z * of_all[1].view(shape)) * scale.view(shape)
+        dw, db = (sums[1] if weight is not None else None), (sums[0] if ctx.has_bias else None)
+        return dx.to(x.dtype), dw, db, None, None, None, None, None
