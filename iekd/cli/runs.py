@@ -212,7 +212,7 @@ def runs_resume(
     place = torchrun_place(detach)
     launcher = launcher_for(runs_dir)
     config = launcher.store.get(run_id).config
-    processes.check_processes(config, place.count if place else processes.nproc(), place)
+    processes.check_processes(config, place.world if place else processes.nproc(), place)
     if detach:
         launcher.resume(run_id)
         say(as_json, f"Run {run_id} continues in the background.", {"run": run_id, "state": "queued"})

@@ -69,7 +69,7 @@ def train(
     store = launcher.store
     prepared = prepare(config, store.root)
     config = prepared.config
-    processes.check_processes(config, place.count if place else processes.nproc(), place)
+    processes.check_processes(config, place.world if place else processes.nproc(), place)
     say_unused(config)
     if devices:
         train_spread(prepared, devices, launcher, detach, as_json)

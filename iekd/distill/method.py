@@ -105,6 +105,7 @@ class Method(nn.Module):
         for distiller in self.distillers:
             for name, (weight, term) in distiller(*(labelled if distiller.needs_labels else whole)).items():
                 if self.shares is not None:
+                    assert isinstance(distiller, Distiller)
                     term = term * distiller.share(self.shares)  # noqa: PLW2901
                 loss = loss + self.strength * weight * term
                 terms[name] = term.detach()
@@ -118,7 +119,8 @@ class Method(nn.Module):
         """
         self.shares = shares
         for distiller in self.distillers:
-            distiller.gather = shares and shares.gather
+            assert isinstance(distiller, Distiller)
+            distiller.gather = None if shares is None else shares.gather
 
     def learn_from(self, unlabelled: int) -> None:
         """Prepare for batches whose last images have no label (-1), always as many.

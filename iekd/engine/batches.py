@@ -159,13 +159,13 @@ class Batches:
 
     def check_parts(self, least: int = 1) -> None:
         """Raises TrainingError if some part of a batch would have fewer than `least` images."""
-        if self.part is None or min(self.batch_size, self.last) >= least * self.part.count:
+        if self.part is None or min(self.batch_size, self.last) >= least * self.part.parts:
             return
-        which = "A batch" if self.batch_size < least * self.part.count else "The last batch of an epoch"
+        which = "A batch" if self.batch_size < least * self.part.parts else "The last batch of an epoch"
         remedy = "use fewer processes" + (", or leave that batch out with --drop-last" * (self.last < self.batch_size))
         raise TrainingError(
-            f"{which} has {min(self.batch_size, self.last)} images, and {self.part.count} processes need at least "
-            f"{least * self.part.count}. Use a larger batch size, {remedy}."
+            f"{which} has {min(self.batch_size, self.last)} images, and {self.part.parts} processes need at least "
+            f"{least * self.part.parts}. Use a larger batch size, {remedy}."
         )
 
     def order(self, generator: torch.Generator) -> Tensor:
@@ -266,9 +266,9 @@ class WithUnlabelled:
     def check_parts(self) -> None:
         """Raises TrainingError if some part of a batch would have no unlabelled image."""
         part = self.labelled.part
-        if part is not None and self.batch_size < part.count:
+        if part is not None and self.batch_size < part.parts:
             raise TrainingError(
-                f"A batch has {counted(self.batch_size, 'unlabelled image')}, fewer than {part.count} processes. Use a "
+                f"A batch has {counted(self.batch_size, 'unlabelled image')}, fewer than {part.parts} processes. Use a "
                 "larger batch size or fewer processes."
             )
 

@@ -111,7 +111,7 @@ class Processes:
         """Each gradient becomes its sum over all processes: one message for all of them."""
         gradients = [p.grad for p in parameters if p.grad is not None]
         flat = self.add_up(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-        for gradient, added in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        for gradient, added in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
             gradient.copy_(added.view(gradient.shape))
 
     def shares(self, method: Method, labels: Tensor, whole: tuple[int, int]) -> Shares:
@@ -173,7 +173,7 @@ class Processes:
         buffers = [b for network in networks for b in network.buffers() if b.is_floating_point()]
         if buffers:
             flat = self.add_up(torch.cat([b.reshape(-1).float() for b in buffers])) / self.count
-            for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+            for buffer, mean in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):
                 buffer.copy_(mean.view(buffer.shape))
 
     def check_equal(self, tensors: Mapping[str, Tensor], what: str) -> None:

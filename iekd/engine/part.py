@@ -18,14 +18,14 @@ from iekd.plural import counted
 
 
 class Part(NamedTuple):
-    """Number `index` of `count` parts, in order and as equal as possible."""
+    """One of so many parts, in order and as equal as possible."""
 
-    index: int
-    count: int
+    number: int
+    parts: int
 
     def of(self, size: int) -> slice:
         """Its images, of so many."""
-        return slice(size * self.index // self.count, size * (self.index + 1) // self.count)
+        return slice(size * self.number // self.parts, size * (self.number + 1) // self.parts)
 
 
 class PartOfDraws(torch.Generator):
@@ -65,9 +65,9 @@ def parts_of(
         return dict(held_out)
     found: dict[str, tuple[HeldOutImages, Tensor]] = {}
     for kind, (images, labels) in held_out.items():
-        if len(labels) < part.count:
+        if len(labels) < part.parts:
             raise TrainingError(
-                f"The {kind} split has {counted(len(labels), 'image')}, fewer than {part.count} processes. Use fewer "
+                f"The {kind} split has {counted(len(labels), 'image')}, fewer than {part.parts} processes. Use fewer "
                 "processes."
             )
         rows = part.of(len(labels))

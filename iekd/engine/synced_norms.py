@@ -74,7 +74,8 @@ def _statistics(x: Tensor, processes: AddsUp) -> tuple[Tensor, Tensor, Tensor]:
     rows = own_mean.new_zeros(processes.count, 2 * len(own_mean) + 1)
     own_count = own_mean.new_full((1,), x.numel() / x.shape[1])
     rows[processes.rank] = torch.cat([own_mean, own_var, own_count])
-    means, variances, counts = processes.add_up(rows).split([len(own_mean), len(own_mean), 1], 1)  # (processes,C or 1)
+    # (processes, C or 1) each
+    means, variances, counts = torch.split(processes.add_up(rows), [len(own_mean), len(own_mean), 1], 1)
     count = counts.sum()
     mean = (means * counts).sum(0) / count
     return mean, ((variances + (means - mean).square()) * counts).sum(0) / count, count

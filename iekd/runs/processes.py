@@ -44,19 +44,20 @@ MOST = 1024
 POLL = 0.2  # seconds
 GRACE = 20.0  # seconds that the worker has to notice by itself that another process is gone
 CAUSE = 5.0  # seconds in which the process that caused an error says so
-LEAVING = 5.0  # seconds that the others have to leave
+LEAVING = 5.0  # seconds that processes of torchrun's have to hear that the run is over
+KILLED_AFTER = 1.0  # seconds after which one that the worker has started is killed: it has nothing to save
 SAID_BY = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # torchrun, and whoever follows its convention
 # keys of the store; of two of them each process has one, which ends in its number
 RUN, LOADED, FAILED, OVER, HERE, GONE = (f"iekd/{n}" for n in ("run", "loaded", "failed", "over", "here/", "gone/"))
 
 
 class Place(NamedTuple):
-    """Which of several processes this one is: number `rank` of `count`; and among those of this machine."""
+    """Which of several processes this one is: number `rank` of `world`; and among those of this machine."""
 
     rank: int
-    count: int
+    world: int
     local_rank: int
-    local_count: int
+    local_world: int
 
 
 def place_here() -> Place | None:
@@ -115,7 +116,7 @@ def check_processes(config: RunConfig, count: int, place: Place | None = None) -
             "processes.",
             "batch_size",
         )
-    kind, here = device_name(config.device), count if place is None else place.local_count
+    kind, here = device_name(config.device), count if place is None else place.local_world
     if kind == "mps":
         raise UserError("Several processes cannot share an Apple GPU. Use one, or add --device cpu.")
     if kind == "cuda":
@@ -173,9 +174,10 @@ class Team:
         self.store.set(f"{HERE}{self.place.rank}", json.dumps({**about, "machine": platform.node()}))
         if self.place.rank == 0:
             self.store.set(LOADED, "")
-            for rank in range(1, self.place.count):
+            for rank in range(1, self.place.world):
                 self._compare(about, rank, check_stop)
-        group, (rank, count, _, local) = dist.PrefixStore("iekd/group", self.store), self.place
+        group = dist.PrefixStore("iekd/group", self.store)  # type: ignore[attr-defined]
+        rank, count, _, local = self.place
         self.processes = Processes.join(group, rank, count, torch.device(device), sync_norms, local)
         return self.processes
 
@@ -206,7 +208,7 @@ class Team:
     def say_failed(self, why: str) -> None:
         """Of a process that is not the worker; the first one counts."""
         if not self.store.check([FAILED]):
-            self.store.set(FAILED, f"Process {self.place.rank} of {self.place.count} failed: {why}")
+            self.store.set(FAILED, f"Process {self.place.rank} of {self.place.world} failed: {why}")
 
 
 @contextlib.contextmanager
@@ -223,7 +225,7 @@ def together(
     Raises:
         TrainingError: another process has failed.
     """
-    count = place.count if place else nproc()
+    count = place.world if place else nproc()
     if count < 2:
         yield None
         return
@@ -272,7 +274,7 @@ def _watch(team: Team, children: Sequence[subprocess.Popen[bytes]], abandon: Cal
         said = team.store.get(FAILED).decode() if team.store.check([FAILED]) else None
         for rank, child in enumerate(children, 1):
             if said is None and child.poll() is not None:
-                said = f"Process {rank} of {team.place.count} {_ended(child.returncode)}"
+                said = f"Process {rank} of {team.place.world} {_ended(child.returncode)}"
         if said is not None:
             team.failure = said
             if not team.left.wait(GRACE):
@@ -306,14 +308,14 @@ def _say_over(team: Team) -> None:
     process."""
     with contextlib.suppress(Exception):  # the store is gone, and so are they
         team.store.set(OVER, "")
-        waiting = [f"{GONE}{rank}" for rank in range(1, team.place.count)]
+        waiting = [f"{GONE}{rank}" for rank in range(1, team.place.world) if team.by_torchrun]
         deadline = time.monotonic() + LEAVING
         while waiting and time.monotonic() < deadline and team.failure is None:
             waiting = [key for key in waiting if not team.store.check([key])]
             time.sleep(0.05)
 
 
-def _end(children: Sequence[subprocess.Popen[bytes]], patience: float = LEAVING) -> None:
+def _end(children: Sequence[subprocess.Popen[bytes]], patience: float = KILLED_AFTER) -> None:
     deadline = time.monotonic() + patience
     for child in children:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -344,7 +346,7 @@ def _loopback_card() -> str | None:
 def file_store(folder: Path, count: int) -> Any:
     import torch.distributed as dist
 
-    return dist.FileStore(str(folder / "store"), count)
+    return dist.FileStore(str(folder / "store"), count)  # type: ignore[attr-defined]
 
 
 def environment_store() -> Any:
@@ -356,7 +358,7 @@ def environment_store() -> Any:
     import torch.distributed as dist
 
     try:
-        return next(dist.rendezvous("env://"))[0]
+        return next(dist.rendezvous("env://"))[0]  # type: ignore[attr-defined]
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
             f"The first process at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} does not answer "

@@ -142,7 +142,7 @@ class Training:
         """GB that decoded images may take: of what all processes of this machine may take, this one's share."""
         if self.team is None or self.config.image_memory is not None:
             return self.config.image_memory
-        return image_budget(None) / 1e9 / self.team.place.local_count
+        return image_budget(None) / 1e9 / self.team.place.local_world
 
     def _load_data(self) -> Dataset:
         config = self.config

@@ -73,7 +73,14 @@ def train(run, handle, stop_after=None):
 
 def followers() -> list[psutil.Process]:
     """Processes that this one, or one of its children, has started to train along."""
-    return [p for p in psutil.Process().children(recursive=True) if "iekd.runs.follower" in p.cmdline()]
+    return [p for p in psutil.Process().children(recursive=True) if follows(p)]
+
+
+def follows(process: psutil.Process) -> bool:
+    try:
+        return "iekd.runs.follower" in process.cmdline()
+    except psutil.Error:  # it has ended
+        return False
 
 
 def final_states(run) -> list[str]:
@@ -165,7 +172,7 @@ def test_nobody_outlives_a_worker_that_is_killed(launcher, config, two, wait_unt
     wait_until(lambda: len(run.metrics()[0]) > 3)
     assert run.status.live, run.log_tail(40)
     worker = psutil.Process(run.status.pid)
-    (other,) = [p for p in worker.children() if "iekd.runs.follower" in p.cmdline()]
+    (other,) = filter(follows, worker.children())
     os.kill(worker.pid, signal.SIGKILL)
     wait_until(lambda: not psutil.pid_exists(other.pid) or other.status() == psutil.STATUS_ZOMBIE, limit=60)
     assert run.status.state == LOST
