@@ -74,8 +74,9 @@ def images_on_device(
 
 @contextlib.contextmanager
 def images_of_run(
-    training: Split, held_out: Sequence[Split], device: torch.device, image_memory: float | None
-) -> Generator[tuple[tuple[DeviceImages, Tensor], list[tuple[DeviceImages, Tensor]]], None, None]:
+    training: Split, held_out: Sequence[Split], device: torch.device, image_memory: float | None,
+    workers: int | None = None,
+) -> Generator[tuple[tuple[DeviceImages, Tensor], list[tuple[DeviceImages, Tensor]]], None, None]:  # fmt: skip
     """`images_on_device` for what is trained on and for the others, which stay on the device beside views of pictures
     if they are in memory: those alone are streamed then."""
     groups = [[training, *held_out]]
@@ -83,7 +84,9 @@ def images_of_run(
         groups = [[training], list(held_out)]
     with contextlib.ExitStack() as stack:
         first, *others = (
-            pair for splits in groups for pair in stack.enter_context(images_on_device(splits, device, image_memory))
+            pair
+            for splits in groups
+            for pair in stack.enter_context(images_on_device(splits, device, image_memory, workers))
         )
         yield first, others
 

@@ -120,7 +120,7 @@ class Experiment:
         follows = config.threads == "auto" and self.device.type == "cpu"
         asked = torch.get_num_threads() if config.threads == "auto" and not follows else config.threads
         if processes is not None:  # a fixed number: they would take each other for a load
-            asked = processes.threads(cores() if asked == "auto" else asked)
+            asked = processes.share_of(cores() if asked == "auto" else asked)
         self.threads = Threads(asked, tell=threads_changed, before=threads_before)
         self.statistics = self.dataset.statistics
         self.training = training_split(config, self.dataset)
@@ -144,7 +144,7 @@ class Experiment:
         part = None if self.processes is None else self.processes.part
         with (
             self.threads.used(),
-            images_of_run(*splits, self.device, config.image_memory) as (training, evaluation),
+            images_of_run(*splits, self.device, config.image_memory, self._readers()) as (training, evaluation),
         ):
             batches = Batches(
                 *training, config.batch_size, config.data_seed, self.augment(), config.drop_last, self.extras(), part
@@ -154,13 +154,18 @@ class Experiment:
             with self._with_unlabelled(batches) as mixed:
                 yield from self._stages(batches, evaluated, mixed)
 
+    def _readers(self) -> int:
+        """How many processes read images for this one."""
+        readers = processes(self.device)
+        return self.processes.share_of(readers) if self.processes is not None and readers else readers
+
     @contextlib.contextmanager
     def _with_unlabelled(self, batches: Batches) -> Generator[TrainingBatches, None, None]:
         """The batches that students learn from."""
         if self.unlabelled is None:
             yield batches
             return
-        workers = -(-processes(self.device) // 2)  # there are others for the labelled images
+        workers = -(-self._readers() // 2)  # there are others for the labelled images
         with images_on_device([self.unlabelled], self.device, self.config.image_memory, workers) as [(images, _)]:
             mixed = WithUnlabelled(batches, images, self.augment(self.config.augmentation))
             mixed.check_parts()

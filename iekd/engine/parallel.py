@@ -87,9 +87,9 @@ class Processes:
             with contextlib.suppress(RuntimeError):
                 dist.destroy_process_group()
 
-    def threads(self, asked: int) -> int:
-        """Of so many threads of this machine those of this process."""
-        return max(1, asked // self.local_count)
+    def share_of(self, count: int) -> int:
+        """Of so many threads, or processes that read, of this machine those of this process."""
+        return max(1, count // self.local_count)
 
     def log(self, batch_size: int) -> None:
         norms = "is over all of them" if self.sync_norms else "is over its own images in each"

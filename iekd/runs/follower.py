@@ -64,6 +64,7 @@ def follow(run: Run, team: Team, parent: int | None = None) -> int:
 
     parent: the worker, if it has started this process.
     """
+    log.setLevel(logging.ERROR)  # the worker says everything else
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the worker gets them too, and stops after a step
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_leave_with_worker, args=(team, parent), daemon=True).start()
@@ -72,9 +73,9 @@ def follow(run: Run, team: Team, parent: int | None = None) -> int:
             raise RunError(f"There is no folder '{run.path}' here. All machines must see the same folder of runs.")
         Following(run, team).train()
     except BaseException as error:
-        log.exception("Process %d failed", team.place.rank)
-        if not isinstance(error, UserError):  # perhaps because another one has, which says why
+        if not isinstance(error, UserError):  # perhaps because another one has failed, which says why, or has stopped
             time.sleep(CAUSE / 2)
+        log.exception("Process %d failed", team.place.rank)
         with contextlib.suppress(RuntimeError):
             team.say_failed(explain(error))
         return 1
