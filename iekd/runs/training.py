@@ -77,6 +77,8 @@ class Training:
         self.status.spent = self.attempt.spent
         self.status.progress = self.status.progress if self.attempt.notes else 0.0
         self._make_experiment()
+        if self.team is not None:
+            self.run.event("processes", count=self.team.place.world, sync_bn=self.config.sync_bn)
         self._log_data()
         self.status.device = str(self.experiment.device)
         precision = str(self.experiment.precision).removeprefix("torch.")
