@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -22,10 +23,11 @@ from iekd.cli.main import app
 from iekd.config import methods
 from iekd.config.methods import MethodSpec
 from iekd.paths import python_path
-from iekd.runs import processes
+from iekd.runs import processes, worker
 from iekd.runs.processes import NPROC, Place, check_processes, nproc, place_here
 from iekd.runs.queue import several_slots, slot_lock
 from iekd.runs.slots import Slot
+from iekd.runs.status_writer import StatusWriter
 from iekd.runs.store import FAILED, FINISHED, LOST, STOPPED, Store
 from iekd.runs.worker import execute
 
@@ -118,6 +120,7 @@ def test_two_processes_stop_and_one_goes_on(store, config, whole, two, monkeypat
     run, handle = store.create(config())
     status = train(run, handle, stop_after=6)
     assert status.state == STOPPED, run.log_tail(40)
+    assert final_states(run) == [STOPPED]
     assert not followers()
     assert "2 processes share each batch" in (run.path / "log.txt").read_text()
     assert run.model_folders.keys() == whole.model_folders.keys()
@@ -146,7 +149,7 @@ def test_one_process_stops_and_torchrun_goes_on(store, config, whole, tmp_path):
     assert final_states(run) == [STOPPED, FINISHED]
 
 
-def test_a_process_that_dies_fails_the_run_which_can_be_resumed(store, config, two, monkeypatch):
+def test_a_process_that_dies_fails_the_run_which_can_be_resumed(store, config, two):
     run, handle = store.create(config(epochs=40, methods=("baseline",), teacher="none"))
     killed = []
 
@@ -171,9 +174,9 @@ def test_nobody_outlives_a_worker_that_is_killed(launcher, config, two, wait_unt
     run = launcher.store.get(launcher.submit(config(epochs=400, methods=("baseline",), teacher="none")))
     wait_until(lambda: len(run.metrics()[0]) > 3)
     assert run.status.live, run.log_tail(40)
-    worker = psutil.Process(run.status.pid)
-    (other,) = filter(follows, worker.children())
-    os.kill(worker.pid, signal.SIGKILL)
+    first = psutil.Process(run.status.pid)
+    (other,) = filter(follows, first.children())
+    os.kill(first.pid, signal.SIGKILL)
     wait_until(lambda: not psutil.pid_exists(other.pid) or other.status() == psutil.STATUS_ZOMBIE, limit=60)
     assert run.status.state == LOST
 
@@ -294,3 +297,24 @@ def test_processes_with_other_files_are_told(refuses, tmp_path):
     refuses(lambda: team._compare({"set of images": "a"}, 1, time.time), "Process 1 on node7", "another set of images")
     team.failure = "Process 1 of 2 failed: the disk is full."
     refuses(lambda: team.wait_for("iekd/nothing"), "the disk is full")
+
+
+def test_a_worker_that_hangs_because_another_is_gone_is_ended(store, tiny_config, tmp_path, monkeypatch):
+    """As with NCCL, whose operations wait for ever: a thread leaves the one final state."""
+    monkeypatch.setattr(processes, "GRACE", 0.1)
+    run, handle = store.create(tiny_config())
+    team = processes.Team(Place(0, 2, 0, 2), processes.file_store(tmp_path, 2))
+    processes.Team(Place(1, 2, 1, 2), team.store).say_failed("The disk is full.")
+    ended = []
+    monkeypatch.setattr(worker.os, "_exit", ended.append)
+    processes._watch(team, [], partial(worker._abandon, run, StatusWriter(run, run.status, None)))
+    os.close(handle)
+    assert ended == [1]
+    assert run.status.error == team.failure == "Process 1 of 2 failed: The disk is full."
+    assert final_states(run) == [FAILED]
+
+
+def test_a_worker_that_notices_by_itself_is_left_alone(tmp_path):
+    team = processes.Team(Place(0, 2, 0, 2), processes.file_store(tmp_path, 2))
+    team.left.set()
+    processes._watch(team, [], pytest.fail)
