@@ -151,7 +151,7 @@ class Processes:
         return self.placed(own, self.part.of(total).start, total)
 
     def placed(self, rows: Tensor, first: int, total: int) -> Tensor:
-        """`gather` without a gradient. Zeros are added to each row, which changes no bit and needs no equal parts."""
+        """`gather` without a gradient. Zeros are added to each row, which changes none and needs no equal parts."""
         every = rows.new_zeros((total, *rows.shape[1:]))
         every[first : first + len(rows)] = rows
         return self.add_up(every)
@@ -204,6 +204,8 @@ class Processes:
         begun = {name: state for unit in units for name, state in unit.states().items()}
         self.check_states(begun, "the weights to begin with")
         del begun
+        if self.rank:  # dropout draws by the global generator: not the same for the images of every part
+            torch.manual_seed(torch.initial_seed() + self.rank)
         with contextlib.closing(events):
             for event in events:
                 if isinstance(event, Snapshot):
