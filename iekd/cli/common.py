@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.console import Console
@@ -25,6 +25,7 @@ from iekd.models.artifact import CARD
 from iekd.models.source import check_path
 from iekd.paths import absolute
 from iekd.runs.owner import LOCAL
+from iekd.runs.processes import NPROC
 from iekd.runs.slots import CPU_SLOTS, cpu_slots
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ Detach = Annotated[bool, typer.Option("--detach", help="In the background; it co
 CpuSlots = Annotated[
     int, typer.Option(envvar=CPU_SLOTS, show_default=False, help="How many runs may train on the CPU at a time.")
 ]
+Nproc = Annotated[
+    Optional[int],
+    typer.Option("--nproc", metavar="N", envvar=NPROC, show_envvar=False, show_default=False,
+                 help="Let N processes of this machine share each batch, on a GPU each: see docs/scaling-ddp.md."),
+]  # fmt: skip
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
 

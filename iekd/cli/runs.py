@@ -13,6 +13,7 @@ from iekd.cli.common import (
     RUNS,
     AsJson,
     Detach,
+    Nproc,
     RunsDir,
     err,
     launcher_for,
@@ -23,7 +24,7 @@ from iekd.cli.common import (
     table_of,
 )
 from iekd.cli.jobs import asks_money, say_offer
-from iekd.cli.train import follow, print_results, say_how_it_ended, train_here
+from iekd.cli.train import check_here, follow, print_results, say_how_it_ended, torchrun_place, train_here
 from iekd.cli.where import HERE, Where, where_options
 from iekd.config.run import NO_TEACHER
 from iekd.data import short_name
@@ -228,24 +229,34 @@ def runs_stop(
 def runs_resume(
     run_id: RunId,
     where: Where = HERE,
+    nproc: Nproc = None,
     detach: Detach = False,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Continue a run that was stopped, failed or was lost, from its last checkpoint; where it was, unless told."""
+    """Continue a run that was stopped, failed or was lost, from its last checkpoint; where it was, unless told. Any
+    number of processes may."""
+    from iekd.runs import processes
     from iekd.runs.prepare import prepare
 
+    processes.share_run(nproc)
+    place = torchrun_place(detach)
     by_owner = where.launcher(runs_dir)
     launcher: Launcher = by_owner.new if where.name else by_owner  # with a name, the run is that one's from now on
     run = launcher.store.get(run_id)
+    here = (where.name or run.owner) == LOCAL
+    if here:
+        processes.check_processes(run.config, place.world if place else processes.nproc(), place)
+    else:
+        check_here(nproc, place)
     if asks_money(where.name or run.owner):
-        place = by_owner.new if where.name else by_owner.owner(run_id)
-        say_offer(prepare(run.config, launcher.store.root, False), place, where.yes or as_json, resumed=run)
+        paid = by_owner.new if where.name else by_owner.owner(run_id)
+        say_offer(prepare(run.config, launcher.store.root, False), paid, where.yes or as_json, resumed=run)
     if detach:
         launcher.resume(run_id)
         say(as_json, f"Run {run_id} continues in the background.", {"run": run_id, "state": "queued"})
         return
-    if (where.name or run.owner) != LOCAL:
+    if not here:
 
         def resume() -> Run:
             launcher.resume(run_id)
@@ -253,7 +264,7 @@ def runs_resume(
 
         follow(resume, launcher, as_json)
         return
-    train_here(run, run.reopen())
+    train_here(run, run.reopen(), place)
     say_how_it_ended(run, as_json)
 
 

@@ -19,6 +19,7 @@ from iekd.cli.common import (
     AsJson,
     CpuSlots,
     Detach,
+    Nproc,
     RunsDir,
     err,
     out,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from iekd.launchers.base import Launcher
     from iekd.results.table import Cell
     from iekd.runs.prepare import Prepared
+    from iekd.runs.processes import Place
     from iekd.runs.store import Run, Store
 
 
@@ -55,20 +57,26 @@ def train(
     ] = "",
     cpu_slots: CpuSlots = 0,
     where: Where = HERE,
+    nproc: Nproc = None,
     detach: Detach = False,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Train students side by side; without options, the run that the page starts with."""
+    from iekd.runs import processes
     from iekd.runs.prepare import prepare
 
     share_cpu(cpu_slots)
+    processes.share_run(nproc)
+    place = torchrun_place(detach, devices)
     launcher = where.launcher(runs_dir)
     store, here = launcher.store, launcher.name == LOCAL
-    if devices and not here:
-        raise UserError("Option --devices is for the GPUs of this machine. Leave it out, or train a table of seeds.")
+    if not here:
+        check_here(nproc, place, devices)
     prepared = prepare(config, store.root, here)
     config = prepared.config
+    if here:
+        processes.check_processes(config, place.world if place else processes.nproc(), place)
     say_unused(config)
     if devices:
         train_spread(prepared, devices, launcher, detach, as_json)
@@ -88,7 +96,7 @@ def train(
         follow(lambda: store.get(launcher.submit(config)), launcher, as_json)
         return
     run, handle = store.create(config)
-    train_here(run, handle)
+    train_here(run, handle, place)
     say_how_it_ended(run, as_json)
 
 
@@ -98,6 +106,43 @@ def follow(start: Callable[[], Run], launcher: Launcher, as_json: bool) -> None:
     if run is None:  # Ctrl-C came first
         raise typer.Exit(INTERRUPTED)
     say_how_it_ended(run, as_json)
+
+
+def check_here(nproc: int | None, place: Place | None, devices: str = "") -> None:
+    """For a run that another place trains.
+
+    Raises:
+        UserError: an option is about this machine.
+    """
+    if devices:
+        raise UserError("Option --devices is for the GPUs of this machine. Leave it out, or train a table of seeds.")
+    if nproc is not None or place is not None:
+        raise UserError(
+            "Several processes can train a run on this machine only. Leave out --nproc, torchrun or --launcher."
+        )
+
+
+def torchrun_place(detach: bool = False, devices: str = "") -> Place | None:
+    """The place of this process, if torchrun has started several. Only the first one returns: the others train along
+    and end here.
+
+    Raises:
+        UserError: something else was asked for that does not go with several processes.
+    """
+    from iekd.runs import processes
+
+    place = processes.place_here()
+    if devices and (place is not None or processes.nproc() > 1):
+        raise UserError("--devices trains a run on each device, and --nproc and torchrun one on all. Choose one.")
+    if place is None:
+        return None
+    if detach:
+        raise UserError("--detach cannot be used with torchrun, which ends when its processes do. Leave it out.")
+    if place.rank:
+        from iekd.runs.follower import follow_torchrun
+
+        raise typer.Exit(follow_torchrun(place))
+    return place
 
 
 def train_spread(prepared: Prepared, devices: str, launcher: Launcher, detach: bool, as_json: bool) -> None:
@@ -169,9 +214,12 @@ def table(
     from iekd.runs import grid
     from iekd.runs.grid import make_folder, write_table
     from iekd.runs.prepare import prepare, resolve
+    from iekd.runs.processes import place_here
     from iekd.runs.store import FAILED
 
     share_cpu(cpu_slots)
+    if place_here() is not None:
+        raise UserError("iekd table cannot be started by torchrun: it trains many runs. Use iekd train there.")
     launcher = where.launcher(runs_dir)
     store, wanted, config = launcher.store, grid.parse_pairs(pairs), resolve(config)
     # all of them first: errors are shown before anything is trained
@@ -228,15 +276,18 @@ def _train_grid(configs: Sequence[RunConfig], launcher: Launcher) -> list[Cell]:
     return grid.run_grid(configs, launcher.store, train_one, lambda: bool(stopped) and stopped[0]())
 
 
-def train_here(run: Any, handle: int | None) -> Callable[[], bool]:
-    """Train a run, whose lock the descriptor holds, in this process with a bar; tells whether it was asked to stop."""
+def train_here(run: Any, handle: int | None, place: Place | None = None) -> Callable[[], bool]:
+    """Train a run, whose lock the descriptor holds, in this process with a bar; tells whether it was asked to stop.
+
+    place: see `worker.execute`.
+    """
     from iekd.cli.progress import Display
     from iekd.runs.worker import execute, stop_on_signals
 
     stop = stop_on_signals(run)
     try:
         with Display(err, run.id) as display:
-            execute(run, stop, display.update)
+            execute(run, stop, display.update, place)
     finally:
         if handle is not None:
             os.close(handle)

@@ -62,6 +62,8 @@ class MethodSpec:
     needs_labels: what it adds to the cross-entropy depends on the labels, so it cannot learn from unlabelled images.
     explores: its student's channels are split into inheritance and exploration.
     factor_encoders: how many it trains beside the student's last stage, for the estimate of its cost.
+    divisible: its loss can be computed in parts, by several processes that share each batch: it is a mean over images,
+        or its distillers gather what they compare (distill.distillers.Distiller.compares_images).
     without_kd: why "+kd" makes no sense, as the end of a sentence; empty where it does.
     with_kd: knowledge distillation is on top; set by `method_spec`.
     """
@@ -81,6 +83,7 @@ class MethodSpec:
     needs_labels: bool = False
     explores: bool = False
     factor_encoders: int = 0
+    divisible: bool = False
     without_kd: str = ""
     with_kd: bool = False
 
@@ -237,53 +240,53 @@ def register(spec: MethodSpec) -> MethodSpec:
 
 register(MethodSpec(
     "baseline", "labels only: the yardstick", ("#7b8794", "#94a3b8"), title="Plain student", needs_teacher=False,
-    answers_only=True, without_kd="is knowledge distillation itself. Name it kd.",
+    answers_only=True, without_kd="is knowledge distillation itself. Name it kd.", divisible=True,
 ))  # fmt: skip
 KD = register(MethodSpec(
     "kd", "copies the teacher's softened answers", ("#7c5cd6", "#a78bfa"),
     paper=Paper("Knowledge distillation", "Hinton et al.", 2015, "1503.02531"),
     terms=(Term("kd", "Distillation loss", "divergence", "falls as answers come closer to the teacher's"),),
-    settings=("temperature", "kd_weight"), answers_only=True, without_kd=USES_PREDICTIONS,
+    settings=("temperature", "kd_weight"), answers_only=True, without_kd=USES_PREDICTIONS, divisible=True,
 ))  # fmt: skip
 register(MethodSpec(
     "at", "looks where the teacher looks", ("#4b8fe2", "#93c5fd"),
     paper=Paper("Attention transfer", "Zagoruyko and Komodakis", 2017, "1612.03928"),
     terms=(Term("attention", "Attention transfer loss", "distance",
                 "falls as the student looks where the teacher looks"),),
-    settings=("attention_weight",),
+    settings=("attention_weight",), divisible=True,
 ))  # fmt: skip
 register(MethodSpec(
     "ft", "all channels imitate the teacher's factor", ("#c97a12", "#f0a63c"),
     paper=Paper("Factor transfer", "Kim et al.", 2018, "1802.04977"),
     terms=(Term("factor_transfer", "Factor transfer loss", "distance",
                 "falls as the student comes closer to the teacher"),),
-    settings=("factor_weight",), needs_factor=True, factor_encoders=1,
+    settings=("factor_weight",), needs_factor=True, factor_encoders=1, divisible=True,
 ))  # fmt: skip
 register(MethodSpec(
     "od", "imitates features before the activation", ("#d4588a", "#f9a8d4"),
     paper=Paper("Feature overhaul", "Heo et al.", 2019, "1904.01866"),
     terms=(Term("overhaul", "Feature overhaul loss", "distance", "falls as the student comes closer to the teacher"),),
-    settings=("overhaul_weight",), needs_margins=True,
+    settings=("overhaul_weight",), needs_margins=True, divisible=True,
 ))  # fmt: skip
 register(MethodSpec(
     "dml", "two students teach each other, no teacher", ("#7a9a1f", "#bef264"),
     paper=Paper("Deep mutual learning", "Zhang et al.", 2018, "1706.00384"),
     terms=(MUTUAL,), settings=("mutual_weight",), needs_teacher=False, needs_peer=True,
-    answers_only=True,
+    answers_only=True, divisible=True,
 ))  # fmt: skip
 register(MethodSpec(
     "dkd", "kd with the right class and the others apart", ("#a33bc2", "#e879f9"),
     paper=Paper("Decoupled knowledge distillation", "Zhao et al.", 2022, "2203.08679"),
     terms=(Term("dkd", "Decoupled distillation loss", "divergence", "falls as answers come closer to the teacher's"),),
     settings=("temperature", "dkd_target_weight", "dkd_other_weight"), answers_only=True,
-    needs_labels=True, without_kd=USES_PREDICTIONS,
+    needs_labels=True, without_kd=USES_PREDICTIONS, divisible=True,
 ))  # fmt: skip
 register(MethodSpec(
     "dist", "keeps the relations among the teacher's answers", ("#5a5f9e", "#a5b4fc"),
     paper=Paper("DIST", "T. Huang et al.", 2022, "2205.10536"),
     terms=(Term("dist", "Relation loss", "1 - correlation",
                 "falls as the relations among answers become the teacher's"),),
-    settings=("temperature", "dist_weight"), answers_only=True, without_kd=USES_PREDICTIONS,
+    settings=("temperature", "dist_weight"), answers_only=True, without_kd=USES_PREDICTIONS, divisible=True,
 ))  # fmt: skip
 register(MethodSpec(
     "rkd", "keeps distances and angles between the teacher's features", ("#7c4a21", "#d6a77a"),
@@ -292,26 +295,26 @@ register(MethodSpec(
         Term("rkd_distance", "Relational distance loss", "difference", "falls as distances become the teacher's"),
         Term("rkd_angle", "Relational angle loss", "difference", "falls as angles become the teacher's"),
     ),
-    settings=("rkd_distance_weight", "rkd_angle_weight"),
+    settings=("rkd_distance_weight", "rkd_angle_weight"), divisible=True,
 ))  # fmt: skip
 register(MethodSpec(
     "ie-at", "half looks where the teacher looks, half elsewhere", ("#1d4ed8", "#3b82f6"), paper=IE_PAPER,
-    terms=(INHERITANCE, EXPLORATION), explores=True,
+    terms=(INHERITANCE, EXPLORATION), explores=True, divisible=True,
 ))  # fmt: skip
 register(MethodSpec(
     "ie-ft", "half imitates the teacher's factor, half moves away", ("#0d9488", "#2dd4bf"), paper=IE_PAPER,
-    terms=(INHERITANCE, EXPLORATION), explores=True, needs_factor=True, factor_encoders=2,
+    terms=(INHERITANCE, EXPLORATION), explores=True, needs_factor=True, factor_encoders=2, divisible=True,
 ))  # fmt: skip
 register(MethodSpec(
     "ie-od", "half imitates its features, half moves away", ("#9f1239", "#fb7185"), paper=IE_PAPER,
     # its inheritance is a sum in the tens, where the others' is a mean in the thousandths
     terms=(INHERITANCE._replace(title="Inheritance loss, by overhaul"), EXPLORATION), explores=True,
-    needs_margins=True,
+    needs_margins=True, divisible=True,
 ))  # fmt: skip
 register(MethodSpec(
     "ie-dml", "dml in which half imitates, half moves away", ("#3f6212", "#84cc16"), paper=IE_PAPER,
     terms=(INHERITANCE, EXPLORATION, MUTUAL), settings=("mutual_weight",), explores=True, needs_teacher=False,
-    needs_peer=True, factor_encoders=2,
+    needs_peer=True, factor_encoders=2, divisible=True,
 ))  # fmt: skip
 
 
@@ -351,6 +354,18 @@ def method_spec(name: str) -> MethodSpec:
 def known_specs(names: Iterable[str]) -> list[MethodSpec]:
     """The specs of those that are known, to show a run by: its folder may name a method of a missing plugin."""
     return [method_spec(name) for name in names if split_name(name)[0] in METHODS]
+
+
+def check_divisible(names: Iterable[str]) -> None:
+    """Raises UserError if one of these methods cannot be trained by several processes that share each batch."""
+    for name in names:
+        if not method_spec(name).divisible:
+            able = ", ".join(known for known, spec in METHODS.items() if spec.divisible)
+            raise UserError(
+                f"Method '{name}' cannot be trained by several processes: it does not say that its loss can be "
+                f"computed in parts of a batch (MethodSpec.divisible). Use one process, or of these methods: {able}.",
+                "methods",
+            )
 
 
 def users(field: str) -> list[str]:

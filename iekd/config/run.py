@@ -95,6 +95,11 @@ class RunConfig(ImageSettings, TeacherSettings, MethodSettings, TrainingSettings
     compile: bool = setting(
         False, "torch.compile the students: slow to start, for long runs", group=THIS_RUN, label="torch.compile"
     )
+    sync_bn: bool = setting(
+        True, "where several processes train (--nproc): batch norm over the images of all of them, as in one process; "
+        "without: each over its own, which is faster and gives other results", group=THIS_RUN,
+        label="Batch norm over all processes", trains_teacher="if changed",
+    )  # fmt: skip
     eager: bool = setting(False, "disable all accelerations, for debugging", group=THIS_RUN, label="Plain step")
     image_memory: Optional[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = setting(
         None, "GB of memory that decoded images may take; more are read while training; unset: half of what is free",

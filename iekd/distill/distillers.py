@@ -6,8 +6,8 @@ optimiser, no files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,16 +19,41 @@ from iekd.models.features import Features
 Terms = dict[str, tuple[float, Tensor]]  # weight and value of each
 
 
+class Shares(NamedTuple):
+    """What the images here count for in a batch of which other processes have the rest; see `method.Method.share`.
+
+    cross_entropy, labelled, every: their share, 0..1, of the weights of labels, of the labelled images, and of all
+    images. compared: the share of a term that every process computes of all images.
+    gather: (b,...) of the images here, and whether unlabelled ones are among them -> (B,...) of all processes.
+    """
+
+    cross_entropy: float | Tensor
+    labelled: float
+    every: float
+    compared: float
+    gather: Callable[[Tensor, bool], Tensor]
+
+
 class Distiller(nn.Module):
     """Base: (student, teacher, labels, peer) -> weighted terms. Teacher and peer are None where none is needed.
 
     label_share: what its weight takes from the cross-entropy's.
     needs_labels: it looks at the labels, and is given labelled images only; the others get unlabelled ones too, whose
         label is -1.
+    compares_images: its value is no mean over images, because each is compared with the others. Where several processes
+        share a batch, it then has to `gather` what it compares.
     """
 
     label_share = 0.0
     needs_labels = False
+    compares_images = False
+    gather: Callable[[Tensor, bool], Tensor] | None = None  # see Shares
+
+    def share(self, shares: Shares) -> float:
+        """What its value here counts for."""
+        if self.compares_images:
+            return shares.compared
+        return shares.labelled if self.needs_labels else shares.every
 
     def forward(self, student: Features, teacher: TeacherOutput | None, labels: Tensor, peer: Features | None) -> Terms:
         raise NotImplementedError
@@ -39,10 +64,12 @@ class OutputDistillation(Distiller):
 
     def __init__(
         self, term: str, weight: float, criterion: nn.Module, output: Literal["logits", "pooled"] = "logits",
-        with_labels: bool = False, label_share: float = 0.0,
+        with_labels: bool = False, label_share: float = 0.0, compares_images: bool = False,
     ) -> None:  # fmt: skip
-        """criterion: (student's output, teacher's output), and labels where with_labels says so -> scalar."""
+        """criterion: (student's output, teacher's output), and labels where with_labels says so -> scalar; a mean over
+        images, unless compares_images says otherwise."""
         super().__init__()
+        self.compares_images = compares_images
         self.term, self.weight, self.criterion = term, weight, criterion
         self.output, self.needs_labels, self.label_share = output, with_labels, label_share
 
@@ -50,6 +77,8 @@ class OutputDistillation(Distiller):
         assert teacher is not None
         more = (labels,) if self.needs_labels else ()
         ours, theirs = getattr(student, self.output), getattr(teacher.features, self.output)
+        if self.compares_images and self.gather is not None:
+            ours, theirs = self.gather(ours, not self.needs_labels), self.gather(theirs, not self.needs_labels)
         return {self.term: (self.weight, self.criterion(ours, theirs, *more))}
 
 

@@ -23,6 +23,7 @@ from iekd.distill.distillers import (
     InheritanceExploration,
     Mutual,
     OutputDistillation,
+    Shares,
     SumOverStages,
 )
 from iekd.distill.targets import (
@@ -82,6 +83,7 @@ class Method(nn.Module):
         self.strength: float | Tensor = 1.0
         self.label_smoothing = 0.0
         self.unlabelled = self.left_out = 0
+        self.shares: Shares | None = None
         # no part of a checkpoint: the weights follow from the images
         self.register_buffer("class_weights", None, persistent=False)
         self.needs_teacher, self.needs_peer = method_spec(name).needs_teacher, method_spec(name).needs_peer
@@ -96,13 +98,29 @@ class Method(nn.Module):
             labelled = (first(student, count), _first(teacher, count), whole[2][:count], peer and first(peer, count))
         logits = labelled[0].logits
         cross_entropy = self.cross_entropy(logits.float(), labels[:count])
+        if self.shares is not None:
+            cross_entropy = cross_entropy * self.shares.cross_entropy
         loss = (1 - self.strength * self.label_share) * cross_entropy
         terms = {"cross_entropy": cross_entropy.detach()}
         for distiller in self.distillers:
             for name, (weight, term) in distiller(*(labelled if distiller.needs_labels else whole)).items():
+                if self.shares is not None:
+                    assert isinstance(distiller, Distiller)
+                    term = term * distiller.share(self.shares)  # noqa: PLW2901
                 loss = loss + self.strength * weight * term
                 terms[name] = term.detach()
         return StepOutput(loss, logits, terms)
+
+    def share(self, shares: Shares | None) -> None:
+        """Prepare for a step in which only a part of the batch is here.
+
+        The loss and its terms are then what this part adds to those of the whole batch: the sum over all processes is
+        the loss of one process, and so is the sum of the gradients. None: the whole batch is here.
+        """
+        self.shares = shares
+        for distiller in self.distillers:
+            assert isinstance(distiller, Distiller)
+            distiller.gather = None if shares is None else shares.gather
 
     def learn_from(self, unlabelled: int) -> None:
         """Prepare for batches whose last images have no label (-1), always as many.
@@ -129,7 +147,13 @@ class Method(nn.Module):
             return F.cross_entropy(logits, labels, weights, label_smoothing=smoothing)
         # with shares, torch's mean divides by the number of images whatever they weigh
         whole = F.cross_entropy(logits, labels, weights, label_smoothing=smoothing, reduction="sum")
-        return whole / (labels @ weights).sum()
+        return whole / self.weight_of(labels)
+
+    def weight_of(self, labels: Tensor) -> Tensor:
+        """The sum of the class weights of labels (B,) or (B,K), by which `cross_entropy` divides."""
+        assert self.class_weights is not None
+        weights: Tensor = self.class_weights[labels] if labels.ndim == 1 else labels @ self.class_weights
+        return weights.sum()
 
     @property
     def inheritance_channels(self) -> tuple[tuple[int, ...], ...]:
@@ -240,14 +264,18 @@ def dkd(config: RunConfig, pair: Pair) -> list[Distiller]:
 
 @builder("dist")
 def dist(config: RunConfig, pair: Pair) -> list[Distiller]:
-    return [OutputDistillation("dist", config.dist_weight, RelationLoss(temperature=config.temperature))]
+    criterion = RelationLoss(temperature=config.temperature)
+    return [OutputDistillation("dist", config.dist_weight, criterion, compares_images=True)]
 
 
 @builder("rkd")
 def rkd(config: RunConfig, pair: Pair) -> list[Distiller]:
     return [
-        OutputDistillation("rkd_distance", config.rkd_distance_weight, RelationalDistanceLoss(), "pooled"),
-        OutputDistillation("rkd_angle", config.rkd_angle_weight, RelationalAngleLoss(), "pooled"),
+        OutputDistillation(term, weight, criterion, "pooled", compares_images=True)
+        for term, weight, criterion in (
+            ("rkd_distance", config.rkd_distance_weight, RelationalDistanceLoss()),
+            ("rkd_angle", config.rkd_angle_weight, RelationalAngleLoss()),
+        )
     ]
 
 

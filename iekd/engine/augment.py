@@ -1,6 +1,7 @@
 """Augmentation of whole batches: crop and flip, resized crop and flip, cutout; tensor operations on uint8.
 
-The draws come from a CPU generator and the arithmetic is in whole numbers, so every device sees the same images.
+The draws come from a CPU generator and the arithmetic is in whole numbers, so every device sees the same images. Where
+only a part of a batch is here (part.py), numbers are drawn for all of it.
 Leaves out: which images make a batch (batches.py), and normalisation, which each network does for itself.
 """
 
@@ -13,6 +14,8 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from iekd.engine.part import own, to_draw
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]  # images (B,C,H,W) uint8 -> the same shape
 
@@ -57,8 +60,9 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4, 
     One gather does all three. flip: mirror at all.
     """
     b, _, h, w = images.shape
-    top, left = torch.randint(0, 2 * padding + 1, (2, b), generator=generator)
-    mirrored = (torch.rand(b, generator=generator) < 0.5) & flip
+    drawn = to_draw(images, generator)
+    top, left = own(torch.randint(0, 2 * padding + 1, (2, drawn), generator=generator), generator)
+    mirrored = (own(torch.rand(drawn, generator=generator), generator) < 0.5) & flip
     rows = top[:, None] + torch.arange(h)  # (B,H)
     columns = left[:, None] + torch.arange(w)  # (B,W)
     columns = torch.where(mirrored[:, None], columns.flip(1), columns)
@@ -75,8 +79,9 @@ def resized_crop_and_flip(images: Tensor, generator: torch.Generator, flip: bool
 
     flip: mirror at all.
     """
-    top, left, height, width = crop_boxes(len(images), images.shape[-1], generator)
-    mirrored = (torch.rand(len(images), generator=generator) < 0.5) & flip
+    drawn = to_draw(images, generator)
+    top, left, height, width = own(crop_boxes(drawn, images.shape[-1], generator), generator)
+    mirrored = (own(torch.rand(drawn, generator=generator), generator) < 0.5) & flip
     return resized_crop(images, top, left, height, width, mirrored)
 
 
@@ -144,10 +149,11 @@ def cut_out(images: Tensor, generator: torch.Generator, side: int, fill: Tensor)
     The centre is any pixel, and the hole is cut off at the border. The dataset's mean is about zero once normalised.
     """
     b, _, h, w = images.shape
-    top = torch.randint(0, h, (b, 1), generator=generator) - side // 2
-    left = torch.randint(0, w, (b, 1), generator=generator) - side // 2
+    drawn = to_draw(images, generator)
+    top = own(torch.randint(0, h, (drawn,), generator=generator), generator) - side // 2
+    left = own(torch.randint(0, w, (drawn,), generator=generator), generator) - side // 2
     sides = torch.full((b,), side)
-    return fill_boxes(images, top[:, 0], left[:, 0], sides, sides, fill)
+    return fill_boxes(images, top, left, sides, sides, fill)
 
 
 def fill_boxes(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, fill: Tensor) -> Tensor:

@@ -56,11 +56,16 @@ class AutoEncoders(TrainingUnit):
     def compute(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> None:
         assert teacher is not None
         stages = teacher.features.stages[-len(self.coders) :]  # (B,c,h,w) each
-        with autocast(self.device, self.precision):
-            rebuilt = [coder(stage)[1] for coder, stage in zip(self.coders, stages, strict=True)]  # as stages
-        loss = torch.stack([self.criterion(r, stage) for r, stage in zip(rebuilt, stages, strict=True)]).sum()  # ()
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        with self.norms():
+            with autocast(self.device, self.precision):
+                rebuilt = [coder(stage)[1] for coder, stage in zip(self.coders, stages, strict=True)]  # as stages
+            loss = torch.stack([self.criterion(r, stage) for r, stage in zip(rebuilt, stages, strict=True)]).sum()  # ()
+            if self.processes is not None:  # the share of the images that are here
+                loss = loss * (len(labels) / self.whole(self.steps)[0])
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+        if self.processes is not None:
+            self.processes.add_up_gradients(self.coders.parameters())
         self.optimizer.step()
         mean = loss.detach() / len(self.coders)
         self._add({"loss": mean, "reconstruction": mean})

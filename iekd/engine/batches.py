@@ -24,7 +24,10 @@ from iekd.data.memory import image_budget
 from iekd.data.views import PictureViews, usual_side
 from iekd.engine.augment import Augment, crop_and_flip, padding_of, to_device_async
 from iekd.engine.distortions import Extras
+from iekd.engine.part import Part, PartOfDraws
 from iekd.engine.stream import DeviceImages, Loader, Stream, processes
+from iekd.errors import TrainingError
+from iekd.plural import counted
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +74,9 @@ def images_on_device(
 
 @contextlib.contextmanager
 def images_of_run(
-    training: Split, held_out: Sequence[Split], device: torch.device, image_memory: float | None
-) -> Generator[tuple[tuple[DeviceImages, Tensor], list[tuple[DeviceImages, Tensor]]], None, None]:
+    training: Split, held_out: Sequence[Split], device: torch.device, image_memory: float | None,
+    workers: int | None = None,
+) -> Generator[tuple[tuple[DeviceImages, Tensor], list[tuple[DeviceImages, Tensor]]], None, None]:  # fmt: skip
     """`images_on_device` for what is trained on and for the others, which stay on the device beside views of pictures
     if they are in memory: those alone are streamed then."""
     groups = [[training, *held_out]]
@@ -80,7 +84,9 @@ def images_of_run(
         groups = [[training], list(held_out)]
     with contextlib.ExitStack() as stack:
         first, *others = (
-            pair for splits in groups for pair in stack.enter_context(images_on_device(splits, device, image_memory))
+            pair
+            for splits in groups
+            for pair in stack.enter_context(images_on_device(splits, device, image_memory, workers))
         )
         yield first, others
 
@@ -129,17 +135,19 @@ class Batches:
         left out need not be made; only then are its draws taken from the epoch's.
     drop_last: leave out the last, smaller batch of an epoch. It is always left out if it would be a single image, of
         which batch norm has no statistics.
+    part: of every batch, which alone is read and yielded; None for whole batches.
     """
 
     def __init__(
         self, images: DeviceImages, labels: Tensor, batch_size: int, seed: int, augment: Augment | None = None,
-        drop_last: bool = True, extras: Extras | None = None,
+        drop_last: bool = True, extras: Extras | None = None, part: Part | None = None,
     ) -> None:  # fmt: skip
         self.images, self.labels = images, labels
         self.batch_size = min(batch_size, len(labels))
-        self.seed = seed
+        self.seed, self.part = seed, part
         full, rest = divmod(len(labels), self.batch_size)
         self.steps = full + (rest > 1 and not drop_last)
+        self.last = rest if self.steps > full else self.batch_size  # images of an epoch's last batch
         self.padding = padding_of(images.shape[-1])
         self.extras = extras
         self.augment = augment or partial(crop_and_flip, padding=self.padding)
@@ -147,6 +155,21 @@ class Batches:
     def __len__(self) -> int:
         """Steps per epoch."""
         return self.steps
+
+    def whole(self, step: int) -> tuple[int, int]:
+        """(labelled, unlabelled) images of the batch that is next after so many steps of training, all parts of it."""
+        return (self.last if (step + 1) % self.steps == 0 else self.batch_size), 0
+
+    def check_parts(self, least: int = 1) -> None:
+        """Raises TrainingError if some part of a batch would have fewer than `least` images."""
+        if self.part is None or min(self.batch_size, self.last) >= least * self.part.parts:
+            return
+        which = "A batch" if self.batch_size < least * self.part.parts else "The last batch of an epoch"
+        remedy = "use fewer processes" + (", or leave that batch out with --drop-last" * (self.last < self.batch_size))
+        raise TrainingError(
+            f"{which} has {min(self.batch_size, self.last)} images, and {self.part.parts} processes need at least "
+            f"{least * self.part.parts}. Use a larger batch size, {remedy}."
+        )
 
     def order(self, generator: torch.Generator) -> Tensor:
         """The images of an epoch, (steps * batch size,) int64."""
@@ -157,30 +180,65 @@ class Batches:
 
         Labels of mixed images are shares of the classes, (B,K) float32.
         """
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        generator = self._generator(self.seed * 1_000_003 + epoch)
         order = self.order(generator)
-        chosen = torch.split(to_device_async(order, self.labels.device), self.batch_size)[skip:]
+        sizes = [len(batch) for batch in torch.split(order, self.batch_size)[skip:]]
+        chosen = self._batches(to_device_async(order, self.labels.device))[skip:]
         seeds: Sequence[Tensor] = ()
         if isinstance(self.images, Stream) and self.images.has_views:
-            seeds = torch.split(torch.randint(2**62, order.shape, generator=generator), self.batch_size)[skip:]
+            seeds = self._batches(torch.randint(2**62, order.shape, generator=generator))[skip:]
         blank = torch.zeros(1, dtype=torch.uint8, device=self.labels.device)
         for _ in range(skip):  # draw the same random numbers; how many depends on the shape alone
-            self.augment(blank.expand(self.batch_size, *self.images.shape[1:]), generator)
+            count = self._draw_for(generator, self.batch_size)
+            self.augment(blank.expand(count, *self.images.shape[1:]), generator)
             self._own_generator(generator)
         if isinstance(self.images, Stream):
-            image_batches: Iterator[Tensor] = self.images.read(torch.split(order, self.batch_size)[skip:], seeds)
+            image_batches: Iterator[Tensor] = self.images.read(self._batches(order)[skip:], seeds)
         else:
             image_batches = map(self.images.__getitem__, chosen)
-        for images, rows in zip(image_batches, chosen, strict=True):  # (B,C,H,W) uint8, (B,)
+        for images, rows, size in zip(image_batches, chosen, sizes, strict=True):  # (B,C,H,W) uint8, (B,)
+            self._draw_for(generator, size)
             views, labels = self.augment(images, generator), self.labels[rows]
-            own = self._own_generator(generator)
-            yield self.extras(views, labels, own) if self.extras and own else (views, labels)
+            if own := self._own_generator(generator):
+                assert self.extras is not None
+                self._draw_for(own, size)
+                views, labels = self.extras(views, labels, own)
+            yield (views[1:], labels[1:]) if self._reads_one_more else (views, labels)
+
+    def _generator(self, seed: int) -> torch.Generator:
+        generator = torch.Generator() if self.part is None else PartOfDraws()
+        generator.manual_seed(seed)
+        return generator
 
     def _own_generator(self, generator: torch.Generator) -> torch.Generator | None:
         """Of the extras for one batch; nothing is drawn where there are none."""
         if self.extras is None:
             return None
-        return torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        return self._generator(int(torch.randint(2**62, (), generator=generator)))
+
+    def _batches(self, values: Tensor) -> Sequence[Tensor]:
+        """One value for each image of an epoch, by batch: those of the images that are read here."""
+        return [self._mine(batch) for batch in torch.split(values, self.batch_size)]
+
+    def _mine(self, batch: Tensor) -> Tensor:
+        if self.part is None:
+            return batch
+        mine = self.part.of(len(batch))
+        before = batch[mine.start - 1 :][:1] if self._reads_one_more else batch[:0]
+        return torch.cat([before, batch[mine]])
+
+    @property
+    def _reads_one_more(self) -> bool:
+        """Whether the image before a part is read too: where images are mixed, its first one is mixed with that."""
+        return self.part is not None and self.extras is not None and bool(self.extras.kinds)
+
+    def _draw_for(self, generator: torch.Generator, size: int) -> int:
+        """Prepare to draw for a batch of that size; returns how many of its images are read here."""
+        if not isinstance(generator, PartOfDraws):
+            return size
+        rows = self._mine(torch.arange(size))
+        generator.draw_for(size, rows)
+        return len(rows)
 
 
 UNLABELLED_SEED = 2**31  # added to the seed of the order of unlabelled images
@@ -198,9 +256,24 @@ class WithUnlabelled:
         self.labelled = labelled
         self.unlabelled = _Unlabelled(labelled, images, augment or labelled.augment)
         self.batch_size = self.unlabelled.batch_size  # unlabelled images of each batch
+        part = labelled.part
+        self.here = self.batch_size if part is None else len(range(self.batch_size)[part.of(self.batch_size)])
 
     def __len__(self) -> int:
         return len(self.labelled)
+
+    def whole(self, step: int) -> tuple[int, int]:
+        """As `Batches.whole`."""
+        return self.labelled.whole(step)[0], self.batch_size
+
+    def check_parts(self) -> None:
+        """Raises TrainingError if some part of a batch would have no unlabelled image."""
+        part = self.labelled.part
+        if part is not None and self.batch_size < part.parts:
+            raise TrainingError(
+                f"A batch has {counted(self.batch_size, 'unlabelled image')}, fewer than {part.parts} processes. Use a "
+                "larger batch size or fewer processes."
+            )
 
     def epoch(self, epoch: int, skip: int = 0) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Yield (images (B+m,C,H,W), labels (B+m,), or (B+m,K) where labelled images are mixed) of epoch number
@@ -222,7 +295,8 @@ class _Unlabelled(Batches):
         labels = torch.full((count,), -1, dtype=labelled.labels.dtype, device=labelled.labels.device)
         share = min(size, max(1, round(size * count / len(labelled.labels))))
         extras = replace(labelled.extras, mixup=0.0, cutmix=0.0) if labelled.extras else None
-        super().__init__(images, labels, share, labelled.seed + UNLABELLED_SEED, augment, extras=extras)
+        seed = labelled.seed + UNLABELLED_SEED
+        super().__init__(images, labels, share, seed, augment, extras=extras, part=labelled.part)
         self.batch_size, self.steps = share, len(labelled)
 
     def order(self, generator: torch.Generator) -> Tensor:

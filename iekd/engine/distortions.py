@@ -19,6 +19,7 @@ from torch import Tensor
 
 from iekd.config.run import RunConfig
 from iekd.engine.augment import BITS, ONE, Augment, boxes_of, fill_boxes, to_device_async
+from iekd.engine.part import own, to_draw
 
 BINS = 31  # strengths of an operation, as in torchvision
 RAND_OPERATIONS, RAND_STRENGTH = 2, 9 / (BINS - 1)  # of RandAugment, torchvision's usual ones
@@ -105,7 +106,8 @@ def _blend(one: Tensor, other: Tensor | int, weight: Tensor | int) -> Tensor:
 def colour_jitter(images: Tensor, generator: torch.Generator, strength: float) -> Tensor:
     """Brightness, contrast and saturation of each image times factors from 1 - strength to 1 + strength; (B,C,H,W)
     uint8 -> the same."""
-    factors = 1 + strength * (2 * torch.rand((3, len(images)), generator=generator, dtype=torch.float64) - 1)
+    drawn = torch.rand((3, to_draw(images, generator)), generator=generator, dtype=torch.float64)
+    factors = 1 + strength * (2 * own(drawn, generator) - 1)
     weights = to_device_async((factors * ONE).round().int(), images.device)[:, :, None, None, None]  # (3,B,1,1,1)
     pixels = _blend(images.int(), 0, weights[0])
     mean = _grey(pixels).sum((1, 2, 3), keepdim=True) // (images.shape[-2] * images.shape[-1])
@@ -125,9 +127,9 @@ def _grey(pixels: Tensor) -> Tensor:
 
 def random_erasing(images: Tensor, generator: torch.Generator, share: float, fill: Tensor) -> Tensor:
     """A rectangle of that share of the images is filled with a colour (C,) uint8 (Zhong et al. 2020)."""
-    b, _, side, _ = images.shape
-    top, left, height, width = boxes_of(b, side, generator, ERASED_AREA, ERASED_RATIO)
-    chosen = torch.rand(b, generator=generator) < share
+    drawn, side = to_draw(images, generator), images.shape[-1]
+    top, left, height, width = own(boxes_of(drawn, side, generator, ERASED_AREA, ERASED_RATIO), generator)
+    chosen = own(torch.rand(drawn, generator=generator), generator) < share
     return fill_boxes(images, top, left, height * chosen, width * chosen, fill)
 
 
@@ -137,13 +139,13 @@ def auto_augment(images: Tensor, generator: torch.Generator, kind: str, fill: li
 
     fill: per channel, of what an operation moves in from outside.
     """
-    b, wide = len(images), kind == "trivialaugment"
+    drawn, wide = to_draw(images, generator), kind == "trivialaugment"
     for _ in range(1 if wide else RAND_OPERATIONS):
-        which = torch.randint(len(OPERATIONS), (b,), generator=generator)
-        strength = torch.randint(BINS, (b,), generator=generator) / (BINS - 1)
+        which = own(torch.randint(len(OPERATIONS), (drawn,), generator=generator), generator)
+        strength = own(torch.randint(BINS, (drawn,), generator=generator), generator) / (BINS - 1)
         if not wide:
-            strength = torch.full((b,), RAND_STRENGTH)
-        sign = 1 - 2 * torch.randint(2, (b,), generator=generator)
+            strength = torch.full_like(strength, RAND_STRENGTH)
+        sign = 1 - 2 * own(torch.randint(2, (drawn,), generator=generator), generator)
         asked: dict[tuple[int, float], list[int]] = {}  # operation and signed strength -> the images that get it
         for i, key in enumerate(zip(which.tolist(), (strength * sign).tolist(), strict=True)):
             asked.setdefault(key, []).append(i)

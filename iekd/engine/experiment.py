@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from iekd.config.methods import method_spec
+from iekd.config.methods import check_divisible, method_spec
 from iekd.config.run import STAGES, RunConfig, learner_name
 from iekd.data.base import Dataset, Split
 from iekd.distill.method import Baseline, Method, build_method
@@ -45,11 +45,13 @@ from iekd.engine.learner import ENERGY, Learner, evaluation_batch_size, predict
 from iekd.engine.loop import HeldOut, ShouldSnapshot, train
 from iekd.engine.metrics import Predicted
 from iekd.engine.mutual import MutualLearner
+from iekd.engine.parallel import Processes, least_images
+from iekd.engine.part import parts_of
 from iekd.engine.scoring import UNLIKE, accuracy, class_accuracy, energy, is_right, predicted
 from iekd.engine.stacked import stack_seeds
 from iekd.engine.state import Snapshot
 from iekd.engine.stream import HeldOutImages, processes, split_into_batches
-from iekd.engine.threads import Threads, Told
+from iekd.engine.threads import Threads, Told, cores
 from iekd.engine.training_unit import TrainingUnit
 from iekd.engine.watched import MOST_REPORTS, Watch, choose
 from iekd.errors import TrainingError
@@ -74,6 +76,7 @@ class Experiment:
         earlier: Mapping[str, Snapshot] | None = None, should_snapshot: ShouldSnapshot | None = None,
         threads_changed: Told | None = None, threads_before: int | None = None, starts: Starts | None = None,
         unlabelled: Split | None = None, more_teachers: Sequence[TrainedModel] = (),
+        processes: Processes | None = None,
     ) -> None:  # fmt: skip
         """teacher: a trained network for config.teacher, or None to train one if the run needs it.
 
@@ -82,11 +85,14 @@ class Experiment:
 
         earlier: stage -> the snapshot to resume it from. should_snapshot: see `loop.train`. threads_changed,
         threads_before: `tell` and `before` of Threads. unlabelled: more images for the students' stage, without labels.
-        more_teachers: their answers are averaged with the teacher's.
+        more_teachers: their answers are averaged with the teacher's. processes: those that train together, of which
+        this is one (parallel.py); all make the same Experiment, and the first one's `should_snapshot` counts.
 
         Raises:
             TrainingError: config.student_from is set, and `starts` has nothing for the students.
+            UserError: there are several processes, and a method cannot be trained by them.
         """
+        self.processes = processes
         self.config, self.teacher, self.starts = config, teacher, starts or Starts()
         self.more_teachers = tuple(more_teachers)
         self.unlabelled, self.unlabelled_each = unlabelled, 0  # so many in each batch
@@ -101,6 +107,11 @@ class Experiment:
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
         self.shortcuts = Shortcuts.of(config, self.device)
+        if processes is not None:
+            check_divisible(config.methods)
+            self.should_snapshot = processes.agree(should_snapshot) if should_snapshot else None
+            self.shortcuts = Shortcuts()
+            processes.log(config.batch_size)
         if self.device.type == "cuda":
             # shapes stay the same, so searching for the fastest kernels pays
             torch.backends.cudnn.benchmark = not config.eager
@@ -108,6 +119,8 @@ class Experiment:
             keep_memory()
         follows = config.threads == "auto" and self.device.type == "cpu"
         asked = torch.get_num_threads() if config.threads == "auto" and not follows else config.threads
+        if processes is not None:  # a fixed number: they would take each other for a load
+            asked = processes.share_of(cores() if asked == "auto" else asked)
         self.threads = Threads(asked, tell=threads_changed, before=threads_before)
         self.statistics = self.dataset.statistics
         self.training = training_split(config, self.dataset)
@@ -128,15 +141,23 @@ class Experiment:
         if dataset.validation is not None:
             held_out = {"validation": dataset.validation, **held_out}
         splits = (self.training, list(held_out.values()))
+        part = None if self.processes is None else self.processes.part
         with (
             self.threads.used(),
-            images_of_run(*splits, self.device, config.image_memory) as (training, evaluation),
+            images_of_run(*splits, self.device, config.image_memory, self._readers()) as (training, evaluation),
         ):
             batches = Batches(
-                *training, config.batch_size, config.data_seed, self.augment(), config.drop_last, self.extras()
+                *training, config.batch_size, config.data_seed, self.augment(), config.drop_last, self.extras(), part
             )
+            batches.check_parts(least_images(config.sync_bn))
+            evaluated = parts_of(dict(zip(held_out, evaluation, strict=True)), part)
             with self._with_unlabelled(batches) as mixed:
-                yield from self._stages(batches, dict(zip(held_out, evaluation, strict=True)), mixed)
+                yield from self._stages(batches, evaluated, mixed)
+
+    def _readers(self) -> int:
+        """How many processes read images for this one."""
+        readers = processes(self.device)
+        return self.processes.share_of(readers) if self.processes is not None and readers else readers
 
     @contextlib.contextmanager
     def _with_unlabelled(self, batches: Batches) -> Generator[TrainingBatches, None, None]:
@@ -144,10 +165,11 @@ class Experiment:
         if self.unlabelled is None:
             yield batches
             return
-        workers = -(-processes(self.device) // 2)  # there are others for the labelled images
+        workers = -(-self._readers() // 2)  # there are others for the labelled images
         with images_on_device([self.unlabelled], self.device, self.config.image_memory, workers) as [(images, _)]:
             mixed = WithUnlabelled(batches, images, self.augment(self.config.augmentation))
-            self.unlabelled_each = mixed.batch_size
+            mixed.check_parts()
+            self.unlabelled_each = mixed.here
             size = batches.batch_size
             log.info("Each batch has %d unlabelled images beside its %d labelled ones.", mixed.batch_size, size)
             yield mixed
@@ -182,8 +204,11 @@ class Experiment:
     ) -> Generator[Event, None, None]:  # fmt: skip
         """One stage, from where an earlier attempt was."""
         stage = units[0].stage
-        if stage in self.earlier:
-            for unit in units:
+        for unit in units:
+            if self.processes is not None:
+                assert isinstance(batches, (Batches, WithUnlabelled))
+                unit.work_among(self.processes, batches.whole)
+            if stage in self.earlier:
                 unit.restore(self.earlier[stage].states)
         self.earlier = {s: snapshot for s, snapshot in self.earlier.items() if STAGES.index(s) > STAGES.index(stage)}
         # each learner predicts all held-out images after each epoch
@@ -193,7 +218,13 @@ class Experiment:
         for unit in units:
             yield from unit.diverged.values()  # in an earlier attempt
         options = (self.shortcuts, overlap, self.should_snapshot, self.threads)
-        yield from train(units, batches, teacher, held_out, epochs, *options)
+        events = train(units, batches, teacher, held_out, epochs, *options)
+        if self.processes is None:
+            yield from events
+            return
+        if teacher is not None:
+            self.processes.check_equal(teacher.model.state_dict(), "the teacher's weights")
+        yield from self.processes.checked(events, units)
 
     def augment(self, kind: str | None = None) -> Augment:
         """The augmentation of training images. kind: as in RunConfig.augmentation; None: what is left to do of it."""
@@ -284,7 +315,11 @@ class Experiment:
         return learners
 
     def _watch(self, epochs: int) -> Watch:
-        return Watch(self.watched, self.watched_split, -(-epochs // MOST_REPORTS))
+        watch = Watch(self.watched, self.watched_split, -(-epochs // MOST_REPORTS))
+        if self.processes is not None:
+            watch.gather = self.processes.add_up
+            watch.first = self.processes.part.of(len(self.dataset.validation or self.dataset.test)).start
+        return watch
 
     def _units(self) -> list[TrainingUnit]:
         """The units that are trained in lock-step: the learners, those of one method stacked where that is allowed."""
@@ -335,6 +370,10 @@ class Experiment:
         }  # fmt: skip
         return Learner(*values, **options) if peer is None else MutualLearner(peer, *values, **options)
 
+    def _of_all_processes(self, own: Tensor) -> Tensor:
+        """Of test images that are predicted here (n,), those of all (N,)."""
+        return own if self.processes is None else self.processes.rows(own, len(self.dataset.test))
+
     @property
     def _report_every(self) -> int:
         """Steps between rows: five rows an epoch for the sample, two thousand images apart."""
@@ -371,9 +410,10 @@ class Experiment:
                     predictions[name].append(predicted(logits).cpu())
                     scores[name].append(energy(logits).cpu())
                     yield Predicted(EVALUATION, len(batch))
-        answers.update({name: torch.cat(found) for name, found in predictions.items()})
-        energies.update({name: torch.cat(found) for name, found in scores.items()})
-        labels = labels.cpu()
+        whole = self._of_all_processes
+        answers.update({name: whole(torch.cat(found)) for name, found in predictions.items()})
+        energies.update({name: whole(torch.cat(found)) for name, found in scores.items()})
+        labels = whole(labels.cpu())
 
         def scored(name: str, **values: Any) -> LearnerResult:
             right, agreement = is_right(answers[name], labels), None

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from iekd.config.run import RunConfig
+from iekd.distill.distillers import Shares
 from iekd.distill.method import Method, StepOutput
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, channels_last, compile_or_not, warn_not_compiled, whole_float32
@@ -130,10 +131,19 @@ class Learner(TrainingUnit):
         if self.idle:  # a recorded step is still replayed, without effect on the others
             return
         images, labels, teacher = self.method.seen(images, labels, teacher)
-        output = self.update(images, labels, teacher)
+        if self.processes is not None:
+            self.take_shares(self.processes.shares(self.method, labels, self.whole(self.steps)))
+        with self.norms():
+            output = self.update(images, labels, teacher)
         logits = output.logits.detach()  # (B,K)
         correct = batch_accuracy(logits, larger_share(labels[: len(logits)]))  # () in percent
+        if self.method.shares is not None:
+            correct = correct * self.method.shares.labelled
         self._add({"loss": output.loss.detach(), **output.terms, "accuracy": correct})
+
+    def take_shares(self, shares: Shares) -> None:
+        """Before a step in which only a part of the batch is here."""
+        self.method.share(shares)
 
     def update(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
         """Forward, loss, backward, optimiser."""
@@ -165,10 +175,16 @@ class Learner(TrainingUnit):
     def backward(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        if self.processes is not None:
+            self.processes.add_up_gradients(self.trained())
+
+    def trained(self) -> list[Tensor]:
+        """The parameters that the optimiser changes."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def optimise(self) -> None:
         if self.config.clip_norm:
-            clip([p for group in self.optimizer.param_groups for p in group["params"]], self.config.clip_norm)
+            clip(self.trained(), self.config.clip_norm)
         self.optimizer.step()
         self.follow()
 
@@ -217,9 +233,15 @@ class Learner(TrainingUnit):
         if self.idle:
             return []
         correct, loss_sum = torch.stack(self.scores).cpu().double().sum(0).tolist()
+        if self.processes is not None:
+            correct, loss_sum, seen = self.processes.totals(correct, loss_sum, self.images_seen)
+            self.images_seen = round(seen)
         accuracy, loss = percent(correct, self.images_seen), loss_sum / self.images_seen
         if self.predictions and kind == "test":
-            self.answers = {kind: torch.cat(self.predictions), ENERGY: torch.cat(self.energies)}
+            answers = {kind: torch.cat(self.predictions), ENERGY: torch.cat(self.energies)}
+            if self.processes is not None:
+                answers = {key: self.processes.rows(values, self.images_seen) for key, values in answers.items()}
+            self.answers = answers
         self.scores, self.images_seen, self.predictions, self.energies = [], 0, [], []
         if not math.isfinite(loss):
             message = f"The predictions of '{self.name}' became infinite or NaN by step {self.steps}."

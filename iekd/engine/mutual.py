@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from iekd.distill.distillers import Shares
 from iekd.distill.method import StepOutput
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast
@@ -16,6 +17,9 @@ from iekd.engine.learner import Learner
 from iekd.engine.metrics import Diverged, Metrics
 from iekd.engine.state import LearnerState
 from iekd.engine.training_unit import Row
+
+if TYPE_CHECKING:
+    from iekd.engine.parallel import Processes
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +38,17 @@ class MutualLearner(Learner):
         self.peer = peer
         peer.kept = None  # it stops when its student does
 
+    def work_among(self, processes: Processes | None, whole: Callable[[int], tuple[int, int]]) -> None:
+        super().work_among(processes, whole)
+        self.peer.work_among(processes, whole)
+
     def prepare(self) -> None:
         super().prepare()
         self.peer.prepare()
+
+    def take_shares(self, shares: Shares) -> None:
+        super().take_shares(shares)
+        self.peer.take_shares(shares)
 
     def update(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
         peer = self.peer

@@ -7,10 +7,11 @@ a tensor's value, so that it can be recorded once and replayed (`accelerate.Reco
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Union
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Union
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,9 @@ from iekd.engine.metrics import Diverged, Metrics, Predicted, Stepped, Watched
 from iekd.engine.optimizer import REMEMBERED, Rate, memory_of, put_memory, remembered_as, set_rate
 from iekd.engine.state import LearnerState
 from iekd.errors import TrainingError
+
+if TYPE_CHECKING:
+    from iekd.engine.parallel import Processes
 
 Row = Union[Metrics, Watched, Diverged]
 News = Union[Row, Stepped, Predicted]
@@ -54,6 +58,14 @@ class TrainingUnit:
         self._sums: Tensor | None = None  # (values, names) float32; updated in place for a recorded step
         self._summed = 0
         self._told = time.monotonic()
+        self.processes: Processes | None = None  # see `work_among`
+
+    def work_among(self, processes: Processes | None, whole: Callable[[int], tuple[int, int]]) -> None:
+        """Let it be trained by several processes, each of which gets a part of every batch (parallel.py).
+
+        whole: how many labelled and unlabelled images the whole batch has that is next after so many steps.
+        """
+        self.processes, self.whole = processes, whole
 
     def step(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> Iterator[News]:
         """One whole step on images (B,C,H,W) uint8 and labels (B,); yields rows every `report_every` steps."""
@@ -115,6 +127,7 @@ class TrainingUnit:
 
     def states(self) -> dict[str, LearnerState]:
         """Everything that `restore` needs, by learner; call it only between two steps."""
+        self.unify_norms()
         (sums,) = self.sums()
         return {self.names[0]: self.state(self.momentum(), sums, self._summed)}
 
@@ -197,6 +210,17 @@ class TrainingUnit:
 
     def advance(self) -> None:
         self.steps += 1
+        if self.steps % self.steps_per_epoch == 0:
+            self.unify_norms()
+
+    def unify_norms(self) -> None:
+        """Before anything is evaluated or saved: all processes have the same."""
+        if self.processes is not None:
+            self.processes.unify_norms(self.networks().values())
+
+    def norms(self) -> contextlib.AbstractContextManager[object]:
+        """Around a forward and backward pass: batch norm of all processes together."""
+        return contextlib.nullcontext() if self.processes is None else self.processes.norms()
 
     def divergence_message(self, name: str, loss: float) -> str:
         """The message when a mean is NaN or infinite."""
@@ -207,8 +231,10 @@ class TrainingUnit:
         return self.diverged[name]
 
     def _add(self, values: dict[str, Tensor]) -> None:
-        """Sum values, each a scalar or one number per name."""
+        """Sum values, each a scalar or one number per name; of several processes, each has its share of the value."""
         rows = torch.stack([v.float().expand(len(self.names)) for v in values.values()])
+        if self.processes is not None:
+            rows = self.processes.add_up(rows)
         if self._sums is None:
             self._keys, self._sums = tuple(values), torch.zeros_like(rows)
         self._sums += rows

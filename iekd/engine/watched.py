@@ -6,7 +6,7 @@ does not depend on it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -43,17 +43,25 @@ class Watch:
     """What one network predicts for the watched images, picked from the logits of a whole split.
 
     rows: their numbers in the split `kind` ("validation" or "test"). every: epochs between two reports.
+    first, gather: where several processes have a part of the split each, the number of this one's first image, and what
+    makes of its logits (n,K), zeros for images of others, those of all.
     """
 
-    def __init__(self, rows: Sequence[int] = (), kind: str = "", every: int = 1) -> None:
+    def __init__(
+        self, rows: Sequence[int] = (), kind: str = "", every: int = 1, first: int = 0,
+        gather: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:  # fmt: skip
         self.rows, self.kind, self.every = tuple(rows), kind, every
+        self.first, self.gather = first, gather
         self.logits: dict[int, Tensor] = {}  # row -> (K,)
 
     def see(self, first: int, logits: Tensor) -> None:
-        """The next batch of a split: logits (B,K) of its images number `first` and following."""
+        """The next batch of a split: logits (B,K) of its images number `first` (of those here) and following."""
+        self.blank = logits.new_zeros(logits.shape[1])
         for row in self.rows:
-            if first <= row < first + len(logits):
-                self.logits[row] = logits[row - first].clone()  # a view would hold the whole batch in memory
+            place = row - self.first - first
+            if 0 <= place < len(logits):
+                self.logits[row] = logits[place].clone()  # a view would hold the whole batch in memory
 
     def take(self, kind: str, epoch: int, last: bool) -> tuple[tuple[int, ...], tuple[float, ...]] | None:
         """At the end of a split: (predicted class of each image, its probability); None if there is nothing to report.
@@ -63,7 +71,11 @@ class Watch:
         found, self.logits = self.logits, {}
         if not self.rows or kind != self.kind or not (last or epoch % self.every == 0):
             return None
-        logits = torch.stack([found[row] for row in self.rows]).float().cpu()  # (n,K)
+        if self.gather is None:
+            logits = torch.stack([found[row] for row in self.rows])
+        else:
+            logits = self.gather(torch.stack([found.get(row, self.blank) for row in self.rows]))
+        logits = logits.float().cpu()  # (n,K)
         classes = predicted(logits)  # (n,)
         probabilities = logits.softmax(-1).gather(1, classes[:, None])[:, 0]  # (n,)
         return tuple(classes.tolist()), tuple(round(p, 4) for p in probabilities.tolist())

@@ -16,7 +16,7 @@ from iekd.data.base import Dataset, Split
 from iekd.data.file_images import FileImages
 from iekd.errors import UserError
 from iekd.models.artifact import ModelCard, load_model, save_model
-from iekd.runs.checkpoints import TEACHER, Checkpoints
+from iekd.runs.checkpoints import TEACHER, Checkpoint, Checkpoints
 from iekd.runs.files import LineWriter, truncate_lines
 from iekd.runs.store import Run
 from iekd.runs.watched import go_back_to
@@ -45,7 +45,7 @@ class Attempt:
         self.reached = 0  # the stage that the earlier attempt was in, as an index of STAGES
         self.data: str | None = None
         self.teacher_sum = self.checkpoints.teacher_sum()
-        self.has_teacher = False
+        self.has_teacher = self.reads_only = False
         self.least = self.interval = _seconds_between()
         self.asked = self.next_look = time.monotonic()
 
@@ -66,12 +66,22 @@ class Attempt:
         self.checkpoints.go_back_to({stage: checkpoint.snapshot.step for stage, checkpoint in found.items()})
         truncate_lines(self.run.path / "metrics.jsonl", newest.notes["rows"] if newest else 0)
         go_back_to(self.run, newest.notes.get("watched", 0) if newest else 0)
-        self._snapshots = {stage: checkpoint.snapshot for stage, checkpoint in found.items()}
+        self._continue_from(found)
         if newest is not None:
-            self.notes, self.reached = newest.notes, STAGES.index(newest.snapshot.stage)
             log.info("Continuing after step %d of stage %s.", newest.snapshot.step, newest.snapshot.stage)
         elif self.run.attempt > 1:
             log.info("There is no checkpoint to continue from: training begins again.")
+
+    def look(self) -> None:
+        """Find what `begin` of the worker has found, and change nothing; for the other processes of a run."""
+        self.reads_only, self.teacher_sum = True, self.checkpoints.teacher_sum()
+        self._continue_from(self.checkpoints.newest())
+
+    def _continue_from(self, found: dict[str, Checkpoint]) -> None:
+        self._snapshots = {stage: checkpoint.snapshot for stage, checkpoint in found.items()}
+        newest = next(reversed(found.values()), None)
+        if newest is not None:
+            self.notes, self.reached = newest.notes, STAGES.index(newest.snapshot.stage)
 
     def take_snapshots(self) -> dict[str, Any]:
         """stage -> where the earlier attempt was; only the first call has them, because they take memory."""
@@ -105,7 +115,7 @@ class Attempt:
         from iekd.models import start as starts
 
         kept = self.checkpoints.folder / f"start-{role}.safetensors"
-        if self.notes and kept.is_file():
+        if kept.is_file() and (self.notes or self.reads_only):
             return starts.read(kept)
         if found := find():
             starts.save(found, kept)

@@ -170,6 +170,47 @@ def device_turn(
         yield None
 
 
+@contextmanager
+def several_slots(
+    run: Run, store: Store, stop: Callable[[], bool], count: int, tell: Callable[[str], None],
+    ready: Callable[[], bool], poll: float = 0.5,
+) -> Iterator[tuple[Slot, ...] | None]:  # fmt: skip
+    """As `device_turn`, for `count` slots at once. It holds none while it waits for others: two runs that wait for each
+    other's would never train."""
+    check_device(device := run.config.device)
+    told = False
+    while not stop():
+        with ExitStack() as held:
+            taken = () if ahead_of(run, store) else _take(slots(device), count, run, store, held)
+            if len(taken) == count and ready():
+                yield taken
+                return
+        if not told:
+            tell(f"Waiting for {count} GPUs at once.")
+            told = True
+        time.sleep(poll)
+    yield None
+
+
+def _take(places: tuple[Slot, ...], count: int, run: Run, store: Store, held: ExitStack) -> tuple[Slot, ...]:
+    """The free ones of some slots, `count` at most, which are given back with `held`."""
+    taken: list[Slot] = []
+    for slot in places:
+        if len(taken) == count:
+            break
+        handle = os.open(slot_lock(slot, store), os.O_RDWR | os.O_CREAT, 0o644)
+        held.callback(os.close, handle)
+        machine = machine_lock(slot, store)
+        if not _try(handle):
+            continue
+        if machine is not None:
+            if not machine.take(run.id, store.root.resolve().name):
+                continue
+            held.callback(machine.give_back)
+        taken.append(slot)
+    return tuple(taken)
+
+
 def _busy(holders: list[str], gpus: int) -> str:
     which = "the GPU" if gpus == 1 else f"one of {gpus} GPUs"
     return f"Waiting for {which}, which {' and '.join(holders)} {'uses' if len(holders) == 1 else 'use'}."

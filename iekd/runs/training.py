@@ -16,6 +16,7 @@ from iekd.config.methods import method_spec
 from iekd.config.run import RunConfig
 from iekd.config.unused import unused_settings
 from iekd.data.base import Dataset, Split
+from iekd.data.memory import image_budget
 from iekd.data.unlabelled import load_unlabelled
 from iekd.errors import TrainingError
 from iekd.estimate.cautions import cautions
@@ -29,6 +30,7 @@ from iekd.runs.files import LineWriter
 from iekd.runs.machine import Machine
 from iekd.runs.more_teachers import load_more
 from iekd.runs.outcome import model_card, save_models, write_report
+from iekd.runs.processes import Team
 from iekd.runs.slots import device_name
 from iekd.runs.starts import Role, Source, load_start, student_source
 from iekd.runs.status_writer import StatusWriter
@@ -52,8 +54,9 @@ class Stopped(Exception):  # noqa: N818 - not an error
 class Training:
     """What happens between getting the device and the final state."""
 
-    def __init__(self, run: Run, writer: StatusWriter, stop: Callable[[], bool]) -> None:
-        self.run, self.writer, self.stop = run, writer, stop
+    def __init__(self, run: Run, writer: StatusWriter, stop: Callable[[], bool], team: Team | None = None) -> None:
+        """team: the processes that train the run, if there are several."""
+        self.run, self.writer, self.stop, self.team = run, writer, stop, team
         self.status = writer.status
         self.config: RunConfig = run.config
         self.attempt = Attempt(run, stop)
@@ -73,27 +76,9 @@ class Training:
         self.attempt.begin()
         self.status.spent = self.attempt.spent
         self.status.progress = self.status.progress if self.attempt.notes else 0.0
-        loaded = self._load_data()
-        unlabelled = self._load_unlabelled(loaded)
-        self.attempt.check_data(loaded, unlabelled)
-        self._check_stop()
-        from iekd.engine.events import Result
-        from iekd.engine.experiment import Experiment
-
-        teacher = self._earlier_teacher() if self.attempt.notes else self._find_teacher(loaded)
-        starts = self._starts(loaded, teacher)
-        more_teachers = self._more_teachers(loaded)
-        self.plan, sizes = self._plan(self.config, loaded), (len(loaded.train), len(loaded.test))
-        self._find_room(loaded)
-        # "cuda:1" is the only GPU that CUDA sees now, and so its first (slots.py)
-        here = self.config.model_copy(update={"device": self.config.device.partition(":")[0]})
-        self.experiment = Experiment(
-            here, loaded, teacher, self.attempt.take_snapshots(), self.attempt.should_snapshot,
-            self._threads_changed, self.attempt.notes.get("threads"), starts=starts, unlabelled=unlabelled,
-            more_teachers=more_teachers,
-        )  # fmt: skip
-        del loaded  # the images that it trains on may be a copy
-        self.dataset = self.experiment.dataset
+        self._make_experiment()
+        if self.team is not None:
+            self.run.event("processes", count=self.team.place.world, sync_bn=self.config.sync_bn)
         self._log_data()
         self.status.device = str(self.experiment.device)
         precision = str(self.experiment.precision).removeprefix("torch.")
@@ -101,10 +86,12 @@ class Training:
         log.info("Training on %s (%s).", machine, precision)
         batch = min(self.config.batch_size, len(self.dataset.train))
         store, device = Store(self.run.path.parent), self.experiment.device.type
-        seconds, spread, _ = expected_seconds(self.plan, self.config, *sizes, store, device)
+        seconds, spread, _ = expected_seconds(self.plan, self.config, *self.sizes, store, device)
         parts = part_seconds(self.plan, max(0.0, seconds - START_UP))
         progress = Progress(parts, spread, self.status.progress, self.attempt.notes.get("pace"))
         self.writer.begin(progress, batch, machine)
+        from iekd.engine.events import Result
+
         rows = self.run.metrics_writer()
         self.watched = WatchedWriter(self.run, self.dataset, self.experiment.watched_split, self.experiment.watched)
         try:
@@ -117,21 +104,54 @@ class Training:
             log.info("Stopping: saving what the students have learned so far.")
             self.status.state = STOPPING
             self.writer.write(force=True)
-            self._save(Result(None))
+            self._save_what_there_is()
             raise
         except TrainingError:  # the other students may have learned something
-            self._save(Result(None))
+            self._save_what_there_is()
             raise
         finally:
             rows.close()
             self.watched.close()
+
+    def _make_experiment(self) -> None:
+        """Load the images and the networks; raises Stopped when asked to."""
+        loaded = self._load_data()
+        unlabelled = self._load_unlabelled(loaded)
+        self.attempt.check_data(loaded, unlabelled)
+        self._check_stop()
+        from iekd.engine.experiment import Experiment
+
+        teacher = self._earlier_teacher() if self.attempt.notes else self._find_teacher(loaded)
+        starts = self._starts(loaded, teacher)
+        more_teachers = self._more_teachers(loaded)
+        self.plan, self.sizes = self._plan(self.config, loaded), (len(loaded.train), len(loaded.test))
+        self._find_room(loaded)
+        # "cuda:1" is the only GPU that CUDA sees now, and so its first (slots.py)
+        device, processes = self.config.device.partition(":")[0], None
+        if self.team is not None:
+            device = self.team.device(self.config)
+            processes = self.team.join(device, self.config.sync_bn, self.attempt.data, self._check_stop)
+        here = self.config.model_copy(update={"device": device})
+        self.experiment = Experiment(
+            here, loaded, teacher, self.attempt.take_snapshots(), self.attempt.should_snapshot,
+            self._threads_changed, self.attempt.notes.get("threads"), starts=starts, unlabelled=unlabelled,
+            more_teachers=more_teachers, processes=processes,
+        )  # fmt: skip
+        self.dataset = self.experiment.dataset  # `loaded` goes: the images that it trains on may be a copy
+
+    @property
+    def _image_memory(self) -> float | None:
+        """GB that decoded images may take: of what all processes of this machine may take, this one's share."""
+        if self.team is None or self.config.image_memory is not None:
+            return self.config.image_memory
+        return image_budget(None) / 1e9 / self.team.place.local_world
 
     def _load_data(self) -> Dataset:
         config = self.config
         log.info("Loading dataset %s.", config.dataset)
         return data.load(
             config.dataset, resolution=config.resolution, test_fraction=config.test_fraction, seed=config.data_seed,
-            image_memory=config.image_memory, progress=self._reading, fit=config.fit, class_order=config.class_order,
+            image_memory=self._image_memory, progress=self._reading, fit=config.fit, class_order=config.class_order,
         )  # fmt: skip
 
     def _load_unlabelled(self, loaded: Dataset) -> Split | None:
@@ -141,7 +161,7 @@ class Training:
         if "unlabelled" in unused_settings(config):  # which is said where settings without effect are
             return None
         log.info("Loading unlabelled images.")
-        split, notes = load_unlabelled(config.unlabelled, loaded, config.image_memory, progress=self._reading)
+        split, notes = load_unlabelled(config.unlabelled, loaded, self._image_memory, progress=self._reading)
         for note in notes:
             log.warning("%s", note)
         ignoring = [method for method in config.methods if not method_spec(method).learns_unlabelled]
@@ -333,6 +353,13 @@ class Training:
         shared = teacher_folder(self.config, self.run.path.parent, fingerprint, self.start_mark)
         if self.trains_teacher and (self.config.teacher_from == TRAIN or not shared.is_dir()):
             save_model(shared, network.model, card)
+
+    def _save_what_there_is(self) -> None:
+        from iekd.engine.events import Result
+
+        if self.team is not None:  # saving needs no other process, and may take long
+            self.team.left.set()
+        self._save(Result(None))
 
     def _save(self, result: Any) -> None:
         save_models(self.run, self.experiment, result, self.teacher_model)

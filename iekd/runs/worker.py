@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -24,8 +25,10 @@ import psutil
 from iekd.errors import UserError, as_text
 from iekd.runs.checkpoints import Checkpoints
 from iekd.runs.owner import LOCAL
-from iekd.runs.queue import ahead_of, device_turn
+from iekd.runs.processes import Place, nproc, together
+from iekd.runs.queue import ahead_of, device_turn, several_slots
 from iekd.runs.shared_teacher import SharedTeacher
+from iekd.runs.slots import Slot, device_name
 from iekd.runs.status_writer import StatusWriter, Watcher
 from iekd.runs.store import FAILED, FINISHED, QUEUED, STOPPED, Run, Status, Store
 from iekd.runs.training import Stopped, Training
@@ -38,11 +41,12 @@ NO_MEMORY = (
 )  # fmt: skip
 
 
-def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) -> Status:
+def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None, place: Place | None = None) -> Status:
     """Train a run whose lock the caller holds; returns its final status.
 
     stop: asked between steps; True ends the run as `stopped`.
     watch: see StatusWriter.
+    place: the first of the processes that torchrun has started; None: this process starts others where it should.
     """
     me = psutil.Process()
     status = replace(
@@ -56,10 +60,11 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
             reserve.write_bytes(bytes(RESERVE))
             if waiting := len(ahead_of(run, store)):
                 log.info("Waiting for %d earlier run(s) on this device.", waiting)
-            with _turn(run, store, stop, writer) as mine:
-                if not mine:
+            with _turn(run, store, stop, writer, place) as mine:
+                if mine is None:
                     raise Stopped
-                Training(run, writer, stop).train()
+                with together(run, place, mine, partial(_abandon, run, writer)) as team:
+                    Training(run, writer, stop, team).train()
             status.state = FINISHED
             status.progress = status.stage_progress = 1.0
         except (Stopped, KeyboardInterrupt):
@@ -83,13 +88,30 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None) ->
     return status
 
 
-@contextlib.contextmanager
-def _turn(run: Run, store: Store, stop: Callable[[], bool], writer: StatusWriter) -> Iterator[bool]:
-    """Wait until the run may train; False if it was asked to stop first."""
-    if run.owner != LOCAL:  # that launcher starts the worker when it is the run's turn, on a machine that it has chosen
-        yield not stop()
-        return
+def _abandon(run: Run, writer: StatusWriter, why: str) -> None:
+    """Leave the final state from another thread, where training hangs because another process is gone."""
     status = writer.status
+    status.state, status.error, status.ended = FAILED, why, time.time()
+    status.eta_seconds = status.eta_range = None
+    log.error("The run is %s. %s", FAILED, why)
+    (run.path / ".reserve").unlink(missing_ok=True)
+    run.write_status(status)
+    run.event(FAILED, error=why)
+    sys.stderr.write(f"{why}\n")
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _turn(
+    run: Run, store: Store, stop: Callable[[], bool], writer: StatusWriter, place: Place | None
+) -> Iterator[tuple[Slot, ...] | None]:
+    """Wait until the run may train, and yield its slots, none where others look after that; None if it was asked to
+    stop first."""
+    # that launcher, or whoever has started torchrun, starts the worker when it is the run's turn, on chosen devices
+    if run.owner != LOCAL or place is not None:
+        yield None if stop() else ()
+        return
+    status, count = writer.status, nproc() if device_name(run.config.device) == "cuda" else 1
     with SharedTeacher(run) as teacher:
 
         def ready() -> bool:
@@ -99,12 +121,17 @@ def _turn(run: Run, store: Store, stop: Callable[[], bool], writer: StatusWriter
                 writer.wait("Waiting for the teacher, which another run is training.")
             return found
 
-        with device_turn(run, store, stop, tell=writer.wait, ready=ready) as slot:
+        with contextlib.ExitStack() as held:
+            if count > 1:
+                taken = held.enter_context(several_slots(run, store, stop, count, writer.wait, ready))
+            else:
+                one = held.enter_context(device_turn(run, store, stop, tell=writer.wait, ready=ready))
+                taken = None if one is None else (one,)
             status.yields = False
-            if slot is not None:
-                slot.use()
-                status.slot = slot.name
-            yield slot is not None
+            if taken is not None:
+                taken[0].use()
+                status.slot = taken[0].name
+            yield taken
 
 
 def explain(error: BaseException) -> str:
