@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import time
 from collections.abc import Callable
@@ -121,6 +122,7 @@ class Training:
         self._check_stop()
         from iekd.engine.experiment import Experiment
 
+        gc.enable()  # see worker.main
         teacher = self._earlier_teacher() if self.attempt.notes else self._find_teacher(loaded)
         starts = self._starts(loaded, teacher)
         more_teachers = self._more_teachers(loaded)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -187,6 +188,7 @@ def _end_with_input() -> None:
 
 
 def main() -> int:
+    gc.disable()  # torch's import makes a million objects, and none is garbage; Training enables it again
     parser = argparse.ArgumentParser(description="Train one run (started by iekd itself).")
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--lock", type=int, help="inherited descriptor of the run's lock")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import logging
 import os
@@ -24,7 +25,7 @@ from iekd.results.report import summary, to_markdown
 from iekd.results.significance import over_images
 from iekd.runs import worker
 from iekd.runs.store import FAILED, FINISHED, RUNNING, STOPPED, Store
-from iekd.runs.worker import explain, stop_on_signals
+from iekd.runs.worker import execute, explain, stop_on_signals
 
 
 def events(run) -> list[str]:
@@ -205,6 +206,20 @@ def test_equal_runs_give_equal_metrics(tmp_path, tiny_config, complete):
         return by_learner
 
     assert numbers("one") == numbers("two")
+
+
+def test_garbage_is_collected_while_it_trains(tmp_path, tiny_config):
+    """The worker's process imports without that, which is quicker."""
+    run, handle = Store(tmp_path).create(tiny_config(teacher="none", methods=("baseline",)))
+    seen = []
+    gc.disable()
+    try:
+        execute(run, lambda: False, lambda status, row: row and seen.append(gc.isenabled()))
+    finally:
+        gc.enable()
+        os.close(handle)
+    assert seen
+    assert all(seen)
 
 
 def test_broken_pictures_are_in_the_report_and_the_log(tmp_path, picture_folder, tiny_config, complete):
