@@ -91,7 +91,8 @@ class Board:
 
     def __enter__(self) -> Board:
         with contextlib.suppress(OSError):
-            self.console.print("Ctrl-C stops all runs and saves what has been learned.", highlight=False)
+            runs = "all runs" if len(self.titles) > 1 else "the run"
+            self.console.print(f"Ctrl-C stops {runs} and saves what has been learned.", highlight=False)
             self.bars.start()
         return self
 

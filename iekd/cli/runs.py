@@ -216,8 +216,8 @@ def runs_stop(
         status = launcher.stop_and_wait(run_id)
     if status.doubt:
         raise RunError(
-            f"The run '{run_id}' has been asked to stop, and has not done so yet. {status.doubt} If what trains it is gone "
-            f"for good, 'iekd runs stop --gone {run_id}' lets it be resumed elsewhere."
+            f"The run '{run_id}' has been asked to stop, and has not done so yet. {status.doubt} If what trains it is "
+            f"gone for good, 'iekd runs stop --gone {run_id}' lets it be resumed elsewhere."
         )
     say(as_json, f"Run {run_id} is {status.state}.", {"run": run_id, "state": status.state})
 

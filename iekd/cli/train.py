@@ -66,7 +66,7 @@ def train(
     launcher = where.launcher(runs_dir)
     store, here = launcher.store, launcher.name == LOCAL
     if devices and not here:
-        raise UserError("Option --devices is for the GPUs of this machine. Leave it out, or train a table of several seeds.")
+        raise UserError("Option --devices is for the GPUs of this machine. Leave it out, or train a table of seeds.")
     prepared = prepare(config, store.root, here)
     config = prepared.config
     say_unused(config)
@@ -94,7 +94,7 @@ def train(
 
 def follow(start: Callable[[], Run], launcher: Launcher, as_json: bool) -> None:
     """Start a run that another place trains, show how far it is until it is over, and say how it ended."""
-    (run,) = train_at_once([start], ["run"], launcher)
+    (run,) = train_at_once([start], [launcher.name], launcher)
     if run is None:  # Ctrl-C came first
         raise typer.Exit(INTERRUPTED)
     say_how_it_ended(run, as_json)

@@ -129,8 +129,9 @@ class Launcher(Owner, Protocol):
 class FolderLauncher(ABC):
     """A launcher whose workers write to the run's folder themselves, on a file system that all of them share.
 
-    A subclass sets `name` and says how to `start`, find `alive` and `kill` a worker; it may say how to `hurry` one, what
-    is `ahead_of` it, when it is in `doubt` about one, how many it trains at a time (`width`), and how to `disown` one.
+    A subclass sets `name` and says how to `start`, find `alive` and `kill` a worker. It may say how to `hurry` one,
+    what is `ahead_of` it, when it is in `doubt` about one, how to `disown` one, and how many it trains at a time
+    (`width`).
     """
 
     name: str

@@ -18,10 +18,10 @@ from typing import Any
 
 from iekd import plugins
 from iekd.config.run import RunConfig
-from iekd.errors import RunError, UserError
+from iekd.errors import UserError
 from iekd.launchers.base import FolderLauncher
-from iekd.launchers.ray_cluster import AUTO, LIVE, Cluster, Unreachable, as_url, find_cluster
-from iekd.launchers.ray_lease import take
+from iekd.launchers.ray_cluster import AUTO, Cluster, UnreachableError, as_url, find_cluster
+from iekd.launchers.ray_lease import FILE, GONE, take
 from iekd.paths import PACKAGE, python_path
 from iekd.runs.owner import record, set_owner
 from iekd.runs.store import Run, Store
@@ -43,7 +43,7 @@ class RayLauncher(FolderLauncher):
         Args:
             address: "auto" or "": the cluster of this machine; or HOST:PORT of a dashboard.
             cpus: that each run reserves.
-            gpus: the part of a GPU that each run reserves, 0 to 1; None: 1 where the cluster has GPUs and the run may use
+            gpus: the part of a GPU that each run reserves, 0 to 1; None: 1 if the cluster has GPUs and the run may use
                 one.
         Raises:
             UserError: one of them cannot be used.
@@ -53,7 +53,7 @@ class RayLauncher(FolderLauncher):
         if cpus is not None and not cpus > 0:
             raise UserError(f"Option --cpus {cpus:g} cannot be used: give a number above 0.")
         if gpus is not None and not 0 <= gpus <= 1:
-            raise UserError(f"Option --gpus {gpus:g} cannot be used: a run trains on one GPU. Give a number from 0 to 1.")
+            raise UserError(f"Option --gpus {gpus:g} cannot be used: a run has one GPU. Give a number from 0 to 1.")
         self.cpus, self.gpus = cpus, gpus
         self._lock = threading.Lock()
         self._seen: dict[str, tuple[float, bool]] = {}  # job -> (until when that holds, whether it lives)
@@ -95,7 +95,7 @@ class RayLauncher(FolderLauncher):
         """The part of a GPU that a run reserves. before: in its earlier attempt."""
         gpus = self.gpus if self.gpus is not None else before
         kind = config.device.partition(":")[0]
-        if gpus is not None and (kind == "cpu" and gpus or kind == "cuda" and not gpus):
+        if gpus is not None and ((kind == "cpu" and gpus) or (kind == "cuda" and not gpus)):
             raise UserError(f"Option --gpus {gpus:g} does not go with --device {config.device}. Leave one of them out.")
         if gpus is None:
             has = kind == "auto" and any(node.get("GPU") for node in cluster.nodes())
@@ -110,7 +110,8 @@ class RayLauncher(FolderLauncher):
 
     def _look(self, run_id: str) -> tuple[bool, str]:
         """(whether the run's job lives, why that is unknown)."""
-        noted = record(self.store.get(run_id).path)
+        path = self.store.get(run_id).path
+        noted = record(path)
         job, address = str(noted.get("job", "")), str(noted.get("address", ""))
         if not job:
             return False, ""  # it never got one
@@ -123,11 +124,13 @@ class RayLauncher(FolderLauncher):
             if now < until:
                 return lives, ""
             try:
-                lives = Cluster(address).state(job) in LIVE
-            except Unreachable as error:
+                ended = Cluster(address).ended(job)
+            except UnreachableError as error:
                 why = f"{error} This is the last state that it wrote."
                 self._down[address] = time.monotonic() + AGAIN, why
                 return True, why
+            # the worker of a job that was ended by force, whose lease is still there, lives a moment longer
+            lives = ended is None or ((path / FILE).exists() and time.time() - ended < GONE)
             self._seen[job] = time.monotonic() + FRESH if lives else float("inf"), lives
             return lives, ""
 
@@ -137,7 +140,7 @@ class RayLauncher(FolderLauncher):
             return False
         try:
             Cluster(noted["address"]).stop(noted["job"])
-        except Unreachable:
+        except UnreachableError:
             return False
         return True
 
@@ -153,8 +156,8 @@ def _room(node: dict[str, float], cpus: float, gpus: float) -> int:
 
 
 def _command(run: Run, job: str) -> str:
-    """For the head node's shell. This Python if it is there too, as in a container or on a shared disk; else the one that
-    Ray has been started with. What it says is in the run's log."""
+    """For the head node's shell. This Python if it is there too, as in a container or on a shared disk; else the one on
+    the PATH that Ray was started with. What it says is in the run's log."""
     python, folder, log = (
         shlex.quote(sys.executable),
         shlex.quote(str(run.path)),

@@ -24,14 +24,14 @@ from iekd.errors import RunError
 PORT = 8265  # of the dashboard
 TIMEOUT, SUBMITTING = 5.0, 30.0  # seconds for one answer; to a new job
 FINDING = 60.0  # seconds to find the cluster of this machine
-LIVE = ("PENDING", "RUNNING")  # states of a job
+OVER = ("STOPPED", "SUCCEEDED", "FAILED")  # states of a job; in all others it lives, also in ones of later versions
 DENIED = (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)
 AUTO = "auto"
 TOKEN = "RAY_AUTH_TOKEN"
 FIND = "from ray.dashboard.utils import get_address_for_submission_client as find; print(find('auto'))"
 
 
-class Unreachable(RunError):
+class UnreachableError(RunError):
     """Nothing, or nothing that can be used, came back; what happens in the cluster is unknown."""
 
 
@@ -46,7 +46,7 @@ class Cluster:
 
         Raises:
             RunError: the cluster refuses it.
-            Unreachable: it may have been started or not.
+            UnreachableError: it may have been started or not.
         """
         body = {"submission_id": job, "entrypoint": command, "runtime_env": {"env_vars": dict(environment)}}
         status, answer = self._ask("POST", "/api/jobs/", body, SUBMITTING)
@@ -55,23 +55,24 @@ class Cluster:
         if status != http.HTTPStatus.OK:
             raise RunError(f"The Ray cluster at {self.address} did not take the run: {_last_line(answer).rstrip('.')}.")
 
-    def state(self, job: str) -> str | None:
-        """Of a job, such as "RUNNING"; None if the cluster knows none of that name. Raises Unreachable."""
+    def ended(self, job: str) -> float | None:
+        """When a job ended, in seconds since 1970 by the clock of the head node; None for one that waits or runs, and 0
+        if the cluster knows none of that name. Raises UnreachableError."""
         status, answer = self._ask("GET", f"/api/jobs/{job}")
         if status == http.HTTPStatus.OK and isinstance(answer, dict) and isinstance(answer.get("status"), str):
-            return str(answer["status"])
+            return float(answer.get("end_time") or 0) / 1000 if answer["status"] in OVER else None
         if status == http.HTTPStatus.NOT_FOUND and job in str(answer):
-            return None
+            return 0.0
         raise self._no_use(status, answer)
 
     def stop(self, job: str) -> None:
-        """End a job's command, by a signal first and by force soon after. Raises Unreachable."""
+        """End a job's command, by a signal first and by force soon after. Raises UnreachableError."""
         status, answer = self._ask("POST", f"/api/jobs/{job}/stop")
         if status not in (http.HTTPStatus.OK, http.HTTPStatus.NOT_FOUND):
             raise self._no_use(status, answer)
 
     def nodes(self) -> list[dict[str, float]]:
-        """What each living node has in all, such as {"CPU": 8.0, "GPU": 1.0}. Raises Unreachable."""
+        """What each living node has in all, such as {"CPU": 8.0, "GPU": 1.0}. Raises UnreachableError."""
         status, answer = self._ask("GET", "/api/v0/nodes?detail=1&limit=10000")
         try:
             found = answer["data"]["result"]["result"]
@@ -94,18 +95,18 @@ class Cluster:
                 status, content = error.code, error.read()
         except (OSError, http.client.HTTPException) as error:
             why = getattr(error, "reason", error)
-            raise Unreachable(f"The Ray cluster at {self.address} does not answer ({why}).") from None
+            raise UnreachableError(f"The Ray cluster at {self.address} does not answer ({why}).") from None
         try:
             return status, json.loads(content)
         except ValueError:
             return status, content.decode(errors="replace")
 
-    def _no_use(self, status: int, answer: object) -> Unreachable:
+    def _no_use(self, status: int, answer: object) -> UnreachableError:
         if status in DENIED:
-            return Unreachable(
+            return UnreachableError(
                 f"The Ray cluster at {self.address} wants a token. Set the environment variable {TOKEN}."
             )
-        return Unreachable(
+        return UnreachableError(
             f"What answers at {self.address} is no dashboard of Ray, or one with an error (status {status}: "
             f"{_last_line(answer)})."
         )
@@ -131,8 +132,8 @@ def as_url(address: str) -> str:
         fine, port = False, None
     if not fine:
         raise RunError(
-            f"The address '{address}' cannot be used. Give HOST:PORT of the cluster's dashboard, such as 10.0.0.5:{PORT}, "
-            f"or {AUTO}."
+            f"The address '{address}' cannot be used. Give HOST:PORT of the cluster's dashboard, such as "
+            f"10.0.0.5:{PORT}, or {AUTO}."
         )
     return f"{found.scheme}://{found.netloc}" + ("" if port else f":{PORT}")
 
@@ -160,7 +161,7 @@ def find_cluster() -> str:
         found = []
     if not found or "://" not in found[-1]:
         raise RunError(
-            "No Ray cluster was found on this machine. Start one with 'ray start --head', or give --address HOST:PORT of "
-            "a cluster's dashboard."
+            "No Ray cluster was found on this machine. Start one with 'ray start --head', or give --address HOST:PORT "
+            "of a cluster's dashboard."
         )
     return found[-1].rstrip("/")

@@ -21,6 +21,7 @@ from typing import Any
 
 from iekd.errors import UserError
 from iekd.launchers.ray_lease import LOOK_EVERY, give_back, holds, take
+from iekd.runs.events import append_event
 from iekd.runs.owner import record
 from iekd.runs.store import FAILED, FINISHED, STOPPED, Run
 
@@ -75,8 +76,8 @@ class Job:
         return 0 if self.run.status.state in (FINISHED, STOPPED) else 1
 
     def _end_what_has_not_ended(self, why: str | None) -> None:
-        """Write the final state that the worker could not write. If its process was killed, there is none: whoever reads
-        the folder then finds the run lost."""
+        """Write the final state that the worker could not write. If its process was killed, there is none: whoever
+        reads the folder then finds the run lost."""
         if not self.run.status.live:
             return
         if self.asked:
@@ -111,7 +112,7 @@ class Job:
         except (errors.RuntimeEnvSetupError, errors.TaskUnschedulableError) as error:
             self._fail(f"The Ray cluster could not start it: {_first_line(error)}")
         except errors.RayError as error:
-            return f"The node that trained it is gone ({type(error).__name__})."
+            return f"The node that trained it, or Ray's process there, is gone ({type(error).__name__})."
         return None
 
     def _say_what_it_waits_for(self) -> None:
@@ -142,24 +143,27 @@ def _first_line(error: BaseException) -> str:
 
 
 def train_here(folder: str, gpus: float, cpus: float, token: str) -> None:
-    """The task: start the worker on this node and stay until it has ended, or the folder is somebody else's."""
-    run = Run(Path(folder))
-    if not (run.path / "config.json").is_file():
+    """The task: start the worker on this node and stay until it has ended, or the folder is somebody else's.
+
+    It needs nothing of this package that takes long to import: Ray's process here has only this to do.
+    """
+    path = Path(folder)
+    if not (path / "config.json").is_file():
         raise UserError(
             f"The node {socket.gethostname()} has no folder '{folder}'. Put the runs on storage that all nodes share."
         )
-    if not holds(run.path, token):
+    if not holds(path, token):
         return
-    run.event("placed", node=socket.gethostname(), ray_node=_node_id())
+    append_event(path, "placed", node=socket.gethostname(), ray_node=_node_id())
     alone = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}  # Ray sets it for whoever has reserved a GPU
-    with open(run.path / "log.txt", "ab") as text:
+    with open(path / "log.txt", "ab") as text:
         worker = subprocess.Popen(
             [sys.executable, "-m", "iekd.runs.worker", folder, "--lifeline"],
             stdin=subprocess.PIPE, stdout=text, stderr=text, start_new_session=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(max(1, int(cpus))), **alone},
         )  # fmt: skip
     try:
-        while worker.poll() is None and holds(run.path, token):
+        while worker.poll() is None and holds(path, token):
             time.sleep(LOOK_EVERY)
     finally:  # also when Ray cancels the task
         if worker.poll() is None:

@@ -38,6 +38,7 @@ from iekd.data import AS_TEXT, own_path
 from iekd.errors import RunError
 from iekd.models import hub_configs
 from iekd.models.aliases import canonical
+from iekd.runs.events import append_event
 from iekd.runs.files import LineWriter, read_json, read_lines, read_tail, truncate_lines, write_json
 from iekd.runs.locks import fcntl
 from iekd.runs.owner import LOCAL, Owner, owner_of, set_owner
@@ -63,8 +64,8 @@ class Status:
     gpu: the name of the GPU that it computes on, with its memory and what this run holds of it, in bytes, and its
     utilisation in percent where that is known; threads: how many compute, on a processor (machine.py).
     waiting: what it waits for besides the runs of its own folder, as a sentence. cautions: what makes its result worth
-    little, as sentences. slot: where on this machine it trains, a Slot's name; "" while it waits. yields: it waits for a
-    teacher that another run trains, and later runs may train before it. fine_tunes: whether its teacher begins with
+    little, as sentences. slot: where on this machine it trains, a Slot's name; "" while it waits. yields: it waits for
+    a teacher that another run trains, and later runs may train before it. fine_tunes: whether its teacher begins with
     somebody's weights. doubt: why the state may be another one by now, as a sentence; it is told by the run's launcher,
     and in no file.
     """
@@ -235,12 +236,7 @@ class Run:
         return LineWriter(self.path / "metrics.jsonl")
 
     def event(self, name: str, **values: Any) -> None:
-        path = self.path / "events.jsonl"
-        with open(path, "ab") as lock:  # the worker and the page both write here, and lines are numbered
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            writer = LineWriter(path)
-            writer.append({"time": time.time(), "event": name, **values})
-            writer.close()
+        append_event(self.path, name, **values)
 
     def reopen(self) -> int:
         """Prepare a run that is over for another attempt; returns the descriptor of its lock, for the worker.

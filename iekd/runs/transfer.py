@@ -24,7 +24,8 @@ from iekd.runs.store import EXPLAINED, EXPORTS, FAILED, FINISHED, LIVE, LOST, ST
 
 STATES = (*LIVE, FINISHED, STOPPED, FAILED, LOST)
 LEFT_OUT = (
-    "run.lock", ".reserve", "visitor", "control.json", "launcher.json", "ray.json", EXPORTS, TEST_SET, EXPLAINED, WATCHED,
+    "run.lock", ".reserve", "visitor", "control.json", "launcher.json", "ray.json",
+    EXPORTS, TEST_SET, EXPLAINED, WATCHED,
 )  # fmt: skip
 MOST_ENTRIES = 2_000  # a run of a hundred students has seven hundred
 MOST_BYTES = 20 * 2**30

@@ -1,5 +1,5 @@
-"""The process that trains one run: `python -m iekd.runs.worker RUN_DIR [--lock FD] [--lifeline]`. The command line calls
-`execute`.
+"""The process that trains one run: `python -m iekd.runs.worker RUN_DIR [--lock FD] [--lifeline]`. The command line
+calls `execute`.
 
 It waits for its turn on the device, trains (training.py), and leaves exactly one final state. Not here: what training
 does (engine/), and who started it (launchers/, cli/).

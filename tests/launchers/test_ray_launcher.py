@@ -1,4 +1,4 @@
-"""The Ray launcher without Ray: against a stand-in for a cluster's dashboard, and what a job does with a stand-in for Ray.
+"""The Ray launcher without Ray: with a stand-in for a cluster's dashboard, and a job with a stand-in for Ray.
 
 tests/launchers/test_ray.py has the same with a real cluster.
 """
@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -120,6 +121,20 @@ def test_a_job_that_the_cluster_has_forgotten_is_lost(dashboard, tmp_path, confi
     run_id = launcher.submit(config)
     dashboard.jobs.clear()  # another cluster was started there
     assert make_launcher(tmp_path).status(run_id).state == LOST
+
+
+def test_a_job_that_was_ended_by_force_has_a_worker_for_a_moment(dashboard, tmp_path, config):
+    launcher = make_launcher(tmp_path, "ray", address=dashboard.address)
+    run = launcher.store.get(launcher.submit(config))
+    token = take(run.path)
+    (job,) = dashboard.jobs.values()
+    job.update(status="FAILED", end_time=(time.time() - 1) * 1000)
+    assert run.alive(), "it may still write; who resumed the run now would disturb both"
+    give_back(run.path, token)
+    assert not run.alive()
+    take(run.path)
+    job.update(end_time=(time.time() - ray_lease.GONE - 1) * 1000)
+    assert run.status.state == LOST
 
 
 def test_runs_of_a_cluster_that_does_not_answer_are_shown_as_they_were(dashboard, tmp_path, config, refuses):
