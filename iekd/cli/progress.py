@@ -31,7 +31,9 @@ def _stage(status: Status) -> str:
     stage = in_words(stage, status)
     if status.state == QUEUED and status.waiting:
         return f"{stage}: {status.waiting.rstrip('.')}"
-    return f"reading images, {status.stage_progress:.0%}" if stage == LOADING and 0 < status.stage_progress < 1 else stage
+    return (
+        f"reading images, {status.stage_progress:.0%}" if stage == LOADING and 0 < status.stage_progress < 1 else stage
+    )
 
 
 def _left(status: Status) -> str:

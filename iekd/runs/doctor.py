@@ -99,6 +99,8 @@ def _devices() -> Iterator[Finding]:
 
     device = choose_device("auto")
     kind = torch.cuda.get_device_name() if device.type == "cuda" else f"{cores()} CPU cores"
+    if device.type == "cuda" and (count := torch.cuda.device_count()) > 1:
+        kind = f"{count} GPUs, the first is {kind}"
     if device.type == "mps":
         kind = "Apple GPU"
     precision = "bf16" if choose_precision("auto", device) == torch.bfloat16 else "fp32"

@@ -17,7 +17,7 @@ WHOLE = re.compile(r"(?:GPU|MIG)-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})",
 
 @dataclass(frozen=True)
 class Gpu:
-    """entry: what CUDA_VISIBLE_DEVICES has to be so that CUDA sees this GPU alone. uuid: None where nothing tells it."""
+    """entry: what CUDA_VISIBLE_DEVICES has to be for CUDA to see this GPU alone. uuid: None where nothing tells it."""
 
     entry: str
     uuid: str | None

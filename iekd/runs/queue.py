@@ -23,6 +23,7 @@ from iekd.runs.owner import LOCAL
 from iekd.runs.slots import Slot, check_device, device_name, slots
 from iekd.runs.store import QUEUED, Run, Status, Store
 
+
 def ahead_of(run: Run, store: Store) -> list[Run]:
     """Living queued runs that may use one of its slots and came earlier, oldest first.
 
@@ -135,8 +136,9 @@ def device_turn(
     Raises:
         UserError: this machine has no such device.
     """
-    check_device(device := run.config.device)
-    places = [(slot, machine_lock(slot, store)) for slot in slots(device)]
+    places = [(slot, machine_lock(slot, store)) for slot in slots(run.config.device)]
+    if not places:
+        check_device(run.config.device)
     told = ""
     with ExitStack() as held:
         files = {slot: os.open(slot_lock(slot, store), os.O_RDWR | os.O_CREAT, 0o644) for slot, _ in places}

@@ -91,8 +91,8 @@ def cpu_slots() -> int:
     most = os.cpu_count() or 1
     if not (given.isdecimal() and 1 <= int(given) <= most):
         raise UserError(
-            f"'{given}' runs cannot share the CPU ({CPU_SLOTS}, --cpu-slots). Give a number from 1 to {most}, the number "
-            "of its cores."
+            f"'{given}' runs cannot share the CPU ({CPU_SLOTS}, --cpu-slots). Give a number from 1 to {most}, the "
+            "number of its cores."
         )
     return int(given)
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from iekd.cli import main, train
+from iekd.cli.where import OPTIONS
 from iekd.config.methods import METHODS, check_method, combined, method_spec, sort_methods
 from iekd.config.run import NO_TEACHER, RunConfig, learner_name, make_config
 from iekd.models.catalog import known_models
@@ -174,8 +175,8 @@ def test_json_gives_the_same_run(values):
 
 
 def test_every_setting_is_an_option_of_train():
-    others = {"devices", "cpu_slots", "launcher_name", "address", "cpus", "gpus", "detach", "runs_dir", "as_json"}
-    options = set(inspect.signature(train.train).parameters) - {*others, "preset"}
+    others = {"devices", "cpu_slots", "detach", "runs_dir", "as_json", "preset", *OPTIONS}
+    options = set(inspect.signature(train.train).parameters) - others
     assert options == set(RunConfig.model_fields)
 
 

@@ -107,15 +107,16 @@ def _machine(status: Status) -> str:
         return html_plural(
             "on {device}, {number} thread", "on {device}, {number} threads", status.threads, device=device
         )
+    gpu = f"{status.gpu} ({status.slot})" if ":" in status.slot else status.gpu  # not the first of several
     memory = _("{size} GiB", size=_gibibytes(status.gpu_memory))
     if status.live and status.gpu_memory_used is not None:
         memory = _("{used} of {memory}", used=_gibibytes(status.gpu_memory_used), memory=memory)
     if status.live and status.gpu_utilisation is not None:
         return html_text(
             "on {device}, {memory}, utilisation {share}&nbsp;%",
-            device=status.gpu, memory=memory, share=status.gpu_utilisation,
+            device=gpu, memory=memory, share=status.gpu_utilisation,
         )  # fmt: skip
-    return html_text("on {device}, {memory}", device=status.gpu, memory=memory)
+    return html_text("on {device}, {memory}", device=gpu, memory=memory)
 
 
 def _gibibytes(count: int) -> str:

@@ -1,0 +1,190 @@
+"""`iekd table` and `iekd train --devices` where several runs can train at a time; here at two slots of the CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from typer.testing import CliRunner
+
+from iekd.cli.main import app
+from iekd.results.predictions import ANSWERS, read_right
+from iekd.runs import side_by_side, slots
+from iekd.runs.gpus import Gpu
+from iekd.runs.siblings import family_of
+from iekd.runs.side_by_side import spread, train_all
+from iekd.runs.store import FINISHED, QUEUED, RUNNING, STOPPED, Status, Store
+
+two_cores = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+
+
+@pytest.fixture
+def two_slots(monkeypatch):
+    monkeypatch.setenv("IEKD_CPU_SLOTS", "2")
+
+
+@pytest.fixture
+def options(tiny_options) -> list[str]:
+    return [text for name, value in tiny_options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def iekd(*words, fails=0):
+    done = CliRunner().invoke(app, list(map(str, words)))
+    assert done.exit_code == fails, done.output
+    return done
+
+
+def learners(report):
+    return {(r["method"], r["seed"]): r["accuracy_last"] for r in report["learners"]}
+
+
+@two_cores
+def test_seeds_spread_over_two_slots_are_as_those_of_one_run(two_slots, monkeypatch, options, tmp_path):
+    common = [*options, "--methods", "baseline,kd", "--seeds", "0,1", "--json"]
+    many = json.loads(iekd("train", *common, "--devices", "auto", "--runs-dir", tmp_path / "many").stdout)
+    monkeypatch.delenv("IEKD_CPU_SLOTS")
+    one = json.loads(iekd("train", *common, "--runs-dir", tmp_path / "one").stdout)
+
+    assert learners(many) == learners(one)
+    assert len(many["runs"]) == 2
+    store = Store(tmp_path / "many")
+    first, second = map(store.get, many["runs"])
+    assert (first.config.seeds, second.config.seeds) == ((0,), (1,))
+    assert {first.status.slot, second.status.slot} == {"cpu", "cpu:1"}
+    stages = [{row["stage"] for row in run.metrics(0)[0]} for run in (first, second)]
+    assert sorted("teacher" in found for found in stages) == [False, True], "one of them trained the teacher"
+    whole = read_right(Store(tmp_path / "one").get(one["run"]).path / ANSWERS)
+    for run in (first, second):
+        part = read_right(run.path / ANSWERS)
+        for name in part.right:
+            assert (part.right[name] == whole.right[name]).all(), f"other predictions of {name}"
+    family = family_of(store, first)
+    assert [sibling.pooled for sibling in family.siblings] == [True]
+    assert family.note == "", "these seeds were planned from the start: nobody looked at a result before"
+
+
+@two_cores
+@pytest.mark.usefixtures("two_slots")
+def test_a_table_trains_its_cells_at_once(options, tmp_path):
+    words = [
+        "table", *options[:4], *options[8:], "--pairs", "none:resnet8,none:resnet14", "--methods", "baseline",
+        "--runs-dir", tmp_path, "--json",
+    ]  # fmt: skip
+    first = json.loads(iekd(*words).stdout)
+    assert first["missing"] == 0
+    runs = Store(tmp_path).list()
+    assert {run.status.slot for run in runs} == {"cpu", "cpu:1"}
+    begun, ended = ([getattr(run.status, when) for run in runs] for when in ("started", "ended"))
+    assert max(begun) < min(ended), "both trained at the same time"
+    assert json.loads(iekd(*words).stdout)["missing"] == 0
+    assert len(Store(tmp_path).list()) == 2, "nothing is trained twice"
+
+
+# without training
+
+
+class Quick:
+    """A launcher whose runs do as the test says."""
+
+    def __init__(self, store):
+        self.store, self.handles, self.asked = store, {}, []
+
+    def submit(self, config, key=None, visitor=""):
+        run, self.handles[run.id] = self.store.create(config)
+        return run.id
+
+    def resume(self, run_id):
+        raise AssertionError(run_id)
+
+    def request_stop(self, run_id):
+        self.asked.append(run_id)
+        self.end(run_id, STOPPED)
+
+    def end(self, run_id, state=FINISHED):
+        self.store.get(run_id).write_status(Status(state=state, created=1))
+        os.close(self.handles.pop(run_id))
+
+
+@pytest.fixture
+def quick(tmp_path):
+    launcher = Quick(Store(tmp_path))
+    yield launcher
+    for handle in launcher.handles.values():
+        os.close(handle)
+
+
+def jobs(quick, tiny_config, count):
+    def start(seed):
+        run = quick.store.get(quick.submit(tiny_config(seeds=(seed,))))
+        run.write_status(Status(state=RUNNING if seed < 2 else QUEUED, created=1))
+        return run
+
+    return [lambda seed=seed: start(seed) for seed in range(count)]
+
+
+def test_no_more_runs_than_there_is_room_for(quick, tiny_config):
+    seen = []
+
+    def follow(training):
+        seen.append(len(training))
+        if training:
+            quick.end(training[min(training)].id)
+
+    runs = train_all(jobs(quick, tiny_config, 3), quick, 2, lambda: False, follow)
+    assert [run.config.seeds for run in runs] == [(0,), (1,), (2,)]
+    assert max(seen) == 2
+    assert seen[-1] == 0, "a bar that is over is taken away"
+
+
+def test_a_stop_ends_all_and_starts_no_more(quick, tiny_config):
+    asked = []
+    runs = train_all(
+        jobs(quick, tiny_config, 4), quick, 2, lambda: bool(asked), lambda training: asked.append(len(training))
+    )
+    assert [run is None for run in runs] == [False, False, True, True]
+    assert quick.asked == [run.id for run in runs if run]
+
+
+def test_a_launcher_that_cannot_stop_a_run_which_has_just_ended(quick, tiny_config):
+    def too_late(run_id):
+        quick.end(run_id)
+        quick.store.get("no such run")
+
+    quick.request_stop = too_late
+    (run,) = train_all(jobs(quick, tiny_config, 1), quick, 1, iter([False, False, True, True, True]).__next__, len)
+    assert run.status.state == FINISHED
+
+
+@pytest.fixture
+def three_gpus(monkeypatch):
+    for module in (slots, side_by_side):
+        monkeypatch.setattr(module, "gpus", lambda: tuple(Gpu(str(i), str(i)) for i in range(3)))
+    monkeypatch.setattr(slots, "DRIVERS", ("/dev/null",))  # there is a driver
+
+
+@pytest.mark.usefixtures("three_gpus")
+@pytest.mark.parametrize(
+    ("devices", "seeds", "parts"),
+    [
+        ("auto", 4, [("auto", 0), ("auto", 1), ("auto", 2, 3)]),
+        ("auto", 2, [("auto", 0), ("auto", 1)]),
+        ("2,0", 4, [("cuda:2", 0, 1), ("cuda:0", 2, 3)]),
+        ("0 1 2", 5, [("cuda:0", 0), ("cuda:1", 1, 2), ("cuda:2", 3, 4)]),
+    ],
+)
+def test_blocks_of_seeds(tiny_config, devices, seeds, parts):
+    config = tiny_config(device="auto", seeds=tuple(range(seeds)))
+    assert [(part.device, *part.seeds) for part in spread(config, devices)] == parts
+
+
+@pytest.mark.usefixtures("three_gpus")
+@pytest.mark.parametrize("devices", ["0,3", "x", "0,0", "-1,0", ",", "cuda:0,cuda:1"])
+def test_devices_that_are_not_there(tiny_config, refuses, devices):
+    refuses(lambda: spread(tiny_config(device="auto", seeds=(0, 1)), devices), devices, "0 to 2", "auto")
+
+
+def test_one_device_is_nothing_to_spread_over(tiny_config, refuses, monkeypatch):
+    monkeypatch.delenv("IEKD_CPU_SLOTS", raising=False)
+    refuses(lambda: spread(tiny_config(seeds=(0, 1)), "auto"), "auto", "one")
+    refuses(lambda: spread(tiny_config(seeds=(0, 1)), "0,1"), "0,1", "none")
