@@ -15,7 +15,7 @@ class ByOwner:
     """A Launcher. `new` starts the new runs; whatever is asked about a run is asked of the launcher that owns it."""
 
     def __init__(self, new: Launcher, others: Mapping[str, Launcher], offered: Launcher | None = None) -> None:
-        """others: by name; all are over the store of `new`. offered: what people may choose on a page instead of `new`."""
+        """others: by name; all are over the store of `new`. offered: what people may choose on a page instead of it."""
         self.new, self._launchers, self.offered = new, {**others, new.name: new}, offered
 
     def as_choice(self) -> ByOwner:
