@@ -33,7 +33,7 @@ OPTIONS: dict[str, Any] = {
                      help="Where it is trained: local (this machine, the default), ray, hf-jobs; see docs/scaling.md."),
     ],
     "address": _only(
-        "ray", "--address", "the dashboard of the cluster; auto: that of this machine, the default.",
+        "ray", "--address", "the cluster's dashboard; auto, the default: that of this machine.",
         metavar="auto|HOST:PORT",
     ),
     "cpus": _only("ray", "--cpus", "CPUs of each run; unset: 1.", Optional[float]),

@@ -98,8 +98,9 @@ def test_a_run_is_trained_by_the_cluster(made, config, complete, tmp_path, wait_
 def test_runs_wait_stop_and_go_on(made, config, wait_until):
     """Each step with another launcher, as after a restart of the server; one of them knows no address."""
     long = config(10_000)
-    first, second = (made().store.get(made().submit(long)) for _ in range(2))
+    first = made().store.get(made().submit(long))
     wait_until(lambda: learning(first), STARTING)
+    second = made().store.get(made().submit(long))
     wait_until(lambda: second.status.waiting, STARTING)
     assert second.status.state == QUEUED
     assert second.status.waiting == "Waiting for 1 CPU in the Ray cluster."
@@ -124,7 +125,7 @@ def test_runs_wait_stop_and_go_on(made, config, wait_until):
 
 def test_a_node_that_dies_is_replaced_bit_for_bit(made, cluster, config, complete, tmp_path, wait_until, monkeypatch):
     monkeypatch.setenv("IEKD_CHECKPOINT_SECONDS", "0")
-    wanted = config(150, teacher="resnet8", methods=("baseline", "ie-ft"))
+    wanted = config(80, teacher="resnet8", methods=("baseline", "ie-ft"))
     run = made().store.get(made().submit(wanted))
     wait_until(lambda: learning(run) and list((run.path / "checkpoints").glob("students-*")), STARTING)
     before, pid = run.status, run.status.pid
