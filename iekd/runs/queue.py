@@ -53,6 +53,7 @@ def ahead_of_new(config: RunConfig, store: Store) -> list[Run]:
     """The live runs of this machine that a run started now would wait for: those that train, then those queued; none
     where a slot is left for it."""
     mine, training, queued = slots(config.device), list[Run](), list[Run]()
+    names, busy = {slot.name for slot in mine}, set[str]()
     for run in sorted(store.list(), key=lambda run: (queued_at(run), run.id)):
         try:
             status = run.status
@@ -60,16 +61,17 @@ def ahead_of_new(config: RunConfig, store: Store) -> list[Run]:
                 continue
             if status.state == QUEUED:
                 queued += [run] * (not set(mine).isdisjoint(slots(run.config.device)))
-            elif slot_of(run, status) in {slot.name for slot in mine}:
+            elif taken := names & slots_of(run, status):
                 training.append(run)
+                busy |= taken
         except RunError:  # a damaged folder does not delay other runs
             continue
-    return [*training, *queued] if len(training) + len(queued) >= len(mine) else []
+    return [*training, *queued] if len(busy) + len(queued) >= len(mine) else []
 
 
-def slot_of(run: Run, status: Status) -> str:
-    """The name of the slot that a run trains at; workers of older versions used the first of its kind."""
-    return status.slot or device_name(run.config.device)
+def slots_of(run: Run, status: Status) -> set[str]:
+    """The names of the slots that a run trains at; workers of older versions used the first of their kind."""
+    return set(status.slot.split(",")) if status.slot else {device_name(run.config.device)}
 
 
 def queued_at(run: Run) -> float:

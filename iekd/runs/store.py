@@ -64,10 +64,10 @@ class Status:
     gpu: the name of the GPU that it computes on, with its memory and what this run holds of it, in bytes, and its
     utilisation in percent where that is known; threads: how many compute, on a processor (machine.py).
     waiting: what it waits for besides the runs of its own folder, as a sentence. cautions: what makes its result worth
-    little, as sentences. slot: where on this machine it trains, a Slot's name; "" while it waits. yields: it waits for
-    a teacher that another run trains, and later runs may train before it. fine_tunes: whether its teacher begins with
-    somebody's weights. doubt: why the state may be another one by now, as a sentence; it is told by the run's launcher,
-    and in no file.
+    little, as sentences. slot: where on this machine it trains, names of Slots with commas; "" while it waits. yields:
+    it waits for a teacher that another run trains, and later runs may train before it. fine_tunes: whether its teacher
+    begins with somebody's weights. doubt: why the state may be another one by now, as a sentence; it is told by the
+    run's launcher, and in no file.
     """
 
     state: str = QUEUED

@@ -131,7 +131,7 @@ def _turn(
             status.yields = False
             if taken is not None:
                 taken[0].use()
-                status.slot = taken[0].name
+                status.slot = ",".join(slot.name for slot in taken)
             yield taken
 
 

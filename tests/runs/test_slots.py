@@ -160,6 +160,13 @@ def test_what_a_new_run_would_wait_for(store, queued):
 
 
 @pytest.mark.usefixtures("two_gpus")
+def test_a_run_on_both_gpus_leaves_none_free(store, queued):
+    both = queued(1, state=RUNNING, slot="cuda,cuda:1")
+    for device in ("auto", "cuda:0", "cuda:1"):
+        assert [run.id for run in ahead_of_new(make_config(device=device), store)] == [both.id]
+
+
+@pytest.mark.usefixtures("two_gpus")
 def test_an_older_worker_has_the_first_gpu(store, queued):
     """It holds the folder's lock "cuda", and its status names no slot."""
     with open(slot_lock(Slot("cuda"), store), "w") as old:

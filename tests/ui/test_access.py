@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from ui_helpers import QUICK, TOKEN, call, serving, wait_until
+from ui_helpers import CLIENT, QUICK, TOKEN, call, serving, wait_until
 
 from iekd import __version__
 from iekd.config.run import RunConfig, make_config
@@ -221,7 +221,7 @@ def test_the_environment_sets_the_rules(monkeypatch: Any) -> None:
 
 def press(url: str, run_id: str, what: str, **headers: str) -> str:
     """A row's button of the Runs tab, as the page's script would press it: what the server answers."""
-    config = httpx.get(f"{url}/config").json()
+    config = CLIENT.get(f"{url}/config").json()
     table = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == "runs-table")
     event = next(d for d in config["dependencies"] if [table, "click"] in d["targets"])
     data = [None] * len(event["inputs"])
@@ -229,11 +229,11 @@ def press(url: str, run_id: str, what: str, **headers: str) -> str:
         "data": data, "fn_index": event["id"], "session_hash": f"press{os.urandom(4).hex()}", "trigger_id": table,
         "event_data": {"run": run_id, "act": what},
     }  # fmt: skip
-    sent = httpx.post(f"{url}/gradio_api/queue/join", json=body, headers=headers)
+    sent = CLIENT.post(f"{url}/gradio_api/queue/join", json=body, headers=headers)
     assert sent.status_code == 200, sent.text
     address = f"{url}/gradio_api/queue/data?session_hash={body['session_hash']}"
     found = []
-    with httpx.stream("GET", address, timeout=60) as answer:
+    with CLIENT.stream("GET", address, timeout=60) as answer:
         for line in answer.iter_lines():
             found.append(line)
             if "process_completed" in line:
@@ -255,12 +255,12 @@ def test_without_the_token_no_endpoint_changes_anything(guarded: str, runs_dir: 
 
 def test_a_page_that_the_server_has_forgotten_still_compares(server: str, finished_run: str) -> None:
     """Its visit may have made room for others; what it chose from was said to it, not to this one."""
-    config = httpx.get(f"{server}/config").json()
+    config = CLIENT.get(f"{server}/config").json()
     source = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == "source")
     event = next(d for d in config["dependencies"] if [source, "input"] in d["targets"])
     for chosen, shown in ((finished_run, "data-example"), ("no-such-run", ""), ({"a": 1}, "")):
         body = {"data": [chosen], "fn_index": event["id"], "session_hash": os.urandom(4).hex(), "trigger_id": source}
-        answer = httpx.post(f"{server}/gradio_api/run/predict", json=body)
+        answer = CLIENT.post(f"{server}/gradio_api/run/predict", json=body)
         assert answer.status_code == 200, answer.text
         assert shown in json.dumps(answer.json()["data"])
 
@@ -403,7 +403,7 @@ def test_a_run_that_is_asked_to_stop_says_so_in_the_list(store: Store) -> None:
 
 def fire(url: str, target: str, event: str, values: dict[str, Any], **headers: str) -> str:
     """What the server says to the events of a field of the form, sent by a program; values: by elem_id."""
-    config = httpx.get(f"{url}/config").json()
+    config = CLIENT.get(f"{url}/config").json()
     props = {c["id"]: c["props"] for c in config["components"]}
     source = next(number for number, own in props.items() if own.get("elem_id") == target)
     said = []
@@ -412,7 +412,7 @@ def fire(url: str, target: str, event: str, values: dict[str, Any], **headers: s
             own = [props[number] for number in dependency["inputs"]]
             data = [values.get(str(p.get("elem_id")), p.get("value")) for p in own]
             body = {"data": data, "fn_index": dependency["id"], "session_hash": "stranger"}
-            said.append(httpx.post(f"{url}/gradio_api/run/predict", json=body, headers=headers, timeout=60).text)
+            said.append(CLIENT.post(f"{url}/gradio_api/run/predict", json=body, headers=headers, timeout=60).text)
     assert len(said) > 1
     return "\n".join(said)
 
@@ -437,7 +437,7 @@ def test_strangers_see_no_folder_of_the_host(guarded: str, pictures: Path) -> No
 
 def test_healthz_says_version_and_queue(guarded: str, server: str) -> None:
     for url in (guarded, server):
-        answer = httpx.get(f"{url}/healthz")
+        answer = CLIENT.get(f"{url}/healthz")
         assert answer.status_code == 200
         assert answer.json()["version"] == __version__
         assert {"queued", "running"} <= answer.json().keys()
@@ -448,8 +448,8 @@ def test_a_public_page_offers_no_training(runs_dir: Path, finished_run: str, pic
         kind, data = call(url, "start", {**QUICK, "dataset": "fashion-mnist-sample"}, "")
         assert kind == "error"
         assert "switched off" in json.dumps(data)
-        assert "switched off" in httpx.get(f"{url}/config").text
-        answer = httpx.get(f"{url}/sign-in")
+        assert "switched off" in CLIENT.get(f"{url}/config").text
+        answer = CLIENT.get(f"{url}/sign-in")
         assert (answer.status_code, answer.headers["location"]) == (303, "./"), "there is no token to give"
         assert call(url, "run_status", finished_run)[0] == "complete"
 

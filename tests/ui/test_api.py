@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-import httpx
 import pytest
 from PIL import Image
-from ui_helpers import PATIENCE, QUICK, ROOT, TOKEN, call, serving, wait_until
+from ui_helpers import CLIENT, PATIENCE, QUICK, ROOT, TOKEN, call, serving, wait_until
 
 from iekd.config.run import RunConfig, make_config
 from iekd.errors import UserError
@@ -31,7 +30,7 @@ CHANGES = ("stop_run", "resume_run", "move_run_to_front", "delete_run")
 
 @pytest.fixture(scope="module")
 def info(server: str) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"{server}/gradio_api/info", timeout=PATIENCE).json()
+    found: dict[str, Any] = CLIENT.get(f"{server}/gradio_api/info", timeout=PATIENCE).json()
     return found
 
 
@@ -107,7 +106,7 @@ def test_a_program_reads_what_came_out_of_a_run(server: str, finished_run: str) 
     (files,) = call(server, "run_files", finished_run)[1]
     assert [file["name"] for file in files][:2] == ["answers.csv", "teacher"]
     for file in files:
-        answer = httpx.get(f"{server}/{file['address']}", timeout=PATIENCE)
+        answer = CLIENT.get(f"{server}/{file['address']}", timeout=PATIENCE)
         assert answer.status_code == 200
         assert len(answer.content) >= file["bytes"]
 
@@ -119,7 +118,7 @@ def test_a_program_exports_a_model_and_fetches_it(server: str, finished_run: str
     assert list(answer[0]) == list(get_type_hints(Exported))
     assert answer[0]["difference"] < 1e-4
     with zipfile.ZipFile(
-        io.BytesIO(httpx.get(f"{server}/{answer[0]['address']}", timeout=PATIENCE).content)
+        io.BytesIO(CLIENT.get(f"{server}/{answer[0]['address']}", timeout=PATIENCE).content)
     ) as archive:
         (file,) = [entry for entry in archive.infolist() if entry.filename.endswith(".onnx")]
     assert file.file_size == answer[0]["bytes"]
@@ -156,7 +155,7 @@ def test_a_run_waits_moves_to_the_front_and_is_deleted(tmp_path: Path, pictures:
 @pytest.mark.parametrize("name", [*CHANGES, "run_files", "export_model"])
 def test_what_changes_a_run_or_takes_it_home_needs_the_token(guarded: str, finished_run: str, name: str) -> None:
     values = [finished_run, "teacher", "onnx"] if name == "export_model" else [finished_run]
-    answer = httpx.post(f"{guarded}/gradio_api/run/{name}", json={"data": values}, timeout=PATIENCE)
+    answer = CLIENT.post(f"{guarded}/gradio_api/run/{name}", json={"data": values}, timeout=PATIENCE)
     assert answer.status_code == 403
     assert "token" in answer.json()["error"]
     if name == "run_files":

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from ui_helpers import QUICK, ROOT, serving, wait_until
+from ui_helpers import CLIENT, QUICK, ROOT, serving, wait_until
 
 from iekd import data
 from iekd.config.presets import PRESETS
@@ -497,9 +497,8 @@ def test_programs_are_told_what_is_wrong(client: Any, endpoint: str, arguments: 
 
 
 def test_the_runs_folder_is_not_served(server: str, finished_run: str, runs_dir: Path) -> None:
-    import httpx
 
-    answer = httpx.get(f"{server}/gradio_api/file={runs_dir / finished_run / 'config.json'}")
+    answer = CLIENT.get(f"{server}/gradio_api/file={runs_dir / finished_run / 'config.json'}")
     assert answer.status_code in (403, 404)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import httpx
 import pytest
 from gradio.routes import App
 from starlette.applications import Starlette
@@ -17,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
-from ui_helpers import QUICK, TOKEN, call
+from ui_helpers import CLIENT, QUICK, TOKEN, call
 
 from iekd.launchers.local import LocalLauncher
 from iekd.runs.store import Store
@@ -67,7 +66,7 @@ def sentence(error: Any) -> str:
 @pytest.mark.parametrize("body", WRONG_BODIES, ids=lambda body: str(body[:20]))
 def test_a_body_that_is_none_gets_a_sentence(server: str, route: str, body: bytes) -> None:
     for name in ENDPOINTS:
-        answer = httpx.post(
+        answer = CLIENT.post(
             f"{server}/gradio_api/{route}/{name}", content=body, headers={"content-type": "application/json"}
         )
         if (route, body) == ("call/v2", b"{}") and all(p.optional for p in ENDPOINTS[name].parameters):
@@ -80,10 +79,10 @@ def test_a_body_that_is_none_gets_a_sentence(server: str, route: str, body: byte
 @pytest.mark.parametrize(("name", "values", "said"), WRONG_VALUES, ids=str)
 def test_values_that_do_not_fit_get_a_sentence(server: str, name: str, values: list[Any], said: str) -> None:
     status = 404 if name == "nothing" else 400
-    direct = httpx.post(f"{server}/gradio_api/run/{name}", json={"data": values}, timeout=60)
+    direct = CLIENT.post(f"{server}/gradio_api/run/{name}", json={"data": values}, timeout=60)
     assert direct.status_code == status, direct.text
     assert said in sentence(direct.json()["error"])
-    queued = httpx.post(f"{server}/gradio_api/call/{name}", json={"data": values}, timeout=60)
+    queued = CLIENT.post(f"{server}/gradio_api/call/{name}", json={"data": values}, timeout=60)
     if queued.status_code == 200:  # they fit by their kind; what is wrong with them is found out later
         kind, error = call(server, name, *values)
         assert kind == "error"
@@ -100,10 +99,10 @@ def test_values_by_name_are_checked_too(server: str) -> None:
         ("start", {"config": 5}, "an object of settings"), ("list_runs", {"x": 1}, "It takes: nothing"),
         ("nothing", {}, "Unknown endpoint"),
     ):  # fmt: skip
-        answer = httpx.post(f"{address}/{name}", json=body)
+        answer = CLIENT.post(f"{address}/{name}", json=body)
         assert answer.status_code in (400, 404)
         assert said in sentence(answer.json()["error"])
-    assert httpx.post(f"{address}/list_runs", json={}).status_code == 200
+    assert CLIENT.post(f"{address}/list_runs", json={}).status_code == 200
 
 
 def test_what_may_be_left_out_may_be_left_out(server: str, finished_run: str) -> None:
@@ -141,7 +140,7 @@ def test_start_answers_with_the_warnings_where_they_are_asked_for(server: str, r
 
 @pytest.mark.parametrize("path", ["call/start/nothing", "call/nothing/nothing", "queue/data?session_hash=nothing"])
 def test_the_answer_to_no_call_gets_a_sentence(server: str, path: str) -> None:
-    answer = httpx.get(f"{server}/gradio_api/{path}", timeout=60)
+    answer = CLIENT.get(f"{server}/gradio_api/{path}", timeout=60)
     assert answer.status_code == 404
     assert "no such call" in sentence(answer.json()["error"])
 
@@ -149,7 +148,7 @@ def test_the_answer_to_no_call_gets_a_sentence(server: str, path: str) -> None:
 def test_a_body_that_does_not_say_that_it_is_json_is_refused(server: str) -> None:
     """Other sites can send such bodies from a visitor's browser without being asked first."""
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
-        answer = httpx.post(
+        answer = CLIENT.post(
             f"{server}/gradio_api/call/list_runs", content=b'{"data": []}', headers={"content-type": kind}
         )
         assert answer.status_code == 415
@@ -157,18 +156,18 @@ def test_a_body_that_does_not_say_that_it_is_json_is_refused(server: str) -> Non
 
 
 def test_what_is_not_allowed_is_403(guarded: str, finished_run: str) -> None:
-    answer = httpx.post(f"{guarded}/gradio_api/run/stop_run", json={"data": [finished_run]})
+    answer = CLIENT.post(f"{guarded}/gradio_api/run/stop_run", json={"data": [finished_run]})
     assert answer.status_code == 403
     assert "token" in sentence(answer.json()["error"])
     proof = {"x-iekd-token": TOKEN}
-    answer = httpx.post(f"{guarded}/gradio_api/run/stop_run", json={"data": ["x"]}, headers=proof)
+    answer = CLIENT.post(f"{guarded}/gradio_api/run/stop_run", json={"data": ["x"]}, headers=proof)
     assert answer.status_code == 400
 
 
 @pytest.mark.parametrize("path", ["queue/join", "run/predict", "api/predict"])
 def test_what_clients_send_by_number_is_an_object_too(server: str, path: str) -> None:
     for body in ("null", "[]", "{}", '{"data": []}', '{"data": 1, "fn_index": 1}', '{"data": [], "fn_index": "x"}'):
-        answer = httpx.post(f"{server}/gradio_api/{path}", content=body, headers={"content-type": "application/json"})
+        answer = CLIENT.post(f"{server}/gradio_api/{path}", content=body, headers={"content-type": "application/json"})
         assert answer.status_code == 400
         sentence(answer.json()["error"])
 

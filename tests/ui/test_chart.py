@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from ui_helpers import PATIENCE
+from ui_helpers import CLIENT, PATIENCE
 
 from iekd.config.run import make_config
 from iekd.runs.store import Run, Store
@@ -60,8 +59,8 @@ def test_the_element_is_json_that_no_name_breaks_out_of(run: Run) -> None:
 
 
 def test_the_code_is_served_under_an_address_that_changes_with_it(server: str) -> None:
-    (address,) = re.findall(r'src="(/iekd/chart\.js\?v=\w+)" defer', httpx.get(server).text.split("<meta")[0])
-    answer = httpx.get(server + address)
+    (address,) = re.findall(r'src="(/iekd/chart\.js\?v=\w+)" defer', CLIENT.get(server).text.split("<meta")[0])
+    answer = CLIENT.get(server + address)
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/javascript")
     assert "immutable" in answer.headers["cache-control"]

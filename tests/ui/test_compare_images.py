@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 from PIL import Image
-from ui_helpers import TOKEN, call
+from ui_helpers import CLIENT, TOKEN, call
 
 from iekd.errors import UserError
 from iekd.inference.compare import ImageResult
@@ -167,10 +167,9 @@ def test_the_page_offers_what_it_shows_as_files(finished_run: str, runs_dir: Pat
 
 
 def test_programs_choose_models_right_answers_and_a_filter(server: str, finished_run: str, packed: Path) -> None:
-    import httpx
 
     with packed.open("rb") as file:
-        stored = httpx.post(f"{server}/gradio_api/upload", files={"files": ("shapes.zip", file)}).json()[0]
+        stored = CLIENT.post(f"{server}/gradio_api/upload", files={"files": ("shapes.zip", file)}).json()[0]
     sent = [{"path": stored, "meta": {"_type": "gradio.FileData"}}]
     models = [f"{finished_run}/teacher", f"{finished_run}/ie-ft-seed0", "fashion-mnist-resnet8-ie-ft"]
     kind, (found,) = call(server, "compare", finished_run, sent, models, ["cross"] * 3, "all")
@@ -189,14 +188,13 @@ def test_programs_choose_models_right_answers_and_a_filter(server: str, finished
     ):  # fmt: skip
         kind, error = call(server, "compare", finished_run, sent, *values)
         assert (kind, said in error["error"]) == ("error", True), error
-    assert httpx.get(f"{server}/compared/guess/comparison.csv").status_code == 404
+    assert CLIENT.get(f"{server}/compared/guess/comparison.csv").status_code == 404
 
 
 def test_strangers_upload_no_models_and_compare_fewer_images(guarded: str, finished_run: str, packed: Path) -> None:
-    import httpx
 
     with packed.open("rb") as file:
-        stored = httpx.post(f"{guarded}/gradio_api/upload", files={"files": ("m.onnx", file)}).json()[0]
+        stored = CLIENT.post(f"{guarded}/gradio_api/upload", files={"files": ("m.onnx", file)}).json()[0]
     sent = [{"path": stored, "meta": {"_type": "gradio.FileData"}}]
     kind, error = call(guarded, "compare", finished_run, sent, [], [], "", sent)
     assert (kind, "whoever runs this page" in error["error"]) == ("error", True)

@@ -11,10 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 import torch
-from ui_helpers import TOKEN, serving
+from ui_helpers import CLIENT, TOKEN, serving
 
 from iekd.models.artifact import load_model
 from iekd.runs.store import Store
@@ -25,7 +24,7 @@ from iekd.ui.server.downloads import downloads_html
 def test_a_network_comes_as_a_zip_that_works(server: str, finished_run: str, runs_dir: Path, tmp_path: Path) -> None:
     run = Store(runs_dir).get(finished_run)
     for name, folder in run.model_folders.items():
-        answer = httpx.get(f"{server}/download/{finished_run}/{name}")
+        answer = CLIENT.get(f"{server}/download/{finished_run}/{name}")
         assert answer.status_code == 200
         assert answer.headers["content-type"] == "application/zip"
         assert f"{finished_run}-{name}.zip" in answer.headers["content-disposition"]
@@ -45,7 +44,7 @@ def test_a_network_comes_as_a_zip_that_works(server: str, finished_run: str, run
 
 def test_all_answers_come_as_a_table(server: str, finished_run: str, runs_dir: Path) -> None:
     run = Store(runs_dir).get(finished_run)
-    answer = httpx.get(f"{server}/download/{finished_run}/answers.csv")
+    answer = CLIENT.get(f"{server}/download/{finished_run}/answers.csv")
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/csv")
     header, *rows = csv.reader(io.StringIO(answer.text))
@@ -56,7 +55,7 @@ def test_all_answers_come_as_a_table(server: str, finished_run: str, runs_dir: P
 
 def test_the_note_in_it_is_true(server: str, finished_run: str, tmp_path: Path, monkeypatch: Any) -> None:
     """Its Python lines run as they stand, in the folder where it lies."""
-    answer = httpx.get(f"{server}/download/{finished_run}/ie-ft-seed0")
+    answer = CLIENT.get(f"{server}/download/{finished_run}/ie-ft-seed0")
     zipfile.ZipFile(io.BytesIO(answer.content)).extractall(tmp_path)
     note = (tmp_path / "ie-ft-seed0" / "README.txt").read_text()
     lines = [line.strip() for line in note.splitlines() if re.match(r"    (from|network)", line)]
@@ -80,7 +79,7 @@ def test_the_note_in_it_is_true(server: str, finished_run: str, tmp_path: Path, 
     ],
 )
 def test_nothing_else_is_served(server: str, finished_run: str, where: str) -> None:
-    answer = httpx.get(f"{server}/download/{where.replace('RUN', finished_run)}")
+    answer = CLIENT.get(f"{server}/download/{where.replace('RUN', finished_run)}")
     assert answer.status_code == 404
     assert "Traceback" not in answer.text
     assert "config.json" not in answer.text
@@ -89,21 +88,21 @@ def test_nothing_else_is_served(server: str, finished_run: str, where: str) -> N
 def test_strangers_get_no_networks_of_a_guarded_page(guarded: str, finished_run: str) -> None:
     for what in ("teacher", "answers.csv"):
         address = f"{guarded}/download/{finished_run}/{what}"
-        refused = httpx.get(address)
+        refused = CLIENT.get(address)
         assert refused.status_code == 403
         assert "token" in refused.text
-        assert httpx.get(address, headers={"x-iekd-token": TOKEN}).status_code == 200
+        assert CLIENT.get(address, headers={"x-iekd-token": TOKEN}).status_code == 200
 
 
 def test_visitors_of_a_public_page_get_their_own(runs_dir: Path, finished_run: str) -> None:
     with serving(runs_dir, "--public", IEKD_PUBLIC_TRAINING="1") as url:
         address = f"{url}/download/{finished_run}/teacher"
-        assert httpx.get(address).status_code == 403
+        assert CLIENT.get(address).status_code == 403
         asker = SimpleNamespace(headers={}, cookies={}, client=SimpleNamespace(host="127.0.0.1"))
         mark = runs_dir / finished_run / "visitor"
         mark.write_text(_visitor(asker, Store(runs_dir)))
         try:
-            assert httpx.get(address).status_code == 200
+            assert CLIENT.get(address).status_code == 200
         finally:
             mark.unlink()
 
@@ -136,7 +135,7 @@ def test_nothing_is_left_behind(server: str, finished_run: str) -> None:
         return set(Path(tempfile.gettempdir()).glob("*"))
 
     before, address = files(), f"{server}/download/{finished_run}/teacher"
-    assert httpx.get(address).status_code == 200
-    with httpx.stream("GET", address) as answer:
+    assert CLIENT.get(address).status_code == 200
+    with CLIENT.stream("GET", address) as answer:
         next(answer.iter_raw(10))
     assert {path for path in files() - before if path.suffix == ".zip" or path.name.startswith("tmp")} == set()

@@ -16,10 +16,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
-from ui_helpers import PATIENCE, call, serving
+from ui_helpers import CLIENT, PATIENCE, call, serving
 
 from iekd.config.run import make_config
 from iekd.explain.about import HALVES, LRP
@@ -340,10 +339,10 @@ def test_from_a_run_to_its_maps_and_without_the_server_from_image_to_image(brows
     assert asked == []
 
     zipped = page.locator("#explain-maps .downloads a").first.get_attribute("href")
-    packed = httpx.get(f"{explaining.partition('?')[0]}{zipped[2:]}")
+    packed = CLIENT.get(f"{explaining.partition('?')[0]}{zipped[2:]}")
     with zipfile.ZipFile(io.BytesIO(packed.content)) as archive:
         assert {"explanation/explain.json", "explanation/maps/image-001.png"} <= set(archive.namelist())
-    assert httpx.get(f"{explaining.partition('?')[0]}explained/guess").status_code == 404
+    assert CLIENT.get(f"{explaining.partition('?')[0]}explained/guess").status_code == 404
     assert errors == []
     page.close()
 
@@ -353,7 +352,7 @@ def test_programs_get_the_same_as_text_and_zip(explaining: str) -> None:
     kind, (found,) = call(url, "explain", run_id, "ie-ft")
     assert (kind, found["student"]) == ("complete", "ie-ft")
     assert "## What each half is worth" in found["text"]
-    with zipfile.ZipFile(io.BytesIO(httpx.get(f"{url}/{found['address']}").content)) as archive:
+    with zipfile.ZipFile(io.BytesIO(CLIENT.get(f"{url}/{found['address']}").content)) as archive:
         assert len(json.loads(archive.read("explanation/explain.json"))["images"]) == 8
     assert call(url, "explain", run_id, "fitnet")[0] == "error"
 

@@ -11,10 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
-import httpx
 import onnxruntime
 import pytest
-from ui_helpers import TOKEN
+from ui_helpers import CLIENT, TOKEN
 
 from iekd.export import FORMATS
 from iekd.models.artifact import ModelCard
@@ -61,7 +60,7 @@ def test_the_certificate_and_the_download_come(exported: str, server: str, finis
     address = f"/download/{finished_run}/{LEARNER}/onnx"
     assert f'href=".{address}"' in exported
     assert "IE-FT, ONNX" in exported
-    answer = httpx.get(server + address)
+    answer = CLIENT.get(server + address)
     assert answer.status_code == 200
     assert f"{finished_run}-{LEARNER}-onnx.zip" in answer.headers["content-disposition"]
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
@@ -85,15 +84,15 @@ def test_the_certificate_and_the_download_come(exported: str, server: str, finis
     ],
 )
 def test_nothing_else_is_served(server: str, exported: str, finished_run: str, where: str, status: int) -> None:
-    answer = httpx.get(f"{server}/download/{where.replace('RUN', finished_run)}")
+    answer = CLIENT.get(f"{server}/download/{where.replace('RUN', finished_run)}")
     assert answer.status_code == status
     assert "certificate" not in answer.text
 
 
 def test_only_who_may_download_gets_it(guarded: str, exported: str, finished_run: str) -> None:
     address = f"{guarded}/download/{finished_run}/{LEARNER}/onnx"
-    assert httpx.get(address).status_code == 403
-    assert httpx.get(address, headers={"x-iekd-token": TOKEN}).status_code == 200
+    assert CLIENT.get(address).status_code == 403
+    assert CLIENT.get(address, headers={"x-iekd-token": TOKEN}).status_code == 200
 
 
 def test_a_stranger_cannot_make_the_server_export(pressed: Any, finished_run: str, runs_dir: Path) -> None:
@@ -148,7 +147,7 @@ def test_a_page_that_was_exported_is_downloaded_with_all_its_files(
     exported: str, pressed: Any, server: str, finished_run: str, runs_dir: Path
 ) -> None:
     address = f"{server}/download/{finished_run}/{LEARNER}/web"
-    assert httpx.get(address).status_code == 404
+    assert CLIENT.get(address).status_code == 404
     exports = runs_dir / finished_run / "exports"
     folder, record = exports / "seed0-web", exports / f"{LEARNER}-onnx" / "certificate.json"
     (folder / "models").mkdir(parents=True)
@@ -156,7 +155,7 @@ def test_a_page_that_was_exported_is_downloaded_with_all_its_files(
     shutil.copyfile(record, folder / "models" / "0-ie-ft.certificate.json")
     try:
         found = pressed(Access(), format_name="web")
-        answer = httpx.get(address)
+        answer = CLIENT.get(address)
     finally:
         shutil.rmtree(folder)
     assert f'href="./download/{finished_run}/{LEARNER}/web"' in found

@@ -15,7 +15,7 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
-from ui_helpers import TOKEN, call, serving
+from ui_helpers import CLIENT, TOKEN, call, serving
 
 from iekd.errors import UserError
 from iekd.ui.server.access import Access
@@ -41,20 +41,20 @@ def test_every_answer_has_the_headers(guarded: str) -> None:
         ("GET", "/gradio_api/file=/etc/passwd", {}), ("GET", "/download/nothing/x", {}),
         ("OPTIONS", "/config", {"origin": "http://evil.example", "access-control-request-method": "GET"}),
     ):  # fmt: skip
-        with httpx.stream(method, guarded + path, headers=headers) as answer:
+        with CLIENT.stream(method, guarded + path, headers=headers) as answer:
             check_headers(answer)
-    too_large = httpx.post(f"{guarded}/gradio_api/queue/join", content=bytes(MOST_BODY + 1), timeout=60)
+    too_large = CLIENT.post(f"{guarded}/gradio_api/queue/join", content=bytes(MOST_BODY + 1), timeout=60)
     assert too_large.status_code == 413
     check_headers(too_large)
-    script = httpx.get(guarded).text.partition('src="./assets/')[2].partition('"')[0]
-    check_headers(httpx.get(f"{guarded}/assets/{script}"))
+    script = CLIENT.get(guarded).text.partition('src="./assets/')[2].partition('"')[0]
+    check_headers(CLIENT.get(f"{guarded}/assets/{script}"))
 
 
 def test_an_uploaded_file_is_no_part_of_the_page(server: str) -> None:
     """Opened by itself, a picture with a script in it may do nothing."""
     file = {"files": ("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")}
-    (path,) = httpx.post(f"{server}/gradio_api/upload", files=file).json()
-    answer = httpx.get(f"{server}/gradio_api/file={path}")
+    (path,) = CLIENT.post(f"{server}/gradio_api/upload", files=file).json()
+    answer = CLIENT.get(f"{server}/gradio_api/file={path}")
     assert answer.status_code == 200
     assert answer.headers["content-security-policy"].startswith(FILE_POLICY)
     assert "sandbox" in FILE_POLICY
@@ -62,7 +62,7 @@ def test_an_uploaded_file_is_no_part_of_the_page(server: str) -> None:
 
 def test_a_space_lets_its_own_site_embed_the_page(tmp_path: Path) -> None:
     with serving(tmp_path, SPACE_ID="someone/space") as url:
-        check_headers(httpx.get(url), "'self' https://huggingface.co https://*.huggingface.co https://*.hf.space")
+        check_headers(CLIENT.get(url), "'self' https://huggingface.co https://*.huggingface.co https://*.hf.space")
 
 
 # Behind a path
@@ -135,17 +135,17 @@ def test_the_page_finds_its_parts_behind_a_path(behind_a_path: str, strips: bool
     import re
 
     with proxy(behind_a_path, strips) as url:
-        page = httpx.get(url + opened, follow_redirects=True)
+        page = CLIENT.get(url + opened, follow_redirects=True)
         assert page.status_code == 200
         assert f'"root":"{url}"' in page.text
         (base,) = re.findall(r'<base href="([^"]*)"', page.text)
         parts = re.findall(r'(?:src|href)="(\./[^"]+\.(?:js|css))"', page.text)
         assert len(parts) > 1
         for part in parts:
-            found = httpx.get(httpx.URL(url).join(base).join(part))
+            found = CLIENT.get(httpx.URL(url).join(base).join(part))
             assert found.status_code == 200, part
             assert "html" not in found.headers["content-type"]
-        assert httpx.get(f"{url}/theme.css").status_code == 200
+        assert CLIENT.get(f"{url}/theme.css").status_code == 200
 
 
 @pytest.mark.parametrize("strips", [True, False])
@@ -155,7 +155,7 @@ def test_streams_endpoints_downloads_and_signing_in_work_behind_a_path(
     with proxy(behind_a_path, strips) as url:
         kind, (status,) = call(url, "run_status", finished_run)
         assert (kind, status["run"]) == ("complete", finished_run)
-        assert httpx.get(f"{url}/healthz").json()["status"] == "ok"
+        assert CLIENT.get(f"{url}/healthz").json()["status"] == "ok"
         with httpx.Client(base_url=url) as browser:
             refused = browser.get(f"/download/{finished_run}/teacher")
             assert refused.status_code == 403
@@ -169,8 +169,8 @@ def test_streams_endpoints_downloads_and_signing_in_work_behind_a_path(
 
 
 def test_messages_of_a_stream_are_not_held_back(server: str, finished_run: str) -> None:
-    event = httpx.post(f"{server}/gradio_api/call/run_status", json={"data": [finished_run]}).json()["event_id"]
-    with httpx.stream("GET", f"{server}/gradio_api/call/run_status/{event}") as answer:
+    event = CLIENT.post(f"{server}/gradio_api/call/run_status", json={"data": [finished_run]}).json()["event_id"]
+    with CLIENT.stream("GET", f"{server}/gradio_api/call/run_status/{event}") as answer:
         assert answer.headers["x-accel-buffering"] == "no"
 
 

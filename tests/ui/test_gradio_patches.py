@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
-import httpx
 import pytest
 from gradio import processing_utils
 from gradio.routes import App
@@ -23,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from ui_helpers import CLIENT
 
 from iekd.data.decoding import MAX_PIXELS
 from iekd.ui.server import gradio_patches
@@ -164,7 +164,7 @@ def test_a_page_without_the_place_for_the_script_is_served_as_it_is(caplog: pyte
 
 
 def test_gradios_own_page_has_the_place_for_the_script(server: str) -> None:
-    page = httpx.get(server).content
+    page = CLIENT.get(server).content
     assert FEW_FRAMES in page
     assert LANGUAGE in page
 

@@ -11,9 +11,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from ui_helpers import TOKEN, call, serving
+from ui_helpers import CLIENT, TOKEN, call, serving
 
 from iekd.launchers.local import LocalLauncher
 from iekd.runs.store import FINISHED, Store
@@ -40,9 +39,9 @@ def test_a_file_that_is_too_large_is_refused(guarded: str) -> None:
     """More is taken of whoever may do everything."""
     file, proof = {"files": ("a.zip", bytes(MOST_UPLOAD + 1))}, {"x-iekd-token": TOKEN}
     address = f"{guarded}/gradio_api/upload"
-    assert httpx.post(address, files=file, timeout=60).status_code == 413
-    assert httpx.post(address, files=file, headers={"x-iekd-token": "x"}, timeout=60).status_code == 413
-    assert httpx.post(address, files=file, headers=proof, timeout=60).status_code == 200
+    assert CLIENT.post(address, files=file, timeout=60).status_code == 413
+    assert CLIENT.post(address, files=file, headers={"x-iekd-token": "x"}, timeout=60).status_code == 413
+    assert CLIENT.post(address, files=file, headers=proof, timeout=60).status_code == 200
     giant = {**proof, "content-length": str(MOST_OWN_UPLOAD + 1)}
     head = "POST /gradio_api/upload HTTP/1.1\nHost: x\n" + "".join(f"{k}: {v}\n" for k, v in giant.items()) + "\n"
     assert " 413 " in raw(guarded, head, iter([b"A"]))
@@ -50,23 +49,23 @@ def test_a_file_that_is_too_large_is_refused(guarded: str) -> None:
 
 def test_many_files_that_are_too_large_together_are_refused(guarded: str) -> None:
     files = [("files", (f"{i}.png", bytes(2**20))) for i in range(70)]
-    assert httpx.post(f"{guarded}/gradio_api/upload", files=files, timeout=60).status_code == 413
+    assert CLIENT.post(f"{guarded}/gradio_api/upload", files=files, timeout=60).status_code == 413
 
 
 def test_an_upload_that_would_fill_the_disk_is_refused(small_disk: Any, tmp_path: Path) -> None:
     place, _ = small_disk
     with serving(tmp_path, GRADIO_TEMP_DIR=str(place / "uploads")) as url:
-        answer = httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.png", bytes(2**20))}, timeout=60)
+        answer = CLIENT.post(f"{url}/gradio_api/upload", files={"files": ("a.png", bytes(2**20))}, timeout=60)
         assert answer.status_code == 507
         assert "nearly full" in answer.text
-        assert httpx.get(f"{url}/healthz").status_code == 200
+        assert CLIENT.get(f"{url}/healthz").status_code == 200
     assert not [path for path in place.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("path", ["/gradio_api/call/start", "/gradio_api/queue/join", "/gradio_api/run/start"])
 def test_giant_json_and_data_urls_are_refused(server: str, path: str) -> None:
     giant = json.dumps({"data": ["data:image/png;base64," + "A" * MOST_BODY]})
-    answer = httpx.post(f"{server}{path}", content=giant, headers={"content-type": "application/json"}, timeout=60)
+    answer = CLIENT.post(f"{server}{path}", content=giant, headers={"content-type": "application/json"}, timeout=60)
     assert answer.status_code == 413
 
 
@@ -74,7 +73,7 @@ def test_a_body_that_lies_about_its_length_is_refused(server: str) -> None:
     head = "POST /gradio_api/queue/join HTTP/1.1\nHost: x\nTransfer-Encoding: chunked\n\n"
     piece = b"100000\r\n" + b"A" * 2**20 + b"\r\n"
     assert " 413 " in raw(server, head, (piece for _ in range(MOST_BODY // 2**20 + 2)))
-    assert httpx.get(f"{server}/healthz").status_code == 200
+    assert CLIENT.get(f"{server}/healthz").status_code == 200
 
 
 # Files of the host
@@ -118,14 +117,14 @@ def test_no_file_of_the_host_is_served(server: str, runs_dir: Path, finished_run
             "/static/",
             "/assets/",
         ):
-            answer = httpx.get(f"{server}{prefix}{target}")
+            answer = CLIENT.get(f"{server}{prefix}{target}")
             assert answer.status_code in (400, 403, 404, 405, 422), (prefix, target, answer.status_code)
 
 
 def test_the_server_fetches_nothing_for_anybody(server: str, secret: tuple[str, list[str]], finished_run: str) -> None:
     address, asked = secret
     for prefix in ("/gradio_api/file=", "/file=", "/gradio_api/proxy=", "/proxy="):
-        answer = httpx.get(f"{server}{prefix}{address}", follow_redirects=False)
+        answer = CLIENT.get(f"{server}{prefix}{address}", follow_redirects=False)
         assert answer.status_code in (400, 403, 404), (prefix, answer.status_code, answer.headers)
     for file in (
         {"path": address, "meta": {"_type": "gradio.FileData"}},

@@ -14,10 +14,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from PIL import Image
-from ui_helpers import PATIENCE, QUICK, ROOT, TOKEN, call, serving, wait_until
+from ui_helpers import CLIENT, PATIENCE, QUICK, ROOT, TOKEN, call, serving, wait_until
 
 from iekd.ui.server.api import ENDPOINTS
 from iekd.ui.server.mcp_server import MISSING
@@ -146,7 +145,7 @@ def test_what_does_not_fit_gets_the_same_sentences(tools: str, name: str, values
 
 def test_pictures_come_as_content_or_as_uploads(tools: str, finished_run: str, pictures: Path, uploads: Path) -> None:
     file = pictures / "test" / "disc" / "0.png"
-    (path,) = httpx.post(f"{tools}/gradio_api/upload", files={"files": ("0.png", file.read_bytes())}).json()
+    (path,) = CLIENT.post(f"{tools}/gradio_api/upload", files={"files": ("0.png", file.read_bytes())}).json()
     content = "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
     (result,) = ask(tools, ("compare", {"run_id": finished_run, "images": [path, content, picture()]}))
     uploaded, sent, other = result.structuredContent["images"]
@@ -219,30 +218,30 @@ def test_visitors_of_a_public_page_are_told_apart_by_their_addresses(tmp_path: P
 
 def test_a_web_page_cannot_use_the_tools(tools: str) -> None:
     """Also one that has made its own name point to this machine: its Origin and Host then agree."""
-    fine = httpx.post(tools + ADDRESS, json=LIST_TOOLS, headers=SPEAKS)
+    fine = CLIENT.post(tools + ADDRESS, json=LIST_TOOLS, headers=SPEAKS)
     assert fine.status_code == 200
     for headers in (
         {"origin": "http://evil.example", "host": "evil.example"}, {"origin": "null"}, {"origin": tools},
         {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-origin"},
     ):  # fmt: skip
-        answer = httpx.post(tools + ADDRESS, json=LIST_TOOLS, headers={**SPEAKS, **headers})
+        answer = CLIENT.post(tools + ADDRESS, json=LIST_TOOLS, headers={**SPEAKS, **headers})
         assert answer.status_code == 403, headers
         assert "not taken from web pages" in answer.json()["error"]
-    plain = httpx.post(tools + ADDRESS, content=b"{}", headers={**SPEAKS, "content-type": "text/plain"})
+    plain = CLIENT.post(tools + ADDRESS, content=b"{}", headers={**SPEAKS, "content-type": "text/plain"})
     assert plain.status_code in (400, 415)
 
 
 def test_other_requests_do_not_hang(tools: str) -> None:
     for method in ("GET", "DELETE", "PUT"):
-        assert httpx.request(method, tools + ADDRESS, headers=SPEAKS, timeout=PATIENCE).status_code == 405
-    large = httpx.post(tools + ADDRESS, content=bytes(9 * 2**20), headers=SPEAKS, timeout=PATIENCE)
+        assert CLIENT.request(method, tools + ADDRESS, headers=SPEAKS, timeout=PATIENCE).status_code == 405
+    large = CLIENT.post(tools + ADDRESS, content=bytes(9 * 2**20), headers=SPEAKS, timeout=PATIENCE)
     assert large.status_code == 413
 
 
 def test_the_tools_are_not_there_unless_asked_for(server: str, guarded_tools: str) -> None:
-    assert httpx.post(server + ADDRESS, json=LIST_TOOLS, headers=SPEAKS).status_code in (404, 405)
+    assert CLIENT.post(server + ADDRESS, json=LIST_TOOLS, headers=SPEAKS).status_code in (404, 405)
     for path in ("/sse", "/messages/"):  # of Gradio's own server, which that variable would start
-        assert httpx.get(guarded_tools + ADDRESS + path, timeout=PATIENCE).status_code == 404
+        assert CLIENT.get(guarded_tools + ADDRESS + path, timeout=PATIENCE).status_code == 404
 
 
 def test_without_the_package_one_sentence_says_what_to_install(tmp_path: Path) -> None:

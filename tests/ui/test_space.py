@@ -10,11 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 from browser import ARGUMENTS, find_browser
 from huggingface_hub import SpaceHardware
-from ui_helpers import PATIENCE, ROOT, call, serving, wait_until
+from ui_helpers import CLIENT, PATIENCE, ROOT, call, serving, wait_until
 
 from iekd.errors import UserError
 from iekd.launchers.local import LocalLauncher
@@ -143,7 +142,7 @@ def test_the_folder_opens_as_a_space_and_compares_a_picture(folder, tmp_path_fac
             assert "%" in said
             browser.close()
         assert (folder / "runs").is_dir(), "without a bucket runs are in the Space's own folder"
-        assert httpx.get(f"{url}/healthz").status_code == 200
+        assert CLIENT.get(f"{url}/healthz").status_code == 200
     finally:
         process.terminate()
         process.wait(PATIENCE)
@@ -246,12 +245,12 @@ def test_the_page_on_zero_gpu_compares_although_nothing_is_lent(tmp_path):
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     with serving(tmp_path, SPACE_ID="someone/space", SPACES_ZERO_GPU="true", PYTHONPATH=path) as url:
         picture = ROOT / "docs" / "app.png"
-        (stored,) = httpx.post(f"{url}/gradio_api/upload", files={"files": picture.read_bytes()}).json()
+        (stored,) = CLIENT.post(f"{url}/gradio_api/upload", files={"files": picture.read_bytes()}).json()
         kind, answer = call(url, "compare", "", [{"path": stored, "meta": {"_type": "gradio.FileData"}}])
         assert kind == "complete"
         assert answer[0]["images"][0]["predictions"]
         assert asked.exists()
-        assert "runs train on the CPU" in httpx.get(url).text
+        assert "runs train on the CPU" in CLIENT.get(url).text
 
 
 def test_elsewhere_no_gpu_is_borrowed(in_a_space):
@@ -276,4 +275,4 @@ def test_runs_train_on_the_cpu_there_and_the_page_says_so(lending, tmp_path, mon
 
 def test_the_page_of_a_space_without_a_bucket_warns(tmp_path):
     with serving(tmp_path, SPACE_ID="someone/space", IEKD_RUNS_DIR="") as url:
-        assert "no storage bucket is attached" in wait_until(lambda: httpx.get(url).text)
+        assert "no storage bucket is attached" in wait_until(lambda: CLIENT.get(url).text)

@@ -13,9 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from ui_helpers import QUICK, TOKEN, animals, call, serving, wait_until
+from ui_helpers import CLIENT, QUICK, TOKEN, animals, call, serving, wait_until
 
 from iekd import data
 from iekd.config.run import RunConfig
@@ -47,7 +46,7 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
 
 def send(url: str, name: str, content: bytes, *more: str, **headers: str) -> tuple[str, Any]:
     """What `add_pictures` says of a file."""
-    sent = httpx.post(f"{url}/gradio_api/upload", files={"files": (name, content)}, headers=headers, timeout=60)
+    sent = CLIENT.post(f"{url}/gradio_api/upload", files={"files": (name, content)}, headers=headers, timeout=60)
     assert sent.status_code == 200, sent.text
     file = {"path": sent.json()[0], "orig_name": name, "meta": {"_type": "gradio.FileData"}}
     return call(url, "add_pictures", file, *more, **headers)
@@ -125,7 +124,7 @@ def test_two_who_upload_the_same_both_get_it(public: tuple[str, Path, Path], sha
 
 
 def test_no_archive_is_a_sentence(public: tuple[str, Path, Path]) -> None:
-    answer = httpx.post(f"{public[0]}/gradio_api/call/add_pictures", json={"data": [None]})
+    answer = CLIENT.post(f"{public[0]}/gradio_api/call/add_pictures", json={"data": [None]})
     assert answer.status_code == 400
     assert "needs 'archive': an uploaded zip" in answer.json()["error"]
 

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from ui_helpers import serving
+from ui_helpers import CLIENT, serving
 
 HTML = b"<!doctype html><script>alert(1)</script>"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="16" height="16"><script>alert(1)</script></svg>'
@@ -29,11 +28,11 @@ def page(runs_dir: Path, finished_run: str) -> Iterator[tuple[str, psutil.Proces
 
 def ask(url: str, run_id: str, name: str, content: bytes) -> dict[str, Any]:
     """What the server says of one uploaded file."""
-    sent = httpx.post(f"{url}/gradio_api/upload", files={"files": (name, content)}, timeout=60)
+    sent = CLIENT.post(f"{url}/gradio_api/upload", files={"files": (name, content)}, timeout=60)
     assert sent.status_code == 200, sent.text
     file = {"path": sent.json()[0], "orig_name": name, "meta": {"_type": "gradio.FileData"}}
-    event = httpx.post(f"{url}/gradio_api/call/compare", json={"data": [run_id, [file]]})
-    answer = httpx.get(f"{url}/gradio_api/call/compare/{event.json()['event_id']}", timeout=60).text
+    event = CLIENT.post(f"{url}/gradio_api/call/compare", json={"data": [run_id, [file]]})
+    answer = CLIENT.get(f"{url}/gradio_api/call/compare/{event.json()['event_id']}", timeout=60).text
     assert "event: complete" in answer, answer
     (image,) = json.loads(answer.split("data: ")[-1])[0]["images"]
     return dict(image)

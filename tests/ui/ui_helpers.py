@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 300.0  # seconds; only what is broken needs them
+# one for all, because each call of httpx.get makes a client, which reads a list of certificates first. It keeps
+# nothing: no connection, because servers end and others take their port, and no cookie
+CLIENT = httpx.Client(
+    timeout=PATIENCE, limits=httpx.Limits(max_keepalive_connections=0),
+    cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+)  # fmt: skip
 TOKEN = "correct horse battery staple"  # of the page `guarded`
 # small enough for seconds, and every stage still takes place
 QUICK: dict[str, Any] = {
@@ -90,9 +97,9 @@ class serving:  # noqa: N801
 
 def call(url: str, name: str, *values: Any, **headers: str) -> tuple[str, Any]:
     """("complete" or "error", data) of a named endpoint."""
-    event = httpx.post(f"{url}/gradio_api/call/{name}", json={"data": list(values)}, headers=headers)
+    event = CLIENT.post(f"{url}/gradio_api/call/{name}", json={"data": list(values)}, headers=headers)
     assert event.status_code == 200, event.text
-    with httpx.stream("GET", f"{url}/gradio_api/call/{name}/{event.json()['event_id']}", timeout=PATIENCE) as answer:
+    with CLIENT.stream("GET", f"{url}/gradio_api/call/{name}/{event.json()['event_id']}") as answer:
         lines = [line for line in answer.iter_lines() if line]
     kind = next(line for line in reversed(lines) if line.startswith("event:")).removeprefix("event: ")
     return kind, json.loads(lines[-1].removeprefix("data: "))

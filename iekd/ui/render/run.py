@@ -13,7 +13,7 @@ from iekd.config.run import STAGES, RunConfig
 from iekd.language import N_, _
 from iekd.runs.card import dataset_of
 from iekd.runs.owner import LOCAL
-from iekd.runs.queue import ahead_of, slot_of
+from iekd.runs.queue import ahead_of, slots_of
 from iekd.runs.slots import slots
 from iekd.runs.store import FINISHED, LOADING, QUEUED, STOPPING, Run, Status, Store
 from iekd.runs.watched import size as watched_size
@@ -133,7 +133,7 @@ def waiting_for(run: Run, store: Store) -> str:
         status = other.status
         if status.state not in ("running", "stopping") or other.owner != run.owner:
             continue
-        if slot_of(other, status) in places:
+        if not places.isdisjoint(slots_of(other, status)):
             training.append(other)
     if (why := run.status.waiting) and (run.status.yields or not training):
         return escape(why)
