@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -27,6 +27,7 @@ pytest.importorskip("babel", reason="collecting the texts needs Babel: pip insta
 
 from iekd import data, language
 from iekd.config.run import RunConfig
+from iekd.config.settings import choices_of
 from iekd.models.catalog import model_name, models
 from iekd.runs.index import Index
 from iekd.runs.store import Store
@@ -154,7 +155,7 @@ def components(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def shown_by(demo: Any) -> Iterator[str]:
     """What the components of a page show before anything was done: labels, hints, choices, values."""
-    typed = {value for info in RunConfig.model_fields.values() for value in get_args(info.annotation)}
+    typed = {value for info in RunConfig.model_fields.values() for value in choices_of(info)}
     for component in components(demo.config):
         props = component["props"]
         hidden = props.get("visible", True) in (False, "hidden")
