@@ -99,7 +99,7 @@ def test_the_command_that_adds_seeds_ends_with_the_result_of_all(make, store, mo
     monkeypatch.setattr(Store, "create", lambda *_: (second, None))
     monkeypatch.setattr(commands, "train_here", lambda *_: None)
     monkeypatch.setattr("iekd.runs.siblings.more_seeds", lambda *_: second.config)
-    monkeypatch.setattr("iekd.runs.prepare.prepare", lambda config, _: SimpleNamespace(config=config))
+    monkeypatch.setattr("iekd.runs.prepare.prepare", lambda config, *_: SimpleNamespace(config=config))
     answer = CliRunner().invoke(app, ["runs", "add-seeds", first.id, "--seeds", "1", "--runs-dir", str(store.root)])
     assert answer.exit_code == 0, answer.output
     last = answer.stdout.splitlines()[-2:]

@@ -49,7 +49,7 @@ def test_the_command_line_says_it_and_changes_nothing(tiny_options, tmp_path, mo
     import iekd.cli.train as cli
 
     seen = []
-    monkeypatch.setattr(cli, "train_here", lambda run, handle: seen.append(run.config))
+    monkeypatch.setattr(cli, "train_here", lambda run, *_: seen.append(run.config))
     monkeypatch.setattr(cli, "say_how_it_ended", lambda run, as_json: None)
     words = ["--dataset", tiny_options["dataset"], "--methods", "baseline", "--teacher", "none", "--resolution", "16"]
     result = CliRunner().invoke(app, ["train", *words, "--runs-dir", str(tmp_path)])
