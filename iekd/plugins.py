@@ -55,8 +55,13 @@ def load_plugins() -> None:
 
 def remember(module: str) -> None:
     """Called by every `register`: a module has registered something."""
-    if module != "iekd" and not module.startswith("iekd."):
+    if not is_ours(module):
         _registering[module] = None
+
+
+def is_ours(module: str) -> bool:
+    """Whether a module of that name is part of this package."""
+    return module == "iekd" or module.startswith("iekd.")
 
 
 def environment() -> dict[str, str]:

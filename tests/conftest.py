@@ -18,10 +18,13 @@ import pytest
 import torch
 from PIL import Image
 
+from iekd import plugins
 from iekd.config.run import make_config
 from iekd.data import Dataset, Split
 from iekd.errors import UserError
 from iekd.export import check, int8, onnx_file
+from iekd.models import catalog
+from iekd.models.registration import BUILDERS
 
 os.environ["COLUMNS"] = "200"  # of every table; a console takes it when it is made
 # networks this small wait more than they compute on two threads, above all beside other programs; so do the processes
@@ -49,6 +52,19 @@ def pytest_collection_finish():
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture
+def forgotten(monkeypatch):
+    """Models that a test registers, and plugins that it has imported, are unknown to the others."""
+    monkeypatch.setattr(plugins, "_loaded", set(plugins._loaded))
+    monkeypatch.setattr(plugins, "_registering", dict(plugins._registering))
+    before = set(BUILDERS)
+    yield
+    for name in set(BUILDERS) - before:
+        del BUILDERS[name]
+        catalog._MODELS.measures.pop(name, None)
+        catalog._MODELS.measured.pop(name, None)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -25,8 +25,7 @@ from iekd.models.artifact import CARD
 from iekd.models.source import check_path
 from iekd.paths import absolute
 from iekd.runs.owner import LOCAL
-from iekd.runs.processes import NPROC
-from iekd.runs.slots import CPU_SLOTS, cpu_slots
+from iekd.runs.slots import CPU_SLOTS, NPROC, cpu_slots
 
 if TYPE_CHECKING:
     from iekd.launchers.by_owner import ByOwner

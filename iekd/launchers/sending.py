@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iekd import data, plugins
+from iekd.config.methods import split_name
 from iekd.config.run import RunConfig
 from iekd.data.archives import ABOUT
 from iekd.data.tree import read_tree
@@ -53,17 +54,28 @@ def inputs_of(config: RunConfig, store: Store) -> Inputs:
     """The files of this machine that a run of this configuration reads.
 
     Raises:
-        RunError: it needs modules that a job does not have.
+        RunError: it uses what a plugin registers.
     """
-    if modules := plugins.environment().get(plugins.VARIABLE):
-        raise RunError(
-            f"A job does not have your module '{Path(modules.split(',')[0]).name}', which registers a model or a data "
-            "source. Train on this machine."
-        )
+    if plugins.environment():
+        for name, module in _by_plugins(config):
+            raise RunError(
+                f"A job does not have your module '{module}', which registers '{name}'. Train on this machine."
+            )
     pictures = [(path, _absolute(path)) for path in _pictures(config)]
     files = dict([*pictures, *((path, _absolute(path)) for path in _weights(config)), *_of_runs(config, store)])
     size = sum(path.stat().st_size for path in files)
     return Inputs(tuple(sorted(files.items(), key=lambda item: item[1])), size, len(pictures))
+
+
+def _by_plugins(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """What the run uses that a plugin registers: its name, and the module."""
+    from iekd.distill.method import BUILDERS  # these two import torch
+    from iekd.models.registry import module_of
+
+    modules = {config.dataset: type(data.source_of(config.dataset)).__module__}
+    modules |= {name: module_of(name) for name in (config.teacher, *config.more_teachers, config.student)}
+    modules |= {name: BUILDERS[split_name(name)[0]].__module__ for name in config.methods}
+    yield from ((name, module) for name, module in modules.items() if not plugins.is_ours(module))
 
 
 def _absolute(path: Path) -> str:

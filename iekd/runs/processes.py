@@ -35,11 +35,10 @@ from iekd.config.methods import check_divisible
 from iekd.config.run import RunConfig
 from iekd.errors import TrainingError, UserError
 from iekd.paths import python_path
-from iekd.runs.slots import Slot, device_name, slots
+from iekd.runs.slots import NPROC, Slot, device_name, slots
 from iekd.runs.store import Run
 
 log = logging.getLogger("iekd")
-NPROC = "IEKD_NPROC"
 MOST = 1024
 POLL = 0.2  # seconds
 GRACE = 20.0  # seconds that the worker has to notice by itself that another process is gone

@@ -17,6 +17,7 @@ from iekd.space import on_zero_gpu
 
 DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvmap", "/dev/kfd")  # NVIDIA's: usual, WSL, Jetson; and AMD's
 CPU_SLOTS = "IEKD_CPU_SLOTS"
+NPROC = "IEKD_NPROC"  # how many processes of this machine train a run (processes.py)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from torch import nn
 from iekd import __version__
 from iekd.export import FORMATS, export_model
 from iekd.inference.predict import Predictor
-from iekd.models import catalog
 from iekd.models.artifact import ModelCard
 from iekd.models.features import Features
 from iekd.models.registry import BUILDERS, FAMILIES, register
@@ -26,17 +25,6 @@ CHECKOUT = Path(__file__).parents[2]
 NETWORKS = [
     "resnet8", "wrn-16-1", "vgg8-crd", "mobilenet-v2-crd", "shufflenet-v1-crd", "shufflenet-v2-crd", "resnet18-cifar",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def forgotten():
-    """What a test registers is unknown to the others."""
-    before = set(BUILDERS)
-    yield
-    for name in set(BUILDERS) - before:
-        del BUILDERS[name]
-        catalog._MODELS.measures.pop(name, None)
-        catalog._MODELS.measured.pop(name, None)
 
 
 def scores(folder, images):

@@ -30,6 +30,16 @@ from iekd.runs.store import FAILED, FINISHED, QUEUED, RUNNING, STOPPED, Run, Sto
 from iekd.runs.teachers import find_teacher
 from iekd.runs.worker import execute
 
+OWN_NETS = """
+from torch import nn
+from iekd.models.registry import register
+
+@register
+def job_net(num_classes, channels):
+    return nn.Sequential(nn.Conv2d(channels, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(8, num_classes))
+"""
+
 pytest.importorskip("huggingface_hub", minversion="2.0")  # older ones speak to Xet in another way, past `Xet`
 
 
@@ -282,7 +292,7 @@ def bad(name):
         "public": ("'ann/iekd-runs' is public", "private"),
         "device": ("'cuda'", "'cpu-basic' does not have", "Leave the device out"),
         "size": ("at most", "files of this machine"),
-        "module": ("own.py", "Train on this machine"),
+        "module": ("'own_nets'", "registers 'job-net'", "Train on this machine"),
     }[name]
 
 
@@ -304,7 +314,7 @@ def bad(name):
     ],
 )
 def test_what_cannot_be_started_is_one_sentence_and_leaves_no_run(
-    what, jobs, hub_launcher, tiny_config, monkeypatch, refuses
+    what, jobs, hub_launcher, tiny_config, monkeypatch, refuses, tmp_path, forgotten
 ):
     jobs.idle = True
     launcher = hub_launcher
@@ -327,13 +337,23 @@ def test_what_cannot_be_started_is_one_sentence_and_leaves_no_run(
     elif what == "size":
         monkeypatch.setattr(hub_jobs, "MOST_SENT", 1000)
     elif what == "module":
-        monkeypatch.setenv("IEKD_PLUGINS", "own.py")
+        (tmp_path / "own_nets.py").write_text(OWN_NETS)
+        monkeypatch.setenv("IEKD_PLUGINS", str(tmp_path / "own_nets.py"))
     elif what == "device":
         launcher = HubJobsLauncher(hub_launcher.store, flavor="cpu-basic")
-    changes = {"device": "cuda"} if what == "device" else {}
+    changes = {"device": {"device": "cuda"}, "module": {"student": "job-net"}}.get(what, {})
     refuses(lambda: launcher.submit(tiny_config(**changes)), *bad(what))
     assert launcher.list() == []
     assert jobs.jobs == []
+
+
+def test_plugins_that_the_run_does_not_use_are_no_obstacle(
+    jobs, hub_launcher, tiny_config, monkeypatch, tmp_path, forgotten
+):
+    (tmp_path / "unused_nets.py").write_text(OWN_NETS.replace("job_net", "unused_net"))
+    monkeypatch.setenv("IEKD_PLUGINS", str(tmp_path / "unused_nets.py"))
+    jobs.idle = True
+    assert hub_launcher.submit(tiny_config())
 
 
 def test_the_command_line_says_the_price_and_shows_the_run(jobs, tiny_options, tmp_path, monkeypatch, wait_until):

@@ -34,15 +34,7 @@ class Net(nn.Module):
         return Features(self.fc(pooled), (first, last), None, pooled)
 
 
-@pytest.fixture(autouse=True)
-def forgotten():
-    """What a test registers is unknown to the others."""
-    before = set(BUILDERS)
-    yield
-    for name in set(BUILDERS) - before:
-        del BUILDERS[name]
-        catalog._MODELS.measures.pop(name, None)
-        catalog._MODELS.measured.pop(name, None)
+pytestmark = pytest.mark.usefixtures("forgotten")
 
 
 @pytest.fixture
