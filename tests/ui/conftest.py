@@ -46,18 +46,34 @@ def finished_run(pictures: Path, runs_dir: Path) -> str:
     return run_id
 
 
-@pytest.fixture(scope="session")
-def server(runs_dir: Path) -> Iterator[str]:
+SHARED: dict[str, tuple[serving, str]] = {}  # pages that several files use, and their addresses
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """The pages that files share end with the tests of this folder: one that only waits takes 5 % of a core."""
+    if nextitem is None or Path(__file__).parent not in nextitem.path.parents:
+        for page, _ in SHARED.values():
+            page.__exit__()
+        SHARED.clear()
+
+
+def shared(name: str, runs_dir: Path, **variables: str) -> str:
+    if name not in SHARED:
+        page = serving(runs_dir, **variables)
+        SHARED[name] = page, page.__enter__()
+    return SHARED[name][1]
+
+
+@pytest.fixture(scope="module")
+def server(runs_dir: Path) -> str:
     """The address of `python app.py` over `runs_dir`."""
-    with serving(runs_dir) as url:
-        yield url
+    return shared("server", runs_dir)
 
 
-@pytest.fixture(scope="session")
-def guarded(runs_dir: Path, finished_run: str) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def guarded(runs_dir: Path, finished_run: str) -> str:
     """A page with a token over the runs of all tests."""
-    with serving(runs_dir, IEKD_ADMIN_TOKEN=TOKEN) as url:
-        yield url
+    return shared("guarded", runs_dir, IEKD_ADMIN_TOKEN=TOKEN)
 
 
 @pytest.fixture(scope="module")
