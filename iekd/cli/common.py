@@ -25,7 +25,8 @@ from iekd.models.artifact import CARD
 from iekd.models.source import check_path
 from iekd.paths import absolute
 from iekd.runs.owner import LOCAL
-from iekd.runs.slots import CPU_SLOTS, NPROC, cpu_slots
+from iekd.runs.slots import cpu_slots
+from iekd.runs.variables import CPU_SLOTS, NPROC
 
 if TYPE_CHECKING:
     from iekd.launchers.by_owner import ByOwner

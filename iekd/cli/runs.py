@@ -336,14 +336,18 @@ def runs_export(
 @app.command("import")
 @says_why
 def runs_import(
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="What 'iekd runs export' wrote.")],
+    source: Annotated[
+        str, typer.Argument(metavar="FILE", help="What 'iekd runs export' or --copy-to wrote, or its address.")
+    ],
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
     """Add an exported run to the folder of runs; its id stays the same, and it can be resumed."""
+    from iekd.runs.copies import fetched
     from iekd.runs.transfer import import_run
 
-    run = import_run(launcher_for(runs_dir).store, source)
+    with fetched(source) as file:
+        run = import_run(launcher_for(runs_dir).store, file)
     say(as_json, f"Run {run.id} is {run.status.state}.", {"run": run.id, "state": run.status.state})
 
 

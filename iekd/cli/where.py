@@ -6,6 +6,7 @@ A further launcher needs a line in OPTIONS for each option that only it has.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import wraps
@@ -15,11 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from iekd.cli.common import launcher_for
+from iekd.errors import UserError
+from iekd.runs.variables import COPY_TO
 
 if TYPE_CHECKING:
     from iekd.launchers.by_owner import ByOwner
 
-NAME, YES = "launcher_name", "yes"
+NAME, COPY, YES = "launcher_name", "copy_to", "yes"
 
 
 def _only(launcher: str, option: str, text: str, kind: Any = Optional[str], **more: Any) -> Any:
@@ -43,6 +46,11 @@ OPTIONS: dict[str, Any] = {
     "image": _only("hf-jobs", "--image", "a Docker image with Python, or hf.co/spaces/ORG/NAME."),
     "package": _only("hf-jobs", "--package", "what pip installs as iekd; unset: this program is sent along."),
     "namespace": _only("hf-jobs", "--namespace", "the organisation that pays; unset: you."),
+    COPY: Annotated[
+        Optional[str],
+        typer.Option("--copy-to", metavar="PLACE", envvar=COPY_TO, show_envvar=False, show_default=False,
+                     help="Also keep a zip of each run there: a folder, or a bucket such as s3://NAME/runs."),
+    ],
     YES: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before something is paid for.")],
 }  # fmt: skip
 
@@ -53,10 +61,19 @@ class Where:
 
     name: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    copy_to: str = ""
     yes: bool = False
 
     def launcher(self, runs_dir: Path) -> ByOwner:
-        """Raises UserError if there is no such launcher, or it does not take one of the options."""
+        """Raises UserError if there is no such launcher, it does not take one of the options, or copies cannot be kept
+        where they should be."""
+        if self.copy_to:
+            from iekd.launchers.hub_jobs import HUB_JOBS
+            from iekd.runs.copies import check_place
+
+            if self.name == HUB_JOBS:
+                raise UserError("Jobs keep their runs in a bucket already. Leave --copy-to out.")
+            os.environ[COPY_TO] = check_place(self.copy_to)
         return launcher_for(runs_dir, self.name, **self.options)
 
 
@@ -81,8 +98,8 @@ def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def with_where(*config: Any, **values: Any) -> Any:
         given = {name: values.pop(name) for name in OPTIONS if name in values}
-        name, yes = given.pop(NAME, None) or "", bool(given.pop(YES, False))
-        return command(*config, where=Where(name, given, yes), **values)
+        name, copy_to, yes = given.pop(NAME, None) or "", given.pop(COPY, None) or "", bool(given.pop(YES, False))
+        return command(*config, where=Where(name, given, copy_to, yes), **values)
 
     with_where.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_where.__annotations__ = {p.name: p.annotation for p in parameters}

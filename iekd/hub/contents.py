@@ -23,7 +23,7 @@ from iekd.inference.onnx_file import EXPORTED as ONNX
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard
 from iekd.runs.models import models_of_page
 from iekd.runs.notes import NOTES
-from iekd.runs.store import Run
+from iekd.runs.store import CHECKPOINTS, Run
 from iekd.runs.transfer import files_of
 
 README, CONFIG = "README.md", "config.json"
@@ -186,7 +186,7 @@ def _run(run: Run, repo: str, license: str, checkpoints: bool) -> Contents:
     report = files.get("report.md", b"")
     assert isinstance(report, bytes)
     files[README] = run_readme(repo, run.id, report.decode(), license).encode()
-    left_out = any((run.path / "checkpoints").glob("*")) and not checkpoints
+    left_out = any((run.path / CHECKPOINTS).glob("*")) and not checkpoints
     return Contents("run", files, ["Without its checkpoints; --checkpoints adds them."] if left_out else [])
 
 

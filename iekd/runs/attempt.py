@@ -18,7 +18,7 @@ from iekd.errors import UserError
 from iekd.models.artifact import ModelCard, load_model, save_model
 from iekd.runs.checkpoints import TEACHER, Checkpoint, Checkpoints
 from iekd.runs.files import LineWriter, truncate_lines
-from iekd.runs.store import Run
+from iekd.runs.store import CHECKPOINTS, Run
 from iekd.runs.watched import go_back_to
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Attempt:
     def __init__(self, run: Run, stop: Callable[[], bool]) -> None:
         """stop: whether the run should stop, in which case a checkpoint is written."""
         self.run, self.stop = run, stop
-        self.checkpoints = Checkpoints(run.path / "checkpoints")
+        self.checkpoints = Checkpoints(run.path / CHECKPOINTS)
         self._snapshots: dict[str, Any] = {}
         self.notes: dict[str, Any] = {}
         self.reached = 0  # the stage that the earlier attempt was in, as an index of STAGES

@@ -35,8 +35,9 @@ from iekd.config.methods import check_divisible
 from iekd.config.run import RunConfig
 from iekd.errors import TrainingError, UserError
 from iekd.paths import python_path
-from iekd.runs.slots import NPROC, Slot, device_name, slots
+from iekd.runs.slots import Slot, device_name, slots
 from iekd.runs.store import Run
+from iekd.runs.variables import NPROC
 
 log = logging.getLogger("iekd")
 MOST = 1024

@@ -13,11 +13,10 @@ from pathlib import Path
 
 from iekd.errors import RunError, UserError
 from iekd.runs.gpus import gpus
+from iekd.runs.variables import CPU_SLOTS
 from iekd.space import on_zero_gpu
 
 DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvmap", "/dev/kfd")  # NVIDIA's: usual, WSL, Jetson; and AMD's
-CPU_SLOTS = "IEKD_CPU_SLOTS"
-NPROC = "IEKD_NPROC"  # how many processes of this machine train a run (processes.py)
 
 
 @dataclass(frozen=True)

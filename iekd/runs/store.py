@@ -46,7 +46,8 @@ from iekd.runs.owner import LOCAL, Owner, owner_of, set_owner
 QUEUED, RUNNING, STOPPING = "queued", "running", "stopping"
 STOPPED, FINISHED, FAILED, LOST = "stopped", "finished", "failed", "lost"
 LIVE = (QUEUED, RUNNING, STOPPING)
-EXPORTS = "exports"  # in a run folder
+CHECKPOINTS = "checkpoints"  # in a run folder
+EXPORTS = "exports"  # likewise
 TEST_SET = "test-set"  # likewise
 EXPLAINED = "explained"  # likewise
 WATCHED = "watched"  # likewise

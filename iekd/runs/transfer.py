@@ -20,7 +20,20 @@ from iekd.config.run import RunConfig
 from iekd.errors import RunError, UnknownNameError
 from iekd.plugins import VARIABLE
 from iekd.results.report import to_markdown
-from iekd.runs.store import EXPLAINED, EXPORTS, FAILED, FINISHED, LIVE, LOST, STOPPED, TEST_SET, WATCHED, Run, Store
+from iekd.runs.store import (
+    CHECKPOINTS,
+    EXPLAINED,
+    EXPORTS,
+    FAILED,
+    FINISHED,
+    LIVE,
+    LOST,
+    STOPPED,
+    TEST_SET,
+    WATCHED,
+    Run,
+    Store,
+)
 
 STATES = (*LIVE, FINISHED, STOPPED, FAILED, LOST)
 LEFT_OUT = (
@@ -54,15 +67,26 @@ def export_run(run: Run, target: Path, checkpoints: bool = True) -> None:
     if target.exists():
         raise RunError(f"'{target}' is there already. Choose another name with --out.")
     try:
-        with zipfile.ZipFile(part, "x", zipfile.ZIP_DEFLATED) as archive:
-            for path in files_of(run, checkpoints):
-                archive.write(path, f"{run.id}/{path.relative_to(run.path).as_posix()}")
+        write_archive(run, part, checkpoints)
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))  # nobody else's is replaced
         os.replace(part, target)
     except OSError as error:
         raise RunError(f"'{target}' cannot be written ({error.strerror}). Choose another path with --out.") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_archive(run: Run, target: Path, checkpoints: bool = True) -> None:
+    """The zip file of a run, whatever its state.
+
+    Raises:
+        OSError: `target` cannot be written or is there already, or a file went away meanwhile.
+    """
+    with zipfile.ZipFile(target, "x", zipfile.ZIP_DEFLATED) as archive:
+        for path in files_of(run, checkpoints):
+            # weights do not shrink, and trying takes longer than copying them
+            kind = zipfile.ZIP_STORED if path.suffix == ".safetensors" else zipfile.ZIP_DEFLATED
+            archive.write(path, f"{run.id}/{path.relative_to(run.path).as_posix()}", kind)
 
 
 def import_run(store: Store, source: Path) -> Run:
@@ -153,7 +177,7 @@ def _check_contents(run: Run, source: Path) -> None:
 
 
 def files_of(run: Run, checkpoints: bool) -> Iterator[Path]:
-    left_out = LEFT_OUT if checkpoints else (*LEFT_OUT, "checkpoints")
+    left_out = LEFT_OUT if checkpoints else (*LEFT_OUT, CHECKPOINTS)
     for path in sorted(run.path.rglob("*")):
         first = path.relative_to(run.path).parts[0]
         if path.is_file() and not path.is_symlink() and first not in left_out and not first.startswith("."):

@@ -25,14 +25,16 @@ import psutil
 
 from iekd.errors import UserError, as_text
 from iekd.runs.checkpoints import Checkpoints
+from iekd.runs.copies import Copies
 from iekd.runs.owner import LOCAL
 from iekd.runs.processes import Place, nproc, together
 from iekd.runs.queue import ahead_of, device_turn, several_slots
 from iekd.runs.shared_teacher import SharedTeacher
 from iekd.runs.slots import Slot, device_name
 from iekd.runs.status_writer import StatusWriter, Watcher
-from iekd.runs.store import FAILED, FINISHED, QUEUED, STOPPED, Run, Status, Store
+from iekd.runs.store import CHECKPOINTS, FAILED, FINISHED, QUEUED, STOPPED, Run, Status, Store
 from iekd.runs.training import Stopped, Training
+from iekd.runs.variables import COPY_TO
 
 log = logging.getLogger("iekd")
 RESERVE = 64 * 1024  # bytes
@@ -56,12 +58,13 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None, pl
     writer, store = StatusWriter(run, status, watch), Store(run.path.parent)
     run.write_status(status)
     reserve = run.path / ".reserve"  # room for the final state on a disk that is full
+    copies = Copies(run, os.environ.get(COPY_TO, ""))
     with _log_to(run.path / "log.txt"):
         try:
             reserve.write_bytes(bytes(RESERVE))
             if waiting := len(ahead_of(run, store)):
                 log.info("Waiting for %d earlier run(s) on this device.", waiting)
-            with _turn(run, store, stop, writer, place) as mine:
+            with copies, _turn(run, store, stop, writer, place) as mine:
                 if mine is None:
                     raise Stopped
                 with together(run, place, mine, partial(_abandon, run, writer)) as team:
@@ -83,7 +86,10 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None, pl
         run.write_status(status)
         run.event(status.state, **({"error": status.error} if status.error else {}))
         if status.state == FINISHED:
-            Checkpoints(run.path / "checkpoints").remove()
+            Checkpoints(run.path / CHECKPOINTS).remove()
+        if why := copies.copy():
+            status.cautions.append(why)
+            run.write_status(status)
         if watch:
             watch(status, None)
     return status

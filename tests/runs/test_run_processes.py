@@ -24,11 +24,12 @@ from iekd.config import methods
 from iekd.config.methods import MethodSpec
 from iekd.paths import python_path
 from iekd.runs import processes, worker
-from iekd.runs.processes import NPROC, Place, check_processes, nproc, place_here
+from iekd.runs.processes import Place, check_processes, nproc, place_here
 from iekd.runs.queue import several_slots, slot_lock
 from iekd.runs.slots import Slot
 from iekd.runs.status_writer import StatusWriter
 from iekd.runs.store import FAILED, FINISHED, LOST, STOPPED, Store
+from iekd.runs.variables import NPROC
 from iekd.runs.worker import execute
 
 pytestmark = pytest.mark.usefixtures("checkpoints_everywhere")
