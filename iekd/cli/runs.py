@@ -24,7 +24,8 @@ from iekd.cli.common import (
     table_of,
 )
 from iekd.cli.jobs import asks_money, say_offer
-from iekd.cli.train import check_here, follow, print_results, say_how_it_ended, torchrun_place, train_here
+from iekd.cli.messages import print_results, say_how_it_ended
+from iekd.cli.train import check_here, follow, torchrun_place, train_here
 from iekd.cli.where import HERE, Where, where_options
 from iekd.config.run import NO_TEACHER
 from iekd.data import short_name

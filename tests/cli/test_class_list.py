@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from iekd import data
-from iekd.cli.train import say_estimate
+from iekd.cli.messages import say_estimate
 from iekd.config.run import make_config
 from iekd.results.dataset_words import class_lines
 from iekd.runs.prepare import prepare

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import typer
 
-from iekd.cli.train import print_results, say_how_it_ended
+from iekd.cli.messages import print_results, say_how_it_ended
 from iekd.runs.store import STOPPED, Status, Store
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iekd.cli.train import say_proposal
+from iekd.cli.messages import say_proposal
 from iekd.config.run import make_config
 from iekd.data.base import DatasetInfo
 from iekd.runs.prepare import Prepared

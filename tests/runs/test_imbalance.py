@@ -12,7 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from iekd.cli.main import app
-from iekd.cli.train import print_results, results_table
+from iekd.cli.messages import print_results, results_table
 from iekd.results.report import imbalance, is_imbalanced, summary, to_markdown, verdict
 from iekd.results.table import to_csv
 from iekd.runs.grid import Cell
