@@ -464,7 +464,7 @@ def test_a_job_stops_its_worker_before_its_time_is_over(tmp_path, tiny_config, m
         "import json, pathlib, time; run = pathlib.Path({!r})\n"
         "while not (run / 'control.json').exists(): time.sleep(0.02)\n"
         "state = json.loads((run / 'status.json').read_text()); state['state'] = 'stopped'\n"
-        "(run / 'status.json').write_text(json.dumps(state))"
+        "(run / 'new').write_text(json.dumps(state)); (run / 'new').replace(run / 'status.json')"
     )
     popen = subprocess.Popen
 

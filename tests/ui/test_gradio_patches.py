@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
-from ui_helpers import CLIENT
+from ui_helpers import CLIENT, ROOT
 
 from iekd.data.decoding import MAX_PIXELS
 from iekd.ui.server import gradio_patches
@@ -179,3 +181,17 @@ def test_nothing_else_of_the_page_reaches_into_gradio() -> None:
     )
     for file in set(ui.rglob("*.py")) - {Path(gradio_patches.__file__)}:
         assert not inside.search(file.read_text()), (file, inside.search(file.read_text()))
+
+
+def test_no_component_is_parsed_when_gradio_is_imported() -> None:
+    code = (
+        "import ast, inspect\n"
+        "parse, getfile, parsed = ast.parse, inspect.getfile, []\n"
+        "ast.parse = lambda source, *a, **b: parsed.append(source) or parse(source, *a, **b)\n"
+        "import iekd.ui.server.launch, gradio\n"
+        "print(sum('(Component' in str(source) for source in parsed))\n"
+        "iekd.ui.server.gradio_patches.patch_process()\n"
+        "assert inspect.getfile is getfile and inspect.getfile(gradio.Button).endswith('button.py')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "0\n"

@@ -1,6 +1,7 @@
 """Everything that changes or reaches into Gradio's own code, each with its reason. Written for Gradio 6.31.0.
 
 `patch_process` and `patch_page` are called once, by launch.py; the two component functions where a component is made.
+What is needed before Gradio is imported is in iekd/ui/__init__.py.
 Where a version of Gradio no longer has what a patch replaces, the page works without the patch, and one line in the log
 names it. tests/ui/test_gradio_patches.py fails in that case.
 """
@@ -23,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from iekd.data.decoding import MAX_PIXELS
 from iekd.language import language
+from iekd.ui import gradio_is_imported
 from iekd.ui.server.endpoints import ANSWER, Endpoint, Schema
 
 WRITTEN_FOR = "6.31.0"
@@ -35,6 +37,7 @@ log = logging.getLogger(__name__)
 
 def patch_process() -> None:
     """The patches of modules; before the page is built."""
+    gradio_is_imported()
     limit_image_size()
     refuse_addresses()
 
