@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-# the first, Chromium without windows, takes half of the processor time of the others (RESULTS.md)
+# the first, Chromium without windows, takes half of the processor time of the others
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
 # no GPU, no sandbox (containers run as root), and nothing is asked of other servers
 ARGUMENTS = [
