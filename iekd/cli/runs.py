@@ -252,7 +252,7 @@ def runs_resume(
         check_here(nproc, place)
     if asks_money(where.name or run.owner):
         paid = by_owner.new if where.name else by_owner.owner(run_id)
-        say_offer(prepare(run.config, launcher.store.root, False), paid, where.yes or as_json, resumed=run)
+        say_offer(prepare(run.config, launcher.store.root, False), paid, where.yes, resumed=run)
     if detach:
         launcher.resume(run_id)
         say(as_json, f"Run {run_id} continues in the background.", {"run": run_id, "state": "queued"})

@@ -46,6 +46,7 @@ from iekd.runs.owner import LOCAL
 
 if TYPE_CHECKING:
     from iekd.launchers.base import Launcher
+    from iekd.launchers.by_owner import ByOwner
     from iekd.results.table import Cell
     from iekd.runs.prepare import Prepared
     from iekd.runs.processes import Place
@@ -89,7 +90,7 @@ def train(
         return
     if asks_money(launcher.name):
         say_before(prepared)
-        say_offer(prepared, launcher.new, where.yes or as_json)
+        say_offer(prepared, launcher.new, where.yes)
     else:
         say_estimate(prepared, store)
     if not here and not asks_money(launcher.name):
@@ -237,8 +238,9 @@ def table(
     say_warnings(caution for cell in prepared for caution in cell.cautions())
     if out_dir is not None:
         make_folder(out_dir)
-    if asks_money(launcher.name):
-        say_offer(prepared[0], launcher.new, where.yes or as_json, len(configs))
+    left = [cell for cell in prepared if grid.finished_run(cell.config, store) is None]
+    if left and asks_money(launcher.name):
+        say_offer(left[0], launcher.new, where.yes, len(left))
     done = _train_grid(configs, launcher)
     missing = len(configs) - sum(cell.report is not None for cell in done)
     folder = out_dir or grid.default_folder(wanted, config, store.root)
@@ -263,7 +265,7 @@ def table(
         raise typer.Exit(INTERRUPTED)
 
 
-def _train_grid(configs: Sequence[RunConfig], launcher: Launcher) -> list[Cell]:
+def _train_grid(configs: Sequence[RunConfig], launcher: ByOwner) -> list[Cell]:
     """In this process, one after the other; or as many at a time as there are GPUs, or the cluster has room for."""
     from iekd.cli.progress import Board
     from iekd.runs import grid
@@ -272,8 +274,8 @@ def _train_grid(configs: Sequence[RunConfig], launcher: Launcher) -> list[Cell]:
     width = launcher.width(configs[0])
     if width > 1 or launcher.name != LOCAL:
         titles = [f"{c.teacher} -> {c.student}, seed {', '.join(map(str, c.seeds))}" for c in configs]
-        with Board(err, titles) as board:
-            return grid.run_grid_at_once(configs, launcher, width, stop_on_signals(), board.update)
+        with Board(err, titles) as board:  # interrupted cells continue where new ones are trained
+            return grid.run_grid_at_once(configs, launcher.new, width, stop_on_signals(), board.update)
     stopped: list[Callable[[], bool]] = []
 
     def train_one(run: Any, handle: int | None) -> None:

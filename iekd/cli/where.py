@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from iekd.cli.common import launcher_for
-from iekd.errors import UserError
+from iekd.cli.common import err, launcher_for
 from iekd.runs.variables import COPY_TO
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class Where:
             from iekd.runs.copies import check_place
 
             if self.name == HUB_JOBS:
-                raise UserError("Jobs keep their runs in a bucket already. Leave --copy-to out.")
+                err.print("[yellow]Note:[/] Runs of jobs are in their bucket; only others are copied.", soft_wrap=True)
             os.environ[COPY_TO] = check_place(self.copy_to)
         return launcher_for(runs_dir, self.name, **self.options)
 

@@ -14,11 +14,12 @@ from typing import Protocol
 from iekd.config.run import RunConfig
 from iekd.errors import RunError
 from iekd.runs.files import read_json, write_json
-from iekd.runs.owner import LOCAL, Owner, set_owner
+from iekd.runs.owner import LOCAL, Owner, record, set_owner
 from iekd.runs.store import FAILED, LOST, STOPPED, STOPPING, Run, Status, Store, released
 
 GRACE = 30.0  # seconds that a worker has to see a request to stop
 SAVING = 300.0  # seconds that one which has seen it has to save its students
+COPYING = 1800.0  # seconds that one which is over has to copy its run elsewhere (copies.py)
 KILLING = 60.0  # seconds until a killed worker must be gone
 
 
@@ -188,11 +189,12 @@ class FolderLauncher(ABC):
 
     def resume(self, run_id: str) -> None:
         run = self.store.get(run_id)
+        before = record(run.path)
         handle = run.reopen()
         try:
             self._hand_over(run, handle)
         except BaseException as error:
-            set_owner(run.path, LOCAL)
+            set_owner(run.path, **(before or {"name": LOCAL}))  # whoever resumes it later finds what was noted
             status = run.status
             status.state, status.ended, status.error = FAILED, time.time(), f"The worker could not be started: {error}"
             run.write_status(status)
@@ -221,7 +223,7 @@ class FolderLauncher(ABC):
         self.request_stop(run_id)
         run, began = self.store.get(run_id), time.monotonic()
         while run.alive():
-            if time.monotonic() - began > (saving if run.status.state == STOPPING else grace):
+            if time.monotonic() - began > _patience(run, grace, saving):
                 return self._end(run, grace)
             time.sleep(0.1)
         return run.status
@@ -231,7 +233,7 @@ class FolderLauncher(ABC):
             asked, run = read_json(control) or {}, Run(control.parent, self.store.owners)
             if asked.get("request") != "stop" or run.owner != self.name or not run.alive():
                 continue
-            patience = saving if run.status.state == STOPPING else grace
+            patience = _patience(run, grace, saving)
             if time.time() - asked.get("time", 0) > patience:
                 self._end(run, patience)
 
@@ -280,3 +282,11 @@ class FolderLauncher(ABC):
                 "Use the launcher that started it."
             )
         return run
+
+
+def _patience(run: Run, grace: float, saving: float) -> float:
+    """Seconds after a request to stop until its worker is killed."""
+    status = run.status
+    if not status.live:
+        return COPYING
+    return saving if status.state == STOPPING else grace

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from iekd.config.run import RunConfig
-from iekd.errors import RunError
+from iekd.errors import RunError, UserError
 from iekd.launchers.base import GRACE, SAVING, Launcher
 from iekd.runs.owner import LOCAL
 from iekd.runs.store import Status, Store
+
+log = logging.getLogger(__name__)
 
 
 class ByOwner:
@@ -76,7 +79,10 @@ class ByOwner:
 
     def end_stuck(self, grace: float = GRACE, saving: float = SAVING) -> None:
         for launcher in self._launchers.values():
-            launcher.end_stuck(grace, saving)
+            try:
+                launcher.end_stuck(grace, saving)
+            except UserError as error:  # such as a Hub that cannot be reached; the others' workers are looked after
+                log.warning("action=end-stuck launcher=%s %s", launcher.name, error)
 
     def give_up(self, run_id: str) -> None:
         self.owner(run_id).give_up(run_id)

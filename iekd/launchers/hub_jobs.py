@@ -169,16 +169,22 @@ class HubJobsLauncher(FolderLauncher):
 
     def submit(self, config: RunConfig, key: str | None = None, visitor: str = "") -> str:
         options = self.options()
-        seconds_in(options.timeout)  # what is wrong is said before there is a run
-        check_device(config, flavor_called(options.flavor, self._account(options.namespace).flavors()))
-        self._inputs(config)
+        self._check(config, options, self._account(options.namespace))
         return super().submit(config, key, visitor)
+
+    def _check(self, config: RunConfig, options: JobOptions, account: Account) -> None:
+        """What is wrong is said before there is a run, or another attempt of one."""
+        seconds_in(options.timeout)
+        check_device(config, flavor_called(options.flavor, account.flavors()))
+        self._inputs(config)
 
     def resume(self, run_id: str) -> None:
         run = self.store.get(run_id)
         self._token_of(run)  # another's token does not pay for a visitor's run
         self.earlier[run.id] = self._options_of(run)
         try:
+            options = self.options(self.earlier[run.id])
+            self._check(run.config, options, self._account(options.namespace, self.token or self.tokens.get(run.id)))
             super().resume(run.id)
         finally:
             self.earlier.pop(run.id, None)

@@ -77,7 +77,8 @@ class Mirror:
         self.copied = {str(path.relative_to(self.source)): _mark(path) for path in self._files()}
 
     def _files(self) -> Iterator[Path]:
-        for folder, _, names in os.walk(self.source):
+        for folder, folders, names in os.walk(self.source):
+            folders[:] = [name for name in folders if not name.endswith(".part")]  # checkpoints that are being written
             for name in names:
                 if name not in OWN and not name.endswith(".part"):
                     yield Path(folder, name)

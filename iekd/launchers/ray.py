@@ -25,6 +25,7 @@ from iekd.launchers.ray_lease import FILE, GONE, take
 from iekd.paths import PACKAGE, python_path
 from iekd.runs.owner import record, set_owner
 from iekd.runs.store import Run, Store
+from iekd.runs.variables import NPROC
 
 FRESH, AGAIN = 1.0, 10.0  # seconds that an answer is used; that one which did not come is not asked for again
 CPUS = 1.0  # of a run, unless another number is asked for
@@ -131,7 +132,8 @@ class RayLauncher(FolderLauncher):
                 return True, why
             # the worker of a job that was ended by force, whose lease is still there, lives a moment longer
             lives = ended is None or ((path / FILE).exists() and time.time() - ended < GONE)
-            self._seen[job] = time.monotonic() + FRESH if lives else float("inf"), lives
+            # one that the cluster does not know may be on its way there
+            self._seen[job] = time.monotonic() + FRESH if lives or not ended else float("inf"), lives
             return lives, ""
 
     def kill(self, run: Run) -> bool:
@@ -168,6 +170,9 @@ def _command(run: Run, job: str) -> str:
 
 def _environment() -> dict[str, str]:
     """Our own settings, and the way to this package where it is not installed. No secrets: the dashboard shows it."""
-    ours = {name: value for name, value in os.environ.items() if name.startswith("IEKD_") and "TOKEN" not in name}
+    ours = {
+        name: value for name, value in os.environ.items()
+        if name.startswith("IEKD_") and "TOKEN" not in name and name != NPROC  # of this machine
+    }  # fmt: skip
     installed = "site-packages" in PACKAGE.parts
     return {**ours, **plugins.environment(), **({} if installed else {"PYTHONPATH": python_path()})}

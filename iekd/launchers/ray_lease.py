@@ -30,8 +30,12 @@ def take(folder: Path, wait: bool = True) -> str:
 
 
 def holds(folder: Path, token: str) -> bool:
-    """Whether nobody else has taken it since."""
-    return (read_json(folder / FILE) or {}).get("holder") == token
+    """Whether nobody else has taken it since. A file that cannot be read, as on a network disk for a moment, says
+    nothing; one that is not there was given back, or its run was deleted."""
+    found = read_json(folder / FILE)
+    if found is None:
+        return (folder / FILE).exists()
+    return isinstance(found, dict) and found.get("holder") == token
 
 
 def give_back(folder: Path, token: str) -> None:

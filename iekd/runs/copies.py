@@ -10,8 +10,10 @@ fsspec needs a package of its own, which it names. Passwords and tokens come fro
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 import threading
@@ -19,10 +21,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from iekd.errors import RunError
 from iekd.paths import absolute
-from iekd.runs.store import CHECKPOINTS, Run
+from iekd.runs.store import CHECKPOINTS, Run, Status
 from iekd.runs.transfer import write_archive
 
 log = logging.getLogger("iekd")
@@ -31,13 +34,13 @@ POLL = 2.0
 
 
 class Copies:
-    """Copies one run to `place`; without a place, nothing happens.
+    """Copies one run to `place`: during `with`, in a thread, after new checkpoints. Without a place, nothing happens.
 
-    During `with`, in a thread, after new checkpoints.
+    error: why the last copy was not possible, as a sentence; "" if it was.
     """
 
     def __init__(self, run: Run, place: str) -> None:
-        self.run, self.place = run, place
+        self.run, self.place, self.error = run, place, ""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -48,21 +51,27 @@ class Copies:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        if self.place:
-            self._thread.join()
 
-    def copy(self) -> str:
-        """Copy it now; returns why that was not possible, as a sentence, or ""."""
+    def copy_at_last(self, status: Status) -> None:
+        """Copy the run, which is over; if that is not possible, its status says so."""
         if not self.place:
-            return ""
+            return
+        self._over.set()
+        self._thread.join()  # it may be copying
+        self._copy()
+        if self.error:
+            status.copy_error = self.error
+            self.run.write_status(status)
+
+    def _copy(self) -> None:
         begun = time.monotonic()
         try:
-            copied = copy_run(self.run, self.place)
+            copied, self.error = copy_run(self.run, self.place), ""
         except RunError as error:
+            self.error = str(error)
             log.warning("%s", error)
-            return str(error)
-        log.info("Copied to %s in %.0f s.", copied, time.monotonic() - begun)
-        return ""
+        else:
+            log.info("Copied to %s in %.0f s.", copied, time.monotonic() - begun)
 
     def _watch(self) -> None:
         copied, at = self._newest(), time.monotonic()
@@ -70,7 +79,7 @@ class Copies:
             newest = self._newest()
             if newest != copied and time.monotonic() - at >= EVERY:
                 copied, at = newest, time.monotonic()
-                self.copy()
+                self._copy()
 
     def _newest(self) -> set[str]:
         with contextlib.suppress(OSError):
@@ -84,8 +93,9 @@ def copy_run(run: Run, place: str) -> str:
     Raises:
         RunError: it cannot be written there.
     """
-    target = _within(place, f"{run.id}.zip")
-    with tempfile.TemporaryDirectory() as folder, _said(target, "write"):
+    target = _within(_without_password(place), f"{run.id}.zip")
+    # beside the runs: /tmp may be small
+    with _said(target, "write"), tempfile.TemporaryDirectory(prefix=".copy-", dir=run.path.parent) as folder:
         archive = Path(folder) / "run.zip"
         for left in reversed(range(3)):
             try:
@@ -105,9 +115,9 @@ def check_place(place: str) -> str:
     Raises:
         RunError: they cannot.
     """
-    place = place if "://" in place else absolute(place)
-    with tempfile.TemporaryDirectory() as folder, _said(place, "write to"):
-        probe, target = Path(folder) / "probe", _within(place, ".iekd-probe")
+    place = _without_password(place) if "://" in place else absolute(place)
+    with _said(place, "write to"), tempfile.TemporaryDirectory() as folder:
+        probe, target = Path(folder) / "probe", _within(place, f".iekd-probe-{secrets.token_hex(4)}")
         probe.touch()
         _put(probe, target)
         files, path = _files(target)
@@ -125,12 +135,26 @@ def fetched(source: str) -> Iterator[Path]:
     if "://" not in source:
         yield Path(source)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        local = Path(folder) / "run.zip"
+    with contextlib.ExitStack() as stack:
         with _said(source, "read"):
+            local = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run.zip"
             files, path = _files(source)
             files.get_file(path, str(local))
         yield local
+
+
+def _without_password(place: str) -> str:
+    """Return the address of a place, which goes into logs, if no password is in it.
+
+    Raises:
+        RunError: one is.
+    """
+    if "://" in place and urlsplit(place).password:
+        raise RunError(
+            "A place for copies must not have a password in its address, which would be in logs. Put it where fsspec's "
+            "package for that kind of storage looks for it."
+        )
+    return place
 
 
 def _within(place: str, name: str) -> str:
@@ -164,6 +188,8 @@ def _said(address: str, doing: str) -> Iterator[None]:
     except RunError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise RunError(f"Cannot {doing} '{address}': the disk there or here is full. Free some space.") from None
         why = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
         raise RunError(
             f"Cannot {doing} '{address}' ({why}). Check the address, your rights there, and whether fsspec's package "

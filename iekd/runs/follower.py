@@ -104,9 +104,9 @@ def follow_torchrun(place: Place) -> int:
 
 
 def main() -> int:
-    run_dir, folder, rank, count = sys.argv[1:]
+    run_dir, folder, rank, count, worker = sys.argv[1:]
     place = Place(int(rank), int(count), int(rank), int(count))
-    return follow(Run(Path(run_dir)), Team(place, file_store(Path(folder), place.world)), os.getppid())
+    return follow(Run(Path(run_dir)), Team(place, file_store(Path(folder), place.world)), int(worker))
 
 
 if __name__ == "__main__":

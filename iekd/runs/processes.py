@@ -35,6 +35,7 @@ from iekd.config.methods import check_divisible
 from iekd.config.run import RunConfig
 from iekd.errors import TrainingError, UserError
 from iekd.paths import python_path
+from iekd.runs.owner import LOCAL
 from iekd.runs.slots import Slot, device_name, slots
 from iekd.runs.store import Run
 from iekd.runs.variables import NPROC
@@ -225,7 +226,7 @@ def together(
     Raises:
         TrainingError: another process has failed.
     """
-    count = place.world if place else nproc()
+    count = place.world if place else nproc() if run.owner == LOCAL else 1
     if count < 2:
         yield None
         return
@@ -294,7 +295,10 @@ def _ended(code: int) -> str:
 def _start(run: Run, rank: int, count: int, folder: Path, visible: str) -> subprocess.Popen[bytes]:
     with open(run.path / "log.txt", "ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "iekd.runs.follower", str(run.path), str(folder), str(rank), str(count)],
+            [
+                sys.executable, "-m", "iekd.runs.follower", str(run.path), str(folder), str(rank), str(count),
+                str(os.getpid()),
+            ],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             env={
                 **os.environ, "PYTHONPATH": python_path(), **plugins.environment(),

@@ -100,7 +100,7 @@ def slot_lock(slot: Slot, store: Store) -> Path:
     """The file whose lock says that a run of this folder has the slot; older versions use only this one."""
     locks = store.root / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
-    return locks / slot.name
+    return locks / (slot.lock if slot.renumbered and slot.lock else slot.name)
 
 
 def machine_lock(slot: Slot, store: Store) -> DeviceLock | None:

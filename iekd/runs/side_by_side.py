@@ -3,17 +3,19 @@ over devices."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from iekd.config.run import RunConfig, make_config
-from iekd.errors import RunError, UserError
+from iekd.errors import UserError
 from iekd.runs.gpus import gpus
 from iekd.runs.siblings import note_extension
 from iekd.runs.slots import device_name, slots
 from iekd.runs.store import Run, Store
 
+log = logging.getLogger(__name__)
 POLL = 0.3  # seconds
 AUTO = "auto"
 
@@ -46,16 +48,14 @@ def train_all(
     """
     runs: list[Run | None] = [None] * len(jobs)
     training: dict[int, Run] = {}
-    waiting, stopping = list(range(len(jobs))), False
+    waiting, asked = list(range(len(jobs))), set[int]()
     while training or (waiting and not stop()):
         for job in list(waiting):
             if len(training) < width and not stop() and ready(job, training):
                 waiting.remove(job)
                 runs[job] = training[job] = jobs[job]()
-        if stop() and not stopping:
-            stopping = True
-            for run in training.values():
-                _ask_to_stop(run, launcher)
+        if stop():
+            asked |= {job for job, run in training.items() if job not in asked and _ask_to_stop(run, launcher)}
         follow(training)
         training = {job: run for job, run in training.items() if run.status.live}
         if training:
@@ -64,12 +64,15 @@ def train_all(
     return runs
 
 
-def _ask_to_stop(run: Run, launcher: Starter) -> None:
+def _ask_to_stop(run: Run, launcher: Starter) -> bool:
+    """Whether that was possible; it is tried again otherwise, and no run keeps the others from being asked."""
     try:
         launcher.request_stop(run.id)
-    except RunError:  # it has just ended
-        if run.status.live:
-            raise
+    except UserError as error:
+        if run.status.live:  # it has not just ended
+            log.warning("%s", error)
+            return False
+    return True
 
 
 def spread(config: RunConfig, devices: str) -> list[RunConfig]:

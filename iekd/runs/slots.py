@@ -25,13 +25,14 @@ class Slot:
 
     kind: "cuda", "mps" or "cpu". index: among those of its kind. lock: the name of the lock for the whole machine; None
     for the CPU, which has none (devices.py). visible: what CUDA_VISIBLE_DEVICES has to be so that CUDA sees this GPU
-    alone; "" where there is no other.
+    alone; "" where there is no other. renumbered: CUDA_VISIBLE_DEVICES gives it another number than it has elsewhere.
     """
 
     kind: str
     index: int = 0
     lock: str | None = None
     visible: str = ""
+    renumbered: bool = False
 
     @property
     def name(self) -> str:
@@ -74,9 +75,12 @@ def slots(requested: str) -> tuple[Slot, ...]:
         return (Slot("mps", lock="mps"),)
     found = gpus()
     every = tuple(
-        Slot("cuda", i, f"gpu-{gpu.uuid}" if gpu.uuid else Slot("cuda", i).name, gpu.entry if len(found) > 1 else "")
+        Slot(
+            "cuda", i, f"gpu-{gpu.uuid}" if gpu.uuid else Slot("cuda", i).name, gpu.entry if len(found) > 1 else "",
+            gpu.entry != str(i),
+        )
         for i, gpu in enumerate(found)
-    )
+    )  # fmt: skip
     _, _, index = requested.partition(":")
     return every[int(index) : int(index) + 1] if index else every
 

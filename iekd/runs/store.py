@@ -68,7 +68,7 @@ class Status:
     little, as sentences. slot: where on this machine it trains, names of Slots with commas; "" while it waits. yields:
     it waits for a teacher that another run trains, and later runs may train before it. fine_tunes: whether its teacher
     begins with somebody's weights. doubt: why the state may be another one by now, as a sentence; it is told by the
-    run's launcher, and in no file.
+    run's launcher, and in no file. copy_error: why there is no copy of it elsewhere (copies.py), as a sentence.
     """
 
     state: str = QUEUED
@@ -101,6 +101,7 @@ class Status:
     slot: str = ""
     yields: bool = False
     doubt: str = ""
+    copy_error: str = ""
 
     @property
     def resumable(self) -> bool:

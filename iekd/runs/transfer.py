@@ -179,8 +179,9 @@ def _check_contents(run: Run, source: Path) -> None:
 def files_of(run: Run, checkpoints: bool) -> Iterator[Path]:
     left_out = LEFT_OUT if checkpoints else (*LEFT_OUT, CHECKPOINTS)
     for path in sorted(run.path.rglob("*")):
-        first = path.relative_to(run.path).parts[0]
-        if path.is_file() and not path.is_symlink() and first not in left_out and not first.startswith("."):
+        parts = path.relative_to(run.path).parts
+        hidden = any(part.startswith(".") for part in parts)  # what is being written, too
+        if path.is_file() and not path.is_symlink() and parts[0] not in left_out and not hidden:
             yield path
 
 

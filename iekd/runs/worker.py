@@ -59,12 +59,12 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None, pl
     run.write_status(status)
     reserve = run.path / ".reserve"  # room for the final state on a disk that is full
     copies = Copies(run, os.environ.get(COPY_TO, ""))
-    with _log_to(run.path / "log.txt"):
+    with _log_to(run.path / "log.txt"), copies:
         try:
             reserve.write_bytes(bytes(RESERVE))
             if waiting := len(ahead_of(run, store)):
                 log.info("Waiting for %d earlier run(s) on this device.", waiting)
-            with copies, _turn(run, store, stop, writer, place) as mine:
+            with _turn(run, store, stop, writer, place) as mine:
                 if mine is None:
                     raise Stopped
                 with together(run, place, mine, partial(_abandon, run, writer)) as team:
@@ -87,9 +87,7 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None, pl
         run.event(status.state, **({"error": status.error} if status.error else {}))
         if status.state == FINISHED:
             Checkpoints(run.path / CHECKPOINTS).remove()
-        if why := copies.copy():
-            status.cautions.append(why)
-            run.write_status(status)
+        copies.copy_at_last(status)
         if watch:
             watch(status, None)
     return status

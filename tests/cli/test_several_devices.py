@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from iekd.cli.main import app
+from iekd.hub_errors import HubError
 from iekd.results.predictions import ANSWERS, read_right
 from iekd.runs import side_by_side, slots
 from iekd.runs.gpus import Gpu
@@ -144,6 +145,23 @@ def test_a_stop_ends_all_and_starts_no_more(quick, tiny_config):
     )
     assert [run is None for run in runs] == [False, False, True, True]
     assert quick.asked == [run.id for run in runs if run]
+
+
+def test_one_that_cannot_be_asked_to_stop_keeps_no_other_from_it(quick, tiny_config):
+    request, tried, seen = quick.request_stop, [], []
+
+    def once_unreachable(run_id):
+        tried.append(run_id)
+        if len(tried) == 1:
+            raise HubError("The Hub cannot be reached.")
+        request(run_id)
+
+    quick.request_stop = once_unreachable
+    runs = train_all(
+        jobs(quick, tiny_config, 2), quick, 2, lambda: bool(seen), lambda training: seen.append(len(training))
+    )
+    assert sorted(quick.asked) == sorted(run.id for run in runs)
+    assert tried.count(tried[0]) == 2
 
 
 def test_a_launcher_that_cannot_stop_a_run_which_has_just_ended(quick, tiny_config):

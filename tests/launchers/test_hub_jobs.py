@@ -215,6 +215,23 @@ def test_a_lost_connection_changes_nothing(jobs, waiting, hub_launcher, wait_unt
     wait_until(lambda: run.status.state == STOPPED)
 
 
+def test_a_run_that_cannot_be_resumed_now_stays_as_it_was(jobs, waiting, hub_launcher, wait_until, refuses):
+    run, job = waiting
+    job.end("CANCELED")
+    wait_until(lambda: run.status.state == STOPPED)
+    wait_until(lambda: not run.alive())
+    before = record(run.path)
+    jobs.down = True
+    hub_launcher.accounts.clear()
+    refuses(lambda: hub_launcher.resume(run.id), "cannot be reached", kind=HubError)
+    assert (run.status.state, record(run.path)) == (STOPPED, before)
+    jobs.down = False
+    jobs.refusals["POST /api/jobs"] = 402, "Pre-paid credit balance is insufficient"
+    refuses(lambda: hub_launcher.resume(run.id), "billing", kind=HubError)
+    assert (run.status.state, run.owner) == (FAILED, "hf-jobs")
+    assert record(run.path)["flavor"] == before["flavor"]
+
+
 def test_a_job_that_has_no_machine_yet_is_cancelled_at_once(jobs, hub_launcher, tiny_config, wait_until):
     jobs.held = True
     run_id = hub_launcher.submit(tiny_config(dataset="fashion-mnist-sample"))

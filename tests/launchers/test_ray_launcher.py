@@ -93,6 +93,7 @@ def config(tiny_config):
 def test_a_run_is_a_job_of_the_cluster(dashboard, tmp_path, config, monkeypatch):
     monkeypatch.setenv("IEKD_CHECKPOINT_SECONDS", "7")
     monkeypatch.setenv("IEKD_ADMIN_TOKEN", "secret")
+    monkeypatch.setenv("IEKD_NPROC", "4")  # for runs of this machine
     launcher = make_launcher(tmp_path / "my runs", "ray", address=dashboard.address, cpus=2.0)
     run = launcher.store.get(launcher.submit(config, "key"))
     assert launcher.submit(config, "key") == run.id
@@ -101,6 +102,7 @@ def test_a_run_is_a_job_of_the_cluster(dashboard, tmp_path, config, monkeypatch)
     assert f"-m iekd.launchers.ray_job '{run.path}' {job}" in sent["entrypoint"]
     environment = sent["runtime_env"]["env_vars"]
     assert environment["IEKD_CHECKPOINT_SECONDS"] == "7"
+    assert "IEKD_NPROC" not in environment
     assert "secret" not in json.dumps(sent), "the dashboard shows it to everybody"
     noted = record(run.path)
     assert (noted["job"], noted["address"], noted["cpus"], noted["gpus"]) == (
@@ -119,8 +121,11 @@ def test_a_run_is_a_job_of_the_cluster(dashboard, tmp_path, config, monkeypatch)
 def test_a_job_that_the_cluster_has_forgotten_is_lost(dashboard, tmp_path, config):
     launcher = make_launcher(tmp_path, "ray", address=dashboard.address)
     run_id = launcher.submit(config)
+    jobs = dict(dashboard.jobs)
     dashboard.jobs.clear()  # another cluster was started there
-    assert make_launcher(tmp_path).status(run_id).state == LOST
+    assert launcher.status(run_id).state == LOST
+    dashboard.jobs.update(jobs)  # or it was on its way there
+    assert launcher.status(run_id).state == QUEUED
 
 
 def test_a_job_that_was_ended_by_force_has_a_worker_for_a_moment(dashboard, tmp_path, config):
@@ -347,6 +352,10 @@ def test_whoever_took_the_folder_later_has_it(run):
     assert holds(run.path, taken_token[0])
     give_back(run.path, "another")
     assert holds(run.path, taken_token[0])
+    (run.path / ray_lease.FILE).write_text("{")  # a network disk in trouble
+    assert holds(run.path, taken_token[0])
+    (run.path / ray_lease.FILE).unlink()
+    assert not holds(run.path, taken_token[0])
 
 
 def test_a_worker_does_not_outlive_who_started_it():

@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
+from iekd.cli import train
 from iekd.cli.main import app
 from iekd.errors import RunError
+from iekd.hub_errors import HubError
 from iekd.launchers import factory
 from iekd.launchers.base import FolderLauncher, Launcher
 from iekd.launchers.factory import make_launcher
@@ -169,6 +171,28 @@ def test_the_first_cell_of_a_table_trains_the_teacher_for_all(tmp_path, config, 
 
     grid.run_grid_at_once(configs, launcher, launcher.width(config), lambda: False, follow)
     assert seen[:3] == [1, 1, 3]
+
+
+def test_a_table_continues_its_cells_where_new_ones_are_trained(tmp_path, config, monkeypatch):
+    """Not where they were stopped, which may cost money."""
+    launcher, used = make_launcher(tmp_path), []
+    monkeypatch.setattr(type(launcher.new), "width", lambda self, config: 2)
+    monkeypatch.setattr(grid, "run_grid_at_once", lambda configs, launcher, *_: used.append(launcher) or [])
+    train._train_grid([config], launcher)
+    assert used == [launcher.new]
+
+
+def test_a_launcher_that_cannot_look_after_its_runs_leaves_the_others_theirs(tmp_path, monkeypatch, caplog):
+    launcher, looked = make_launcher(tmp_path, "files"), []
+
+    def unreachable(self, *_):
+        raise HubError("The Hub cannot be reached.")
+
+    monkeypatch.setattr(FileLauncher, "end_stuck", unreachable)
+    monkeypatch.setattr(LocalLauncher, "end_stuck", lambda self, *_: looked.append(self.name))
+    launcher.end_stuck()
+    assert looked == ["local"]
+    assert "cannot be reached" in caplog.text
 
 
 def test_iekd_train_with_another_launcher_follows_or_detaches(tmp_path, tiny_options, monkeypatch):

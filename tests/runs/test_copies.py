@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from html import escape
 from pathlib import Path
 
 import fsspec
@@ -12,12 +13,14 @@ from typer.testing import CliRunner
 
 from iekd.cli.main import app
 from iekd.errors import RunError
+from iekd.launchers.local import LocalLauncher
 from iekd.runs import copies
 from iekd.runs.copies import Copies, check_place, copy_run, fetched
-from iekd.runs.store import FINISHED, LOST, STOPPED, Store
+from iekd.runs.store import FINISHED, LOST, RUNNING, STOPPED, STOPPING, Store
 from iekd.runs.transfer import import_run
 from iekd.runs.variables import COPY_TO
 from iekd.runs.worker import execute
+from iekd.ui.render.run import head_html
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ def test_a_run_that_is_over_is_in_the_bucket_and_comes_back(store, elsewhere, ti
     monkeypatch.setenv(COPY_TO, bucket)
     run, status = train(store, tiny_config(methods=("baseline",), teacher="none"))
     assert status.state == FINISHED
-    assert not [text for text in status.cautions if "Cannot" in text]
+    assert status.copy_error == ""
     with fetched(f"{bucket}/{run.id}.zip") as file:
         again = import_run(elsewhere, file)
     assert again.status.state == FINISHED
@@ -99,7 +102,9 @@ def test_a_place_that_is_gone_does_not_spoil_the_run(store, tiny_config, tmp_pat
     monkeypatch.setenv(COPY_TO, str(tmp_path / "file" / "copies"))
     run, status = train(store, tiny_config(methods=("baseline",), teacher="none"))
     assert status.state == FINISHED
-    assert f"Cannot write '{tmp_path / 'file'}" in run.status.cautions[-1]
+    assert f"Cannot write '{tmp_path / 'file'}" in run.status.copy_error
+    assert escape(run.status.copy_error) in head_html(run, run.config, run.status, store)
+    assert not any("Cannot" in said for said in status.cautions)  # those are published with the student
 
 
 def test_a_broken_copy_leaves_the_one_before(store, tiny_config, tmp_path, monkeypatch):
@@ -113,7 +118,7 @@ def test_a_broken_copy_leaves_the_one_before(store, tiny_config, tmp_path, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(copies.shutil, "copyfile", breaks)
-    with pytest.raises(RunError, match="No space left"):
+    with pytest.raises(RunError, match="is full"):
         copy_run(run, place)
     assert Path(first).read_bytes() == before
 
@@ -149,10 +154,60 @@ def test_a_place_that_takes_nothing_is_refused_before_anything_starts(place, sai
     assert not list((tmp_path / "runs").glob("2*"))
 
 
-def test_a_job_needs_no_copies(tmp_path):
-    result = CliRunner().invoke(app, ["train", "--launcher", "hf-jobs", "--copy-to", str(tmp_path / "copies")])
-    assert result.exit_code == 2
-    assert "Leave --copy-to out" in result.output
+def test_a_password_is_in_no_log(store, tiny_config, monkeypatch):
+    place = "sftp://ann:secret@host/runs"
+    with pytest.raises(RunError, match="password") as refused:
+        check_place(place)
+    assert "secret" not in str(refused.value)
+    monkeypatch.setenv(COPY_TO, place)  # without the command line
+    run, status = train(store, tiny_config(methods=("baseline",), teacher="none"))
+    assert status.state == FINISHED
+    assert "password" in status.copy_error
+    assert not [path for path in run.path.rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
+
+
+def test_a_worker_that_copies_its_run_is_not_killed(store, tiny_config):
+    """It was asked to stop, has stopped, and is still copying when others lose patience."""
+    launcher = LocalLauncher(store)
+    run, handle = store.create(tiny_config())
+    status = run.status
+    status.state = RUNNING
+    run.write_status(status)
+    launcher.request_stop(run.id)
+    status.state = STOPPED
+    run.write_status(status)
+    killed = []
+    launcher.kill = lambda run: killed.append(run.id)
+    launcher.end_stuck(grace=0.0, saving=0.0)
+    assert killed == []
+    status.state = STOPPING
+    run.write_status(status)
+    launcher.end_stuck(grace=0.0, saving=0.0)
+    assert killed == [run.id]
+    os.close(handle)
+
+
+def test_what_is_being_written_is_not_copied(store, tiny_config, bucket):
+    run, handle = store.create(tiny_config())
+    part = run.path / "checkpoints" / ".students-00000001.part"
+    part.mkdir(parents=True)
+    (part / "state.safetensors").write_bytes(b"half")
+    address = copy_run(run, bucket)
+    os.close(handle)
+    with fetched(address) as file:
+        assert not [name for name in zipfile.ZipFile(file).namelist() if "part" in name]
+    assert not list(store.root.glob(".copy-*"))
+
+
+def test_a_full_disk_is_said_as_such(store, tiny_config, bucket, monkeypatch):
+    def full(**_):
+        raise OSError(28, "No space left on device")
+
+    run, handle = store.create(tiny_config())
+    os.close(handle)
+    monkeypatch.setattr(copies.tempfile, "TemporaryDirectory", full)
+    with pytest.raises(RunError, match="Free some space"):
+        copy_run(run, bucket)
 
 
 def test_the_command_copies_and_imports(tmp_path, options, monkeypatch):
@@ -174,4 +229,5 @@ def test_nothing_is_left_at_a_place_that_was_tried(bucket):
 def test_without_a_place_nothing_happens(store, tiny_config):
     run, _ = store.create(tiny_config())
     with Copies(run, "") as none:
-        assert none.copy() == ""
+        none.copy_at_last(run.status)
+    assert run.status.copy_error == ""

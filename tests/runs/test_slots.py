@@ -104,6 +104,18 @@ def test_a_worker_sees_its_own_gpu_only(monkeypatch):
         slots("auto")[0].use()
 
 
+def test_gpus_that_differ_share_no_lock(monkeypatch, store):
+    """For processes over one folder that see other GPUs each."""
+
+    def locks(*found):
+        monkeypatch.setattr(places, "gpus", lambda: tuple(Gpu(*one) for one in found))
+        return [slot_lock(slot, store).name for slot in slots("cuda")]
+
+    assert locks(("0", "a"), ("1", "b")) == ["cuda", "cuda:1"]  # as always
+    assert locks(("1", "b")) == ["gpu-b"] != locks(("0", "a"))
+    assert locks(("1", "b"), ("0", "a")) == ["gpu-b", "gpu-a"]
+
+
 def test_the_only_gpu_stays_visible_as_it_was(monkeypatch):
     monkeypatch.setattr(places, "gpus", lambda: (Gpu("0", None),))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

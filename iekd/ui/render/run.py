@@ -62,6 +62,7 @@ def head_html(run: Run, config: RunConfig, status: Status, store: Store) -> str:
     lines += [
         f'<p class="warn">{escape(said)}</p>' for said in (status.doubt, *status.cautions) if said and status.live
     ]
+    lines += [f'<p class="warn">{escape(status.copy_error)}</p>'] * bool(status.copy_error)
     lines += [f'<p class="warn">{html_text("{why} The other students go on.", why=said)}</p>' for said in _gone(status)]
     lines.append("</div>")
     return "".join(lines)

@@ -397,7 +397,7 @@ def status_of(run: Run, may: May) -> RunStatus:
         "images_per_second": status.images_per_second, "seconds": status.seconds,
         "device": status.device, "dataset": tell(config.dataset), "accuracies": accuracies,
         "error": status.error and tell(status.error),
-        "diverged": status.diverged, "warnings": status.cautions,
+        "diverged": status.diverged, "warnings": [*status.cautions, *filter(None, [status.copy_error])],
     }  # fmt: skip
 
 
