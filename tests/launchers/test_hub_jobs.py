@@ -428,9 +428,10 @@ def test_a_page_offers_jobs_beside_this_machine(jobs, tiny_config, tmp_path, ref
     assert part.chosen(None, given, "") is launcher
     given[part.place] = "hf-jobs"
     hub = part.chosen(None, given, "hf_bob")
-    said = part.priced(prepare(config, launcher.store.root, here=False), hub)[part.price]
-    assert "$1.00 per hour" in said
-    assert "at most $0.50" in said
+    priced = part.priced(prepare(config, launcher.store.root, here=False), hub)
+    assert "$1.00 per hour" in priced[part.price]
+    assert "at most $0.50" in priced[part.price]
+    assert "at most $0.50" in priced[part.most], "beside Start"
     run_id = start_run(hub, Access(), None, config, "click")
     assert launcher.store.get(run_id).owner == "hf-jobs"
     (job,) = jobs.jobs

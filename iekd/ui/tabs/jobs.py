@@ -14,6 +14,7 @@ from iekd.estimate.cost import plan_of
 from iekd.language import N_, _
 from iekd.launchers.base import Launcher
 from iekd.launchers.by_owner import ByOwner
+from iekd.launchers.flavors import most_of
 from iekd.launchers.hub_jobs import HUB_JOBS, HubJobsLauncher
 from iekd.runs.owner import LOCAL
 from iekd.runs.prepare import Prepared
@@ -30,7 +31,8 @@ ABOUT = N_(
 
 @dataclass(frozen=True)
 class WherePart:
-    """login: whether visitors log in with the Hub, and their token is given to handlers."""
+    """login: whether visitors log in with the Hub, and their token is given to handlers. most: what a job costs at
+    most; it has yet to be rendered, beside Start."""
 
     hub: HubJobsLauncher
     here: Launcher
@@ -41,6 +43,7 @@ class WherePart:
     flavor: gr.Dropdown
     timeout: gr.Textbox
     price: gr.HTML
+    most: gr.HTML
 
     @property
     def inputs(self) -> set[Any]:
@@ -79,7 +82,8 @@ class WherePart:
         said = "".join(
             f"<p>{html_text('{said}', said=one)}</p>" for one in offer.sentences(time_range(offer.low, offer.high))
         )
-        return {self.flavor: gr.Dropdown(machines, value=offer.flavor.name), self.price: said}
+        most = html_text('<p class="estimate">{most}</p>', most=most_of(offer.flavor, offer.limit))
+        return {self.flavor: gr.Dropdown(machines, value=offer.flavor.name), self.price: said, self.most: most}
 
 
 def where_part(launcher: Launcher, access: Access) -> WherePart | None:
@@ -97,10 +101,10 @@ def where_part(launcher: Launcher, access: Access) -> WherePart | None:
             gr.HTML(f"<p>{html_text(ABOUT)}</p>")
             if login:
                 gr.LoginButton(elem_id="hub-login-jobs")
-            with gr.Row():
-                flavor = gr.Dropdown([usual.flavor], value=usual.flavor, label=_("Machine"), elem_id="f-flavor")
-                timeout = gr.Textbox(
-                    usual.timeout, label=_("Time limit"), info=_("such as 90m or 2h"), max_lines=1, elem_id="f-timeout"
-                )
+            flavor = gr.Dropdown([usual.flavor], value=usual.flavor, label=_("Machine"), elem_id="f-flavor")
+            timeout = gr.Textbox(
+                usual.timeout, label=_("Time limit, such as 90m or 2h"), max_lines=1, elem_id="f-timeout"
+            )
             price = gr.HTML(elem_id="job-price")
-    return WherePart(hub, launcher, access, login, place, details, flavor, timeout, price)
+    most = gr.HTML(elem_id="job-most", render=False)
+    return WherePart(hub, launcher, access, login, place, details, flavor, timeout, price, most)

@@ -108,6 +108,8 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
             where = where_part(launcher, access)
             with gr.Column(elem_id="start-bar" if access.anybody_starts else None):
                 time = gr.HTML(elem_id="estimate")
+                if where:
+                    where.most.render()  # type: ignore[no-untyped-call]
                 error = gr.HTML(elem_id="error")
                 start = gr.Button(
                     _("▶  Start"), variant="primary", size="lg", elem_id="start", visible=access.anybody_starts
@@ -222,7 +224,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
     def priced(request: gr.Request, given: dict[Any, Any], token: str = "") -> Updates:
         assert where is not None
         values, paid = values_of(given), given[where.place] == HUB_JOBS
-        shown_now: Updates = {where.details: gr.Column(visible=paid), where.price: ""}
+        shown_now: Updates = {where.details: gr.Column(visible=paid), where.price: "", where.most: ""}
         try:
             if isinstance(place := where.chosen(request, given, token), HubJobsLauncher):
                 prepared = prepare(allowed(request, values), store.root, here=False)
@@ -280,7 +282,8 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
     if where is not None:
         moved = gr.on(
             [where.place.change, where.flavor.input, where.timeout.submit, where.timeout.blur],
-            priced_logged_in if login else priced, inputs, [where.details, where.flavor, where.price], **PRIVATE,
+            priced_logged_in if login else priced, inputs,
+            [where.details, where.flavor, where.price, where.most], **PRIVATE,
         )  # fmt: skip
         moved.then(described_after, inputs, [error, *described], **PRIVATE)
         if login:
