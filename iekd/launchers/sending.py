@@ -17,7 +17,7 @@ from pathlib import Path
 
 from iekd import data, plugins
 from iekd.config.methods import split_name
-from iekd.config.run import RunConfig
+from iekd.config.run import NO_TEACHER, RunConfig
 from iekd.data.archives import ABOUT
 from iekd.data.tree import read_tree
 from iekd.errors import RunError
@@ -73,7 +73,8 @@ def _by_plugins(config: RunConfig) -> Iterator[tuple[str, str]]:
     from iekd.models.registry import module_of
 
     modules = {config.dataset: type(data.source_of(config.dataset)).__module__}
-    modules |= {name: module_of(name) for name in (config.teacher, *config.more_teachers, config.student)}
+    networks = {config.teacher, *config.more_teachers, config.student} - {NO_TEACHER}
+    modules |= {name: module_of(name) for name in networks}
     modules |= {name: BUILDERS[split_name(name)[0]].__module__ for name in config.methods}
     yield from ((name, module) for name, module in modules.items() if not plugins.is_ours(module))
 

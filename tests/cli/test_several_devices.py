@@ -52,7 +52,8 @@ def test_seeds_spread_over_two_slots_are_as_those_of_one_run(two_slots, monkeypa
     store = Store(tmp_path / "many")
     first, second = map(store.get, many["runs"])
     assert (first.config.seeds, second.config.seeds) == ((0,), (1,))
-    assert {first.status.slot, second.status.slot} == {"cpu", "cpu:1"}
+    # the second waits for the teacher; where the first is over soon after that, it may take the first's
+    assert {first.status.slot, second.status.slot} <= {"cpu", "cpu:1"}
     stages = [{row["stage"] for row in run.metrics(0)[0]} for run in (first, second)]
     assert sorted("teacher" in found for found in stages) == [False, True], "one of them trained the teacher"
     whole = read_right(Store(tmp_path / "one").get(one["run"]).path / ANSWERS)

@@ -370,7 +370,8 @@ def test_plugins_that_the_run_does_not_use_are_no_obstacle(
     (tmp_path / "unused_nets.py").write_text(OWN_NETS.replace("job_net", "unused_net"))
     monkeypatch.setenv("IEKD_PLUGINS", str(tmp_path / "unused_nets.py"))
     jobs.idle = True
-    assert hub_launcher.submit(tiny_config())
+    for teacher in ("resnet8", "none"):
+        assert hub_launcher.submit(tiny_config(teacher=teacher, methods=("baseline",)))
 
 
 def test_the_command_line_says_the_price_and_shows_the_run(jobs, tiny_options, tmp_path, monkeypatch, wait_until):
