@@ -34,8 +34,8 @@ WATCH = """() => {
   window.shown = [];
   let last = -1;
   const look = () => {
-    const figures = document.querySelector('#curves [data-bytes]');
-    const bytes = figures ? +figures.dataset.bytes : -1;
+    const chart = document.querySelector('#chart-data [data-bytes]');
+    const bytes = chart ? +chart.dataset.bytes : -1;
     if (bytes > last) { last = bytes; window.shown.push([bytes, Date.now() / 1000]); }
   };
   new MutationObserver(look).observe(document.body, {childList: true, subtree: true, attributes: true});

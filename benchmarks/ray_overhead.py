@@ -1,11 +1,12 @@
 """What Ray adds to a run: seconds of a run beyond its own, and how old its metrics are when the page can read them.
 
-    python benchmarks/ray_overhead.py [--runs 3]
+    python benchmarks/ray_overhead.py [--runs 3] [--page]
 
 It starts a cluster of a head and one node of one CPU on this machine, and trains the same small run with the local
 launcher and with Ray, in turn. Both start the same worker, which imports torch; what is left is Ray's. Times depend on
 how busy the machine is, also because Ray gives its workers a low priority; the CPU time of Ray's three processes of a
-run hardly does.
+run hardly does. With --page a browser shows each run besides, and the table says when its page had each row (needs a browser,
+see browser.py).
 """
 
 from __future__ import annotations
@@ -60,6 +61,31 @@ def timed(launcher: Launcher, epochs: int) -> dict[str, float]:
     return found
 
 
+def watched(launcher: Launcher, epochs: int) -> list[float]:
+    """Seconds from the writing of each row to the moment at which the open page showed it."""
+    from browser import ARGUMENTS, HOW_TO_GET, find_browser
+    from page import WATCH, delays, free_port, start_page
+    from playwright.sync_api import sync_playwright
+
+    if (browser := find_browser()) is None:
+        raise SystemExit(f"There is no browser to drive. {HOW_TO_GET}.")
+    port = free_port()
+    server, _ = start_page(port, str(launcher.store.root))
+    try:
+        with sync_playwright() as playwright:
+            page = playwright.chromium.launch(executable_path=browser, args=ARGUMENTS).new_page()
+            run = launcher.store.get(launcher.submit(make_config(**{**SMALL, "limit_train": 1000}, epochs=epochs)))
+            page.goto(f"http://127.0.0.1:{port}/?run={run.id}")
+            page.evaluate(WATCH)
+            while launcher.status(run.id).live:
+                page.wait_for_timeout(500)
+            page.wait_for_timeout(2500)
+            return delays(run, page.evaluate("() => window.shown"))
+    finally:
+        server.terminate()
+        server.wait()
+
+
 def cpu_seconds() -> float:
     """Used so far by Ray's processes of the run that trains now; 0 without Ray."""
     total = 0.0
@@ -73,6 +99,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--page", action="store_true", help="measure how late the open page is, and nothing else")
     arguments = parser.parse_args()
     from ray.cluster_utils import Cluster
 
@@ -85,6 +112,12 @@ def main() -> int:
                 "local": make_launcher(Path(folder) / "local"),
                 "ray": make_launcher(Path(folder) / "ray", "ray", address=cluster.head_node.webui_url),
             }
+            if arguments.page:
+                for name, launcher in launchers.items():
+                    late = [age for _ in range(arguments.runs) for age in watched(launcher, arguments.epochs)]
+                    print(f"{name}: {len(late)} rows, on the page after {statistics.median(late):.2f} s (median), "
+                          f"{max(late):.2f} s (most)")  # fmt: skip
+                return 0
             for launcher in launchers.values():
                 timed(launcher, 1)  # reads the sample, and starts what is started once
             all_found: dict[str, list[dict[str, float]]] = {name: [] for name in launchers}

@@ -16,6 +16,7 @@ from ui_helpers import CLIENT, PATIENCE
 from iekd.config.run import make_config
 from iekd.runs.store import Run, Store
 from iekd.ui.render.chart import chart_data, chart_html
+from iekd.ui.render.curves import metrics_size
 
 
 @pytest.fixture
@@ -56,6 +57,8 @@ def test_the_element_is_json_that_no_name_breaks_out_of(run: Run) -> None:
     assert "<b>" not in text
     stamp = re.findall(r'data-stamp="(\w+)"', text)
     assert stamp == re.findall(r'data-stamp="(\w+)"', chart_html(run, run.config))
+    # benchmarks/page.py measures with it how late the page is
+    assert f'data-bytes="{metrics_size(run)}"' in text
 
 
 def test_the_code_is_served_under_an_address_that_changes_with_it(server: str) -> None:

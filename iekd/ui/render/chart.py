@@ -18,10 +18,13 @@ DIGITS = 6  # of a number; more than anybody can see
 
 
 def chart_html(run: Run, config: RunConfig) -> str:
-    """The data as an element that chart.js reads: `data-chart` is JSON, `data-stamp` changes with it."""
+    """The data as an element that chart.js reads: `data-chart` is JSON, `data-stamp` changes with it.
+
+    `data-bytes` says up to which byte of metrics.jsonl it goes (benchmarks/page.py measures with it how late the page is).
+    """
     text = json.dumps(chart_data(run, config), separators=(",", ":"))
     stamp = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return f'<div data-stamp="{stamp}" data-chart="{escape(text)}"></div>'
+    return f'<div data-stamp="{stamp}" data-bytes="{read_curves(run).offset}" data-chart="{escape(text)}"></div>'
 
 
 def chart_data(run: Run, config: RunConfig) -> dict[str, Any]:

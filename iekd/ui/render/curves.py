@@ -212,4 +212,4 @@ def curves_html(run: Run, config: RunConfig) -> str:
         words = html_text("The students’ curves appear here when their stage begins.")
         later = f'<div class="placeholder">{words}</div>'
     drawn = [figure for figure in figures(run, config) if figure.title != _(ACCURACY)]  # that one is the large chart
-    return f'<div class="figs" data-bytes="{curves.offset}">{"".join(map(draw, drawn))}{later}</div>'
+    return f'<div class="figs">{"".join(map(draw, drawn))}{later}</div>'
