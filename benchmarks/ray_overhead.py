@@ -5,8 +5,7 @@
 It starts a cluster of a head and one node of one CPU on this machine, and trains the same small run with the local
 launcher and with Ray, in turn. Both start the same worker, which imports torch; what is left is Ray's. Times depend on
 how busy the machine is, also because Ray gives its workers a low priority; the CPU time of Ray's three processes of a
-run hardly does. With --page a browser shows each run besides, and the table says when its page had each row (needs a browser,
-see browser.py).
+run hardly does. With --page it prints only how late a browser shows the rows of such runs (needs one, see browser.py).
 """
 
 from __future__ import annotations

@@ -3,10 +3,13 @@
 Only config.json is needed to build one with random weights. `look_up` asks the Hub for it, where a run is prepared;
 everything after that uses what is on this machine: the configurations that `remember` was given by a run's folder or a
 saved model, and huggingface_hub's cache. A name that was looked up ends in @COMMIT, so it means the same for ever.
+
+The config.json of a model folder is known in the same way, as hf:folder/KIND@SUM, where SUM is made from its content.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -28,6 +31,9 @@ LARGEST = 2**20  # bytes of a config.json: names of a hundred thousand classes
 COMMIT = re.compile(r"[0-9a-f]{40}")
 AGAIN = 300.0  # seconds after which a name without a commit is looked up again
 FILES = "networks.json"  # of a run's folder: the configurations of its networks, by name
+FOLDER = "folder/"  # stands for the organisation where a config.json came from a model folder
+COMPUTED = ("num_batches_tracked", "relative_position_index", "position_ids")  # tensors that files may leave out
+SIDE = 224  # of images where nothing is said
 
 _known: dict[str, Config] = {}
 _pinned: dict[str, tuple[float, str]] = {}  # name -> when it was looked up, the name with its commit
@@ -48,8 +54,27 @@ def check_name(name: str) -> str:
 
 
 def title(name: str) -> str:
-    """hf:timm/resnet18.a1_in1k@0123... -> timm/resnet18.a1_in1k (Hub)."""
-    return f"{name.removeprefix(PREFIX).partition('@')[0]} (Hub)"
+    """hf:timm/resnet18.a1_in1k@0123... -> timm/resnet18.a1_in1k (Hub); hf:folder/KIND@0123... -> KIND (folder)."""
+    plain = name.removeprefix(PREFIX).partition("@")[0]
+    return f"{plain.removeprefix(FOLDER)} (folder)" if is_of_folder(name) else f"{plain} (Hub)"
+
+
+def is_of_folder(name: str) -> bool:
+    """Whether it is the name of a network that a model folder describes."""
+    return name.startswith(PREFIX + FOLDER) and bool(COMMIT.fullmatch(name.partition("@")[2]))
+
+
+def of_folder(config: Config, where: str) -> str:
+    """The name of the network that the config.json of a folder describes; it is known from now on.
+
+    Raises:
+        UserError: it is not an image classifier that can be built here; where: the folder, for the message.
+    """
+    kind = check_config(where, config).get("architecture") or next(iter(config.get("architectures") or ()), "network")
+    total = hashlib.sha1(json.dumps(config, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
+    name = check_name(f"{FOLDER}{str(kind).partition('.')[0]}@{total}")
+    remember({name: config})
+    return name
 
 
 def remember(configs: dict[str, Any]) -> None:
@@ -76,6 +101,11 @@ def config_of(name: str) -> Config:
         UserError: it is not on this machine.
     """
     found = _on_this_machine(name)
+    if found is None and is_of_folder(name):
+        raise UserError(
+            f"The network '{name}' is described by the config.json of a folder that has not been read here. Give the "
+            "folder as teacher from, and leave the teacher out."
+        )
     if found is None:
         raise UserError(f"The network '{name}' has not been looked up on the Hub yet. Start a run with it first.")
     return found
@@ -95,7 +125,7 @@ def look_up(name: str) -> str:
     name = check_name(name)
     when, pinned = _pinned.get(name, (0.0, ""))
     source = parse_source(name)
-    if COMMIT.fullmatch(source.revision or "") and is_known(name):
+    if is_of_folder(name) or (COMMIT.fullmatch(source.revision or "") and is_known(name)):
         check_config(name, config_of(name))
         return name
     if pinned and time.monotonic() - when < AGAIN:
@@ -173,6 +203,20 @@ def class_names_of(config: Config) -> tuple[str, ...] | None:
         if names and (found := find_class_names(names)):
             return found
     return None
+
+
+def images_of(config: Config, processor: dict[str, Any]) -> tuple[Any, Any, int]:
+    """(mean, std, side) of the images that a network of transformers expects, by its config.json and its
+    preprocessor_config.json; None for numbers where both are silent."""
+    size = processor.get("crop_size") if processor.get("do_center_crop", True) else None
+    size = size or processor.get("size") or config.get("image_size") or SIDE
+    if isinstance(size, dict):
+        size = size.get("height") or size.get("shortest_edge") or SIDE
+    if isinstance(size, (list, tuple)):
+        size = size[0]
+    if processor.get("do_normalize") is False:
+        return (0.0,), (1.0,), int(size)
+    return processor.get("image_mean"), processor.get("image_std"), int(size)
 
 
 def _on_this_machine(name: str) -> Config | None:

@@ -13,7 +13,7 @@ from iekd.hub_errors import HubError
 from iekd.hub_names import PREFIX
 from iekd.models import hub_configs
 from iekd.models.features import Classifier
-from iekd.models.hub_configs import Config
+from iekd.models.hub_configs import COMPUTED, Config
 from iekd.models.info import IMAGENET, Pretrained
 
 SAFE = "model.safetensors"
@@ -48,14 +48,16 @@ def build(name: str, num_classes: int, channels: int) -> Classifier:
         ) from error
 
 
-def pretrained(name: str) -> Pretrained:
+def pretrained(name: str) -> Pretrained | None:
     """The trained weights of ORG/NAME or ORG/NAME@REVISION, as its config.json describes them; mean and deviation of a
-    network of transformers are in another small file.
+    network of transformers are in another small file. None for what a folder describes: its weights are a file.
 
     Raises:
         UserError: the Hub cannot be reached, or it has no such network.
     """
     pinned = hub_configs.look_up(f"{PREFIX}{name}")
+    if hub_configs.is_of_folder(pinned):
+        return None
     config, repo = hub_configs.config_of(pinned), pinned.removeprefix(PREFIX)
     if hub_configs.is_timm(config):
         about = _about_timm(config)
@@ -83,7 +85,9 @@ def load_pretrained(name: str, channels: int) -> dict[str, Tensor]:
     pinned = hub_configs.look_up(f"{PREFIX}{name}")
     config, state = hub_configs.config_of(pinned), _weights(pinned)
     own = _input_size(_about_timm(config))[0] if hub_configs.is_timm(config) else config.get("num_channels")
-    network = build(pinned.removeprefix(PREFIX), pretrained(name).classes, int(own or 3))
+    about = pretrained(name)
+    assert about is not None  # else nobody asks for its weights
+    network = build(pinned.removeprefix(PREFIX), about.classes, int(own or 3))
     if hub_configs.is_timm(config):
         state = {f"network.{key}": value for key, value in state.items()}
     else:
@@ -92,6 +96,20 @@ def load_pretrained(name: str, channels: int) -> dict[str, Tensor]:
         state = converted(network, state)
     _check_fits(pinned, network, state)
     return state
+
+
+def of_folder(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights in a model folder by the names that they have in what `build` gives for its network.
+
+    Raises:
+        UserError: they do not fit its config.json.
+    """
+    config = hub_configs.config_of(name)
+    if hub_configs.is_timm(config):
+        return state
+    from iekd.models.transformers_networks import converted
+
+    return converted(build(name.removeprefix(PREFIX), _classes(config), int(config.get("num_channels") or 3)), state)
 
 
 def _about_timm(config: Config) -> Config:
@@ -159,7 +177,7 @@ def _check_fits(name: str, network: nn.Module, state: dict[str, Tensor]) -> None
     """Raises UserError where weights are missing or have other shapes; counters of batch norms may be missing."""
     for key, own in network.state_dict().items():
         given = state.get(key)
-        if given is None and own.ndim and not key.endswith(("relative_position_index", "position_ids")):
+        if given is None and own.ndim and not key.endswith(COMPUTED):
             raise UserError(f"The weights of '{name}' do not fit its config.json: {key} is missing.")
         if given is not None and given.shape != own.shape:
             raise UserError(f"The weights of '{name}' do not fit its config.json: {key} has another shape.")

@@ -1,7 +1,9 @@
 """Model folders as timm and transformers write them: `config.json` beside `model.safetensors`.
 
-Read without torch, timm or transformers. Only networks of timm are built from them, also where transformers has wrapped
-them (TimmWrapperForImageClassification); the weights themselves are read as anyone's file (weight_files.py).
+Read without torch, timm or transformers. A network of timm is called by its name there, also where transformers has
+wrapped it (TimmWrapperForImageClassification). One that only its config.json describes, a network of transformers or
+one of timm with arguments of its own, is named by that file's content (hub_configs.py). The weights themselves are read
+as anyone's file (weight_files.py).
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from iekd.errors import UserError
+from iekd.models import hub_configs
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+USUAL_POOLS = ("avg", "token")  # timm always writes how a network pools; another way would fit without a word
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -22,7 +26,7 @@ class FolderConfig:
     """What a folder says of its network.
 
     Args:
-        model: the network's name here, such as "timm:resnet18".
+        model: the network's name here, such as "timm:resnet18" or "hf:folder/ViTForImageClassification@SUM".
         mean, std: per channel, of pixels scaled to 0..1; None where nothing is said. resolution: of its images.
     """
 
@@ -43,30 +47,40 @@ def config_beside(weights: Path) -> FolderConfig | None:
     """What the folder of a file of weights says; None if the file lies in no such folder.
 
     Raises:
-        UserError: it is a network of transformers' own, or `config.json` cannot be read.
+        UserError: it is no image classifier, one with code of its own, or `config.json` cannot be read.
     """
     path = weights.parent / CONFIG
     if weights.name not in WEIGHT_FILES or not path.is_file():
         return None
     values = _object(path)
-    kinds = [str(kind) for kind in values.get("architectures") or []]
-    if "architecture" not in values:
-        if not kinds:
-            return None  # somebody's own list of classes, say
-        raise UserError(
-            f"'{weights.parent}' holds a {kinds[0]} of transformers, which is not built here from a folder: only "
-            "networks of timm are. Save one of these, or name a network that transformers has on the Hub."
-        )
-    described = found if isinstance(found := values.get("pretrained_cfg"), dict) else values
+    if not values.get("architecture") and not values.get("architectures"):
+        return None  # somebody's own list of classes, say
     extra = weights.parent / PREPROCESSOR
     processor = _object(extra) if extra.is_file() else {}
-    mean = _numbers(described.get("mean")) or _numbers(processor.get("image_mean"))
-    std = _numbers(described.get("std")) or _numbers(processor.get("image_std"))
-    side = (described.get("input_size") or [0])[-1]
+    if hub_configs.is_timm(values):
+        described = found if isinstance(found := values.get("pretrained_cfg"), dict) else values
+        mean = _numbers(described.get("mean")) or _numbers(processor.get("image_mean"))
+        std = _numbers(described.get("std")) or _numbers(processor.get("image_std"))
+        side = (described.get("input_size") or [0])[-1]
+    else:
+        found_mean, found_std, side = hub_configs.images_of(values, processor)
+        mean, std = _numbers(found_mean), _numbers(found_std)
     if not mean or not std:
         mean = std = None
-    name = f"timm:{str(values['architecture']).partition('.')[0]}"
+    if hub_configs.is_timm(values) and not _has_own_arguments(values):
+        name = f"timm:{str(values['architecture']).partition('.')[0]}"
+    else:
+        name = hub_configs.of_folder(values, str(weights.parent))
     return FolderConfig(name, mean, std, side if isinstance(side, int) and side > 0 else None)
+
+
+def _has_own_arguments(config: dict[str, Any]) -> bool:
+    """Whether a network of timm was made with other arguments than those that its name, the classes and the images
+    decide, or pools in a way that is hardly any network's own."""
+    given = dict(config.get("model_args") or {})
+    for decided in ("num_classes", "in_chans"):
+        given.pop(decided, None)
+    return given.pop("global_pool", "avg") not in USUAL_POOLS or bool(given)
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from iekd.models.class_names import in_order_of, matched
 from iekd.models.registry import build
 from iekd.models.weight_files import StateDict, WeightFile, read_weights
 from iekd.models.weight_values import COUNTER, check_values, size_text
-from iekd.models.weights import Match, best_match, check_shapes, normalisation_in, notes_on, shapes
+from iekd.models.weights import Match, best_match, check_shapes, normalisation_of, notes_on, shapes
 from iekd.plural import counted
 
 Numbers = tuple[float, ...]
@@ -105,7 +105,7 @@ def from_file(
     file, match = _read(path, name)
     whose = f"'{path}'"
     start = fitted(match.name, match.given, len(class_names), channels, whose)
-    own = (file.card.mean, file.card.std) if file.card else normalisation_in(match, channels)
+    own = normalisation_of(file, match, channels)
     notes = [*notes_on(match, file, *own), *start.notes]
     start = replace(start, notes=tuple(notes))
     if not start.new and file.class_names:

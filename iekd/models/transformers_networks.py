@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from iekd.errors import UserError
 from iekd.hub_errors import HubError
 from iekd.models import hub_configs
-from iekd.models.hub_configs import Config
+from iekd.models.hub_configs import COMPUTED, SIDE, Config
 from iekd.models.taps import SMALLER, STAGES, Tapped, Taps, as_map
 
-SIDE = 224  # of the images with which stages are looked for, where the configuration has none
 LEFT_OUT = (  # of a config.json: what is about somebody's weights or files, or decided here
     "architectures", "model_type", "auto_map", "_name_or_path", "transformers_version", "dtype", "torch_dtype",
     "quantization_config", "_attn_implementation", "attn_implementation", "problem_type", "id2label", "label2id",
@@ -65,13 +64,27 @@ def build_network(config: Config, num_classes: int, channels: int) -> Transforme
 
 
 def converted(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights as they are on the Hub by the names of `network`, one of ours: transformers renames what older versions
-    of it have called otherwise."""
+    """Weights as transformers stores them by the names of `network`, one of ours: it renames what older versions of it
+    have called otherwise.
+
+    Raises:
+        UserError: some are missing, or have other shapes; transformers would draw them at random.
+    """
     inner: Any = network.network
-    loaded = type(inner).from_pretrained(None, config=inner.config, state_dict=dict(state))
-    unset = [key for key in inner.state_dict() if key not in loaded.state_dict()]
-    if unset:
-        raise UserError(f"The weights do not fit the config.json: {unset[0]} is missing.")
+    said = _transformers().utils.logging
+    loudness = said.get_verbosity()
+    said.set_verbosity(said.CRITICAL)  # what it says of missing weights is said below
+    try:
+        loaded, about = type(inner).from_pretrained(
+            None, config=inner.config, state_dict=dict(state), output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    finally:
+        said.set_verbosity(loudness)
+    shapes = sorted(str(key[0] if isinstance(key, tuple) else key) for key in about["mismatched_keys"])
+    missing = sorted(key for key in about["missing_keys"] if not key.endswith(COMPUTED))
+    for keys, what in ((missing, "is missing"), (shapes, "has another shape")):
+        if keys:
+            raise UserError(f"The weights do not fit the config.json: {keys[0]} {what}.")
     return {f"network.{key}": value.detach() for key, value in loaded.state_dict().items()}
 
 
@@ -83,15 +96,7 @@ def images_of(name: str, config: Config) -> tuple[Any, Any, int]:
         if "has no" not in str(error):
             raise
         said = {}
-    size = said.get("crop_size") if said.get("do_center_crop", True) else None
-    size = size or said.get("size") or config.get("image_size") or SIDE
-    if isinstance(size, dict):
-        size = size.get("height") or size.get("shortest_edge") or SIDE
-    if isinstance(size, (list, tuple)):
-        size = size[0]
-    if said.get("do_normalize") is False:
-        return (0.0,), (1.0,), int(size)
-    return said.get("image_mean"), said.get("image_std"), int(size)
+    return hub_configs.images_of(config, said)
 
 
 def _create(config: Config, num_classes: int, channels: int) -> nn.Module:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -20,10 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from iekd.errors import UserError
+from iekd.models import hub_configs
 from iekd.models.aliases import ALIASES
 from iekd.models.catalog import check_model, known_models
 from iekd.models.foreign import rename, shortcut_variant
 from iekd.models.libraries import names_one
+from iekd.models.pretrained import for_channels
 from iekd.models.registry import build
 from iekd.models.weight_files import SELECT, Candidate, StateDict, WeightFile, joined
 from iekd.models.weight_forms import unusable_form
@@ -115,9 +117,7 @@ def fit_weights(file: WeightFile, name: str, num_classes: int, channels: int) ->
     check_shapes(file, match.name, given, own)
     check_values(given, own, f"'{path}'")
     model.load_state_dict({k: given.get(k, v) for k, v in own.items()})
-    mean, std = (file.card.mean, file.card.std) if file.card else normalisation_in(match, channels)
-    if mean is None and file.config and file.config.mean and len(file.config.mean) == channels:
-        mean, std = file.config.mean, file.config.std
+    mean, std = normalisation_of(file, match, channels)
     return FittedModel(model.eval(), match.name, mean, std, tuple(notes_on(match, file, mean, std)))
 
 
@@ -136,6 +136,7 @@ def best_match(file: WeightFile, name: str, optional: Layers = lambda name: ()) 
     Raises:
         UserError: none does, or several do.
     """
+    file = _of_folder(file, name)
     needed = len(shapes(name)) // 3  # batch norm's counters may be missing
     tried = [
         _compared(candidate, prefix, name, optional)
@@ -164,6 +165,19 @@ def best_match(file: WeightFile, name: str, optional: Layers = lambda name: ()) 
             f"Say which one, as in {file.path.name}{SELECT}{max(fitting, key=lambda m: bool(m.location)).location}."
         )
     return averaged[0] if averaged else fitting[0]
+
+
+def _of_folder(file: WeightFile, name: str) -> WeightFile:
+    """The file with the names that the library of its folder's network gives the weights today."""
+    if file.config is None or file.config.model != name or not hub_configs.is_of_folder(name):
+        return file
+    from iekd.models.hub_networks import of_folder
+
+    try:
+        candidates = [replace(candidate, state=of_folder(name, candidate.state)) for candidate in file.candidates]
+    except UserError as error:
+        raise UserError(f"'{file.path}' cannot be used. {error}") from None
+    return replace(file, candidates=tuple(candidates))
 
 
 def _those_that_fit(matches: Sequence[Match]) -> list[Match]:
@@ -302,7 +316,19 @@ def _equal(a: StateDict, b: StateDict) -> bool:
     return a.keys() == b.keys() and all(a[k] is b[k] or torch.equal(a[k], b[k]) for k in a)
 
 
-def normalisation_in(match: Match, channels: int) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+def normalisation_of(
+    file: WeightFile, match: Match, channels: int
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Mean and deviation that the card of the file says, its weights or its folder; None where none does."""
+    if file.card:
+        return file.card.mean, file.card.std
+    mean, std = _normalisation_in(match, channels)
+    if mean is None and file.config and file.config.mean and file.config.std:
+        return for_channels(file.config.mean, channels), for_channels(file.config.std, channels)
+    return mean, std
+
+
+def _normalisation_in(match: Match, channels: int) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
     """Mean and standard deviation of the images, where the file has a layer that normalises; else None."""
     state = match.candidate.state
     mean = [v for k, v in state.items() if k in match.ignored and MEAN.search(k) and v.numel() in (1, channels)]

@@ -22,12 +22,13 @@ from iekd.models.source import FILE_ONLY, check_path, is_path
 from iekd.plural import counted
 from iekd.runs.more_teachers import check_more
 from iekd.runs.slots import check_device
-from iekd.runs.starts import Source, check_usable, find_source, student_source
+from iekd.runs.starts import Source, check_usable, find_source, network_in, student_source
 from iekd.runs.teachers import check_teacher, to_fine_tune
 
 MOST_SIDE = 512  # of the setting
 
 ROLES = ("teacher", "student", "peer")  # settings that name a network
+WITH_SOURCE = ("teacher", "student")  # those whose weights another setting names
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def prepare(config: RunConfig, runs_dir: Path, here: bool = True) -> Prepared:
     Raises:
         UserError: one of them is not there or cannot be used; the message says what to do.
     """
-    config = resolve(config)
+    asked, config = config, resolve(config)
     with about_setting("dataset"):
         info = data.describe(config.dataset, config.test_fraction, config.class_order)
     if here:
@@ -92,6 +93,10 @@ def prepare(config: RunConfig, runs_dir: Path, here: bool = True) -> Prepared:
         if student := student_source(config, runs_dir):
             check_usable(student, info)
     config, notes = _at_their_resolution(config, info, named or None, student)
+    for role in WITH_SOURCE:
+        if role not in asked.model_fields_set and getattr(config, role) != getattr(asked, role):
+            said = f"The {role} is {getattr(config, role)}, as '{getattr(config, f'{role}_from')}' says."
+            notes = (*notes, said)
     side = config.resolution or info.resolution
     for role in ROLES:
         name = getattr(config, role)
@@ -126,12 +131,24 @@ def _at_their_resolution(
 
 
 def resolve(config: RunConfig) -> RunConfig:
-    """The configuration with its names as they are loaded; networks on the Hub with their commit.
+    """The configuration with its names as they are loaded; networks on the Hub with their commit. Where no teacher or
+    student was named, it is what the folder says that its weights come from.
 
     Raises:
         UserError: there are no such files, or no such network on the Hub.
     """
     found: dict[str, object] = {}
+    for role in WITH_SOURCE:
+        field = f"{role}_from"
+        if is_path(source := getattr(config, field)):
+            with about_setting(field):
+                found[field] = check_path(source)
+                said = network_in(str(found[field]))  # also makes known what only the folder describes
+            if said and role not in config.model_fields_set:
+                found[role] = said
+        elif hub_configs.is_one(source):
+            with about_setting(field):
+                found[field] = hub_configs.look_up(source)
     for role in ROLES:
         if hub_configs.is_one(name := getattr(config, role)):
             with about_setting(role):
@@ -140,13 +157,6 @@ def resolve(config: RunConfig) -> RunConfig:
         found["dataset"] = check_text(data.prepare(config.dataset))
     with about_setting("class_order"):
         found["class_order"] = class_order_of(config.class_order)
-    for field in ("teacher_from", "student_from"):
-        if is_path(source := getattr(config, field)):
-            with about_setting(field):
-                found[field] = check_path(source)
-        elif hub_configs.is_one(source):
-            with about_setting(field):
-                found[field] = hub_configs.look_up(source)
     with about_setting("more_teachers_from"):
         found["more_teachers_from"] = tuple(
             check_path(source) if is_path(source) else source for source in config.more_teachers_from

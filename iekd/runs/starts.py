@@ -66,6 +66,21 @@ def find_source(source: str, role: Role, config: RunConfig, runs_dir: Path) -> S
     return _of_folder(source, path, role, config) if path.is_dir() else _of_file(source, path, role, name)
 
 
+def network_in(source: str) -> str:
+    """The network that the folder of a model says it is of; "" where it says nothing or there is none.
+
+    source: a path, as `models.source.check_path` gives it.
+
+    Raises:
+        UserError: what the folder says cannot be read, or is of no network that can be used.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return ModelCard.read(path).model
+    described = config_beside(path)
+    return described.model if described else ""
+
+
 def title_of(source: str, path: Path) -> str:
     """What a setting such as teacher_from names, in a few words; path: the folder or file that it means."""
     if source.startswith(RUN):
@@ -165,7 +180,7 @@ def _of_file(source: str, path: Path, role: Role, name: str) -> Source:
         mark, changed = f"{content_sum(file)}{selected}", file.stat().st_mtime
     except OSError as error:
         raise UserError(f"'{file}' cannot be read ({error.strerror}). Check the path and its permissions.") from None
-    about = known(name) if names_one(name) else None
+    about = known(name) if names_one(name) else None  # None too for what only its folder describes
     side = (described.resolution if described else None) or (about.side if about else None)
     classes, channels = sizes_in(path, name, changed)
     return Source(title_of(source, path), path, classes, channels, side, mark)

@@ -262,6 +262,21 @@ def test_trained_weights_of_transformers(published) -> None:
         torch.testing.assert_close(ours(images(32)).logits, theirs(images(32)).logits)
 
 
+def test_weights_of_transformers_that_are_not_whole_are_refused(published, refuses) -> None:
+    """transformers would draw what is missing at random."""
+    pytest.importorskip("transformers", reason="the extra iekd[transformers] is not installed")
+    published("ann/vit", VIT)
+    whole = build(hub_configs.look_up("hf:ann/vit"), 2).state_dict()
+    state = {key.removeprefix("network."): value for key, value in whole.items()}
+    cut = "vit.layernorm.weight"
+    for repo, damaged, words in (
+        ("ann/missing", {key: value for key, value in state.items() if key != cut}, "is missing"),
+        ("ann/shape", {**state, cut: state[cut][:8].clone()}, "another shape"),
+    ):
+        published(repo, VIT, model_st=save(damaged))
+        refuses(lambda repo=repo: load_pretrained(repo, 3), cut, words)
+
+
 def test_weights_of_the_hub_are_a_start(published, refuses, picture_folder, tmp_path) -> None:
     """By the network's own name or by timm's; heads of other classes are new, and the run stores the commit."""
     torch.manual_seed(0)

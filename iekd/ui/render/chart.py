@@ -20,7 +20,7 @@ DIGITS = 6  # of a number; more than anybody can see
 def chart_html(run: Run, config: RunConfig) -> str:
     """The data as an element that chart.js reads: `data-chart` is JSON, `data-stamp` changes with it.
 
-    `data-bytes` says up to which byte of metrics.jsonl it goes (benchmarks/page.py measures with it how late the page is).
+    `data-bytes` says how much of metrics.jsonl is in it: benchmarks/page.py measures with it how late the page is.
     """
     text = json.dumps(chart_data(run, config), separators=(",", ":"))
     stamp = hashlib.sha256(text.encode()).hexdigest()[:12]
