@@ -11,6 +11,7 @@ from rich.table import Table
 
 from iekd.cli.common import INTERRUPTED, err, out, print_json, table_of
 from iekd.errors import as_text
+from iekd.models.hub_configs import without_commit
 from iekd.plural import counted
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def results_table(report: dict[str, Any]) -> Table:
         table.add_row(name, seed, f"{of['params']:,}", f"{accuracy:.2f} %", *balanced, style=style)
 
     if teacher := report["teacher"]:
-        add(f"teacher {teacher['model']}", "", teacher, teacher["accuracy"], "cyan")
+        add(f"teacher {without_commit(teacher['model'])}", "", teacher, teacher["accuracy"], "cyan")
     best = max(learner["accuracy_last"] for learner in report["learners"])
     for r in report["learners"]:
         style = "bold green" if r["accuracy_last"] == best and len(report["learners"]) > 1 else ""

@@ -11,6 +11,7 @@ from iekd.engine.scoring import interval
 from iekd.estimate.cautions import few_test_images
 from iekd.inference.onnx_file import EXPORTED as ONNX
 from iekd.models.artifact import ModelCard
+from iekd.models.hub_configs import without_commit
 from iekd.plural import counted
 from iekd.results.report import against_baseline, on_other_images, spread, summaries, verdict
 
@@ -94,7 +95,11 @@ def _what_it_is(card: ModelCard, report: dict[str, Any] | None) -> str:
         base, with_kd = split_name(card.method)
         spec = METHODS.get(base)
         paper = f" ([{spec.paper.citation}](https://arxiv.org/abs/{spec.paper.arxiv}))" if spec and spec.paper else ""
-        by = f" from the teacher {teacher['model']} ({teacher['params']:,} parameters)" if teacher else ""
+        by = (
+            f" from the teacher {without_commit(teacher['model'])} ({teacher['params']:,} parameters)"
+            if teacher
+            else ""
+        )
         more_kd = ", with knowledge distillation on top" if with_kd else ""
         how = f"It was distilled{by} by the method {card.method}{paper}{more_kd}."
     return f"{said}: {names}{more}. {how}"
@@ -123,7 +128,9 @@ def _table(report: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     if teacher := report["teacher"]:
-        rows.append(f"| teacher {teacher['model']} | | {teacher['params']:,} | {teacher['accuracy']:.2f} | | |")
+        rows.append(
+            f"| teacher {without_commit(teacher['model'])} | | {teacher['params']:,} | {teacher['accuracy']:.2f} | | |"
+        )
     params = {learner["method"]: learner["params"] for learner in report["learners"]}
     rows += [
         f"| {s.method} | {s.n} | {params[s.method]:,} | {spread(s.mean, s.sd)} | {against_baseline(s)} "

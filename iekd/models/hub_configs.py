@@ -59,6 +59,11 @@ def title(name: str) -> str:
     return f"{plain.removeprefix(FOLDER)} (folder)" if is_of_folder(name) else f"{plain} (Hub)"
 
 
+def without_commit(name: str) -> str:
+    """hf:timm/resnet18.a1_in1k@0123... -> hf:timm/resnet18.a1_in1k, for tables and sentences; other names stay."""
+    return name.partition("@")[0] if is_one(name) else name
+
+
 def is_of_folder(name: str) -> bool:
     """Whether it is the name of a network that a model folder describes."""
     return name.startswith(PREFIX + FOLDER) and bool(COMMIT.fullmatch(name.partition("@")[2]))

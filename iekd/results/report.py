@@ -10,6 +10,7 @@ from iekd.data import relative_name
 from iekd.engine.scoring import imbalanced
 from iekd.estimate.cautions import few_test_images
 from iekd.language import _, ngettext
+from iekd.models.hub_configs import without_commit
 from iekd.plural import counted
 from iekd.results.predictions import ANSWERS
 from iekd.results.significance import OverImages, Summary, conclusion, p_text, summarise
@@ -170,7 +171,8 @@ def to_markdown(report: dict[str, Any]) -> str:
     ]
     if teacher := report["teacher"]:
         balanced = f" {teacher['balanced_accuracy']:.2f} |" if extra else ""
-        lines.append(f"| teacher {teacher['model']} | | {teacher['params']:,} | {teacher['accuracy']:.2f} |{balanced}")
+        model = without_commit(teacher["model"])
+        lines.append(f"| teacher {model} | | {teacher['params']:,} | {teacher['accuracy']:.2f} |{balanced}")
     lines += [
         f"| {r['method']} | {r['seed']} | {r['params']:,} | {r['accuracy_last']:.2f} |"
         + (f" {r['balanced_accuracy']:.2f} |" if extra else "")

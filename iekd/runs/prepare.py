@@ -95,7 +95,8 @@ def prepare(config: RunConfig, runs_dir: Path, here: bool = True) -> Prepared:
     config, notes = _at_their_resolution(config, info, named or None, student)
     for role in WITH_SOURCE:
         if role not in asked.model_fields_set and getattr(config, role) != getattr(asked, role):
-            said = f"The {role} is {getattr(config, role)}, as '{getattr(config, f'{role}_from')}' says."
+            name = hub_configs.without_commit(getattr(config, role))
+            said = f"The {role} is {name}, as '{getattr(config, f'{role}_from')}' says."
             notes = (*notes, said)
     side = config.resolution or info.resolution
     for role in ROLES:
@@ -122,8 +123,9 @@ def _at_their_resolution(
         if config.resolution is None and source is not None and source.side is not None:
             if source.side == info.resolution or source.side > MOST_SIDE:
                 return config, ()
+            whose = hub_configs.without_commit(name)
             note = (
-                f"Images are {source.side} x {source.side} pixels, as those that {name}'s weights were trained with: "
+                f"Images are {source.side} x {source.side} pixels, as those that {whose}'s weights were trained with: "
                 f"no resolution is set, and the dataset's own is {info.resolution}."
             )
             return config.model_copy(update={"resolution": source.side}), (note,)
