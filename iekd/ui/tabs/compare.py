@@ -132,7 +132,7 @@ def compare_tab(store: Store, access: Access) -> CompareTab:
         )  # fmt: skip
     with gr.Row(equal_height=False, elem_id="compare-images"):
         files = file_field(
-            label=_("Images, or a zip of them"), file_count="multiple", height=150,
+            label=_("Images or a zip"), file_count="multiple", height=150,
             elem_id="upload", min_width=150,
         )  # fmt: skip
         camera = gr.Image(
