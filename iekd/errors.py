@@ -105,6 +105,9 @@ class UnknownNameError(UserError):
         self.kind, self.name = kind, name
 
 
+LISTED = 60  # names in a message
+
+
 def unknown_name(kind: str, value: str, known: Iterable[str], advice: str = "") -> UnknownNameError:
     """An error for a name that is not known; `advice` is one more sentence.
 
@@ -120,10 +123,18 @@ def unknown_name(kind: str, value: str, known: Iterable[str], advice: str = "") 
     if close:
         hint = f"Did you mean '{close[0]}'?"
     elif alike:
-        hint = f"Of this kind there {'is' if len(alike) == 1 else 'are'}: {', '.join(alike)}."
+        hint = f"Of this kind there {'is' if len(alike) == 1 else 'are'}: {_some(alike, asked)}."
     else:
-        hint = f"Choose one of: {', '.join(known)}."
+        hint = f"Choose one of: {_some(known, asked)}."
     return UnknownNameError(f"Unknown {kind} '{value}'. {hint}{f' {advice}' if advice else ''}", kind, value)
+
+
+def _some(names: list[str], asked: str) -> str:
+    """All names, or of very many those that are most like the one asked for."""
+    if len(names) <= LISTED:
+        return ", ".join(names)
+    close = difflib.get_close_matches(asked, names, n=LISTED // 5, cutoff=0.0)
+    return f"{', '.join(close)} and {len(names) - len(close):,} more"
 
 
 def _first_word(name: str) -> str:

@@ -162,8 +162,8 @@ def _check_names(settings: dict[str, Any]) -> None:
             continue
         if name in RunConfig.model_fields:
             raise UserError(
-                f"Setting '{name}' is for runs and cannot be used here: your networks and loaders decide it. Leave it "
-                "out.",
+                f"Setting '{name}' is for runs and cannot be used here. Leave it out: your networks and loaders decide "
+                "what images they get, and each student trains for all epochs.",
                 name,
             )
         raise unknown_name("setting", name, [*OWN_SETTINGS, *SETTINGS])

@@ -1,4 +1,4 @@
-"""`iekd bench`: how fast a configuration trains on this machine, and how that stands to a conventional loop."""
+"""`iekd bench`: how fast a configuration trains on this machine, compared with a conventional loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from iekd import __version__
 from iekd.bench.roofline import Bound, Operations, Peaks, bound, measure_peaks
 from iekd.bench.rounds import TOGETHER, Speed, measure_speeds
 from iekd.config.run import RunConfig
-from iekd.engine.threads import cores, processor
+from iekd.data.control_groups import cores
+from iekd.engine.threads import processor
 from iekd.errors import unknown_name
 from iekd.estimate.budget import Budget
 from iekd.estimate.phases import Phases, measure_phases, plain_step

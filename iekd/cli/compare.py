@@ -61,7 +61,7 @@ def compare(
     below: list[str] = []  # of each image that was found, its name inside of the folder or archive that was given
     others, notes = Counter[str](), list[str]()
     results = [
-        _judged(result, below[i], class_names)
+        _with_right_answer(result, below[i], class_names)
         for i, result in enumerate(compare_found(classifiers, _found(images, below, others, notes)))
     ]
     labels = ({name: said.label for name, said in r.predictions.items()} for r in results)
@@ -113,7 +113,7 @@ def _found(paths: Sequence[str], below: list[str], others: Counter[str], notes: 
             yield one
 
 
-def _judged(result: ImageResult, below: str, class_names: Sequence[str]) -> ImageResult:
+def _with_right_answer(result: ImageResult, below: str, class_names: Sequence[str]) -> ImageResult:
     """Without its pixels, which nobody needs here."""
     from iekd.inference.compare import class_in
 

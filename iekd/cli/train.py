@@ -1,4 +1,4 @@
-"""`iekd train` and `iekd table`: training in front of the terminal. What they print is in messages.py."""
+"""`iekd train` and `iekd table`: training in the foreground. What they print is in messages.py."""
 
 from __future__ import annotations
 

@@ -356,6 +356,11 @@ def known_specs(names: Iterable[str]) -> list[MethodSpec]:
     return [method_spec(name) for name in names if split_name(name)[0] in METHODS]
 
 
+def explores(name: str) -> bool:
+    """Whether a method splits its student's channels into inheritance and exploration; not one of a missing plugin."""
+    return any(spec.explores for spec in known_specs([name]))
+
+
 def check_divisible(names: Iterable[str]) -> None:
     """Raises UserError if one of these methods cannot be trained by several processes that share each batch."""
     for name in names:

@@ -14,7 +14,16 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 
 from iekd import data
 from iekd.config.images import IMAGES, ImageSettings
-from iekd.config.methods import IE, KD_ON_TOP, OTHERS, MethodSettings, check_method, known_specs, method_spec
+from iekd.config.methods import (
+    IE,
+    KD_ON_TOP,
+    METHODS,
+    OTHERS,
+    MethodSettings,
+    check_method,
+    known_specs,
+    method_spec,
+)
 from iekd.config.presets import PRESETS
 from iekd.config.settings import about, setting
 from iekd.config.teacher import TEACHER, TeacherSettings
@@ -142,9 +151,10 @@ class RunConfig(ImageSettings, TeacherSettings, MethodSettings, TrainingSettings
             spec = method_spec(method)
             if spec.needs_teacher and not spec.answers_only and not spec.with_kd:
                 more = "" if spec.without_kd else f", or {method}{KD_ON_TOP}"
+                able = [name for name, known in METHODS.items() if known.needs_teacher and known.answers_only]
                 raise UserError(
                     f"Method '{method}' cannot learn from several teachers: it compares features, of which only the "
-                    f"first teacher's would be used. Name one teacher, or choose kd, dkd or dist{more}.",
+                    f"first teacher's would be used. Name one teacher, or choose of {', '.join(able)}{more}.",
                     "methods",
                 )
         if self.more_teachers_from and len(self.more_teachers_from) != len(self.more_teachers):

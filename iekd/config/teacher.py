@@ -38,7 +38,7 @@ class TeacherSettings(BaseModel):
         "of weights or of a model's folder; unset: random", group=TEACHER, label="Student starts from", step_time=False,
     )  # fmt: skip
     more_teachers: tuple[str, ...] = setting(
-        (), "further teachers, with commas: the answers of all are averaged, the features are the first one's",
+        (), "further teachers, with commas: the logits of all are averaged, the features are the first one's",
         group=TEACHER,
     )  # fmt: skip
     more_teachers_from: tuple[str, ...] = setting(

@@ -19,7 +19,10 @@ def _uses_sgd(config: TrainingSettings) -> bool:
 class TrainingSettings(BaseModel):
     """The networks, the dataset, the methods, and how they are trained."""
 
-    dataset: str = setting("fashion-mnist-sample", "name of a dataset, or folder:PATH", trains_teacher="always")
+    dataset: str = setting(
+        "fashion-mnist-sample", "name of a dataset, folder:PATH, csv:PATH, torchvision:NAME or hf:ORG/NAME",
+        trains_teacher="always",
+    )  # fmt: skip
     teacher: str = setting("resnet20", "model that teaches; 'none' for labels only", trains_teacher="always")
     student: str = setting("resnet8", "model to train, once per method and seed")
     methods: tuple[str, ...] = setting(("baseline", "ie-ft"), "how students are taught", min_length=1)

@@ -1,7 +1,8 @@
-"""The control groups of this process (Linux, containers), whose limits may be lower than the machine's."""
+"""What this process may use of the machine: its CPU cores, and the limits of its control groups (Linux, containers)."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,3 +36,31 @@ def lines_of(path: Path) -> list[str]:
         return path.read_text().splitlines()
     except OSError:
         return []
+
+
+def cores() -> int:
+    """CPU cores that this process may use: its affinity, and at most the quota of its cgroup."""
+    found = len(cpus_here())
+    quota = cpu_quota()
+    return found if quota is None else max(1, min(found, int(quota)))
+
+
+def cpu_quota() -> float | None:
+    """Cores' worth of time that the cgroup of this process gets, or any group above it; None without a limit."""
+    limits = [_limit(group) for group in control_groups("cpu")]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _limit(group: Path) -> float | None:
+    words = lines_of(group / "cpu.max") or [  # version 2, version 1
+        " ".join(lines_of(group / "cpu.cfs_quota_us") + lines_of(group / "cpu.cfs_period_us"))
+    ]
+    quota, _, period = words[0].partition(" ")
+    return int(quota) / int(period) if period and quota.isdecimal() and int(quota) > 0 else None
+
+
+def cpus_here() -> set[int]:
+    """The numbers of the CPU cores in this process's affinity."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))

@@ -20,6 +20,7 @@ import numpy as np
 import PIL
 
 from iekd.data.base import Progress, Split
+from iekd.data.control_groups import cores
 from iekd.data.decoded_cache import find, store
 from iekd.data.decoding import CROP, WHITES, look_at, to_array, white_of
 from iekd.data.file_images import FileImages, Files, image_sums
@@ -211,7 +212,3 @@ def _readable(splits: Sequence[Files], shape: Shape, split: int, i: int) -> bool
         shape.decode(splits[split][i])
         return True
     return False
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -132,7 +132,7 @@ def describe(name: str, test_fraction: float = 0.2, class_order: Sequence[str] =
     """What is known of a dataset without opening it; of a folder, the files are counted.
 
     Args:
-        name: a registered name, or `folder:PATH`.
+        name: the name of a dataset, or a scheme and what it means there, such as `folder:PATH`.
         test_fraction, class_order: see `load`.
     Raises:
         UserError: there is no such dataset, its source counts nothing, or the order does not fit its classes.
@@ -164,7 +164,7 @@ def load(
     """Load a dataset into memory, downloading it into the cache folder if necessary.
 
     Args:
-        name: a registered name, or `folder:PATH`.
+        name: the name of a dataset, or a scheme and what it means there, such as `folder:PATH`.
         resolution: side of the square images; None for the dataset's own.
         test_fraction, seed: how a folder without `test/` is split.
         image_memory: GB that a folder's decoded images may take, else they stay in their files; None for half of the

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from iekd.config.run import RunConfig
-from iekd.engine.threads import Threads, cores
+from iekd.data.control_groups import cores
+from iekd.engine.threads import Threads
 from iekd.errors import TrainingError, first_line
 
 log = logging.getLogger(__name__)

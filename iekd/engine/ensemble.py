@@ -1,4 +1,4 @@
-"""Several teachers as one: their answers averaged, the features of the first."""
+"""Several teachers as one: their logits averaged, the features of the first."""
 
 from __future__ import annotations
 

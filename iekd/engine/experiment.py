@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from iekd.config.methods import check_divisible, method_spec
 from iekd.config.run import STAGES, RunConfig, learner_name
 from iekd.data.base import Dataset, Split
+from iekd.data.control_groups import cores
 from iekd.distill.method import Baseline, Method, build_method
 from iekd.distill.targets import Pair
 from iekd.engine.accelerate import (
@@ -51,7 +52,7 @@ from iekd.engine.scoring import UNLIKE, accuracy, class_accuracy, energy, is_rig
 from iekd.engine.stacked import stack_seeds
 from iekd.engine.state import Snapshot
 from iekd.engine.stream import HeldOutImages, processes, split_into_batches
-from iekd.engine.threads import Threads, Told, cores
+from iekd.engine.threads import Threads, Told
 from iekd.engine.training_unit import TrainingUnit
 from iekd.engine.watched import MOST_REPORTS, Watch, choose
 from iekd.errors import TrainingError

@@ -17,6 +17,7 @@ from typing import NamedTuple, Union
 import torch
 from torch import Tensor
 
+from iekd.data.control_groups import cores
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import Shortcuts, Work, branches, side_by_side
 from iekd.engine.batches import TrainingBatches
@@ -25,7 +26,7 @@ from iekd.engine.metrics import Diverged, FellBack, Metrics, Predicted, Stepped,
 from iekd.engine.self_check import checked
 from iekd.engine.state import LearnerState, Snapshot
 from iekd.engine.stream import HeldOutImages, split_into_batches
-from iekd.engine.threads import Threads, cores
+from iekd.engine.threads import Threads
 from iekd.engine.training_unit import News, TrainingUnit
 from iekd.errors import DivergedError
 from iekd.plural import counted

@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from iekd.data import base as data
+from iekd.data.control_groups import cores
 from iekd.data.views import PictureViews
-from iekd.engine.threads import cores
 from iekd.errors import DataError
 
 CHUNK = 8e6  # bytes that a process reads at a time: with two chunks waiting for each, memory stays small at any batch

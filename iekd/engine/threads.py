@@ -18,7 +18,7 @@ from typing import Literal, Optional, Union
 import psutil
 import torch
 
-from iekd.data.control_groups import control_groups, lines_of
+from iekd.data.control_groups import cores, cpus_here, lines_of
 
 log = logging.getLogger(__name__)
 
@@ -31,39 +31,12 @@ Told = Callable[[int, float], None]  # threads from now on, cores that other pro
 LoadAtHand = Callable[[], Optional[float]]  # cores that other processes used since the last call; None if unknown
 
 
-def cores() -> int:
-    """CPU cores that this process may use: its affinity, and at most the quota of its cgroup."""
-    found = len(_cpus())
-    quota = cpu_quota()
-    return found if quota is None else max(1, min(found, int(quota)))
-
-
 def processor() -> str:
     """The processor's name, where the system tells it."""
     known = Path("/proc/cpuinfo")
     lines = known.read_text().splitlines() if known.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def cpu_quota() -> float | None:
-    """Cores' worth of time that the cgroup of this process gets, or any group above it; None without a limit."""
-    limits = [_limit(group) for group in control_groups("cpu")]
-    return min((limit for limit in limits if limit is not None), default=None)
-
-
-def _limit(group: Path) -> float | None:
-    words = lines_of(group / "cpu.max") or [  # version 2, version 1
-        " ".join(lines_of(group / "cpu.cfs_quota_us") + lines_of(group / "cpu.cfs_period_us"))
-    ]
-    quota, _, period = words[0].partition(" ")
-    return int(quota) / int(period) if period and quota.isdecimal() and int(quota) > 0 else None
-
-
-def _cpus() -> set[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
 
 
 class Load:
@@ -79,7 +52,7 @@ class Load:
     ) -> None:  # fmt: skip
         """own: seconds of CPU time of this process and its children so far. nice: our own priority."""
         self.stat, self.clock, self.own = stat, clock, own or own_seconds
-        self.cpus = _cpus() if cpus is None else cpus
+        self.cpus = cpus_here() if cpus is None else cpus
         self.nice = os.nice(0) if nice is None else nice
         self.before = self._sample()
 
@@ -163,7 +136,7 @@ class Threads:
         if load is None:
             return
         # others' load is on the whole machine; a cgroup's quota may leave us fewer cores than are idle
-        free = min(float(self.most), len(_cpus()) - load)
+        free = min(float(self.most), len(cpus_here()) - load)
         self.room = self.room + 1 if free > self.count + MORE else 0
         if free < self.count - FEWER:
             self._change(max(1, int(free + FEWER)), load)
@@ -176,7 +149,7 @@ class Threads:
         before, self.count, self.room = self.count, count, 0
         log.info(
             "Other processes use %.1f of %d cores: %d thread(s) compute from now on, before it was %d.",
-            load, len(_cpus()), count, before,
+            load, len(cpus_here()), count, before,
         )  # fmt: skip
         if self.tell:
             self.tell(count, load)

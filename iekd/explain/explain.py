@@ -11,6 +11,7 @@ from typing import Any, Union
 import numpy as np
 import torch
 
+from iekd.config.methods import explores
 from iekd.engine.threads import Threads
 from iekd.explain import cka, faithfulness, flatness, grad_cam, halves, lrp, neurons
 from iekd.explain.about import CKA, FLATNESS, GRAD_CAM, HALVES, LRP, NEURONS, NotApplicableError, chosen
@@ -110,7 +111,7 @@ def explain(
     split = [network for network in networks if network.halves]
     plain = [network for network in networks if network.card.role != TEACHER and not network.halves]
     for network in networks:
-        if network.card.method.startswith("ie-") and not network.halves:
+        if explores(network.card.method) and not network.halves:
             found.problems.append(Problem(HALVES, network.name, network.no_halves))
 
     def maps(method: MakeMaps) -> Task:
@@ -193,24 +194,6 @@ def each_in_turn(
 
 
 MakeMaps = Callable[["Sequence[Part]", Batch], "list[RelevanceMaps]"]
-
-
-def of_each(networks: Sequence[Network], task: Task, cores: int) -> list[list[Any] | NotApplicableError]:
-    """What a task gives for each network, or why it cannot: on a CPU several networks at a time, each on one core.
-
-    Two threads that share the operations of small networks mostly wait for each other, above all on a busy machine.
-    """
-
-    def tried(network: Network) -> list[Any] | NotApplicableError:
-        try:
-            return task(network)
-        except NotApplicableError as error:
-            return error
-
-    if cores < 2 or len(networks) < 2 or any(network.device.type != "cpu" for network in networks):
-        return [tried(network) for network in networks]
-    with ThreadPoolExecutor(min(cores, len(networks)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return list(pool.map(tried, networks))
 
 
 def _with_faithfulness(network: Network, pictures: Sample, method: MakeMaps) -> list[RelevanceMaps]:

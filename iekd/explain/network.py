@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from iekd.config.methods import explores
 from iekd.engine.accelerate import channels_last, whole_float32
 from iekd.engine.learner import evaluation_batch_size
 from iekd.errors import UserError
@@ -69,7 +70,7 @@ class Network:
 
     @cached_property
     def _split(self) -> tuple[dict[str, tuple[Tensor, ...]], str]:
-        if not self.card.method.startswith("ie-"):
+        if not explores(self.card.method):
             return {}, f"'{self.name}' has no halves: it was not trained with inheritance and exploration."
         try:
             _ = self.head

@@ -225,7 +225,8 @@ def _latencies(job: Job, chosen: Format, target: Path) -> list[Latency]:
 
 
 def _machine() -> dict[str, object]:
-    from iekd.engine.threads import cores, processor
+    from iekd.data.control_groups import cores
+    from iekd.engine.threads import processor
 
     return {"processor": processor(), "cores": cores(), "platform": platform.platform()}
 

@@ -65,7 +65,7 @@ def evaluate_checkpoint(
     test_fraction: float = 0.2, data_seed: int = 0, device: str = "auto", image_memory: float | None = None,
     fit: str | None = None, class_order: str | None = None,
 ) -> Evaluation:  # fmt: skip
-    """Answer every image of a split, in float32, and count.
+    """Predict every image of a split, in float32, and count.
 
     Args:
         checkpoint: a file of weights, the folder of a model that was saved here, or an ONNX file.

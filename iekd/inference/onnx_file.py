@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from iekd.errors import TrainingError, UserError
+from iekd.errors import TrainingError, UserError, first_line
 from iekd.models.artifact import ModelCard
 from iekd.models.class_names import class_names_beside, find_class_names
 
@@ -60,7 +60,7 @@ class OnnxFile:
         try:
             outputs: list[np.ndarray] = self.session.run(None, {self.session.get_inputs()[0].name: pixels})
         except Exception as error:  # onnxruntime's errors have no common kind
-            raise UserError(f"'{self.path}' cannot compute its predictions ({_first_line(error)}).") from None
+            raise UserError(f"'{self.path}' cannot compute its predictions ({first_line(error)}).") from None
         return outputs
 
 
@@ -87,7 +87,7 @@ def open_onnx(path: Path, device: str = "cpu") -> OnnxFile:
         session = session_of(str(path))
         facts = dict(session.get_modelmeta().custom_metadata_map)
     except Exception as error:
-        raise UserError(f"'{path}' is damaged or no ONNX file ({_first_line(error)}). Export it again.") from None
+        raise UserError(f"'{path}' is damaged or no ONNX file ({first_line(error)}). Export it again.") from None
     images = _input(session, path)
     card = _card(facts, path)
     gives_logits = False
@@ -177,7 +177,3 @@ def logits_output(path: Path) -> tuple[str, bytes] | None:
     logits = onnx.helper.make_tensor_value_info(last.input[0], onnx.TensorProto.FLOAT, None)
     added: bytes = onnx.ModelProto(graph=onnx.GraphProto(output=[logits])).SerializeToString()
     return last.input[0], added
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")

@@ -14,8 +14,8 @@ from typing import Any, TypeVar, Union
 
 import numpy as np
 
+from iekd.data.control_groups import cores
 from iekd.data.decoding import ImageSource
-from iekd.data.reading import cores
 from iekd.errors import DataError, UserError
 from iekd.inference.classifier import Classifier, open_classifier
 from iekd.inference.images import Found, as_trained, find_images

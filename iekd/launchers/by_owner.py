@@ -18,11 +18,11 @@ class ByOwner:
     """A Launcher. `new` starts the new runs; whatever is asked about a run is asked of the launcher that owns it."""
 
     def __init__(self, new: Launcher, others: Mapping[str, Launcher], offered: Launcher | None = None) -> None:
-        """others: by name; all are over the store of `new`. offered: what people may choose on a page, not `new`."""
+        """others: by name, over the same store as `new`. offered: what people may choose on a page."""
         self.new, self._launchers, self.offered = new, {**others, new.name: new}, offered
 
     def as_choice(self) -> ByOwner:
-        """This machine for new runs, and what was `new` as a choice: it is paid for, and by whoever chooses it."""
+        """New runs are trained on this machine, and what was `new` becomes a choice: whoever chooses it pays for it."""
         return ByOwner(self._launchers[LOCAL], self._launchers, self.new)
 
     @property

@@ -120,7 +120,7 @@ class HubJobsLauncher(FolderLauncher):
         return made
 
     def welcome(self, token: str) -> None:
-        """Somebody is here whose runs may have been started before this program was.
+        """Look after the running jobs of somebody who has just signed in; they may be older than this process.
 
         Raises:
             HubError: the Hub cannot be asked who it is.

@@ -22,6 +22,7 @@ from iekd.data.archives import ABOUT
 from iekd.data.tree import read_tree
 from iekd.errors import RunError
 from iekd.launchers.in_job import ABSOLUTE, AMONG_RUNS, MODIFIED
+from iekd.models.model_folder import PREPROCESSOR
 from iekd.models.source import AUTO, RUN
 from iekd.paths import PACKAGE, checkpoints_dir
 from iekd.results.predictions import ANSWERS
@@ -96,6 +97,7 @@ def _pictures(config: RunConfig) -> Iterator[Path]:
 
 def _weights(config: RunConfig) -> Iterator[Path]:
     """The files of weights and folders of models that it names, with what describes them."""
+    from iekd.models.class_names import BESIDE
     from iekd.models.weight_files import split_selection  # which imports torch
 
     for named in config.named_paths:
@@ -106,8 +108,7 @@ def _weights(config: RunConfig) -> Iterator[Path]:
             continue
         file, _ = split_selection(Path(named))
         yield file
-        if (described := file.parent / "config.json").is_file():
-            yield described
+        yield from (path for name in (*BESIDE, PREPROCESSOR) if (path := file.parent / name).is_file())
 
 
 def _of_runs(config: RunConfig, store: Store) -> Iterator[tuple[Path, str]]:

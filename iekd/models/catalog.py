@@ -21,6 +21,7 @@ from iekd.plugins import VARIABLE, load_plugins
 
 IMAGENET_RESNET = re.compile(r"(wide[_-])?resnex?t[_-]?(26|50|101|152|200)(\D.*)?")  # of other libraries
 CATALOG = Path(__file__).with_name("catalog.json")
+OWN = f"A model of your own has to be in a module that {VARIABLE} names."
 SEARCH = "`iekd models --search resnet` lists those of timm and torchvision."
 MODEL_NAMES = {
     "mobilenet-v2-crd": "MobileNetV2 (CRD)", "shufflenet-v1-crd": "ShuffleNetV1 (CRD)",
@@ -114,9 +115,9 @@ def check_model(name: str) -> str:
     if libraries.names_one(name):
         return libraries.check(name)
     if name not in models():
-        advice = f"A model of your own has to be in a module that {VARIABLE} names."
+        advice = f"Networks of timm begin with timm:, those of torchvision with torchvision:. {SEARCH} {OWN}"
         if IMAGENET_RESNET.fullmatch(name.lower()):  # the CIFAR networks are called alike, and are no substitute
-            advice = f"Those of ImageNet's design are torchvision:resnet50 and the like. {SEARCH} {advice}"
+            advice = f"Those of ImageNet's design are torchvision:resnet50 and the like. {SEARCH} {OWN}"
         raise unknown_name("model", name, models(), advice)
     return name
 

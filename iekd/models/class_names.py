@@ -196,16 +196,26 @@ def in_order_of(
     if names is None and sure:
         return [f"The list of classes in {where} has other names and was ignored: the class order is the one given."]
     if names is None:
-        raise UserError(
-            f"The classes that {where} lists ({_some(listed)}) are not those of the dataset ({_some(classes)}). Choose "
-            "weights of these classes. If only the names differ, give the dataset's names in that order as class order."
-        )
+        raise _of_others(listed, where, classes)
     if names == tuple(classes):
         return []
     reordered(model, names, classes)
     return [
         f"Its classes are in another order ({_some(names)}), as {where} says; the outputs were put into the dataset's."
     ]
+
+
+def check_listed(listed: Sequence[str], where: str, classes: Sequence[str]) -> None:
+    """Check that a list of as many names has those of a dataset, in any order. Raises UserError if it has not."""
+    if matched(listed, classes) is None and not all(NO_NAME.fullmatch(name) for name in listed):
+        raise _of_others(listed, where, classes)
+
+
+def _of_others(listed: Sequence[str], where: str, classes: Sequence[str]) -> UserError:
+    return UserError(
+        f"The classes that {where} lists ({_some(listed)}) are not those of the dataset ({_some(classes)}). Choose "
+        "weights of these classes. If only the names differ, give the dataset's names in that order as class order."
+    )
 
 
 def matched(given: Sequence[str], classes: Sequence[str]) -> tuple[str, ...] | None:

@@ -33,6 +33,8 @@ AGAIN = 300.0  # seconds after which a name without a commit is looked up again
 FILES = "networks.json"  # of a run's folder: the configurations of its networks, by name
 FOLDER = "folder/"  # stands for the organisation where a config.json came from a model folder
 COMPUTED = ("num_batches_tracked", "relative_position_index", "position_ids")  # tensors that files may leave out
+WRAPPER = "timm_wrapper"  # transformers' name for a network of timm
+ARCHITECTURE = re.compile(r"\w[\w.-]*", re.ASCII)
 SIDE = 224  # of images where nothing is said
 
 _known: dict[str, Config] = {}
@@ -75,7 +77,7 @@ def of_folder(config: Config, where: str) -> str:
     Raises:
         UserError: it is not an image classifier that can be built here; where: the folder, for the message.
     """
-    kind = check_config(where, config).get("architecture") or next(iter(config.get("architectures") or ()), "network")
+    kind = check_config(where, config).get("architecture") or config["architectures"][0]
     total = hashlib.sha1(json.dumps(config, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
     name = check_name(f"{FOLDER}{str(kind).partition('.')[0]}@{total}")
     remember({name: config})
@@ -109,7 +111,7 @@ def config_of(name: str) -> Config:
     if found is None and is_of_folder(name):
         raise UserError(
             f"The network '{name}' is described by the config.json of a folder that has not been read here. Give the "
-            "folder as teacher from, and leave the teacher out."
+            "folder as teacher from or student from, and leave the network out."
         )
     if found is None:
         raise UserError(f"The network '{name}' has not been looked up on the Hub yet. Start a run with it first.")
@@ -184,13 +186,16 @@ def check_config(name: str, config: Config) -> Config:
     """
     if "auto_map" in config or "custom_pipelines" in config:
         raise UserError(f"'{name}' brings code of its own (auto_map), which is never run here. Choose another network.")
-    if is_timm(config):
-        if isinstance(config["architecture"], str):
+    if not isinstance(config.get("model_args") or {}, dict):
+        raise UserError(f"'{name}' is refused: the model_args in its {CONFIG} are no object.")
+    # transformers would hand the arguments of a wrapper to timm unread; with a name of timm's it is built here
+    if is_timm(config) or config.get("model_type") == WRAPPER:
+        if isinstance(config.get("architecture"), str) and ARCHITECTURE.fullmatch(config["architecture"]):
             return config
-        raise UserError(f"'{name}' is refused: the architecture in its {CONFIG} is no name.")
+        raise UserError(f"'{name}' is refused: the architecture in its {CONFIG} is no name of a network of timm.")
     architectures = config.get("architectures") or []
     kind = next((str(one) for one in architectures if str(one).endswith("ForImageClassification")), "")
-    if isinstance(config.get("model_type"), str) and (kind or config["model_type"] == "timm_wrapper"):
+    if isinstance(config.get("model_type"), str) and kind:
         return config
     what = f"is a {architectures[0]}" if architectures else "does not say what network it is"
     raise UserError(
@@ -199,29 +204,19 @@ def check_config(name: str, config: Config) -> Config:
     )
 
 
-def class_names_of(config: Config) -> tuple[str, ...] | None:
-    """The classes that its weights know, in the order of the outputs; None where it does not name them."""
-    from iekd.models.class_names import find_class_names
-
-    cfg = config.get("pretrained_cfg") if isinstance(config.get("pretrained_cfg"), dict) else {}
-    for names in (config.get("id2label"), config.get("label_names"), (cfg or {}).get("label_names")):
-        if names and (found := find_class_names(names)):
-            return found
-    return None
-
-
 def images_of(config: Config, processor: dict[str, Any]) -> tuple[Any, Any, int]:
     """(mean, std, side) of the images that a network of transformers expects, by its config.json and its
     preprocessor_config.json; None for numbers where both are silent."""
     size = processor.get("crop_size") if processor.get("do_center_crop", True) else None
-    size = size or processor.get("size") or config.get("image_size") or SIDE
+    size = size or processor.get("size") or config.get("image_size")
     if isinstance(size, dict):
-        size = size.get("height") or size.get("shortest_edge") or SIDE
+        size = size.get("height") or size.get("shortest_edge")
     if isinstance(size, (list, tuple)):
-        size = size[0]
+        size = size[0] if size else None
+    side = size if isinstance(size, int) and size > 0 else SIDE
     if processor.get("do_normalize") is False:
-        return (0.0,), (1.0,), int(size)
-    return processor.get("image_mean"), processor.get("image_std"), int(size)
+        return (0.0,), (1.0,), side
+    return processor.get("image_mean"), processor.get("image_std"), side
 
 
 def _on_this_machine(name: str) -> Config | None:

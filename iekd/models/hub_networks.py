@@ -37,7 +37,7 @@ def build(name: str, num_classes: int, channels: int) -> Classifier:
         UserError: it has not been looked up, or the library that builds it is missing or does not know it.
     """
     full = f"{PREFIX}{name}"
-    config = hub_configs.config_of(full)
+    config = hub_configs.check_config(full, hub_configs.config_of(full))  # a run's folder may come from anywhere
     try:
         return _built(config, num_classes, channels)
     except (UserError, MemoryError):

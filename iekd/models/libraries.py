@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HUB = "hf"  # the library of the Hub's networks, which are not listed: hub_configs.py knows those that were looked up
 LIBRARIES = {"timm": "timm_networks", "torchvision": "torchvision_networks", HUB: "hub_networks"}
-LISTED = tuple(library for library in LIBRARIES if library != HUB)
+LISTED = ("torchvision", "timm")  # in this order: timm has ten times as many
 SEPARATOR = ":"
 SIDES = (224, 256, 128, 64, 32)  # of the image with which sizes are measured; most were designed for 224
 
@@ -70,6 +70,12 @@ def check(name: str) -> str:
         return hub_configs.check_name(name)
     library, _, network = name.partition(SEPARATOR)
     if not has(name):
+        architecture, dot, _ = network.partition(".")
+        if library == "timm" and dot and architecture in _library(library).names():
+            raise UserError(
+                f"'{name}' names weights as well as a network. Write timm:{architecture} for the network, or "
+                f"hf:timm/{network} for the network with these weights on the Hub."
+            )
         advice = f"`iekd models --search {network[:4] or 'resnet'}` lists what there is."
         raise unknown_name("model", name, search("", library), advice)
     return name

@@ -57,16 +57,23 @@ def config_beside(weights: Path) -> FolderConfig | None:
         return None  # somebody's own list of classes, say
     extra = weights.parent / PREPROCESSOR
     processor = _object(extra) if extra.is_file() else {}
+    hub_configs.check_config(str(weights.parent), values)
     if hub_configs.is_timm(values):
         described = found if isinstance(found := values.get("pretrained_cfg"), dict) else values
         mean = _numbers(described.get("mean")) or _numbers(processor.get("image_mean"))
         std = _numbers(described.get("std")) or _numbers(processor.get("image_std"))
-        side = (described.get("input_size") or [0])[-1]
+        sizes = described.get("input_size")
+        side = sizes[-1] if isinstance(sizes, (list, tuple)) and sizes else None
     else:
         found_mean, found_std, side = hub_configs.images_of(values, processor)
         mean, std = _numbers(found_mean), _numbers(found_std)
     if not mean or not std:
         mean = std = None
+    elif min(std) <= 0 or max(*mean, *std) > 1:
+        raise UserError(
+            f"The mean and standard deviation in '{weights.parent}' cannot be used ({mean}, {std}): they have to be of "
+            "pixel values from 0 to 1, and a deviation above 0. Correct them there."
+        )
     if hub_configs.is_timm(values) and not _has_own_arguments(values):
         name = f"timm:{str(values['architecture']).partition('.')[0]}"
     else:
@@ -80,7 +87,17 @@ def _has_own_arguments(config: dict[str, Any]) -> bool:
     given = dict(config.get("model_args") or {})
     for decided in ("num_classes", "in_chans"):
         given.pop(decided, None)
+    if given.get("img_size") is not None and given["img_size"] in _sizes_of(config["architecture"]):
+        del given["img_size"]
     return given.pop("global_pool", "avg") not in USUAL_POOLS or bool(given)
+
+
+def _sizes_of(architecture: str) -> list[Any]:
+    """How timm writes the size of images for which it makes a network where none is asked for. (timm is imported.)"""
+    import timm
+
+    known = timm.get_pretrained_cfg(architecture.partition(".")[0])
+    return [] if known is None else [known.input_size[-1], list(known.input_size[-2:])]
 
 
 def _object(path: Path) -> dict[str, Any]:

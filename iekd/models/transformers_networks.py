@@ -20,7 +20,7 @@ from iekd.models.taps import SMALLER, STAGES, Tapped, Taps, as_map
 LEFT_OUT = (  # of a config.json: what is about somebody's weights or files, or decided here
     "architectures", "model_type", "auto_map", "_name_or_path", "transformers_version", "dtype", "torch_dtype",
     "quantization_config", "_attn_implementation", "attn_implementation", "problem_type", "id2label", "label2id",
-    "num_labels",
+    "num_labels", "use_pretrained_backbone",
 )  # fmt: skip
 
 

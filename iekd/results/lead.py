@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from iekd.config.methods import known_specs
+from iekd.config.methods import explores
 from iekd.language import _, ngettext
 from iekd.plural import signed
 from iekd.results.brief import PLAIN
@@ -24,8 +24,7 @@ def lead_method(methods: Sequence[str]) -> str:
     The order was there before any result. The best of several would look better than it is.
     """
     taught = [method for method in methods if method != PLAIN]
-    explores = {spec.name for spec in known_specs(taught) if spec.explores}
-    return next((method for method in taught if method in explores), taught[0] if taught else PLAIN)
+    return next(filter(explores, taught), taught[0] if taught else PLAIN)
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from iekd.config.methods import explores
 from iekd.errors import UserError
 from iekd.results.calibration import BINS, Calibration, calibration
 from iekd.results.confusion import ClassRow, Pair, confusion_matrix, most_confused, per_class
 from iekd.results.mistakes import Mistake, confident_mistakes, suspicious_labels
 
-TEACHER, PLAIN, IE = "teacher", "baseline", "ie-"  # the last is what the names of IE methods begin with
+TEACHER, PLAIN = "teacher", "baseline"
 MOST_PAIRS = 20
 MOST_MISTAKES = 12  # of each model
 
@@ -170,6 +171,6 @@ def default_pair(models: Collection[str]) -> tuple[str, str]:
         )
     students = [name for name in models if name != TEACHER]
     plain = [name for name in students if name == PLAIN]
-    ie = [name for name in students if name.startswith(IE)]
+    ie = [name for name in students if explores(name)]
     order = list(dict.fromkeys([*plain, *ie, *students]))
     return (order[0], order[1]) if len(order) > 1 else (TEACHER, order[0])

@@ -94,8 +94,8 @@ def _versions() -> Iterator[Finding]:
 def _devices() -> Iterator[Finding]:
     import torch
 
+    from iekd.data.control_groups import cores
     from iekd.engine.accelerate import choose_device, choose_precision
-    from iekd.engine.threads import cores
 
     device = choose_device("auto")
     kind = torch.cuda.get_device_name() if device.type == "cuda" else f"{cores()} CPU cores"

@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 
 from iekd import __version__, plugins
+from iekd.config.methods import explores
 from iekd.errors import UserError
 from iekd.explain.about import DIAGNOSTICS, MAPS
 from iekd.models.artifact import WEIGHTS
@@ -123,7 +124,7 @@ def choose(store: Store, source: str, student: str = "") -> Chosen:
     students = tuple(name for name in models if name not in (TEACHER, PLAIN))
     if student and student not in students:
         raise UserError(f"There is no student '{student}'. There are: {', '.join(students) or 'none'}.")
-    first = next((name for name in students if name.startswith("ie-")), students[-1] if students else "")
+    first = next((name for name in students if explores(name)), students[-1] if students else "")
     chosen = student or first
     return Chosen(source, chosen, students, {n: models[n] for n in (TEACHER, PLAIN, chosen) if n in models})
 

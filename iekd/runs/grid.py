@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 from iekd.config.run import RunConfig, make_config
 from iekd.data import describe, own_path
 from iekd.errors import RunError, UserError
+from iekd.models.libraries import LIBRARIES
 from iekd.results.predictions import ANSWERS, read_right
 from iekd.results.table import MISSING, Cell, Pair, to_csv, to_json, to_latex, to_markdown
 from iekd.runs.files import write_json
@@ -35,8 +37,13 @@ class Launcher(Starter, Protocol):
     def resume(self, run_id: str) -> None: ...
 
 
+OF_LIBRARY = f"(?:{'|'.join(LIBRARIES)}):"
+NETWORK = f"{OF_LIBRARY}[^:]+|(?!{OF_LIBRARY})[^:]+"
+PAIR = re.compile(f"({NETWORK}):({NETWORK})")
+
+
 def parse_pairs(text: str) -> list[Pair]:
-    """ "resnet56:resnet20,none:resnet8" -> [("resnet56", "resnet20"), ("none", "resnet8")].
+    """ "resnet56:resnet20,timm:resnet18:resnet8" -> [("resnet56", "resnet20"), ("timm:resnet18", "resnet8")].
 
     Raises:
         UserError: a pair is not "teacher:student", or named twice. Names are checked with the configuration.
@@ -45,9 +52,10 @@ def parse_pairs(text: str) -> list[Pair]:
     for word in text.replace(" ", ",").split(","):
         if not word:
             continue
-        teacher, colon, student = word.partition(":")
-        if not (teacher and colon and student) or ":" in student:
+        found = PAIR.fullmatch(word)
+        if not found:
             raise UserError(f"Pair '{word}' cannot be used: give teacher:student, such as resnet56:resnet20.")
+        teacher, student = found.groups()
         if (teacher, student) in pairs:
             raise UserError(f"The pair '{word}' is named twice. Name each pair once.")
         pairs.append((teacher, student))

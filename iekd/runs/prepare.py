@@ -160,8 +160,14 @@ def resolve(config: RunConfig) -> RunConfig:
     with about_setting("class_order"):
         found["class_order"] = class_order_of(config.class_order)
     with about_setting("more_teachers_from"):
-        found["more_teachers_from"] = tuple(
+        found["more_teachers_from"] = sources = tuple(
             check_path(source) if is_path(source) else source for source in config.more_teachers_from
+        )
+        for source in filter(is_path, sources):
+            network_in(source)  # makes known what only the folder describes
+    with about_setting("more_teachers"):
+        found["more_teachers"] = tuple(
+            hub_configs.look_up(name) if hub_configs.is_one(name) else name for name in config.more_teachers
         )
     if config.teacher_mean and os.path.isdir(str(found.get("teacher_from", ""))):
         raise UserError(FILE_ONLY, "teacher_from")

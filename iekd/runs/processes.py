@@ -4,9 +4,9 @@ The first one, number 0, is the run's worker: it alone writes the run's folder a
 (`follow`) read the same files, train the same networks on their part of each batch (engine/parallel.py) and write
 nothing. Either the worker starts them (`iekd train --nproc N`, on this machine), or torchrun has started all of them.
 
-They meet in a store of torch.distributed, which also carries what is no gradient: that the data is loaded, that a
-process has failed and why, and that the run is over. Whatever happens, the worker says that it is over, and nobody
-outlives it.
+They find each other in a store of torch.distributed. It also carries all messages but gradients: that the data is
+loaded, that a process has failed and why, and that the run is over. Whatever happens, the worker says that it is over,
+and nobody outlives it.
 """
 
 from __future__ import annotations

@@ -142,7 +142,8 @@ class Run:
         for role in ("teacher", "student", "peer"):
             if isinstance(stored.get(role), str):  # old names stay usable
                 stored[role] = canonical(stored[role])
-        if any(hub_configs.is_one(stored.get(role)) for role in ("teacher", "student", "peer")):
+        named = [stored.get(role) for role in ("teacher", "student", "peer")]
+        if any(map(hub_configs.is_one, [*named, *stored.get("more_teachers", ())])):
             networks = read_json(self.path / hub_configs.FILES)
             hub_configs.remember(networks if isinstance(networks, dict) else {})
         return RunConfig.model_construct(None, **stored)
@@ -341,7 +342,7 @@ class Store:
             part = self.root / f".{run_id}.part"
             part.mkdir()
             write_json(part / "config.json", config.model_dump(mode="json"))
-            if networks := hub_configs.of_these((config.teacher, config.student, config.peer)):
+            if networks := hub_configs.of_these((config.teacher, config.student, config.peer, *config.more_teachers)):
                 write_json(part / hub_configs.FILES, networks)
             handle = Run(part).lock()
             write_json(part / "status.json", asdict(Status(created=time.time())))

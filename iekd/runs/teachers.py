@@ -8,9 +8,10 @@ from pathlib import Path
 
 from iekd.config.run import ABOUT, RunConfig
 from iekd.data.base import DatasetInfo
-from iekd.data.registry import describe
+from iekd.data.registry import AS_TEXT, describe
 from iekd.models.aliases import former
 from iekd.models.artifact import CARD, ModelCard, check_classes
+from iekd.models.class_names import check_listed, class_names_beside
 from iekd.models.shipped import cards
 from iekd.models.source import AUTO, TRAIN
 from iekd.paths import checkpoints_dir
@@ -94,13 +95,28 @@ def check_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = 
     found = find_teacher(config, runs_dir, info) if config.needs_teacher else None
     if found is None and (start := to_fine_tune(config, runs_dir, info)):
         check_usable(start, info or describe(config.dataset))
-    if found is None or config.teacher_from == AUTO or found.is_file():
+    if found is None or config.teacher_from == AUTO:
         return found
     info = info or describe(config.dataset)
+    if found.is_file():
+        _check_listed(found, config, info)
+        return found
     if info.class_names:
         check_classes(ModelCard.read(found), info, found)
         check_usable(find_source(config.teacher_from, "teacher", config, runs_dir), info)
     return found
+
+
+def _check_listed(file: Path, config: RunConfig, info: DatasetInfo) -> None:
+    """Check that a list of classes beside a file of weights has the dataset's; the order is seen to when it is loaded.
+
+    Raises:
+        UserError: it has others.
+    """
+    given = bool(config.class_order) and config.class_order[0] != AS_TEXT
+    beside = None if given else class_names_beside(file)
+    if beside and info.class_names and len(set(beside[0])) == len(info.class_names):
+        check_listed(*beside, info.class_names)
 
 
 def where_from(config: RunConfig, found: Path | None, start: Source | None = None) -> str:

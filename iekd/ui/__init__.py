@@ -1,4 +1,4 @@
-"""The page. Tabs call runs, compare and plan; nothing here trains, and nothing here imports torch by itself."""
+"""The page. Nothing here trains, and nothing here imports torch by itself."""
 
 import inspect
 import os

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from iekd.data import control_groups
+from iekd.data.control_groups import cpu_quota
 from iekd.engine import threads
 from iekd.engine.accelerate import side_by_side
-from iekd.engine.threads import EVERY, PATIENCE, Load, Threads, cpu_quota
+from iekd.engine.threads import EVERY, PATIENCE, Load, Threads
 
 
 @pytest.fixture
@@ -17,8 +18,9 @@ def machine(monkeypatch):
     before = torch.get_num_threads()
 
     def make(count):
-        monkeypatch.setattr(threads, "_cpus", lambda: set(range(count)))
-        monkeypatch.setattr(threads, "cpu_quota", lambda: None)
+        for module in (threads, control_groups):
+            monkeypatch.setattr(module, "cpus_here", lambda: set(range(count)))
+        monkeypatch.setattr(control_groups, "cpu_quota", lambda: None)
         torch.set_num_threads(count)
 
     yield make
@@ -171,10 +173,10 @@ def test_the_quota_of_a_cgroup_and_of_those_around_it(tmp_path, monkeypatch, mem
 
 def test_cores_are_those_of_the_affinity_and_the_quota(machine, monkeypatch):
     machine(8)
-    assert threads.cores() == 8
+    assert control_groups.cores() == 8
     for quota, found in ((2.5, 2), (0.5, 1), (16.0, 8)):
-        monkeypatch.setattr(threads, "cpu_quota", lambda quota=quota: quota)
-        assert threads.cores() == found
+        monkeypatch.setattr(control_groups, "cpu_quota", lambda quota=quota: quota)
+        assert control_groups.cores() == found
 
 
 class TestLoad:

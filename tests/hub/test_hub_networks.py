@@ -181,6 +181,16 @@ def build_known(name: str):
         ({"hello": 1}, ("does not say what network",)),
         ({**TIMM, "architecture": 7}, ("architecture",)),
         ([1], ("cannot be read", "not an object")),
+        ({**TIMM, "model_args": [1]}, ("model_args",)),
+        # transformers would give it to timm as it is
+        (
+            {
+                "model_type": "timm_wrapper",
+                "architectures": ["TimmWrapperForImageClassification"],
+                "model_args": {"checkpoint_path": "/etc/x"},
+            },
+            ("architecture",),
+        ),
     ],
 )
 def test_what_is_no_image_classifier_is_refused(published, refuses, config, words) -> None:
@@ -193,6 +203,8 @@ def test_a_configuration_cannot_name_files(published, refuses, more) -> None:
     published("ann/tiny", {**TIMM, "model_args": more})
     hub_configs.look_up("hf:ann/tiny")
     refuses(lambda: build("hf:ann/tiny", 2), next(iter(more)), "refused")
+    hub_configs.remember({"hf:ann/imported": {"model_type": "timm_wrapper", "model_args": more}})  # a run's folder
+    refuses(lambda: build("hf:ann/imported", 2), "architecture", "refused")
     published("ann/later", {**TIMM, "architecture": "resnet9999"})
     hub_configs.look_up("hf:ann/later")
     refuses(lambda: build("hf:ann/later", 2), "'resnet9999'", "newer")

@@ -513,6 +513,15 @@ def test_what_is_installed_in_a_job_is_what_this_program_needs():
     assert "iekd.zip" not in hub_jobs.command("iekd==1.0")
 
 
+def test_what_describes_weights_is_sent_with_them(tmp_path, tiny_config):
+    """Their network, how their images are normalised, and the order of their classes."""
+    described = ("model.safetensors", "config.json", "preprocessor_config.json", "classes.txt")
+    for name in (*described, "secret.txt"):
+        (tmp_path / name).write_text("{}")
+    config = tiny_config(teacher_from=str(tmp_path / "model.safetensors"))
+    assert sorted(path.name for path in sending._weights(config)) == sorted(described)
+
+
 def test_nothing_is_fetched_to_another_place(tmp_path):
     run = Run(tmp_path / "r")
     names = ("../x", "a/../../x", "/x", "config.json", "launcher.json", ".hidden", "checkpoints/1/a")

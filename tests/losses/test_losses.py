@@ -1,4 +1,4 @@
-"""Every loss against its formula (design.md, "The method"), written here in numpy and float64."""
+"""Every loss against its formula in the paper, written here in numpy and float64."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_exploration_is_its_formula(shape, seed):
 
 
 def other_distance(kind: str, s: np.ndarray, t: np.ndarray) -> tuple[float, float]:
-    """Inheritance and exploration loss of design.md's ablations: p = 2, and 1 - cos with |cos| for exploration."""
+    """Inheritance and exploration loss of the paper's ablations: p = 2, and 1 - cos with |cos| for exploration."""
     if kind == "l2":
         value = float(((unit(s) - unit(t)) ** 2).mean())
         return value, -value

@@ -17,7 +17,7 @@ def layout(coder: nn.Module) -> list:
 
 
 def expected(*widths: tuple[int, int]) -> list:
-    """LeakyReLU, then 3 x [3x3 convolution without bias, batch norm, LeakyReLU] (design.md)."""
+    """LeakyReLU, then 3 x [3x3 convolution without bias, batch norm, LeakyReLU]."""
     return ["LeakyReLU", *(x for a, b in widths for x in ((a, b, (3, 3), True), "BatchNorm2d", "LeakyReLU"))]
 
 

@@ -141,6 +141,7 @@ def test_names_and_sizes() -> None:
     assert model_name("timm:resnet18") == "resnet18 (timm)"
     assert "timm:resnet18" not in known_models()
     assert "timm:mobilenetv3_small_100" in libraries.search("mobilenetv3 small")
+    assert libraries.search("mobilenet")[0].startswith("torchvision:")
     assert all(name.startswith(("timm:", "torchvision:")) for name in libraries.search(""))
 
 
@@ -288,3 +289,12 @@ def test_od_is_refused_where_there_are_none(name: str) -> None:
         make_config(teacher=name, student="resnet8", methods="od")
     with pytest.raises(UserError, match=f"'od' cannot be used with {name}"):
         make_config(teacher="resnet20", student=name, methods="od")
+
+
+def test_a_name_that_does_not_exist_is_a_short_sentence(refuses):
+    refuses(lambda: check_model("timm:resnet18.a1_in1k"), "timm:resnet18", "hf:timm/resnet18.a1_in1k")
+    refuses(lambda: check_model("efficientnet_b0"), "timm:", "iekd models --search")
+    with pytest.raises(UserError) as caught:
+        check_model("timm:zzz")
+    assert len(str(caught.value)) < 1000
+    assert "more" in str(caught.value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -19,9 +21,9 @@ from iekd.inference.classifier import open_classifier
 from iekd.inference.evaluate import evaluate_checkpoint
 from iekd.launchers.local import LocalLauncher
 from iekd.models import hub_configs
-from iekd.models.model_folder import weights_in
+from iekd.models.model_folder import config_beside, weights_in
 from iekd.models.source import check_path
-from iekd.runs.prepare import prepare
+from iekd.runs.prepare import prepare, resolve
 from iekd.runs.starts import load_start
 from iekd.runs.store import Store
 
@@ -133,7 +135,7 @@ def test_a_folder_of_transformers_own_predicts_what_its_network_predicts(of_tran
     np.testing.assert_allclose(opened.probabilities(pixels[None]), expected, atol=1e-5)
 
 
-def test_it_teaches_without_being_named_and_its_run_is_resumed_without_the_folder(
+def test_it_teaches_without_being_named_and_its_run_opens_without_the_folder(
     of_transformers_own, picture_folder, tmp_path, monkeypatch, refuses, wait_until
 ):
     folder, network = of_transformers_own
@@ -160,6 +162,9 @@ def test_it_teaches_without_being_named_and_its_run_is_resumed_without_the_folde
     # who names another network is told which it is; that name can be given
     refuses(lambda: prepare(make_config(**options, teacher="resnet20"), tmp_path), "resnet20", name)
     assert prepare(make_config(**options, teacher=name), tmp_path).config.teacher == name
+    shutil.rmtree(folder)
+    forget_networks(monkeypatch)
+    assert open_classifier(run.path / "models" / "teacher").card.model == name
     forget_networks(monkeypatch)
     other = make_config(**{**options, "teacher_from": "train"}, teacher=name)
     refuses(lambda: prepare(other, tmp_path), name, "teacher from")
@@ -191,6 +196,72 @@ def test_a_network_of_timm_with_arguments_of_its_own_is_built_with_them(tmp_path
     with torch.no_grad():
         expected = network((x - mean) / std).softmax(-1).numpy()
     np.testing.assert_allclose(opened.probabilities(image), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("side", "name"), [(160, "timm:test_vit"), (96, "hf:folder/test_vit@")])
+def test_a_transformer_of_timm_for_images_of_its_usual_size_has_its_usual_name(side, name, picture_folder, tmp_path):
+    """timm writes the size of the images into every folder of one."""
+    folder = tmp_path / "vit"
+    timm.models.save_for_hf(
+        timm.create_model("test_vit", num_classes=4, img_size=side), folder,
+        model_config={"label_names": list(FOUR)}, safe_serialization=True,
+    )  # fmt: skip
+    assert open_classifier(folder).card.model.startswith(name)
+    config = make_config(dataset=f"folder:{picture_folder}", teacher_from=str(folder), methods="kd", resolution=side)
+    assert prepare(config, tmp_path).config.teacher.startswith(name)
+
+
+def test_a_further_teacher_may_be_a_folder(of_transformers_own, picture_folder, tmp_path, monkeypatch):
+    folder, _ = of_transformers_own
+    forget_networks(monkeypatch)
+    name = config_beside(folder / "model.safetensors").model
+    config = make_config(
+        dataset=f"folder:{picture_folder}", methods="kd", teacher="resnet8", more_teachers=(name,),
+        more_teachers_from=(str(folder),),
+    )  # fmt: skip
+    forget_networks(monkeypatch)
+    run, handle = Store(tmp_path / "runs").create(resolve(config))
+    os.close(handle)
+    forget_networks(monkeypatch)
+    assert run.config.more_teachers == (name,)
+    assert hub_configs.is_known(name)
+
+
+def test_classes_of_others_are_refused_before_the_start(of_timm, picture_folder, tmp_path, refuses):
+    config = of_timm / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "label_names": ["ant", "bee", "cat"]}))
+    options = make_config(dataset=f"folder:{picture_folder}", teacher_from=str(of_timm), methods="kd")
+    refuses(lambda: prepare(options, tmp_path), "ant", "blue")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"model_args": [1]}, {"architecture": None}, {"architecture": "res net/18"},
+        {"pretrained_cfg": {"mean": [127.5] * 3, "std": [64.0] * 3}}, {"pretrained_cfg": {"mean": [0.5], "std": [0.0]}},
+        {"model_args": {"checkpoint_path": "evil.pth"}}, {"auto_map": {"AutoModel": "x.Y"}},
+        {"architecture": None, "model_args": {"checkpoint_path": "evil.pth"}},
+    ],
+)  # fmt: skip
+def test_a_config_that_cannot_be_is_a_sentence(of_transformers, refuses, more):
+    config = of_transformers / "config.json"
+    values = {**json.loads(config.read_text()), **more}
+    config.write_text(json.dumps({key: value for key, value in values.items() if value is not None}))
+    refuses(lambda: open_classifier(of_transformers), kind=UserError)
+
+
+@pytest.mark.parametrize(
+    "config", [{"pretrained_cfg": {"input_size": 224}}, {"pretrained_cfg": {"input_size": {"height": 3}}}]
+)
+def test_a_size_that_cannot_be_read_is_as_none(of_timm, config):
+    path = of_timm / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
+    assert config_beside(of_timm / "model.safetensors").resolution is None
+
+
+@pytest.mark.parametrize("size", ["big", [None], [], {}, {"width": 3}])
+def test_a_size_that_cannot_be_read_is_224(size):
+    assert hub_configs.images_of({}, {"size": size})[2] == 224
 
 
 def test_folders_that_are_no_classifier_are_a_sentence(of_transformers, refuses):

@@ -27,12 +27,24 @@ OPTIONS |= {"device": "cpu", "precision": "fp32", "validation_fraction": 0}
 
 
 def test_pairs_are_read():
+    libraries = "timm:resnet18:resnet8,none:hf:ann/tiny@v1, torchvision:vgg11:timm:test_vit"
+    assert grids.parse_pairs(libraries) == [
+        ("timm:resnet18", "resnet8"), ("none", "hf:ann/tiny@v1"), ("torchvision:vgg11", "timm:test_vit"),
+    ]  # fmt: skip
     assert grids.parse_pairs("resnet20:resnet8, none:resnet8,") == [("resnet20", "resnet8"), ("none", "resnet8")]
 
 
 @pytest.mark.parametrize(
     ("text", "word"),
-    [("resnet20", "resnet20"), ("a:b:c", "a:b:c"), (":b", ":b"), ("a:", "a:"), ("", "No pair"), ("a:b,a:b", "twice")],
+    [
+        ("resnet20", "resnet20"),
+        ("a:b:c", "a:b:c"),
+        ("timm:resnet18", "timm:resnet18"),
+        (":b", ":b"),
+        ("a:", "a:"),
+        ("", "No pair"),
+        ("a:b,a:b", "twice"),
+    ],
 )
 def test_malformed_pairs_are_refused(refuses, text, word):
     refuses(lambda: grids.parse_pairs(text), word)

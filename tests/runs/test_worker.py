@@ -1,4 +1,4 @@
-"""The worker in this process, on tiny runs; its life as a process of its own is in test_launcher.py."""
+"""The worker in this process, on tiny runs; its life as a process of its own is in tests/launchers."""
 
 from __future__ import annotations
 
@@ -585,12 +585,14 @@ def test_a_run_makes_room_for_other_processes_and_says_so(tmp_path, tiny_config,
     """Nothing at first, then others use a core and a half until the end."""
     import torch
 
+    from iekd.data import control_groups
     from iekd.engine import threads
 
     loads = iter([0.0, 0.0])
     monkeypatch.setattr(threads, "Load", lambda: lambda: next(loads, 1.5))
-    monkeypatch.setattr(threads, "_cpus", lambda: {0, 1})
-    monkeypatch.setattr(threads, "cpu_quota", lambda: None)
+    monkeypatch.setattr(threads, "cpus_here", lambda: {0, 1})
+    monkeypatch.setattr(control_groups, "cpus_here", lambda: {0, 1})
+    monkeypatch.setattr(control_groups, "cpu_quota", lambda: None)
     monkeypatch.setattr(threads, "EVERY", 0)
     torch.set_num_threads(2)
     run, _ = complete(Store(tmp_path / "runs"), tiny_config(methods=("baseline",), teacher="none"))

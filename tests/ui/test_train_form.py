@@ -58,7 +58,7 @@ def test_a_card_changes_the_methods_and_a_value_of_ones_own_leaves_the_card(form
     assert form.locator("#f-seeds textarea, #f-seeds input").first.input_value() == "0, 1, 2"
     form.locator("#f-epochs input").fill("7")
     command(form, "--epochs 7")
-    assert form.locator("#rigour label:has(input:checked)").inner_text().startswith("Own values")
+    assert form.locator("#rigour label:has(input:checked)").inner_text().startswith("Your own values")
     form.locator("#method-choice label", has_text="Pick").click()
     form.locator("#f-methods label", has_text="ie-od:").click()
     form.wait_for_function("() => !document.querySelector('#command textarea').value.includes('ie-od')")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from iekd.config.methods import METHODS
+from iekd.config.methods import METHODS, explores
 from iekd.inference.compare import TEACHER, ImageResult, classes_named
 from iekd.inference.compare_uploads import PIXELS, REPEATS, Compared, ComparedImage
 from iekd.language import _, ngettext
@@ -66,7 +66,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ViewedComparison:
     """A comparison with the right answers that are known, and the images that a view shows."""
 
     of: Compared
@@ -81,7 +81,7 @@ class Judged:
         return summarise(self.answers, list(self.of.models))
 
 
-def judged(of: Compared, view: View) -> Judged:
+def viewed(of: Compared, view: View) -> ViewedComparison:
     """A filter that cannot be used shows all images."""
     known = set(of.class_names)
     answers = []
@@ -91,7 +91,7 @@ def judged(of: Compared, view: View) -> Judged:
         answers.append(Answered(labels, told if told in known else ""))
     kinds = kinds_of({name: model.card for name, model in of.models.items()})
     show = ALL if missing(view.show, answers, kinds) else view.show
-    return Judged(of, of.images, tuple(answers), kinds, show, tuple(chosen(show, answers, kinds)))
+    return ViewedComparison(of, of.images, tuple(answers), kinds, show, tuple(chosen(show, answers, kinds)))
 
 
 def kinds_of(cards: Mapping[str, ModelCard]) -> Kinds:
@@ -101,7 +101,7 @@ def kinds_of(cards: Mapping[str, ModelCard]) -> Kinds:
     return Kinds(
         tuple(name for name, card in ours.items() if card.role == TEACHER),
         tuple(name for name, method in students.items() if method == PLAIN),
-        tuple(name for name, method in students.items() if method.startswith("ie-")), tuple(students),
+        tuple(name for name, method in students.items() if explores(method)), tuple(students),
     )  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def comparison_html(
         most: how many images are compared at a time, for the note that some were left out.
         compact: rows that open when they are asked to, with filters above; else rows that are open.
     """
-    found = judged(compared, view)
+    found = viewed(compared, view)
     pages = max(1, -(-len(found.rows) // PAGE))
     page = min(view.page, pages - 1)
     rows = found.rows[page * PAGE : (page + 1) * PAGE]
@@ -218,7 +218,7 @@ def comparison_csv(models: Sequence[str], results: Sequence[ImageResult], right:
     return to_csv(PredictionTable(top, list(models), labelled), rows)
 
 
-def comparison_json(found: Judged) -> dict[str, Any]:
+def comparison_json(found: ViewedComparison) -> dict[str, Any]:
     """The images that are shown, and what is said of all, as the endpoint `compare` answers it."""
     images = []
     for i in found.rows:

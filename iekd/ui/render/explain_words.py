@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from iekd.config.methods import method_name
+from iekd.config.methods import explores, method_name
 from iekd.explain.about import CKA, FLATNESS, HALVES, NEURONS
 from iekd.language import _, ngettext
 from iekd.results.brief import PLAIN
@@ -41,7 +41,7 @@ def parts_of(found: Mapping[str, Any]) -> list[Part]:
             continue
         if method == PLAIN:
             title, name = _("Plain student"), _("the plain student")
-        elif method.startswith("ie-"):
+        elif explores(method):
             title, name = _("IE student"), _("the IE student")
         else:
             title = _("{method} student", method=method_name(method))

@@ -102,7 +102,7 @@ def method_cards() -> list[tuple[str, str]]:
 
 def rigour_cards() -> list[tuple[str, str]]:
     """(text, key) for the page."""
-    return [*_cards(rigours()), (_("Own values\nEpochs, seeds and the rest as you set them."), OWN)]
+    return [*_cards(rigours()), (_("Your own values\nEpochs, seeds and the rest as you set them."), OWN)]
 
 
 def _cards(choices: Mapping[str, Choice]) -> list[tuple[str, str]]:

@@ -29,7 +29,7 @@ from iekd.runs.choices import refs_of
 from iekd.runs.explained import IMAGES, Own
 from iekd.runs.models import models_called, saved_seeds
 from iekd.runs.store import Store
-from iekd.ui.render.comparison import View, comparison_csv, comparison_html, comparison_json, judged
+from iekd.ui.render.comparison import View, comparison_csv, comparison_html, comparison_json, viewed
 from iekd.ui.render.examples import examples
 from iekd.ui.render.template import html_text, problem_html, render
 from iekd.ui.render.words import run_title, when
@@ -254,7 +254,7 @@ def compare_files(
     An image's place is its `name`: gradio_client takes any object with a `path` for a file and tries to fetch it.
     """
     compared, view = compared_for_programs(store, source, paths, refs, files, right, show, most)
-    return cast(Comparison, comparison_json(judged(compared, view)))
+    return cast(Comparison, comparison_json(viewed(compared, view)))
 
 
 def compare_files_csv(
@@ -263,7 +263,7 @@ def compare_files_csv(
 ) -> str:  # fmt: skip
     """`compare_files` as CSV, for the public endpoint: a row for each image, a group of columns for each model."""
     compared, view = compared_for_programs(store, source, paths, refs, files, most=most)
-    found = judged(compared, view)
+    found = viewed(compared, view)
     results = [image.result for image in found.images]
     return comparison_csv(list(compared.models), results, [one.right for one in found.answers])
 

@@ -26,7 +26,7 @@ from iekd.results.agreement import ALL, missing
 from iekd.runs.choices import Choice, choices_named, choices_of, shipped_choices
 from iekd.runs.notes import name_of
 from iekd.runs.store import Run, Store
-from iekd.ui.render.comparison import Column, View, column_of, comparison_csv, comparison_json, judged
+from iekd.ui.render.comparison import Column, View, column_of, comparison_csv, comparison_json, viewed
 from iekd.ui.render.comparison_png import comparison_png
 from iekd.ui.render.words import dataset_title, run_title, when
 from iekd.ui.server.space import with_gpu
@@ -117,9 +117,9 @@ class Comparisons:
         if found is None or name not in FILES:
             raise UserError(_(GONE))
         if name.endswith(".png"):
-            shown = judged(found.compared, view)
+            shown = viewed(found.compared, view)
             return comparison_png(shown, columns, view.page)
-        everything = judged(found.compared, View(right=view.right))
+        everything = viewed(found.compared, View(right=view.right))
         if name.endswith(".json"):
             return json.dumps(comparison_json(everything), indent=1, ensure_ascii=False).encode()
         results = [image.result for image in everything.images]
@@ -249,7 +249,7 @@ def compared_for_programs(
             raise UserError(f"'{label}' is none of the classes of these models. Send their names, or '' for unknown.")
     told = {image.key: label for image, label in zip(compared.images, right, strict=False) if label}
     view = View(show or ALL, right=told)
-    found = judged(compared, view)
+    found = viewed(compared, view)
     if lacks := missing(view.show, found.answers, found.kinds):
         raise UserError(f"'{view.show}' cannot be shown: it {lacks}.")
     return compared, view

@@ -1,4 +1,4 @@
-"""Step 1 of the form: which images to learn from; one's own come as a zip or as the path of a folder."""
+"""Step 1 of the form: which images to learn from; one's own come in class cards, in a zip or from a folder."""
 
 from __future__ import annotations
 
