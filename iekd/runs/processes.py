@@ -293,7 +293,7 @@ def _ended(code: int) -> str:
 
 
 def _start(run: Run, rank: int, count: int, folder: Path, visible: str) -> subprocess.Popen[bytes]:
-    with open(run.path / "log.txt", "ab") as output:
+    with open(run.path / "log.txt", "ab") as output, _signals_wait():
         return subprocess.Popen(
             [
                 sys.executable, "-m", "iekd.runs.follower", str(run.path), str(folder), str(rank), str(count),
@@ -305,6 +305,17 @@ def _start(run: Run, rank: int, count: int, folder: Path, visible: str) -> subpr
                 **({"CUDA_VISIBLE_DEVICES": visible} if visible else {}),
             },
         )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Within, what asks to stop is held back, here until the end and in a process that is started until it has said
+    that it ignores it: Ctrl-C goes to all of a terminal's processes, and only the worker is to act on it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _say_over(team: Team) -> None:

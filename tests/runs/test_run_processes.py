@@ -195,6 +195,15 @@ def test_a_stop_while_the_others_are_still_loading(store, config, two):
     assert final_states(run) == [STOPPED]
 
 
+def test_ctrl_c_while_the_others_still_start(launcher, config, two, wait_until):
+    """A terminal sends it to all of its processes."""
+    run = launcher.store.get(launcher.submit(config(epochs=400, methods=("baseline",), teacher="none")))
+    wait_until(lambda: run.status.pid and any(map(follows, psutil.Process(run.status.pid).children())))
+    os.killpg(run.status.pid, signal.SIGINT)
+    wait_until(lambda: not run.alive())
+    assert run.status.state == STOPPED, run.log_tail(40)
+
+
 @pytest.mark.parametrize(("given", "words"), [("0", "1 or more"), ("-1", "1 or more"), ("two", "'two'")])
 def test_a_number_of_processes_that_cannot_be(monkeypatch, refuses, given, words):
     monkeypatch.setenv(NPROC, given)
