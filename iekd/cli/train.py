@@ -123,7 +123,7 @@ def check_here(nproc: int | None, place: Place | None, devices: str = "") -> Non
     """
     if devices:
         raise UserError("Option --devices is for the GPUs of this machine. Leave it out, or train a table of seeds.")
-    if nproc is not None or place is not None:
+    if (nproc is not None and nproc > 1) or place is not None:
         raise UserError(
             "Several processes can train a run on this machine only. Leave out --nproc, torchrun or --launcher."
         )
@@ -240,7 +240,7 @@ def table(
         make_folder(out_dir)
     left = [cell for cell in prepared if grid.finished_run(cell.config, store) is None]
     if left and asks_money(launcher.name):
-        say_offer(left[0], launcher.new, where.yes, len(left))
+        _say_offers(left, launcher, where.yes)
     done = _train_grid(configs, launcher)
     missing = len(configs) - sum(cell.report is not None for cell in done)
     folder = out_dir or grid.default_folder(wanted, config, store.root)
@@ -263,6 +263,20 @@ def table(
         raise typer.Exit(1)
     if missing:
         raise typer.Exit(INTERRUPTED)
+
+
+def _say_offers(left: Sequence[Prepared], launcher: ByOwner, yes: bool) -> None:
+    """The price of the new cells together, and of each that is resumed, whose machine and time are those that it was
+    started with. One that another command has started and that still trains is paid for already."""
+    from iekd.runs import grid
+
+    cells = [(cell, grid.earlier_run(cell.config, launcher.store)) for cell in left]
+    new = [cell for cell, earlier in cells if earlier is None or earlier.owner != launcher.name]
+    if new:
+        say_offer(new[0], launcher.new, yes, len(new))
+    for cell, earlier in cells:
+        if earlier is not None and earlier.owner == launcher.name and not earlier.status.live:
+            say_offer(cell, launcher.new, yes, resumed=earlier)
 
 
 def _train_grid(configs: Sequence[RunConfig], launcher: ByOwner) -> list[Cell]:

@@ -205,6 +205,9 @@ class HubJobsLauncher(FolderLauncher):
         token = self.token or self.tokens.get(run.id)
         account = self._account(options.namespace, token)
         flavor = flavor_called(options.flavor, account.flavors())
+        before = account.job_labelled(run.id) if run.attempt > 1 else None
+        if before is not None and before.status.stage not in OVER:
+            account.cancel(before.id)  # it was given up, and would write to the same place
         bucket, folder = account.make_bucket(), f"runs/{run.id}"
         about: dict[str, Any] = {
             "bucket": bucket, "folder": folder, "namespace": account.namespace, "flavor": flavor.name,
@@ -220,9 +223,10 @@ class HubJobsLauncher(FolderLauncher):
             )
             set_owner(run.path, self.name, **about, job=job.id, url=job.url)
         except BaseException:
-            with suppress(UserError):  # nothing is left that costs money or shows pictures
-                if job is not None:
-                    account.cancel(job.id)
+            with suppress(UserError):  # nothing is left that costs money; the answer may have been lost
+                if (left := job or account.job_labelled(run.id)) is not None:
+                    account.cancel(left.id)
+            with suppress(UserError):  # or that shows pictures
                 account.forget(bucket, [one.path for one in account.files(bucket, folder)])
             raise
         if token is not None:
@@ -286,6 +290,17 @@ class HubJobsLauncher(FolderLauncher):
         notes = record(run.path)
         self._account_of(run).cancel(notes["job"])
         return True
+
+    def disown(self, run: Run) -> None:
+        """Cancel the job, which costs money, if the Hub can be asked; else the log says which it is."""
+        notes = record(run.path)
+        try:
+            if "job" in notes:
+                self._account_of(run).cancel(notes["job"])
+        except UserError as error:
+            run.event("job left", job=notes["job"], url=notes.get("url", ""), why=str(error))
+            log.warning("The job of run %s may still be running and cost money: %s", run.id, notes.get("url", ""))
+        super().disown(run)
 
     def width(self, config: RunConfig) -> int:
         """One at a time where the first trains a teacher: jobs that run at once would train, and pay for, one each."""

@@ -86,7 +86,7 @@ class RayLauncher(FolderLauncher):
         try:
             super().resume(run_id)
         finally:
-            del self._resumed[run_id]
+            self._resumed.pop(run_id, None)  # somebody else may have resumed it at the same time
 
     def width(self, config: RunConfig) -> int:
         gpus = self._gpus(config, self.cluster())

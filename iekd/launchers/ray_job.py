@@ -111,6 +111,11 @@ class Job:
             self._fail(f"The worker could not be started: {_first_line(error.cause)}")
         except (errors.RuntimeEnvSetupError, errors.TaskUnschedulableError) as error:
             self._fail(f"The Ray cluster could not start it: {_first_line(error)}")
+        except (errors.OutOfMemoryError, errors.OutOfDiskError) as error:  # it would be so again
+            self._fail(
+                f"Ray has ended the worker, because its node has too little memory or disk ({type(error).__name__}). "
+                "Use a smaller batch size, or a larger node."
+            )
         except errors.RayError as error:
             return f"The node that trained it, or Ray's process there, is gone ({type(error).__name__})."
         return None

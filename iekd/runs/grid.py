@@ -99,6 +99,21 @@ def interrupted_run(config: RunConfig, store: Store) -> Run | None:
     return None
 
 
+def _live_run(config: RunConfig, store: Store) -> Run | None:
+    """The newest run of this configuration that waits or trains, started by whomever."""
+    wanted = _unnamed(config)
+    for run in store.list():
+        with contextlib.suppress(UserError):  # a damaged folder
+            if run.status.live and _unnamed(run.config) == wanted:
+                return run
+    return None
+
+
+def earlier_run(config: RunConfig, store: Store) -> Run | None:
+    """The run with which a cell would go on; None for a new one."""
+    return _live_run(config, store) or interrupted_run(config, store)
+
+
 def _unnamed(config: RunConfig) -> dict[str, Any]:
     return {**config.model_dump(mode="json"), "name": ""}
 
@@ -169,7 +184,9 @@ def _begin(config: RunConfig, store: Store) -> tuple[Run, int | None]:
 
 
 def _submit(config: RunConfig, launcher: Launcher) -> Run:
-    """An interrupted run that is continued, or a new one."""
+    """A run that is not over yet, as after a closed terminal; an interrupted run that is continued; or a new one."""
+    if (live := _live_run(config, launcher.store)) is not None:
+        return live
     earlier = interrupted_run(config, launcher.store)
     if earlier is not None:
         with contextlib.suppress(RunError):  # another process is resuming it

@@ -88,7 +88,9 @@ def nproc() -> int:
     """
     given = os.environ.get(NPROC, "1")
     if not (given.isdecimal() and 1 <= int(given) <= MOST):
-        raise UserError(f"'{given}' processes cannot train a run ({NPROC}, --nproc). Give a whole number of 1 or more.")
+        raise UserError(
+            f"'{given}' processes cannot train a run ({NPROC}, --nproc). Give a whole number from 1 to {MOST:,}."
+        )
     return int(given)
 
 

@@ -30,6 +30,8 @@ class Starter(Protocol):
 
     def request_stop(self, run_id: str) -> None: ...
 
+    def end_stuck(self) -> None: ...
+
 
 def train_all(
     jobs: Sequence[Callable[[], Run]], launcher: Starter, width: int, stop: Callable[[], bool],
@@ -40,12 +42,15 @@ def train_all(
 
     Args:
         jobs: each starts a run and returns it.
-        stop: whether to start no more, and to stop those that train.
+        stop: whether to start no more, and to stop those that train; what does not stop by itself is ended.
         follow: called a few times a second with the runs that are not over, by the number of their job.
         ready: whether a job may start while those train; later ones may start before it.
     Returns:
         The runs in the order of the jobs; None for one that was not started.
+    Raises:
+        UserError: a run could not be started; raised when those that had been are over.
     """
+    refused: UserError | None = None
     runs: list[Run | None] = [None] * len(jobs)
     training: dict[int, Run] = {}
     waiting, asked = list(range(len(jobs))), set[int]()
@@ -53,15 +58,34 @@ def train_all(
         for job in list(waiting):
             if len(training) < width and not stop() and ready(job, training):
                 waiting.remove(job)
-                runs[job] = training[job] = jobs[job]()
+                try:
+                    runs[job] = training[job] = jobs[job]()
+                except UserError as error:
+                    if not training:
+                        raise
+                    refused = error
+                    waiting.clear()
+                    log.warning("%s No more runs are started; those that train go on.", error)
+                    break
         if stop():
             asked |= {job for job, run in training.items() if job not in asked and _ask_to_stop(run, launcher)}
+            _end_stuck(launcher)
         follow(training)
         training = {job: run for job, run in training.items() if run.status.live}
         if training:
             time.sleep(POLL)
     follow(training)
+    if refused is not None:
+        raise refused
     return runs
+
+
+def _end_stuck(launcher: Starter) -> None:
+    """Those that were asked to stop and do not are ended after a while; a job that is paid for must not go on."""
+    try:
+        launcher.end_stuck()
+    except UserError as error:
+        log.warning("%s", error)
 
 
 def _ask_to_stop(run: Run, launcher: Starter) -> bool:

@@ -21,8 +21,10 @@ from iekd.hub_errors import HubError
 from iekd.launchers import hub_follow, hub_jobs, in_job, sending
 from iekd.launchers.base import Launcher
 from iekd.launchers.flavors import dollars, seconds_in
+from iekd.launchers.hub_account import Account
 from iekd.launchers.hub_jobs import HubJobsLauncher
 from iekd.launchers.in_job import Mirror
+from iekd.runs import grid
 from iekd.runs.estimate import estimate
 from iekd.runs.files import read_json, write_json
 from iekd.runs.owner import record, set_owner
@@ -262,6 +264,103 @@ def test_a_run_whose_sender_died_is_found_by_its_label(jobs, waiting, wait_until
     third = HubJobsLauncher(Store(run.path.parent))
     wait_until(lambda: third.status(run.id).state == FAILED)
     assert "never started" in third.status(run.id).error
+
+
+def test_a_lost_answer_to_the_start_leaves_no_job(jobs, hub_launcher, tiny_config, monkeypatch, refuses):
+    """The Hub has made the job, and the connection was lost then."""
+    jobs.idle = True
+    start = Account.start
+
+    def lost(self, *given):
+        start(self, *given)
+        raise HubError("The Hub cannot be reached.")
+
+    monkeypatch.setattr(Account, "start", lost)
+    refuses(
+        lambda: hub_launcher.submit(tiny_config(dataset="fashion-mnist-sample")), "cannot be reached", kind=HubError
+    )
+    assert [job.stage for job in jobs.jobs] == ["CANCELED"]
+
+
+def test_a_run_that_is_given_up_has_no_job_that_costs_money(jobs, waiting, hub_launcher, wait_until):
+    run, job = waiting
+    wait_until(lambda: "installs" in run.status.waiting)
+    jobs.down = True
+    wait_until(lambda: run.status.doubt)
+    hub_launcher.give_up(run.id)
+    lines = (json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines())
+    (left,) = [one for one in lines if one["event"] == "job left"]
+    assert left["job"] == job.id
+    assert job.stage == "RUNNING"
+    jobs.down = False
+    hub_launcher.resume(run.id)
+    assert [one.stage for one in jobs.jobs] == ["CANCELED", "RUNNING"], "two would write to one place"
+
+
+def test_only_who_pays_resumes_a_job(jobs, waiting, hub_launcher, wait_until, refuses):
+    from iekd.ui.server.access import Access, AccessError
+    from iekd.ui.server.actions import resume_run
+
+    run, job = waiting
+    job.end("CANCELED")
+    wait_until(lambda: not run.alive())
+    stranger = SimpleNamespace(
+        headers={"host": "192.0.2.1:7860"}, cookies={}, client=SimpleNamespace(host="192.0.2.7"), username=None
+    )
+    refuses(lambda: resume_run(hub_launcher, Access(), stranger, run), "sits at this machine", kind=AccessError)
+    assert len(jobs.jobs) == 1
+    here = SimpleNamespace(
+        headers={"host": "127.0.0.1:7860"}, cookies={}, client=SimpleNamespace(host="127.0.0.1"), username=None
+    )
+    resume_run(hub_launcher, Access(), here, run)
+    assert len(jobs.jobs) == 2
+
+
+def test_a_table_goes_on_with_jobs_that_a_closed_terminal_has_left(jobs, hub_launcher, tiny_config, wait_until):
+    jobs.idle = True
+    configs = [tiny_config(dataset="fashion-mnist-sample", methods=("baseline",), teacher="none", seeds=(seed,))
+               for seed in (0, 1)]  # fmt: skip
+    left = [hub_launcher.submit(config) for config in configs]
+
+    def follow(_):
+        for job in jobs.jobs:
+            job.end("CANCELED")
+
+    cells = grid.run_grid_at_once(configs, hub_launcher, 2, lambda: False, follow)
+    assert [cell.run for cell in cells] == left
+    assert len(jobs.jobs) == 2, "none is paid for twice"
+
+
+def test_a_job_that_cannot_be_started_does_not_hide_those_that_train(jobs, hub_launcher, tiny_config, refuses):
+    jobs.idle = True
+    configs = [tiny_config(dataset="fashion-mnist-sample", methods=("baseline",), teacher="none", seeds=(seed,))
+               for seed in (0, 1)]  # fmt: skip
+    followed = []
+
+    def follow(training):
+        jobs.refusals["POST /api/jobs"] = 402, "Pre-paid credit balance is insufficient"
+        followed.append(len(training))
+        if len(followed) > 2:
+            jobs.jobs[0].end("CANCELED")
+
+    launcher = hub_launcher
+    refuses(lambda: grid.run_grid_at_once(configs, launcher, 1, lambda: False, follow), "billing", kind=HubError)
+    assert [job.stage for job in jobs.jobs] == ["CANCELED"]
+    assert followed[:3] == [1, 1, 1]
+
+
+def test_ctrl_c_cancels_a_job_that_does_not_stop(jobs, hub_launcher, tiny_config, monkeypatch):
+    jobs.idle = True
+    monkeypatch.setattr(hub_jobs, "SEEN", 0)
+    config = tiny_config(dataset="fashion-mnist-sample", methods=("baseline",), teacher="none")
+    began = []
+
+    def stop():
+        return bool(began)
+
+    cells = grid.run_grid_at_once([config], hub_launcher, 1, stop, lambda training: began.append(1))
+    assert [job.stage for job in jobs.jobs] == ["CANCELED"]
+    assert cells[0].state == STOPPED
 
 
 def test_a_visitors_token_is_theirs_alone(jobs, hub_launcher, tiny_config, wait_until, refuses):

@@ -211,6 +211,10 @@ class NodeDied(Exception):  # noqa: N818
     pass
 
 
+class Full(NodeDied):
+    """As Ray's, which is an error like that of a node that died."""
+
+
 class Cancelled(Exception):  # noqa: N818
     pass
 
@@ -220,7 +224,7 @@ class StandInRay:
 
     exceptions = SimpleNamespace(
         RayError=NodeDied, TaskCancelledError=Cancelled, GetTimeoutError=TimeoutError, RayTaskError=ZeroDivisionError,
-        RuntimeEnvSetupError=KeyError, TaskUnschedulableError=IndexError,
+        RuntimeEnvSetupError=KeyError, TaskUnschedulableError=IndexError, OutOfMemoryError=Full, OutOfDiskError=Full,
     )  # fmt: skip
 
     def __init__(self, *outcomes) -> None:
@@ -277,6 +281,17 @@ def dies(run):
         raise NodeDied
 
     return die
+
+
+def test_a_node_that_is_full_would_be_full_again(run):
+    def full():
+        run.write_status(replace(run.status, state=RUNNING, pid=1, progress=0.5))
+        raise Full
+
+    ray = StandInRay(full)
+    assert ray_job.Job(run, ray, 1.0, 0.0, []).attend() == 1
+    assert (run.status.state, len(ray.tasks)) == (FAILED, 1)
+    assert "too little memory or disk" in run.status.error
 
 
 def test_a_node_that_dies_is_another_attempt(run):

@@ -204,7 +204,9 @@ def test_ctrl_c_while_the_others_still_start(launcher, config, two, wait_until):
     assert run.status.state == STOPPED, run.log_tail(40)
 
 
-@pytest.mark.parametrize(("given", "words"), [("0", "1 or more"), ("-1", "1 or more"), ("two", "'two'")])
+@pytest.mark.parametrize(
+    ("given", "words"), [("0", "1 to 1,024"), ("-1", "1 to 1,024"), ("5000", "1 to 1,024"), ("two", "'two'")]
+)
 def test_a_number_of_processes_that_cannot_be(monkeypatch, refuses, given, words):
     monkeypatch.setenv(NPROC, given)
     refuses(nproc, given, words, "--nproc")

@@ -12,13 +12,14 @@ from iekd.data.refusals import INNER, OUTER
 from iekd.errors import UserError
 from iekd.language import _, ngettext
 from iekd.launchers.base import Launcher
+from iekd.launchers.hub_jobs import HUB_JOBS
 from iekd.runs.estimate import estimate
-from iekd.runs.owner import LOCAL
+from iekd.runs.owner import LOCAL, record
 from iekd.runs.prepare import prepare
 from iekd.runs.siblings import growing, key_of, more_seeds, note_extension
-from iekd.runs.store import Store
+from iekd.runs.store import Run, Store
 from iekd.runs.uploads import add_pictures, changing
-from iekd.ui.server.access import Access
+from iekd.ui.server.access import Access, AccessError
 from iekd.ui.server.answers import Forecast
 
 
@@ -33,6 +34,19 @@ def start_run(launcher: Launcher, access: Access, asker: gr.Request | None, conf
         prepared = prepare(config, launcher.store.root, launcher.name == LOCAL).config
         access.check_size(asker, prepared, launcher.store)  # again: pretrained networks may want larger images
         return launcher.submit(prepared, key or None, visitor)
+
+
+def resume_run(launcher: Launcher, access: Access, asker: gr.Request | None, run: Run) -> None:
+    """Continue a run.
+
+    Raises:
+        UserError: it cannot be continued, or whoever asks may not; a job that this machine's user pays for is theirs.
+    """
+    access.check_change(asker, run, "resume")
+    by_visitor = record(run.path).get("visitors")  # and paid for by them: the launcher asks for their token
+    if run.owner == HUB_JOBS and not by_visitor and not access.is_own_user(asker):
+        raise AccessError(_("Only whoever sits at this machine may start jobs with its token."))
+    launcher.resume(run.id)
 
 
 def add_seeds(launcher: Launcher, access: Access, asker: gr.Request | None, run_id: str, count: int) -> str:

@@ -30,7 +30,7 @@ from iekd.runs.store import Run
 from iekd.ui.render.curves import read_curves
 from iekd.ui.render.runs import CHANGE
 from iekd.ui.server.access import Access, AccessError, May
-from iekd.ui.server.actions import add_seeds, foresee, start_run, upload_pictures
+from iekd.ui.server.actions import add_seeds, foresee, resume_run, start_run, upload_pictures
 from iekd.ui.server.answers import (
     Archive,
     Classes,
@@ -153,8 +153,7 @@ class Actions:
             RunError: there is no such run, it is still going, or it is finished.
             AccessError: you may not resume it (403).
         """
-        self._access.check_change(request, self._store.get(run_id), "resume")
-        self._launcher.resume(run_id)
+        resume_run(self._launcher, self._access, request, self._store.get(run_id))
         return self.run_status(run_id, request)
 
     def move_run_to_front(self, run_id: RunId, request: Asked = None) -> RunStatus:

@@ -26,7 +26,7 @@ from iekd.ui.render.run import early_html, head_html, log_html, signature
 from iekd.ui.render.run_parts import certainty_html, classes_html, classes_to_come_html, take_home_html, watched_html
 from iekd.ui.render.template import html_text, render
 from iekd.ui.server.access import PUBLISH, Access, May
-from iekd.ui.server.actions import add_seeds
+from iekd.ui.server.actions import add_seeds, resume_run
 from iekd.ui.server.hidden_paths import teller
 from iekd.ui.server.visible import may_look
 from iekd.ui.tabs.export import ExportPart, export_part, look_at_exports
@@ -162,8 +162,7 @@ def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
 
     def go_on(run_id: str, request: gr.Request) -> Updates:
         try:
-            access.check_change(request, store.get(run_id), "resume")
-            launcher.resume(run_id)
+            resume_run(launcher, access, request, store.get(run_id))
         except UserError as error:
             gr.Info(str(error))
         return tick(run_id, None, request)

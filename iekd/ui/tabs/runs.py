@@ -23,6 +23,7 @@ from iekd.ui.render.runs import CHANGE, Query, list_html, tools_html
 from iekd.ui.render.sparkline import Sparklines
 from iekd.ui.render.template import problem_html, render
 from iekd.ui.server.access import Access, May
+from iekd.ui.server.actions import resume_run
 from iekd.ui.tabs.run import PRIVATE, Updates
 
 log = logging.getLogger(__name__)
@@ -275,7 +276,7 @@ def _act_on(
         launcher.request_stop(run.id)
         gr.Info(_("It leaves the queue.") if waits else _("It stops after the current step."))
     elif what == "resume":
-        launcher.resume(run.id)
+        resume_run(launcher, access, asker, run)
         return run.id
     elif what == "first":
         launcher.move_to_front(run.id)
