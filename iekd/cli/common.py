@@ -140,12 +140,15 @@ def say_unused(config: RunConfig) -> None:
 
 
 def say_no_effect(option: str, purpose: str) -> None:
+    """Say that an option was given that nothing uses."""
     err.print(f"[yellow]Note:[/] {option} has no effect here: it is for {purpose} only.", soft_wrap=True)
 
 
 def say(as_json: bool, sentence: str, value: dict[str, Any]) -> None:
+    """Print a sentence, or with --json the value."""
     print_json(value) if as_json else out.print(sentence, highlight=False)
 
 
 def print_json(value: dict[str, Any]) -> None:
+    """Print a value as one line of JSON, and nothing else on standard output."""
     sys.stdout.write(json.dumps(value, default=str) + "\n")

@@ -205,5 +205,6 @@ def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path) -> 
 
 
 def reason(error: BaseException) -> str:
+    """The first line of an error, in at most 120 characters."""
     text = str(error).strip()
     return text.splitlines()[0][:120] if text else type(error).__name__

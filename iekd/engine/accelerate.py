@@ -153,6 +153,7 @@ def compile_or_not(function: Callable[..., Result]) -> Callable[..., Result]:
 
 
 def warn_not_compiled(error: BaseException) -> None:
+    """One line in the log; the step then runs as it is."""
     log.warning("torch.compile failed (%s); training goes on without it.", first_line(error))
 
 

@@ -152,6 +152,7 @@ def accuracy_warning(accuracy: float, original: float) -> str:
 
 
 def size(count: int) -> str:
+    """Bytes as text: 1.23 MB, 456.7 kB."""
     return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 

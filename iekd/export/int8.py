@@ -27,6 +27,8 @@ COMPUTING = ("Conv", "Gemm", "MatMul")
 
 
 class Int8(OnnxFile):
+    """The format int8, see `base.Format`. It needs training images to find the range of each activation."""
+
     name, title = "int8", "ONNX, 8 bits"
     summary = "Like ONNX with 8 bits for weights and activations: smaller. What that costs in accuracy is measured."
     approximate = True

@@ -18,6 +18,8 @@ LARGEST = 2**31 - 1  # bytes of one protobuf message
 
 
 class OnnxFile:
+    """The format onnx, see `base.Format`."""
+
     name, title, file = "onnx", "ONNX", EXPORTED
     summary = "One file for onnxruntime and most other programs. It takes pixels and gives probabilities."
     whole_folder, approximate = False, False

@@ -13,6 +13,8 @@ TRACES = ("stack_trace", "source_fn_stack", "nn_module_stack", "torch_fn")
 
 
 class TorchProgram:
+    """The format torch, see `base.Format`: a program of torch.export."""
+
     name, title, file = "torch", "PyTorch program", "model.pt2"
     summary = "For PyTorch 2.8 or later, without this package. It takes pixels and gives probabilities."
     whole_folder, approximate = False, False

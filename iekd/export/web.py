@@ -56,7 +56,7 @@ LARGE = "*.onnx filter=lfs diff=lfs merge=lfs -text\n*.wasm filter=lfs diff=lfs 
 
 
 @dataclass(frozen=True)
-class Network:
+class PageNetwork:
     """A network of the page: its ONNX file in the folder of the page, as `onnx_file` writes it, and its card."""
 
     file: Path
@@ -132,7 +132,7 @@ def export_page(
     cards = [shareable(ModelCard.read(folder)) for folder in folders]
     beside = {TEACHER: folders[0]} if cards[0].role == TEACHER else {}
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    networks = [Network(part / MODELS / f"{i}-{_file_name(card)}.onnx", card) for i, card in enumerate(cards)]
+    networks = [PageNetwork(part / MODELS / f"{i}-{_file_name(card)}.onnx", card) for i, card in enumerate(cards)]
     _check_classes(networks)
     if runtime is not None:
         find_runtime(runtime)  # before the minutes that the export may take
@@ -171,7 +171,7 @@ def check_page_target(out: Path | str) -> Path:
 
 
 def write_page(
-    folder: Path, networks: Sequence[Network], examples: Sequence[Example] = (), *, title: str = "",
+    folder: Path, networks: Sequence[PageNetwork], examples: Sequence[Example] = (), *, title: str = "",
     license: str = "", runtime: Path | None = None,
 ) -> None:  # fmt: skip
     """Write everything of a page but its networks, which are there.
@@ -219,7 +219,7 @@ def write_page(
     (folder / ".gitattributes").write_text(LARGE)
 
 
-def space_readme(title: str, summary: str, networks: Sequence[Network], license: str, copied: bool) -> str:
+def space_readme(title: str, summary: str, networks: Sequence[PageNetwork], license: str, copied: bool) -> str:
     """README.md of the folder: the front matter that makes it a static Space, and how to serve it elsewhere."""
     front = {
         "title": title, "emoji": "🎓", "colorFrom": "green", "colorTo": "blue", "sdk": "static",
@@ -249,7 +249,7 @@ def space_readme(title: str, summary: str, networks: Sequence[Network], license:
     return "\n".join(["---", *lines, "---", "", "\n\n".join(text), ""])
 
 
-def _check_classes(networks: Sequence[Network]) -> None:
+def _check_classes(networks: Sequence[PageNetwork]) -> None:
     for other in networks[1:]:
         if other.card.class_names != networks[0].card.class_names:
             raise UserError(
@@ -258,9 +258,9 @@ def _check_classes(networks: Sequence[Network]) -> None:
             )
 
 
-def _deciding(networks: Sequence[Network]) -> dict[str, dict[str, Any]]:
+def _deciding(networks: Sequence[PageNetwork]) -> dict[str, dict[str, Any]]:
     """The networks that decide whether an image is unlike the training images, by name, and what the page needs to do
-    as `Classifier.unlike` does: the energy `below` which it is, the name of the output that has the logits, and the
+    as `OpenedModel.unlike` does: the energy `below` which it is, the name of the output that has the logits, and the
     bytes that add this output to the ONNX file, in base64."""
     able = {}
     for network in networks:
@@ -272,7 +272,7 @@ def _deciding(networks: Sequence[Network]) -> dict[str, dict[str, Any]]:
     return {name: able[name] for name in who_decides(able)}
 
 
-def _name(network: Network) -> str:
+def _name(network: PageNetwork) -> str:
     return TEACHER if network.card.role == TEACHER else network.file.stem
 
 
@@ -280,7 +280,7 @@ def _file_name(card: ModelCard) -> str:
     return TEACHER if card.role == TEACHER else card.method.replace("+", "-")
 
 
-def _network(folder: Path, network: Network) -> dict[str, Any]:
+def _network(folder: Path, network: PageNetwork) -> dict[str, Any]:
     card = network.card
     light, dark = network.colours
     record = network.file.with_suffix(".certificate.md")  # as `export_model` names it
@@ -313,7 +313,7 @@ def _dataset_words(card: ModelCard) -> str:
     return title_of(name).split(",")[0] if own is None else own.name
 
 
-def _who(networks: Sequence[Network]) -> str:
+def _who(networks: Sequence[PageNetwork]) -> str:
     if len(networks) == 1:
         return "a network"
     students = sum(network.card.role != TEACHER for network in networks)
@@ -322,7 +322,7 @@ def _who(networks: Sequence[Network]) -> str:
     return "a teacher and its student" if students == 1 else "a teacher and its students"
 
 
-def _summary(networks: Sequence[Network]) -> str:
+def _summary(networks: Sequence[PageNetwork]) -> str:
     teacher = next((n.card for n in networks if n.card.role == TEACHER), None)
     students = [n.card for n in networks if n.card.role != TEACHER]
     if len(networks) == 1:
@@ -337,12 +337,12 @@ def _summary(networks: Sequence[Network]) -> str:
     return text
 
 
-def _short(networks: Sequence[Network]) -> str:
+def _short(networks: Sequence[PageNetwork]) -> str:
     """At most 60 characters, as the Hub asks."""
     return "An image classifier" + (" and its teacher" if len(networks) > 1 else "") + " in your browser"
 
 
-def _accuracy_words(networks: Sequence[Network]) -> str:
+def _accuracy_words(networks: Sequence[PageNetwork]) -> str:
     if all(network.card.accuracy is None for network in networks):
         return "Their accuracy has not been measured."
     return "Test accuracy is the share of the dataset's test images that a network gets right, measured after training."

@@ -13,6 +13,8 @@ from iekd.models.artifact import CARD, WEIGHTS, ModelCard, load_model
 
 
 class Weights:
+    """The format safetensors, see `base.Format`: the model's own folder."""
+
     name, title, file = "safetensors", "Weights (safetensors)", WEIGHTS
     summary = "The weights and what they expect, for this package: iekd predict, or the teacher of another run."
     whole_folder, approximate = True, False

@@ -74,6 +74,7 @@ class Scrubber:
 
 
 def as_json(value: Any) -> bytes:
+    """A value as the bytes of a JSON file."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 

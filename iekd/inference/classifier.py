@@ -40,7 +40,7 @@ class Scores:
     energies: np.ndarray | None
 
 
-class Classifier(ABC):
+class OpenedModel(ABC):
     """What every classifier has.
 
     Attributes:
@@ -87,7 +87,7 @@ class Described:
 OPTIONS = {"class_names": "--classes", "resolution": "--resolution", "mean": "--mean", "std": "--std", "fit": "--fit"}
 
 
-def open_classifier(path: Path, device: str = "cpu", described: Described = Described()) -> Classifier:
+def open_classifier(path: Path, device: str = "cpu", described: Described = Described()) -> OpenedModel:
     """The classifier in a folder or file.
 
     Args:
@@ -114,7 +114,7 @@ def open_classifier(path: Path, device: str = "cpu", described: Described = Desc
     return _of_weights(path, place, described)
 
 
-class TorchClassifier(Classifier):
+class TorchClassifier(OpenedModel):
     """A torch module with logits, in float32."""
 
     def __init__(self, model: Any, card: ModelCard, size: int, device: Any) -> None:
@@ -138,7 +138,7 @@ class TorchClassifier(Classifier):
             return Scores(logits.softmax(-1).cpu().numpy(), energy(logits).cpu().numpy())
 
 
-class OnnxClassifier(Classifier):
+class OnnxClassifier(OpenedModel):
     """An ONNX file. Pixels go in as bytes where it normalises them itself, as ours do."""
 
     def __init__(self, file: OnnxFile, described: Described = Described()) -> None:
@@ -245,7 +245,7 @@ def _card(
     )  # fmt: skip
 
 
-def _of_weights(path: Path, device: Any, described: Described) -> Classifier:
+def _of_weights(path: Path, device: Any, described: Described) -> OpenedModel:
     """A file of anyone's weights."""
     from iekd.models.weight_files import read_weights, split_selection
     from iekd.models.weights import fit_weights

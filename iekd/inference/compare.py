@@ -19,7 +19,7 @@ import numpy as np
 from iekd.data.decoding import ImageSource, open_image
 from iekd.data.folder_names import without_trifles
 from iekd.errors import DataError, UserError
-from iekd.inference.classifier import Classifier
+from iekd.inference.classifier import OpenedModel
 from iekd.inference.images import Found, as_trained, resized
 from iekd.inference.predict import TOP, Prediction, best, load_predictor
 from iekd.inference.predict_files import answers_of, read_in_batches
@@ -115,7 +115,7 @@ def compare(
     return list(compare_found(loaded, found, match_background))
 
 
-def open_alike(models: Mapping[str, Path], device: str = "cpu") -> dict[str, Classifier]:
+def open_alike(models: Mapping[str, Path], device: str = "cpu") -> dict[str, OpenedModel]:
     """The models, opened, by their shown names.
 
     Raises:
@@ -145,7 +145,7 @@ def other_classes(name: str, card: ModelCard, first_name: str, first: ModelCard)
 
 
 def compare_found(
-    models: Mapping[str, Classifier], found: Iterable[Found], match_background: bool = True, thumbnail: int = 0
+    models: Mapping[str, OpenedModel], found: Iterable[Found], match_background: bool = True, thumbnail: int = 0
 ) -> Iterator[ImageResult]:  # fmt: skip
     """`compare` with models that are open and have the same classes, and images that come one by one.
 
@@ -203,7 +203,7 @@ class _Answers(NamedTuple):
     milliseconds: float
 
 
-def _timed(classifier: Classifier, images: Sequence[np.ndarray]) -> _Answers:
+def _timed(classifier: OpenedModel, images: Sequence[np.ndarray]) -> _Answers:
     start = time.perf_counter()
     found = answers_of(classifier, images)
     return _Answers(*found, 1000 * (time.perf_counter() - start) / len(images))

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from iekd.errors import UserError
-from iekd.inference.classifier import Classifier
+from iekd.inference.classifier import OpenedModel
 from iekd.inference.compare import ImageResult, compare_found, other_classes
 from iekd.inference.images import Found, in_uploads
 from iekd.inference.predict import Predictor, load_predictor
@@ -182,7 +182,7 @@ def latencies(models: Mapping[str, Predictor], image: np.ndarray) -> dict[str, f
     return {name: statistics.median(times[alike[name]]) for name in models}
 
 
-def _shape(classifier: Classifier) -> tuple[int, int, int]:
+def _shape(classifier: OpenedModel) -> tuple[int, int, int]:
     card = classifier.card
     return (card.resolution, card.resolution, card.channels)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from iekd.inference.classifier import Classifier, open_classifier
+from iekd.inference.classifier import OpenedModel, open_classifier
 from iekd.models.artifact import CARD
 
 TOP = 5
@@ -61,13 +61,14 @@ class Predictor:
         )
 
 
-def best(classifier: Classifier, probabilities: np.ndarray, top: int) -> list[tuple[str, float]]:
+def best(classifier: OpenedModel, probabilities: np.ndarray, top: int) -> list[tuple[str, float]]:
     """The (label, score) of the `top` largest of (K,) probabilities, best first."""
     order = np.argsort(-probabilities, kind="stable")[:top]
     return [(classifier.card.class_names[i], float(probabilities[i])) for i in order.tolist()]
 
 
 def top_json(top: list[tuple[str, float]]) -> list[dict[str, Any]]:
+    """The best classes as JSON values."""
     return [{"label": label, "score": score} for label, score in top]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from iekd.data.control_groups import cores
 from iekd.data.decoding import ImageSource
 from iekd.errors import DataError, UserError
-from iekd.inference.classifier import Classifier, open_classifier
+from iekd.inference.classifier import OpenedModel, open_classifier
 from iekd.inference.images import Found, as_trained, find_images
 from iekd.inference.predict import TOP, best, top_json
 from iekd.models.shipped import shipped_folder
@@ -61,7 +61,7 @@ class FilePrediction:
 
 
 def predict(
-    model: Union[str, Path, Classifier], paths: Union[str, Path, Iterable[Union[str, Path]]], *, top: int = TOP,
+    model: Union[str, Path, OpenedModel], paths: Union[str, Path, Iterable[Union[str, Path]]], *, top: int = TOP,
     threshold: float = 0.0, batch: int | None = None, device: str = "auto", match_background: bool = True,
 ) -> Iterator[FilePrediction]:  # fmt: skip
     """Predict images in files, folders, zip and tar archives, in their order and one by one.
@@ -80,7 +80,7 @@ def predict(
     """
     check_options(top, threshold, batch)
     classifier = (
-        model if isinstance(model, Classifier) else open_classifier(shipped_folder(model) or Path(model), device)
+        model if isinstance(model, OpenedModel) else open_classifier(shipped_folder(model) or Path(model), device)
     )
     names = [paths] if isinstance(paths, (str, Path)) else paths
     return predict_found(classifier, find_images(map(str, names)), top, threshold, batch, match_background)
@@ -97,7 +97,7 @@ def check_options(top: int, threshold: float, batch: int | None) -> None:
 
 
 def predict_found(
-    classifier: Classifier, found: Iterable[Found], top: int = TOP, threshold: float = 0.0, batch: int | None = None,
+    classifier: OpenedModel, found: Iterable[Found], top: int = TOP, threshold: float = 0.0, batch: int | None = None,
     match_background: bool = True,
 ) -> Generator[FilePrediction, None, None]:  # fmt: skip
     """`predict` with images that were found by somebody else."""
@@ -124,7 +124,7 @@ def predict_found(
             yield FilePrediction(image.name, labels, label, unlike, image.inverted)
 
 
-def answers_of(classifier: Classifier, images: Sequence[np.ndarray]) -> tuple[np.ndarray, list[bool | None]]:
+def answers_of(classifier: OpenedModel, images: Sequence[np.ndarray]) -> tuple[np.ndarray, list[bool | None]]:
     """((B,K) probabilities of images (H,W,C) uint8; of each, whether it is unlike the training images).
 
     Raises:

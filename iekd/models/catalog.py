@@ -102,6 +102,7 @@ def factor_channels(channels: int) -> int:
 
 
 def known_models() -> list[str]:
+    """Names of all networks that are registered here; those of libraries are not listed."""
     return list(models())
 
 

@@ -31,7 +31,7 @@ LARGEST = 2**20  # bytes of a config.json: names of a hundred thousand classes
 COMMIT = re.compile(r"[0-9a-f]{40}")
 AGAIN = 300.0  # seconds after which a name without a commit is looked up again
 FILES = "networks.json"  # of a run's folder: the configurations of its networks, by name
-FOLDER = "folder/"  # stands for the organisation where a config.json came from a model folder
+DESCRIBED = "folder/"  # stands for the organisation where a config.json came from a model folder
 COMPUTED = ("num_batches_tracked", "relative_position_index", "position_ids")  # tensors that files may leave out
 WRAPPER = "timm_wrapper"  # transformers' name for a network of timm
 ARCHITECTURE = re.compile(r"\w[\w.-]*", re.ASCII)
@@ -58,7 +58,7 @@ def check_name(name: str) -> str:
 def title(name: str) -> str:
     """hf:timm/resnet18.a1_in1k@0123... -> timm/resnet18.a1_in1k (Hub); hf:folder/KIND@0123... -> KIND (folder)."""
     plain = name.removeprefix(PREFIX).partition("@")[0]
-    return f"{plain.removeprefix(FOLDER)} (folder)" if is_of_folder(name) else f"{plain} (Hub)"
+    return f"{plain.removeprefix(DESCRIBED)} (folder)" if is_of_folder(name) else f"{plain} (Hub)"
 
 
 def without_commit(name: str) -> str:
@@ -68,7 +68,7 @@ def without_commit(name: str) -> str:
 
 def is_of_folder(name: str) -> bool:
     """Whether it is the name of a network that a model folder describes."""
-    return name.startswith(PREFIX + FOLDER) and bool(COMMIT.fullmatch(name.partition("@")[2]))
+    return name.startswith(PREFIX + DESCRIBED) and bool(COMMIT.fullmatch(name.partition("@")[2]))
 
 
 def of_folder(config: Config, where: str) -> str:
@@ -79,7 +79,7 @@ def of_folder(config: Config, where: str) -> str:
     """
     kind = check_config(where, config).get("architecture") or config["architectures"][0]
     total = hashlib.sha1(json.dumps(config, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
-    name = check_name(f"{FOLDER}{str(kind).partition('.')[0]}@{total}")
+    name = check_name(f"{DESCRIBED}{str(kind).partition('.')[0]}@{total}")
     remember({name: config})
     return name
 

@@ -27,6 +27,7 @@ def names() -> list[str]:
 
 
 def plain(name: str, num_classes: int) -> nn.Module:
+    """See `libraries.Library.plain`."""
     return build(name, num_classes, 3)
 
 

@@ -23,6 +23,7 @@ LAST = 1280
 
 
 def conv_norm(c_in: int, c_out: int, size: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    """A convolution without bias and its batch norm."""
     conv = nn.Conv2d(c_in, c_out, size, stride, size // 2, groups=groups, bias=False)
     return [conv, nn.BatchNorm2d(c_out)]
 

@@ -18,10 +18,12 @@ STAGES = ((116, 3), (232, 7), (464, 3))  # channels, units after the one that ha
 
 
 def depthwise(c: int, stride: int) -> nn.Conv2d:
+    """A 3x3 convolution of each channel by itself."""
     return nn.Conv2d(c, c, 3, stride, 1, groups=c, bias=False)
 
 
 def pointwise(c_in: int, c_out: int) -> nn.Conv2d:
+    """A 1x1 convolution without bias."""
     return nn.Conv2d(c_in, c_out, 1, bias=False)
 
 

@@ -47,6 +47,7 @@ def build(name: str, num_classes: int, channels: int, arguments: Mapping[str, An
 
 
 def plain(name: str, num_classes: int) -> nn.Module:
+    """See `libraries.Library.plain`."""
     return _create(name, num_classes=num_classes)
 
 

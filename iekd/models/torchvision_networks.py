@@ -22,6 +22,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @lru_cache(maxsize=1)
 def names() -> list[str]:
+    """Every image classifier of torchvision."""
     return [str(name) for name in torchvision.models.list_models(module=torchvision.models)]
 
 
@@ -59,6 +60,7 @@ def _best(name: str) -> Any:
 
 
 def plain(name: str, num_classes: int) -> nn.Module:
+    """See `libraries.Library.plain`."""
     network: nn.Module = torchvision.models.get_model(
         name, weights=None, num_classes=num_classes, **OPTIONS.get(name, {})
     )

@@ -35,4 +35,5 @@ def check_values(given: Mapping[str, Tensor], own: Mapping[str, Tensor], whose: 
 
 
 def size_text(tensor: Tensor) -> str:
+    """A tensor's shape for messages: 64 x 3 x 3 x 3."""
     return " x ".join(map(str, tensor.shape)) or "one number"

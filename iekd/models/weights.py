@@ -344,6 +344,7 @@ def _normalisation_in(match: Match, channels: int) -> tuple[tuple[float, ...] | 
 def notes_on(
     match: Match, file: WeightFile, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
 ) -> Iterator[str]:
+    """What was taken from a file and what was not, in sentences. mean, std: what its images are normalised with."""
     if match.candidate.where:
         yield f"The weights are those in '{match.candidate.where}'."
     if match.averaged and (len(file.candidates) > 1 or match.ignored):

@@ -85,6 +85,7 @@ class Summary:
 
 
 def summarise(images: Sequence[Answered], models: Sequence[str]) -> Summary:
+    """How often models agree, and how often each is right where that is known."""
     read = [one for one in images if one.labels]
     labelled = [one for one in read if one.right]
     right = {model: sum(one.is_right(model) for one in labelled) for model in models}

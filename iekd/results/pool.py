@@ -145,6 +145,7 @@ def added_seeds(before: Sequence[int], added: Sequence[int]) -> str:
 
 
 def named_seeds(seeds: Sequence[int]) -> str:
+    """Seeds in words: seeds 0, 1 and 2."""
     texts = [str(seed) for seed in sorted(seeds)]
     if len(texts) == 1:
         return _("seed {seed}", seed=texts[0])

@@ -1,4 +1,8 @@
-"""The table of a grid of runs: Markdown, LaTeX, CSV and JSON. Leaves out: how the runs are made (runs/grid.py)."""
+"""The table of a grid of runs: Markdown, LaTeX, CSV and JSON. Leaves out: how the runs are made (runs/grid.py).
+
+CSV is the standard library's. LaTeX is written here: bold and stars are most of it, and pandas (with Jinja for
+its LaTeX) would take them as finished texts.
+"""
 
 from __future__ import annotations
 

@@ -193,4 +193,5 @@ def gpu_memory() -> tuple[float, float]:
 
 
 def in_words(size: float) -> str:
+    """Bytes as text: 1.2 GB, 345 MB."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

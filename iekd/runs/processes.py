@@ -361,6 +361,7 @@ def _loopback_card() -> str | None:
 
 
 def file_store(folder: Path, count: int) -> Any:
+    """The store of processes of this machine, in a folder that nobody else may write to."""
     import torch.distributed as dist
 
     return dist.FileStore(str(folder / "store"), count)  # type: ignore[attr-defined]

@@ -177,6 +177,7 @@ def _check_contents(run: Run, source: Path) -> None:
 
 
 def files_of(run: Run, checkpoints: bool) -> Iterator[Path]:
+    """The files of a run that travel with it, in the order of their names."""
     left_out = LEFT_OUT if checkpoints else (*LEFT_OUT, CHECKPOINTS)
     for path in sorted(run.path.rglob("*")):
         parts = path.relative_to(run.path).parts

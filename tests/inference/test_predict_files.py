@@ -17,7 +17,7 @@ from PIL import Image
 
 import iekd
 from iekd.data.decoding import to_array
-from iekd.inference.classifier import Classifier, Described, Scores, open_classifier
+from iekd.inference.classifier import Described, OpenedModel, Scores, open_classifier
 from iekd.inference.images import Found, find_images
 from iekd.inference.predict_files import predict, predict_found
 from iekd.models.artifact import ModelCard
@@ -25,7 +25,7 @@ from iekd.models.artifact import ModelCard
 SIDE = 8
 
 
-class Brightness(Classifier):
+class Brightness(OpenedModel):
     """Says "light" with the mean of the pixels (0..1) as its probability; unlike are images with a black pixel."""
 
     def __init__(self, **values):

@@ -21,7 +21,7 @@ from iekd.inference.predict import Prediction
 from iekd.models.artifact import ModelCard
 from iekd.results.agreement import ALL, ALL_WRONG, DIFFER
 from iekd.runs.store import Store
-from iekd.ui.render.comparison import LISTED, PAGE, Column, View, comparison_html, judged
+from iekd.ui.render.comparison import LISTED, PAGE, Column, View, comparison_html, viewed
 from iekd.ui.server.access import Access, AccessError
 from iekd.ui.tabs import compare_images
 from iekd.ui.tabs.compare import compare_files, compare_tab, first_images, results_html, uploaded_models
@@ -66,21 +66,21 @@ def test_a_filter_is_paged_by_itself_and_one_that_lacks_right_answers_shows_all(
     html = comparison_html(of, COLUMNS, View(DIFFER))
     assert html.count('<li class="answer"') == PAGE
     assert "Next" not in html
-    assert judged(of, View(ALL_WRONG)).show == ALL
+    assert viewed(of, View(ALL_WRONG)).show == ALL
     assert html.count("disabled") == html.count("needs right answers") + html.count("needs a teacher") == 3
 
 
 def test_right_answers_are_marked_counted_and_can_be_taken_back() -> None:
     of = compared(3)
     told = View(right={"key0": "class <1>", "key1": "class <2>", "key2": "no class at all", "other": "class <0>"})
-    summary = judged(of, told).summary
+    summary = viewed(of, told).summary
     assert (summary.labelled, dict(summary.right)) == (2, {"baseline": 0, "ie-ft": 1})
     html = comparison_html(of, COLUMNS, told)
     assert (html.count("✓ right"), html.count("✗ wrong")) == (1, 3)
     assert "<option selected>class &lt;1&gt;</option>" in html
     assert 'class="mark' not in comparison_html(compared(3), COLUMNS), "all may agree and be wrong"
     from_folders = compared(3, right="class <0>")
-    assert judged(from_folders, View(right={"key0": ""})).summary.labelled == 2
+    assert viewed(from_folders, View(right={"key0": ""})).summary.labelled == 2
 
 
 def test_many_classes_are_typed_and_not_repeated_in_every_row() -> None:

@@ -28,7 +28,7 @@ from ui_helpers import PATIENCE, ROOT, wait_until
 
 from iekd import data
 from iekd.data.decoding import to_array
-from iekd.export.web import Network, export_page, write_page
+from iekd.export.web import PageNetwork, export_page, write_page
 from iekd.export.web_runtime import CDN, PINNED, SCRIPT, VERSION, WASM
 from iekd.inference.compare import compare
 from iekd.models.artifact import ModelCard, load_model
@@ -438,7 +438,7 @@ def test_a_file_that_is_missing_or_was_changed_is_named(tab: Any, folder: Path, 
 def test_without_a_copy_the_page_loads_the_pinned_version(tab: Any, tmp_path: Path, folder: Path) -> None:
     shutil.copytree(folder / "models", tmp_path / "models")
     files = sorted((tmp_path / "models").glob("*.onnx"))
-    write_page(tmp_path, [Network(file, ModelCard.read(of)) for file, of in zip(files, SHIPPED, strict=True)])
+    write_page(tmp_path, [PageNetwork(file, ModelCard.read(of)) for file, of in zip(files, SHIPPED, strict=True)])
     asked = []
 
     def answer(route: Any) -> None:

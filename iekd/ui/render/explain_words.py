@@ -56,14 +56,17 @@ def parts_of(found: Mapping[str, Any]) -> list[Part]:
 
 
 def capital(text: str) -> str:
+    """The text with its first letter in capitals."""
     return text[:1].upper() + text[1:]
 
 
 def percent(value: float) -> str:
+    """A number of percent with one decimal."""
     return f"{value:.1f}\N{NO-BREAK SPACE}%"
 
 
 def two_decimals(value: float) -> str:
+    """A number with two decimals and a real minus sign."""
     return f"{round(value, 2) + 0.0:.2f}".replace("-", "\u2212")  # adding 0 makes -0.0 a 0.0
 
 

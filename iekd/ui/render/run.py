@@ -39,6 +39,7 @@ FINE_TUNE = N_("Fine-tune the teacher on these classes")
 
 
 def badge(state: str) -> str:
+    """A run's state as a coloured word."""
     return f'<span class="badge {escape(state)}">{escape(state_name(state))}</span>'
 
 

@@ -33,6 +33,7 @@ def _settings() -> dict[str, Any]:
 
 
 def sent_file(path: str) -> dict[str, Any]:
+    """A file of the server as Gradio wants it in an answer."""
     return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
 
@@ -52,6 +53,7 @@ UPLOADED = {
 
 
 def is_file(schema: dict[str, Any]) -> bool:
+    """Whether a value of this schema is a file that was uploaded."""
     return schema.get("properties") == UPLOADED["properties"]
 
 

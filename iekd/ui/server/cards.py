@@ -15,6 +15,8 @@ ADDRESS = "/card"
 
 
 def card_route(store: Store) -> Route:
+    """The route that answers with a run's share card as a PNG file."""
+
     def answer(request: Request) -> Response:
         try:
             run = store.get(request.path_params["run"])

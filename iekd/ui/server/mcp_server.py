@@ -183,6 +183,7 @@ def _files_as_text(schema: Schema) -> Schema:
 
 
 def input_schema(endpoint: Endpoint) -> Schema:
+    """JSON schema of a tool's arguments."""
     parameters = as_text(endpoint)
     return {
         "type": "object", "properties": {p.name: p.schema for p in parameters},
@@ -191,10 +192,12 @@ def input_schema(endpoint: Endpoint) -> Schema:
 
 
 def output_is_object(endpoint: Endpoint) -> bool:
+    """Whether the endpoint's answer is an object; MCP wants one, so others are wrapped."""
     return endpoint.answer.get("type") == "object"
 
 
 def output_schema(endpoint: Endpoint) -> Schema:
+    """JSON schema of what a tool answers."""
     if output_is_object(endpoint):
         return endpoint.answer
     return {"type": "object", "properties": {RESULT: endpoint.answer}, "required": [RESULT]}

@@ -35,6 +35,7 @@ PRESET_FIELDS = list(dict.fromkeys(field for preset in PRESETS.values() for fiel
 
 
 def default(field: str) -> Any:
+    """The default of a setting."""
     return RunConfig.model_fields[field].default
 
 
@@ -47,10 +48,12 @@ def help_in_english(field: str) -> str:
 
 
 def help_text(field: str) -> str:
+    """The help of a setting in the page's language."""
     return _(help_in_english(field))
 
 
 def model_choices(with_none: bool) -> list[tuple[str, str]]:
+    """(text, name) of every network that is listed. with_none: none is a choice too."""
     sizes = [(f"{model_name(m.name)} · {count(m.params(3, 10))}", m.name) for m in models().values()]
     return [*sizes, (_("None (labels only)"), NO_TEACHER)] if with_none else sizes
 
@@ -79,6 +82,7 @@ def _schemes() -> dict[str, tuple[str, str]]:
 
 
 def method_choices() -> list[tuple[str, str]]:
+    """(text, name) of every method."""
     return [(f"{name}: {_(spec.summary)}", name) for name, spec in METHODS.items()]
 
 
@@ -109,6 +113,7 @@ def shown(value: Any) -> Any:
 
 
 def combined_choices() -> list[tuple[str, str]]:
+    """(text, name) of every method with knowledge distillation on top."""
     return [(name, name) for name in combined()]
 
 
