@@ -29,8 +29,8 @@ from iekd.config.settings import about, setting
 from iekd.config.teacher import TEACHER, TeacherSettings
 from iekd.config.training import OPTIMISER, TrainingSettings
 from iekd.errors import UserError, about_setting, check_text, unknown_name
+from iekd.models import libraries
 from iekd.models.catalog import check_model, models
-from iekd.models.hub_configs import is_one as is_on_hub
 from iekd.models.source import (
     AUTO,
     FILE_ONLY,
@@ -194,7 +194,7 @@ class RunConfig(ImageSettings, TeacherSettings, MethodSettings, TrainingSettings
 
     @model_validator(mode="after")
     def _margins_where_needed(self) -> RunConfig:
-        if not any(map(is_on_hub, (self.teacher, self.student))):  # those are known once they were looked up
+        if not any(map(libraries.names_one, (self.teacher, self.student))):  # those have to be built first: `prepare`
             check_margins(self)
         return self
 

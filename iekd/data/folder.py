@@ -37,6 +37,11 @@ def folder_name(path: Path | str) -> str:
     return f"{FOLDER}{path}"
 
 
+def folder_path(name: str) -> str:
+    """The path in such a name; the name itself if it is another dataset's."""
+    return name.removeprefix(FOLDER)
+
+
 class Folder(Source):
     """The user's own files. Their images stay in their files if they do not fit into memory."""
 

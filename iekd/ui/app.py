@@ -24,7 +24,7 @@ from iekd.ui.tabs.compare import compare_tab
 from iekd.ui.tabs.compare_scripts import ASK_AFRESH
 from iekd.ui.tabs.demo import demo_tab
 from iekd.ui.tabs.explain import TO_EXPLAIN, asked_for
-from iekd.ui.tabs.form import OWN_FOLDER
+from iekd.ui.tabs.form import OWN_IMAGES
 from iekd.ui.tabs.run import PRIVATE, SPEAKING, Updates
 from iekd.ui.tabs.runs import ASKED, KEEP_QUERY, runs_tab
 from iekd.ui.tabs.train import TO_TOP, known_run, train_tab
@@ -133,7 +133,7 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
             return {shown: "", tabs: gr.Tabs(selected=TRAIN), **train.show("", access.of(request))}
 
         def to_own_pictures(request: gr.Request) -> Updates:
-            return {train.dataset: OWN_FOLDER, **to_form(request)}
+            return {train.dataset: OWN_IMAGES, **to_form(request)}
 
         def open_runs(query: Any, request: gr.Request) -> Updates:
             return {**runs.open(query, request), runs.timer: gr.Timer(active=True)}

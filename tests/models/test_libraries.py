@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ from iekd.models.registry import build
 from iekd.models.taps import Tapped, Taps, as_map, find_taps
 from iekd.models.weight_files import read_weights
 from iekd.models.weights import fit_weights
+from iekd.runs.prepare import prepare
 
 RESNET = ((64, 56), (128, 28), (256, 14), (512, 7))
 TOKENS = ((192, 14),) * 4
@@ -283,12 +285,21 @@ def test_margins_are_those_of_the_batch_norms_by_hand() -> None:
 
 
 @pytest.mark.parametrize("name", ["timm:test_vit", "timm:mobilenetv3_small_050", "torchvision:shufflenet_v2_x0_5"])
-def test_od_is_refused_where_there_are_none(name: str) -> None:
+def test_od_is_refused_where_there_are_none(name: str, tmp_path: Path) -> None:
     assert not model_info(name).has_margins
+    taught = make_config(teacher=name, student="resnet8", methods="od")  # names and ranges; nothing is built for it
     with pytest.raises(UserError, match=f"'od' cannot learn from {name}"):
-        make_config(teacher=name, student="resnet8", methods="od")
+        prepare(taught, tmp_path)
     with pytest.raises(UserError, match=f"'od' cannot be used with {name}"):
-        make_config(teacher="resnet20", student=name, methods="od")
+        prepare(make_config(teacher="resnet20", student=name, methods="od"), tmp_path)
+    data = load("fashion-mnist-sample", resolution=32).limited(64, 0)
+    with pytest.raises(UserError, match=f"'od' cannot learn from {name}"):
+        next(Experiment(taught, data, TrainedModel(build(name, 10, 1), (0.5,), (0.5,))).events())
+
+
+def test_a_config_with_networks_of_libraries_is_checked_without_building_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libraries, "measured", lambda *_args: pytest.fail("a network was measured"))
+    make_config(teacher="timm:test_vit", student="torchvision:mobilenet_v3_small", methods="od,ie-ft")
 
 
 def test_a_name_that_does_not_exist_is_a_short_sentence(refuses):

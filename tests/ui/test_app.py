@@ -103,7 +103,7 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_form_can_say_a_plugins_dataset() -> None:
     config = RunConfig(dataset="shelf:birds")
     values = form.to_values(config)
-    assert (values["dataset"], values["folder"]) == (form.OWN_FOLDER, "shelf:birds")
+    assert (values["dataset"], values["folder"]) == (form.OWN_IMAGES, "shelf:birds")
     assert form.to_config(values) == config
     assert "Or shelf:NAME: pictures from a shelf." in form.folder_help()
     assert form.own_dataset("/home/me/a:b") == "folder:/home/me/a:b"
@@ -280,8 +280,8 @@ def test_a_run_whose_teachers_file_has_gone_is_still_shown(tmp_path: Path, pictu
         ({"methods": []}, "No method"),
         ({"teacher": "none"}, "needs a teacher"),
         ({"limit_train": "many"}, "Limit training images 'many'"),
-        ({"dataset": form.OWN_FOLDER, "folder": ""}, "Fill the cards"),
-        ({"dataset": form.OWN_FOLDER, "folder": "/nowhere/at/all"}, "/nowhere/at/all"),
+        ({"dataset": form.OWN_IMAGES, "folder": ""}, "Fill the cards"),
+        ({"dataset": form.OWN_IMAGES, "folder": "/nowhere/at/all"}, "/nowhere/at/all"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(change: dict[str, Any], said: str, tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_a_refused_upload_leaves_no_earlier_pictures_chosen(page: gr.Blocks, tmp
     answer = {component.elem_id: value for component, value in take.fn(request, str(bad)).items()}
     assert answer["f-folder"] == ""
     assert "&#39;bad.zip&#39;" in answer["uploaded"]
-    (nothing,) = called(page, "describe", changed={"f-dataset": form.OWN_FOLDER, "f-folder": ""})[:1]
+    (nothing,) = called(page, "describe", changed={"f-dataset": form.OWN_IMAGES, "f-folder": ""})[:1]
     assert nothing["command"] == ""
     assert "Not ready" in nothing["welcome"]
 
@@ -238,7 +238,7 @@ def test_a_pasted_path_may_have_quotes(page: gr.Blocks, tmp_path: Path, around: 
         for i in range(6):
             Image.new("RGB", (16, 16), (40 * i, 0, 0)).save(tmp_path / "own" / name / f"{i}.png")
     pasted = around.format(tmp_path / "own")
-    answer = called(page, "describe", changed={"f-dataset": form.OWN_FOLDER, "f-folder": pasted})[0]
+    answer = called(page, "describe", changed={"f-dataset": form.OWN_IMAGES, "f-folder": pasted})[0]
     assert answer["error"] == ""
     assert f"--dataset folder:{tmp_path / 'own'}" in answer["command"]
     assert "2 classes" in answer["forecast"]
@@ -251,7 +251,7 @@ def test_what_suits_the_pictures_is_proposed_and_filled_in_with_one_click(page: 
             folder.mkdir(parents=True)
             for i in range(3):
                 Image.new("RGB", (300, 200), (40 * i, 0, 90)).save(folder / f"{i}.png")
-    own = {"f-dataset": form.OWN_FOLDER, "f-folder": str(tmp_path / "photos")}
+    own = {"f-dataset": form.OWN_IMAGES, "f-folder": str(tmp_path / "photos")}
     assert "photographs" in called(page, "describe", changed=own)[0]["advice"]
     (taken,) = called(page, "take_advice", changed=own)
     assert (taken["f-resolution"], taken["f-optimizer"], taken["f-student"]) == (

@@ -70,7 +70,7 @@ def test_a_preset_is_a_card_with_several_seeds_unless_a_run_takes_long(name: str
         ({"student_from": "auto"}, "student_from"),
         ({"class_order": "a,b"}, "class_order"),
         ({"name": "x" * 81}, "name"),
-        ({"dataset": form.OWN_FOLDER, "folder": "/nowhere/at/all"}, "folder"),
+        ({"dataset": form.OWN_IMAGES, "folder": "/nowhere/at/all"}, "folder"),
     ],
     ids=str,
 )

@@ -11,7 +11,7 @@ from iekd.config.presets import PRESETS
 from iekd.config.run import GROUPS, LISTS, NO_TEACHER, RunConfig, SettingError, label, make_config
 from iekd.config.settings import choices_of
 from iekd.data.base import DatasetInfo
-from iekd.data.folder import FOLDER, folder_name
+from iekd.data.folder import folder_name, folder_path
 from iekd.data.registry import available, check_name, sources
 from iekd.errors import UserError, about_setting
 from iekd.estimate.proposal import Proposal, propose
@@ -22,8 +22,8 @@ from iekd.runs.gpus import gpus
 from iekd.runs.slots import device_name
 from iekd.ui.render.words import count
 
-OWN_FOLDER = folder_name("")  # the choice of one's own images; their folder is a field of its own
-FOLDER_HELP = N_("One sub-folder of images per class; or train/ and test/ with those inside. Or a zip of it.")
+OWN_IMAGES = folder_name("")  # the choice of one's own images; where they are is a field of its own
+OWN_IMAGES_HELP = N_("One sub-folder of images per class; or train/ and test/ with those inside. Or a zip of it.")
 Values = dict[str, Any]  # what the form's fields hold, by setting; `folder` and `with_kd` are fields of the form alone
 
 
@@ -61,7 +61,7 @@ def model_choices(with_none: bool) -> list[tuple[str, str]]:
 def dataset_choices() -> list[tuple[str, str]]:
     """As cards of two lines: the title, and what it takes."""
     named = [(f"{_(d.title)}\n{_(d.note)[:1].upper()}{_(d.note)[1:]}".strip(), d.name) for d in available()]
-    return [*named, (_("Your own images…\nFiles, the camera, a zip, or a folder on this machine"), OWN_FOLDER)]
+    return [*named, (_("Your own images…\nFiles, the camera, a zip, or a folder on this machine"), OWN_IMAGES)]
 
 
 def own_dataset(text: str) -> str:
@@ -72,8 +72,8 @@ def own_dataset(text: str) -> str:
 
 def folder_help() -> str:
     """What may be typed there; the page's own words, then what plugins understand."""
-    others = [f"{usage}: {_(note)}." for scheme, (usage, note) in _schemes().items() if scheme != FOLDER]
-    return _(" Or ").join([_(FOLDER_HELP), *others])
+    others = [f"{usage}: {_(note)}." for scheme, (usage, note) in _schemes().items() if scheme != OWN_IMAGES]
+    return _(" Or ").join([_(OWN_IMAGES_HELP), *others])
 
 
 def _schemes() -> dict[str, tuple[str, str]]:
@@ -156,7 +156,7 @@ def to_config(values: Values) -> RunConfig:
     """
     given = dict(values)
     folder = typed(given.pop("folder", "") or "")
-    if given["dataset"] == OWN_FOLDER:
+    if given["dataset"] == OWN_IMAGES:
         if not folder:
             raise MissingError(
                 _(
@@ -184,7 +184,7 @@ def to_config(values: Values) -> RunConfig:
 
 def wrong_field(problem: UserError, values: Values) -> str:
     """The field of the form to mark for an error; "" if it is about none of them."""
-    return "folder" if problem.field == "dataset" and values["dataset"] == OWN_FOLDER else problem.field
+    return "folder" if problem.field == "dataset" and values["dataset"] == OWN_IMAGES else problem.field
 
 
 def changed(values: Values) -> dict[str, int]:
@@ -220,8 +220,8 @@ def to_values(config: RunConfig) -> Values:
     own = any(dataset.startswith(scheme) for scheme in _schemes())
     return {
         **{field: shown(value) for field, value in values.items()},
-        "dataset": OWN_FOLDER if own else dataset,
-        "folder": dataset.removeprefix(FOLDER) if own else "",
+        "dataset": OWN_IMAGES if own else dataset,
+        "folder": folder_path(dataset) if own else "",
         "methods": [m for m in config.methods if m in METHODS],
         "with_kd": [m for m in config.methods if m not in METHODS],
     }

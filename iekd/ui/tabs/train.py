@@ -142,7 +142,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
 
     def allowed(request: gr.Request | None, values: form.Values) -> RunConfig:
         """The form's configuration, if whoever asks may have it looked at."""
-        own, folder = values["dataset"] == form.OWN_FOLDER, typed(values["folder"] or "")
+        own, folder = values["dataset"] == form.OWN_IMAGES, typed(values["folder"] or "")
         if own and not folder and not access.trusts(request):
             raise form.MissingError(_(NO_UPLOAD))
         dataset = form.own_dataset(folder) if own else values["dataset"]

@@ -58,7 +58,7 @@ def images_step(demo: gr.Blocks, store: Store, access: Access, fields: dict[str,
     thumbnails = gr.HTML(elem_id="thumbnails")
 
     def pictures(request: gr.Request, dataset: str, folder: str | None) -> Updates:
-        own, path = dataset == form.OWN_FOLDER, typed(folder or "")
+        own, path = dataset == form.OWN_IMAGES, typed(folder or "")
         name = form.own_dataset(path) if own else dataset
         visible: bool | Literal["hidden"] = own and access.trusts(request)
         if own and not visible:
