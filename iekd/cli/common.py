@@ -37,7 +37,8 @@ RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="IEKD_RUNS_DIR", hel
 INTERRUPTED = 130  # exit status of what was stopped before its end
 Detach = Annotated[bool, typer.Option("--detach", help="In the background; it continues without this terminal.")]
 CpuSlots = Annotated[
-    int, typer.Option(envvar=CPU_SLOTS, show_default=False, help="How many runs may train on the CPU at a time.")
+    Optional[int],
+    typer.Option(envvar=CPU_SLOTS, show_default=False, help="How many runs may train on the CPU at a time."),
 ]
 Nproc = Annotated[
     Optional[int],
@@ -58,15 +59,14 @@ def launcher_for(runs_dir: Path, name: str = "", **options: Any) -> ByOwner:
     return make_launcher(runs_dir, name or LOCAL, **given) if name or given else make_launcher(runs_dir)
 
 
-def share_cpu(slots: int) -> None:
-    """Let so many runs train on the CPU at a time, in this process and those that it starts; 0: as it is.
+def share_cpu(slots: int | None) -> None:
+    """Let so many runs train on the CPU at a time, in this process and those that it starts; None: as it is.
 
     Raises:
-        UserError: there are fewer cores.
+        UserError: it is below 1, or there are fewer cores.
     """
-    if slots:
-        os.environ[CPU_SLOTS] = str(slots)
-        cpu_slots()
+    if slots is not None:
+        os.environ[CPU_SLOTS] = str(cpu_slots(str(slots)))
 
 
 def find_model(name: str, runs_dir: Path) -> Path:

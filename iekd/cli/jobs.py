@@ -24,6 +24,14 @@ def asks_money(launcher: str) -> bool:
     return launcher == HUB_JOBS
 
 
+def check_flavor(launcher: Launcher) -> None:
+    """Raises UserError if a page is to offer jobs of a flavor that does not exist."""
+    from iekd.launchers.hub_jobs import HubJobsLauncher
+
+    assert isinstance(launcher, HubJobsLauncher)
+    launcher.check_flavor()
+
+
 def say_offer(prepared: Prepared, launcher: Launcher, yes: bool, jobs: int = 1, resumed: Run | None = None) -> None:
     """On standard error: price, time, the most that it can cost, and what is uploaded; then, at a terminal, a question.
 

@@ -34,7 +34,7 @@ from iekd.cli.evaluate import evaluate
 from iekd.cli.explain import explain
 from iekd.cli.export import export
 from iekd.cli.hub import pull, push
-from iekd.cli.jobs import asks_money
+from iekd.cli.jobs import asks_money, check_flavor
 from iekd.cli.models import models
 from iekd.cli.options import run_options
 from iekd.cli.predict import predict
@@ -154,7 +154,7 @@ def serve(
         str, typer.Option(envvar=VARIABLE, show_envvar=False, show_default=False,
                           help="Language of the page, such as de, if there is a translation; see docs/translating.md.")
     ] = "",
-    cpu_slots: CpuSlots = 0,
+    cpu_slots: CpuSlots = None,
     where: Where = HERE,
 ) -> None:  # fmt: skip
     """Open the page (the same as `python app.py`)."""
@@ -164,5 +164,6 @@ def serve(
 
     launcher = where.launcher(runs_dir)
     if asks_money(launcher.name):  # whoever starts a run chooses
+        check_flavor(launcher.new)
         launcher = launcher.as_choice()
     launch(host, port, launcher, public, root_path, mcp, language)

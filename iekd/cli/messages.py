@@ -77,6 +77,7 @@ def say_how_it_ended(run: Any, as_json: bool) -> None:
     status = run.status
     if status.state == FAILED:
         err.print(f"[bold red]The run failed:[/] {escape(str(status.error))}", highlight=False, soft_wrap=True)
+    say_warnings(filter(None, [status.copy_error]))
     say_results(run, run.report, as_json)
 
 
@@ -106,7 +107,7 @@ def say_results(run: Run, report: dict[str, Any] | None, as_json: bool, runs: Se
         print_json({**(summary(report) if report else nothing), **({"runs": list(runs)} if runs else {})})
     if status.state == FAILED:
         raise typer.Exit(1)
-    if status.state == STOPPED:
+    if status.state == STOPPED or status.live:  # the place that trains it did not answer when it should stop
         raise typer.Exit(INTERRUPTED)
 
 

@@ -90,6 +90,7 @@ class Board:
         """titles: what to call the runs that `update` names by their number."""
         self.console, self.titles, self.seen = console, titles, True
         self.bars, self.tasks = _bars(console), dict[int, tuple[Run, TaskID]]()
+        self.doubts: dict[int, str] = {}
 
     def __enter__(self) -> Board:
         with contextlib.suppress(OSError):
@@ -117,6 +118,10 @@ class Board:
                     self.tasks[number][1], completed=status.progress, left=_left(status),
                     description=f"{escape(self.titles[number])}: {_stage(status)}",
                 )  # fmt: skip
+                if status.doubt != self.doubts.get(number, ""):
+                    self.doubts[number] = status.doubt
+                    news = status.doubt or "there is news of it again."
+                    self.bars.print(f"Run {run.id} ({escape(self.titles[number])}): {escape(news)}", highlight=False)
             for number in [number for number in self.tasks if number not in runs]:
                 run, task = self.tasks.pop(number)
                 self.bars.remove_task(task)

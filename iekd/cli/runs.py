@@ -100,6 +100,8 @@ def runs_show(run_id: RunId, runs_dir: RunsDir = RUNS, as_json: AsJson = False) 
         out.print(f"[yellow]{escape(status.doubt)}[/]", soft_wrap=True)
     if status.error:
         out.print(f"[red]{escape(status.error)}[/]", soft_wrap=True)
+    if status.copy_error:
+        out.print(f"[yellow]{escape(status.copy_error)}[/]", soft_wrap=True)
     out.print(escape(run.config.command_line()), highlight=False, soft_wrap=True)
     if report:
         print_results(family.report or report)

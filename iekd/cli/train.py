@@ -62,7 +62,7 @@ def train(
         typer.Option(help="Spread the seeds over several devices: auto, or numbers of GPUs such as 0,1. A run each, "
                           "with the same teacher; their results are shown as one."),
     ] = "",
-    cpu_slots: CpuSlots = 0,
+    cpu_slots: CpuSlots = None,
     where: Where = HERE,
     nproc: Nproc = None,
     detach: Detach = False,
@@ -191,6 +191,7 @@ def say_how_they_ended(runs: list[Run], store: Store, as_json: bool) -> None:
     if unfinished or not runs:
         say_how_it_ended(unfinished[0] if unfinished else runs[0], as_json)
         return
+    say_warnings(filter(None, (run.status.copy_error for run in runs)))
     family = family_of(store, runs[0])
     for sentence in family.sentences():
         err.print(escape(sentence), highlight=False, soft_wrap=True)
@@ -208,7 +209,7 @@ def table(
     out_dir: Annotated[
         Optional[Path], typer.Option("--out", help="Folder for the table; unset: its own folder below the runs.")
     ] = None,
-    cpu_slots: CpuSlots = 0,
+    cpu_slots: CpuSlots = None,
     where: Where = HERE,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
@@ -259,6 +260,7 @@ def table(
         if missing:
             gone = f"{missing} of {counted(len(configs), 'run')} {'is' if missing == 1 else 'are'} missing"
             out.print(f"{gone}. Run the same command again to continue.")
+    say_warnings(why for cell in done if cell.run and (why := store.get(cell.run).status.copy_error))
     if failed:
         raise typer.Exit(1)
     if missing:

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Optional, Union
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from iekd import data
 from iekd.config.images import IMAGES, ImageSettings
@@ -75,6 +75,12 @@ class SettingError(UserError):
         named = {"lr": "learning rate", "kd_weight": "KD weight"}.get(field, field.replace("_", " "))
         self.what = what
         super().__init__(f"{named[0].upper()}{named[1:]} {what}", field)
+
+
+ALTERNATIVES = {  # what settings of several types may be, where pydantic's words would be about one of the types
+    "device": "'auto', 'cpu', 'mps', 'cuda' for any GPU that is free, or 'cuda:1' for the second",
+    "threads": f"'auto', or a whole number from 1 to {MOST_THREADS}",
+}
 
 
 class RunConfig(ImageSettings, TeacherSettings, MethodSettings, TrainingSettings):
@@ -218,15 +224,14 @@ class RunConfig(ImageSettings, TeacherSettings, MethodSettings, TrainingSettings
             )  # fmt: skip
         return self
 
-    @field_validator("threads", mode="wrap")
+    @field_validator(*ALTERNATIVES, mode="wrap")
     @classmethod
-    def _threads_are_a_number(cls, value: Any, check: Callable[[Any], Any]) -> Any:
+    def _one_of_the_alternatives(cls, value: Any, check: Callable[[Any], Any], field: ValidationInfo) -> Any:
         try:
             return check(value)
         except ValidationError:
-            raise SettingError(
-                "threads", f"'{value}' cannot be used: it should be 'auto', or a whole number from 1 to {MOST_THREADS}."
-            ) from None
+            name = str(field.field_name)
+            raise SettingError(name, f"'{value}' cannot be used: it should be {ALTERNATIVES[name]}.") from None
 
     @field_validator("unlabelled")
     @classmethod

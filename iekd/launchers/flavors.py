@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,15 @@ def most_of(flavor: Flavor, limit: float) -> str:
         return f"The job ends after {in_hours(limit)} at the latest."
     most = dollars(flavor.per_hour * limit / 3600)
     return f"It costs at most {most}: the job ends after {in_hours(limit)} at the latest."
+
+
+def resumed_price(notes: Mapping[str, Any]) -> str:
+    """What it costs to resume a run, as a sentence; "" for one that is no job. notes: `owner.record` of it."""
+    if "flavor" not in notes:
+        return ""
+    name, per_hour, limit = str(notes["flavor"]), notes.get("per_hour"), float(notes.get("seconds", 0))
+    job = Flavor(name, name, per_hour, False, "")
+    return f"Resuming it starts another job on {name}. {most_of(job, limit)}"
 
 
 def expected(plan: Plan, flavor: Flavor, store: Store) -> tuple[float, float, str]:

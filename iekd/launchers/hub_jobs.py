@@ -101,6 +101,8 @@ class HubJobsLauncher(FolderLauncher):
         self, store: Store, flavor: str = "", timeout: str = "", image: str = "", package: str = "",
         namespace: str = "", token: str | None = None,
     ) -> None:  # fmt: skip
+        if timeout:
+            seconds_in(timeout)
         super().__init__(store)
         self.given = {
             "flavor": flavor, "timeout": timeout, "image": image, "package": package, "namespace": namespace,
@@ -130,6 +132,12 @@ class HubJobsLauncher(FolderLauncher):
             mine = notes.get("name") == self.name and notes.get("visitors") and not notes.get("over")
             if mine and run.id not in self.tokens and self._account("", token).namespace == notes.get("namespace"):
                 self.tokens[run.id] = token
+
+    def check_flavor(self) -> None:
+        """Raises UnknownNameError if the Hub has no machine of the flavor that was given; where it cannot be asked,
+        that is found when a run starts."""
+        with suppress(HubError):
+            flavor_called(self.options().flavor, self._account(self.options().namespace).flavors())
 
     def options(self, earlier: Mapping[str, str] | None = None) -> JobOptions:
         """earlier: those of a run that is resumed, for what is not given."""

@@ -8,6 +8,7 @@ must have the same path on all nodes and here, on storage that they share.
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import shlex
@@ -51,7 +52,7 @@ class RayLauncher(FolderLauncher):
         """
         super().__init__(store)
         self.address = as_url(address) if address not in ("", AUTO) else ""
-        if cpus is not None and not cpus > 0:
+        if cpus is not None and not 0 < cpus < math.inf:
             raise UserError(f"Option --cpus {cpus:g} cannot be used: give a number above 0.")
         if gpus is not None and not 0 <= gpus <= 1:
             raise UserError(f"Option --gpus {gpus:g} cannot be used: a run has one GPU. Give a number from 0 to 1.")

@@ -17,6 +17,7 @@ from iekd.runs.store import Run, Store
 
 log = logging.getLogger(__name__)
 POLL = 0.3  # seconds
+PATIENCE = 30.0  # seconds that runs are waited for which should stop, when the places that train them do not answer
 AUTO = "auto"
 
 
@@ -46,14 +47,16 @@ def train_all(
         follow: called a few times a second with the runs that are not over, by the number of their job.
         ready: whether a job may start while those train; later ones may start before it.
     Returns:
-        The runs in the order of the jobs; None for one that was not started.
+        The runs in the order of the jobs; None for one that was not started. One whose place does not answer when it
+        should stop may still be live.
     Raises:
         UserError: a run could not be started; raised when those that had been are over.
     """
     refused: UserError | None = None
     runs: list[Run | None] = [None] * len(jobs)
     training: dict[int, Run] = {}
-    waiting, asked = list(range(len(jobs))), set[int]()
+    waiting, asked, unanswered = list(range(len(jobs))), set[int](), 0.0
+    said = set[str]()
     while training or (waiting and not stop()):
         for job in list(waiting):
             if len(training) < width and not stop() and ready(job, training):
@@ -68,10 +71,17 @@ def train_all(
                     log.warning("%s No more runs are started; those that train go on.", error)
                     break
         if stop():
-            asked |= {job for job, run in training.items() if job not in asked and _ask_to_stop(run, launcher)}
-            _end_stuck(launcher)
+            asked |= {job for job, run in training.items() if job not in asked and _ask_to_stop(run, launcher, said)}
+            _end_stuck(launcher, said)
         follow(training)
         training = {job: run for job, run in training.items() if run.status.live}
+        if not (stop() and training and all(run.status.doubt for run in training.values())):
+            unanswered = 0.0
+        elif time.monotonic() - (unanswered := unanswered or time.monotonic()) > PATIENCE:
+            for job, run in training.items():
+                asked_to = "It was asked to stop" if job in asked else "It could not be asked to stop"
+                log.warning("%s %s; 'iekd runs show %s' says later how it is.", run.status.doubt, asked_to, run.id)
+            return runs
         if training:
             time.sleep(POLL)
     follow(training)
@@ -80,23 +90,29 @@ def train_all(
     return runs
 
 
-def _end_stuck(launcher: Starter) -> None:
+def _end_stuck(launcher: Starter, said: set[str]) -> None:
     """Those that were asked to stop and do not are ended after a while; a job that is paid for must not go on."""
     try:
         launcher.end_stuck()
     except UserError as error:
-        log.warning("%s", error)
+        _warn_once(str(error), said)
 
 
-def _ask_to_stop(run: Run, launcher: Starter) -> bool:
+def _ask_to_stop(run: Run, launcher: Starter, said: set[str]) -> bool:
     """Whether that was possible; it is tried again otherwise, and no run keeps the others from being asked."""
     try:
         launcher.request_stop(run.id)
     except UserError as error:
         if run.status.live:  # it has not just ended
-            log.warning("%s", error)
+            _warn_once(str(error), said)
             return False
     return True
+
+
+def _warn_once(why: str, said: set[str]) -> None:
+    if why not in said:
+        said.add(why)
+        log.warning("%s", why)
 
 
 def spread(config: RunConfig, devices: str) -> list[RunConfig]:
@@ -109,6 +125,10 @@ def spread(config: RunConfig, devices: str) -> list[RunConfig]:
     """
     if devices == AUTO:
         places = [config.device] * len(slots(config.device))
+    elif config.device not in (AUTO, "cuda"):
+        raise UserError(
+            f"Devices '{devices}' are GPUs, and device is '{config.device}'. Leave one of the two options out."
+        )
     else:
         places = [f"cuda:{number}" for number in _numbers(devices)]
     if len(places) < 2:

@@ -85,13 +85,14 @@ def slots(requested: str) -> tuple[Slot, ...]:
     return every[int(index) : int(index) + 1] if index else every
 
 
-def cpu_slots() -> int:
+def cpu_slots(given: str = "") -> int:
     """How many runs may share the CPU.
 
+    given: the number, in place of that of the environment variable.
     Raises:
-        UserError: the environment variable is no such number.
+        UserError: it is no such number.
     """
-    given = os.environ.get(CPU_SLOTS, "1")
+    given = given or os.environ.get(CPU_SLOTS, "1")
     most = os.cpu_count() or 1
     if not (given.isdecimal() and 1 <= int(given) <= most):
         raise UserError(

@@ -6,13 +6,19 @@ import json
 import os
 
 import pytest
+import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
+from iekd.cli.common import INTERRUPTED
 from iekd.cli.main import app
+from iekd.cli.messages import say_how_it_ended
+from iekd.cli.progress import Board
 from iekd.hub_errors import HubError
 from iekd.results.predictions import ANSWERS, read_right
 from iekd.runs import side_by_side, slots
 from iekd.runs.gpus import Gpu
+from iekd.runs.owner import set_owner
 from iekd.runs.siblings import family_of
 from iekd.runs.side_by_side import spread, train_all
 from iekd.runs.store import FINISHED, QUEUED, RUNNING, STOPPED, Status, Store
@@ -178,6 +184,48 @@ def test_a_launcher_that_cannot_stop_a_run_which_has_just_ended(quick, tiny_conf
     assert run.status.state == FINISHED
 
 
+@pytest.mark.parametrize("reached", [True, False])
+def test_a_place_that_does_not_answer_is_not_waited_for_after_a_stop(
+    quick, tiny_config, monkeypatch, caplog, capsys, reached
+):
+    """Its runs may train for hours; whether they stopped can be asked later."""
+    monkeypatch.setattr(side_by_side, "PATIENCE", 0.5)
+    why, asked, seen = "The cluster cannot be reached.", [], []
+    quick.doubt = lambda run_id: why if seen else ""
+    quick.alive = lambda run_id: True
+    quick.name = "quick"
+    quick.store.owners["quick"] = quick
+
+    def ask(run_id):
+        asked.append(run_id)
+        if not reached:
+            raise HubError("The Hub cannot be reached.")
+
+    def start():
+        run = quick.store.get(quick.submit(tiny_config()))
+        set_owner(run.path, "quick")
+        run.write_status(Status(state=RUNNING, created=1))
+        return run
+
+    quick.request_stop = ask
+    with Board(Console(stderr=True, width=200), ["the run"]) as board:
+
+        def follow(training):
+            board.update(training)
+            seen.append(len(training))
+
+        (run,) = train_all([start], quick, 1, lambda: len(seen) > 1, follow)
+    assert run.status.state == RUNNING
+    assert (len(asked) == 1) is reached
+    assert ("It was asked to stop" in caplog.text) is reached
+    assert caplog.text.count("The Hub cannot be reached.") == (0 if reached else 1), "said once"
+    assert f"'iekd runs show {run.id}'" in caplog.text
+    assert capsys.readouterr().err.count(why) == 1
+    with pytest.raises(typer.Exit) as left:
+        say_how_it_ended(run, False)
+    assert left.value.exit_code == INTERRUPTED
+
+
 @pytest.fixture
 def three_gpus(monkeypatch):
     for module in (slots, side_by_side):
@@ -209,4 +257,17 @@ def test_devices_that_are_not_there(tiny_config, refuses, devices):
 def test_one_device_is_nothing_to_spread_over(tiny_config, refuses, monkeypatch):
     monkeypatch.delenv("IEKD_CPU_SLOTS", raising=False)
     refuses(lambda: spread(tiny_config(seeds=(0, 1)), "auto"), "auto", "one")
-    refuses(lambda: spread(tiny_config(seeds=(0, 1)), "0,1"), "0,1", "none")
+    refuses(lambda: spread(tiny_config(device="auto", seeds=(0, 1)), "0,1"), "0,1", "none")
+
+
+@pytest.mark.usefixtures("three_gpus")
+@pytest.mark.parametrize("device", ["cpu", "cuda:2", "mps"])
+def test_numbers_of_gpus_do_not_go_with_another_device(tiny_config, refuses, device):
+    refuses(lambda: spread(tiny_config(device=device, seeds=(0, 1)), "0,1"), "0,1", device, "Leave one")
+    assert [part.device for part in spread(tiny_config(device="cuda", seeds=(0, 1)), "0,1")] == ["cuda:0", "cuda:1"]
+
+
+@pytest.mark.parametrize("command", ["train", "table", "serve"])
+def test_no_runs_at_all_cannot_share_the_cpu(command, tmp_path):
+    done = iekd(command, "--cpu-slots", 0, "--runs-dir", tmp_path, fails=2)
+    assert "'0' runs cannot share the CPU" in done.output

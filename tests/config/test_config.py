@@ -282,6 +282,8 @@ BAD = [
     ({"resolution": 4096}, ["4096", "512"]),
     ({"data_seed": -1}, ["-1"]),
     ({"device": "gpu"}, ["gpu", "cuda"]),
+    ({"device": "cuda:x"}, ["'cuda:x'", "'auto'", "'cuda:1' for the second"]),
+    ({"threads": "many"}, ["'many'", "'auto'", "1 to"]),
     ({"precision": "fp8"}, ["fp8", "bf16"]),
     ({"name": "x" * 81}, ["Name", "80"]),
     ({"epoch": 3}, ["epoch", "Did you mean 'epochs'"]),

@@ -433,14 +433,12 @@ def test_what_cannot_be_started_is_one_sentence_and_leaves_no_run(
     what, jobs, hub_launcher, tiny_config, monkeypatch, refuses, tmp_path, forgotten
 ):
     jobs.idle = True
-    launcher = hub_launcher
+    options = {"flavor": {"flavor": "t4-smal"}, "timeout": {"timeout": "soon"}, "short": {"timeout": "10s"},
+               "device": {"flavor": "cpu-basic"}}  # fmt: skip
     if what == "token":
         monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     elif what == "wrong token":
         monkeypatch.setenv("HF_TOKEN", "hf_other")
-    elif what in ("flavor", "timeout", "short"):
-        given = {"flavor": {"flavor": "t4-smal"}, "timeout": {"timeout": "soon"}, "short": {"timeout": "10s"}}
-        launcher = HubJobsLauncher(hub_launcher.store, **given[what])
     elif what == "no jobs":
         jobs.refusals["POST /api/jobs"] = 403, "Missing permissions: job.write"
     elif what == "credit":
@@ -455,11 +453,10 @@ def test_what_cannot_be_started_is_one_sentence_and_leaves_no_run(
     elif what == "module":
         (tmp_path / "own_nets.py").write_text(OWN_NETS)
         monkeypatch.setenv("IEKD_PLUGINS", str(tmp_path / "own_nets.py"))
-    elif what == "device":
-        launcher = HubJobsLauncher(hub_launcher.store, flavor="cpu-basic")
     changes = {"device": {"device": "cuda"}, "module": {"student": "job-net"}}.get(what, {})
-    refuses(lambda: launcher.submit(tiny_config(**changes)), *bad(what))
-    assert launcher.list() == []
+    store = hub_launcher.store
+    refuses(lambda: HubJobsLauncher(store, **options.get(what, {})).submit(tiny_config(**changes)), *bad(what))
+    assert store.list() == []
     assert jobs.jobs == []
 
 
@@ -505,6 +502,66 @@ def test_the_command_line_says_the_price_and_shows_the_run(jobs, tiny_options, t
     wait_until(lambda: "cancelled on the Hub" in CliRunner().invoke(app, ["runs", "show", run_id, *place]).output)
     wrong = CliRunner().invoke(app, ["train", *words, "--flavor", "t4-small", *place])
     assert (wrong.exit_code, "--launcher hf-jobs" in wrong.output) == (2, True)
+
+
+def test_a_table_says_the_price_of_new_cells_and_of_each_that_is_resumed(jobs, tiny_options, tmp_path, wait_until):
+    from typer.testing import CliRunner
+
+    from iekd.cli.main import app
+
+    jobs.idle = True
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in tiny_options.items()
+             if name not in ("teacher", "student", "methods")]  # fmt: skip
+    words += ["--methods=baseline", "--dataset=fashion-mnist-sample", f"--runs-dir={tmp_path / 'runs'}", "--detach"]
+    hub = ["--launcher=hf-jobs", "--flavor=a10g-small", "--timeout=30m"]
+    made = CliRunner().invoke(app, ["train", "--teacher=none", "--student=resnet8", "--seeds=0", *hub, *words])
+    assert made.exit_code == 0, made.output
+    jobs.jobs[0].end("CANCELED")
+    (run,) = Store(tmp_path / "runs").list()
+    wait_until(lambda: not HubJobsLauncher(Store(tmp_path / "runs")).alive(run.id))
+    jobs.refusals["POST /api/jobs"] = 402, "Pre-paid credit balance is insufficient"  # nothing trains here
+    table = ["table", "--pairs=none:resnet8", "--seeds=0,1,2", "--launcher=hf-jobs", "--flavor=cpu-basic"]
+    said = CliRunner().invoke(app, [*table, *words[:-1]]).output
+    assert "That is of one job; 2 jobs will be started." in said
+    assert said.count("cpu-basic (2 vCPU) costs") == 2, "the option counts for the resumed cell too"
+    assert said.count("ends after 2 h") == 1
+    assert said.count("ends after 30 min") == 1, "the resumed cell keeps its own limit"
+
+
+def test_resuming_a_job_on_the_page_says_what_it_costs(jobs, waiting, hub_launcher, wait_until):
+    from iekd.runs.index import Index
+    from iekd.ui.render.runs import Query, list_html
+    from iekd.ui.render.sparkline import Sparklines
+    from iekd.ui.tabs.run import look
+
+    run, job = waiting
+    job.end("CANCELED")
+    wait_until(lambda: not run.alive())
+    said = "Resuming it starts another job on t4-small. It costs at most $0.80: the job ends after 2 h at the latest."
+    assert said in look(hub_launcher.store, run.id, {}, lambda *_: True)["headline"]
+    listed = list_html(Index(hub_launcher.store), Sparklines(), Query(), lambda *_: True)
+    assert f'data-act="resume" data-price="{said}"' in listed
+    set_owner(run.path, "local")  # it was taken over
+    assert "Resuming it" not in look(hub_launcher.store, run.id, {}, lambda *_: True)["headline"]
+
+
+@pytest.mark.parametrize("what", ["flavor", "timeout"])
+def test_a_page_that_could_offer_no_job_is_not_served(what, jobs, tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from iekd.cli.main import app
+
+    served = []
+    monkeypatch.setattr("iekd.ui.server.launch.launch", lambda *_: served.append(1))
+    words = {"flavor": ["--flavor", "t4-smal"], "timeout": ["--timeout", "soon"]}[what]
+    command = ["serve", "--launcher", "hf-jobs", "--runs-dir", str(tmp_path)]
+    refused = CliRunner().invoke(app, [*command, *words])
+    assert (refused.exit_code, served) == (2, [])
+    for said in bad(what):
+        assert said in " ".join(refused.output.split())
+    assert (CliRunner().invoke(app, command).exit_code, served) == (0, [1])
+    jobs.down = True  # a flavor that cannot be looked up is no reason to have no page
+    assert (CliRunner().invoke(app, [*command, "--flavor", "t4-small"]).exit_code, served) == (0, [1, 1])
 
 
 def test_a_page_offers_jobs_beside_this_machine(jobs, tiny_config, tmp_path, refuses):

@@ -198,6 +198,8 @@ def test_a_gpu_is_reserved_where_there_are_some(dashboard, tmp_path, config, ref
     run = made(gpus=0.5).submit(anywhere)
     assert record(tmp_path / run)["gpus"] == 0.5
     refuses(lambda: made(gpus=0.5).submit(config), "--gpus 0.5", "--device cpu")
+    for cpus in (0.0, -1.0, float("inf"), float("nan")):
+        refuses(lambda cpus=cpus: made(cpus=cpus), f"--cpus {cpus:g}", "above 0")
 
 
 def test_without_ray_its_cluster_is_not_found(tmp_path, config, refuses, monkeypatch):

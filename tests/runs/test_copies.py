@@ -12,6 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from iekd.cli.main import app
+from iekd.cli.messages import say_how_it_ended
+from iekd.cli.runs import runs_show
 from iekd.errors import RunError
 from iekd.launchers.local import LocalLauncher
 from iekd.runs import copies
@@ -97,7 +99,7 @@ def test_a_copy_made_during_training_can_be_resumed(
     assert "Continuing" in (again.path / "log.txt").read_text()
 
 
-def test_a_place_that_is_gone_does_not_spoil_the_run(store, tiny_config, tmp_path, monkeypatch):
+def test_a_place_that_is_gone_does_not_spoil_the_run(store, tiny_config, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv(COPY_TO, str(tmp_path / "file" / "copies"))
     run, status = train(store, tiny_config(methods=("baseline",), teacher="none"))
@@ -105,6 +107,10 @@ def test_a_place_that_is_gone_does_not_spoil_the_run(store, tiny_config, tmp_pat
     assert f"Cannot write '{tmp_path / 'file'}" in run.status.copy_error
     assert escape(run.status.copy_error) in head_html(run, run.config, run.status, store)
     assert not any("Cannot" in said for said in status.cautions)  # those are published with the student
+    say_how_it_ended(run, False)
+    assert "Cannot write" in "".join(capsys.readouterr().err.splitlines())
+    runs_show(run.id, store.root)
+    assert "Cannot write" in "".join(capsys.readouterr().out.splitlines())
 
 
 def test_a_broken_copy_leaves_the_one_before(store, tiny_config, tmp_path, monkeypatch):

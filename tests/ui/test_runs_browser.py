@@ -11,7 +11,8 @@ from browser import ARGUMENTS, find_browser
 from ui_helpers import PATIENCE, serving
 
 from iekd.runs.notes import Notes, read_notes, write_notes
-from iekd.runs.store import Store
+from iekd.runs.owner import set_owner
+from iekd.runs.store import STOPPED, Store
 
 pytestmark = pytest.mark.browser
 
@@ -30,6 +31,25 @@ def page(tmp_path: Path, written_run: Any) -> Iterator[Any]:
         made.wait_for_selector("table.runs")
         yield made
         browser.close()
+
+
+def test_a_job_is_resumed_after_its_price_was_seen(page: Any, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    run = store.list()[0]
+    status = run.status
+    status.state = STOPPED
+    run.write_status(status)
+    set_owner(run.path, "hf-jobs", flavor="t4-small", per_hour=0.4, seconds=7200, over=True)
+    page.reload()
+    button = page.locator(f"button[data-act=resume][data-run='{run.id}']")
+    button.click()
+    assert "at most $0.80" in page.locator(".runs-bar .question").inner_text()
+    page.locator("[data-bar=no]").click()
+    page.wait_for_selector(".runs-bar:not(.asks)", state="attached")
+    assert run.status.state == STOPPED
+    button.click()
+    page.locator("[data-bar=yes]").click()
+    page.wait_for_selector("text=There is no token")  # what pays for it
 
 
 def rows(page: Any, count: int) -> None:

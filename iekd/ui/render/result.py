@@ -43,9 +43,9 @@ def result_html(run: Run, config: RunConfig, status: Status, report: dict[str, A
     return _finished(config, report) if status.state == FINISHED and report else ""
 
 
-def why_html(run: Run, status: Status, tell: Tell = str) -> str:
+def why_html(run: Run, status: Status, tell: Tell = str, price: str = "") -> str:
     """Why a run that is over has no result, and what to do; "" for any other. tell: makes texts fit for whoever
-    looks."""
+    looks. price: what resuming it costs, as a sentence."""
     if status.live or (status.state == FINISHED and run.report):
         return ""
     if status.state == STOPPED and set(run.model_folders) - {"teacher"}:
@@ -68,7 +68,8 @@ def why_html(run: Run, status: Status, tell: Tell = str) -> str:
         if status.resumable
         else html_text("Press <b>New run with these settings</b> to fill in the form and change what you like.")
     )  # fmt: skip
-    return f'<div class="card {escape(status.state)}"><h3>{escape(why)}</h3>{reason}<p>{what}{hint}</p></div>'
+    paid = f"<p>{escape(price)}</p>" if price and status.resumable else ""
+    return f'<div class="card {escape(status.state)}"><h3>{escape(why)}</h3>{reason}<p>{what}{hint}</p>{paid}</div>'
 
 
 def _so_far(config: RunConfig, found: SoFar) -> str:

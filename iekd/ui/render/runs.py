@@ -12,11 +12,13 @@ from markupsafe import Markup
 from iekd.config.methods import method_name
 from iekd.config.run import RunConfig
 from iekd.language import N_, _, ngettext
+from iekd.launchers.flavors import resumed_price
 from iekd.models.catalog import model_name
 from iekd.plural import signed
 from iekd.results.brief import SEEDS, Interval, interval
 from iekd.runs import trash
 from iekd.runs.index import Entry, Index
+from iekd.runs.owner import record
 from iekd.runs.queue import ahead_of
 from iekd.runs.store import FINISHED, LIVE, QUEUED, RUNNING, STOPPING, Store
 from iekd.ui.render.run import badge
@@ -177,6 +179,7 @@ def _row(entry: Entry, store: Store, sparks: Sparklines, may: May) -> dict[str, 
         "damaged": False,
         "stoppable": status.live and not stopping and may(run, "stop"),
         "resumable": status.resumable and may(run, "resume"),
+        "price": resumed_price(record(run.path)) if status.resumable else "",
         "movable": status.state == QUEUED and may(run, "move") and bool(ahead_of(run, store)),
         "name": entry.name,
         "note": entry.notes.note if shared["editable"] else "",

@@ -69,6 +69,7 @@ def script_words() -> dict[str, str]:
         "chooseRuns": _("Choose two to eight runs"),
         "stop": _("Stop"),
         "stopRun": _("Stop this run? Its students are saved, and you can resume it later."),
+        "resume": _("Resume"),
         "delete": _("Delete"),
         "deleteRun": _("Delete this run with its models, curves and log? You can undo this for an hour."),
         "deleteRuns": _("Delete {count} runs with their models, curves and log? You can undo this for an hour."),

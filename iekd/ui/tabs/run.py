@@ -15,6 +15,8 @@ import gradio as gr
 from iekd.errors import UserError
 from iekd.language import _, ngettext
 from iekd.launchers.base import Launcher
+from iekd.launchers.flavors import resumed_price
+from iekd.runs.owner import record
 from iekd.runs.siblings import USUAL, family_of
 from iekd.runs.store import FINISHED, Run, Status, Store
 from iekd.runs.watched import class_names
@@ -212,7 +214,8 @@ def look(store: Store, run_id: str, before: dict[str, Any], may: May) -> dict[st
         looked["head"] = head_html(run, config, status, store)
     if changed("metrics", "state", "family"):
         looked |= {
-            "headline": headline_html(run, config, status, family) + why_html(run, status, tell),
+            "headline": headline_html(run, config, status, family)
+            + why_html(run, status, tell, resumed_price(record(run.path))),
             "result": result_html(run, config, status, report),
             "timer": gr.Timer(active=status.live or family.growing),
         }

@@ -53,9 +53,9 @@ const draw = () => {
   bar.querySelector('.question').textContent = asking ? asking.question : '';
   bar.querySelector('[data-bar=yes]').textContent = asking ? asking.yes : '';
 };
-const ask = (act, runs) => {
-  asking = act === 'stop'
-    ? {act, runs, yes: words.stop, question: words.stopRun}
+const ask = (act, runs, price) => {
+  asking = act === 'stop' ? {act, runs, yes: words.stop, question: words.stopRun}
+    : act === 'resume' ? {act, runs, yes: words.resume, question: price}
     : {act, runs, yes: words.delete,
        question: runs.length === 1 ? words.deleteRun : filled(words.deleteRuns, runs.length)};
   draw();
@@ -100,7 +100,7 @@ element.addEventListener('click', (event) => {
   else if (doing === 'cancel') close();
   else if (doing === 'star') trigger('click', {act: 'star', run, on: button.getAttribute('aria-pressed') !== 'true'});
   else if (doing) trigger('click', {act: doing, run: '', batch, page: Number(page)});
-  else if (act === 'delete' || act === 'stop') ask(act, [run]);
+  else if (act === 'delete' || act === 'stop' || button.dataset.price) ask(act, [run], button.dataset.price);
   else if (act) trigger('click', {run, act});
 });
 element.addEventListener('change', (event) => {
