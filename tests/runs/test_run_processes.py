@@ -195,6 +195,30 @@ def test_a_stop_while_the_others_are_still_loading(store, config, two):
     assert final_states(run) == [STOPPED]
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc tells which signals a process ignores")
+def test_a_signal_that_comes_before_it_is_ignored_ends_no_process(store, config, tmp_path):
+    """A terminal sends Ctrl-C to all of its processes, also to one that was started a moment ago; only the worker is to
+    act on it. SIGTERM here, because a suite in the background, and what it starts, ignores SIGINT."""
+    run, handle = store.create(config(epochs=1, methods=("baseline",), teacher="none"))
+    child = processes._start(run, 1, 2, tmp_path, "")
+    try:
+        child.send_signal(signal.SIGTERM)
+
+        def ignores() -> bool:
+            (line,) = [one for one in Path(f"/proc/{child.pid}/status").read_text().splitlines() if "SigIgn" in one]
+            return bool(int(line.split()[1], 16) & 1 << signal.SIGTERM - 1)
+
+        deadline = time.monotonic() + 120
+        while child.poll() is None and not ignores() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert child.poll() is None, run.log_tail()
+        assert ignores()
+    finally:
+        child.kill()
+        child.wait()
+        os.close(handle)
+
+
 def test_ctrl_c_while_the_others_still_start(launcher, config, two, wait_until):
     """A terminal sends it to all of its processes."""
     run = launcher.store.get(launcher.submit(config(epochs=400, methods=("baseline",), teacher="none")))
