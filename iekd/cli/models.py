@@ -12,7 +12,8 @@ from iekd.errors import UserError
 from iekd.models.aliases import ALIASES
 from iekd.models.info import ModelInfo
 
-MEASURED = 40  # networks that a search measures: each takes up to some seconds
+MEASURED = 8  # networks that a search measures at most: each takes up to some seconds
+COUNTED = 100  # networks whose parameters it counts at most, a tenth of a second each
 
 
 def models(
@@ -58,20 +59,24 @@ def _search(words: str, as_json: bool) -> None:
     found = libraries.search(words)
     if not found:
         raise UserError(f"No network of timm or torchvision has '{words}' in its name. Try a part of it: resnet, vit.")
+    few = len(found) <= MEASURED
     rows, unusable = list[dict[str, Any]](), dict[str, str]()
-    for name in track(found[:MEASURED], "Measuring", console=err, transient=True):
+    for name in track(found[:COUNTED], "Measuring", console=err, transient=True):
         try:
-            rows.append(_row(libraries.measured(name)))
+            count = None if few else {"name": name, "params": libraries.parameters(name)}
+            rows.append(count or _row(libraries.measured(name)))
         except UserError as error:
             unusable[name] = str(error)
     if as_json:
-        print_json({"models": rows, "unusable": unusable, "not_measured": found[MEASURED:]})
+        print_json({"models": rows, "unusable": unusable, "not_measured": found[COUNTED:]})
         return
     _print(rows)
     if unusable:
         _say(f"Without features or classes, so of no use here: {', '.join(unusable)}.")
-    if len(found) > MEASURED:
-        _say(f"{len(found) - MEASURED:,} more have these words in their names. Add a word, or use --json to list them.")
+    if len(found) > COUNTED:
+        _say(f"{len(found) - COUNTED:,} more have these words in their names. Add a word, or use --json to list them.")
+    if not few:
+        _say(f"Of {MEASURED} networks or fewer the multiply-adds are measured too: add a word.")
 
 
 def _row(info: ModelInfo) -> dict[str, Any]:
@@ -79,11 +84,18 @@ def _row(info: ModelInfo) -> dict[str, Any]:
 
 
 def _print(rows: Sequence[dict[str, Any]]) -> None:
-    table = table_of("model", "parameters", "million multiply-adds (32 x 32)", title="Networks (10 classes, colour)")
+    measured = all("macs" in row for row in rows)
+    columns = ["parameters", *["million multiply-adds (32 x 32)"] * measured]
+    table = table_of("model", *columns, title="Networks (10 classes, colour)")
     for row in rows:
-        table.add_row(row["name"], f"{row['params']:,}", f"{row['macs'] / 1e6:.0f}")
+        table.add_row(row["name"], f"{row['params']:,}", *([_millions(row["macs"])] if measured else []))
     out.print(table)
 
 
 def _say(text: str) -> None:
     out.print(text, highlight=False, soft_wrap=True)
+
+
+def _millions(count: int) -> str:
+    """41,291,008 -> '41'; of small ones a digit more."""
+    return f"{count / 1e6:.0f}" if count >= 1e7 else f"{count / 1e6:.2g}"

@@ -9,17 +9,32 @@ from typer.testing import CliRunner
 from iekd.cli import models as command
 from iekd.cli.main import app
 
+LARGE, SMALL = "torchvision:mobilenet_v3_large", "torchvision:mobilenet_v3_small"
 
-def test_a_search_lists_names_with_parameters(monkeypatch) -> None:
-    monkeypatch.setattr(command, "MEASURED", 1)
-    result = CliRunner().invoke(app, ["models", "--search", "mobilenet v3 torchvision", "--json"])
+
+def searched(*words: str) -> str:
+    result = CliRunner().invoke(app, ["models", "--search", "mobilenet v3 torchvision", *words])
     assert result.exit_code == 0, result.output
-    found = json.loads(result.stdout.splitlines()[-1])
-    assert [(m["name"], m["params"]) for m in found["models"]] == [("torchvision:mobilenet_v3_large", 4_214_842)]
-    assert found["not_measured"] == ["torchvision:mobilenet_v3_small"]
-    result = CliRunner().invoke(app, ["models", "--search", "mobilenet v3 torchvision"])
-    assert "4,214,842" in result.stdout
-    assert "1 more" in result.stdout
+    return result.stdout
+
+
+def test_a_search_lists_names_with_parameters_and_of_few_the_multiply_adds() -> None:
+    found = json.loads(searched("--json").splitlines()[-1])
+    assert [(m["name"], m["params"]) for m in found["models"]] == [(LARGE, 4_214_842), (SMALL, 1_528_106)]
+    assert found["models"][0]["macs"] > found["models"][1]["macs"] > 1e6
+    assert "multiply-adds" in searched()
+
+
+def test_a_search_that_finds_many_counts_their_parameters_only(monkeypatch) -> None:
+    monkeypatch.setattr(command, "MEASURED", 1)
+    found = json.loads(searched("--json").splitlines()[-1])
+    assert found["models"] == [{"name": LARGE, "params": 4_214_842}, {"name": SMALL, "params": 1_528_106}]
+    assert "add a word" in searched()
+    monkeypatch.setattr(command, "COUNTED", 1)
+    found = json.loads(searched("--json").splitlines()[-1])
+    assert found["not_measured"] == [SMALL]
+    assert "4,214,842" in searched()
+    assert "1 more" in searched()
 
 
 def test_a_search_without_a_result_says_so() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 
 from iekd.launchers.factory import make_launcher
 from iekd.launchers.ray_lease import FILE
+from iekd.runs.owner import record
 from iekd.runs.store import FINISHED, LIVE, QUEUED, RUNNING, STOPPED, Run, Store
 
 pytest.importorskip("ray", reason="Ray is not installed; 'make test-ray' installs it")
@@ -116,7 +118,7 @@ def test_runs_wait_stop_and_go_on(made, config, wait_until):
     plain.resume(first.id)
     wait_until(lambda: learning(first) and len(first.metrics()[0]) > learned, STARTING)
     assert (first.owner, first.attempt) == ("ray", 2)
-    os.kill(first.status.pid, 19)  # SIGSTOP: it neither reads requests nor ends
+    os.kill(first.status.pid, signal.SIGSTOP)  # it neither reads requests nor ends
     status = plain.stop_and_wait(first.id, grace=1.0)
     assert status.state == STOPPED
     assert "did not stop by itself" in status.error
@@ -144,6 +146,43 @@ def test_a_node_that_dies_is_replaced_bit_for_bit(made, cluster, config, complet
     assert len({event["ray_node"] for event in told if event["event"] == "placed"}) == 2
     assert [event["event"] for event in told].count(FINISHED) == 1
     assert 0 < before.progress < 1, "it was in the middle"
+
+
+def test_a_worker_that_is_only_cut_off_is_ended_before_the_next_begins(made, cluster, config, wait_until, monkeypatch):
+    """Its node's raylet is held, so the cluster misses the node, and nobody there tells the worker to end."""
+    monkeypatch.setenv("IEKD_CHECKPOINT_SECONDS", "0")
+    run = made().store.get(made().submit(config(10_000)))
+    wait_until(lambda: learning(run) and list((run.path / "checkpoints").glob("students-*")), STARTING)
+    cut_off, pid, learned = cluster.node, run.status.pid, len(run.metrics()[0])
+    (raylet,) = cut_off.all_processes["raylet"]
+    os.kill(raylet.process.pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: run.status.attempt == 2, STARTING)
+    finally:
+        cluster.node = cluster.add()
+    try:
+        wait_until(lambda: run.status.pid not in (None, pid), STARTING)
+        assert not os.path.exists(f"/proc/{pid}"), "two would have written to one folder"
+        wait_until(lambda: learning(run) and len(run.metrics()[0]) > learned, STARTING)
+    finally:
+        os.kill(raylet.process.pid, signal.SIGCONT)
+        cluster.remove_node(cut_off, allow_graceful=False)
+    assert made().stop_and_wait(run.id).state == STOPPED
+    assert len({event["ray_node"] for event in events(run) if event["event"] == "placed"}) == 2
+
+
+def test_a_job_that_is_stopped_in_the_dashboard_can_be_resumed(made, cluster, config, wait_until):
+    from ray.job_submission import JobSubmissionClient
+
+    run = made().store.get(made().submit(config(10_000)))
+    wait_until(lambda: learning(run), STARTING)
+    assert JobSubmissionClient(f"http://{cluster.head_node.webui_url}").stop_job(record(run.path)["job"])
+    wait_until(lambda: not run.alive(), STARTING)
+    assert (run.status.state, run.status.error) == (STOPPED, "Its job in the Ray cluster was stopped.")
+    made().resume(run.id)
+    wait_until(lambda: learning(run), STARTING)
+    assert run.status.attempt == 2
+    assert made().stop_and_wait(run.id).state == STOPPED
 
 
 def test_a_table_is_trained_as_wide_as_the_cluster(made, config):
