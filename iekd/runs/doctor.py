@@ -23,7 +23,7 @@ from iekd.runs.trash import KEPT, TRASH, deletions
 from iekd.runs.uploads import unused, uploads_dir
 
 FINE, NOTE, TROUBLE = "fine", "note", "trouble"
-PYTHON, TORCH = ((3, 10), (3, 13)), (2, 8)
+PYTHON, TORCH = ((3, 10), (3, 14)), (2, 8)
 LEAST_DISK, LEAST_MEMORY = 2e9, 1.5e9  # bytes
 HALF_WRITTEN = (".*.part", ".*.deleted", ".copy-*", ".sending-*")
 OLD = 3600.0  # seconds after which no process is still writing it

@@ -9,6 +9,7 @@ import io
 import os
 import shutil
 import stat
+import sys
 import tarfile
 import threading
 import warnings
@@ -454,7 +455,7 @@ def test_a_size_that_leads_backwards(tmp_path, into, refuses, name):
     entry[124:136] = size
     path = tmp_path / "birds.tar"
     path.write_bytes(tarred(("robin/x.png", png()))[:-1024] + checked(entry) + bytes(2**20))
-    refused(path, into, refuses, "negative")
+    refused(path, into, refuses, "damaged")  # by us, or by Python 3.14
 
 
 def test_files_with_holes(tmp_path, into, refuses):
@@ -558,7 +559,7 @@ def test_a_million_entries(tmp_path, into, refuses, monkeypatch):
     refused(path, into, refuses, "41,000 entries", room=Room(images=20_000))
     lying = content[:start] + many + bytes(tail[:4]) + b"PK\5\6" + bytes(tail[8:])  # where disks are counted
     path.write_bytes(lying)
-    refused(path, into, refuses, "entries")
+    refused(path, into, refuses, "entries" if sys.version_info < (3, 14) else "damaged")
     assert not opened
 
 
