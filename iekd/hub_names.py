@@ -9,6 +9,7 @@ from iekd.errors import UserError
 
 PREFIX = "hf:"  # of a model or a network on the Hub, wherever one may be named
 ADDRESS = "https://huggingface.co/"
+COMMIT = re.compile(r"[0-9a-f]{40}")  # a revision that means the same for ever
 NAME = re.compile(r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?/[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?", re.ASCII)
 BAD = re.compile(r"--|\.\.|\.git$|^.{97}")  # the Hub's own rules
 

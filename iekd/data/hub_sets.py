@@ -28,15 +28,15 @@ from iekd.data.found import Found, drawn_of, load_found, thumbnails_of
 from iekd.data.hub_rows import Announced, Row, UnreachableError, announced, check_installed, commit_of, images_of
 from iekd.data.labels import natural_order
 from iekd.errors import DataError, as_text
+from iekd.hub_names import COMMIT, PREFIX
 from iekd.paths import cache_dir, make_cache_dir
 from iekd.plural import counted
 
 log = logging.getLogger(__name__)
 
-SCHEME = "hf:"
+SCHEME = PREFIX
 OPTIONS = ("config", "train", "test", "image", "label")
 NAME = re.compile(r"(?P<repo>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?(\?(?P<options>.*))?", re.ASCII)
-COMMIT = re.compile(r"[0-9a-f]{40}")
 ABOUT = "dataset.json"
 VERSION = 1  # of the stored form; raise it when that changes
 SAID = 10_000  # images between lines of the log

@@ -22,6 +22,7 @@ from iekd.explain.maps import RelevanceMaps
 from iekd.explain.network import Batch, Network, Part, parts_of
 from iekd.explain.neurons import ActiveNeurons
 from iekd.explain.sample import Sample
+from iekd.models.artifact import TEACHER
 
 FAITHFULNESS = "faithfulness"
 ABOUT = {
@@ -30,7 +31,6 @@ ABOUT = {
 }  # fmt: skip
 SAMPLE = 512  # test images that are enough for every diagnostic
 FLATNESS_IMAGES = 128  # each is predicted once for every level and seed
-TEACHER = "teacher"
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,10 @@ from iekd.export.base import Say
 from iekd.export.certificate import Certificate
 from iekd.export.sharing import shareable
 from iekd.export.web_runtime import Runtime, copied_runtime, find_runtime, pinned_runtime
-from iekd.export.write import TEACHER, check_free, export_model, not_writable, sync
+from iekd.export.write import check_free, export_model, not_writable, sync
 from iekd.inference.compare import unlike_words, who_decides
 from iekd.inference.onnx_file import logits_output
-from iekd.models.artifact import ModelCard
+from iekd.models.artifact import TEACHER, ModelCard
 from iekd.models.catalog import model_name
 from iekd.paths import absolute
 from iekd.plural import counted

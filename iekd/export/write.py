@@ -31,7 +31,7 @@ from iekd.export.check import Latency, latencies, probabilities, some_images
 from iekd.export.formats import FORMATS, format_called
 from iekd.export.script import SCRIPT
 from iekd.export.sharing import name_without_folders, shareable, without_folders
-from iekd.models.artifact import WEIGHTS, ModelCard, check_fits, load_model
+from iekd.models.artifact import TEACHER, WEIGHTS, ModelCard, check_fits, load_model
 from iekd.paths import absolute
 from iekd.plural import counted
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from iekd.data.base import Dataset
 
 RECORD, PAGE = "certificate.json", "certificate.md"
-TEACHER = "teacher"  # its name among the models beside the exported one
 
 
 def export_model(

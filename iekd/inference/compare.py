@@ -23,10 +23,9 @@ from iekd.inference.classifier import OpenedModel
 from iekd.inference.images import Found, as_trained, resized
 from iekd.inference.predict import TOP, Prediction, best, load_predictor
 from iekd.inference.predict_files import answers_of, read_in_batches
-from iekd.models.artifact import ModelCard
+from iekd.models.artifact import TEACHER, ModelCard
 from iekd.plural import counted
 
-TEACHER = "teacher"  # its name among models
 NAMED = 20  # classes that are listed by name
 MOST_BATCH = 64
 

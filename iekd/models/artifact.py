@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from iekd.data.base import Dataset, DatasetInfo
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
+TEACHER = "teacher"  # a role; and what the teacher is called among the models of a run, an export or a comparison
 LARGEST = 4096  # pixels of a side that a card may ask for
 
 
@@ -33,7 +34,7 @@ class ModelCard:
     model: a name of the registry. datasets: names of the datasets whose images and classes it was made for.
     mean, std: per channel, of pixel values scaled to 0..1. background: brightness of the training images' edges, 0..1.
     accuracy: percent on the test split.
-    role: "teacher" or "student"; method and seed: how it was trained. command: what trained it.
+    role: TEACHER or "student"; method and seed: how it was trained. command: what trained it.
     origin: a fingerprint of a teacher's training, to know when it can be used again.
     inheritance_channels: of an IE student, the channels that inherit in each stage that is split, the last stage last.
     energy_threshold: an image whose energy (`engine.scoring.energy`) is below it is unlike the training images: one

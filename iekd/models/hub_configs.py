@@ -22,13 +22,12 @@ from typing import Any
 from iekd import __version__
 from iekd.errors import UserError
 from iekd.hub_errors import HubError, explain, status_of
-from iekd.hub_names import PREFIX, Source, parse_source
+from iekd.hub_names import COMMIT, PREFIX, Source, parse_source
 
 log = logging.getLogger(__name__)
 Config = dict[str, Any]
 CONFIG = "config.json"
 LARGEST = 2**20  # bytes of a config.json: names of a hundred thousand classes
-COMMIT = re.compile(r"[0-9a-f]{40}")
 AGAIN = 300.0  # seconds after which a name without a commit is looked up again
 FILES = "networks.json"  # of a run's folder: the configurations of its networks, by name
 DESCRIBED = "folder/"  # stands for the organisation where a config.json came from a model folder

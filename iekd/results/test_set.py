@@ -13,11 +13,12 @@ import numpy as np
 
 from iekd.config.methods import explores
 from iekd.errors import UserError
+from iekd.models.artifact import TEACHER
 from iekd.results.calibration import BINS, Calibration, calibration
 from iekd.results.confusion import ClassRow, Pair, confusion_matrix, most_confused, per_class
 from iekd.results.mistakes import Mistake, confident_mistakes, suspicious_labels
 
-TEACHER, PLAIN = "teacher", "baseline"
+PLAIN = "baseline"
 MOST_PAIRS = 20
 MOST_MISTAKES = 12  # of each model
 

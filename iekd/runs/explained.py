@@ -30,7 +30,7 @@ from iekd import __version__, plugins
 from iekd.config.methods import explores
 from iekd.errors import UserError
 from iekd.explain.about import DIAGNOSTICS, MAPS
-from iekd.models.artifact import WEIGHTS
+from iekd.models.artifact import TEACHER, WEIGHTS
 from iekd.paths import cache_dir, python_path
 from iekd.plural import counted
 from iekd.results.brief import PLAIN
@@ -41,7 +41,6 @@ from iekd.runs.store import EXPLAINED, Store
 log = logging.getLogger(__name__)
 IMAGES = 8  # that maps are made of
 FOUND, NUMBERS, MADE_FROM = "explain.json", "maps.npz", "made-from.json"
-TEACHER = "teacher"
 PATIENCE = 1800  # seconds that an explanation may take
 MOST_LIVE = 4  # explanations that may be computed or wait, while a stranger asks for another
 MOST_LINKS = 1000

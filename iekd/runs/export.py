@@ -14,8 +14,8 @@ from iekd.export import Certificate, export_model
 from iekd.export.base import Say
 from iekd.export.sharing import command_without_folders, name_without_folders
 from iekd.export.web import EXAMPLES, WEB, check_page_target, export_page
-from iekd.export.write import TEACHER, check_target
-from iekd.models.artifact import ModelCard
+from iekd.export.write import check_target
+from iekd.models.artifact import TEACHER, ModelCard
 from iekd.models.shipped import cards
 from iekd.runs.models import run_models
 from iekd.runs.store import Run

@@ -19,7 +19,7 @@ from iekd.config.run import RunConfig, make_config
 from iekd.data.registry import describe
 from iekd.errors import RunError, UserError
 from iekd.language import _
-from iekd.models.artifact import WEIGHTS, ModelCard
+from iekd.models.artifact import TEACHER, WEIGHTS, ModelCard
 from iekd.models.source import AUTO, RUN
 from iekd.results.pool import (
     Part,
@@ -39,7 +39,6 @@ from iekd.runs.store import FINISHED, Run, Status, Store
 
 EXTENDS = "extends.json"
 USUAL = 2  # seeds that are added where no number is given
-TEACHER = "teacher"
 
 
 @dataclass(frozen=True)

@@ -110,11 +110,12 @@ def test_the_form_can_say_a_plugins_dataset() -> None:
     assert form.own_dataset("folder:/home/me/a") == "folder:/home/me/a"
 
 
-def test_a_preset_is_named_as_long_as_nothing_else_is_set() -> None:
-    assert form.preset_of(DEFAULTS) == "quick", "what the form opens with"
-    for name in PRESETS:
-        assert form.preset_of({**DEFAULTS, **form.preset_values(name), "temperature": 3}) == name
-    assert form.preset_of({**DEFAULTS, "lr": 0.2}) == ""
+def test_a_preset_gives_every_field_of_all_presets_so_none_is_left_over() -> None:
+    fields = set(form.PRESET_FIELDS)
+    assert form.preset_values("quick") == {name: DEFAULTS[name] for name in fields}, "what the form opens with"
+    found = [form.preset_values(name) for name in PRESETS]
+    assert all(values.keys() == fields for values in found)
+    assert len({str(sorted(values.items(), key=str)) for values in found}) == len(PRESETS)
 
 
 def test_help_says_names_as_they_are_written() -> None:

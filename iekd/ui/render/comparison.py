@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from iekd.config.methods import METHODS, explores
-from iekd.inference.compare import TEACHER, ImageResult, classes_named
+from iekd.inference.compare import ImageResult, classes_named
 from iekd.inference.compare_uploads import PIXELS, REPEATS, Compared, ComparedImage
 from iekd.language import _, ngettext
-from iekd.models.artifact import ModelCard
+from iekd.models.artifact import TEACHER, ModelCard
 from iekd.models.catalog import model_name
 from iekd.results.agreement import (
     ALL,

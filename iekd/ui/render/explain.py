@@ -11,7 +11,8 @@ from markupsafe import Markup
 from iekd.explain.about import CKA, FLATNESS, GRAD_CAM, HALVES, LRP, NEURONS
 from iekd.explain.draw import METHODS, OPACITY, full_strength, layer
 from iekd.language import _, ngettext
-from iekd.runs.explained import TEACHER, Explained
+from iekd.models.artifact import TEACHER
+from iekd.runs.explained import Explained
 from iekd.ui.render.examples import data_url, smaller
 from iekd.ui.render.explain_words import (
     Part,

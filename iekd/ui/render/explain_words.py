@@ -9,8 +9,8 @@ from typing import Any
 from iekd.config.methods import explores, method_name
 from iekd.explain.about import CKA, FLATNESS, HALVES, NEURONS
 from iekd.language import _, ngettext
+from iekd.models.artifact import TEACHER
 from iekd.results.brief import PLAIN
-from iekd.runs.explained import TEACHER
 from iekd.ui.render.words import listed, method_style, teacher_title
 
 INHERITANCE, EXPLORATION = "inheritance", "exploration"

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from iekd.config.methods import method_name
 from iekd.config.run import RunConfig, learner_name
 from iekd.language import N_, _, ngettext
+from iekd.models.artifact import TEACHER
 from iekd.plural import signed
 from iekd.results.brief import PLAIN
 from iekd.results.card import student_name
@@ -29,7 +30,6 @@ from iekd.ui.server.hidden_paths import Tell
 
 FIRST, LAST = 10, 5  # classes that are shown of a long list
 CELLS = 24  # of the strip of earlier predictions
-TEACHER = "teacher"
 ABOUT = {
     "validation": N_("Chosen by their place in the split alone, before training. No network trains on them."),
     "test": N_(

@@ -11,10 +11,11 @@ import numpy as np
 
 from iekd.config.methods import method_name
 from iekd.language import N_, _, ngettext
+from iekd.models.artifact import TEACHER
 from iekd.results.calibration import Calibration
 from iekd.results.confusion import cell_rows
 from iekd.results.mistakes import Mistake
-from iekd.results.test_set import TEACHER, Analysis, Predicted
+from iekd.results.test_set import Analysis, Predicted
 from iekd.ui.render.examples import data_url, smaller
 from iekd.ui.render.template import render
 from iekd.ui.render.words import listed, method_style, teacher_title

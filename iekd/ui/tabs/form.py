@@ -102,11 +102,6 @@ def proposed_values(proposal: Proposal) -> dict[str, Any]:
     return {**preset_values(proposal.preset), **{name: shown(value) for name, value in proposal.values.items()}}
 
 
-def preset_of(values: Values) -> str:
-    """The preset that the form's fields are as they are in; empty if in none."""
-    return next((name for name in PRESETS if all(values[f] == v for f, v in preset_values(name).items())), "")
-
-
 def shown(value: Any) -> Any:
     """A setting as a component shows it."""
     return "" if value is None else ", ".join(map(str, value)) if isinstance(value, tuple) else value
