@@ -13,6 +13,7 @@ from iekd.plural import counted
 
 if TYPE_CHECKING:
     from iekd.launchers.base import Launcher
+    from iekd.launchers.by_owner import ByOwner
     from iekd.runs.prepare import Prepared
     from iekd.runs.store import Run
 
@@ -24,12 +25,18 @@ def asks_money(launcher: str) -> bool:
     return launcher == HUB_JOBS
 
 
-def check_flavor(launcher: Launcher) -> None:
-    """Raises UserError if a page is to offer jobs of a flavor that does not exist."""
+def as_choice(launcher: ByOwner) -> ByOwner:
+    """For a page: whoever starts a run chooses whether to pay for a job.
+
+    Raises:
+        UserError: the flavor that is to be offered does not exist.
+    """
     from iekd.launchers.hub_jobs import HubJobsLauncher
 
-    assert isinstance(launcher, HubJobsLauncher)
-    launcher.check_flavor()
+    hub = launcher.new
+    assert isinstance(hub, HubJobsLauncher)
+    hub.check_flavor()
+    return launcher.as_choice(hub.without_options())
 
 
 def say_offer(prepared: Prepared, launcher: Launcher, yes: bool, jobs: int = 1, resumed: Run | None = None) -> None:

@@ -34,7 +34,7 @@ from iekd.cli.evaluate import evaluate
 from iekd.cli.explain import explain
 from iekd.cli.export import export
 from iekd.cli.hub import pull, push
-from iekd.cli.jobs import asks_money, check_flavor
+from iekd.cli.jobs import as_choice, asks_money
 from iekd.cli.models import models
 from iekd.cli.options import run_options
 from iekd.cli.predict import predict
@@ -163,7 +163,6 @@ def serve(
     from iekd.ui.server.launch import launch
 
     launcher = where.launcher(runs_dir)
-    if asks_money(launcher.name):  # whoever starts a run chooses
-        check_flavor(launcher.new)
-        launcher = launcher.as_choice()
+    if asks_money(launcher.name):
+        launcher = as_choice(launcher)
     launch(host, port, launcher, public, root_path, mcp, language)

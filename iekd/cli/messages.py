@@ -72,11 +72,13 @@ def say_proposal(prepared: Prepared) -> None:
 
 def say_how_it_ended(run: Any, as_json: bool) -> None:
     """The results of a run that is over, or why there are none; exit status 1 if it failed, 130 if it was stopped."""
-    from iekd.runs.store import FAILED
+    from iekd.runs.store import FAILED, LOST, STOPPED
 
     status = run.status
     if status.state == FAILED:
         err.print(f"[bold red]The run failed:[/] {escape(str(status.error))}", highlight=False, soft_wrap=True)
+    elif status.error and status.state in (STOPPED, LOST):
+        err.print(f"[yellow]The run is {status.state}:[/] {escape(status.error)}", highlight=False, soft_wrap=True)
     say_warnings(filter(None, [status.copy_error]))
     say_results(run, run.report, as_json)
 
@@ -87,7 +89,7 @@ def say_results(run: Run, report: dict[str, Any] | None, as_json: bool, runs: Se
     runs: the ids of all that the report is about, if they are several.
     """
     from iekd.results.report import summary
-    from iekd.runs.store import FAILED, STOPPED
+    from iekd.runs.store import FAILED, LOST, STOPPED
 
     status = run.status
     if report and not as_json and status.state != FAILED:
@@ -96,7 +98,7 @@ def say_results(run: Run, report: dict[str, Any] | None, as_json: bool, runs: Se
         out.print(f"Runs {' and '.join(runs)} are {status.state}.", highlight=False, soft_wrap=True)
     elif not as_json:
         out.print(f"Run [bold]{run.id}[/] is {status.state}: {escape(str(run.path))}", highlight=False, soft_wrap=True)
-        if status.state == STOPPED:
+        if status.resumable and status.state != FAILED:
             out.print(f"'iekd runs resume {run.id}' continues it.", highlight=False, soft_wrap=True)
     else:
         nothing: dict[str, Any] = {
@@ -105,7 +107,7 @@ def say_results(run: Run, report: dict[str, Any] | None, as_json: bool, runs: Se
             "error": status.error,
         }  # fmt: skip
         print_json({**(summary(report) if report else nothing), **({"runs": list(runs)} if runs else {})})
-    if status.state == FAILED:
+    if status.state in (FAILED, LOST):
         raise typer.Exit(1)
     if status.state == STOPPED or status.live:  # the place that trains it did not answer when it should stop
         raise typer.Exit(INTERRUPTED)

@@ -181,7 +181,7 @@ def runs_add_seeds(
     run = store.get(run_id)
     if other := growing(store, run):
         raise RunError(f"The run '{other.id}' is adding seeds to this one. Wait until it has ended.")
-    config = prepare(more_seeds(store, run, seeds), store.root, launcher.name == LOCAL).config
+    config = prepare(more_seeds(store, run, seeds), store.root, launcher.here).config
     named = ", ".join(map(str, config.seeds))
     if detach:
         started = launcher.submit(config, key_of(run, config))
@@ -265,7 +265,7 @@ def runs_resume(
             launcher.resume(run_id)
             return run
 
-        follow(resume, launcher, as_json)
+        follow(resume, by_owner, as_json)
         return
     train_here(run, run.reopen(), place)
     say_how_it_ended(run, as_json)

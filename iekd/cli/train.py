@@ -45,7 +45,6 @@ from iekd.plural import counted
 from iekd.runs.owner import LOCAL
 
 if TYPE_CHECKING:
-    from iekd.launchers.base import Launcher
     from iekd.launchers.by_owner import ByOwner
     from iekd.results.table import Cell
     from iekd.runs.prepare import Prepared
@@ -77,12 +76,12 @@ def train(
     processes.share_run(nproc)
     place = torchrun_place(detach, devices)
     launcher = where.launcher(runs_dir)
-    store, here = launcher.store, launcher.name == LOCAL
-    if not here:
+    store, in_this_process = launcher.store, launcher.name == LOCAL
+    if not in_this_process:
         check_here(nproc, place, devices)
-    prepared = prepare(config, store.root, here)
+    prepared = prepare(config, store.root, launcher.here)
     config = prepared.config
-    if here:
+    if in_this_process:
         processes.check_processes(config, place.world if place else processes.nproc(), place)
     say_unused(config)
     if devices:
@@ -93,13 +92,13 @@ def train(
         say_offer(prepared, launcher.new, where.yes)
     else:
         say_estimate(prepared, store)
-    if not here and not asks_money(launcher.name):
+    if not launcher.here and not asks_money(launcher.name):
         say_notes([f"The estimate is for this machine; the run is trained by the launcher '{launcher.name}'."])
     if detach:
         run_id = launcher.submit(config)
         say(as_json, f"Run {run_id} trains in the background.", {"run": run_id, "state": "queued"})
         return
-    if not here:
+    if not in_this_process:
         follow(lambda: store.get(launcher.submit(config)), launcher, as_json)
         return
     run, handle = store.create(config)
@@ -107,7 +106,7 @@ def train(
     say_how_it_ended(run, as_json)
 
 
-def follow(start: Callable[[], Run], launcher: Launcher, as_json: bool) -> None:
+def follow(start: Callable[[], Run], launcher: ByOwner, as_json: bool) -> None:
     """Start a run that another place trains, show how far it is until it is over, and say how it ended."""
     (run,) = train_at_once([start], [launcher.name], launcher)
     if run is None:  # Ctrl-C came first
@@ -152,7 +151,7 @@ def torchrun_place(detach: bool = False, devices: str = "") -> Place | None:
     return place
 
 
-def train_spread(prepared: Prepared, devices: str, launcher: Launcher, detach: bool, as_json: bool) -> None:
+def train_spread(prepared: Prepared, devices: str, launcher: ByOwner, detach: bool, as_json: bool) -> None:
     """Train one run per device, each with a block of the seeds, and say how they ended."""
     from iekd.runs.side_by_side import jobs_of, spread
 
@@ -169,14 +168,16 @@ def train_spread(prepared: Prepared, devices: str, launcher: Launcher, detach: b
     say_how_they_ended(runs, launcher.store, as_json)
 
 
-def train_at_once(jobs: Sequence[Callable[[], Run]], titles: Sequence[str], launcher: Launcher) -> list[Run | None]:
+def train_at_once(jobs: Sequence[Callable[[], Run]], titles: Sequence[str], launcher: ByOwner) -> list[Run | None]:
     """Train the runs of all jobs at the same time, with a bar for each."""
     from iekd.cli.progress import Board
     from iekd.runs.side_by_side import train_all
     from iekd.runs.worker import stop_on_signals
 
     with Board(err, titles) as board:
-        return train_all(jobs, launcher, len(jobs), stop_on_signals(), board.update)
+        stop = stop_on_signals()
+        launcher.stop_starting_if(stop)
+        return train_all(jobs, launcher, len(jobs), stop, board.update)
 
 
 def say_how_they_ended(runs: list[Run], store: Store, as_json: bool) -> None:
@@ -231,7 +232,7 @@ def table(
     launcher = where.launcher(runs_dir)
     store, wanted, config = launcher.store, grid.parse_pairs(pairs), resolve(config)
     # all of them first: errors are shown before anything is trained
-    prepared = [prepare(cell, store.root, launcher.name == LOCAL) for cell in grid.cells(wanted, config, together)]
+    prepared = [prepare(cell, store.root, launcher.here) for cell in grid.cells(wanted, config, together)]
     configs = [cell.config for cell in prepared]
     say_unused(configs[0])
     say_dataset(prepared[0].info)  # the same in all cells
@@ -288,10 +289,13 @@ def _train_grid(configs: Sequence[RunConfig], launcher: ByOwner) -> list[Cell]:
     from iekd.runs.worker import stop_on_signals
 
     width = launcher.width(configs[0])
-    if width > 1 or launcher.name != LOCAL:
+    trains_elsewhere = any(grid.live_run(config, launcher.store) for config in configs)
+    if width > 1 or launcher.name != LOCAL or trains_elsewhere:
         titles = [f"{c.teacher} -> {c.student}, seed {', '.join(map(str, c.seeds))}" for c in configs]
         with Board(err, titles) as board:  # interrupted cells continue where new ones are trained
-            return grid.run_grid_at_once(configs, launcher.new, width, stop_on_signals(), board.update)
+            stop = stop_on_signals()
+            launcher.stop_starting_if(stop)
+            return grid.run_grid_at_once(configs, launcher.new, width, stop, board.update, launcher)
     stopped: list[Callable[[], bool]] = []
 
     def train_one(run: Any, handle: int | None) -> None:

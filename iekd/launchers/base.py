@@ -6,17 +6,19 @@ to a subclass how a worker is started, found alive, told to hurry and killed. do
 
 from __future__ import annotations
 
+import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from iekd.config.run import RunConfig
-from iekd.errors import RunError
+from iekd.errors import RunError, UserError
 from iekd.runs.files import read_json, write_json
 from iekd.runs.owner import LOCAL, Owner, record, set_owner
 from iekd.runs.store import FAILED, LOST, STOPPED, STOPPING, Run, Status, Store, released
 
+log = logging.getLogger(__name__)
 GRACE = 30.0  # seconds that a worker has to see a request to stop
 SAVING = 300.0  # seconds that one which has seen it has to save its students
 COPYING = 1800.0  # seconds that one which is over has to copy its run elsewhere (copies.py)
@@ -40,6 +42,12 @@ class Launcher(Owner, Protocol):
     @property
     def name(self) -> str:
         """Recorded in the folder of each of its runs; it never changes."""
+        ...
+
+    @property
+    def here(self) -> bool:
+        """Whether its runs are trained on this machine, whose devices they need and whose speed tells how long they
+        take."""
         ...
 
     @property
@@ -136,6 +144,8 @@ class FolderLauncher(ABC):
     """
 
     name: str
+    here = False
+    stopping: Callable[[], bool] = staticmethod(lambda: False)  # asked before something that was long prepared starts
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -235,7 +245,10 @@ class FolderLauncher(ABC):
                 continue
             patience = _patience(run, grace, saving)
             if time.time() - asked.get("time", 0) > patience:
-                self._end(run, patience)
+                try:
+                    self._end(run, patience)
+                except UserError as error:  # such as a token that is gone; it keeps no other from being ended
+                    log.warning("action=end-stuck run=%s %s", run.id, error)
 
     def give_up(self, run_id: str) -> None:
         run = self._own(run_id)

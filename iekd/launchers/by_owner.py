@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from iekd.config.run import RunConfig
 from iekd.errors import RunError, UserError
-from iekd.launchers.base import GRACE, SAVING, Launcher
+from iekd.launchers.base import GRACE, SAVING, FolderLauncher, Launcher
 from iekd.runs.owner import LOCAL
 from iekd.runs.store import Status, Store
 
@@ -21,17 +21,29 @@ class ByOwner:
         """others: by name, over the same store as `new`. offered: what people may choose on a page."""
         self.new, self._launchers, self.offered = new, {**others, new.name: new}, offered
 
-    def as_choice(self) -> ByOwner:
-        """New runs are trained on this machine, and what was `new` becomes a choice: whoever chooses it pays for it."""
-        return ByOwner(self._launchers[LOCAL], self._launchers, self.new)
+    def as_choice(self, owner: Launcher) -> ByOwner:
+        """New runs are trained on this machine, and what was `new` becomes a choice: whoever chooses it pays for it.
+
+        owner: the same launcher without the options of `new`, for runs that were started with options of their own.
+        """
+        return ByOwner(self._launchers[LOCAL], {**self._launchers, owner.name: owner}, self.new)
 
     @property
     def name(self) -> str:
         return self.new.name
 
     @property
+    def here(self) -> bool:
+        return self.new.here
+
+    @property
     def store(self) -> Store:
         return self.new.store
+
+    def stop_starting_if(self, stop: Callable[[], bool]) -> None:
+        """Ask this before something starts that took long to prepare."""
+        if isinstance(self.new, FolderLauncher):
+            self.new.stopping = stop
 
     def owner(self, run_id: str) -> Launcher:
         """The launcher of a run.

@@ -22,7 +22,7 @@ from iekd.launchers.in_job import HEAVY, RUN, TEACHERS, in_hours
 from iekd.runs.files import read_json
 from iekd.runs.locks import fcntl
 from iekd.runs.owner import record, set_owner
-from iekd.runs.store import FAILED, FINISHED, QUEUED, STOPPED, Run, Status
+from iekd.runs.store import CHECKPOINTS, FAILED, FINISHED, QUEUED, STOPPED, Run, Status
 
 log = logging.getLogger("iekd")
 LOCK, PARTS = ".follow.lock", ".follow"  # in a run's folder
@@ -53,6 +53,11 @@ class Follower:
             if not alone or notes.get("over") or "job" not in notes:
                 return bool(notes.get("over"))
             job = account.job(notes["job"])
+            if job is None and not account.files(notes["bucket"], notes["folder"]):
+                raise HubError(
+                    f"The Hub shows {account.namespace} neither the job of this run nor its bucket. Log in as whoever "
+                    "started it."
+                )
             stage = "DELETED" if job is None else str(getattr(job.status.stage, "value", job.status.stage))
             self._fetch(run, account, notes, heavy=False)
             final = self.ended.get(run.id)
@@ -106,6 +111,15 @@ class Follower:
                 seen[path] = one.xet_hash
         finally:
             shutil.rmtree(parts, ignore_errors=True)
+
+    def fetch_checkpoints(self, run: Run, account: Account, bucket: str, folder: str) -> None:
+        """Of a run that was given up: its job may have learned much that is only in the bucket."""
+        inside = f"{folder}/{RUN}/"
+        found = account.files(bucket, f"{inside}{CHECKPOINTS}")
+        targets = [(one, run.path / one.path.removeprefix(inside)) for one in found]
+        for _, target in targets:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        account.fetch(bucket, targets)
 
     def _take(self, run: Run, fetched: Path) -> None:
         """Take over the state that the worker wrote, whose process is on another machine; not an earlier attempt's."""

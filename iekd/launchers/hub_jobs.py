@@ -29,8 +29,9 @@ from iekd.launchers.hub_follow import Follower
 from iekd.launchers.in_job import INPUTS, JOB, RUN
 from iekd.launchers.sending import Inputs, files_of, inputs_of, pack, pack_program, requirements_text
 from iekd.runs.estimate import in_words
+from iekd.runs.files import read_json, write_json
 from iekd.runs.owner import record, set_owner
-from iekd.runs.store import FAILED, Run, Status, Store
+from iekd.runs.store import CHECKPOINTS, FAILED, Run, Status, Store
 from iekd.runs.teachers import find_teacher
 
 log = logging.getLogger("iekd")
@@ -42,6 +43,7 @@ MOST_SENT = 20e9  # bytes of the user's files
 EVERY = 10.0  # seconds between two looks at a run
 FIRST_LOOK = 15.0  # seconds that whoever reads a run for the first time waits for news of it
 AT_ONCE = 4  # jobs of a table
+GIVEN_UP = "given-up-job.json"  # in a run's folder: the options of its job, which may be resumed as another job
 SEEN, SAVING = 120.0, 300.0  # as GRACE and SAVING of base.py: a request is seen in the mounted bucket after a while
 
 
@@ -121,6 +123,10 @@ class HubJobsLauncher(FolderLauncher):
         made.given, made.token = {**self.given, **options}, token
         return made
 
+    def without_options(self) -> HubJobsLauncher:
+        """The same launcher for runs that are resumed with the options that they were started with."""
+        return self.for_visitor(self.token, **dict.fromkeys(self.given, ""))
+
     def welcome(self, token: str) -> None:
         """Look after the running jobs of somebody who has just signed in; they may be older than this process.
 
@@ -198,11 +204,11 @@ class HubJobsLauncher(FolderLauncher):
             self.earlier.pop(run.id, None)
 
     def _options_of(self, run: Run) -> dict[str, str]:
-        """As it was started, if it was a job."""
+        """As it was started, if it was a job, also one that was given up."""
         notes = record(run.path)
-        return (
-            {name: str(notes[name]) for name in self.given if name in notes} if notes.get("name") == self.name else {}
-        )
+        if notes.get("name") != self.name:
+            notes = read_json(run.path / GIVEN_UP) or {}
+        return {name: str(notes[name]) for name in self.given if name in notes}
 
     # FolderLauncher's four
 
@@ -217,6 +223,8 @@ class HubJobsLauncher(FolderLauncher):
         if before is not None and before.status.stage not in OVER:
             account.cancel(before.id)  # it was given up, and would write to the same place
         bucket, folder = account.make_bucket(), f"runs/{run.id}"
+        if before is not None and not (run.path / CHECKPOINTS).is_dir():
+            self.follower.fetch_checkpoints(run, account, bucket, folder)
         about: dict[str, Any] = {
             "bucket": bucket, "folder": folder, "namespace": account.namespace, "flavor": flavor.name,
             "seconds": limit, "timeout": options.timeout, "image": options.image, "package": options.package,
@@ -226,6 +234,8 @@ class HubJobsLauncher(FolderLauncher):
         job = None
         try:
             about["inputs"] = self._send(run, account, about)
+            if self.stopping():
+                raise HubError("Its job was not started, because it was to stop while its files were sent.")
             job = account.start(
                 options.image, command(options.package), flavor.name, limit, {"iekd-run": run.id}, bucket, folder, MOUNT
             )
@@ -308,6 +318,7 @@ class HubJobsLauncher(FolderLauncher):
         except UserError as error:
             run.event("job left", job=notes["job"], url=notes.get("url", ""), why=str(error))
             log.warning("The job of run %s may still be running and cost money: %s", run.id, notes.get("url", ""))
+        write_json(run.path / GIVEN_UP, {name: notes[name] for name in self.given if name in notes})
         super().disown(run)
 
     def width(self, config: RunConfig) -> int:

@@ -29,6 +29,7 @@ class LocalLauncher(FolderLauncher):
     """
 
     name = LOCAL
+    here = True
 
     def start(self, run: Run, handle: int) -> None:
         with open(run.path / "log.txt", "ab") as log:

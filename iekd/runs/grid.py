@@ -99,7 +99,7 @@ def interrupted_run(config: RunConfig, store: Store) -> Run | None:
     return None
 
 
-def _live_run(config: RunConfig, store: Store) -> Run | None:
+def live_run(config: RunConfig, store: Store) -> Run | None:
     """The newest run of this configuration that waits or trains, started by whomever."""
     wanted = _unnamed(config)
     for run in store.list():
@@ -111,7 +111,7 @@ def _live_run(config: RunConfig, store: Store) -> Run | None:
 
 def earlier_run(config: RunConfig, store: Store) -> Run | None:
     """The run with which a cell would go on; None for a new one."""
-    return _live_run(config, store) or interrupted_run(config, store)
+    return live_run(config, store) or interrupted_run(config, store)
 
 
 def _unnamed(config: RunConfig) -> dict[str, Any]:
@@ -140,13 +140,14 @@ def run_grid(
 
 def run_grid_at_once(
     configs: Sequence[RunConfig], launcher: Launcher, width: int, stop: Callable[[], bool],
-    follow: Callable[[Mapping[int, Run]], None],
+    follow: Callable[[Mapping[int, Run]], None], stopper: Starter | None = None,
 ) -> list[Cell]:  # fmt: skip
     """`run_grid` with up to `width` cells at a time, which the launcher trains.
 
     Args:
         stop: whether to start nothing more, and to stop the cells that train.
         follow: see `side_by_side.train_all`; with numbers of configs.
+        stopper: what stops cells that train already, and may be another launcher's; unset: the launcher.
     """
     reused = [finished_run(config, launcher.store) for config in configs]
     missing = [i for i, run in enumerate(reused) if run is None]
@@ -161,9 +162,10 @@ def run_grid_at_once(
             missing_teacher(run.config, launcher.store.root) != teacher for run in training.values()
         )
 
-    trained = train_all(
-        jobs, launcher, width, stop, lambda runs: follow({missing[job]: run for job, run in runs.items()}), ready
-    )
+    def follow_cells(training: Mapping[int, Run]) -> None:
+        follow({missing[job]: run for job, run in training.items()})
+
+    trained = train_all(jobs, stopper or launcher, width, stop, follow_cells, ready)
     runs = {**dict(enumerate(reused)), **dict(zip(missing, trained, strict=True))}
     return [_cell(config, runs[i], reused[i] is not None) for i, config in enumerate(configs)]
 
@@ -185,7 +187,7 @@ def _begin(config: RunConfig, store: Store) -> tuple[Run, int | None]:
 
 def _submit(config: RunConfig, launcher: Launcher) -> Run:
     """A run that is not over yet, as after a closed terminal; an interrupted run that is continued; or a new one."""
-    if (live := _live_run(config, launcher.store)) is not None:
+    if (live := live_run(config, launcher.store)) is not None:
         return live
     earlier = interrupted_run(config, launcher.store)
     if earlier is not None:

@@ -345,13 +345,13 @@ def _end(children: Sequence[subprocess.Popen[bytes]], patience: float = KILLED_A
 @contextlib.contextmanager
 def _loopback() -> Iterator[None]:
     """Within, processes that are started connect within this machine only."""
-    name, before = "GLOO_SOCKET_IFNAME", os.environ.get("GLOO_SOCKET_IFNAME")
-    if before is None and (card := _loopback_card()):
-        os.environ[name] = card
+    card = _loopback_card()
+    ours = [name for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if card and name not in os.environ]
+    os.environ.update(dict.fromkeys(ours, card or ""))
     try:
         yield
     finally:
-        if before is None:
+        for name in ours:
             os.environ.pop(name, None)
 
 

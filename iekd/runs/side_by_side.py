@@ -4,6 +4,7 @@ over devices."""
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -14,6 +15,7 @@ from iekd.runs.gpus import gpus
 from iekd.runs.siblings import note_extension
 from iekd.runs.slots import device_name, slots
 from iekd.runs.store import Run, Store
+from iekd.runs.variables import COPY_TO
 
 log = logging.getLogger(__name__)
 POLL = 0.3  # seconds
@@ -74,7 +76,7 @@ def train_all(
             asked |= {job for job, run in training.items() if job not in asked and _ask_to_stop(run, launcher, said)}
             _end_stuck(launcher, said)
         follow(training)
-        training = {job: run for job, run in training.items() if run.status.live}
+        training = {job: run for job, run in training.items() if run.status.live or (not stop() and _copies(run))}
         if not (stop() and training and all(run.status.doubt for run in training.values())):
             unanswered = 0.0
         elif time.monotonic() - (unanswered := unanswered or time.monotonic()) > PATIENCE:
@@ -88,6 +90,11 @@ def train_all(
     if refused is not None:
         raise refused
     return runs
+
+
+def _copies(run: Run) -> bool:
+    """Whether its worker may still copy the run to another place, and will say so if it cannot."""
+    return bool(os.environ.get(COPY_TO)) and run.alive()
 
 
 def _end_stuck(launcher: Starter, said: set[str]) -> None:

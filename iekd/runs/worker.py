@@ -98,6 +98,8 @@ def _abandon(run: Run, writer: StatusWriter, why: str) -> None:
     status = writer.status
     status.state, status.error, status.ended = FAILED, why, time.time()
     status.eta_seconds = status.eta_range = None
+    if os.environ.get(COPY_TO):
+        status.copy_error = "There is no last copy of this run: its process had to end at once. Resume it to have one."
     log.error("The run is %s. %s", FAILED, why)
     (run.path / ".reserve").unlink(missing_ok=True)
     run.write_status(status)

@@ -16,12 +16,12 @@ from iekd.cli.messages import say_how_it_ended
 from iekd.cli.progress import Board
 from iekd.hub_errors import HubError
 from iekd.results.predictions import ANSWERS, read_right
-from iekd.runs import side_by_side, slots
+from iekd.runs import grid, side_by_side, slots
 from iekd.runs.gpus import Gpu
 from iekd.runs.owner import set_owner
 from iekd.runs.siblings import family_of
 from iekd.runs.side_by_side import spread, train_all
-from iekd.runs.store import FINISHED, QUEUED, RUNNING, STOPPED, Status, Store
+from iekd.runs.store import FAILED, FINISHED, LOST, QUEUED, RUNNING, STOPPED, Status, Store
 
 two_cores = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
 
@@ -224,6 +224,38 @@ def test_a_place_that_does_not_answer_is_not_waited_for_after_a_stop(
     with pytest.raises(typer.Exit) as left:
         say_how_it_ended(run, False)
     assert left.value.exit_code == INTERRUPTED
+
+
+@pytest.mark.parametrize(("state", "code"), [(LOST, 1), (FAILED, 1), (STOPPED, INTERRUPTED), (FINISHED, 0)])
+def test_how_a_run_ended_is_said_with_the_reason_and_the_exit_status(quick, tiny_config, capsys, state, code):
+    run = quick.store.get(quick.submit(tiny_config()))
+    run.write_status(Status(state=RUNNING if state == LOST else state, created=1, error="The node is gone."))
+    os.close(quick.handles.pop(run.id))
+    assert run.status.state == state
+    try:
+        say_how_it_ended(run, False)
+        found = 0
+    except typer.Exit as left:
+        found = left.exit_code
+    assert found == code
+    said = capsys.readouterr()
+    assert ("The node is gone." in said.err) is (state in (FAILED, STOPPED))
+    assert ("runs resume" in said.out) is (state in (LOST, STOPPED))
+
+
+def test_another_launchers_cell_is_stopped_by_its_own(quick, tiny_config):
+    """A table adopts runs that train elsewhere, such as jobs that a closed terminal has left."""
+    run = quick.store.get(quick.submit(tiny_config(methods=("baseline",), teacher="none", seeds=(0,))))
+    run.write_status(Status(state=RUNNING, created=1))
+    other = Quick(quick.store)
+    other.name, other.asked = "other", []
+    other.request_stop = lambda run_id: pytest.fail("it is not that one's")
+    seen = []
+    cells = grid.run_grid_at_once(
+        [run.config], other, 1, lambda: bool(seen), lambda training: seen.append(1), stopper=quick
+    )
+    assert quick.asked == [run.id]
+    assert cells[0].state == STOPPED
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -567,6 +568,7 @@ def test_a_page_that_could_offer_no_job_is_not_served(what, jobs, tmp_path, monk
 def test_a_page_offers_jobs_beside_this_machine(jobs, tiny_config, tmp_path, refuses):
     import gradio as gr
 
+    from iekd.cli.jobs import as_choice
     from iekd.launchers.factory import make_launcher
     from iekd.runs.owner import LOCAL
     from iekd.runs.prepare import prepare
@@ -575,7 +577,7 @@ def test_a_page_offers_jobs_beside_this_machine(jobs, tiny_config, tmp_path, ref
     from iekd.ui.tabs.jobs import where_part
 
     jobs.idle = True
-    launcher = make_launcher(tmp_path / "runs", "hf-jobs", timeout="1h").as_choice()
+    launcher = as_choice(make_launcher(tmp_path / "runs", "hf-jobs", timeout="1h"))
     assert launcher.name == LOCAL, "what does not ask for a job, such as the API, gets none"
     with gr.Blocks():
         assert where_part(make_launcher(tmp_path / "runs"), Access()) is None
@@ -597,6 +599,136 @@ def test_a_page_offers_jobs_beside_this_machine(jobs, tiny_config, tmp_path, ref
                          (Access(public=True, training=True, in_space=True), "Log in with Hugging Face")):  # fmt: skip
         stranger = replace(part, access=access)
         refuses(lambda stranger=stranger: stranger.chosen(None, given, ""), said)
+
+
+def test_a_job_is_resumed_on_a_page_as_it_was_started(jobs, tiny_config, tmp_path, wait_until):
+    """And not with the options that the page offers for new ones, which may cost many times as much."""
+    from iekd.cli.jobs import as_choice
+    from iekd.launchers.factory import make_launcher
+
+    jobs.idle = True
+    started = make_launcher(tmp_path / "runs", "hf-jobs", flavor="cpu-basic", timeout="30m")
+    run = started.store.get(started.submit(tiny_config(dataset="fashion-mnist-sample")))
+    jobs.jobs[0].end("CANCELED")
+    wait_until(lambda: not run.alive())
+    page = as_choice(make_launcher(tmp_path / "runs", "hf-jobs", flavor="a10g-small", timeout="12h", namespace="org"))
+    page.resume(run.id)
+    assert (jobs.jobs[1].spec["flavor"], jobs.jobs[1].spec["timeoutSeconds"]) == ("cpu-basic", 1800)
+    assert jobs.jobs[1].namespace == "ann"
+
+
+def test_start_on_the_page_asks_again_where_another_price_was_shown(jobs, tmp_path, monkeypatch):
+    import gradio as gr
+    from gradio.routes import App
+
+    from iekd.cli.jobs import as_choice
+    from iekd.launchers.factory import make_launcher
+    from iekd.ui.app import build_app
+
+    jobs.idle = True
+    monkeypatch.setenv("IEKD_PROBE", "0")
+    launcher = as_choice(make_launcher(tmp_path / "runs", "hf-jobs", timeout="1h"))
+    demo = build_app(launcher)
+    demo.queue()
+    App.create_app(demo)
+    request = gr.Request(
+        headers={"host": "127.0.0.1:7860"}, cookies={}, query_params={}, client=SimpleNamespace(host="127.0.0.1"),
+        username=None,
+    )  # fmt: skip
+    (event,) = [
+        one for one in demo.fns.values() if one.name == "begin" and "f-where" in {i.elem_id for i in one.inputs}
+    ]
+    changed = {"f-where": "hf-jobs", "f-timeout": "30m", "f-epochs": 1}
+
+    def pressed() -> dict:
+        given = [changed.get(one.elem_id, one.value) for one in event.inputs]
+        answer = asyncio.run(demo.process_api(event, given, state=None, request=request))
+        return {one.elem_id or one._id: value for one, value in zip(event.outputs, answer["data"], strict=True)}
+
+    refused = pressed()
+    assert "press Start again" in str(refused["error"])
+    assert "at most $0.20" in refused["job-most"]
+    assert jobs.jobs == [], "nothing was shown, so nothing is paid for"
+    changed |= {"job-most": refused["job-most"], "f-timeout": "1h"}
+    assert "at most $0.40" in pressed()["job-most"], "it was for another time"
+    assert jobs.jobs == []
+    changed["f-timeout"] = "30m"
+    started = pressed()
+    assert started["shown-run"]
+    assert [job.spec["timeoutSeconds"] for job in jobs.jobs] == [1800]
+
+
+def test_what_a_job_that_was_given_up_has_learned_is_not_deleted(jobs, waiting, hub_launcher, wait_until):
+    run, _ = waiting
+    wait_until(lambda: "installs" in run.status.waiting)
+    learned = jobs.bucket("ann/iekd-runs") / "runs" / run.id / "run" / "checkpoints" / "students-7"
+    learned.mkdir(parents=True)
+    (learned / "state.safetensors").write_bytes(b"much")
+    jobs.down = True
+    wait_until(lambda: run.status.doubt)
+    hub_launcher.give_up(run.id)
+    jobs.down = False
+    hub_launcher.resume(run.id)
+    assert (run.path / "checkpoints" / "students-7" / "state.safetensors").read_bytes() == b"much"
+    assert (learned / "state.safetensors").read_bytes() == b"much", "the new job finds it too"
+    assert jobs.jobs[1].spec["timeoutSeconds"] == 7200
+    assert record(run.path)["namespace"] == "ann"
+
+
+def test_a_page_never_resumes_on_a_visitors_account(jobs, hub_launcher, tiny_config, wait_until, refuses):
+    from iekd.ui.server.access import Access, AccessError
+    from iekd.ui.server.actions import resume_run
+
+    jobs.idle = True
+    run = hub_launcher.store.get(hub_launcher.for_visitor("hf_bob").submit(tiny_config(dataset="fashion-mnist-sample")))
+    jobs.jobs[0].end("CANCELED")
+    wait_until(lambda: not run.alive())
+    here = SimpleNamespace(
+        headers={"host": "127.0.0.1:7860"}, cookies={}, client=SimpleNamespace(host="127.0.0.1"), username=None
+    )
+    refuses(lambda: resume_run(hub_launcher, Access(), here, run), "visitor", "same settings", kind=AccessError)
+    assert len(jobs.jobs) == 1
+
+
+def test_one_job_that_cannot_be_ended_keeps_no_other_from_it(jobs, hub_launcher, tiny_config, monkeypatch):
+    jobs.idle = True
+    monkeypatch.setattr(hub_jobs, "SEEN", 0)
+    runs = [hub_launcher.submit(tiny_config(dataset="fashion-mnist-sample", seeds=(seed,))) for seed in (0, 1)]
+    for run_id in runs:
+        hub_launcher.request_stop(run_id)
+    kill, tried = hub_launcher.kill, []
+
+    def sometimes(run):
+        tried.append(run.id)
+        if len(tried) == 1:
+            raise HubError("The token is gone.")
+        return kill(run)
+
+    monkeypatch.setattr(hub_launcher, "kill", sometimes)
+    hub_launcher.end_stuck(0)
+    assert sorted(tried) == sorted(runs)
+    assert [job.stage for job in jobs.jobs].count("CANCELED") == 1
+
+
+def test_a_job_and_bucket_that_another_account_cannot_see_are_not_taken_for_deleted(
+    jobs, waiting, hub_launcher, wait_until
+):
+    run, job = waiting
+    wait_until(lambda: "installs" in run.status.waiting)
+    jobs.jobs.remove(job)
+    shutil.move(jobs.bucket("ann/iekd-runs"), jobs.root / "out-of-sight")
+    wait_until(lambda: "Log in as whoever" in run.status.doubt)
+    assert not record(run.path).get("over")
+    shutil.move(jobs.root / "out-of-sight", jobs.bucket("ann/iekd-runs"))
+    wait_until(lambda: not run.alive())
+    assert run.status.state == STOPPED, "now its bucket is there, and the job was deleted"
+
+
+def test_a_stop_while_files_are_sent_starts_no_job(jobs, hub_launcher, tiny_config, refuses):
+    hub_launcher.stopping = lambda: True
+    refuses(lambda: hub_launcher.submit(tiny_config(dataset="fashion-mnist-sample")), "was not started", kind=HubError)
+    assert jobs.jobs == []
+    assert hub_launcher.store.list() == []
 
 
 def test_times_and_prices_in_words():

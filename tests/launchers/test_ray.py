@@ -148,29 +148,6 @@ def test_a_node_that_dies_is_replaced_bit_for_bit(made, cluster, config, complet
     assert 0 < before.progress < 1, "it was in the middle"
 
 
-def test_a_worker_that_is_only_cut_off_is_ended_before_the_next_begins(made, cluster, config, wait_until, monkeypatch):
-    """Its node's raylet is held, so the cluster misses the node, and nobody there tells the worker to end."""
-    monkeypatch.setenv("IEKD_CHECKPOINT_SECONDS", "0")
-    run = made().store.get(made().submit(config(10_000)))
-    wait_until(lambda: learning(run) and list((run.path / "checkpoints").glob("students-*")), STARTING)
-    cut_off, pid, learned = cluster.node, run.status.pid, len(run.metrics()[0])
-    (raylet,) = cut_off.all_processes["raylet"]
-    os.kill(raylet.process.pid, signal.SIGSTOP)
-    try:
-        wait_until(lambda: run.status.attempt == 2, STARTING)
-    finally:
-        cluster.node = cluster.add()
-    try:
-        wait_until(lambda: run.status.pid not in (None, pid), STARTING)
-        assert not os.path.exists(f"/proc/{pid}"), "two would have written to one folder"
-        wait_until(lambda: learning(run) and len(run.metrics()[0]) > learned, STARTING)
-    finally:
-        os.kill(raylet.process.pid, signal.SIGCONT)
-        cluster.remove_node(cut_off, allow_graceful=False)
-    assert made().stop_and_wait(run.id).state == STOPPED
-    assert len({event["ray_node"] for event in events(run) if event["event"] == "placed"}) == 2
-
-
 def test_a_job_that_is_stopped_in_the_dashboard_can_be_resumed(made, cluster, config, wait_until):
     from ray.job_submission import JobSubmissionClient
 

@@ -14,7 +14,7 @@ from iekd.language import _, ngettext
 from iekd.launchers.base import Launcher
 from iekd.launchers.hub_jobs import HUB_JOBS
 from iekd.runs.estimate import estimate
-from iekd.runs.owner import LOCAL, record
+from iekd.runs.owner import record
 from iekd.runs.prepare import prepare
 from iekd.runs.siblings import growing, key_of, more_seeds, note_extension
 from iekd.runs.store import Run, Store
@@ -31,9 +31,11 @@ def start_run(launcher: Launcher, access: Access, asker: gr.Request | None, conf
     """
     with changing:  # between counting a visitor's runs, or looking for its pictures, and starting one more
         visitor = access.check_start(asker, config, launcher.store)
-        prepared = prepare(config, launcher.store.root, launcher.name == LOCAL).config
+        prepared = prepare(config, launcher.store.root, launcher.here).config
         access.check_size(asker, prepared, launcher.store)  # again: pretrained networks may want larger images
-        return launcher.submit(prepared, key or None, visitor)
+        if launcher.here:
+            return launcher.submit(prepared, key or None, visitor)
+    return launcher.submit(prepared, key or None, visitor)  # it may send pictures for minutes; others start meanwhile
 
 
 def resume_run(launcher: Launcher, access: Access, asker: gr.Request | None, run: Run) -> None:
@@ -43,8 +45,14 @@ def resume_run(launcher: Launcher, access: Access, asker: gr.Request | None, run
         UserError: it cannot be continued, or whoever asks may not; a job that this machine's user pays for is theirs.
     """
     access.check_change(asker, run, "resume")
-    by_visitor = record(run.path).get("visitors")  # and paid for by them: the launcher asks for their token
-    if run.owner == HUB_JOBS and not by_visitor and not access.is_own_user(asker):
+    if run.owner == HUB_JOBS and record(run.path).get("visitors"):
+        raise AccessError(
+            _(
+                "The account of the visitor who started this job would pay for it again. They can start a new run with "
+                "the same settings."
+            )
+        )
+    if run.owner == HUB_JOBS and not access.is_own_user(asker):
         raise AccessError(_("Only whoever sits at this machine may start jobs with its token."))
     launcher.resume(run.id)
 

@@ -53,6 +53,7 @@ LOOK_AROUND = (
     ),
 )
 NO_UPLOAD = N_("Fill the cards with images and press “Use these images”, or upload a zip with one folder per class.")
+PRICE_FIRST = N_("The price has changed, or was not shown yet. Look at it, and press Start again.")
 TO_TOP = "() => window.scrollTo({top: 0})"
 SCRIPT = (Path(html.__file__).parent / "train.js").read_text()
 
@@ -216,6 +217,10 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
         try:
             config = allowed(request, values)
             place = where.chosen(request, given, token) if where else launcher
+            if where and isinstance(place, HubJobsLauncher):
+                offer = where.priced(prepare(config, store.root, here=False), place)
+                if offer[where.most] != given[where.most]:
+                    return {**offer, **tab.show("", may, _(PRICE_FIRST))}
             run_id = start_run(place, access, request, config, given[key])
         except UserError as problem:
             return tab.show("", may, str(problem), form.wrong_field(problem, values))
@@ -269,22 +274,25 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
     look_again = gr.Button(visible="hidden", elem_id="look-again")
     typed_in = [field for field in fields.values() if isinstance(field, TYPED)]
     others = [field for field in fields.values() if not isinstance(field, TYPED)]
-    gr.on([field.change for field in others], describe, inputs, [error, *described], **EAGER)
+    chosen = gr.on([field.change for field in others], describe, inputs, [error, *described], **EAGER)
     gr.on([field.change for field in typed_in], None, js=click_after_a_pause("look-again"), **PRIVATE)
-    look_again.click(describe, inputs, [error, *described], **EAGER)
+    looked = look_again.click(describe, inputs, [error, *described], **EAGER)
     timer.tick(described_after, inputs, [error, *described], **EAGER)  # a library's network may turn out to be wrong
     # on coming back a teacher may be at hand that was not before
     gr.on([demo.load, view.back.click], described_again, inputs, described, **EAGER)
     taken = take.click(take_advice, inputs, [*fields.values(), rigour], **PRIVATE)
     taken.then(described_after, inputs, [error, *described], **PRIVATE)
     login = where is not None and where.login
-    start.click(begin_logged_in if login else begin, {key, *inputs}, [shown, key, *tab.outputs], **PRIVATE)
+    paid = [where.flavor, where.price, where.most] if where else []
+    start.click(
+        begin_logged_in if login else begin, {key, *inputs, *paid}, [shown, key, *tab.outputs, *paid], **PRIVATE
+    )
     if where is not None:
-        moved = gr.on(
-            [where.place.change, where.flavor.input, where.timeout.submit, where.timeout.blur],
-            priced_logged_in if login else priced, inputs,
-            [where.details, where.flavor, where.price, where.most], **PRIVATE,
-        )  # fmt: skip
+        asks = priced_logged_in if login else priced, inputs, [where.details, where.flavor, where.price, where.most]
+        moves = [where.place.change, where.flavor.input, where.timeout.submit, where.timeout.blur]
+        moved = gr.on(moves, *asks, **PRIVATE)
+        for event in (chosen, looked):  # the time that it takes, and what is sent, follow the settings
+            event.then(*asks, **PRIVATE)
         moved.then(described_after, inputs, [error, *described], **PRIVATE)
         if login:
             demo.load(where.welcome, None, None, **PRIVATE)
