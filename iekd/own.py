@@ -25,7 +25,7 @@ from iekd.engine.accelerate import choose_device
 from iekd.engine.events import Result
 from iekd.engine.loaders import LoaderBatches, LoaderImages, first_batch
 from iekd.engine.metrics import Metrics
-from iekd.engine.own import LoaderDataset, OwnExperiment, Student, without_pixels
+from iekd.engine.own import BuiltStudent, LoaderDataset, OwnExperiment, without_pixels
 from iekd.errors import UserError, unknown_name
 from iekd.models.own import OwnNetwork, examine, released
 from iekd.results.build import build_report
@@ -135,7 +135,7 @@ def distill(
             without_pixels(test.labels.numpy(), batches.shape[1:]),
         )  # fmt: skip
         widths = () if taught_by is None else taught_by.widths
-        made = Student(lambda: _built(student), found)
+        made = BuiltStudent(lambda: _built(student), found)
         experiment = OwnExperiment(config, dataset, batches, test, made, frozen, widths)
         with contextlib.closing(experiment.events()) as events:
             for event in events:

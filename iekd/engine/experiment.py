@@ -47,7 +47,7 @@ from iekd.engine.loop import HeldOut, ShouldSnapshot, train
 from iekd.engine.metrics import Predicted
 from iekd.engine.mutual import MutualLearner
 from iekd.engine.parallel import Processes, least_images
-from iekd.engine.part import parts_of
+from iekd.engine.part import shares_of
 from iekd.engine.scoring import UNLIKE, accuracy, class_accuracy, energy, is_right, predicted
 from iekd.engine.stacked import stack_seeds
 from iekd.engine.state import Snapshot
@@ -151,7 +151,7 @@ class Experiment:
                 *training, config.batch_size, config.data_seed, self.augment(), config.drop_last, self.extras(), part
             )
             batches.check_parts(least_images(config.sync_bn))
-            evaluated = parts_of(dict(zip(held_out, evaluation, strict=True)), part)
+            evaluated = shares_of(dict(zip(held_out, evaluation, strict=True)), part)
             with self._with_unlabelled(batches) as mixed:
                 yield from self._stages(batches, evaluated, mixed)
 

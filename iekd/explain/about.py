@@ -16,7 +16,7 @@ MAPS = "maps"  # stands for both kinds of maps
 
 
 @dataclass(frozen=True)
-class About:
+class DiagnosticAbout:
     """The texts of a diagnostic, for the command line, the page and docs/explain.md.
 
     shows: one sentence, what it tells. reading: one sentence, how to read it. reference: where it comes from.

@@ -92,21 +92,21 @@ class PageNetwork:
 
 
 @dataclass(frozen=True)
-class Example:
+class WebExample:
     """A test image (H,W,C) uint8 and its class."""
 
     image: np.ndarray
     label: str
 
 
-def choose_examples(dataset: Dataset, count: int = EXAMPLES) -> list[Example]:
+def choose_examples(dataset: Dataset, count: int = EXAMPLES) -> list[WebExample]:
     """The first test image of each class; with more classes than `count`, of classes evenly spread over their order."""
     classes = [k for k in range(len(dataset.class_names)) if (dataset.test.labels == k).any()]
     if len(classes) > count:
         classes = [classes[round(i)] for i in np.linspace(0, len(classes) - 1, count)] if count else []
     rows = [int(np.flatnonzero(dataset.test.labels == k)[0]) for k in classes]
     images = dataset.test.take(np.array(rows, np.int64)).images
-    return [Example(np.asarray(images[i]), dataset.class_names[k]) for i, k in enumerate(classes)]
+    return [WebExample(np.asarray(images[i]), dataset.class_names[k]) for i, k in enumerate(classes)]
 
 
 def export_page(
@@ -171,7 +171,7 @@ def check_page_target(out: Path | str) -> Path:
 
 
 def write_page(
-    folder: Path, networks: Sequence[PageNetwork], examples: Sequence[Example] = (), *, title: str = "",
+    folder: Path, networks: Sequence[PageNetwork], examples: Sequence[WebExample] = (), *, title: str = "",
     license: str = "", runtime: Path | None = None,
 ) -> None:  # fmt: skip
     """Write everything of a page but its networks, which are there.
@@ -294,7 +294,7 @@ def _network(folder: Path, network: PageNetwork) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _example(folder: Path, shown: Example, index: int) -> dict[str, str]:
+def _example(folder: Path, shown: WebExample, index: int) -> dict[str, str]:
     file = Path("examples") / f"{index}.png"
     (folder / file).parent.mkdir(exist_ok=True)
     Image.fromarray(shown.image.squeeze()).save(folder / file)

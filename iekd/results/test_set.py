@@ -15,7 +15,7 @@ from iekd.config.methods import explores
 from iekd.errors import UserError
 from iekd.models.artifact import TEACHER
 from iekd.results.calibration import BINS, Calibration, calibration
-from iekd.results.confusion import ClassRow, Pair, confusion_matrix, most_confused, per_class
+from iekd.results.confusion import ClassRow, ConfusedPair, confusion_matrix, most_confused, per_class
 from iekd.results.mistakes import Mistake, confident_mistakes, suspicious_labels
 
 PLAIN = "baseline"
@@ -24,7 +24,7 @@ MOST_MISTAKES = 12  # of each model
 
 
 @dataclass(frozen=True, eq=False)  # arrays cannot be compared with one result
-class Predicted:
+class TestSetPredictions:
     """What models predict for a test set of N images.
 
     Attributes:
@@ -58,11 +58,11 @@ class Analysis:
         suspicious: images whose label no model of `agreeing` believes, all of them predicting one other class.
     """
 
-    of: Predicted
+    of: TestSetPredictions
     first: str
     second: str
     matrices: dict[str, np.ndarray]
-    pairs: list[Pair]
+    pairs: list[ConfusedPair]
     classes: list[ClassRow]
     calibration: dict[str, Calibration]
     mistakes: dict[str, list[Mistake]]
@@ -117,7 +117,7 @@ class Analysis:
         }  # fmt: skip
 
 
-def analyse(of: Predicted, first: str = "", second: str = "", bins: int = BINS) -> Analysis:
+def analyse(of: TestSetPredictions, first: str = "", second: str = "", bins: int = BINS) -> Analysis:
     """Compare two models on a test set.
 
     Args:

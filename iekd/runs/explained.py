@@ -81,7 +81,7 @@ class Explained:
 
 
 @dataclass(eq=False)
-class Job:
+class ExplainJob:
     """An explanation that is computed for whoever waits for it.
 
     key: by which it is found again. folder: where it will be; run: the folder of the run that this is in, if any.
@@ -159,7 +159,7 @@ class Explainer:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._lock, self._turn = threading.Lock(), threading.Lock()
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, ExplainJob] = {}
         self._links: dict[str, Path] = {}
         self._place = tempfile.TemporaryDirectory(prefix="iekd-explained-")  # removed when the server ends
 
@@ -168,7 +168,7 @@ class Explainer:
         folder = self._folder(chosen)
         return folder if read_json(folder / MADE_FROM) == made_from(chosen.models.values()) else None
 
-    def ask(self, chosen: Chosen, who: str, own: Own = (), limited: bool = False) -> Job:
+    def ask(self, chosen: Chosen, who: str, own: Own = (), limited: bool = False) -> ExplainJob:
         """Have it computed, unless that is going on already.
 
         Args:
@@ -196,22 +196,22 @@ class Explainer:
             folder = Path(self._place.name) / key if own else self._folder(chosen)
             run = None if own or not chosen.source else folder.parent.parent
             copied, models = self._copied(key, own), tuple(chosen.models.values())
-            job = Job(key, folder, models, run, copied, len(own), bool(live), {who})
+            job = ExplainJob(key, folder, models, run, copied, len(own), bool(live), {who})
             self._jobs[key] = job
             self._forget()
         threading.Thread(target=self._work, args=(job,), daemon=True).start()
         return job
 
-    def job(self, key: str) -> Job | None:
+    def job(self, key: str) -> ExplainJob | None:
         """The job about somebody's own images that has this key, which only they know."""
         job = self._jobs.get(key)
         return job if job is not None and job.own else None
 
-    def job_of(self, chosen: Chosen) -> Job | None:
+    def job_of(self, chosen: Chosen) -> ExplainJob | None:
         """The newest job about the test images."""
         return self._jobs.get(str(self._folder(chosen)))
 
-    def leave(self, job: Job, who: str) -> None:
+    def leave(self, job: ExplainJob, who: str) -> None:
         """Somebody does not wait for it any more; it ends if nobody else does."""
         with self._lock:
             job.who.discard(who)
@@ -262,7 +262,7 @@ class Explainer:
             del self._jobs[job.key]
             shutil.rmtree(job.folder, ignore_errors=True)
 
-    def _work(self, job: Job) -> None:
+    def _work(self, job: ExplainJob) -> None:
         with self._turn:
             try:
                 with tempfile.TemporaryDirectory(dir=self._place.name) as place:
@@ -279,7 +279,7 @@ class Explainer:
                 if job.live:
                     job.state, job.error = (FAILED, error) if error else (DONE, "")
 
-    def _compute(self, job: Job, place: Path) -> str:
+    def _compute(self, job: ExplainJob, place: Path) -> str:
         """Compute it and put it into its folder; why that failed, or ""."""
         weights, target = made_from(job.models), place / "out"
         words = [*map(str, job.models), "--out", str(target), "--count", str(IMAGES), "--save-maps", "--json"]
@@ -335,7 +335,7 @@ def _file_name(name: str, i: int, image: Path | np.ndarray) -> str:
     return plain if isinstance(image, Path) and PurePath(plain).suffix else f"image {i + 1}.png"
 
 
-def _publish(made: Path, job: Job) -> str:
+def _publish(made: Path, job: ExplainJob) -> str:
     """Move it to its place; why that cannot be, or ""."""
     if job.run is not None and not job.run.is_dir():
         return "The run was deleted meanwhile."

@@ -15,7 +15,7 @@ from iekd.models.class_names import check_listed, class_names_beside
 from iekd.models.shipped import cards
 from iekd.models.source import AUTO, TRAIN
 from iekd.paths import checkpoints_dir
-from iekd.runs.starts import Source, check_usable, find_source, title_of
+from iekd.runs.starts import FirstWeights, check_usable, find_source, title_of
 
 log = logging.getLogger("iekd")
 
@@ -27,7 +27,7 @@ def origin(config: RunConfig, fingerprint: str | None = None, mark: str = "") ->
     has seen the test images of a run that uses it.
 
     fingerprint: of the dataset as it was read; None: as it is now. mark: of the weights that are fine-tuned, see
-    `starts.Source`; empty for random ones.
+    `starts.FirstWeights`; empty for random ones.
     """
     always, if_changed = (
         {name for name, about in ABOUT.items() if about.trains_teacher == when} for when in ("always", "if changed")
@@ -46,7 +46,7 @@ def origin(config: RunConfig, fingerprint: str | None = None, mark: str = "") ->
     return hashlib.sha256(repr(sorted(decides.items())).encode()).hexdigest()[:16]
 
 
-def to_fine_tune(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = None) -> Source | None:
+def to_fine_tune(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = None) -> FirstWeights | None:
     """The weights that this run would fine-tune into its teacher; None for random ones, or a teacher that is used as it
     is. Pretrained weights are always fine-tuned, those of a run, a folder or a file if they are of another number of
     classes.
@@ -119,7 +119,7 @@ def _check_listed(file: Path, config: RunConfig, info: DatasetInfo) -> None:
         check_listed(*beside, info.class_names)
 
 
-def where_from(config: RunConfig, found: Path | None, start: Source | None = None) -> str:
+def where_from(config: RunConfig, found: Path | None, start: FirstWeights | None = None) -> str:
     """The origin of a teacher in a few words; found: what `find_teacher` gave, start: what `to_fine_tune` gave."""
     if start is not None:
         return f"{start.title}, fine-tuned by {'this run' if found is None else 'an earlier run'}"

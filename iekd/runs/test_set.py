@@ -30,7 +30,7 @@ from iekd.inference.classifier import open_classifier
 from iekd.models.artifact import WEIGHTS, ModelCard, check_fits
 from iekd.paths import cache_dir
 from iekd.results.predictions import ANSWERS, Answers, original, read_answers
-from iekd.results.test_set import Predicted
+from iekd.results.test_set import TestSetPredictions
 from iekd.runs.export import dataset_of
 from iekd.runs.models import models_called
 from iekd.runs.store import TEST_SET, Run, Store
@@ -49,7 +49,9 @@ class Computed(NamedTuple):
     names: np.ndarray
 
 
-def predicted_set(store: Store, source: str, compute: bool = True, say: Say = lambda _: None) -> Predicted | None:
+def predicted_set(
+    store: Store, source: str, compute: bool = True, say: Say = lambda _: None
+) -> TestSetPredictions | None:
     """The predictions of a run's models by its id, of one of its seeds as ID/SEED, or of the shipped models for "".
 
     Args:
@@ -70,7 +72,7 @@ def predicted_set(store: Store, source: str, compute: bool = True, say: Say = la
         if not computed:
             return None
         first = next(iter(computed.values()))
-        return Predicted(
+        return TestSetPredictions(
             ModelCard.read(next(iter(models.values()))).class_names, first.labels, tuple(map(str, first.names)),
             {name: found.predictions for name, found in computed.items()},
             {name: found.confidences for name, found in computed.items()},
@@ -86,7 +88,7 @@ def predicted_set(store: Store, source: str, compute: bool = True, say: Say = la
         without = "" if computed else NOT_YET
     except UserError as error:
         without = str(error)
-    return Predicted(class_names, found.labels, found.images, found.predictions, confidences, without)
+    return TestSetPredictions(class_names, found.labels, found.images, found.predictions, confidences, without)
 
 
 def ship_predictions(models: Mapping[str, Path], dataset: Dataset) -> None:
@@ -95,7 +97,7 @@ def ship_predictions(models: Mapping[str, Path], dataset: Dataset) -> None:
         _write(path / SHIPPED, _mark(path), _predict(path, dataset))
 
 
-def read_images(store: Store, source: str, of: Predicted, rows: Sequence[int]) -> list[np.ndarray | None]:
+def read_images(store: Store, source: str, of: TestSetPredictions, rows: Sequence[int]) -> list[np.ndarray | None]:
     """Some test images as the networks see them, (H,W,C) uint8 each; None for one that is not there any more.
 
     Args:

@@ -33,7 +33,7 @@ from iekd.runs.more_teachers import load_more
 from iekd.runs.outcome import model_card, save_models, write_report
 from iekd.runs.processes import Team
 from iekd.runs.slots import device_name
-from iekd.runs.starts import Role, Source, load_start, student_source
+from iekd.runs.starts import FirstWeights, Role, load_start, student_source
 from iekd.runs.status_writer import StatusWriter
 from iekd.runs.store import LOADING, RUNNING, STOPPING, Run, Store
 from iekd.runs.teacher_model import load_teacher
@@ -247,7 +247,7 @@ class Training:
 
         config, runs_dir = self.config, self.run.path.parent
 
-        def of(role: Role, source: Source | None) -> Start | None:
+        def of(role: Role, source: FirstWeights | None) -> Start | None:
             if source is None:
                 return None
             log.info("%s: its first weights are from %s.", role.capitalize(), source.title)

@@ -10,7 +10,7 @@ from iekd.config.methods import method_name, method_spec
 from iekd.config.run import RunConfig, label, learner_name
 from iekd.language import _
 from iekd.results.brief import PLAIN
-from iekd.runs.compare import Compared
+from iekd.runs.compare import ComparedRuns
 from iekd.runs.index import Entry
 from iekd.ui.render.curves import read_curves
 from iekd.ui.render.figures import Figure, Point, Series, draw, mean_over_seeds
@@ -21,7 +21,7 @@ from iekd.ui.server.access import May
 from iekd.ui.server.hidden_paths import Tell, teller
 
 
-def comparison_html(compared: Compared, may: May) -> str:
+def comparison_html(compared: ComparedRuns, may: May) -> str:
     """The runs side by side.
 
     Args:
@@ -44,7 +44,7 @@ def comparison_html(compared: Compared, may: May) -> str:
     return render("compare_runs", runs=runs, settings=settings, chart=Markup(_chart(compared, names))).strip()
 
 
-def _titles(compared: Compared) -> list[str]:
+def _titles(compared: ComparedRuns) -> list[str]:
     """A title for each run; where two are the same, with the run's id."""
     titles = [entry.name or title(entry) for entry in compared.entries]
     return [
@@ -53,7 +53,7 @@ def _titles(compared: Compared) -> list[str]:
     ]
 
 
-def _chart(compared: Compared, names: list[str]) -> str:
+def _chart(compared: ComparedRuns, names: list[str]) -> str:
     series: list[Series] = []
     for i, (entry, config, name) in enumerate(zip(compared.entries, compared.configs, names, strict=True)):
         for method in _shown_methods(entry, config):

@@ -21,7 +21,7 @@ from iekd.results.report import class_columns, is_imbalanced, on_other_images, s
 from iekd.results.significance import p_text
 from iekd.runs.card import card_of, notes
 from iekd.runs.store import FINISHED, Run, Status
-from iekd.runs.watched import Prediction, WatchedImage, read_watched
+from iekd.runs.watched import WatchedImage, WatchedPrediction, read_watched
 from iekd.ui.render.figures import number, ticks
 from iekd.ui.render.template import render
 from iekd.ui.render.words import method_style, teacher_title
@@ -177,7 +177,7 @@ def _note(text: str, style: str = "") -> str:
 
 
 def _network(image: WatchedImage, name: str, title: str, style: str) -> dict[str, Any]:
-    said: list[Prediction] = image.predictions.get(name, [])
+    said: list[WatchedPrediction] = image.predictions.get(name, [])
     values: dict[str, Any] = {"title": title, "style": style, "label": ""}
     if not said:
         return values
