@@ -221,9 +221,9 @@ def _check_networks(
     for method in config.methods:
         spec = method_spec(method)
         compared = {"student": student, **({"teacher": teacher} if teacher and spec.needs_teacher else {})}
-        for role, network in compared.items() if not spec.answers_only else ():
+        for role, network in compared.items() if not spec.logits_only else ():
             if not network.widths:
-                others = ", ".join(name for name, known in METHODS.items() if known.answers_only)
+                others = ", ".join(name for name, known in METHODS.items() if known.logits_only)
                 raise UserError(
                     f"Method '{method}' compares feature maps, and none were found in the {role} ({network.problem}). "
                     f"Name the modules that give them ({role}_stages), or use only methods that look at answers: "

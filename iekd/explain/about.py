@@ -13,6 +13,7 @@ from iekd.errors import UserError, unknown_name
 GRAD_CAM, LRP, CKA, NEURONS, FLATNESS, HALVES = "grad-cam", "lrp", "cka", "neurons", "flatness", "halves"
 DIAGNOSTICS = (GRAD_CAM, LRP, CKA, NEURONS, FLATNESS, HALVES)
 MAPS = "maps"  # stands for both kinds of maps
+JSON, TEXT, NUMBERS = "explain.json", "explain.md", "maps.npz"  # files of an explanation
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ BLUR = 8  # the standard deviation of the blur is the image's side over this
 def faithfulness(
     part: NetworkOrHalf, images: Batch, maps: RelevanceMaps, steps: int = STEPS, seed: int = 0
 ) -> Faithfulness:
-    """Deletion and insertion of one part's maps. A half is judged with the other half's channels silenced.
+    """Deletion and insertion of one part's maps. A half is evaluated with the other half's channels silenced.
 
     Args:
         images: (B,H,W,C) uint8, those of the maps.

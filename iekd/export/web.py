@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from iekd import __version__
-from iekd.config.methods import METHODS, method_name, split_name
+from iekd.config.methods import BASELINE, METHODS, method_name, split_name
 from iekd.data import own_path, title_of
 from iekd.errors import UserError
 from iekd.export.base import Say
@@ -67,7 +67,7 @@ class PageNetwork:
         """Teacher, Plain student, IE-FT student."""
         if self.card.role == TEACHER:
             return "Teacher"
-        return "Plain student" if self.card.method == "baseline" else f"{method_name(self.card.method)} student"
+        return METHODS[BASELINE].title if self.card.method == BASELINE else f"{method_name(self.card.method)} student"
 
     @property
     def words(self) -> str:
@@ -75,7 +75,7 @@ class PageNetwork:
         spec = METHODS.get(split_name(self.card.method)[0])  # a card may name a method of a plugin that is not here
         if self.card.role == TEACHER:
             how = "the network that teaches"
-        elif self.card.method == "baseline":
+        elif self.card.method == BASELINE:
             how = "learned from the labels alone"
         elif spec is None:
             how = f"trained by {self.card.method}"
@@ -87,7 +87,7 @@ class PageNetwork:
 
     @property
     def colours(self) -> tuple[str, str]:
-        spec = METHODS.get(split_name(self.card.method)[0]) or METHODS["baseline"]
+        spec = METHODS.get(split_name(self.card.method)[0]) or METHODS[BASELINE]
         return TEACHER_COLOURS if self.card.role == TEACHER else spec.colour
 
 

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 MOST = 2  # of each stage; older ones are removed
 STATE, MANIFEST, TEACHER = "state.safetensors", "manifest.json", "teacher"
-KINDS = ("weights", "momentum", "sums", "answers")  # of a state's tensors
+# of a state's tensors: stored as -> field of LearnerState
+KINDS = {"weights": "weights", "momentum": "momentum", "sums": "sums", "answers": "predictions"}
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ class Checkpoints:
             part.mkdir(parents=True)
             tensors, numbers = {}, {}
             for learner, state in snapshot.states.items():
-                for kind in KINDS:
-                    tensors.update({f"{learner}/{kind}/{key}": t for key, t in getattr(state, kind).items()})
+                for kind, field in KINDS.items():
+                    tensors.update({f"{learner}/{kind}/{key}": t for key, t in getattr(state, field).items()})
                 numbers[learner] = {**state.numbers, "sums": list(state.sums)}
             try:
                 save_file(tensors, part / STATE)

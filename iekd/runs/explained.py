@@ -27,20 +27,19 @@ import numpy as np
 from PIL import Image
 
 from iekd import __version__, plugins
-from iekd.config.methods import explores
+from iekd.config.methods import BASELINE, explores
 from iekd.errors import UserError
-from iekd.explain.about import DIAGNOSTICS, MAPS
+from iekd.explain.about import DIAGNOSTICS, JSON, MAPS, NUMBERS
 from iekd.models.artifact import TEACHER, WEIGHTS
 from iekd.paths import cache_dir, python_path
 from iekd.plural import counted
-from iekd.results.brief import PLAIN
 from iekd.runs.files import read_json, write_json
 from iekd.runs.models import models_called
 from iekd.runs.store import EXPLAINED, Store
 
 log = logging.getLogger(__name__)
 IMAGES = 8  # that maps are made of
-FOUND, NUMBERS, MADE_FROM = "explain.json", "maps.npz", "made-from.json"
+MADE_FROM = "made-from.json"  # beside the files that `iekd explain` writes
 PATIENCE = 1800  # seconds that an explanation may take
 MOST_LIVE = 4  # explanations that may be computed or wait, while a stranger asks for another
 MOST_LINKS = 1000
@@ -120,12 +119,12 @@ def choose(store: Store, source: str, student: str = "") -> Chosen:
         UserError: no such run, seed or student, or no models.
     """
     models = models_called(store, source)
-    students = tuple(name for name in models if name not in (TEACHER, PLAIN))
+    students = tuple(name for name in models if name not in (TEACHER, BASELINE))
     if student and student not in students:
         raise UserError(f"There is no student '{student}'. There are: {', '.join(students) or 'none'}.")
     first = next((name for name in students if explores(name)), students[-1] if students else "")
     chosen = student or first
-    return Chosen(source, chosen, students, {n: models[n] for n in (TEACHER, PLAIN, chosen) if n in models})
+    return Chosen(source, chosen, students, {n: models[n] for n in (TEACHER, BASELINE, chosen) if n in models})
 
 
 def read(folder: Path) -> Explained:
@@ -135,7 +134,7 @@ def read(folder: Path) -> Explained:
         UserError: it is not there or damaged.
     """
     try:
-        found = read_json(folder / FOUND)
+        found = read_json(folder / JSON)
         with np.load(folder / NUMBERS, allow_pickle=False) as saved:
             maps = [saved[f"map{i}"] for i in range(len(found["maps"]))] if found else []
             return Explained(found or {}, saved["images"], maps)
@@ -311,13 +310,13 @@ class Explainer:
         end.detach()
         if not job.live:
             return ""
-        if not (target / FOUND).is_file():
+        if not (target / JSON).is_file():
             return error or f"The explanation has failed (exit status {status}). Try 'iekd explain'."
-        found = read_json(target / FOUND) or {}
+        found = read_json(target / JSON) or {}
         for image in found["images"]:  # on the page and in downloads, without the folders that they are in
             image["name"] = PurePath(image["name"]).name
         found["unreadable"] = [_without_folders(text, job.own) for text in found["unreadable"]]
-        write_json(target / FOUND, found)
+        write_json(target / JSON, found)
         write_json(target / MADE_FROM, weights)
         return _publish(target, job)
 

@@ -38,7 +38,7 @@ class FirstWeights:
     title: what they are, in a few words. path: the folder or file; None for those that a library has for `network`.
     classes: of the last layer; None without one. channels, side: of the images that they were trained with; None: not
     known.
-    mark: other weights have another one.
+    fingerprint: other weights have another one.
     """
 
     title: str
@@ -46,7 +46,7 @@ class FirstWeights:
     classes: int | None
     channels: int | None
     side: int | None
-    mark: str
+    fingerprint: str
     network: str = ""
 
 
@@ -155,10 +155,12 @@ def _of_folder(source: str, folder: Path, role: Role, config: RunConfig) -> Firs
     card = ModelCard.read(folder)
     _check_same(folder, card.model, role, getattr(config, role))
     try:
-        mark = content_sum(folder / WEIGHTS)
+        fingerprint = content_sum(folder / WEIGHTS)
     except OSError as error:
         raise UserError(f"The weights in '{folder}' cannot be read ({error.strerror}). Choose another model.") from None
-    return FirstWeights(title_of(source, folder), folder, len(card.class_names), card.channels, card.resolution, mark)
+    return FirstWeights(
+        title_of(source, folder), folder, len(card.class_names), card.channels, card.resolution, fingerprint
+    )
 
 
 def _check_same(folder: Path, found: str, role: Role, name: str) -> None:
@@ -179,13 +181,13 @@ def _of_file(source: str, path: Path, role: Role, name: str) -> FirstWeights:
     if (described := config_beside(file)) is not None:
         _check_same(file.parent, described.model, role, name)
     try:
-        mark, changed = f"{content_sum(file)}{selected}", file.stat().st_mtime
+        fingerprint, changed = f"{content_sum(file)}{selected}", file.stat().st_mtime
     except OSError as error:
         raise UserError(f"'{file}' cannot be read ({error.strerror}). Check the path and its permissions.") from None
     about = known(name) if names_one(name) else None  # None too for what only its folder describes
     side = (described.resolution if described else None) or (about.side if about else None)
     classes, channels = sizes_in(path, name, changed)
-    return FirstWeights(title_of(source, path), path, classes, channels, side, mark)
+    return FirstWeights(title_of(source, path), path, classes, channels, side, fingerprint)
 
 
 def _of_run(source: str, config: RunConfig, runs_dir: Path) -> Path:

@@ -74,9 +74,9 @@ def test_two_processes_train_what_one_does(two, one, case):
 @pytest.mark.parametrize("case", SAME)
 def test_every_test_image_is_predicted(two, one, case):
     found, expected = two[0][case], one[case]
-    assert found["answers"].keys() == expected["answers"].keys()
-    for name, answers in expected["answers"].items():
-        assert torch.equal(found["answers"][name], answers), name
+    assert found["predictions"].keys() == expected["predictions"].keys()
+    for name, predictions in expected["predictions"].items():
+        assert torch.equal(found["predictions"][name], predictions), name
         assert found["results"][name] == pytest.approx(expected["results"][name], rel=1e-4)
     assert len(found["watched"]) == len(expected["watched"]) > 0
     for (*what, probabilities), (*wanted, likely) in zip(found["watched"], expected["watched"], strict=True):

@@ -32,7 +32,7 @@ def assert_same(one: Snapshot, other: Snapshot) -> None:
         found = other.states[name]
         assert state.numbers == found.numbers
         assert list(state.sums) == list(found.sums), "in their order"
-        for kind in ("weights", "momentum", "sums", "answers"):
+        for kind in ("weights", "momentum", "sums", "predictions"):
             a, b = getattr(state, kind), getattr(found, kind)
             assert a.keys() == b.keys()
             assert all(torch.equal(a[key], b[key]) for key in a)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from iekd.config.methods import METHODS, explores
+from iekd.config.methods import BASELINE, METHODS, explores
 from iekd.inference.compare import ImageResult, classes_named
 from iekd.inference.compare_uploads import PIXELS, REPEATS, ComparedImage, ComparedUploads
 from iekd.language import _, ngettext
@@ -22,7 +22,6 @@ from iekd.results.agreement import (
     missing,
     summarise,
 )
-from iekd.results.brief import PLAIN
 from iekd.results.card import student_name
 from iekd.results.prediction_table import PredictionRow, PredictionTable, to_csv
 from iekd.ui.render.examples import file_url
@@ -100,7 +99,7 @@ def kinds_of(cards: Mapping[str, ModelCard]) -> Kinds:
     students = {name: card.method for name, card in ours.items() if card.role != TEACHER}
     return Kinds(
         tuple(name for name, card in ours.items() if card.role == TEACHER),
-        tuple(name for name, method in students.items() if method == PLAIN),
+        tuple(name for name, method in students.items() if method == BASELINE),
         tuple(name for name, method in students.items() if explores(method)), tuple(students),
     )  # fmt: skip
 

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from iekd.config.methods import explores, method_name
+from iekd.config.methods import BASELINE, explores, method_name
 from iekd.explain.about import CKA, FLATNESS, HALVES, NEURONS
 from iekd.language import _, ngettext
 from iekd.models.artifact import TEACHER
-from iekd.results.brief import PLAIN
 from iekd.ui.render.words import listed, method_style, teacher_title
 
 INHERITANCE, EXPLORATION = "inheritance", "exploration"
@@ -39,8 +38,8 @@ def parts_of(found: Mapping[str, Any]) -> list[PartWords]:
         if network["role"] == TEACHER:
             parts.append(PartWords(key, teacher_title(), _("the teacher"), TEACHER))
             continue
-        if method == PLAIN:
-            title, name = _("Plain student"), _("the plain student")
+        if method == BASELINE:
+            title, name = method_name(BASELINE), _("the plain student")
         elif explores(method):
             title, name = _("IE student"), _("the IE student")
         else:

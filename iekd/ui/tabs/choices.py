@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from iekd.config.methods import METHODS, method_name, sort_methods
+from iekd.config.methods import BASELINE, METHODS, method_name, sort_methods
 from iekd.config.presets import PRESETS
 from iekd.language import _, ngettext
 from iekd.ui.render.words import listed as in_a_row
@@ -42,7 +42,7 @@ def method_sets() -> dict[str, FormChoice]:
     taught = in_a_row(method_name(name) for name in usual if METHODS[name].terms)
     explore = [name for name, spec in METHODS.items() if spec.explores]
     plain = [name.removeprefix("ie-") for name in explore]
-    every = sort_methods({"baseline", *explore, *(name for name in plain if name in METHODS)})
+    every = sort_methods({BASELINE, *explore, *(name for name in plain if name in METHODS)})
     listed = ", ".join(method_name(name) for name in explore)
     return {
         "plain": FormChoice(
