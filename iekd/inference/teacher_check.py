@@ -37,7 +37,7 @@ class TeacherCheck:
 
     Args:
         images: how many were looked at. accuracy: percent of them that are right.
-        guess: percent that always naming the most frequent class would get.
+        guess: percent that always predicting the majority class would get.
         order: the dataset's class names in the order of the teacher's outputs, where that would be much better; and
             the accuracy with it.
         mean, std: the same of other pixel values.
