@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -223,4 +224,4 @@ def test_it_is_a_launcher_like_the_others(tmp_path):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_help_names_every_launcher(name):
     option = where.OPTIONS[where.NAME].__metadata__[0]
-    assert name in option.help.replace(",", " ").split()
+    assert re.search(rf"[ ,]{re.escape(name)}[ ,;]", option.help)
