@@ -30,6 +30,7 @@ LOCALE = PACKAGE / "locale"
 POT = LOCALE / "iekd.pot"
 KEYWORDS: dict[str, Any] = {"_": None, "N_": None, "html_text": None, "ngettext": (1, 2), "html_plural": (1, 2)}
 OPTIONS = {"**/templates/**.html": {"trim_blocks": "true", "lstrip_blocks": "true", "silent": "false"}}
+SIGNS = b"iekd.language import", b"render.template import", b"ABOUT = DiagnosticAbout("  # of a file with texts
 HEADER = "# Texts of IE-KD Studio's page, collected by .ci/messages.py. See docs/translating.md.\n"
 
 
@@ -42,13 +43,13 @@ def python_calls(
         ValueError: a text is put together where it is to be translated, so that no catalogue can have it.
     """
     source = file.read()
-    if not any(sign in source for sign in (b"iekd.language import", b"render.template import", b"ABOUT = About(")):
+    if not any(sign in source for sign in SIGNS):
         return  # most files have none, and need not be parsed
     for node in ast.walk(ast.parse(source)):
         name = getattr(getattr(node, "func", None), "id", "")
-        if not isinstance(node, ast.Call) or name not in (*KEYWORDS, "About"):
+        if not isinstance(node, ast.Call) or name not in (*KEYWORDS, "DiagnosticAbout"):
             continue
-        if name == "About":  # the texts of a diagnostic, beside a function that needs torch
+        if name == "DiagnosticAbout":  # the texts of a diagnostic, beside a function that needs torch
             texts = [given.value for given in node.keywords]
             yield from ((node.lineno, "_", t.value, []) for t in texts if isinstance(t, ast.Constant) and t.value)
             continue

@@ -22,7 +22,7 @@ from torch import nn
 
 from iekd.data import Dataset, load
 from iekd.engine.scoring import accuracy, is_right, predicted
-from iekd.export.base import Job
+from iekd.export.base import ExportJob
 from iekd.export.check import COMPARED, probabilities, spread_over
 from iekd.export.int8 import CALIBRATION, quantised
 from iekd.export.onnx_file import graph_of, open_session, save_graph
@@ -86,7 +86,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         plain, small = Path(place, "plain.onnx"), Path(place, "int8.onnx")
         for name, network, card, is_trained in networks(dataset, asked.side):
-            job = Job(Path(place), network, card, dataset, "", {}, lambda _: None)
+            job = ExportJob(Path(place), network, card, dataset, "", {}, lambda _: None)
             graph = graph_of(job)
             save_graph(graph, job, plain)
             save_graph(quantised(graph, calibration), job, small)

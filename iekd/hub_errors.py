@@ -19,7 +19,7 @@ class HubError(UserError):
     """The Hub refused, or could not be reached; the message says what was and was not done."""
 
 
-def explain(error: BaseException, repo: str) -> str:
+def error_sentence(error: BaseException, repo: str) -> str:
     """Why a request about a repository failed, and what to do about it, as whole sentences.
 
     Raises:

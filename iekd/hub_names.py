@@ -14,7 +14,7 @@ NAME = re.compile(r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?/[A-Za-z0-9_](?:[\w.-]*[
 BAD = re.compile(r"--|\.\.|\.git$|^.{97}")  # the Hub's own rules
 
 
-class Source(NamedTuple):
+class Repository(NamedTuple):
     """A repository, and which version of it: a branch, a tag or a commit; None for the newest."""
 
     repo: str
@@ -24,7 +24,7 @@ class Source(NamedTuple):
         return self.repo if self.revision is None else f"{self.repo}@{self.revision}"
 
 
-def parse_source(text: str) -> Source:
+def parse_repository(text: str) -> Repository:
     """ORG/NAME or ORG/NAME@REVISION, with or without "hf:", or the address of its page.
 
     Raises:
@@ -34,7 +34,7 @@ def parse_source(text: str) -> Source:
     repo, at, revision = name.partition("@")
     if at and not revision.strip():
         raise UserError(f"'{text}' has no revision behind '@'. Write ORG/NAME@REVISION, or ORG/NAME for the newest.")
-    return Source(check_repo(repo.rstrip("/")), revision.strip() or None)
+    return Repository(check_repo(repo.rstrip("/")), revision.strip() or None)
 
 
 def check_repo(repo: str) -> str:

@@ -25,7 +25,7 @@ from iekd.engine.accelerate import choose_device
 from iekd.engine.events import Result
 from iekd.engine.loaders import LoaderBatches, LoaderImages, first_batch
 from iekd.engine.metrics import Metrics
-from iekd.engine.own import LoaderDataset, OwnExperiment, Student, without_pixels
+from iekd.engine.own import BuiltStudent, LoaderDataset, OwnExperiment, without_pixels
 from iekd.errors import UserError, unknown_name
 from iekd.models.own import OwnNetwork, examine, released
 from iekd.results.build import build_report
@@ -135,7 +135,7 @@ def distill(
             without_pixels(test.labels.numpy(), batches.shape[1:]),
         )  # fmt: skip
         widths = () if taught_by is None else taught_by.widths
-        made = Student(lambda: _built(student), found)
+        made = BuiltStudent(lambda: _built(student), found)
         experiment = OwnExperiment(config, dataset, batches, test, made, frozen, widths)
         with contextlib.closing(experiment.events()) as events:
             for event in events:
@@ -221,9 +221,9 @@ def _check_networks(
     for method in config.methods:
         spec = method_spec(method)
         compared = {"student": student, **({"teacher": teacher} if teacher and spec.needs_teacher else {})}
-        for role, network in compared.items() if not spec.answers_only else ():
+        for role, network in compared.items() if not spec.logits_only else ():
             if not network.widths:
-                others = ", ".join(name for name, known in METHODS.items() if known.answers_only)
+                others = ", ".join(name for name, known in METHODS.items() if known.logits_only)
                 raise UserError(
                     f"Method '{method}' compares feature maps, and none were found in the {role} ({network.problem}). "
                     f"Name the modules that give them ({role}_stages), or use only methods that look at answers: "

@@ -22,6 +22,12 @@ FILES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 DOORS = ("iekd", "iekd.__main__")  # they belong to no room
+SAME_NAME = {
+    "Comparison",  # of features, for who adds a method; and an answer of the API, whose description names it
+    "Job",  # what runs inside a job of the Hub, and inside one of Ray; neither knows the other
+    "Launcher",  # the base class, and the part of it that a grid, which may not import it, needs
+    "Unit",  # the papers' word for the block of ShuffleNet 1 and of ShuffleNet 2
+}
 
 
 def imported(path: Path, module: str, known: dict[str, Path] = FILES) -> set[str]:
@@ -107,6 +113,15 @@ def test_what_a_room_may_know(module):
         assert not {n for n in GRAPH[module] if n.startswith("iekd.bench")} or own == "cli", (
             "bench is a tool of its own"
         )
+
+
+def test_a_class_has_a_name_of_its_own():
+    modules: dict[str, list[str]] = {}
+    for module, path in FILES.items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                modules.setdefault(node.name, []).append(module)
+    assert {name for name, found in modules.items() if len(found) > 1} == SAME_NAME
 
 
 def test_what_the_engine_is_compared_with_shares_nothing_of_it():

@@ -24,11 +24,11 @@ from iekd.cli.common import (
     table_of,
 )
 from iekd.plural import counted
-from iekd.results.agreement import Answered, Summary, summarise
+from iekd.results.agreement import AgreementSummary, Answered, summarise
 
 if TYPE_CHECKING:
     from iekd.inference.compare import ImageResult
-    from iekd.inference.images import Found
+    from iekd.inference.images import FoundImage
 
 
 def compare(
@@ -102,7 +102,7 @@ def models_named(run_id: str | None, others: Sequence[str], runs_dir: Path) -> d
     return found
 
 
-def _found(paths: Sequence[str], below: list[str], others: Counter[str], notes: list[str]) -> Iterator[Found]:
+def _found(paths: Sequence[str], below: list[str], others: Counter[str], notes: list[str]) -> Iterator[FoundImage]:
     """Every image. Folders around what was given do not say what an image shows, so their names are not in `below`."""
     from iekd.inference.images import find_images, path_of
 
@@ -120,7 +120,7 @@ def _with_right_answer(result: ImageResult, below: str, class_names: Sequence[st
     return replace(result, seen=None, right=class_in(below, class_names))
 
 
-def _print(results: Sequence[ImageResult], summary: Summary, class_names: Sequence[str]) -> None:
+def _print(results: Sequence[ImageResult], summary: AgreementSummary, class_names: Sequence[str]) -> None:
     from iekd.inference.compare import classes_named
 
     read = [r for r in results if not r.error]

@@ -255,11 +255,11 @@ class CsvFile:
         return self
 
     def __call__(self, row: FilePrediction) -> None:
-        from iekd.results.prediction_table import Row
+        from iekd.results.prediction_table import PredictionRow
 
         said = [(row.label, row.top)] if row.top else []
         with self._says_why():
-            self.writer.writerow(self.table.cells(Row(row.name, said, row.unlike, row.inverted, row.error)))
+            self.writer.writerow(self.table.cells(PredictionRow(row.name, said, row.unlike, row.inverted, row.error)))
             self.rows += 1
             if self.rows % FLUSHED == 0:
                 self.file.flush()

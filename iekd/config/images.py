@@ -85,7 +85,8 @@ class ImageSettings(BaseModel):
         trains_teacher="always",
     )  # fmt: skip
     unlabelled: str = setting(
-        "", "folder of further images without classes: methods that teach by answers or features learn from them too",
+        "", "folder of further images without classes: methods that teach by predictions or features learn from them "
+        "too",
         group=IMAGES, label="Unlabelled images", only_for="methods that need no label",
         used_when=lambda config: any(spec.learns_unlabelled for spec in known_specs(config.methods)),
     )  # fmt: skip

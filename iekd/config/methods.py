@@ -18,6 +18,7 @@ from iekd.errors import UserError, unknown_name
 from iekd.language import _
 from iekd.plugins import VARIABLE, load_plugins
 
+BASELINE = "baseline"  # the method that learns from the labels alone, which others are compared with
 KD_ON_TOP = "+kd"
 IE, OTHERS = "Inheritance and exploration", "The other methods"  # headings of settings
 
@@ -58,7 +59,7 @@ class MethodSpec:
     settings: those of MethodSettings that it uses; those that follow from its needs are added by `uses`.
     needs_...: a teacher; a peer that learns beside it; the factor of the teacher's auto-encoder; margins from batch
         norms at the teacher's stage ends.
-    answers_only: it looks at logits alone, so that networks without feature maps can use it.
+    logits_only: it looks at logits alone, so that networks without feature maps can use it.
     needs_labels: what it adds to the cross-entropy depends on the labels, so it cannot learn from unlabelled images.
     explores: its student's channels are split into inheritance and exploration.
     factor_encoders: how many it trains beside the student's last stage, for the estimate of its cost.
@@ -79,7 +80,7 @@ class MethodSpec:
     needs_peer: bool = False
     needs_factor: bool = False
     needs_margins: bool = False
-    answers_only: bool = False
+    logits_only: bool = False
     needs_labels: bool = False
     explores: bool = False
     factor_encoders: int = 0
@@ -239,14 +240,14 @@ def register(spec: MethodSpec) -> MethodSpec:
 
 
 register(MethodSpec(
-    "baseline", "labels only: the yardstick", ("#7b8794", "#94a3b8"), title="Plain student", needs_teacher=False,
-    answers_only=True, without_kd="is knowledge distillation itself. Name it kd.", divisible=True,
+    BASELINE, "labels only: the yardstick", ("#7b8794", "#94a3b8"), title="Plain student", needs_teacher=False,
+    logits_only=True, without_kd="is knowledge distillation itself. Name it kd.", divisible=True,
 ))  # fmt: skip
 KD = register(MethodSpec(
     "kd", "copies the teacher's softened answers", ("#7c5cd6", "#a78bfa"),
     paper=Paper("Knowledge distillation", "Hinton et al.", 2015, "1503.02531"),
     terms=(Term("kd", "Distillation loss", "divergence", "falls as answers come closer to the teacher's"),),
-    settings=("temperature", "kd_weight"), answers_only=True, without_kd=USES_PREDICTIONS, divisible=True,
+    settings=("temperature", "kd_weight"), logits_only=True, without_kd=USES_PREDICTIONS, divisible=True,
 ))  # fmt: skip
 register(MethodSpec(
     "at", "looks where the teacher looks", ("#4b8fe2", "#93c5fd"),
@@ -272,13 +273,13 @@ register(MethodSpec(
     "dml", "two students teach each other, no teacher", ("#7a9a1f", "#bef264"),
     paper=Paper("Deep mutual learning", "Zhang et al.", 2018, "1706.00384"),
     terms=(MUTUAL,), settings=("mutual_weight",), needs_teacher=False, needs_peer=True,
-    answers_only=True, divisible=True,
+    logits_only=True, divisible=True,
 ))  # fmt: skip
 register(MethodSpec(
     "dkd", "kd with the right class and the others apart", ("#a33bc2", "#e879f9"),
     paper=Paper("Decoupled knowledge distillation", "Zhao et al.", 2022, "2203.08679"),
     terms=(Term("dkd", "Decoupled distillation loss", "divergence", "falls as answers come closer to the teacher's"),),
-    settings=("temperature", "dkd_target_weight", "dkd_other_weight"), answers_only=True,
+    settings=("temperature", "dkd_target_weight", "dkd_other_weight"), logits_only=True,
     needs_labels=True, without_kd=USES_PREDICTIONS, divisible=True,
 ))  # fmt: skip
 register(MethodSpec(
@@ -286,7 +287,7 @@ register(MethodSpec(
     paper=Paper("DIST", "T. Huang et al.", 2022, "2205.10536"),
     terms=(Term("dist", "Relation loss", "1 - correlation",
                 "falls as the relations among answers become the teacher's"),),
-    settings=("temperature", "dist_weight"), answers_only=True, without_kd=USES_PREDICTIONS, divisible=True,
+    settings=("temperature", "dist_weight"), logits_only=True, without_kd=USES_PREDICTIONS, divisible=True,
 ))  # fmt: skip
 register(MethodSpec(
     "rkd", "keeps distances and angles between the teacher's features", ("#7c4a21", "#d6a77a"),

@@ -68,11 +68,14 @@ RULES = {
 }  # fmt: skip
 
 
+SAID_BY_LABEL = {"lr": "learning rate", "kd_weight": "KD weight"}  # in errors, by their label on the page
+
+
 class SettingError(UserError):
     """A value that a setting cannot have; `what` follows the setting's name, of which a page may have its own."""
 
     def __init__(self, field: str, what: str) -> None:
-        named = {"lr": "learning rate", "kd_weight": "KD weight"}.get(field, field.replace("_", " "))
+        named = SAID_BY_LABEL.get(field, field.replace("_", " "))
         self.what = what
         super().__init__(f"{named[0].upper()}{named[1:]} {what}", field)
 
@@ -155,9 +158,9 @@ class RunConfig(ImageSettings, TeacherSettings, MethodSettings, TrainingSettings
             raise UserError("Further teachers are named, but teacher is 'none'. Name the first one there.", "teacher")
         for method in self.methods:
             spec = method_spec(method)
-            if spec.needs_teacher and not spec.answers_only and not spec.with_kd:
+            if spec.needs_teacher and not spec.logits_only and not spec.with_kd:
                 more = "" if spec.without_kd else f", or {method}{KD_ON_TOP}"
-                able = [name for name, known in METHODS.items() if known.needs_teacher and known.answers_only]
+                able = [name for name, known in METHODS.items() if known.needs_teacher and known.logits_only]
                 raise UserError(
                     f"Method '{method}' cannot learn from several teachers: it compares features, of which only the "
                     f"first teacher's would be used. Name one teacher, or choose of {', '.join(able)}{more}.",
@@ -356,8 +359,11 @@ def learner_name(method: str, seed: int) -> str:
 def make_config(preset: str | None = None, **values: Any) -> RunConfig:
     """Check values and return the configuration; unset (None) values take those of the preset, else their default.
 
-    Lists may be given as text with commas, as in seeds="0,1,2".
-
+    Args:
+        preset: the name of one, such as "quick"; None: no preset.
+        values: of fields of RunConfig; lists also as text with commas, as in seeds="0,1,2".
+    Returns:
+        The configuration, which does not change any more.
     Raises:
         UserError: one sentence that names the field, the value, the rule and so the remedy.
     """

@@ -20,7 +20,7 @@ class TrainingSettings(BaseModel):
     """The networks, the dataset, the methods, and how they are trained."""
 
     dataset: str = setting(
-        "fashion-mnist-sample", "name of a dataset, folder:PATH, csv:PATH, torchvision:NAME or hf:ORG/NAME",
+        "fashion-mnist-sample", "name of a dataset, folder:PATH, csv:FILE, torchvision:CLASS or hf:ORG/NAME",
         trains_teacher="always",
     )  # fmt: skip
     teacher: str = setting("resnet20", "model that teaches; 'none' for labels only", trains_teacher="always")

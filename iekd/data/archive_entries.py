@@ -43,7 +43,7 @@ class Refused(Exception):  # noqa: N818 - never leaves archives.py
 
 
 @dataclass(frozen=True)
-class Entry:
+class ArchiveEntry:
     """What is in an archive and not hidden.
 
     folders: around it. name: of a plain file; empty for a folder. size: bytes. opened: opens it; None for a folder.
@@ -55,7 +55,9 @@ class Entry:
     opened: Callable[[], IO[bytes]] | None = None
 
 
-def entries_of(archive: Path, folder: Path, most: int, entries: int, tar: bool, notes: list[str]) -> Iterator[Entry]:
+def entries_of(
+    archive: Path, folder: Path, most: int, entries: int, tar: bool, notes: list[str]
+) -> Iterator[ArchiveEntry]:
     """Every folder and every file that may count, in their order.
 
     Args:
@@ -76,9 +78,9 @@ def entries_of(archive: Path, folder: Path, most: int, entries: int, tar: bool, 
                 raise Refused(f"'{_shown(name)}' is a link or a device")
             visible = list(takewhile(lambda part: not is_hidden(part), parts))
             if is_file is None or visible != parts:  # the folders around what is hidden are there
-                yield Entry(tuple(map(_folder_name, visible)))
+                yield ArchiveEntry(tuple(map(_folder_name, visible)))
             else:
-                yield Entry(tuple(map(_folder_name, parts[:-1])), readable(parts[-1]), size, opened)
+                yield ArchiveEntry(tuple(map(_folder_name, parts[:-1])), readable(parts[-1]), size, opened)
 
 
 class Opened:

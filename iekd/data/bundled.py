@@ -16,7 +16,7 @@ SAMPLE = "fashion-mnist-sample"
 BUNDLED = Path(__file__).parent / "bundled" / f"{SAMPLE}.npz"
 
 
-class Sample(Source):
+class FashionSample(Source):
     """1,000 training images per class and the full test set of Fashion-MNIST (Xiao et al. 2017, MIT licence)."""
 
     name = SAMPLE

@@ -170,7 +170,7 @@ class Folder(Source):
         return DataError(f"There is no folder '{given}'. Give the path of a folder with one sub-folder per class.")
 
 
-class Table(Folder):
+class CsvTable(Folder):
     """Images anywhere below the folder of a table that lists them with their classes."""
 
     name = TABLE

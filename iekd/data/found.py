@@ -114,10 +114,10 @@ def load_found(
         DataError: nothing of a split, or of a class, can be read.
     """
     assert request.resolution is not None
-    mark = fingerprint_of(found)  # before they are read: a file that changes meanwhile changes it
+    as_read = fingerprint_of(found)  # before they are read: a file that changes meanwhile changes it
     train, test = found.split(request.test_fraction, request.seed)
     splits, unreadable, white = read_all(
-        (train, test), request.resolution, mark, request.image_memory,
+        (train, test), request.resolution, as_read, request.image_memory,
         request.cache and cache, request.progress, request.fit,
     )  # fmt: skip
     skipped = list(map(as_text, unreadable))
@@ -140,7 +140,7 @@ def load_found(
     names = tuple(map(as_text, found.class_names))
     return Dataset(
         request.name, names, splits[0], splits[1], tuple(skipped),
-        fingerprint=mark if fingerprint is None else fingerprint, notes=tuple(notes), fit=request.fit, white=white,
+        fingerprint=as_read if fingerprint is None else fingerprint, notes=tuple(notes), fit=request.fit, white=white,
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ LOOKED_AT = 100  # rows that tell whether a split has classes at all: some keep 
 PLAIN = ("int", "uint", "string", "large_string", "bool")  # beginnings of the types that classes may have
 
 
-class UnreachableError(DataError):
+class HubUnreachableError(DataError):
     """The Hub gives no answer."""
 
 
@@ -60,7 +60,7 @@ def commit_of(repo: str, revision: str) -> str:
     """The commit that a revision is now; of an empty one, the newest.
 
     Raises:
-        UnreachableError: the Hub gives no answer.
+        HubUnreachableError: the Hub gives no answer.
         DataError: there is no such dataset or revision, or it is not for everybody.
     """
     from huggingface_hub import HfApi
@@ -253,7 +253,7 @@ def _in_words(error: Exception, repo: str, revision: str) -> DataError:
         configs = text[text.find("[") + 1 : text.find("]")].replace("'", "").split(", ")
         return _choose(repo, "several configurations", "config", [name for name in configs if name])
     if kinds & {"OfflineModeIsEnabled", "ConnectionError", "ConnectError", "TransportError", "TimeoutException"}:
-        return UnreachableError(
+        return HubUnreachableError(
             f"The Hugging Face Hub cannot be reached ({first_line(error)}). Connect to the internet and try again."
         )
     return DataError(f"'{repo}' cannot be read from the Hub ({first_line(error)}). Try again, or choose another.")

@@ -25,7 +25,7 @@ import numpy as np
 from iekd.data.base import Dataset, DatasetInfo, Progress, Request, Source
 from iekd.data.file_images import Files
 from iekd.data.found import Found, drawn_of, load_found, thumbnails_of
-from iekd.data.hub_rows import Announced, Row, UnreachableError, announced, check_installed, commit_of, images_of
+from iekd.data.hub_rows import Announced, HubUnreachableError, Row, announced, check_installed, commit_of, images_of
 from iekd.data.labels import natural_order
 from iekd.errors import DataError, as_text
 from iekd.hub_names import COMMIT, PREFIX
@@ -200,7 +200,7 @@ def _at_commit(asked: Asked) -> Asked:
         check_installed()
     try:
         commit = commit_of(asked.repo, asked.revision)
-    except UnreachableError as error:
+    except HubUnreachableError as error:
         if not reference.is_file():
             raise
         log.warning("%s Until then the copy of '%s' that was fetched before is used.", error, asked.repo)

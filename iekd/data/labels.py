@@ -146,7 +146,7 @@ def _merged(tables: list[Labels]) -> Labels:
             for path in paths:
                 if (other := name_of.setdefault(path, labels.table)) != labels.table:
                     raise TableError(
-                        f"Both '{other}' and '{labels.table}' list them: say which to use, as csv:PATH of the table."
+                        f"Both '{other}' and '{labels.table}' list them: say which to use, as csv:FILE of the table."
                     )
                 if split is not None:
                     splits[path] = split
@@ -275,7 +275,7 @@ def _classes(listing: Listing, columns: list[int], asked: str, classes: Sequence
     if not all(_one_to_one(table.values(chosen), table.values(i)) for i in candidates[1:]):
         raise TableError(
             f"'{name}' lists them, and several columns could be their class: "
-            f"{', '.join(map(table.called, candidates))}. Say which, as csv:PATH?label=COLUMN."
+            f"{', '.join(map(table.called, candidates))}. Say which, as csv:FILE?label=COLUMN."
         )
     return table.values(chosen), table.called(chosen)
 

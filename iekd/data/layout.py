@@ -177,7 +177,7 @@ class _Folders:
             raise UnclearClassesError(
                 f"{self.say.at(root)} has the folders {named(found.class_names)}, which may be the classes. {error}",
                 {OUTER: f"the folders: {named(found.class_names)}"},
-                f"To use the table, give csv:PATH of it; to use the folders, add '?classes={OUTER}' to the dataset's "
+                f"To use the table, give csv:FILE of it; to use the folders, add '?classes={OUTER}' to the dataset's "
                 "name.",
             ) from None
         return replace(found, notes=(*found.notes, *notes))

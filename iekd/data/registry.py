@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from iekd.data.base import Dataset, DatasetInfo, Progress, Request, Source, check_order
-from iekd.data.bundled import Sample
+from iekd.data.bundled import FashionSample
 from iekd.data.decoding import CROP
 from iekd.data.duplicates import repeated_note
-from iekd.data.folder import Folder, Table
+from iekd.data.folder import CsvTable, Folder
 from iekd.data.hub_sets import HubDatasets
 from iekd.data.torchvision_sets import TORCHVISION_SETS, Torchvision
 from iekd.errors import DataError, unknown_name
@@ -37,7 +37,7 @@ def register(source: Source) -> Source:
     return source
 
 
-for _source in (Sample(), *TORCHVISION_SETS, Folder(), Table(), Torchvision(), HubDatasets()):
+for _source in (FashionSample(), *TORCHVISION_SETS, Folder(), CsvTable(), Torchvision(), HubDatasets()):
     register(_source)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from iekd.data.base import Dataset, DatasetInfo, Request, Source, Split
-from iekd.data.bundled import SAMPLE, Sample
+from iekd.data.bundled import SAMPLE, FashionSample
 from iekd.data.found import Found, draw_test, drawn_of, files_by_label, load_found, thumbnails_of
 from iekd.data.torchvision_facts import FACTS, OTHERS, SCHEME, Facts, Part
 from iekd.errors import DataError, unknown_name
@@ -194,7 +194,7 @@ class FashionMNIST(TorchvisionSet):
 
     def thumbnails(self, name: str, per_class: int) -> list[tuple[np.ndarray, str]]:
         """The test images are the sample's, which can be read without torchvision."""
-        return Sample().thumbnails(SAMPLE, per_class) if self.at_hand(name) else []
+        return FashionSample().thumbnails(SAMPLE, per_class) if self.at_hand(name) else []
 
     def fill_cache(self, folder: Path) -> None:
         if DEBIAN_FASHION.is_dir() and not folder.is_dir():

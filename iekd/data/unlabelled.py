@@ -50,7 +50,7 @@ def load_unlabelled(
     files = Files.of([path], [names])
     alike = dataset.channels, dataset.white
     (split,), unreadable, _ = read_all(
-        [files], dataset.resolution, _mark(files), image_memory, cache, progress, dataset.fit, alike
+        [files], dataset.resolution, _fingerprint(files), image_memory, cache, progress, dataset.fit, alike
     )
     if not len(split):
         raise DataError(
@@ -68,7 +68,7 @@ def load_unlabelled(
     return split, notes
 
 
-def _mark(files: Files) -> str:
+def _fingerprint(files: Files) -> str:
     """Changes whenever a file does."""
     lines = []
     for i in range(len(files)):

@@ -16,7 +16,7 @@ from iekd.data.decoding import CROP, ENOUGH, header, open_image
 from iekd.data.file_images import FileImages, Files
 from iekd.errors import DataError
 
-AREA, RATIO, ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10
+AREA, RATIO, ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10  # of a resized crop, as in torchvision
 LOOKED_AT = 64  # files whose headers say how large the pictures of a split are
 
 

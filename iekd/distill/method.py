@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iekd.config.methods import DISTANCE_SCALE, IE_DEFAULTS, KD, METHODS, method_spec, split_name
+from iekd.config.methods import BASELINE, DISTANCE_SCALE, IE_DEFAULTS, KD, METHODS, method_spec, split_name
 from iekd.config.run import RunConfig
 from iekd.distill.distillers import (
     Distiller,
@@ -181,7 +181,7 @@ class Baseline(Method):
     """Labels only: cross-entropy. Also how a teacher is trained."""
 
     def __init__(self) -> None:
-        super().__init__("baseline", [])
+        super().__init__(BASELINE, [])
 
 
 Builder = Callable[[RunConfig, Pair], list[Distiller]]
@@ -219,7 +219,7 @@ def build_method(name: str, config: RunConfig, pair: Pair) -> Method:
 # plain methods
 
 
-@builder("baseline")
+@builder(BASELINE)
 def baseline(config: RunConfig, pair: Pair) -> list[Distiller]:
     return []
 

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from iekd.data.views import AREA, ATTEMPTS, RATIO
 from iekd.engine.part import own, to_draw
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]  # images (B,C,H,W) uint8 -> the same shape
 
-AREA, RATIO, ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10  # of a resized crop, as in torchvision
 BITS = 11  # of a pixel's weight, a whole number: two weights times 255 fit into 32 bits
 ONE = 1 << BITS
 

@@ -24,7 +24,7 @@ from iekd.data.memory import image_budget
 from iekd.data.views import PictureViews, usual_side
 from iekd.engine.augment import Augment, crop_and_flip, padding_of, to_device_async
 from iekd.engine.distortions import Extras
-from iekd.engine.part import Part, PartOfDraws
+from iekd.engine.part import BatchShare, PartOfDraws
 from iekd.engine.stream import DeviceImages, Loader, Stream, processes
 from iekd.errors import TrainingError
 from iekd.plural import counted
@@ -140,7 +140,7 @@ class Batches:
 
     def __init__(
         self, images: DeviceImages, labels: Tensor, batch_size: int, seed: int, augment: Augment | None = None,
-        drop_last: bool = True, extras: Extras | None = None, part: Part | None = None,
+        drop_last: bool = True, extras: Extras | None = None, part: BatchShare | None = None,
     ) -> None:  # fmt: skip
         self.images, self.labels = images, labels
         self.batch_size = min(batch_size, len(labels))

@@ -43,14 +43,14 @@ class LearnerResult:
     validation split the test accuracy itself chooses, which flatters.
     agreement: percent of predictions that equal the teacher's. peer_accuracy: of the second student of mutual learning.
     energy_threshold: below it lies the energy of one test image in twenty.
-    answers: (N,) int64, the predicted class of each test image, in the order of the split.
+    predictions: (N,) int64, the predicted class of each test image, in the order of the split.
     """
 
     name: str
     network: TrainedModel = field(repr=False)  # else a printed result is a page of layers
     accuracy_last: float
     class_accuracy: list[float | None]
-    answers: Tensor = field(repr=False, compare=False)
+    predictions: Tensor = field(repr=False, compare=False)
     accuracy_best: float = 0.0
     best_epoch: int = 0
     agreement: float | None = None

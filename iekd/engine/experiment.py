@@ -47,7 +47,7 @@ from iekd.engine.loop import HeldOut, ShouldSnapshot, train
 from iekd.engine.metrics import Predicted
 from iekd.engine.mutual import MutualLearner
 from iekd.engine.parallel import Processes, least_images
-from iekd.engine.part import parts_of
+from iekd.engine.part import shares_of
 from iekd.engine.scoring import UNLIKE, accuracy, class_accuracy, energy, is_right, predicted
 from iekd.engine.stacked import stack_seeds
 from iekd.engine.state import Snapshot
@@ -79,16 +79,21 @@ class Experiment:
         unlabelled: Split | None = None, more_teachers: Sequence[TrainedModel] = (),
         processes: Processes | None = None,
     ) -> None:  # fmt: skip
-        """teacher: a trained network for config.teacher, or None to train one if the run needs it.
-
-        starts: what the teacher, if it is trained, and the students begin with instead of random weights. Who calls
-        this loads them (models/start.py), as runs do; the engine reads no files.
-
-        earlier: stage -> the snapshot to resume it from. should_snapshot: see `loop.train`. threads_changed,
-        threads_before: `tell` and `before` of Threads. unlabelled: more images for the students' stage, without labels.
-        more_teachers: their answers are averaged with the teacher's. processes: those that train together, of which
-        this is one (parallel.py); all make the same Experiment, and the first one's `should_snapshot` counts.
-
+        """Args:
+            config: what is trained, and how.
+            dataset: images (N,H,W,C) uint8 and labels (N,) at the resolution that is trained with; part of its training
+                split is held out for validation here.
+            teacher: a trained network for config.teacher, or None to train one if the run needs it.
+            earlier: stage -> the snapshot to resume it from.
+            should_snapshot: see `loop.train`.
+            threads_changed: `tell` of Threads.
+            threads_before: `before` of Threads.
+            starts: what the teacher, if it is trained, and the students begin with instead of random weights. Who calls
+                this loads them (models/start.py), as runs do; the engine reads no files.
+            unlabelled: more images for the students' stage, without labels.
+            more_teachers: their predictions are averaged with the teacher's.
+            processes: those that train together, of which this is one (parallel.py); all make the same Experiment, and
+                the first one's `should_snapshot` counts.
         Raises:
             TrainingError: config.student_from is set, and `starts` has nothing for the students.
             UserError: there are several processes, and a method cannot be trained by them.
@@ -132,6 +137,13 @@ class Experiment:
         self.watched = choose((self.dataset.validation or self.dataset.test).labels, len(self.dataset.class_names))
 
     def events(self) -> Generator[Event, None, None]:
+        """Train, stage by stage: the teacher, the auto-encoder, the students, then the evaluation on the test split.
+
+        Returns:
+            What happens, as it happens: the start of each stage, rows of metrics, snapshots, and last the Result.
+        Raises:
+            TrainingError: it cannot go on; the message says why. A student that diverges is no error: the others go on.
+        """
         config, dataset = self.config, self.dataset
         if config.patience and dataset.validation is None:
             raise TrainingError(
@@ -151,7 +163,7 @@ class Experiment:
                 *training, config.batch_size, config.data_seed, self.augment(), config.drop_last, self.extras(), part
             )
             batches.check_parts(least_images(config.sync_bn))
-            evaluated = parts_of(dict(zip(held_out, evaluation, strict=True)), part)
+            evaluated = shares_of(dict(zip(held_out, evaluation, strict=True)), part)
             with self._with_unlabelled(batches) as mixed:
                 yield from self._stages(batches, evaluated, mixed)
 
@@ -392,14 +404,14 @@ class Experiment:
         networks = {} if teacher is None else {TEACHER: teacher}
         finished = {name: learner for name, learner in self.students.items() if name not in learner.diverged}
         networks.update({name: self.network(learner) for name, learner in finished.items()})
-        known = {name: learner.answers for name, learner in finished.items() if ENERGY in learner.answers}
-        answers = {name: found["test"].cpu() for name, found in known.items()}
+        known = {name: learner.predictions for name, learner in finished.items() if ENERGY in learner.predictions}
+        predictions = {name: found["test"].cpu() for name, found in known.items()}
         energies = {name: found[ENERGY].cpu() for name, found in known.items()}
         for network in networks.values():
             channels_last(network.model, self.device).eval()  # one that was resumed after its last step was not
-        missing = {n: Normalise(m.mean, m.std).to(self.device) for n, m in networks.items() if n not in answers}
+        missing = {n: Normalise(m.mean, m.std).to(self.device) for n, m in networks.items() if n not in predictions}
         yield StageStart(EVALUATION, 0, predictions=len(missing) * len(labels))
-        predictions: dict[str, list[Tensor]] = {name: [] for name in missing}  # (B,) each
+        parts: dict[str, list[Tensor]] = {name: [] for name in missing}  # (B,) each
         scores: dict[str, list[Tensor]] = {name: [] for name in missing}
         # read together: a thousand small images, and fewer of large ones, which would take gigabytes
         together = min(1000, 8 * evaluation_batch_size(self.device, images.shape[-1]))
@@ -409,25 +421,25 @@ class Experiment:
                 self.threads.use()
                 for name, normalise in missing.items():
                     logits = predict(networks[name].model, normalise, batch, self.device)  # (B,K)
-                    predictions[name].append(predicted(logits).cpu())
+                    parts[name].append(predicted(logits).cpu())
                     scores[name].append(energy(logits).cpu())
                     yield Predicted(EVALUATION, len(batch))
         whole = self._of_all_processes
-        answers.update({name: whole(torch.cat(found)) for name, found in predictions.items()})
+        predictions.update({name: whole(torch.cat(found)) for name, found in parts.items()})
         energies.update({name: whole(torch.cat(found)) for name, found in scores.items()})
         labels = whole(labels.cpu())
 
         def scored(name: str, **values: Any) -> LearnerResult:
-            right, agreement = is_right(answers[name], labels), None
-            if TEACHER in answers and name != TEACHER:
-                agreement = accuracy(is_right(answers[name], answers[TEACHER]))
+            right, agreement = is_right(predictions[name], labels), None
+            if TEACHER in predictions and name != TEACHER:
+                agreement = accuracy(is_right(predictions[name], predictions[TEACHER]))
             per_class = class_accuracy(right, labels, classes)
             return LearnerResult(
                 name,
                 networks[name],
                 accuracy(right),
                 per_class,
-                answers[name],
+                predictions[name],
                 agreement=agreement,
                 energy_threshold=float(energies[name].double().quantile(UNLIKE)),
                 **values,

@@ -32,7 +32,7 @@ from iekd.models.normalise import Normalise
 
 log = logging.getLogger(__name__)
 
-ENERGY = "energy"  # key of the test images' energies in the answers; see scoring.energy
+ENERGY = "energy"  # key of the test images' energies in the predictions; see scoring.energy
 
 
 def strength(schedule: str, progress: float) -> float:
@@ -82,18 +82,18 @@ class Learner(TrainingUnit):
             (name,), stage, device, optimizer, rate_of(config, epochs * steps_per_epoch),
             epochs=epochs, steps_per_epoch=steps_per_epoch, report_every=report_every,
         )  # fmt: skip
-        if values_on_device(config, device):
-            self.method.strength = torch.ones((), device=device)
         on_device = values_on_device(config, device)
+        if on_device:
+            self.method.strength = torch.ones((), device=device)
         self.average = Average(self.model, config.ema, device, on_device) if config.ema else None
         # the weights of the best epoch so far, for what may stop early
-        self.kept = copy.deepcopy(self.evaluated) if config.patience else None
+        self.best_network = copy.deepcopy(self.evaluated) if config.patience else None
         self.output = compile_or_not(self._output) if compiled else self._output
         self.tried = False  # whether a step has succeeded
         # of the split that is being evaluated:
         self.scores: list[Tensor] = []  # per batch (2,): number of correct predictions, summed cross-entropy
         self.images_seen = 0
-        self.predictions: list[Tensor] = []  # per batch (B,) int64; after the last step only
+        self.batch_predictions: list[Tensor] = []  # per batch (B,) int64; after the last step only
         self.energies: list[Tensor] = []  # per batch (B,) float32; with the predictions
         self.accuracy: dict[str, float] = {}  # the newest, per kind
         self.best = Best()
@@ -108,12 +108,12 @@ class Learner(TrainingUnit):
     def chosen(self) -> nn.Module:
         """What is saved, and whose predictions are the result: `evaluated`, or as it was in the best epoch where
         networks may stop early."""
-        return self.kept if self.kept is not None and self.best.epoch else self.evaluated
+        return self.best_network if self.best_network is not None and self.best.epoch else self.evaluated
 
     @property
     def test_accuracy(self) -> float | None:
         """Of `chosen`, in percent; None before the first epoch is over."""
-        return self.best.accuracy if self.chosen is self.kept else self.accuracy.get("test")
+        return self.best.accuracy if self.chosen is self.best_network else self.accuracy.get("test")
 
     def prepare(self) -> None:
         super().prepare()
@@ -197,7 +197,7 @@ class Learner(TrainingUnit):
         found = {"model": self.model, "method": self.method}
         if self.average is not None:
             found["average"] = self.average.network
-        return found if self.kept is None else {**found, "kept": self.kept}
+        return found if self.best_network is None else {**found, "kept": self.best_network}
 
     def numbers(self) -> dict[str, Any]:
         return {**super().numbers(), "accuracy": self.accuracy, "best": list(self.best)}
@@ -216,8 +216,8 @@ class Learner(TrainingUnit):
         loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")  # ()
         predictions = predicted(logits)  # (B,)
         self.scores.append(torch.stack([is_right(predictions, labels).sum().float(), loss]))
-        if self.steps == self.total_steps and self.kept is None:
-            self.predictions.append(predictions)
+        if self.steps == self.total_steps and self.best_network is None:
+            self.batch_predictions.append(predictions)
             self.energies.append(energy(logits))
         self.watch.see(self.images_seen, logits)
         self.images_seen += len(labels)
@@ -237,12 +237,12 @@ class Learner(TrainingUnit):
             correct, loss_sum, seen = self.processes.totals(correct, loss_sum, self.images_seen)
             self.images_seen = round(seen)
         accuracy, loss = percent(correct, self.images_seen), loss_sum / self.images_seen
-        if self.predictions and kind == "test":
-            answers = {kind: torch.cat(self.predictions), ENERGY: torch.cat(self.energies)}
+        if self.batch_predictions and kind == "test":
+            found = {kind: torch.cat(self.batch_predictions), ENERGY: torch.cat(self.energies)}
             if self.processes is not None:
-                answers = {key: self.processes.rows(values, self.images_seen) for key, values in answers.items()}
-            self.answers = answers
-        self.scores, self.images_seen, self.predictions, self.energies = [], 0, [], []
+                found = {key: self.processes.rows(values, self.images_seen) for key, values in found.items()}
+            self.predictions = found
+        self.scores, self.images_seen, self.batch_predictions, self.energies = [], 0, [], []
         if not math.isfinite(loss):
             message = f"The predictions of '{self.name}' became infinite or NaN by step {self.steps}."
             return [self._mark_diverged(self.name, message)]
@@ -257,10 +257,10 @@ class Learner(TrainingUnit):
 
     def _stop_or_go_on(self, epoch: int, better: bool) -> None:
         """After an epoch: keep the weights of one that was better, and stop where none was for too long."""
-        if self.kept is None:
+        if self.best_network is None:
             return
         if better:
-            self.kept.load_state_dict(self.evaluated.state_dict())
+            self.best_network.load_state_dict(self.evaluated.state_dict())
         elif epoch - self.best.epoch >= self.config.patience:
             self.stopped.add(self.name)
             log.info(

@@ -36,7 +36,7 @@ class MutualLearner(Learner):
             log.warning("Mutual learners are not compiled: their two networks take turns within a step.")
         super().__init__(*args, **options)
         self.peer = peer
-        peer.kept = None  # it stops when its student does
+        peer.best_network = None  # it stops when its student does
 
     def work_among(self, processes: Processes | None, whole: Callable[[int], tuple[int, int]]) -> None:
         super().work_among(processes, whole)

@@ -36,7 +36,7 @@ def without_pixels(labels: np.ndarray, image_shape: tuple[int, ...]) -> Split:
     return Split(np.broadcast_to(np.zeros(1, np.uint8), (len(labels), height, width, channels)), labels)
 
 
-class Student(NamedTuple):
+class BuiltStudent(NamedTuple):
     """How students are built: `build` gives a module, with weights by torch's global generator; it is then tapped."""
 
     build: Callable[[], nn.Module]
@@ -48,7 +48,7 @@ class OwnExperiment(Experiment):
 
     def __init__(
         self, config: RunConfig, dataset: LoaderDataset, batches: TrainingBatches, test: LoaderImages,
-        student: Student, teacher: nn.Module | None, teacher_widths: tuple[int, ...],
+        student: BuiltStudent, teacher: nn.Module | None, teacher_widths: tuple[int, ...],
     ) -> None:  # fmt: skip
         """config: its names of networks and dataset mean nothing; teacher: it gives Features, None without one."""
         super().__init__(config, dataset, None if teacher is None else TrainedModel(teacher, *dataset.statistics))

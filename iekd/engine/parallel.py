@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from iekd.distill.distillers import Shares
 from iekd.distill.method import Method
 from iekd.engine.events import Event
-from iekd.engine.part import Part
+from iekd.engine.part import BatchShare
 from iekd.engine.state import LearnerState, Snapshot
 from iekd.engine.synced_norms import SyncedNorms
 from iekd.errors import TrainingError
@@ -55,7 +55,7 @@ class Processes:
     ) -> None:
         self.rank, self.count, self.device, self.sync_norms = rank, count, device, sync_norms
         self.local_count = count if local_count is None else local_count
-        self.part = Part(rank, count)
+        self.part = BatchShare(rank, count)
         self._synced = SyncedNorms(self)
 
     @classmethod

@@ -17,7 +17,7 @@ from iekd.errors import TrainingError
 from iekd.plural import counted
 
 
-class Part(NamedTuple):
+class BatchShare(NamedTuple):
     """One of so many parts, in order and as equal as possible."""
 
     number: int
@@ -53,8 +53,8 @@ def part_of_images(images: DeviceImages, rows: slice) -> HeldOutImages:
     return images[rows] if isinstance(images, Tensor) else _PartOfStream(images, rows)
 
 
-def parts_of(
-    held_out: Mapping[str, tuple[DeviceImages, Tensor]], part: Part | None
+def shares_of(
+    held_out: Mapping[str, tuple[DeviceImages, Tensor]], part: BatchShare | None
 ) -> dict[str, tuple[HeldOutImages, Tensor]]:
     """Of each split (images (N,C,H,W), labels (N,)) a part; None for whole splits.
 

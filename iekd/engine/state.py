@@ -16,8 +16,8 @@ class LearnerState:
     weights: every tensor of its networks, as "model.<name>" or "method.<name>". momentum: what the optimiser
     remembers of each parameter, by the same names: SGD's momentum; of AdamW "<name>#exp_avg", "<name>#exp_avg_sq" and
     "<name>#step" (optimizer.remembered_as). sums: the metrics summed for the next row, by name, (1,) float32 each.
-    numbers: counts and accuracies, as JSON has them. answers: after the last step, "test" -> its predicted classes (N,)
-    int64, and "energy" -> the same images' energies (N,) float32.
+    numbers: counts and accuracies, as JSON has them. predictions: after the last step, "test" -> its predicted classes
+    (N,) int64, and "energy" -> the same images' energies (N,) float32; stored as "answers".
     The learning rate and the order of images are not stored: both follow from the number of steps. Training draws no
     random numbers but those of the batches.
     """
@@ -26,7 +26,7 @@ class LearnerState:
     momentum: dict[str, Tensor]
     sums: dict[str, Tensor] = field(default_factory=dict)
     numbers: dict[str, Any] = field(default_factory=dict)
-    answers: dict[str, Tensor] = field(default_factory=dict)
+    predictions: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class TrainingUnit:
         self.steps = 0
         self.diverged: dict[str, Diverged] = {}
         self.stopped: set[str] = set()  # of its learners, those that have stopped early and keep their best weights
-        self.answers: dict[str, Tensor] = {}  # see LearnerState
+        self.predictions: dict[str, Tensor] = {}  # see LearnerState
         self._keys: tuple[str, ...] = ()
         self._sums: Tensor | None = None  # (values, names) float32; updated in place for a recorded step
         self._summed = 0
@@ -134,7 +134,7 @@ class TrainingUnit:
     def state(self, momentum: Mapping[str, Tensor], sums: Mapping[str, Tensor], summed: int) -> LearnerState:
         weights = {f"{name}.{n}": t for name, net in self.networks().items() for n, t in net.state_dict().items()}
         numbers = {**self.numbers(), "summed": summed}
-        return LearnerState(_copies(weights), _copies(momentum), _copies(sums), numbers, _copies(self.answers))
+        return LearnerState(_copies(weights), _copies(momentum), _copies(sums), numbers, _copies(self.predictions))
 
     def sums(self) -> list[dict[str, Tensor]]:
         """For each name, the sums since the last row: key -> (1,)."""
@@ -187,7 +187,7 @@ class TrainingUnit:
                 for kind in REMEMBERED:
                     if (value := memory_in(state, name, kind)) is not None:
                         put_memory(self.optimizer, parameter, kind, value)
-            self.answers = {kind: predicted.to(self.device) for kind, predicted in state.answers.items()}
+            self.predictions = {kind: predicted.to(self.device) for kind, predicted in state.predictions.items()}
             self.restore_numbers(state.numbers)
             self.put_sums([state])
             self.train_mode()

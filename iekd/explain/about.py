@@ -13,10 +13,11 @@ from iekd.errors import UserError, unknown_name
 GRAD_CAM, LRP, CKA, NEURONS, FLATNESS, HALVES = "grad-cam", "lrp", "cka", "neurons", "flatness", "halves"
 DIAGNOSTICS = (GRAD_CAM, LRP, CKA, NEURONS, FLATNESS, HALVES)
 MAPS = "maps"  # stands for both kinds of maps
+JSON, TEXT, NUMBERS = "explain.json", "explain.md", "maps.npz"  # files of an explanation
 
 
 @dataclass(frozen=True)
-class About:
+class DiagnosticAbout:
     """The texts of a diagnostic, for the command line, the page and docs/explain.md.
 
     shows: one sentence, what it tells. reading: one sentence, how to read it. reference: where it comes from.

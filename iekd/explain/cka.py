@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iekd.explain.about import About, NotApplicableError
+from iekd.explain.about import DiagnosticAbout, NotApplicableError
 from iekd.explain.network import Batch, Network
 
-ABOUT = About(
+ABOUT = DiagnosticAbout(
     title="CKA",
     shows="Linear CKA compares two feature maps by which images they find alike, whatever their number of channels.",
     reading="1 means the same up to a rotation and a scale and 0 means unrelated, so the inheritance half should be "

@@ -19,7 +19,7 @@ from iekd.explain.cka import StageSimilarity
 from iekd.explain.flatness import Flatness
 from iekd.explain.halves import HalvesWorth
 from iekd.explain.maps import RelevanceMaps
-from iekd.explain.network import Batch, Network, Part, parts_of
+from iekd.explain.network import Batch, Network, NetworkOrHalf, parts_of
 from iekd.explain.neurons import ActiveNeurons
 from iekd.explain.sample import Sample
 from iekd.models.artifact import TEACHER
@@ -43,7 +43,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Described:
+class ExplainedNetwork:
     """A network that was explained. halves: of each half the number of channels of the last stage."""
 
     name: str
@@ -59,7 +59,7 @@ class Described:
 class Explanation:
     """What was found. pictures: those of the maps, in their order. sample_size: test images behind everything else."""
 
-    networks: tuple[Described, ...]
+    networks: tuple[ExplainedNetwork, ...]
     class_names: tuple[str, ...]
     pictures: Sample
     sample_size: int
@@ -193,7 +193,7 @@ def each_in_turn(
     return {key: result for of_one in found for key, result in of_one.items()}
 
 
-MakeMaps = Callable[["Sequence[Part]", Batch], "list[RelevanceMaps]"]
+MakeMaps = Callable[["Sequence[NetworkOrHalf]", Batch], "list[RelevanceMaps]"]
 
 
 def _with_faithfulness(network: Network, pictures: Sample, method: MakeMaps) -> list[RelevanceMaps]:
@@ -211,7 +211,7 @@ def _labelled(sample: Sample | None, count: int = SAMPLE) -> tuple[Batch, np.nda
     return first.images, first.labels
 
 
-def _described(network: Network) -> Described:
+def _described(network: Network) -> ExplainedNetwork:
     card, halves_ = network.card, network.halves
     widths = {half: len(channels[-1]) for half, channels in halves_.items()}
-    return Described(network.name, card.model, card.method, card.role, card.seed, card.accuracy, widths)
+    return ExplainedNetwork(network.name, card.model, card.method, card.role, card.seed, card.accuracy, widths)

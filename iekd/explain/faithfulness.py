@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iekd.explain.about import About
+from iekd.explain.about import DiagnosticAbout
 from iekd.explain.maps import Faithfulness, RelevanceMaps
-from iekd.explain.network import Batch, Part
+from iekd.explain.network import Batch, NetworkOrHalf
 
-ABOUT = About(
+ABOUT = DiagnosticAbout(
     title="Faithfulness of the maps",
     shows="All pixels are blurred step by step, once from the most to the least relevant and once in the reverse "
     "order, and after each step the network says how probable the class still is.",
@@ -24,8 +24,10 @@ STEPS = 8
 BLUR = 8  # the standard deviation of the blur is the image's side over this
 
 
-def faithfulness(part: Part, images: Batch, maps: RelevanceMaps, steps: int = STEPS, seed: int = 0) -> Faithfulness:
-    """Deletion and insertion of one part's maps. A half is judged with the other half's channels silenced.
+def faithfulness(
+    part: NetworkOrHalf, images: Batch, maps: RelevanceMaps, steps: int = STEPS, seed: int = 0
+) -> Faithfulness:
+    """Deletion and insertion of one part's maps. A half is evaluated with the other half's channels silenced.
 
     Args:
         images: (B,H,W,C) uint8, those of the maps.

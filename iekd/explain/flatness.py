@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from iekd.engine.scoring import is_right, percent, predicted
-from iekd.explain.about import About
+from iekd.explain.about import DiagnosticAbout
 from iekd.explain.network import Batch, Network
 
-ABOUT = About(
+ABOUT = DiagnosticAbout(
     title="Flatness",
     shows="Gaussian noise is added to the weights, scaled so that a filter's noise is a share of the filter's own "
     "size, and the loss on fixed images is measured again.",

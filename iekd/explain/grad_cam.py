@@ -8,11 +8,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from iekd.explain.about import About, NotApplicableError
+from iekd.explain.about import DiagnosticAbout, NotApplicableError
 from iekd.explain.maps import RelevanceMaps
-from iekd.explain.network import Batch, Part
+from iekd.explain.network import Batch, NetworkOrHalf
 
-ABOUT = About(
+ABOUT = DiagnosticAbout(
     title="Grad-CAM maps",
     shows="Grad-CAM adds up the channels of the last stage, each weighted by how much the score of the predicted class "
     "grows with it, and enlarges the sum to the image's size.",
@@ -22,7 +22,7 @@ ABOUT = About(
 )
 
 
-def grad_cam(parts: Sequence[Part], images: Batch) -> list[RelevanceMaps]:
+def grad_cam(parts: Sequence[NetworkOrHalf], images: Batch) -> list[RelevanceMaps]:
     """The maps of parts of one network, for the class that the whole network predicts.
 
     Args:

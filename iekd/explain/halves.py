@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from iekd.engine.scoring import accuracy, interval, is_right, predicted
-from iekd.explain.about import About, NotApplicableError
-from iekd.explain.network import EXPLORATION, INHERITANCE, Batch, Network, Part
+from iekd.explain.about import DiagnosticAbout, NotApplicableError
+from iekd.explain.network import EXPLORATION, INHERITANCE, Batch, Network, NetworkOrHalf
 
-ABOUT = About(
+ABOUT = DiagnosticAbout(
     title="What each half is worth",
     shows="The channels of one half are set to 0 before the linear layer, and the other half predicts alone.",
     reading="A half that is nearly as accurate as the whole network has learned most of the task by itself; the same "
@@ -69,7 +69,7 @@ def _comparable(other: Network, network: Network) -> bool:
 
 def _worth(network: Network, split_of: Network, images: Batch, labels: np.ndarray) -> HalvesWorth:
     weight, bias = network.head
-    masks = [torch.ones_like(bias[:1]), *(Part(split_of, half).mask() for half in (INHERITANCE, EXPLORATION))]
+    masks = [torch.ones_like(bias[:1]), *(NetworkOrHalf(split_of, half).mask() for half in (INHERITANCE, EXPLORATION))]
     right: list[list[np.ndarray]] = [[] for _ in masks]
     with torch.inference_mode():
         for batch in network.batches(len(images)):

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from iekd.engine.accelerate import whole_float32
-from iekd.explain.about import About, NotApplicableError
+from iekd.explain.about import DiagnosticAbout, NotApplicableError
 from iekd.explain.lrp_rules import RelevanceMode
 from iekd.explain.maps import Conservation, RelevanceMaps
-from iekd.explain.network import Batch, Network, Part
+from iekd.explain.network import Batch, Network, NetworkOrHalf
 from iekd.models.features import Features
 
-ABOUT = About(
+ABOUT = DiagnosticAbout(
     title="LRP maps",
     shows="Layer-wise relevance propagation hands the score of the predicted class back layer by layer, until the "
     "pixels and the biases have all of it.",
@@ -28,7 +28,7 @@ ABOUT = About(
 TOLERANCE = 1e-3  # of logits that are computed in another order
 
 
-def lrp(parts: Sequence[Part], images: Batch) -> list[RelevanceMaps]:
+def lrp(parts: Sequence[NetworkOrHalf], images: Batch) -> list[RelevanceMaps]:
     """The maps of parts of one network, for the class that the whole network predicts.
 
     Args:
@@ -79,7 +79,7 @@ def _black_and_white(network: Network, channels: int) -> tuple[Tensor, Tensor]:
     return black, white
 
 
-def _start(part: Part, features: Features, chosen: Tensor) -> tuple[Tensor, Tensor]:
+def _start(part: NetworkOrHalf, features: Features, chosen: Tensor) -> tuple[Tensor, Tensor]:
     """(where relevance starts, how much there is): the class's logit, or what a half's channels contribute to it."""
     if not part.half:
         rows = torch.nn.functional.one_hot(chosen, features.logits.shape[1])

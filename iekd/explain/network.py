@@ -131,7 +131,7 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Part:
+class NetworkOrHalf:
     """A network, or one half of it: its last stage with the channels of the other half silenced (set to 0).
 
     half: "inheritance", "exploration", or "" for the whole network.
@@ -169,9 +169,9 @@ class Part:
             return self.logits(self.network.forward(pixels)).softmax(-1)
 
 
-def parts_of(networks: Sequence[Network]) -> list[Part]:
+def parts_of(networks: Sequence[Network]) -> list[NetworkOrHalf]:
     """Every network followed by its halves."""
-    return [Part(network, half) for network in networks for half in ("", *network.halves)]
+    return [NetworkOrHalf(network, half) for network in networks for half in ("", *network.halves)]
 
 
 def open_networks(folders: Mapping[str, Path], device: str | torch.device = "cpu") -> list[Network]:

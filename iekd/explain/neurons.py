@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iekd.explain.about import About, NotApplicableError
+from iekd.explain.about import DiagnosticAbout, NotApplicableError
 from iekd.explain.network import Batch, Network
 
-ABOUT = About(
+ABOUT = DiagnosticAbout(
     title="Active neurons",
     shows="A neuron is one value of a stage's feature map, and it is active for an image if its ReLU lets it through.",
     reading="A larger share means that more of the network works on each image, and a channel that is silent for all "

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from iekd.errors import UserError
-from iekd.explain.about import CKA, FLATNESS, GRAD_CAM, HALVES, LRP, NEURONS
+from iekd.explain.about import CKA, FLATNESS, GRAD_CAM, HALVES, JSON, LRP, NEURONS, NUMBERS, TEXT
 from iekd.explain.draw import METHODS, OPACITY, sheets
 from iekd.explain.explain import ABOUT, FAITHFULNESS, Explanation
 
-JSON, TEXT, MAPS, NUMBERS = "explain.json", "explain.md", "maps", "maps.npz"
+MAPS = "maps"  # folder of their pictures
 SHOWN = 8  # pictures in the text
 LEAST = 5e-4  # share of the relevance that is worth a number
 

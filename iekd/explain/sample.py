@@ -12,7 +12,7 @@ import numpy as np
 from iekd.data.base import Dataset
 from iekd.engine.scoring import is_right, predicted
 from iekd.errors import DataError, UserError
-from iekd.explain.network import Network, Part
+from iekd.explain.network import Network, NetworkOrHalf
 from iekd.inference.images import as_trained, find_images
 from iekd.inference.showcase import chosen_rows
 from iekd.models.artifact import ModelCard
@@ -81,7 +81,7 @@ def _right(network: Network, sample: Sample) -> np.ndarray:
     assert sample.labels is not None
     found = []
     for batch in network.batches(len(sample)):
-        answers = predicted(Part(network).probabilities(network.pixels(sample.images[batch]))).cpu().numpy()
+        answers = predicted(NetworkOrHalf(network).probabilities(network.pixels(sample.images[batch]))).cpu().numpy()
         found.append(is_right(answers, sample.labels[batch]))
     return np.concatenate(found)
 

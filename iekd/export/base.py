@@ -21,7 +21,7 @@ Say = Callable[[str], None]  # called with a sentence about what is being done
 
 
 @dataclass(frozen=True)
-class Job:
+class ExportJob:
     """What a format works with.
 
     folder: of the saved model; model, card: what it holds. dataset: its images, None where they are not on this
@@ -53,7 +53,7 @@ class Format(Protocol):
     whole_folder: bool
     approximate: bool
 
-    def write(self, job: Job, target: Path) -> None:
+    def write(self, job: ExportJob, target: Path) -> None:
         """Write `target`, which is called like `file`, and whatever else the format needs beside it."""
 
     def open(self, target: Path, threads: int | None = None) -> Answer:

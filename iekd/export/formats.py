@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from iekd.errors import unknown_name
-from iekd.export.base import Format, Job
+from iekd.export.base import ExportJob, Format
 from iekd.export.int8 import Int8
-from iekd.export.onnx_file import OnnxFile
+from iekd.export.onnx_file import OnnxFormat
 from iekd.export.torch_program import TorchProgram
 from iekd.export.weights import Weights
 from iekd.plugins import load_plugins, remember
 
-__all__ = ["FORMATS", "Format", "Job", "format_called", "register"]
+__all__ = ["FORMATS", "ExportJob", "Format", "format_called", "register"]
 
 FORMATS: dict[str, Format] = {}
 
@@ -22,7 +22,7 @@ def register(added: Format) -> Format:
     return added
 
 
-for _format in (OnnxFile(), TorchProgram(), Weights(), Int8()):
+for _format in (OnnxFormat(), TorchProgram(), Weights(), Int8()):
     register(_format)
 
 

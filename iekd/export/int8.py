@@ -17,23 +17,23 @@ from typing import Any
 import numpy as np
 
 from iekd.errors import UserError
-from iekd.export.base import Job, require
+from iekd.export.base import ExportJob, require
 from iekd.export.check import batches, spread_over
-from iekd.export.onnx_file import PACKAGES, OnnxFile, graph_of, save_graph
+from iekd.export.onnx_file import PACKAGES, OnnxFormat, graph_of, save_graph
 from iekd.plural import counted
 
 CALIBRATION = 512  # training images
 COMPUTING = ("Conv", "Gemm", "MatMul")
 
 
-class Int8(OnnxFile):
+class Int8(OnnxFormat):
     """The format int8, see `base.Format`. It needs training images to find the range of each activation."""
 
     name, title = "int8", "ONNX, 8 bits"
     summary = "Like ONNX with 8 bits for weights and activations: smaller. What that costs in accuracy is measured."
     approximate = True
 
-    def write(self, job: Job, target: Path) -> None:
+    def write(self, job: ExportJob, target: Path) -> None:
         require(self.name, *PACKAGES, "onnxruntime.quantization")
         if job.dataset is None:
             raise UserError(

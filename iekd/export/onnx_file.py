@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from iekd.errors import UserError
-from iekd.export.base import Answer, Job, require
+from iekd.export.base import Answer, ExportJob, require
 from iekd.export.script import onnx_script
 from iekd.inference.onnx_file import EXPORTED
 from iekd.models.artifact import ModelCard
@@ -17,14 +17,14 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 LARGEST = 2**31 - 1  # bytes of one protobuf message
 
 
-class OnnxFile:
+class OnnxFormat:
     """The format onnx, see `base.Format`."""
 
     name, title, file = "onnx", "ONNX", EXPORTED
     summary = "One file for onnxruntime and most other programs. It takes pixels and gives probabilities."
     whole_folder, approximate = False, False
 
-    def write(self, job: Job, target: Path) -> None:
+    def write(self, job: ExportJob, target: Path) -> None:
         require(self.name, *PACKAGES)
         save_graph(graph_of(job), job, target)
 
@@ -38,7 +38,7 @@ class OnnxFile:
         return PACKAGES
 
 
-def graph_of(job: Job) -> Any:
+def graph_of(job: ExportJob) -> Any:
     """The model as an ONNX ModelProto, by torch's dynamo exporter.
 
     Raises:
@@ -66,7 +66,7 @@ def graph_of(job: Job) -> Any:
     return graph
 
 
-def save_graph(graph: Any, job: Job, target: Path) -> None:
+def save_graph(graph: Any, job: ExportJob, target: Path) -> None:
     """Write a ModelProto with the texts of `metadata`, after ONNX's own check.
 
     Raises:

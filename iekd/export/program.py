@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from iekd import __version__
 from iekd.errors import UserError
-from iekd.export.base import Answer, Job
+from iekd.export.base import Answer, ExportJob
 from iekd.inference.onnx_file import CARD, FIT, LABELS, SIZE
 from iekd.models.artifact import ModelCard
 from iekd.models.normalise import Normalise
@@ -34,7 +34,7 @@ class PixelsToProbabilities(nn.Module):
         return probabilities
 
 
-def whole_program(job: Job) -> tuple[nn.Module, dict[str, Any]]:
+def whole_program(job: ExportJob) -> tuple[nn.Module, dict[str, Any]]:
     """The program to export, and what torch's exporters are told: an example batch whose size may be any other."""
     side = job.card.resolution
     pixels = torch.zeros(2, job.card.channels, side, side, dtype=torch.uint8)
@@ -43,7 +43,7 @@ def whole_program(job: Job) -> tuple[nn.Module, dict[str, Any]]:
     return program, {"args": (pixels,), "dynamic_shapes": shapes}
 
 
-def traced(job: Job, export: Callable[[], Made]) -> Made:
+def traced(job: ExportJob, export: Callable[[], Made]) -> Made:
     """What one of torch's exporters makes of the network.
 
     Raises:
@@ -72,7 +72,7 @@ def torch_answer(program: nn.Module) -> Answer:
     return answer
 
 
-def metadata(job: Job) -> dict[str, str]:
+def metadata(job: ExportJob) -> dict[str, str]:
     """The texts inside an exported file, by name: what model.json holds, and the parts of it that any reader needs."""
     card = job.card
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from iekd.export.base import Answer, Job
+from iekd.export.base import Answer, ExportJob
 from iekd.export.script import torch_script
 from iekd.models.artifact import ModelCard
 
@@ -19,7 +19,7 @@ class TorchProgram:
     summary = "For PyTorch 2.8 or later, without this package. It takes pixels and gives probabilities."
     whole_folder, approximate = False, False
 
-    def write(self, job: Job, target: Path) -> None:
+    def write(self, job: ExportJob, target: Path) -> None:
         import torch
 
         from iekd.export.program import metadata, traced, whole_program

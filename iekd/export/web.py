@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from iekd import __version__
-from iekd.config.methods import METHODS, method_name, split_name
+from iekd.config.methods import BASELINE, METHODS, method_name, split_name
 from iekd.data import own_path, title_of
 from iekd.errors import UserError
 from iekd.export.base import Say
@@ -67,7 +67,7 @@ class PageNetwork:
         """Teacher, Plain student, IE-FT student."""
         if self.card.role == TEACHER:
             return "Teacher"
-        return "Plain student" if self.card.method == "baseline" else f"{method_name(self.card.method)} student"
+        return METHODS[BASELINE].title if self.card.method == BASELINE else f"{method_name(self.card.method)} student"
 
     @property
     def words(self) -> str:
@@ -75,7 +75,7 @@ class PageNetwork:
         spec = METHODS.get(split_name(self.card.method)[0])  # a card may name a method of a plugin that is not here
         if self.card.role == TEACHER:
             how = "the network that teaches"
-        elif self.card.method == "baseline":
+        elif self.card.method == BASELINE:
             how = "learned from the labels alone"
         elif spec is None:
             how = f"trained by {self.card.method}"
@@ -87,26 +87,26 @@ class PageNetwork:
 
     @property
     def colours(self) -> tuple[str, str]:
-        spec = METHODS.get(split_name(self.card.method)[0]) or METHODS["baseline"]
+        spec = METHODS.get(split_name(self.card.method)[0]) or METHODS[BASELINE]
         return TEACHER_COLOURS if self.card.role == TEACHER else spec.colour
 
 
 @dataclass(frozen=True)
-class Example:
+class WebExample:
     """A test image (H,W,C) uint8 and its class."""
 
     image: np.ndarray
     label: str
 
 
-def choose_examples(dataset: Dataset, count: int = EXAMPLES) -> list[Example]:
+def choose_examples(dataset: Dataset, count: int = EXAMPLES) -> list[WebExample]:
     """The first test image of each class; with more classes than `count`, of classes evenly spread over their order."""
     classes = [k for k in range(len(dataset.class_names)) if (dataset.test.labels == k).any()]
     if len(classes) > count:
         classes = [classes[round(i)] for i in np.linspace(0, len(classes) - 1, count)] if count else []
     rows = [int(np.flatnonzero(dataset.test.labels == k)[0]) for k in classes]
     images = dataset.test.take(np.array(rows, np.int64)).images
-    return [Example(np.asarray(images[i]), dataset.class_names[k]) for i, k in enumerate(classes)]
+    return [WebExample(np.asarray(images[i]), dataset.class_names[k]) for i, k in enumerate(classes)]
 
 
 def export_page(
@@ -171,7 +171,7 @@ def check_page_target(out: Path | str) -> Path:
 
 
 def write_page(
-    folder: Path, networks: Sequence[PageNetwork], examples: Sequence[Example] = (), *, title: str = "",
+    folder: Path, networks: Sequence[PageNetwork], examples: Sequence[WebExample] = (), *, title: str = "",
     license: str = "", runtime: Path | None = None,
 ) -> None:  # fmt: skip
     """Write everything of a page but its networks, which are there.
@@ -294,7 +294,7 @@ def _network(folder: Path, network: PageNetwork) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _example(folder: Path, shown: Example, index: int) -> dict[str, str]:
+def _example(folder: Path, shown: WebExample, index: int) -> dict[str, str]:
     file = Path("examples") / f"{index}.png"
     (folder / file).parent.mkdir(exist_ok=True)
     Image.fromarray(shown.image.squeeze()).save(folder / file)

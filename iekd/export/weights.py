@@ -7,7 +7,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from iekd.export.base import Answer, Job
+from iekd.export.base import Answer, ExportJob
 from iekd.export.script import weights_script
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard, load_model
 
@@ -19,7 +19,7 @@ class Weights:
     summary = "The weights and what they expect, for this package: iekd predict, or the teacher of another run."
     whole_folder, approximate = True, False
 
-    def write(self, job: Job, target: Path) -> None:
+    def write(self, job: ExportJob, target: Path) -> None:
         shutil.copyfile(job.folder / WEIGHTS, target)
         target.with_name(CARD).write_text(json.dumps(asdict(job.card), indent=2) + "\n")
 

@@ -18,7 +18,7 @@ from iekd import __version__
 from iekd.data.base import Split
 from iekd.engine.scoring import accuracy, balanced_accuracy, class_accuracy, is_right, predicted
 from iekd.errors import UserError
-from iekd.export.base import Answer, Format, Job, Say
+from iekd.export.base import Answer, ExportJob, Format, Say
 from iekd.export.certificate import (
     BROKEN,
     DIFFERS,
@@ -73,7 +73,7 @@ def export_model(
         check_fits(card, dataset, folder)
         dataset = dataset.ordered(card.class_names)
     card = shareable(card)
-    job = Job(folder, model, card, dataset, license, dict(beside or {}), say)
+    job = ExportJob(folder, model, card, dataset, license, dict(beside or {}), say)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         try:
@@ -136,7 +136,7 @@ def not_writable(out: Path, error: OSError) -> UserError:
     return UserError(f"'{out}' cannot be written ({error.strerror or error}). Choose another path with --out.")
 
 
-def _checked(job: Job, chosen: Format, target: Path, without: str, command: str, force: bool) -> Certificate:
+def _checked(job: ExportJob, chosen: Format, target: Path, without: str, command: str, force: bool) -> Certificate:
     """The certificate of a file that has just been written.
 
     Raises:
@@ -209,7 +209,7 @@ def _original(model: object, card: ModelCard) -> Answer:
     return torch_answer(PixelsToProbabilities(model, card).eval())  # type: ignore[arg-type]
 
 
-def _latencies(job: Job, chosen: Format, target: Path) -> list[Latency]:
+def _latencies(job: ExportJob, chosen: Format, target: Path) -> list[Latency]:
     name = job.card.role if job.card.role == TEACHER else "student"
     runtime = "onnxruntime" if "onnxruntime" in chosen.packages() else "torch"
     timed: dict[tuple[str, str], Answer] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from iekd import __version__
-from iekd.config.methods import METHODS, split_name
+from iekd.config.methods import BASELINE, METHODS, split_name
 from iekd.data import own_path, short_name
 from iekd.engine.scoring import interval
 from iekd.estimate.cautions import few_test_images
@@ -89,7 +89,7 @@ def _what_it_is(card: ModelCard, report: dict[str, Any] | None) -> str:
     teacher = (report or {}).get("teacher")
     if card.role == "teacher":
         how = "It is the teacher of a run."
-    elif card.method == "baseline":
+    elif card.method == BASELINE:
         how = "It was trained on the labels alone: it is the baseline that distilled students are compared with."
     else:
         base, with_kd = split_name(card.method)

@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import quote
 
 from iekd import __version__
-from iekd.hub_errors import HubError, explain, status_of
-from iekd.hub_names import Source, parse_source
+from iekd.hub_errors import HubError, error_sentence, status_of
+from iekd.hub_names import Repository, parse_repository
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard
 from iekd.paths import absolute, cache_dir, make_cache_dir
 from iekd.runs.files import write_json
@@ -64,13 +64,13 @@ def pull(name: str, out: Path | None = None, token: str | None = None) -> Pulled
     """
     from huggingface_hub import HfApi
 
-    source = parse_source(name)
+    source = parse_repository(name)
     cached = cache_dir() / "hub" / source.repo.replace("/", "--")
     api = HfApi(token=token, library_name="iekd", library_version=__version__)
     try:
         info = api.model_info(source.repo, revision=source.revision, files_metadata=True)
     except Exception as error:
-        why = explain(error, source.repo)
+        why = error_sentence(error, source.repo)
         return _without_hub(source, cached, out, why, error)
     commit = str(info.sha)
     folder, fetched = cached / commit, False
@@ -78,13 +78,13 @@ def pull(name: str, out: Path | None = None, token: str | None = None) -> Pulled
         try:
             _fetch(api, source, info, folder)
         except OSError as error:
-            raise HubError(f"{explain(error, source.repo)} Nothing was fetched.") from None
+            raise HubError(f"{error_sentence(error, source.repo)} Nothing was fetched.") from None
         fetched = True
     _remember(cached, source.revision, commit)
     return Pulled(source.repo, commit, folder if out is None else _copy(folder, out, source.repo), fetched)
 
 
-def _without_hub(source: Source, cached: Path, out: Path | None, why: str, error: Exception) -> Pulled:
+def _without_hub(source: Repository, cached: Path, out: Path | None, why: str, error: Exception) -> Pulled:
     """The copy that is here, where the Hub cannot be reached; where it has answered with a no, that stands.
 
     Raises:
@@ -101,7 +101,7 @@ def _without_hub(source: Source, cached: Path, out: Path | None, why: str, error
     return Pulled(source.repo, commit, folder if out is None else _copy(folder, out, source.repo), False, note)
 
 
-def _fetch(api: Any, source: Source, info: Any, folder: Path) -> None:
+def _fetch(api: Any, source: Repository, info: Any, folder: Path) -> None:
     """Download the files into `folder`, which appears whole or not at all."""
     files = {sibling.rfilename: sibling for sibling in info.siblings or []}
     if missing := [name for name in TAKEN if name not in files]:
@@ -121,7 +121,7 @@ def _fetch(api: Any, source: Source, info: Any, folder: Path) -> None:
                 got = api.hf_hub_download(source.repo, name, revision=info.sha, cache_dir=Path(place) / "parts")
                 Path(got).resolve().rename(part / name)  # it is a link into the library's own store
             except Exception as error:
-                raise HubError(f"{explain(error, source.repo)} '{name}' was not fetched.") from None
+                raise HubError(f"{error_sentence(error, source.repo)} '{name}' was not fetched.") from None
             _check_sum(part / name, files[name], source)
         ModelCard.read(part)
         write_json(
@@ -131,7 +131,7 @@ def _fetch(api: Any, source: Source, info: Any, folder: Path) -> None:
         part.rename(folder)
 
 
-def _check_sum(path: Path, sibling: Any, source: Source) -> None:
+def _check_sum(path: Path, sibling: Any, source: Repository) -> None:
     """Raises HubError if a file is not the one that the Hub described."""
     data = path.read_bytes()
     if sibling.lfs is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from iekd import __version__
 from iekd.hub.contents import MARK, README, Contents
-from iekd.hub_errors import LOG_IN, HubError, explain, status_of
+from iekd.hub_errors import LOG_IN, HubError, error_sentence, status_of
 from iekd.hub_names import check_repo
 
 NOBODYS = {".gitattributes", ".gitignore", README}  # files that the Hub makes, or that say nothing of a repository
@@ -78,7 +78,7 @@ class _Push:
         except HubError:
             raise
         except Exception as error:
-            raise HubError(f"{explain(error, self.repo)} Nothing was sent.") from None
+            raise HubError(f"{error_sentence(error, self.repo)} Nothing was sent.") from None
         created = there is None
         if created:
             self.create(private)
@@ -141,7 +141,7 @@ class _Push:
         try:
             self.api.create_repo(self.repo, repo_type=self.contents.kind, private=True if private else None, **more)
         except Exception as error:
-            why = explain(error, self.repo)
+            why = error_sentence(error, self.repo)
             if status_of(error) == 409:  # `look` has found none
                 why = (
                     f"There is a repository '{self.repo}', but this token may not see it, or somebody has made it just "
@@ -169,7 +169,7 @@ class _Push:
         Raises:
             HubError: it was not made, or nobody can tell.
         """
-        why = explain(error, self.repo)
+        why = error_sentence(error, self.repo)
         try:
             now = self.look()
         except Exception:

@@ -69,6 +69,14 @@ class Student:
     ) -> Pushed:
         """Push this model; `iekd push RUN` also tells how it compares with the others of its run.
 
+        Args:
+            repo: ORG/NAME; made if it does not exist.
+            private: make it so that only its owner sees it; without: as the owner's default is, public for most.
+            license: of the weights, as the Hub names it, such as "mit"; empty: none is named.
+            token: with write permission; None: that of this machine.
+            force: also where the repository holds something else.
+        Returns:
+            Where it is on the Hub now.
         Raises:
             UserError: it did not work; says what is on the Hub now.
         """

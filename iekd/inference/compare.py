@@ -20,7 +20,7 @@ from iekd.data.decoding import ImageSource, open_image
 from iekd.data.folder_names import without_trifles
 from iekd.errors import DataError, UserError
 from iekd.inference.classifier import OpenedModel
-from iekd.inference.images import Found, as_trained, resized
+from iekd.inference.images import FoundImage, as_trained, resized
 from iekd.inference.predict import TOP, Prediction, best, load_predictor
 from iekd.inference.predict_files import answers_of, read_in_batches
 from iekd.models.artifact import TEACHER, ModelCard
@@ -110,7 +110,7 @@ def compare(
         UserError: a model cannot be loaded, or the models do not belong together.
     """
     loaded = open_alike(models, device)
-    found = (Found(name, partial(_itself, source)) for name, source in images)  # type: ignore[arg-type]
+    found = (FoundImage(name, partial(_itself, source)) for name, source in images)  # type: ignore[arg-type]
     return list(compare_found(loaded, found, match_background))
 
 
@@ -144,7 +144,7 @@ def other_classes(name: str, card: ModelCard, first_name: str, first: ModelCard)
 
 
 def compare_found(
-    models: Mapping[str, OpenedModel], found: Iterable[Found], match_background: bool = True, thumbnail: int = 0
+    models: Mapping[str, OpenedModel], found: Iterable[FoundImage], match_background: bool = True, thumbnail: int = 0
 ) -> Iterator[ImageResult]:  # fmt: skip
     """`compare` with models that are open and have the same classes, and images that come one by one.
 

@@ -21,7 +21,7 @@ from PIL import Image
 from iekd.errors import UserError
 from iekd.inference.classifier import OpenedModel
 from iekd.inference.compare import ImageResult, compare_found, other_classes
-from iekd.inference.images import Found, in_uploads
+from iekd.inference.images import FoundImage, in_uploads
 from iekd.inference.predict import Predictor, load_predictor
 from iekd.models.artifact import ModelCard
 
@@ -65,7 +65,7 @@ class ComparedModel:
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedUploads:
     """All that was found.
 
     problems: by model, why it was left out. left_out: whether there were more images than are compared at a time.
@@ -87,7 +87,7 @@ class Compared:
 def compare_uploads(
     models: Mapping[str, Path], uploads: Sequence[Path], examples: Sequence[Example] = (), most: int = 32,
     device: str = "cpu",
-) -> Compared:  # fmt: skip
+) -> ComparedUploads:  # fmt: skip
     """Predict images with every model that has the classes of the first one that can be used.
 
     Args:
@@ -103,7 +103,7 @@ def compare_uploads(
     others, notes = Counter[str](), list[str]()
     left_out = False
 
-    def found() -> Iterator[Found]:
+    def found() -> Iterator[FoundImage]:
         nonlocal left_out
         for path, one in in_uploads(uploads, others, notes):
             if len(keys) == most:
@@ -118,8 +118,8 @@ def compare_uploads(
             image = example.image
             keys.append(_key(str(image) if isinstance(image, Path) else image.tobytes().hex(), example.name))
             known[keys[-1]] = example.right
-            # `Found` has functions for what is read late; an array is there already
-            yield Found(example.name, image if isinstance(image, Path) else lambda image=image: image)  # type: ignore[misc]
+            # `FoundImage` has functions for what is read late; an array is there already
+            yield FoundImage(example.name, image if isinstance(image, Path) else lambda image=image: image)  # type: ignore[misc]
 
     images: list[ComparedImage] = []
     first: np.ndarray | None = None
@@ -137,7 +137,7 @@ def compare_uploads(
     # on ZeroGPU they predict on a GPU, but what is shown is the processor's time
     times = latencies({name: load_predictor(models[name]) for name in loaded}, first) if first is not None else {}
     facts = {n: ComparedModel(p.card, p.bytes, times.get(n, 0.0)) for n, p in loaded.items()}
-    return Compared(facts, tuple(images), problems, left_out, dict(others), tuple(notes))
+    return ComparedUploads(facts, tuple(images), problems, left_out, dict(others), tuple(notes))
 
 
 def open_all(models: Mapping[str, Path], device: str = "cpu") -> tuple[dict[str, Predictor], dict[str, str]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from iekd import data
+from iekd.config.methods import BASELINE
 from iekd.config.run import NO_TEACHER, RunConfig, make_config
 from iekd.data.base import Dataset, Split
 from iekd.data.decoding import CROP
@@ -94,7 +95,7 @@ def evaluate_checkpoint(
     check_normalisation(mean, std)
     settings = make_config(  # checks them
         dataset=dataset, student=model, resolution=resolution, test_fraction=test_fraction, data_seed=data_seed,
-        device=device, image_memory=image_memory, methods=("baseline",), teacher=NO_TEACHER, fit=fit,
+        device=device, image_memory=image_memory, methods=(BASELINE,), teacher=NO_TEACHER, fit=fit,
         class_order=class_order,
     )  # fmt: skip
     order = class_order_of(settings.class_order)

@@ -25,7 +25,7 @@ SPECIAL = "special"  # what pipes, sockets and devices are counted as
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundImage:
     """An image that was found, or why there is none.
 
     name: as the user would find it again: the path as it was given, and the way on from there.
@@ -39,7 +39,7 @@ class Found:
 
 def find_images(
     paths: Iterable[str], others: Counter[str] | None = None, notes: list[str] | None = None
-) -> Iterator[Found]:
+) -> Iterator[FoundImage]:
     """Every image in files, folders (and the folders in them), zip and tar archives, in their order.
 
     A file that is named itself is taken whatever its ending. Archives inside of folders are not opened.
@@ -57,7 +57,7 @@ def find_images(
         elif is_archive(path):
             yield from _in_archive(path, others, notes)
         else:
-            yield Found(str(path), path)
+            yield FoundImage(str(path), path)
 
 
 def path_of(text: str) -> Path:
@@ -65,7 +65,7 @@ def path_of(text: str) -> Path:
     return Path(text) if os.path.lexists(text) else Path(typed(text)).expanduser()
 
 
-def in_uploads(paths: Iterable[Path], others: Counter[str], notes: list[str]) -> Iterator[tuple[Path, Found]]:
+def in_uploads(paths: Iterable[Path], others: Counter[str], notes: list[str]) -> Iterator[tuple[Path, FoundImage]]:
     """(the file, an image) of every image among uploaded files: they themselves, and what is in zips.
 
     Names and errors say nothing of the folder that the uploads are in. Tar archives are refused: strangers' archives
@@ -73,34 +73,37 @@ def in_uploads(paths: Iterable[Path], others: Counter[str], notes: list[str]) ->
     """
     for path in paths:
         if path.name.lower().endswith(TAR):
-            yield path, Found(path.name, error=f"'{path.name}' is a tar archive, which is not taken. Pack it as zip.")
+            yield (
+                path,
+                FoundImage(path.name, error=f"'{path.name}' is a tar archive, which is not taken. Pack it as zip."),
+            )
         elif is_archive(path):
             for found in _in_archive(path, others, notes, path.name):
                 yield path, found
         else:
-            yield path, Found(path.name, path)
+            yield path, FoundImage(path.name, path)
 
 
-def in_folder(folder: Path, others: Counter[str]) -> Iterator[Found]:
+def in_folder(folder: Path, others: Counter[str]) -> Iterator[FoundImage]:
     """The images of a folder and of those in it. Links to folders are followed, but not in a circle."""
     found = False
     for image in _walk(folder, others, ()):
         found = True
         yield image
     if not found:
-        yield Found(
+        yield FoundImage(
             str(folder),
             error=f"The folder '{as_typed(str(folder))}' has no images. Give a folder of images, or image files.",
         )
 
 
-def _walk(folder: Path, others: Counter[str], around: tuple[tuple[int, int], ...]) -> Iterator[Found]:
+def _walk(folder: Path, others: Counter[str], around: tuple[tuple[int, int], ...]) -> Iterator[FoundImage]:
     try:
         about = os.stat(folder)
         with os.scandir(folder) as entries:
             names = sorted((entry.name, entry.is_dir(), _is_special(entry)) for entry in entries)
     except OSError as error:
-        yield Found(str(folder), error=f"The folder '{folder}' cannot be read: {error.strerror}.")
+        yield FoundImage(str(folder), error=f"The folder '{folder}' cannot be read: {error.strerror}.")
         return
     for name, is_folder, is_special in names:
         if is_folder:
@@ -110,7 +113,7 @@ def _walk(folder: Path, others: Counter[str], around: tuple[tuple[int, int], ...
             continue
         kind = kind_of(name, lambda path=str(folder / name): first_bytes(path))  # type: ignore[misc]
         if kind == "image":
-            yield Found(str(folder / name), folder / name)
+            yield FoundImage(str(folder / name), folder / name)
         elif kind:
             others[other_ending(name, kind)] += 1
     key = (about.st_dev, about.st_ino)
@@ -124,17 +127,17 @@ def _is_special(entry: os.DirEntry[str]) -> bool:
     return not entry.is_dir() and not entry.is_file() and os.path.exists(entry.path)
 
 
-def _in_archive(path: Path, others: Counter[str], notes: list[str], shown: str = "") -> Iterator[Found]:
+def _in_archive(path: Path, others: Counter[str], notes: list[str], shown: str = "") -> Iterator[FoundImage]:
     found, shown = False, shown or str(path)
     try:
         for name, read in images_inside(path, others, notes):
             found = True
-            yield Found(f"{shown}/{name}", read)
+            yield FoundImage(f"{shown}/{name}", read)
     except DataError as error:
-        yield Found(shown, error=str(error))
+        yield FoundImage(shown, error=str(error))
         return
     if not found:
-        yield Found(shown, error=f"'{shown}' has no images in it. Pack images as zip.")
+        yield FoundImage(shown, error=f"'{shown}' has no images in it. Pack images as zip.")
 
 
 def as_trained(

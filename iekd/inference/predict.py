@@ -53,6 +53,13 @@ class Predictor:
         return getattr(self.classifier, "model", None)
 
     def predict(self, image: np.ndarray) -> Prediction:
+        """Classify one image.
+
+        Args:
+            image: (H,W,C) uint8, 0..255, as the model expects it: square, of its resolution and number of channels.
+        Returns:
+            The most probable classes, and the time that it took in milliseconds.
+        """
         start = time.perf_counter()
         scores = self.classifier.scores(image[None])
         elapsed = (time.perf_counter() - start) * 1000

@@ -18,7 +18,7 @@ from iekd.data.control_groups import cores
 from iekd.data.decoding import ImageSource
 from iekd.errors import DataError, UserError
 from iekd.inference.classifier import OpenedModel, open_classifier
-from iekd.inference.images import Found, as_trained, find_images
+from iekd.inference.images import FoundImage, as_trained, find_images
 from iekd.inference.predict import TOP, best, top_json
 from iekd.models.shipped import shipped_folder
 
@@ -97,8 +97,8 @@ def check_options(top: int, threshold: float, batch: int | None) -> None:
 
 
 def predict_found(
-    classifier: OpenedModel, found: Iterable[Found], top: int = TOP, threshold: float = 0.0, batch: int | None = None,
-    match_background: bool = True,
+    classifier: OpenedModel, found: Iterable[FoundImage], top: int = TOP, threshold: float = 0.0,
+    batch: int | None = None, match_background: bool = True,
 ) -> Generator[FilePrediction, None, None]:  # fmt: skip
     """`predict` with images that were found by somebody else."""
     card = classifier.card
@@ -147,7 +147,7 @@ class _Decoded:
 
 
 def read_in_batches(
-    found: Iterable[Found], read: Callable[[str, ImageSource | DataError], T], batch: int
+    found: Iterable[FoundImage], read: Callable[[str, ImageSource | DataError], T], batch: int
 ) -> Iterator[list[T]]:  # fmt: skip
     """What `read` makes of each image's name and source, in batches; while one is used, the next is read.
 
@@ -167,7 +167,7 @@ def read_in_batches(
         pool.shutdown(cancel_futures=True)
 
 
-def _batches(found: Iterable[Found], batch: int) -> Iterator[list[tuple[str, ImageSource | DataError]]]:
+def _batches(found: Iterable[FoundImage], batch: int) -> Iterator[list[tuple[str, ImageSource | DataError]]]:
     """(name, source or what is wrong with it) of some images at a time."""
     images: list[tuple[str, ImageSource | DataError]] = []
     encoded = 0

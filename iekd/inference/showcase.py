@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from iekd.config.methods import BASELINE
+from iekd.engine.scoring import is_right, predicted
 from iekd.errors import UserError
 
 FILE = "showcase.json"
@@ -52,22 +54,22 @@ class Showcase:
     @property
     def taught(self) -> str:
         """The method of the student that had a teacher."""
-        return next(name for name in self.models if name not in ("teacher", "baseline"))
+        return next(name for name in self.models if name not in ("teacher", BASELINE))
 
 
 def make_showcase(
     dataset: str, models: Mapping[str, str], probabilities: Mapping[str, np.ndarray], labels: np.ndarray,
     class_names: tuple[str, ...],
 ) -> Showcase:  # fmt: skip
-    """The showcase of a test split.
+    """The showcase of a test split; only benchmarks/showcase.py makes one.
 
     Args:
         models: folder by name: "teacher", "baseline" and one other.
         probabilities: by the same names, (N,K) of the whole test split, in its order.
         labels: (N,) the right classes.
     """
-    taught = next(name for name in models if name not in ("teacher", "baseline"))
-    plain_right, taught_right = (probabilities[name].argmax(1) == labels for name in ("baseline", taught))
+    taught = next(name for name in models if name not in ("teacher", BASELINE))
+    plain_right, taught_right = (is_right(predicted(probabilities[name]), labels) for name in (BASELINE, taught))
     rows = chosen_rows(plain_right, taught_right, SHOWN)
 
     def top(answers: np.ndarray) -> list[tuple[str, float]]:
@@ -98,7 +100,7 @@ def chosen_rows(plain_right: np.ndarray, taught_right: np.ndarray, most: int) ->
 
 
 def write_showcase(folder: Path, showcase: Showcase) -> None:
-    """Write it among the shipped models."""
+    """Write it among the shipped models, as benchmarks/showcase.py does."""
     (folder / FILE).write_text(json.dumps(asdict(showcase), indent=1) + "\n")
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from iekd.data.base import Split
 from iekd.engine.scoring import predicted
+from iekd.models.info import IMAGENET
 from iekd.plural import counted
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 IMAGES = 500  # looked at, or PER_CLASS of each class
 PER_CLASS, MOST = 10, 4000
 BETTER = 15.0  # points by which another order, or other pixel values, must be better to be spoken of
-CHANCE = 3.0  # standard deviations above always naming the largest class: as good as that is no teacher
+CHANCE = 3.0  # standard deviations above always predicting the majority class: as good as that is no teacher
 NORMALISATIONS = {  # what else people train with
-    "ImageNet's": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "ImageNet's": IMAGENET,
     "one half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
@@ -36,7 +37,7 @@ class TeacherCheck:
 
     Args:
         images: how many were looked at. accuracy: percent of them that are right.
-        guess: percent that always naming the most frequent class would get.
+        guess: percent that always predicting the majority class would get.
         order: the dataset's class names in the order of the teacher's outputs, where that would be much better; and
             the accuracy with it.
         mean, std: the same of other pixel values.
@@ -70,8 +71,8 @@ class TeacherCheck:
         spread = CHANCE * (self.guess * (100 - self.guess) / self.images) ** 0.5
         if self.accuracy < min(self.guess + spread, 95.0):
             return (
-                f"{seen}, and always naming the largest class on {self.guess:.1f} %. It may be of other classes, in "
-                "another order, or need other pixel values: check the class order, teacher mean and teacher std"
+                f"{seen}, and always predicting the majority class on {self.guess:.1f} %. It may be of other classes, "
+                "in another order, or need other pixel values: check the class order, teacher mean and teacher std"
             )
         return ""
 

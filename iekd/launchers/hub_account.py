@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from iekd import __version__
-from iekd.hub_errors import LOG_IN, HubError, explain, status_of
+from iekd.hub_errors import LOG_IN, HubError, error_sentence, status_of
 from iekd.launchers.flavors import Flavor, flavors_of
 
 BUCKET = "iekd-runs"  # of a user or an organisation
@@ -148,4 +148,4 @@ class Account:
             return f"The token may not {doing} for {who}{said}. Make one that may, at {SETTINGS}/tokens."
         if status == 404 and doing:
             return f"The Hub knows no such job, or no jobs of {who}{said}."
-        return explain(error, repo or who)
+        return error_sentence(error, repo or who)

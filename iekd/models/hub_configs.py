@@ -21,8 +21,8 @@ from typing import Any
 
 from iekd import __version__
 from iekd.errors import UserError
-from iekd.hub_errors import HubError, explain, status_of
-from iekd.hub_names import COMMIT, PREFIX, Source, parse_source
+from iekd.hub_errors import HubError, error_sentence, status_of
+from iekd.hub_names import COMMIT, PREFIX, Repository, parse_repository
 
 log = logging.getLogger(__name__)
 Config = dict[str, Any]
@@ -51,7 +51,7 @@ def check_name(name: str) -> str:
     Raises:
         UserError: no repository can have it.
     """
-    return f"{PREFIX}{parse_source(name)}"
+    return f"{PREFIX}{parse_repository(name)}"
 
 
 def title(name: str) -> str:
@@ -130,7 +130,7 @@ def look_up(name: str) -> str:
     """
     name = check_name(name)
     when, pinned = _pinned.get(name, (0.0, ""))
-    source = parse_source(name)
+    source = parse_repository(name)
     if is_of_folder(name) or (COMMIT.fullmatch(source.revision or "") and is_known(name)):
         check_config(name, config_of(name))
         return name
@@ -154,7 +154,7 @@ def download(name: str, file: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    source = parse_source(name)
+    source = parse_repository(name)
     try:
         found = hf_hub_download(
             source.repo, file, revision=source.revision, library_name="iekd", library_version=__version__
@@ -162,9 +162,9 @@ def download(name: str, file: str) -> Path:
     except EntryNotFoundError as error:
         if not isinstance(error, LocalEntryNotFoundError):
             raise HubError(f"'{source}' on the Hub has no {file}, so it cannot be used as a network.") from None
-        raise HubError(f"{explain(error, source.repo)} '{file}' of '{name}' is not on this machine.") from None
+        raise HubError(f"{error_sentence(error, source.repo)} '{file}' of '{name}' is not on this machine.") from None
     except Exception as error:
-        why, status, cached = explain(error, source.repo), status_of(error), _cached(source, file)
+        why, status, cached = error_sentence(error, source.repo), status_of(error), _cached(source, file)
         if cached is None or not (status is None or status >= 500 or status == 429):  # it has answered with a no
             raise HubError(why) from None
         log.warning("%s Using the copy of '%s' that is on this machine.", why, name)
@@ -220,14 +220,14 @@ def images_of(config: Config, processor: dict[str, Any]) -> tuple[Any, Any, int]
 
 def _on_this_machine(name: str) -> Config | None:
     if name not in _known:
-        found = _cached(parse_source(name), CONFIG)
+        found = _cached(parse_repository(name), CONFIG)
         if found is None:
             return None
         _known[name] = check_config(name, _read(found, name))
     return _known[name]
 
 
-def _cached(source: Source, file: str) -> Path | None:
+def _cached(source: Repository, file: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(source.repo, file, revision=source.revision)

@@ -19,8 +19,14 @@ FAMILIES = (resnet_cifar, wrn, vgg, mobilenet_v2, shufflenet_v1, shufflenet_v2, 
 
 
 def build(name: str, num_classes: int, channels: int = 3) -> nn.Module:
-    """A freshly initialised classifier for images (B,channels,H,W) of `num_classes` classes.
+    """A classifier with random weights, drawn from torch's global generator.
 
+    Args:
+        name: of a network, such as resnet20 or timm:resnet18.
+        num_classes: K.
+        channels: of the images: 1 for grey, 3 for colour.
+    Returns:
+        A module: normalised images (B,channels,H,W) float32 -> Features with logits (B,K).
     Raises:
         UserError: unknown name, with the closest match.
     """

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iekd.errors import UserError
-from iekd.hub_names import PREFIX, parse_source
+from iekd.hub_names import PREFIX, parse_repository
 from iekd.models.artifact import CARD
 from iekd.models.model_folder import weights_in
 from iekd.paths import absolute, as_typed
@@ -35,7 +35,7 @@ def check_source(text: str) -> str:
     if not text:
         raise _no_file(text)
     if text.startswith(HUB):
-        return f"{HUB}{parse_source(text)}"
+        return f"{HUB}{parse_repository(text)}"
     return absolute(text) if is_path(text) else text
 
 

@@ -49,7 +49,7 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Summary:
+class AgreementSummary:
     """images: that could be read; broken: that could not. labelled: whose right class is known. right: of those, how
     many each model has right."""
 
@@ -84,12 +84,12 @@ class Summary:
         }  # fmt: skip
 
 
-def summarise(images: Sequence[Answered], models: Sequence[str]) -> Summary:
+def summarise(images: Sequence[Answered], models: Sequence[str]) -> AgreementSummary:
     """How often models agree, and how often each is right where that is known."""
     read = [one for one in images if one.labels]
     labelled = [one for one in read if one.right]
     right = {model: sum(one.is_right(model) for one in labelled) for model in models}
-    return Summary(len(read), len(images) - len(read), sum(one.agree for one in read), len(labelled), right)
+    return AgreementSummary(len(read), len(images) - len(read), sum(one.agree for one in read), len(labelled), right)
 
 
 def matches(wanted: str, image: Answered, kinds: Kinds) -> bool:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from iekd.config.methods import BASELINE
 from iekd.config.run import RunConfig
 from iekd.results.report import chance_level, guesses, summaries
 from iekd.results.significance import Difference, Summary
 
-PLAIN = "baseline"
 SEEDS, IMAGES = "seeds", "test images"  # what an interval is over
 
 
@@ -66,11 +66,11 @@ def brief(report: dict[str, Any], name: Callable[[str], str] = str) -> Brief:
     """
     found = summaries(report)
     teacher = report["teacher"]["accuracy"] if report.get("teacher") else None
-    taught = [s for s in found if s.method != PLAIN]
+    taught = [s for s in found if s.method != BASELINE]
     weak = all(guesses(report, s.mean) for s in found) or (teacher is not None and guesses(report, teacher))
     return Brief(
         teacher,
-        next((s for s in found if s.method == PLAIN), None),
+        next((s for s in found if s.method == BASELINE), None),
         max(taught, key=lambda s: s.mean) if taught else None,
         chance_level(report, name) if weak else "",
         tuple(report.get("diverged", {})),

@@ -78,11 +78,11 @@ def build_report(
     }
     right: dict[str, dict[int, np.ndarray]] = {}
     for r in result.learners:
-        right.setdefault(r.method, {})[r.seed] = is_right(r.answers.numpy(), dataset.test.labels)
+        right.setdefault(r.method, {})[r.seed] = is_right(r.predictions.numpy(), dataset.test.labels)
     report["summary"] = [found.to_json() for found in summarise(accuracies(report), images=each_over_images(right))]
     networks = [result.teacher, *result.learners] if result.teacher else result.learners
     report["reasons"] = find_reasons(
-        config, dataset, {r.name: r.answers.numpy() for r in result.learners},
+        config, dataset, {r.name: r.predictions.numpy() for r in result.learners},
         any(guesses(report, r.accuracy_last) for r in networks),
     )  # fmt: skip
     return report

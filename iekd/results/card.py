@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from iekd.config.methods import known_specs, method_name, method_spec
+from iekd.config.methods import BASELINE, known_specs, method_name, method_spec
 from iekd.language import _
 from iekd.models.catalog import model_name
 from iekd.plural import counted, signed
-from iekd.results.brief import PLAIN, SEEDS, brief, interval
+from iekd.results.brief import SEEDS, brief, interval
 from iekd.results.lead import judgement, lead_of
 from iekd.results.significance import Difference
 
@@ -71,7 +71,7 @@ def make_card(report: dict[str, Any], run: str, title: str, dataset: str) -> Car
 
 def student_name(method: str) -> str:
     """Plain student, IE student (IE-FT), KD student."""
-    if method == PLAIN:
+    if method == BASELINE:
         return _("Plain student")
     (*found,) = known_specs([method])
     if found and found[0].explores:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from iekd.config.methods import BASELINE
 from iekd.language import _, ngettext
-from iekd.results.brief import PLAIN
 from iekd.results.card import student_name
 from iekd.results.report import class_columns
 
@@ -43,7 +43,7 @@ def class_gains(report: dict[str, Any], method: str) -> list[ClassGain]:
     counts = report.get("class_counts", {}).get("test", {})
     found = [
         ClassGain(name, before, after, teacher.get(name), counts.get(name))
-        for name, before in columns[PLAIN].items()
+        for name, before in columns[BASELINE].items()
         if before is not None and (after := compared[name]) is not None
     ]
     return sorted(found, key=lambda one: -one.gain)

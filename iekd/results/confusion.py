@@ -13,7 +13,7 @@ from iekd.engine.scoring import percent
 
 
 @dataclass(frozen=True)
-class Pair:
+class ConfusedPair:
     """Images of class `label` that are predicted as `predicted`: how many by a first and by a second network."""
 
     label: int
@@ -62,7 +62,7 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) 
     return np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes).astype(np.int64)
 
 
-def most_confused(first: np.ndarray, second: np.ndarray, most: int) -> list[Pair]:
+def most_confused(first: np.ndarray, second: np.ndarray, most: int) -> list[ConfusedPair]:
     """The pairs of different classes whose count differs most between two networks; then those confused most often.
 
     Args:
@@ -72,13 +72,13 @@ def most_confused(first: np.ndarray, second: np.ndarray, most: int) -> list[Pair
         Pairs that at least one network confuses.
 
     >>> most_confused(np.array([[5, 3], [1, 7]]), np.array([[8, 0], [1, 7]]), 1)
-    [Pair(label=0, predicted=1, first=3, second=0)]
+    [ConfusedPair(label=0, predicted=1, first=3, second=0)]
     """
     wrong = (first + second) * (1 - np.eye(len(first), dtype=np.int64))
     rows, columns = np.nonzero(wrong)
     order = np.lexsort((columns, rows, -wrong[rows, columns], -abs(second - first)[rows, columns]))[:most]
     found = ((int(rows[k]), int(columns[k])) for k in order)
-    return [Pair(i, j, int(first[i, j]), int(second[i, j])) for i, j in found]
+    return [ConfusedPair(i, j, int(first[i, j]), int(second[i, j])) for i, j in found]
 
 
 def per_class(first: np.ndarray, second: np.ndarray) -> list[ClassRow]:

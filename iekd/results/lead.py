@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from iekd.config.methods import explores
+from iekd.config.methods import BASELINE, explores
 from iekd.language import _, ngettext
 from iekd.plural import signed
-from iekd.results.brief import PLAIN
 from iekd.results.report import summaries
 from iekd.results.significance import Difference, Summary, p_text
 
@@ -23,8 +22,8 @@ def lead_method(methods: Sequence[str]) -> str:
 
     The order was there before any result. The best of several would look better than it is.
     """
-    taught = [method for method in methods if method != PLAIN]
-    return next(filter(explores, taught), taught[0] if taught else PLAIN)
+    taught = [method for method in methods if method != BASELINE]
+    return next(filter(explores, taught), taught[0] if taught else BASELINE)
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def lead(found: Sequence[Summary], teacher: float | None) -> Lead | None:
     if not by_method:
         return None
     own = by_method[lead_method(list(by_method))]
-    plain = by_method.get(PLAIN) if own.method != PLAIN else None
+    plain = by_method.get(BASELINE) if own.method != BASELINE else None
     higher = sorted((s for s in found if s.mean > own.mean + 0.005), key=lambda s: -s.mean)
     return Lead(own, plain, teacher, tuple(higher), sum(s.difference is not None for s in found))
 

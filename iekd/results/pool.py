@@ -24,7 +24,7 @@ OF_TEACHER = frozenset({"teacher", "teacher_from", "teacher_mean", "teacher_std"
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class PooledRun:
     """A finished run, as far as pooling needs it.
 
     teacher: a fingerprint of the teacher's weights; "" for none. right: which test images each student got right; None
@@ -61,7 +61,7 @@ def why_other_circumstances(first: Mapping[str, str], second: Mapping[str, str])
     return ""
 
 
-def why_not(first: Part, second: Part) -> str:
+def why_not(first: PooledRun, second: PooledRun) -> str:
     """Why the seeds of two runs may not be taken together, as the end of a sentence; "" if they may."""
     differing = settings_that_differ([first.config, second.config])
     other = [name for name in differing if name not in MAY_DIFFER | OF_TEACHER]
@@ -84,12 +84,12 @@ def why_not(first: Part, second: Part) -> str:
     return ""
 
 
-def seeds_of(part: Part) -> set[int]:
+def seeds_of(part: PooledRun) -> set[int]:
     """All seeds of a run, those of students that diverged too."""
     return set(part.config.seeds)
 
 
-def choose(first: Part, others: Iterable[Part]) -> tuple[list[Part], dict[str, str]]:
+def choose(first: PooledRun, others: Iterable[PooledRun]) -> tuple[list[PooledRun], dict[str, str]]:
     """(runs to pool, the first one included; run -> why it is left out)."""
     chosen, refused, taken = [first], dict[str, str](), seeds_of(first)
     for part in others:
@@ -105,7 +105,7 @@ def choose(first: Part, others: Iterable[Part]) -> tuple[list[Part], dict[str, s
     return chosen, refused
 
 
-def pool(parts: Sequence[Part]) -> dict[str, Any]:
+def pool(parts: Sequence[PooledRun]) -> dict[str, Any]:
     """One report with the students of all runs, in the form of report.json. What is not of seeds is the first run's.
 
     Args:

@@ -13,7 +13,7 @@ Top = Sequence[tuple[str, float]]  # (label, score in 0..1), best first
 
 
 @dataclass(frozen=True)
-class Row:
+class PredictionRow:
     """One image.
 
     said: of each model, the label that it is sure of ("" for none) and its best labels; empty if there is an error.
@@ -47,7 +47,7 @@ class PredictionTable:
             *(harmless(f"{model} {column}" if model else column) for model in models for column in group),
         ]  # fmt: skip
 
-    def cells(self, row: Row) -> list[str]:
+    def cells(self, row: PredictionRow) -> list[str]:
         """The texts of one row. None can be taken for a formula by a spreadsheet."""
         unlike = "" if row.unlike is None else _word(row.unlike)
         cells = [harmless(row.name), unlike, "" if row.error else _word(row.inverted), harmless(row.error)]
@@ -61,7 +61,7 @@ class PredictionTable:
         return cells + [""] * (len(self.header) - len(cells))
 
 
-def to_csv(table: PredictionTable, rows: Sequence[Row]) -> str:
+def to_csv(table: PredictionTable, rows: Sequence[PredictionRow]) -> str:
     """All of it as one text."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

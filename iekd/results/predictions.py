@@ -24,7 +24,7 @@ def write_answers(path: Path, result: Any, dataset: Dataset) -> None:
     result: an engine Result.
     """
     networks = {"teacher": result.teacher, **{r.name: r for r in result.learners}}
-    answers = {name: r.answers.tolist() for name, r in networks.items() if r is not None}
+    answers = {name: r.predictions.tolist() for name, r in networks.items() if r is not None}
     files, names = dataset.test.image_files, [harmless(name) for name in dataset.class_names]
     with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from iekd.config.methods import BASELINE
 from iekd.data import relative_name
 from iekd.engine.scoring import imbalanced
 from iekd.estimate.cautions import few_test_images
@@ -104,7 +105,7 @@ def remarks(report: dict[str, Any], name: Callable[[str], str] = str) -> list[st
     few = few_test_images(report.get("test_images", 0))
     if few is not None and few.serious:
         said.append(str(few))
-    plain = next((s.mean for s in found if s.method == "baseline"), None)
+    plain = next((s.mean for s in found if s.method == BASELINE), None)
     if accuracy is not None and plain is not None and accuracy < plain:
         said.append(
             _("The teacher ({teacher} %) knows less than the plain student ({plain} %), so there was little to learn "

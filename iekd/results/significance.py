@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from iekd.config.methods import BASELINE
 from iekd.language import _
 from iekd.plural import counted
 
@@ -110,9 +111,7 @@ def over_images(right: np.ndarray, baseline: np.ndarray) -> OverImages:
     return OverImages(100 * (mean - Z * error), 100 * (mean + Z * error), len(difference))
 
 
-def each_over_images(
-    right: Mapping[str, Mapping[int, np.ndarray]], baseline: str = "baseline"
-) -> dict[str, OverImages]:
+def each_over_images(right: Mapping[str, Mapping[int, np.ndarray]], baseline: str = BASELINE) -> dict[str, OverImages]:
     """`over_images` of every method, over the seeds that it and the baseline have; right: method -> seed -> (images,)
     bool."""
     import numpy as np
@@ -129,7 +128,7 @@ def each_over_images(
 
 
 def summarise(
-    accuracies: Mapping[str, Mapping[int, float]], baseline: str = "baseline",
+    accuracies: Mapping[str, Mapping[int, float]], baseline: str = BASELINE,
     images: Mapping[str, OverImages] | None = None,
 ) -> list[Summary]:  # fmt: skip
     """One Summary per method of accuracies (method -> seed -> percent); with differences if there is a baseline.

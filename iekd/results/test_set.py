@@ -11,20 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from iekd.config.methods import explores
+from iekd.config.methods import BASELINE, explores
+from iekd.engine.scoring import is_right
 from iekd.errors import UserError
 from iekd.models.artifact import TEACHER
 from iekd.results.calibration import BINS, Calibration, calibration
-from iekd.results.confusion import ClassRow, Pair, confusion_matrix, most_confused, per_class
+from iekd.results.confusion import ClassRow, ConfusedPair, confusion_matrix, most_confused, per_class
 from iekd.results.mistakes import Mistake, confident_mistakes, suspicious_labels
 
-PLAIN = "baseline"
 MOST_PAIRS = 20
 MOST_MISTAKES = 12  # of each model
 
 
 @dataclass(frozen=True, eq=False)  # arrays cannot be compared with one result
-class Predicted:
+class TestSetPredictions:
     """What models predict for a test set of N images.
 
     Attributes:
@@ -58,11 +58,11 @@ class Analysis:
         suspicious: images whose label no model of `agreeing` believes, all of them predicting one other class.
     """
 
-    of: Predicted
+    of: TestSetPredictions
     first: str
     second: str
     matrices: dict[str, np.ndarray]
-    pairs: list[Pair]
+    pairs: list[ConfusedPair]
     classes: list[ClassRow]
     calibration: dict[str, Calibration]
     mistakes: dict[str, list[Mistake]]
@@ -117,7 +117,7 @@ class Analysis:
         }  # fmt: skip
 
 
-def analyse(of: Predicted, first: str = "", second: str = "", bins: int = BINS) -> Analysis:
+def analyse(of: TestSetPredictions, first: str = "", second: str = "", bins: int = BINS) -> Analysis:
     """Compare two models on a test set.
 
     Args:
@@ -141,7 +141,7 @@ def analyse(of: Predicted, first: str = "", second: str = "", bins: int = BINS) 
     return Analysis(
         of, first, second, matrices, most_confused(matrices[first], matrices[second], MOST_PAIRS),
         per_class(matrices[first], matrices[second]),
-        {name: calibration(values, of.predictions[name] == of.labels, bins) for name, values in sure.items()},
+        {name: calibration(values, is_right(of.predictions[name], of.labels), bins) for name, values in sure.items()},
         {
             name: confident_mistakes(of.labels, of.predictions[name], sure[name], MOST_MISTAKES)
             for name in (first, second)
@@ -171,7 +171,7 @@ def default_pair(models: Collection[str]) -> tuple[str, str]:
             "Choose a run with a teacher or several students."
         )
     students = [name for name in models if name != TEACHER]
-    plain = [name for name in students if name == PLAIN]
+    plain = [name for name in students if name == BASELINE]
     ie = [name for name in students if explores(name)]
     order = list(dict.fromkeys([*plain, *ie, *students]))
     return (order[0], order[1]) if len(order) > 1 else (TEACHER, order[0])

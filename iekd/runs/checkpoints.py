@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 MOST = 2  # of each stage; older ones are removed
 STATE, MANIFEST, TEACHER = "state.safetensors", "manifest.json", "teacher"
-KINDS = ("weights", "momentum", "sums", "answers")  # of a state's tensors
+# of a state's tensors: stored as -> field of LearnerState
+KINDS = ("weights", "weights"), ("momentum", "momentum"), ("sums", "sums"), ("answers", "predictions")
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ class Checkpoints:
             part.mkdir(parents=True)
             tensors, numbers = {}, {}
             for learner, state in snapshot.states.items():
-                for kind in KINDS:
-                    tensors.update({f"{learner}/{kind}/{key}": t for key, t in getattr(state, kind).items()})
+                for kind, field in KINDS:
+                    tensors.update({f"{learner}/{kind}/{key}": t for key, t in getattr(state, field).items()})
                 numbers[learner] = {**state.numbers, "sums": list(state.sums)}
             try:
                 save_file(tensors, part / STATE)
@@ -172,7 +173,7 @@ def _read(folder: Path) -> Checkpoint:
         raise _Damaged(f"it cannot be read: {error}") from None
     states = {}
     for learner, numbers in content["numbers"].items():
-        own = {kind: dict(_named(tensors, f"{learner}/{kind}/")) for kind in KINDS}
+        own = {kind: dict(_named(tensors, f"{learner}/{kind}/")) for kind, _ in KINDS}
         # safetensors keeps no order, and the rows' columns have one
         sums = {key: own["sums"][key] for key in numbers.pop("sums")}
         states[learner] = LearnerState(own["weights"], own["momentum"], sums, numbers, own["answers"])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from iekd.config.methods import BASELINE
 from iekd.errors import UserError
 from iekd.inference.onnx_file import EXPORTED
 from iekd.models.artifact import CARD, ModelCard
@@ -53,7 +54,7 @@ def choices_of(run: Run) -> list[Choice]:
 def shipped_choices() -> list[Choice]:
     """The models that come with the program."""
     cards = shipped_models()
-    order = sorted(cards, key=lambda name: (cards[name].role != "teacher", cards[name].method != "baseline", name))
+    order = sorted(cards, key=lambda name: (cards[name].role != "teacher", cards[name].method != BASELINE, name))
     return [Choice(name, checkpoints_dir() / name, cards[name], name) for name in order]
 
 

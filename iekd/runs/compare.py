@@ -16,7 +16,7 @@ FEWEST, MOST = 2, 8
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedRuns:
     """entries: the runs, in the order asked for. settings: field of RunConfig -> its value in each run, where they are
     not all the same."""
 
@@ -28,7 +28,7 @@ class Compared:
         return [entry.config for entry in self.entries if entry.config is not None]
 
 
-def compare_runs(store: Store, run_ids: Sequence[str]) -> Compared:
+def compare_runs(store: Store, run_ids: Sequence[str]) -> ComparedRuns:
     """The runs of these ids, side by side.
 
     Raises:
@@ -41,10 +41,10 @@ def compare_runs(store: Store, run_ids: Sequence[str]) -> Compared:
     for entry in entries:
         if entry.config is None:
             raise RunError(f"The files of run '{entry.run.id}' cannot be read. Leave it out.")
-    return Compared(entries, settings_that_differ([entry.config for entry in entries if entry.config is not None]))
+    return ComparedRuns(entries, settings_that_differ([entry.config for entry in entries if entry.config is not None]))
 
 
-def to_json(compared: Compared) -> dict[str, Any]:
+def to_json(compared: ComparedRuns) -> dict[str, Any]:
     """For programs: `runs`, each with its results, and `settings` that differ, each with its value in every run."""
     settings = [{"name": name, "values": values} for name, values in compared.settings.items()]
     return {"runs": [_row(entry) for entry in compared.entries], "settings": settings}

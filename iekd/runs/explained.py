@@ -27,20 +27,19 @@ import numpy as np
 from PIL import Image
 
 from iekd import __version__, plugins
-from iekd.config.methods import explores
+from iekd.config.methods import BASELINE, explores
 from iekd.errors import UserError
-from iekd.explain.about import DIAGNOSTICS, MAPS
+from iekd.explain.about import DIAGNOSTICS, JSON, MAPS, NUMBERS
 from iekd.models.artifact import TEACHER, WEIGHTS
 from iekd.paths import cache_dir, python_path
 from iekd.plural import counted
-from iekd.results.brief import PLAIN
 from iekd.runs.files import read_json, write_json
 from iekd.runs.models import models_called
 from iekd.runs.store import EXPLAINED, Store
 
 log = logging.getLogger(__name__)
 IMAGES = 8  # that maps are made of
-FOUND, NUMBERS, MADE_FROM = "explain.json", "maps.npz", "made-from.json"
+MADE_FROM = "made-from.json"  # beside the files that `iekd explain` writes
 PATIENCE = 1800  # seconds that an explanation may take
 MOST_LIVE = 4  # explanations that may be computed or wait, while a stranger asks for another
 MOST_LINKS = 1000
@@ -81,7 +80,7 @@ class Explained:
 
 
 @dataclass(eq=False)
-class Job:
+class ExplainJob:
     """An explanation that is computed for whoever waits for it.
 
     key: by which it is found again. folder: where it will be; run: the folder of the run that this is in, if any.
@@ -120,12 +119,12 @@ def choose(store: Store, source: str, student: str = "") -> Chosen:
         UserError: no such run, seed or student, or no models.
     """
     models = models_called(store, source)
-    students = tuple(name for name in models if name not in (TEACHER, PLAIN))
+    students = tuple(name for name in models if name not in (TEACHER, BASELINE))
     if student and student not in students:
         raise UserError(f"There is no student '{student}'. There are: {', '.join(students) or 'none'}.")
     first = next((name for name in students if explores(name)), students[-1] if students else "")
     chosen = student or first
-    return Chosen(source, chosen, students, {n: models[n] for n in (TEACHER, PLAIN, chosen) if n in models})
+    return Chosen(source, chosen, students, {n: models[n] for n in (TEACHER, BASELINE, chosen) if n in models})
 
 
 def read(folder: Path) -> Explained:
@@ -135,7 +134,7 @@ def read(folder: Path) -> Explained:
         UserError: it is not there or damaged.
     """
     try:
-        found = read_json(folder / FOUND)
+        found = read_json(folder / JSON)
         with np.load(folder / NUMBERS, allow_pickle=False) as saved:
             maps = [saved[f"map{i}"] for i in range(len(found["maps"]))] if found else []
             return Explained(found or {}, saved["images"], maps)
@@ -159,7 +158,7 @@ class Explainer:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._lock, self._turn = threading.Lock(), threading.Lock()
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, ExplainJob] = {}
         self._links: dict[str, Path] = {}
         self._place = tempfile.TemporaryDirectory(prefix="iekd-explained-")  # removed when the server ends
 
@@ -168,7 +167,7 @@ class Explainer:
         folder = self._folder(chosen)
         return folder if read_json(folder / MADE_FROM) == made_from(chosen.models.values()) else None
 
-    def ask(self, chosen: Chosen, who: str, own: Own = (), limited: bool = False) -> Job:
+    def ask(self, chosen: Chosen, who: str, own: Own = (), limited: bool = False) -> ExplainJob:
         """Have it computed, unless that is going on already.
 
         Args:
@@ -196,22 +195,22 @@ class Explainer:
             folder = Path(self._place.name) / key if own else self._folder(chosen)
             run = None if own or not chosen.source else folder.parent.parent
             copied, models = self._copied(key, own), tuple(chosen.models.values())
-            job = Job(key, folder, models, run, copied, len(own), bool(live), {who})
+            job = ExplainJob(key, folder, models, run, copied, len(own), bool(live), {who})
             self._jobs[key] = job
             self._forget()
         threading.Thread(target=self._work, args=(job,), daemon=True).start()
         return job
 
-    def job(self, key: str) -> Job | None:
+    def job(self, key: str) -> ExplainJob | None:
         """The job about somebody's own images that has this key, which only they know."""
         job = self._jobs.get(key)
         return job if job is not None and job.own else None
 
-    def job_of(self, chosen: Chosen) -> Job | None:
+    def job_of(self, chosen: Chosen) -> ExplainJob | None:
         """The newest job about the test images."""
         return self._jobs.get(str(self._folder(chosen)))
 
-    def leave(self, job: Job, who: str) -> None:
+    def leave(self, job: ExplainJob, who: str) -> None:
         """Somebody does not wait for it any more; it ends if nobody else does."""
         with self._lock:
             job.who.discard(who)
@@ -262,7 +261,7 @@ class Explainer:
             del self._jobs[job.key]
             shutil.rmtree(job.folder, ignore_errors=True)
 
-    def _work(self, job: Job) -> None:
+    def _work(self, job: ExplainJob) -> None:
         with self._turn:
             try:
                 with tempfile.TemporaryDirectory(dir=self._place.name) as place:
@@ -279,7 +278,7 @@ class Explainer:
                 if job.live:
                     job.state, job.error = (FAILED, error) if error else (DONE, "")
 
-    def _compute(self, job: Job, place: Path) -> str:
+    def _compute(self, job: ExplainJob, place: Path) -> str:
         """Compute it and put it into its folder; why that failed, or ""."""
         weights, target = made_from(job.models), place / "out"
         words = [*map(str, job.models), "--out", str(target), "--count", str(IMAGES), "--save-maps", "--json"]
@@ -311,13 +310,13 @@ class Explainer:
         end.detach()
         if not job.live:
             return ""
-        if not (target / FOUND).is_file():
+        if not (target / JSON).is_file():
             return error or f"The explanation has failed (exit status {status}). Try 'iekd explain'."
-        found = read_json(target / FOUND) or {}
+        found = read_json(target / JSON) or {}
         for image in found["images"]:  # on the page and in downloads, without the folders that they are in
             image["name"] = PurePath(image["name"]).name
         found["unreadable"] = [_without_folders(text, job.own) for text in found["unreadable"]]
-        write_json(target / FOUND, found)
+        write_json(target / JSON, found)
         write_json(target / MADE_FROM, weights)
         return _publish(target, job)
 
@@ -335,7 +334,7 @@ def _file_name(name: str, i: int, image: Path | np.ndarray) -> str:
     return plain if isinstance(image, Path) and PurePath(plain).suffix else f"image {i + 1}.png"
 
 
-def _publish(made: Path, job: Job) -> str:
+def _publish(made: Path, job: ExplainJob) -> str:
     """Move it to its place; why that cannot be, or ""."""
     if job.run is not None and not job.run.is_dir():
         return "The run was deleted meanwhile."

@@ -21,7 +21,7 @@ from iekd.runs.processes import CAUSE, GONE, LOADED, OVER, POLL, RUN, Place, Tea
 from iekd.runs.status_writer import StatusWriter
 from iekd.runs.store import Run
 from iekd.runs.training import Training
-from iekd.runs.worker import explain
+from iekd.runs.worker import error_sentence
 
 log = logging.getLogger("iekd")
 
@@ -77,7 +77,7 @@ def follow(run: Run, team: Team, parent: int | None = None) -> int:
             time.sleep(CAUSE / 2)
         log.exception("Process %d failed", team.place.rank)
         with contextlib.suppress(RuntimeError):
-            team.say_failed(explain(error))
+            team.say_failed(error_sentence(error))
         return 1
     threading.Event().wait()
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from iekd.config.methods import BASELINE
 from iekd.config.run import learner_name
 from iekd.errors import UserError
 from iekd.models.shipped import shipped_models
@@ -91,5 +92,5 @@ def demo_models() -> dict[str, Path]:
     found = {"teacher" if card.role == "teacher" else card.method: name for name, card in shipped_models().items()}
     if not found:
         raise UserError(f"There are no shipped models in '{checkpoints_dir()}'. Finish a run and compare that.")
-    order = ["teacher", "baseline", *sorted(set(found) - {"teacher", "baseline"})]
+    order = ["teacher", BASELINE, *sorted(set(found) - {"teacher", BASELINE})]
     return {name: checkpoints_dir() / found[name] for name in order if name in found}

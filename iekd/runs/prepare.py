@@ -22,7 +22,7 @@ from iekd.models.source import FILE_ONLY, check_path, is_path
 from iekd.plural import counted
 from iekd.runs.more_teachers import check_more
 from iekd.runs.slots import check_device
-from iekd.runs.starts import Source, check_usable, find_source, network_in, student_source
+from iekd.runs.starts import FirstWeights, check_usable, find_source, network_in, student_source
 from iekd.runs.teachers import check_teacher, to_fine_tune
 
 MOST_SIDE = 512  # of the setting
@@ -47,8 +47,8 @@ class Prepared:
     config: RunConfig
     info: DatasetInfo
     teacher: Path | None
-    start: Source | None = None
-    student: Source | None = None
+    start: FirstWeights | None = None
+    student: FirstWeights | None = None
     notes: tuple[str, ...] = ()
 
     def sentences(self) -> list[str]:
@@ -115,7 +115,7 @@ def prepare(config: RunConfig, runs_dir: Path, here: bool = True) -> Prepared:
 
 
 def _at_their_resolution(
-    config: RunConfig, info: DatasetInfo, teacher: Source | None, student: Source | None
+    config: RunConfig, info: DatasetInfo, teacher: FirstWeights | None, student: FirstWeights | None
 ) -> tuple[RunConfig, tuple[str, ...]]:
     """The configuration with the resolution of the weights that networks begin with, the teacher's before the
     student's, where none is set; and a sentence on that."""

@@ -24,7 +24,7 @@ def missing_teacher(config: RunConfig, runs_dir: Path) -> str:
         start = to_fine_tune(config, runs_dir)
     except UserError:  # training says it
         return ""
-    return teacher_folder(config, runs_dir, mark=start.mark if start else "").name
+    return teacher_folder(config, runs_dir, weights_fingerprint=start.fingerprint if start else "").name
 
 
 class SharedTeacher:

@@ -22,7 +22,7 @@ from iekd.language import _
 from iekd.models.artifact import TEACHER, WEIGHTS, ModelCard
 from iekd.models.source import AUTO, RUN
 from iekd.results.pool import (
-    Part,
+    PooledRun,
     added_seeds,
     choose,
     circumstances,
@@ -214,7 +214,7 @@ def _sibling(run: Run, pooled: bool = False, why_not: str = "") -> Sibling:
         return Sibling(run, Status(state=""), (), False, "its files cannot be read")
 
 
-def _part(run: Run) -> Part | None:
+def _part(run: Run) -> PooledRun | None:
     """A finished run for pooling; None if it has no result, or cannot be read."""
     try:
         report = run.report if run.status.state == FINISHED else None
@@ -223,10 +223,10 @@ def _part(run: Run) -> Part | None:
         return None
 
 
-def _required(run: Run, report: dict[str, Any]) -> Part:
+def _required(run: Run, report: dict[str, Any]) -> PooledRun:
     config = run.config
     teacher = _fingerprint(run.path / "models" / TEACHER / WEIGHTS) if config.needs_teacher else ""
-    return Part(run.id, config, report, teacher, read_right(run.path / ANSWERS))
+    return PooledRun(run.id, config, report, teacher, read_right(run.path / ANSWERS))
 
 
 def _fingerprint(path: Path) -> str:

@@ -32,13 +32,13 @@ Role = Literal["teacher", "student"]
 
 
 @dataclass(frozen=True)
-class Source:
+class FirstWeights:
     """Weights that a network may begin with.
 
     title: what they are, in a few words. path: the folder or file; None for those that a library has for `network`.
     classes: of the last layer; None without one. channels, side: of the images that they were trained with; None: not
     known.
-    mark: other weights have another one.
+    fingerprint: other weights have another one.
     """
 
     title: str
@@ -46,11 +46,11 @@ class Source:
     classes: int | None
     channels: int | None
     side: int | None
-    mark: str
+    fingerprint: str
     network: str = ""
 
 
-def find_source(source: str, role: Role, config: RunConfig, runs_dir: Path) -> Source:
+def find_source(source: str, role: Role, config: RunConfig, runs_dir: Path) -> FirstWeights:
     """What a setting such as teacher_from names, for that network of the run; not the words auto and train.
 
     Raises:
@@ -59,7 +59,9 @@ def find_source(source: str, role: Role, config: RunConfig, runs_dir: Path) -> S
     name: str = getattr(config, role)
     if source == PRETRAINED:
         about = pretrained(name)
-        return Source(f"pretrained weights ({about.title})", None, about.classes, 3, about.side, about.title, name)
+        return FirstWeights(
+            f"pretrained weights ({about.title})", None, about.classes, 3, about.side, about.title, name
+        )
     if source.startswith(HUB):
         return _on_hub(source, role, name)
     path = _of_run(source, config, runs_dir) if source.startswith(RUN) else Path(check_path(source))
@@ -88,7 +90,7 @@ def title_of(source: str, path: Path) -> str:
     return f"{'folder' if path.is_dir() else 'file'} {path.name}"
 
 
-def check_usable(source: Source, info: DatasetInfo) -> None:
+def check_usable(source: FirstWeights, info: DatasetInfo) -> None:
     """Check that weights will do for the images, and can be loaded when the run starts: pretrained ones may not be on
     this machine.
 
@@ -112,12 +114,12 @@ def _in_colour(info: DatasetInfo) -> bool:
     return any(bool((image != image[..., :1]).any()) for image in first)
 
 
-def student_source(config: RunConfig, runs_dir: Path) -> Source | None:
+def student_source(config: RunConfig, runs_dir: Path) -> FirstWeights | None:
     """What the students begin with; None for random weights. Raises UserError as `find_source`."""
     return find_source(config.student_from, "student", config, runs_dir) if config.student_from else None
 
 
-def load_start(source: Source, role: Role, config: RunConfig, dataset: Dataset) -> Start:
+def load_start(source: FirstWeights, role: Role, config: RunConfig, dataset: Dataset) -> Start:
     """The weights, made to fit the images and classes of a dataset.
 
     Raises:
@@ -133,7 +135,7 @@ def load_start(source: Source, role: Role, config: RunConfig, dataset: Dataset) 
     return from_file(source.path, name, dataset.class_names, dataset.channels, *given, sure=sure)
 
 
-def _on_hub(source: str, role: Role, name: str) -> Source:
+def _on_hub(source: str, role: Role, name: str) -> FirstWeights:
     """The weights of a repository, for that network or for the architecture of timm that it is."""
     from iekd.models import hub_configs
 
@@ -146,17 +148,19 @@ def _on_hub(source: str, role: Role, name: str) -> Source:
             f"The weights in '{source}' are not those of {name}. Set {role} to {meant}, or choose other weights."
         )
     about = pretrained(pinned)
-    return Source(f"weights of {about.title}", None, about.classes, 3, about.side, about.repo, pinned)
+    return FirstWeights(f"weights of {about.title}", None, about.classes, 3, about.side, about.repo, pinned)
 
 
-def _of_folder(source: str, folder: Path, role: Role, config: RunConfig) -> Source:
+def _of_folder(source: str, folder: Path, role: Role, config: RunConfig) -> FirstWeights:
     card = ModelCard.read(folder)
     _check_same(folder, card.model, role, getattr(config, role))
     try:
-        mark = content_sum(folder / WEIGHTS)
+        fingerprint = content_sum(folder / WEIGHTS)
     except OSError as error:
         raise UserError(f"The weights in '{folder}' cannot be read ({error.strerror}). Choose another model.") from None
-    return Source(title_of(source, folder), folder, len(card.class_names), card.channels, card.resolution, mark)
+    return FirstWeights(
+        title_of(source, folder), folder, len(card.class_names), card.channels, card.resolution, fingerprint
+    )
 
 
 def _check_same(folder: Path, found: str, role: Role, name: str) -> None:
@@ -167,7 +171,7 @@ def _check_same(folder: Path, found: str, role: Role, name: str) -> None:
         )
 
 
-def _of_file(source: str, path: Path, role: Role, name: str) -> Source:
+def _of_file(source: str, path: Path, role: Role, name: str) -> FirstWeights:
     from iekd.models.libraries import names_one
     from iekd.models.libraries import pretrained as known
     from iekd.models.start import sizes_in
@@ -177,13 +181,13 @@ def _of_file(source: str, path: Path, role: Role, name: str) -> Source:
     if (described := config_beside(file)) is not None:
         _check_same(file.parent, described.model, role, name)
     try:
-        mark, changed = f"{content_sum(file)}{selected}", file.stat().st_mtime
+        fingerprint, changed = f"{content_sum(file)}{selected}", file.stat().st_mtime
     except OSError as error:
         raise UserError(f"'{file}' cannot be read ({error.strerror}). Check the path and its permissions.") from None
     about = known(name) if names_one(name) else None  # None too for what only its folder describes
     side = (described.resolution if described else None) or (about.side if about else None)
     classes, channels = sizes_in(path, name, changed)
-    return Source(title_of(source, path), path, classes, channels, side, mark)
+    return FirstWeights(title_of(source, path), path, classes, channels, side, fingerprint)
 
 
 def _of_run(source: str, config: RunConfig, runs_dir: Path) -> Path:

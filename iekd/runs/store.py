@@ -322,11 +322,14 @@ class Store:
         self.owners: dict[str, Owner] = {}  # a launcher adds itself when it is made
 
     def create(self, config: RunConfig, key: str | None = None, visitor: str = "") -> tuple[Run, int | None]:
-        """A new run folder in state queued, and the descriptor of its lock (None if `key` was already used).
+        """Make the folder of a run, in state queued.
 
-        key: the same key always means the same run, so that twenty clicks start one. visitor: who asks for it, stored
-        in the folder.
-
+        Args:
+            config: what the run is asked to do.
+            key: the same key always means the same run, so that twenty clicks start one; None: always a new run.
+            visitor: who asks for it, stored in the folder.
+        Returns:
+            The run, and the descriptor of its lock (None if `key` was already used).
         Raises:
             RunError: the folder cannot be written.
         """

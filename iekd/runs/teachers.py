@@ -15,19 +15,19 @@ from iekd.models.class_names import check_listed, class_names_beside
 from iekd.models.shipped import cards
 from iekd.models.source import AUTO, TRAIN
 from iekd.paths import checkpoints_dir
-from iekd.runs.starts import Source, check_usable, find_source, title_of
+from iekd.runs.starts import FirstWeights, check_usable, find_source, title_of
 
 log = logging.getLogger("iekd")
 
 
-def origin(config: RunConfig, fingerprint: str | None = None, mark: str = "") -> str:
+def origin(config: RunConfig, fingerprint: str | None = None, weights_fingerprint: str = "") -> str:
     """A hash of everything that decides how this run would train its teacher, the weights that it begins with included.
 
     Two runs with the same hash may share a teacher. The split and a folder's files are part of it, so that no teacher
     has seen the test images of a run that uses it.
 
-    fingerprint: of the dataset as it was read; None: as it is now. mark: of the weights that are fine-tuned, see
-    `starts.Source`; empty for random ones.
+    fingerprint: of the dataset as it was read; None: as it is now. weights_fingerprint: of the weights that are
+    fine-tuned, see `starts.FirstWeights`; empty for random ones.
     """
     always, if_changed = (
         {name for name, about in ABOUT.items() if about.trains_teacher == when} for when in ("always", "if changed")
@@ -39,14 +39,14 @@ def origin(config: RunConfig, fingerprint: str | None = None, mark: str = "") ->
     )
     if fingerprint := describe(config.dataset).fingerprint if fingerprint is None else fingerprint:
         decides["mark"] = fingerprint
-    if not mark:
+    if not weights_fingerprint:
         decides.pop("teacher_backbone", None)
     else:
-        decides |= {"start": mark, "mean": config.teacher_mean, "std": config.teacher_std}
+        decides |= {"start": weights_fingerprint, "mean": config.teacher_mean, "std": config.teacher_std}
     return hashlib.sha256(repr(sorted(decides.items())).encode()).hexdigest()[:16]
 
 
-def to_fine_tune(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = None) -> Source | None:
+def to_fine_tune(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = None) -> FirstWeights | None:
     """The weights that this run would fine-tune into its teacher; None for random ones, or a teacher that is used as it
     is. Pretrained weights are always fine-tuned, those of a run, a folder or a file if they are of another number of
     classes.
@@ -80,7 +80,7 @@ def find_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = N
         fits = card.role == "teacher" and card.model == config.teacher and not datasets.isdisjoint(card.datasets)
         if fits and config.resolution in (None, card.resolution):
             return checkpoints_dir() / name
-    trained = teacher_folder(config, runs_dir, mark=start.mark if start else "")
+    trained = teacher_folder(config, runs_dir, weights_fingerprint=start.fingerprint if start else "")
     return trained if (trained / CARD).is_file() else None
 
 
@@ -119,7 +119,7 @@ def _check_listed(file: Path, config: RunConfig, info: DatasetInfo) -> None:
         check_listed(*beside, info.class_names)
 
 
-def where_from(config: RunConfig, found: Path | None, start: Source | None = None) -> str:
+def where_from(config: RunConfig, found: Path | None, start: FirstWeights | None = None) -> str:
     """The origin of a teacher in a few words; found: what `find_teacher` gave, start: what `to_fine_tune` gave."""
     if start is not None:
         return f"{start.title}, fine-tuned by {'this run' if found is None else 'an earlier run'}"
@@ -130,7 +130,9 @@ def where_from(config: RunConfig, found: Path | None, start: Source | None = Non
     return "this program" if found.parent == checkpoints_dir() else "an earlier run"
 
 
-def teacher_folder(config: RunConfig, runs_dir: Path, fingerprint: str | None = None, mark: str = "") -> Path:
-    """Where a teacher trained by this run is saved for later ones; fingerprint, mark: see `origin`."""
+def teacher_folder(
+    config: RunConfig, runs_dir: Path, fingerprint: str | None = None, weights_fingerprint: str = ""
+) -> Path:
+    """Where a teacher trained by this run is saved for later ones; fingerprint, weights_fingerprint: see `origin`."""
     name = former(config.teacher).replace("/", "--")  # of a network on the Hub
-    return runs_dir / "teachers" / f"{name}-{origin(config, fingerprint, mark)}"
+    return runs_dir / "teachers" / f"{name}-{origin(config, fingerprint, weights_fingerprint)}"

@@ -30,7 +30,7 @@ from iekd.inference.classifier import open_classifier
 from iekd.models.artifact import WEIGHTS, ModelCard, check_fits
 from iekd.paths import cache_dir
 from iekd.results.predictions import ANSWERS, Answers, original, read_answers
-from iekd.results.test_set import Predicted
+from iekd.results.test_set import TestSetPredictions
 from iekd.runs.export import dataset_of
 from iekd.runs.models import models_called
 from iekd.runs.store import TEST_SET, Run, Store
@@ -49,7 +49,9 @@ class Computed(NamedTuple):
     names: np.ndarray
 
 
-def predicted_set(store: Store, source: str, compute: bool = True, say: Say = lambda _: None) -> Predicted | None:
+def predicted_set(
+    store: Store, source: str, compute: bool = True, say: Say = lambda _: None
+) -> TestSetPredictions | None:
     """The predictions of a run's models by its id, of one of its seeds as ID/SEED, or of the shipped models for "".
 
     Args:
@@ -70,7 +72,7 @@ def predicted_set(store: Store, source: str, compute: bool = True, say: Say = la
         if not computed:
             return None
         first = next(iter(computed.values()))
-        return Predicted(
+        return TestSetPredictions(
             ModelCard.read(next(iter(models.values()))).class_names, first.labels, tuple(map(str, first.names)),
             {name: found.predictions for name, found in computed.items()},
             {name: found.confidences for name, found in computed.items()},
@@ -86,16 +88,16 @@ def predicted_set(store: Store, source: str, compute: bool = True, say: Say = la
         without = "" if computed else NOT_YET
     except UserError as error:
         without = str(error)
-    return Predicted(class_names, found.labels, found.images, found.predictions, confidences, without)
+    return TestSetPredictions(class_names, found.labels, found.images, found.predictions, confidences, without)
 
 
 def ship_predictions(models: Mapping[str, Path], dataset: Dataset) -> None:
-    """Store what the shipped models predict for a dataset's test images beside them."""
+    """Store what the shipped models predict for a dataset's test images beside them, as benchmarks/showcase.py does."""
     for path in models.values():
-        _write(path / SHIPPED, _mark(path), _predict(path, dataset))
+        _write(path / SHIPPED, _fingerprint(path), _predict(path, dataset))
 
 
-def read_images(store: Store, source: str, of: Predicted, rows: Sequence[int]) -> list[np.ndarray | None]:
+def read_images(store: Store, source: str, of: TestSetPredictions, rows: Sequence[int]) -> list[np.ndarray | None]:
     """Some test images as the networks see them, (H,W,C) uint8 each; None for one that is not there any more.
 
     Args:
@@ -137,10 +139,10 @@ def _answers_of(run: Run, seed: str) -> tuple[tuple[str, ...], Answers] | None:
 def _computed(run: Run | None, models: Mapping[str, Path], compute: bool, say: Say) -> dict[str, Computed]:
     """Stored, or computed and stored, by model; empty where they would have to be computed and are not to be."""
     folder = run.path / TEST_SET if run else cache_dir() / TEST_SET
-    marks, found = {name: _mark(path) for name, path in models.items()}, {}
+    fingerprints, found = {name: _fingerprint(path) for name, path in models.items()}, {}
     for name, path in models.items():
         places = [folder / f"{path.name}.npz", *([] if run else [path / SHIPPED])]
-        if one := next(filter(None, (_read(place, marks[name]) for place in places)), None):
+        if one := next(filter(None, (_read(place, fingerprints[name]) for place in places)), None):
             found[name] = one
     if len(found) == len(models):
         return found
@@ -151,7 +153,7 @@ def _computed(run: Run | None, models: Mapping[str, Path], compute: bool, say: S
         if name not in found:
             say(f"Predicting {len(dataset.test):,} test images with {path.name} ...")
             found[name] = _predict(path, dataset)
-            _write(folder / f"{path.name}.npz", marks[name], found[name])
+            _write(folder / f"{path.name}.npz", fingerprints[name], found[name])
     return {name: found[name] for name in models}
 
 
@@ -187,7 +189,7 @@ def _predict(folder: Path, dataset: Dataset) -> Computed:
     return Computed(test.labels, np.concatenate(answers).astype(np.int64), np.concatenate(sure), np.array(names))
 
 
-def _mark(folder: Path) -> str:
+def _fingerprint(folder: Path) -> str:
     """Changes with the weights."""
     try:
         return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
@@ -195,16 +197,18 @@ def _mark(folder: Path) -> str:
         raise UserError(f"The weights in '{folder}' cannot be read ({error.strerror}).") from None
 
 
-def _read(path: Path, mark: str) -> Computed | None:
+def _read(path: Path, fingerprint: str) -> Computed | None:
     """What was stored for a model with these weights."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return Computed(*(stored[name] for name in Computed._fields)) if str(stored["mark"]) == mark else None
+            return (
+                Computed(*(stored[name] for name in Computed._fields)) if str(stored["mark"]) == fingerprint else None
+            )
     except (OSError, ValueError, KeyError, EOFError):
         return None
 
 
-def _write(path: Path, mark: str, found: Computed) -> None:
+def _write(path: Path, fingerprint: str, found: Computed) -> None:
     """Store it; where nothing can be written it is computed again the next time."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -212,7 +216,7 @@ def _write(path: Path, mark: str, found: Computed) -> None:
         try:
             os.chmod(part, 0o644)
             with os.fdopen(handle, "wb") as file:
-                np.savez_compressed(file, mark=np.array(mark), **found._asdict())
+                np.savez_compressed(file, mark=np.array(fingerprint), **found._asdict())
             os.replace(part, path)
         finally:
             Path(part).unlink(missing_ok=True)

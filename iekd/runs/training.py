@@ -33,7 +33,7 @@ from iekd.runs.more_teachers import load_more
 from iekd.runs.outcome import model_card, save_models, write_report
 from iekd.runs.processes import Team
 from iekd.runs.slots import device_name
-from iekd.runs.starts import Role, Source, load_start, student_source
+from iekd.runs.starts import FirstWeights, Role, load_start, student_source
 from iekd.runs.status_writer import StatusWriter
 from iekd.runs.store import LOADING, RUNNING, STOPPING, Run, Store
 from iekd.runs.teacher_model import load_teacher
@@ -64,7 +64,7 @@ class Training:
         self.stop_seen: float | None = None
         self.teacher_model = self.config.teacher  # or its variant, if a file has other shortcuts
         self.teacher_from = ""
-        self.start_mark = ""  # of the weights that are fine-tuned into the teacher
+        self.start_fingerprint = ""  # of the weights that are fine-tuned into the teacher
         self.trains_teacher = False
 
     def train(self) -> None:
@@ -213,7 +213,7 @@ class Training:
 
         notes = self.attempt.notes
         self.trains_teacher, self.teacher_from = notes["trains"], notes["from"]
-        self.start_mark = notes.get("start", "")
+        self.start_fingerprint = notes.get("start", "")
         found = self.attempt.teacher() if self.config.needs_teacher else None
         if found is None:
             return None
@@ -231,7 +231,7 @@ class Training:
         found = find_teacher(config, self.run.path.parent)
         start = to_fine_tune(config, self.run.path.parent)
         self.teacher_from, self.trains_teacher = where_from(config, found, start), found is None
-        self.start_mark = start.mark if start else ""
+        self.start_fingerprint = start.fingerprint if start else ""
         if found is None:
             return None
         log.info("Teacher: %s from '%s'.", config.teacher, found.name)
@@ -247,7 +247,7 @@ class Training:
 
         config, runs_dir = self.config, self.run.path.parent
 
-        def of(role: Role, source: Source | None) -> Start | None:
+        def of(role: Role, source: FirstWeights | None) -> Start | None:
             if source is None:
                 return None
             log.info("%s: its first weights are from %s.", role.capitalize(), source.title)
@@ -257,7 +257,7 @@ class Training:
             return start
 
         found = None
-        if teacher is None and self.start_mark:
+        if teacher is None and self.start_fingerprint:
             found = self.attempt.first_weights("teacher", lambda: of("teacher", to_fine_tune(config, runs_dir)))
             self.teacher_model = found.name if found else self.teacher_model
         self.status.fine_tunes = found is not None
@@ -290,7 +290,7 @@ class Training:
         elif isinstance(event, Snapshot):
             notes = {
                 "seconds": self.status.seconds, "from": self.teacher_from, "trains": self.trains_teacher,
-                "start": self.start_mark,
+                "start": self.start_fingerprint,
                 "threads": self.experiment.threads.count, "pace": self.writer.progress.pace,
                 "watched": self.watched.count,
             }  # fmt: skip
@@ -349,10 +349,10 @@ class Training:
         fingerprint = self.dataset.fingerprint
         card = model_card(
             network, self.teacher_model, self.config, self.dataset, role="teacher",
-            accuracy=self.experiment.teacher_accuracy, origin=origin(self.config, fingerprint, self.start_mark),
+            accuracy=self.experiment.teacher_accuracy, origin=origin(self.config, fingerprint, self.start_fingerprint),
         )  # fmt: skip
         self.attempt.save_teacher(network.model, card)
-        shared = teacher_folder(self.config, self.run.path.parent, fingerprint, self.start_mark)
+        shared = teacher_folder(self.config, self.run.path.parent, fingerprint, self.start_fingerprint)
         if self.trains_teacher and (self.config.teacher_from == TRAIN or not shared.is_dir()):
             save_model(shared, network.model, card)
 

@@ -72,7 +72,7 @@ def size(run: Run) -> int:
         return 0
 
 
-class Prediction(NamedTuple):
+class WatchedPrediction(NamedTuple):
     """epoch: how many were done. label: the name of the predicted class; probability: of that class, 0..1."""
 
     epoch: float
@@ -86,7 +86,7 @@ class WatchedImage:
 
     label: str
     png: str
-    predictions: dict[str, list[Prediction]]
+    predictions: dict[str, list[WatchedPrediction]]
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ def read_watched(run: Run) -> WatchedImages | None:
         names = found["class_names"]
         images = []
         for i, image in enumerate(found["images"]):
-            by_learner: dict[str, list[Prediction]] = {}
+            by_learner: dict[str, list[WatchedPrediction]] = {}
             for line in lines:
-                said = Prediction(line["epoch"], names[line["predictions"][i]], line["probabilities"][i])
+                said = WatchedPrediction(line["epoch"], names[line["predictions"][i]], line["probabilities"][i])
                 by_learner.setdefault(line["learner"], []).append(said)
             images.append(WatchedImage(names[image["label"]], image["png"], by_learner))
         return WatchedImages(found["split"], tuple(images))

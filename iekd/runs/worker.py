@@ -76,7 +76,7 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None, pl
         except UserError as error:
             status.state, status.error, status.would_repeat = FAILED, str(error), error.would_repeat
         except BaseException as error:
-            status.state, status.error = FAILED, explain(error)
+            status.state, status.error = FAILED, error_sentence(error)
             log.exception("Training failed")
         reserve.unlink(missing_ok=True)
         status.ended = time.time()
@@ -141,7 +141,7 @@ def _turn(
             yield taken
 
 
-def explain(error: BaseException) -> str:
+def error_sentence(error: BaseException) -> str:
     """One sentence for any error: its own if it is a UserError, else what happened and what to try."""
     text = as_text(str(error)).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if isinstance(error, UserError):

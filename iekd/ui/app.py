@@ -21,7 +21,7 @@ from iekd.ui.server.api import public_endpoints
 from iekd.ui.server.space import notices
 from iekd.ui.tabs.chip import chip
 from iekd.ui.tabs.compare import compare_tab
-from iekd.ui.tabs.compare_scripts import ASK_AFRESH
+from iekd.ui.tabs.compare_scripts import ASK_AGAIN
 from iekd.ui.tabs.demo import demo_tab
 from iekd.ui.tabs.explain import TO_EXPLAIN, asked_for
 from iekd.ui.tabs.form import OWN_IMAGES
@@ -177,7 +177,7 @@ def build_app(where: Launcher | Path | str, access: Access | None = None) -> gr.
             compare_page.select(open_compare, [compare.source, compare.chosen], compare.outputs, **PRIVATE),
             train.view.compare.click(compare_run, shown, [tabs, *compare.outputs], **PRIVATE),
         ):
-            compared.then(None, None, None, js=ASK_AFRESH, api_visibility="private")
+            compared.then(None, None, None, js=ASK_AGAIN, api_visibility="private")
     return demo
 
 

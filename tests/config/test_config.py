@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from iekd.cli import main, train
 from iekd.cli.where import OPTIONS
 from iekd.config.methods import METHODS, check_method, combined, method_spec, sort_methods
-from iekd.config.run import NO_TEACHER, RunConfig, learner_name, make_config
+from iekd.config.run import NO_TEACHER, SAID_BY_LABEL, RunConfig, label, learner_name, make_config
 from iekd.models.catalog import known_models
 from iekd.runs.prepare import Prepared
 from iekd.runs.store import Store
@@ -415,3 +415,8 @@ def test_yes_and_no_are_no_numbers(field, value, refuses):
 @pytest.mark.parametrize("preset", [5, ["quick"], {}, True])
 def test_a_preset_is_a_name(preset, refuses):
     refuses(lambda: make_config(preset), "Unknown preset", "quick")
+
+
+@pytest.mark.parametrize("field", SAID_BY_LABEL)
+def test_errors_name_settings_as_the_page_does(field):
+    assert SAID_BY_LABEL[field].lower() == label(field).lower()

@@ -300,7 +300,7 @@ def test_a_table_that_says_other_than_the_folders(tree, titles):
     rows = "".join(f"{p}/{p[0]}{i}.png,{'sick' if i == 0 else 'well'}\n" for p in ("anna", "bob") for i in range(3))
     tree.add("data.csv", content=f"{titles}\n{rows}".encode())
     if "label" in titles:
-        refused(tree, "'anna', 'bob'", "'data.csv'", "'sick', 'well'", "csv:PATH", "classes=outer")
+        refused(tree, "'anna', 'bob'", "'data.csv'", "'sick', 'well'", "csv:FILE", "classes=outer")
     else:
         assert "'data.csv' lists the images too, and is not used" in notes(tree.describe())
     assert tree.describe("?classes=outer").class_names == ("anna", "bob")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 import iekd
 from iekd import data
-from iekd.config.run import make_config
+from iekd.config.run import RunConfig, make_config
 from iekd.config.unused import unused_settings
 from iekd.data import Dataset, DatasetInfo, Request, Source, Split, registry
 from iekd.errors import DataError
@@ -20,6 +21,9 @@ from iekd.errors import DataError
 def noise(count: int, side: int = 16) -> Split:
     rng = np.random.default_rng(count)
     return Split(rng.integers(0, 256, (count, side, side, 3), np.uint8), np.arange(count, dtype=np.int64) % 2)
+
+
+SHIPPED_USAGES = [source.usage for source in registry.sources() if source.usage]
 
 
 class Noise(Source):
@@ -155,3 +159,8 @@ def test_no_other_file_looks_at_how_a_name_begins():
     looks = ('startswith("folder', "startswith('folder", 'removeprefix("folder', ".SOURCES")
     for path in package.rglob("*.py"):
         assert not any(look in path.read_text() for look in looks), path
+
+
+@pytest.mark.parametrize("usage", SHIPPED_USAGES)
+def test_the_help_of_the_dataset_shows_how_names_are_written(usage):
+    assert usage in re.split(r",? (?:or )?", RunConfig.model_fields["dataset"].description or "")

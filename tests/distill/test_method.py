@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from iekd.config.methods import DISTANCE_SCALE, IE_DEFAULTS, METHODS, combined, method_spec
 from iekd.config.run import RunConfig, make_config
-from iekd.distill.method import BUILDERS, Method, StepOutput, build_method, builder
+from iekd.distill.method import BUILDERS, Method, StepOutput, build_method, builder, first
 from iekd.distill.targets import Pair, TeacherOutput, split_channels
 from iekd.losses import (
     AttentionTransferLoss,
@@ -161,6 +161,20 @@ def test_what_the_configuration_believes_the_methods_need(name):
     ).loss  # fmt: skip
     assert make_config(methods=(name,)).needs_auto_encoder == bool(uses_factor) == method_spec(name).needs_factor
     assert chosen.needs_teacher == method_spec(name).needs_teacher
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_spec_and_distillers_agree_on_unlabelled_images(name):
+    """`needs_labels` stands in both. Images without a label change the loss, or are left out."""
+    chosen = method(name)
+    chosen.learn_from(2)
+    assert (chosen.left_out == 0) == method_spec(name).learns_unlabelled
+    unlabelled = torch.tensor([0, 3, -1, -1])
+    images, labels, taught = chosen.seen(torch.zeros(B, 1, 2, 2), unlabelled, teacher())
+    s = features()
+    chosen(s if len(images) == B else first(s, len(images)), taught, labels, peer()).loss.backward()
+    moved = [x.grad[2:].abs().sum() for x in (s.logits, s.pooled, *s.stages, *s.pre_activations) if x.grad is not None]
+    assert bool(sum(moved)) == method_spec(name).learns_unlabelled
 
 
 # what each distiller is made of, against the losses themselves

@@ -20,7 +20,7 @@ from iekd.config.methods import MethodSpec, check_divisible
 from iekd.engine.augment import make_augment
 from iekd.engine.batches import Batches, WithUnlabelled, images_on_device
 from iekd.engine.distortions import make_extras
-from iekd.engine.part import Part, parts_of
+from iekd.engine.part import BatchShare, shares_of
 
 CPU = torch.device("cpu")
 EQUAL = 1e-5  # what the issue asks for, of weights after twenty steps in float32
@@ -74,9 +74,9 @@ def test_two_processes_train_what_one_does(two, one, case):
 @pytest.mark.parametrize("case", SAME)
 def test_every_test_image_is_predicted(two, one, case):
     found, expected = two[0][case], one[case]
-    assert found["answers"].keys() == expected["answers"].keys()
-    for name, answers in expected["answers"].items():
-        assert torch.equal(found["answers"][name], answers), name
+    assert found["predictions"].keys() == expected["predictions"].keys()
+    for name, predictions in expected["predictions"].items():
+        assert torch.equal(found["predictions"][name], predictions), name
         assert found["results"][name] == pytest.approx(expected["results"][name], rel=1e-4)
     assert len(found["watched"]) == len(expected["watched"]) > 0
     for (*what, probabilities), (*wanted, likely) in zip(found["watched"], expected["watched"], strict=True):
@@ -131,14 +131,14 @@ def test_the_parts_of_a_batch_are_the_batch(tiny_config, count, options):
     config = tiny_config(**options)
     mean = (0.4, 0.5, 0.6)
 
-    def batches(part: Part | None) -> WithUnlabelled:
+    def batches(part: BatchShare | None) -> WithUnlabelled:
         augment = make_augment(config.augmentation, config.cutout, 16, mean, CPU, config.flip)
         extras = make_extras(config, mean, 3, CPU)
         labelled = Batches(noise(47, 0), torch.arange(47) % 3, 10, 5, augment, False, extras, part)
         return WithUnlabelled(labelled, noise(20, 1))
 
     whole = batches(None)
-    parts = [batches(Part(index, count)) for index in range(count)]
+    parts = [batches(BatchShare(index, count)) for index in range(count)]
     for epoch, skip in ((0, 0), (1, 3)):
         every = list(whole.labelled.epoch(epoch, skip))
         assert [len(labels) for _, labels in every] == [10] * (4 - skip) + [7]
@@ -160,11 +160,11 @@ def test_streamed_parts_are_those_on_the_device(tiny):
     with contextlib.ExitStack() as stack:
         [(stored, labels)] = stack.enter_context(images_on_device([split], CPU))
         [(streamed, _)] = stack.enter_context(images_on_device([split], CPU, image_memory=0, workers=0))
-        for part in (Part(0, 2), Part(1, 2)):
+        for part in (BatchShare(0, 2), BatchShare(1, 2)):
             of_both = [list(Batches(i, labels, 20, 3, drop_last=False, part=part).epoch(1)) for i in (stored, streamed)]
             for (images, _), (others, _) in zip(*of_both, strict=True):
                 assert torch.equal(images, others)
-            held_out = [parts_of({"test": (i, labels)}, part)["test"] for i in (stored, streamed)]
+            held_out = [shares_of({"test": (i, labels)}, part)["test"] for i in (stored, streamed)]
             (images, known), (others, _) = held_out
             assert tuple(others.shape) == tuple(images.shape) == (48, 3, 16, 16)
             assert torch.equal(torch.cat(list(others.split(7))), images)
@@ -173,7 +173,7 @@ def test_streamed_parts_are_those_on_the_device(tiny):
 
 def test_parts_that_would_be_empty_are_refused(refuses):
     def batches(count: int, size: int) -> Batches:
-        return Batches(noise(count, 0), torch.arange(count), size, 0, drop_last=False, part=Part(0, 4))
+        return Batches(noise(count, 0), torch.arange(count), size, 0, drop_last=False, part=BatchShare(0, 4))
 
     batches(12, 8).check_parts()
     refuses(lambda: batches(12, 3).check_parts(), "A batch has 3 images", "4 processes")
@@ -181,7 +181,7 @@ def test_parts_that_would_be_empty_are_refused(refuses):
     refuses(lambda: batches(12, 8).check_parts(2), "last batch", "at least 8")
     mixed = WithUnlabelled(batches(12, 8), noise(3, 0))
     refuses(mixed.check_parts, "2 unlabelled images", "4 processes")
-    refuses(lambda: parts_of({"test": (noise(3, 0), torch.arange(3))}, Part(0, 4)), "test split", "3 images")
+    refuses(lambda: shares_of({"test": (noise(3, 0), torch.arange(3))}, BatchShare(0, 4)), "test split", "3 images")
 
 
 def test_only_methods_that_say_so_are_divided(monkeypatch, refuses):

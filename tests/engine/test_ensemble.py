@@ -73,5 +73,5 @@ def test_a_run_learns_from_and_reports_all_of_them(tiny, tiny_config, teachers):
     assert with_two.teacher.name == TEACHER
     test = torch.from_numpy(tiny.test.images).permute(0, 3, 1, 2)
     expected = sum(alone(t, test).logits for t in teachers).argmax(1)
-    assert (with_two.teacher.answers == expected).float().mean() > 0.95, "rounding apart"
-    assert not torch.equal(with_one.teacher.answers, with_two.teacher.answers)
+    assert (with_two.teacher.predictions == expected).float().mean() > 0.95, "rounding apart"
+    assert not torch.equal(with_one.teacher.predictions, with_two.teacher.predictions)

@@ -46,7 +46,7 @@ def final(events) -> tuple[list[LearnerResult], dict[str, torch.Tensor]]:
     found = [result.teacher, *result.learners] if result.teacher else result.learners
     assert not any(r.network.model.training for r in found)
     weights = {f"{r.name}.{k}": t for r in found for k, t in r.network.model.state_dict().items()}
-    return [{**vars(r), "network": None, "answers": r.answers.tolist()} for r in found], weights
+    return [{**vars(r), "network": None, "predictions": r.predictions.tolist()} for r in found], weights
 
 
 def assert_equal(one, other):
@@ -125,14 +125,14 @@ def test_a_snapshot_is_of_one_moment(tiny, config):
         assert (one.stage, one.step) == (other.stage, other.step)
         for name, state in one.states.items():
             assert state.numbers == other.states[name].numbers
-            for kind in ("weights", "momentum", "sums", "answers"):
+            for kind in ("weights", "momentum", "sums", "predictions"):
                 found = getattr(other.states[name], kind)
                 for key, tensor in getattr(state, kind).items():
                     assert torch.equal(tensor, found[key]), (name, kind, key)
 
 
 def test_students_that_an_earlier_version_has_trained_are_asked_once_more(tiny, config, monkeypatch):
-    """Its snapshots hold no answers. Otherwise the teacher alone is asked in the last stage."""
+    """Its snapshots hold no predictions. Otherwise the teacher alone is asked in the last stage."""
     asked = []
 
     def predict(model, *values):
@@ -145,8 +145,8 @@ def test_students_that_an_earlier_version_has_trained_are_asked_once_more(tiny, 
     assert asked == [experiment.teacher.model]
     found = {s.stage: s for s in events if isinstance(s, Snapshot)}
     last = found["students"]
-    assert all(state.answers["test"].tolist() for state in last.states.values())
-    bare = {name: replace(state, answers={}) for name, state in last.states.items()}
+    assert all(state.predictions["test"].tolist() for state in last.states.values())
+    bare = {name: replace(state, predictions={}) for name, state in last.states.items()}
     again, repeated = execute(config(), tiny, {**found, "students": replace(last, states=bare)}, experiment.teacher)
     assert asked[1:] == [again.teacher.model, *(learner.model for learner in again.students.values())]
     assert_equal(events, repeated)
@@ -159,7 +159,7 @@ def test_without_a_teacher_no_image_is_read_after_the_last_epoch(tiny, config, m
 
     monkeypatch.setattr(stages, "split_into_batches", read)
     _, events = execute(config(methods=("baseline",), teacher="none"), tiny)
-    assert len(final(events)[0][0]["answers"]) == len(tiny.test)
+    assert len(final(events)[0][0]["predictions"]) == len(tiny.test)
 
 
 @SHORTCUTS
@@ -268,9 +268,9 @@ def test_on_a_gpu_recorded_and_stacked_learners_can_be_resumed(tiny, config, ful
 def test_answers_of_earlier_versions_have_no_energies_and_are_given_again(tiny, config):
     experiment, events = execute(config(), tiny)
     last = [e for e in events if isinstance(e, Snapshot)][-1]
-    assert set(last.states["baseline-seed0"].answers) == {"test", "energy"}
+    assert set(last.states["baseline-seed0"].predictions) == {"test", "energy"}
     older = {
-        name: replace(state, answers={kind: t for kind, t in state.answers.items() if kind != "energy"})
+        name: replace(state, predictions={kind: t for kind, t in state.predictions.items() if kind != "energy"})
         for name, state in last.states.items()
     }
     _, again = execute(config(), tiny, {"students": replace(last, states=older)}, experiment.teacher)

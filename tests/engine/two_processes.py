@@ -75,7 +75,7 @@ def trained(case: str, processes: Processes | None) -> dict:
         "step": max(event.step for event in events if isinstance(event, Metrics) and event.stage == "students"),
         "weights": {f"{name}.{key}": t for name, state in states.items() for key, t in state.weights.items()},
         "rows": [(f"{e.stage} {e.learner} {e.kind} {e.step}", e.values) for e in events if isinstance(e, Metrics)],
-        "answers": {r.name: r.answers for r in every},
+        "predictions": {r.name: r.predictions for r in every},
         "results": {r.name: [r.accuracy_last, r.energy_threshold, *r.class_accuracy] for r in every},
         "watched": [(e.learner, e.epoch, e.predictions, e.probabilities) for e in events if isinstance(e, Watched)],
     }

@@ -12,13 +12,13 @@ from torch import nn
 from iekd.explain.faithfulness import blur, faithfulness
 from iekd.explain.lrp import lrp
 from iekd.explain.maps import RelevanceMaps
-from iekd.explain.network import Part, parts_of
+from iekd.explain.network import NetworkOrHalf, parts_of
 
 
 @pytest.fixture(scope="module")
 def found(patch):
     network, images, _ = patch
-    return Part(network), images, lrp([Part(network)], images)[0]
+    return NetworkOrHalf(network), images, lrp([NetworkOrHalf(network)], images)[0]
 
 
 def test_a_map_of_what_the_network_looks_at_is_faithful(found):
@@ -71,7 +71,7 @@ def test_the_areas_are_those_of_a_network_that_can_be_computed_by_hand(make):
     def area(curve):
         return (curve[0] / 2 + curve[1] + curve[2] / 2) / 2
 
-    score = faithfulness(Part(network), image, maps, steps=2)
+    score = faithfulness(NetworkOrHalf(network), image, maps, steps=2)
     assert score.deletion == pytest.approx(area([probability(), probability(0, 1), probability(0, 1, 2, 3)]), rel=1e-5)
     assert score.insertion == pytest.approx(area([probability(), probability(2, 3), probability(0, 1, 2, 3)]), rel=1e-5)
     assert score.insertion > score.deletion

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from iekd.explain.grad_cam import grad_cam
-from iekd.explain.network import Part, parts_of
+from iekd.explain.network import NetworkOrHalf, parts_of
 
 
 def test_with_a_linear_head_it_is_the_class_activation_map(networks, noise):
@@ -33,7 +33,7 @@ def test_with_a_linear_head_it_is_the_class_activation_map(networks, noise):
 
 def test_a_network_that_looks_at_a_patch_lights_it_up(patch):
     network, images, corners = patch
-    (found,) = grad_cam([Part(network)], images)
+    (found,) = grad_cam([NetworkOrHalf(network)], images)
     for map_, (y, x) in zip(found.maps, corners, strict=True):
         row, column = np.unravel_index(map_.argmax(), map_.shape)
         assert y - 1 <= row < y + 4

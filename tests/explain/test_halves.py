@@ -11,7 +11,7 @@ from torch import nn
 
 from iekd.explain.about import NotApplicableError
 from iekd.explain.halves import halves_worth
-from iekd.explain.network import Network, Part, parts_of
+from iekd.explain.network import Network, NetworkOrHalf, parts_of
 
 
 def test_silenced_halves_add_up_to_the_logits(networks, noise):
@@ -75,4 +75,4 @@ def test_without_halves_it_says_why(networks, make, noise, refuses):
     deep = make(nn.Conv2d(3, 4, 3), two_layers, "deep", side=16, channels=3, method="ie-ft")
     refuses(lambda: halves_worth(deep, noise(4), labels), "deep", "linear layer", kind=NotApplicableError)
     assert [part.half for part in parts_of([deep])] == [""]
-    refuses(lambda: Part(deep, "inheritance").network.head, "deep", kind=NotApplicableError)
+    refuses(lambda: NetworkOrHalf(deep, "inheritance").network.head, "deep", kind=NotApplicableError)

@@ -13,7 +13,7 @@ from torch import nn
 from iekd.explain.about import NotApplicableError
 from iekd.explain.lrp import lrp
 from iekd.explain.lrp_rules import RelevanceMode
-from iekd.explain.network import Part, parts_of
+from iekd.explain.network import NetworkOrHalf, parts_of
 from iekd.models.catalog import model_info
 from iekd.models.features import Features
 from iekd.models.registry import FAMILIES, builders
@@ -121,7 +121,7 @@ def small(make):
 
 def test_it_equals_the_rules_in_numpy(small, noise):
     image = noise(1, SIDE, 2)
-    (found,) = lrp([Part(small)], image)
+    (found,) = lrp([NetworkOrHalf(small)], image)
     body, head = small.model.body, small.model.head
     x = small.pixels(image)[0].double().numpy()
     black, white = (small.pixels(np.full_like(image, value))[0].double().numpy().ravel() for value in (0, 255))
@@ -167,7 +167,7 @@ def test_every_family_conserves_relevance(name, make, lived_in, noise):
     with torch.no_grad():
         logits = network.forward(network.pixels(images)).logits
     assert watched.detach().numpy() == pytest.approx(logits.numpy(), rel=1e-3, abs=1e-4)  # watching changes nothing
-    (found,) = lrp([Part(network)], images)
+    (found,) = lrp([NetworkOrHalf(network)], images)
     assert found.maps.shape == (3, 16, 16)
     assert np.isfinite(found.maps).all()
     best = logits.max(1).values.double().numpy()
@@ -193,7 +193,7 @@ class Branching(nn.Module):
 
 def test_a_network_may_look_at_the_image_to_choose_its_way(make, noise):
     torch.manual_seed(3)
-    (found,) = lrp([Part(make(Branching(), side=12, channels=3, classes=("a", "b", "c")))], noise(3, 12))
+    (found,) = lrp([NetworkOrHalf(make(Branching(), side=12, channels=3, classes=("a", "b", "c")))], noise(3, 12))
     assert np.abs(found.maps).max() > 0
     assert found.conservation.pixels + found.conservation.biases == pytest.approx(1, abs=0.01)
 
@@ -202,7 +202,7 @@ def test_without_biases_the_pixels_have_everything(make, noise):
     torch.manual_seed(1)
     body = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, bias=False), nn.ReLU())
     network = make(body, nn.Linear(4, 2, bias=False), side=12, channels=3)
-    (found,) = lrp([Part(network)], noise(3, 12))
+    (found,) = lrp([NetworkOrHalf(network)], noise(3, 12))
     assert found.conservation.biases == 0
     assert found.conservation.pixels == pytest.approx(1, abs=0.001)
     with torch.no_grad():
@@ -212,7 +212,7 @@ def test_without_biases_the_pixels_have_everything(make, noise):
 
 def test_a_network_that_looks_at_a_patch_lights_it_up(patch):
     network, images, corners = patch
-    (found,) = lrp([Part(network)], images)
+    (found,) = lrp([NetworkOrHalf(network)], images)
     assert set(found.explained) == {"yes"}
     for map_, (y, x) in zip(found.maps, corners, strict=True):
         around = map_[max(0, y - 1) : y + 4, max(0, x - 1) : x + 4]
@@ -236,9 +236,9 @@ def test_the_halves_add_up_to_the_whole(networks, noise):
 
 
 def test_batches_of_any_size_give_the_same(networks, noise, monkeypatch):
-    whole = lrp([Part(networks[0])], noise(5))[0]
+    whole = lrp([NetworkOrHalf(networks[0])], noise(5))[0]
     monkeypatch.setattr(networks[0], "batch_size", 2)
-    assert lrp([Part(networks[0])], noise(5))[0].maps == pytest.approx(whole.maps, abs=1e-6)
+    assert lrp([NetworkOrHalf(networks[0])], noise(5))[0].maps == pytest.approx(whole.maps, abs=1e-6)
 
 
 def test_activations_that_overwrite_their_input_change_nothing(make, noise):
@@ -249,7 +249,9 @@ def test_activations_that_overwrite_their_input_change_nothing(make, noise):
     for module in over:
         if isinstance(module, (nn.ReLU, nn.ReLU6, nn.Dropout)):
             module.inplace = True
-    first, second = (lrp([Part(make(body, head, side=12, channels=3))], noise(3, 12))[0] for body in (layers, over))
+    first, second = (
+        lrp([NetworkOrHalf(make(body, head, side=12, channels=3))], noise(3, 12))[0] for body in (layers, over)
+    )
     assert np.abs(first.maps).max() > 0
     assert second.maps == pytest.approx(first.maps, abs=1e-7)
 
@@ -257,15 +259,15 @@ def test_activations_that_overwrite_their_input_change_nothing(make, noise):
 @pytest.mark.parametrize(("model", "word"), [(Gated, "mul"), (Tokens, "layer_norm")])
 def test_what_has_no_rule_is_named(make, noise, refuses, model, word):
     network = make(model(), side=8)
-    refuses(lambda: lrp([Part(network)], noise(2, 8, 1)), word, "convolutions", kind=NotApplicableError)
+    refuses(lambda: lrp([NetworkOrHalf(network)], noise(2, 8, 1)), word, "convolutions", kind=NotApplicableError)
 
 
 def test_a_network_that_it_cannot_follow_is_refused(make, noise, refuses):
     network = make(InPlace(), side=8)
-    refuses(lambda: lrp([Part(network)], noise(2, 8, 1)), "plain", "in place", kind=NotApplicableError)
+    refuses(lambda: lrp([NetworkOrHalf(network)], noise(2, 8, 1)), "plain", "in place", kind=NotApplicableError)
 
 
 def test_a_batch_norm_without_fixed_statistics_is_refused(make, noise, refuses):
     body = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False), nn.ReLU())
     network = make(body, nn.Linear(2, 2), side=8)
-    refuses(lambda: lrp([Part(network)], noise(2, 8, 1)), "fixed statistics", kind=NotApplicableError)
+    refuses(lambda: lrp([NetworkOrHalf(network)], noise(2, 8, 1)), "fixed statistics", kind=NotApplicableError)

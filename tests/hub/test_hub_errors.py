@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from iekd.hub_errors import explain
+from iekd.hub_errors import error_sentence
 
 
 class XetError(PermissionError):
@@ -24,7 +24,7 @@ class XetError(PermissionError):
     ],
 )
 def test_every_failure_has_a_sentence(error, words):
-    said = explain(error, "ann/pets")
+    said = error_sentence(error, "ann/pets")
     assert all(word in said for word in words), said
     assert "\n" not in said
     assert said.endswith(".")
@@ -33,9 +33,9 @@ def test_every_failure_has_a_sentence(error, words):
 def test_the_first_cause_counts_that_says_what_it_is():
     error = RuntimeError("Error while uploading 'model.safetensors' to the Hub.")
     error.__cause__ = ConnectionResetError(104, "Connection reset by peer")
-    assert "connection was cut" in explain(error, "ann/pets")
+    assert "connection was cut" in error_sentence(error, "ann/pets")
 
 
 def test_a_mistake_of_ours_is_not_the_hubs():
     with pytest.raises(TypeError, match="ours"):
-        explain(TypeError("ours"), "ann/pets")
+        error_sentence(TypeError("ours"), "ann/pets")

@@ -18,7 +18,7 @@ from PIL import Image
 import iekd
 from iekd.data.decoding import to_array
 from iekd.inference.classifier import Described, OpenedModel, Scores, open_classifier
-from iekd.inference.images import Found, find_images
+from iekd.inference.images import FoundImage, find_images
 from iekd.inference.predict_files import predict, predict_found
 from iekd.models.artifact import ModelCard
 
@@ -115,7 +115,7 @@ def test_memory_does_not_grow_with_the_number_of_images():
     def images():
         nonlocal named
         for named in range(1, 2001):
-            yield Found(f"{named}", source)
+            yield FoundImage(f"{named}", source)
 
     rows = predict_found(Brightness(), images(), batch=5)
     assert (named, read) == (0, 0)
@@ -128,13 +128,13 @@ def test_memory_does_not_grow_with_the_number_of_images():
 def test_large_images_in_an_archive_wait_in_smaller_batches(monkeypatch):
     monkeypatch.setattr("iekd.inference.predict_files.ENCODED", 100)
     model = Brightness()
-    list(predict_found(model, (Found(f"{i}", lambda: png(50)) for i in range(9)), batch=100))
+    list(predict_found(model, (FoundImage(f"{i}", lambda: png(50)) for i in range(9)), batch=100))
     assert max(model.asked) <= 2
 
 
 def test_whoever_stops_asking_stops_the_reading(tmp_path):
     read = []
-    images = (Found(f"{i}", lambda i=i: read.append(i) or png(1)) for i in range(1000))
+    images = (FoundImage(f"{i}", lambda i=i: read.append(i) or png(1)) for i in range(1000))
     rows = predict_found(Brightness(), images)
     next(rows)
     rows.close()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
-from iekd.cli import train
+from iekd.cli import train, where
 from iekd.cli.main import app
 from iekd.errors import RunError
 from iekd.hub_errors import HubError
@@ -21,6 +22,8 @@ from iekd.runs import grid
 from iekd.runs.owner import LOCAL
 from iekd.runs.side_by_side import train_all
 from iekd.runs.store import FINISHED, LOST, QUEUED, STOPPED, Run
+
+SHIPPED = list(factory.LAUNCHERS)  # before a test adds one
 
 
 class FileLauncher(FolderLauncher):
@@ -216,3 +219,9 @@ def test_iekd_train_with_another_launcher_follows_or_detaches(tmp_path, tiny_opt
 def test_it_is_a_launcher_like_the_others(tmp_path):
     store = make_launcher(tmp_path).store
     assert [launcher(store).width for launcher in (LocalLauncher, RayLauncher, FileLauncher)]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_help_names_every_launcher(name):
+    option = where.OPTIONS[where.NAME].__metadata__[0]
+    assert re.search(rf"[ ,]{re.escape(name)}[ ,;]", option.help)

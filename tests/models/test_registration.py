@@ -255,5 +255,5 @@ def test_the_seed_fixes_its_weights_too(tiny, tiny_config):
 
     config = tiny_config(student="dreamer", teacher="none", methods=("baseline",))
     first, second = outcome(config, tiny), outcome(config, tiny)
-    assert torch.equal(first.learners[0].answers, second.learners[0].answers)
+    assert torch.equal(first.learners[0].predictions, second.learners[0].predictions)
     assert drawn[-1] in drawn[:-1]

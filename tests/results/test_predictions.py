@@ -19,8 +19,8 @@ def written(tmp_path):
     names = ("=1+1", "-2", "@x", "plain")
     split = Split(np.zeros((4, 8, 8, 3), np.uint8), np.arange(4))
     dataset = Dataset("made up", names, split, split)
-    teacher = SimpleNamespace(name="teacher", answers=torch.arange(4))
-    student = SimpleNamespace(name="kd-seed0", answers=torch.tensor([3, 0, 1, 3]))
+    teacher = SimpleNamespace(name="teacher", predictions=torch.arange(4))
+    student = SimpleNamespace(name="kd-seed0", predictions=torch.tensor([3, 0, 1, 3]))
     path = tmp_path / "answers.csv"
     write_answers(path, SimpleNamespace(teacher=teacher, learners=[student]), dataset)
     return path

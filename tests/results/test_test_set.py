@@ -15,7 +15,7 @@ from iekd.results.calibration import calibration
 from iekd.results.confusion import cell_rows, confusion_matrix, most_confused, per_class
 from iekd.results.mistakes import confident_mistakes, suspicious_labels
 from iekd.results.predictions import original
-from iekd.results.test_set import Predicted, analyse, default_pair
+from iekd.results.test_set import TestSetPredictions, analyse, default_pair
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 PLAIN = np.array([0, 1, 1, 1, 0, 2])
@@ -113,7 +113,9 @@ def test_confident_mistakes_are_wrong_and_sorted():
 
 def predicted(**confidences):
     said = {"teacher": LABELS, "baseline": PLAIN, "ie-ft": IE}
-    return Predicted(("a", "b", "c"), LABELS, tuple("012345"), said, confidences, "" if confidences else "no images")
+    return TestSetPredictions(
+        ("a", "b", "c"), LABELS, tuple("012345"), said, confidences, "" if confidences else "no images"
+    )
 
 
 def test_an_analysis_compares_the_plain_with_the_ie_student_unless_others_are_named():
@@ -124,7 +126,7 @@ def test_an_analysis_compares_the_plain_with_the_ie_student_unless_others_are_na
     assert [m.row for m in found.suspicious] == [], "the teacher is always right here"
     assert analyse(predicted(), "ie-ft").second == "baseline"
     assert analyse(predicted(), second="baseline").first == "ie-ft"
-    without_teacher = Predicted(("a", "b", "c"), LABELS, tuple("012345"), {"baseline": PLAIN, "ie-ft": IE})
+    without_teacher = TestSetPredictions(("a", "b", "c"), LABELS, tuple("012345"), {"baseline": PLAIN, "ie-ft": IE})
     assert [m.row for m in analyse(without_teacher).suspicious] == [2]
     said = json.loads(json.dumps(found.to_json()))
     assert said["confusion"]["baseline"][0] == [1, 2, 0]

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from iekd.engine.state import LearnerState, Snapshot
 from iekd.runs import checkpoints
@@ -32,7 +33,7 @@ def assert_same(one: Snapshot, other: Snapshot) -> None:
         found = other.states[name]
         assert state.numbers == found.numbers
         assert list(state.sums) == list(found.sums), "in their order"
-        for kind in ("weights", "momentum", "sums", "answers"):
+        for kind in ("weights", "momentum", "sums", "predictions"):
             a, b = getattr(state, kind), getattr(found, kind)
             assert a.keys() == b.keys()
             assert all(torch.equal(a[key], b[key]) for key in a)
@@ -56,6 +57,12 @@ def test_what_is_written_is_read(made):
     (found,) = made.newest().values()
     assert_same(found.snapshot, snapshot(12))
     assert found.notes == {"rows": 7, "data": "96 images"}
+
+
+def test_names_of_tensors_stay_as_earlier_versions_wrote_them(made):
+    made.write(snapshot(12), {})
+    names = set(load_file(made.folder / "students-00000012" / STATE))
+    assert {name.split("/")[1] for name in names} == {"weights", "momentum", "sums", "answers"}
 
 
 def test_the_newest_of_each_stage_in_the_order_of_stages(made):

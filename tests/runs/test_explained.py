@@ -210,7 +210,7 @@ def test_somebodys_own_images_are_theirs_and_the_last_are_stored(explainer, run_
     tests = explainer.ask(chosen, "ann")
     assert explainer.job(tests.key) is None, "its key can be guessed"
     ended(tests)
-    explainer._jobs |= {f"old{i}": explained.Job(f"old{i}", tmp_path / "none", (), None, ("a",), state=DONE)
+    explainer._jobs |= {f"old{i}": explained.ExplainJob(f"old{i}", tmp_path / "none", (), None, ("a",), state=DONE)
                         for i in range(MOST_OWN)}  # fmt: skip
     ended(explainer.ask(chosen, "ann", files))
     assert explainer.job(job.key) is None

@@ -215,8 +215,8 @@ def test_a_run_of_somebodys_plugin_says_which_name_is_missing(stopped, elsewhere
 
 def test_with_the_plugin_that_run_is_imported(stopped, elsewhere, tmp_path, monkeypatch, fresh_python):
     (tmp_path / "their_source.py").write_text(
-        "from iekd.data.bundled import Sample\nfrom iekd.data.registry import register\n"
-        "class Theirs(Sample):\n    name = 'their-sample'\nregister(Theirs())\n"
+        "from iekd.data.bundled import FashionSample\nfrom iekd.data.registry import register\n"
+        "class Theirs(FashionSample):\n    name = 'their-sample'\nregister(Theirs())\n"
     )
     monkeypatch.setenv("IEKD_PLUGINS", str(tmp_path / "their_source.py"))
     config = {**stopped.config.model_dump(mode="json"), "dataset": "their-sample"}

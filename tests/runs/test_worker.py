@@ -25,7 +25,7 @@ from iekd.results.report import summary, to_markdown
 from iekd.results.significance import over_images
 from iekd.runs import worker
 from iekd.runs.store import FAILED, FINISHED, RUNNING, STOPPED, Store
-from iekd.runs.worker import execute, explain, stop_on_signals
+from iekd.runs.worker import error_sentence, execute, stop_on_signals
 
 
 def events(run) -> list[str]:
@@ -412,7 +412,7 @@ def test_the_logger_is_left_as_it_was(finished):
     ids=lambda v: type(v).__name__ if isinstance(v, BaseException) else "",
 )
 def test_every_error_is_explained_in_one_line(error, words):
-    text = explain(error)
+    text = error_sentence(error)
     assert words in text
     assert "\n" not in text
     assert text.endswith(".")
@@ -473,7 +473,7 @@ def test_whoever_cannot_wait_for_the_step_has_stopped_the_run(tmp_path, tiny_con
     ],
 )  # fmt: skip
 def test_short_memory_has_many_names(said):
-    assert explain(RuntimeError(said)).startswith("Out of memory. Use a smaller batch size")
+    assert error_sentence(RuntimeError(said)).startswith("Out of memory. Use a smaller batch size")
 
 
 @pytest.mark.usefixtures("signals")

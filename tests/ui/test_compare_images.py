@@ -16,19 +16,19 @@ from ui_helpers import CLIENT, TOKEN, call
 
 from iekd.errors import UserError
 from iekd.inference.compare import ImageResult
-from iekd.inference.compare_uploads import Compared, ComparedImage, ComparedModel
+from iekd.inference.compare_uploads import ComparedImage, ComparedModel, ComparedUploads
 from iekd.inference.predict import Prediction
 from iekd.models.artifact import ModelCard
 from iekd.results.agreement import ALL, ALL_WRONG, DIFFER
 from iekd.runs.store import Store
-from iekd.ui.render.comparison import LISTED, PAGE, Column, View, comparison_html, viewed
+from iekd.ui.render.comparison import LISTED, PAGE, ModelColumn, View, comparison_html, viewed
 from iekd.ui.server.access import Access, AccessError
 from iekd.ui.tabs import compare_images
 from iekd.ui.tabs.compare import compare_files, compare_tab, first_images, results_html, uploaded_models
 from iekd.ui.tabs.compare_images import MOST_KEPT, MOST_LINKS, MOST_OF_VISITORS, Comparisons, Wanted
 
 
-def compared(count: int, classes: int = 3, right: str = "") -> Compared:
+def compared(count: int, classes: int = 3, right: str = "") -> ComparedUploads:
     """Two models of which the second says another class for every third image."""
     names = tuple(f"class <{k}>" for k in range(classes))
     cards = {
@@ -42,10 +42,10 @@ def compared(count: int, classes: int = 3, right: str = "") -> Compared:
         shares = dict.fromkeys(said, (0.9, 0.1))
         result = ImageResult(f"{i}.png", None, False, predictions, None, right, names[:2], shares)
         images.append(ComparedImage(f"key{i}", f"{i}.png", result, 8))
-    return Compared({name: ComparedModel(card, 1024) for name, card in cards.items()}, tuple(images), {})
+    return ComparedUploads({name: ComparedModel(card, 1024) for name, card in cards.items()}, tuple(images), {})
 
 
-COLUMNS = {"baseline": Column("Plain student"), "ie-ft": Column("IE-FT")}
+COLUMNS = {"baseline": ModelColumn("Plain student"), "ie-ft": ModelColumn("IE-FT")}
 
 
 def test_hundreds_of_images_are_shown_a_page_at_a_time() -> None:
@@ -107,7 +107,7 @@ def test_a_view_has_limits() -> None:
 def test_comparisons_in_memory_are_few_and_computed_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[str] = []
 
-    def ask(models: dict[str, Path], *_: object) -> Compared:
+    def ask(models: dict[str, Path], *_: object) -> ComparedUploads:
         asked.append(next(iter(models)))
         return compared(2)
 

@@ -23,7 +23,7 @@ from ui_helpers import CLIENT, PATIENCE, call, serving
 from iekd.config.run import make_config
 from iekd.explain.about import HALVES, LRP
 from iekd.explain.cka import StageSimilarity
-from iekd.explain.explain import Described, Explanation, Problem
+from iekd.explain.explain import ExplainedNetwork, Explanation, Problem
 from iekd.explain.flatness import Flatness
 from iekd.explain.halves import HalvesWorth
 from iekd.explain.maps import Conservation, Faithfulness, RelevanceMaps
@@ -46,9 +46,9 @@ def invented(**changes: Any) -> Explanation:
     """A teacher, a plain student and an IE student with its halves on two images, with numbers that are easy to find.
     The first image is right in all but the plain student, the second in that alone."""
     networks = (
-        Described("teacher", "resnet20", "baseline", "teacher", 0, 94.0, {}),
-        Described("plain", "resnet8", "baseline", "student", 0, 85.0, {}),
-        Described("ie", "resnet8", "ie-ft", "student", 0, 88.0, {"inheritance": 2, "exploration": 2}),
+        ExplainedNetwork("teacher", "resnet20", "baseline", "teacher", 0, 94.0, {}),
+        ExplainedNetwork("plain", "resnet8", "baseline", "student", 0, 85.0, {}),
+        ExplainedNetwork("ie", "resnet8", "ie-ft", "student", 0, 88.0, {"inheritance": 2, "exploration": 2}),
     )
     said = {"teacher": ("cat", "dog"), "plain": ("dog", "dog"), "ie": ("cat", "cat")}
     rng = np.random.default_rng(0)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ui_helpers import PATIENCE, call
 
-from iekd.results.test_set import Predicted, analyse
+from iekd.results.test_set import TestSetPredictions, analyse
 from iekd.runs.store import TEST_SET, Store
 from iekd.ui.render.test_set import MOST_CLASSES, cell_html, details_html, overview_html
 from iekd.ui.tabs.test_set import HIDDEN, NOT_LOOKED_AT, section
@@ -28,7 +28,7 @@ def analysis(classes: int = 3, sure: bool = True) -> Any:
     said = {"teacher": plain, "baseline": plain, "ie-ft": ie}
     confidences = {name: np.full(len(labels), 0.9, np.float32) for name in said} if sure else {}
     images = tuple(f"{k}/{EVIL}.png" for k in range(len(labels)))
-    return analyse(Predicted(names, labels, images, said, confidences, "" if sure else EVIL))
+    return analyse(TestSetPredictions(names, labels, images, said, confidences, "" if sure else EVIL))
 
 
 def read(rows: Any) -> list[np.ndarray | None]:

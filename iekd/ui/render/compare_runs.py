@@ -6,11 +6,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from iekd.config.methods import method_name, method_spec
+from iekd.config.methods import BASELINE, method_name, method_spec
 from iekd.config.run import RunConfig, label, learner_name
 from iekd.language import _
-from iekd.results.brief import PLAIN
-from iekd.runs.compare import Compared
+from iekd.runs.compare import ComparedRuns
 from iekd.runs.index import Entry
 from iekd.ui.render.curves import read_curves
 from iekd.ui.render.figures import Figure, Point, Series, draw, mean_over_seeds
@@ -21,7 +20,7 @@ from iekd.ui.server.access import May
 from iekd.ui.server.hidden_paths import Tell, teller
 
 
-def comparison_html(compared: Compared, may: May) -> str:
+def comparison_html(compared: ComparedRuns, may: May) -> str:
     """The runs side by side.
 
     Args:
@@ -44,7 +43,7 @@ def comparison_html(compared: Compared, may: May) -> str:
     return render("compare_runs", runs=runs, settings=settings, chart=Markup(_chart(compared, names))).strip()
 
 
-def _titles(compared: Compared) -> list[str]:
+def _titles(compared: ComparedRuns) -> list[str]:
     """A title for each run; where two are the same, with the run's id."""
     titles = [entry.name or title(entry) for entry in compared.entries]
     return [
@@ -53,12 +52,12 @@ def _titles(compared: Compared) -> list[str]:
     ]
 
 
-def _chart(compared: Compared, names: list[str]) -> str:
+def _chart(compared: ComparedRuns, names: list[str]) -> str:
     series: list[Series] = []
     for i, (entry, config, name) in enumerate(zip(compared.entries, compared.configs, names, strict=True)):
         for method in _shown_methods(entry, config):
             points = _mean_curve(entry, config, method)
-            style = f"compared-{i + 1}" + (" dashed" if method == PLAIN else "")
+            style = f"compared-{i + 1}" + (" dashed" if method == BASELINE else "")
             series.append(Series(f"{name}: {method_name(method)}", style, tuple(points)))
     figure = Figure(
         _("Test accuracy"), _("percent right"), tuple(series), (0, max(config.epochs for config in compared.configs)),
@@ -69,12 +68,12 @@ def _chart(compared: Compared, names: list[str]) -> str:
 
 def _shown_methods(entry: Entry, config: RunConfig) -> list[str]:
     """The plain student and the best taught one; while there is no report, an IE student or else the last method."""
-    taught = [method for method in config.methods if method != PLAIN]
+    taught = [method for method in config.methods if method != BASELINE]
     if entry.brief and entry.brief.taught:
         best = entry.brief.taught.method
     else:
         best = next((m for m in taught if method_spec(m).explores), taught[-1] if taught else "")
-    return [*([PLAIN] if PLAIN in config.methods else []), *([best] if best else [])]
+    return [*([BASELINE] if BASELINE in config.methods else []), *([best] if best else [])]
 
 
 def _mean_curve(entry: Entry, config: RunConfig, method: str) -> list[Point]:

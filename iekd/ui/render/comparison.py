@@ -6,25 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from iekd.config.methods import METHODS, explores
+from iekd.config.methods import BASELINE, METHODS, explores
 from iekd.inference.compare import ImageResult, classes_named
-from iekd.inference.compare_uploads import PIXELS, REPEATS, Compared, ComparedImage
+from iekd.inference.compare_uploads import PIXELS, REPEATS, ComparedImage, ComparedUploads
 from iekd.language import _, ngettext
 from iekd.models.artifact import TEACHER, ModelCard
 from iekd.models.catalog import model_name
 from iekd.results.agreement import (
     ALL,
     FILTERS,
+    AgreementSummary,
     Answered,
     Kinds,
-    Summary,
     chosen,
     missing,
     summarise,
 )
-from iekd.results.brief import PLAIN
 from iekd.results.card import student_name
-from iekd.results.prediction_table import PredictionTable, Row, to_csv
+from iekd.results.prediction_table import PredictionRow, PredictionTable, to_csv
 from iekd.ui.render.examples import file_url
 from iekd.ui.render.template import render
 from iekd.ui.render.words import count, method_style, teacher_title
@@ -35,7 +34,7 @@ MOST_ANSWERS, LONGEST = 5000, 200  # of what a page may send: right answers, and
 
 
 @dataclass(frozen=True)
-class Column:
+class ModelColumn:
     """A model as it is shown. title: Teacher, IE-FT; detail: which run, where models of several are compared."""
 
     title: str
@@ -69,7 +68,7 @@ class View:
 class ViewedComparison:
     """A comparison with the right answers that are known, and the images that a view shows."""
 
-    of: Compared
+    of: ComparedUploads
     images: tuple[ComparedImage, ...]
     answers: tuple[Answered, ...]
     kinds: Kinds
@@ -77,11 +76,11 @@ class ViewedComparison:
     rows: tuple[int, ...]
 
     @property
-    def summary(self) -> Summary:
+    def summary(self) -> AgreementSummary:
         return summarise(self.answers, list(self.of.models))
 
 
-def viewed(of: Compared, view: View) -> ViewedComparison:
+def viewed(of: ComparedUploads, view: View) -> ViewedComparison:
     """A filter that cannot be used shows all images."""
     known = set(of.class_names)
     answers = []
@@ -100,25 +99,25 @@ def kinds_of(cards: Mapping[str, ModelCard]) -> Kinds:
     students = {name: card.method for name, card in ours.items() if card.role != TEACHER}
     return Kinds(
         tuple(name for name, card in ours.items() if card.role == TEACHER),
-        tuple(name for name, method in students.items() if method == PLAIN),
+        tuple(name for name, method in students.items() if method == BASELINE),
         tuple(name for name, method in students.items() if explores(method)), tuple(students),
     )  # fmt: skip
 
 
-def column_of(card: ModelCard, name: str, detail: str = "", several_seeds: bool = False) -> Column:
+def column_of(card: ModelCard, name: str, detail: str = "", several_seeds: bool = False) -> ModelColumn:
     """The column of a model. name: of a model of another program."""
     if not card.datasets:
-        return Column(name, detail)
+        return ModelColumn(name, detail)
     if card.role == TEACHER:
-        return Column(teacher_title(), detail, TEACHER)
+        return ModelColumn(teacher_title(), detail, TEACHER)
     title = student_name(card.method)
     if several_seeds:
         title = _("{method}, seed {seed}", method=title, seed=card.seed)
-    return Column(title, detail, method_style(card.method))
+    return ModelColumn(title, detail, method_style(card.method))
 
 
 def comparison_html(
-    compared: Compared, columns: Mapping[str, Column], view: View = View(), legend: Sequence[str] = (),
+    compared: ComparedUploads, columns: Mapping[str, ModelColumn], view: View = View(), legend: Sequence[str] = (),
     links: Sequence[tuple[str, str]] = (), most: int = 0, compact: bool = True,
 ) -> str:  # fmt: skip
     """Summary, filters, a page of rows, and the sizes of the models.
@@ -150,7 +149,7 @@ def comparison_html(
     )  # fmt: skip
 
 
-def _told(why: str, columns: Mapping[str, Column]) -> str:
+def _told(why: str, columns: Mapping[str, ModelColumn]) -> str:
     """A sentence about models in which they are called as on the page."""
     for name, column in columns.items():
         called = f"{column.title} ({column.detail})" if column.detail else column.title
@@ -158,7 +157,7 @@ def _told(why: str, columns: Mapping[str, Column]) -> str:
     return why
 
 
-def _notes(compared: Compared, most: int) -> list[str]:
+def _notes(compared: ComparedUploads, most: int) -> list[str]:
     notes = list(compared.notes)
     if compared.left_out:
         notes.insert(0, ngettext(
@@ -171,7 +170,7 @@ def _notes(compared: Compared, most: int) -> list[str]:
     return notes
 
 
-def _row(image: ComparedImage, answer: Answered, columns: Mapping[str, Column]) -> dict[str, Any]:
+def _row(image: ComparedImage, answer: Answered, columns: Mapping[str, ModelColumn]) -> dict[str, Any]:
     result = image.result
     said = [
         {
@@ -189,7 +188,7 @@ def _row(image: ComparedImage, answer: Answered, columns: Mapping[str, Column]) 
     }  # fmt: skip
 
 
-def _sizes(compared: Compared, columns: Mapping[str, Column]) -> list[dict[str, Any]]:
+def _sizes(compared: ComparedUploads, columns: Mapping[str, ModelColumn]) -> list[dict[str, Any]]:
     return [
         {
             "column": columns[name], "network": model_name(model.card.model) if model.card.datasets else "",
@@ -209,7 +208,7 @@ def comparison_csv(models: Sequence[str], results: Sequence[ImageResult], right:
     top = max((len(p.top) for result in results for p in result.predictions.values()), default=1)
     labelled = any(right)
     rows = [
-        Row(
+        PredictionRow(
             result.name, [(p.label, p.top) for p in result.predictions.values()], result.is_unlike, result.inverted,
             result.error or "", right[i] if labelled else None,
         )

@@ -10,14 +10,14 @@ from PIL import Image, ImageDraw, ImageFont
 from iekd.inference.compare_uploads import ComparedImage
 from iekd.language import _
 from iekd.results.agreement import Answered
-from iekd.ui.render.comparison import PAGE, Column, ViewedComparison, colour_of
+from iekd.ui.render.comparison import PAGE, ModelColumn, ViewedComparison, colour_of
 
 EDGE, ROW, THUMB = 24, 84, 64  # pixels
 NAMES, COLUMN = 260, 210  # widths of the names, and of a model
 INK, SOFT, LINE, GOOD, BAD = "#0f172a", "#64748b", "#e2e8f0", "#15803d", "#b91c1c"
 
 
-def comparison_png(found: ViewedComparison, columns: Mapping[str, Column], page: int) -> bytes:
+def comparison_png(found: ViewedComparison, columns: Mapping[str, ModelColumn], page: int) -> bytes:
     """The rows that are on view: the image, what the networks see, and each model's best class and its probability.
 
     Args:

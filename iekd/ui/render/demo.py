@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from iekd import data
-from iekd.config.methods import method_name
+from iekd.config.methods import BASELINE, method_name
 from iekd.errors import UserError
 from iekd.inference.showcase import Showcase, Shown, read_showcase
 from iekd.language import _
@@ -46,7 +46,7 @@ def demo_html() -> str:
         return one.predictions[show.taught][0][0] == one.label
 
     models = {name: _model(name, card, cards) for name, card in cards.items()}
-    teacher, plain, taught = models["teacher"], models["baseline"], models[show.taught]
+    teacher, plain, taught = models["teacher"], models[BASELINE], models[show.taught]
     return render(
         "demo", show=show, ratio=teacher.params / taught.params, ladder=[teacher, taught, plain],
         models={"teacher": teacher, "plain": plain, "taught": taught}, gained=sum(map(is_gain, show.shown)),
@@ -72,7 +72,7 @@ def _model(name: str, card: ModelCard, cards: dict[str, ModelCard]) -> Model:
     reached = [one.accuracy or 0.0 for one in cards.values()]
     low, high = min(reached), max(reached)
     span = (high - low) or 1.0
-    title = {"teacher": _("Teacher"), "baseline": _("Plain student")}.get(name, _("IE student"))
+    title = {"teacher": _("Teacher"), BASELINE: method_name(BASELINE)}.get(name, _("IE student"))
     return Model(
         title, "teacher" if name == "teacher" else method_style(name), model_name(card.model), card.params,
         f"{card.accuracy or 0.0:.1f}", 100 * (MARGIN + (1 - 2 * MARGIN) * ((card.accuracy or 0.0) - low) / span),

@@ -15,7 +15,7 @@ from iekd.models.artifact import TEACHER
 from iekd.runs.explained import Explained
 from iekd.ui.render.examples import data_url, smaller
 from iekd.ui.render.explain_words import (
-    Part,
+    PartWords,
     capital,
     chosen_words,
     cka_words,
@@ -142,7 +142,7 @@ def _score(maps: Mapping[str, Any] | None) -> str:
     return two_decimals(faithful["score"]) + error
 
 
-def _problems(found: Mapping[str, Any], names: Sequence[str], parts: Sequence[Part], tell: Tell) -> list[str]:
+def _problems(found: Mapping[str, Any], names: Sequence[str], parts: Sequence[PartWords], tell: Tell) -> list[str]:
     """Why something was not computed, for the page: networks by their titles."""
     named, said = {part.key: part for part in parts}, []
     for problem in found["problems"]:
@@ -161,7 +161,7 @@ def _problems(found: Mapping[str, Any], names: Sequence[str], parts: Sequence[Pa
     return said
 
 
-def _similarities(found: Mapping[str, Any], parts: Sequence[Part]) -> list[dict[str, Any]]:
+def _similarities(found: Mapping[str, Any], parts: Sequence[PartWords]) -> list[dict[str, Any]]:
     """A table of each stage, the last stage first. The diagonal and what mirrors it are left out."""
     titles = {part.key: part for part in parts}
     tables = []
@@ -186,7 +186,7 @@ def _similarities(found: Mapping[str, Any], parts: Sequence[Part]) -> list[dict[
     return tables
 
 
-def _neurons(found: Mapping[str, Any], parts: Sequence[Part]) -> dict[str, Any]:
+def _neurons(found: Mapping[str, Any], parts: Sequence[PartWords]) -> dict[str, Any]:
     stages = sorted({one["stage"] for one in found[NEURONS]})
     values = {(one["name"], one["stage"]): one for one in found[NEURONS]}
     rows = []
@@ -212,7 +212,7 @@ def _heat(value: float) -> int:
     return round(HEAT * min(1.0, max(0.0, value)))
 
 
-def _curve(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
+def _curve(found: Mapping[str, Any], parts: Sequence[PartWords]) -> str:
     if not found[FLATNESS]:
         return ""
     named = {part.key: part for part in parts}
@@ -237,7 +237,7 @@ def _curve(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
     )  # fmt: skip
 
 
-def _worths(found: Mapping[str, Any], parts: Sequence[Part]) -> list[dict[str, Any]]:
+def _worths(found: Mapping[str, Any], parts: Sequence[PartWords]) -> list[dict[str, Any]]:
     """A row for each accuracy: the IE student first, then the same channels of the plain student."""
     titles = {part.key: part for part in parts}
     rows = []

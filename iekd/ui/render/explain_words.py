@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from iekd.config.methods import explores, method_name
+from iekd.config.methods import BASELINE, explores, method_name
 from iekd.explain.about import CKA, FLATNESS, HALVES, NEURONS
 from iekd.language import _, ngettext
 from iekd.models.artifact import TEACHER
-from iekd.results.brief import PLAIN
 from iekd.ui.render.words import listed, method_style, teacher_title
 
 INHERITANCE, EXPLORATION = "inheritance", "exploration"
@@ -20,7 +19,7 @@ SURE = 0.975  # 95 % of the scores of a random order are closer to 0 than the qu
 
 
 @dataclass(frozen=True)
-class Part:
+class PartWords:
     """A network or a half of one. key: as the explanation names it; name: the title within a sentence; style: CSS
     classes of its colour."""
 
@@ -31,27 +30,27 @@ class Part:
     half: str = ""
 
 
-def parts_of(found: Mapping[str, Any]) -> list[Part]:
+def parts_of(found: Mapping[str, Any]) -> list[PartWords]:
     """Every network followed by its halves, in the order of the explanation."""
     parts = []
     for network in found["networks"]:
         key, method = network["name"], network["method"]
         if network["role"] == TEACHER:
-            parts.append(Part(key, teacher_title(), _("the teacher"), TEACHER))
+            parts.append(PartWords(key, teacher_title(), _("the teacher"), TEACHER))
             continue
-        if method == PLAIN:
-            title, name = _("Plain student"), _("the plain student")
+        if method == BASELINE:
+            title, name = method_name(BASELINE), _("the plain student")
         elif explores(method):
             title, name = _("IE student"), _("the IE student")
         else:
             title = _("{method} student", method=method_name(method))
             name = _("the {method} student", method=method_name(method))
-        parts.append(Part(key, title, name, method_style(method)))
+        parts.append(PartWords(key, title, name, method_style(method)))
         titles = {
             INHERITANCE: (_("Inheritance half"), _("the inheritance half")),
             EXPLORATION: (_("Exploration half"), _("the exploration half")),
         }
-        parts += [Part(f"{key} {h}", *titles[h], f"{h}-half", h) for h in network["halves"]]
+        parts += [PartWords(f"{key} {h}", *titles[h], f"{h}-half", h) for h in network["halves"]]
     return parts
 
 
@@ -75,7 +74,7 @@ def stage_title(stage: int, stages: int) -> str:
     return _("Last stage") if stage == -1 else _("Stage {number}", number=stages + stage + 1)
 
 
-def chosen_words(slides: Sequence[Mapping[str, bool]], parts: Sequence[Part]) -> str:
+def chosen_words(slides: Sequence[Mapping[str, bool]], parts: Sequence[PartWords]) -> str:
     """By which rule the test images were chosen, and what it found; "" if there are no two networks to compare.
 
     Args:
@@ -117,7 +116,7 @@ def chosen_words(slides: Sequence[Mapping[str, bool]], parts: Sequence[Part]) ->
     )
 
 
-def faithful_words(found: Mapping[str, Any], parts: Sequence[Part], titles: Mapping[str, str]) -> str:
+def faithful_words(found: Mapping[str, Any], parts: Sequence[PartWords], titles: Mapping[str, str]) -> str:
     """Which maps are better or worse than a random order.
 
     Args:
@@ -163,7 +162,7 @@ def _maps_of(which: Sequence[tuple[str, str]]) -> str:
     )  # fmt: skip
 
 
-def conservation_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
+def conservation_words(found: Mapping[str, Any], parts: Sequence[PartWords]) -> str:
     """Who gets the relevance that LRP hands back, and how much of it is lost."""
     names = {part.key: part.name for part in parts}
     shares = {one["network"]: one["conservation"] for one in found["maps"] if one["conservation"] and not one["half"]}
@@ -185,7 +184,7 @@ def conservation_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
     )  # fmt: skip
 
 
-def cka_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
+def cka_words(found: Mapping[str, Any], parts: Sequence[PartWords]) -> str:
     """How close each part is to the teacher at the last stage."""
     if not found[CKA]:
         return ""
@@ -211,7 +210,7 @@ def cka_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
     return text
 
 
-def neurons_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
+def neurons_words(found: Mapping[str, Any], parts: Sequence[PartWords]) -> str:
     """The shares at the last stage, and silent channels anywhere."""
     last = {one["name"]: one for one in found[NEURONS] if one["stage"] == -1}
     shown = [part for part in parts if part.key in last]
@@ -233,7 +232,7 @@ def neurons_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
     ))  # fmt: skip
 
 
-def flatness_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
+def flatness_words(found: Mapping[str, Any], parts: Sequence[PartWords]) -> str:
     """How far the loss rises with the strongest noise, and whether that tells the students apart."""
     curves = {one["network"]: one for one in found[FLATNESS]}
     shown = [part for part in parts if part.key in curves]
@@ -264,7 +263,7 @@ def _rise(curve: Mapping[str, Any]) -> float:
     return float(curve["mean"][-1] - curve["mean"][0])
 
 
-def halves_words(found: Mapping[str, Any], parts: Sequence[Part]) -> str:
+def halves_words(found: Mapping[str, Any], parts: Sequence[PartWords]) -> str:
     """The accuracies of the IE student and of its halves, and of the same channels elsewhere."""
     named, texts = {part.key: part for part in parts}, []
     for worth in found[HALVES]:

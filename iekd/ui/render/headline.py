@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from iekd.config.methods import method_name
+from iekd.config.methods import BASELINE, method_name
 from iekd.config.run import RunConfig
 from iekd.language import _, ngettext
 from iekd.plural import signed
-from iekd.results.brief import PLAIN, SEEDS, brief, interval
+from iekd.results.brief import SEEDS, brief, interval
 from iekd.results.card import student_name
 from iekd.results.lead import Lead, judgement, lead, lead_of
 from iekd.results.report import left_out, remarks
@@ -66,7 +66,7 @@ def _shown(found: Lead, too_weak: str, over: bool) -> dict[str, Any]:
     return {
         "accuracy": f"{own.mean:.1f}", "style": method_style(own.method), "who": who,
         "gain": signed(gain.mean, 1) if gain and not too_weak else "", "too_weak": bool(too_weak),
-        "plain": f"{found.plain.mean:.1f}" if found.plain else "", "alone": own.method == PLAIN,
+        "plain": f"{found.plain.mean:.1f}" if found.plain else "", "alone": own.method == BASELINE,
         "over": _interval(gain) if gain and over else _so_far(gain) if gain else "",
         "sign": _sign(gain) if gain and over else "",
         "judgement": judgement(gain, found.compared) if gain and over and not too_weak else "",

@@ -8,12 +8,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from iekd.config.methods import method_name
+from iekd.config.methods import BASELINE, method_name
 from iekd.config.run import RunConfig, learner_name
 from iekd.language import N_, _, ngettext
 from iekd.models.artifact import TEACHER
 from iekd.plural import signed
-from iekd.results.brief import PLAIN
 from iekd.results.card import student_name
 from iekd.results.classes import SAME, ClassGain, class_gains, has_classes, in_words
 from iekd.results.lead import lead_method, lead_of
@@ -21,7 +20,7 @@ from iekd.results.report import class_columns, is_imbalanced, on_other_images, s
 from iekd.results.significance import p_text
 from iekd.runs.card import card_of, notes
 from iekd.runs.store import FINISHED, Run, Status
-from iekd.runs.watched import Prediction, WatchedImage, read_watched
+from iekd.runs.watched import WatchedImage, WatchedPrediction, read_watched
 from iekd.ui.render.figures import number, ticks
 from iekd.ui.render.template import render
 from iekd.ui.render.words import method_style, teacher_title
@@ -79,7 +78,7 @@ def classes_html(report: dict[str, Any]) -> str:
 def classes_to_come_html(config: RunConfig, names: Sequence[str]) -> str:
     """The same before there is a result: the classes without numbers, so that nothing moves when they come."""
     method = lead_method(config.methods)
-    if PLAIN not in config.methods or method == PLAIN or not names:
+    if BASELINE not in config.methods or method == BASELINE or not names:
         return ""
     said = _("The accuracy of each class is measured at the end. The largest gain then comes first.")
     rows = [{"name": name, "direction": "same", "change": "", "before": ""} for name in names]
@@ -91,7 +90,7 @@ def _dumbbells(rows: list[dict[str, Any]], method: str, has_teacher: bool, **val
     few = len(rows) <= FIRST + LAST + 2
     return render(
         "classes", compared=student_name(method), compared_style=method_style(method),
-        reference=student_name(PLAIN), reference_style=method_style(PLAIN), has_teacher=has_teacher,
+        reference=student_name(BASELINE), reference_style=method_style(BASELINE), has_teacher=has_teacher,
         first=rows if few else rows[:FIRST], between=[] if few else rows[FIRST:-LAST], last=[] if few else rows[-LAST:],
         **values,
     )  # fmt: skip
@@ -177,7 +176,7 @@ def _note(text: str, style: str = "") -> str:
 
 
 def _network(image: WatchedImage, name: str, title: str, style: str) -> dict[str, Any]:
-    said: list[Prediction] = image.predictions.get(name, [])
+    said: list[WatchedPrediction] = image.predictions.get(name, [])
     values: dict[str, Any] = {"title": title, "style": style, "label": ""}
     if not said:
         return values
@@ -215,7 +214,7 @@ def certainty_html(report: dict[str, Any] | None) -> str:
     if report is None:
         sentences = [_("This is known when the run has finished.")]
     elif not rows:
-        plain = any(one.method == PLAIN for one in known)
+        plain = any(one.method == BASELINE for one in known)
         sentences = [
             _("There is no other student to compare with.") if plain else
             _("There is no plain student to compare with.")

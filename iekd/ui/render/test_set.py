@@ -15,7 +15,7 @@ from iekd.models.artifact import TEACHER
 from iekd.results.calibration import Calibration
 from iekd.results.confusion import cell_rows
 from iekd.results.mistakes import Mistake
-from iekd.results.test_set import Analysis, Predicted
+from iekd.results.test_set import Analysis, TestSetPredictions
 from iekd.ui.render.examples import data_url, smaller
 from iekd.ui.render.template import render
 from iekd.ui.render.words import listed, method_style, teacher_title
@@ -32,7 +32,7 @@ Read = Callable[[Sequence[int]], Sequence[Optional[np.ndarray]]]  # rows -> imag
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownImage:
     """One image. url: empty where the image is gone."""
 
     url: str
@@ -107,7 +107,7 @@ def details_html(
     """
     of, names = found.of, found.of.class_names
 
-    def shown(of_images: Sequence[Mistake]) -> list[Shown]:
+    def shown(of_images: Sequence[Mistake]) -> list[ShownImage]:
         texts = [
             f"{names[m.label]} → {names[m.predicted]}"
             + ("" if m.confidence is None else f", {100 * m.confidence:.1f}\N{NO-BREAK SPACE}%")
@@ -193,10 +193,10 @@ def _diagram(name: str, found: Calibration) -> dict[str, Any]:
     return {"title": title_of(name), "style": style, "ece": f"{100 * found.ece:.1f}", "words": words, "bars": bars}
 
 
-def _images(of: Predicted, rows: Sequence[int], texts: Sequence[str], read: Read) -> list[Shown]:
+def _images(of: TestSetPredictions, rows: Sequence[int], texts: Sequence[str], read: Read) -> list[ShownImage]:
     images = read(rows)
     return [
-        Shown("" if image is None else data_url(smaller(image, SIDE)), _image_name(of.images[row]), text)
+        ShownImage("" if image is None else data_url(smaller(image, SIDE)), _image_name(of.images[row]), text)
         for row, image, text in zip(rows, images, texts, strict=True)
     ]
 

@@ -10,6 +10,7 @@ from pydantic import Field as says  # noqa: N813 - as in answers.py
 from typing_extensions import TypedDict
 
 from iekd.errors import UserError
+from iekd.explain.about import TEXT
 from iekd.runs.explained import DONE, choose, explainer_of
 from iekd.ui.server.answers import Models
 from iekd.ui.server.downloads import EXPLAINED
@@ -17,7 +18,6 @@ from iekd.ui.server.endpoints import Page
 from iekd.ui.server.visible import may_look, run_called, teller_of
 from iekd.ui.tabs.explain import NOT_EXPLAINED, without_options
 
-TEXT = "explain.md"
 PAUSE = 0.2  # seconds between two looks whether it is done
 Student = Annotated[
     str,

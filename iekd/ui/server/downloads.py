@@ -17,13 +17,14 @@ from starlette.responses import FileResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from iekd.errors import UserError
+from iekd.explain.about import JSON
 from iekd.export import FORMATS
 from iekd.export.web import FORMAT_TITLE, WEB
 from iekd.language import N_, _
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard
 from iekd.models.catalog import model_name
 from iekd.results.predictions import ANSWERS
-from iekd.runs.explained import FOUND, explainer_of
+from iekd.runs.explained import explainer_of
 from iekd.runs.exported import certificates_in, export_folder, files_of
 from iekd.runs.store import Run, Store
 from iekd.ui.render.template import html_text
@@ -179,7 +180,7 @@ def explained_links(store: Store, folder: Path, tell: Tell) -> str:
     links = [_link(f".{EXPLAINED}/{explainer_of(store).link(folder)}", html_text("Maps and numbers as a zip"))]
     with contextlib.suppress(OSError):
         links.append(
-            download_link(FOUND, "application/json", tell((folder / FOUND).read_text()), html_text("Numbers as JSON"))
+            download_link(JSON, "application/json", tell((folder / JSON).read_text()), html_text("Numbers as JSON"))
         )
     return "".join(links)
 

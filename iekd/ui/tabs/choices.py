@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from iekd.config.methods import METHODS, method_name, sort_methods
+from iekd.config.methods import BASELINE, METHODS, method_name, sort_methods
 from iekd.config.presets import PRESETS
 from iekd.language import _, ngettext
 from iekd.ui.render.words import listed as in_a_row
@@ -23,7 +23,7 @@ RIGOUR_FIELDS = [*PRESET_FIELDS, "seeds"]
 
 
 @dataclass(frozen=True)
-class Choice:
+class FormChoice:
     """title and text: of its card. values: what it fills in, as the form's fields hold it."""
 
     title: str
@@ -36,22 +36,22 @@ class Choice:
         return f"{self.title}\n{self.text}"
 
 
-def method_sets() -> dict[str, Choice]:
+def method_sets() -> dict[str, FormChoice]:
     """The sets of methods by key. Plugins may add methods, so they are looked up each time."""
     usual = default("methods")
     taught = in_a_row(method_name(name) for name in usual if METHODS[name].terms)
     explore = [name for name, spec in METHODS.items() if spec.explores]
     plain = [name.removeprefix("ie-") for name in explore]
-    every = sort_methods({"baseline", *explore, *(name for name in plain if name in METHODS)})
+    every = sort_methods({BASELINE, *explore, *(name for name in plain if name in METHODS)})
     listed = ", ".join(method_name(name) for name in explore)
     return {
-        "plain": Choice(
+        "plain": FormChoice(
             _("Plain student against {methods}", methods=taught),
             _("The default. Two students of the same size: one learns from the labels alone, the other also from the "
               "teacher."),
             {"methods": list(usual), "with_kd": []},
         ),
-        "all-ie": Choice(
+        "all-ie": FormChoice(
             _("All IE methods"),
             ngettext(
                 "{methods}, each beside the method it builds on, and the plain student: {number} student.",
@@ -63,7 +63,7 @@ def method_sets() -> dict[str, Choice]:
     }  # fmt: skip
 
 
-def rigours() -> dict[str, Choice]:
+def rigours() -> dict[str, FormChoice]:
     """How thorough a run is, by key: a preset and its seeds."""
     quick, seeds = PRESETS["quick"], len(SEEDS)
     found = {
@@ -81,8 +81,8 @@ def rigours() -> dict[str, Choice]:
     return found
 
 
-def _rigour(title: str, text: str, preset: str, seeds: tuple[int, ...]) -> Choice:
-    return Choice(title, f"{text[0].upper()}{text[1:]}.", {**preset_values(preset), "seeds": shown(seeds)})
+def _rigour(title: str, text: str, preset: str, seeds: tuple[int, ...]) -> FormChoice:
+    return FormChoice(title, f"{text[0].upper()}{text[1:]}.", {**preset_values(preset), "seeds": shown(seeds)})
 
 
 def methods_chosen(values: Values) -> str:
@@ -105,9 +105,9 @@ def rigour_cards() -> list[tuple[str, str]]:
     return [*_cards(rigours()), (_("Your own values\nEpochs, seeds and the rest as you set them."), OWN)]
 
 
-def _cards(choices: Mapping[str, Choice]) -> list[tuple[str, str]]:
+def _cards(choices: Mapping[str, FormChoice]) -> list[tuple[str, str]]:
     return [(choice.label, key) for key, choice in choices.items()]
 
 
-def _chosen(choices: Mapping[str, Choice], values: Values) -> str:
+def _chosen(choices: Mapping[str, FormChoice], values: Values) -> str:
     return next((key for key, one in choices.items() if all(values[f] == v for f, v in one.values.items())), "")

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from iekd.errors import UserError
-from iekd.inference.compare_uploads import Compared, Example, compare_uploads
+from iekd.inference.compare_uploads import ComparedUploads, Example, compare_uploads
 from iekd.language import N_, _, ngettext
 from iekd.models.artifact import CARD
 from iekd.plural import counted
@@ -26,7 +26,7 @@ from iekd.results.agreement import ALL, missing
 from iekd.runs.choices import Choice, choices_named, choices_of, shipped_choices
 from iekd.runs.notes import name_of
 from iekd.runs.store import Run, Store
-from iekd.ui.render.comparison import Column, View, column_of, comparison_csv, comparison_json, viewed
+from iekd.ui.render.comparison import ModelColumn, View, column_of, comparison_csv, comparison_json, viewed
 from iekd.ui.render.comparison_png import comparison_png
 from iekd.ui.render.words import dataset_title, run_title, when
 from iekd.ui.server.space import with_gpu
@@ -67,8 +67,8 @@ class Wanted:
 
 @dataclass
 class _Entry:
-    compared: Compared
-    links: OrderedDict[str, tuple[Mapping[str, Column], View]] = field(default_factory=OrderedDict)
+    compared: ComparedUploads
+    links: OrderedDict[str, tuple[Mapping[str, ModelColumn], View]] = field(default_factory=OrderedDict)
 
 
 class Comparisons:
@@ -79,21 +79,21 @@ class Comparisons:
         self._lock = threading.Lock()
         self._secret = secrets.token_bytes(32)
 
-    def get(self, wanted: Wanted) -> Compared:
+    def get(self, wanted: Wanted) -> ComparedUploads:
         """Raises UserError if none of the models can be used."""
         key = wanted.key
         with self._lock:
             if key in self._entries:
                 self._entries.move_to_end(key)
                 return self._entries[key].compared
-        compared: Compared = ask_models(wanted.models, wanted.uploads, wanted.examples, wanted.most)
+        compared: ComparedUploads = ask_models(wanted.models, wanted.uploads, wanted.examples, wanted.most)
         with self._lock:
             self._entries[key] = _Entry(compared)
             while len(self._entries) > MOST_KEPT:
                 self._entries.popitem(last=False)
         return compared
 
-    def link(self, wanted: Wanted, columns: Mapping[str, Column], view: View) -> str:
+    def link(self, wanted: Wanted, columns: Mapping[str, ModelColumn], view: View) -> str:
         """A word that nobody can guess, by which what is on view can be downloaded as long as it is in memory."""
         key = wanted.key
         said = f"{key} {json.dumps(asdict(view))}".encode()
@@ -160,7 +160,7 @@ def _names(name: str) -> Iterator[str]:
     yield from (f"{name} ({i})" for i in range(2, MOST_MODELS * 10))
 
 
-def columns_of(compared: Compared, choices: Mapping[str, Choice]) -> tuple[dict[str, Column], list[str]]:
+def columns_of(compared: ComparedUploads, choices: Mapping[str, Choice]) -> tuple[dict[str, ModelColumn], list[str]]:
     """(how each model is called on the page, which runs are meant by the letters in it).
 
     There are letters only where models of several places are compared.
@@ -174,7 +174,7 @@ def columns_of(compared: Compared, choices: Mapping[str, Choice]) -> tuple[dict[
         choice = choices.get(name)
         if choice is None:
             known = compared.models.get(name)
-            columns[name] = column_of(known.card, name, name) if known else Column(name)
+            columns[name] = column_of(known.card, name, name) if known else ModelColumn(name)
             continue
         place = ""
         if several:
@@ -222,7 +222,7 @@ def _has_seeds(run: Run | None) -> bool:
 def compared_for_programs(
     store: Store, source: str, paths: Sequence[str], refs: Sequence[str] = (), files: Sequence[str] = (),
     right: Sequence[str] = (), show: str = "", most: int = MOST_IMAGES,
-) -> tuple[Compared, View]:  # fmt: skip
+) -> tuple[ComparedUploads, View]:  # fmt: skip
     """A comparison for the endpoints, and what is wanted of it.
 
     Args:

@@ -70,10 +70,8 @@ ASK_IF_NONE = """(models) => {
   if (models && !models.length && document.querySelector('#comparison .answer')) (ASK)();
 }""".replace("ASK", ASK)
 # the tab may show other networks now, without predictions for the chosen images
-ASK_AFRESH = (
-    "() => setTimeout(() => { if (document.querySelector('#comparison .placeholder')) (ASK)(); }, 100)".replace(
-        "ASK", ASK
-    )
+ASK_AGAIN = "() => setTimeout(() => { if (document.querySelector('#comparison .placeholder')) (ASK)(); }, 100)".replace(
+    "ASK", ASK
 )
 # answers are below the uploads and the examples, out of sight on a phone: scroll to where they begin, if they are new
 # and nobody has gone on to read elsewhere. Else what was open and had the focus before does so again.

@@ -25,7 +25,7 @@ from iekd.runs.explained import (
     FAILED,
     WAITING,
     Chosen,
-    Job,
+    ExplainJob,
     Own,
     choose,
     explainer_of,
@@ -267,7 +267,7 @@ def asked_for(text: str | None) -> tuple[str, str]:
     return source, student
 
 
-def _own_result(job: Optional[Job], store: Store, tell: Callable[[str], str]) -> str:
+def _own_result(job: Optional[ExplainJob], store: Store, tell: Callable[[str], str]) -> str:
     if job is None:
         return _note(_(RESTARTED))
     if job.state == CANCELLED:
@@ -282,7 +282,7 @@ def _own_result(job: Optional[Job], store: Store, tell: Callable[[str], str]) ->
         return problem_html(tell(str(error)))
 
 
-def _status(job: Job) -> str:
+def _status(job: ExplainJob) -> str:
     """How far a job is."""
     share = round(100 * max(0, job.step - 1) / job.steps) if job.step else 0
     if job.state == WAITING and job.behind:

@@ -21,7 +21,7 @@ from iekd.results.dataset_words import class_lines
 from iekd.runs.estimate import Estimate, estimate
 from iekd.runs.prepare import Prepared
 from iekd.runs.slots import device_name
-from iekd.runs.starts import Source
+from iekd.runs.starts import FirstWeights
 from iekd.runs.store import Store
 from iekd.runs.teachers import where_from
 from iekd.ui.render.template import html_plural, html_text
@@ -116,7 +116,7 @@ def _ratio(teacher: int, student: int) -> str:
     return html_text("{times}× larger than its teacher", times=f"{student / teacher:.1f}")
 
 
-def _teacher(config: RunConfig, found: Path | None, start: Source | None) -> str:
+def _teacher(config: RunConfig, found: Path | None, start: FirstWeights | None) -> str:
     if found is None and start is not None:
         return html_plural(
             "the {start} will be fine-tuned on these classes first ({number} epoch), then kept for later runs",

@@ -13,7 +13,7 @@ import numpy as np
 
 from iekd.errors import UserError
 from iekd.language import N_, _
-from iekd.results.test_set import Predicted, analyse
+from iekd.results.test_set import TestSetPredictions, analyse
 from iekd.runs.store import Store
 from iekd.runs.test_set import predicted_set, read_images
 from iekd.ui.render.template import html_text, problem_html
@@ -185,7 +185,7 @@ def section(store: Store, source: str, first: str, second: str, may: May, comput
 class _Reader:
     """Reads images of a test set; none where they are somebody's own and whoever looks may not see them."""
 
-    def __init__(self, store: Store, source: str, of: Predicted, allowed: bool) -> None:
+    def __init__(self, store: Store, source: str, of: TestSetPredictions, allowed: bool) -> None:
         self.store, self.source, self.of, self.allowed = store, source, of, allowed
 
     def __call__(self, rows: Sequence[int]) -> Sequence[np.ndarray | None]:
@@ -196,7 +196,7 @@ def _missing(allowed: bool) -> str:
     return GONE if allowed else HIDDEN
 
 
-def _cell_of(text: str, found: Predicted) -> tuple[int, int]:
+def _cell_of(text: str, found: TestSetPredictions) -> tuple[int, int]:
     """ "3,5" -> (3, 5).
 
     Raises:

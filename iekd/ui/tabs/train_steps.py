@@ -124,6 +124,6 @@ def connect_choices(fields: dict[str, Any], methods: gr.Radio, rigour: gr.Radio)
         gr.on([field.input for field in targets], None, None, choice, js=f"() => {json.dumps(own)}", **PRIVATE)
 
 
-def _values(sets: Mapping[str, choices.Choice], names: list[str]) -> str:
+def _values(sets: Mapping[str, choices.FormChoice], names: list[str]) -> str:
     """By key, the values of the fields in the order of `names`, as JSON."""
     return json.dumps({key: [one.values[name] for name in names] for key, one in sets.items()})
