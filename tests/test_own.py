@@ -259,6 +259,16 @@ class Endless(torch.utils.data.IterableDataset):
             yield torch.zeros(3, 16, 16), 0
 
 
+class Counted(Endless):
+    """As many streamed formats are: a length, and no access by number."""
+
+    def __len__(self) -> int:
+        return 20
+
+    def __iter__(self):
+        return ((torch.full((3, 16, 16), i / 20), i % 3) for i in range(20))
+
+
 class TooShort(list):
     """It promises more batches than it gives."""
 
@@ -295,6 +305,11 @@ IMAGES, LABELS = torch.zeros(16, 3, 16, 16), torch.zeros(16, dtype=torch.long)
 )  # fmt: skip
 def test_bad_loaders_are_refused_in_a_sentence(train, test, words, refuses):
     refuses(lambda: iekd.distill(None, Plain, train, test, "baseline", **QUICK), *words)
+
+
+def test_a_stream_with_a_length_is_trained_on():
+    found = iekd.distill(None, Plain, DataLoader(Counted(), 8), GOOD, "baseline", **QUICK)
+    assert found.report
 
 
 def test_a_shuffled_test_loader_that_repeats_its_order_is_fine(tiny):

@@ -226,7 +226,7 @@ class DatasetInfo:
         notes: what the user may not expect of the files, in sentences.
         tested_on: which images are the test images, if that needs saying.
         test_is_drawn: whether they are drawn at random, by the run's test fraction and data seed.
-        side: of somebody's own pictures, pixels of the shorter side in the median; 0 where that is not known.
+        side: pixels of the pictures' shorter side, in the median; 0 where that is not known, or has been decided.
         fingerprint: changes whenever a file of the dataset does; empty for datasets that never change.
     """
 

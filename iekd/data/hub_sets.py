@@ -126,6 +126,7 @@ class HubDatasets(Source):
             "of the Hugging Face Hub", class_sizes=tuple(sizes.tolist()), tested_on=tested_on,
             test_is_drawn=found.test is None, fingerprint=about["revision"][:16],
             class_names=tuple(map(as_text, found.class_names)), test_sizes=tuple(tested.tolist()), notes=found.notes,
+            side=found.side,
         )  # fmt: skip
 
     def _described(self, asked: Asked, test_fraction: float) -> DatasetInfo:

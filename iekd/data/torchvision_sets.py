@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 FILES = ("_samples", "samples", "imgs")  # lists of (path, label)
+PHOTOS = 96  # pixels from which on a set is of photographs, which may call for other networks and settings
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class TorchvisionSet(Source):
             self.name, facts.title, train, tested, facts.classes, facts.channels, facts.resolution, note,
             class_names=facts.class_names, test_is_drawn=not facts.test,
             tested_on="" if facts.test else "drawn by chance",
+            side=facts.resolution if facts.resolution >= PHOTOS else 0,
         )  # fmt: skip
 
     def at_hand(self, name: str) -> bool:

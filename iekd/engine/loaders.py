@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from iekd.errors import DataError, first_line
 from iekd.plural import counted
@@ -145,7 +145,8 @@ def _whole_batches(loader: Loader, batch_size: int, name: str) -> int:
     try:
         count = len(loader)  # type: ignore[arg-type]
         if isinstance(loader, DataLoader) and loader.batch_size is not None and not loader.drop_last:
-            count = max(1, len(loader.sampler) // batch_size)  # type: ignore[arg-type]
+            drawn_from = loader.dataset if isinstance(loader.dataset, IterableDataset) else loader.sampler
+            count = max(1, len(drawn_from) // batch_size)  # type: ignore[arg-type]
     except TypeError as error:
         raise DataError(
             f"The {name} has no length ({first_line(error)}), and the schedule needs the number of steps. Give a "

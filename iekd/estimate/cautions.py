@@ -42,7 +42,10 @@ def cautions(
 
     fitting: the largest batch size that fits into memory, where the run's own does not; 0: none does.
     """
-    found = [few_steps(config, learned, images, fitting), few_test_images(tested, images), high_rate(config)]
+    found = [
+        few_steps(config, learned, images, fitting), few_test_images(tested, images), high_rate(config),
+        alike_seeds(config),
+    ]  # fmt: skip
     return [caution for caution in found if caution is not None]
 
 
@@ -97,6 +100,17 @@ def few_test_images(tested: int, images: str = "images") -> Caution | None:
         f"With {tested:,} test {images if tested > 1 else images[:-1]} {means}: 50 % may be anything from {low:.0f} to "
         f"{high:.0f} % on others like them (95 % interval). Add {images}, or set aside more for testing.",
         serious,
+    )
+
+
+def alike_seeds(config: RunConfig) -> Caution | None:
+    """Students that begin with somebody's weights differ by their seeds in what is new of them only, often nothing."""
+    if not config.student_from or len(config.seeds) < 2:
+        return None
+    return Caution(
+        f"All {len(config.seeds)} seeds begin with the same weights and see the same batches. They differ only in what "
+        "is new and random, such as a new last layer, so how far they lie apart says little about how sure the result "
+        "is. Train one seed, or runs with other values of data-seed."
     )
 
 

@@ -205,7 +205,16 @@ def check_config(name: str, config: Config) -> Config:
 
 def images_of(config: Config, processor: dict[str, Any]) -> tuple[Any, Any, int]:
     """(mean, std, side) of the images that a network of transformers expects, by its config.json and its
-    preprocessor_config.json; None for numbers where both are silent."""
+    preprocessor_config.json; None for numbers where both are silent.
+
+    Raises:
+        UserError: the images would have to be prepared in a way that is not known here.
+    """
+    if processor.get("do_flip_channel_order"):
+        raise UserError(
+            "Its preprocessor_config.json exchanges red and blue (do_flip_channel_order), which is not done here: its "
+            "predictions would be wrong. Choose another network."
+        )
     size = processor.get("crop_size") if processor.get("do_center_crop", True) else None
     size = size or processor.get("size") or config.get("image_size")
     if isinstance(size, dict):

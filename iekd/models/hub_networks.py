@@ -63,7 +63,8 @@ def pretrained(name: str) -> Pretrained | None:
     if hub_configs.is_timm(config):
         about = _about_timm(config)
         mean, std, side = about.get("mean"), about.get("std"), _input_size(about)[-1]
-        classes = int(config.get("num_classes") or about.get("num_classes") or 1000)
+        said = (config.get("num_classes"), about.get("num_classes"), 1000)
+        classes = int(next(count for count in said if count is not None))  # 0: without a classifier
     else:
         from iekd.models.transformers_networks import images_of
 
@@ -88,14 +89,14 @@ def load_pretrained(name: str, channels: int) -> dict[str, Tensor]:
     own = _input_size(_about_timm(config))[0] if hub_configs.is_timm(config) else config.get("num_channels")
     about = pretrained(name)
     assert about is not None  # else nobody asks for its weights
-    network = build(pinned.removeprefix(PREFIX), about.classes, int(own or 3))
+    network = build(pinned.removeprefix(PREFIX), about.classes or 1, int(own or 3))
     if hub_configs.is_timm(config):
         state = {f"network.{key}": value for key, value in state.items()}
     else:
         from iekd.models.transformers_networks import converted
 
         state = converted(network, state)
-    _check_fits(pinned, network, state)
+    _check_fits(pinned, network, state, headless=not about.classes)
     return state
 
 
@@ -174,9 +175,16 @@ def _classes(config: Config) -> int:
     return len(labels) if isinstance(labels, dict) and labels else int(config.get("num_labels") or 2)
 
 
-def _check_fits(name: str, network: nn.Module, state: dict[str, Tensor]) -> None:
-    """Raises UserError where weights are missing or have other shapes; counters of batch norms may be missing."""
+def _check_fits(name: str, network: nn.Module, state: dict[str, Tensor], headless: bool) -> None:
+    """Raises UserError where weights are missing or have other shapes; counters of batch norms may be missing.
+
+    headless: the weights are without a classifier.
+    """
+    head = {id(one) for one in network.get_submodule("network").get_classifier().parameters()} if headless else set()  # type: ignore[operator]
+    of_head = {key for key, one in network.named_parameters() if id(one) in head}
     for key, own in network.state_dict().items():
+        if key in of_head:
+            continue
         given = state.get(key)
         if given is None and own.ndim and not key.endswith(COMPUTED):
             raise UserError(f"The weights of '{name}' do not fit its config.json: {key} is missing.")

@@ -171,14 +171,20 @@ def parameters(name: str) -> int:
     """
     import torch
 
-    try:
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            library, _, network = check(name).partition(SEPARATOR)
-            return sum(p.numel() for p in _library(library).plain(network, 10).parameters())
-    except UserError:
-        raise
-    except Exception as error:  # whatever a library raises
-        raise UserError(f"'{name}' cannot be used as a classifier ({first_line(error)}).") from error
+    library, _, network = check(name).partition(SEPARATOR)
+    problem: Exception | None = None
+    for device in ("meta", "cpu"):  # some draw their numbers in a way that needs real ones
+        try:
+            with torch.device(device), torch.random.fork_rng(devices=[]):
+                return sum(p.numel() for p in _library(library).plain(network, 10).parameters())
+        except UserError:
+            raise
+        except Exception as error:  # whatever a library raises
+            problem = error
+            if "meta" not in str(error):
+                break
+    assert problem is not None
+    raise UserError(f"'{name}' cannot be used as a classifier ({first_line(problem)}).") from problem
 
 
 def are_loaded() -> bool:

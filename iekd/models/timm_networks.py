@@ -110,17 +110,19 @@ class TimmNetwork(Listening):
         if not hasattr(network, "forward_intermediates") or not hasattr(network, "feature_info"):
             raise ValueError(f"timm's {type(network).__name__} gives no features")
         self.stages = _chosen(_reductions(network.feature_info))
-        self.linear = isinstance(network.get_classifier(), nn.Linear)  # type: ignore[operator]
+        classifier = network.get_classifier()  # type: ignore[operator]
+        # several layers have no input of their own to be the pooled features, and a convolution gets a map
+        found = [name for name, module in network.named_modules() if module is classifier]
+        self.head = found[0] if found and isinstance(classifier, nn.Linear) else ""
+        if self.head:
+            self._listen(self.head, gets=True)
 
     def forward(self, images: Tensor) -> Features:
         self._given.clear()
         last, maps = self.network.forward_intermediates(images, indices=self.stages)
-        if self.linear:
-            pooled = self.network.forward_head(last, pre_logits=True)
-            logits = self.network.get_classifier()(pooled)
-        else:  # several layers, or a convolution, which takes a map
-            pooled = maps[-1].mean((2, 3))
-            logits = self.network.forward_head(last)
+        # not what `get_classifier` gives alone: some have a norm before it, or a second head beside it
+        logits = self.network.forward_head(last)
+        pooled = self._of(self.head, True, logits) if self.head else maps[-1].mean((2, 3))
         before = self._before(tuple(maps), logits)
         self._given.clear()
         return Features(logits, tuple(maps), before, pooled)

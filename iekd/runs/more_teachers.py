@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from iekd.config.run import RunConfig
 from iekd.data.base import Dataset, DatasetInfo
-from iekd.errors import UserError
+from iekd.errors import UserError, about_setting
+from iekd.models import libraries
 from iekd.runs.teachers import check_teacher, find_teacher
 
 if TYPE_CHECKING:
@@ -16,12 +17,16 @@ if TYPE_CHECKING:
 
 
 def check_more(config: RunConfig, runs_dir: Path, info: DatasetInfo) -> None:
-    """Whether all of them are at hand.
+    """Whether all of them are at hand, and take images of the run's size.
 
     Raises:
         UserError: one would have to be trained first, or cannot be used.
     """
+    side = config.resolution or info.resolution
     for one in _each(config):
+        if libraries.names_one(one.teacher):
+            with about_setting("more_teachers"):
+                libraries.check_side(one.teacher, side)
         if check_teacher(one, runs_dir, info) is None:
             raise UserError(
                 f"Teacher '{one.teacher}' is not at hand, and a run trains its first teacher only. Train it first "

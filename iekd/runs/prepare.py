@@ -121,14 +121,15 @@ def _at_their_resolution(
     student's, where none is set; and a sentence on that."""
     for source, name in ((teacher, config.teacher), (student, config.student)):
         if config.resolution is None and source is not None and source.side is not None:
-            if source.side == info.resolution or source.side > MOST_SIDE:
+            if source.side == info.resolution:
                 return config, ()
-            whose = hub_configs.without_commit(name)
+            whose, side = hub_configs.without_commit(name), min(source.side, MOST_SIDE)
+            as_they = "as those" if side == source.side else f"the most that there can be instead of the {source.side}"
             note = (
-                f"Images are {source.side} x {source.side} pixels, as those that {whose}'s weights were trained with: "
+                f"Images are {side} x {side} pixels, {as_they} that {whose}'s weights were trained with: "
                 f"no resolution is set, and the dataset's own is {info.resolution}."
             )
-            return config.model_copy(update={"resolution": source.side}), (note,)
+            return config.model_copy(update={"resolution": side}), (note,)
     return config, ()
 
 

@@ -37,6 +37,7 @@ for name in json.load(sys.stdin):
         first = {"counts": [before.train_images, before.test_images, before.classes],
                  "at_hand": data.source_of(whole).at_hand(whole), "classes": before.class_names}
         d, info = data.load(whole, resolution=8), data.describe(whole)
+        assert info.side > 0, "known, so that settings for such pictures can be proposed"
         streamed = data.load(whole, resolution=8, image_memory=0.0)
         print(json.dumps({
             "name": whole, "classes": d.class_names, "labels": d.train.labels.tolist(), "test": d.test.labels.tolist(),

@@ -63,6 +63,15 @@ def test_the_interval_is_wilsons(correct, images, low, high):
     assert interval(correct, images) == pytest.approx((low, high), abs=0.002)
 
 
+def test_seeds_that_begin_with_the_same_weights_are_no_repetitions():
+    def said(**values):
+        return [str(c) for c in cautions(make_config(**values), 5000, 5000) if "same weights" in str(c)]
+
+    assert said(student_from="run:x/y", seeds=(0, 1, 2))
+    assert not said(student_from="run:x/y", seeds=(0,))
+    assert not said(seeds=(0, 1, 2))
+
+
 def test_images_that_are_held_out_are_not_learned_from():
     info = DatasetInfo("folder:/x", "x", 60, 6, 3, 3, 32, class_sizes=(30, 20, 10))
     assert learned_from(make_config(), info) == 27 + 18 + 9

@@ -149,6 +149,28 @@ def test_trained_weights_of_timm(published) -> None:
         torch.testing.assert_close(ours.eval()(images()).logits, theirs(images()))
 
 
+def test_a_backbone_without_a_classifier_is_a_start(published, picture_folder, tmp_path) -> None:
+    """Such as DINOv2's: its config.json says 0 classes."""
+    network = build("timm:resnet10t", 3)
+    head = {f"fc.{name}" for name, _ in network.network.get_classifier().named_parameters()}
+    state = {key: value for key, value in network.network.state_dict().items() if key not in head}
+    published("ann/backbone", {**TIMM, "num_classes": 0, "label_names": []}, model_st=save(state))
+    found = load_pretrained("ann/backbone", 3)
+    assert not {f"network.{name}" for name in head} & found.keys()
+    torch.testing.assert_close(found["network.conv1.0.weight"], state["conv1.0.weight"])
+    config = make_config(
+        teacher="none", student="hf:ann/backbone", student_from="pretrained", methods="baseline",
+        dataset=f"folder:{picture_folder}",
+    )  # fmt: skip
+    prepared = prepare(config, tmp_path / "runs")
+    start = load_start(prepared.student, "student", prepared.config, iekd.load(config.dataset, resolution=64))
+    assert any("the weights have none" in note for note in start.notes)
+    del state["conv1.0.weight"]
+    published("ann/broken", {**TIMM, "num_classes": 0}, model_st=save(state))
+    with pytest.raises(UserError, match=r"conv1\.0\.weight is missing"):
+        load_pretrained("ann/broken", 3)
+
+
 def test_a_pickle_is_read_without_its_code(published, refuses) -> None:
     torch.manual_seed(0)
     network, file = build_known("resnet10t"), io.BytesIO()

@@ -92,6 +92,26 @@ def test_logits_are_those_of_the_library_and_of_its_head(name: str) -> None:
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["timm:efficientvit_m0", "timm:shvit_s1", "timm:volo_d1_224"])
+def test_logits_have_what_lies_beside_the_last_layer(name: str) -> None:
+    """A batch norm before it, which a trained network needs, or a second head."""
+    torch.manual_seed(0)
+    network = build(name, 5).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    with torch.no_grad():
+        features = network(images(1, side=224))
+        torch.testing.assert_close(features.logits, network.network(images(1, side=224)))
+    assert features.pooled.shape == (1, network.network.get_classifier().in_features)
+
+
+def test_parameters_are_counted_also_of_networks_that_need_numbers() -> None:
+    name = "torchvision:regnet_y_400mf"
+    assert libraries.parameters(name) == sum(p.numel() for p in build(name, 10).parameters())
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_a_copy_listens_to_itself(name: str) -> None:
     torch.manual_seed(0)

@@ -264,6 +264,13 @@ def test_a_size_that_cannot_be_read_is_224(size):
     assert hub_configs.images_of({}, {"size": size})[2] == 224
 
 
+def test_images_with_red_and_blue_exchanged_are_refused(of_transformers_own, refuses):
+    """As MobileViT's are."""
+    folder, _ = of_transformers_own
+    (folder / "preprocessor_config.json").write_text(json.dumps({"do_flip_channel_order": True}))
+    refuses(lambda: open_classifier(folder), "red and blue", "do_flip_channel_order")
+
+
 def test_folders_that_are_no_classifier_are_a_sentence(of_transformers, refuses):
     config = of_transformers / "config.json"
     vit = {"architectures": ["ViTForImageClassification"], "model_type": "vit"}

@@ -39,6 +39,16 @@ def test_what_makes_no_sense_is_refused(refuses):
     refuses(lambda: make_config(teacher="none,resnet8", methods="baseline"), "'none'")
 
 
+def test_a_further_teacher_that_does_not_take_such_images_is_refused(tiny_config, large, refuses):
+    store, trained = large
+    config = tiny_config(
+        teacher="resnet8,torchvision:vit_b_16", teacher_from=f"train,run:{trained.id}", methods=("kd",)
+    )
+    refuses(
+        lambda: prepare(config.model_copy(update={"resolution": 24}), store.root), "torchvision:vit_b_16", "24 x 24"
+    )
+
+
 def test_a_run_with_two_teachers_says_so(tiny_config, large, complete, refuses):
     store, trained = large
     missing = tiny_config(teacher="resnet8,resnet14", methods=("kd",))

@@ -176,6 +176,15 @@ def test_an_unset_resolution_is_that_of_the_weights(tmp_path, tiny_config):
         assert prepare(prepared.config, tmp_path / "runs").config == prepared.config
 
 
+def test_weights_for_images_that_are_too_large_get_the_largest(tmp_path, tiny_config, monkeypatch):
+    path = weights_of("timm:test_resnet", 3, tmp_path / "w.safetensors")
+    monkeypatch.setattr("iekd.runs.prepare.MOST_SIDE", 128)
+    config = tiny_config(student="timm:test_resnet", student_from=path, resolution=None, methods=("kd",))
+    prepared = prepare(config, tmp_path / "runs")
+    assert prepared.config.resolution == 128
+    assert any("128 x 128 pixels, the most that there can be instead of the 160" in note for note in prepared.notes)
+
+
 def test_without_a_network_pretrained_weights_are_missed_before_the_start(tmp_path, tiny_config, refuses, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))

@@ -23,7 +23,9 @@ SEND = """([selector, kind, name, bytes, folder]) => {
     : new DragEvent(kind, {dataTransfer: transfer, bubbles: true, cancelable: true});
   if (folder) {  // a browser gives no script a folder that the script itself made up
     const inside = [{isFile: true, name, file: (done) => done(file)}];
-    const entry = {isFile: false, name: folder, createReader: () => ({readEntries: (done) => done(inside.splice(0))})};
+    const around = (name, inside) =>
+      ({isFile: false, name, createReader: () => ({readEntries: (done) => done(inside.splice(0))})});
+    const entry = folder.split('/').reduceRight((inner, name) => [around(name, inner)], inside)[0];
     const items = [{webkitGetAsEntry: () => entry}];
     Object.defineProperty(event, 'dataTransfer', {value: {files: [], items}});
   }
@@ -62,7 +64,7 @@ def png(size: tuple[int, int] = (20, 20), colour: Any = (200, 30, 30), mode: str
 
 
 def send(page: Any, selector: str, kind: str, name: str = "a.png", content: bytes = b"", folder: str = "") -> None:
-    """Drop or paste a file, or a folder with it."""
+    """Drop or paste a file, or a folder with it; pets/cats is a folder within another."""
     page.evaluate(SEND, [selector, kind, name, list(content or png()), folder])
 
 
@@ -126,6 +128,16 @@ def test_images_come_by_choice_drop_paste_and_camera_and_become_a_dataset(cards:
     assert wide.size == (1024, 512), "smaller before it is sent"
     assert abs(wide.convert("RGB").getpixel((9, 9))[0] - 127) < 4, "half blue on white"
     cards.wait_for_selector("#forecast:has-text('3 classes')")
+
+
+def test_folders_within_a_dropped_folder_are_the_classes(cards: Any) -> None:
+    send(cards, ".card-add", "drop", content=png(colour=(9, 9, 200)), folder="pets/cats")
+    third = cards.locator(".class-card").nth(2)
+    has(third, 1)
+    assert third.locator("input[type=text]").input_value() == "cats"
+    send(cards, ".card-add", "drop", content=png(), folder="dataset/train/cats")
+    said(cards, "dataset has its own split")
+    assert cards.locator(".class-card").count() == 3
 
 
 def test_what_cannot_be_used_is_said_and_nothing_is_sent(cards: Any) -> None:

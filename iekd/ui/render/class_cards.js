@@ -68,7 +68,8 @@
       drawBar();
     }
   };
-  // the files of what was dropped, by folder; those that lie in none are under ''
+  // the files of what was dropped, by class; those that lie in no folder are under ''. A folder with files of its own is a
+  // class with all that lies below it; one that has only folders holds the classes
   const dropped = async (transfer) => {
     const found = new Map(), entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
     const walk = async (entry, folder) => {
@@ -77,12 +78,15 @@
         if (!file.name.startsWith('.')) found.set(folder, [...(found.get(folder) || []), file]);
         return;
       }
-      const reader = entry.createReader();
+      if (/^(train|training|test|testing|val|valid|validation)$/i.test(entry.name)) throw new Error(words.cardsSplit);
+      const reader = entry.createReader(), inside = [];
       for (;;) { // a folder is read in parts
         const part = await new Promise((done, fail) => reader.readEntries(done, fail));
         if (!part.length) break;
-        for (const inner of part) await walk(inner, folder || entry.name);
+        inside.push(...part);
       }
+      const isClass = folder || inside.some((inner) => inner.isFile && !inner.name.startsWith('.'));
+      for (const inner of inside) await walk(inner, isClass ? folder || entry.name : '');
     };
     const loose = [...transfer.files];
     if (!entries.length) return new Map(loose.length ? [['', loose]] : []);
@@ -144,7 +148,12 @@
     element.addEventListener('drop', async (event) => {
       event.preventDefault();
       element.removeAttribute('data-over');
-      take(await dropped(event.dataTransfer));
+      try {
+        take(await dropped(event.dataTransfer));
+      } catch (error) { // of folders that are not those of classes, or that the browser cannot read
+        problem = error.message;
+        drawBar();
+      }
     });
     return element;
   };

@@ -56,6 +56,9 @@ def script_words() -> dict[str, str]:
         "cardsReading": _("Reading images: {count} left"),
         "cardsRefusedOne": _("'{name}' is not an image and was left out."),
         "cardsRefused": _("'{name}' is not an image and was left out, and {count} more."),
+        "cardsSplit": _(
+            "This dataset has its own split. Give its folder or a zip of it below, or drop folders of classes here."
+        ),
         "cardsTwo": _("Fill at least two classes with images."),
         "cardsEmpty": _("'{name}' has no images. Add some, or remove the class."),
         "cardsTwice": _("Two classes are called '{name}'. Give each a name of its own."),
