@@ -132,12 +132,12 @@ def test_images_come_by_choice_drop_paste_and_camera_and_become_a_dataset(cards:
 
 def test_folders_within_a_dropped_folder_are_the_classes(cards: Any) -> None:
     send(cards, ".card-add", "drop", content=png(colour=(9, 9, 200)), folder="pets/cats")
-    third = cards.locator(".class-card").nth(2)
-    has(third, 1)
-    assert third.locator("input[type=text]").input_value() == "cats"
+    first = cards.locator(".class-card").nth(0)  # an empty one
+    has(first, 1)
+    assert first.locator("input[type=text]").input_value() == "cats"
     send(cards, ".card-add", "drop", content=png(), folder="dataset/train/cats")
     said(cards, "dataset has its own split")
-    assert cards.locator(".class-card").count() == 3
+    has(first, 1)
 
 
 def test_what_cannot_be_used_is_said_and_nothing_is_sent(cards: Any) -> None:
