@@ -226,6 +226,24 @@ def test_a_place_that_does_not_answer_is_not_waited_for_after_a_stop(
     assert left.value.exit_code == INTERRUPTED
 
 
+def test_a_run_is_waited_for_while_it_may_still_be_copied(quick, tiny_config, monkeypatch):
+    """Else a copy that fails after the result would be said by nobody."""
+    monkeypatch.setenv("IEKD_COPY_TO", "/some/place")
+    seen = []
+
+    def follow(training):
+        seen.append(len(training))
+        for run in training.values():
+            if len(seen) == 1:
+                run.write_status(Status(state=FINISHED, created=1))  # its worker goes on
+            elif len(seen) == 3:
+                run.write_status(Status(state=FINISHED, created=1, copy_error="The disk is full."))
+                os.close(quick.handles.pop(run.id))
+
+    (run,) = train_all(jobs(quick, tiny_config, 1), quick, 1, lambda: False, follow)
+    assert run.status.copy_error == "The disk is full."
+
+
 @pytest.mark.parametrize(("state", "code"), [(LOST, 1), (FAILED, 1), (STOPPED, INTERRUPTED), (FINISHED, 0)])
 def test_how_a_run_ended_is_said_with_the_reason_and_the_exit_status(quick, tiny_config, capsys, state, code):
     run = quick.store.get(quick.submit(tiny_config()))
