@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from iekd.config.methods import METHODS, MethodSettings, method_spec
+from iekd.config.methods import METHODS, MethodSettings, logits_only_methods, method_spec
 from iekd.config.run import NO_TEACHER, RunConfig, make_config
 from iekd.config.unused import unused_settings
 from iekd.engine.accelerate import choose_device
@@ -223,11 +223,10 @@ def _check_networks(
         compared = {"student": student, **({"teacher": teacher} if teacher and spec.needs_teacher else {})}
         for role, network in compared.items() if not spec.logits_only else ():
             if not network.widths:
-                others = ", ".join(name for name, known in METHODS.items() if known.logits_only)
                 raise UserError(
                     f"Method '{method}' compares feature maps, and none were found in the {role} ({network.problem}). "
-                    f"Name the modules that give them ({role}_stages), or use only methods that look at answers: "
-                    f"{others}.",
+                    f"Name the modules that give them ({role}_stages), or use only methods that look at logits "
+                    f"alone: {', '.join(logits_only_methods())}.",
                     role,
                 )
             if spec.needs_margins and not network.before_activation:

@@ -239,6 +239,11 @@ def register(spec: MethodSpec) -> MethodSpec:
     return spec
 
 
+def logits_only_methods() -> list[str]:
+    """Names of the methods that networks without feature maps can use."""
+    return [name for name, spec in METHODS.items() if spec.logits_only]
+
+
 register(MethodSpec(
     BASELINE, "labels only: the yardstick", ("#7b8794", "#94a3b8"), title="Plain student", needs_teacher=False,
     logits_only=True, without_kd="is knowledge distillation itself. Name it kd.", divisible=True,

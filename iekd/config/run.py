@@ -22,6 +22,7 @@ from iekd.config.methods import (
     MethodSettings,
     check_method,
     known_specs,
+    logits_only_methods,
     method_spec,
 )
 from iekd.config.presets import PRESETS
@@ -29,8 +30,7 @@ from iekd.config.settings import about, setting
 from iekd.config.teacher import TEACHER, TeacherSettings
 from iekd.config.training import OPTIMISER, TrainingSettings
 from iekd.errors import UserError, about_setting, check_text, unknown_name
-from iekd.models import libraries
-from iekd.models.catalog import check_model, models
+from iekd.models.catalog import check_model, models, own_models
 from iekd.models.source import (
     AUTO,
     FILE_ONLY,
@@ -160,7 +160,7 @@ class RunConfig(ImageSettings, TeacherSettings, MethodSettings, TrainingSettings
             spec = method_spec(method)
             if spec.needs_teacher and not spec.logits_only and not spec.with_kd:
                 more = "" if spec.without_kd else f", or {method}{KD_ON_TOP}"
-                able = [name for name, known in METHODS.items() if known.needs_teacher and known.logits_only]
+                able = [name for name in logits_only_methods() if METHODS[name].needs_teacher]
                 raise UserError(
                     f"Method '{method}' cannot learn from several teachers: it compares features, of which only the "
                     f"first teacher's would be used. Name one teacher, or choose of {', '.join(able)}{more}.",
@@ -202,9 +202,10 @@ class RunConfig(ImageSettings, TeacherSettings, MethodSettings, TrainingSettings
         return self
 
     @model_validator(mode="after")
-    def _margins_where_needed(self) -> RunConfig:
-        if not any(map(libraries.names_one, (self.teacher, self.student))):  # those have to be built first: `prepare`
-            check_margins(self)
+    def _maps_where_needed(self) -> RunConfig:
+        if {self.teacher, self.student, self.peer} - {NO_TEACHER, None} <= own_models().keys():
+            # others have to be built first: `prepare`
+            check_maps(self)
         return self
 
     @model_validator(mode="after")
@@ -323,12 +324,23 @@ GROUPS = {  # of the lesser settings, by what they are about
 }
 
 
-def check_margins(config: RunConfig) -> None:
-    """Check that the networks give what od compares, if a method needs it.
+def check_maps(config: RunConfig) -> None:
+    """Check that the networks give the maps that the methods compare, and what od needs beside them.
 
     Raises:
         UserError: they do not, or a network on the Hub has not been looked up.
     """
+    for method in config.methods:
+        spec = method_spec(method)
+        taught = spec.needs_teacher and config.teacher != NO_TEACHER
+        roles = ("student", *(("teacher",) if taught else ()), *(("peer",) if spec.needs_peer and config.peer else ()))
+        for role in roles if not spec.logits_only else ():
+            if not models()[getattr(config, role)].stage_channels:
+                raise UserError(
+                    f"Method '{method}' compares feature maps, and {getattr(config, role)} gives none. Choose another "
+                    f"network, or use only methods that look at logits alone: {', '.join(logits_only_methods())}.",
+                    role,
+                )
     overhaul = [m for m in config.methods if method_spec(m).needs_margins]
     if overhaul and config.teacher != NO_TEACHER and not models()[config.teacher].has_margins:
         raise UserError(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from iekd.config.methods import check_divisible, method_spec
-from iekd.config.run import STAGES, RunConfig, check_margins, learner_name
+from iekd.config.run import STAGES, RunConfig, check_maps, learner_name
 from iekd.data.base import Dataset, Split
 from iekd.data.control_groups import cores
 from iekd.distill.method import Baseline, Method, build_method
@@ -295,7 +295,7 @@ class Experiment:
     def _pair(self) -> Pair:
         config = self.config
         taught_by = self._widths("teacher") if config.needs_teacher else ()
-        check_margins(config)
+        check_maps(config)
         norms = []
         if self.teacher is not None and any(method_spec(m).needs_margins for m in config.methods):
             norms = cast(list[nn.BatchNorm2d], self.teacher.model.stage_norms)

@@ -51,10 +51,12 @@ def similarity(networks: Sequence[Network], images: Batch) -> list[StageSimilari
     Args:
         images: (B,H,W,C) uint8; no more than 256 are used.
     Raises:
-        NotApplicableError: there are fewer than 4 images.
+        NotApplicableError: a network gives no feature maps, or there are fewer than 4 images.
     """
     if len(images) < LEAST:
         raise NotApplicableError(f"CKA needs at least {LEAST} images, and there are {len(images)}.")
+    for network in networks:
+        network.check_maps()
     images = images[: min(IMAGES, max(LEAST, MEMORY // max(map(_bytes_per_image, networks))))]
     grams: dict[int, dict[str, Tensor]] = {}
     for network in networks:

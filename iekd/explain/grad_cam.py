@@ -29,9 +29,10 @@ def grad_cam(parts: Sequence[NetworkOrHalf], images: Batch) -> list[RelevanceMap
         parts: the network, its halves, or all of them.
         images: (B,H,W,C) uint8.
     Raises:
-        NotApplicableError: the predictions are not computed from the last stage's feature map.
+        NotApplicableError: it gives no feature maps, or its predictions are not computed from the last one.
     """
     network = parts[0].network
+    network.check_maps()
     maps: dict[str, list[np.ndarray]] = {part.half: [] for part in parts}
     classes: list[int] = []
     for batch in network.batches(len(images)):

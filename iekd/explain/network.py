@@ -96,6 +96,15 @@ class Network:
         """(c,h,w) of each stage."""
         return tuple(stage.shape[1:] for stage in self._features_of_nothing().stages)
 
+    def check_maps(self) -> None:
+        """Check that it has stages to look at.
+
+        Raises:
+            NotApplicableError: it has none.
+        """
+        if not self.shapes:
+            raise NotApplicableError(f"'{self.name}' gives no feature maps, so there is nothing to look at.")
+
     @cached_property
     def head(self) -> tuple[Tensor, Tensor]:
         """(weights (K,c), bias (K,)) of the linear layer that makes the logits from the pooled features.

@@ -48,8 +48,9 @@ def active_neurons(network: Network, images: Batch) -> list[ActiveNeurons]:
     Args:
         images: (B,H,W,C) uint8.
     Raises:
-        NotApplicableError: no stage ends in a ReLU.
+        NotApplicableError: it gives no feature maps, or no stage ends in a ReLU.
     """
+    network.check_maps()
     counts: list[Tensor] = [torch.zeros(width, dtype=torch.float64) for width in network.widths]
     lowest, sizes = [0.0] * len(counts), [shape[1] * shape[2] for shape in network.shapes]
     with torch.inference_mode():

@@ -12,7 +12,7 @@ class Features(NamedTuple):
 
     logits: (B,K) unnormalised scores of K classes.
     stages: one (B,c_i,h_i,w_i) per stage end, after the activation; the last is the input of the pooling, unless a
-        library's network widens between the two.
+        library's network widens between the two. () for a network without maps: methods that compare them refuse it.
     pre_activations: the same stage ends before the activation (Heo et al. 2019 distil these). Where the activation is
         a ReLU, a stage is the ReLU of its pre-activation; where there is none (a linear bottleneck), it equals it.
         None for a network that does not give them; od and ie-od then refuse it, all other methods work.

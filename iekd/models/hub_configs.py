@@ -193,7 +193,7 @@ def check_config(name: str, config: Config) -> Config:
             return config
         raise UserError(f"'{name}' is refused: the architecture in its {CONFIG} is no name of a network of timm.")
     architectures = config.get("architectures") or []
-    kind = next((str(one) for one in architectures if str(one).endswith("ForImageClassification")), "")
+    kind = next((str(one) for one in architectures if "ForImageClassification" in str(one)), "")
     if isinstance(config.get("model_type"), str) and kind:
         return config
     what = f"is a {architectures[0]}" if architectures else "does not say what network it is"

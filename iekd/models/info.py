@@ -12,7 +12,8 @@ class ModelInfo:
     params_base + channels * params_per_channel + classes * params_per_class is the number of parameters.
     macs: multiply-accumulates of one forward pass of a 3x32x32 image with 10 classes.
     activations: numbers stored for the backward pass of such an image.
-    stage_channels, stage_strides: every stage's channels, and how much smaller than the image its map is (1 or more).
+    stage_channels, stage_strides: every stage's channels, and how much smaller than the image its map is (1 or more);
+        none for a network that gives no maps, which only methods that look at logits alone can use.
     has_margins: the network has `stage_norms` (see features.py), from which margins follow.
     has_pre_activations: its Features have `pre_activations`.
     """

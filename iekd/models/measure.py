@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from iekd.errors import UserError
+from iekd.errors import UserError, first_line
 from iekd.models.features import Features
 from iekd.models.info import ModelInfo
 
@@ -37,10 +38,13 @@ def measure(name: str, build: Builder, sides: Sequence[int] = SIDES) -> ModelInf
             raise
         except Exception as error:  # whatever a function of somebody else raises
             problem = error
-    reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
+    assert problem is not None
+    reason = f"{type(problem).__name__}: {first_line(problem)}"
+    # a library's builder is a function with the network's name filled in
+    module = getattr(build, "__module__", "") if not isinstance(build, partial) else ""
+    advice = f"Correct its function in {module}. {GUIDE}." if module else "Choose another network."
     raise UserError(
-        f"Model '{name}' cannot be built and run on images of {min(sides)} to {max(sides)} pixels ({reason}). "
-        f"Correct its function in {build.__module__}. {GUIDE}."
+        f"Model '{name}' cannot be built and run on images of {min(sides)} to {max(sides)} pixels ({reason}). {advice}"
     ) from problem
 
 
@@ -103,8 +107,8 @@ def _checked(name: str, features: Any) -> Features:
     if tuple(features.logits.shape) != (1, 10):
         shape = tuple(features.logits.shape)
         raise UserError(f"Model '{name}' gives logits {shape} for one image and 10 classes, not (1, 10). {GUIDE}.")
-    if not features.stages or any(stage.ndim != 4 for stage in features.stages):
-        shapes = ", ".join(str(tuple(stage.shape)) for stage in features.stages) or "none"
+    if any(stage.ndim != 4 for stage in features.stages):
+        shapes = ", ".join(str(tuple(stage.shape)) for stage in features.stages)
         raise UserError(f"Model '{name}' gives stages {shapes}; they must be maps (B, channels, h, w). {GUIDE}.")
     before = features.pre_activations
     if before is not None and [b.shape for b in before] != [s.shape for s in features.stages]:

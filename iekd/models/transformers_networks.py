@@ -28,11 +28,12 @@ class TransformersNetwork(Tapped):
     """A network of transformers: images (B,C,H,W) -> Features, whose stages are hidden states.
 
     Of those with one size of map, such as a vision transformer's, four at equal distances; else the last of each size,
-    four at most. Tokens come as maps (B,c,h,w).
+    four at most. Tokens come as maps (B,c,h,w). One that gives no maps has no stages.
     """
 
     def __init__(self, network: nn.Module, head: str, chosen: tuple[int, ...]) -> None:
-        """head: the module that gives the logits; "" if there is no linear one. chosen: numbers of hidden states."""
+        """head: the linear layer that gives the logits; "" where none does, as with the mean of two. chosen: numbers of
+        hidden states."""
         super().__init__(network, Taps((), head))
         self.chosen = chosen
         self.any_size = "interpolate_pos_encoding" in inspect.signature(network.forward).parameters
@@ -46,8 +47,10 @@ class TransformersNetwork(Tapped):
         more = {"interpolate_pos_encoding": True} if self.any_size and images.shape[-1] != self.side else {}
         given = self.network(pixel_values=images, output_hidden_states=True, return_dict=True, **more)
         maps = tuple(as_map(given.hidden_states[number]) for number in self.chosen)
-        pooled = self._of(self.taps.head, True, given.logits) if self.taps.head else maps[-1].mean((2, 3))
-        pooled = pooled.flatten(1)
+        if self.taps.head:
+            pooled = self._of(self.taps.head, True, given.logits).flatten(1)
+        else:
+            pooled = maps[-1].mean((2, 3)) if maps else given.logits
         self._given.clear()
         return Features(given.logits, maps, None, pooled)
 
@@ -57,7 +60,6 @@ def build_network(config: Config, num_classes: int, channels: int) -> Transforme
 
     Raises:
         UserError: transformers is not installed, or has no such network.
-        ValueError: it gives no maps of features.
     """
     head, chosen = _places(json.dumps(config, sort_keys=True))
     return TransformersNetwork(_create(config, num_classes, channels), head, chosen)
@@ -103,6 +105,7 @@ def _create(config: Config, num_classes: int, channels: int) -> nn.Module:
     auto = _transformers()
     values = {key: value for key, value in config.items() if key not in LEFT_OUT}
     settings = auto.AutoConfig.for_model(config["model_type"], **values)
+    settings.architectures = list(map(str, config.get("architectures") or ()))  # DeiT and others have several
     settings.num_labels, settings.num_channels = num_classes, channels
     try:
         network: nn.Module = auto.AutoModelForImageClassification.from_config(settings, trust_remote_code=False)
@@ -115,26 +118,29 @@ def _create(config: Config, num_classes: int, channels: int) -> nn.Module:
 
 @lru_cache(maxsize=16)
 def _places(config: str) -> tuple[str, tuple[int, ...]]:
-    """(name of the last linear layer, numbers of the hidden states that end a stage), without computing anything."""
+    """(name of the linear layer that gives the logits, numbers of the hidden states that end a stage), found without
+    computing anything."""
     with torch.device("meta"), torch.no_grad(), torch.random.fork_rng(devices=[]):
         network = _create(json.loads(config), 10, 3).eval()
-        side, called = _side(network.config) or SIDE, list[str]()
+        side, scores = _side(network.config) or SIDE, dict[str, Tensor]()
         for name, module in network.named_modules():
             if isinstance(module, nn.Linear) and module.out_features == 10:
-                module.register_forward_hook(lambda *_, name=name: called.append(name))
+                module.register_forward_hook(lambda _, __, output, name=name: scores.update({name: output}))
         given = network(pixel_values=torch.zeros(1, 3, side, side), output_hidden_states=True, return_dict=True)
-    if not given.hidden_states:
-        raise ValueError("it gives no hidden states")
-    sides = [max(as_map(state).shape[2:]) for state in given.hidden_states]
+    head = next((name for name, output in scores.items() if output is given.logits), "")
+    states = given.hidden_states or ()
+    if any(state.ndim not in (3, 4) for state in states):
+        return head, ()
+    sides = [max(as_map(state).shape[2:]) for state in states]
     count = len(sides)
     if len(set(sides)) == 1 and count > STAGES:  # the first is the embedding, before any block
-        return (called[-1] if called else ""), tuple(round((count - 1) * (i + 1) / STAGES) for i in range(STAGES))
+        return head, tuple(round((count - 1) * (i + 1) / STAGES) for i in range(STAGES))
     ends: list[int] = []
     for number, map_side in enumerate(sides):
         if ends and map_side > SMALLER * sides[ends[-1]]:
             ends.pop()
         ends.append(number)
-    return (called[-1] if called else ""), tuple(ends[-STAGES:])
+    return head, tuple(ends[-STAGES:])
 
 
 def _side(settings: Any) -> int:

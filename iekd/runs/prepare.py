@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iekd import data
-from iekd.config.run import RunConfig, check_margins
+from iekd.config.run import RunConfig, check_maps
 from iekd.data import DatasetInfo
 from iekd.data.unlabelled import check_unlabelled
 from iekd.errors import UserError, about_setting, check_text
@@ -104,7 +104,7 @@ def prepare(config: RunConfig, runs_dir: Path, here: bool = True) -> Prepared:
         if name and libraries.names_one(name):
             with about_setting(role):
                 libraries.check_side(name, side)
-    check_margins(config)
+    check_maps(config)
     if config.unlabelled:
         with about_setting("unlabelled"):
             check_unlabelled(config.unlabelled)

@@ -8,7 +8,12 @@ import torch
 from torch import nn
 
 from iekd.explain.about import NotApplicableError
+from iekd.explain.cka import similarity
+from iekd.explain.flatness import flatness
+from iekd.explain.grad_cam import grad_cam
+from iekd.explain.network import NetworkOrHalf
 from iekd.explain.neurons import active_neurons
+from iekd.models.features import Features
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +52,26 @@ def test_stages_without_a_relu_are_left_out(make, layers, images, lived_in, nois
     refuses(lambda: active_neurons(linear, images), "plain", "ReLU", kind=NotApplicableError)
     mobile = make(lived_in("mobilenet-v2"), side=16, channels=3, classes=("a", "b", "c"))
     assert [found.stage for found in active_neurons(mobile, noise(2))] == [-1]
+
+
+def test_a_network_without_maps_says_so(make, noise, refuses):
+    class Flat(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 2)
+
+        def forward(self, images):
+            pooled = images.mean((2, 3))
+            return Features(self.fc(pooled), (), None, pooled)
+
+    flat, images = make(Flat(), side=8, channels=3), noise(5, 8)
+    for look in (
+        lambda: active_neurons(flat, images),
+        lambda: similarity([flat], images),
+        lambda: grad_cam([NetworkOrHalf(flat)], images),
+    ):
+        refuses(look, "'plain'", "no feature maps", kind=NotApplicableError)
+    assert flatness(flat, images, np.zeros(5, int)).network == "plain"
 
 
 def test_every_stage_is_counted_from_the_end(networks, noise):

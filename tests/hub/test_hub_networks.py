@@ -280,6 +280,37 @@ def test_networks_of_transformers(published, config, side, shapes) -> None:
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
 
 
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [
+        ("DeiTForImageClassification", "network.classifier"),
+        ("DeiTForImageClassificationWithTeacher", ""),
+    ],
+)
+def test_a_model_type_with_several_classifiers_is_built_as_its_config_says(published, kind, head) -> None:
+    """The second has two heads, whose mean are the logits: its pooled features are the last stage's means."""
+    transformers = pytest.importorskip("transformers", reason="the extra iekd[transformers] is not installed")
+    config = {**VIT, "model_type": "deit", "architectures": [kind]}
+    published("ann/deit", config)
+    network = build(hub_configs.look_up("hf:ann/deit"), 5).eval()
+    assert type(network.network) is getattr(transformers, kind)
+    with torch.no_grad():
+        features = network(images(32))
+    assert tuple(tuple(s.shape[1:]) for s in features.stages) == ((16, 4, 4),) * 4
+    if head:
+        torch.testing.assert_close(network.get_submodule(head)(features.pooled), features.logits)
+    else:
+        torch.testing.assert_close(features.pooled, features.stages[-1].mean((2, 3)))
+
+
+def test_one_that_takes_no_images_is_refused_in_words(published, refuses) -> None:
+    pytest.importorskip("transformers", reason="the extra iekd[transformers] is not installed")
+    published("ann/gpt", {"model_type": "imagegpt", "architectures": ["ImageGPTForImageClassification"]})
+    config = make_config(teacher="hf:ann/gpt", resolution=32)
+    said = refuses(lambda: prepare(config, Store("runs").root), "ann/gpt", "another network")
+    assert "function" not in said
+
+
 def test_trained_weights_of_transformers(published) -> None:
     pytest.importorskip("transformers", reason="the extra iekd[transformers] is not installed")
     torch.manual_seed(0)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from iekd.config.methods import METHODS
+from iekd.config.methods import METHODS, logits_only_methods
 from iekd.config.run import make_config
 from iekd.engine.events import Result
 from iekd.engine.experiment import Experiment
@@ -16,6 +16,7 @@ from iekd.models.artifact import ModelCard, load_model, save_model
 from iekd.models.catalog import known_models, model_info, models
 from iekd.models.features import Features
 from iekd.models.registry import BUILDERS, build, builders, register
+from iekd.runs.prepare import prepare
 
 
 class Net(nn.Module):
@@ -130,7 +131,6 @@ def maps(count=1, side=4):
     [
         (lambda x: torch.zeros(1, 10), ["gives a Tensor instead of Features"]),
         (lambda x: Features(torch.zeros(1, 9), maps(), None, torch.zeros(1, 3)), ["(1, 9)", "(1, 10)"]),
-        (lambda x: Features(torch.zeros(1, 10), (), None, torch.zeros(1, 3)), ["none"]),
         (lambda x: Features(torch.zeros(1, 10), (torch.zeros(1, 5, 8),), None, torch.zeros(1, 8)), ["(1, 5, 8)"]),
         (lambda x: Features(torch.zeros(1, 10), maps(2), maps(1), torch.zeros(1, 3)), ["pre_activations"]),
         (lambda x: 1 / 0, ["ZeroDivisionError", "256"]),
@@ -189,10 +189,57 @@ def test_every_method_that_needs_no_pre_activations_trains_it(odd_net, tiny, tin
 
 
 @pytest.mark.parametrize("method", ["od", "ie-od", "od+kd"])
-def test_od_refuses_it_in_words(odd_net, refuses, method):
-    values = {"methods": (method,), "dataset": "fashion-mnist-sample"}
-    refuses(lambda: make_config(student=odd_net, teacher="resnet8", **values), method, odd_net, "another method")
-    refuses(lambda: make_config(student="resnet8", teacher=odd_net, **values), method, odd_net, "another method")
+def test_od_refuses_it_in_words(odd_net, refuses, method, tmp_path):
+    for pair in ((odd_net, "resnet8"), ("resnet8", odd_net)):
+        config = make_config(student=pair[0], teacher=pair[1], methods=(method,), dataset="fashion-mnist-sample")
+        refuses(lambda config=config: prepare(config, tmp_path), method, odd_net, "another method")
+
+
+@pytest.fixture
+def flat_net():
+    """It has no maps: one linear layer of all pixels."""
+
+    class Flat(nn.Module):
+        def __init__(self, num_classes: int, channels: int) -> None:
+            super().__init__()
+            self.fc = nn.Linear(channels, num_classes)
+
+        def forward(self, images):
+            pooled = images.mean((2, 3))
+            return Features(self.fc(pooled), (), None, pooled)
+
+    @register
+    def flat_net(num_classes, channels):
+        return Flat(num_classes, channels)
+
+    return "flat-net"
+
+
+@pytest.mark.parametrize("pair", [("flat-net", "flat-net"), ("resnet8", "flat-net"), ("flat-net", "resnet8")])
+def test_one_without_maps_learns_and_teaches_by_logits(flat_net, tiny, tiny_config, pair):
+    teacher, student = pair
+    result = outcome(tiny_config(teacher=teacher, student=student, methods=tuple(logits_only_methods())), tiny)
+    assert [learner.method for learner in result.learners] == ["baseline", "kd", "dml", "dkd", "dist"]
+    assert not result.diverged
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in logits_only_methods()])
+def test_methods_that_compare_maps_refuse_one_without(flat_net, refuses, tmp_path, tiny, tiny_config, method):
+    """Where a run is prepared, which is before Start, and in Experiment; the methods that remain are named."""
+    taught = METHODS[method].needs_teacher
+    for student, teacher in ((flat_net, "resnet8"), *((("resnet8", flat_net),) if taught else ())):
+        values = {"student": student, "teacher": teacher, "methods": (method,)}
+        for start in (
+            lambda v=values: prepare(make_config(dataset="fashion-mnist-sample", **v), tmp_path),
+            lambda v=values: outcome(tiny_config(**v), tiny),
+        ):
+            refuses(start, f"'{method}'", flat_net, "kd, dml, dkd, dist")
+
+
+def test_what_is_not_compared_needs_no_maps(flat_net, tmp_path):
+    """The teacher of a method that has none, and the peer's network where no peer learns."""
+    config = make_config(teacher=flat_net, student="resnet8", methods=("baseline", "ie-dml"), peer="resnet8")
+    assert prepare(config, tmp_path).config.methods == ("baseline", "ie-dml")
 
 
 def test_od_takes_one_that_has_what_it_needs(tiny, tiny_config):
