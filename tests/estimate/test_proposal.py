@@ -7,6 +7,7 @@ import pytest
 from iekd.config.presets import PRESETS
 from iekd.config.run import make_config
 from iekd.config.unused import unused_settings
+from iekd.data import describe
 from iekd.data.base import DatasetInfo
 from iekd.estimate.cautions import few_steps, learned_from
 from iekd.estimate.proposal import propose
@@ -58,3 +59,17 @@ def test_a_preset_sets_nothing_that_it_leaves_without_effect(name):
     if name in ("photos", "small-data"):
         assert config.warm_up
         assert not config.drop_last
+
+
+@pytest.mark.parametrize(
+    ("dataset", "preset"),
+    [
+        ("torchvision:Flowers102", "photos"),
+        ("torchvision:OxfordIIITPet", "photos"),
+        ("cifar100", None),
+        ("torchvision:SVHN", None),
+    ],
+)
+def test_sets_of_torchvision_get_one_where_they_are_of_photographs(dataset, preset):
+    found = propose(describe(dataset), False)
+    assert (found and found.preset) == preset
