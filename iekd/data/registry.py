@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from iekd.data.base import Dataset, DatasetInfo, Progress, Request, Source, check_order
-from iekd.data.bundled import FashionSample
+from iekd.data.bundled import CifarSample, FashionSample
 from iekd.data.decoding import CROP
 from iekd.data.duplicates import repeated_note
 from iekd.data.folder import CsvTable, Folder
@@ -37,7 +37,7 @@ def register(source: Source) -> Source:
     return source
 
 
-for _source in (FashionSample(), *TORCHVISION_SETS, Folder(), CsvTable(), Torchvision(), HubDatasets()):
+for _source in (FashionSample(), CifarSample(), *TORCHVISION_SETS, Folder(), CsvTable(), Torchvision(), HubDatasets()):
     register(_source)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from iekd.data.bundled import FASHION_CLASSES
+from iekd.data.bundled import CIFAR10_CLASSES, FASHION_CLASSES
 
 SCHEME = "torchvision:"
 Part = Mapping[str, Any]  # arguments of the class
@@ -67,7 +67,6 @@ class Facts:
 
 
 # as the downloads name them, so that an order of classes can be checked before anything is downloaded
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR100 = (
     "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can "
     "castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin "

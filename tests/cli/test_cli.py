@@ -518,7 +518,7 @@ def test_models_and_datasets_are_listed():
     assert printed["checkpoints"] == []
     assert "resnet110" in iekd_("models").stdout
     names = [d["name"] for d in last_json(iekd_("datasets", "--json"))["datasets"]]
-    assert names == ["fashion-mnist-sample", "fashion-mnist", "cifar10", "cifar100"]
+    assert names == ["fashion-mnist-sample", "cifar10-sample", "fashion-mnist", "cifar10", "cifar100"]
     listed = iekd_("datasets").stdout
     for name in [*names, "folder:PATH"]:
         assert name in listed

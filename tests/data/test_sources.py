@@ -1,4 +1,4 @@
-"""The bundled sample, and torchvision's sources against small stand-ins in torchvision's own layout."""
+"""The bundled samples, and torchvision's sources against small stand-ins in torchvision's own layout."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import pickle
 import struct
+import tarfile
 import threading
 from collections import Counter
 from pathlib import Path
@@ -14,12 +15,14 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torchvision.datasets
+from PIL import Image
 
 from iekd import data
 from iekd.data import bundled, torchvision_sets
 from iekd.errors import DataError, UserError
 
 CLASSES = bundled.FASHION_CLASSES
+CIFAR = Path(__file__).parents[3] / "shared" / "data" / "cifar10-jpeg.tar.xz"
 
 
 def test_the_sample_is_balanced_and_whole():
@@ -38,8 +41,30 @@ def test_the_sample_shares_no_image_with_its_test_set():
     assert not train & test
 
 
-def test_the_sample_is_at_most_ten_megabytes():
-    assert bundled.BUNDLED.stat().st_size <= 10e6
+def test_the_samples_are_at_most_ten_megabytes():
+    assert sum(file.stat().st_size for file in bundled.FOLDER.iterdir()) <= 10e6
+
+
+def test_the_sample_in_colour_is_balanced_and_its_classes_take_turns():
+    d = data.load("cifar10-sample")
+    assert (d.train.images.shape, d.test.images.shape) == ((2000, 32, 32, 3), (1000, 32, 32, 3))
+    assert d.train.labels.tolist() == [*range(10)] * 200
+    assert d.test.labels.tolist() == [*range(10)] * 100
+    train, test = ({image.tobytes() for image in split.images} for split in (d.train, d.test))
+    assert (len(train), len(test)) == (2000, 1000)
+    assert not train & test
+
+
+@pytest.mark.skipif(not CIFAR.is_file(), reason="CIFAR-10 in JPEG files is not beside the repository")
+def test_the_sample_in_colour_is_made_of_the_files():
+    d = data.load("cifar10-sample")
+    with tarfile.open(CIFAR) as archive:
+        for member in filter(tarfile.TarInfo.isfile, archive):
+            part, label, file = member.name.split("/")
+            split, row = getattr(d, part), 10 * int(file.removesuffix(".jpg")) + d.class_names.index(label)
+            if row < len(split):
+                with Image.open(archive.extractfile(member)) as image:
+                    np.testing.assert_array_equal(split.images[row], np.asarray(image))
 
 
 @pytest.mark.skipif(not Path("/usr/share/datasets/fashion-mnist").is_dir(), reason="Debian's Fashion-MNIST is not here")
@@ -78,7 +103,7 @@ def test_unknown_names_get_the_closest(refuses):
 
 def test_every_named_data_set_is_described():
     infos = {info.name: info for info in data.available()}
-    assert list(infos) == ["fashion-mnist-sample", "fashion-mnist", "cifar10", "cifar100"]
+    assert list(infos) == ["fashion-mnist-sample", "cifar10-sample", "fashion-mnist", "cifar10", "cifar100"]
     assert all(data.describe(name) == info for name, info in infos.items())
     sample = data.load("fashion-mnist-sample")
     info = infos["fashion-mnist-sample"]

@@ -209,7 +209,7 @@ def test_names_are_found_in_any_case_and_old_names_stay(refuses):
     refuses(lambda: make_config(dataset="torchvision:Flowrs102"), "torchvision:Flowers102", kind=UserError)
     refuses(lambda: make_config(dataset="torchvision:CelebA"), "CelebA", "attributes", kind=UserError)
     assert data.title_of("torchvision:Gone") == "torchvision:Gone"
-    assert [info.name for info in data.available()] == ["fashion-mnist-sample", "fashion-mnist", "cifar10", "cifar100"]
+    assert not [info.name for info in data.available() if ":" in info.name]
 
 
 def test_what_is_missing_is_a_sentence(root, refuses):

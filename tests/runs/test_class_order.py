@@ -72,7 +72,7 @@ def test_a_run_of_an_earlier_version_keeps_its_order(folder, tmp_path):
     assert getattr(store.get(run.id).config, "class_order", ()) == ()
 
 
-@pytest.mark.parametrize("dataset", ["fashion-mnist-sample", "fashion-mnist", "cifar10", "cifar100"])
+@pytest.mark.parametrize("dataset", ["fashion-mnist-sample", "cifar10-sample", "fashion-mnist", "cifar10", "cifar100"])
 def test_an_order_for_a_named_dataset_is_checked_before_the_run_and_before_a_download(dataset, tmp_path):
     known = data.describe(dataset).class_names
     given = make_config(dataset=dataset, teacher="none", methods="baseline", class_order=known[::-1])
