@@ -1,35 +1,38 @@
 """What the page knows of the shipped networks without asking them: writes checkpoints/showcase.json, the images of the
 landing page (see its module), and their predictions for the whole test set, test-set.npz in the folder of each.
 
-python benchmarks/showcase.py
+    python benchmarks/showcase.py fashion-mnist-sample 10000 \\
+        fashion-mnist-resnet20-teacher fashion-mnist-resnet8-baseline fashion-mnist-resnet8-ie-ft
+
+The dataset whose test images are shown, how many test images the accuracies in the cards are of, and the folders in
+checkpoints/: the teacher, the plain student, others.
 """
 
 from __future__ import annotations
+
+import sys
 
 import numpy as np
 
 from iekd import data
 from iekd.inference.classifier import open_classifier
 from iekd.inference.showcase import make_showcase, write_showcase
-from iekd.models.shipped import shipped_models
 from iekd.paths import checkpoints_dir
 from iekd.runs.models import demo_models
 from iekd.runs.test_set import ship_predictions
 
 
-def main() -> None:
-    cards = shipped_models()
-    models = {"teacher" if card.role == "teacher" else card.method: name for name, card in cards.items()}
-    models = {name: models[name] for name in ("teacher", "baseline", *sorted(set(models) - {"teacher", "baseline"}))}
-    card = cards[models["baseline"]]  # the teacher may have learned from a larger dataset
-    dataset = data.load(card.datasets[0])
+def main(name: str, tested: int, folders: list[str]) -> None:
+    dataset = data.load(name)
     test = dataset.test
-    classifiers = {name: open_classifier(checkpoints_dir() / folder) for name, folder in models.items()}
+    found = [open_classifier(checkpoints_dir() / folder) for folder in folders]
+    names = ["teacher" if one.card.role == "teacher" else one.card.method for one in found]
     probabilities = {
         name: np.concatenate([one.probabilities(test.images[i : i + 500]) for i in range(0, len(test), 500)])
-        for name, one in classifiers.items()
+        for name, one in zip(names, found, strict=True)
     }
-    showcase = make_showcase(card.datasets[0], models, probabilities, test.labels, card.class_names)
+    models = dict(zip(names, folders, strict=True))
+    showcase = make_showcase(name, models, probabilities, test.labels, dataset.class_names, tested)
     write_showcase(checkpoints_dir(), showcase)
     ship_predictions(demo_models(), dataset)
     print(
@@ -39,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3:])

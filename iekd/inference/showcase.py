@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from iekd.config.methods import BASELINE
+from iekd.config.methods import BASELINE, explores
 from iekd.engine.scoring import is_right, predicted
 from iekd.errors import UserError
 
@@ -37,13 +37,17 @@ class Shown:
 class Showcase:
     """What the landing page tells.
 
-    models: the folders among the shipped models, by the name that a run would give them: "teacher", "baseline" and one
-    other method. images: in the test split, of which both students classify `both` correctly, only the plain one
-    `lost`, only the other one `gained`, and none `neither`.
+    dataset: whose test split the images are of; it needs no download.
+    models: the folders among the shipped models, by the name that a run would give them: "teacher", "baseline", an IE
+    method, and others to stand beside it.
+    tested: how many test images the accuracies in the cards are of; the test split may be a sample of them.
+    images: in the test split, of which both students classify `both` correctly, only the plain one `lost`, only the IE
+    student `gained`, and none `neither`.
     """
 
     dataset: str
     models: dict[str, str]
+    tested: int
     images: int
     both: int
     gained: int
@@ -53,22 +57,23 @@ class Showcase:
 
     @property
     def taught(self) -> str:
-        """The method of the student that had a teacher."""
-        return next(name for name in self.models if name not in ("teacher", BASELINE))
+        """The method of the IE student."""
+        return _taught(self.models)
 
 
 def make_showcase(
     dataset: str, models: Mapping[str, str], probabilities: Mapping[str, np.ndarray], labels: np.ndarray,
-    class_names: tuple[str, ...],
+    class_names: tuple[str, ...], tested: int | None = None,
 ) -> Showcase:  # fmt: skip
     """The showcase of a test split; only benchmarks/showcase.py makes one.
 
     Args:
-        models: folder by name: "teacher", "baseline" and one other.
+        models: folder by name: "teacher", "baseline", an IE method, and others.
         probabilities: by the same names, (N,K) of the whole test split, in its order.
         labels: (N,) the right classes.
+        tested: see Showcase; None: as many as there are labels.
     """
-    taught = next(name for name in models if name not in ("teacher", BASELINE))
+    taught = _taught(models)
     plain_right, taught_right = (is_right(predicted(probabilities[name]), labels) for name in (BASELINE, taught))
     rows = chosen_rows(plain_right, taught_right, SHOWN)
 
@@ -76,7 +81,7 @@ def make_showcase(
         return [(class_names[k], round(float(answers[k]), 4)) for k in np.argsort(-answers, kind="stable")[:TOP]]
 
     return Showcase(
-        dataset, dict(models), len(labels), int((plain_right & taught_right).sum()),
+        dataset, dict(models), tested or len(labels), len(labels), int((plain_right & taught_right).sum()),
         int((taught_right & ~plain_right).sum()), int((plain_right & ~taught_right).sum()),
         int((~plain_right & ~taught_right).sum()),
         tuple(
@@ -84,6 +89,10 @@ def make_showcase(
             for row in rows
         ),
     )  # fmt: skip
+
+
+def _taught(models: Mapping[str, str]) -> str:
+    return next(filter(explores, models))
 
 
 def chosen_rows(plain_right: np.ndarray, taught_right: np.ndarray, most: int) -> list[int]:

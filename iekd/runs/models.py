@@ -7,6 +7,7 @@ from pathlib import Path
 from iekd.config.methods import BASELINE
 from iekd.config.run import learner_name
 from iekd.errors import UserError
+from iekd.inference.showcase import read_showcase
 from iekd.models.shipped import shipped_models
 from iekd.paths import checkpoints_dir
 from iekd.runs.store import Run, Store
@@ -84,13 +85,18 @@ def saved_seeds(run: Run) -> list[int]:
 
 
 def demo_models() -> dict[str, Path]:
-    """The shipped models as a run would name them: teacher, baseline, ie-ft.
+    """The shipped models that the page opens with, as a run would name them: teacher, baseline, ie-ft. Without the file
+    about them, all shipped models.
 
     Raises:
         UserError: no shipped models on this machine.
     """
+    root = checkpoints_dir()
+    show = read_showcase(root)
+    if show and all((root / folder).is_dir() for folder in show.models.values()):
+        return {name: root / folder for name, folder in show.models.items()}
     found = {"teacher" if card.role == "teacher" else card.method: name for name, card in shipped_models().items()}
     if not found:
-        raise UserError(f"There are no shipped models in '{checkpoints_dir()}'. Finish a run and compare that.")
+        raise UserError(f"There are no shipped models in '{root}'. Finish a run and compare that.")
     order = ["teacher", BASELINE, *sorted(set(found) - {"teacher", BASELINE})]
-    return {name: checkpoints_dir() / found[name] for name in order if name in found}
+    return {name: root / found[name] for name in order if name in found}

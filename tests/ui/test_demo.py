@@ -14,8 +14,9 @@ from ui_helpers import PATIENCE, ROOT
 from iekd import data
 from iekd.errors import UserError
 from iekd.inference.classifier import open_classifier
-from iekd.inference.showcase import FILE, SHOWN, chosen_rows, make_showcase, read_showcase
+from iekd.inference.showcase import FILE, SHOWN, chosen_rows, make_showcase, read_showcase, write_showcase
 from iekd.models.artifact import ModelCard
+from iekd.runs.models import demo_models
 from iekd.ui.render.demo import demo_html
 
 CHECKPOINTS = ROOT / "checkpoints"
@@ -78,6 +79,47 @@ def test_the_page_takes_its_numbers_from_the_cards(monkeypatch, tmp_path):
     card.write_text(card.read_text().replace('"accuracy": 87.99', '"accuracy": 12.34'))
     monkeypatch.setenv("IEKD_CHECKPOINTS_DIR", str(copied))
     assert "12.3 %" in demo_html()
+
+
+@pytest.fixture
+def with_ft(tmp_path, monkeypatch):
+    """The shipped networks, and the IE student once more as one of FT; the demo is on fewer images than the cards."""
+    copied = shutil.copytree(CHECKPOINTS, tmp_path / "checkpoints")
+    show = read_showcase(CHECKPOINTS)
+    shutil.copytree(copied / show.models["ie-ft"], copied / "ft")
+    card = copied / "ft" / "model.json"
+    card.write_text(card.read_text().replace('"method": "ie-ft"', '"method": "ft"').replace("87.99", "88.25"))
+    models = {
+        "teacher": show.models["teacher"],
+        "baseline": show.models["baseline"],
+        "ft": "ft",
+        "ie-ft": show.models["ie-ft"],
+    }
+    labels, sure = np.arange(20) % 10, np.eye(10, dtype=np.float32)
+    said = dict.fromkeys(models, sure[labels]) | {"baseline": sure[np.where(labels == 3, 5, labels)]}
+    write_showcase(copied, make_showcase(show.dataset, models, said, labels, tuple("abcdefghij"), 10_000))
+    monkeypatch.setenv("IEKD_CHECKPOINTS_DIR", str(copied))
+    return copied
+
+
+def test_further_students_stand_beside_the_two(with_ft):
+    show = read_showcase(with_ft)
+    assert (show.taught, show.tested, show.images, show.gained, show.lost) == ("ie-ft", 10_000, 20, 2, 0)
+    html = demo_html()
+    assert "Accuracy on 10,000 test images" in html
+    assert "Of 20 test images" in html
+    assert "The FT student learns from the same teacher" in html
+    ladder = html[html.index('class="ladder"') :]
+    order = [ladder.index(text) for text in ("94.4 %", "88.2 %", "88.0 %", "85.7 %")]
+    assert order == sorted(order), "a student that is better than the IE student stands above it"
+    assert html.count("<h3>FT student</h3>") == len(show.shown)
+
+
+def test_compare_opens_with_the_networks_of_the_demo(with_ft):
+    shutil.copytree(with_ft / "ft", with_ft / "a-later-one")
+    assert {name: path.name for name, path in demo_models().items()} == read_showcase(with_ft).models
+    shutil.rmtree(with_ft / "ft")
+    assert list(demo_models()) == ["teacher", "baseline", "ft", "ie-ft"], "what is left, by their cards"
 
 
 def test_without_the_networks_or_the_file_there_is_no_landing_page(monkeypatch, tmp_path):

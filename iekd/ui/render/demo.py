@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from iekd import data
-from iekd.config.methods import BASELINE, method_name
+from iekd.config.methods import BASELINE, explores, method_name
 from iekd.errors import UserError
 from iekd.inference.showcase import Showcase, Shown, read_showcase
 from iekd.language import _
 from iekd.models.artifact import ModelCard
 from iekd.models.catalog import model_name
 from iekd.paths import checkpoints_dir
+from iekd.results.card import student_name
 from iekd.ui.render.examples import data_url
 from iekd.ui.render.template import render
 from iekd.ui.render.words import method_style
@@ -48,8 +49,11 @@ def demo_html() -> str:
     models = {name: _model(name, card, cards) for name, card in cards.items()}
     teacher, plain, taught = models["teacher"], models[BASELINE], models[show.taught]
     return render(
-        "demo", show=show, ratio=teacher.params / taught.params, ladder=[teacher, taught, plain],
-        models={"teacher": teacher, "plain": plain, "taught": taught}, gained=sum(map(is_gain, show.shown)),
+        "demo", show=show, ratio=teacher.params / taught.params,
+        ladder=sorted(models.values(), key=lambda one: -float(one.accuracy)),
+        models={"teacher": teacher, "plain": plain, "taught": taught},
+        others=[one.title for one in models.values() if one not in (teacher, plain, taught)],
+        gained=sum(map(is_gain, show.shown)),
         slides=[
             {
                 "index": one.index, "label": one.label, "image": data_url(images[one.index]),
@@ -72,7 +76,7 @@ def _model(name: str, card: ModelCard, cards: dict[str, ModelCard]) -> Model:
     reached = [one.accuracy or 0.0 for one in cards.values()]
     low, high = min(reached), max(reached)
     span = (high - low) or 1.0
-    title = {"teacher": _("Teacher"), BASELINE: method_name(BASELINE)}.get(name, _("IE student"))
+    title = _("Teacher") if name == "teacher" else _("IE student") if explores(name) else student_name(name)
     return Model(
         title, "teacher" if name == "teacher" else method_style(name), model_name(card.model), card.params,
         f"{card.accuracy or 0.0:.1f}", 100 * (MARGIN + (1 - 2 * MARGIN) * ((card.accuracy or 0.0) - low) / span),
