@@ -233,7 +233,7 @@ def test_labels_alone_need_no_teacher():
 
 BAD = [
     ({"seeds": 3}, ["Seeds", "'3'", "a list or tuple"]),
-    ({"dataset": "cifar11"}, ["cifar11", "Of this kind there are: cifar10, cifar100."]),
+    ({"dataset": "cifar11"}, ["cifar11", "Of this kind there are: cifar10-sample, cifar10, cifar100."]),
     ({"dataset": "zebra"}, ["zebra", "Choose one of", "folder:PATH"]),
     ({"dataset": ""}, ["''"]),
     ({"teacher": "resnet-20"}, ["resnet-20", "Did you mean 'resnet20'"]),
