@@ -1,7 +1,7 @@
-"""What the page knows of the shipped networks without asking them: writes checkpoints/showcase.json, the images of the
+r"""What the page knows of the shipped networks without asking them: writes checkpoints/showcase.json, the images of the
 landing page (see its module), and their predictions for the whole test set, test-set.npz in the folder of each.
 
-    python benchmarks/showcase.py fashion-mnist-sample 10000 \\
+    python benchmarks/showcase.py fashion-mnist-sample 10000 \
         fashion-mnist-resnet20-teacher fashion-mnist-resnet8-baseline fashion-mnist-resnet8-ie-ft
 
 The dataset whose test images are shown, how many test images the accuracies in the cards are of, and the folders in
@@ -10,7 +10,7 @@ checkpoints/: the teacher, the plain student, others.
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 import numpy as np
 
@@ -27,6 +27,7 @@ def main(name: str, tested: int, folders: list[str]) -> None:
     test = dataset.test
     found = [open_classifier(checkpoints_dir() / folder) for folder in folders]
     names = ["teacher" if one.card.role == "teacher" else one.card.method for one in found]
+    assert len(set(names)) == len(names), f"{names}: one network of each kind"
     probabilities = {
         name: np.concatenate([one.probabilities(test.images[i : i + 500]) for i in range(0, len(test), 500)])
         for name, one in zip(names, found, strict=True)
@@ -42,4 +43,9 @@ def main(name: str, tested: int, folders: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset")
+    parser.add_argument("tested", type=int)
+    parser.add_argument("folders", nargs="+")
+    given = parser.parse_args()
+    main(given.dataset, given.tested, given.folders)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from iekd.config.methods import METHODS, MethodSettings, logits_only_methods, method_spec
+from iekd.config.methods import METHODS, MethodSettings, compared_networks, logits_only_methods, method_spec
 from iekd.config.run import NO_TEACHER, RunConfig, make_config
 from iekd.config.unused import unused_settings
 from iekd.engine.accelerate import choose_device
@@ -220,11 +220,13 @@ def _check_networks(
         )
     for method in config.methods:
         spec = method_spec(method)
-        compared = {"student": student, **({"teacher": teacher} if teacher and spec.needs_teacher else {})}
-        for role, network in compared.items() if not spec.logits_only else ():
+        found = {"student": student, "teacher": teacher, "peer": student}
+        for role in compared_networks(method):
+            network = found[role]
+            assert network is not None  # the settings say that a teacher is there
             if not network.widths:
                 raise UserError(
-                    f"Method '{method}' compares feature maps, and none were found in the {role} ({network.problem}). "
+                    f"Method '{method}' looks at features, and the {role} gives no feature maps ({network.problem}). "
                     f"Name the modules that give them ({role}_stages), or use only methods that look at logits "
                     f"alone: {', '.join(logits_only_methods())}.",
                     role,

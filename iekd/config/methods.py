@@ -362,6 +362,14 @@ def known_specs(names: Iterable[str]) -> list[MethodSpec]:
     return [method_spec(name) for name in names if split_name(name)[0] in METHODS]
 
 
+def compared_networks(name: str) -> tuple[str, ...]:
+    """The networks that must have features for a method to look at: of "student", "teacher" and "peer"; none for one
+    that looks at logits alone, as "+kd" does."""
+    spec = method_spec(split_name(name)[0])
+    needed = {"student": True, "teacher": spec.needs_teacher, "peer": spec.needs_peer}
+    return () if spec.logits_only else tuple(role for role, needs in needed.items() if needs)
+
+
 def explores(name: str) -> bool:
     """Whether a method splits its student's channels into inheritance and exploration; not one of a missing plugin."""
     return any(spec.explores for spec in known_specs([name]))

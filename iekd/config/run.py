@@ -21,6 +21,7 @@ from iekd.config.methods import (
     OTHERS,
     MethodSettings,
     check_method,
+    compared_networks,
     known_specs,
     logits_only_methods,
     method_spec,
@@ -331,14 +332,12 @@ def check_maps(config: RunConfig) -> None:
         UserError: they do not, or a network on the Hub has not been looked up.
     """
     for method in config.methods:
-        spec = method_spec(method)
-        taught = spec.needs_teacher and config.teacher != NO_TEACHER
-        roles = ("student", *(("teacher",) if taught else ()), *(("peer",) if spec.needs_peer and config.peer else ()))
-        for role in roles if not spec.logits_only else ():
-            if not models()[getattr(config, role)].stage_channels:
+        for role in compared_networks(method):
+            name = getattr(config, role)
+            if name not in (None, NO_TEACHER) and not models()[name].stage_channels:
                 raise UserError(
-                    f"Method '{method}' compares feature maps, and {getattr(config, role)} gives none. Choose another "
-                    f"network, or use only methods that look at logits alone: {', '.join(logits_only_methods())}.",
+                    f"Method '{method}' looks at features, and {name} gives no feature maps. Choose another network, "
+                    f"or use only methods that look at logits alone: {', '.join(logits_only_methods())}.",
                     role,
                 )
     overhaul = [m for m in config.methods if method_spec(m).needs_margins]

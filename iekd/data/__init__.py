@@ -16,6 +16,7 @@ from iekd.data.registry import (
     for_guests,
     load,
     own_path,
+    part_at_hand,
     prepare,
     register,
     relative_name,
@@ -28,6 +29,6 @@ from iekd.data.registry import (
 
 __all__ = [
     "AS_TEXT", "Dataset", "DatasetInfo", "Request", "Source", "Split", "available", "check_name", "describe",
-    "folder_name", "for_guests", "load", "own_path", "prepare", "register", "relative_name", "short_name",
-    "source_of", "sources", "thumbnails", "title_of",
+    "folder_name", "for_guests", "load", "own_path", "part_at_hand", "prepare", "register", "relative_name",
+    "short_name", "source_of", "sources", "thumbnails", "title_of",
 ]  # fmt: skip

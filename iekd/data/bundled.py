@@ -17,8 +17,8 @@ FASHION_CLASSES = (
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SAMPLE = "fashion-mnist-sample"
 COLOUR_SAMPLE = "cifar10-sample"
-CIFAR10_AS_JPEG = "cifar10-jpeg"  # what the sample is of; the dataset itself is not shipped
-FOLDER = Path(__file__).parent / "bundled"
+CIFAR10_AS_JPEG = "cifar10-jpeg"  # what the sample is of, as cards of networks name it; nobody can load it by that name
+BUNDLED = Path(__file__).parent / "bundled"
 
 
 class FashionSample(Source):
@@ -40,8 +40,8 @@ class FashionSample(Source):
 class CifarSample(Source):
     """200 training and 100 test images per class of CIFAR-10 (Krizhevsky 2009), from a copy in JPEG files.
 
-    JPEG makes it harder than the original, and there is little to learn from: it shows something in colour without a
-    download, and is what the shipped networks for CIFAR-10 are tested on.
+    JPEG makes it harder than the original, and there is little to learn from: it is something in colour that needs no
+    download.
     """
 
     name = COLOUR_SAMPLE
@@ -58,7 +58,7 @@ class CifarSample(Source):
 
 @lru_cache(maxsize=1)
 def _fashion() -> Dataset:
-    with np.load(FOLDER / f"{SAMPLE}.npz") as stored:
+    with np.load(BUNDLED / f"{SAMPLE}.npz") as stored:
         train = Split(stored["train_images"], stored["train_labels"].astype(np.int64))
         test = Split(stored["test_images"], stored["test_labels"].astype(np.int64))
     return Dataset(SAMPLE, FASHION_CLASSES, train, test)
@@ -66,7 +66,7 @@ def _fashion() -> Dataset:
 
 @lru_cache(maxsize=1)
 def _cifar() -> Dataset:
-    with np.load(FOLDER / f"{COLOUR_SAMPLE}.npz") as stored:
+    with np.load(BUNDLED / f"{COLOUR_SAMPLE}.npz") as stored:
         train, test = (
             Split(_decoded(stored[f"{part}_files"], stored[f"{part}_sizes"]), stored[f"{part}_labels"].astype(np.int64))
             for part in ("train", "test")

@@ -73,6 +73,14 @@ def available() -> list[DatasetInfo]:
     return [source.describe(source.name, 0.2) for source in sources() if not source.usage]
 
 
+def part_at_hand(names: Sequence[str]) -> str:
+    """Of some datasets and the parts of them that have names, the first that needs no download, parts first; "" if
+    there is none, or nobody knows these names."""
+    parts = [info.name for info in available() if info.part_of in names]
+    known = ((name, _find(name)) for name in (*parts, *names))
+    return next((name for name, source in known if source is not None and source.at_hand(name)), "")
+
+
 # Questions that a name alone answers: no file is read.
 
 

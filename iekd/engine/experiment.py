@@ -96,7 +96,7 @@ class Experiment:
                 the first one's `should_snapshot` counts.
         Raises:
             TrainingError: config.student_from is set, and `starts` has nothing for the students.
-            UserError: there are several processes, and a method cannot be trained by them.
+            UserError: a method cannot be used with these networks, or cannot be trained by several processes.
         """
         self.processes = processes
         self.config, self.teacher, self.starts = config, teacher, starts or Starts()
@@ -107,6 +107,7 @@ class Experiment:
                 f"Student from '{config.student_from}' is set, but no weights are given. Pass them as starts, or train "
                 "with iekd train."
             )
+        check_maps(config)  # before hours of training its teacher
         self.earlier, self.should_snapshot = dict(earlier or {}), should_snapshot
         seed = config.data_seed
         self.dataset = dataset.limited(config.limit_train, seed).held_out(config.validation_fraction, seed)
@@ -295,7 +296,6 @@ class Experiment:
     def _pair(self) -> Pair:
         config = self.config
         taught_by = self._widths("teacher") if config.needs_teacher else ()
-        check_maps(config)
         norms = []
         if self.teacher is not None and any(method_spec(m).needs_margins for m in config.methods):
             norms = cast(list[nn.BatchNorm2d], self.teacher.model.stage_norms)

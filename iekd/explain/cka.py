@@ -46,17 +46,19 @@ class StageSimilarity:
 
 
 def similarity(networks: Sequence[Network], images: Batch) -> list[StageSimilarity]:
-    """CKA between all networks and halves, at as many stages as all of them have: the last stage first.
+    """CKA between all networks and halves, at as many stages as all of them have: the last stage first. Networks
+    without feature maps are left out.
 
     Args:
         images: (B,H,W,C) uint8; no more than 256 are used.
     Raises:
-        NotApplicableError: a network gives no feature maps, or there are fewer than 4 images.
+        NotApplicableError: no network gives feature maps, or there are fewer than 4 images.
     """
     if len(images) < LEAST:
         raise NotApplicableError(f"CKA needs at least {LEAST} images, and there are {len(images)}.")
-    for network in networks:
-        network.check_maps()
+    networks = [network for network in networks if network.shapes]
+    if not networks:
+        raise NotApplicableError("None of these networks gives feature maps.")
     images = images[: min(IMAGES, max(LEAST, MEMORY // max(map(_bytes_per_image, networks))))]
     grams: dict[int, dict[str, Tensor]] = {}
     for network in networks:

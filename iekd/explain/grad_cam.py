@@ -32,7 +32,7 @@ def grad_cam(parts: Sequence[NetworkOrHalf], images: Batch) -> list[RelevanceMap
         NotApplicableError: it gives no feature maps, or its predictions are not computed from the last one.
     """
     network = parts[0].network
-    network.check_maps()
+    network.need_maps()
     maps: dict[str, list[np.ndarray]] = {part.half: [] for part in parts}
     classes: list[int] = []
     for batch in network.batches(len(images)):

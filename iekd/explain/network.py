@@ -96,14 +96,14 @@ class Network:
         """(c,h,w) of each stage."""
         return tuple(stage.shape[1:] for stage in self._features_of_nothing().stages)
 
-    def check_maps(self) -> None:
-        """Check that it has stages to look at.
+    def need_maps(self) -> None:
+        """Check that it has stages, which some diagnostics are of.
 
         Raises:
             NotApplicableError: it has none.
         """
         if not self.shapes:
-            raise NotApplicableError(f"'{self.name}' gives no feature maps, so there is nothing to look at.")
+            raise NotApplicableError(f"'{self.name}' gives no feature maps.")
 
     @cached_property
     def head(self) -> tuple[Tensor, Tensor]:
@@ -125,7 +125,7 @@ class Network:
             for hook in hooks:
                 hook.remove()
         for linear, pooled, logits in calls:
-            if pooled is features.pooled and logits is features.logits and pooled.shape[1] == self.widths[-1]:
+            if pooled is features.pooled and logits is features.logits and pooled.shape[1:] == self.widths[-1:]:
                 bias = torch.zeros(len(linear.weight), device=self.device) if linear.bias is None else linear.bias
                 return linear.weight, bias
         raise NotApplicableError(

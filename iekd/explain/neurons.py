@@ -50,7 +50,7 @@ def active_neurons(network: Network, images: Batch) -> list[ActiveNeurons]:
     Raises:
         NotApplicableError: it gives no feature maps, or no stage ends in a ReLU.
     """
-    network.check_maps()
+    network.need_maps()
     counts: list[Tensor] = [torch.zeros(width, dtype=torch.float64) for width in network.widths]
     lowest, sizes = [0.0] * len(counts), [shape[1] * shape[2] for shape in network.shapes]
     with torch.inference_mode():

@@ -16,7 +16,7 @@ from iekd.plural import counted
 from iekd.results.report import against_baseline, on_other_images, spread, summaries, verdict
 
 HUB_DATASETS = {  # our names -> the Hub's
-    "cifar10": "uoft-cs/cifar10", "cifar10-sample": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100",
+    "cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100",
     "fashion-mnist": "zalando-datasets/fashion_mnist", "fashion-mnist-sample": "zalando-datasets/fashion_mnist",
 }  # fmt: skip
 TAGS = ["image-classification", "knowledge-distillation", "iekd"]

@@ -126,7 +126,10 @@ def read_showcase(folder: Path) -> Showcase | None:
             Shown(one["index"], one["label"], {n: [(c, p) for c, p in top] for n, top in one["predictions"].items()})
             for one in values.pop("shown")
         )
-        return Showcase(**values, shown=shown)
+        show = Showcase(**{"tested": values["images"], **values}, shown=shown)
+        if not {"teacher", BASELINE} <= show.models.keys() or not any(map(explores, show.models)):
+            raise ValueError("it names no teacher, no plain student or no IE student")
+        return show
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -33,6 +33,7 @@ FILES = "networks.json"  # of a run's folder: the configurations of its networks
 DESCRIBED = "folder/"  # stands for the organisation where a config.json came from a model folder
 COMPUTED = ("num_batches_tracked", "relative_position_index", "position_ids")  # tensors that files may leave out
 WRAPPER = "timm_wrapper"  # transformers' name for a network of timm
+CLASSIFIERS = ("ForImageClassification", "ForImageClassificationWithTeacher")  # how transformers' classes end
 ARCHITECTURE = re.compile(r"\w[\w.-]*", re.ASCII)
 SIDE = 224  # of images where nothing is said
 
@@ -193,7 +194,7 @@ def check_config(name: str, config: Config) -> Config:
             return config
         raise UserError(f"'{name}' is refused: the architecture in its {CONFIG} is no name of a network of timm.")
     architectures = config.get("architectures") or []
-    kind = next((str(one) for one in architectures if "ForImageClassification" in str(one)), "")
+    kind = next((str(one) for one in architectures if str(one).endswith(CLASSIFIERS)), "")
     if isinstance(config.get("model_type"), str) and kind:
         return config
     what = f"is a {architectures[0]}" if architectures else "does not say what network it is"

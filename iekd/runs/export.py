@@ -102,6 +102,7 @@ def _own_dataset(card: ModelCard, run: Run | None, say: Say) -> tuple[Dataset | 
     else:
         # how a folder was divided is not in the card: other test images may be among those that it has learned from
         config, name, fraction, seed = None, card.datasets[0] if card.datasets else "", 0.2, 0
+        name = data.part_at_hand(card.datasets) or name
         if not name or data.own_path(name) is not None:
             images = name_without_folders(name) or "images that its card does not name"
             return None, f"It was trained on {images}. Name them with --dataset."

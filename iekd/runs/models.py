@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from iekd.config.methods import BASELINE
@@ -86,16 +87,21 @@ def saved_seeds(run: Run) -> list[int]:
 
 def demo_models() -> dict[str, Path]:
     """The shipped models that the page opens with, as a run would name them: teacher, baseline, ie-ft. Without the file
-    about them, all shipped models.
+    about them, those for the classes of the first plain student.
 
     Raises:
         UserError: no shipped models on this machine.
     """
-    root = checkpoints_dir()
-    show = read_showcase(root)
-    if show and all((root / folder).is_dir() for folder in show.models.values()):
-        return {name: root / folder for name, folder in show.models.items()}
-    found = {"teacher" if card.role == "teacher" else card.method: name for name, card in shipped_models().items()}
+    root, found = checkpoints_dir(), dict[str, str]()
+    with suppress(UserError):  # a damaged file, which the landing page needs and nothing here
+        show = read_showcase(root)
+        if show and all((root / folder).is_dir() for folder in show.models.values()):
+            return {name: root / folder for name, folder in show.models.items()}
+    cards = shipped_models()
+    first = next((card for card in cards.values() if card.method == BASELINE and card.role != "teacher"), None)
+    for folder, card in cards.items():
+        if first is None or card.class_names == first.class_names:
+            found["teacher" if card.role == "teacher" else card.method] = folder
     if not found:
         raise UserError(f"There are no shipped models in '{root}'. Finish a run and compare that.")
     order = ["teacher", BASELINE, *sorted(set(found) - {"teacher", BASELINE})]

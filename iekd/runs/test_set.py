@@ -163,16 +163,10 @@ def _dataset(card: ModelCard, run: Run | None, say: Say = lambda _: None) -> Dat
     Raises:
         UserError: it is not there, or has changed since.
     """
-    dataset, without = dataset_of(card, run, "" if run else _shipped_dataset(card), 0.2, 0, say)
+    dataset, without = dataset_of(card, run, "", 0.2, 0, say)
     if dataset is None:
         raise UserError(without)
     return dataset
-
-
-def _shipped_dataset(card: ModelCard) -> str:
-    """Of a dataset and its parts, which have the same classes, the first that needs no download."""
-    names = [*(info.name for info in data.available() if info.part_of in card.datasets), *card.datasets]
-    return next((name for name in names if data.source_of(name).at_hand(name)), "")
 
 
 def _predict(folder: Path, dataset: Dataset) -> Computed:
@@ -243,7 +237,7 @@ def _test_images(card: ModelCard | None, run: Run | None) -> np.ndarray:
     """
     if card is None:
         raise UserError("The models of this run were removed.")
-    name = run.config.dataset if run else _shipped_dataset(card)
+    name = run.config.dataset if run else data.part_at_hand(card.datasets)
     fraction, seed = (run.config.test_fraction, run.config.data_seed) if run else (0.2, 0)
     if data.describe(name, fraction).fingerprint:
         return _dataset(card, run).test.images[:]

@@ -42,7 +42,7 @@ def test_the_sample_shares_no_image_with_its_test_set():
 
 
 def test_the_samples_are_at_most_ten_megabytes():
-    assert sum(file.stat().st_size for file in bundled.FOLDER.iterdir()) <= 10e6
+    assert sum(file.stat().st_size for file in bundled.BUNDLED.iterdir()) <= 10e6
 
 
 def test_the_sample_in_colour_is_balanced_and_its_classes_take_turns():

@@ -54,7 +54,7 @@ def test_stages_without_a_relu_are_left_out(make, layers, images, lived_in, nois
     assert [found.stage for found in active_neurons(mobile, noise(2))] == [-1]
 
 
-def test_a_network_without_maps_says_so(make, noise, refuses):
+def test_a_network_without_maps_says_so(make, noise, networks, refuses):
     class Flat(nn.Module):
         def __init__(self):
             super().__init__()
@@ -67,10 +67,13 @@ def test_a_network_without_maps_says_so(make, noise, refuses):
     flat, images = make(Flat(), side=8, channels=3), noise(5, 8)
     for look in (
         lambda: active_neurons(flat, images),
-        lambda: similarity([flat], images),
+        lambda: flat.head,
         lambda: grad_cam([NetworkOrHalf(flat)], images),
     ):
-        refuses(look, "'plain'", "no feature maps", kind=NotApplicableError)
+        refuses(look, "'plain'", kind=NotApplicableError)
+    refuses(lambda: similarity([flat], images), "feature maps", kind=NotApplicableError)
+    found = similarity([flat, *networks], noise(5))
+    assert {name.split()[0] for one in found for name in one.names} == {"teacher", "baseline", "ie-ft"}
     assert flatness(flat, images, np.zeros(5, int)).network == "plain"
 
 

@@ -11,12 +11,15 @@ from iekd.config.methods import METHODS, logits_only_methods
 from iekd.config.run import make_config
 from iekd.engine.events import Result
 from iekd.engine.experiment import Experiment
+from iekd.errors import UserError
 from iekd.models import catalog
 from iekd.models.artifact import ModelCard, load_model, save_model
 from iekd.models.catalog import known_models, model_info, models
 from iekd.models.features import Features
 from iekd.models.registry import BUILDERS, build, builders, register
 from iekd.runs.prepare import prepare
+from iekd.runs.store import Store
+from iekd.ui.server.access import Access
 
 
 class Net(nn.Module):
@@ -234,12 +237,24 @@ def test_methods_that_compare_maps_refuse_one_without(flat_net, refuses, tmp_pat
             lambda v=values: outcome(tiny_config(**v), tiny),
         ):
             refuses(start, f"'{method}'", flat_net, "kd, dml, dkd, dist")
+        with pytest.raises(UserError, match=flat_net):  # not after hours of training the teacher
+            Experiment(tiny_config(**values), tiny)
 
 
-def test_what_is_not_compared_needs_no_maps(flat_net, tmp_path):
+def test_what_is_not_compared_needs_no_maps(flat_net, refuses, tmp_path):
     """The teacher of a method that has none, and the peer's network where no peer learns."""
-    config = make_config(teacher=flat_net, student="resnet8", methods=("baseline", "ie-dml"), peer="resnet8")
-    assert prepare(config, tmp_path).config.methods == ("baseline", "ie-dml")
+    for methods in (("baseline", "ie-dml"), ("ie-dml+kd",)):  # kd looks at the teacher's logits
+        config = make_config(teacher=flat_net, student="resnet8", methods=methods, peer="resnet8")
+        assert prepare(config, tmp_path).config.methods == methods
+    config = make_config(teacher="none", student="resnet8", methods="ie-dml", peer=flat_net)
+    refuses(lambda: prepare(config, tmp_path), "ie-dml", flat_net)
+
+
+def test_a_visitor_gets_the_same_refusal(flat_net, refuses, tmp_path):
+    """What a run may take is checked before it is prepared."""
+    access = Access(public=True, training=True)
+    config = make_config(student=flat_net, teacher="resnet8", methods="ft", dataset="fashion-mnist-sample")
+    refuses(lambda: access.check_size(None, config, Store(tmp_path)), "'ft'", flat_net)
 
 
 def test_od_takes_one_that_has_what_it_needs(tiny, tiny_config):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,8 +47,9 @@ def test_the_shipped_showcase_is_what_the_shipped_networks_say():
         names = classifier.card.class_names
         probabilities[name] = classifier.probabilities(test.images[:first])
         if name != "teacher":
-            right = show.both + (show.lost if name == "baseline" else show.gained)
-            assert round(100 * right / show.images, 2) == classifier.card.accuracy
+            right, of_all = show.both + (show.lost if name == "baseline" else show.gained), classifier.card.accuracy
+            assert show.tested == show.images, "of a sample, its accuracy would be near the card's"
+            assert round(100 * right / show.images, 2) == of_all
     plain, taught = (probabilities[name].argmax(1) == test.labels[:first] for name in ("baseline", show.taught))
     gains = round(SHOWN * show.gained / (show.gained + show.lost))
     rule = [*np.flatnonzero(taught & ~plain)[:gains], *np.flatnonzero(plain & ~taught)[: SHOWN - gains]]
@@ -108,7 +110,7 @@ def test_further_students_stand_beside_the_two(with_ft):
     html = demo_html()
     assert "Accuracy on 10,000 test images" in html
     assert "Of 20 test images" in html
-    assert "The FT student learns from the same teacher" in html
+    assert "The FT student is of the same size too" in html
     ladder = html[html.index('class="ladder"') :]
     order = [ladder.index(text) for text in ("94.4 %", "88.2 %", "88.0 %", "85.7 %")]
     assert order == sorted(order), "a student that is better than the IE student stands above it"
@@ -120,6 +122,27 @@ def test_compare_opens_with_the_networks_of_the_demo(with_ft):
     assert {name: path.name for name, path in demo_models().items()} == read_showcase(with_ft).models
     shutil.rmtree(with_ft / "ft")
     assert list(demo_models()) == ["teacher", "baseline", "ft", "ie-ft"], "what is left, by their cards"
+
+
+def test_a_file_that_names_no_ie_student_is_damaged_and_compare_does_without(with_ft):
+    text = (with_ft / FILE).read_text()
+    for damage in (text.replace('"ie-ft"', '"at"'), text.replace('"baseline"', '"plain"'), "{"):
+        (with_ft / FILE).write_text(damage)
+        with pytest.raises(UserError, match=r"showcase\.py"):
+            read_showcase(with_ft)
+        assert demo_html() == ""
+        assert list(demo_models()) == ["teacher", "baseline", "ft", "ie-ft"]
+
+
+def test_an_older_file_and_networks_for_other_classes(with_ft):
+    values = json.loads((with_ft / FILE).read_text())
+    values.pop("tested")
+    (with_ft / FILE).write_text(json.dumps(values))
+    assert read_showcase(with_ft).tested == 20
+    (with_ft / FILE).unlink()
+    card = with_ft / "ft" / "model.json"
+    card.write_text(card.read_text().replace('"Bag"', '"Hat"'))
+    assert list(demo_models()) == ["teacher", "baseline", "ie-ft"], "not a student for other classes"
 
 
 def test_without_the_networks_or_the_file_there_is_no_landing_page(monkeypatch, tmp_path):

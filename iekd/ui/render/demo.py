@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from iekd import data
-from iekd.config.methods import BASELINE, explores, method_name
+from iekd.config.methods import BASELINE, method_name
 from iekd.errors import UserError
 from iekd.inference.showcase import Showcase, Shown, read_showcase
 from iekd.language import _
@@ -46,13 +46,14 @@ def demo_html() -> str:
     def is_gain(one: Shown) -> bool:
         return one.predictions[show.taught][0][0] == one.label
 
-    models = {name: _model(name, card, cards) for name, card in cards.items()}
+    titles = {"teacher": _("Teacher"), show.taught: _("IE student")}
+    models = {name: _model(titles.get(name) or student_name(name), name, card, cards) for name, card in cards.items()}
     teacher, plain, taught = models["teacher"], models[BASELINE], models[show.taught]
     return render(
         "demo", show=show, ratio=teacher.params / taught.params,
         ladder=sorted(models.values(), key=lambda one: -float(one.accuracy)),
         models={"teacher": teacher, "plain": plain, "taught": taught},
-        others=[one.title for one in models.values() if one not in (teacher, plain, taught)],
+        others=[one.title for name, one in models.items() if name not in ("teacher", BASELINE, show.taught)],
         gained=sum(map(is_gain, show.shown)),
         slides=[
             {
@@ -72,11 +73,10 @@ def demo_html() -> str:
     )  # fmt: skip
 
 
-def _model(name: str, card: ModelCard, cards: dict[str, ModelCard]) -> Model:
+def _model(title: str, name: str, card: ModelCard, cards: dict[str, ModelCard]) -> Model:
     reached = [one.accuracy or 0.0 for one in cards.values()]
     low, high = min(reached), max(reached)
     span = (high - low) or 1.0
-    title = _("Teacher") if name == "teacher" else _("IE student") if explores(name) else student_name(name)
     return Model(
         title, "teacher" if name == "teacher" else method_style(name), model_name(card.model), card.params,
         f"{card.accuracy or 0.0:.1f}", 100 * (MARGIN + (1 - 2 * MARGIN) * ((card.accuracy or 0.0) - low) / span),

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from iekd import data
-from iekd.config.run import RunConfig
+from iekd.config.run import RunConfig, check_maps
 from iekd.data.archives import Room
 from iekd.errors import UserError
 from iekd.estimate.cost import plan_of, seconds
@@ -290,6 +290,7 @@ class Access:
 
         Raises:
             AccessError: it is not; the message names the setting.
+            UserError: its networks cannot be used with its methods.
         """
         if self.trusts(asker) or not self.visitors_start:
             return
@@ -298,6 +299,7 @@ class Access:
         info = data.describe(config.dataset, config.test_fraction)
         images = config.limit_train or info.train_images
         students = len(config.methods) * len(config.seeds)
+        check_maps(config)  # without the maps that its methods compare, a network has no plan
         plan = plan_of(config, info, not trains_teacher)
         minutes = math.ceil(seconds(plan, device_name(config.device)) / 60)
         for name, value, most in (
