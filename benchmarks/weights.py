@@ -1,22 +1,26 @@
 """Choose default weights on held-out training images, never on the test set.
 
     python benchmarks/weights.py [--epochs 10] [--seeds 0,1,2] "ie-ft inheritance_weight=50" "od overhaul_weight=3" ...
+    python benchmarks/weights.py --folder CIFAR10 --teacher-from benchmarks/paper/resnet20-teacher --epochs 30 ...
 
 Trains the default run's student once per learner and seed, all in lock-step on the shipped sample, and judges them on
 10,000 training images of Fashion-MNIST that are not in the sample (the first 1,000 of each class after those). Needs
 the full Fashion-MNIST on this machine. A learner is a method with settings that differ from the run's; without any, the
-weights of ie-ft that the default was chosen from.
+weights of ie-ft that the default was chosen from. With --folder they learn from the first images of each class in
+FOLDER/train instead, --per-class of them, and are judged on the 1,000 of each class before its last 1,000.
 """
 
 import argparse
 import statistics
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from iekd import data
 from iekd.config.run import RunConfig, learner_name, make_config
-from iekd.data.base import Split
+from iekd.data.base import Dataset, Split
+from iekd.data.bundled import SAMPLE
 from iekd.engine.events import StageStart, TrainedModel
 from iekd.engine.experiment import Experiment
 from iekd.engine.learner import Learner
@@ -47,11 +51,21 @@ class Grid(Experiment):
         return learners
 
 
-def held_out() -> Split:
-    """The 1,001st to 2,000th training image of each class: the sample holds the 1,000 before them."""
-    full = data.load("fashion-mnist").train
-    chosen = np.sort(np.concatenate([np.flatnonzero(full.labels == k)[1000:2000] for k in range(10)]))
+def of_each_class(full: Split, rows: slice) -> Split:
+    """Those rows of each class's images, in the order of all."""
+    classes = range(int(full.labels.max()) + 1)
+    chosen = np.sort(np.concatenate([np.flatnonzero(full.labels == k)[rows] for k in classes]))
     return Split(full.images[chosen], full.labels[chosen])
+
+
+def divided(folder: str, per_class: int) -> Dataset:
+    """What is learned from, and held-out training images in the place of the test split."""
+    if not folder:  # the sample holds the first 1,000 of each class
+        full = data.load("fashion-mnist").train
+        return replace(data.load(SAMPLE), test=of_each_class(full, slice(1000, 2000)))
+    whole = data.load(f"folder:{folder}", resolution=32)
+    train, test = of_each_class(whole.train, slice(per_class)), of_each_class(whole.train, slice(-2000, -1000))
+    return replace(whole, train=train, test=test)
 
 
 def configuration(text: str, **common: object) -> RunConfig:
@@ -65,16 +79,21 @@ def main() -> None:
     parser.add_argument("learners", nargs="*", default=CANDIDATES)
     parser.add_argument("--epochs", type=int, default=RunConfig.model_fields["epochs"].default)
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--auto-encoder-epochs", type=int, default=3)
+    parser.add_argument("--folder", default="")
+    parser.add_argument("--teacher-from", type=Path)
+    parser.add_argument("--per-class", type=int, default=1000)
     arguments = parser.parse_args()
     common = {
         "epochs": arguments.epochs, "seeds": tuple(map(int, arguments.seeds.split(","))), "validation_fraction": 0,
+        "auto_encoder_epochs": arguments.auto_encoder_epochs, "preset": "paper" if arguments.folder else None,
     }  # fmt: skip
     configs = {text: configuration(text, **common) for text in arguments.learners}
     # the first decides which auto-encoders are trained
     first = sorted(configs, key=lambda text: (not configs[text].needs_auto_encoder, configs[text].ie_stages != "all"))
     config = configs[first[0]]
-    model, card = load_model(find_teacher(config, checkpoints_dir()))
-    dataset = replace(data.load(config.dataset), test=held_out())
+    model, card = load_model(arguments.teacher_from or find_teacher(config, checkpoints_dir()))
+    dataset = divided(arguments.folder, arguments.per_class)
     grid = Grid({text: configs[text] for text in first}, dataset, TrainedModel(model, card.mean, card.std))
     found: dict[str, dict[str, float]] = {}
     for event in grid.events():
