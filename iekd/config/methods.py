@@ -213,12 +213,12 @@ IE_SETTINGS = (
 IE_PAPER = Paper("Inheritance and exploration", "Z. Huang et al.", 2021, "2107.00181")
 USES_PREDICTIONS = "makes no sense: {name} already uses the teacher's predictions. Name it {name}."
 
-CROSS_ENTROPY = Term("cross_entropy", "Loss on the labels", "cross-entropy", "how wrong the answers are")
+CROSS_ENTROPY = Term("cross_entropy", "Loss on the labels", "cross-entropy", "how wrong the predictions are")
 INHERITANCE = Term("inheritance", "Inheritance loss", "distance", "falls as this half comes closer to the teacher")
 EXPLORATION = Term(
     "exploration", "Exploration loss", "minus distance", "falls as this half moves away from the teacher"
 )
-MUTUAL = Term("mutual", "Mutual learning loss", "divergence", "falls as answers come closer to the peer's")
+MUTUAL = Term("mutual", "Mutual learning loss", "divergence", "falls as predictions come closer to the peer's")
 
 METHODS: dict[str, MethodSpec] = {}  # in the order of the page
 
@@ -249,9 +249,9 @@ register(MethodSpec(
     logits_only=True, without_kd="is knowledge distillation itself. Name it kd.", divisible=True,
 ))  # fmt: skip
 KD = register(MethodSpec(
-    "kd", "copies the teacher's softened answers", ("#7c5cd6", "#a78bfa"),
+    "kd", "copies the teacher's softened predictions", ("#7c5cd6", "#a78bfa"),
     paper=Paper("Knowledge distillation", "Hinton et al.", 2015, "1503.02531"),
-    terms=(Term("kd", "Distillation loss", "divergence", "falls as answers come closer to the teacher's"),),
+    terms=(Term("kd", "Distillation loss", "divergence", "falls as predictions come closer to the teacher's"),),
     settings=("temperature", "kd_weight"), logits_only=True, without_kd=USES_PREDICTIONS, divisible=True,
 ))  # fmt: skip
 register(MethodSpec(
@@ -283,15 +283,16 @@ register(MethodSpec(
 register(MethodSpec(
     "dkd", "kd with the right class and the others apart", ("#a33bc2", "#e879f9"),
     paper=Paper("Decoupled knowledge distillation", "Zhao et al.", 2022, "2203.08679"),
-    terms=(Term("dkd", "Decoupled distillation loss", "divergence", "falls as answers come closer to the teacher's"),),
+    terms=(Term("dkd", "Decoupled distillation loss", "divergence",
+                "falls as predictions come closer to the teacher's"),),
     settings=("temperature", "dkd_target_weight", "dkd_other_weight"), logits_only=True,
     needs_labels=True, without_kd=USES_PREDICTIONS, divisible=True,
 ))  # fmt: skip
 register(MethodSpec(
-    "dist", "keeps the relations among the teacher's answers", ("#5a5f9e", "#a5b4fc"),
+    "dist", "keeps the relations among the teacher's predictions", ("#5a5f9e", "#a5b4fc"),
     paper=Paper("DIST", "T. Huang et al.", 2022, "2205.10536"),
     terms=(Term("dist", "Relation loss", "1 - correlation",
-                "falls as the relations among answers become the teacher's"),),
+                "falls as the relations among predictions become the teacher's"),),
     settings=("temperature", "dist_weight"), logits_only=True, without_kd=USES_PREDICTIONS, divisible=True,
 ))  # fmt: skip
 register(MethodSpec(
