@@ -52,6 +52,7 @@ TEST_SET = "test-set"  # likewise
 EXPLAINED = "explained"  # likewise
 WATCHED = "watched"  # likewise
 LOADING = "loading"  # the stage before the first
+LAST_MOMENTS = 30  # seconds that a run's process gets to end once its final state is written
 
 
 @dataclass
@@ -406,11 +407,13 @@ class Store:
             RunError: no such run, or it is still going.
         """
         run = self.get(run_id)
-        deadline = time.monotonic() + 5
-        while run.alive() and not run.status.live and time.monotonic() < deadline:
+        deadline = time.monotonic() + LAST_MOMENTS
+        while run.alive():
+            if run.status.live:
+                raise RunError(f"The run '{run_id}' is still {run.status.state}. Stop it first.")
+            if time.monotonic() > deadline:
+                raise RunError(f"The run '{run_id}' is {run.status.state}, but its process has not ended yet. Try again.")
             time.sleep(0.1)  # it is over, and its process is about to end
-        if run.alive():
-            raise RunError(f"The run '{run_id}' is still {run.status.state}. Stop it first.")
         run.path.rename(target)
         self._forget_keys(run_id)
 

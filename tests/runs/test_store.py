@@ -171,6 +171,18 @@ def test_a_run_that_is_going_cannot_be_deleted(store, create, refuses):
     assert run.path.is_dir()
 
 
+def test_a_run_is_deleted_once_its_process_has_ended(store, written_run, refuses, monkeypatch):
+    run = written_run(store)
+    handle = run.lock()
+    monkeypatch.setattr(store_module, "LAST_MOMENTS", 0)
+    refuses(lambda: store.delete(run.id), run.id, run.status.state, "not ended yet", kind=RunError)
+    assert run.path.is_dir()
+    monkeypatch.setattr(store_module, "LAST_MOMENTS", 60)
+    monkeypatch.setattr(store_module.time, "sleep", lambda seconds: os.close(handle))  # it ends during the first wait
+    store.delete(run.id)
+    assert not run.path.exists()
+
+
 @pytest.mark.parametrize("name", ["file", "file/runs", "file/a/b"])
 @pytest.mark.parametrize("key", [None, "k"])
 def test_an_unwritable_folder_is_a_sentence(tmp_path, refuses, name, key):

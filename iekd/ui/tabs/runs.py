@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -295,9 +294,7 @@ def _delete(store: Store, access: Access, asker: gr.Request, run_ids: list[str])
         UserError: not one of them is there, or whoever asks may not delete one of them.
     """
     for run_id in run_ids:
-        run = store.get(run_id)
-        access.check_change(asker, run, "delete")
-        _let_go(run)
+        access.check_change(asker, store.get(run_id), "delete")
     moved, refused = trash.delete(store, run_ids)
     for sentence in refused:
         gr.Warning(sentence)
@@ -311,14 +308,6 @@ def _undo(store: Store, access: Access, asker: gr.Request, batch: str) -> None:
             for run in deletion.runs:
                 access.check_change(asker, run, "delete")
     trash.undo(store, batch)
-
-
-def _let_go(run: Run) -> None:
-    """A worker that has just ended holds its folder for a moment longer."""
-    for _look in range(25):
-        if run.status.live or not run.alive():
-            return
-        time.sleep(0.2)
 
 
 def table_html(store: Store, may: May, query: Query | None = None) -> str:
