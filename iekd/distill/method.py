@@ -100,7 +100,8 @@ class Method(nn.Module):
         cross_entropy = self.cross_entropy(logits.float(), labels[:count])
         if self.shares is not None:
             cross_entropy = cross_entropy * self.shares.cross_entropy
-        loss = (1 - self.strength * self.label_share) * cross_entropy
+        # not times one: torch.compile drops that factor, and then the loss of the plain student has no gradient
+        loss = (1 - self.strength * self.label_share) * cross_entropy if self.label_share else cross_entropy
         terms = {"cross_entropy": cross_entropy.detach()}
         for distiller in self.distillers:
             for name, (weight, term) in distiller(*(labelled if distiller.needs_labels else whole)).items():

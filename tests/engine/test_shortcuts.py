@@ -6,6 +6,7 @@ import copy
 import itertools
 import logging
 import math
+import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from iekd.config.methods import METHODS
 from iekd.config.run import learner_name
+from iekd.distill.method import Method
 from iekd.engine import accelerate, learner, loop, optimizer, stacked
 from iekd.engine.accelerate import Recorded, Shortcuts, branches, compile_or_not
 from iekd.engine.events import TrainedModel
@@ -24,6 +26,7 @@ from iekd.engine.experiment import Experiment
 from iekd.engine.learner import Learner
 from iekd.engine.metrics import Diverged, Metrics
 from iekd.engine.stacked import Stack, stack_seeds
+from iekd.models.features import Features
 from iekd.models.registry import build
 
 CPU = torch.device("cpu")
@@ -446,6 +449,21 @@ def test_students_go_through_the_compiler(tiny, teacher, config, monkeypatch):
     stack = execute(chosen, tiny, teacher, stack=True)
     assert_alike(stack, execute(chosen, tiny, teacher, stack=True, compiled=True), 1e-4)
     assert len(graphs) == 1, "that of the stack"
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler: install g++")
+def test_the_compiled_loss_of_a_plain_student_has_a_gradient():
+    """The code generator drops factors of one, and took the loss for its detached copy among the terms."""
+    chosen = Method("baseline", [])
+
+    def step(pixels, labels):
+        logits = pixels @ weights
+        return chosen(Features(logits, (), None, pixels), None, labels)
+
+    pixels, labels = torch.randn(4, 3), torch.tensor([0, 1, 1, 0])
+    weights = torch.randn(3, 2, requires_grad=True)
+    expected, found = (torch.autograd.grad(call(pixels, labels).loss, weights) for call in (step, torch.compile(step)))
+    assert torch.allclose(expected[0], found[0], atol=1e-6)
 
 
 # Switches
