@@ -409,10 +409,11 @@ class Store:
         run = self.get(run_id)
         deadline = time.monotonic() + LAST_MOMENTS
         while run.alive():
-            if run.status.live:
-                raise RunError(f"The run '{run_id}' is still {run.status.state}. Stop it first.")
+            state = run.status.state
+            if state in LIVE:
+                raise RunError(f"The run '{run_id}' is still {state}. Stop it first.")
             if time.monotonic() > deadline:
-                raise RunError(f"The run '{run_id}' is {run.status.state}, but its process has not ended yet. Try again.")
+                raise RunError(f"The run '{run_id}' is {state}, but its process has not ended yet. Try again.")
             time.sleep(0.1)  # it is over, and its process is about to end
         run.path.rename(target)
         self._forget_keys(run_id)
