@@ -326,10 +326,10 @@ class HubJobsLauncher(FolderLauncher):
         trains = config.needs_teacher and find_teacher(config, self.store.root) is None
         return 1 if trains else AT_ONCE
 
-    def stop_and_wait(self, run_id: str, grace: float = SEEN, saving: float = SAVING) -> Status:
+    def stop_and_wait(self, run_id: str, grace: float = 0.0, saving: float = 0.0) -> Status:
         return super().stop_and_wait(run_id, max(grace, SEEN), max(saving, SAVING))
 
-    def end_stuck(self, grace: float = SEEN, saving: float = SAVING) -> None:
+    def end_stuck(self, grace: float = 0.0, saving: float = 0.0) -> None:
         super().end_stuck(max(grace, SEEN), max(saving, SAVING))
 
     def look(self, run_id: str) -> bool:
