@@ -331,6 +331,12 @@ class Dictionary(Plain):
         return {"logits": super().forward(images)}
 
 
+class TwoHeads(Plain):
+    def forward(self, images):
+        logits = super().forward(images)
+        return (logits, logits) if self.training else logits
+
+
 @pytest.mark.parametrize(
     ("teacher", "student", "options", "words"),
     [
@@ -350,6 +356,7 @@ class Dictionary(Plain):
         (Plain(), Plain, {"class_names": ("a", "b")}, ["class_names", "3 classes"]),
         (Plain(), Plain, {"class_names": ("a", "b", "b")}, ["class_names", "3 classes"]),
         (Dictionary(), Plain, {}, ["teacher returns a dict", "logits"]),
+        (Plain(), TwoHeads, {}, ["student returns a tuple while it is trained", "aux_logits=False"]),
         (nn.Conv2d(3, 3, 3), Plain, {}, ["teacher", "(2, 3, 14, 14)"]),
         (nn.Linear(4, 4), Plain, {}, ["teacher cannot be run on images of 3 x 16 x 16"]),
         (Uncopyable(), Plain, {}, ["Uncopyable", "cannot be copied"]),

@@ -230,7 +230,7 @@ def table(
     if place_here() is not None:
         raise UserError("iekd table cannot be started by torchrun: it trains many runs. Use iekd train there.")
     launcher = where.launcher(runs_dir)
-    store, wanted, config = launcher.store, grid.parse_pairs(pairs), resolve(config)
+    store, wanted, config = launcher.store, grid.parse_pairs(pairs), resolve(config, launcher.store.root)
     # all of them first: errors are shown before anything is trained
     prepared = [prepare(cell, store.root, launcher.here) for cell in grid.cells(wanted, config, together)]
     configs = [cell.config for cell in prepared]

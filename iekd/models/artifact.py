@@ -100,6 +100,16 @@ class ModelCard:
             raise UserError(f"'{path}' is not a model card ({error}). Export the model again.") from None
         return card
 
+    def make_known(self) -> None:
+        """Let its network be built here also if it is the Hub's or a folder's, without either.
+
+        Raises:
+            UserError: it is none that can be built.
+        """
+        if self.architecture:
+            config = hub_configs.check_config(self.model, json.loads(self.architecture))
+            hub_configs.remember({self.model: config})
+
 
 def check_classes(card: ModelCard, dataset: Dataset | DatasetInfo, folder: Path) -> None:
     """Check that a model knows a dataset's classes; their order may differ, see `class_names.reordered`.
@@ -161,8 +171,7 @@ def load_model(folder: Path) -> tuple[Any, ModelCard]:
     from iekd.models.registry import build
 
     card = ModelCard.read(folder)
-    if card.architecture:
-        hub_configs.remember({card.model: hub_configs.check_config(card.model, json.loads(card.architecture))})
+    card.make_known()
     model = build(card.model, len(card.class_names), card.channels)
     try:
         model.load_state_dict(load_file(folder / WEIGHTS))

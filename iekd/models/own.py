@@ -83,6 +83,8 @@ def examine(module: nn.Module, images: Tensor, role: str, stages: Sequence[str] 
             "forward returns only these, or iekd.Features."
         )
     _check_logits(given, len(images), role)
+    if role == "student":
+        _check_training(network, images)
     taps, problem = NO_MAPS, ""
     try:
         if images.shape[2] != images.shape[3]:
@@ -121,6 +123,19 @@ def _run(network: nn.Module, images: Tensor, role: str) -> object:
             f"The {role} cannot be run on images of {shape} ({type(error).__name__}: {first_line(error)}). Give one "
             "that takes what your loaders give."
         ) from error
+
+
+def _check_training(network: nn.Module, images: Tensor) -> None:
+    """Refuse a student that gives something else than its logits while it is trained, as those with second heads do."""
+    if len(images) < 2:  # batch norm may need more
+        return
+    with torch.random.fork_rng(devices=[]):  # dropout draws random numbers
+        given = _run(copied(network).train(), images, "student")
+    if not isinstance(given, Tensor):
+        raise UserError(
+            f"The student returns a {type(given).__name__} while it is trained, and its logits otherwise. Give one that "
+            "always returns these alone; for torchvision's googlenet and inception_v3, set aux_logits=False."
+        )
 
 
 def _check_logits(logits: Tensor, count: int, role: str) -> None:

@@ -17,9 +17,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from iekd.errors import UserError
-from iekd.models import pretrained
+from iekd.models import hub_configs, pretrained
 from iekd.models.artifact import WEIGHTS, ModelCard
-from iekd.models.class_names import in_order_of, matched
+from iekd.models.class_names import NO_NAME, find_class_names, in_order_of, matched
 from iekd.models.registry import build
 from iekd.models.weight_files import StateDict, WeightFile, read_weights
 from iekd.models.weight_values import COUNTER, check_values, size_text
@@ -70,10 +70,16 @@ class Starts:
     student: Start | None = None
 
 
-def from_library(name: str, num_classes: int, channels: int, whose: str = "") -> Start:
+def from_library(
+    name: str, class_names: Sequence[str], channels: int, whose: str = "", sure: bool = False
+) -> Start:  # fmt: skip
     """A library's pretrained weights.
 
-    whose: the network of whose weights a network `name` gets, such as "hf:ORG/NAME"; empty: its own.
+    Args:
+        class_names: of the dataset. Where the Hub says what the outputs stand for, those for the same classes are put
+            into that order, and others are new.
+        whose: the network of whose weights a network `name` gets, such as "hf:ORG/NAME"; empty: its own.
+        sure: whether the user has given the order of the classes, see `class_names.in_order_of`.
 
     Raises:
         UserError: there are none, they cannot be downloaded, or they do not fit.
@@ -81,7 +87,10 @@ def from_library(name: str, num_classes: int, channels: int, whose: str = "") ->
     whose = whose or name
     about = pretrained.pretrained(whose)
     given = pretrained.load(whose, channels)
-    start = fitted(name, given, num_classes, channels, f"The pretrained weights of {whose} ({about.title})")
+    start = fitted(name, given, len(class_names), channels, f"The pretrained weights of {whose} ({about.title})")
+    listed = find_class_names(hub_configs.config_of(whose)) if hub_configs.is_one(whose) else None
+    if listed and not start.new and not all(map(NO_NAME.fullmatch, listed)):
+        start = _in_order(start, listed, hub_configs.without_commit(whose), class_names, channels, sure)
     side = f"They are {about.title}, trained with images of {about.side} x {about.side} pixels."
     mean, std = (pretrained.for_channels(values, channels) for values in (about.mean, about.std))
     return replace(start, mean=mean, std=std, notes=(side, *start.notes))
@@ -109,7 +118,8 @@ def from_file(
     notes = [*notes_on(match, file, *own), *start.notes]
     start = replace(start, notes=tuple(notes))
     if not start.new and file.class_names:
-        start = _in_order(start, file, class_names, channels, sure)
+        loose = file.card is None  # a list beside a file may be another's; what we have saved knows its classes
+        start = _in_order(start, file.class_names, file.named_in, class_names, channels, sure and loose, loose)
     given, assumed = (mean, std) if mean and std else own, pretrained.normalisation(name)
     if not (given[0] and given[1]) and assumed:
         given = assumed
@@ -223,18 +233,23 @@ def _folder(path: Path) -> WeightFile:
     return replace(file, path=path, card=card, class_names=card.class_names, named_in=f"'{path.name}'")
 
 
-def _in_order(start: Start, file: WeightFile, class_names: Sequence[str], channels: int, sure: bool) -> Start:
-    """The outputs in the dataset's order of classes; new ones where the weights are of other classes."""
-    assert file.class_names is not None
-    other = len(file.class_names) == len(class_names) and matched(file.class_names, class_names) is None
-    if other and file.card:
+def _in_order(
+    start: Start, listed: Sequence[str], where: str, class_names: Sequence[str], channels: int, sure: bool,
+    refused: bool = False,
+) -> Start:  # fmt: skip
+    """The outputs in the dataset's order of classes; new ones where the weights are of other classes.
+
+    refused: whether others are an error instead, unless the user is sure.
+    """
+    other = len(listed) == len(class_names) and matched(listed, class_names) is None
+    if other and not refused and not sure:
         head = _head(start.name)
-        note = f"The last layer is new and random: {file.named_in} knows other classes."
+        note = f"The last layer is new and random: {where} knows other classes."
         weights = {key: value for key, value in start.weights.items() if key not in head}
         return replace(start, weights=weights, new=head, notes=(*start.notes, note))
     network = build(start.name, len(class_names), channels)
     start.put_into(network)
-    moved = in_order_of(network, file.class_names, file.named_in, class_names, sure)
+    moved = in_order_of(network, listed, where, class_names, sure)
     return replace(start, weights=dict(network.state_dict()), notes=(*start.notes, *moved)) if moved else start
 
 

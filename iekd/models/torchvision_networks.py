@@ -49,8 +49,11 @@ def pretrained(name: str) -> Pretrained | None:
 
 
 def load_pretrained(name: str, channels: int) -> dict[str, Tensor]:
-    """torchvision's weights for images in colour; torch.hub downloads them, and no code in them is read."""
+    """torchvision's weights for images in colour; torch.hub downloads them. A file with code is refused, and none of it
+    runs."""
     options = {key: value for key, value in OPTIONS.get(name, {}).items() if key != "init_weights"}
+    # torchvision itself would run it: the file in the cache may not be the one that was downloaded
+    _best(name).get_state_dict(progress=True, check_hash=True, weights_only=True)
     network = torchvision.models.get_model(name, weights=_best(name), **options)
     return {f"network.{key}": value for key, value in network.state_dict().items()}
 

@@ -18,7 +18,7 @@ from iekd.errors import UserError, about_setting, check_text
 from iekd.estimate.cautions import Caution, cautions, learned_from
 from iekd.models import hub_configs, libraries
 from iekd.models.class_names import class_order_of
-from iekd.models.source import FILE_ONLY, check_path, is_path
+from iekd.models.source import FILE_ONLY, RUN, check_path, is_path
 from iekd.plural import counted
 from iekd.runs.more_teachers import check_more
 from iekd.runs.slots import check_device
@@ -80,7 +80,7 @@ def prepare(config: RunConfig, runs_dir: Path, here: bool = True) -> Prepared:
     Raises:
         UserError: one of them is not there or cannot be used; the message says what to do.
     """
-    asked, config = config, resolve(config)
+    asked, config = config, resolve(config, runs_dir)
     with about_setting("dataset"):
         info = data.describe(config.dataset, config.test_fraction, config.class_order)
     if here:
@@ -133,20 +133,21 @@ def _at_their_resolution(
     return config, ()
 
 
-def resolve(config: RunConfig) -> RunConfig:
+def resolve(config: RunConfig, runs_dir: Path) -> RunConfig:
     """The configuration with its names as they are loaded; networks on the Hub with their commit. Where no teacher or
-    student was named, it is what the folder says that its weights come from.
+    student was named, it is what the folder or run says that its weights come from.
 
     Raises:
-        UserError: there are no such files, or no such network on the Hub.
+        UserError: there are no such files or runs, or no such network on the Hub.
     """
     found: dict[str, object] = {}
     for role in WITH_SOURCE:
         field = f"{role}_from"
-        if is_path(source := getattr(config, field)):
+        source = getattr(config, field)
+        if is_path(source) or str(source).startswith(RUN):
             with about_setting(field):
-                found[field] = check_path(source)
-                said = network_in(str(found[field]))  # also makes known what only the folder describes
+                found[field] = check_path(source) if is_path(source) else source
+                said = network_in(str(found[field]), runs_dir)  # also makes known what only the folder describes
             if said and role not in config.model_fields_set:
                 found[role] = said
         elif hub_configs.is_one(source):
@@ -164,8 +165,9 @@ def resolve(config: RunConfig) -> RunConfig:
         found["more_teachers_from"] = sources = tuple(
             check_path(source) if is_path(source) else source for source in config.more_teachers_from
         )
-        for source in filter(is_path, sources):
-            network_in(source)  # makes known what only the folder describes
+        for source in sources:
+            if is_path(source) or source.startswith(RUN):
+                network_in(source, runs_dir)  # makes known what only the folder describes
     with about_setting("more_teachers"):
         found["more_teachers"] = tuple(
             hub_configs.look_up(name) if hub_configs.is_one(name) else name for name in config.more_teachers

@@ -68,17 +68,17 @@ def find_source(source: str, role: Role, config: RunConfig, runs_dir: Path) -> F
     return _of_folder(source, path, role, config) if path.is_dir() else _of_file(source, path, role, name)
 
 
-def network_in(source: str) -> str:
+def network_in(source: str, runs_dir: Path) -> str:
     """The network that the folder of a model says it is of; "" where it says nothing or there is none.
 
-    source: a path, as `models.source.check_path` gives it.
+    source: a path, as `models.source.check_path` gives it, or a model of a run.
 
     Raises:
-        UserError: what the folder says cannot be read, or is of no network that can be used.
+        UserError: what the folder says cannot be read, or is of no network that can be used; or there is no such run.
     """
-    path = Path(source)
+    path = _named_in_run(source, runs_dir)[1] if source.startswith(RUN) else Path(source)
     if path.is_dir():
-        return ModelCard.read(path).model
+        return _known_card(path).model
     described = config_beside(path)
     return described.model if described else ""
 
@@ -128,9 +128,9 @@ def load_start(source: FirstWeights, role: Role, config: RunConfig, dataset: Dat
     from iekd.models.start import from_file, from_library
 
     name: str = getattr(config, role)
-    if source.path is None:
-        return from_library(name, len(dataset.class_names), dataset.channels, source.network)
     sure = bool(config.class_order) and config.class_order[0] != data.AS_TEXT
+    if source.path is None:
+        return from_library(name, dataset.class_names, dataset.channels, source.network, sure)
     given = (config.teacher_mean, config.teacher_std) if role == "teacher" else (None, None)
     return from_file(source.path, name, dataset.class_names, dataset.channels, *given, sure=sure)
 
@@ -152,7 +152,7 @@ def _on_hub(source: str, role: Role, name: str) -> FirstWeights:
 
 
 def _of_folder(source: str, folder: Path, role: Role, config: RunConfig) -> FirstWeights:
-    card = ModelCard.read(folder)
+    card = _known_card(folder)
     _check_same(folder, card.model, role, getattr(config, role))
     try:
         fingerprint = content_sum(folder / WEIGHTS)
@@ -161,6 +161,13 @@ def _of_folder(source: str, folder: Path, role: Role, config: RunConfig) -> Firs
     return FirstWeights(
         title_of(source, folder), folder, len(card.class_names), card.channels, card.resolution, fingerprint
     )
+
+
+def _known_card(folder: Path) -> ModelCard:
+    """The card of a model, whose network can be built from now on also where the Hub has not been asked for it."""
+    card = ModelCard.read(folder)
+    card.make_known()
+    return card
 
 
 def _check_same(folder: Path, found: str, role: Role, name: str) -> None:
@@ -191,12 +198,16 @@ def _of_file(source: str, path: Path, role: Role, name: str) -> FirstWeights:
 
 
 def _of_run(source: str, config: RunConfig, runs_dir: Path) -> Path:
+    run, folder = _named_in_run(source, runs_dir)
+    _same_split(run, config)
+    return folder
+
+
+def _named_in_run(source: str, runs_dir: Path) -> tuple[Run, Path]:
     """The model that `run:ID` or `run:ID/LEARNER` names; without a learner, the run's only student."""
     run_id, _, learner = source.removeprefix(RUN).partition("/")
     run = Store(runs_dir).get(run_id.strip())
-    folder = model_of(run, learner.strip(), before=RUN)
-    _same_split(run, config)
-    return folder
+    return run, model_of(run, learner.strip(), before=RUN)
 
 
 def _same_split(run: Run, ours: RunConfig) -> None:

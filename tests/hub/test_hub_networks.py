@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,8 +23,9 @@ from iekd.models.artifact import CARD, ModelCard, load_model, save_model
 from iekd.models.catalog import model_info, model_name
 from iekd.models.hub_networks import load_pretrained, pretrained
 from iekd.models.registry import build
-from iekd.runs.prepare import prepare
-from iekd.runs.starts import load_start
+from iekd.models.start import from_library
+from iekd.runs.prepare import prepare, resolve
+from iekd.runs.starts import find_source, load_start
 from iekd.runs.store import Store
 
 TIMM = {
@@ -121,10 +123,25 @@ def test_a_saved_model_opens_on_another_machine(published, hub, tmp_path, forget
     assert card.model == name
     with torch.no_grad():
         torch.testing.assert_close(opened(images()).logits, network(images()).logits)
+    forget()
+    starting = {"dataset": "fashion-mnist-sample", "methods": "kd"}
+    for source in (str(tmp_path / "m"), f"run:{in_a_run(tmp_path, tmp_path / 'm')}"):
+        forget()
+        config = resolve(make_config(student_from=source, **starting), tmp_path / "runs")
+        assert config.student == name, "it begins with it though nobody looked it up here"
+        assert find_source(config.student_from, "student", config, tmp_path / "runs").classes == 2
     (tmp_path / "m" / CARD).write_text((tmp_path / "m" / CARD).read_text().replace('\\"num_classes', '\\"auto_map'))
     forget()
     with pytest.raises(UserError, match="code of its own"):
         load_model(tmp_path / "m")
+
+
+def in_a_run(folder: Path, model: Path) -> str:
+    """The id of a run whose only student it is."""
+    run, handle = Store(folder / "runs").create(make_config(dataset="fashion-mnist-sample", methods="kd"))
+    os.close(handle)
+    shutil.copytree(model, run.path / "models" / "kd-seed0")
+    return run.id
 
 
 def test_what_was_looked_up_once_is_used_while_the_hub_is_away(published, hub, forget) -> None:
@@ -342,6 +359,31 @@ def test_weights_of_transformers_that_are_not_whole_are_refused(published, refus
         refuses(lambda repo=repo: load_pretrained(repo, 3), cut, words)
 
 
+@pytest.mark.parametrize("library", ["timm", "transformers"])
+def test_outputs_of_weights_of_the_hub_are_put_into_the_datasets_order(published, library) -> None:
+    torch.manual_seed(0)
+    config = TIMM
+    if library == "transformers":
+        pytest.importorskip("transformers", reason="the extra iekd[transformers] is not installed")
+        config = {**VIT, "id2label": dict(enumerate(TIMM["label_names"])), "label2id": {}}
+    published("ann/x", config)
+    network = build(hub_configs.look_up("hf:ann/x"), 3).eval()
+    state = {key.removeprefix("network."): value for key, value in network.state_dict().items()}
+    published(f"ann/{library}", config, model_st=save(state))
+    name = hub_configs.look_up(f"hf:ann/{library}")
+    start = from_library(name, ["Cat", "ant", "bee"], 3)
+    assert start.new == ()
+    assert "another order" in " ".join(start.notes)
+    ours = build(name, 3).eval()
+    start.put_into(ours)
+    shown = images(64 if library == "timm" else 32)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(shown).logits, network(shown).logits[:, [2, 0, 1]])
+    others = ["red", "green", "blue"]
+    assert from_library(name, others, 3).new, "another meaning of the same number of outputs"
+    assert from_library(name, others, 3, sure=True).new == (), "the user has said so"
+
+
 def test_weights_of_the_hub_are_a_start(published, refuses, picture_folder, tmp_path) -> None:
     """By the network's own name or by timm's; heads of other classes are new, and the run stores the commit."""
     torch.manual_seed(0)
@@ -360,7 +402,9 @@ def test_weights_of_the_hub_are_a_start(published, refuses, picture_folder, tmp_
     data = iekd.load(config.dataset, resolution=64)
     for role, source in (("teacher", prepared.start), ("student", prepared.student)):
         start = load_start(source, role, prepared.config, data)
-        assert (start.mean, start.std, start.new) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1), ())
-        build(getattr(prepared.config, role), 3).load_state_dict(start.weights)
+        assert (start.mean, start.std) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
+        assert set(start.new) == {"network.fc.weight", "network.fc.bias"}, "ants are not blue"
+        assert "hf:ann/tiny knows other classes" in " ".join(start.notes)
+        start.put_into(build(getattr(prepared.config, role), 3))
     refuses(lambda: prepare(make_config(teacher="timm:resnet14t", **options | {"student_from": None}), tmp_path),
             "timm:resnet10t", "timm:resnet14t")  # fmt: skip

@@ -77,14 +77,19 @@ def test_what_the_hub_does_not_have_or_is_damaged_is_one_sentence(hub, on_hub, r
     refuses(lambda: pretrained.load(NAME, 3), REPO, "cannot be read", "Delete them")
 
 
-def test_code_in_downloaded_weights_is_not_run(on_hub, refuses, capsys):
-    class Code:
-        def __reduce__(self):
-            return (print, ("it ran",))
+class Code:
+    def __reduce__(self):
+        return (print, ("it ran",))
 
+
+def with_code() -> bytes:
     file = io.BytesIO()
     torch.save({"fc.bias": Code()}, file)
-    on_hub(pytorch_model__bin=file.getvalue())
+    return file.getvalue()
+
+
+def test_code_in_downloaded_weights_is_not_run(on_hub, refuses, capsys):
+    on_hub(pytorch_model__bin=with_code())
     refuses(lambda: pretrained.load(NAME, 3), "cannot be read")
     assert "it ran" not in capsys.readouterr().out
 
@@ -122,11 +127,17 @@ def test_damaged_numbers_in_downloaded_weights_are_refused(on_hub, refuses):
 
     bias = torch.full((1000,), float("nan"))
     on_hub(model__safetensors=save(weights(NAME, **{"network.fc.bias": bias})))
-    refuses(lambda: from_library(NAME, 1000, 3), REPO, "damaged", "network.fc.bias", "not numbers")
-    assert from_library(NAME, 3, 3).new  # the head is not used
+    refuses(
+        lambda: from_library(NAME, [f"class {i}" for i in range(1000)], 3),
+        REPO,
+        "damaged",
+        "network.fc.bias",
+        "not numbers",
+    )
+    assert from_library(NAME, ["a", "b", "c"], 3).new  # the head is not used
 
 
-def test_torchvisions_weights_come_from_its_own_address(tmp_path, monkeypatch, refuses):
+def test_torchvisions_weights_come_from_its_own_address(tmp_path, monkeypatch, refuses, capsys):
     """torch.hub downloads them and checks the sum in their name."""
     name, file = "torchvision:shufflenet_v2_x0_5", io.BytesIO()
     torch.save(weights(name), file)
@@ -155,5 +166,8 @@ def test_torchvisions_weights_come_from_its_own_address(tmp_path, monkeypatch, r
     pretrained._why_unreachable.cache_clear()
     pretrained.check_at_hand(name, found)  # from the cache
     assert torch.equal(pretrained.load(name, 3)["network.fc.bias"], loaded["network.fc.bias"])
+    (tmp_path / "home" / "hub" / "checkpoints" / path.name).write_bytes(with_code())
+    refuses(lambda: pretrained.load(name, 3), name, "cannot be read", "Delete them")
+    assert "it ran" not in capsys.readouterr().out
     gone = Pretrained("gone", 1000, 224, *IMAGENET, url=address.replace("net-", "other-"))
     refuses(lambda: pretrained.check_at_hand(name, gone), "gone", "not on this machine", "refused")

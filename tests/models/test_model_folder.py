@@ -220,7 +220,7 @@ def test_a_further_teacher_may_be_a_folder(of_transformers_own, picture_folder, 
         more_teachers_from=(str(folder),),
     )  # fmt: skip
     forget_networks(monkeypatch)
-    run, handle = Store(tmp_path / "runs").create(resolve(config))
+    run, handle = Store(tmp_path / "runs").create(resolve(config, tmp_path / "runs"))
     os.close(handle)
     forget_networks(monkeypatch)
     assert run.config.more_teachers == (name,)

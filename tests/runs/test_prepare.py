@@ -71,7 +71,10 @@ def test_an_archive_is_unpacked_when_the_run_is_prepared_and_no_earlier(zipped, 
 
 def test_links_are_followed(tmp_path, picture_folder, tiny_config):
     (tmp_path / "link").symlink_to(picture_folder)
-    assert resolve(tiny_config(dataset=f"folder:{tmp_path / 'link'}")).dataset == f"folder:{picture_folder.resolve()}"
+    assert (
+        resolve(tiny_config(dataset=f"folder:{tmp_path / 'link'}"), tmp_path).dataset
+        == f"folder:{picture_folder.resolve()}"
+    )
 
 
 def test_a_folder_whose_real_name_is_not_utf8_is_refused(tmp_path, tiny_config, refuses):
@@ -80,7 +83,7 @@ def test_a_folder_whose_real_name_is_not_utf8_is_refused(tmp_path, tiny_config, 
     except OSError:
         pytest.skip("this file system takes UTF-8 names alone")
     (tmp_path / "link").symlink_to("caf\udce9")
-    refuses(lambda: resolve(tiny_config(dataset=f"folder:{tmp_path / 'link'}")), "caf\\udce9", "Rename it")
+    refuses(lambda: resolve(tiny_config(dataset=f"folder:{tmp_path / 'link'}"), tmp_path), "caf\\udce9", "Rename it")
 
 
 @pytest.mark.parametrize(
