@@ -133,8 +133,8 @@ def _check_training(network: nn.Module, images: Tensor) -> None:
         given = _run(copied(network).train(), images, "student")
     if not isinstance(given, Tensor):
         raise UserError(
-            f"The student returns a {type(given).__name__} while it is trained, and its logits otherwise. Give one that "
-            "always returns these alone; for torchvision's googlenet and inception_v3, set aux_logits=False."
+            f"The student returns a {type(given).__name__} while it is trained, and its logits otherwise. Give one "
+            "that always returns these alone; for torchvision's googlenet and inception_v3, set aux_logits=False."
         )
 
 
