@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Optional, Protocol, Union
@@ -52,12 +52,17 @@ class Split:
         """The file of each image; None if the images did not come from files of their own."""
         return self.images.files if isinstance(self.images, FileImages) else self.files
 
+    def sums_of_each(self) -> Iterator[np.ndarray]:
+        """`image_sums` of some images at a time, the same whether they are in memory or in their files."""
+        if isinstance(self.images, FileImages):
+            yield self.images.sums
+            return
+        for i in range(0, len(self), CHUNK):
+            yield image_sums(self.images[i : i + CHUNK])
+
     def sums(self) -> list[int]:
         """`image_sums` over all images."""
-        if isinstance(self.images, FileImages):
-            return [int(s) for s in self.images.sums.sum(0)]
-        chunks = (self.images[i : i + CHUNK] for i in range(0, len(self), CHUNK))
-        return [int(s) for s in sum(image_sums(chunk).sum(0) for chunk in chunks)]
+        return [int(s) for s in sum(some.sum(0) for some in self.sums_of_each())]
 
 
 @dataclass(frozen=True)

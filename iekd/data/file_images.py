@@ -131,7 +131,10 @@ class FileImages:
 def image_sums(images: np.ndarray) -> np.ndarray:
     """Of each image (N,H,W,C) uint8 exact sums, (N,2C+1) int64: values and squares per channel, and the values of the
     outermost pixels (corners count twice)."""
-    values = images.reshape(len(images), -1, images.shape[3]).astype(np.int64)
+    n, h, w, c = images.shape
+    lines = images.reshape(n, h, w * c)  # numpy adds up long lines ten times as fast as pixels of three values
+    squares = np.multiply(lines, lines, dtype=np.uint16)
     edges = (images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1])  # (N,side,C) each
     border = sum(edge.sum((1, 2), dtype=np.int64) for edge in edges)
-    return np.column_stack([values.sum(1), np.einsum("npc,npc->nc", values, values), border])
+    inside = (v.sum(1, dtype=np.uint32).reshape(n, w, c).sum(1, dtype=np.int64) for v in (lines, squares))
+    return np.column_stack([*inside, border])

@@ -170,8 +170,7 @@ class Experiment:
 
     def _readers(self) -> int:
         """How many processes read images for this one."""
-        readers = processes(self.device)
-        return self.processes.share_of(readers) if self.processes is not None and readers else readers
+        return processes(self.device, 1 if self.processes is None else self.processes.local_count)
 
     @contextlib.contextmanager
     def _with_unlabelled(self, batches: Batches) -> Generator[TrainingBatches, None, None]:

@@ -88,7 +88,7 @@ class Processes:
                 dist.destroy_process_group()
 
     def share_of(self, count: int) -> int:
-        """Of so many threads, or processes that read, of this machine those of this process."""
+        """Of so many threads of this machine those of this process."""
         return max(1, count // self.local_count)
 
     def log(self, batch_size: int) -> None:

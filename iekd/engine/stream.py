@@ -27,7 +27,7 @@ from iekd.data.views import PictureViews
 from iekd.errors import DataError
 
 CHUNK = 8e6  # bytes that a process reads at a time: with two chunks waiting for each, memory stays small at any batch
-MOST_PROCESSES = 8
+MOST_PROCESSES = 8  # of one loader
 
 
 class Stream:
@@ -80,14 +80,16 @@ def split_into_batches(images: HeldOutImages, size: int) -> Generator[Tensor, No
     yield from images.split(size)
 
 
-def processes(device: torch.device) -> int:
+def processes(device: torch.device, local_count: int = 1) -> int:
     """How many processes read for one loader; if training runs on the CPU, it needs cores too.
 
     0 if processes cannot be forked safely: the process that trains then reads the images itself.
+
+    local_count: how many processes that train share the cores of this machine.
     """
     if sys.platform != "linux":
         return 0
-    return max(1, min(MOST_PROCESSES, cores() // (2 if device.type == "cpu" else 1)))
+    return max(1, min(MOST_PROCESSES, cores() // local_count // (2 if device.type == "cpu" else 1)))
 
 
 class Loader:

@@ -6,13 +6,16 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from iekd.config.run import STAGES
-from iekd.data.base import Dataset, Split
+from iekd.data.base import Dataset, Images, Split
+from iekd.data.control_groups import cores
 from iekd.data.file_images import FileImages
 from iekd.errors import UserError
 from iekd.models.artifact import ModelCard, load_model, save_model
@@ -28,6 +31,8 @@ log = logging.getLogger(__name__)
 EVERY = 20.0  # seconds between checkpoints; IEKD_CHECKPOINT_SECONDS sets another
 LOOK_EVERY = 0.2  # seconds
 SHARE = 0.02  # of the time that writing them may take: large networks are written more rarely
+DATA, EARLIER_DATA = "images", "data"  # notes of the images' fingerprint: `_fingerprint`, and that of earlier versions
+AT_ONCE = 512  # images that are decoded before they are added
 
 
 class Attempt:
@@ -90,8 +95,9 @@ class Attempt:
 
     def check_data(self, dataset: Dataset, unlabelled: Split | None = None) -> None:
         """Raises UserError if the images are not the ones that the earlier attempt trained on."""
-        known, self.data = self.notes.get("data"), _fingerprint(dataset, unlabelled)
-        if known is not None and known != self.data:
+        self.data = _fingerprint(dataset, unlabelled)
+        known, earlier = self.notes.get(DATA, self.data), self.notes.get(EARLIER_DATA)
+        if known != self.data or not (earlier is None or _is_earlier(earlier, dataset, unlabelled)):
             raise UserError(
                 "The images or their classes have changed since this run began, or it was begun by an older version of "
                 "this program, which scaled large photographs in another way. Start a new run with them."
@@ -142,7 +148,7 @@ class Attempt:
             return
         began = time.monotonic()
         rows.sync()
-        own = {"rows": rows.count, "teacher_sum": self.teacher_sum, "data": self.data}
+        own = {"rows": rows.count, "teacher_sum": self.teacher_sum, DATA: self.data}
         self.checkpoints.write(snapshot, {**notes, **own})
         self.interval = max(self.least, (time.monotonic() - began) / SHARE)
 
@@ -165,13 +171,36 @@ def _seconds_between() -> float:
     return found
 
 
-def _fingerprint(dataset: Dataset, unlabelled: Split | None = None) -> str:
-    """Of the classes, and of all labels and images in their order."""
+def _fingerprint(dataset: Dataset, unlabelled: Split | None = None, pixels: tuple[bool, bool] = (False, False)) -> str:
+    """Of the classes, and of all labels and images in their order.
+
+    Images from files of their own are known by their sums: whether they are in memory depends on how much is free, and
+    on how many processes share it, and an attempt may have either. A picture that was only mirrored goes unnoticed.
+
+    pixels: whether the labelled and the unlabelled ones count by their pixels all the same.
+    """
     found = hashlib.sha256(repr((dataset.class_names, dataset.resolution, dataset.channels)).encode())
-    for split in (dataset.train, dataset.test, *([] if unlabelled is None else [unlabelled])):
+    splits = [(dataset.train, pixels[0]), (dataset.test, pixels[0])]
+    for split, by_pixels in splits if unlabelled is None else [*splits, (unlabelled, pixels[1])]:
         found.update(split.labels.tobytes())
-        if isinstance(split.images, FileImages):  # they were all decoded once, for these
-            found.update(split.images.sums.tobytes())
-        else:
-            found.update(np.ascontiguousarray(split.images).data)
+        exact = by_pixels or split.image_files is None
+        for some in _decoded(split.images) if exact else split.sums_of_each():
+            found.update(np.ascontiguousarray(some).data)
     return found.hexdigest()
+
+
+def _is_earlier(known: str, dataset: Dataset, unlabelled: Split | None) -> bool:
+    """Whether an earlier version would have given these images that fingerprint. It took the pixels of those that it
+    had in memory."""
+    kinds = product((False, True), (False,) if unlabelled is None else (False, True))
+    return any(known == _fingerprint(dataset, unlabelled, pixels) for pixels in kinds)
+
+
+def _decoded(images: Images) -> Iterator[np.ndarray]:
+    if not isinstance(images, FileImages):
+        yield images
+        return
+    log.info("Decoding %d images to compare them with those of an earlier version of this program.", len(images))
+    with ThreadPoolExecutor(cores()) as pool:
+        for i in range(0, len(images), AT_ONCE):
+            yield from pool.map(images.__getitem__, range(i, min(i + AT_ONCE, len(images))))

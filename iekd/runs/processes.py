@@ -5,8 +5,8 @@ The first one, number 0, is the run's worker: it alone writes the run's folder a
 nothing. Either the worker starts them (`iekd train --nproc N`, on this machine), or torchrun has started all of them.
 
 They find each other in a store of torch.distributed. It also carries all messages but gradients: that the data is
-loaded, that a process has failed and why, and that the run is over. Whatever happens, the worker says that it is over,
-and nobody outlives it.
+loaded, with which teacher, that a process has failed and why, and that the run is over. Whatever happens, the worker
+says that it is over, and nobody outlives it.
 """
 
 from __future__ import annotations
@@ -160,10 +160,13 @@ class Team:
         kind = choose_device(config.device.partition(":")[0]).type
         return f"{kind}:{self.place.local_rank}" if kind == "cuda" and self.by_torchrun else kind
 
-    def join(self, device: Any, sync_norms: bool, images: str | None, check_stop: Callable[[], None]) -> Any:
+    def join(
+        self, device: Any, sync_norms: bool, images: str | None, teacher: str, check_stop: Callable[[], None]
+    ) -> Any:
         """Once the data is loaded: wait for the others and connect with them; returns engine Processes.
 
         images: what they are known by.
+        teacher: which one the first process has found, for the others (teachers.as_told).
         Raises:
             TrainingError: another process has failed, or has other images or versions.
         """
@@ -176,7 +179,7 @@ class Team:
         about = {**mine, "kind of device": torch.device(device).type}
         self.store.set(f"{HERE}{self.place.rank}", json.dumps({**about, "machine": platform.node()}))
         if self.place.rank == 0:
-            self.store.set(LOADED, "")
+            self.store.set(LOADED, teacher)
             for rank in range(1, self.place.world):
                 self._compare(about, rank, check_stop)
         group = dist.PrefixStore("iekd/group", self.store)  # type: ignore[attr-defined]

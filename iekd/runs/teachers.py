@@ -84,6 +84,18 @@ def find_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = N
     return trained if (trained / CARD).is_file() else None
 
 
+def as_told(found: Path | None) -> str:
+    """What `find_teacher` gave, for a process of the same run, perhaps on a machine with the program elsewhere."""
+    if found is None:
+        return ""
+    return found.name if found.parent == checkpoints_dir() else str(found.resolve())
+
+
+def as_heard(told: str) -> Path | None:
+    """What `as_told` was given."""
+    return checkpoints_dir() / told if told else None
+
+
 def check_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = None) -> Path | None:
     """`find_teacher` with all checks that are possible without loading, before a run starts; None without a teacher.
 

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +38,7 @@ from iekd.runs.starts import FirstWeights, Role, load_start, student_source
 from iekd.runs.status_writer import StatusWriter
 from iekd.runs.store import LOADING, RUNNING, STOPPING, Run, Store
 from iekd.runs.teacher_model import load_teacher
-from iekd.runs.teachers import find_teacher, origin, teacher_folder, to_fine_tune, where_from
+from iekd.runs.teachers import as_told, find_teacher, origin, teacher_folder, to_fine_tune, where_from
 from iekd.runs.watched import WatchedWriter
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Training:
         self.attempt = Attempt(run, stop)
         self.stop_seen: float | None = None
         self.teacher_model = self.config.teacher  # or its variant, if a file has other shortcuts
+        self.teacher_found: Path | None = None
         self.teacher_from = ""
         self.start_fingerprint = ""  # of the weights that are fine-tuned into the teacher
         self.trains_teacher = False
@@ -132,7 +134,8 @@ class Training:
         device, processes = self.config.device.partition(":")[0], None
         if self.team is not None:
             device = self.team.device(self.config)
-            processes = self.team.join(device, self.config.sync_bn, self.attempt.data, self._check_stop)
+            found = as_told(self.teacher_found)
+            processes = self.team.join(device, self.config.sync_bn, self.attempt.data, found, self._check_stop)
         here = self.config.model_copy(update={"device": device})
         self.experiment = Experiment(
             here, loaded, teacher, self.attempt.take_snapshots(), self.attempt.should_snapshot,
@@ -221,6 +224,10 @@ class Training:
         self.teacher_model = card.model
         return TrainedModel(model, card.mean, card.std)
 
+    def _choose_teacher(self) -> Path | None:
+        """Where the teacher is; None if the run has to train it."""
+        return find_teacher(self.config, self.run.path.parent)
+
     def _find_teacher(self, dataset: Dataset) -> Any | None:
         """The trained teacher as an engine TrainedModel; None if the run has to train it, or needs none."""
         from iekd.engine.events import TrainedModel
@@ -228,7 +235,7 @@ class Training:
         config = self.config
         if not config.needs_teacher:
             return None
-        found = find_teacher(config, self.run.path.parent)
+        found = self.teacher_found = self._choose_teacher()
         start = to_fine_tune(config, self.run.path.parent)
         self.teacher_from, self.trains_teacher = where_from(config, found, start), found is None
         self.start_fingerprint = start.fingerprint if start else ""

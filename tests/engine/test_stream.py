@@ -26,6 +26,7 @@ from iekd.engine.accelerate import side_by_side
 from iekd.engine.augment import make_augment
 from iekd.engine.batches import Batches, images_on_device, room_for_images
 from iekd.engine.experiment import Experiment
+from iekd.engine.parallel import Processes
 from iekd.engine.stream import Stream, processes, split_into_batches
 from iekd.errors import DataError
 
@@ -307,6 +308,21 @@ def test_being_asked_to_stop_is_the_parents_business(parent, number):
 def test_one_process_reads_at_least_on_linux():
     assert processes(CPU) >= (sys.platform == "linux")
     assert processes(torch.device("cuda")) >= processes(CPU)
+
+
+@linux
+@pytest.mark.parametrize(
+    ("here", "local_count", "gpu", "cpu"), [(128, 1, 8, 8), (128, 8, 8, 8), (32, 8, 4, 2), (4, 8, 1, 1)]
+)
+def test_each_of_several_processes_reads_with_its_share_of_the_cores(
+    in_memory, tiny_config, monkeypatch, here, local_count, gpu, cpu
+):
+    """The limit of eight is that of each, not of all of them."""
+    monkeypatch.setattr("iekd.engine.stream.cores", lambda: here)
+    assert processes(torch.device("cuda"), local_count) == gpu
+    config = tiny_config(methods=("baseline",), teacher="none", batch_size=32)
+    team = Processes(0, 2 * local_count, CPU, local_count=local_count)
+    assert Experiment(config, in_memory, processes=team)._readers() == cpu
 
 
 @linux

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import signal
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from iekd import data
+from iekd.data.file_images import FileImages
+from iekd.data.unlabelled import load_unlabelled
 from iekd.errors import RunError
 from iekd.launchers.local import LocalLauncher, worker_process
 from iekd.runs import attempt as attempts
@@ -371,6 +376,76 @@ def test_other_pictures_are_refused(store, config, picture_folder, tmp_path, cha
     execute_again(run)
     assert run.status.state == FAILED
     assert "have changed" in run.status.error
+
+
+def earlier_fingerprint(dataset, unlabelled=None):
+    """As versions before `attempt.DATA` made it: it depends on whether the images are in memory."""
+    found = hashlib.sha256(repr((dataset.class_names, dataset.resolution, dataset.channels)).encode())
+    for split in (dataset.train, dataset.test, *([] if unlabelled is None else [unlabelled])):
+        found.update(split.labels.tobytes())
+        images = split.images
+        found.update(images.sums.tobytes() if isinstance(images, FileImages) else np.ascontiguousarray(images).data)
+    return found.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def pictures(picture_folder):
+    """`pictures(labelled, unlabelled)` -> the dataset of the folder, and its training images as unlabelled ones; either
+    are in memory, or else in their files."""
+
+    def load(labelled, unlabelled):
+        memory = {True: None, False: 0}
+        dataset = data.load(f"folder:{picture_folder}", resolution=16, image_memory=memory[labelled])
+        return dataset, load_unlabelled(str(picture_folder / "train"), dataset, memory[unlabelled])[0]
+
+    return load
+
+
+KINDS = [(labelled, unlabelled) for labelled in (True, False) for unlabelled in (True, False)]
+
+
+@pytest.fixture
+def check(store, config):
+    """`check(notes, *images)`: what an attempt with these notes says of these images; returns their fingerprint."""
+    run, handle = store.create(config())
+    os.close(handle)
+
+    def of(notes, *images):
+        attempt = attempts.Attempt(run, never)
+        attempt.notes = notes
+        attempt.check_data(*images)
+        return attempt.data
+
+    return of
+
+
+def test_images_have_one_fingerprint_wherever_they_are(pictures, check):
+    assert len({check({}, *pictures(*kind)) for kind in KINDS}) == 1
+    assert len({check({}, pictures(kind, True)[0]) for kind in (True, False)}) == 1
+    dataset, unlabelled = pictures(True, True)
+    for other in ((dataset,), (replace(dataset, train=dataset.train.take(np.arange(90))), unlabelled)):
+        assert check({}, *other) != check({}, dataset, unlabelled)
+
+
+@pytest.mark.parametrize("then", KINDS)
+@pytest.mark.parametrize("now", KINDS)
+def test_fingerprints_of_earlier_versions_are_known(pictures, check, refuses, then, now):
+    known, images = earlier_fingerprint(*pictures(*then)), pictures(*now)
+    check({"data": known}, *images)
+    check({"data": earlier_fingerprint(pictures(then[0], True)[0])}, images[0])
+    refuses(lambda: check({"data": known}, images[0]), "have changed")
+    other = replace(images[0], test=images[0].test.take(np.arange(len(images[0].test))[::-1]))
+    refuses(lambda: check({"data": known}, other, images[1]), "have changed")
+
+
+def test_images_that_no_longer_fit_into_memory_are_the_same(store, config, monkeypatch):
+    """As with more processes, which share what is free."""
+    run, handle = store.create(config(methods=("baseline",), teacher="none"))
+    attempt(run, handle, ("students", 12))
+    monkeypatch.setattr("iekd.data.reading.image_budget", lambda image_memory: 0)
+    execute_again(run)
+    assert run.status.state == FINISHED, run.log_tail(20)
+    assert "re-decoded every epoch" in run.log_tail(60)
 
 
 # The queue

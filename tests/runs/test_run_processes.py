@@ -20,16 +20,20 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from iekd import data
 from iekd.cli.main import app
 from iekd.config import methods
 from iekd.config.methods import MethodSpec
-from iekd.paths import python_path
+from iekd.models.artifact import ModelCard, save_model
+from iekd.models.registry import build
+from iekd.paths import checkpoints_dir, python_path
 from iekd.runs import processes, worker
 from iekd.runs.processes import Place, check_processes, nproc, place_here
 from iekd.runs.queue import several_slots, slot_lock
 from iekd.runs.slots import Slot
 from iekd.runs.status_writer import StatusWriter
 from iekd.runs.store import FAILED, FINISHED, LOST, STOPPED, Store
+from iekd.runs.teachers import as_heard, as_told, teacher_folder
 from iekd.runs.variables import NPROC
 from iekd.runs.worker import execute
 
@@ -149,6 +153,32 @@ def test_one_process_stops_and_torchrun_goes_on(store, config, whole, tmp_path):
     assert done.stdout.count("is finished") == 1, "the second process prints nothing"
     assert_same(run, whole)
     assert final_states(run) == [STOPPED, FINISHED]
+
+
+def test_the_others_take_the_teacher_that_the_worker_has_found_or_not(store, config, two, monkeypatch):
+    """Another run may save the teacher after the worker has looked, and before the others do."""
+    run, handle = store.create(config(epochs=1))
+    folder = teacher_folder(run.config, store.root)
+    dataset = data.load(run.config.dataset, resolution=run.config.resolution)
+    card = ModelCard(
+        model="resnet8", datasets=(run.config.dataset,), class_names=dataset.class_names, channels=3, resolution=16,
+        mean=dataset.statistics[0], std=dataset.statistics[1], accuracy=50.0, params=1,
+    )  # fmt: skip
+    save_model(folder, build("resnet8", 3), card)
+    monkeypatch.setattr("iekd.runs.training.find_teacher", lambda config, runs_dir: None)  # in the worker only
+    train(run, handle)
+    assert run.status.state == FINISHED, run.log_tail(40)
+    assert "teacher" in {row["stage"] for row in run.metrics()[0]}
+
+
+def test_a_teacher_is_named_to_the_other_processes(tmp_path, monkeypatch):
+    """A shipped one by its name: the program may lie elsewhere on their machines."""
+    monkeypatch.chdir(tmp_path)
+    assert as_heard(as_told(None)) is None
+    assert as_heard(as_told(Path("runs/teachers/a"))) == tmp_path.resolve() / "runs/teachers/a"
+    told = as_told(checkpoints_dir() / "resnet56")
+    monkeypatch.setenv("IEKD_CHECKPOINTS_DIR", str(tmp_path / "elsewhere"))
+    assert as_heard(told) == tmp_path / "elsewhere" / "resnet56"
 
 
 def test_a_process_that_dies_fails_the_run_which_can_be_resumed(store, config, two):
