@@ -119,6 +119,13 @@ def test_the_command_line_keeps_every_digit():
     assert through_the_command_line(config.command_line()).lr == 0.12345678901
 
 
+def test_a_further_teachers_path_with_spaces_survives_the_command_line():
+    given = {"teacher": "resnet8,resnet14", "methods": "kd"}
+    config = make_config(**given, teacher_from="auto,/data/my photos; old/t.pth")
+    assert config.more_teachers_from == ("/data/my photos; old/t.pth",)
+    assert through_the_command_line(config.command_line()) == config
+
+
 def test_a_folder_with_an_odd_name_survives_the_command_line(tmp_path):
     (tmp_path / "My pictures, 'ünï' $HOME").mkdir()
     config = make_config(dataset=f"folder:{tmp_path}/My pictures, 'ünï' $HOME")
