@@ -212,13 +212,8 @@ class RunConfig(ImageSettings, TeacherSettings, MethodSettings, TrainingSettings
 
     @model_validator(mode="after")
     def _cutout_fits(self) -> RunConfig:
-        side = self.resolution or data.source_of(self.dataset).resolution
-        if self.cutout >= side:
-            raise UserError(
-                f"Cutout {self.cutout} cannot be used: the images are {side} x {side} pixels, and a hole must be "
-                f"smaller. Half of the side, {side // 2}, is usual.",
-                "cutout",
-            )
+        if self.resolution is not None:  # else weights may decide it: `prepare`
+            check_cutout(self, self.resolution)
         return self
 
     @model_validator(mode="after")
@@ -324,6 +319,20 @@ GROUPS = {  # of the lesser settings, by what they are about
     group: tuple(name for name, known in ABOUT.items() if known.group == group)
     for group in (OPTIMISER, IE, OTHERS, TEACHER, IMAGES, THIS_RUN)
 }
+
+
+def check_cutout(config: RunConfig, side: int) -> None:
+    """Check that cutout's hole is smaller than images of that side.
+
+    Raises:
+        UserError: it is not.
+    """
+    if config.cutout >= side:
+        raise UserError(
+            f"Cutout {config.cutout} cannot be used: the images are {side} x {side} pixels, and a hole must be "
+            f"smaller. Half of the side, {side // 2}, is usual.",
+            "cutout",
+        )
 
 
 def check_maps(config: RunConfig) -> None:
