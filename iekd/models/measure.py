@@ -22,7 +22,7 @@ BASE = 32  # the side of the image that sizes are told for
 GUIDE = "See docs/adding-a-model.md"
 
 
-class Products(TorchDispatchMode):
+class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operations of convolutions and products of matrices in its context, also those of attention and of
     functions without a module: what torch's FlopCounterMode does, whose hooks would see other threads' networks too.
 
@@ -30,7 +30,7 @@ class Products(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flops = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
