@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from iekd.cli import main, train
 from iekd.cli.where import OPTIONS
 from iekd.config.methods import METHODS, check_method, combined, method_spec, sort_methods
+from iekd.config.presets import PRESETS
 from iekd.config.run import NO_TEACHER, SAID_BY_LABEL, RunConfig, label, learner_name, make_config
 from iekd.models.catalog import known_models
 from iekd.runs.prepare import Prepared
@@ -412,6 +413,13 @@ def test_other_threads_are_refused(given, refuses):
 @pytest.mark.parametrize("value", [True, False])
 def test_yes_and_no_are_no_numbers(field, value, refuses):
     refuses(lambda: make_config(**{field: value}), f"'{value}'")
+
+
+def test_the_preset_for_photographs_says_what_it_leaves_to_choose():
+    config, text = make_config(preset="photos"), PRESETS["photos"].text
+    assert (config.resolution, config.teacher_from, config.student_from) == (224, "auto", None)
+    assert "at 224 pixels" in text
+    assert "pretrained weights, which you choose" in text
 
 
 @pytest.mark.parametrize("preset", [5, ["quick"], {}, True])
