@@ -42,8 +42,8 @@ PRESETS = {
     ),
     "photos": Preset(
         "Photos",
-        "photographs at 224 pixels, best from pretrained weights: AdamW, a cosine with warm-up, crops from the "
-        "original pictures, 20 epochs",
+        "photographs at 224 pixels, best with pretrained weights, which you choose with teacher and student: AdamW, "
+        "a cosine with warm-up, crops from the original pictures, 20 epochs",
         {
             "resolution": 224, "epochs": 20, "teacher_epochs": 20, "auto_encoder_epochs": 10, "batch_size": 32,
             "optimizer": "adamw", "lr": 5e-4, "weight_decay": 0.05, "schedule": "cosine", "warm_up": 0.1,

@@ -58,6 +58,7 @@ LISTS: dict[str, tuple[type, str]] = {  # fields that may come as text with comm
     "teacher_std": (float, PER_CHANNEL),
     "class_order": (str, "the names of all classes with commas, 'text', or a file of names"),
 }
+WITH_SPACES = ("more_teachers_from", "class_order")  # of these: their items may have spaces, so only commas part them
 
 # pydantic's kind of error -> what a value must be
 RULES = {
@@ -211,13 +212,8 @@ class RunConfig(ImageSettings, TeacherSettings, MethodSettings, TrainingSettings
 
     @model_validator(mode="after")
     def _cutout_fits(self) -> RunConfig:
-        side = self.resolution or data.source_of(self.dataset).resolution
-        if self.cutout >= side:
-            raise UserError(
-                f"Cutout {self.cutout} cannot be used: the images are {side} x {side} pixels, and a hole must be "
-                f"smaller. Half of the side, {side // 2}, is usual.",
-                "cutout",
-            )
+        if self.resolution is not None:  # else weights may decide it: `prepare`
+            check_cutout(self, self.resolution)
         return self
 
     @model_validator(mode="after")
@@ -325,6 +321,20 @@ GROUPS = {  # of the lesser settings, by what they are about
 }
 
 
+def check_cutout(config: RunConfig, side: int) -> None:
+    """Check that cutout's hole is smaller than images of that side.
+
+    Raises:
+        UserError: it is not.
+    """
+    if config.cutout >= side:
+        raise UserError(
+            f"Cutout {config.cutout} cannot be used: the images are {side} x {side} pixels, and a hole must be "
+            f"smaller. Half of the side, {side // 2}, is usual.",
+            "cutout",
+        )
+
+
 def check_maps(config: RunConfig) -> None:
     """Check that the networks give the maps that the methods compare, and what od needs beside them.
 
@@ -414,11 +424,16 @@ def _spread_teachers(given: dict[str, Any]) -> None:
         given["teacher_from"], given["more_teachers_from"] = sources[0], tuple(sources[1:])
 
 
+def words_of(field: str, text: str) -> list[str]:
+    """The items of a list that comes as text."""
+    separated = text.replace(";", ",").replace(" ", ",") if field in LISTS and field not in WITH_SPACES else text
+    return [word.strip() for word in separated.split(",") if word.strip()]
+
+
 def _listed(field: str, text: str) -> tuple[Any, ...]:
     kind, wanted = LISTS[field]
     try:
-        separated = text if field == "class_order" else text.replace(";", ",").replace(" ", ",")
-        return tuple(kind(word.strip()) for word in separated.split(",") if word.strip())
+        return tuple(map(kind, words_of(field, text)))
     except ValueError:
         raise SettingError(field, f"'{text}' cannot be used: give {wanted}.") from None
 

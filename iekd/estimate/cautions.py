@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from iekd.config.run import RunConfig
 from iekd.data.base import DatasetInfo, held_out_of
 from iekd.engine.scoring import interval
+from iekd.models import hub_configs
+from iekd.models.source import PRETRAINED
 from iekd.plural import counted
 
 FEW_STEPS = 10  # an epoch
@@ -14,6 +16,7 @@ SMALLEST_BATCH = 8  # batch norm needs a few images for its statistics
 # points between which and its middle a test accuracy of 50 % may lie: more of them are worth a word, or mean nothing
 UNCERTAIN, WORTHLESS = 10.0, 25.0
 HIGH_FOR_ADAMW = 0.02  # learning rate
+HIGH_FOR_TRAINED = 0.02  # of SGD, for weights that are not random
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def cautions(
     """
     found = [
         few_steps(config, learned, images, fitting), few_test_images(tested, images), high_rate(config),
-        alike_seeds(config),
+        high_for_students(config), high_for_teacher(config), alike_seeds(config),
     ]  # fmt: skip
     return [caution for caution in found if caution is not None]
 
@@ -121,4 +124,25 @@ def high_rate(config: RunConfig) -> Caution | None:
     return Caution(
         f"Learning rate {config.lr:g} is far above what AdamW is used with, 0.0001 to 0.001: the students will hardly "
         "learn. Set a smaller one."
+    )
+
+
+def high_for_students(config: RunConfig) -> Caution | None:
+    """SGD with a learning rate for random weights, such as the default, where students begin with trained ones."""
+    return _high_for_trained(config, config.lr, "the students begin", "lr") if config.student_from else None
+
+
+def high_for_teacher(config: RunConfig) -> Caution | None:
+    """The same for a teacher that is always fine-tuned; whether one from a file is, depends on what is in it."""
+    tuned = config.teacher_from == PRETRAINED or hub_configs.is_one(config.teacher_from)
+    rate = config.teacher_lr or config.lr
+    return _high_for_trained(config, rate, "the teacher begins", "teacher-lr") if tuned else None
+
+
+def _high_for_trained(config: RunConfig, rate: float, who: str, option: str) -> Caution | None:
+    if config.optimizer != "sgd" or rate <= HIGH_FOR_TRAINED:
+        return None
+    return Caution(
+        f"SGD with learning rate {rate:g} is for random weights: it spoils much of the trained ones that {who} with. "
+        f"Set {option} to about 0.005."
     )

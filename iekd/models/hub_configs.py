@@ -26,6 +26,7 @@ from iekd.hub_names import COMMIT, PREFIX, Repository, parse_repository
 
 log = logging.getLogger(__name__)
 Config = dict[str, Any]
+Numbers = tuple[float, ...]
 CONFIG = "config.json"
 LARGEST = 2**20  # bytes of a config.json: names of a hundred thousand classes
 AGAIN = 300.0  # seconds after which a name without a commit is looked up again
@@ -204,12 +205,65 @@ def check_config(name: str, config: Config) -> Config:
     )
 
 
-def images_of(config: Config, processor: dict[str, Any]) -> tuple[Any, Any, int]:
-    """(mean, std, side) of the images that a network of transformers expects, by its config.json and its
-    preprocessor_config.json; None for numbers where both are silent.
+def read_object(path: Path, whose: str, remedy: str = "Choose another network.") -> Config:
+    """What a JSON file says. whose: what to call it in the message, which ends with the remedy.
 
     Raises:
-        UserError: the images would have to be prepared in a way that is not known here.
+        UserError: it is no JSON object.
+    """
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("not an object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{whose} cannot be read ({error}). {remedy}") from None
+    return values
+
+
+def read_file(name: str, file: str) -> Config:
+    """What a JSON file of the repository says.
+
+    Raises:
+        UserError: it cannot be had (HubError), or is no JSON object.
+    """
+    return _read(download(name, file), name, file)
+
+
+def normalisation_of(where: str, mean: Any, std: Any) -> tuple[Numbers, Numbers] | tuple[None, None]:
+    """Mean and standard deviation of pixels scaled to 0..1, per channel or one number for all, as a file gives them;
+    None where it gives neither. where: the file, for the message.
+
+    Raises:
+        UserError: they are of pixels from 0 to 255, impossible, or only one is given.
+    """
+    if all(values is None or values in ([], ()) for values in (mean, std)):
+        return None, None
+    found = []
+    for what, values, may_be_0 in (("mean", mean, True), ("standard deviation", std, False)):
+        each = values if isinstance(values, (list, tuple)) else (values,)
+        if not each or not all(isinstance(v, (int, float)) and 0 <= v <= 1 and (v or may_be_0) for v in each):
+            rule = "from 0 to 1" if may_be_0 else "above 0, up to 1"
+            raise UserError(
+                f"The {what} {json.dumps(values)[:60]} in {where} cannot be used: it has to be of pixel values scaled "
+                f"to 0 to 1, so {rule}. Correct it there, or choose another network."
+            )
+        found.append(tuple(map(float, each)))
+    return found[0], found[1]
+
+
+def side_of(size: Any, place: int = 0) -> int | None:
+    """A side in pixels, where what a file says is one, or a list with one at this place."""
+    if isinstance(size, (list, tuple)):
+        size = size[place] if size else None
+    return size if isinstance(size, int) and size > 0 else None
+
+
+def images_of(config: Config, processor: Config, where: str) -> tuple[Numbers | None, Numbers | None, int]:
+    """(mean, std, side) of the images that a network of transformers expects, by its config.json and its
+    preprocessor_config.json; None for numbers where both are silent. where: the second file, for the message.
+
+    Raises:
+        UserError: the numbers cannot be, or the images would have to be prepared in a way that is not known here.
     """
     if processor.get("do_flip_channel_order"):
         raise UserError(
@@ -220,12 +274,10 @@ def images_of(config: Config, processor: dict[str, Any]) -> tuple[Any, Any, int]
     size = size or processor.get("size") or config.get("image_size")
     if isinstance(size, dict):
         size = size.get("height") or size.get("shortest_edge")
-    if isinstance(size, (list, tuple)):
-        size = size[0] if size else None
-    side = size if isinstance(size, int) and size > 0 else SIDE
+    side = side_of(size) or SIDE
     if processor.get("do_normalize") is False:
         return (0.0,), (1.0,), side
-    return processor.get("image_mean"), processor.get("image_std"), side
+    return *normalisation_of(where, processor.get("image_mean"), processor.get("image_std")), side
 
 
 def _on_this_machine(name: str) -> Config | None:
@@ -244,14 +296,8 @@ def _cached(source: Repository, file: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _read(path: Path, name: str) -> Config:
-    """Raises UserError if it is no JSON object."""
-    try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"more than {LARGEST:,} bytes")
-        config = json.loads(path.read_text("utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("not an object")
-    except (OSError, ValueError) as error:
-        raise UserError(f"The {CONFIG} of '{name}' cannot be read ({error}). Choose another network.") from None
-    return config
+def _read(path: Path, name: str, file: str = CONFIG) -> Config:
+    """Raises UserError if it is no JSON object, or a very large one."""
+    if path.stat().st_size > LARGEST:
+        raise UserError(f"The {file} of '{name}' has more than {LARGEST:,} bytes. Choose another network.")
+    return read_object(path, f"The {file} of '{name}'")

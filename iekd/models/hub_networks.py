@@ -18,7 +18,6 @@ from iekd.models.info import IMAGENET, Pretrained
 
 SAFE = "model.safetensors"
 PICKLED = "pytorch_model.bin"
-IMAGENET_SIDE = 224
 
 
 def names() -> list[str]:
@@ -62,7 +61,9 @@ def pretrained(name: str) -> Pretrained | None:
     config, repo = hub_configs.config_of(pinned), pinned.removeprefix(PREFIX)
     if hub_configs.is_timm(config):
         about = _about_timm(config)
-        mean, std, side = about.get("mean"), about.get("std"), _input_size(about)[-1]
+        where = f"the {hub_configs.CONFIG} of '{pinned}'"
+        mean, std = hub_configs.normalisation_of(where, about.get("mean"), about.get("std"))
+        side = hub_configs.side_of(about.get("input_size"), -1) or hub_configs.SIDE
         said = (config.get("num_classes"), about.get("num_classes"), 1000)
         classes = int(next(count for count in said if count is not None))  # 0: without a classifier
     else:
@@ -70,9 +71,7 @@ def pretrained(name: str) -> Pretrained | None:
 
         classes = _classes(config)
         mean, std, side = images_of(pinned, config)
-    return Pretrained(
-        repo.partition("@")[0], classes, int(side), tuple(mean or IMAGENET[0]), tuple(std or IMAGENET[1]), repo
-    )
+    return Pretrained(repo.partition("@")[0], classes, side, mean or IMAGENET[0], std or IMAGENET[1], repo)
 
 
 def load_pretrained(name: str, channels: int) -> dict[str, Tensor]:
@@ -86,7 +85,7 @@ def load_pretrained(name: str, channels: int) -> dict[str, Tensor]:
     """
     pinned = hub_configs.look_up(f"{PREFIX}{name}")
     config, state = hub_configs.config_of(pinned), _weights(pinned)
-    own = _input_size(_about_timm(config))[0] if hub_configs.is_timm(config) else config.get("num_channels")
+    own = _channels(_about_timm(config)) if hub_configs.is_timm(config) else config.get("num_channels")
     about = pretrained(name)
     assert about is not None  # else nobody asks for its weights
     network = build(pinned.removeprefix(PREFIX), about.classes or 1, int(own or 3))
@@ -119,9 +118,9 @@ def _about_timm(config: Config) -> Config:
     return found if isinstance(found, dict) else config
 
 
-def _input_size(about: Config) -> tuple[int, int, int]:
-    channels, height, width = about.get("input_size") or (3, IMAGENET_SIDE, IMAGENET_SIDE)
-    return int(channels), int(height), int(width)
+def _channels(about: Config) -> int:
+    size = about.get("input_size")
+    return (hub_configs.side_of(size) if isinstance(size, (list, tuple)) else None) or 3
 
 
 def _built(config: Config, num_classes: int, channels: int) -> Classifier:

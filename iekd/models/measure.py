@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from iekd.errors import UserError, first_line
 from iekd.models.features import Features
@@ -18,6 +20,24 @@ Builder = Callable[[int, int], nn.Module]  # (num_classes, channels) -> images (
 SIDES = (32, 64, 128, 224, 256)  # of the image that is tried; some networks need large ones
 BASE = 32  # the side of the image that sizes are told for
 GUIDE = "See docs/adding-a-model.md"
+
+
+class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the operations of convolutions and products of matrices in its context, also those of attention and of
+    functions without a module: what torch's FlopCounterMode does, whose hooks would see other threads' networks too.
+
+    The fused layers of torch.nn, which no formula knows, are not taken where a device is the context, as in `measure`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func.overloadpacket):
+            self.flops += formula(*args, **(kwargs or {}), out_val=output)
+        return output
 
 
 def measure(name: str, build: Builder, sides: Sequence[int] = SIDES) -> ModelInfo:
@@ -55,27 +75,26 @@ def _measure(name: str, build: Builder, sides: Sequence[int]) -> ModelInfo:
     }
     per_channel = (counts[3, 10] - counts[1, 10]) // 2
     per_class = counts[3, 11] - counts[3, 10]
-    macs = activations = 0
+    activations = 0
 
-    def count(module: nn.Module, _: object, output: torch.Tensor) -> None:
-        nonlocal macs, activations
+    def count(_: nn.Module, __: object, output: torch.Tensor) -> None:
+        nonlocal activations
         activations += output.numel()
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            macs += module.weight[0].numel() * output.numel()
 
     model = build(10, 3).eval()
     side = _first_side(model, sides)
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm2d)):
             module.register_forward_hook(count)
-    features = _checked(name, model(torch.zeros(1, 3, side, side)))
+    with Products() as products:
+        features = _checked(name, model(torch.zeros(1, 3, side, side)))
     area = (BASE / side) ** 2  # the catalog is about images of 32 x 32
     return ModelInfo(
         name,
         params_base=counts[3, 10] - 3 * per_channel - 10 * per_class,
         params_per_channel=per_channel,
         params_per_class=per_class,
-        macs=round(macs * area),
+        macs=round(products.flops / 2 * area),  # a multiplication and an addition are two
         activations=round(activations * area),
         stage_channels=tuple(stage.shape[1] for stage in features.stages),
         # of a map that is not square the mean; of one larger than the image 1

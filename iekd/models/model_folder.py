@@ -8,17 +8,16 @@ as anyone's file (weight_files.py).
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iekd.errors import UserError
 from iekd.models import hub_configs
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 USUAL_POOLS = ("avg", "token")  # timm always writes how a network pools; another way would fit without a word
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+AGAIN = "Save the model again."
 
 
 @dataclass(frozen=True)
@@ -52,33 +51,26 @@ def config_beside(weights: Path) -> FolderConfig | None:
     path = weights.parent / CONFIG
     if weights.name not in WEIGHT_FILES or not path.is_file():
         return None
-    values = _object(path)
+    values = hub_configs.read_object(path, f"'{path}'", AGAIN)
     if not values.get("architecture") and not values.get("architectures"):
         return None  # somebody's own list of classes, say
     extra = weights.parent / PREPROCESSOR
-    processor = _object(extra) if extra.is_file() else {}
+    processor = hub_configs.read_object(extra, f"'{extra}'", AGAIN) if extra.is_file() else {}
     hub_configs.check_config(str(weights.parent), values)
     if hub_configs.is_timm(values):
         described = found if isinstance(found := values.get("pretrained_cfg"), dict) else values
-        mean = _numbers(described.get("mean")) or _numbers(processor.get("image_mean"))
-        std = _numbers(described.get("std")) or _numbers(processor.get("image_std"))
-        sizes = described.get("input_size")
-        side = sizes[-1] if isinstance(sizes, (list, tuple)) and sizes else None
+        mean, std = hub_configs.normalisation_of(f"'{path}'", described.get("mean"), described.get("std"))
+        if not mean:
+            numbers = processor.get("image_mean"), processor.get("image_std")
+            mean, std = hub_configs.normalisation_of(f"'{extra}'", *numbers)
+        side = hub_configs.side_of(described.get("input_size"), -1)
     else:
-        found_mean, found_std, side = hub_configs.images_of(values, processor)
-        mean, std = _numbers(found_mean), _numbers(found_std)
-    if not mean or not std:
-        mean = std = None
-    elif min(std) <= 0 or max(*mean, *std) > 1:
-        raise UserError(
-            f"The mean and standard deviation in '{weights.parent}' cannot be used ({mean}, {std}): they have to be of "
-            "pixel values from 0 to 1, and a deviation above 0. Correct them there."
-        )
+        mean, std, side = hub_configs.images_of(values, processor, f"'{extra}'")
     if hub_configs.is_timm(values) and not _has_own_arguments(values):
         name = f"timm:{str(values['architecture']).partition('.')[0]}"
     else:
         name = hub_configs.of_folder(values, str(weights.parent))
-    return FolderConfig(name, mean, std, side if isinstance(side, int) and side > 0 else None)
+    return FolderConfig(name, mean, std, side)
 
 
 def _has_own_arguments(config: dict[str, Any]) -> bool:
@@ -98,19 +90,3 @@ def _sizes_of(architecture: str) -> list[Any]:
 
     known = timm.get_pretrained_cfg(architecture.partition(".")[0])
     return [] if known is None else [known.input_size[-1], list(known.input_size[-2:])]
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"'{path}' cannot be read ({error}). Save the model again.") from None
-    if not isinstance(values, dict):
-        raise UserError(f"'{path}' does not describe a model. Save the model again.")
-    return values
-
-
-def _numbers(values: Any) -> tuple[float, ...] | None:
-    if not isinstance(values, (list, tuple)) or not all(isinstance(v, (int, float)) for v in values):
-        return None
-    return tuple(map(float, values)) or None

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from iekd.errors import UserError
 from iekd.hub_errors import HubError
 from iekd.models import hub_configs
-from iekd.models.hub_configs import COMPUTED, SIDE, Config
+from iekd.models.hub_configs import COMPUTED, SIDE, Config, Numbers
+from iekd.models.model_folder import PREPROCESSOR
 from iekd.models.taps import SMALLER, STAGES, Tapped, Taps, as_map
 
 LEFT_OUT = (  # of a config.json: what is about somebody's weights or files, or decided here
@@ -90,15 +91,15 @@ def converted(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]
     return {f"network.{key}": value.detach() for key, value in loaded.state_dict().items()}
 
 
-def images_of(name: str, config: Config) -> tuple[Any, Any, int]:
+def images_of(name: str, config: Config) -> tuple[Numbers | None, Numbers | None, int]:
     """(mean, std, side) of the images that the weights expect, by preprocessor_config.json; None where it is silent."""
     try:
-        said = json.loads(hub_configs.download(name, "preprocessor_config.json").read_text("utf-8"))
+        said = hub_configs.read_file(name, PREPROCESSOR)
     except HubError as error:
         if "has no" not in str(error):
             raise
         said = {}
-    return hub_configs.images_of(config, said)
+    return hub_configs.images_of(config, said, f"the {PREPROCESSOR} of '{name}'")
 
 
 def _create(config: Config, num_classes: int, channels: int) -> nn.Module:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iekd import data
-from iekd.config.run import RunConfig, check_maps
+from iekd.config.run import RunConfig, check_cutout, check_maps
 from iekd.data import DatasetInfo
 from iekd.data.unlabelled import check_unlabelled
 from iekd.errors import UserError, about_setting, check_text
@@ -99,6 +99,7 @@ def prepare(config: RunConfig, runs_dir: Path, here: bool = True) -> Prepared:
             said = f"The {role} is {name}, as '{getattr(config, f'{role}_from')}' says."
             notes = (*notes, said)
     side = config.resolution or info.resolution
+    check_cutout(config, side)
     for role in ROLES:
         name = getattr(config, role)
         if name and libraries.names_one(name):

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from iekd.cli import main, train
 from iekd.cli.where import OPTIONS
 from iekd.config.methods import METHODS, check_method, combined, method_spec, sort_methods
+from iekd.config.presets import PRESETS
 from iekd.config.run import NO_TEACHER, SAID_BY_LABEL, RunConfig, label, learner_name, make_config
 from iekd.models.catalog import known_models
 from iekd.runs.prepare import Prepared
@@ -119,6 +120,13 @@ def test_the_command_line_keeps_every_digit():
     assert through_the_command_line(config.command_line()).lr == 0.12345678901
 
 
+def test_a_further_teachers_path_with_spaces_survives_the_command_line():
+    given = {"teacher": "resnet8,resnet14", "methods": "kd"}
+    config = make_config(**given, teacher_from="auto,/data/my photos; old/t.pth")
+    assert config.more_teachers_from == ("/data/my photos; old/t.pth",)
+    assert through_the_command_line(config.command_line()) == config
+
+
 def test_a_folder_with_an_odd_name_survives_the_command_line(tmp_path):
     (tmp_path / "My pictures, 'ünï' $HOME").mkdir()
     config = make_config(dataset=f"folder:{tmp_path}/My pictures, 'ünï' $HOME")
@@ -180,16 +188,11 @@ def test_every_setting_is_an_option_of_train():
     assert options == set(RunConfig.model_fields)
 
 
-@pytest.mark.parametrize(
-    ("values", "side"),
-    [({}, 28), ({"resolution": 16}, 16), ({"dataset": "cifar10"}, 32), ({"dataset": "FOLDER"}, 32)],
-    ids=str,
-)
-def test_a_hole_is_smaller_than_the_images(values, side, tmp_path, refuses):
-    """A folder's pictures are not looked at: there may be none yet, or a million."""
-    values = {k: f"folder:{tmp_path}" if v == "FOLDER" else v for k, v in values.items()}
-    assert make_config(**values, cutout=side - 1).cutout == side - 1
-    refuses(lambda: make_config(**values, cutout=side), f"Cutout {side}", f"{side} x {side}", str(side // 2))
+def test_a_hole_is_smaller_than_the_images_where_their_size_is_set(refuses):
+    """Else the weights may decide it: test_run_starts.py."""
+    assert make_config(resolution=16, cutout=15).cutout == 15
+    refuses(lambda: make_config(resolution=16, cutout=16), "Cutout 16", "16 x 16", "8")
+    assert make_config(cutout=100).cutout == 100
 
 
 @pytest.mark.parametrize(
@@ -410,6 +413,13 @@ def test_other_threads_are_refused(given, refuses):
 @pytest.mark.parametrize("value", [True, False])
 def test_yes_and_no_are_no_numbers(field, value, refuses):
     refuses(lambda: make_config(**{field: value}), f"'{value}'")
+
+
+def test_the_preset_for_photographs_says_what_it_leaves_to_choose():
+    config, text = make_config(preset="photos"), PRESETS["photos"].text
+    assert (config.resolution, config.teacher_from, config.student_from) == (224, "auto", None)
+    assert "at 224 pixels" in text
+    assert "pretrained weights, which you choose" in text
 
 
 @pytest.mark.parametrize("preset", [5, ["quick"], {}, True])

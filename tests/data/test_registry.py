@@ -16,6 +16,7 @@ from iekd.config.run import RunConfig, make_config
 from iekd.config.unused import unused_settings
 from iekd.data import Dataset, DatasetInfo, Request, Source, Split, registry
 from iekd.errors import DataError
+from iekd.runs.prepare import prepare
 
 
 def noise(count: int, side: int = 16) -> Split:
@@ -80,9 +81,9 @@ def test_a_dataset_is_listed_described_and_shown():
     assert data.load("noise", resolution=8).train.images.shape == (8, 8, 8, 3)
 
 
-def test_it_is_a_setting_like_any_other(refuses):
+def test_it_is_a_setting_like_any_other(refuses, tmp_path):
     assert make_config(dataset="noise", cutout=15).dataset == "noise"
-    refuses(lambda: make_config(dataset="noise", cutout=16), "16 x 16")
+    refuses(lambda: prepare(make_config(dataset="noise", cutout=16), tmp_path), "16 x 16")
     assert "test_fraction" in unused_settings(make_config(dataset="noise", test_fraction=0.4))
     assert "test_fraction" not in unused_settings(make_config(dataset="shelf:one", test_fraction=0.4))
     refuses(lambda: make_config(dataset="nois"), "Did you mean 'noise'")

@@ -72,6 +72,33 @@ def test_seeds_that_begin_with_the_same_weights_are_no_repetitions():
     assert not said(seeds=(0, 1, 2))
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"student_from": "pretrained"}, ["0.1", "students", "Set lr to"]),
+        ({"student_from": "run:x/y", "lr": 0.05}, ["0.05", "students", "Set lr to"]),
+        ({"student_from": "/w.pth", "lr": 0.02}, None),
+        ({"teacher_from": "pretrained"}, ["0.1", "teacher begins", "Set teacher-lr to"]),
+        ({"teacher_from": "hf:ann/net", "teacher_lr": 0.05, "lr": 0.01}, ["0.05", "teacher begins"]),
+        ({"teacher_from": "pretrained", "teacher_lr": 0.005}, None),
+        ({"teacher_from": "run:x/y"}, None),
+        ({"student_from": "pretrained", "optimizer": "adamw", "lr": 5e-4}, None),
+        ({}, None),
+    ],
+)
+def test_a_rate_for_random_weights_is_too_high_for_trained_ones(values, said):
+    found = [str(one) for one in cautions(make_config(**values), 5000, 5000) if "random weights" in str(one)]
+    assert len(found) == bool(said)
+    assert all(word in found[0] for word in said or ())
+
+
+def test_teacher_and_students_each_have_their_rate():
+    config = make_config(student_from="pretrained", teacher_from="pretrained", teacher_lr=0.2)
+    said = " ".join(map(str, cautions(config, 5000, 5000)))
+    assert "learning rate 0.1 is" in said
+    assert "learning rate 0.2 is" in said
+
+
 def test_images_that_are_held_out_are_not_learned_from():
     info = DatasetInfo("folder:/x", "x", 60, 6, 3, 3, 32, class_sizes=(30, 20, 10))
     assert learned_from(make_config(), info) == 27 + 18 + 9

@@ -22,6 +22,7 @@ from iekd.models import hub_configs
 from iekd.models.artifact import CARD, ModelCard, load_model, save_model
 from iekd.models.catalog import model_info, model_name
 from iekd.models.hub_networks import load_pretrained, pretrained
+from iekd.models.info import IMAGENET
 from iekd.models.registry import build
 from iekd.models.start import from_library
 from iekd.runs.prepare import prepare, resolve
@@ -342,6 +343,42 @@ def test_trained_weights_of_transformers(published) -> None:
     ours.load_state_dict(load_pretrained("ann/vit2", 3))
     with torch.no_grad():
         torch.testing.assert_close(ours(images(32)).logits, theirs(images(32)).logits)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        ({"mean": [123.6, 116.0, 103.0], "std": [58.0, 57.0, 57.0]}, ("123.6", "from 0 to 1")),
+        ({"mean": [0.5] * 3, "std": [0.2, 0, 0.2]}, ("[0.2, 0, 0.2]", "above 0")),
+        ({"mean": [0.5, float("nan"), 0.5], "std": [0.2] * 3}, ("NaN",)),
+        ({"mean": "grey", "std": [0.2] * 3}, ("grey",)),
+        ({"mean": [0.5] * 3}, ("standard deviation null",)),
+    ],
+)
+def test_what_a_repository_says_of_its_pixels_is_checked(published, refuses, pixels, words) -> None:
+    """The network would get nearly constant images, or infinite ones, without a word."""
+    published("ann/tiny", {**TIMM, "pretrained_cfg": pixels})
+    refuses(lambda: pretrained("ann/tiny"), "config.json", "ann/tiny", *words)
+    said = {f"image_{key}": value for key, value in pixels.items()}
+    published("ann/vit", VIT, **{"preprocessor_config.json": json.dumps(said).encode()})
+    refuses(lambda: pretrained("ann/vit"), "preprocessor_config.json", "ann/vit", *words)
+
+
+@pytest.mark.parametrize("said", [b"{", b"[1]", b"\xff"])
+def test_a_preprocessor_config_that_cannot_be_read_is_a_sentence(published, refuses, said) -> None:
+    published("ann/vit", VIT, **{"preprocessor_config.json": said})
+    refuses(lambda: pretrained("ann/vit"), "preprocessor_config.json", "ann/vit", "another network")
+
+
+def test_one_number_is_for_all_channels_and_a_size_that_cannot_be_read_is_224(published) -> None:
+    published("ann/tiny", {**TIMM, "pretrained_cfg": {"input_size": 64, "mean": 0.5, "std": 0.25}})
+    published("ann/odd", {**TIMM, "pretrained_cfg": {"input_size": ["3", None, "big"]}})
+    published("ann/vit", VIT, **{"preprocessor_config.json": b'{"image_mean": 0.5, "image_std": 0.25}'})
+    for repo, side in (("ann/tiny", 64), ("ann/vit", 32)):
+        found = pretrained(repo)
+        assert (found.mean, found.std, found.side) == ((0.5,), (0.25,), side)
+    found = pretrained("ann/odd")
+    assert (found.mean, found.std, found.side) == (*IMAGENET, 224)
 
 
 def test_weights_of_transformers_that_are_not_whole_are_refused(published, refuses) -> None:

@@ -26,6 +26,7 @@ from iekd.models.artifact import ModelCard, load_model, save_model
 from iekd.models.catalog import check_model, known_models, model_info, model_name
 from iekd.models.factors import AutoEncoder
 from iekd.models.features import Features
+from iekd.models.measure import measure
 from iekd.models.registry import build
 from iekd.models.taps import Tapped, Taps, as_map, find_taps
 from iekd.models.weight_files import read_weights
@@ -153,6 +154,35 @@ def test_a_student_learns_one_batch_from_it(teacher: str, name: str) -> None:
         optimizer.step()
         losses.append(float(output.loss.detach()))
     assert losses[-1] < losses[0] - 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "features"), [("vit_b_16", "ViT_B_16_Weights", 768), ("swin_t", "Swin_T_Weights", 768)]
+)
+def test_multiply_adds_of_attention_are_those_that_torchvision_documents(name, weights, features) -> None:
+    """Its products belong to no convolution or linear layer: torchvision counts half as much again as those have."""
+    from torchvision import models
+
+    documented = getattr(models, weights).IMAGENET1K_V1.meta["_ops"]  # for 1,000 classes, in 1e9
+    ours = libraries.measured(f"torchvision:{name}").macs * (224 / 32) ** 2 + 990 * features
+    assert ours / 1e9 == pytest.approx(documented, abs=0.0006)
+
+
+def test_multiply_adds_of_fused_layers_are_counted() -> None:
+    class Fused(nn.Module):
+        def __init__(self, num_classes: int, channels: int) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(channels, 16, 8, 8)
+            self.block = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+            self.head = nn.Linear(16, num_classes)
+
+        def forward(self, images: torch.Tensor) -> Features:
+            pooled = self.block(self.stem(images).flatten(2).transpose(1, 2)).mean(1)
+            return Features(self.head(pooled), (), None, pooled)
+
+    tokens = 16
+    block = tokens * (4 * 16 * 16 + 2 * tokens * 16 + 2 * 16 * 32)
+    assert measure("fused", Fused).macs == tokens * 3 * 64 * 16 + block + 160
 
 
 def test_names_and_sizes() -> None:

@@ -54,7 +54,7 @@ def test_a_registered_network_is_measured(odd_net):
     info, count = model_info(odd_net), sum(p.numel() for p in Net(7, 1).parameters())
     assert info.params(1, 7) == count
     assert info.params(3, 10) == sum(p.numel() for p in build(odd_net, 10).parameters())
-    assert info.macs == 9 * 6 * 12 * 8 * 16 + 12 * 10, "of its convolution and its classifier, for 32 x 32"
+    assert info.macs == 3 * 6 * 4 * 32**2 + 9 * 6 * 12 * 8 * 16 + 12 * 10, "both convolutions and the classifier, at 32"
     assert info.stage_channels == (6, 12)
     assert info.stage_strides == (1, 3), "the larger map counts as one of the image's size; 4 and 2 make about 3"
     assert not info.has_margins

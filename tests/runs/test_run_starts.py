@@ -176,6 +176,21 @@ def test_an_unset_resolution_is_that_of_the_weights(tmp_path, tiny_config):
         assert prepare(prepared.config, tmp_path / "runs").config == prepared.config
 
 
+def test_a_hole_is_smaller_than_the_images_that_the_weights_ask_for(tmp_path, tiny_config, refuses, monkeypatch):
+    """It was measured against the dataset's own, which are other ones."""
+    values = {"resolution": None, "methods": ("kd",)}
+    own = tiny_config(**values, cutout=1)
+    side = prepare(own, tmp_path / "runs").info.resolution
+    refuses(lambda: prepare(own.model_copy(update={"cutout": side}), tmp_path / "runs"), f"{side} x {side} pixels")
+    path = weights_of("timm:test_resnet", 3, tmp_path / "w.safetensors")
+    values |= {"student": "timm:test_resnet", "student_from": path}
+    assert prepare(tiny_config(**values, cutout=150), tmp_path / "runs").config.cutout == 150
+    refuses(lambda: prepare(tiny_config(**values, cutout=160), tmp_path / "runs"), "Cutout 160", "160 x 160")
+    monkeypatch.setattr("iekd.runs.prepare.MOST_SIDE", side - 4)
+    smaller = tiny_config(**values, cutout=side - 4)
+    refuses(lambda: prepare(smaller, tmp_path / "runs"), f"{side - 4} x {side - 4}")
+
+
 def test_weights_for_images_that_are_too_large_get_the_largest(tmp_path, tiny_config, monkeypatch):
     path = weights_of("timm:test_resnet", 3, tmp_path / "w.safetensors")
     monkeypatch.setattr("iekd.runs.prepare.MOST_SIDE", 128)

@@ -355,6 +355,7 @@ REFUSED = {  # values of settings -> what a stranger is told
     ],
     "Networks of the Hub": [
         {"student": "hf:ann/net"}, {"teacher_from": "hf:ann/net"}, {"more_teachers": "resnet8,hf:ann/net"},
+        {"more_teachers": "resnet8 hf:ann/net"}, {"more_teachers": "resnet8;hf:ann/net"},
     ],
 }  # fmt: skip
 

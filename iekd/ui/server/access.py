@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from iekd import data
-from iekd.config.run import RunConfig, check_maps
+from iekd.config.run import RunConfig, check_maps, words_of
 from iekd.data.archives import Room
 from iekd.errors import UserError
 from iekd.estimate.cost import plan_of, seconds
@@ -60,9 +60,10 @@ class Asker(Protocol):
 May = Callable[[Run, str], bool]  # whether somebody may do that with a run
 
 
-def _words(given: object) -> list[str]:
-    """What a raw value names: a list, or a text with commas; without what is empty."""
-    words = given if isinstance(given, (list, tuple)) else str(given or "").split(",")
+def _words(given: Mapping[str, object], field: str) -> list[str]:
+    """What the raw value of a setting names: a list, or a text, parted as a run does; without what is empty."""
+    value = given.get(field)
+    words = value if isinstance(value, (list, tuple)) else words_of(field, str(value or ""))
     return [word for word in (str(word or "").strip() for word in words) if word]
 
 
@@ -220,10 +221,10 @@ class Access:
             raise AccessError(self._no("Folders of this machine cannot be used"))
         if not data.for_guests(name):
             raise AccessError(self._no("Datasets that this machine would have to download cannot be used"))
-        networks = [word for role in (*ROLES, "more_teachers") for word in _words(given.get(role))]
+        networks = [word for role in (*ROLES, "more_teachers") for word in _words(given, role)]
         from_where = ("teacher_from", "more_teachers_from", "student_from")
-        sources = [word for field in from_where for word in _words(given.get(field))]
-        names = _words(given.get("class_order"))
+        sources = [word for field in from_where for word in _words(given, field)]
+        names = _words(given, "class_order")
         if str(given.get("unlabelled") or "").strip():
             raise AccessError(self._no("Folders of this machine cannot be used"))
         if any(map(is_path, sources)) or (len(names) == 1 and names[0] != data.AS_TEXT):
