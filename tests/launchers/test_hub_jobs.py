@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import pytest
 from jobs_stand_in import JobsHub, Xet
 
+from iekd import data
 from iekd.errors import UserError
 from iekd.hub_errors import HubError
 from iekd.launchers import hub_follow, hub_jobs, in_job, sending
@@ -799,6 +800,53 @@ def test_what_is_installed_in_a_job_is_what_this_program_needs():
     assert not any("extra" in line or "ruff" in line for line in lines)
     assert "uv pip install" in hub_jobs.command("")
     assert "iekd.zip" not in hub_jobs.command("iekd==1.0")
+
+
+def sent_of(config, store, root):
+    return {path.relative_to(root).as_posix() for path, _ in sending.inputs_of(config, store).files}
+
+
+def test_of_a_folder_only_what_the_run_reads_is_sent(tmp_path, tiny_config, picture_folder):
+    pictures = tmp_path / "pets"
+    shutil.copytree(picture_folder, pictures)
+    images = {path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png")}
+    (pictures / "notes.txt").write_text("my diary, page 1\nmy diary, page 2\n")
+    (pictures / "contacts.csv").write_text("name,phone\nann,1\nbob,2\n")
+    listed = "".join(f"{name},{name.split('/')[-2]}\n" for name in sorted(images))
+    (pictures / "labels.csv").write_text(f"file,label\n{listed}")
+    (pictures / "extra.jpg").write_bytes(b"outside of the class folders")
+    config, store = tiny_config(dataset=f"folder:{pictures}"), Store(tmp_path / "runs")
+    assert sent_of(config, store, pictures) == {*images, "labels.csv"}
+    more = tmp_path / "more"
+    shutil.copytree(next(path for path in pictures.rglob("*.png")).parent, more)
+    (more / "notes.txt").write_text("private")
+    config = config.model_copy(update={"dataset": "fashion-mnist-sample", "unlabelled": str(more)})
+    sent = sent_of(config, store, more)
+    assert sent
+    assert {name.rpartition(".")[2] for name in sent} == {"png"}
+
+
+def test_of_a_table_only_what_it_lists_is_sent(tmp_path, tiny_config, picture_folder):
+    """Its folder may be the user's own, with everything that they have."""
+    home = tmp_path / "ann"
+    shutil.copytree(picture_folder, home / "pets")
+    shutil.copytree(picture_folder, home / "holiday", ignore=lambda _, names: [n for n in names if n.endswith("1.png")])
+    (home / "notes.txt").write_text("my diary, page 1\nmy diary, page 2\n")
+    (home / "other.csv").write_text("name,phone\nann,1\nbob,2\n")
+    images = sorted(path.relative_to(home).as_posix() for path in (home / "pets").rglob("*.png"))
+    lines = [f"{name},{name.split('/')[-2] if i % 4 == 0 else ''}\n" for i, name in enumerate(images)]
+    (home / "labels.csv").write_text("file,label\n" + "".join(lines))
+    config = tiny_config(dataset=f"csv:{home / 'labels.csv'}")
+    inputs = sending.inputs_of(config, Store(tmp_path / "runs"))
+    assert {path.relative_to(home).as_posix() for path, _ in inputs.files} == {*images, "labels.csv"}
+    here = data.describe(config.dataset)
+    sending.pack(inputs, tmp_path / "inputs.tar")
+    home.rename(tmp_path / "elsewhere")
+    in_job.unpack(tmp_path / "inputs.tar", tmp_path / "runs")
+    there = data.describe(config.dataset)
+    assert (there.class_sizes, there.fingerprint) == (here.class_sizes, here.fingerprint), (
+        "the job has the same dataset"
+    )
 
 
 def test_what_describes_weights_is_sent_with_them(tmp_path, tiny_config):
