@@ -231,21 +231,22 @@ class HubJobsLauncher(FolderLauncher):
             "per_hour": flavor.per_hour, "sent": time.time(), "visitors": token is not None,
         }  # fmt: skip
         set_owner(run.path, self.name, **about)
-        job = None
+        job, asked = None, False
         try:
             about["inputs"] = self._send(run, account, about)
             if self.stopping():
                 raise HubError("Its job was not started, because it was to stop while its files were sent.")
+            asked = True
             job = account.start(
                 options.image, command(options.package), flavor.name, limit, {"iekd-run": run.id}, bucket, folder, MOUNT
             )
             set_owner(run.path, self.name, **about, job=job.id, url=job.url)
-        except BaseException:
-            with suppress(UserError):  # nothing is left that costs money; the answer may have been lost
-                if (left := job or account.job_labelled(run.id)) is not None:
-                    account.cancel(left.id)
-            with suppress(UserError):  # or that shows pictures
+        except BaseException as error:
+            left = _cancelled(run, account, job) if asked else ""  # the answer may have been lost
+            with suppress(UserError):  # nothing is left that shows pictures
                 account.forget(bucket, [one.path for one in account.files(bucket, folder)])
+            if left and isinstance(error, UserError):
+                raise HubError(f"{error} {left}") from error
             raise
         if token is not None:
             self.tokens[run.id] = token
@@ -417,6 +418,26 @@ class _Thread(threading.Thread):
             self.first.set()
             time.sleep(EVERY)
         self.first.set()
+
+
+def _cancelled(run: Run, account: Account, job: Any | None) -> str:
+    """Have no job left that costs money. job: None if it is not known whether there is one.
+
+    Returns what to say, and logs it, if there may be one nevertheless; else "".
+    """
+    try:
+        left = job or account.job_labelled(run.id)
+        if left is not None and left.status.stage not in OVER:
+            account.cancel(left.id)
+    except UserError as error:
+        who = account.namespace
+        said = (
+            f"A job of {who} with the label iekd-run={run.id} may be running and cost money. Look for it with "
+            f"'hf jobs ps --namespace {who}', and end it with 'hf jobs cancel'."
+        )
+        log.warning("action=start run=%s %s (%s)", run.id, said, error)
+        return said
+    return ""
 
 
 def check_device(config: RunConfig, flavor: Flavor) -> None:

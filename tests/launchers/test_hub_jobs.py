@@ -284,6 +284,26 @@ def test_a_lost_answer_to_the_start_leaves_no_job(jobs, hub_launcher, tiny_confi
     assert [job.stage for job in jobs.jobs] == ["CANCELED"]
 
 
+def test_a_job_that_may_have_been_left_is_named(jobs, hub_launcher, tiny_config, monkeypatch, caplog):
+    """The Hub has made the job, and cannot be asked from then on."""
+    jobs.idle = True
+    start = Account.start
+
+    def lost(self, *given):
+        start(self, *given)
+        jobs.down = True
+        raise HubError("The Hub cannot be reached.")
+
+    monkeypatch.setattr(Account, "start", lost)
+    with pytest.raises(HubError) as caught:
+        hub_launcher.submit(tiny_config(dataset="fashion-mnist-sample"))
+    label = jobs.jobs[0].spec["labels"]["iekd-run"]
+    for said in (str(caught.value), caplog.text):
+        assert f"A job of ann with the label iekd-run={label} may be running and cost money" in said
+        assert "hf jobs ps --namespace ann" in said
+    assert jobs.jobs[0].stage == "RUNNING"
+
+
 def test_a_run_that_is_given_up_has_no_job_that_costs_money(jobs, waiting, hub_launcher, wait_until):
     run, job = waiting
     wait_until(lambda: "installs" in run.status.waiting)
