@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from typing import Any
 from iekd.hub_errors import HubError
 from iekd.launchers.hub_account import OVER, Account
 from iekd.launchers.in_job import HEAVY, RUN, TEACHERS, in_hours
+from iekd.runs.checkpoints import Checkpoints
 from iekd.runs.files import read_json
 from iekd.runs.locks import fcntl
 from iekd.runs.owner import record, set_owner
@@ -113,13 +115,21 @@ class Follower:
             shutil.rmtree(parts, ignore_errors=True)
 
     def fetch_checkpoints(self, run: Run, account: Account, bucket: str, folder: str) -> None:
-        """Of a run that was given up: its job may have learned much that is only in the bucket."""
+        """Of a run that was given up: its job may have learned much that is only in the bucket. Those here stay if they
+        are as far."""
         inside = f"{folder}/{RUN}/"
-        found = account.files(bucket, f"{inside}{CHECKPOINTS}")
-        targets = [(one, run.path / one.path.removeprefix(inside)) for one in found]
-        for _, target in targets:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        account.fetch(bucket, targets)
+        if not (found := account.files(bucket, f"{inside}{CHECKPOINTS}")):
+            return
+        here = run.path / CHECKPOINTS
+        with tempfile.TemporaryDirectory(prefix=".fetching-", dir=run.path.parent) as place:
+            targets = [(one, Path(place) / one.path.removeprefix(inside)) for one in found]
+            for _, target in targets:
+                target.parent.mkdir(parents=True, exist_ok=True)
+            account.fetch(bucket, targets)
+            fetched = Path(place) / CHECKPOINTS
+            if not here.is_dir() or Checkpoints(fetched).reached() > Checkpoints(here).reached():
+                shutil.rmtree(here, ignore_errors=True)
+                fetched.rename(here)
 
     def _take(self, run: Run, fetched: Path) -> None:
         """Take over the state that the worker wrote, whose process is on another machine; not an earlier attempt's."""

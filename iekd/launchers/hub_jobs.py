@@ -27,7 +27,7 @@ from iekd.launchers.flavors import Flavor, expected, flavor_called, most_of, sec
 from iekd.launchers.hub_account import OVER, Account
 from iekd.launchers.hub_follow import Follower
 from iekd.launchers.in_job import INPUTS, JOB, RUN
-from iekd.launchers.sending import Inputs, files_of, inputs_of, pack, pack_program, requirements_text
+from iekd.launchers.sending import GIVEN_UP, Inputs, files_of, inputs_of, pack, pack_program, requirements_text
 from iekd.runs.estimate import in_words
 from iekd.runs.files import read_json, write_json
 from iekd.runs.owner import record, set_owner
@@ -43,7 +43,7 @@ MOST_SENT = 20e9  # bytes of the user's files
 EVERY = 10.0  # seconds between two looks at a run
 FIRST_LOOK = 15.0  # seconds that whoever reads a run for the first time waits for news of it
 AT_ONCE = 4  # jobs of a table
-GIVEN_UP = "given-up-job.json"  # in a run's folder: the options of its job, which may be resumed as another job
+ENDING = 120.0  # seconds that a cancelled job has to end, before another one takes its place
 SEEN, SAVING = 120.0, 300.0  # as GRACE and SAVING of base.py: a request is seen in the mounted bucket after a while
 
 
@@ -220,10 +220,11 @@ class HubJobsLauncher(FolderLauncher):
         account = self._account(options.namespace, token)
         flavor = flavor_called(options.flavor, account.flavors())
         before = account.job_labelled(run.id) if run.attempt > 1 else None
-        if before is not None and before.status.stage not in OVER:
-            account.cancel(before.id)  # it was given up, and would write to the same place
+        if before is not None:
+            _end(account, before)  # it was given up, and would write to the same place
         bucket, folder = account.make_bucket(), f"runs/{run.id}"
-        if before is not None and not (run.path / CHECKPOINTS).is_dir():
+        given_up = (run.path / GIVEN_UP).exists()
+        if before is not None and (given_up or not (run.path / CHECKPOINTS).is_dir()):
             self.follower.fetch_checkpoints(run, account, bucket, folder)
         about: dict[str, Any] = {
             "bucket": bucket, "folder": folder, "namespace": account.namespace, "flavor": flavor.name,
@@ -248,6 +249,7 @@ class HubJobsLauncher(FolderLauncher):
             if left and isinstance(error, UserError):
                 raise HubError(f"{error} {left}") from error
             raise
+        (run.path / GIVEN_UP).unlink(missing_ok=True)  # what that job has learned is here
         if token is not None:
             self.tokens[run.id] = token
         self._follow(run)
@@ -418,6 +420,25 @@ class _Thread(threading.Thread):
             self.first.set()
             time.sleep(EVERY)
         self.first.set()
+
+
+def _end(account: Account, job: Any) -> None:
+    """Cancel a job, unless it is over, and wait until it is.
+
+    Raises:
+        HubError: it goes on; or the Hub cannot be asked.
+    """
+    if job.status.stage in OVER:
+        return
+    account.cancel(job.id)
+    deadline = time.monotonic() + ENDING
+    while (now := account.job(job.id)) is not None and now.status.stage not in OVER:
+        if time.monotonic() > deadline:
+            raise HubError(
+                f"The run's earlier job has not ended {ENDING:.0f} s after it was cancelled, and still writes to the "
+                f"bucket: {job.url}. Resume the run once it is over."
+            )
+        time.sleep(1.0)
 
 
 def _cancelled(run: Run, account: Account, job: Any | None) -> str:

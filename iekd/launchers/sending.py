@@ -31,7 +31,10 @@ from iekd.runs.store import EXPLAINED, EXPORTS, TEST_SET, Run, Store
 from iekd.runs.teachers import find_teacher
 
 EXTRAS = ("hub-data", "transformers", "heic")  # what a run may read with, if it is installed here
-LEFT_HERE = ("run.lock", "control.json", "visitor", "notes.json", EXPORTS, TEST_SET, EXPLAINED)  # of a run's folder
+GIVEN_UP = "given-up-job.json"  # in a run's folder: the options of its job, which may be resumed as another job
+LEFT_HERE = (  # of a run's folder
+    "run.lock", "control.json", "visitor", "notes.json", GIVEN_UP, EXPORTS, TEST_SET, EXPLAINED,
+)  # fmt: skip
 OF_A_RUN = ("config.json", "status.json", "report.json", ANSWERS)  # beside models/
 
 

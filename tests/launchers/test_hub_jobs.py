@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections import Counter
 from dataclasses import replace
@@ -694,6 +695,48 @@ def test_what_a_job_that_was_given_up_has_learned_is_not_deleted(jobs, waiting, 
     assert (learned / "state.safetensors").read_bytes() == b"much", "the new job finds it too"
     assert jobs.jobs[1].spec["timeoutSeconds"] == 7200
     assert record(run.path)["namespace"] == "ann"
+
+
+@pytest.mark.parametrize(("here", "there"), [("students-5", "students-7"), ("students-9", "students-7")])
+def test_of_the_checkpoints_here_and_of_a_job_that_was_given_up_the_newest_stay(
+    here, there, jobs, waiting, hub_launcher, wait_until
+):
+    run, _ = waiting
+    wait_until(lambda: "installs" in run.status.waiting)
+    in_bucket = jobs.bucket("ann/iekd-runs") / "runs" / run.id / "run"
+    for name, place in ((here, run.path), (there, in_bucket)):
+        (place / "checkpoints" / name).mkdir(parents=True)
+        (place / "checkpoints" / name / "manifest.json").write_text(name)
+    jobs.down = True
+    wait_until(lambda: run.status.doubt)
+    hub_launcher.give_up(run.id)
+    jobs.down = False
+    hub_launcher.resume(run.id)
+    for place in (run.path, in_bucket):  # where the new job looks for them
+        found = {path.parent.name for path in (place / "checkpoints").rglob("manifest.json")}
+        assert found == {max(here, there)}
+    assert [path.name for path in run.path.parent.iterdir() if path.name.startswith((".fetching", ".sending"))] == []
+    assert not list(jobs.bucket("ann/iekd-runs").rglob(sending.GIVEN_UP))
+
+
+def test_a_job_that_was_given_up_is_over_before_another_takes_its_place(
+    jobs, waiting, hub_launcher, wait_until, monkeypatch, refuses
+):
+    run, job = waiting
+    wait_until(lambda: "installs" in run.status.waiting)
+    jobs.down = True
+    wait_until(lambda: run.status.doubt)
+    hub_launcher.give_up(run.id)
+    jobs.down = False
+    cancelled = []
+    monkeypatch.setattr(Account, "cancel", lambda self, job_id: cancelled.append(job_id))  # it takes its time
+    monkeypatch.setattr(hub_jobs, "ENDING", 0)
+    refuses(lambda: hub_launcher.resume(run.id), "has not ended", job.id, "Resume the run", kind=HubError)
+    assert (cancelled, len(jobs.jobs)) == ([job.id], 1)
+    monkeypatch.setattr(hub_jobs, "ENDING", 20)
+    monkeypatch.setattr(Account, "cancel", lambda self, job_id: threading.Timer(0.5, job.end, ["CANCELED"]).start())
+    hub_launcher.resume(run.id)
+    assert [one.stage for one in jobs.jobs] == ["CANCELED", "RUNNING"]
 
 
 def test_a_page_never_resumes_on_a_visitors_account(jobs, hub_launcher, tiny_config, wait_until, refuses):
