@@ -11,12 +11,13 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from iekd.errors import UserError
 from iekd.hub_errors import HubError
 from iekd.launchers.hub_account import OVER, Account
 from iekd.launchers.in_job import HEAVY, RUN, TEACHERS, in_hours
@@ -75,8 +76,7 @@ class Follower:
             by_worker = final is not None
             final = final or _final(run, stage, job, notes, account)
             self._fetch(run, account, notes, heavy=True, checkpoints=final.state != FINISHED)
-            with suppress(HubError):  # another attempt gets them again
-                account.forget(notes["bucket"], [f"{notes['folder']}/{name}" for name in notes.get("inputs", ())])
+            forget_sent(run, notes, lambda: account)  # another attempt gets them again
             run.write_status(final)
             if not by_worker:
                 run.event(final.state, error=final.error)
@@ -143,6 +143,22 @@ class Follower:
             run.write_status(status)
         else:
             self.ended[run.id] = status
+
+
+def forget_sent(run: Run, notes: dict[str, Any], account: Callable[[], Account]) -> None:
+    """Delete from the bucket what was sent for the job only, such as pictures. Where that fails, say where they are."""
+    try:
+        account().forget(notes["bucket"], [f"{notes['folder']}/{name}" for name in notes.get("inputs", ())])
+    except UserError as error:
+        say_left(run, notes["bucket"], notes["folder"], error)
+
+
+def say_left(run: Run, bucket: str, folder: str, error: UserError) -> None:
+    run.event("sent files left", bucket=bucket, inside=folder, why=str(error))
+    log.warning(
+        "action=forget run=%s What was sent for the job, such as pictures, is still in the bucket '%s', in '%s'. "
+        "Delete it there. %s", run.id, bucket, folder, error,
+    )  # fmt: skip
 
 
 def _target(run: Run, kind: str, name: str, heavy: bool, checkpoints: bool) -> Path | None:

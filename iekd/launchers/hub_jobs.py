@@ -25,7 +25,7 @@ from iekd.hub_errors import HubError
 from iekd.launchers.base import FolderLauncher
 from iekd.launchers.flavors import Flavor, expected, flavor_called, most_of, seconds_in
 from iekd.launchers.hub_account import OVER, Account
-from iekd.launchers.hub_follow import Follower
+from iekd.launchers.hub_follow import Follower, forget_sent, say_left
 from iekd.launchers.in_job import INPUTS, JOB, RUN
 from iekd.launchers.sending import GIVEN_UP, Inputs, files_of, inputs_of, pack, pack_program, requirements_text
 from iekd.runs.estimate import in_words
@@ -244,8 +244,10 @@ class HubJobsLauncher(FolderLauncher):
             set_owner(run.path, self.name, **about, job=job.id, url=job.url)
         except BaseException as error:
             left = _cancelled(run, account, job) if asked else ""  # the answer may have been lost
-            with suppress(UserError):  # nothing is left that shows pictures
+            try:  # nothing is left that shows pictures
                 account.forget(bucket, [one.path for one in account.files(bucket, folder)])
+            except UserError as unasked:
+                say_left(run, bucket, folder, unasked)
             if left and isinstance(error, UserError):
                 raise HubError(f"{error} {left}") from error
             raise
@@ -313,7 +315,8 @@ class HubJobsLauncher(FolderLauncher):
         return True
 
     def disown(self, run: Run) -> None:
-        """Cancel the job, which costs money, if the Hub can be asked; else the log says which it is."""
+        """Cancel the job, which costs money, and delete the pictures that it was sent, if the Hub can be asked; else
+        the log says what is left."""
         notes = record(run.path)
         try:
             if "job" in notes:
@@ -321,6 +324,8 @@ class HubJobsLauncher(FolderLauncher):
         except UserError as error:
             run.event("job left", job=notes["job"], url=notes.get("url", ""), why=str(error))
             log.warning("The job of run %s may still be running and cost money: %s", run.id, notes.get("url", ""))
+        if "bucket" in notes:
+            forget_sent(run, notes, lambda: self._account_of(run))
         write_json(run.path / GIVEN_UP, {name: notes[name] for name in self.given if name in notes})
         super().disown(run)
 

@@ -739,6 +739,49 @@ def test_a_job_that_was_given_up_is_over_before_another_takes_its_place(
     assert [one.stage for one in jobs.jobs] == ["CANCELED", "RUNNING"]
 
 
+def pictures_left(run: Run) -> list[tuple[str, str]]:
+    """(bucket, folder) of each event that says so."""
+    events = map(json.loads, (run.path / "events.jsonl").read_text().splitlines())
+    return [(one["bucket"], one["inside"]) for one in events if one["event"] == "sent files left"]
+
+
+def test_pictures_that_cannot_be_deleted_from_the_bucket_are_named(
+    jobs, hub_launcher, tiny_config, wait_until, monkeypatch, caplog
+):
+    jobs.idle = True
+    run = hub_launcher.store.get(hub_launcher.submit(tiny_config()))
+    wait_until(lambda: "installs" in run.status.waiting)
+
+    def forget(*_):
+        raise HubError("The Hub cannot be reached.")
+
+    monkeypatch.setattr(Account, "forget", forget)
+    jobs.jobs[0].end("CANCELED")
+    wait_until(lambda: not run.alive())
+    assert pictures_left(run) == [("ann/iekd-runs", f"runs/{run.id}")]
+    assert f"in the bucket 'ann/iekd-runs', in 'runs/{run.id}'" in caplog.text
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_the_pictures_of_a_run_that_is_given_up_are_deleted_or_named(
+    answers, jobs, hub_launcher, tiny_config, wait_until
+):
+    jobs.idle = True
+    run = hub_launcher.store.get(hub_launcher.submit(tiny_config()))
+    sent = jobs.bucket("ann/iekd-runs") / "runs" / run.id / "inputs.tar"
+    wait_until(lambda: "installs" in run.status.waiting)
+    jobs.down = True
+    wait_until(lambda: run.status.doubt)
+    if answers:
+        hub_launcher.threads[run.id].launcher.look = lambda run_id: True  # so that the doubt stays
+        jobs.down = False
+        hub_launcher.disown(run)
+    else:
+        hub_launcher.give_up(run.id)
+    assert sent.exists() is not answers
+    assert pictures_left(run) == ([] if answers else [("ann/iekd-runs", f"runs/{run.id}")])
+
+
 def test_a_page_never_resumes_on_a_visitors_account(jobs, hub_launcher, tiny_config, wait_until, refuses):
     from iekd.ui.server.access import Access, AccessError
     from iekd.ui.server.actions import resume_run
