@@ -15,6 +15,7 @@ from iekd.data.registry import (
     describe,
     for_guests,
     load,
+    own_files,
     own_path,
     part_at_hand,
     prepare,
@@ -29,6 +30,6 @@ from iekd.data.registry import (
 
 __all__ = [
     "AS_TEXT", "Dataset", "DatasetInfo", "Request", "Source", "Split", "available", "check_name", "describe",
-    "folder_name", "for_guests", "load", "own_path", "part_at_hand", "prepare", "register", "relative_name",
-    "short_name", "source_of", "sources", "thumbnails", "title_of",
+    "folder_name", "for_guests", "load", "own_files", "own_path", "part_at_hand", "prepare", "register",
+    "relative_name", "short_name", "source_of", "sources", "thumbnails", "title_of",
 ]  # fmt: skip

@@ -367,6 +367,14 @@ class Source(Protocol):
         """
         return None
 
+    def own_files(self, name: str) -> Sequence[Path]:
+        """The user's own files without which another machine could not load the same; where there is an own_path.
+
+        Raises:
+            DataError: there is no such dataset.
+        """
+        return ()
+
     def root_of(self, name: str) -> Path | None:
         """The folder of the dataset's files, below which they are named in reports. Reads no image."""
         return self.own_path(name)

@@ -6,6 +6,7 @@ said in notes. Nothing in the folder is moved or changed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections import OrderedDict
@@ -14,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from iekd.data.archives import ARCHIVES, UNPACKED_NAME, is_archive, layout_of, notes_of, unpack
+from iekd.data.archives import ABOUT, ARCHIVES, UNPACKED_NAME, is_archive, layout_of, notes_of, unpack
 from iekd.data.base import Dataset, DatasetInfo, Request, Source
 from iekd.data.file_images import Files
 from iekd.data.found import Found, drawn_of, load_found, thumbnails_of
 from iekd.data.labels import labels_of
 from iekd.data.layout import Layout, from_labels, understand
-from iekd.data.listings import TableError
+from iekd.data.listings import Finder, TableError, listing_of
 from iekd.data.refusals import INNER, OUTER
 from iekd.data.tree import LARGEST_TABLE, other_archive, read_tree
 from iekd.errors import DataError, as_text
@@ -85,6 +86,26 @@ class Folder(Source):
 
     def own_path(self, name: str) -> Path | None:
         return None if name == self.name else self._path(name)
+
+    def own_files(self, name: str) -> list[Path]:
+        """The images that it trains and tests on, and the tables that list them. An archive is one file."""
+        path = self._path(self.check(name))
+        return [path] if path.is_file() else self._needed(self.check(name), path)
+
+    def _needed(self, name: str, root: Path) -> list[Path]:
+        found = self._found(name)
+        needed = {Path(files[i]) for files in (found.train, found.test) if files is not None for i in range(len(files))}
+        if tables := [Path(path) for path, _ in found.looked_at if not os.path.isdir(path)]:
+            finder, read = Finder(read_tree(root)[0]), _Reader(root)
+            for inside in (table.relative_to(root).as_posix() for table in tables):
+                with contextlib.suppress(TableError):  # it is not used, or there would be no dataset
+                    listing = listing_of(inside, read(inside), finder)
+                    listed = {root / path for path in (listing.paths if listing else ()) if path is not None}
+                    if listed & needed:  # those without a class too: a table most of whose files are missing is ignored
+                        needed |= {root / inside, *listed}
+        if (root / ABOUT).is_file():
+            needed.add(root / ABOUT)
+        return sorted(needed)
 
     def title(self, name: str) -> str:
         """The folder's own name; of an unpacked archive, the archive's."""
@@ -184,6 +205,10 @@ class CsvTable(Folder):
         if not path.is_file():
             raise self._missing(as_typed(str(path)))
         return self._name(path.resolve(), key, value)
+
+    def own_files(self, name: str) -> list[Path]:
+        name = self.check(name)
+        return self._needed(name, self._path(name).parent)
 
     def title(self, name: str) -> str:
         return f"table '{self._path(name).name}'"

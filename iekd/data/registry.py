@@ -136,6 +136,16 @@ def prepare(name: str) -> str:
     return source_of(name).prepare(name)
 
 
+def own_files(name: str) -> Sequence[Path]:
+    """The user's own files without which another machine could not load the dataset; none if it has none.
+
+    Raises:
+        DataError: there is no such dataset.
+    """
+    source = _find(name)
+    return () if source is None else source.own_files(name)
+
+
 def describe(name: str, test_fraction: float = 0.2, class_order: Sequence[str] = ()) -> DatasetInfo:
     """What is known of a dataset without opening it; of a folder, the files are counted.
 

@@ -9,16 +9,19 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from iekd.errors import UserError
 from iekd.hub_errors import HubError
 from iekd.launchers.hub_account import OVER, Account
 from iekd.launchers.in_job import HEAVY, RUN, TEACHERS, in_hours
+from iekd.runs.checkpoints import Checkpoints
 from iekd.runs.files import read_json
 from iekd.runs.locks import fcntl
 from iekd.runs.owner import record, set_owner
@@ -73,8 +76,7 @@ class Follower:
             by_worker = final is not None
             final = final or _final(run, stage, job, notes, account)
             self._fetch(run, account, notes, heavy=True, checkpoints=final.state != FINISHED)
-            with suppress(HubError):  # another attempt gets them again
-                account.forget(notes["bucket"], [f"{notes['folder']}/{name}" for name in notes.get("inputs", ())])
+            forget_sent(run, notes, lambda: account)  # another attempt gets them again
             run.write_status(final)
             if not by_worker:
                 run.event(final.state, error=final.error)
@@ -113,13 +115,21 @@ class Follower:
             shutil.rmtree(parts, ignore_errors=True)
 
     def fetch_checkpoints(self, run: Run, account: Account, bucket: str, folder: str) -> None:
-        """Of a run that was given up: its job may have learned much that is only in the bucket."""
+        """Of a run that was given up: its job may have learned much that is only in the bucket. Those here stay if they
+        are as far."""
         inside = f"{folder}/{RUN}/"
-        found = account.files(bucket, f"{inside}{CHECKPOINTS}")
-        targets = [(one, run.path / one.path.removeprefix(inside)) for one in found]
-        for _, target in targets:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        account.fetch(bucket, targets)
+        if not (found := account.files(bucket, f"{inside}{CHECKPOINTS}")):
+            return
+        here = run.path / CHECKPOINTS
+        with tempfile.TemporaryDirectory(prefix=".fetching-", dir=run.path.parent) as place:
+            targets = [(one, Path(place) / one.path.removeprefix(inside)) for one in found]
+            for _, target in targets:
+                target.parent.mkdir(parents=True, exist_ok=True)
+            account.fetch(bucket, targets)
+            fetched = Path(place) / CHECKPOINTS
+            if not here.is_dir() or Checkpoints(fetched).reached() > Checkpoints(here).reached():
+                shutil.rmtree(here, ignore_errors=True)
+                fetched.rename(here)
 
     def _take(self, run: Run, fetched: Path) -> None:
         """Take over the state that the worker wrote, whose process is on another machine; not an earlier attempt's."""
@@ -133,6 +143,22 @@ class Follower:
             run.write_status(status)
         else:
             self.ended[run.id] = status
+
+
+def forget_sent(run: Run, notes: dict[str, Any], account: Callable[[], Account]) -> None:
+    """Delete from the bucket what was sent for the job only, such as pictures. Where that fails, say where they are."""
+    try:
+        account().forget(notes["bucket"], [f"{notes['folder']}/{name}" for name in notes.get("inputs", ())])
+    except UserError as error:
+        say_left(run, notes["bucket"], notes["folder"], error)
+
+
+def say_left(run: Run, bucket: str, folder: str, error: UserError) -> None:
+    run.event("sent files left", bucket=bucket, inside=folder, why=str(error))
+    log.warning(
+        "action=forget run=%s What was sent for the job, such as pictures, is still in the bucket '%s', in '%s'. "
+        "Delete it there. %s", run.id, bucket, folder, error,
+    )  # fmt: skip
 
 
 def _target(run: Run, kind: str, name: str, heavy: bool, checkpoints: bool) -> Path | None:

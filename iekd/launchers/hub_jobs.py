@@ -25,9 +25,9 @@ from iekd.hub_errors import HubError
 from iekd.launchers.base import FolderLauncher
 from iekd.launchers.flavors import Flavor, expected, flavor_called, most_of, seconds_in
 from iekd.launchers.hub_account import OVER, Account
-from iekd.launchers.hub_follow import Follower
+from iekd.launchers.hub_follow import Follower, forget_sent, say_left
 from iekd.launchers.in_job import INPUTS, JOB, RUN
-from iekd.launchers.sending import Inputs, files_of, inputs_of, pack, pack_program, requirements_text
+from iekd.launchers.sending import GIVEN_UP, Inputs, files_of, inputs_of, pack, pack_program, requirements_text
 from iekd.runs.estimate import in_words
 from iekd.runs.files import read_json, write_json
 from iekd.runs.owner import record, set_owner
@@ -43,7 +43,7 @@ MOST_SENT = 20e9  # bytes of the user's files
 EVERY = 10.0  # seconds between two looks at a run
 FIRST_LOOK = 15.0  # seconds that whoever reads a run for the first time waits for news of it
 AT_ONCE = 4  # jobs of a table
-GIVEN_UP = "given-up-job.json"  # in a run's folder: the options of its job, which may be resumed as another job
+ENDING = 120.0  # seconds that a cancelled job has to end, before another one takes its place
 SEEN, SAVING = 120.0, 300.0  # as GRACE and SAVING of base.py: a request is seen in the mounted bucket after a while
 
 
@@ -220,10 +220,11 @@ class HubJobsLauncher(FolderLauncher):
         account = self._account(options.namespace, token)
         flavor = flavor_called(options.flavor, account.flavors())
         before = account.job_labelled(run.id) if run.attempt > 1 else None
-        if before is not None and before.status.stage not in OVER:
-            account.cancel(before.id)  # it was given up, and would write to the same place
+        if before is not None:
+            _end(account, before)  # it was given up, and would write to the same place
         bucket, folder = account.make_bucket(), f"runs/{run.id}"
-        if before is not None and not (run.path / CHECKPOINTS).is_dir():
+        given_up = (run.path / GIVEN_UP).exists()
+        if before is not None and (given_up or not (run.path / CHECKPOINTS).is_dir()):
             self.follower.fetch_checkpoints(run, account, bucket, folder)
         about: dict[str, Any] = {
             "bucket": bucket, "folder": folder, "namespace": account.namespace, "flavor": flavor.name,
@@ -231,22 +232,26 @@ class HubJobsLauncher(FolderLauncher):
             "per_hour": flavor.per_hour, "sent": time.time(), "visitors": token is not None,
         }  # fmt: skip
         set_owner(run.path, self.name, **about)
-        job = None
+        job, asked = None, False
         try:
             about["inputs"] = self._send(run, account, about)
             if self.stopping():
                 raise HubError("Its job was not started, because it was to stop while its files were sent.")
+            asked = True
             job = account.start(
                 options.image, command(options.package), flavor.name, limit, {"iekd-run": run.id}, bucket, folder, MOUNT
             )
             set_owner(run.path, self.name, **about, job=job.id, url=job.url)
-        except BaseException:
-            with suppress(UserError):  # nothing is left that costs money; the answer may have been lost
-                if (left := job or account.job_labelled(run.id)) is not None:
-                    account.cancel(left.id)
-            with suppress(UserError):  # or that shows pictures
+        except BaseException as error:
+            left = _cancelled(run, account, job) if asked else ""  # the answer may have been lost
+            try:  # nothing is left that shows pictures
                 account.forget(bucket, [one.path for one in account.files(bucket, folder)])
+            except UserError as unasked:
+                say_left(run, bucket, folder, unasked)
+            if left and isinstance(error, UserError):
+                raise HubError(f"{error} {left}") from error
             raise
+        (run.path / GIVEN_UP).unlink(missing_ok=True)  # what that job has learned is here
         if token is not None:
             self.tokens[run.id] = token
         self._follow(run)
@@ -310,7 +315,8 @@ class HubJobsLauncher(FolderLauncher):
         return True
 
     def disown(self, run: Run) -> None:
-        """Cancel the job, which costs money, if the Hub can be asked; else the log says which it is."""
+        """Cancel the job, which costs money, and delete the pictures that it was sent, if the Hub can be asked; else
+        the log says what is left."""
         notes = record(run.path)
         try:
             if "job" in notes:
@@ -318,6 +324,8 @@ class HubJobsLauncher(FolderLauncher):
         except UserError as error:
             run.event("job left", job=notes["job"], url=notes.get("url", ""), why=str(error))
             log.warning("The job of run %s may still be running and cost money: %s", run.id, notes.get("url", ""))
+        if "bucket" in notes:
+            forget_sent(run, notes, lambda: self._account_of(run))
         write_json(run.path / GIVEN_UP, {name: notes[name] for name in self.given if name in notes})
         super().disown(run)
 
@@ -417,6 +425,45 @@ class _Thread(threading.Thread):
             self.first.set()
             time.sleep(EVERY)
         self.first.set()
+
+
+def _end(account: Account, job: Any) -> None:
+    """Cancel a job, unless it is over, and wait until it is.
+
+    Raises:
+        HubError: it goes on; or the Hub cannot be asked.
+    """
+    if job.status.stage in OVER:
+        return
+    account.cancel(job.id)
+    deadline = time.monotonic() + ENDING
+    while (now := account.job(job.id)) is not None and now.status.stage not in OVER:
+        if time.monotonic() > deadline:
+            raise HubError(
+                f"The run's earlier job has not ended {ENDING:.0f} s after it was cancelled, and still writes to the "
+                f"bucket: {job.url}. Resume the run once it is over."
+            )
+        time.sleep(1.0)
+
+
+def _cancelled(run: Run, account: Account, job: Any | None) -> str:
+    """Have no job left that costs money. job: None if it is not known whether there is one.
+
+    Returns what to say, and logs it, if there may be one nevertheless; else "".
+    """
+    try:
+        left = job or account.job_labelled(run.id)
+        if left is not None and left.status.stage not in OVER:
+            account.cancel(left.id)
+    except UserError as error:
+        who = account.namespace
+        said = (
+            f"A job of {who} with the label iekd-run={run.id} may be running and cost money. Look for it with "
+            f"'hf jobs ps --namespace {who}', and end it with 'hf jobs cancel'."
+        )
+        log.warning("action=start run=%s %s (%s)", run.id, said, error)
+        return said
+    return ""
 
 
 def check_device(config: RunConfig, flavor: Flavor) -> None:

@@ -158,8 +158,8 @@ class Job:
             if not asked and self._should_stop():
                 asked = True
                 self.run.event("stop requested", **({"why": self.why} if self.why else {}))
+                # no signal: it would kill a worker that has only just been started
                 write_json(self.run.path / "control.json", {"request": "stop", "time": time.time()})
-                worker.send_signal(signal.SIGTERM)
             heavy = time.monotonic() - copied > HEAVY_EVERY
             self._copied(heavy)
             copied = time.monotonic() if heavy else copied

@@ -1,7 +1,8 @@
 """What a job needs of this machine: the files that the run reads, this program, and what to install.
 
 Files keep their paths (in_job.py), so the run's configuration is the same there, and so is whatever is recognised by
-it, such as a teacher that an earlier run has trained. Of a folder of pictures only pictures and tables are taken.
+it, such as a teacher that an earlier run has trained. Of a folder of pictures only those are taken that the run reads,
+and the tables that list them: what else lies there may be private.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from pathlib import Path
 from iekd import data, plugins
 from iekd.config.methods import split_name
 from iekd.config.run import NO_TEACHER, RunConfig
-from iekd.data.archives import ABOUT
 from iekd.data.tree import read_tree
 from iekd.errors import RunError
 from iekd.launchers.in_job import ABSOLUTE, AMONG_RUNS, MODIFIED
@@ -31,7 +31,10 @@ from iekd.runs.store import EXPLAINED, EXPORTS, TEST_SET, Run, Store
 from iekd.runs.teachers import find_teacher
 
 EXTRAS = ("hub-data", "transformers", "heic")  # what a run may read with, if it is installed here
-LEFT_HERE = ("run.lock", "control.json", "visitor", "notes.json", EXPORTS, TEST_SET, EXPLAINED)  # of a run's folder
+GIVEN_UP = "given-up-job.json"  # in a run's folder: the options of its job, which may be resumed as another job
+LEFT_HERE = (  # of a run's folder
+    "run.lock", "control.json", "visitor", "notes.json", GIVEN_UP, EXPORTS, TEST_SET, EXPLAINED,
+)  # fmt: skip
 OF_A_RUN = ("config.json", "status.json", "report.json", ANSWERS)  # beside models/
 
 
@@ -85,14 +88,10 @@ def _absolute(path: Path) -> str:
 
 
 def _pictures(config: RunConfig) -> Iterator[Path]:
-    own = data.own_path(config.dataset)
-    for root in filter(None, (own, Path(config.unlabelled) if config.unlabelled else None)):
-        folder = root if root.is_dir() else root.parent  # of a table: the images below its folder
-        for node in read_tree(folder)[0].walk():
-            for name in (*node.images, *node.tables):
-                yield folder / node.path / name
-        if (folder / ABOUT).is_file():
-            yield folder / ABOUT
+    yield from data.own_files(config.dataset)
+    if config.unlabelled:
+        folder = Path(config.unlabelled)
+        yield from (folder / name for name in read_tree(folder)[0].files())
 
 
 def _weights(config: RunConfig) -> Iterator[Path]:

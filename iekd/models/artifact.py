@@ -5,14 +5,17 @@ Used for the shipped checkpoints, the models of a run and exports alike. Leaves 
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
+from uuid import uuid4
 
 from iekd.data.decoding import CROP, Fit
 from iekd.errors import UserError
@@ -139,24 +142,42 @@ def check_fits(card: ModelCard, dataset: Dataset, folder: Path) -> None:
         )
 
 
-def save_model(folder: Path, model: Any, card: ModelCard) -> None:
-    """Write a torch module and its card; the folder appears whole or not at all, and replaces an older one."""
+def save_model(folder: Path, model: Any, card: ModelCard, keep: bool = False) -> None:
+    """Write a torch module and its card; the folder appears whole or not at all, also where several processes save one.
+
+    keep: leave one that is there by then; else it is replaced.
+    """
     from safetensors.torch import save_file
 
     if hub_configs.is_one(card.model) and not card.architecture:
         card = replace(card, architecture=json.dumps(hub_configs.config_of(card.model)))
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, part / WEIGHTS)
-    (part / WEIGHTS).chmod(0o644)  # safetensors writes 0600; another user may serve what this one trained
-    (part / CARD).write_text(json.dumps(asdict(card), indent=2) + "\n")
-    for name in (WEIGHTS, CARD):
-        with open(part / name, "rb") as written:
-            os.fsync(written.fileno())
-    if folder.exists():
-        shutil.rmtree(folder)
-    part.rename(folder)
+    part = folder.with_name(f".{folder.name}.{uuid4().hex}.part")
+    try:
+        part.mkdir(parents=True)
+        save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, part / WEIGHTS)
+        (part / WEIGHTS).chmod(0o644)  # safetensors writes 0600; another user may serve what this one trained
+        (part / CARD).write_text(json.dumps(asdict(card), indent=2) + "\n")
+        for name in (WEIGHTS, CARD):
+            with open(part / name, "rb") as written:
+                os.fsync(written.fileno())
+        while not _renamed(part, folder) and not keep:
+            old = part.with_name(f".{folder.name}.{uuid4().hex}.part")
+            with suppress(FileNotFoundError):  # another process is replacing it too
+                folder.rename(old)
+            shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _renamed(part: Path, folder: Path) -> bool:
+    """Give a folder its name; False if there is one of that name already."""
+    try:
+        part.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
 
 
 def load_model(folder: Path) -> tuple[Any, ModelCard]:

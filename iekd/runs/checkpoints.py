@@ -116,6 +116,14 @@ class Checkpoints:
                     damaged(folder.name, str(error))
         return found
 
+    def reached(self) -> tuple[int, int]:
+        """(number of the stage, step) of the newest one, damaged or not; (-1, -1) without any."""
+        complete = (
+            (number, step) for number, stage in enumerate(STAGES)
+            for step, folder in self._of(stage) if (folder / MANIFEST).is_file()
+        )  # fmt: skip
+        return max(complete, default=(-1, -1))
+
     def go_back_to(self, steps: Mapping[str, int]) -> None:
         """Put aside checkpoints later than these steps per stage, and those of other stages.
 

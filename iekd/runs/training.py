@@ -360,8 +360,8 @@ class Training:
         )  # fmt: skip
         self.attempt.save_teacher(network.model, card)
         shared = teacher_folder(self.config, self.run.path.parent, fingerprint, self.start_fingerprint)
-        if self.trains_teacher and (self.config.teacher_from == TRAIN or not shared.is_dir()):
-            save_model(shared, network.model, card)
+        if self.trains_teacher:
+            save_model(shared, network.model, card, keep=self.config.teacher_from != TRAIN)
 
     def _save_what_there_is(self) -> None:
         from iekd.engine.events import Result

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections import Counter
 from dataclasses import replace
@@ -17,6 +18,7 @@ from types import SimpleNamespace
 import pytest
 from jobs_stand_in import JobsHub, Xet
 
+from iekd import data
 from iekd.errors import UserError
 from iekd.hub_errors import HubError
 from iekd.launchers import hub_follow, hub_jobs, in_job, sending
@@ -281,6 +283,26 @@ def test_a_lost_answer_to_the_start_leaves_no_job(jobs, hub_launcher, tiny_confi
         lambda: hub_launcher.submit(tiny_config(dataset="fashion-mnist-sample")), "cannot be reached", kind=HubError
     )
     assert [job.stage for job in jobs.jobs] == ["CANCELED"]
+
+
+def test_a_job_that_may_have_been_left_is_named(jobs, hub_launcher, tiny_config, monkeypatch, caplog):
+    """The Hub has made the job, and cannot be asked from then on."""
+    jobs.idle = True
+    start = Account.start
+
+    def lost(self, *given):
+        start(self, *given)
+        jobs.down = True
+        raise HubError("The Hub cannot be reached.")
+
+    monkeypatch.setattr(Account, "start", lost)
+    with pytest.raises(HubError) as caught:
+        hub_launcher.submit(tiny_config(dataset="fashion-mnist-sample"))
+    label = jobs.jobs[0].spec["labels"]["iekd-run"]
+    for said in (str(caught.value), caplog.text):
+        assert f"A job of ann with the label iekd-run={label} may be running and cost money" in said
+        assert "hf jobs ps --namespace ann" in said
+    assert jobs.jobs[0].stage == "RUNNING"
 
 
 def test_a_run_that_is_given_up_has_no_job_that_costs_money(jobs, waiting, hub_launcher, wait_until):
@@ -675,6 +697,91 @@ def test_what_a_job_that_was_given_up_has_learned_is_not_deleted(jobs, waiting, 
     assert record(run.path)["namespace"] == "ann"
 
 
+@pytest.mark.parametrize(("here", "there"), [("students-5", "students-7"), ("students-9", "students-7")])
+def test_of_the_checkpoints_here_and_of_a_job_that_was_given_up_the_newest_stay(
+    here, there, jobs, waiting, hub_launcher, wait_until
+):
+    run, _ = waiting
+    wait_until(lambda: "installs" in run.status.waiting)
+    in_bucket = jobs.bucket("ann/iekd-runs") / "runs" / run.id / "run"
+    for name, place in ((here, run.path), (there, in_bucket)):
+        (place / "checkpoints" / name).mkdir(parents=True)
+        (place / "checkpoints" / name / "manifest.json").write_text(name)
+    jobs.down = True
+    wait_until(lambda: run.status.doubt)
+    hub_launcher.give_up(run.id)
+    jobs.down = False
+    hub_launcher.resume(run.id)
+    for place in (run.path, in_bucket):  # where the new job looks for them
+        found = {path.parent.name for path in (place / "checkpoints").rglob("manifest.json")}
+        assert found == {max(here, there)}
+    assert [path.name for path in run.path.parent.iterdir() if path.name.startswith((".fetching", ".sending"))] == []
+    assert not list(jobs.bucket("ann/iekd-runs").rglob(sending.GIVEN_UP))
+
+
+def test_a_job_that_was_given_up_is_over_before_another_takes_its_place(
+    jobs, waiting, hub_launcher, wait_until, monkeypatch, refuses
+):
+    run, job = waiting
+    wait_until(lambda: "installs" in run.status.waiting)
+    jobs.down = True
+    wait_until(lambda: run.status.doubt)
+    hub_launcher.give_up(run.id)
+    jobs.down = False
+    cancelled = []
+    monkeypatch.setattr(Account, "cancel", lambda self, job_id: cancelled.append(job_id))  # it takes its time
+    monkeypatch.setattr(hub_jobs, "ENDING", 0)
+    refuses(lambda: hub_launcher.resume(run.id), "has not ended", job.id, "Resume the run", kind=HubError)
+    assert (cancelled, len(jobs.jobs)) == ([job.id], 1)
+    monkeypatch.setattr(hub_jobs, "ENDING", 20)
+    monkeypatch.setattr(Account, "cancel", lambda self, job_id: threading.Timer(0.5, job.end, ["CANCELED"]).start())
+    hub_launcher.resume(run.id)
+    assert [one.stage for one in jobs.jobs] == ["CANCELED", "RUNNING"]
+
+
+def pictures_left(run: Run) -> list[tuple[str, str]]:
+    """(bucket, folder) of each event that says so."""
+    events = map(json.loads, (run.path / "events.jsonl").read_text().splitlines())
+    return [(one["bucket"], one["inside"]) for one in events if one["event"] == "sent files left"]
+
+
+def test_pictures_that_cannot_be_deleted_from_the_bucket_are_named(
+    jobs, hub_launcher, tiny_config, wait_until, monkeypatch, caplog
+):
+    jobs.idle = True
+    run = hub_launcher.store.get(hub_launcher.submit(tiny_config()))
+    wait_until(lambda: "installs" in run.status.waiting)
+
+    def forget(*_):
+        raise HubError("The Hub cannot be reached.")
+
+    monkeypatch.setattr(Account, "forget", forget)
+    jobs.jobs[0].end("CANCELED")
+    wait_until(lambda: not run.alive())
+    assert pictures_left(run) == [("ann/iekd-runs", f"runs/{run.id}")]
+    assert f"in the bucket 'ann/iekd-runs', in 'runs/{run.id}'" in caplog.text
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_the_pictures_of_a_run_that_is_given_up_are_deleted_or_named(
+    answers, jobs, hub_launcher, tiny_config, wait_until
+):
+    jobs.idle = True
+    run = hub_launcher.store.get(hub_launcher.submit(tiny_config()))
+    sent = jobs.bucket("ann/iekd-runs") / "runs" / run.id / "inputs.tar"
+    wait_until(lambda: "installs" in run.status.waiting)
+    jobs.down = True
+    wait_until(lambda: run.status.doubt)
+    if answers:
+        hub_launcher.threads[run.id].launcher.look = lambda run_id: True  # so that the doubt stays
+        jobs.down = False
+        hub_launcher.disown(run)
+    else:
+        hub_launcher.give_up(run.id)
+    assert sent.exists() is not answers
+    assert pictures_left(run) == ([] if answers else [("ann/iekd-runs", f"runs/{run.id}")])
+
+
 def test_a_page_never_resumes_on_a_visitors_account(jobs, hub_launcher, tiny_config, wait_until, refuses):
     from iekd.ui.server.access import Access, AccessError
     from iekd.ui.server.actions import resume_run
@@ -767,7 +874,7 @@ def test_a_job_stops_its_worker_before_its_time_is_over(tmp_path, tiny_config, m
     mount = tmp_path / "mount"
     shutil.copytree(run.path, mount / "run")
     write_json(mount / "job.json", {"run": run.id, "seconds": 1000})
-    program = (  # in the place of the worker: it ends when it is asked to
+    program = (  # in the place of the worker: it ends when it is asked to, and any signal kills it
         "import json, pathlib, time; run = pathlib.Path({!r})\n"
         "while not (run / 'control.json').exists(): time.sleep(0.02)\n"
         "state = json.loads((run / 'status.json').read_text()); state['state'] = 'stopped'\n"
@@ -777,15 +884,11 @@ def test_a_job_stops_its_worker_before_its_time_is_over(tmp_path, tiny_config, m
 
     def start(words, **options):
         ready.append(words)
-        return popen(
-            [sys.executable, "-c", f"import signal; signal.signal(15, lambda *a: 0)\n{program.format(words[-1])}"],
-            **options,
-        )
+        return popen([sys.executable, "-c", program.format(words[-1])], **options)
 
     ready: list = []
     monkeypatch.setattr(in_job.subprocess, "Popen", start)
     monkeypatch.setattr(in_job.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(popen, "send_signal", lambda *_: None)
     job = in_job.Job(mount, tmp_path / "work", began=time.time() - 899, every=0.05)
     assert job.execute() == 0
     assert ready[0][1:3] == ["-m", "iekd.runs.worker"]
@@ -799,6 +902,53 @@ def test_what_is_installed_in_a_job_is_what_this_program_needs():
     assert not any("extra" in line or "ruff" in line for line in lines)
     assert "uv pip install" in hub_jobs.command("")
     assert "iekd.zip" not in hub_jobs.command("iekd==1.0")
+
+
+def sent_of(config, store, root):
+    return {path.relative_to(root).as_posix() for path, _ in sending.inputs_of(config, store).files}
+
+
+def test_of_a_folder_only_what_the_run_reads_is_sent(tmp_path, tiny_config, picture_folder):
+    pictures = tmp_path / "pets"
+    shutil.copytree(picture_folder, pictures)
+    images = {path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png")}
+    (pictures / "notes.txt").write_text("my diary, page 1\nmy diary, page 2\n")
+    (pictures / "contacts.csv").write_text("name,phone\nann,1\nbob,2\n")
+    listed = "".join(f"{name},{name.split('/')[-2]}\n" for name in sorted(images))
+    (pictures / "labels.csv").write_text(f"file,label\n{listed}")
+    (pictures / "extra.jpg").write_bytes(b"outside of the class folders")
+    config, store = tiny_config(dataset=f"folder:{pictures}"), Store(tmp_path / "runs")
+    assert sent_of(config, store, pictures) == {*images, "labels.csv"}
+    more = tmp_path / "more"
+    shutil.copytree(next(path for path in pictures.rglob("*.png")).parent, more)
+    (more / "notes.txt").write_text("private")
+    config = config.model_copy(update={"dataset": "fashion-mnist-sample", "unlabelled": str(more)})
+    sent = sent_of(config, store, more)
+    assert sent
+    assert {name.rpartition(".")[2] for name in sent} == {"png"}
+
+
+def test_of_a_table_only_what_it_lists_is_sent(tmp_path, tiny_config, picture_folder):
+    """Its folder may be the user's own, with everything that they have."""
+    home = tmp_path / "ann"
+    shutil.copytree(picture_folder, home / "pets")
+    shutil.copytree(picture_folder, home / "holiday", ignore=lambda _, names: [n for n in names if n.endswith("1.png")])
+    (home / "notes.txt").write_text("my diary, page 1\nmy diary, page 2\n")
+    (home / "other.csv").write_text("name,phone\nann,1\nbob,2\n")
+    images = sorted(path.relative_to(home).as_posix() for path in (home / "pets").rglob("*.png"))
+    lines = [f"{name},{name.split('/')[-2] if i % 4 == 0 else ''}\n" for i, name in enumerate(images)]
+    (home / "labels.csv").write_text("file,label\n" + "".join(lines))
+    config = tiny_config(dataset=f"csv:{home / 'labels.csv'}")
+    inputs = sending.inputs_of(config, Store(tmp_path / "runs"))
+    assert {path.relative_to(home).as_posix() for path, _ in inputs.files} == {*images, "labels.csv"}
+    here = data.describe(config.dataset)
+    sending.pack(inputs, tmp_path / "inputs.tar")
+    home.rename(tmp_path / "elsewhere")
+    in_job.unpack(tmp_path / "inputs.tar", tmp_path / "runs")
+    there = data.describe(config.dataset)
+    assert (there.class_sizes, there.fingerprint) == (here.class_sizes, here.fingerprint), (
+        "the job has the same dataset"
+    )
 
 
 def test_what_describes_weights_is_sent_with_them(tmp_path, tiny_config):

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import safetensors.torch
 import torch
 
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard, load_model, save_model
@@ -62,13 +65,31 @@ def test_saving_again_replaces_the_older_model(saved, card):
     assert [p.name for p in folder.parent.iterdir()] == [folder.name]
 
 
-def test_an_earlier_half_written_folder_is_replaced(tmp_path, card):
-    part = tmp_path / "model.part"
-    part.mkdir()
-    (part / "rubbish").write_text("")
-    save_model(tmp_path / "model", build("resnet8", 3), card)
+@pytest.mark.parametrize("keep", [False, True])
+def test_two_that_save_the_same_model_at_once_leave_a_whole_one(tmp_path, card, monkeypatch, keep):
+    """As two runs do that have trained the same teacher."""
+    write, both = safetensors.torch.save_file, threading.Barrier(2, timeout=20)
+
+    def together(*given):
+        both.wait()
+        write(*given)
+        both.wait()
+
+    monkeypatch.setattr(safetensors.torch, "save_file", together)
+    model = build("resnet8", 3)
+    with ThreadPoolExecutor(2) as threads:
+        saving = [threads.submit(save_model, tmp_path / "model", model, card, keep) for _ in range(2)]
+    assert [one.exception() for one in saving] == [None, None]
     assert load_model(tmp_path / "model")[1] == card
-    assert not part.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"], "nothing is left over"
+
+
+def test_a_model_that_is_there_by_then_can_be_kept(saved, card):
+    folder, model, _ = saved
+    (folder / "stray").write_text("")
+    save_model(folder, model, card, keep=True)
+    assert (folder / "stray").exists()
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
 def test_saving_leaves_the_model_as_it_was(saved):
