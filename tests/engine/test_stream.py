@@ -353,7 +353,7 @@ def test_a_run_is_the_same_wherever_its_images_are(in_memory, in_files, tiny_con
 @pytest.mark.parametrize("eager", [False, True])
 def test_held_out_images_are_read_once_for_all_learners(in_files, tiny_config, eager, monkeypatch):
     """To decode an image costs more than a small network's answer to it."""
-    monkeypatch.setattr("iekd.engine.experiment.processes", lambda device: 0)
+    monkeypatch.setattr("iekd.engine.experiment.processes", lambda device, local_count: 0)
     read: dict[int, int] = {}
     plain = FileImages.__getitem__
 
