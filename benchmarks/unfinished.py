@@ -12,10 +12,11 @@ processor. It does not hold the folders of the machine; `take` puts in those of 
 import argparse
 import json
 import zipfile
+from collections import defaultdict
 from pathlib import Path
 
 from iekd.hub.privacy import Scrubber
-from iekd.runs.store import Run
+from iekd.runs.store import CHECKPOINTS, Run
 from iekd.runs.transfer import files_of
 
 PAPER = Path(__file__).resolve().parent / "paper"
@@ -23,12 +24,17 @@ KEPT = PAPER / "unfinished"
 
 
 def keep(run: Run) -> None:
-    scrub = Scrubber(run)
+    scrub, stages = Scrubber(run), defaultdict(list)
+    for folder in sorted((run.path / CHECKPOINTS).glob("*-*")):  # auto-encoder-00011700, students-00005411
+        stages[folder.name.rpartition("-")[0]].append(folder)
+    older = {folder for folders in stages.values() for folder in folders[:-1]}
     KEPT.mkdir(exist_ok=True)
     target = KEPT / f"{run.id}.zip"
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in files_of(run, True):
-            archive.writestr(f"{run.id}/{path.relative_to(run.path).as_posix()}", scrub.file(path))
+            name = path.relative_to(run.path).as_posix()
+            if not name.startswith("models/") and path.parent not in older:
+                archive.writestr(f"{run.id}/{name}", scrub.file(path))
     print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
 
 
