@@ -3,10 +3,10 @@
     iekd runs stop ID
     python benchmarks/unfinished.py keep RUN_FOLDER              # benchmarks/paper/unfinished/ID.zip
     python benchmarks/unfinished.py take ID RUNS_FOLDER CIFAR10  # CIFAR10: the folder of images
-    iekd runs resume ID
+    iekd runs resume ID --runs-dir RUNS_FOLDER
 
-The file holds the checkpoint, so the result is that of a run that was never stopped, within the rounding of another
-processor. It does not hold the folders of the machine; `take` puts in those of yours.
+The file holds the newest checkpoint of each stage, so the result is that of a run that was never
+stopped, within the rounding of another processor. It names no folder of the machine; `take` puts in those of yours.
 """
 
 import argparse

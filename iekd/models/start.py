@@ -70,9 +70,7 @@ class Starts:
     student: Start | None = None
 
 
-def from_library(
-    name: str, class_names: Sequence[str], channels: int, whose: str = "", sure: bool = False
-) -> Start:  # fmt: skip
+def from_library(name: str, class_names: Sequence[str], channels: int, whose: str = "", sure: bool = False) -> Start:
     """A library's pretrained weights.
 
     Args:
