@@ -8,6 +8,7 @@ must have the same path on all nodes and here, on storage that they share.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import secrets
@@ -22,8 +23,8 @@ from iekd.config.run import RunConfig
 from iekd.errors import UserError
 from iekd.launchers.base import FolderLauncher
 from iekd.launchers.ray_cluster import AUTO, Cluster, UnreachableError, as_url, find_cluster
-from iekd.launchers.ray_lease import FILE, GONE, take
 from iekd.paths import PACKAGE, python_path
+from iekd.runs.lease import FILE, GONE, take, take_away
 from iekd.runs.owner import record, set_owner
 from iekd.runs.store import Run, Store
 from iekd.runs.variables import NPROC
@@ -76,7 +77,19 @@ class RayLauncher(FolderLauncher):
         gpus = self._gpus(run.config, cluster, before.get("gpus"))
         job = f"iekd-{run.id}-{run.attempt}-{secrets.token_hex(3)}"
         set_owner(run.path, self.name, job=job, address=cluster.address, cpus=cpus, gpus=gpus)
-        cluster.submit(job, _command(run, job), _environment())
+        try:
+            cluster.submit(job, _command(run, job), _environment())
+        except BaseException:  # an answer that was lost, say: the job may have begun
+            self._withdraw(run, cluster, job)
+            raise
+
+    def _withdraw(self, run: Run, cluster: Cluster, job: str) -> None:
+        """Have a job, which may have begun or may begin later, write nothing to the run. It takes the folder before it
+        looks whether the run is still its own, so here the order is the other."""
+        set_owner(run.path, self.name)
+        take_away(run.path)
+        with contextlib.suppress(UnreachableError):
+            cluster.stop(job)
 
     def resume(self, run_id: str) -> None:
         run = self.store.get(run_id)

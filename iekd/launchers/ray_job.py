@@ -16,12 +16,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from iekd.errors import UserError
-from iekd.launchers.ray_lease import LOOK_EVERY, give_back, holds, take
 from iekd.runs.events import append_event
+from iekd.runs.lease import LOOK_EVERY, give_back, holds, take
 from iekd.runs.owner import record
 from iekd.runs.store import FAILED, FINISHED, STOPPED, Run
 
@@ -45,21 +46,25 @@ def main() -> int:
 
     ray.init(logging_level=logging.ERROR, log_to_driver=False)  # the job's environment names the cluster
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
-    return Job(run, ray, float(noted["cpus"]), float(noted["gpus"]), asked).attend()
+    return Job(run, ray, noted, asked).attend()
 
 
 class Job:
-    """asked: becomes non-empty when the job is to end."""
+    """noted: by the launcher, for this job. asked: becomes non-empty when the job is to end."""
 
-    def __init__(self, run: Run, ray: Any, cpus: float, gpus: float, asked: list[int]) -> None:
-        self.run, self.ray, self.cpus, self.gpus, self.asked = run, ray, cpus, gpus, asked
+    def __init__(self, run: Run, ray: Any, noted: Mapping[str, Any], asked: list[int]) -> None:
+        self.run, self.ray, self.asked, self.name = run, ray, asked, noted["job"]
+        self.cpus, self.gpus = float(noted["cpus"]), float(noted["gpus"])
         # retried here and not by Ray, so that the run's folder says what happens before there is another node
-        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0, max_calls=1)
+        remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0, max_calls=1)
         self.task = remote(train_here)
 
     def attend(self) -> int:
         """Have the run trained until it is over; returns the exit status of the job."""
         token = take(self.run.path)
+        if record(self.run.path).get("job") != self.name:  # its launcher had no answer, and has given the run up
+            give_back(self.run.path, token)
+            return 1
         for retry in range(RETRIES + 1):
             self._say_what_it_waits_for()
             why = self._train(token)
@@ -163,7 +168,7 @@ def train_here(folder: str, gpus: float, cpus: float, token: str) -> None:
     alone = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}  # Ray sets it for whoever has reserved a GPU
     with open(path / "log.txt", "ab") as text:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "iekd.runs.worker", folder, "--lifeline"],
+            [sys.executable, "-m", "iekd.runs.worker", folder, "--lifeline", "--holder", token],
             stdin=subprocess.PIPE, stdout=text, stderr=text, start_new_session=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(max(1, int(cpus))), **alone},
         )  # fmt: skip

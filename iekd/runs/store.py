@@ -7,7 +7,7 @@ runs/<id>/config.json    what was asked, immutable
           log.txt        what a person would want to read
           control.json   what a person asked since then (to stop, to move in the queue)
           launcher.json  which launcher owns it and its job there; absent for runs of this machine (owner.py)
-          ray.json       who may write here, while it trains in a Ray cluster (launchers/ray_lease.py)
+          ray.json       who may write here, while it trains in a Ray cluster (lease.py)
           run.lock       held by the worker while it lives, or by whoever starts it
           checkpoints/   where another attempt would continue; removed once the run is finished
           models/        teacher and students, loadable by themselves
@@ -40,6 +40,7 @@ from iekd.models import hub_configs
 from iekd.models.aliases import canonical
 from iekd.runs.events import append_event
 from iekd.runs.files import LineWriter, read_json, read_lines, read_tail, truncate_lines, write_json
+from iekd.runs.lease import take_away
 from iekd.runs.locks import fcntl
 from iekd.runs.owner import LOCAL, Owner, owner_of, set_owner
 
@@ -260,6 +261,7 @@ class Run:
                 raise RunError(f"The run '{self.id}' has just finished.")
             if self._alive_elsewhere():  # another process has resumed it since, on another launcher
                 raise RunError(f"The run '{self.id}' is already being worked on by another process.")
+            take_away(self.path)  # from a worker elsewhere that nobody could reach
             (self.path / "control.json").unlink(missing_ok=True)
             set_owner(self.path, LOCAL)  # until a launcher takes it
             self._queue_again(status, "resumed")

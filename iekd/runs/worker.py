@@ -1,5 +1,5 @@
-"""The process that trains one run: `python -m iekd.runs.worker RUN_DIR [--lock FD] [--lifeline]`. The command line
-calls `execute`.
+"""The process that trains one run: `python -m iekd.runs.worker RUN_DIR [--lock FD] [--lifeline] [--holder TOKEN]`.
+The command line calls `execute`.
 
 It waits for its turn on the device, trains (training.py), and leaves exactly one final state. Not here: what training
 does (engine/), and who started it (launchers/, cli/).
@@ -26,6 +26,7 @@ import psutil
 from iekd.errors import UserError, as_text
 from iekd.runs.checkpoints import Checkpoints
 from iekd.runs.copies import Copies
+from iekd.runs.lease import holds
 from iekd.runs.owner import LOCAL
 from iekd.runs.processes import Place, nproc, together
 from iekd.runs.queue import ahead_of, device_turn, several_slots
@@ -44,12 +45,15 @@ NO_MEMORY = (
 )  # fmt: skip
 
 
-def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None, place: Place | None = None) -> Status:
+def execute(
+    run: Run, stop: Callable[[], bool], watch: Watcher | None = None, place: Place | None = None, holder: str = ""
+) -> Status:
     """Train a run whose lock the caller holds; returns its final status.
 
     stop: asked between steps; True ends the run as `stopped`.
     watch: see StatusWriter.
     place: the first of the processes that torchrun has started; None: this process starts others where it should.
+    holder: what says that this worker may write to the folder (lease.py); "" where a lock says so.
     """
     me = psutil.Process()
     status = replace(
@@ -78,6 +82,9 @@ def execute(run: Run, stop: Callable[[], bool], watch: Watcher | None = None, pl
         except BaseException as error:
             status.state, status.error = FAILED, error_sentence(error)
             log.exception("Training failed")
+        if holder and not holds(run.path, holder):
+            log.warning("Another attempt has the run, so this one leaves no final state.")
+            return status
         reserve.unlink(missing_ok=True)
         status.ended = time.time()
         status.eta_seconds = status.eta_range = None
@@ -199,6 +206,7 @@ def main() -> int:
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--lock", type=int, help="inherited descriptor of the run's lock")
     parser.add_argument("--lifeline", action="store_true", help="end at once when standard input ends")
+    parser.add_argument("--holder", default="", help="end without a final state once another holder has the folder")
     arguments = parser.parse_args()
     if arguments.lifeline:
         threading.Thread(target=_end_with_input, daemon=True).start()
@@ -208,7 +216,7 @@ def main() -> int:
         handle = run.lock()
     if handle is not None:
         os.set_inheritable(handle, False)
-    status = execute(run, stop_on_signals(run))
+    status = execute(run, stop_on_signals(run), holder=arguments.holder)
     return 0 if status.state in (FINISHED, STOPPED) else 1
 
 

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from iekd.launchers.factory import make_launcher
-from iekd.launchers.ray_lease import FILE
+from iekd.runs.lease import FILE
 from iekd.runs.owner import record
 from iekd.runs.store import FINISHED, LIVE, QUEUED, RUNNING, STOPPED, Run, Store
 

@@ -18,10 +18,11 @@ from types import SimpleNamespace
 import pytest
 
 from iekd.errors import RunError
-from iekd.launchers import ray_cluster, ray_job, ray_lease
+from iekd.launchers import ray_cluster, ray_job
 from iekd.launchers.factory import make_launcher
 from iekd.launchers.ray import RayLauncher
-from iekd.launchers.ray_lease import give_back, holds, take
+from iekd.runs import lease, worker
+from iekd.runs.lease import give_back, holds, take
 from iekd.runs.owner import LOCAL, record, set_owner
 from iekd.runs.store import FAILED, FINISHED, LOST, QUEUED, RUNNING, STOPPED, Store
 
@@ -44,6 +45,8 @@ class Dashboard:
             def answer(self, body) -> None:
                 outer.asked.append((self.path, self.headers.get("Authorization")))
                 status, found = outer.found(self.path, body)
+                if not status:  # the connection breaks
+                    return
                 content = json.dumps(found).encode() if status == 200 else str(found).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
@@ -138,7 +141,7 @@ def test_a_job_that_was_ended_by_force_has_a_worker_for_a_moment(dashboard, tmp_
     give_back(run.path, token)
     assert not run.alive()
     take(run.path)
-    job.update(end_time=(time.time() - ray_lease.GONE - 1) * 1000)
+    job.update(end_time=(time.time() - lease.GONE - 1) * 1000)
     assert run.status.state == LOST
 
 
@@ -168,6 +171,39 @@ def test_a_stopped_run_stays_the_clusters_if_that_is_away(dashboard, tmp_path, c
     dashboard.close()
     refuses(lambda: make_launcher(tmp_path).resume(run.id), "does not answer", kind=RunError)
     assert (run.owner, run.status.state, run.attempt) == ("ray", STOPPED, 1)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_job_whose_submission_had_no_answer_writes_nothing(
+    dashboard, tmp_path, config, monkeypatch, refuses, again
+):  # fmt: skip
+    """It has begun: it looked whether the run is its own, and took the folder."""
+    monkeypatch.setattr(lease, "GONE", 0.01)
+    launcher, found = make_launcher(tmp_path, "ray", address=dashboard.address), dashboard.found
+    run = launcher.store.get(launcher.submit(config)) if again else None
+    if run:
+        launcher.stop_and_wait(run.id, grace=-1)
+    tokens = {}
+
+    def no_answer(path, body):
+        status, content = found(path, body)
+        if body and "submission_id" in body:
+            (folder,) = (path.parent for path in tmp_path.glob("*/config.json"))
+            assert record(folder)["job"] == body["submission_id"]
+            tokens[folder] = take(folder)
+            return 0, None
+        return status, content
+
+    monkeypatch.setattr(dashboard, "found", no_answer)
+    refuses(lambda: launcher.resume(run.id) if again else launcher.submit(config), "does not answer", kind=RunError)
+    ((folder, token),) = tokens.items()
+    assert not holds(folder, token), "so its worker ends"
+    job = list(dashboard.jobs)[-1]
+    assert dashboard.jobs[job]["status"] == "STOPPED"
+    assert folder.exists() == again
+    if again:
+        assert (run.status.state, record(folder)["job"] == job) == (FAILED, False)
+        assert run.status.resumable
 
 
 def test_something_else_at_that_port_is_no_reason_to_call_a_run_lost(dashboard, tmp_path, config, monkeypatch, refuses):
@@ -257,12 +293,16 @@ class StandInRay:
 
 @pytest.fixture
 def run(tmp_path, config, monkeypatch):
-    monkeypatch.setattr(ray_lease, "GONE", 0.0)
+    monkeypatch.setattr(lease, "GONE", 0.0)
     launcher = RayLauncher(Store(tmp_path))
     made, handle = Store(tmp_path).create(config)  # as a job sees it, which knows no launcher
     set_owner(made.path, launcher.name, job="it", cpus=1.0, gpus=0.0)
     os.close(handle)
     return made
+
+
+def attend(run, ray, gpus=0.0, asked=()):
+    return ray_job.Job(run, ray, {"job": "it", "cpus": 1.0, "gpus": gpus}, list(asked)).attend()
 
 
 def events(run):
@@ -291,26 +331,26 @@ def test_a_node_that_is_full_would_be_full_again(run):
         raise Full
 
     ray = StandInRay(full)
-    assert ray_job.Job(run, ray, 1.0, 0.0, []).attend() == 1
+    assert attend(run, ray) == 1
     assert (run.status.state, len(ray.tasks)) == (FAILED, 1)
     assert "too little memory or disk" in run.status.error
 
 
 def test_a_node_that_dies_is_another_attempt(run):
     ray = StandInRay(dies(run), dies(run), ends(run, FINISHED))
-    assert ray_job.Job(run, ray, 1.0, 0.5, []).attend() == 0
+    assert attend(run, ray, gpus=0.5) == 0
     assert ray.options == {"num_cpus": 1.0, "num_gpus": 0.5, "max_retries": 0, "max_calls": 1}
     assert (run.status.state, run.status.attempt) == (FINISHED, 3)
     told = [(e["event"], e.get("attempt")) for e in events(run)]
     assert told == [("queued", None), ("retried", 2), ("retried", 3), ("finished", None)]
     assert "NodeDied" in events(run)[1]["why"]
     assert len(set(ray.tasks)) == 3, "each attempt takes the folder from the one before"
-    assert not (run.path / ray_lease.FILE).exists()
+    assert not (run.path / lease.FILE).exists()
 
 
 def test_nodes_that_always_die_end_in_one_failure(run):
     ray = StandInRay(*[dies(run)] * 20)
-    assert ray_job.Job(run, ray, 1.0, 0.0, []).attend() == 1
+    assert attend(run, ray) == 1
     assert len(ray.tasks) == ray_job.RETRIES + 1
     assert run.status.state == FAILED
     assert [e["event"] for e in events(run)].count(FAILED) == 1
@@ -322,28 +362,28 @@ def test_what_ended_just_before_its_node_died_is_not_trained_again(run):
         raise NodeDied
 
     ray = StandInRay(die)
-    assert ray_job.Job(run, ray, 1.0, 0.0, []).attend() == 0
+    assert attend(run, ray) == 0
     assert (run.status.state, run.status.attempt) == (FINISHED, 1)
 
 
 def test_a_run_that_waits_is_stopped_without_a_worker(run):
     (run.path / "control.json").write_text(json.dumps({"request": "stop"}))
     ray = StandInRay(None)
-    assert ray_job.Job(run, ray, 1.0, 1.0, []).attend() == 0
+    assert attend(run, ray, gpus=1.0) == 0
     assert (ray.cancelled, run.status.state, run.status.error) == (True, STOPPED, None)
     assert [e["event"] for e in events(run)].count(STOPPED) == 1
 
 
 def test_a_job_that_is_ended_ends_its_run(run):
     ray = StandInRay(None)
-    assert ray_job.Job(run, ray, 1.0, 0.0, [15]).attend() == 0
+    assert attend(run, ray, asked=[15]) == 0
     assert run.status.state == STOPPED
     assert "job" in run.status.error
 
 
 def test_a_killed_worker_leaves_no_final_state(run):
     ray = StandInRay(lambda: run.write_status(replace(run.status, state=RUNNING, pid=1)))
-    assert ray_job.Job(run, ray, 1.0, 0.0, []).attend() == 1
+    assert attend(run, ray) == 1
     assert run.status.state == RUNNING, "so that its launcher, which sees that the job is over, calls it lost"
 
 
@@ -353,7 +393,7 @@ def test_what_cannot_be_started_is_said(run):
         error.cause = RunError("The node n1 has no folder.")
         raise error
 
-    assert ray_job.Job(run, StandInRay(no_folder), 1.0, 0.0, []).attend() == 1
+    assert attend(run, StandInRay(no_folder)) == 1
     assert run.status.state == FAILED
     assert run.status.error.endswith("The node n1 has no folder.")
 
@@ -364,15 +404,51 @@ def test_whoever_took_the_folder_later_has_it(run):
         taken_token.append(take(run.path))
 
     taken_token: list[str] = []
-    assert ray_job.Job(run, StandInRay(taken_and_returned), 1.0, 0.0, [15]).attend() == 1
+    assert attend(run, StandInRay(taken_and_returned), asked=[15]) == 1
     assert run.status.state == QUEUED, "nothing is written to a folder that is somebody else's"
     assert holds(run.path, taken_token[0])
     give_back(run.path, "another")
     assert holds(run.path, taken_token[0])
-    (run.path / ray_lease.FILE).write_text("{")  # a network disk in trouble
+    (run.path / lease.FILE).write_text("{")  # a network disk in trouble
     assert holds(run.path, taken_token[0])
-    (run.path / ray_lease.FILE).unlink()
+    (run.path / lease.FILE).unlink()
     assert not holds(run.path, taken_token[0])
+
+
+def test_a_job_that_lost_its_run_before_it_took_the_folder_leaves_it(run):
+    set_owner(run.path, "ray", job="another")
+    ray = StandInRay(ends(run, FINISHED))
+    assert attend(run, ray) == 1
+    assert (ray.tasks, run.status.state) == ([], QUEUED)
+    assert not (run.path / lease.FILE).exists()
+
+
+def test_whoever_resumes_it_here_first_takes_it_from_a_worker_in_the_cluster(dashboard, tmp_path, config, monkeypatch):
+    """The worker lives for a moment after the cluster was given up, and writes the state of its own training."""
+    launcher = make_launcher(tmp_path, "ray", address=dashboard.address)
+    run = launcher.store.get(launcher.submit(config))
+    token = take(run.path)
+    dashboard.close()
+    launcher.give_up(run.id)
+    order, sleep = [], time.sleep
+    monkeypatch.setattr(lease.time, "sleep", lambda seconds: order.append(("waits", seconds)) or sleep(0))
+    local = make_launcher(tmp_path)
+    monkeypatch.setattr(local.new, "start", lambda run, handle: order.append(("starts", run.status.attempt)))
+    local.resume(run.id)
+    assert order == [("waits", lease.GONE), ("starts", 2)]
+    assert not holds(run.path, token)
+    assert not (run.path / lease.FILE).exists()
+
+
+def test_a_worker_whose_run_was_taken_leaves_no_final_state(run, monkeypatch):
+    token = take(run.path)
+    monkeypatch.setattr(worker.Training, "train", lambda self: take(run.path))
+    worker.execute(run, lambda: False, holder=token)
+    assert run.status.state == QUEUED
+    assert [event["event"] for event in events(run)] == [QUEUED]
+    monkeypatch.setattr(worker.Training, "train", lambda self: None)
+    worker.execute(run, lambda: False, holder=take(run.path))
+    assert run.status.state == FINISHED
 
 
 def test_a_worker_does_not_outlive_who_started_it():

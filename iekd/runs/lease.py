@@ -1,8 +1,9 @@
-"""Who may write to the folder of a run in a Ray cluster: the last who took it.
+"""Who may write to a run's folder where no lock of one machine can say so: the last who took it.
 
-Ray starts a worker again when a node no longer answers, but such a node may only be cut off, and its worker may still
-train. So each attempt first takes the folder, and whoever looks after a worker ends it once somebody else has taken it.
-No lock is needed: on storage that several machines share, locks may be missing or outlive their holders.
+A run that trains elsewhere is started again when its machine no longer answers, but that machine may only be cut off,
+and its worker may still train. So each attempt first takes the folder, and whoever looks after a worker ends it once
+somebody else has taken it. No lock is needed: on storage that several machines share, locks may be missing or outlive
+their holders.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from iekd.runs.files import read_json, write_json
 
-FILE = "ray.json"  # in the run's folder, while somebody has it
+FILE = "ray.json"  # in the run's folder, while somebody has it; so named since only runs in Ray clusters had one
 LOOK_EVERY = 0.5  # seconds between two looks of a holder
 GONE = 5.0  # seconds after which an earlier holder has looked, and its worker is dead
 
@@ -27,6 +28,12 @@ def take(folder: Path, wait: bool = True) -> str:
     if taken and wait:
         time.sleep(GONE)
     return token
+
+
+def take_away(folder: Path) -> None:
+    """Return when nobody has the folder. The worker of whoever had it is dead then."""
+    if (folder / FILE).exists():
+        give_back(folder, take(folder))
 
 
 def holds(folder: Path, token: str) -> bool:
