@@ -138,21 +138,69 @@ def test_two_processes_stop_and_one_goes_on(store, config, whole, two, monkeypat
     assert final_states(run) == [STOPPED, FINISHED]
 
 
+def by_command(store, *words):
+    """What `iekd` prints."""
+    done = subprocess.run(
+        [sys.executable, *words, "--runs-dir", str(store.root)], capture_output=True, text=True, timeout=600,
+        env={**os.environ, "PYTHONPATH": python_path(), "GLOO_SOCKET_IFNAME": "lo"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + "".join(run.log_tail(60) for run in store.list())
+    return done.stdout
+
+
+WITH_TORCHRUN = [
+    "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", "0",
+    "--rdzv-endpoint", "127.0.0.1:0", "--rdzv-backend", "c10d", "--local-addr", "127.0.0.1",
+]  # fmt: skip
+
+
 def test_one_process_stops_and_torchrun_goes_on(store, config, whole, tmp_path):
     run, handle = store.create(config())
     assert train(run, handle, stop_after=6).state == STOPPED
-    command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1",
-               "--master-port", "0", "--rdzv-endpoint", "127.0.0.1:0", "--rdzv-backend", "c10d",
-               "--local-addr", "127.0.0.1"]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, *command, "-m", "iekd", "runs", "resume", run.id, "--runs-dir", str(store.root)],
-        env={**os.environ, "PYTHONPATH": python_path(), "GLOO_SOCKET_IFNAME": "lo"}, capture_output=True, text=True,
-        timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr + run.log_tail(60)
-    assert done.stdout.count("is finished") == 1, "the second process prints nothing"
+    said = by_command(store, *WITH_TORCHRUN, "-m", "iekd", "runs", "resume", run.id)
+    assert said.count("is finished") == 1, "the second process prints nothing"
     assert_same(run, whole)
     assert final_states(run) == [STOPPED, FINISHED]
+
+
+@pytest.mark.parametrize("torchrun", [False, True])
+def test_two_processes_train_by_command_from_files(store, config, whole, torchrun):
+    """Each has processes of its own that read its part of the images."""
+    wanted = json.loads(config(image_memory=0).model_dump_json())
+    given = config().model_fields_set | {"image_memory"}
+    words = [word for name in given for word in as_options(name, wanted[name])]
+    start = WITH_TORCHRUN if torchrun else []
+    said = by_command(store, *start, "-m", "iekd", "train", *words, *([] if torchrun else ["--nproc", "2"]))
+    (run,) = store.list()
+    assert said.count("is finished") == 1
+    told = (run.path / "log.txt").read_text()
+    assert "2 processes share each batch" in told
+    assert "streamed" in told
+    assert_same(run, whole)
+
+
+def as_options(name, value):
+    option = f"--{name.replace('_', '-')}"
+    if isinstance(value, list):
+        return [option, ",".join(map(str, value))]
+    return [option, str(value)]
+
+
+def test_norms_of_their_own_go_on_as_they_were(store, config, two):
+    """Without --sync-bn no other number of processes has the same result, but the same number does."""
+    runs = []
+    for stop_after in (None, 3):
+        run, handle = store.create(config(epochs=2, sync_bn=False))
+        train(run, handle, stop_after)
+        if stop_after:
+            assert run.status.state == STOPPED
+            train(run, run.reopen())
+        assert run.status.state == FINISHED, run.log_tail(40)
+        runs.append(run)
+    for name, folder in runs[0].model_folders.items():
+        found = load_file(runs[1].model_folders[name] / "model.safetensors")
+        for key, wanted in load_file(folder / "model.safetensors").items():
+            assert torch.equal(found[key], wanted), (name, key)
 
 
 def test_the_others_take_the_teacher_that_the_worker_has_found_or_not(store, config, two, monkeypatch):
