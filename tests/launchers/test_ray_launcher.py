@@ -7,76 +7,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
+from ray_stand_in import Dashboard
 
 from iekd.errors import RunError
 from iekd.launchers import ray_cluster, ray_job
 from iekd.launchers.factory import make_launcher
 from iekd.launchers.ray import RayLauncher
+from iekd.paths import python_path
 from iekd.runs import lease, worker
 from iekd.runs.lease import give_back, holds, take
 from iekd.runs.owner import LOCAL, record, set_owner
 from iekd.runs.store import FAILED, FINISHED, LOST, QUEUED, RUNNING, STOPPED, Store
-
-
-class Dashboard:
-    """jobs: name -> what was submitted, with its "status". nodes: what each has."""
-
-    def __init__(self) -> None:
-        self.jobs: dict[str, dict] = {}
-        self.nodes, self.asked, outer = [{"CPU": 4.0}], [], self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.answer(None)
-
-            def do_POST(self) -> None:
-                text = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                self.answer(json.loads(text) if text else {})
-
-            def answer(self, body) -> None:
-                outer.asked.append((self.path, self.headers.get("Authorization")))
-                status, found = outer.found(self.path, body)
-                if not status:  # the connection breaks
-                    return
-                content = json.dumps(found).encode() if status == 200 else str(found).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def found(self, path, body):
-        words = path.partition("?")[0].strip("/").split("/")
-        if words[:3] == ["api", "v0", "nodes"]:
-            listed = [{"state": "ALIVE", "resources_total": node} for node in self.nodes]
-            return 200, {"data": {"result": {"result": [*listed, {"state": "DEAD", "resources_total": {"CPU": 99}}]}}}
-        if len(words) == 2:
-            self.jobs[body["submission_id"]] = {**body, "status": "PENDING"}
-            return 200, {"submission_id": body["submission_id"]}
-        if words[2] not in self.jobs:
-            return 404, f"Job {words[2]} does not exist"
-        if words[-1] == "stop":
-            self.jobs[words[2]]["status"] = "STOPPED"
-        return 200, self.jobs[words[2]]
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
 
 
 @pytest.fixture
@@ -204,6 +153,38 @@ def test_a_job_whose_submission_had_no_answer_writes_nothing(
     if again:
         assert (run.status.state, record(folder)["job"] == job) == (FAILED, False)
         assert run.status.resumable
+
+
+def test_the_page_trains_in_the_cluster(dashboard, tmp_path, tiny_options):
+    """The stand-in only keeps the job, so its worker runs here, as on a node that has the same folder."""
+    from gradio_client import Client
+
+    def serve(*options):
+        return subprocess.Popen(
+            [sys.executable, "-m", "iekd", "serve", "--port", "0", "--runs-dir", str(tmp_path), *options], text=True,
+            stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+
+    asked = {**tiny_options, "methods": ["baseline"], "teacher": "none"}
+    servers = [serve("--launcher", "ray", "--address", dashboard.address), serve()]
+    try:
+        first, later = (re.search(r"http://\S+", server.stdout.readline())[0] for server in servers)
+        run_id = Client(first, verbose=False).predict(asked, "", api_name="/start")
+        ((job, sent),) = dashboard.jobs.items()
+        run = Store(tmp_path).get(run_id)
+        assert (run.owner, record(run.path)["job"]) == ("ray", job)
+        assert str(run.path) in sent["entrypoint"]
+        client = Client(later, verbose=False)
+        assert client.predict(run_id, api_name="/run_status")["state"] == QUEUED, "it knows the cluster from the run"
+        sent["status"] = "RUNNING"
+        worker.execute(run, lambda: False)
+        assert client.predict(run_id, api_name="/run_status")["state"] == FINISHED
+        assert servers[0].poll() is None
+    finally:
+        for server in servers:
+            server.terminate()
+            server.wait()
+            server.stdout.close()
 
 
 def test_something_else_at_that_port_is_no_reason_to_call_a_run_lost(dashboard, tmp_path, config, monkeypatch, refuses):
