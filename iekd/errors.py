@@ -50,6 +50,10 @@ class RunError(UserError):
     """A run does not exist, is in the wrong state, or its folder cannot be used."""
 
 
+class TakenError(RunError):
+    """Another process has just taken a run, or finished it."""
+
+
 class TrainingError(UserError):
     """Training cannot continue; the message says why and what to change."""
 

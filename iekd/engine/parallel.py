@@ -69,7 +69,7 @@ class Processes:
             TrainingError: they cannot be connected.
         """
         if device.type == "cuda":
-            torch.cuda.set_device(device)
+            torch.cuda.set_device(device.index or 0)
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         try:
             dist.init_process_group(backend, store=store, rank=rank, world_size=count)

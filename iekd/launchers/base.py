@@ -187,7 +187,7 @@ class FolderLauncher(ABC):
         raise RunError(f"The run '{run_id}' cannot be moved: the launcher '{self.name}' has a queue of its own.")
 
     def submit(self, config: RunConfig, key: str | None = None, visitor: str = "") -> str:
-        run, handle = self.store.create(config, key, visitor)
+        run, handle = self.store.create(config, key, visitor, self.name)
         if handle is not None:
             try:
                 self._hand_over(run, handle)
@@ -200,7 +200,7 @@ class FolderLauncher(ABC):
     def resume(self, run_id: str) -> None:
         run = self.store.get(run_id)
         before = record(run.path)
-        handle = run.reopen()
+        handle = run.reopen(self.name)
         try:
             self._hand_over(run, handle)
         except BaseException as error:
@@ -212,9 +212,7 @@ class FolderLauncher(ABC):
             raise
 
     def _hand_over(self, run: Run, handle: int) -> None:
-        # first the name, so that the run never looks like one of this machine whose worker has died
         with released(handle):
-            set_owner(run.path, self.name)
             self.start(run, handle)
 
     def status(self, run_id: str) -> Status:

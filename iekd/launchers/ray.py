@@ -16,20 +16,31 @@ import shlex
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from iekd import plugins
 from iekd.config.run import RunConfig
 from iekd.errors import UserError
 from iekd.launchers.base import FolderLauncher
-from iekd.launchers.ray_cluster import AUTO, Cluster, UnreachableError, as_url, find_cluster
+from iekd.launchers.ray_cluster import (
+    AUTO,
+    FINDING,
+    SUBMITTING,
+    TIMEOUT,
+    Cluster,
+    UnreachableError,
+    as_url,
+    find_cluster,
+)
 from iekd.paths import PACKAGE, python_path
-from iekd.runs.lease import FILE, GONE, take, take_away
-from iekd.runs.owner import record, set_owner
+from iekd.runs.lease import FILE, GONE, bar, take_away
+from iekd.runs.owner import RECORD, record, set_owner
 from iekd.runs.store import Run, Store
 from iekd.runs.variables import NPROC
 
 FRESH, AGAIN = 1.0, 10.0  # seconds that an answer is used; that one which did not come is not asked for again
+STARTING = FINDING + SUBMITTING + 2 * TIMEOUT  # seconds at most until a run has a job
 CPUS = 1.0  # of a run, unless another number is asked for
 
 
@@ -58,7 +69,8 @@ class RayLauncher(FolderLauncher):
         if gpus is not None and not 0 <= gpus <= 1:
             raise UserError(f"Option --gpus {gpus:g} cannot be used: a run has one GPU. Give a number from 0 to 1.")
         self.cpus, self.gpus = cpus, gpus
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of _asking
+        self._asking: dict[str, threading.Lock] = {}  # address -> held while its cluster is asked
         self._seen: dict[str, tuple[float, bool]] = {}  # job -> (until when that holds, whether it lives)
         self._down: dict[str, tuple[float, str]] = {}  # address -> (until when it is not asked, why)
         self._resumed: dict[
@@ -86,8 +98,9 @@ class RayLauncher(FolderLauncher):
     def _withdraw(self, run: Run, cluster: Cluster, job: str) -> None:
         """Have a job, which may have begun or may begin later, write nothing to the run. It takes the folder before it
         looks whether the run is still its own, so here the order is the other."""
-        set_owner(run.path, self.name)
-        take_away(run.path)
+        with contextlib.suppress(OSError):  # what went wrong first is what the caller hears of
+            set_owner(run.path, self.name)
+            take_away(run.path)
         with contextlib.suppress(UnreachableError):
             cluster.stop(job)
 
@@ -129,8 +142,10 @@ class RayLauncher(FolderLauncher):
         noted = record(path)
         job, address = str(noted.get("job", "")), str(noted.get("address", ""))
         if not job:
-            return False, ""  # it never got one
-        with self._lock:  # one question at a time; whoever waits for it then finds the answer
+            return self._is_starting(path), ""
+        with self._lock:
+            asking = self._asking.setdefault(address, threading.Lock())
+        with asking:  # one question to a cluster at a time; whoever waits for it then finds the answer
             now = time.monotonic()
             until, why = self._down.get(address, (0.0, ""))
             if now < until:
@@ -150,6 +165,13 @@ class RayLauncher(FolderLauncher):
             self._seen[job] = time.monotonic() + FRESH if lives or not ended else float("inf"), lives
             return lives, ""
 
+    def _is_starting(self, path: Path) -> bool:
+        """Whether a run without a job may get one soon. Its lock says so too, where the storage has file locks."""
+        try:
+            return time.time() - (path / RECORD).stat().st_mtime < STARTING
+        except OSError:
+            return False
+
     def kill(self, run: Run) -> bool:
         noted = record(run.path)
         if not noted.get("job"):
@@ -161,8 +183,8 @@ class RayLauncher(FolderLauncher):
         return True
 
     def disown(self, run: Run) -> None:
-        take(run.path, wait=False)  # should its node still be there, the worker ends itself
         super().disown(run)
+        bar(run.path)  # should its node still be there, the worker ends itself
 
 
 def _room(node: dict[str, float], cpus: float, gpus: float) -> int:

@@ -23,7 +23,7 @@ from typing import Any
 from iekd.errors import UserError
 from iekd.runs.events import append_event
 from iekd.runs.lease import LOOK_EVERY, give_back, holds, take
-from iekd.runs.owner import record
+from iekd.runs.owner import RECORD, record
 from iekd.runs.store import FAILED, FINISHED, STOPPED, Run
 
 RETRIES = 5  # after nodes that died
@@ -54,6 +54,7 @@ class Job:
 
     def __init__(self, run: Run, ray: Any, noted: Mapping[str, Any], asked: list[int]) -> None:
         self.run, self.ray, self.asked, self.name = run, ray, asked, noted["job"]
+        self.token = ""  # while it has the folder
         self.cpus, self.gpus = float(noted["cpus"]), float(noted["gpus"])
         # retried here and not by Ray, so that the run's folder says what happens before there is another node
         remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0, max_calls=1)
@@ -61,24 +62,47 @@ class Job:
 
     def attend(self) -> int:
         """Have the run trained until it is over; returns the exit status of the job."""
-        token = take(self.run.path)
-        if record(self.run.path).get("job") != self.name:  # its launcher had no answer, and has given the run up
-            give_back(self.run.path, token)
+        if not self._take():
             return 1
+        # an earlier worker, which was believed to be gone, may have finished it
+        why = None if self.run.status.state == FINISHED else self._attempts()
+        if not self._is_mine():
+            return 1
+        self._end_what_has_not_ended(why)
+        give_back(self.run.path, self.token)
+        return 0 if self.run.status.state in (FINISHED, STOPPED) else 1
+
+    def _attempts(self) -> str | None:
+        """Train until an attempt ends by itself; returns what became of the node if the last one did not."""
         for retry in range(RETRIES + 1):
             self._say_what_it_waits_for()
-            why = self._train(token)
-            if why is None:
+            why = self._train()
+            # from now on the worker writes no more, should its node only be cut off
+            if why is None or not self._take():
                 break
-            token = take(self.run.path)  # from now on the worker writes no more, should its node only be cut off
             if retry == RETRIES or self.asked or self.run.stop_requested or not self.run.status.live:
                 break
             self.run.retry(why)
-        if not holds(self.run.path, token):
-            return 1  # another job has the run
-        self._end_what_has_not_ended(why)
-        give_back(self.run.path, token)
-        return 0 if self.run.status.state in (FINISHED, STOPPED) else 1
+        return why
+
+    def _take(self) -> bool:
+        """Take the folder; False if the run was given to somebody else. Whoever does that first takes the run from this
+        job and then the folder, so here the order is the other."""
+        if not self._is_named() or (self.token and not holds(self.run.path, self.token)):
+            return False
+        self.token = take(self.run.path)
+        if self._is_named():
+            return True
+        give_back(self.run.path, self.token)
+        return False
+
+    def _is_named(self) -> bool:
+        """Whether the run is this job's. A record that cannot be read for a moment says nothing."""
+        noted = record(self.run.path)
+        return noted.get("job") == self.name if noted else (self.run.path / RECORD).exists()
+
+    def _is_mine(self) -> bool:
+        return holds(self.run.path, self.token) and self._is_named()
 
     def _end_what_has_not_ended(self, why: str | None) -> None:
         """Write the final state that the worker could not write. If its process was killed, there is none: whoever
@@ -94,17 +118,18 @@ class Job:
         elif why is not None:
             self._end(FAILED, why)
 
-    def _train(self, token: str) -> str | None:
+    def _train(self) -> str | None:
         """One attempt; returns what became of the node if it died, and None however else it ended.
 
         A run that cannot be started at all fails here.
         """
-        errors, waiting = self.ray.exceptions, self.task.remote(str(self.run.path), self.gpus, self.cpus, token)
+        errors, waiting = self.ray.exceptions, self.task.remote(str(self.run.path), self.gpus, self.cpus, self.token)
         while not self.ray.wait([waiting], timeout=POLL)[0]:
             unstarted = self.run.stop_requested and self.run.status.pid is None
-            if self.asked or unstarted:
+            lost = not self._is_mine()
+            if self.asked or unstarted or lost:
                 self.ray.cancel(waiting)
-                self.ray.wait([waiting], timeout=CANCELLING if self.asked else None)
+                self.ray.wait([waiting], timeout=CANCELLING if self.asked or lost else None)
                 break
         try:
             self.ray.get(waiting, timeout=POLL)
@@ -139,7 +164,9 @@ class Job:
             self._end(FAILED, why)
 
     def _end(self, state: str, why: str | None) -> None:
-        """The final state of a run whose worker is gone, or never was there."""
+        """The final state of a run whose worker is gone, or never was there, unless it is somebody else's by now."""
+        if not self._is_mine():
+            return
         status = self.run.status
         status.state, status.error, status.ended, status.waiting = state, why, time.time(), ""
         self.run.write_status(status)

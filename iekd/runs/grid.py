@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from iekd.config.run import RunConfig, make_config
 from iekd.data import describe, own_path
-from iekd.errors import RunError, UserError
+from iekd.errors import TakenError, UserError
 from iekd.models.libraries import LIBRARIES
 from iekd.results.predictions import ANSWERS, read_right
 from iekd.results.table import MISSING, Cell, Pair, to_csv, to_json, to_latex, to_markdown
@@ -180,7 +180,7 @@ def _begin(config: RunConfig, store: Store) -> tuple[Run, int | None]:
     """An interrupted run to continue, or a new one; and its lock."""
     earlier = interrupted_run(config, store)
     if earlier is not None:
-        with contextlib.suppress(RunError):  # another process is resuming it
+        with contextlib.suppress(TakenError):  # another process is resuming it
             return earlier, earlier.reopen()
     return store.create(config)
 
@@ -191,7 +191,7 @@ def _submit(config: RunConfig, launcher: Launcher) -> Run:
         return live
     earlier = interrupted_run(config, launcher.store)
     if earlier is not None:
-        with contextlib.suppress(RunError):  # another process is resuming it
+        with contextlib.suppress(TakenError):  # another process is resuming it
             launcher.resume(earlier.id)
             return earlier
     return launcher.store.get(launcher.submit(config))

@@ -18,22 +18,46 @@ from iekd.runs.files import read_json, write_json
 FILE = "ray.json"  # in the run's folder, while somebody has it; so named since only runs in Ray clusters had one
 LOOK_EVERY = 0.5  # seconds between two looks of a holder
 GONE = 5.0  # seconds after which an earlier holder has looked, and its worker is dead
+NOBODY = ""
 
 
-def take(folder: Path, wait: bool = True) -> str:
+def take(folder: Path) -> str:
     """Take a run's folder, and wait until an earlier holder, if one has not given it back, writes no more; returns what
     `holds` and `give_back` ask for."""
-    token, taken = secrets.token_hex(8), (folder / FILE).exists()
-    write_json(folder / FILE, {"holder": token})
-    if taken and wait:
-        time.sleep(GONE)
+    token = secrets.token_hex(8)
+    time.sleep(_write(folder, token))
     return token
 
 
 def take_away(folder: Path) -> None:
     """Return when nobody has the folder. The worker of whoever had it is dead then."""
     if (folder / FILE).exists():
-        give_back(folder, take(folder))
+        time.sleep(_write(folder, NOBODY))
+        give_back(folder, NOBODY)
+
+
+def bar(folder: Path) -> None:
+    """Have whoever has the folder, if somebody does, notice soon that it is no longer theirs; returns at once."""
+    if (folder / FILE).exists() and not _is_barred(folder):
+        write_json(folder / FILE, {"holder": NOBODY})
+
+
+def _write(folder: Path, holder: str) -> float:
+    """Name a holder; returns for how many seconds an earlier one may still write."""
+    file = folder / FILE
+    try:
+        since, barred = file.stat().st_mtime, _is_barred(folder)
+    except FileNotFoundError:
+        since, barred = None, False
+    write_json(file, {"holder": holder})
+    if since is None:
+        return 0.0
+    # both times are by the clock of whoever has the disk
+    return max(0.0, GONE - (file.stat().st_mtime - since)) if barred else GONE
+
+
+def _is_barred(folder: Path) -> bool:
+    return read_json(folder / FILE) == {"holder": NOBODY}
 
 
 def holds(folder: Path, token: str) -> bool:

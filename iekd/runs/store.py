@@ -22,6 +22,7 @@ runs/<id>/config.json    what was asked, immutable
 from __future__ import annotations
 
 import difflib
+import errno
 import hashlib
 import os
 import secrets
@@ -35,12 +36,12 @@ from typing import Any
 
 from iekd.config.run import RunConfig, learner_name
 from iekd.data import AS_TEXT, own_path
-from iekd.errors import RunError
+from iekd.errors import RunError, TakenError
 from iekd.models import hub_configs
 from iekd.models.aliases import canonical
 from iekd.runs.events import append_event
 from iekd.runs.files import LineWriter, read_json, read_lines, read_tail, truncate_lines, write_json
-from iekd.runs.lease import take_away
+from iekd.runs.lease import bar, take_away
 from iekd.runs.locks import fcntl
 from iekd.runs.owner import LOCAL, Owner, owner_of, set_owner
 
@@ -49,6 +50,7 @@ STOPPED, FINISHED, FAILED, LOST = "stopped", "finished", "failed", "lost"
 LIVE = (QUEUED, RUNNING, STOPPING)
 CHECKPOINTS = "checkpoints"  # in a run folder
 EXPORTS = "exports"  # likewise
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what storage without file locks answers
 TEST_SET = "test-set"  # likewise
 EXPLAINED = "explained"  # likewise
 WATCHED = "watched"  # likewise
@@ -217,11 +219,14 @@ class Run:
             return False
         return False
 
-    def lock(self) -> int:
+    def lock(self, needed: bool = True) -> int:
         """Take the run's lock; return the file descriptor that holds it (and may be inherited by a worker).
 
+        needed: False where the worker does without it: shared storage may have no file locks.
+
         Raises:
-            RunError: another process has it.
+            TakenError: another process has it.
+            RunError: it is needed, and there are none.
         """
         handle = os.open(self.path / "run.lock", os.O_RDWR | os.O_CREAT, 0o644)
         for _ in range(20):  # a reader's look holds it for a moment
@@ -230,8 +235,16 @@ class Run:
                 return handle
             except BlockingIOError:
                 time.sleep(0.05)
+            except OSError as error:
+                if error.errno in NO_LOCKS and not needed:
+                    return handle
+                os.close(handle)
+                raise no_locks(self.path.parent, error) from None
         os.close(handle)
-        raise RunError(f"The run '{self.id}' is already being worked on by another process.")
+        raise self._taken()
+
+    def _taken(self) -> TakenError:
+        return TakenError(f"The run '{self.id}' is already being worked on by another process.")
 
     def metrics(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
         """(rows after byte `offset`, next offset)."""
@@ -243,10 +256,14 @@ class Run:
     def event(self, name: str, **values: Any) -> None:
         append_event(self.path, name, **values)
 
-    def reopen(self) -> int:
+    def reopen(self, owner: str = LOCAL) -> int:
         """Prepare a run that is over for another attempt; returns the descriptor of its lock, for the worker.
 
+        owner: the launcher that continues it. On this machine nobody begins before an earlier worker elsewhere, which
+        may have been cut off only, is gone; another launcher sees to that itself.
+
         Raises:
+            TakenError: somebody else does so at this moment, or it has just finished.
             RunError: it is not over, or there is nothing left to do.
         """
         status = self.status
@@ -255,15 +272,19 @@ class Run:
         if status.state == FINISHED:
             raise RunError(f"The run '{self.id}' is finished. Start a new one to train for more epochs.")
         _ = self.config  # a folder without a readable one is said here
-        handle = self.lock()
+        handle = self.lock(needed=owner == LOCAL)
         try:
-            if self._stored_status().state == FINISHED:
-                raise RunError(f"The run '{self.id}' has just finished.")
             if self._alive_elsewhere():  # another process has resumed it since, on another launcher
-                raise RunError(f"The run '{self.id}' is already being worked on by another process.")
-            take_away(self.path)  # from a worker elsewhere that nobody could reach
-            (self.path / "control.json").unlink(missing_ok=True)
-            set_owner(self.path, LOCAL)  # until a launcher takes it
+                raise self._taken()
+            (self.path / "control.json").unlink(missing_ok=True)  # now: a request that comes later is for this attempt
+            if owner == LOCAL:
+                take_away(self.path)
+            else:
+                bar(self.path)
+            status = self._stored_status()
+            if status.state == FINISHED:
+                raise TakenError(f"The run '{self.id}' has just finished.")
+            set_owner(self.path, owner)
             self._queue_again(status, "resumed")
         except BaseException:
             os.close(handle)
@@ -317,6 +338,14 @@ def not_writable(root: Path, error: OSError) -> RunError:
     )
 
 
+def no_locks(root: Path, error: OSError) -> RunError:
+    """The error of a runs folder in which no file can be locked."""
+    return RunError(
+        f"The runs folder '{root}' is on storage without file locks ({error.strerror}), which runs of this machine "
+        "need. Choose another with --runs-dir or the environment variable IEKD_RUNS_DIR."
+    )
+
+
 class Store:
     """All runs below one folder."""
 
@@ -324,13 +353,16 @@ class Store:
         self.root = Path(root).expanduser().resolve()
         self.owners: dict[str, Owner] = {}  # a launcher adds itself when it is made
 
-    def create(self, config: RunConfig, key: str | None = None, visitor: str = "") -> tuple[Run, int | None]:
+    def create(
+        self, config: RunConfig, key: str | None = None, visitor: str = "", owner: str = LOCAL
+    ) -> tuple[Run, int | None]:
         """Make the folder of a run, in state queued.
 
         Args:
             config: what the run is asked to do.
             key: the same key always means the same run, so that twenty clicks start one; None: always a new run.
             visitor: who asks for it, stored in the folder.
+            owner: the launcher that trains it.
         Returns:
             The run, and the descriptor of its lock (None if `key` was already used).
         Raises:
@@ -350,7 +382,8 @@ class Store:
             write_json(part / "config.json", config.model_dump(mode="json"))
             if networks := hub_configs.of_these((config.teacher, config.student, config.peer, *config.more_teachers)):
                 write_json(part / hub_configs.FILES, networks)
-            handle = Run(part).lock()
+            set_owner(part, owner)
+            handle = Run(part).lock(needed=owner == LOCAL)
             write_json(part / "status.json", asdict(Status(created=time.time())))
             if visitor:
                 (part / "visitor").write_text(visitor)

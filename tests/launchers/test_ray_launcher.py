@@ -5,27 +5,30 @@ tests/launchers/test_ray.py has the same with a real cluster.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from ray_stand_in import Dashboard
 
-from iekd.errors import RunError
+from iekd.errors import RunError, TakenError
 from iekd.launchers import ray_cluster, ray_job
 from iekd.launchers.factory import make_launcher
 from iekd.launchers.ray import RayLauncher
 from iekd.paths import python_path
-from iekd.runs import lease, worker
+from iekd.runs import grid, lease, worker
 from iekd.runs.lease import give_back, holds, take
-from iekd.runs.owner import LOCAL, record, set_owner
-from iekd.runs.store import FAILED, FINISHED, LOST, QUEUED, RUNNING, STOPPED, Store
+from iekd.runs.owner import LOCAL, RECORD, record, set_owner
+from iekd.runs.store import FAILED, FINISHED, LOST, NO_LOCKS, QUEUED, RUNNING, STOPPED, Store
 
 
 @pytest.fixture
@@ -247,7 +250,7 @@ class StandInRay:
     )  # fmt: skip
 
     def __init__(self, *outcomes) -> None:
-        self.outcomes, self.tasks, self.cancelled = list(outcomes), [], False
+        self.outcomes, self.tasks, self.cancelled, self.looks = list(outcomes), [], False, 0
 
     def remote(self, **options):
         self.options = options
@@ -261,6 +264,8 @@ class StandInRay:
         return [{"Alive": True, "Resources": {"CPU": 1.0}}]
 
     def wait(self, tasks, timeout):
+        self.looks += 1
+        assert self.looks < 100, "nobody ends the waiting"
         return ([] if self.outcomes[tasks[0]] is None and not self.cancelled else tasks), []
 
     def cancel(self, task):
@@ -416,9 +421,191 @@ def test_whoever_resumes_it_here_first_takes_it_from_a_worker_in_the_cluster(das
     local = make_launcher(tmp_path)
     monkeypatch.setattr(local.new, "start", lambda run, handle: order.append(("starts", run.status.attempt)))
     local.resume(run.id)
-    assert order == [("waits", lease.GONE), ("starts", 2)]
+    (waits, seconds), starts = order
+    assert (waits, starts) == ("waits", ("starts", 2))
+    assert 0 < seconds <= lease.GONE
     assert not holds(run.path, token)
     assert not (run.path / lease.FILE).exists()
+
+
+def test_what_was_given_up_long_ago_is_not_waited_for(dashboard, tmp_path, config, monkeypatch):
+    launcher = make_launcher(tmp_path, "ray", address=dashboard.address)
+    run = launcher.store.get(launcher.submit(config))
+    take(run.path)
+    dashboard.close()
+    launcher.give_up(run.id)
+    barred = run.path / lease.FILE
+    os.utime(barred, (barred.stat().st_atime, barred.stat().st_mtime - lease.GONE))
+    lease.bar(run.path)  # once more says nothing new
+    waits = []
+    monkeypatch.setattr(lease.time, "sleep", waits.append)
+    os.close(run.reopen())
+    assert waits == [0.0]
+
+
+@pytest.mark.parametrize("ending", [FINISHED, RUNNING])
+def test_what_happens_while_a_resume_waits_is_not_overwritten(run, monkeypatch, refuses, ending):
+    """The earlier worker may finish, and somebody may ask the new attempt to stop."""
+    set_owner(run.path, LOCAL)
+    run.write_status(replace(run.status, state=FAILED))
+    take(run.path)
+
+    def meanwhile(seconds):
+        run.write_status(replace(run.status, state=ending))
+        (run.path / "control.json").write_text(json.dumps({"request": "stop"}))
+
+    monkeypatch.setattr(lease.time, "sleep", meanwhile)
+    if ending == FINISHED:
+        refuses(run.reopen, "has just finished", kind=TakenError)
+        assert run.status.state == FINISHED
+    else:
+        os.close(run.reopen())
+        assert run.status.attempt == 2
+    assert run.stop_requested
+
+
+def test_a_job_whose_run_was_given_up_and_resumed_elsewhere_starts_nothing_and_says_nothing(run):
+    """Its node dies, or its worker cannot be started, only then."""
+    cause = ZeroDivisionError()
+    cause.cause = RunError("The node n1 has no folder.")
+    for error in (NodeDied(), cause):
+        before, handles = run.status.attempt, []
+
+        def given_up(error=error, handles=handles):
+            set_owner(run.path, LOCAL)
+            lease.bar(run.path)
+            handles.append(Store(run.path.parent).get(run.id).reopen())
+            raise error
+
+        set_owner(run.path, "ray", job="it", cpus=1.0, gpus=0.0)
+        run.write_status(replace(run.status, state=QUEUED))
+        ray = StandInRay(given_up, ends(run, FINISHED))
+        assert attend(run, ray) == 1
+        assert len(ray.tasks) == 1
+        assert (run.status.state, run.status.attempt) == (QUEUED, before + 1)
+        assert not (run.path / lease.FILE).exists()
+        os.close(handles[0])
+
+
+def test_a_job_that_waits_leaves_the_queue_once_its_run_is_given_up(run):
+    ray = StandInRay(None)
+    nodes = ray.nodes
+
+    def given_up():  # it asks for them before it waits
+        set_owner(run.path, LOCAL)
+        lease.bar(run.path)
+        return nodes()
+
+    ray.nodes = given_up
+    assert attend(run, ray) == 1
+    assert ray.cancelled
+    assert [e["event"] for e in events(run)] == [QUEUED]
+
+
+def test_an_old_job_takes_nothing_from_the_next_one(run):
+    set_owner(run.path, "ray", job="next", cpus=1.0, gpus=0.0)
+    token = take(run.path)
+    assert attend(run, StandInRay(ends(run, FINISHED))) == 1
+    assert holds(run.path, token)
+
+
+def test_what_an_earlier_worker_has_finished_is_not_trained_again(run):
+    take(run.path)
+    ends(run, FINISHED)()
+    ray = StandInRay()
+    assert attend(run, ray) == 0
+    assert not ray.tasks
+    assert not (run.path / lease.FILE).exists()
+
+
+def test_a_worker_ends_once_somebody_else_has_its_folder(tmp_path, tiny_config, monkeypatch):
+    """A real one, and the task that looks after it."""
+    run, handle = Store(tmp_path).create(tiny_config(methods=("baseline",), teacher="none", epochs=10_000))
+    os.close(handle)
+    set_owner(run.path, "ray", job="it", cpus=1.0, gpus=0.0)
+    monkeypatch.setattr(ray_job, "_node_id", lambda: "n1")
+    monkeypatch.setenv("PYTHONPATH", python_path())
+    token = take(run.path)
+    task = threading.Thread(target=ray_job.train_here, args=(str(run.path), 0.0, 1.0, token), daemon=True)
+    task.start()
+    while not run.metrics()[0]:
+        assert task.is_alive(), run.log_tail()
+        time.sleep(0.1)
+    command = psutil.Process(run.status.pid).cmdline()
+    assert command[-3:] == ["--lifeline", "--holder", token]
+    lease.take_away(run.path)
+    task.join(60)
+    assert not task.is_alive()
+    assert not psutil.pid_exists(run.status.pid)
+    ray_job.train_here(str(run.path), 0.0, 1.0, token)  # as late as a task may begin
+    assert [e["event"] for e in events(run)].count("placed") == 1
+
+
+@pytest.mark.parametrize("number", NO_LOCKS)
+def test_shared_storage_needs_no_file_locks(dashboard, tmp_path, config, monkeypatch, refuses, number):
+    def none(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    launcher = make_launcher(tmp_path, "ray", address=dashboard.address)
+    run = launcher.store.get(launcher.submit(config))
+    assert run.status.state == QUEUED
+    launcher.stop_and_wait(run.id, grace=-1)
+    launcher.resume(run.id)
+    assert (run.status.state, run.status.attempt) == (QUEUED, 2)
+    assert [e["event"] for e in events(run)][-1] == "resumed"
+    refuses(lambda: make_launcher(tmp_path).submit(config), "without file locks", os.strerror(number), "--runs-dir")
+    launcher.stop_and_wait(run.id, grace=-1)
+    refuses(lambda: Store(tmp_path).get(run.id).reopen(), "without file locks")
+
+
+def test_a_run_that_gets_its_job_is_queued_also_without_locks(dashboard, tmp_path, config):
+    launcher = make_launcher(tmp_path, "ray", address=dashboard.address)
+    run = launcher.store.get(launcher.submit(config))
+    set_owner(run.path, "ray")
+    assert run.status.state == QUEUED
+    noted = run.path / RECORD
+    os.utime(noted, (noted.stat().st_atime, noted.stat().st_mtime - 3600))
+    assert run.status.state == LOST, "whoever started it is gone"
+
+
+def test_a_cluster_that_is_silent_delays_no_other(dashboard, tmp_path, config, monkeypatch):
+    launcher = make_launcher(tmp_path, "ray", address=dashboard.address)
+    silent, fine = (launcher.store.get(launcher.submit(config)) for _ in range(2))
+    set_owner(silent.path, **{**record(silent.path), "address": "http://silent"})
+    asked, answer, ended = threading.Event(), threading.Event(), ray_cluster.Cluster.ended
+
+    def slow(cluster, job):
+        if cluster.address == "http://silent":
+            asked.set()
+            answer.wait()
+            return 0.0
+        return ended(cluster, job)
+
+    monkeypatch.setattr(ray_cluster.Cluster, "ended", slow)
+    asking = threading.Thread(target=lambda: silent.status, daemon=True)
+    asking.start()
+    asked.wait()
+    found = []
+    other = threading.Thread(target=lambda: found.append(fine.status.state), daemon=True)
+    other.start()
+    other.join(60)
+    assert found == [QUEUED], "it waited for the silent one"
+    answer.set()
+    asking.join()
+
+
+def test_a_resume_without_an_answer_is_no_new_run_of_a_table(dashboard, tmp_path, config, monkeypatch, refuses):
+    launcher = make_launcher(tmp_path, "ray", address=dashboard.address)
+    run = launcher.store.get(launcher.submit(config))
+    launcher.stop_and_wait(run.id, grace=-1)
+    found, lost = dashboard.found, [True]
+    monkeypatch.setattr(
+        dashboard, "found",
+        lambda path, body: (0, None) if body and "submission_id" in body and lost and lost.pop() else found(path, body),
+    )  # fmt: skip
+    refuses(lambda: grid._submit(config, launcher), "does not answer")
+    assert launcher.list() == [run.id]
 
 
 def test_a_worker_whose_run_was_taken_leaves_no_final_state(run, monkeypatch):

@@ -24,6 +24,7 @@ from iekd import data
 from iekd.cli.main import app
 from iekd.config import methods
 from iekd.config.methods import MethodSpec
+from iekd.engine.parallel import Processes
 from iekd.models.artifact import ModelCard, save_model
 from iekd.models.registry import build
 from iekd.paths import checkpoints_dir, python_path
@@ -336,6 +337,20 @@ def test_there_is_a_gpu_for_each_process(tiny_config, monkeypatch, refuses):
     refuses(lambda: check_processes(second, 2), "there is 1 here", "'cuda:1' is one")
     monkeypatch.setattr(processes, "device_name", lambda device: "mps")
     refuses(lambda: check_processes(cuda, 2), "Apple", "--device cpu")
+
+
+@pytest.mark.parametrize("by_torchrun", [False, True])
+def test_each_process_computes_on_its_gpu(tiny_config, monkeypatch, by_torchrun):
+    """Those that the worker starts see one GPU each, and torchrun's all of them. CUDA is faked up to its last call."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2 if by_torchrun else 1)
+    chosen = []
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", chosen.append, raising=False)
+    monkeypatch.setattr(torch.cuda, "_check_stray_context", lambda *_: None, raising=False)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
+    device = processes.Team(Place(1, 2, 1, 2), None, by_torchrun).device(tiny_config(device="auto"))
+    Processes.join(None, 1, 2, torch.device(device))
+    assert chosen == [1 if by_torchrun else 0]
 
 
 def test_several_gpus_are_taken_at_once_or_not_at_all(store, tiny_config, monkeypatch):
