@@ -33,7 +33,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 gc.disable()  # until all tests are collected, see below
 CHECKOUT = Path(__file__).parents[1]
-FOLDERS = ("ui", "docs", "engine", "export", "runs", "bench", "cli", "hub", "explain")  # those with long tests
+# those with long tests; "tests" is this folder itself
+FOLDERS = ("ui", "docs", "engine", "export", "runs", "tests", "launchers", "models", "bench", "cli", "hub", "explain")
 CLASSES = ("blue", "green", "red")
 
 

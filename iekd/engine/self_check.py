@@ -15,7 +15,6 @@ from itertools import islice
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from iekd.engine.accelerate import Recorded, Work
 from iekd.engine.batches import TrainingBatches
@@ -154,28 +153,27 @@ def _put_back(units: Sequence[TrainingUnit], states: States, counts: Sequence[in
     """These states, in place: a recorded step finds everything where it was. No momentum is momentum of zero."""
     for unit, count in zip(_with_members(units), counts, strict=True):
         unit.steps = count
+        memory = memory_of(unit.optimizer)
         if isinstance(unit, Stack):  # its weights are its members'
             rows = [states[name] for name in unit.names]
             for name, parameter in unit.parameters.items():
                 for i, state in enumerate(rows):
-                    _put_memory(unit.optimizer, parameter, name, state, i)
+                    _put_memory(memory.get(parameter, {}), name, state, i)
         else:
             rows = [states[unit.names[0]]]
             for part, network in unit.networks().items():
                 for name, tensor in network.state_dict().items():
                     tensor.copy_(rows[0].weights[f"{part}.{name}"])
                 for name, parameter in network.named_parameters():
-                    _put_memory(unit.optimizer, parameter, f"{part}.{name}", rows[0])
+                    _put_memory(memory.get(parameter, {}), f"{part}.{name}", rows[0])
         for sums, state in zip(unit.sums(), rows, strict=True):
             for key, total in sums.items():
                 total.copy_(state.sums[key]) if key in state.sums else total.zero_()
 
 
-def _put_memory(
-    optimizer: Optimizer, parameter: Tensor, name: str, state: LearnerState, member: int | None = None
-) -> None:
-    """What the optimiser remembers of that parameter, in place. Nothing is remembered as zero."""
-    for kind, buffer in memory_of(optimizer).get(parameter, {}).items():
+def _put_memory(buffers: dict[str, Tensor], name: str, state: LearnerState, member: int | None = None) -> None:
+    """What an optimiser remembers of a parameter, by kind, in place. Nothing is remembered as zero."""
+    for kind, buffer in buffers.items():
         value = state.momentum.get(remembered_as(name, kind))
         place = buffer if member is None or kind == STEP else buffer[member]
         place.zero_() if value is None else place.copy_(value)

@@ -82,8 +82,8 @@ def test_every_command_shows_what_it_can(trained, place, encoding, words, name):
 def test_a_grid_is_shown_too(place):
     done = iekd(
         "table", "--dataset", "folder:tiere 犬", "--pairs", "resnet8:resnet8", "--methods", "baseline", "--epochs", 1,
-        "--resolution", 16, "--batch-size", 8, "--device", "cpu", "--runs-dir", "grid", "--out", "tafel 犬", cwd=place,
-        PYTHONIOENCODING="ascii",
+        "--teacher-epochs", 1, "--resolution", 16, "--batch-size", 8, "--device", "cpu",
+        "--runs-dir", "grid", "--out", "tafel 犬", cwd=place, PYTHONIOENCODING="ascii",
     )  # fmt: skip
     assert b"Traceback" not in done.stderr, done.stderr
     assert done.returncode == 0, done.stderr

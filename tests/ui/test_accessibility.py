@@ -30,6 +30,8 @@ def tour(browser: Any) -> Iterator[Any]:
     contexts, complaints = [], list[str]()
 
     def visit(address: str, width: int = 1440) -> Any:
+        while contexts:
+            contexts.pop().close()  # pages that nobody looks at go on asking
         contexts.append(browser.new_context(viewport={"width": width, "height": 900}))
         page = contexts[-1].new_page()
         page.set_default_timeout(1000 * PATIENCE)
