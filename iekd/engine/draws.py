@@ -17,7 +17,7 @@ import torch
 one_at_a_time = threading.Lock()  # of all forward passes that draw, or may draw, and of a loader that does
 
 
-class Draws:
+class StepDraws:
     """Of one learner. drawing: whether its network draws any; None until its first step has shown it."""
 
     def __init__(self, name: str, wanted: bool) -> None:

@@ -21,7 +21,7 @@ from iekd.distill.method import Method, StepOutput
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, channels_last, compile_or_not, warn_not_compiled, whole_float32
 from iekd.engine.average import Average
-from iekd.engine.draws import Draws
+from iekd.engine.draws import StepDraws
 from iekd.engine.metrics import Watched
 from iekd.engine.optimizer import clip, rate_of, set_value, student_optimizer, values_on_device
 from iekd.engine.scoring import batch_accuracy, energy, is_right, percent, predicted
@@ -90,7 +90,7 @@ class Learner(TrainingUnit):
         # the weights of the best epoch so far, for what may stop early
         self.best_network = copy.deepcopy(self.evaluated) if config.patience else None
         repeats = config.eager or config.threads != "auto"
-        self.draws = Draws(f"{stage} {name}", repeats and device.type == "cpu")
+        self.draws = StepDraws(f"{stage} {name}", repeats and device.type == "cpu")
         self.output = compile_or_not(self._output) if compiled else self._output
         self.tried = False  # whether a step has succeeded
         # of the split that is being evaluated:

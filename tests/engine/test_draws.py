@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from iekd.engine.accelerate import Shortcuts
-from iekd.engine.draws import Draws
+from iekd.engine.draws import StepDraws
 from iekd.engine.events import Result
 from iekd.engine.experiment import Experiment
 from iekd.engine.state import Snapshot
@@ -50,7 +50,7 @@ def same(one, other, prefix=""):
 
 def test_what_is_drawn_depends_on_the_name_the_step_and_the_part_only():
     def drawn(name="a", step=3, part=0):
-        with Draws(name, True).of_step(step, part):
+        with StepDraws(name, True).of_step(step, part):
             return torch.rand(4).tolist()
 
     before = torch.default_generator.get_state()
@@ -60,7 +60,7 @@ def test_what_is_drawn_depends_on_the_name_the_step_and_the_part_only():
 
 
 def test_nobody_else_draws_meanwhile_and_who_draws_nothing_waits_once_only():
-    one, other, never = Draws("a", True), Draws("b", True), Draws("c", False)
+    one, other, never = StepDraws("a", True), StepDraws("b", True), StepDraws("c", False)
     entered = threading.Event()
 
     def draw():
