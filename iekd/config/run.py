@@ -36,6 +36,7 @@ from iekd.models.source import (
     AUTO,
     FILE_ONLY,
     PER_CHANNEL,
+    PRETRAINED,
     TRAIN,
     check_normalisation,
     check_source,
@@ -254,6 +255,15 @@ class RunConfig(ImageSettings, TeacherSettings, MethodSettings, TrainingSettings
         if self.teacher_from != AUTO and not self.needs_teacher:
             message = f"Teacher from '{self.teacher_from}' is given, but teacher is 'none'. Name its model."
             raise UserError(message, "teacher")
+        if self.needs_teacher and not self.teacher_epochs and self.teacher_from in (TRAIN, PRETRAINED):
+            remedy = {
+                TRAIN: "or 'auto' as teacher from",
+                PRETRAINED: "or name weights that know the dataset's classes, such as hf:ORG/NAME or a file",
+            }
+            raise SettingError(
+                "teacher_epochs", f"'0' cannot be used: with teacher from '{self.teacher_from}' the run trains its "
+                f"teacher. Give 1 or more, {remedy[self.teacher_from]}."
+            )  # fmt: skip
         with about_setting("teacher_std" if self.teacher_std is None else "teacher_mean"):
             check_normalisation(self.teacher_mean, self.teacher_std, "teacher ")
         if self.teacher_mean and not is_path(self.teacher_from):

@@ -14,7 +14,8 @@ class TeacherSettings(BaseModel):
     """The weights of the networks before students are trained."""
 
     teacher_epochs: int = setting(
-        30, "passes that train a teacher where none is at hand", ge=1, le=10_000, group=TEACHER,
+        30, "passes that train a teacher where none is at hand; 0: none, a trained one must be there", ge=0, le=10_000,
+        group=TEACHER,
         only_for="teachers that the run trains", used_when=lambda config: config.may_train_teacher, step_time=False,
         trains_teacher="always",
     )  # fmt: skip
@@ -31,7 +32,8 @@ class TeacherSettings(BaseModel):
     teacher_from: str = setting(
         AUTO, "auto (shipped, of an earlier run, or trained first), train, pretrained (of timm, torchvision, the Hub), "
         "hf:ORG/NAME, run:ID, run:ID/LEARNER, or the path of a file of weights or of a model's folder; a teacher of "
-        "other classes is fine-tuned first", group=TEACHER, label="Teacher comes from", step_time=False,
+        "other classes is fine-tuned first, and pretrained always", group=TEACHER, label="Teacher comes from",
+        step_time=False,
     )  # fmt: skip
     student_from: str | None = setting(
         None, "first weights of every student: pretrained, hf:ORG/NAME, run:ID, run:ID/LEARNER, or the path of a file "

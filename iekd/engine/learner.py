@@ -21,6 +21,7 @@ from iekd.distill.method import Method, StepOutput
 from iekd.distill.targets import TeacherOutput
 from iekd.engine.accelerate import autocast, channels_last, compile_or_not, warn_not_compiled, whole_float32
 from iekd.engine.average import Average
+from iekd.engine.draws import StepDraws
 from iekd.engine.metrics import Watched
 from iekd.engine.optimizer import clip, rate_of, set_value, student_optimizer, values_on_device
 from iekd.engine.scoring import batch_accuracy, energy, is_right, percent, predicted
@@ -88,6 +89,8 @@ class Learner(TrainingUnit):
         self.average = Average(self.model, config.ema, device, on_device) if config.ema else None
         # the weights of the best epoch so far, for what may stop early
         self.best_network = copy.deepcopy(self.evaluated) if config.patience else None
+        repeats = config.eager or config.threads != "auto"
+        self.draws = StepDraws(f"{stage} {name}", repeats and device.type == "cpu")
         self.output = compile_or_not(self._output) if compiled else self._output
         self.tried = False  # whether a step has succeeded
         # of the split that is being evaluated:
@@ -163,8 +166,13 @@ class Learner(TrainingUnit):
 
     def forward(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
         """The student's logits and the method's loss."""
-        with autocast(self.device, self.precision):
+        with self.drawn(), autocast(self.device, self.precision):
             return self.output(images, labels, teacher)
+
+    def drawn(self, which: int = 0) -> contextlib.AbstractContextManager[None]:
+        """Around one of the forward passes of a step."""
+        rank = self.processes.rank if self.processes else 0
+        return self.draws.of_step(self.steps, 2 * rank + which)
 
     def _output(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
         pixels = self.normalise(images)  # (B,C,H,W) float32

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from iekd.engine.draws import one_at_a_time
 from iekd.errors import DataError, first_line
 from iekd.plural import counted
 
@@ -165,13 +166,14 @@ def _drawn(loader: Loader, seed: int) -> Iterator[Any]:
 
     def with_own(call: Callable[[], Value]) -> Value:
         nonlocal own
-        outside = torch.get_rng_state()
-        torch.set_rng_state(own)
-        try:
-            return call()
-        finally:
-            own = torch.get_rng_state()
-            torch.set_rng_state(outside)
+        with one_at_a_time:
+            outside = torch.get_rng_state()
+            torch.set_rng_state(own)
+            try:
+                return call()
+            finally:
+                own = torch.get_rng_state()
+                torch.set_rng_state(outside)
 
     try:
         batches = with_own(lambda: iter(loader))

@@ -53,12 +53,12 @@ class MutualLearner(Learner):
     def update(self, images: Tensor, labels: Tensor, teacher: TeacherOutput | None) -> StepOutput:
         peer = self.peer
         pixels = self.normalise(images)  # (B,C,H,W) float32
-        with autocast(self.device, self.precision):
+        with self.drawn(), autocast(self.device, self.precision):
             other = peer.model(pixels)  # Features: logits (B,K), stages (B,c,h,w), pooled (B,c)
             output: StepOutput = self.method(self.model(pixels), teacher, labels, other)
         self.backward(output.loss)
         self.optimise()
-        with autocast(self.device, self.precision):
+        with self.drawn(1), autocast(self.device, self.precision):
             with torch.no_grad():
                 student = self.model(pixels)
             taught: StepOutput = peer.method(other, teacher, labels, student)

@@ -18,8 +18,8 @@ class LearnerState:
     "<name>#step" (optimizer.remembered_as). sums: the metrics summed for the next row, by name, (1,) float32 each.
     numbers: counts and accuracies, as JSON has them. predictions: after the last step, "test" -> its predicted classes
     (N,) int64, and "energy" -> the same images' energies (N,) float32; stored as "answers".
-    The learning rate and the order of images are not stored: both follow from the number of steps. The random numbers
-    of a network's dropout are not stored either: learners that train side by side share one generator.
+    The learning rate and the order of images are not stored: both follow from the number of steps. So do the random
+    numbers of a network's dropout where the run is to be repeatable (draws.py); otherwise learners share one generator.
     """
 
     weights: dict[str, Tensor]

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from iekd.config.run import RunConfig
 from iekd.data.base import DatasetInfo, held_out_of
 from iekd.engine.scoring import interval
-from iekd.models import hub_configs
-from iekd.models.source import PRETRAINED
 from iekd.plural import counted
 
 FEW_STEPS = 10  # an epoch
@@ -39,15 +37,17 @@ def learned_from(config: RunConfig, info: DatasetInfo) -> int:
 
 
 def cautions(
-    config: RunConfig, learned: int, tested: int, images: str = "images", fitting: int | None = None
-) -> list[Caution]:
+    config: RunConfig, learned: int, tested: int, images: str = "images", fitting: int | None = None,
+    fine_tunes: bool = False,
+) -> list[Caution]:  # fmt: skip
     """What makes a run with so many images to learn from and to test on worth little; zero: not known yet.
 
-    fitting: the largest batch size that fits into memory, where the run's own does not; 0: none does.
+    fitting: the largest batch size that fits into memory, where the run's own does not; 0: none does. fine_tunes:
+    whether its teacher begins with somebody's weights, which may depend on what is in a file.
     """
     found = [
         few_steps(config, learned, images, fitting), few_test_images(tested, images), high_rate(config),
-        high_for_students(config), high_for_teacher(config), alike_seeds(config),
+        high_for_students(config), high_for_teacher(config, fine_tunes), alike_seeds(config),
     ]  # fmt: skip
     return [caution for caution in found if caution is not None]
 
@@ -132,11 +132,10 @@ def high_for_students(config: RunConfig) -> Caution | None:
     return _high_for_trained(config, config.lr, "the students begin", "lr") if config.student_from else None
 
 
-def high_for_teacher(config: RunConfig) -> Caution | None:
-    """The same for a teacher that is always fine-tuned; whether one from a file is, depends on what is in it."""
-    tuned = config.teacher_from == PRETRAINED or hub_configs.is_one(config.teacher_from)
+def high_for_teacher(config: RunConfig, fine_tunes: bool) -> Caution | None:
+    """The same for a teacher that is fine-tuned."""
     rate = config.teacher_lr or config.lr
-    return _high_for_trained(config, rate, "the teacher begins", "teacher-lr") if tuned else None
+    return _high_for_trained(config, rate, "the teacher begins", "teacher-lr") if fine_tunes else None
 
 
 def _high_for_trained(config: RunConfig, rate: float, who: str, option: str) -> Caution | None:

@@ -123,7 +123,9 @@ def _of_runs(config: RunConfig, store: Store) -> Iterator[tuple[Path, str]]:
     for name, source in pairs if config.needs_teacher else ():
         one = config.model_copy(update={**alone, "teacher": name, "teacher_from": source})
         found = find_teacher(one, store.root)
-        if found is not None and store.root in found.parents and (source == AUTO or one.may_fine_tune_teacher):
+        if not isinstance(found, Path) or store.root not in found.parents:
+            continue
+        if source == AUTO or one.may_fine_tune_teacher:
             yield from ((path, _among(path, store)) for path in found.iterdir() if path.is_file())
 
 

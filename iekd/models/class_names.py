@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from iekd.data.registry import AS_TEXT
 from iekd.errors import UserError
+from iekd.models import hub_configs
 from iekd.plural import counted
 
 if TYPE_CHECKING:
@@ -93,6 +94,16 @@ def class_names_beside(weights: Path) -> tuple[tuple[str, ...], str] | None:
             except UserError:
                 continue
     return None
+
+
+def class_names_on_hub(name: str) -> tuple[str, ...] | None:
+    """What the outputs of a network on the Hub stand for, as its config.json says; None where that is not said.
+
+    Raises:
+        UserError: it has not been looked up.
+    """
+    listed = find_class_names(hub_configs.config_of(name)) if hub_configs.is_one(name) else None
+    return None if listed is None or all(map(NO_NAME.fullmatch, listed)) else listed
 
 
 def find_class_names(value: Any) -> tuple[str, ...] | None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from iekd.errors import UserError
 from iekd.models import hub_configs, pretrained
 from iekd.models.artifact import WEIGHTS, ModelCard
-from iekd.models.class_names import NO_NAME, find_class_names, in_order_of, matched
+from iekd.models.class_names import class_names_on_hub, in_order_of, matched
 from iekd.models.registry import build
 from iekd.models.weight_files import StateDict, WeightFile, read_weights
 from iekd.models.weight_values import COUNTER, check_values, size_text
@@ -86,8 +86,8 @@ def from_library(name: str, class_names: Sequence[str], channels: int, whose: st
     about = pretrained.pretrained(whose)
     given = pretrained.load(whose, channels)
     start = fitted(name, given, len(class_names), channels, f"The pretrained weights of {whose} ({about.title})")
-    listed = find_class_names(hub_configs.config_of(whose)) if hub_configs.is_one(whose) else None
-    if listed and not start.new and not all(map(NO_NAME.fullmatch, listed)):
+    listed = class_names_on_hub(whose)
+    if listed and not start.new:
         start = _in_order(start, listed, hub_configs.without_commit(whose), class_names, channels, sure)
     side = f"They are {about.title}, trained with images of {about.side} x {about.side} pixels."
     mean, std = (pretrained.for_channels(values, channels) for values in (about.mean, about.std))

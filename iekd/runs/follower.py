@@ -20,7 +20,7 @@ from iekd.errors import RunError, UserError
 from iekd.runs.processes import CAUSE, GONE, LOADED, OVER, POLL, RUN, Place, Team, environment_store, file_store
 from iekd.runs.status_writer import StatusWriter
 from iekd.runs.store import Run
-from iekd.runs.teachers import as_heard
+from iekd.runs.teachers import Found, as_heard
 from iekd.runs.training import Training
 from iekd.runs.worker import error_sentence
 
@@ -52,10 +52,10 @@ class Following(Training):
             for _ in events:
                 pass
 
-    def _choose_teacher(self) -> Path | None:
+    def _choose_teacher(self) -> Found | None:
         """The worker's choice: another run may have saved the teacher since."""
         assert self.team is not None
-        return as_heard(self.team.wait_for(LOADED))
+        return as_heard(self.team.wait_for(LOADED), self.config, self.run.path.parent)
 
     def _find_room(self, loaded: Any) -> None:
         """The worker has looked."""

@@ -23,7 +23,7 @@ from iekd.plural import counted
 from iekd.runs.more_teachers import check_more
 from iekd.runs.slots import check_device
 from iekd.runs.starts import FirstWeights, check_usable, find_source, network_in, student_source
-from iekd.runs.teachers import check_teacher, to_fine_tune
+from iekd.runs.teachers import Found, check_epochs, check_teacher, to_fine_tune
 
 MOST_SIDE = 512  # of the setting
 
@@ -38,7 +38,7 @@ class Prepared:
     Args:
         config: with the dataset's name as it is loaded: links followed, archives unpacked.
         info: of the dataset.
-        teacher: the folder of the trained teacher, or its file of weights; None if the run trains it or needs none.
+        teacher: the trained teacher that is at hand; None if the run trains it or needs none.
         start: the weights that the run fine-tunes into its teacher, or that an earlier run did; None for none.
         student: the weights that its students begin with; None for random ones.
         notes: what the settings do not say, in sentences.
@@ -46,7 +46,7 @@ class Prepared:
 
     config: RunConfig
     info: DatasetInfo
-    teacher: Path | None
+    teacher: Found | None
     start: FirstWeights | None = None
     student: FirstWeights | None = None
     notes: tuple[str, ...] = ()
@@ -61,6 +61,8 @@ class Prepared:
             if self.teacher is not None:
                 then = "an earlier run has fine-tuned it on these classes"
             said.append(f"The teacher begins with the {self.start.title}; {then}.")
+        elif isinstance(self.teacher, FirstWeights):
+            said.append(f"The teacher has the {self.teacher.title}, as they are: they know these classes already.")
         if self.student is not None:
             said.append(f"The students begin with the {self.student.title}.")
         return said
@@ -68,7 +70,8 @@ class Prepared:
     def cautions(self, images: str = "images", fitting: int | None = None) -> list[Caution]:
         """What makes the result worth little, to be said before it starts; images: how images are called; fitting: see
         `estimate.cautions.cautions`."""
-        return cautions(self.config, learned_from(self.config, self.info), self.info.test_images, images, fitting)
+        learned, tunes = learned_from(self.config, self.info), self.start is not None and self.teacher is None
+        return cautions(self.config, learned, self.info.test_images, images, fitting, fine_tunes=tunes)
 
 
 def prepare(config: RunConfig, runs_dir: Path, here: bool = True) -> Prepared:
@@ -112,6 +115,7 @@ def prepare(config: RunConfig, runs_dir: Path, here: bool = True) -> Prepared:
     check_more(config, runs_dir, info)
     with about_setting("teacher_from"):
         teacher = check_teacher(config, runs_dir, info)
+        check_epochs(config, teacher, start, info)
     return Prepared(config, info, teacher, start, student, notes)
 
 
@@ -136,7 +140,7 @@ def _at_their_resolution(
 
 def resolve(config: RunConfig, runs_dir: Path) -> RunConfig:
     """The configuration with its names as they are loaded; networks on the Hub with their commit. Where no teacher or
-    student was named, it is what the folder or run says that its weights come from.
+    student was named, it is the network on the Hub, or what the folder or run says, that its weights come from.
 
     Raises:
         UserError: there are no such files or runs, or no such network on the Hub.
@@ -153,7 +157,9 @@ def resolve(config: RunConfig, runs_dir: Path) -> RunConfig:
                 found[role] = said
         elif hub_configs.is_one(source):
             with about_setting(field):
-                found[field] = hub_configs.look_up(source)
+                found[field] = said = hub_configs.look_up(source)
+            if role not in config.model_fields_set:
+                found[role] = said
     for role in ROLES:
         if hub_configs.is_one(name := getattr(config, role)):
             with about_setting(role):
@@ -163,9 +169,7 @@ def resolve(config: RunConfig, runs_dir: Path) -> RunConfig:
     with about_setting("class_order"):
         found["class_order"] = class_order_of(config.class_order)
     with about_setting("more_teachers_from"):
-        found["more_teachers_from"] = sources = tuple(
-            check_path(source) if is_path(source) else source for source in config.more_teachers_from
-        )
+        found["more_teachers_from"] = sources = tuple(map(_source, config.more_teachers_from))
         for source in sources:
             if is_path(source) or source.startswith(RUN):
                 network_in(source, runs_dir)  # makes known what only the folder describes
@@ -176,3 +180,10 @@ def resolve(config: RunConfig, runs_dir: Path) -> RunConfig:
     if config.teacher_mean and os.path.isdir(str(found.get("teacher_from", ""))):
         raise UserError(FILE_ONLY, "teacher_from")
     return config.model_copy(update=found)
+
+
+def _source(source: str) -> str:
+    """Where weights come from, as it is loaded: the path of a file, or a network on the Hub with its commit."""
+    if is_path(source):
+        return check_path(source)
+    return hub_configs.look_up(source) if hub_configs.is_one(source) else source

@@ -14,8 +14,11 @@ from iekd.inference.teacher_check import check_teacher_on
 from iekd.models.artifact import check_fits, load_model
 from iekd.models.class_names import in_order_of
 from iekd.models.pretrained import for_channels, normalisation
+from iekd.models.registry import build
 from iekd.models.source import AUTO, RUN, per_channel
 from iekd.plural import counted
+from iekd.runs.starts import FirstWeights, load_start
+from iekd.runs.teachers import Found, title_of_found
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class LoadedTeacher:
     notes: tuple[str, ...] = ()
 
 
-def load_teacher(found: Path, config: RunConfig, dataset: Dataset, fine_tuned: bool = False) -> LoadedTeacher:
+def load_teacher(found: Found, config: RunConfig, dataset: Dataset, fine_tuned: bool = False) -> LoadedTeacher:
     """Load a teacher; one from outside predicts a few hundred held-out images first.
 
     fine_tuned: an earlier run has made it of what the configuration names.
@@ -37,7 +40,13 @@ def load_teacher(found: Path, config: RunConfig, dataset: Dataset, fine_tuned: b
     Raises:
         UserError: it cannot be loaded, is of other classes, or does not know these images.
     """
-    loaded, assumed = (_of_ours(found, config, dataset), False) if found.is_dir() else _of_file(found, config, dataset)
+    assumed = False
+    if isinstance(found, FirstWeights):
+        loaded = _of_hub(found, config, dataset)
+    elif found.is_dir():
+        loaded = _of_ours(found, config, dataset)
+    else:
+        loaded, assumed = _of_file(found, config, dataset)
     trained_here = config.teacher_from == AUTO or config.teacher_from.startswith(RUN) or fine_tuned
     if trained_here:  # how is known
         return loaded
@@ -46,7 +55,10 @@ def load_teacher(found: Path, config: RunConfig, dataset: Dataset, fine_tuned: b
         others={"the dataset's": dataset.statistics},
     )  # fmt: skip
     if check.problem:
-        raise UserError(f"The teacher in '{found.name}' does not fit {dataset.name}: {check.problem}.")
+        problem = f"The teacher in '{title_of_found(found)}' does not fit {dataset.name}: {check.problem}."
+        if isinstance(found, FirstWeights):
+            problem += f" To fine-tune it, set teacher to {title_of_found(found)} and teacher from to 'pretrained'."
+        raise UserError(problem)
     note = f"It is right on {check.accuracy:.1f} % of {counted(check.images, 'held-out image')}."
     return LoadedTeacher(loaded.model, loaded.mean, loaded.std, loaded.name, (*loaded.notes, note))
 
@@ -56,6 +68,20 @@ def _of_ours(found: Path, config: RunConfig, dataset: Dataset) -> LoadedTeacher:
     check_fits(card, dataset, found)
     notes = in_order_of(model, card.class_names, f"'{found.name}'", dataset.class_names)
     return LoadedTeacher(model, card.mean, card.std, config.teacher, tuple(notes))
+
+
+def _of_hub(found: FirstWeights, config: RunConfig, dataset: Dataset) -> LoadedTeacher:
+    start = load_start(found, "teacher", config, dataset)
+    if start.new:  # the names of some datasets are known only once they are loaded
+        raise UserError(
+            f"The {found.title} are of other classes than {dataset.name}, so they cannot teach without fine-tuning. "
+            "Give more teacher epochs than 0, or choose weights of the dataset's classes."
+        )
+    network = build(start.name, len(dataset.class_names), dataset.channels)
+    start.put_into(network)
+    assert start.mean is not None  # the Hub's always have some
+    assert start.std is not None
+    return LoadedTeacher(network.eval(), start.mean, start.std, start.name, start.notes)
 
 
 def _of_file(found: Path, config: RunConfig, dataset: Dataset) -> tuple[LoadedTeacher, bool]:

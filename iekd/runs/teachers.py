@@ -9,15 +9,21 @@ from pathlib import Path
 from iekd.config.run import ABOUT, RunConfig
 from iekd.data.base import DatasetInfo
 from iekd.data.registry import AS_TEXT, describe
+from iekd.errors import UserError
+from iekd.models import hub_configs
 from iekd.models.aliases import former
 from iekd.models.artifact import CARD, ModelCard, check_classes
-from iekd.models.class_names import check_listed, class_names_beside
+from iekd.models.class_names import check_listed, class_names_beside, class_names_on_hub, matched
 from iekd.models.shipped import cards
-from iekd.models.source import AUTO, TRAIN
+from iekd.models.source import AUTO, PRETRAINED, TRAIN
 from iekd.paths import checkpoints_dir
+from iekd.plural import counted
 from iekd.runs.starts import FirstWeights, check_usable, find_source, title_of
 
 log = logging.getLogger("iekd")
+# a trained teacher: the folder of a model, a file of weights, or weights on the Hub, which are not downloaded before
+# the run starts
+Found = Path | FirstWeights
 
 
 def origin(config: RunConfig, fingerprint: str | None = None, weights_fingerprint: str = "") -> str:
@@ -48,8 +54,8 @@ def origin(config: RunConfig, fingerprint: str | None = None, weights_fingerprin
 
 def to_fine_tune(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = None) -> FirstWeights | None:
     """The weights that this run would fine-tune into its teacher; None for random ones, or a teacher that is used as it
-    is. Pretrained weights are always fine-tuned, those of a run, a folder or a file if they are of another number of
-    classes.
+    is. Pretrained weights are always fine-tuned; those of a run, a folder or a file if they are of another number of
+    classes, those on the Hub unless they are of the dataset's (`_knows_classes`).
 
     info: of the configuration's dataset; None: it is described here.
 
@@ -59,13 +65,29 @@ def to_fine_tune(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = N
     if not config.may_fine_tune_teacher:
         return None
     source = find_source(config.teacher_from, "teacher", config, runs_dir)
-    classes = (info or describe(config.dataset)).classes
-    return source if source.path is None or source.classes != classes else None
+    return None if _knows_classes(source, config, info or describe(config.dataset)) else source
 
 
-def find_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = None) -> Path | None:
-    """The folder of the teacher for this configuration, or its file of weights; None if the run has to train it or to
-    fine-tune it. info: see `to_fine_tune`.
+def _knows_classes(source: FirstWeights, config: RunConfig, info: DatasetInfo) -> bool:
+    """Whether weights are taken for those of a teacher that has learned a dataset's classes.
+
+    Of a file as many will do: it is refused later if they are others. On the Hub they have to be the same by name, in
+    any order, because most of its networks of as many classes know others. Where nothing is said of them, the user has
+    to: by the order of the classes, or by no epochs to fine-tune them.
+    """
+    if config.teacher_from == PRETRAINED or source.classes != info.classes:
+        return False
+    if source.path is not None or (config.class_order and config.class_order[0] != AS_TEXT):
+        return True
+    listed = class_names_on_hub(source.network)
+    if listed is None or not info.class_names:
+        return config.teacher_epochs == 0
+    return matched(listed, info.class_names) is not None
+
+
+def find_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = None) -> Found | None:
+    """The teacher that is at hand for this configuration; None if the run has to train it or to fine-tune it.
+    info: see `to_fine_tune`.
 
     Raises:
         UserError: the configuration names a file or run that does not exist, or that has another network.
@@ -74,7 +96,8 @@ def find_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = N
         return None
     start = to_fine_tune(config, runs_dir, info)
     if start is None and config.teacher_from != AUTO:
-        return find_source(config.teacher_from, "teacher", config, runs_dir).path
+        source = find_source(config.teacher_from, "teacher", config, runs_dir)
+        return source.path or source
     datasets = {config.dataset, describe(config.dataset).part_of}
     for name, card in cards(checkpoints_dir()) if start is None else ():
         fits = card.role == "teacher" and card.model == config.teacher and not datasets.isdisjoint(card.datasets)
@@ -84,19 +107,23 @@ def find_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = N
     return trained if (trained / CARD).is_file() else None
 
 
-def as_told(found: Path | None) -> str:
+def as_told(found: Found | None) -> str:
     """What `find_teacher` gave, for a process of the same run, perhaps on a machine with the program elsewhere."""
     if found is None:
         return ""
+    if isinstance(found, FirstWeights):
+        return found.network
     return found.name if found.parent == checkpoints_dir() else str(found.resolve())
 
 
-def as_heard(told: str) -> Path | None:
+def as_heard(told: str, config: RunConfig, runs_dir: Path) -> Found | None:
     """What `as_told` was given."""
+    if hub_configs.is_one(told):
+        return find_source(told, "teacher", config, runs_dir)
     return checkpoints_dir() / told if told else None
 
 
-def check_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = None) -> Path | None:
+def check_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = None) -> Found | None:
     """`find_teacher` with all checks that are possible without loading, before a run starts; None without a teacher.
 
     info: of the configuration's dataset; None: it is described here.
@@ -110,6 +137,9 @@ def check_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = 
     if found is None or config.teacher_from == AUTO:
         return found
     info = info or describe(config.dataset)
+    if isinstance(found, FirstWeights):
+        check_usable(found, info)
+        return found
     if found.is_file():
         _check_listed(found, config, info)
         return found
@@ -117,6 +147,33 @@ def check_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = 
         check_classes(ModelCard.read(found), info, found)
         check_usable(find_source(config.teacher_from, "teacher", config, runs_dir), info)
     return found
+
+
+def check_epochs(config: RunConfig, found: Found | None, start: FirstWeights | None, info: DatasetInfo) -> None:
+    """Check that a run which is given no epochs for its teacher needs none. found, start: see `where_from`.
+
+    Raises:
+        UserError: there is no trained teacher.
+    """
+    if found is not None or config.teacher_epochs or not config.needs_teacher:
+        return
+    epochs = "Teacher epochs '0' trains none"
+    if start is None:
+        raise UserError(
+            f"There is no trained {config.teacher} for these images and settings. {epochs}: give more, such as 30, or "
+            "say where a trained one is (teacher from).",
+            "teacher_epochs",
+        )
+    if start.classes == info.classes:
+        listed = ", ".join((class_names_on_hub(start.network) or ())[:5])
+        kind = f"of other classes ({listed}{', ...' if info.classes > 5 else ''}) than the dataset's"
+    else:
+        kind = f"of {counted(start.classes or 0, 'class')} and not the dataset's {info.classes}"
+    raise UserError(
+        f"The {start.title} cannot teach without fine-tuning, being {kind}. {epochs}: give more, such as 30, or choose "
+        "weights of the dataset's classes.",
+        "teacher_epochs",
+    )
 
 
 def _check_listed(file: Path, config: RunConfig, info: DatasetInfo) -> None:
@@ -131,15 +188,22 @@ def _check_listed(file: Path, config: RunConfig, info: DatasetInfo) -> None:
         check_listed(*beside, info.class_names)
 
 
-def where_from(config: RunConfig, found: Path | None, start: FirstWeights | None = None) -> str:
+def where_from(config: RunConfig, found: Found | None, start: FirstWeights | None = None) -> str:
     """The origin of a teacher in a few words; found: what `find_teacher` gave, start: what `to_fine_tune` gave."""
     if start is not None:
         return f"{start.title}, fine-tuned by {'this run' if found is None else 'an earlier run'}"
     if found is None:
         return "trained by this run"
+    if isinstance(found, FirstWeights):
+        return found.title
     if config.teacher_from != AUTO:
         return title_of(config.teacher_from, found)
     return "this program" if found.parent == checkpoints_dir() else "an earlier run"
+
+
+def title_of_found(found: Found) -> str:
+    """What to call a teacher that is at hand, in messages: the name of its folder or file, or of its weights."""
+    return found.name if isinstance(found, Path) else hub_configs.without_commit(found.network)
 
 
 def teacher_folder(

@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +37,17 @@ from iekd.runs.starts import FirstWeights, Role, load_start, student_source
 from iekd.runs.status_writer import StatusWriter
 from iekd.runs.store import LOADING, RUNNING, STOPPING, Run, Store
 from iekd.runs.teacher_model import load_teacher
-from iekd.runs.teachers import as_told, find_teacher, origin, teacher_folder, to_fine_tune, where_from
+from iekd.runs.teachers import (
+    Found,
+    as_told,
+    check_epochs,
+    find_teacher,
+    origin,
+    teacher_folder,
+    title_of_found,
+    to_fine_tune,
+    where_from,
+)
 from iekd.runs.watched import WatchedWriter
 
 if TYPE_CHECKING:
@@ -64,7 +73,7 @@ class Training:
         self.attempt = Attempt(run, stop)
         self.stop_seen: float | None = None
         self.teacher_model = self.config.teacher  # or its variant, if a file has other shortcuts
-        self.teacher_found: Path | None = None
+        self.teacher_found: Found | None = None
         self.teacher_from = ""
         self.start_fingerprint = ""  # of the weights that are fine-tuned into the teacher
         self.trains_teacher = False
@@ -191,7 +200,9 @@ class Training:
         counts = np.bincount(dataset.train.labels, minlength=len(dataset.class_names))
         listed = [f"{k} {name} ({counts[k]:,})" for k, name in enumerate(dataset.class_names[:LISTED])]
         log.info("Classes: %s%s.", ", ".join(listed), ", ..." if len(dataset.class_names) > LISTED else "")
-        self.status.cautions = list(map(str, cautions(self.config, len(dataset.train), len(dataset.test))))
+        self.status.cautions = list(
+            map(str, cautions(self.config, len(dataset.train), len(dataset.test), fine_tunes=self.status.fine_tunes))
+        )
         for caution in self.status.cautions:
             log.warning("%s", caution)
 
@@ -224,7 +235,7 @@ class Training:
         self.teacher_model = card.model
         return TrainedModel(model, card.mean, card.std)
 
-    def _choose_teacher(self) -> Path | None:
+    def _choose_teacher(self) -> Found | None:
         """Where the teacher is; None if the run has to train it."""
         return find_teacher(self.config, self.run.path.parent)
 
@@ -237,11 +248,12 @@ class Training:
             return None
         found = self.teacher_found = self._choose_teacher()
         start = to_fine_tune(config, self.run.path.parent)
+        check_epochs(config, found, start, data.describe(config.dataset))
         self.teacher_from, self.trains_teacher = where_from(config, found, start), found is None
         self.start_fingerprint = start.fingerprint if start else ""
         if found is None:
             return None
-        log.info("Teacher: %s from '%s'.", config.teacher, found.name)
+        log.info("Teacher: %s from '%s'.", config.teacher, title_of_found(found))
         teacher = load_teacher(found, config, dataset, fine_tuned=start is not None)
         for note in teacher.notes:
             log.info("Teacher: %s", note)
@@ -267,7 +279,7 @@ class Training:
         if teacher is None and self.start_fingerprint:
             found = self.attempt.first_weights("teacher", lambda: of("teacher", to_fine_tune(config, runs_dir)))
             self.teacher_model = found.name if found else self.teacher_model
-        self.status.fine_tunes = found is not None
+        self.status.fine_tunes = self.trains_teacher and bool(self.start_fingerprint)  # also once it is trained
         student = None
         if config.student_from:
             student = self.attempt.first_weights("student", lambda: of("student", student_source(config, runs_dir)))

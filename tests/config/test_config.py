@@ -271,7 +271,7 @@ BAD = [
     ({"temperature": 0}, ["'0'", "more than 0"]),
     ({"kd_weight": 1.1}, ["1.1"]),
     ({"auto_encoder_epochs": 0}, ["Auto encoder epochs", "'0'"]),
-    ({"teacher_epochs": 0}, ["Teacher epochs", "'0'"]),
+    ({"teacher_epochs": -1}, ["Teacher epochs", "'-1'"]),
     ({"teacher_from": ""}, ["no file", "''"]),
     ({"teacher_from": "train", "teacher": "none", "methods": ("baseline",)}, ["train", "none"]),
     ({"teacher_mean": (0.5,), "teacher_std": (0.5,)}, ["teacher's file only"]),

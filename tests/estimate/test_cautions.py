@@ -80,21 +80,25 @@ def test_seeds_that_begin_with_the_same_weights_are_no_repetitions():
         ({"student_from": "/w.pth", "lr": 0.02}, None),
         ({"teacher_from": "pretrained"}, ["0.1", "teacher begins", "Set teacher-lr to"]),
         ({"teacher_from": "hf:ann/net", "teacher_lr": 0.05, "lr": 0.01}, ["0.05", "teacher begins"]),
+        ({"teacher_from": "/w.pth"}, ["0.1", "teacher begins", "Set teacher-lr to"]),
         ({"teacher_from": "pretrained", "teacher_lr": 0.005}, None),
-        ({"teacher_from": "run:x/y"}, None),
         ({"student_from": "pretrained", "optimizer": "adamw", "lr": 5e-4}, None),
         ({}, None),
     ],
 )
 def test_a_rate_for_random_weights_is_too_high_for_trained_ones(values, said):
-    found = [str(one) for one in cautions(make_config(**values), 5000, 5000) if "random weights" in str(one)]
+    tunes = "teacher_from" in values
+    given = cautions(make_config(**values), 5000, 5000, fine_tunes=tunes)
+    found = [str(one) for one in given if "random weights" in str(one)]
     assert len(found) == bool(said)
     assert all(word in found[0] for word in said or ())
+    if tunes:
+        assert not any("random weights" in str(one) for one in cautions(make_config(**values), 5000, 5000))
 
 
 def test_teacher_and_students_each_have_their_rate():
     config = make_config(student_from="pretrained", teacher_from="pretrained", teacher_lr=0.2)
-    said = " ".join(map(str, cautions(config, 5000, 5000)))
+    said = " ".join(map(str, cautions(config, 5000, 5000, fine_tunes=True)))
     assert "learning rate 0.1 is" in said
     assert "learning rate 0.2 is" in said
 

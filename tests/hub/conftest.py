@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
+import shutil
 
 import pytest
-from stand_in import Hub
+from stand_in import Hub, Repo
 
 from iekd.errors import UserError
+from iekd.models import hub_configs, pretrained
 
 WRITER, READER = "hf_writer", "hf_reader"
 
@@ -33,6 +36,37 @@ def hub(monkeypatch, tmp_path):
     made.token = WRITER
     yield made
     made.close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch):
+    """As a process that has looked nothing up yet."""
+    pretrained._why_unreachable.cache_clear()
+    monkeypatch.setattr(hub_configs, "_known", {})
+    monkeypatch.setattr(hub_configs, "_pinned", {})
+
+
+@pytest.fixture
+def forget(monkeypatch):
+    def as_another_process(cache=None) -> None:
+        monkeypatch.setattr(hub_configs, "_known", {})
+        monkeypatch.setattr(hub_configs, "_pinned", {})
+        if cache is not None:
+            shutil.rmtree(cache)
+
+    return as_another_process
+
+
+@pytest.fixture
+def published(hub):
+    """`published(name, config, **files)` puts a repository on the Hub; its commit."""
+
+    def add(name: str, config: dict, private: bool = False, **files: bytes) -> str:
+        repo = hub.repos["model", name] = Repo("model", private)
+        named = {key.replace("_st", ".safetensors").replace("_bin", ".bin"): value for key, value in files.items()}
+        return repo.add("first", {"config.json": json.dumps(config).encode(), **named})
+
+    return add
 
 
 @pytest.fixture

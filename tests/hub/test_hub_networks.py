@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save
-from stand_in import Repo
 
 import iekd
 from iekd.config.run import make_config
@@ -46,36 +45,6 @@ RESNET = {
 
 def images(side: int = 64, channels: int = 3) -> torch.Tensor:
     return torch.randn(2, channels, side, side, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture(autouse=True)
-def nothing_known(monkeypatch):
-    """As a process that has looked nothing up yet."""
-    monkeypatch.setattr(hub_configs, "_known", {})
-    monkeypatch.setattr(hub_configs, "_pinned", {})
-
-
-@pytest.fixture
-def forget(monkeypatch):
-    def as_another_process(cache=None) -> None:
-        monkeypatch.setattr(hub_configs, "_known", {})
-        monkeypatch.setattr(hub_configs, "_pinned", {})
-        if cache is not None:
-            shutil.rmtree(cache)
-
-    return as_another_process
-
-
-@pytest.fixture
-def published(hub):
-    """`published(name, config, **files)` puts a repository on the Hub; its commit."""
-
-    def add(name: str, config: dict, private: bool = False, **files: bytes) -> str:
-        repo = hub.repos["model", name] = Repo("model", private)
-        named = {key.replace("_st", ".safetensors").replace("_bin", ".bin"): value for key, value in files.items()}
-        return repo.add("first", {"config.json": json.dumps(config).encode(), **named})
-
-    return add
 
 
 def test_a_network_of_timm_is_pinned_built_and_measured(published) -> None:

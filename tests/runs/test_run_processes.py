@@ -220,14 +220,15 @@ def test_the_others_take_the_teacher_that_the_worker_has_found_or_not(store, con
     assert "teacher" in {row["stage"] for row in run.metrics()[0]}
 
 
-def test_a_teacher_is_named_to_the_other_processes(tmp_path, monkeypatch):
+def test_a_teacher_is_named_to_the_other_processes(tmp_path, monkeypatch, tiny_config):
     """A shipped one by its name: the program may lie elsewhere on their machines."""
     monkeypatch.chdir(tmp_path)
-    assert as_heard(as_told(None)) is None
-    assert as_heard(as_told(Path("runs/teachers/a"))) == tmp_path.resolve() / "runs/teachers/a"
+    of_run = tiny_config(), tmp_path
+    assert as_heard(as_told(None), *of_run) is None
+    assert as_heard(as_told(Path("runs/teachers/a")), *of_run) == tmp_path.resolve() / "runs/teachers/a"
     told = as_told(checkpoints_dir() / "resnet56")
     monkeypatch.setenv("IEKD_CHECKPOINTS_DIR", str(tmp_path / "elsewhere"))
-    assert as_heard(told) == tmp_path / "elsewhere" / "resnet56"
+    assert as_heard(told, *of_run) == tmp_path / "elsewhere" / "resnet56"
 
 
 def test_a_process_that_dies_fails_the_run_which_can_be_resumed(store, config, two):

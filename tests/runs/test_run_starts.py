@@ -56,6 +56,24 @@ def test_a_teacher_of_other_classes_is_fine_tuned_in_words(fine_tuned):
     ):
         assert words in log
     assert run.report["teacher"]["from"] == "file seven.safetensors, fine-tuned by this run"
+    assert "learning rate 0.1 is for random weights" in " ".join(run.status.cautions)
+
+
+def test_before_the_start_a_rate_that_spoils_a_file_to_fine_tune_is_warned_of(fine_tuned, tmp_path, tiny_config):
+    """What is used as it is, or was fine-tuned before, is spoiled by no rate."""
+    run, root = fine_tuned
+
+    def warned(runs=tmp_path, **changes) -> bool:
+        values = {"teacher_from": str(root / "seven.safetensors"), "methods": ("kd",), **changes}
+        said = " ".join(map(str, prepare(tiny_config(**values), runs).cautions()))
+        return "trained ones that the teacher begins with. Set teacher-lr" in said
+
+    assert warned()
+    assert not warned(teacher_lr=0.01)
+    assert not warned(teacher_from=weights_of("resnet8", 3, tmp_path / "three.safetensors"))
+    folder = shutil.copytree(run.path / "models" / "teacher", tmp_path / "model")
+    assert not warned(teacher_from=str(folder))
+    assert not warned(root / "runs", teacher_from=f"run:{run.id}/teacher")
 
 
 def test_a_fine_tuned_teacher_is_found_again_for_the_very_same_weights(fine_tuned, tiny_config):
@@ -79,6 +97,7 @@ def test_a_fine_tuned_teacher_is_found_again_for_the_very_same_weights(fine_tune
     prepared = prepare(config, root / "runs")
     assert prepared.teacher == found
     assert "an earlier run has fine-tuned it" in prepared.sentences()[0]
+    assert not any("random weights" in str(one) for one in prepared.cautions()), "nothing is spoiled any more"
     begins = prepare(config.model_copy(update={"teacher_lr": 0.02}), root / "runs")
     assert "(2 epochs, learning rate 0.02, layers with weights 0.002)" in begins.sentences()[0]
 

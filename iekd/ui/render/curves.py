@@ -123,7 +123,7 @@ def teacher_accuracy(run: Run, config: RunConfig, curves: Curves) -> float | Non
 
     try:
         found = find_teacher(config, run.path.parent)
-        return ModelCard.read(found).accuracy if found else None
+        return ModelCard.read(found).accuracy if isinstance(found, Path) else None
     except UserError:  # a file has no accuracy, and its origin may be gone by now
         return None
 

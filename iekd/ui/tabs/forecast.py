@@ -23,7 +23,7 @@ from iekd.runs.prepare import Prepared
 from iekd.runs.slots import device_name
 from iekd.runs.starts import FirstWeights
 from iekd.runs.store import Store
-from iekd.runs.teachers import where_from
+from iekd.runs.teachers import Found, where_from
 from iekd.ui.render.template import html_plural, html_text
 from iekd.ui.render.words import count, dataset_title, device_title, time_range
 
@@ -33,7 +33,7 @@ def forecast_html(
 ) -> str:  # fmt: skip
     """The details below the Start button. measuring: a better estimate is on its way. expected: time and memory, where
     the caller knows them."""
-    config, info, folder = prepared.config, prepared.info, prepared.teacher
+    config, info, found_teacher = prepared.config, prepared.info, prepared.teacher
     student = models()[config.student].params(info.channels, info.classes)
     rows = [(_("Images"), escape(_images(config, info)))]
     if classes := class_lines(info):
@@ -46,7 +46,7 @@ def forecast_html(
         large = f"<b>{model_name(config.teacher)}</b>, {count(teacher)}"
         small = f"<b>{model_name(config.student)}</b>, {count(student)}"
         rows.append((_("Networks"), f"{large} → {small}: {_ratio(teacher, student)}"))
-        rows.append((_("Teacher"), _teacher(config, folder, prepared.start)))
+        rows.append((_("Teacher"), _teacher(config, found_teacher, prepared.start)))
     else:
         name = model_name(config.student)
         words = html_text("<b>{network}</b>, {count} parameters, no teacher", network=name, count=count(student))
@@ -56,7 +56,7 @@ def forecast_html(
         rows.append((_("Students start from"), escape(prepared.student.title)))
     if unused := unused_settings(config):
         rows.append((_("No effect"), _without_effect(unused)))
-    found = expected or estimate(config, store, folder is not None, info)
+    found = expected or estimate(config, store, found_teacher is not None, info)
     rows += [(_("Warning"), f"<b>{escape(str(caution))}</b>") for caution in found.cautions(prepared)]
     rows.append((_("Estimate"), _estimate(found, config, measuring)))
     items = "".join(f"<dt>{escape(term)}</dt><dd>{text}</dd>" for term, text in rows)
@@ -116,7 +116,7 @@ def _ratio(teacher: int, student: int) -> str:
     return html_text("{times}× larger than its teacher", times=f"{student / teacher:.1f}")
 
 
-def _teacher(config: RunConfig, found: Path | None, start: FirstWeights | None) -> str:
+def _teacher(config: RunConfig, found: Found | None, start: FirstWeights | None) -> str:
     if found is None and start is not None:
         return html_plural(
             "the {start} will be fine-tuned on these classes first ({number} epoch), then kept for later runs",
@@ -132,11 +132,11 @@ def _teacher(config: RunConfig, found: Path | None, start: FirstWeights | None) 
         origin = html_text("the {start}, fine-tuned by an earlier run, used again", start=start.title)
     elif config.teacher_from != AUTO:
         origin = html_text("comes from the {origin}", origin=where_from(config, found))
-    elif found.parent == checkpoints_dir():
+    elif isinstance(found, Path) and found.parent == checkpoints_dir():
         origin = html_text("comes trained with this program")
     else:
         origin = html_text("trained by an earlier run, used again")
-    accuracy = ModelCard.read(found).accuracy if found.is_dir() else None
+    accuracy = ModelCard.read(found).accuracy if isinstance(found, Path) and found.is_dir() else None
     if accuracy is None:
         return origin
     return html_text("{origin}; right on {accuracy} % of its test images", origin=origin, accuracy=f"{accuracy:.1f}")

@@ -1,0 +1,242 @@
+"""Trained networks of the Hub as teachers (hf:ORG/NAME): those that know the dataset's classes teach as they are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save, save_file
+
+from iekd.config.run import make_config
+from iekd.models import hub_configs, pretrained
+from iekd.models.artifact import load_model
+from iekd.models.registry import build
+from iekd.runs.prepare import prepare
+from iekd.runs.store import FINISHED, Store
+from iekd.runs.teachers import as_heard, as_told, find_teacher
+from iekd.runs.worker import execute
+from iekd.ui.tabs.forecast import forecast_html
+
+NET = "test_resnet"  # timm's smallest
+NAMES = ("Red", "blue", "green")  # the dataset's are blue, green, red
+
+
+def config_of(*names: str, classes: int = 3) -> dict:
+    about = {"input_size": [3, 16, 16], "mean": [0.4, 0.4, 0.4], "std": [0.2, 0.2, 0.2]}
+    return {"architecture": NET, "num_classes": classes, "label_names": list(names), "pretrained_cfg": about}
+
+
+@pytest.fixture(scope="module")
+def knowing(tiny):
+    """Weights that are right about the tiny images, with outputs in the order of NAMES; as timm stores them."""
+    torch.manual_seed(0)
+    network = build(f"timm:{NET}", 3)
+    images = (torch.from_numpy(tiny.train.images).permute(0, 3, 1, 2) / 255 - 0.4) / 0.2
+    labels = torch.from_numpy((tiny.train.labels + 1) % 3)
+    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
+    for _ in range(25):
+        loss = torch.nn.functional.cross_entropy(network(images).logits, labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return {key.removeprefix("network."): value for key, value in network.state_dict().items()}
+
+
+@pytest.fixture
+def asking(tiny_config):
+    """`asking(name, **changes)`: a run whose teacher's weights come from there; its network is not named."""
+
+    def ask(name: str, **changes):
+        options = tiny_config(methods=("kd",), resolution=None, teacher_from=name, **changes).model_dump()
+        return make_config(**{key: value for key, value in options.items() if key != "teacher"})
+
+    return ask
+
+
+def trained(runs, config):
+    run, handle = Store(runs).create(config)
+    execute(run, lambda: False)
+    os.close(handle)
+    assert run.status.state == FINISHED, run.status.error
+    return run
+
+
+def test_one_that_knows_the_classes_teaches_as_it_is(published, hub, knowing, asking, tmp_path, stages):
+    commit = published("ann/colours", config_of(*NAMES), model_st=save(knowing))
+    prepared = prepare(asking("hf:ann/colours"), tmp_path)
+    assert prepared.start is None
+    assert prepared.teacher is not None, "which is what says that nothing has to be trained"
+    assert prepared.config.teacher == f"hf:ann/colours@{commit}", "the network that the weights are of"
+    assert prepared.config.resolution == 16
+    said = " ".join(prepared.sentences())
+    assert "weights of ann/colours, as they are" in said
+    assert "The teacher is hf:ann/colours, as" in said
+    assert not any("random weights" in str(one) for one in prepared.cautions())
+    page = forecast_html(prepared, Store(tmp_path))
+    assert "comes from the weights of ann/colours" in page
+    assert "trained first" not in page
+    assert not any("resolve" in path and method == "GET" and "safetensors" in path for method, path, _ in hub.requests)
+
+    run = trained(tmp_path, prepared.config)
+    assert "teacher" not in stages(run)
+    assert not run.status.fine_tunes
+    assert run.report["teacher"]["from"] == "weights of ann/colours"
+    assert run.report["teacher"]["accuracy"] > 60, "a guess is right on 33 %: its outputs are in the dataset's order"
+    log = run.log_tail(100)
+    for words in ("another order (red, blue, green)", "It is right on", "from 'hf:ann/colours'"):
+        assert words in log
+    saved = load_file(run.path / "models" / "teacher" / "model.safetensors")
+    first = next(key for key, value in knowing.items() if value.ndim == 4)
+    torch.testing.assert_close(saved[f"network.{first}"], knowing[first])
+    torch.testing.assert_close(saved["network.fc.weight"], knowing["fc.weight"][[1, 2, 0]])
+    assert not (tmp_path / "teachers").exists(), "nothing of it is this program's to keep"
+
+
+def test_other_processes_of_the_run_are_told_which_one(published, knowing, asking, tmp_path):
+    published("ann/colours", config_of(*NAMES), model_st=save(knowing))
+    config = prepare(asking("hf:ann/colours"), tmp_path).config
+    found = find_teacher(config, tmp_path)
+    assert as_heard(as_told(found), config, tmp_path) == found
+
+
+def test_pretrained_is_fine_tuned_whatever_it_knows(published, knowing, asking, tmp_path):
+    published("ann/colours", config_of(*NAMES), model_st=save(knowing))
+    values = asking("hf:ann/colours").model_dump() | {"teacher": "hf:ann/colours", "teacher_from": "pretrained"}
+    assert prepare(make_config(**values), tmp_path).start is not None
+
+
+def test_no_epochs_for_the_teacher_are_for_weights_that_need_none(published, knowing, asking, tmp_path, refuses):
+    weights = save(knowing)
+    published("ann/colours", config_of(*NAMES), model_st=weights)
+    published("ann/pets", config_of("ant", "bee", "cat"), model_st=weights)
+    published("ann/five", config_of(*"abcde", classes=5), model_st=weights)
+    published("ann/unnamed", config_of("LABEL_0", "LABEL_1", "LABEL_2"), model_st=weights)
+
+    def tuned(name: str, **changes) -> bool:
+        return prepare(asking(name, **changes), tmp_path).start is not None
+
+    assert not tuned("hf:ann/colours", teacher_epochs=0)
+    assert tuned("hf:ann/pets")
+    assert tuned("hf:ann/five")
+    assert tuned("hf:ann/unnamed"), "most networks of as many classes know others"
+    assert not tuned("hf:ann/unnamed", teacher_epochs=0), "the user knows better"
+    assert not tuned("hf:ann/pets", class_order="red,blue,green"), "and says so"
+    refuses(
+        lambda: tuned("hf:ann/pets", teacher_epochs=0),
+        "ann/pets", "other classes (ant, bee, cat)", "without fine-tuning", "Teacher epochs '0'", "30",
+    )  # fmt: skip
+    refuses(lambda: tuned("hf:ann/five", teacher_epochs=0), "ann/five", "5 classes and not the dataset's 3")
+
+
+def test_the_same_for_files_and_teachers_that_runs_train(tmp_path, tiny_config, refuses):
+    def file(classes: int) -> str:
+        torch.manual_seed(0)
+        save_file(build("resnet8", classes).state_dict(), path := tmp_path / f"{classes}.safetensors")
+        return str(path)
+
+    def ask(**changes):
+        return prepare(tiny_config(methods=("kd",), teacher_epochs=0, **changes), tmp_path / "runs")
+
+    assert ask(teacher_from=file(3)).teacher == tmp_path / "3.safetensors"
+    refuses(
+        lambda: ask(teacher_from=file(7)),
+        "file 7.safetensors",
+        "7 classes and not the dataset's 3",
+        "Teacher epochs '0'",
+    )
+    refuses(ask, "no trained resnet8", "Teacher epochs '0'", "teacher from")
+    for word in ("train", "pretrained"):
+        refuses(lambda word=word: ask(teacher_from=word), "Teacher epochs '0'", f"'{word}'", "1 or more")
+    assert prepare(tiny_config(teacher="none", methods=("baseline",), teacher_epochs=0), tmp_path / "runs")
+    run, handle = Store(tmp_path / "runs").create(tiny_config(methods=("kd",), teacher_epochs=0))
+    execute(run, lambda: False)
+    os.close(handle)
+    assert "no trained resnet8" in run.status.error
+
+
+def test_outputs_that_are_not_what_they_are_called_stop_the_run_in_words(published, knowing, asking, tmp_path):
+    published("ann/wrong", config_of("blue", "green", "red"), model_st=save(knowing))
+    run, handle = Store(tmp_path).create(prepare(asking("hf:ann/wrong"), tmp_path).config)
+    execute(run, lambda: False)
+    os.close(handle)
+    for words in ("'hf:ann/wrong' does not fit", "another order", "class order", "teacher from to 'pretrained'"):
+        assert words in run.status.error
+
+
+def test_without_the_hub_it_is_refused_before_the_start_or_works(published, hub, knowing, asking, tmp_path, refuses):
+    published("ann/colours", config_of(*NAMES), model_st=save(knowing))
+    config = prepare(asking("hf:ann/colours"), tmp_path / "runs").config
+    shutil.copytree(tmp_path / "hf-cache", tmp_path / "before")
+    trained(tmp_path / "runs", config)
+    hub.close()
+    again = trained(tmp_path / "runs", prepare(config, tmp_path / "runs").config)
+    assert again.report["teacher"]["from"] == "weights of ann/colours"
+    shutil.rmtree(tmp_path / "hf-cache")
+    shutil.move(tmp_path / "before", tmp_path / "hf-cache")  # with config.json, but without the weights
+    pretrained._why_unreachable.cache_clear()  # a minute later
+    text = refuses(lambda: prepare(config, tmp_path / "runs"), "hf:ann/colours", "not on this machine")
+    assert "Connect it to the network" in text
+
+
+def test_it_can_be_a_further_teacher(published, knowing, asking, tmp_path, refuses):
+    published("ann/colours", config_of(*NAMES), model_st=save(knowing))
+    published("ann/pets", config_of("ant", "bee", "cat"), model_st=save(knowing))
+
+    def ask(more: str):
+        values = asking("hf:ann/colours").model_dump() | {"teacher": f"hf:ann/colours,{more}"}
+        return prepare(make_config(**values | {"teacher_from": f"hf:ann/colours,{more}"}), tmp_path).config
+
+    config = ask("hf:ann/colours")
+    assert all(hub_configs.COMMIT.search(source) for source in config.more_teachers_from)
+    assert trained(tmp_path, config).report["teacher"]["accuracy"] > 60
+    refuses(lambda: ask("hf:ann/pets"), "hf:ann/pets", "not at hand")
+
+
+@pytest.mark.parametrize("library", ["timm", "transformers"])
+def test_a_run_of_weights_of_the_hub(
+    published, hub, launcher, tiny_config, tmp_path, wait_until, monkeypatch, forget, library
+):
+    """In a process of its own, and in this one. The teacher is fine-tuned and the student begins with them; both open
+    afterwards without the Hub."""
+    torch.manual_seed(0)
+    config = config_of(*"abcde", classes=5)
+    if library == "transformers":
+        pytest.importorskip("transformers", reason="the extra iekd[transformers] is not installed")
+        config = {
+            "architectures": ["ResNetForImageClassification"], "model_type": "resnet", "embedding_size": 8,
+            "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic",
+            "id2label": {str(k): name for k, name in enumerate("abcde")},
+        }  # fmt: skip
+    published("ann/first", config)
+    network = build(hub_configs.look_up("hf:ann/first"), 5)
+    weights = save({key.removeprefix("network."): value for key, value in network.state_dict().items()})
+    commit = published("ann/net", config, model_st=weights)
+    for name, value in (("HF_ENDPOINT", hub.address), ("HF_HUB_CACHE", str(tmp_path / "hf-cache")),
+                        ("HF_HUB_DISABLE_XET", "1")):  # fmt: skip
+        monkeypatch.setenv(name, value)
+    values = tiny_config(
+        methods=("kd",), teacher="hf:ann/net", teacher_from="hf:ann/net", student="hf:ann/net",
+        student_from="hf:ann/net", teacher_lr=1e-9, lr=1e-9, weight_decay=0, limit_train=64,
+    )  # fmt: skip
+    prepared = prepare(values, launcher.store.root)
+    assert "fine-tuned on these classes first" in " ".join(prepared.sentences())
+    if library == "transformers":  # which takes long to import
+        run = trained(launcher.store.root, prepared.config)
+    else:
+        run = launcher.store.get(launcher.submit(prepared.config))
+        wait_until(lambda: run.status.state not in ("queued", "running") and not run.alive())
+    assert run.status.state == FINISHED, f"{run.status.error} {run.log_tail(30)}"
+    assert run.status.fine_tunes
+    assert run.report["teacher"]["from"] == "weights of ann/net, fine-tuned by this run"
+    log = run.log_tail(200)
+    assert "Student: its first weights are from weights of ann/net" in log
+    hub.close()
+    forget(tmp_path / "hf-cache")
+    for name in ("teacher", "kd-seed0"):
+        opened, card = load_model(run.path / "models" / name)
+        assert card.model == f"hf:ann/net@{commit}"
+        assert opened(torch.zeros(2, 3, 16, 16)).logits.shape == (2, 3)
+        first = next(key for key, value in network.named_parameters() if value.ndim == 4)
+        torch.testing.assert_close(dict(opened.named_parameters())[first], dict(network.named_parameters())[first])
