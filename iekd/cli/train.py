@@ -138,6 +138,12 @@ def torchrun_place(detach: bool = False, devices: str = "") -> Place | None:
     from iekd.runs import processes
 
     place = processes.place_here()
+    if place is None and (tasks := processes.tasks_of_slurm()) > 1:
+        err.print(
+            f"[yellow]Note:[/] srun has started {tasks} processes, and each trains a run of its own. To train one run "
+            "together, let srun start torchrun, once on each machine (docs/scaling-ddp.md).",
+            soft_wrap=True,
+        )
     if devices and (place is not None or processes.nproc() > 1):
         raise UserError("--devices trains a run on each device, and --nproc and torchrun one on all. Choose one.")
     if place is None:

@@ -80,6 +80,12 @@ def place_here() -> Place | None:
     return Place(*map(int, words)) if int(words[1]) > 1 else None
 
 
+def tasks_of_slurm() -> int:
+    """How many processes srun has started beside this one, with it; 1 outside of a step of Slurm."""
+    given = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    return int(given) if given.isdecimal() else 1
+
+
 def nproc() -> int:
     """How many processes of this machine train a run together.
 

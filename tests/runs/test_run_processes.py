@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from iekd import data
 from iekd.cli.main import app
+from iekd.cli.train import torchrun_place
 from iekd.config import methods
 from iekd.config.methods import MethodSpec
 from iekd.engine.parallel import Processes
@@ -420,6 +421,16 @@ def test_what_torchrun_cannot_start(command, words, monkeypatch, tmp_path):
     monkeypatch.setenv(NPROC, "1")
     done = CliRunner().invoke(app, [*command, "--runs-dir", str(tmp_path)])
     assert (done.exit_code, "torchrun" in done.stderr, words in done.stderr) == (2, True, True)
+
+
+@pytest.mark.parametrize("torchrun", [False, True])
+def test_tasks_of_slurm_that_train_apart_are_warned_of(monkeypatch, capsys, torchrun):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    if torchrun:
+        for name, value in zip(TORCHRUN, ("0", "4", "0", "4", "localhost", "29500"), strict=True):
+            monkeypatch.setenv(name, value)
+    assert (torchrun_place() is not None) == torchrun
+    assert ("srun has started 4 processes" in capsys.readouterr().err) == (not torchrun)
 
 
 def test_processes_with_other_files_are_told(refuses, tmp_path):
