@@ -30,9 +30,10 @@ class ImageSettings(BaseModel):
         group=IMAGES, trains_teacher="if changed",
     )  # fmt: skip
     flip: bool = setting(
-        True, "mirror every second training image; switch it off where classes are each other's mirror images, such as "
-        "arrows to the left and right", group=IMAGES, only_for="the augmentations crop and resized-crop",
-        used_when=lambda config: config.augmentation != "none", step_time=False, trains_teacher="if changed",
+        True, "mirror each training image with probability 1/2; turn it off where classes are each other's mirror "
+        "images, such as arrows to the left and right", group=IMAGES,
+        only_for="the augmentations crop and resized-crop", used_when=lambda config: config.augmentation != "none",
+        step_time=False, trains_teacher="if changed",
     )  # fmt: skip
     cutout: int = setting(
         0, "side in pixels of a square hole in each training image; 0: none", ge=0, le=511, group=IMAGES,

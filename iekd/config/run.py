@@ -1,7 +1,9 @@
 """What a run is asked to do: frozen, documented field by field, checked once where it enters.
 
 The same object is the page's form, the command line's options and `config.json` in the run folder. This module knows
-names and ranges only: it looks at no file, which is what runs/prepare.py does, and imports neither torch nor Gradio.
+names and ranges only: it looks at no file of a user, which is what runs/prepare.py does. It imports neither torch nor
+Gradio; but to know whether timm, torchvision or a plugin has a network, a configuration that names one of theirs
+imports them, and torch with them.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ TOP = 5
 class Prediction:
     """One model's answer for one image: up to five (label, score in 0..1), best first, and the time it took.
 
-    unlike: whether its energy is below that of 95 % of the test images; None where the model does not know that.
+    unlike: whether its negative energy is below that of 95 % of the test images; None where the model does not know.
     """
 
     top: list[tuple[str, float]]
