@@ -41,7 +41,8 @@ class ImageSettings(BaseModel):
     )  # fmt: skip
     auto_augment: Literal["none", "randaugment", "trivialaugment"] = setting(
         "none", "distort shape and colour of training images; randaugment: two moderate changes of each image; "
-        "trivialaugment: one of any strength", group=IMAGES, label="Automatic augmentation", trains_teacher="if changed",
+        "trivialaugment: one of any strength", group=IMAGES,
+        label="Automatic augmentation", trains_teacher="if changed",
     )  # fmt: skip
     colour_jitter: float = setting(
         0.0, "largest change of brightness, contrast and saturation, such as 0.4 for 40 %; 0: none", ge=0, le=1,
