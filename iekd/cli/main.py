@@ -1,7 +1,7 @@
 """Distil image classifiers, and see what a teacher adds: train, predict, explain, export.
 
 Exit status: 0 done; 1 done in part or gone wrong: a run failed or was lost, images could not be read, doctor found
-trouble; 2 what was asked for cannot be done, such as an unknown name or a missing file; 130 stopped before the end.
+trouble; 2 what was asked for cannot be done, such as an unknown name or setting; 130 stopped before the end.
 Errors are one sentence on standard error. With --json the last line of standard output is one JSON object.
 """
 
