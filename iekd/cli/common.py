@@ -35,7 +35,9 @@ out, err = Console(), Console(stderr=True)
 RUNS = Path("runs")
 RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="IEKD_RUNS_DIR", help="Folder that holds the runs.")]
 INTERRUPTED = 130  # exit status of what was stopped before its end
-Detach = Annotated[bool, typer.Option("--detach", help="In the background; it continues without this terminal.")]
+Detach = Annotated[
+    bool, typer.Option("--detach", help="Train in the background; the run continues when the terminal closes.")
+]
 CpuSlots = Annotated[
     Optional[int],
     typer.Option(envvar=CPU_SLOTS, show_default=False, help="How many runs may train on the CPU at a time."),

@@ -82,7 +82,7 @@ def compare(
         if summary.images:
             _print(results, summary, class_names)
     if summary.broken:
-        raise typer.Exit(2)
+        raise typer.Exit(1)
 
 
 def models_named(run_id: str | None, others: Sequence[str], runs_dir: Path) -> dict[str, Path]:

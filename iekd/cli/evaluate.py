@@ -31,7 +31,9 @@ def evaluate(
     model: Annotated[
         Optional[str], typer.Option(help="Network of the weights, such as resnet56; not needed for a folder.")
     ] = None,
-    split: Annotated[str, typer.Option(help="test, train, or all of both; a folder may have test/ alone.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="Which images: test, train, or all (both). A folder may contain only test/.")
+    ] = "test",
     mean: Annotated[
         Optional[str],
         typer.Option(help="Mean of the pixels (0..1) that it was trained with, as in 0.491,0.482,0.447; "

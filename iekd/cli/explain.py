@@ -17,7 +17,7 @@ from iekd.explain.about import DIAGNOSTICS, MAPS, chosen
 
 def explain(
     target: Annotated[
-        Path, typer.Option("--out", help="Folder for the pictures, explain.json and explain.md.", show_default=False)
+        Path, typer.Option("--out", help="Folder for the images, explain.json and explain.md.", show_default=False)
     ],
     models: Annotated[
         Optional[list[str]],
@@ -37,8 +37,8 @@ def explain(
     differ: Annotated[
         bool, typer.Option("--differ", help="Of the test images, prefer those on which the students differ.")
     ] = False,
-    count: Annotated[int, typer.Option(help="Make maps of so many images at most.")] = 32,
-    opacity: Annotated[float, typer.Option(help="Of the maps over the images, from 0 to 1.")] = 0.8,
+    count: Annotated[int, typer.Option(help="Largest number of images to make maps of.")] = 32,
+    opacity: Annotated[float, typer.Option(help="Opacity of the maps over the images, from 0 to 1.")] = 0.8,
     save_maps: Annotated[
         bool, typer.Option("--save-maps", help="Also write the images and the maps as numbers, into maps.npz.")
     ] = False,

@@ -60,11 +60,11 @@ def export(
     ] = False,
     runtime: Annotated[
         Optional[Path],
-        typer.Option(help="web: npm's package onnxruntime-web, to be copied into the page; unset: the page loads it "
-                     "from a public network of copies.", show_default=False),
+        typer.Option(help="web: folder of npm's package onnxruntime-web, which is copied into the page; unset: the "
+                     "page loads it from a public CDN.", show_default=False),
     ] = None,
     title: Annotated[str, typer.Option(help="web: heading of the page.", show_default=False)] = "",
-    examples: Annotated[int, typer.Option(min=0, help="web: test images that the page shows, one of a class.")] = 10,
+    examples: Annotated[int, typer.Option(min=0, help="web: number of test images on the page.")] = 10,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip

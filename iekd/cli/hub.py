@@ -16,7 +16,7 @@ from iekd.plural import counted
 
 def push(
     name: Annotated[str, typer.Argument(metavar="RUN[/LEARNER]", help="A run, or one model of it: ID/ie-ft-seed0.")],
-    repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The repository; it is made if need be.")],
+    repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The repository; created if it does not exist.")],
     what: Annotated[
         Literal["student", "demo", "run"],
         typer.Option(help="student: a model repository; demo: a static Space that runs in the browser; "
@@ -28,7 +28,8 @@ def push(
                           show_default=False),
     ] = "",
     checkpoints: Annotated[
-        bool, typer.Option("--checkpoints", help="With --what run: what another machine needs to continue it, too.")
+        bool, typer.Option("--checkpoints", help="With --what run: also push the checkpoints, so that another machine "
+                           "can resume it.")
     ] = False,
     examples: Annotated[
         Optional[int],
@@ -40,7 +41,7 @@ def push(
         typer.Option("--out", help="Write what would be pushed to this folder, and push nothing.", show_default=False),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Also into a repository that holds something else.")
+        bool, typer.Option("--force", help="Push it even if the repository holds something else.")
     ] = False,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,

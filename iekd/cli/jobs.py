@@ -52,7 +52,7 @@ def say_offer(prepared: Prepared, launcher: Launcher, yes: bool, jobs: int = 1, 
     """
     from iekd.estimate.cost import plan_of
     from iekd.launchers.hub_jobs import HubJobsLauncher
-    from iekd.ui.render.words import time_range
+    from iekd.times import time_range
 
     assert isinstance(launcher, HubJobsLauncher)
     plan = plan_of(prepared.config, prepared.info, prepared.teacher is not None)

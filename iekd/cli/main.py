@@ -1,6 +1,7 @@
-"""Commands of `iekd`; `iekd --help` lists them.
+"""Distil image classifiers, and see what a teacher adds: train, predict, explain, export.
 
-Exit status: 0 done, 1 the run failed or some images could not be read, 2 bad arguments, 130 stopped before the end.
+Exit status: 0 done; 1 done in part or gone wrong: a run failed or was lost, images could not be read, doctor found
+trouble; 2 what was asked for cannot be done, such as an unknown name or setting; 130 stopped before the end.
 Errors are one sentence on standard error. With --json the last line of standard output is one JSON object.
 """
 
@@ -141,7 +142,10 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for the whole network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; the next free one if it is busy. 0: any free one.")] = 7860,
     runs_dir: RunsDir = RUNS,
-    public: Annotated[bool, typer.Option("--public", help="Others may open it: nobody may start large runs.")] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="Visitors may look and compare, but start nothing. With "
+                           "IEKD_PUBLIC_TRAINING=1 they may start small runs; see docs/sharing.md.")
+    ] = False,
     root_path: Annotated[
         str, typer.Option(envvar="GRADIO_ROOT_PATH", show_envvar=False, show_default=False,
                           help="Path that a reverse proxy puts before the page's addresses, such as /studio.")
@@ -157,7 +161,7 @@ def serve(
     cpu_slots: CpuSlots = None,
     where: Where = HERE,
 ) -> None:  # fmt: skip
-    """Open the page (the same as `python app.py`)."""
+    """Open the page. `python app.py` does so too, without options for launchers and CPU slots."""
     share_cpu(cpu_slots)
     gc.disable()  # until the page is there; see launch()
     from iekd.ui.server.launch import launch

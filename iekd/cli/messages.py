@@ -44,7 +44,7 @@ def say_warnings(warnings: Iterable[object]) -> None:
 def say_estimate(prepared: Prepared, store: Store) -> None:
     """On standard error: the classes, about how much time and memory the run will take, and what to be warned of."""
     from iekd.runs.estimate import estimate
-    from iekd.ui.render.words import time_range
+    from iekd.times import time_range
 
     say_before(prepared)
     found = estimate(prepared.config, store, prepared.teacher is not None, prepared.info)

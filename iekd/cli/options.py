@@ -11,8 +11,9 @@ import typer
 
 from iekd.config.methods import KD_ON_TOP, METHODS
 from iekd.config.presets import PRESETS
-from iekd.config.run import GROUPS, LISTS, RunConfig, make_config
+from iekd.config.run import GROUPS, RunConfig, make_config
 from iekd.config.settings import choices_of
+from iekd.config.values import LISTS
 
 SWITCHES = [name for name, field in RunConfig.model_fields.items() if field.annotation is bool]
 ABOUT_PRESETS = "; ".join(f"{name}: {preset.text}" for name, preset in PRESETS.items())

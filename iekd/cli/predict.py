@@ -86,7 +86,7 @@ def predict(
     csv_file: Annotated[
         Optional[Path], typer.Option("--csv", help="Write the predictions to this file.", show_default=False)
     ] = None,
-    top: Annotated[int, typer.Option(help="Labels of each image.")] = 5,
+    top: Annotated[int, typer.Option(help="Number of labels to list for each image.")] = 5,
     threshold: Annotated[
         float, typer.Option(help="Images whose best score is below it get no label. From 0 to 1.")
     ] = 0.0,
@@ -99,22 +99,22 @@ def predict(
         typer.Option(help="Swap bright and dark in grey images with the opposite background of the training images."),
     ] = True,
     model: Annotated[
-        Optional[str], typer.Option(help="Of a file of weights: its network, such as resnet56.", show_default=False)
+        Optional[str], typer.Option(help="For a file of weights: its network, such as resnet56.", show_default=False)
     ] = None,
     classes: Annotated[
         Optional[str],
-        typer.Option(help="Of a file that does not say it: its classes in the order of its outputs, with commas, or a "
-                     "file of them.", show_default=False),
+        typer.Option(help="For a file without class names: its classes in output order, separated by commas, or a file "
+                     "that lists them.", show_default=False),
     ] = None,
-    resolution: Annotated[Optional[int], typer.Option(help="Of such a file: side of its images, in pixels.")] = None,
+    resolution: Annotated[Optional[int], typer.Option(help="For such a file: image size in pixels.")] = None,
     mean: Annotated[
-        Optional[str], typer.Option(help="Of such a file: mean of its pixels (0..1).", show_default=False)
+        Optional[str], typer.Option(help="For such a file: mean of the pixel values (0..1).", show_default=False)
     ] = None,
     std: Annotated[
-        Optional[str], typer.Option(help="Of such a file: standard deviation of its pixels.", show_default=False)
+        Optional[str], typer.Option(help="For such a file: their standard deviation.", show_default=False)
     ] = None,
     fit: Annotated[
-        Optional[str], typer.Option(help="Of such a file: crop, pad or squash images to a square.", show_default=False)
+        Optional[str], typer.Option(help="For such a file: crop, pad or squash images to a square.", show_default=False)
     ] = None,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,

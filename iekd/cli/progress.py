@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from iekd.runs.status_writer import in_words
 from iekd.runs.store import LOADING, QUEUED, Run, Status
-from iekd.ui.render.words import time_range
+from iekd.times import time_range
 
 
 def _bars(console: Console) -> Progress:

@@ -237,8 +237,10 @@ def runs_resume(
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Continue a run that was stopped, failed or was lost, from its last checkpoint; where it was, unless told. Any
-    number of processes may."""
+    """Resume a stopped, failed or lost run from its last checkpoint.
+
+    It continues where it trained before unless --launcher is given; --nproc may change.
+    """
     from iekd.runs import processes
     from iekd.runs.prepare import prepare
 

@@ -50,7 +50,7 @@ OPTIONS: dict[str, Any] = {
         typer.Option("--copy-to", metavar="PLACE", envvar=COPY_TO, show_envvar=False, show_default=False,
                      help="Also keep a zip of each run there: a folder, or a bucket such as s3://NAME/runs."),
     ],
-    YES: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before something is paid for.")],
+    YES: Annotated[bool, typer.Option("--yes", "-y", help="Start paid jobs without asking.")],
 }  # fmt: skip
 
 

@@ -30,17 +30,19 @@ class ImageSettings(BaseModel):
         group=IMAGES, trains_teacher="if changed",
     )  # fmt: skip
     flip: bool = setting(
-        True, "mirror every second training image; switch it off where classes are each other's mirror images, such as "
-        "arrows to the left and right", group=IMAGES, only_for="the augmentations crop and resized-crop",
-        used_when=lambda config: config.augmentation != "none", step_time=False, trains_teacher="if changed",
+        True, "mirror each training image with probability 1/2; turn it off where classes are each other's mirror "
+        "images, such as arrows to the left and right", group=IMAGES,
+        only_for="the augmentations crop and resized-crop", used_when=lambda config: config.augmentation != "none",
+        step_time=False, trains_teacher="if changed",
     )  # fmt: skip
     cutout: int = setting(
         0, "side in pixels of a square hole in each training image; 0: none", ge=0, le=511, group=IMAGES,
         trains_teacher="if changed",
     )  # fmt: skip
     auto_augment: Literal["none", "randaugment", "trivialaugment"] = setting(
-        "none", "distort shape and colour of training images: randaugment twice, moderately; trivialaugment once, by "
-        "any amount", group=IMAGES, label="Automatic augmentation", trains_teacher="if changed",
+        "none", "distort shape and colour of training images; randaugment: two moderate changes of each image; "
+        "trivialaugment: one of any strength", group=IMAGES,
+        label="Automatic augmentation", trains_teacher="if changed",
     )  # fmt: skip
     colour_jitter: float = setting(
         0.0, "largest change of brightness, contrast and saturation, such as 0.4 for 40 %; 0: none", ge=0, le=1,
@@ -75,7 +77,7 @@ class ImageSettings(BaseModel):
         step_time=False, trains_teacher="if changed",
     )  # fmt: skip
     validation_fraction: float = setting(
-        0.1, "share of the training images held out to watch training by; 0: none", ge=0, lt=1, group=IMAGES,
+        0.1, "share of the training images held out for validation; 0: none", ge=0, lt=1, group=IMAGES,
         step_time=False, trains_teacher="always",
     )  # fmt: skip
     test_fraction: float = setting(

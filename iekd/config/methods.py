@@ -144,9 +144,9 @@ class MethodSettings(BaseModel):
         label="Which channels",
     )  # fmt: skip
     distance: Literal["own", "l1", "l2", "cosine"] = setting(
-        "own", "between the halves and the teacher; own: l2 for "
-        f"{' and '.join(name for name, own in IE_DEFAULTS.items() if own.distance == 'l2')}, else l1 "
-        "(ie-od inherits by its own loss)", group=IE,
+        "own", "how the distance to the teacher is measured; own: method default (l2 for "
+        f"{' and '.join(name for name, own in IE_DEFAULTS.items() if own.distance == 'l2')}, else l1; "
+        "ie-od inherits by its own loss)", group=IE,
     )  # fmt: skip
     ie_stages: Literal["own", "last", "all"] = setting(
         "own", "stages that inherit and explore; own: all for "

@@ -1,7 +1,9 @@
 """What a run is asked to do: frozen, documented field by field, checked once where it enters.
 
 The same object is the page's form, the command line's options and `config.json` in the run folder. This module knows
-names and ranges only: it looks at no file, which is what runs/prepare.py does, and imports neither torch nor Gradio.
+names and ranges only: it looks at no file of a user, which is what runs/prepare.py does. It imports neither torch nor
+Gradio; but to know whether timm, torchvision or a plugin has a network, a configuration that names one of theirs
+imports them, and torch with them.
 """
 
 from __future__ import annotations
@@ -30,12 +32,12 @@ from iekd.config.presets import PRESETS
 from iekd.config.settings import about, setting
 from iekd.config.teacher import TEACHER, TeacherSettings
 from iekd.config.training import OPTIMISER, TrainingSettings
+from iekd.config.values import LISTS, SettingError, as_option, distinct, in_words, listed, spread_teachers
 from iekd.errors import UserError, about_setting, check_text, unknown_name
 from iekd.models.catalog import check_model, models, own_models
 from iekd.models.source import (
     AUTO,
     FILE_ONLY,
-    PER_CHANNEL,
     PRETRAINED,
     TRAIN,
     check_normalisation,
@@ -49,39 +51,6 @@ NO_TEACHER = "none"
 THIS_RUN = "This run"  # heading of settings
 STAGES = ("teacher", "auto-encoder", "students", "evaluation")  # of a run, in order
 MOST_THREADS = 1024
-LISTS: dict[str, tuple[type, str]] = {  # fields that may come as text with commas: type of the items, what to give
-    "methods": (str, "names with commas"),
-    "seeds": (int, "whole numbers with commas, such as 0,1,2"),
-    "milestones": (float, "numbers with commas, such as 0.5,0.75"),
-    "more_teachers": (str, "names with commas"),
-    "more_teachers_from": (str, "as many sources as further teachers, with commas"),
-    "teacher_mean": (float, PER_CHANNEL),
-    "teacher_std": (float, PER_CHANNEL),
-    "class_order": (str, "the names of all classes with commas, 'text', or a file of names"),
-}
-WITH_SPACES = ("more_teachers_from", "class_order")  # of these: their items may have spaces, so only commas part them
-
-# pydantic's kind of error -> what a value must be
-RULES = {
-    "int_parsing": "a whole number", "int_type": "a whole number", "int_from_float": "a whole number",
-    "float_parsing": "a number", "float_type": "a number", "bool_parsing": "yes or no", "bool_type": "yes or no",
-    "string_type": "a text", "tuple_type": "a list or tuple, also of a single value",
-    "greater_than_equal": "{ge} or more", "greater_than": "more than {gt}",
-    "less_than_equal": "{le} or less", "less_than": "less than {lt}",
-}  # fmt: skip
-
-
-SAID_BY_LABEL = {"lr": "learning rate", "kd_weight": "KD weight"}  # in errors, by their label on the page
-
-
-class SettingError(UserError):
-    """A value that a setting cannot have; `what` follows the setting's name, of which a page may have its own."""
-
-    def __init__(self, field: str, what: str) -> None:
-        named = SAID_BY_LABEL.get(field, field.replace("_", " "))
-        self.what = what
-        super().__init__(f"{named[0].upper()}{named[1:]} {what}", field)
-
 
 ALTERNATIVES = {  # what settings of several types may be, where pydantic's words would be about one of the types
     "device": "'auto', 'cpu', 'mps', 'cuda' for any GPU that is free, or 'cuda:1' for the second",
@@ -180,7 +149,7 @@ class RunConfig(ImageSettings, TeacherSettings, MethodSettings, TrainingSettings
     @field_validator("methods")
     @classmethod
     def _methods_exist(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return _distinct("method", tuple(map(check_method, value)))
+        return distinct("method", tuple(map(check_method, value)))
 
     @field_validator("milestones")
     @classmethod
@@ -194,7 +163,7 @@ class RunConfig(ImageSettings, TeacherSettings, MethodSettings, TrainingSettings
     @field_validator("seeds")
     @classmethod
     def _seeds_differ(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        return _distinct("seed", value)
+        return distinct("seed", value)
 
     @model_validator(mode="after")
     def _teacher_where_needed(self) -> RunConfig:
@@ -320,7 +289,7 @@ class RunConfig(ImageSettings, TeacherSettings, MethodSettings, TrainingSettings
             if isinstance(value, bool):
                 words.append(f"--{option}" if value else f"--no-{option}")
             else:
-                words += [f"--{option}", shlex.quote(_as_option(value))]
+                words += [f"--{option}", shlex.quote(as_option(value))]
         return " ".join(words)
 
 
@@ -402,9 +371,9 @@ def make_config(preset: str | None = None, **values: Any) -> RunConfig:
         raise unknown_name("preset", str(preset), PRESETS)
     given = dict(PRESETS[preset].values) if preset else {}
     given.update(
-        (k, _listed(k, v) if k in LISTS and isinstance(v, str) else v) for k, v in values.items() if v is not None
+        (k, listed(k, v) if k in LISTS and isinstance(v, str) else v) for k, v in values.items() if v is not None
     )
-    _spread_teachers(given)
+    spread_teachers(given)
     for name, value in given.items():
         known = RunConfig.model_fields.get(name)
         if isinstance(value, bool) and known is not None and known.annotation is not bool:  # Python takes True for 1
@@ -412,73 +381,4 @@ def make_config(preset: str | None = None, **values: Any) -> RunConfig:
     try:
         return RunConfig(**given)
     except ValidationError as error:
-        raise _as_user_error(error) from None
-
-
-def _spread_teachers(given: dict[str, Any]) -> None:
-    """teacher "a,b" is the teacher a and the further teacher b; so is teacher_from "x,y" then."""
-    names = [name.strip() for name in str(given.get("teacher", "")).split(",") if name.strip()]
-    if len(names) < 2:
-        return
-    given["teacher"], given["more_teachers"] = names[0], (*names[1:], *given.get("more_teachers", ()))
-    sources = [source.strip() for source in str(given.get("teacher_from", "")).split(",") if source.strip()]
-    if len(sources) == 1 and sources[0] == AUTO:
-        return
-    if sources:
-        if len(sources) != len(names):
-            raise UserError(
-                f"There are {len(names)} teachers and {len(sources)} sources in teacher from. Give one for each, with "
-                "commas, such as auto.",
-                "teacher_from",
-            )
-        given["teacher_from"], given["more_teachers_from"] = sources[0], tuple(sources[1:])
-
-
-def words_of(field: str, text: str) -> list[str]:
-    """The items of a list that comes as text."""
-    separated = text.replace(";", ",").replace(" ", ",") if field in LISTS and field not in WITH_SPACES else text
-    return [word.strip() for word in separated.split(",") if word.strip()]
-
-
-def _listed(field: str, text: str) -> tuple[Any, ...]:
-    kind, wanted = LISTS[field]
-    try:
-        return tuple(map(kind, words_of(field, text)))
-    except ValueError:
-        raise SettingError(field, f"'{text}' cannot be used: give {wanted}.") from None
-
-
-def _as_option(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    if isinstance(value, float):
-        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    return str(value)
-
-
-def _as_user_error(error: ValidationError) -> UserError:
-    first = error.errors()[0]
-    ctx = first.get("ctx", {})
-    field = str(first["loc"][0]) if first["loc"] else ""
-    if isinstance(cause := ctx.get("error"), Exception):
-        return UserError(str(cause), getattr(cause, "field", "") or field)
-    field = field or "value"
-    if first["type"] == "extra_forbidden":
-        return unknown_name("setting", field, RunConfig.model_fields)
-    value = first["input"]
-    shown = ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    if first["type"] in RULES:
-        bounds = {key: f"{v:g}" if isinstance(v, float) else v for key, v in ctx.items()}
-        return SettingError(field, f"'{shown}' cannot be used: it should be {RULES[first['type']].format(**bounds)}.")
-    # pydantic's own words: "Input should be ...", "Tuple should have at least 1 item after validation, not 0"
-    rule = first["msg"].split(" after validation")[0].split(", unable")[0]
-    rule = rule[rule.find("should") :] if "should" in rule else rule[0].lower() + rule[1:]
-    return SettingError(field, f"'{shown}' cannot be used: it {rule}.")
-
-
-def _distinct(kind: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
-    for i, value in enumerate(values):
-        if value in values[:i]:
-            raise UserError(f"The {kind} '{value}' is named twice. Name each {kind} once.")
-    return values
+        raise in_words(error, RunConfig.model_fields) from None

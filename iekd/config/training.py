@@ -72,8 +72,8 @@ class TrainingSettings(BaseModel):
         step_time=False, trains_teacher="if changed",
     )  # fmt: skip
     clip_norm: float = setting(
-        0.0, "longer gradients are scaled down to this norm, such as 1; 0: never", ge=0, le=1e6, group=OPTIMISER,
-        label="Clip gradients", trains_teacher="if changed",
+        0.0, "largest gradient norm, such as 1; longer gradients are scaled down; 0: no limit", ge=0, le=1e6,
+        group=OPTIMISER, label="Clip gradients", trains_teacher="if changed",
     )  # fmt: skip
     ema: float = setting(
         0.0, "decay of a moving average of the weights, such as 0.999, which is tested and saved in their place; "
@@ -85,6 +85,6 @@ class TrainingSettings(BaseModel):
         label="Early stopping", step_time=False, trains_teacher="if changed",
     )  # fmt: skip
     drop_last: bool = setting(
-        True, "leave out the last, smaller batch of an epoch; other images each time", group=OPTIMISER,
+        True, "skip the last, smaller batch of each epoch", group=OPTIMISER,
         label="Leave out the smaller batch", step_time=False, trains_teacher="if changed",
     )  # fmt: skip

@@ -59,7 +59,7 @@ class Draws(NamedTuple):
 class PictureViews(FileImages):
     """The pictures of some files; beside what FileImages gives, random views of them.
 
-    mirrored: whether every second view is.
+    mirrored: whether each view is, with probability 1/2.
     """
 
     def __init__(

@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from importlib import import_module
 from types import ModuleType
 from typing import Any
+
+ABOUT = __doc__
 
 
 class _Callable(ModuleType):
@@ -18,8 +21,18 @@ class _Callable(ModuleType):
     Nothing in this package uses it: the function stands rooms above.
     """
 
+    @staticmethod
+    def function() -> Any:
+        return import_module("iekd.own").distill
+
     def __call__(self, *args: Any, **options: Any) -> Any:
-        return import_module("iekd.own").distill(*args, **options)
+        return self.function()(*args, **options)
+
+    @property
+    def __doc__(self) -> str:  # type: ignore[override]
+        """For help(iekd.distill): about the package, then the function's arguments."""
+        function = self.function()
+        return f"{ABOUT}\ndistill{inspect.signature(function)}\n\n{inspect.getdoc(function)}"
 
 
 sys.modules[__name__].__class__ = _Callable

@@ -60,7 +60,8 @@ class Distiller(nn.Module):
 
 
 class OutputDistillation(Distiller):
-    """One output of the student is compared with the same one of the teacher: kd, dkd and dist, by logits."""
+    """One output of the student is compared with the same one of the teacher: kd, dkd and dist by logits, rkd by pooled
+    features."""
 
     def __init__(
         self, term: str, weight: float, criterion: nn.Module, output: Literal["logits", "pooled"] = "logits",

@@ -8,14 +8,23 @@ auto-encoder or a peer is trained (engine/).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iekd.config.methods import BASELINE, DISTANCE_SCALE, IE_DEFAULTS, KD, METHODS, method_spec, split_name
+from iekd.config.methods import (
+    BASELINE,
+    DISTANCE_SCALE,
+    IE_DEFAULTS,
+    KD,
+    METHODS,
+    check_method,
+    method_spec,
+    split_name,
+)
 from iekd.config.run import RunConfig
 from iekd.distill.distillers import (
     Distiller,
@@ -37,6 +46,7 @@ from iekd.distill.targets import (
     comparisons,
     split_channels,
 )
+from iekd.errors import UserError
 from iekd.losses import (
     DecoupledKnowledgeDistillationLoss,
     ExplorationLoss,
@@ -190,10 +200,22 @@ BUILDERS: dict[str, Builder] = {}
 
 
 def builder(name: str) -> Callable[[Builder], Builder]:
-    """Decorator: the function makes the distillers of the method `name`, whose spec is in config.methods.
+    """Decorator: the function makes the distillers of a method.
 
     It gets the run's settings and the pair of networks. Whatever it draws comes from torch's global generator, which
     is seeded before. A term's key is the name of one of the spec's terms.
+
+    Args:
+        name: of the method, whose MethodSpec is registered already (config.methods.register).
+    Returns:
+        What registers a function under that name, and returns it unchanged.
+    Raises:
+        ValueError: no MethodSpec has that name.
+
+    Example:
+        @builder("logits")
+        def logits(config: RunConfig, pair: Pair) -> list[Distiller]:
+            return [OutputDistillation("logits", 1.0, LogitMatchingLoss())]
     """
     if name not in METHODS:
         raise ValueError(
@@ -208,12 +230,52 @@ def builder(name: str) -> Callable[[Builder], Builder]:
     return add
 
 
+def builder_of(name: str) -> Builder:
+    """The builder of a method, with "+kd" or without.
+
+    Raises:
+        UserError: it has a spec but no builder, or there is no such method.
+    """
+    base, _ = split_name(check_method(name))
+    if base not in BUILDERS:
+        raise UserError(
+            f"Method '{base}' has a MethodSpec but no builder, so it cannot be trained. Decorate a function with "
+            f"@builder('{base}') in the same module.",
+            "methods",
+        )
+    return BUILDERS[base]
+
+
+def check_built(methods: Iterable[str]) -> None:
+    """Check that each of these methods has a builder, before anything is trained for them.
+
+    Raises:
+        UserError: one has none.
+    """
+    for name in methods:
+        builder_of(name)
+
+
 def build_method(name: str, config: RunConfig, pair: Pair) -> Method:
-    """The method of that name, with "+kd" or without, with the settings of `config` for a pair of networks."""
-    base, with_kd = split_name(name)
-    distillers = BUILDERS[base](config, pair)
-    if with_kd:
-        distillers += BUILDERS[KD.name](config, pair)
+    """The method of that name, for a pair of networks.
+
+    Args:
+        name: of a method, with "+kd" or without.
+        config: the settings of the run; its weights, temperatures and the like are the method's.
+        pair: the channels of the stages of student and teacher, and the teacher's margins.
+    Returns:
+        A module with everything that is trained beside the student; its forward gives a StepOutput. Random weights
+        come from torch's global generator.
+    Raises:
+        UserError: there is no such method, it has no builder, or it cannot be used with this pair.
+
+    >>> method = build_method("ie-ft+kd", RunConfig(), Pair(student=(16, 32, 64), teacher=(16, 32, 64)))
+    >>> [distiller.__class__.__name__ for distiller in method.distillers]
+    ['InheritanceExploration', 'OutputDistillation']
+    """
+    distillers = builder_of(name)(config, pair)
+    if split_name(name)[1]:
+        distillers += builder_of(KD.name)(config, pair)
     return Method(name, distillers)
 
 

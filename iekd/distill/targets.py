@@ -76,9 +76,34 @@ class AttentionComparison(Comparison):
 
 
 class FactorComparison(Comparison):
-    """ft: the student's factor and the teacher's, or the teacher's feature without an auto-encoder."""
+    """ft: the student's factor and the teacher's, or the teacher's feature without an auto-encoder.
+
+    Its factor encoder is trained with the student.
+
+    Args of forward:
+        student: features of the same batch; those of the stage are (B,c_s,h,w).
+        teacher: its factors are (B,k,h',w') by stage.
+        peer: not used.
+    Returns:
+        The student's side and the target, both (B,k,h',w').
+
+    >>> from iekd.models.features import Features
+    >>> def features(channels, side):
+    ...     stage = torch.randn(2, channels, side, side)
+    ...     return Features(torch.randn(2, 10), (stage,), None, stage.mean((2, 3)))
+    >>> compare = FactorComparison(Pair(student=(16,), teacher=(32,)), stage=-1, channels=None)
+    >>> teacher = TeacherOutput(features(32, 4), (torch.randn(2, 16, 4, 4),))
+    >>> [tuple(side.shape) for side in compare(features(16, 8), teacher, None)]
+    [(2, 16, 4, 4), (2, 16, 4, 4)]
+    """
 
     def __init__(self, pair: Pair, stage: int, channels: Tensor | None, auto_encoder: bool = True) -> None:
+        """Args:
+        pair: the channels of both networks.
+        stage: which one, counted from the last: -1 is the last.
+        channels: (n,) indices of the student's channels to compare; None for all.
+        auto_encoder: whether the target is the teacher's factor (k = c_t // 2 channels) or its feature (c_t).
+        """
         super().__init__(pair, stage, channels)
         self.auto_encoder = auto_encoder
         target = pair.teacher[stage]
@@ -142,9 +167,17 @@ def comparisons(
 
 
 def split_channels(count: int, share: float, at_random: bool) -> tuple[Tensor, Tensor]:
-    """Indices (of `count` channels) that inherit and that explore; at random by torch's global generator.
+    """Split channels into those that inherit and those that explore.
 
-    A share that is neither 0 nor 1 leaves at least one channel on each side.
+    Args:
+        count: c, how many channels there are.
+        share: of them that inherit, 0..1. One that is neither 0 nor 1 leaves at least one channel on each side.
+        at_random: draw them, with torch's global generator; else the first ones inherit.
+    Returns:
+        The indices of both, each (n,) int64 and in ascending order.
+
+    >>> split_channels(4, 0.5, at_random=False)
+    (tensor([0, 1]), tensor([2, 3]))
     """
     order = torch.randperm(count) if at_random else torch.arange(count)
     inheriting = round(count * share) if share in (0, 1) else min(max(1, int(count * share)), count - 1)

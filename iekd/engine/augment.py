@@ -29,8 +29,8 @@ def make_augment(
 ) -> Augment:  # fmt: skip
     """The augmentation of RunConfig.augmentation and RunConfig.cutout (`hole`) for images of that side on a device.
 
-    flip: whether every second image is mirrored; crops and holes are the same either way. mean: of the dataset, per
-    channel, 0..1; cutout fills its holes with it.
+    flip: whether each image is mirrored with probability 1/2; crops and holes are the same either way. mean: of the
+    dataset, per channel, 0..1; cutout fills its holes with it.
     """
     views: dict[str, Augment] = {
         "crop": partial(crop_and_flip, padding=padding_of(side), flip=flip),
@@ -55,7 +55,7 @@ def to_device_async(values: Tensor, device: torch.device) -> Tensor:
 
 
 def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4, flip: bool = True) -> Tensor:
-    """Pad with black, crop at a random place, mirror every second image: (B,C,H,W) uint8 -> the same shape.
+    """Pad with black, crop at a random place, mirror with probability 1/2: (B,C,H,W) uint8 -> the same shape.
 
     One gather does all three. flip: mirror at all.
     """
@@ -75,7 +75,7 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4, 
 
 
 def resized_crop_and_flip(images: Tensor, generator: torch.Generator, flip: bool = True) -> Tensor:
-    """A random part of each image, enlarged to the whole, every second one mirrored: (B,C,S,S) uint8 -> the same.
+    """A random part of each image, enlarged to the whole, mirrored with probability 1/2: (B,C,S,S) uint8 -> the same.
 
     flip: mirror at all.
     """

@@ -19,7 +19,7 @@ from iekd.config.methods import check_divisible, method_spec
 from iekd.config.run import STAGES, RunConfig, check_maps, learner_name
 from iekd.data.base import Dataset, Split
 from iekd.data.control_groups import cores
-from iekd.distill.method import Baseline, Method, build_method
+from iekd.distill.method import Baseline, Method, build_method, check_built
 from iekd.distill.targets import Pair
 from iekd.engine.accelerate import (
     Shortcuts,
@@ -96,7 +96,8 @@ class Experiment:
                 the first one's `should_snapshot` counts.
         Raises:
             TrainingError: config.student_from is set, and `starts` has nothing for the students.
-            UserError: a method cannot be used with these networks, or cannot be trained by several processes.
+            UserError: a method cannot be used with these networks, has no builder, or cannot be trained by several
+                processes.
         """
         self.processes = processes
         self.config, self.teacher, self.starts = config, teacher, starts or Starts()
@@ -107,7 +108,8 @@ class Experiment:
                 f"Student from '{config.student_from}' is set, but no weights are given. Pass them as starts, or train "
                 "with iekd train."
             )
-        check_maps(config)  # before hours of training its teacher
+        check_maps(config)  # these two before hours of training its teacher
+        check_built(config.methods)
         self.earlier, self.should_snapshot = dict(earlier or {}), should_snapshot
         seed = config.data_seed
         self.dataset = dataset.limited(config.limit_train, seed).held_out(config.validation_fraction, seed)

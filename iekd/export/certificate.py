@@ -109,7 +109,7 @@ class Certificate:
             text = f"{found.median:.2f} ms ({found.lower_quartile:.2f} to {found.upper_quartile:.2f})"
             yield f"Latency, {found.model} in {found.runtime}", f"{text}, {counted(found.answers, 'image')}"
         if self.energy_threshold is not None:
-            yield "Marked as unlike its training images", f"energy below {self.energy_threshold:g}"
+            yield "Marked as unlike its training images", f"negative energy below {self.energy_threshold:g}"
         yield "Trained on", ", ".join(self.datasets)
         yield "Licence", self.license or "not stated"
 

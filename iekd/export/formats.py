@@ -16,7 +16,16 @@ FORMATS: dict[str, Format] = {}
 
 
 def register(added: Format) -> Format:
-    """Add a format under its name."""
+    """Add a format under its name; it takes the place of one with the same name.
+
+    Args:
+        added: an object with the attributes and functions of `Format`.
+    Returns:
+        The same object.
+
+    Example:
+        register(MyFormat())  # then `iekd export RUN --format my-format`
+    """
     FORMATS[added.name] = added
     remember(type(added).__module__)
     return added

@@ -20,7 +20,7 @@ TOP = 5
 class Prediction:
     """One model's answer for one image: up to five (label, score in 0..1), best first, and the time it took.
 
-    unlike: whether its energy is below that of 95 % of the test images; None where the model does not know that.
+    unlike: whether its negative energy is below that of 95 % of the test images; None where the model does not know.
     """
 
     top: list[tuple[str, float]]
@@ -37,13 +37,25 @@ class Prediction:
 
 
 class Predictor:
-    """A saved model, ready to answer.
+    """A saved model, ready to predict: images (H,W,C) uint8 of the card's resolution and channels -> Prediction.
 
-    images (H,W,C) uint8 of the card's resolution and channels -> Prediction.
+    Attributes:
+        card: what is known of the model: class names, resolution, channels, accuracy.
+        bytes: of its file.
+
+    Example:
+        predictor = Predictor(Path("checkpoints/fashion-mnist-resnet20-teacher"))
+        side, channels = predictor.card.resolution, predictor.card.channels
+        prediction = predictor.predict(np.zeros((side, side, channels), np.uint8))
     """
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
-        """Raises UserError if the folder or the ONNX file holds no usable model, or there is no such device."""
+        """Args:
+            path: the folder of a saved model, or an ONNX file.
+            device: cpu, cuda or mps.
+        Raises:
+            UserError: there is no usable model, or no such device.
+        """
         self.classifier = open_classifier(path, device)
         self.card, self.bytes = self.classifier.card, self.classifier.size
 

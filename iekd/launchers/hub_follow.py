@@ -150,10 +150,10 @@ def forget_sent(run: Run, notes: dict[str, Any], account: Callable[[], Account])
     try:
         account().forget(notes["bucket"], [f"{notes['folder']}/{name}" for name in notes.get("inputs", ())])
     except UserError as error:
-        say_left(run, notes["bucket"], notes["folder"], error)
+        log_leftovers(run, notes["bucket"], notes["folder"], error)
 
 
-def say_left(run: Run, bucket: str, folder: str, error: UserError) -> None:
+def log_leftovers(run: Run, bucket: str, folder: str, error: UserError) -> None:
     run.event("sent files left", bucket=bucket, inside=folder, why=str(error))
     log.warning(
         "action=forget run=%s What was sent for the job, such as pictures, is still in the bucket '%s', in '%s'. "

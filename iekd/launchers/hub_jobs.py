@@ -25,7 +25,7 @@ from iekd.hub_errors import HubError
 from iekd.launchers.base import FolderLauncher
 from iekd.launchers.flavors import Flavor, expected, flavor_called, most_of, seconds_in
 from iekd.launchers.hub_account import OVER, Account
-from iekd.launchers.hub_follow import Follower, forget_sent, say_left
+from iekd.launchers.hub_follow import Follower, forget_sent, log_leftovers
 from iekd.launchers.in_job import INPUTS, JOB, RUN
 from iekd.launchers.sending import GIVEN_UP, Inputs, files_of, inputs_of, pack, pack_program, requirements_text
 from iekd.runs.estimate import in_words
@@ -247,7 +247,7 @@ class HubJobsLauncher(FolderLauncher):
             try:  # nothing is left that shows pictures
                 account.forget(bucket, [one.path for one in account.files(bucket, folder)])
             except UserError as unasked:
-                say_left(run, bucket, folder, unasked)
+                log_leftovers(run, bucket, folder, unasked)
             if left and isinstance(error, UserError):
                 raise HubError(f"{error} {left}") from error
             raise

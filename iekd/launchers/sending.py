@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iekd import data, plugins
-from iekd.config.methods import split_name
 from iekd.config.run import NO_TEACHER, RunConfig
 from iekd.data.tree import read_tree
 from iekd.errors import RunError
@@ -59,6 +58,7 @@ def inputs_of(config: RunConfig, store: Store) -> Inputs:
 
     Raises:
         RunError: it uses what a plugin registers.
+        UserError: one of its methods has no builder.
     """
     if plugins.environment():
         for name, module in _by_plugins(config):
@@ -73,13 +73,13 @@ def inputs_of(config: RunConfig, store: Store) -> Inputs:
 
 def _by_plugins(config: RunConfig) -> Iterator[tuple[str, str]]:
     """What the run uses that a plugin registers: its name, and the module."""
-    from iekd.distill.method import BUILDERS  # these two import torch
+    from iekd.distill.method import builder_of  # these two import torch
     from iekd.models.registry import module_of
 
     modules = {config.dataset: type(data.source_of(config.dataset)).__module__}
     networks = {config.teacher, *config.more_teachers, config.student} - {NO_TEACHER}
     modules |= {name: module_of(name) for name in networks}
-    modules |= {name: BUILDERS[split_name(name)[0]].__module__ for name in config.methods}
+    modules |= {name: builder_of(name).__module__ for name in config.methods}
     yield from ((name, module) for name, module in modules.items() if not plugins.is_ours(module))
 
 

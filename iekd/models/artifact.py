@@ -40,8 +40,8 @@ class ModelCard:
     role: TEACHER or "student"; method and seed: how it was trained. command: what trained it.
     origin: a fingerprint of a teacher's training, to know when it can be used again.
     inheritance_channels: of an IE student, the channels that inherit in each stage that is split, the last stage last.
-    energy_threshold: an image whose energy (`engine.scoring.energy`) is below it is unlike the training images: one
-        test image in twenty is; None where it is not known.
+    energy_threshold: an image whose negative energy (`engine.scoring.energy`) is below it is unlike the training
+        images: one test image in twenty is; None where it is not known.
     fit, white: how files became its training images, see `data.decoding.to_array`.
     architecture: of a network of the Hub its config.json as text, so that it can be built without the Hub.
     """

@@ -21,6 +21,18 @@ class AutoEncoder(nn.Module):
     """Teacher side: feature (B,c,h,w) -> factor (B,k,h,w) -> reconstruction (B,c,h,w).
 
     Trained by reconstruction, then frozen; only the encoder is used while students train.
+
+    Args:
+        channels: c, of the teacher's feature.
+        factor_channels: k, of the factor; half of c in the papers.
+    Args of forward:
+        feature: (B,c,h,w).
+    Returns:
+        The factor (B,k,h,w) and the reconstruction (B,c,h,w).
+
+    >>> factor, reconstruction = AutoEncoder(64, 32)(torch.randn(8, 64, 7, 7))
+    >>> factor.shape, reconstruction.shape
+    (torch.Size([8, 32, 7, 7]), torch.Size([8, 64, 7, 7]))
     """
 
     def __init__(self, channels: int, factor_channels: int) -> None:
@@ -34,7 +46,19 @@ class AutoEncoder(nn.Module):
 
 
 class FactorEncoder(nn.Module):
-    """Student side: feature (B,c,h,w) -> factor (B,k,h,w); trained together with the student."""
+    """Student side: feature (B,c,h,w) -> factor (B,k,h,w); trained together with the student.
+
+    Args:
+        channels: c, of the student's channels that are compared.
+        factor_channels: k, of the factor; as the teacher's.
+    Args of forward:
+        feature: (B,c,h,w).
+    Returns:
+        The factor (B,k,h,w).
+
+    >>> FactorEncoder(16, 32)(torch.randn(8, 16, 7, 7)).shape
+    torch.Size([8, 32, 7, 7])
+    """
 
     def __init__(self, channels: int, factor_channels: int) -> None:
         super().__init__()

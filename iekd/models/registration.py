@@ -20,8 +20,17 @@ def register(builder: AnyBuilder) -> AnyBuilder:
     It is then known everywhere by that name: command line, page, configuration, saved models. Its sizes are measured
     when they are first asked for.
 
+    Args:
+        builder: a function of (num_classes, channels); its name, with `-` for `_`, is the network's.
+    Returns:
+        The same function.
     Raises:
         UserError: another module has registered that name.
+
+    Example:
+        @register
+        def my_net(num_classes: int, channels: int) -> nn.Module:
+            return MyNet(num_classes, channels)
     """
     name = builder.__name__.replace("_", "-")
     earlier = BUILDERS.get(name)

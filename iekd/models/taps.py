@@ -114,11 +114,25 @@ class Listening(Classifier):
 
 
 class Tapped(Listening):
-    """A classifier (B,C,H,W) -> logits (B,K) as one that gives Features."""
+    """A classifier (B,C,H,W) -> logits (B,K) as one that gives Features.
+
+    Args of forward:
+        images: (B,C,H,W) float32, normalised.
+    Returns:
+        Features: the network's own logits (B,K), one map (B,c,h,w) for each stage, and the pooled input (B,c) of its
+        last layer.
+
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 4 * 4, 10))
+    >>> features = Tapped(network, Taps(stages=("1",), head="3"))(torch.randn(2, 3, 8, 8))
+    >>> features.logits.shape, features.stages[0].shape, features.pooled.shape
+    (torch.Size([2, 10]), torch.Size([2, 8, 4, 4]), torch.Size([2, 128]))
+    """
 
     def __init__(self, network: nn.Module, taps: Taps, ends: tuple[StageEnd, ...] | None = None) -> None:
-        """taps: as `find_taps` gives them, or by hand. ends: see Listening.
-
+        """Args:
+            network: the classifier, which is listened to from now on, and not copied.
+            taps: the names of its stages and of its last layer, as `find_taps` gives them, or by hand.
+            ends: see Listening.
         Raises:
             ValueError: a tap is no module of the network.
         """

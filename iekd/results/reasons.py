@@ -59,7 +59,7 @@ def mirrored_classes(config: RunConfig, dataset: Dataset, answers: Mapping[str, 
                 share = swapped[a, b] / (size[a] + size[b])
                 return (
                     f"{share:.0%} of the test images of '{one}' and '{other}' are taken for the other of the two, and "
-                    "their images are each other's mirror images. Training mirrors every second image, so they cannot "
+                    "their images are each other's mirror images. Training mirrors images at random, so they cannot "
                     "be told apart: switch that off (flip; --no-flip)."
                 )
     return ""

@@ -43,6 +43,11 @@ class TestSetPredictions:
     confidences: dict[str, np.ndarray] = field(default_factory=dict)
     without: str = ""
 
+    def right(self, model: str) -> np.ndarray:
+        """(N,) bool: the images that a model predicts right."""
+        right: np.ndarray = is_right(self.predictions[model], self.labels)
+        return right
+
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
@@ -141,7 +146,7 @@ def analyse(of: TestSetPredictions, first: str = "", second: str = "", bins: int
     return Analysis(
         of, first, second, matrices, most_confused(matrices[first], matrices[second], MOST_PAIRS),
         per_class(matrices[first], matrices[second]),
-        {name: calibration(values, is_right(of.predictions[name], of.labels), bins) for name, values in sure.items()},
+        {name: calibration(values, of.right(name), bins) for name, values in sure.items()},
         {
             name: confident_mistakes(of.labels, of.predictions[name], sure[name], MOST_MISTAKES)
             for name in (first, second)

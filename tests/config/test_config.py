@@ -16,7 +16,8 @@ from iekd.cli import main, train
 from iekd.cli.where import OPTIONS
 from iekd.config.methods import METHODS, check_method, combined, method_spec, sort_methods
 from iekd.config.presets import PRESETS
-from iekd.config.run import NO_TEACHER, SAID_BY_LABEL, RunConfig, label, learner_name, make_config
+from iekd.config.run import NO_TEACHER, RunConfig, label, learner_name, make_config
+from iekd.config.values import SAID_BY_LABEL
 from iekd.models.catalog import known_models
 from iekd.runs.prepare import Prepared
 from iekd.runs.store import Store

@@ -8,10 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from iekd.config.methods import DISTANCE_SCALE, IE_DEFAULTS, METHODS, combined, method_spec
+from iekd.config.methods import DISTANCE_SCALE, IE_DEFAULTS, METHODS, MethodSpec, combined, method_spec
 from iekd.config.run import RunConfig, make_config
-from iekd.distill.method import BUILDERS, Method, StepOutput, build_method, builder, first
+from iekd.distill.method import BUILDERS, Method, StepOutput, build_method, builder, check_built, first
 from iekd.distill.targets import Pair, TeacherOutput, split_channels
+from iekd.engine.experiment import Experiment
+from iekd.launchers.sending import inputs_of
 from iekd.losses import (
     AttentionTransferLoss,
     DecoupledKnowledgeDistillationLoss,
@@ -80,6 +82,28 @@ def test_every_method_has_a_builder_and_a_builder_has_a_spec():
     assert set(BUILDERS) == set(METHODS)
     with pytest.raises(ValueError, match="no-such-method"):
         builder("no-such-method")
+
+
+@pytest.fixture
+def unbuilt(monkeypatch):
+    """A method whose author forgot the builder."""
+    monkeypatch.setitem(METHODS, "nob", MethodSpec("nob", "has no builder", ("#000", "#fff")))
+    return "nob"
+
+
+@pytest.mark.parametrize("suffix", ["", "+kd"])
+def test_a_method_without_a_builder_is_refused_in_words(unbuilt, suffix, refuses, monkeypatch, forgotten):
+    words = ("Method 'nob' has a MethodSpec but no builder", "@builder('nob') in the same module")
+    config = make_config(methods=("baseline", unbuilt + suffix))
+    refuses(lambda: check_built(config.methods), *words)
+    refuses(lambda: build_method(unbuilt + suffix, config, Pair(STUDENT, TEACHER)), *words)
+    monkeypatch.setenv("IEKD_PLUGINS", "json")
+    refuses(lambda: inputs_of(config, None), *words)
+
+
+def test_a_method_without_a_builder_is_refused_before_its_teacher_is_trained(unbuilt, tiny_config, tiny, refuses):
+    config = tiny_config(methods=(unbuilt,))
+    refuses(lambda: Experiment(config, tiny), "no builder")
 
 
 @pytest.mark.parametrize("name", ALL)

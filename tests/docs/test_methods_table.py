@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from iekd.config.methods import METHODS
+from iekd.config.methods import METHODS, logits_only_methods
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,3 +34,23 @@ def test_a_method_stands_beside_its_paper(name):
     (row,) = (row for row in method_rows() if row.startswith(f"| `{name}` |"))
     paper = METHODS[name].paper
     assert f"({paper.authors.replace(' and ', ' & ')} {paper.year})" in row.replace(" and ", " & ")
+
+
+LOGITS_ONLY = set(logits_only_methods())
+FEATURES = {m for m, s in METHODS.items() if m not in LOGITS_ONLY and not s.explores}
+LABELS_ONLY = {m for m, s in METHODS.items() if not s.terms or s.needs_labels}
+
+
+@pytest.mark.parametrize(
+    ("page", "sentence", "methods"),
+    [
+        ("adding-a-model.md", r"methods that look at logits alone can use it\s+\((.*?)\)", LOGITS_ONLY),
+        ("python.md", r"methods that look at logits\s+only: (.*?)\.", LOGITS_ONLY),
+        ("teachers.md", r"Methods that compare features alone \((.*?) and the IE forms\)", FEATURES),
+        ("datasets.md", r"labelled images alone\. (.*?), whose loss needs the labels", LABELS_ONLY),
+    ],
+    ids=["adding-a-model.md", "python.md", "teachers.md", "datasets.md"],
+)
+def test_methods_that_a_sentence_lists_are_all_of_their_kind(page, sentence, methods):
+    (found,) = re.findall(sentence, (ROOT / "docs" / page).read_text(), re.DOTALL)
+    assert set(re.findall(r"[a-z-]+", found)) - {"and"} == methods

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from iekd.config.run import RunConfig, make_config
 from iekd.data import archives
 from iekd.models.artifact import save_model
+from iekd.models.catalog import own_models
 from iekd.paths import unpacked_dir
 from iekd.runs.prepare import prepare, resolve
 
@@ -26,19 +28,27 @@ def zipped(tmp_path, picture_folder) -> Path:
 
 
 @pytest.fixture
-def no_files(monkeypatch):
-    """Whoever looks at a file is told so, however they do it."""
+def own_files_read():
+    """The package's own files are read once in a process, which may be while the first configuration is checked."""
+    own_models()
+
+
+@contextmanager
+def no_files():
+    """Whoever looks at a file meanwhile is told so, however they do it."""
 
     def looked(path, *_, **__):
         raise AssertionError(f"looked at {path}")
 
-    for name in ("stat", "lstat", "scandir", "listdir", "open", "mkdir", "readlink"):
-        monkeypatch.setattr(os, name, looked)
-    for name in ("is_file", "is_dir", "exists", "resolve", "stat", "open", "mkdir"):
-        monkeypatch.setattr(Path, name, looked)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("stat", "lstat", "scandir", "listdir", "open", "mkdir", "readlink"):
+            patch.setattr(os, name, looked)
+        for name in ("is_file", "is_dir", "exists", "resolve", "stat", "open", "mkdir"):
+            patch.setattr(Path, name, looked)
+        yield
 
 
-@pytest.mark.usefixtures("no_files")
+@pytest.mark.usefixtures("own_files_read")
 @pytest.mark.parametrize(
     "values",
     [
@@ -49,8 +59,9 @@ def no_files(monkeypatch):
     ids=str,
 )  # fmt: skip
 def test_a_configuration_looks_at_no_file(values):
-    config = make_config(**values)
-    assert RunConfig(**json.loads(config.model_dump_json())) == config
+    with no_files():
+        config = make_config(**values)
+        assert RunConfig(**json.loads(config.model_dump_json())) == config
     if (config.dataset, config.teacher_from) == (RunConfig().dataset, "auto"):
         return
     names = (config.dataset.removeprefix("folder:"), config.teacher_from)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from iekd.models.catalog import known_models, model_name
-from iekd.ui.render.words import time_range
 from iekd.ui.tabs.form import model_choices
 
 
@@ -39,17 +38,3 @@ def test_every_model_can_be_chosen_by_a_name_of_its_own() -> None:
     assert len(set(labels)) == len(labels)
     assert all(label[0].isupper() for label in labels)
     assert labels[0] == "ResNet-8 · 0.08 M"
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "said"),
-    [
-        (180, 360, "about 3 to 6 min"), (210, 270, "about 4 min"), (1, 4, "a few seconds"), (-3, 9, "a few seconds"),
-        (25, 80, "about 20 to 80 s"), (38, 44, "about 40 s"), (3, 30, "about 10 to 30 s"),
-        (20, 200, "about 1 to 3 min"),
-        (3 * 3600, 8 * 3600, "about 3 to 8 h"), (90 * 60, 100 * 60, "about 95 min"),
-        (86400, 30 * 86400, "about 1 to 30 days"),
-    ],
-)  # fmt: skip
-def test_a_time_that_is_not_known_is_a_range(low, high, said):
-    assert time_range(low, high) == said

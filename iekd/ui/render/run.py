@@ -17,16 +17,15 @@ from iekd.runs.queue import ahead_of, slots_of
 from iekd.runs.slots import slots
 from iekd.runs.store import FINISHED, LOADING, QUEUED, STOPPING, Run, Status, Store
 from iekd.runs.watched import size as watched_size
+from iekd.times import duration, time_range
 from iekd.ui.render.curves import metrics_size, read_curves
 from iekd.ui.render.template import html_plural, html_text
 from iekd.ui.render.words import (
     device_title,
-    duration,
     epochs_text,
     in_words,
     run_title,
     state_name,
-    time_range,
     when,
 )
 from iekd.ui.server.hidden_paths import Tell

@@ -21,12 +21,12 @@ from iekd.runs.index import Entry, Index
 from iekd.runs.owner import record
 from iekd.runs.queue import ahead_of
 from iekd.runs.store import FINISHED, LIVE, QUEUED, RUNNING, STOPPING, Store
+from iekd.times import duration
 from iekd.ui.render.run import badge
 from iekd.ui.render.sparkline import Sparklines
 from iekd.ui.render.template import render
 from iekd.ui.render.words import (
     dataset_title,
-    duration,
     epochs_text,
     method_style,
     seeds_text,

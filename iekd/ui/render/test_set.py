@@ -48,7 +48,7 @@ def title_of(model: str) -> str:
 def overview_html(found: Analysis) -> str:
     """The headline, the matrices and the pairs of classes that are confused."""
     of, names = found.of, found.of.class_names
-    right = {m: of.predictions[m] == of.labels for m in (found.first, found.second)}
+    right = {m: of.right(m) for m in (found.first, found.second)}
     return render(
         "test_set", first=_model(found, found.first), second=_model(found, found.second), images=len(of.labels),
         gained=int((right[found.second] & ~right[found.first]).sum()),

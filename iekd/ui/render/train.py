@@ -15,8 +15,9 @@ from iekd.models.catalog import model_info, model_name
 from iekd.runs.card import dataset_of
 from iekd.runs.estimate import Estimate
 from iekd.runs.store import Run
+from iekd.times import time_range
 from iekd.ui.render.template import html_text, render
-from iekd.ui.render.words import count, run_title, time_range, with_seeds
+from iekd.ui.render.words import count, run_title, with_seeds
 
 TEACHER, STUDENT = "teacher", "student"  # also CSS classes of their colours
 

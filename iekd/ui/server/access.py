@@ -19,7 +19,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from iekd import data
-from iekd.config.run import RunConfig, check_maps, words_of
+from iekd.config.run import RunConfig, check_maps
+from iekd.config.values import words_of
 from iekd.data.archives import Room
 from iekd.errors import UserError
 from iekd.estimate.cost import plan_of, seconds

@@ -15,7 +15,7 @@ from iekd.runs.explained import DONE, choose, explainer_of
 from iekd.ui.server.answers import Models
 from iekd.ui.server.downloads import EXPLAINED
 from iekd.ui.server.endpoints import Page
-from iekd.ui.server.visible import may_look, run_called, teller_of
+from iekd.ui.server.visible import may_look, redact_for, run_called
 from iekd.ui.tabs.explain import NOT_EXPLAINED, without_options
 
 PAUSE = 0.2  # seconds between two looks whether it is done
@@ -52,7 +52,7 @@ def explain(
     """
     chosen, explainer = choose(self._store, run_id or "", student or ""), explainer_of(self._store)
     may = self._access.of(request)
-    allowed, tell = may_look(run_called(self._store, chosen.source), may), teller_of(self._store, chosen.source, may)
+    allowed, tell = may_look(run_called(self._store, chosen.source), may), redact_for(self._store, chosen.source, may)
     folder = explainer.find(chosen)
     if folder is None:
         if not allowed:

@@ -22,7 +22,7 @@ def may_look(run: Run | None, may: May) -> bool:
     return run is None or own_path(run.config.dataset) is None or may(run, "download")
 
 
-def teller_of(store: Store, source: str, may: May) -> Tell:
+def redact_for(store: Store, source: str, may: May) -> Tell:
     """`teller` for a source; what is said of a run that is not there is shown as it is."""
     try:
         run = run_called(store, source)

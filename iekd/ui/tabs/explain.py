@@ -37,7 +37,7 @@ from iekd.ui.render.template import problem_html, render
 from iekd.ui.server.access import Access, May
 from iekd.ui.server.downloads import explained_links
 from iekd.ui.server.gradio_patches import open_dropdown
-from iekd.ui.server.visible import may_look, run_called, teller_of
+from iekd.ui.server.visible import may_look, redact_for, run_called
 from iekd.ui.tabs.run import PRIVATE, Updates
 
 NOTE = N_("This takes seconds for small networks and minutes for large ones. It goes on if you leave, and is stored.")
@@ -177,12 +177,12 @@ def explain_part(
             job = explainer.ask(chosen, _who(request), limited=not access.trusts(request))
             return {**updates, status: _status(job), timer: gr.Timer(active=True), cancel: gr.Button(visible=True)}
         except UserError as error:
-            said = problem_html(teller_of(store, of, access.of(request))(str(error)))
+            said = problem_html(redact_for(store, of, access.of(request))(str(error)))
             return {**updates, status: said, start: gr.Button(visible=True)}
 
     def shown(folder: Path, chosen: Chosen, may: May) -> Updates:
         """A stored explanation, for one who may do that."""
-        found, tell = read(folder), teller_of(store, chosen.source, may)
+        found, tell = read(folder), redact_for(store, chosen.source, may)
         allowed = may_look(run_called(store, chosen.source), may)
         with_maps = (
             maps_html(found, explained_links(store, folder, tell), tell=tell) if allowed else _note(_(MAPS_HIDDEN))
@@ -205,7 +205,7 @@ def explain_part(
                 return {**ended, status: _note(_(CANCELLED_TEXT) if job else _(RESTARTED))}
             return {**shown(folder, chosen, access.of(request)), status: "", **part.stopped()}
         except UserError as error:
-            return {**ended, status: problem_html(teller_of(store, of, access.of(request))(str(error)))}
+            return {**ended, status: problem_html(redact_for(store, of, access.of(request))(str(error)))}
 
     def leave(of: str, wanted: str, request: gr.Request) -> Updates:
         with contextlib.suppress(UserError):  # the run was deleted
@@ -221,7 +221,7 @@ def explain_part(
             chosen = choose(store, of, wanted or "")
             job = explainer.ask(chosen, _who(request), images, limited=not access.trusts(request))
         except UserError as error:
-            return {own_maps: problem_html(teller_of(store, of, access.of(request))(str(error)))}
+            return {own_maps: problem_html(redact_for(store, of, access.of(request))(str(error)))}
         return {
             own_maps: _status(job), own_key: job.key, own_timer: gr.Timer(active=True),
             own_cancel: gr.Button(visible=True),
@@ -232,7 +232,7 @@ def explain_part(
         job = explainer.job(key)
         if job is not None and job.live:
             return {own_maps: _status(job)}
-        tell = teller_of(store, of, access.of(request))
+        tell = redact_for(store, of, access.of(request))
         return part.own_closed(_own_result(job, store, tell))
 
     def leave_own(key: str, request: gr.Request) -> Updates:

@@ -24,8 +24,9 @@ from iekd.runs.slots import device_name
 from iekd.runs.starts import FirstWeights
 from iekd.runs.store import Store
 from iekd.runs.teachers import Found, where_from
+from iekd.times import time_range
 from iekd.ui.render.template import html_plural, html_text
-from iekd.ui.render.words import count, dataset_title, device_title, time_range
+from iekd.ui.render.words import count, dataset_title, device_title
 
 
 def forecast_html(

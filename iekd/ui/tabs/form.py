@@ -8,8 +8,9 @@ import gradio as gr
 
 from iekd.config.methods import METHODS, check_method, combined, sort_methods
 from iekd.config.presets import PRESETS
-from iekd.config.run import GROUPS, LISTS, NO_TEACHER, RunConfig, SettingError, label, make_config
+from iekd.config.run import GROUPS, NO_TEACHER, RunConfig, label, make_config
 from iekd.config.settings import choices_of
+from iekd.config.values import LISTS, SettingError
 from iekd.data.base import DatasetInfo
 from iekd.data.folder import folder_name, folder_path
 from iekd.data.registry import available, check_name, sources

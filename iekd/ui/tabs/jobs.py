@@ -18,8 +18,8 @@ from iekd.launchers.flavors import most_of
 from iekd.launchers.hub_jobs import HUB_JOBS, HubJobsLauncher
 from iekd.runs.owner import LOCAL
 from iekd.runs.prepare import Prepared
+from iekd.times import time_range
 from iekd.ui.render.template import html_text
-from iekd.ui.render.words import time_range
 from iekd.ui.server.access import Access, AccessError
 from iekd.ui.tabs.publish import login_offered, own_token
 

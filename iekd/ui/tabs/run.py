@@ -6,7 +6,7 @@ nothing. Parts that have not changed are left alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -49,7 +49,7 @@ SPEAKING = {**PRIVATE, "queue": True}  # only events of the queue can show a mes
 
 @dataclass
 class RunView:
-    """The components of the view, in the order of the page; those below `seen` are changed by `updates`."""
+    """The components of the view, in the order of the page."""
 
     box: gr.Column
     back: gr.Button
@@ -84,8 +84,12 @@ class RunView:
     @property
     def outputs(self) -> list[Any]:
         """What `updates` may change."""
-        names = [field.name for field in fields(self)]
-        return [getattr(self, name) for name in names[names.index("seen") :]] + self.export.outputs
+        return [
+            self.seen, self.timer, self.head, self.headline, self.actions, self.stop, self.resume, self.compare,
+            self.explain, self.again, self.more, self.confirm, self.early, self.chart, self.watched, self.classes,
+            self.result, self.take_home, self.publish, self.chosen, self.published, self.curves, self.certainty,
+            self.log, *self.export.outputs,
+        ]  # fmt: skip
 
     def updates(self, looked: dict[str, Any]) -> Updates:
         """For a handler: what `look` returned, by component."""

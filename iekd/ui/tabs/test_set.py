@@ -20,7 +20,7 @@ from iekd.ui.render.template import html_text, problem_html
 from iekd.ui.render.test_set import GONE, cell_html, details_html, overview_html, title_of
 from iekd.ui.server.access import Access, May
 from iekd.ui.server.answers import TestSetFound
-from iekd.ui.server.visible import may_look, run_called, teller_of
+from iekd.ui.server.visible import may_look, redact_for, run_called
 from iekd.ui.tabs.run import PRIVATE, Updates
 
 NOT_LOOKED_AT = N_(
@@ -135,7 +135,7 @@ def test_set_part(store: Store, access: Access, source: gr.Dropdown) -> TestSetP
             what = analyse(found, one or "", other or "")
             return cell_html(what, label, predicted, _Reader(store, of, found, allowed), _missing(allowed))
         except UserError as error:
-            text = teller_of(store, of, access.of(request))(str(error))
+            text = redact_for(store, of, access.of(request))(str(error))
             return problem_html(text)
 
     models, changed = [source, first, second], part.outputs
@@ -175,9 +175,9 @@ def section(store: Store, source: str, first: str, second: str, may: May, comput
             raise UserError(_(NOT_LOOKED_AT))
         what = analyse(found, first, second)
     except UserError as error:
-        return Section(problem_html(teller_of(store, source, may)(str(error))))
+        return Section(problem_html(redact_for(store, source, may)(str(error))))
     waiting = allowed and not compute and not found.confidences
-    read, tell = _Reader(store, source, found, allowed), teller_of(store, source, may)
+    read, tell = _Reader(store, source, found, allowed), redact_for(store, source, may)
     details = details_html(what, read, waiting, tell, _missing(allowed))
     return Section(overview_html(what), details, tuple(found.predictions), what.first, what.second, waiting)
 
@@ -218,5 +218,5 @@ def test_set_found(store: Store, source: str, first: str, second: str, may: May)
     if found is None:
         raise UserError(_(NOT_LOOKED_AT))
     names = tuple(PurePath(name).name for name in found.images)
-    shown = replace(found, images=names, without=teller_of(store, source, may)(found.without))
+    shown = replace(found, images=names, without=redact_for(store, source, may)(found.without))
     return cast(TestSetFound, analyse(shown, first, second).to_json())
