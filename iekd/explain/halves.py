@@ -17,7 +17,7 @@ ABOUT = DiagnosticAbout(
     title="What each half is worth",
     shows="The channels of one half are set to 0 before the linear layer, and the other half predicts alone.",
     reading="A half that is nearly as accurate as the whole network has learned most of the task by itself; the same "
-    "channels of the plain student show what so many channels reach without IE-KD.",
+    "channels of the plain student show what that number of channels reaches without IE-KD.",
     reference="Huang et al. 2021 for the halves; silencing channels is the usual ablation (Morcos et al. 2018, On the "
     "Importance of Single Directions for Generalization)",
 )

@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import json
 import os
-import secrets
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 def write_json(path: Path, value: Any) -> None:
     """Replace `path` in one step: temporary name, flush, fsync, rename."""
     # containers of two machines may have the same process number, and share the folder
-    part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(3).hex()}.part")
     try:
         with open(part, "w") as file:
             json.dump(value, file, indent=1, default=str)
