@@ -95,7 +95,8 @@ class Experiment:
             processes: those that train together, of which this is one (parallel.py); all make the same Experiment, and
                 the first one's `should_snapshot` counts.
         Raises:
-            TrainingError: config.student_from is set, and `starts` has nothing for the students.
+            TrainingError: config.student_from is set, and `starts` has nothing for the students; or there is no
+                teacher, and none is to be trained.
             UserError: a method cannot be used with these networks, has no builder, or cannot be trained by several
                 processes.
         """
@@ -107,6 +108,10 @@ class Experiment:
             raise TrainingError(
                 f"Student from '{config.student_from}' is set, but no weights are given. Pass them as starts, or train "
                 "with iekd train."
+            )
+        if teacher is None and config.needs_teacher and not config.teacher_epochs:
+            raise TrainingError(
+                "Teacher epochs '0' trains no teacher, and none is given. Pass one as teacher, or give more epochs."
             )
         check_maps(config)  # these two before hours of training its teacher
         check_built(config.methods)

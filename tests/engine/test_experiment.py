@@ -227,6 +227,12 @@ def test_only_the_stages_that_are_needed(tiny, teacher, tiny_config, methods, na
         assert last.step == stage.steps
 
 
+def test_a_teacher_without_epochs_has_to_be_given(tiny, teacher, tiny_config, refuses):
+    untrained = tiny_config(methods=("kd",), teacher_epochs=0)
+    refuses(lambda: Experiment(untrained, tiny), "Teacher epochs '0'", kind=TrainingError)
+    assert Experiment(untrained, tiny, teacher).teacher is teacher
+
+
 def test_rows_say_what_they_measured(tiny, teacher, config):
     done = execute(config(methods=("baseline", "ie-ft")), tiny, teacher)
     rows = done.rows("ie-ft-seed0")
