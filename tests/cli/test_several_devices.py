@@ -72,21 +72,69 @@ def test_seeds_spread_over_two_slots_are_as_those_of_one_run(two_slots, monkeypa
     assert family.note == "", "these seeds were planned from the start: nobody looked at a result before"
 
 
+MEETING = """
+import sys, time, torch
+from pathlib import Path
+from torch import nn
+from iekd.models.features import Features
+from iekd.models.registry import register
+
+HERE = Path(__file__).parent
+
+class Net(nn.Module):
+    def __init__(self, num_classes, channels, arrived):
+        super().__init__()
+        self.conv, self.fc, self.arrived = nn.Conv2d(channels, 8, 3, 2, 1), nn.Linear(8, num_classes), arrived
+
+    def forward(self, images):
+        if self.training and torch.is_grad_enabled() and "worker" in sys.argv[0] and self.arrived:
+            (HERE / self.arrived).touch()
+            until = time.monotonic() + 200
+            while len(list(HERE.glob("arrived-*"))) < 2:
+                if time.monotonic() > until:
+                    raise RuntimeError("the other run did not come while this one trained")
+                time.sleep(0.02)
+            self.arrived = ""
+        last = torch.relu(self.conv(images))
+        pooled = last.mean((2, 3))
+        return Features(self.fc(pooled), (last,), None, pooled)
+
+@register
+def first_to_meet(num_classes, channels):
+    return Net(num_classes, channels, "arrived-1")
+
+@register
+def second_to_meet(num_classes, channels):
+    return Net(num_classes, channels, "arrived-2")
+"""
+
+
+@pytest.fixture
+def meeting(tmp_path, monkeypatch):
+    """Two networks that train on only when the other is in training too: however busy the machine, both overlap."""
+    (tmp_path / "plugin").mkdir()
+    path = tmp_path / "plugin" / "meeting_nets.py"
+    path.write_text(MEETING)
+    monkeypatch.setenv("IEKD_PLUGINS", str(path))
+    return "first-to-meet", "second-to-meet"
+
+
 @two_cores
 @pytest.mark.usefixtures("two_slots")
-def test_a_table_trains_its_cells_at_once(options, tmp_path):
+def test_a_table_trains_its_cells_at_once(options, tmp_path, meeting):
+    pairs = ",".join(f"none:{name}" for name in meeting)
     words = [
-        "table", *options[:4], *options[8:], "--pairs", "none:resnet8,none:resnet14", "--methods", "baseline",
-        "--runs-dir", tmp_path, "--json",
+        "table", *options[:4], *options[8:], "--pairs", pairs, "--methods", "baseline",
+        "--runs-dir", tmp_path / "runs", "--json",
     ]  # fmt: skip
     first = json.loads(iekd(*words).stdout)
     assert first["missing"] == 0
-    runs = Store(tmp_path).list()
+    runs = Store(tmp_path / "runs").list()
     assert {run.status.slot for run in runs} == {"cpu", "cpu:1"}
     begun, ended = ([getattr(run.status, when) for run in runs] for when in ("started", "ended"))
     assert max(begun) < min(ended), "both trained at the same time"
     assert json.loads(iekd(*words).stdout)["missing"] == 0
-    assert len(Store(tmp_path).list()) == 2, "nothing is trained twice"
+    assert len(Store(tmp_path / "runs").list()) == 2, "nothing is trained twice"
 
 
 # without training
