@@ -29,7 +29,7 @@ import psutil
 from iekd.config.run import RunConfig
 from iekd.launchers.local import LocalLauncher
 from iekd.runs.store import Run, Store
-from iekd.ui.server.access import Access
+from iekd.ui.rights.access import Access
 from iekd.ui.tabs.run import look
 from iekd.ui.tabs.runs import table_html
 

@@ -17,6 +17,8 @@ ROOMS = (
     "engine", "estimate", "bench", "inference", "explain", "export", "results", "runs", "own", "hub", "launchers", "ui",
     "cli",
 )  # fmt: skip
+# the floors of the page, lowest first; the same holds for them
+PAGE_FLOORS = ("rights", "render", "shared", "tabs", "api", "app", "server")
 FILES = {
     ".".join(("iekd", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
@@ -94,6 +96,15 @@ def test_a_room_imports_only_rooms_below_it(module):
     floor = ROOMS.index(room(module))
     up = {n for n in GRAPH[module] if n in FILES and n != "iekd" and ROOMS.index(room(n)) > floor}
     assert not up, f"{module} in '{room(module)}' imports from a room above it"
+
+
+@pytest.mark.parametrize("module", [m for m in FILES if m.startswith("iekd.ui.")])
+def test_no_file_of_the_page_imports_from_a_floor_above_it(module):
+    def floor(name):
+        return PAGE_FLOORS.index(name.split(".")[2])
+
+    up = {n for n in GRAPH[module] if n.startswith("iekd.ui.") and floor(n) > floor(module)}
+    assert not up, f"{module} in 'ui/{module.split('.')[2]}' imports from a folder above it"
 
 
 @pytest.mark.parametrize("module", list(FILES))

@@ -13,12 +13,12 @@ import gradio as gr
 from iekd.language import _
 from iekd.launchers.base import Launcher
 from iekd.launchers.factory import make_launcher
+from iekd.ui.api.methods import public_endpoints
 from iekd.ui.render.about import header_html
 from iekd.ui.render.demo import demo_html
 from iekd.ui.render.runs import Query
-from iekd.ui.server.access import Access
-from iekd.ui.server.api import public_endpoints
-from iekd.ui.server.space import notices
+from iekd.ui.rights.access import Access
+from iekd.ui.shared.space import notices
 from iekd.ui.tabs.chip import chip
 from iekd.ui.tabs.compare import compare_tab
 from iekd.ui.tabs.compare_scripts import ASK_AGAIN

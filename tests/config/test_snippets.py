@@ -43,7 +43,7 @@ def test_the_script_submits_the_run(config: RunConfig, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("config", CONFIGS, ids=["default", "changed", "hard to write"])
 @pytest.mark.parametrize("header", ["", "X-IEKD-Token"])
 def test_the_call_is_one_of_the_endpoint(config: RunConfig, header: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from iekd.ui.server.api import ENDPOINTS, Actions
+    from iekd.ui.api.methods import ENDPOINTS, Actions
 
     asked: list[dict[str, Any]] = []
 

@@ -10,7 +10,7 @@ import pytest
 from iekd.errors import UserError
 from iekd.runs.store import Store
 from iekd.ui.app import build_app
-from iekd.ui.server.access import PUBLISH, Access, AccessError
+from iekd.ui.rights.access import PUBLISH, Access, AccessError
 from iekd.ui.tabs import publish
 from iekd.ui.tabs.run import look
 

@@ -321,8 +321,8 @@ def test_a_run_that_is_given_up_has_no_job_that_costs_money(jobs, waiting, hub_l
 
 
 def test_only_who_pays_resumes_a_job(jobs, waiting, hub_launcher, wait_until, refuses):
-    from iekd.ui.server.access import Access, AccessError
-    from iekd.ui.server.actions import resume_run
+    from iekd.ui.rights.access import Access, AccessError
+    from iekd.ui.shared.actions import resume_run
 
     run, job = waiting
     job.end("CANCELED")
@@ -594,8 +594,8 @@ def test_a_page_offers_jobs_beside_this_machine(jobs, tiny_config, tmp_path, ref
     from iekd.launchers.factory import make_launcher
     from iekd.runs.owner import LOCAL
     from iekd.runs.prepare import prepare
-    from iekd.ui.server.access import Access
-    from iekd.ui.server.actions import start_run
+    from iekd.ui.rights.access import Access
+    from iekd.ui.shared.actions import start_run
     from iekd.ui.tabs.jobs import where_part
 
     jobs.idle = True
@@ -783,8 +783,8 @@ def test_the_pictures_of_a_run_that_is_given_up_are_deleted_or_named(
 
 
 def test_a_page_never_resumes_on_a_visitors_account(jobs, hub_launcher, tiny_config, wait_until, refuses):
-    from iekd.ui.server.access import Access, AccessError
-    from iekd.ui.server.actions import resume_run
+    from iekd.ui.rights.access import Access, AccessError
+    from iekd.ui.shared.actions import resume_run
 
     jobs.idle = True
     run = hub_launcher.store.get(hub_launcher.for_visitor("hf_bob").submit(tiny_config(dataset="fashion-mnist-sample")))

@@ -88,8 +88,8 @@ def test_it_is_a_launcher_like_the_local_one(tmp_path):
 
 def test_the_page_starts_stops_and_resumes_with_it(threads, endless, wait_until):
     from iekd.ui.app import build_app
-    from iekd.ui.server.access import Access
-    from iekd.ui.server.actions import start_run
+    from iekd.ui.rights.access import Access
+    from iekd.ui.shared.actions import start_run
     from iekd.ui.tabs.run import look
     from iekd.ui.tabs.runs import act, table_html
 
@@ -161,7 +161,7 @@ def test_the_commands_stop_resume_and_show_with_it(threads, endless, wait_until,
 
 
 def test_its_own_queue_is_shown_and_reordered(tmp_path, endless, monkeypatch):
-    from iekd.ui.server.access import Access
+    from iekd.ui.rights.access import Access
     from iekd.ui.tabs.runs import act, table_html
 
     launcher = ThreadLauncher(Store(tmp_path), closed=True)

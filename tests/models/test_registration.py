@@ -19,7 +19,7 @@ from iekd.models.features import Features
 from iekd.models.registry import BUILDERS, build, builders, register
 from iekd.runs.prepare import prepare
 from iekd.runs.store import Store
-from iekd.ui.server.access import Access
+from iekd.ui.rights.access import Access
 
 
 class Net(nn.Module):

@@ -136,7 +136,7 @@ def test_the_stopped_one_of_0_1_begins_again(store, monkeypatch):
 
 
 def test_the_page_draws_them(store):
-    from iekd.ui.server.access import Access
+    from iekd.ui.rights.access import Access
     from iekd.ui.tabs.run import look
     from iekd.ui.tabs.runs import table_html
 

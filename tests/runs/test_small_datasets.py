@@ -11,8 +11,8 @@ from iekd.data.base import DatasetInfo
 from iekd.results.report import remarks
 from iekd.runs.prepare import Prepared, prepare
 from iekd.runs.store import Status, Store
+from iekd.ui.api.methods import status_of
 from iekd.ui.render.run import head_html
-from iekd.ui.server.api import status_of
 from iekd.ui.tabs.forecast import forecast_html
 
 

@@ -20,7 +20,7 @@ from iekd.config.run import RunConfig, make_config
 from iekd.errors import UserError
 from iekd.launchers.local import LocalLauncher
 from iekd.runs.store import QUEUED, RUNNING, STOPPED, Run, Store
-from iekd.ui.server.access import Access, AccessError, Limits, _visitor
+from iekd.ui.rights.access import Access, AccessError, Limits, _visitor
 from iekd.ui.tabs.run import look
 from iekd.ui.tabs.runs import table_html
 from iekd.ui.tabs.train import who_may_start
@@ -116,7 +116,7 @@ def test_a_visitor_has_so_many_runs_a_day_and_others_have_theirs(store: Store, m
 
 
 def test_many_clicks_at_once_start_no_more_than_that(store: Store, monkeypatch: Any) -> None:
-    from iekd.ui.server import actions
+    from iekd.ui.shared import actions
 
     access, got = Access(public=True, training=True, limits=Limits(runs=3)), []
     monkeypatch.setattr(LocalLauncher, "start", lambda self, run, handle: None)
@@ -136,7 +136,7 @@ def test_many_clicks_at_once_start_no_more_than_that(store: Store, monkeypatch: 
 
 
 def test_anothers_key_gives_nobody_their_run(store: Store, monkeypatch: Any) -> None:
-    from iekd.ui.server import actions
+    from iekd.ui.shared import actions
 
     access = Access(public=True, training=True, token=TOKEN)
     monkeypatch.setattr(LocalLauncher, "start", lambda self, run, handle: None)

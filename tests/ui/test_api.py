@@ -20,9 +20,9 @@ from ui_helpers import CLIENT, PATIENCE, QUICK, ROOT, TOKEN, call, serving, wait
 from iekd.config.run import RunConfig, make_config
 from iekd.errors import UserError
 from iekd.runs import store
-from iekd.ui.server.answers import DatasetRow, Exported, RunStatus, State, schema_words, setting_rows
-from iekd.ui.server.api import ENDPOINTS
-from iekd.ui.server.endpoints import schema_of
+from iekd.ui.api.methods import ENDPOINTS
+from iekd.ui.shared.answers import DatasetRow, Exported, RunStatus, State, schema_words, setting_rows
+from iekd.ui.shared.endpoints import schema_of
 
 PAGE = ROOT / "docs" / "api.md"
 CHANGES = ("stop_run", "resume_run", "move_run_to_front", "delete_run")

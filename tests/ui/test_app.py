@@ -20,8 +20,8 @@ from iekd.config.run import GROUPS, RunConfig, make_config
 from iekd.data import registry
 from iekd.errors import DataError, RunError, UserError
 from iekd.runs.prepare import prepare
-from iekd.ui.server.access import Access
-from iekd.ui.server.api import ENDPOINTS
+from iekd.ui.api.methods import ENDPOINTS
+from iekd.ui.rights.access import Access
 from iekd.ui.tabs import form
 
 DEFAULTS = form.to_values(RunConfig())

@@ -20,9 +20,9 @@ from ui_helpers import CLIENT, QUICK, TOKEN, call
 
 from iekd.launchers.local import LocalLauncher
 from iekd.runs.store import Store
+from iekd.ui.api.bodies import WENT_WRONG, Bodies
+from iekd.ui.api.methods import ENDPOINTS, _says_why
 from iekd.ui.app import build_app
-from iekd.ui.server.api import ENDPOINTS, _says_why
-from iekd.ui.server.bodies import WENT_WRONG, Bodies
 
 WRONG_BODIES = [
     b"", b"null", b"{}", b"[]", b"5", b"not json", b"\xff\xfe", b'{"data": null}', b'{"data": {}}', b'{"data": "x"}',

@@ -12,7 +12,7 @@ from browser import ARGUMENTS, find_browser
 from test_front import PREFIX, proxy
 from ui_helpers import PATIENCE, TOKEN, serving
 
-from iekd.ui.server.api import ENDPOINTS
+from iekd.ui.api.methods import ENDPOINTS
 
 pytestmark = pytest.mark.browser
 # Gradio asks for these files wherever it runs, and nothing is missing without them; a frame is not focused by itself

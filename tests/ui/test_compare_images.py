@@ -22,7 +22,7 @@ from iekd.models.artifact import ModelCard
 from iekd.results.agreement import ALL, ALL_WRONG, DIFFER
 from iekd.runs.store import Store
 from iekd.ui.render.comparison import LISTED, PAGE, ModelColumn, View, comparison_html, viewed
-from iekd.ui.server.access import Access, AccessError
+from iekd.ui.rights.access import Access, AccessError
 from iekd.ui.tabs import compare_images
 from iekd.ui.tabs.compare import compare_files, compare_tab, first_images, results_html, uploaded_models
 from iekd.ui.tabs.compare_images import MOST_KEPT, MOST_LINKS, MOST_OF_VISITORS, Comparisons, Wanted

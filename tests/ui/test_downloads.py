@@ -17,8 +17,8 @@ from ui_helpers import CLIENT, TOKEN, serving
 
 from iekd.models.artifact import load_model
 from iekd.runs.store import Store
-from iekd.ui.server.access import _visitor
-from iekd.ui.server.downloads import downloads_html
+from iekd.ui.render.downloads import downloads_html
+from iekd.ui.rights.access import _visitor
 
 
 def test_a_network_comes_as_a_zip_that_works(server: str, finished_run: str, runs_dir: Path, tmp_path: Path) -> None:

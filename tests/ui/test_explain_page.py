@@ -33,9 +33,9 @@ from iekd.explain.sample import Sample
 from iekd.runs.explained import MADE_FROM, Explained, choose, explainer_of, made_from, read
 from iekd.runs.models import demo_models
 from iekd.runs.store import Store
+from iekd.ui.api.explain import explain
 from iekd.ui.render.explain import maps_html, numbers_html
-from iekd.ui.server.access import Access
-from iekd.ui.server.api_explain import explain
+from iekd.ui.rights.access import Access
 from iekd.ui.tabs.explain import MAPS_HIDDEN, NOT_EXPLAINED, asked_for, without_options
 
 EVIL = "<img src=x onerror=alert(1)>"

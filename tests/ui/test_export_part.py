@@ -22,7 +22,7 @@ from iekd.runs.store import Store
 from iekd.ui.app import build_app
 from iekd.ui.render.certificate import certificate_html
 from iekd.ui.render.words import model_titles
-from iekd.ui.server.access import Access, _visitor
+from iekd.ui.rights.access import Access, _visitor
 from iekd.ui.tabs.export import look_at_exports
 from iekd.ui.tabs.run import look
 

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from ui_helpers import CLIENT, TOKEN, call, serving
 
 from iekd.errors import UserError
-from iekd.ui.server.access import Access
+from iekd.ui.rights.access import Access
 from iekd.ui.server.front import FILE_POLICY, Front, check_root_path, path_of, trusted_proxies
 from iekd.ui.server.guard import MOST_BODY
 

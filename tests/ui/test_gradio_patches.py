@@ -27,8 +27,8 @@ from starlette.testclient import TestClient
 from ui_helpers import CLIENT, ROOT
 
 from iekd.data.decoding import MAX_PIXELS
-from iekd.ui.server import gradio_patches
-from iekd.ui.server.gradio_patches import FEW_FRAMES, LANGUAGE, PageHtml
+from iekd.ui.shared import gradio_patches
+from iekd.ui.shared.gradio_patches import FEW_FRAMES, LANGUAGE, PageHtml
 
 PAGE = "<html><head><title>é</title></head><body>x</body></html>"
 
@@ -190,7 +190,7 @@ def test_no_component_is_parsed_when_gradio_is_imported() -> None:
         "ast.parse = lambda source, *a, **b: parsed.append(source) or parse(source, *a, **b)\n"
         "import iekd.ui.server.launch, gradio\n"
         "print(sum('(Component' in str(source) for source in parsed))\n"
-        "iekd.ui.server.gradio_patches.patch_process()\n"
+        "iekd.ui.shared.gradio_patches.patch_process()\n"
         "assert inspect.getfile is getfile and inspect.getfile(gradio.Button).endswith('button.py')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -16,7 +16,7 @@ from ui_helpers import CLIENT, TOKEN, call, serving
 
 from iekd.launchers.local import LocalLauncher
 from iekd.runs.store import FINISHED, Store
-from iekd.ui.server.access import MOST_OWN_UPLOAD, MOST_UPLOAD
+from iekd.ui.rights.access import MOST_OWN_UPLOAD, MOST_UPLOAD
 from iekd.ui.server.guard import MOST_BODY
 
 # Bodies
@@ -140,7 +140,7 @@ def test_the_server_fetches_nothing_for_anybody(server: str, secret: tuple[str, 
 def test_addresses_are_refused_before_anything_is_fetched(monkeypatch: Any) -> None:
     from gradio import Error, processing_utils
 
-    from iekd.ui.server.gradio_patches import refuse_addresses
+    from iekd.ui.shared.gradio_patches import refuse_addresses
 
     for name in ("ssrf_protected_download", "async_ssrf_protected_download"):
         monkeypatch.setattr(processing_utils, name, getattr(processing_utils, name))  # put back afterwards

@@ -19,8 +19,8 @@ from iekd import data
 from iekd.config.run import RunConfig
 from iekd.models import libraries
 from iekd.runs.store import Store
+from iekd.ui.api.methods import ENDPOINTS
 from iekd.ui.app import build_app
-from iekd.ui.server.api import ENDPOINTS
 from iekd.ui.tabs import form
 
 # these start a worker or take files; and the endpoints for programs have tests of their own

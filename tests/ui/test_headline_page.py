@@ -20,8 +20,8 @@ from iekd.runs.siblings import extended_by, family_of
 from iekd.runs.store import RUNNING, STOPPED, Store
 from iekd.ui.render.headline import headline_html
 from iekd.ui.render.run import head_html
-from iekd.ui.server.access import Access, AccessError
-from iekd.ui.server.actions import add_seeds
+from iekd.ui.rights.access import Access, AccessError
+from iekd.ui.shared.actions import add_seeds
 from iekd.ui.tabs.run import look
 
 

@@ -13,8 +13,8 @@ from ui_helpers import TOKEN, call
 
 from iekd.config.run import RunConfig
 from iekd.runs.store import Run, Store
-from iekd.ui.server.access import Access
-from iekd.ui.server.hidden_paths import without_paths
+from iekd.ui.rights.access import Access
+from iekd.ui.rights.hidden_paths import without_paths
 from iekd.ui.tabs.run import look
 
 

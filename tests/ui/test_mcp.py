@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 from ui_helpers import CLIENT, PATIENCE, QUICK, ROOT, TOKEN, call, serving, wait_until
 
-from iekd.ui.server.api import ENDPOINTS
-from iekd.ui.server.mcp_server import MISSING
+from iekd.ui.api.mcp_server import MISSING
+from iekd.ui.api.methods import ENDPOINTS
 
 mcp = pytest.importorskip("mcp")
 ADDRESS = "/gradio_api/mcp"

@@ -19,12 +19,12 @@ from iekd.runs.compare import compare_runs
 from iekd.runs.index import Index
 from iekd.runs.notes import Notes, read_notes, write_notes
 from iekd.runs.store import Run, Store
+from iekd.ui.api.methods import Actions
 from iekd.ui.render import sparkline
 from iekd.ui.render.compare_runs import comparison_html
 from iekd.ui.render.runs import Query, list_html, select, title, tools_html
 from iekd.ui.render.sparkline import Sparklines
-from iekd.ui.server.access import Access
-from iekd.ui.server.api import Actions
+from iekd.ui.rights.access import Access
 from iekd.ui.tabs.runs import act, runs_tab, table_html
 
 

@@ -12,11 +12,11 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from iekd.ui.server import attempts
-from iekd.ui.server.access import COOKIE, HEADER, Access
-from iekd.ui.server.attempts import ALTOGETHER, LONGEST, PER_ADDRESS, Attempts, network_of
+from iekd.ui.rights import attempts
+from iekd.ui.rights.access import COOKIE, HEADER, Access
+from iekd.ui.rights.attempts import ALTOGETHER, LONGEST, PER_ADDRESS, Attempts, network_of
+from iekd.ui.rights.sessions import SESSION, Sessions
 from iekd.ui.server.front import Front
-from iekd.ui.server.sessions import SESSION, Sessions
 from iekd.ui.server.sign_in import sign_in_routes
 
 TOKEN = "correct horse battery staple"
@@ -114,7 +114,7 @@ def test_a_copy_of_the_cookie_is_worth_nothing_after_signing_out(access: Access)
 
 
 def test_ended_sessions_are_forgotten_once_they_have_expired(clock: Clock, monkeypatch: Any) -> None:
-    from iekd.ui.server import sessions
+    from iekd.ui.rights import sessions
 
     monkeypatch.setattr(sessions, "NEWEST", 5)
     made = Sessions(clock)

@@ -20,7 +20,7 @@ from iekd.launchers.local import LocalLauncher
 from iekd.runs import filesystem
 from iekd.runs.slots import device_name
 from iekd.runs.store import Store
-from iekd.ui.server import space
+from iekd.ui.shared import space
 
 COLOURS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")  # that the Hub knows
 NOBODY = 65534

@@ -34,9 +34,9 @@ from iekd.runs.store import Store
 from iekd.ui.app import build_app
 from iekd.ui.render.runs import Query, tools_html
 from iekd.ui.render.template import TEMPLATES
-from iekd.ui.server.access import Access
-from iekd.ui.server.gradio_patches import PageHtml
+from iekd.ui.rights.access import Access
 from iekd.ui.server.script_words import script_words
+from iekd.ui.shared.gradio_patches import PageHtml
 from iekd.ui.tabs.run import look
 from iekd.ui.tabs.runs import table_html
 

@@ -23,7 +23,7 @@ from iekd.data.folder import UPLOADED
 from iekd.errors import UserError
 from iekd.runs.store import Store
 from iekd.runs.uploads import WAITS, _size, add_pictures, is_added, unused
-from iekd.ui.server.access import Access, AccessError, Limits
+from iekd.ui.rights.access import Access, AccessError, Limits
 
 
 @pytest.fixture

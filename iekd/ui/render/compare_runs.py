@@ -16,8 +16,8 @@ from iekd.ui.render.figures import Figure, Point, Series, draw, mean_over_seeds
 from iekd.ui.render.run import badge
 from iekd.ui.render.runs import results, title
 from iekd.ui.render.template import render
-from iekd.ui.server.access import May
-from iekd.ui.server.hidden_paths import Tell, teller
+from iekd.ui.rights.access import May
+from iekd.ui.rights.hidden_paths import Tell, teller
 
 
 def comparison_html(compared: ComparedRuns, may: May) -> str:

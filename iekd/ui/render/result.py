@@ -24,7 +24,7 @@ from iekd.ui.render.words import (
     seeds_text,
     teacher_title,
 )
-from iekd.ui.server.hidden_paths import Tell
+from iekd.ui.rights.hidden_paths import Tell
 
 COLUMNS = (
     N_("Parameters"), N_("Accuracy"), N_("Balanced accuracy"), N_("Against the plain student"), N_("Same as teacher"),

@@ -28,7 +28,7 @@ from iekd.ui.render.words import (
     state_name,
     when,
 )
-from iekd.ui.server.hidden_paths import Tell
+from iekd.ui.rights.hidden_paths import Tell
 
 STAGE_NAMES = {
     "teacher": N_("Teacher"), "auto-encoder": N_("Auto-encoder"), "students": N_("Students"),

@@ -21,11 +21,11 @@ from iekd.results.significance import p_text
 from iekd.runs.card import card_of, notes
 from iekd.runs.store import FINISHED, Run, Status
 from iekd.runs.watched import WatchedImage, WatchedPrediction, read_watched
+from iekd.ui.render.downloads import downloads_html
 from iekd.ui.render.figures import number, ticks
 from iekd.ui.render.template import render
 from iekd.ui.render.words import method_style, teacher_title
-from iekd.ui.server.downloads import downloads_html
-from iekd.ui.server.hidden_paths import Tell
+from iekd.ui.rights.hidden_paths import Tell
 
 FIRST, LAST = 10, 5  # classes that are shown of a long list
 CELLS = 24  # of the strip of earlier predictions

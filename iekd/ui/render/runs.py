@@ -33,7 +33,7 @@ from iekd.ui.render.words import (
     state_name,
     when,
 )
-from iekd.ui.server.access import May
+from iekd.ui.rights.access import May
 
 PAGE = 50  # runs of one page
 CHANGE = "change"  # the right to give a run a name, a star or a note

@@ -1,1 +1,1 @@
-"""What stands between the page and the network: who may do what, downloads, endpoints."""
+"""Serves the page: headers, signing in, limits on what is sent, downloads."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import os
 import tempfile
 import zipfile
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import IO
 
@@ -17,29 +14,17 @@ from starlette.responses import FileResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from iekd.errors import UserError
-from iekd.explain.about import JSON
-from iekd.export import FORMATS
-from iekd.export.web import FORMAT_TITLE, WEB
-from iekd.language import N_, _
 from iekd.models.artifact import CARD, WEIGHTS, ModelCard
 from iekd.models.catalog import model_name
 from iekd.results.predictions import ANSWERS
 from iekd.runs.explained import explainer_of
 from iekd.runs.exported import certificates_in, export_folder, files_of
 from iekd.runs.store import Run, Store
-from iekd.ui.render.template import html_text
-from iekd.ui.render.words import model_titles
-from iekd.ui.server.access import Access, AccessError
-from iekd.ui.server.hidden_paths import Tell
+from iekd.ui.render.downloads import ADDRESS, EXPLAINED
+from iekd.ui.rights.access import Access, AccessError
 from iekd.ui.tabs.compare_images import COMPARED, FILES, comparisons
 
-ADDRESS = "/download"
-EXPLAINED = "/explained"
 PIECE = 2**18  # bytes sent at a time
-REPORTS = (
-    ("report.md", "text/markdown", N_("Report to read")),
-    ("report.json", "application/json", N_("Report as data")),
-)
 USE = """{title}
 
 {card} says how it was made and what it expects: {resolution} x {resolution} pixels, {channels} channel(s), values 0..1
@@ -56,64 +41,6 @@ With iekd installed, in the folder that this file is in:
     from iekd.models.artifact import load_model
     network, card = load_model(Path("."))                 # a torch module: network(pixels).logits
 """
-
-
-def downloads_html(run: Run, with_networks: bool, tell: Tell = str) -> str:
-    """Links to all of it. Reports are carried by the page itself: the runs folder is never served."""
-    links = []
-    for name, kind, label in REPORTS:
-        try:
-            content = tell((run.path / name).read_text("utf-8", "replace"))
-        except OSError:
-            continue
-        links.append(download_link(f"{run.id}-{name}", kind, content, html_text(label)))
-    if with_networks:
-        with contextlib.suppress(OSError):  # runs of version 0.1 and those that did not finish have none
-            size = (run.path / ANSWERS).stat().st_size
-            links.append(
-                _link(
-                    f".{ADDRESS}/{run.id}/{ANSWERS}", html_text("All answers <small>{size}</small>", size=_bytes(size))
-                )
-            )
-    networks, titles = run.model_folders if with_networks else {}, model_titles(run)
-    for name, folder in networks.items():
-        with contextlib.suppress(UserError, OSError):  # a damaged one has nothing to offer
-            ModelCard.read(folder)
-            size = (folder / WEIGHTS).stat().st_size
-            links.append(_link(f".{ADDRESS}/{run.id}/{name}", f"{escape(titles[name])} <small>{_bytes(size)}</small>"))
-    return f'<p class="downloads">{"".join(links)}</p>' if links else ""
-
-
-def download_link(name: str, kind: str, content: str, label: str) -> str:
-    """A link that carries what it downloads, so that no file has to be stored for it.
-
-    Args:
-        name: what the file will be called. kind: its media type. label: HTML.
-    """
-    address = f"data:{kind};base64,{base64.b64encode(content.encode(errors='backslashreplace')).decode()}"
-    return _link(address, label, name)
-
-
-def export_link(run: Run, learner: str, format_name: str) -> str:
-    """A link to an export that has been made."""
-    size = sum(path.stat().st_size for path in files_of(export_folder(run, learner, format_name)))
-    title = _(FORMAT_TITLE) if format_name == WEB else f"{model_titles(run)[learner]}, {_(FORMATS[format_name].title)}"
-    label = f"{escape(title)} <small>{_bytes(size)}</small>"
-    return _link(f".{ADDRESS}/{run.id}/{learner}/{format_name}", label)
-
-
-def downloads_of(run: Run) -> dict[str, int]:
-    """What `download_route` offers of a run: the last part of its address -> bytes of the weights or of the file."""
-    files = {ANSWERS: run.path / ANSWERS, **{name: folder / WEIGHTS for name, folder in run.model_folders.items()}}
-    return {name: path.stat().st_size for name, path in files.items() if path.is_file()}
-
-
-def _link(address: str, label: str, name: str = "") -> str:
-    return f'<a class="download" download="{escape(name)}" href="{escape(address)}">⬇ {label}</a>'
-
-
-def _bytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
 
 
 def download_routes(store: Store, access: Access) -> list[Route]:
@@ -173,16 +100,6 @@ def compared_route() -> Route:
         return Response(content, media_type=FILES[name][0], headers=headers)
 
     return Route(COMPARED + "/{word}/{name}", answer)
-
-
-def explained_links(store: Store, folder: Path, tell: Tell) -> str:
-    """Links to an explanation: as data, and all of it with the maps as PNG files. tell: see `teller`."""
-    links = [_link(f".{EXPLAINED}/{explainer_of(store).link(folder)}", html_text("Maps and numbers as a zip"))]
-    with contextlib.suppress(OSError):
-        links.append(
-            download_link(JSON, "application/json", tell((folder / JSON).read_text()), html_text("Numbers as JSON"))
-        )
-    return "".join(links)
 
 
 def _sent(file: IO[bytes], name: str) -> Response:

@@ -19,8 +19,8 @@ from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from iekd.errors import UserError
-from iekd.ui.server.access import COOKIE, HEADER, Access, address_of
-from iekd.ui.server.sessions import same
+from iekd.ui.rights.access import COOKIE, HEADER, Access, address_of
+from iekd.ui.rights.sessions import same
 
 # Gradio's page has its settings in inline scripts and compiles the scripts of events from text, so both are allowed.
 # What the policy prevents: code, pictures and connections of other sites, and frames in sites that are not named.

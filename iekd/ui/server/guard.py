@@ -13,8 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from iekd import __version__
 from iekd.data.archives import LEAST_FREE
 from iekd.runs.store import Store
-from iekd.ui.server.access import Access, counts
-from iekd.ui.server.gradio_patches import upload_folder
+from iekd.ui.rights.access import Access, counts
+from iekd.ui.shared.gradio_patches import upload_folder
 
 MOST_BODY = 8 * 2**20  # bytes of a request that uploads no files; the largest of ours is the table of a thousand runs
 TOO_LARGE = "This is more than the page accepts at once. Send smaller or fewer images.\n"

@@ -20,20 +20,20 @@ from iekd.launchers.base import Launcher
 from iekd.launchers.factory import make_launcher
 from iekd.runs import trash
 from iekd.runs.store import not_writable
+from iekd.ui.api.bodies import Bodies
+from iekd.ui.api.mcp_server import ADDRESS as MCP_ADDRESS
+from iekd.ui.api.mcp_server import McpServer
+from iekd.ui.api.methods import ENDPOINTS
 from iekd.ui.app import build_app, style, theme
 from iekd.ui.render.colours import method_colours
-from iekd.ui.server.access import MOST_OWN_UPLOAD, Access
-from iekd.ui.server.api import ENDPOINTS
-from iekd.ui.server.bodies import Bodies
+from iekd.ui.rights.access import MOST_OWN_UPLOAD, Access
 from iekd.ui.server.cards import card_route
 from iekd.ui.server.downloads import compared_route, download_routes, explained_route
 from iekd.ui.server.front import check_root_path, in_front, path_of, trusted_proxies
-from iekd.ui.server.gradio_patches import PageHtml, patch_page, patch_process
 from iekd.ui.server.guard import Guard, health
-from iekd.ui.server.mcp_server import ADDRESS as MCP_ADDRESS
-from iekd.ui.server.mcp_server import McpServer
 from iekd.ui.server.page_scripts import first_scripts, script_routes
 from iekd.ui.server.sign_in import sign_in_routes
+from iekd.ui.shared.gradio_patches import PageHtml, patch_page, patch_process
 
 log = logging.getLogger(__name__)
 PORTS_TRIED = 50

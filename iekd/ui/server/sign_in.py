@@ -8,9 +8,9 @@ from starlette.routing import Route
 
 from iekd.language import language
 from iekd.ui.render.template import render
-from iekd.ui.server.access import COOKIE, SIGN_IN, SIGN_OUT, Access, address_of
+from iekd.ui.rights.access import COOKIE, SIGN_IN, SIGN_OUT, Access, address_of
+from iekd.ui.rights.sessions import SESSION, same
 from iekd.ui.server.front import path_of, too_many
-from iekd.ui.server.sessions import SESSION, same
 
 
 def sign_in_routes(access: Access, root: str = "") -> list[Route]:

@@ -33,10 +33,10 @@ from iekd.ui.render.comparison import View, comparison_csv, comparison_html, com
 from iekd.ui.render.examples import examples
 from iekd.ui.render.template import html_text, problem_html, render
 from iekd.ui.render.words import run_title, when
-from iekd.ui.server.access import Access, AccessError, May
-from iekd.ui.server.answers_compare import Comparison
-from iekd.ui.server.gradio_patches import file_field, open_choices, open_dropdown
-from iekd.ui.server.visible import may_look, run_called
+from iekd.ui.rights.access import Access, AccessError, May
+from iekd.ui.rights.visible import may_look, run_called
+from iekd.ui.shared.answers_compare import Comparison
+from iekd.ui.shared.gradio_patches import file_field, open_choices, open_dropdown
 from iekd.ui.tabs.compare_images import (
     COMPARED,
     FILES,

@@ -29,7 +29,7 @@ from iekd.runs.store import Run, Store
 from iekd.ui.render.comparison import ModelColumn, View, column_of, comparison_csv, comparison_json, viewed
 from iekd.ui.render.comparison_png import comparison_png
 from iekd.ui.render.words import dataset_title, run_title, when
-from iekd.ui.server.space import with_gpu
+from iekd.ui.shared.space import with_gpu
 
 MOST_IMAGES, MOST_OF_VISITORS = 500, 100  # images of one comparison: of one's own machine, of a visitor
 MOST_MODELS = 12

@@ -11,7 +11,7 @@ from iekd.language import _
 from iekd.runs.store import Store
 from iekd.ui.render.comparison import PAGE
 from iekd.ui.render.template import html_text
-from iekd.ui.server.gradio_patches import file_field
+from iekd.ui.shared.gradio_patches import file_field
 from iekd.ui.tabs.compare import DEMO, results_html
 from iekd.ui.tabs.run import PRIVATE, Updates
 

@@ -32,12 +32,12 @@ from iekd.runs.explained import (
     read,
 )
 from iekd.runs.store import Store
+from iekd.ui.render.downloads import explained_links
 from iekd.ui.render.explain import maps_html, numbers_html
 from iekd.ui.render.template import problem_html, render
-from iekd.ui.server.access import Access, May
-from iekd.ui.server.downloads import explained_links
-from iekd.ui.server.gradio_patches import open_dropdown
-from iekd.ui.server.visible import may_look, redact_for, run_called
+from iekd.ui.rights.access import Access, May
+from iekd.ui.rights.visible import may_look, redact_for, run_called
+from iekd.ui.shared.gradio_patches import open_dropdown
 from iekd.ui.tabs.run import PRIVATE, Updates
 
 NOTE = N_("This takes seconds for small networks and minutes for large ones. It goes on if you leave, and is stored.")

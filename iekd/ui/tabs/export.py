@@ -17,10 +17,10 @@ from iekd.language import N_, _
 from iekd.runs.exported import certificates_in, export_folder, export_in_run
 from iekd.runs.store import Run, Store
 from iekd.ui.render.certificate import certificate_html, page_html
+from iekd.ui.render.downloads import export_link
 from iekd.ui.render.template import html_text
 from iekd.ui.render.words import first_chosen, model_titles
-from iekd.ui.server.access import Access, May
-from iekd.ui.server.downloads import export_link
+from iekd.ui.rights.access import Access, May
 from iekd.ui.tabs.waiting import click_and_wait
 
 WAIT = N_(

@@ -20,7 +20,7 @@ from iekd.runs.owner import LOCAL
 from iekd.runs.prepare import Prepared
 from iekd.times import time_range
 from iekd.ui.render.template import html_text
-from iekd.ui.server.access import Access, AccessError
+from iekd.ui.rights.access import Access, AccessError
 from iekd.ui.tabs.publish import login_offered, own_token
 
 ABOUT = N_(

@@ -24,7 +24,7 @@ from iekd.runs.models import model_of
 from iekd.runs.store import Run, Store
 from iekd.ui.render.template import html_text, problem_html
 from iekd.ui.render.words import first_chosen, model_titles
-from iekd.ui.server.access import PUBLISH, Access, AccessError
+from iekd.ui.rights.access import PUBLISH, Access, AccessError
 from iekd.ui.tabs.waiting import click_and_wait
 
 WAIT = N_(

@@ -27,10 +27,10 @@ from iekd.ui.render.result import result_html, why_html
 from iekd.ui.render.run import early_html, head_html, log_html, signature
 from iekd.ui.render.run_parts import certainty_html, classes_html, classes_to_come_html, take_home_html, watched_html
 from iekd.ui.render.template import html_text, render
-from iekd.ui.server.access import PUBLISH, Access, May
-from iekd.ui.server.actions import add_seeds, resume_run
-from iekd.ui.server.hidden_paths import teller
-from iekd.ui.server.visible import may_look
+from iekd.ui.rights.access import PUBLISH, Access, May
+from iekd.ui.rights.hidden_paths import teller
+from iekd.ui.rights.visible import may_look
+from iekd.ui.shared.actions import add_seeds, resume_run
 from iekd.ui.tabs.export import ExportPart, export_part, look_at_exports
 from iekd.ui.tabs.present import present_button, present_part
 from iekd.ui.tabs.publish import publish_part, reset

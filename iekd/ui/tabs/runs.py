@@ -21,8 +21,8 @@ from iekd.ui.render.compare_runs import comparison_html
 from iekd.ui.render.runs import CHANGE, Query, list_html, tools_html
 from iekd.ui.render.sparkline import Sparklines
 from iekd.ui.render.template import problem_html, render
-from iekd.ui.server.access import Access, May
-from iekd.ui.server.actions import resume_run
+from iekd.ui.rights.access import Access, May
+from iekd.ui.shared.actions import resume_run
 from iekd.ui.tabs.run import PRIVATE, Updates
 
 log = logging.getLogger(__name__)

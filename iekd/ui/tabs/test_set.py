@@ -18,9 +18,9 @@ from iekd.runs.store import Store
 from iekd.runs.test_set import predicted_set, read_images
 from iekd.ui.render.template import html_text, problem_html
 from iekd.ui.render.test_set import GONE, cell_html, details_html, overview_html, title_of
-from iekd.ui.server.access import Access, May
-from iekd.ui.server.answers import TestSetFound
-from iekd.ui.server.visible import may_look, redact_for, run_called
+from iekd.ui.rights.access import Access, May
+from iekd.ui.rights.visible import may_look, redact_for, run_called
+from iekd.ui.shared.answers import TestSetFound
 from iekd.ui.tabs.run import PRIVATE, Updates
 
 NOT_LOOKED_AT = N_(

@@ -29,8 +29,8 @@ from iekd.runs.queue import ahead_of_new
 from iekd.runs.store import Store
 from iekd.ui.render import train as html
 from iekd.ui.render.template import html_text
-from iekd.ui.server.access import HEADER, SIGN_IN, SIGN_OUT, Access, May
-from iekd.ui.server.actions import start_run
+from iekd.ui.rights.access import HEADER, SIGN_IN, SIGN_OUT, Access, May
+from iekd.ui.shared.actions import start_run
 from iekd.ui.tabs import choices, form
 from iekd.ui.tabs.forecast import forecast_html
 from iekd.ui.tabs.jobs import where_part

@@ -18,9 +18,9 @@ from iekd.runs.store import Store
 from iekd.ui.render.examples import thumbnails_html
 from iekd.ui.render.template import html_text
 from iekd.ui.render.train import problem_html, step_html
-from iekd.ui.server.access import Access
-from iekd.ui.server.actions import upload_pictures
-from iekd.ui.server.gradio_patches import file_field
+from iekd.ui.rights.access import Access
+from iekd.ui.shared.actions import upload_pictures
+from iekd.ui.shared.gradio_patches import file_field
 from iekd.ui.tabs import form
 from iekd.ui.tabs.pause import click_after_a_pause
 from iekd.ui.tabs.run import PRIVATE, Updates

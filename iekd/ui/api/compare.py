@@ -6,9 +6,9 @@ from typing import Optional
 
 import gradio as gr
 
-from iekd.ui.server.answers import Images, Models
-from iekd.ui.server.answers_compare import Comparison, ModelFiles, ModelRefs, RightAnswers, Show
-from iekd.ui.server.endpoints import Page
+from iekd.ui.shared.answers import Images, Models
+from iekd.ui.shared.answers_compare import Comparison, ModelFiles, ModelRefs, RightAnswers, Show
+from iekd.ui.shared.endpoints import Page
 from iekd.ui.tabs.compare import compare_files, compare_files_csv, uploaded_models
 
 NONE: list[str] = []  # default of a list, which nobody changes

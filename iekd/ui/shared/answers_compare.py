@@ -8,7 +8,7 @@ from pydantic import WithJsonSchema
 from typing_extensions import NotRequired, TypedDict
 
 from iekd.results.agreement import FILTERS
-from iekd.ui.server.answers import EXAMPLE_ID, HOW_SENT, UPLOADED, UploadedFile, says, sent_file
+from iekd.ui.shared.answers import EXAMPLE_ID, HOW_SENT, UPLOADED, UploadedFile, says, sent_file
 
 ModelRefs = Annotated[
     list[str],

@@ -27,11 +27,16 @@ from iekd.runs.exported import export_folder, export_in_run, files_of
 from iekd.runs.notes import name_of, write_notes
 from iekd.runs.siblings import pooled_markdown
 from iekd.runs.store import Run
+from iekd.ui.api.bodies import NOT_ALLOWED, WENT_WRONG
+from iekd.ui.api.compare import compare, compare_csv
+from iekd.ui.api.explain import explain
 from iekd.ui.render.curves import read_curves
+from iekd.ui.render.downloads import ADDRESS, downloads_of
 from iekd.ui.render.runs import CHANGE
-from iekd.ui.server.access import Access, AccessError, May
-from iekd.ui.server.actions import add_seeds, foresee, resume_run, start_run, upload_pictures
-from iekd.ui.server.answers import (
+from iekd.ui.rights.access import Access, AccessError, May
+from iekd.ui.rights.hidden_paths import Tell, teller
+from iekd.ui.shared.actions import add_seeds, foresee, resume_run, start_run, upload_pictures
+from iekd.ui.shared.answers import (
     Archive,
     Classes,
     DatasetRow,
@@ -64,13 +69,8 @@ from iekd.ui.server.answers import (
     setting_rows,
     takes_files,
 )
-from iekd.ui.server.api_compare import compare, compare_csv
-from iekd.ui.server.api_explain import explain
-from iekd.ui.server.bodies import NOT_ALLOWED, WENT_WRONG
-from iekd.ui.server.downloads import ADDRESS, downloads_of
-from iekd.ui.server.endpoints import ANSWER, Endpoint, endpoints_of
-from iekd.ui.server.gradio_patches import describe_endpoint, describe_field, file_field
-from iekd.ui.server.hidden_paths import Tell, teller
+from iekd.ui.shared.endpoints import ANSWER, Endpoint, endpoints_of
+from iekd.ui.shared.gradio_patches import describe_endpoint, describe_field, file_field
 from iekd.ui.tabs.test_set import test_set_found
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from iekd.data.decoding import MAX_PIXELS
 from iekd.language import language
 from iekd.ui import gradio_is_imported
-from iekd.ui.server.endpoints import ANSWER, Endpoint, Schema
+from iekd.ui.shared.endpoints import ANSWER, Endpoint, Schema
 
 WRITTEN_FOR = "6.31.0"
 DOES_NOT_FIT = (

@@ -12,10 +12,10 @@ from typing_extensions import TypedDict
 from iekd.errors import UserError
 from iekd.explain.about import TEXT
 from iekd.runs.explained import DONE, choose, explainer_of
-from iekd.ui.server.answers import Models
-from iekd.ui.server.downloads import EXPLAINED
-from iekd.ui.server.endpoints import Page
-from iekd.ui.server.visible import may_look, redact_for, run_called
+from iekd.ui.render.downloads import EXPLAINED
+from iekd.ui.rights.visible import may_look, redact_for, run_called
+from iekd.ui.shared.answers import Models
+from iekd.ui.shared.endpoints import Page
 from iekd.ui.tabs.explain import NOT_EXPLAINED, without_options
 
 PAUSE = 0.2  # seconds between two looks whether it is done

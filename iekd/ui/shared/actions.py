@@ -19,8 +19,8 @@ from iekd.runs.prepare import prepare
 from iekd.runs.siblings import growing, key_of, more_seeds, note_extension
 from iekd.runs.store import Run, Store
 from iekd.runs.uploads import add_pictures, changing
-from iekd.ui.server.access import Access, AccessError
-from iekd.ui.server.answers import Forecast
+from iekd.ui.rights.access import Access, AccessError
+from iekd.ui.shared.answers import Forecast
 
 
 def start_run(launcher: Launcher, access: Access, asker: gr.Request | None, config: RunConfig, key: str) -> str:

@@ -33,8 +33,8 @@ from iekd.runs.store import LIVE, QUEUED, Run, Store
 from iekd.runs.teachers import find_teacher
 from iekd.runs.uploads import is_added
 from iekd.space import in_space
-from iekd.ui.server.attempts import Attempts
-from iekd.ui.server.sessions import Sessions, same
+from iekd.ui.rights.attempts import Attempts
+from iekd.ui.rights.sessions import Sessions, same
 
 log = logging.getLogger(__name__)
 COOKIE, HEADER = "iekd_admin", "x-iekd-token"

@@ -8,8 +8,8 @@ from __future__ import annotations
 from iekd.data import own_path
 from iekd.errors import UserError
 from iekd.runs.store import Run, Store
-from iekd.ui.server.access import May
-from iekd.ui.server.hidden_paths import Tell, teller
+from iekd.ui.rights.access import May
+from iekd.ui.rights.hidden_paths import Tell, teller
 
 
 def run_called(store: Store, source: str) -> Run | None:

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from iekd.errors import UserError
 from iekd.runs.store import Store
-from iekd.ui.server.access import Access
+from iekd.ui.rights.access import Access
 
 Schema = dict[str, Any]
 # types of JSON schema -> the types that json.loads gives

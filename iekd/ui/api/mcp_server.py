@@ -27,12 +27,12 @@ from starlette.types import Receive, Scope, Send
 from iekd import __version__
 from iekd.errors import UserError, unknown_name
 from iekd.launchers.base import Launcher
-from iekd.ui.server.access import Access
-from iekd.ui.server.answers import is_file, takes_files
-from iekd.ui.server.api import ENDPOINTS, Actions
-from iekd.ui.server.bodies import WENT_WRONG
-from iekd.ui.server.endpoints import Endpoint, Parameter, Schema, in_order
-from iekd.ui.server.gradio_patches import upload_folder
+from iekd.ui.api.bodies import WENT_WRONG
+from iekd.ui.api.methods import ENDPOINTS, Actions
+from iekd.ui.rights.access import Access
+from iekd.ui.shared.answers import is_file, takes_files
+from iekd.ui.shared.endpoints import Endpoint, Parameter, Schema, in_order
+from iekd.ui.shared.gradio_patches import upload_folder
 
 log = logging.getLogger(__name__)
 ADDRESS = "/gradio_api/mcp"

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from iekd.errors import UserError, unknown_name
 from iekd.plural import counted
-from iekd.ui.server.endpoints import Endpoints, check, in_order, listed
+from iekd.ui.shared.endpoints import Endpoints, check, in_order, listed
 
 CALL = re.compile(r"/gradio_api/(call|run|api|queue/join)(/|$)")
 NAMED = re.compile(r"/gradio_api/(?P<route>call/v2|call|run|api)/(?P<name>[^/]+)/?")

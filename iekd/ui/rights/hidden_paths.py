@@ -11,7 +11,7 @@ from iekd.data import own_path
 from iekd.paths import home_dir
 from iekd.runs.store import Run, Store
 from iekd.runs.uploads import is_added
-from iekd.ui.server.access import May
+from iekd.ui.rights.access import May
 
 Tell = Callable[[str], str]
 

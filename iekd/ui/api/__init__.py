@@ -1,0 +1,1 @@
+"""The page for programs: its endpoints over HTTP and MCP."""
