@@ -9,7 +9,8 @@ from pathlib import Path
 
 from iekd.hub.curves import curves_png
 from iekd.hub.privacy import Scrubber
-from iekd.runs.store import FINISHED, Run
+from iekd.runs.status import FINISHED
+from iekd.runs.store import Run
 
 OUT = Path(__file__).parent / "paper"
 KEPT = ("report.json", "report.md", "config.json")

@@ -26,7 +26,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 from iekd.config.run import make_config
 from iekd.launchers.base import Launcher
 from iekd.launchers.factory import make_launcher
-from iekd.runs.store import FINISHED
+from iekd.runs.status import FINISHED
 
 STORE = 100 * 2**20  # bytes
 RAYS = ("ray::JobSupervisor", "iekd.launchers.ray_job", "ray::train_here")  # what a run adds to the cluster

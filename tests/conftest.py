@@ -321,7 +321,7 @@ def written_run():
     accuracies, which nobody trained. Its curves rise to them."""
     from iekd.results.significance import OverImages, summarise
     from iekd.runs.files import write_json
-    from iekd.runs.store import FINISHED
+    from iekd.runs.status import FINISHED
 
     def write(store, plain=86.0, taught=88.0, teacher=94.0, **settings):
         run, handle = store.create(make_config(**settings))

@@ -72,7 +72,7 @@ def say_proposal(prepared: Prepared) -> None:
 
 def say_how_it_ended(run: Any, as_json: bool) -> None:
     """The results of a run that is over, or why there are none; exit status 1 if it failed, 130 if it was stopped."""
-    from iekd.runs.store import FAILED, LOST, STOPPED
+    from iekd.runs.status import FAILED, LOST, STOPPED
 
     status = run.status
     if status.state == FAILED:
@@ -89,7 +89,7 @@ def say_results(run: Run, report: dict[str, Any] | None, as_json: bool, runs: Se
     runs: the ids of all that the report is about, if they are several.
     """
     from iekd.results.report import summary
-    from iekd.runs.store import FAILED, LOST, STOPPED
+    from iekd.runs.status import FAILED, LOST, STOPPED
 
     status = run.status
     if report and not as_json and status.state != FAILED:

@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from iekd.runs.status import LOADING, QUEUED, Status
 from iekd.runs.status_writer import in_words
-from iekd.runs.store import LOADING, QUEUED, Run, Status
+from iekd.runs.store import Run
 from iekd.times import time_range
 
 

@@ -189,7 +189,7 @@ def train_at_once(jobs: Sequence[Callable[[], Run]], titles: Sequence[str], laun
 def say_how_they_ended(runs: list[Run], store: Store, as_json: bool) -> None:
     """`say_how_it_ended` for runs whose seeds belong together: the results of all, if all of them have one."""
     from iekd.runs.siblings import family_of
-    from iekd.runs.store import FINISHED
+    from iekd.runs.status import FINISHED
 
     unfinished = [run for run in runs if run.status.state != FINISHED]
     for run in unfinished[1:]:
@@ -230,7 +230,7 @@ def table(
     from iekd.runs.grid import make_folder, write_table
     from iekd.runs.prepare import prepare, resolve
     from iekd.runs.processes import place_here
-    from iekd.runs.store import FAILED
+    from iekd.runs.status import FAILED
 
     share_cpu(cpu_slots)
     if place_here() is not None:

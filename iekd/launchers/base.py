@@ -16,7 +16,8 @@ from iekd.config.run import RunConfig
 from iekd.errors import RunError, UserError
 from iekd.runs.files import read_json, write_json
 from iekd.runs.owner import LOCAL, Owner, record, set_owner
-from iekd.runs.store import FAILED, LOST, STOPPED, STOPPING, Run, Status, Store, released
+from iekd.runs.status import FAILED, LOST, STOPPED, STOPPING, Status
+from iekd.runs.store import Run, Store, released
 
 log = logging.getLogger(__name__)
 GRACE = 30.0  # seconds that a worker has to see a request to stop

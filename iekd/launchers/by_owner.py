@@ -9,7 +9,8 @@ from iekd.config.run import RunConfig
 from iekd.errors import RunError, UserError
 from iekd.launchers.base import GRACE, SAVING, FolderLauncher, Launcher
 from iekd.runs.owner import LOCAL
-from iekd.runs.store import Status, Store
+from iekd.runs.status import Status
+from iekd.runs.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ from iekd.estimate.cost import Plan, seconds
 from iekd.launchers.in_job import in_hours
 from iekd.runs.estimate import LOOK_BACK, MUCH_WORK, SPREAD_OF_OTHERS
 from iekd.runs.owner import record
-from iekd.runs.store import FINISHED, Store
+from iekd.runs.status import FINISHED
+from iekd.runs.store import Store
 
 UNITS = ("second", 3600), ("minute", 60), ("hour", 1)  # of a price; how many are in an hour
 TIMES = ("", 1), ("s", 1), ("m", 60), ("h", 3600), ("d", 86400)

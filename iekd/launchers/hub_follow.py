@@ -25,7 +25,8 @@ from iekd.runs.checkpoints import Checkpoints
 from iekd.runs.files import read_json
 from iekd.runs.locks import fcntl
 from iekd.runs.owner import record, set_owner
-from iekd.runs.store import CHECKPOINTS, FAILED, FINISHED, QUEUED, STOPPED, Run, Status
+from iekd.runs.status import FAILED, FINISHED, QUEUED, STOPPED, Status
+from iekd.runs.store import CHECKPOINTS, Run
 
 log = logging.getLogger("iekd")
 LOCK, PARTS = ".follow.lock", ".follow"  # in a run's folder

@@ -31,7 +31,8 @@ from iekd.launchers.sending import GIVEN_UP, Inputs, files_of, inputs_of, pack, 
 from iekd.runs.estimate import in_words
 from iekd.runs.files import read_json, write_json
 from iekd.runs.owner import record, set_owner
-from iekd.runs.store import CHECKPOINTS, FAILED, Run, Status, Store
+from iekd.runs.status import FAILED, Status
+from iekd.runs.store import CHECKPOINTS, Run, Store
 from iekd.runs.teachers import find_teacher
 
 log = logging.getLogger("iekd")

@@ -31,7 +31,8 @@ from pathlib import Path, PurePosixPath
 from iekd.errors import RunError, UserError
 from iekd.runs.checkpoints import MANIFEST
 from iekd.runs.files import read_json, write_json
-from iekd.runs.store import FAILED, LIVE, STOPPED, Run
+from iekd.runs.status import FAILED, LIVE, STOPPED
+from iekd.runs.store import Run
 
 JOB, RUN, INPUTS, TEACHERS = "job.json", "run", "inputs.tar", "teachers"  # in the mounted folder
 ABSOLUTE, AMONG_RUNS = "root", "runs"  # first parts of the names in inputs.tar

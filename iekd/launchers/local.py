@@ -18,7 +18,8 @@ from iekd.paths import python_path
 from iekd.runs import queue
 from iekd.runs.owner import LOCAL
 from iekd.runs.slots import slots
-from iekd.runs.store import Run, Status
+from iekd.runs.status import Status
+from iekd.runs.store import Run
 from iekd.space import on_zero_gpu
 
 

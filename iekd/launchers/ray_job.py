@@ -24,7 +24,8 @@ from iekd.errors import UserError
 from iekd.runs.events import append_event
 from iekd.runs.lease import LOOK_EVERY, give_back, holds, take
 from iekd.runs.owner import RECORD, record
-from iekd.runs.store import FAILED, FINISHED, STOPPED, Run
+from iekd.runs.status import FAILED, FINISHED, STOPPED
+from iekd.runs.store import Run
 
 RETRIES = 5  # after nodes that died
 CANCELLING = 2.5  # seconds; Ray kills a job's command 3 s after it was asked to end

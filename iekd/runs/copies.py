@@ -25,7 +25,8 @@ from urllib.parse import urlsplit
 
 from iekd.errors import RunError
 from iekd.paths import absolute
-from iekd.runs.store import CHECKPOINTS, Run, Status
+from iekd.runs.status import Status
+from iekd.runs.store import CHECKPOINTS, Run
 from iekd.runs.transfer import write_archive
 
 log = logging.getLogger("iekd")

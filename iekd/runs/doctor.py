@@ -18,7 +18,8 @@ from iekd.errors import UserError
 from iekd.models.shipped import shipped_models
 from iekd.paths import cache_dir, checkpoints_dir, unpacked_dir
 from iekd.runs.slots import device_name
-from iekd.runs.store import LOST, Store
+from iekd.runs.status import LOST
+from iekd.runs.store import Store
 from iekd.runs.trash import KEPT, TRASH, deletions
 from iekd.runs.uploads import unused, uploads_dir
 

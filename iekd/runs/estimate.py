@@ -23,7 +23,8 @@ from iekd.runs.owner import LOCAL
 from iekd.runs.prepare import Prepared
 from iekd.runs.probes import Probes
 from iekd.runs.slots import device_name
-from iekd.runs.store import FINISHED, Store
+from iekd.runs.status import FINISHED
+from iekd.runs.store import Store
 
 # factors within which estimates are expected to be right
 SPREAD_MEASURED, SPREAD_OF_OTHERS, SPREAD_OF_A_GUESS = 1.4, 1.6, 2.5

@@ -25,7 +25,8 @@ from iekd.runs.files import write_json
 from iekd.runs.owner import LOCAL
 from iekd.runs.shared_teacher import missing_teacher
 from iekd.runs.side_by_side import Starter, train_all
-from iekd.runs.store import FINISHED, LOST, STOPPED, Run, Store
+from iekd.runs.status import FINISHED, LOST, STOPPED
+from iekd.runs.store import Run, Store
 
 
 class Launcher(Starter, Protocol):

@@ -11,7 +11,8 @@ from iekd.config.run import RunConfig
 from iekd.errors import UserError
 from iekd.results.brief import Brief, brief
 from iekd.runs.notes import NOTES, Notes, read_notes
-from iekd.runs.store import LIVE, LOST, Run, Status, Store
+from iekd.runs.status import LIVE, LOST, Status
+from iekd.runs.store import Run, Store
 
 READ = ("config.json", "status.json", "report.json", NOTES)
 DAMAGE = (UserError, KeyError, TypeError, AttributeError, ValueError)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from iekd.runs.store import Status
+from iekd.runs.status import Status
 
 log = logging.getLogger("iekd")
 

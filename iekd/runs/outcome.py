@@ -16,7 +16,8 @@ from iekd.results.build import build_report
 from iekd.results.predictions import ANSWERS, write_answers
 from iekd.results.report import to_markdown
 from iekd.runs.files import write_json
-from iekd.runs.store import Run, Status
+from iekd.runs.status import Status
+from iekd.runs.store import Run
 
 
 def model_card(network: Any, model: str, config: RunConfig, dataset: Dataset, **values: Any) -> ModelCard:

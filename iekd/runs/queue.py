@@ -21,7 +21,8 @@ from iekd.runs.files import read_json, write_json
 from iekd.runs.locks import fcntl
 from iekd.runs.owner import LOCAL
 from iekd.runs.slots import Slot, check_device, device_name, slots
-from iekd.runs.store import QUEUED, Run, Status, Store
+from iekd.runs.status import QUEUED, Status
+from iekd.runs.store import Run, Store
 
 
 def ahead_of(run: Run, store: Store) -> list[Run]:

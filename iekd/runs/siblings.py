@@ -35,7 +35,8 @@ from iekd.results.predictions import ANSWERS, read_right
 from iekd.runs.files import content_sum, read_json, write_json
 from iekd.runs.index import DAMAGE
 from iekd.runs.slots import device_name
-from iekd.runs.store import FINISHED, Run, Status, Store
+from iekd.runs.status import FINISHED, Status
+from iekd.runs.store import Run, Store
 
 EXTENDS = "extends.json"
 USUAL = 2  # seeds that are added where no number is given

@@ -10,7 +10,8 @@ from typing import Any, Optional
 from iekd.estimate.progress import HELD_OUT, TRAINING, Progress
 from iekd.plural import counted
 from iekd.runs.machine import Machine
-from iekd.runs.store import Run, Status
+from iekd.runs.status import Status
+from iekd.runs.store import Run
 
 log = logging.getLogger("iekd")
 Watcher = Callable[[Status, Optional[dict[str, Any]]], None]

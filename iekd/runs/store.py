@@ -30,7 +30,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -44,82 +44,15 @@ from iekd.runs.files import LineWriter, read_json, read_lines, read_tail, trunca
 from iekd.runs.lease import bar, take_away
 from iekd.runs.locks import fcntl
 from iekd.runs.owner import LOCAL, Owner, owner_of, set_owner
+from iekd.runs.status import FINISHED, LIVE, LOST, QUEUED, Status
 
-QUEUED, RUNNING, STOPPING = "queued", "running", "stopping"
-STOPPED, FINISHED, FAILED, LOST = "stopped", "finished", "failed", "lost"
-LIVE = (QUEUED, RUNNING, STOPPING)
 CHECKPOINTS = "checkpoints"  # in a run folder
 EXPORTS = "exports"  # likewise
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what storage without file locks answers
 TEST_SET = "test-set"  # likewise
 EXPLAINED = "explained"  # likewise
 WATCHED = "watched"  # likewise
-LOADING = "loading"  # the stage before the first
 LAST_MOMENTS = 30  # seconds that a run's process gets to end once its final state is written
-
-
-@dataclass
-class Status:
-    """What status.json holds. Times are seconds since 1970; progress is 0..1 over the whole run.
-
-    created: when it was requested; queued: when this attempt was, if it is not the first. spent: seconds of training
-    by earlier attempts that this one continues. would_repeat: it failed, and would fail again in the same way.
-    diverged: learner -> a sentence on how its numbers became NaN or infinite, while others continued.
-    eta_seconds, eta_range: what is left, as expected, and the range in which that is expected to lie.
-    gpu: the name of the GPU that it computes on, with its memory and what this run holds of it, in bytes, and its
-    utilisation in percent where that is known; threads: how many compute, on a processor (machine.py).
-    waiting: what it waits for besides the runs of its own folder, as a sentence. cautions: what makes its result worth
-    little, as sentences. slot: where on this machine it trains, names of Slots with commas; "" while it waits. yields:
-    it waits for a teacher that another run trains, and later runs may train before it. fine_tunes: whether its teacher
-    begins with somebody's weights. doubt: why the state may be another one by now, as a sentence; it is told by the
-    run's launcher, and in no file. copy_error: why there is no copy of it elsewhere (copies.py), as a sentence.
-    """
-
-    state: str = QUEUED
-    created: float = 0.0
-    queued: float | None = None
-    attempt: int = 1
-    spent: float = 0.0
-    started: float | None = None
-    ended: float | None = None
-    pid: int | None = None
-    pid_started: float | None = None
-    stage: str = ""
-    stage_progress: float = 0.0
-    progress: float = 0.0
-    eta_seconds: float | None = None
-    eta_range: tuple[float, float] | None = None
-    images_per_second: float | None = None
-    device: str = ""
-    gpu: str = ""
-    gpu_memory: int | None = None
-    gpu_memory_used: int | None = None
-    gpu_utilisation: int | None = None
-    threads: int | None = None
-    error: str | None = None
-    would_repeat: bool = False
-    waiting: str = ""
-    diverged: dict[str, str] = field(default_factory=dict)
-    cautions: list[str] = field(default_factory=list)
-    fine_tunes: bool = False
-    slot: str = ""
-    yields: bool = False
-    doubt: str = ""
-    copy_error: str = ""
-
-    @property
-    def resumable(self) -> bool:
-        """Whether it makes sense to resume it."""
-        return self.state in (STOPPED, FAILED, LOST) and not self.would_repeat
-
-    @property
-    def live(self) -> bool:
-        return self.state in LIVE
-
-    @property
-    def seconds(self) -> float | None:
-        """How long it has been running, or ran, all attempts together."""
-        return None if self.started is None else self.spent + (self.ended or time.time()) - self.started
 
 
 class Run:

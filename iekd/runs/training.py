@@ -34,8 +34,9 @@ from iekd.runs.outcome import model_card, save_models, write_report
 from iekd.runs.processes import Team
 from iekd.runs.slots import device_name
 from iekd.runs.starts import FirstWeights, Role, load_start, student_source
+from iekd.runs.status import LOADING, RUNNING, STOPPING
 from iekd.runs.status_writer import StatusWriter
-from iekd.runs.store import LOADING, RUNNING, STOPPING, Run, Store
+from iekd.runs.store import Run, Store
 from iekd.runs.teacher_model import load_teacher
 from iekd.runs.teachers import (
     Found,

@@ -20,20 +20,8 @@ from iekd.config.run import RunConfig
 from iekd.errors import RunError, UnknownNameError
 from iekd.plugins import VARIABLE
 from iekd.results.report import to_markdown
-from iekd.runs.store import (
-    CHECKPOINTS,
-    EXPLAINED,
-    EXPORTS,
-    FAILED,
-    FINISHED,
-    LIVE,
-    LOST,
-    STOPPED,
-    TEST_SET,
-    WATCHED,
-    Run,
-    Store,
-)
+from iekd.runs.status import FAILED, FINISHED, LIVE, LOST, STOPPED
+from iekd.runs.store import CHECKPOINTS, EXPLAINED, EXPORTS, TEST_SET, WATCHED, Run, Store
 
 STATES = (*LIVE, FINISHED, STOPPED, FAILED, LOST)
 LEFT_OUT = (

@@ -32,8 +32,9 @@ from iekd.runs.processes import Place, nproc, together
 from iekd.runs.queue import ahead_of, device_turn, several_slots
 from iekd.runs.shared_teacher import SharedTeacher
 from iekd.runs.slots import Slot, device_name
+from iekd.runs.status import FAILED, FINISHED, QUEUED, STOPPED, Status
 from iekd.runs.status_writer import StatusWriter, Watcher
-from iekd.runs.store import CHECKPOINTS, FAILED, FINISHED, QUEUED, STOPPED, Run, Status, Store
+from iekd.runs.store import CHECKPOINTS, Run, Store
 from iekd.runs.training import Stopped, Training
 from iekd.runs.variables import COPY_TO
 

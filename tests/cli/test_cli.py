@@ -25,7 +25,8 @@ from iekd.cli.progress import Display
 from iekd.config.methods import METHODS, combined, method_spec
 from iekd.launchers.local import LocalLauncher
 from iekd.models.artifact import load_model
-from iekd.runs.store import RUNNING, Status, Store
+from iekd.runs.status import RUNNING, Status
+from iekd.runs.store import Store
 
 TRAIN_KEYS = {"run", "path", "state", "seconds", "teacher", "learners", "diverged", "dataset", "device"}
 

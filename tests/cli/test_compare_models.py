@@ -16,7 +16,8 @@ from iekd.cli.main import app
 from iekd.config.run import make_config
 from iekd.models.artifact import ModelCard, save_model
 from iekd.models.registry import build
-from iekd.runs.store import FINISHED, Status, Store
+from iekd.runs.status import FINISHED, Status
+from iekd.runs.store import Store
 
 CLASSES = ("ant", "bee")
 

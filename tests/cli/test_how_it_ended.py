@@ -6,7 +6,8 @@ import pytest
 import typer
 
 from iekd.cli.messages import print_results, say_how_it_ended
-from iekd.runs.store import STOPPED, Status, Store
+from iekd.runs.status import STOPPED, Status
+from iekd.runs.store import Store
 
 
 @pytest.fixture

@@ -27,7 +27,8 @@ from iekd.errors import UserError
 from iekd.models.artifact import ModelCard, save_model
 from iekd.models.registry import build
 from iekd.runs.choices import choice_called
-from iekd.runs.store import FINISHED, Status, Store
+from iekd.runs.status import FINISHED, Status
+from iekd.runs.store import Store
 
 CLASSES = ("=ant", "bee", "犬")
 

@@ -21,7 +21,8 @@ from iekd.runs.gpus import Gpu
 from iekd.runs.owner import set_owner
 from iekd.runs.siblings import family_of
 from iekd.runs.side_by_side import spread, train_all
-from iekd.runs.store import FAILED, FINISHED, LOST, QUEUED, RUNNING, STOPPED, Status, Store
+from iekd.runs.status import FAILED, FINISHED, LOST, QUEUED, RUNNING, STOPPED, Status
+from iekd.runs.store import Store
 
 two_cores = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from iekd.runs.store import STOPPED
+from iekd.runs.status import STOPPED
 
 GUIDE = Path(__file__).parents[2] / "docs" / "adding-a-launcher.md"
 

@@ -14,7 +14,8 @@ from iekd.models import hub_configs, pretrained
 from iekd.models.artifact import load_model
 from iekd.models.registry import build
 from iekd.runs.prepare import prepare
-from iekd.runs.store import FINISHED, Store
+from iekd.runs.status import FINISHED
+from iekd.runs.store import Store
 from iekd.runs.teachers import as_heard, as_told, find_teacher
 from iekd.runs.worker import execute
 from iekd.ui.tabs.forecast import forecast_html

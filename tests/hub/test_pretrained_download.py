@@ -20,7 +20,8 @@ from iekd.models.artifact import ModelCard
 from iekd.models.info import IMAGENET, Pretrained
 from iekd.models.registry import build
 from iekd.runs.prepare import prepare
-from iekd.runs.store import FINISHED, Store
+from iekd.runs.status import FINISHED
+from iekd.runs.store import Store
 from iekd.runs.worker import execute
 
 NAME, REPO = "timm:test_resnet", "timm/test_resnet.r160_in1k"

@@ -18,7 +18,8 @@ from iekd.inference.predict import Predictor, load_predictor
 from iekd.models.artifact import ModelCard, save_model
 from iekd.models.registry import build
 from iekd.runs.models import demo_models, models_called, run_models, saved_seeds
-from iekd.runs.store import FINISHED, Status, Store
+from iekd.runs.status import FINISHED, Status
+from iekd.runs.store import Store
 
 CLASSES = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")
 

@@ -31,7 +31,8 @@ from iekd.runs import grid
 from iekd.runs.estimate import estimate
 from iekd.runs.files import read_json, write_json
 from iekd.runs.owner import record, set_owner
-from iekd.runs.store import FAILED, FINISHED, QUEUED, RUNNING, STOPPED, Run, Store
+from iekd.runs.status import FAILED, FINISHED, QUEUED, RUNNING, STOPPED
+from iekd.runs.store import Run, Store
 from iekd.runs.teachers import find_teacher
 from iekd.runs.worker import execute
 

@@ -14,7 +14,8 @@ from iekd.errors import RunError
 from iekd.launchers.local import LocalLauncher, worker_process
 from iekd.models.artifact import load_model
 from iekd.runs.queue import device_turn
-from iekd.runs.store import FINISHED, LOST, QUEUED, RUNNING, STOPPED, Status, Store
+from iekd.runs.status import FINISHED, LOST, QUEUED, RUNNING, STOPPED, Status
+from iekd.runs.store import Store
 
 
 @pytest.fixture

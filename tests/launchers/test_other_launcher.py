@@ -19,7 +19,8 @@ from iekd.launchers.base import FolderLauncher, Launcher
 from iekd.launchers.local import LocalLauncher
 from iekd.runs.owner import LOCAL
 from iekd.runs.queue import ahead_of
-from iekd.runs.store import FAILED, FINISHED, LOST, QUEUED, RUNNING, STOPPED, Run, Store
+from iekd.runs.status import FAILED, FINISHED, LOST, QUEUED, RUNNING, STOPPED
+from iekd.runs.store import Run, Store
 from iekd.runs.transfer import export_run, import_run
 from iekd.runs.worker import execute
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from iekd.launchers.factory import make_launcher
 from iekd.runs.lease import FILE
 from iekd.runs.owner import record
-from iekd.runs.store import FINISHED, LIVE, QUEUED, RUNNING, STOPPED, Run, Store
+from iekd.runs.status import FINISHED, LIVE, QUEUED, RUNNING, STOPPED
+from iekd.runs.store import Run, Store
 
 pytest.importorskip("ray", reason="Ray is not installed; 'make test-ray' installs it")
 

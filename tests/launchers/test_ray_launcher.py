@@ -28,7 +28,8 @@ from iekd.paths import python_path
 from iekd.runs import grid, lease, worker
 from iekd.runs.lease import give_back, holds, take
 from iekd.runs.owner import LOCAL, RECORD, record, set_owner
-from iekd.runs.store import FAILED, FINISHED, LOST, NO_LOCKS, QUEUED, RUNNING, STOPPED, Store
+from iekd.runs.status import FAILED, FINISHED, LOST, QUEUED, RUNNING, STOPPED
+from iekd.runs.store import NO_LOCKS, Store
 
 
 @pytest.fixture

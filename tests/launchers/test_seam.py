@@ -21,7 +21,8 @@ from iekd.launchers.ray import RayLauncher
 from iekd.runs import grid
 from iekd.runs.owner import LOCAL
 from iekd.runs.side_by_side import train_all
-from iekd.runs.store import FINISHED, LOST, QUEUED, STOPPED, Run
+from iekd.runs.status import FINISHED, LOST, QUEUED, STOPPED
+from iekd.runs.store import Run
 
 SHIPPED = list(factory.LAUNCHERS)  # before a test adds one
 

@@ -19,7 +19,8 @@ from iekd.results import table
 from iekd.results.predictions import Right
 from iekd.results.significance import over_images
 from iekd.runs import grid as grids
-from iekd.runs.store import FAILED, FINISHED, STOPPED, Store
+from iekd.runs.status import FAILED, FINISHED, STOPPED
+from iekd.runs.store import Store
 from iekd.runs.worker import execute
 
 OPTIONS = {"resolution": 16, "epochs": 1, "teacher_epochs": 1, "auto_encoder_epochs": 1, "batch_size": 32}

@@ -12,7 +12,8 @@ from iekd.config.run import make_config
 from iekd.models.artifact import ModelCard, save_model
 from iekd.models.registry import build
 from iekd.runs.choices import choice_called, choices_named, choices_of, refs_of, shipped_choices
-from iekd.runs.store import FINISHED, Status, Store
+from iekd.runs.status import FINISHED, Status
+from iekd.runs.store import Store
 
 CLASSES = ("ant", "bee")
 

@@ -18,7 +18,8 @@ from iekd.errors import RunError
 from iekd.launchers.local import LocalLauncher
 from iekd.runs import copies
 from iekd.runs.copies import Copies, check_place, copy_run, fetched
-from iekd.runs.store import FINISHED, LOST, RUNNING, STOPPED, STOPPING, Store
+from iekd.runs.status import FINISHED, LOST, RUNNING, STOPPED, STOPPING
+from iekd.runs.store import Store
 from iekd.runs.transfer import import_run
 from iekd.runs.variables import COPY_TO
 from iekd.runs.worker import execute

@@ -12,7 +12,8 @@ from iekd.data.base import DatasetInfo
 from iekd.runs import estimate as estimates
 from iekd.runs.estimate import estimate, shortage, wait_for_room
 from iekd.runs.prepare import Prepared
-from iekd.runs.store import FAILED, FINISHED, STOPPED, Store
+from iekd.runs.status import FAILED, FINISHED, STOPPED
+from iekd.runs.store import Store
 
 GB = 1e9
 

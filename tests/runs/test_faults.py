@@ -23,7 +23,8 @@ from iekd.runs import attempt as attempts
 from iekd.runs import training
 from iekd.runs.checkpoints import Checkpoints
 from iekd.runs.files import write_json
-from iekd.runs.store import FAILED, FINISHED, LIVE, LOST, RUNNING, STOPPED, Store
+from iekd.runs.status import FAILED, FINISHED, LIVE, LOST, RUNNING, STOPPED
+from iekd.runs.store import Store
 from iekd.runs.worker import execute, stop_on_signals
 
 pytestmark = pytest.mark.usefixtures("checkpoints_everywhere")

@@ -8,7 +8,8 @@ from iekd.config.run import make_config
 from iekd.runs import index as index_module
 from iekd.runs.index import Index
 from iekd.runs.notes import write_notes
-from iekd.runs.store import FINISHED, LOST, QUEUED, STOPPED, Store
+from iekd.runs.status import FINISHED, LOST, QUEUED, STOPPED
+from iekd.runs.store import Store
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from iekd.runs.machine import Machine
-from iekd.runs.store import Status
+from iekd.runs.status import Status
 
 
 class FakeCuda:

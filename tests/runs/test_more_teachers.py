@@ -8,7 +8,8 @@ from iekd.config.run import make_config
 from iekd.config.unused import unused_settings
 from iekd.models.artifact import ModelCard
 from iekd.runs.prepare import prepare
-from iekd.runs.store import FINISHED, Store
+from iekd.runs.status import FINISHED
+from iekd.runs.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,8 @@ from iekd.inference.compare import compare
 from iekd.results.report import to_markdown
 from iekd.runs.grid import finished_run, interrupted_run
 from iekd.runs.models import run_models
-from iekd.runs.store import FINISHED, STOPPED, Store
+from iekd.runs.status import FINISHED, STOPPED
+from iekd.runs.store import Store
 from iekd.runs.transfer import export_run, import_run
 from iekd.runs.worker import execute
 

@@ -13,7 +13,8 @@ from iekd.config.run import make_config
 from iekd.models.artifact import ModelCard
 from iekd.models.registry import build
 from iekd.runs.prepare import prepare
-from iekd.runs.store import FINISHED, Store
+from iekd.runs.status import FINISHED
+from iekd.runs.store import Store
 from iekd.runs.worker import execute
 
 NET = "timm:test_resnet"

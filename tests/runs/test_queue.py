@@ -10,7 +10,8 @@ from iekd.config.run import make_config
 from iekd.runs import slots
 from iekd.runs.queue import ahead_of, device_turn
 from iekd.runs.slots import check_device, device_name
-from iekd.runs.store import FINISHED, QUEUED, RUNNING, Status, Store
+from iekd.runs.status import FINISHED, QUEUED, RUNNING, Status
+from iekd.runs.store import Store
 
 
 @pytest.fixture

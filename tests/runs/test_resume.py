@@ -21,7 +21,8 @@ from iekd.launchers.local import LocalLauncher, worker_process
 from iekd.runs import attempt as attempts
 from iekd.runs import worker
 from iekd.runs.queue import ahead_of, move_to_front
-from iekd.runs.store import FAILED, FINISHED, LOST, QUEUED, RUNNING, STOPPED, Store
+from iekd.runs.status import FAILED, FINISHED, LOST, QUEUED, RUNNING, STOPPED
+from iekd.runs.store import Store
 from iekd.runs.worker import execute
 
 STEPS = 18  # of each learner, in `config`

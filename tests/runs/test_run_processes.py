@@ -33,8 +33,9 @@ from iekd.runs import processes, worker
 from iekd.runs.processes import Place, check_processes, nproc, place_here
 from iekd.runs.queue import several_slots, slot_lock
 from iekd.runs.slots import Slot
+from iekd.runs.status import FAILED, FINISHED, LOST, STOPPED
 from iekd.runs.status_writer import StatusWriter
-from iekd.runs.store import FAILED, FINISHED, LOST, STOPPED, Store
+from iekd.runs.store import Store
 from iekd.runs.teachers import as_heard, as_told, teacher_folder
 from iekd.runs.variables import NPROC
 from iekd.runs.worker import execute

@@ -16,7 +16,8 @@ from iekd.models.artifact import ModelCard
 from iekd.models.registry import build
 from iekd.runs import worker
 from iekd.runs.prepare import prepare
-from iekd.runs.store import FINISHED, Store
+from iekd.runs.status import FINISHED
+from iekd.runs.store import Store
 from iekd.runs.teachers import check_teacher, find_teacher
 from iekd.runs.worker import execute
 

@@ -8,7 +8,8 @@ import shutil
 import pytest
 
 from iekd.models.artifact import ModelCard, load_model
-from iekd.runs.store import FAILED, FINISHED, Store
+from iekd.runs.status import FAILED, FINISHED
+from iekd.runs.store import Store
 from iekd.runs.teachers import find_teacher
 
 

@@ -25,7 +25,8 @@ from iekd.runs.siblings import (
     pooled_markdown,
     to_json,
 )
-from iekd.runs.store import STOPPED, Run, Store
+from iekd.runs.status import STOPPED
+from iekd.runs.store import Run, Store
 
 IMAGES = 1000
 VERSIONS = {"iekd": __version__, "torch": metadata.version("torch")}

@@ -16,7 +16,8 @@ from iekd.runs.gpus import Gpu
 from iekd.runs.queue import ahead_of, ahead_of_new, device_free, device_turn, slot_lock
 from iekd.runs.shared_teacher import SharedTeacher
 from iekd.runs.slots import Slot, check_device, slots
-from iekd.runs.store import QUEUED, RUNNING, Status, Store
+from iekd.runs.status import QUEUED, RUNNING, Status
+from iekd.runs.store import Store
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from iekd.config.run import make_config
 from iekd.data.base import DatasetInfo
 from iekd.results.report import remarks
 from iekd.runs.prepare import Prepared, prepare
-from iekd.runs.store import Status, Store
+from iekd.runs.status import Status
+from iekd.runs.store import Store
 from iekd.ui.api.methods import status_of
 from iekd.ui.render.run import head_html
 from iekd.ui.tabs.forecast import forecast_html

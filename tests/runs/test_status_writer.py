@@ -10,8 +10,9 @@ from iekd.engine.events import StageStart
 from iekd.engine.metrics import Metrics, Predicted, Stepped
 from iekd.estimate.progress import FINISH, HELD_OUT, TRAINING, Progress
 from iekd.runs import status_writer
+from iekd.runs.status import Status
 from iekd.runs.status_writer import STATUS_EVERY, StatusWriter
-from iekd.runs.store import Status, Store
+from iekd.runs.store import Store
 
 EXPECTED = {
     ("teacher", TRAINING): 9.0, ("teacher", HELD_OUT): 1.0, ("students", TRAINING): 20.0, ("students", HELD_OUT): 10.0,

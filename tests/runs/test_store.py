@@ -11,7 +11,8 @@ import pytest
 from iekd.config.run import make_config
 from iekd.errors import RunError
 from iekd.runs import store as store_module
-from iekd.runs.store import FAILED, FINISHED, LOST, QUEUED, RUNNING, Run, Status, Store
+from iekd.runs.status import FAILED, FINISHED, LOST, QUEUED, RUNNING, Status
+from iekd.runs.store import Run, Store
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 
 from iekd.errors import RunError
 from iekd.runs import transfer
-from iekd.runs.store import FINISHED, STOPPED, Store
+from iekd.runs.status import FINISHED, STOPPED
+from iekd.runs.store import Store
 from iekd.runs.transfer import export_run, import_run
 from iekd.runs.worker import execute
 

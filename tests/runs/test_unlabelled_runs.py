@@ -10,7 +10,8 @@ from iekd.config.run import RunConfig, make_config
 from iekd.config.unused import unused_settings
 from iekd.estimate.cost import plan_of
 from iekd.runs.prepare import prepare
-from iekd.runs.store import FINISHED, Store
+from iekd.runs.status import FINISHED
+from iekd.runs.store import Store
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ from iekd.models.artifact import ModelCard, load_model
 from iekd.results.report import summary, to_markdown
 from iekd.results.significance import over_images
 from iekd.runs import worker
-from iekd.runs.store import FAILED, FINISHED, RUNNING, STOPPED, Store
+from iekd.runs.status import FAILED, FINISHED, RUNNING, STOPPED
+from iekd.runs.store import Store
 from iekd.runs.worker import error_sentence, execute, stop_on_signals
 
 

@@ -19,7 +19,8 @@ from iekd import __version__
 from iekd.config.run import RunConfig, make_config
 from iekd.errors import UserError
 from iekd.launchers.local import LocalLauncher
-from iekd.runs.store import QUEUED, RUNNING, STOPPED, Run, Store
+from iekd.runs.status import QUEUED, RUNNING, STOPPED
+from iekd.runs.store import Run, Store
 from iekd.ui.rights.access import Access, AccessError, Limits, _visitor
 from iekd.ui.tabs.run import look
 from iekd.ui.tabs.runs import table_html

@@ -19,7 +19,7 @@ from ui_helpers import CLIENT, PATIENCE, QUICK, ROOT, TOKEN, call, serving, wait
 
 from iekd.config.run import RunConfig, make_config
 from iekd.errors import UserError
-from iekd.runs import store
+from iekd.runs import status as run_states
 from iekd.ui.api.methods import ENDPOINTS
 from iekd.ui.shared.answers import DatasetRow, Exported, RunStatus, State, schema_words, setting_rows
 from iekd.ui.shared.endpoints import schema_of
@@ -89,7 +89,7 @@ def test_the_ranges_that_are_listed_are_the_ranges_that_are_checked() -> None:
 
 
 def test_a_state_is_one_of_those_that_are_documented(server: str, finished_run: str) -> None:
-    states = (*store.LIVE, store.STOPPED, store.FINISHED, store.FAILED, store.LOST)
+    states = (*run_states.LIVE, run_states.STOPPED, run_states.FINISHED, run_states.FAILED, run_states.LOST)
     assert set(get_args(State)) == set(states)
     kind, (status,) = call(server, "run_status", finished_run)
     assert kind == "complete"

@@ -224,7 +224,8 @@ def test_the_forecast_warns_where_memory_is_short(tmp_path: Path, monkeypatch: p
 
 
 def test_a_run_that_waits_for_another_folder_says_so_on_its_page(tmp_path: Path) -> None:
-    from iekd.runs.store import Status, Store
+    from iekd.runs.status import Status
+    from iekd.runs.store import Store
     from iekd.ui.render.run import waiting_for
 
     store = Store(tmp_path)

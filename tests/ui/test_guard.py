@@ -15,7 +15,8 @@ import pytest
 from ui_helpers import CLIENT, TOKEN, call, serving
 
 from iekd.launchers.local import LocalLauncher
-from iekd.runs.store import FINISHED, Store
+from iekd.runs.status import FINISHED
+from iekd.runs.store import Store
 from iekd.ui.rights.access import MOST_OWN_UPLOAD, MOST_UPLOAD
 from iekd.ui.server.guard import MOST_BODY
 

@@ -17,7 +17,8 @@ from ui_helpers import PATIENCE, serving, wait_until
 from iekd.export.check import Latency
 from iekd.launchers.local import LocalLauncher
 from iekd.runs.siblings import extended_by, family_of
-from iekd.runs.store import RUNNING, STOPPED, Store
+from iekd.runs.status import RUNNING, STOPPED
+from iekd.runs.store import Store
 from iekd.ui.render.headline import headline_html
 from iekd.ui.render.run import head_html
 from iekd.ui.rights.access import Access, AccessError

@@ -24,7 +24,8 @@ from iekd.engine.metrics import Watched
 from iekd.results.card import make_card
 from iekd.results.significance import OverImages, summarise
 from iekd.runs.files import write_json
-from iekd.runs.store import FINISHED, RUNNING, Run, Store
+from iekd.runs.status import FINISHED, RUNNING
+from iekd.runs.store import Run, Store
 from iekd.runs.watched import WatchedWriter, go_back_to
 from iekd.ui.render.run import head_html
 from iekd.ui.render.run_parts import certainty_html, classes_html, watched_html

@@ -12,7 +12,8 @@ from ui_helpers import PATIENCE, serving
 
 from iekd.runs.notes import Notes, read_notes, write_notes
 from iekd.runs.owner import set_owner
-from iekd.runs.store import STOPPED, Store
+from iekd.runs.status import STOPPED
+from iekd.runs.store import Store
 
 pytestmark = pytest.mark.browser
 

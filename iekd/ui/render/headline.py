@@ -19,7 +19,8 @@ from iekd.results.significance import Difference
 from iekd.runs.exported import certificates_in
 from iekd.runs.siblings import Family
 from iekd.runs.siblings import seeds_text as seeds_of
-from iekd.runs.store import EXPORTS, FINISHED, Run, Status
+from iekd.runs.status import FINISHED, Status
+from iekd.runs.store import EXPORTS, Run
 from iekd.ui.render.so_far import so_far
 from iekd.ui.render.template import render
 from iekd.ui.render.words import STATES, method_style, seeds_text, state_name

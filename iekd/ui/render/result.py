@@ -12,7 +12,8 @@ from iekd.models.catalog import model_name
 from iekd.plural import signed
 from iekd.results.report import imbalance, is_imbalanced, on_other_images, spread, stops_early, summaries
 from iekd.results.significance import Summary, p_text
-from iekd.runs.store import FAILED, FINISHED, LOST, STOPPED, Run, Status
+from iekd.runs.status import FAILED, FINISHED, LOST, STOPPED, Status
+from iekd.runs.store import Run
 from iekd.times import duration
 from iekd.ui.render.so_far import SoFar, so_far
 from iekd.ui.render.template import html_plural, html_text

@@ -15,7 +15,8 @@ from iekd.runs.card import dataset_of
 from iekd.runs.owner import LOCAL
 from iekd.runs.queue import ahead_of, slots_of
 from iekd.runs.slots import slots
-from iekd.runs.store import FINISHED, LOADING, QUEUED, STOPPING, Run, Status, Store
+from iekd.runs.status import FINISHED, LOADING, QUEUED, STOPPING, Status
+from iekd.runs.store import Run, Store
 from iekd.runs.watched import size as watched_size
 from iekd.times import duration, time_range
 from iekd.ui.render.curves import metrics_size, read_curves

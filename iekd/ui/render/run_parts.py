@@ -19,7 +19,8 @@ from iekd.results.lead import lead_method, lead_of
 from iekd.results.report import class_columns, is_imbalanced, on_other_images, summaries
 from iekd.results.significance import p_text
 from iekd.runs.card import card_of, notes
-from iekd.runs.store import FINISHED, Run, Status
+from iekd.runs.status import FINISHED, Status
+from iekd.runs.store import Run
 from iekd.runs.watched import WatchedImage, WatchedPrediction, read_watched
 from iekd.ui.render.downloads import downloads_html
 from iekd.ui.render.figures import number, ticks

@@ -20,7 +20,8 @@ from iekd.runs import trash
 from iekd.runs.index import Entry, Index
 from iekd.runs.owner import record
 from iekd.runs.queue import ahead_of
-from iekd.runs.store import FINISHED, LIVE, QUEUED, RUNNING, STOPPING, Store
+from iekd.runs.status import FINISHED, LIVE, QUEUED, RUNNING, STOPPING
+from iekd.runs.store import Store
 from iekd.times import duration
 from iekd.ui.render.run import badge
 from iekd.ui.render.sparkline import Sparklines

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from iekd.config.run import RunConfig, learner_name
 from iekd.results.significance import Summary, summarise
-from iekd.runs.store import Run, Status
+from iekd.runs.status import Status
+from iekd.runs.store import Run
 from iekd.ui.render.curves import read_curves, teacher_accuracy
 
 

@@ -29,7 +29,8 @@ from iekd.models.source import PRETRAINED, is_path
 from iekd.plural import counted
 from iekd.runs.prepare import ROLES
 from iekd.runs.slots import device_name
-from iekd.runs.store import LIVE, QUEUED, Run, Store
+from iekd.runs.status import LIVE, QUEUED
+from iekd.runs.store import Run, Store
 from iekd.runs.teachers import find_teacher
 from iekd.runs.uploads import is_added
 from iekd.space import in_space

@@ -7,7 +7,8 @@ import math
 import gradio as gr
 
 from iekd.errors import UserError
-from iekd.runs.store import LIVE, QUEUED, Store
+from iekd.runs.status import LIVE, QUEUED
+from iekd.runs.store import Store
 from iekd.ui.render.template import render
 from iekd.ui.render.words import run_title
 from iekd.ui.tabs.run import PRIVATE

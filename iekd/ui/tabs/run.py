@@ -18,7 +18,8 @@ from iekd.launchers.base import Launcher
 from iekd.launchers.flavors import resumed_price
 from iekd.runs.owner import record
 from iekd.runs.siblings import USUAL, family_of
-from iekd.runs.store import FINISHED, Run, Status, Store
+from iekd.runs.status import FINISHED, Status
+from iekd.runs.store import Run, Store
 from iekd.runs.watched import class_names
 from iekd.ui.render.chart import chart_html
 from iekd.ui.render.curves import curves_html

@@ -16,7 +16,8 @@ from iekd.runs import trash
 from iekd.runs.compare import compare_runs
 from iekd.runs.index import Index
 from iekd.runs.notes import write_notes
-from iekd.runs.store import QUEUED, Run, Store
+from iekd.runs.status import QUEUED
+from iekd.runs.store import Run, Store
 from iekd.ui.render.compare_runs import comparison_html
 from iekd.ui.render.runs import CHANGE, Query, list_html, tools_html
 from iekd.ui.render.sparkline import Sparklines
