@@ -9,7 +9,7 @@ import sys
 
 from iekd.errors import UserError
 from iekd.language import VARIABLE
-from iekd.ui.server import space
+from iekd.ui.shared import space
 
 
 def main() -> int:
