@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,11 @@ from iekd.errors import RunError, UserError
 from iekd.estimate.cost import Plan
 from iekd.hub_errors import HubError
 from iekd.launchers.base import FolderLauncher
-from iekd.launchers.flavors import Flavor, expected, flavor_called, most_of, seconds_in
+from iekd.launchers.flavors import expected, flavor_called, seconds_in
 from iekd.launchers.hub_account import OVER, Account
 from iekd.launchers.hub_follow import Follower, forget_sent, log_leftovers
 from iekd.launchers.in_job import INPUTS, JOB, RUN
+from iekd.launchers.job_offer import JobOptions, Offer, check_device
 from iekd.launchers.sending import GIVEN_UP, Inputs, files_of, inputs_of, pack, pack_program, requirements_text
 from iekd.runs.estimate import in_words
 from iekd.runs.files import read_json, write_json
@@ -39,56 +39,12 @@ log = logging.getLogger("iekd")
 HUB_JOBS = "hf-jobs"
 MOUNT = "/iekd"  # where the job finds its part of the bucket
 PROGRAM = "iekd.zip"
-IMAGE = "ghcr.io/astral-sh/uv:python3.12-bookworm"  # what huggingface_hub itself runs scripts in
 MOST_SENT = 20e9  # bytes of the user's files
 EVERY = 10.0  # seconds between two looks at a run
 FIRST_LOOK = 15.0  # seconds that whoever reads a run for the first time waits for news of it
 AT_ONCE = 4  # jobs of a table
 ENDING = 120.0  # seconds that a cancelled job has to end, before another one takes its place
 SEEN, SAVING = 120.0, 300.0  # as GRACE and SAVING of base.py: a request is seen in the mounted bucket after a while
-
-
-@dataclass(frozen=True)
-class JobOptions:
-    """Args:
-    flavor: the kind of machine, see `flavors`. timeout: when the job ends at the latest, such as "2h".
-    image: a Docker image with Python, or a Space as hf.co/spaces/ORG/NAME.
-    package: what pip installs as iekd; "" for this very program, which is sent along.
-    namespace: the organisation that pays; "" for the token's user.
-    """
-
-    flavor: str = "t4-small"
-    timeout: str = "2h"
-    image: str = IMAGE
-    package: str = ""
-    namespace: str = ""
-
-
-@dataclass(frozen=True)
-class Offer:
-    """What a run would take and cost as a job. flavors: all, for a choice; low, high: seconds; on_cpu: it is set to use
-    no GPU."""
-
-    flavor: Flavor
-    flavors: tuple[Flavor, ...]
-    limit: float
-    low: float
-    high: float
-    basis: str
-    inputs: Inputs
-    bucket: str
-    on_cpu: bool
-
-    def sentences(self, time_range: str) -> list[str]:
-        """To be said before it starts. time_range: from `low` to `high`, in words."""
-        price = f"{self.flavor.name} ({self.flavor.title}) costs {self.flavor.price}."
-        idle = "The run is set to train on the processor: the GPU would be paid for and not used. Leave device out."
-        short = " That may be longer than the job's limit: give it more time." if self.high > self.limit else ""
-        return [
-            price, most_of(self.flavor, self.limit),
-            f"Training takes {time_range} ({self.basis}), and some minutes before that to start and install.{short}",
-            *filter(None, [self.inputs.said(self.bucket), idle if self.on_cpu and self.flavor.gpu else ""]),
-        ]  # fmt: skip
 
 
 class HubJobsLauncher(FolderLauncher):
@@ -465,16 +421,6 @@ def _cancelled(run: Run, account: Account, job: Any | None) -> str:
         log.warning("action=start run=%s %s (%s)", run.id, said, error)
         return said
     return ""
-
-
-def check_device(config: RunConfig, flavor: Flavor) -> None:
-    """Raises RunError if the run asks for a device that machines of that flavor do not have."""
-    wanted = config.device.partition(":")[0]
-    if wanted == "mps" or (wanted == "cuda" and not flavor.gpu):
-        raise RunError(
-            f"The run is set to train on '{config.device}', which the flavor '{flavor.name}' does not have. Leave the "
-            "device out, or choose another flavor."
-        )
 
 
 def command(package: str) -> str:
