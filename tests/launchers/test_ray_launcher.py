@@ -17,7 +17,9 @@ from dataclasses import replace
 
 import pytest
 from ray_stand_in import Dashboard
+from typer.testing import CliRunner
 
+from iekd.cli.main import app
 from iekd.errors import RunError
 from iekd.launchers import ray_cluster
 from iekd.launchers.factory import make_launcher
@@ -186,6 +188,53 @@ def test_the_page_trains_in_the_cluster(dashboard, tmp_path, tiny_options):
             server.terminate()
             server.wait()
             server.stdout.close()
+
+
+@pytest.fixture
+def training_dashboard(dashboard, tmp_path):
+    """Trains what is submitted, one after the other, as a cluster of one node would that has the same folder."""
+    over = threading.Event()
+
+    def train():
+        while not over.wait(0.05):
+            for sent in list(dashboard.jobs.values()):
+                if sent["status"] == "PENDING":
+                    sent["status"] = "RUNNING"
+                    (run,) = (run for run in Store(tmp_path).list() if str(run.path) in sent["entrypoint"])
+                    worker.execute(run, lambda: False)
+                    sent["status"] = "SUCCEEDED"
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    yield dashboard
+    over.set()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("words", "runs"),
+    [
+        (["train", "--teacher", "none", "--student", "resnet8"], 1),
+        (["table", "--pairs", "none:resnet8", "--seeds", "0,1"], 2),
+    ],
+)
+def test_the_commands_train_in_the_cluster(training_dashboard, tmp_path, tiny_options, words, runs):
+    options = {name: value for name, value in tiny_options.items() if name not in ("teacher", "student", "methods")}
+    settings = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    done = CliRunner().invoke(
+        app,
+        [
+            *words, *settings, "--methods", "baseline", "--launcher", "ray", "--address", training_dashboard.address,
+            "--runs-dir", str(tmp_path), "--json",
+        ],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    trained = Store(tmp_path).list()
+    assert [run.owner for run in trained] == ["ray"] * runs
+    assert len(training_dashboard.jobs) == runs
+    assert all(run.status.state == FINISHED and run.report["learners"] for run in trained)
+    found = json.loads(done.stdout)
+    assert found["state"] == FINISHED if words[0] == "train" else found["missing"] == 0
 
 
 def test_something_else_at_that_port_is_no_reason_to_call_a_run_lost(dashboard, tmp_path, config, monkeypatch, refuses):
