@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
+import sys
+import time
 
 import pytest
 import typer
@@ -15,6 +19,7 @@ from iekd.cli.main import app
 from iekd.cli.messages import say_how_it_ended
 from iekd.cli.progress import Board
 from iekd.hub_errors import HubError
+from iekd.paths import python_path
 from iekd.results.predictions import ANSWERS, read_right
 from iekd.runs import grid, side_by_side, slots
 from iekd.runs.gpus import Gpu
@@ -136,6 +141,33 @@ def test_a_table_trains_its_cells_at_once(options, tmp_path, meeting):
     assert max(begun) < min(ended), "both trained at the same time"
     assert json.loads(iekd(*words).stdout)["missing"] == 0
     assert len(Store(tmp_path / "runs").list()) == 2, "nothing is trained twice"
+
+
+@two_cores
+def test_the_pages_queue_uses_both_slots(tiny_options, tmp_path, meeting):
+    from gradio_client import Client
+
+    server = subprocess.Popen(
+        [
+            sys.executable, "-m", "iekd", "serve", "--port", "0", "--runs-dir", str(tmp_path / "runs"),
+            "--cpu-slots", "2",
+        ],
+        text=True, stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    try:
+        client = Client(re.search(r"http://\S+", server.stdout.readline())[0], verbose=False)
+        asked = {**tiny_options, "methods": ["baseline"], "teacher": "none"}
+        ids = [client.predict({**asked, "student": name}, name, api_name="/start") for name in meeting]
+        runs = [Store(tmp_path / "runs").get(run_id) for run_id in ids]
+        while any(run.status.live for run in runs):
+            time.sleep(0.1)
+        assert [run.status.state for run in runs] == [FINISHED, FINISHED], [run.log_tail() for run in runs]
+        assert {run.status.slot for run in runs} == {"cpu", "cpu:1"}
+    finally:
+        server.terminate()
+        server.wait()
+        server.stdout.close()
 
 
 # without training
