@@ -182,6 +182,28 @@ def test_two_processes_train_by_command_from_files(store, config, whole, torchru
     assert_same(run, whole)
 
 
+def test_torchrun_is_ended_from_outside(store, config, wait_until):
+    """As a cluster does that needs its machines back: the run is stopped, and can be resumed."""
+    values = config(epochs=4000, methods=("baseline",), teacher="none")
+    stored = json.loads(values.model_dump_json())
+    words = [word for name in values.model_fields_set for word in as_options(name, stored[name])]
+    agent = subprocess.Popen(
+        [sys.executable, *WITH_TORCHRUN, "-m", "iekd", "train", *words, "--runs-dir", str(store.root)],
+        env={**os.environ, "PYTHONPATH": python_path(), "GLOO_SOCKET_IFNAME": "lo"}, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_until(lambda: store.list() and len(store.list()[0].metrics()[0]) > 3)
+        agent.terminate()
+        agent.wait(120)
+    finally:
+        agent.kill()
+    (run,) = store.list()
+    wait_until(lambda: not run.alive())
+    assert run.status.state == STOPPED, run.log_tail(40)
+    assert run.status.resumable
+    assert final_states(run) == [STOPPED]
+
+
 def as_options(name, value):
     option = f"--{name.replace('_', '-')}"
     if isinstance(value, list):
