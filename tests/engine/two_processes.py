@@ -1,5 +1,5 @@
-"""What the processes of test_data_parallel.py do: `python two_processes.py RANK COUNT FOLDER`. The test trains the same
-cases in one process, by the same functions."""
+"""What the processes of test_data_parallel.py do: `python two_processes.py RANK COUNT FOLDER CASE...`. The test trains
+the same cases in one process, by the same functions."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def disagreement(processes: Processes) -> str:
 
 
 def main() -> None:
-    rank, count, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    rank, count, folder, cases = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]
     torch.set_num_threads(1)
     store = torch.distributed.FileStore(str(folder / "store"), count)
     device = torch.device("cpu")
@@ -130,7 +130,7 @@ def main() -> None:
         "disagreement": disagreement(processes),
         "totals": processes.totals(0.1, rank),
     }
-    for case in CASES:
+    for case in cases:
         own = Processes(rank, count, device, config_of(case).sync_bn)
         found[case] = trained(case, own)
     torch.save(found, folder / f"found-{rank}.pt")
