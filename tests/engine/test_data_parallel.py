@@ -17,6 +17,7 @@ import two_processes as shared
 
 from iekd.config import methods
 from iekd.config.methods import MethodSpec, check_divisible
+from iekd.engine import stream
 from iekd.engine.augment import make_augment
 from iekd.engine.batches import Batches, WithUnlabelled, images_on_device
 from iekd.engine.distortions import make_extras
@@ -184,6 +185,25 @@ def test_streamed_parts_are_those_on_the_device(tiny):
             assert tuple(others.shape) == tuple(images.shape) == (48, 3, 16, 16)
             assert torch.equal(torch.cat(list(others.split(7))), images)
             assert torch.equal(known, labels[part.of(96)])
+
+
+def test_each_process_reads_its_own_images_only(tiny, monkeypatch):
+    read: list[int] = []
+    reader = stream._Reader.__getitems__
+
+    def counted(self, asked):
+        read.extend(asked[1])
+        return reader(self, asked)
+
+    monkeypatch.setattr(stream._Reader, "__getitems__", counted)
+    seen = []
+    for part in (BatchShare(0, 3), BatchShare(1, 3), BatchShare(2, 3)):
+        read.clear()
+        with images_on_device([tiny.train], CPU, image_memory=0, workers=0) as [(images, labels)]:
+            list(Batches(images, labels, 20, 3, drop_last=False, part=part).epoch(0))
+        seen.append(list(read))
+    assert sorted(row for rows in seen for row in rows) == list(range(96)), "each image once, by one of them"
+    assert max(map(len, seen)) - min(map(len, seen)) <= 5, "at most one more in each of five batches"
 
 
 def test_parts_that_would_be_empty_are_refused(refuses):
