@@ -175,6 +175,28 @@ def test_a_table_is_trained_as_wide_as_the_cluster(made, config):
     assert len(set(sources)) == 2, f"the second found the teacher that the first had trained: {sources}"
 
 
+def test_two_runs_share_a_gpu(cluster, config, tmp_path, wait_until):
+    """Ray takes a node's word for its GPUs; the runs find none and train on the CPU."""
+    launcher = make_launcher(tmp_path / "runs", "ray", address=cluster.head_node.webui_url, cpus=0.5, gpus=0.5)
+    node = cluster.add_node(
+        num_cpus=2, num_gpus=1, object_store_memory=STORE, dashboard_agent_listen_port=0, **HERE
+    )  # fmt: skip
+    long = config(10_000, device="auto")
+    wait_until(lambda: launcher.width(long) == 2, STARTING)
+    first, second, third = (launcher.store.get(launcher.submit(long)) for _ in range(3))
+    wait_until(lambda: sum(map(learning, filter(lambda run: run.status.pid, (first, second, third)))) == 2, STARTING)
+    (waits,) = (run for run in (first, second, third) if run.status.pid is None)
+    wait_until(lambda: waits.status.waiting, STARTING)
+    assert waits.status.waiting == "Waiting for 0.5 CPU and 0.5 GPU in the Ray cluster."
+    (one, _) = trains = [run for run in (first, second, third) if run is not waits]
+    assert len({event["ray_node"] for run in trains for event in events(run) if event["event"] == "placed"}) == 1
+    assert launcher.stop_and_wait(one.id).state == STOPPED
+    wait_until(lambda: learning(waits), STARTING)
+    for run in (*trains[1:], waits):
+        assert launcher.stop_and_wait(run.id).state == STOPPED
+    cluster.remove_node(node)
+
+
 def test_runs_of_a_cluster_that_is_gone_are_shown_as_they_were(made, cluster, config, wait_until):
     """The last test: the cluster is gone."""
     run = made().store.get(made().submit(config(10_000)))
