@@ -41,6 +41,7 @@ class TeacherCheck:
         order: the dataset's class names in the order of the teacher's outputs, where that would be much better; and
             the accuracy with it.
         mean, std: the same of other pixel values.
+        named_in: what says which output is which class, whatever class order is given; empty: nothing.
     """
 
     images: int
@@ -52,6 +53,7 @@ class TeacherCheck:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     accuracy_normalised: float = 0.0
+    named_in: str = ""
 
     @property
     def problem(self) -> str:
@@ -60,7 +62,7 @@ class TeacherCheck:
         if self.order:
             return (
                 f"{seen}, and would be on {self.accuracy_in_order:.1f} % if its outputs were the classes in another "
-                f"order. If that is how it was trained, give the class order {','.join(self.order)}"
+                f"order. {advice_on_order(self.order, self.named_in)}"
             )
         if self.mean:
             return (
@@ -75,6 +77,14 @@ class TeacherCheck:
                 "in another order, or need other pixel values: check the class order, teacher mean and teacher std"
             )
         return ""
+
+
+def advice_on_order(order: Sequence[str], named_in: str = "") -> str:
+    """What to do about outputs that are the classes in another order, without the full stop; named_in: see
+    `TeacherCheck`."""
+    if named_in:
+        return f"{named_in} names its classes, whatever class order is given: correct the names there"
+    return f"If that is how it was trained, give the class order {','.join(order)}"
 
 
 def check_teacher_on(
@@ -155,6 +165,18 @@ def fitting_order(guesses: np.ndarray, truth: np.ndarray, class_names: Sequence[
     for output, label in zip(outputs, named, strict=True):
         order[output] = class_names[label]
     return tuple(order), 100 * float(counts[outputs, named].sum()) / len(truth)
+
+
+def order_of_outputs(
+    order: Sequence[str], class_names: Sequence[str], listed: Sequence[str] | None
+) -> tuple[str, ...]:  # fmt: skip
+    """What the outputs of a file's weights stand for, once they were moved by a list: the class order to advise.
+
+    order: what `fitting_order` found of the moved ones. class_names: the dataset's. listed: the same names in the order
+    of the list; none: the outputs were not moved.
+    """
+    fits = dict(zip(class_names, order, strict=True)) if order and listed else {}
+    return tuple(fits[name] for name in listed or ()) if fits else tuple(order)
 
 
 def _percent(right: np.ndarray) -> float:

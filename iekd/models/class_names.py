@@ -84,6 +84,11 @@ def class_order_of(setting: Sequence[str]) -> tuple[str, ...]:
     return _without_numbers(names) or names
 
 
+def gives_order(class_order: Sequence[str]) -> bool:
+    """Whether a setting "class order" says which output is which class: it has names, and not only how to sort them."""
+    return bool(class_order) and class_order[0] != AS_TEXT
+
+
 def class_names_beside(weights: Path) -> tuple[tuple[str, ...], str] | None:
     """(names, the file's name) of a list of classes in the folder of a file of weights; None if there is none."""
     for name in BESIDE:
@@ -189,7 +194,8 @@ def in_order_of(
         model: with an output for each class; changed in place.
         listed: the names; None: no list. where: what holds the list, for messages.
         classes: the dataset's.
-        sure: whether the user has given the order of the classes, which then counts if the list has other names.
+        sure: whether the user has given the order of the classes (`gives_order`), which then counts, whatever the list
+            says: lists may be wrong, and `classes` are in the order that was given.
     Returns:
         What to tell the user, in sentences.
     Raises:
@@ -204,12 +210,13 @@ def in_order_of(
     names = matched(listed, classes)
     if names is None and all(NO_NAME.fullmatch(name) for name in listed):
         return []
-    if names is None and sure:
-        return [f"The list of classes in {where} has other names and was ignored: the class order is the one given."]
-    if names is None:
-        raise _of_others(listed, where, classes)
     if names == tuple(classes):
         return []
+    if sure:
+        other = "other names" if names is None else f"another order ({_some(names)})"
+        return [f"The list of classes in {where} has {other} and was ignored: the class order is the one given."]
+    if names is None:
+        raise _of_others(listed, where, classes)
     reordered(model, names, classes)
     return [
         f"Its classes are in another order ({_some(names)}), as {where} says; the outputs were put into the dataset's."

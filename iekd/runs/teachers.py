@@ -8,12 +8,12 @@ from pathlib import Path
 
 from iekd.config.run import ABOUT, RunConfig
 from iekd.data.base import DatasetInfo
-from iekd.data.registry import AS_TEXT, describe
+from iekd.data.registry import describe
 from iekd.errors import UserError
 from iekd.models import hub_configs
 from iekd.models.aliases import former
 from iekd.models.artifact import CARD, ModelCard, check_classes
-from iekd.models.class_names import check_listed, class_names_beside, class_names_on_hub, matched
+from iekd.models.class_names import check_listed, class_names_beside, class_names_on_hub, gives_order, matched
 from iekd.models.shipped import cards
 from iekd.models.source import AUTO, PRETRAINED, TRAIN
 from iekd.paths import checkpoints_dir
@@ -77,7 +77,7 @@ def _knows_classes(source: FirstWeights, config: RunConfig, info: DatasetInfo) -
     """
     if config.teacher_from == PRETRAINED or source.classes != info.classes:
         return False
-    if source.path is not None or (config.class_order and config.class_order[0] != AS_TEXT):
+    if source.path is not None or gives_order(config.class_order):
         return True
     listed = class_names_on_hub(source.network)
     if listed is None or not info.class_names:
@@ -182,8 +182,7 @@ def _check_listed(file: Path, config: RunConfig, info: DatasetInfo) -> None:
     Raises:
         UserError: it has others.
     """
-    given = bool(config.class_order) and config.class_order[0] != AS_TEXT
-    beside = None if given else class_names_beside(file)
+    beside = None if gives_order(config.class_order) else class_names_beside(file)
     if beside and info.class_names and len(set(beside[0])) == len(info.class_names):
         check_listed(*beside, info.class_names)
 

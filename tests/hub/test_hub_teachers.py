@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -50,15 +53,20 @@ def asking(tiny_config):
 
     def ask(name: str, **changes):
         options = tiny_config(methods=("kd",), resolution=None, teacher_from=name, **changes).model_dump()
-        return make_config(**{key: value for key, value in options.items() if key != "teacher"})
+        return make_config(**{key: value for key, value in options.items() if key != "teacher" or "teacher" in changes})
 
     return ask
 
 
-def trained(runs, config):
+def attempted(runs, config):
     run, handle = Store(runs).create(config)
     execute(run, lambda: False)
     os.close(handle)
+    return run
+
+
+def trained(runs, config):
+    run = attempted(runs, config)
     assert run.status.state == FINISHED, run.status.error
     return run
 
@@ -156,13 +164,31 @@ def test_the_same_for_files_and_teachers_that_runs_train(tmp_path, tiny_config, 
     assert "no trained resnet8" in run.status.error
 
 
-def test_outputs_that_are_not_what_they_are_called_stop_the_run_in_words(published, knowing, asking, tmp_path):
-    published("ann/wrong", config_of("blue", "green", "red"), model_st=save(knowing))
-    run, handle = Store(tmp_path).create(prepare(asking("hf:ann/wrong"), tmp_path).config)
-    execute(run, lambda: False)
-    os.close(handle)
-    for words in ("'hf:ann/wrong' does not fit", "another order", "class order", "teacher from to 'pretrained'"):
-        assert words in run.status.error
+@pytest.mark.parametrize("listed", [("blue", "green", "red"), ("green", "red", "blue")], ids=["dataset's", "other"])
+def test_what_is_advised_about_a_list_that_is_wrong_is_what_helps(published, knowing, asking, tmp_path, listed):
+    """Names on the Hub in an order in which its outputs are not; for the run, and for the same file outside of it."""
+    published("ann/wrong", config_of(*listed), model_st=save(knowing))
+    ask = partial(asking, "hf:ann/wrong", teacher_epochs=0)
+    refused = attempted(tmp_path, prepare(ask(), tmp_path).config)
+    error = refused.status.error
+    for words in ("'hf:ann/wrong", "does not fit", "another order", "teacher from to 'pretrained'"):
+        assert words in error
+    order = re.search(r"give the class order ([\w,]+)", error)[1]
+    assert order == ",".join(NAMES).lower()
+    run = trained(tmp_path, prepare(ask(class_order=order), tmp_path).config)
+    assert run.report["teacher"]["accuracy"] > 60
+    log = run.log_tail(100)
+    assert f"another order ({', '.join(listed)}) and was ignored: the class order is the one given" in log
+    assert json.loads((run.path / "models" / "teacher" / "model.json").read_text())["class_names"] == order.split(",")
+
+    save_file({f"network.{key}": value for key, value in knowing.items()}, file := tmp_path / "w.safetensors")
+    (tmp_path / "classes.txt").write_text("\n".join(listed))
+    ask = partial(asking, str(file), teacher_mean=(0.4,), teacher_std=(0.2,), teacher=f"timm:{NET}")
+    error = attempted(tmp_path, ask()).status.error
+    assert f"give the class order {order}" in error
+    run = trained(tmp_path, ask(class_order=order))
+    assert run.report["teacher"]["accuracy"] > 60
+    assert "and was ignored" in run.log_tail(100)
 
 
 def test_without_the_hub_it_is_refused_before_the_start_or_works(published, hub, knowing, asking, tmp_path, refuses):

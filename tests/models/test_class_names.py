@@ -176,3 +176,11 @@ def test_other_names_are_refused_unless_the_user_gave_the_order():
     order, notes = outputs(("cat", "dog", "fox"), NAMES, sure=True)
     assert order == [0, 1, 2]
     assert "ignored" in notes[0]
+
+
+def test_a_list_in_another_order_is_ignored_where_the_user_gave_one():
+    """The dataset's classes are in the order that was given."""
+    order, notes = outputs(("eel", "cat", "dog"), NAMES, sure=True)
+    assert order == [0, 1, 2]
+    assert "another order (eel, cat, dog) and was ignored" in notes[0]
+    assert outputs(NAMES, NAMES, sure=True) == ([0, 1, 2], []), "it says the same"
