@@ -23,7 +23,7 @@ from iekd.plural import counted
 from iekd.runs.more_teachers import check_more
 from iekd.runs.slots import check_device
 from iekd.runs.starts import FirstWeights, check_usable, find_source, network_in, student_source
-from iekd.runs.teachers import Found, check_epochs, check_teacher, to_fine_tune
+from iekd.runs.teachers import Found, check_epochs, check_teacher, sentence_on_epochs, to_fine_tune
 
 MOST_SIDE = 512  # of the setting
 
@@ -116,7 +116,8 @@ def prepare(config: RunConfig, runs_dir: Path, here: bool = True) -> Prepared:
     with about_setting("teacher_from"):
         teacher = check_teacher(config, runs_dir, info)
         check_epochs(config, teacher, start, info)
-    return Prepared(config, info, teacher, start, student, notes)
+    said = sentence_on_epochs(config, teacher, runs_dir)
+    return Prepared(config, info, teacher, start, student, (*notes, said) if said else notes)
 
 
 def _at_their_resolution(

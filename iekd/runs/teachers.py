@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from pathlib import Path
 
 from iekd.config.run import ABOUT, RunConfig
@@ -24,6 +25,7 @@ log = logging.getLogger("iekd")
 # a trained teacher: the folder of a model, a file of weights, or weights on the Hub, which are not downloaded before
 # the run starts
 Found = Path | FirstWeights
+EPOCHS = re.compile(r"--teacher-epochs (\d+)", re.ASCII)  # in the command that trained a kept teacher
 
 
 def origin(config: RunConfig, fingerprint: str | None = None, weights_fingerprint: str = "") -> str:
@@ -86,8 +88,8 @@ def _knows_classes(source: FirstWeights, config: RunConfig, info: DatasetInfo) -
 
 
 def find_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = None) -> Found | None:
-    """The teacher that is at hand for this configuration; None if the run has to train it or to fine-tune it.
-    info: see `to_fine_tune`.
+    """The teacher that is at hand for this configuration; None if the run has to train it or to fine-tune it. Where it
+    is to be trained for no epochs, one that was trained for some will do. info: see `to_fine_tune`.
 
     Raises:
         UserError: the configuration names a file or run that does not exist, or that has another network.
@@ -104,7 +106,38 @@ def find_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = N
         if fits and config.resolution in (None, card.resolution):
             return checkpoints_dir() / name
     trained = teacher_folder(config, runs_dir, weights_fingerprint=start.fingerprint if start else "")
-    return trained if (trained / CARD).is_file() else None
+    if (trained / CARD).is_file():
+        return trained
+    kept = _kept(config, runs_dir) if start is None and not config.teacher_epochs else None
+    return kept[1] if kept else None
+
+
+def _kept(config: RunConfig, runs_dir: Path) -> tuple[int, Path] | None:
+    """The teacher kept by an earlier run whose other settings were the same, that with the most epochs: (how many, its
+    folder)."""
+    mark, found = describe(config.dataset).fingerprint, []
+    folder = teacher_folder(config, runs_dir, mark)
+    for one in folder.parent.glob("*"):
+        if one.name.rpartition("-")[0] != folder.name.rpartition("-")[0]:
+            continue
+        try:
+            said = EPOCHS.search(ModelCard.read(one).command)
+        except UserError:  # it is being written, or damaged
+            continue
+        epochs = int(said[1]) if said else RunConfig.model_fields["teacher_epochs"].default
+        if teacher_folder(config.model_copy(update={"teacher_epochs": epochs}), runs_dir, mark) == one:
+            found.append((epochs, one))
+    return max(found, default=None)
+
+
+def sentence_on_epochs(config: RunConfig, found: Found | None, runs_dir: Path) -> str:
+    """How long a teacher was trained that a run has found although it asks for no epochs; "" for any other."""
+    if config.teacher_epochs or config.teacher_from != AUTO or found is None:
+        return ""
+    kept = _kept(config, runs_dir)
+    if kept is None or kept[1] != found:
+        return ""
+    return f"The teacher is an earlier run's with the same settings, which trained it for {counted(kept[0], 'epoch')}."
 
 
 def as_told(found: Found | None) -> str:
