@@ -101,14 +101,17 @@ def class_names_beside(weights: Path) -> tuple[tuple[str, ...], str] | None:
     return None
 
 
-def class_names_on_hub(name: str) -> tuple[str, ...] | None:
+def class_names_on_hub(name: str, classes: Sequence[str] = ()) -> tuple[str, ...] | None:
     """What the outputs of a network on the Hub stand for, as its config.json says; None where that is not said.
+
+    classes: a dataset's. Numbers are names only where they are those of the dataset, such as digits.
 
     Raises:
         UserError: it has not been looked up.
     """
     listed = find_class_names(hub_configs.config_of(name)) if hub_configs.is_one(name) else None
-    return None if listed is None or all(map(NO_NAME.fullmatch, listed)) else listed
+    unnamed = listed is None or (all(map(NO_NAME.fullmatch, listed)) and matched(listed, classes) is None)
+    return None if unnamed else listed
 
 
 def find_class_names(value: Any) -> tuple[str, ...] | None:

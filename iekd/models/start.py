@@ -86,7 +86,7 @@ def from_library(name: str, class_names: Sequence[str], channels: int, whose: st
     about = pretrained.pretrained(whose)
     given = pretrained.load(whose, channels)
     start = fitted(name, given, len(class_names), channels, f"The pretrained weights of {whose} ({about.title})")
-    listed = class_names_on_hub(whose)
+    listed = class_names_on_hub(whose, class_names)
     if listed and not start.new:
         start = _in_order(start, listed, hub_configs.without_commit(whose), class_names, channels, sure)
     side = f"They are {about.title}, trained with images of {about.side} x {about.side} pixels."

@@ -88,7 +88,7 @@ def _of_hub(found: FirstWeights, config: RunConfig, dataset: Dataset) -> LoadedT
     start.put_into(network)
     assert start.mean is not None  # the Hub's always have some
     assert start.std is not None
-    listed = None if gives_order(config.class_order) else class_names_on_hub(found.network)
+    listed = None if gives_order(config.class_order) else class_names_on_hub(found.network, dataset.class_names)
     followed = matched(listed or (), dataset.class_names) or ()
     return LoadedTeacher(network.eval(), start.mean, start.std, start.name, start.notes, followed)
 

@@ -81,7 +81,7 @@ def _knows_classes(source: FirstWeights, config: RunConfig, info: DatasetInfo) -
         return False
     if source.path is not None or gives_order(config.class_order):
         return True
-    listed = class_names_on_hub(source.network)
+    listed = class_names_on_hub(source.network, info.class_names)
     if listed is None or not info.class_names:
         return config.teacher_epochs == 0
     return matched(listed, info.class_names) is not None

@@ -138,6 +138,24 @@ def test_no_epochs_for_the_teacher_are_for_weights_that_need_none(published, kno
     refuses(lambda: tuned("hf:ann/five", teacher_epochs=0), "ann/five", "5 classes and not the dataset's 3")
 
 
+def test_digits_are_names_of_digits(published, knowing, tmp_path, tiny_config, picture_folder):
+    """Whose names are the same numbers teaches as it is; of other classes they say nothing."""
+    digits = tmp_path / "digits"
+    for part in ("train", "test"):
+        for number, name in enumerate(("blue", "green", "red")):
+            shutil.copytree(picture_folder / part / name, digits / part / str(number))
+    published("ann/digits", config_of("2", "0", "1"), model_st=save(knowing))
+
+    def ask(folder):
+        values = {"methods": ("kd",), "resolution": None, "teacher": "hf:ann/digits", "teacher_from": "hf:ann/digits"}
+        return prepare(tiny_config(dataset=f"folder:{folder}", **values), tmp_path / "runs")
+
+    assert ask(picture_folder).start is not None
+    prepared = ask(digits)
+    assert prepared.start is None
+    assert trained(tmp_path / "runs", prepared.config).report["teacher"]["accuracy"] > 60
+
+
 def test_the_same_for_files_and_teachers_that_runs_train(tmp_path, tiny_config, refuses):
     def file(classes: int) -> str:
         torch.manual_seed(0)
