@@ -14,6 +14,7 @@ import numpy as np
 
 from iekd.data.base import Split
 from iekd.engine.scoring import predicted
+from iekd.models.class_names import SETTING
 from iekd.models.info import IMAGENET
 from iekd.plural import counted
 
@@ -42,6 +43,7 @@ class TeacherCheck:
             the accuracy with it.
         mean, std: the same of other pixel values.
         named_in: what says which output is which class, whatever class order is given; empty: nothing.
+        brings_pixels: whether its mean and std are those that it came with, whatever the settings say.
     """
 
     images: int
@@ -54,6 +56,7 @@ class TeacherCheck:
     std: tuple[float, ...] = ()
     accuracy_normalised: float = 0.0
     named_in: str = ""
+    brings_pixels: bool = False
 
     @property
     def problem(self) -> str:
@@ -72,11 +75,22 @@ class TeacherCheck:
             )
         spread = CHANCE * (self.guess * (100 - self.guess) / self.images) ** 0.5
         if self.accuracy < min(self.guess + spread, 95.0):
-            return (
-                f"{seen}, and always predicting the majority class on {self.guess:.1f} %. It may be of other classes, "
-                "in another order, or need other pixel values: check the class order, teacher mean and teacher std"
-            )
+            return f"{seen}, and always predicting the majority class on {self.guess:.1f} %. {self._doubts}"
         return ""
+
+    @property
+    def _doubts(self) -> str:
+        """What may be wrong with one that knows nothing, and which settings help."""
+        if self.named_in:
+            return "It may be of other classes. Choose another teacher"
+        order = f"the class order ({SETTING})"
+        if self.brings_pixels:
+            own = "its mean and standard deviation are those that come with it, and no setting changes them"
+            return f"It may be of other classes or in another order: check {order}; {own}"
+        return (
+            "It may be of other classes, in another order, or need other pixel values: check teacher mean and teacher "
+            f"std (--teacher-mean, --teacher-std) and {order}"
+        )
 
 
 def advice_on_order(order: Sequence[str], named_in: str = "") -> str:
@@ -84,7 +98,7 @@ def advice_on_order(order: Sequence[str], named_in: str = "") -> str:
     `TeacherCheck`."""
     if named_in:
         return f"{named_in} names its classes, whatever class order is given: correct the names there"
-    return f"If that is how it was trained, give the class order {','.join(order)}"
+    return f"If that is how it was trained, give the class order {','.join(order)} ({SETTING})"
 
 
 def check_teacher_on(

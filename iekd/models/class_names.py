@@ -42,6 +42,7 @@ NUMBERED = (  # lines with the number of a class before or after its name, such 
     re.compile(r"(?P<name>.*\S)\s*[\s:,;=]\s*(?P<index>\d+)", re.ASCII),
 )
 NAMED, NUMBERED_BY = ("name", "class_name", "label"), ("id", "index", "idx", "class_id", "category_id")  # in records
+SETTING = "--class-order; on the page: Order of the classes"  # that is called class order in messages
 NO_NAME = re.compile(r"\d+|LABEL_\d+", re.ASCII)  # what the Hub calls a class that has no name
 
 
@@ -216,13 +217,14 @@ def in_order_of(
     if names == tuple(classes):
         return []
     if sure:
-        other = "other names" if names is None else f"another order ({_some(names)})"
+        other = "other names" if names is None else f"another order ({some_of(names)})"
         return [f"The list of classes in {where} has {other} and was ignored: the class order is the one given."]
     if names is None:
         raise _of_others(listed, where, classes)
     reordered(model, names, classes)
     return [
-        f"Its classes are in another order ({_some(names)}), as {where} says; the outputs were put into the dataset's."
+        f"Its classes are in another order ({some_of(names)}), as {where} says; "
+        "the outputs were put into the dataset's."
     ]
 
 
@@ -234,9 +236,19 @@ def check_listed(listed: Sequence[str], where: str, classes: Sequence[str]) -> N
 
 def _of_others(listed: Sequence[str], where: str, classes: Sequence[str]) -> UserError:
     return UserError(
-        f"The classes that {where} lists ({_some(listed)}) are not those of the dataset ({_some(classes)}). Choose "
-        "weights of these classes. If only the names differ, give the dataset's names in that order as class order."
+        f"The classes that {where} lists ({some_of(listed)}) are not those of the dataset ({some_of(classes)}). Choose "
+        f"weights of these classes. {advice_on_names()}"
     )
+
+
+def advice_on_names() -> str:
+    """What to do where two lists may mean the same classes, in a sentence."""
+    return f"If only the names differ, give the dataset's names in the order of the outputs as class order ({SETTING})."
+
+
+def some_of(names: Sequence[str]) -> str:
+    """A list of names for a message: the first five."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def matched(given: Sequence[str], classes: Sequence[str]) -> tuple[str, ...] | None:
@@ -268,7 +280,3 @@ def _without_numbers(lines: Sequence[str]) -> tuple[str, ...] | None:
 def _plain(name: str) -> str:
     plain = "".join(c for c in unicodedata.normalize("NFKC", name).casefold() if c.isalnum())
     return re.sub(r"^0+(?=\d+$)", "", plain)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

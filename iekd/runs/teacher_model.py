@@ -11,7 +11,7 @@ from iekd.data.base import Dataset
 from iekd.errors import UserError
 from iekd.inference.teacher_check import check_teacher_on, order_of_outputs
 from iekd.models.artifact import check_fits, load_model
-from iekd.models.class_names import class_names_on_hub, gives_order, in_order_of, matched
+from iekd.models.class_names import advice_on_names, class_names_on_hub, gives_order, in_order_of, matched
 from iekd.models.pretrained import for_channels, normalisation
 from iekd.models.registry import build
 from iekd.models.source import AUTO, RUN, per_channel
@@ -60,11 +60,11 @@ def load_teacher(found: Found, config: RunConfig, dataset: Dataset, fine_tuned: 
         others={"the dataset's": dataset.statistics},
     )  # fmt: skip
     order = order_of_outputs(check.order, dataset.class_names, loaded.listed)
-    check = replace(check, order=order, named_in=loaded.named_in)
+    check = replace(check, order=order, named_in=loaded.named_in, brings_pixels=isinstance(found, FirstWeights))
     if check.problem:
         problem = f"The teacher in '{title_of_found(found)}' does not fit {dataset.name}: {check.problem}."
         if isinstance(found, FirstWeights):
-            problem += f" To fine-tune it, set teacher to {title_of_found(found)} and teacher from to 'pretrained'."
+            problem += f" To fine-tune it, set teacher to {found.network} and teacher from to 'pretrained'."
         raise UserError(problem)
     note = f"It is right on {check.accuracy:.1f} % of {counted(check.images, 'held-out image')}."
     return replace(loaded, notes=(*loaded.notes, note))
@@ -82,7 +82,7 @@ def _of_hub(found: FirstWeights, config: RunConfig, dataset: Dataset) -> LoadedT
     if start.new:  # the names of some datasets are known only once they are loaded
         raise UserError(
             f"The {found.title} are of other classes than {dataset.name}, so they cannot teach without fine-tuning. "
-            "Give more teacher epochs than 0, or choose weights of the dataset's classes."
+            f"Give more teacher epochs than 0, or choose weights of the dataset's classes. {advice_on_names()}"
         )
     network = build(start.name, len(dataset.class_names), dataset.channels)
     start.put_into(network)

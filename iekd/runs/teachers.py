@@ -14,7 +14,15 @@ from iekd.errors import UserError
 from iekd.models import hub_configs
 from iekd.models.aliases import former
 from iekd.models.artifact import CARD, ModelCard, check_classes
-from iekd.models.class_names import check_listed, class_names_beside, class_names_on_hub, gives_order, matched
+from iekd.models.class_names import (
+    advice_on_names,
+    check_listed,
+    class_names_beside,
+    class_names_on_hub,
+    gives_order,
+    matched,
+    some_of,
+)
 from iekd.models.shipped import cards
 from iekd.models.source import AUTO, PRETRAINED, TRAIN
 from iekd.paths import checkpoints_dir
@@ -85,6 +93,15 @@ def _knows_classes(source: FirstWeights, config: RunConfig, info: DatasetInfo) -
     if listed is None or not info.class_names:
         return config.teacher_epochs == 0
     return matched(listed, info.class_names) is not None
+
+
+def why_as_it_is(source: FirstWeights, config: RunConfig, info: DatasetInfo) -> str:
+    """Why weights on the Hub teach without fine-tuning, in a clause after "because"; see `_knows_classes`."""
+    listed = class_names_on_hub(source.network, info.class_names)
+    if matched(listed or (), info.class_names) is not None:
+        return "the names of their classes are the dataset's"
+    said = "a class order is given" if gives_order(config.class_order) else "teacher epochs are 0"
+    return f"{said}, so they count as weights of the dataset's classes"
 
 
 def find_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = None) -> Found | None:
@@ -197,14 +214,17 @@ def check_epochs(config: RunConfig, found: Found | None, start: FirstWeights | N
             "say where a trained one is (teacher from).",
             "teacher_epochs",
         )
+    advice = ""
     if start.classes == info.classes:
-        listed = ", ".join((class_names_on_hub(start.network) or ())[:5])
-        kind = f"of other classes ({listed}{', ...' if info.classes > 5 else ''}) than the dataset's"
+        listed = class_names_on_hub(start.network, info.class_names) or ()
+        why, advice = f"they are of other classes ({some_of(listed)}) than the dataset's", f" {advice_on_names()}"
+    elif start.classes:
+        why = f"they are of {counted(start.classes, 'class')} and not of the dataset's {info.classes}"
     else:
-        kind = f"of {counted(start.classes or 0, 'class')} and not the dataset's {info.classes}"
+        why = "they have no classifier: the last layer is missing"
     raise UserError(
-        f"The {start.title} cannot teach without fine-tuning, being {kind}. {epochs}: give more, such as 30, or choose "
-        "weights of the dataset's classes.",
+        f"The {start.title} cannot teach without fine-tuning, because {why}. {epochs}: give more, such as 30, or "
+        f"choose weights of the dataset's classes.{advice}",
         "teacher_epochs",
     )
 
@@ -235,7 +255,7 @@ def where_from(config: RunConfig, found: Found | None, start: FirstWeights | Non
 
 def title_of_found(found: Found) -> str:
     """What to call a teacher that is at hand, in messages: the name of its folder or file, or of its weights."""
-    return found.name if isinstance(found, Path) else hub_configs.without_commit(found.network)
+    return found.name if isinstance(found, Path) else hub_configs.with_short_commit(found.network)
 
 
 def teacher_folder(

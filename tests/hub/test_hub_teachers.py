@@ -80,7 +80,8 @@ def test_one_that_knows_the_classes_teaches_as_it_is(published, hub, knowing, as
     assert prepared.config.resolution == 16
     said = " ".join(prepared.sentences())
     assert "weights of ann/colours, as they are" in said
-    assert "The teacher is hf:ann/colours, as" in said
+    assert "because the names of their classes are the dataset's" in said
+    assert "The teacher is hf:ann/colours, as the weights are" in said
     assert not any("random weights" in str(one) for one in prepared.cautions())
     page = forecast_html(prepared, Store(tmp_path))
     assert "comes from the weights of ann/colours" in page
@@ -93,7 +94,7 @@ def test_one_that_knows_the_classes_teaches_as_it_is(published, hub, knowing, as
     assert run.report["teacher"]["from"] == "weights of ann/colours"
     assert run.report["teacher"]["accuracy"] > 60, "a guess is right on 33 %: its outputs are in the dataset's order"
     log = run.log_tail(100)
-    for words in ("another order (red, blue, green)", "It is right on", "from 'hf:ann/colours'"):
+    for words in ("another order (red, blue, green)", "It is right on", f"from 'hf:ann/colours@{commit[:8]}'"):
         assert words in log
     saved = load_file(run.path / "models" / "teacher" / "model.safetensors")
     first = next(key for key, value in knowing.items() if value.ndim == 4)
@@ -129,13 +130,30 @@ def test_no_epochs_for_the_teacher_are_for_weights_that_need_none(published, kno
     assert tuned("hf:ann/pets")
     assert tuned("hf:ann/five")
     assert tuned("hf:ann/unnamed"), "most networks of as many classes know others"
-    assert not tuned("hf:ann/unnamed", teacher_epochs=0), "the user knows better"
-    assert not tuned("hf:ann/pets", class_order="red,blue,green"), "and says so"
+    for name, changes, why in (  # the user knows better, and says so
+        ("hf:ann/unnamed", {"teacher_epochs": 0}, "because teacher epochs are 0, so they count as"),
+        ("hf:ann/pets", {"class_order": "red,blue,green"}, "because a class order is given, so they count as"),
+    ):
+        assert not tuned(name, **changes)
+        assert why in " ".join(prepare(asking(name, **changes), tmp_path).sentences())
     refuses(
         lambda: tuned("hf:ann/pets", teacher_epochs=0),
         "ann/pets", "other classes (ant, bee, cat)", "without fine-tuning", "Teacher epochs '0'", "30",
+        "If only the names differ", "--class-order", "Order of the classes",
     )  # fmt: skip
-    refuses(lambda: tuned("hf:ann/five", teacher_epochs=0), "ann/five", "5 classes and not the dataset's 3")
+    refuses(lambda: tuned("hf:ann/five", teacher_epochs=0), "ann/five", "5 classes and not of the dataset's 3")
+    published("ann/body", config_of(classes=0), model_st=weights)
+    refuses(lambda: tuned("hf:ann/body", teacher_epochs=0), "ann/body", "no classifier")
+
+
+def test_what_knows_nothing_is_refused_with_what_can_be_set(published, knowing, asking, tmp_path):
+    blank = {**knowing, "fc.weight": torch.zeros_like(knowing["fc.weight"])}
+    published("ann/blank", config_of("LABEL_0", "LABEL_1", "LABEL_2"), model_st=save(blank))
+    config = prepare(asking("hf:ann/blank", teacher_epochs=0), tmp_path).config
+    error = attempted(tmp_path, config).status.error
+    for words in ("majority class", "check the class order (--class-order", "no setting changes them"):
+        assert words in error
+    assert "teacher mean" not in error
 
 
 def test_digits_are_names_of_digits(published, knowing, tmp_path, tiny_config, picture_folder):
@@ -169,7 +187,7 @@ def test_the_same_for_files_and_teachers_that_runs_train(tmp_path, tiny_config, 
     refuses(
         lambda: ask(teacher_from=file(7)),
         "file 7.safetensors",
-        "7 classes and not the dataset's 3",
+        "7 classes and not of the dataset's 3",
         "Teacher epochs '0'",
     )
     refuses(ask, "no trained resnet8", "Teacher epochs '0'", "teacher from")
@@ -189,7 +207,8 @@ def test_what_is_advised_about_a_list_that_is_wrong_is_what_helps(published, kno
     ask = partial(asking, "hf:ann/wrong", teacher_epochs=0)
     refused = attempted(tmp_path, prepare(ask(), tmp_path).config)
     error = refused.status.error
-    for words in ("'hf:ann/wrong", "does not fit", "another order", "teacher from to 'pretrained'"):
+    pinned = prepare(ask(), tmp_path).config.teacher
+    for words in (f"'{pinned[:21]}' does not fit", "another order", f"set teacher to {pinned} and", "'pretrained'"):
         assert words in error
     order = re.search(r"give the class order ([\w,]+)", error)[1]
     assert order == ",".join(NAMES).lower()

@@ -341,7 +341,7 @@ def test_the_class_order_that_is_advised_is_that_of_the_weights(learned, tiny, t
     torch.save({"model": network.state_dict(), "classes": list(reversed(tiny.class_names))}, tmp_path / "m.pth")
     given = {"model": "resnet8", "mean": MEAN, "std": STD, **options}
     said = evaluate_checkpoint(tmp_path / "m.pth", **given).notes
-    assert any(f"give the class order {','.join(order)}." in note for note in said), said
+    assert any(f"give the class order {','.join(order)} (--class-order" in note for note in said), said
     right = evaluate_checkpoint(tmp_path / "m.pth", class_order=order, **given)
     assert right.accuracy == pytest.approx(reference(learned, tiny.test, MEAN, STD)[0])
     assert any("and was ignored" in note for note in right.notes)

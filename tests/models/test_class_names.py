@@ -7,9 +7,11 @@ import json
 import pytest
 import torch
 
+from iekd.config.run import label
 from iekd.errors import UserError
 from iekd.models import hub_configs
 from iekd.models.class_names import (
+    SETTING,
     class_names_beside,
     class_names_on_hub,
     class_order_of,
@@ -202,3 +204,7 @@ def test_numbers_on_the_hub_are_names_where_the_dataset_has_them(listed, found, 
     assert class_names_on_hub("hf:ann/digits", ("0", "1", "2")) == found
     assert class_names_on_hub("hf:ann/digits") == (found if listed == NAMES else None)
     assert outputs(("2", "0", "1"), ("0", "1", "2"))[0] == [1, 2, 0], "beside a file they always were"
+
+
+def test_messages_call_the_setting_as_the_page_does():
+    assert label("class_order") in SETTING
