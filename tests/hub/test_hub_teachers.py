@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,11 +14,14 @@ import torch
 from safetensors.torch import load_file, save, save_file
 
 from iekd.config.run import make_config
+from iekd.launchers.sending import inputs_of
 from iekd.models import hub_configs, pretrained
 from iekd.models.artifact import load_model
 from iekd.models.registry import build
+from iekd.runs import worker
 from iekd.runs.prepare import prepare
-from iekd.runs.store import FINISHED, Store
+from iekd.runs.siblings import more_seeds
+from iekd.runs.store import FINISHED, LOST, Store
 from iekd.runs.teachers import as_heard, as_told, find_teacher
 from iekd.runs.worker import execute
 from iekd.ui.tabs.forecast import forecast_html
@@ -241,6 +245,84 @@ def test_without_the_hub_it_is_refused_before_the_start_or_works(published, hub,
     pretrained._why_unreachable.cache_clear()  # a minute later
     text = refuses(lambda: prepare(config, tmp_path / "runs"), "hf:ann/colours", "not on this machine")
     assert "Connect it to the network" in text
+
+
+class Interrupted(BaseException):
+    pass
+
+
+def test_another_machine_gets_the_revision_that_the_run_was_given(published, hub, knowing, asking, tmp_path, forget):
+    """It has only the run's folder and what is sent with it, and the repository has moved on."""
+    commit = published("ann/colours", config_of(*NAMES), model_st=save(knowing))
+    here = Store(tmp_path / "here")
+    config = prepare(asking("hf:ann/colours"), here.root).config
+    assert config.teacher_from == config.teacher == f"hf:ann/colours@{commit}"
+    run, handle = here.create(config)
+    os.close(handle)
+    inputs = inputs_of(config, here)
+    assert not [path for path, _ in inputs.files if path.suffix != ".png"], "weights come from the Hub"
+    shutil.copytree(run.path, tmp_path / "there" / run.id)
+    other = {"config.json": json.dumps(config_of("ant", "bee", "cat")).encode(), "model.safetensors": b"other"}
+    hub.repos["model", "ann/colours"].add("second", other)
+    forget(tmp_path / "hf-cache")
+    there = Store(tmp_path / "there").get(run.id)
+    execute(there, lambda: False)
+    assert there.status.state == FINISHED, there.status.error
+    assert there.report["teacher"]["accuracy"] > 60
+    asked = [path for method, path, _ in hub.requests if "safetensors" in path]
+    assert asked
+    assert all(commit in path for path in asked)
+
+
+def test_more_seeds_need_no_hub(published, hub, knowing, asking, tmp_path, forget):
+    """The very teacher of the run is in its folder."""
+    published("ann/colours", config_of(*NAMES), model_st=save(knowing))
+    store = Store(tmp_path / "runs")
+    run = trained(store.root, prepare(asking("hf:ann/colours", teacher_epochs=0), store.root).config)
+    hub.close()
+    forget(tmp_path / "hf-cache")
+    more = prepare(more_seeds(store, store.get(run.id), 1), store.root).config
+    assert (more.seeds, more.teacher_from) == ((1,), f"run:{run.id}/teacher")
+    again = trained(store.root, more)
+    assert again.report["teacher"]["accuracy"] == run.report["teacher"]["accuracy"]
+
+
+def test_a_run_is_resumed_without_the_hub_once_it_has_its_teacher(
+    published, hub, knowing, asking, tmp_path, forget, monkeypatch
+):
+    """Before that, it says what is missing."""
+    monkeypatch.setenv("IEKD_CHECKPOINT_SECONDS", "0")
+    published("ann/colours", config_of(*NAMES), model_st=save(knowing))
+    store = Store(tmp_path / "runs")
+    config = prepare(asking("hf:ann/colours"), store.root).config
+
+    def watch(status, row):
+        if row and row["stage"] == "students" and row["kind"] == "train":
+            raise Interrupted
+
+    runs, write = [], worker.Run.write_status
+    for seen in (watch, None):
+        run, handle = store.create(config)
+        with monkeypatch.context() as dead, contextlib.suppress(Interrupted):  # a dead process writes no final state
+            dead.setattr(worker.Run, "write_status", lambda self, s: write(self, s) if s.state == "running" else None)
+            if seen:
+                execute(run, lambda: False, seen)
+        os.close(handle)
+        runs.append(run)
+    begun, waiting = runs
+    assert begun.status.state == LOST
+    assert list((begun.path / "checkpoints").glob("students-*"))
+    hub.close()
+    forget(tmp_path / "hf-cache")
+    pretrained._why_unreachable.cache_clear()
+    handle = begun.reopen()
+    execute(begun, lambda: False)
+    os.close(handle)
+    assert begun.status.state == FINISHED, begun.status.error
+    assert begun.report["teacher"]["accuracy"] > 60
+    execute(waiting, lambda: False)
+    for words in ("pretrained weights of hf:ann/colours", "not on this machine", "give its path instead of that name"):
+        assert words in waiting.status.error
 
 
 def test_it_can_be_a_further_teacher(published, knowing, asking, tmp_path, refuses):
