@@ -103,7 +103,7 @@ def prepare(config: RunConfig, runs_dir: Path, here: bool = True) -> Prepared:
             source = getattr(config, f"{role}_from")
             said = f"The {role} is {name}, as '{source}' says."
             if hub_configs.is_one(source):
-                said = f"The {role} is {name}, as the weights are and no network is named."
+                said = f"The {role} is {name}, the network of its weights, because none is named."
             notes = (*notes, said)
     side = config.resolution or info.resolution
     check_cutout(config, side)

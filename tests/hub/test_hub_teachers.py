@@ -85,7 +85,7 @@ def test_one_that_knows_the_classes_teaches_as_it_is(published, hub, knowing, as
     said = " ".join(prepared.sentences())
     assert "weights of ann/colours, as they are" in said
     assert "because the names of their classes are the dataset's" in said
-    assert "The teacher is hf:ann/colours, as the weights are" in said
+    assert "The teacher is hf:ann/colours, the network of its weights" in said
     assert not any("random weights" in str(one) for one in prepared.cautions())
     page = forecast_html(prepared, Store(tmp_path))
     assert "comes from the weights of ann/colours" in page

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from iekd.config.run import make_config
 from iekd.data import describe
+from iekd.launchers.sending import inputs_of
 from iekd.models.artifact import ModelCard, save_model
 from iekd.models.registry import build
 from iekd.runs.prepare import prepare
@@ -134,6 +135,8 @@ def test_no_epochs_find_a_teacher_of_any_number_of_epochs(tmp_path, tiny_config,
     prepared = prepare(tiny_config(**ask), tmp_path)
     assert prepared.teacher == default
     assert "earlier run's with the same settings, which trained it for 30 epochs." in " ".join(prepared.sentences())
+    sent = {path for path, _ in inputs_of(prepared.config, Store(tmp_path)).files}
+    assert default / "model.safetensors" in sent, "a job elsewhere finds it too"
     exact = tiny_config(**ask | {"teacher_epochs": 2})
     assert find_teacher(exact, tmp_path) == short, "who asks for a number gets that"
     assert find_teacher(tiny_config(**ask | {"teacher_epochs": 3}), tmp_path) is None
