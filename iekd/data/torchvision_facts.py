@@ -78,11 +78,29 @@ CIFAR100 = (
 )
 CIFAR100_CLASSES = tuple(CIFAR100.split())
 DIGITS = tuple("0123456789")
+EMNIST_CLASSES = tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt")
 EUROSAT_CLASSES = (
     "AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial", "Pasture", "PermanentCrop", "Residential",
     "River", "SeaLake",
 )  # fmt: skip
 FER_CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+FLOWERS_CLASSES = (
+    "pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea", "english marigold", "tiger lily",
+    "moon orchid", "bird of paradise", "monkshood", "globe thistle", "snapdragon", "colt's foot", "king protea",
+    "spear thistle", "yellow iris", "globe-flower", "purple coneflower", "peruvian lily", "balloon flower",
+    "giant white arum lily", "fire lily", "pincushion flower", "fritillary", "red ginger", "grape hyacinth",
+    "corn poppy", "prince of wales feathers", "stemless gentian", "artichoke", "sweet william", "carnation",
+    "garden phlox", "love in the mist", "mexican aster", "alpine sea holly", "ruby-lipped cattleya", "cape flower",
+    "great masterwort", "siam tulip", "lenten rose", "barbeton daisy", "daffodil", "sword lily", "poinsettia",
+    "bolero deep blue", "wallflower", "marigold", "buttercup", "oxeye daisy", "common dandelion", "petunia",
+    "wild pansy", "primula", "sunflower", "pelargonium", "bishop of llandaff", "gaura", "geranium", "orange dahlia",
+    "pink-yellow dahlia?", "cautleya spicata", "japanese anemone", "black-eyed susan", "silverbush",
+    "californian poppy", "osteospermum", "spring crocus", "bearded iris", "windflower", "tree poppy", "gazania",
+    "azalea", "water lily", "rose", "thorn apple", "morning glory", "passion flower", "lotus", "toad lily",
+    "anthurium", "frangipani", "clematis", "hibiscus", "columbine", "desert-rose", "tree mallow", "magnolia",
+    "cyclamen", "watercress", "canna lily", "hippeastrum", "bee balm", "ball moss", "foxglove", "bougainvillea",
+    "camellia", "mallow", "mexican petunia", "bromelia", "blanket flower", "trumpet creeper", "blackberry lily",
+)  # fmt: skip
 GTSRB_CLASSES = (
     "speed limit 20", "speed limit 30", "speed limit 50", "speed limit 60", "speed limit 70", "speed limit 80",
     "end of speed limit 80", "speed limit 100", "speed limit 120", "no passing", "no passing for trucks",
@@ -121,7 +139,8 @@ FACTS: tuple[Facts, ...] = (
           "BSD licence", "Yadav & Bottou 2019", DIGITS),
     Facts("EMNIST", "EMNIST, balanced letters and digits", 112_800, 18_800, 47, 1, 28,
           ({"split": "balanced", "train": True},), ({"split": "balanced", "train": False},), "EMNIST/raw", "560 MB",
-          "the 'emnist-balanced-*-ubyte' files", NOT_STATED, "Cohen et al. 2017", on_its_side=True),
+          "the 'emnist-balanced-*-ubyte' files", NOT_STATED, "Cohen et al. 2017", EMNIST_CLASSES,
+          on_its_side=True),
     Facts("USPS", "USPS", 7_291, 2_007, 10, 1, 16, *BY_FLAG, "usps.bz2", "8 MB", "'usps.bz2' and 'usps.t.bz2'",
           NOT_STATED, "Hull 1994", DIGITS),
     Facts("SEMEION", "Semeion digits", 1_593, 0, 10, 1, 16, *DRAWN, "semeion.data", "3 MB", "'semeion.data'",
@@ -148,7 +167,7 @@ FACTS: tuple[Facts, ...] = (
           "the unpacked 'imagenette2-320.tgz'", "Apache-2.0, images as ImageNet", "Howard 2019", in_files=True),
     Facts("Flowers102", "Oxford Flowers 102", 2_040, 6_149, 102, 3, 224, *WITH_VALIDATION, "flowers-102", "345 MB",
           "the unpacked '102flowers.tgz', 'imagelabels.mat' and 'setid.mat'", NOT_STATED, "Nilsback & Zisserman 2008",
-          in_files=True),
+          FLOWERS_CLASSES, in_files=True),
     Facts("OxfordIIITPet", "Oxford-IIIT Pets", 3_680, 3_669, 37, 3, 224, *TRAINVAL, "oxford-iiit-pet", "810 MB",
           "the unpacked 'images.tar.gz' and 'annotations.tar.gz'", "CC BY-SA 4.0", "Parkhi et al. 2012", in_files=True),
     Facts("Food101", "Food-101", 75_750, 25_250, 101, 3, 224, *BY_SPLIT, "food-101", "5 GB",

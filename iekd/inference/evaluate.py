@@ -19,9 +19,9 @@ from iekd.engine.scoring import accuracy, balanced_accuracy, class_accuracy, is_
 from iekd.errors import UserError, unknown_name
 from iekd.inference.classifier import Described, OnnxClassifier
 from iekd.inference.onnx_file import SUFFIX, open_onnx
-from iekd.inference.teacher_check import BETTER, fitting_order
+from iekd.inference.teacher_check import BETTER, advice_on_order, fitting_order, order_of_outputs
 from iekd.models.artifact import ModelCard, check_fits, load_model
-from iekd.models.class_names import class_order_of, in_order_of
+from iekd.models.class_names import class_order_of, gives_order, in_order_of, matched
 from iekd.models.source import Numbers, check_normalisation, check_path, per_channel
 
 SPLITS = ("test", "train", "all")
@@ -113,6 +113,7 @@ def evaluate_checkpoint(
         check_fits(card, loaded, path)
         notes = in_order_of(network, card.class_names, f"'{path.name}'", loaded.class_names)
         name, source, used_mean, used_std = card.model, "model card", card.mean, card.std
+        named_in, listed = f"'{path.name}'", None
     else:
         file = read_weights(path)
         described = file.card or file.config
@@ -126,9 +127,11 @@ def evaluate_checkpoint(
         wanted = model or (described.model if described else "")
         fitted = fit_weights(file, wanted, len(loaded.class_names), loaded.channels)
         network, name = fitted.model, fitted.name
-        sure = bool(order) and order[0] != data.AS_TEXT
+        sure = gives_order(order) and file.card is None  # what we have saved knows its classes
         moved = in_order_of(network, file.class_names, file.named_in, loaded.class_names, sure)
         notes = [*fitted.notes, *moved]
+        named_in = f"'{path.name}'" if file.card else ""
+        listed = None if sure else matched(file.class_names or (), loaded.class_names)
         source, (used_mean, used_std) = "data set", loaded.statistics
         if usual := normalisation(name):
             source, used_mean, used_std = "network", *(for_channels(values, loaded.channels) for values in usual)
@@ -148,6 +151,7 @@ def evaluate_checkpoint(
         predicted(logits), labels, began, loaded, checkpoint=str(path), model=name,
         params=sum(p.numel() for p in network.parameters()), dataset=settings.dataset, split=split, mean=used_mean,
         std=used_std, normalisation=source, device=str(used_device), notes=notes,
+        listed=listed, named_in=named_in,
     )  # fmt: skip
 
 
@@ -189,25 +193,28 @@ def _evaluate_onnx(
         torch.from_numpy(predicted(probabilities)), labels, began, loaded, checkpoint=str(path), model=card.model,
         params=card.params, dataset=settings.dataset, split=split, mean=card.mean, std=card.std,
         normalisation="model card" if file.card else "file" if mean is None else "given",
-        device=classifier.device, notes=[],
+        device=classifier.device, notes=[], listed=classifier.card.class_names,
+        named_in=f"'{path.name}'" if file.card else "",
     )  # fmt: skip
 
 
 def _counted(
-    predictions: Any, labels: Any, began: float, loaded: Dataset, notes: list[str], **about: Any
+    predictions: Any, labels: Any, began: float, loaded: Dataset, notes: list[str], listed: Sequence[str] | None,
+    named_in: str, **about: Any,
 ) -> Evaluation:  # fmt: skip
-    """What (N,) predictions of (N,) labels come to; about: what else is known. began: when predicting did."""
+    """What (N,) predictions of (N,) labels come to; about: what else is known. began: when predicting did.
+
+    listed: see `order_of_outputs`. named_in: see `TeacherCheck`.
+    """
     right = is_right(predictions, labels).cpu()
     seconds = time.perf_counter() - began
     names, labels = loaded.class_names, labels.cpu()
     of_class = class_accuracy(right, labels, len(names))
     order, in_order = fitting_order(predictions.cpu().numpy(), labels.numpy(), names)
     if in_order >= accuracy(right) + BETTER:
-        notes = [
-            *notes,
-            f"With its outputs in another order of the classes {in_order:.1f} % would be right. If that is how it was "
-            f"trained, give the class order {','.join(order)}.",
-        ]
+        advice = advice_on_order(order_of_outputs(order, names, listed), named_in)
+        better = f"With its outputs in another order of the classes {in_order:.1f} % would be right."
+        notes = [*notes, f"{better} {advice}."]
     return Evaluation(
         accuracy=accuracy(right), images=len(right), correct=int(right.sum()),
         class_accuracy=dict(zip(names, of_class, strict=True)), balanced_accuracy=balanced_accuracy(of_class),

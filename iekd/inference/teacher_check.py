@@ -14,6 +14,7 @@ import numpy as np
 
 from iekd.data.base import Split
 from iekd.engine.scoring import predicted
+from iekd.models.class_names import SETTING
 from iekd.models.info import IMAGENET
 from iekd.plural import counted
 
@@ -41,6 +42,8 @@ class TeacherCheck:
         order: the dataset's class names in the order of the teacher's outputs, where that would be much better; and
             the accuracy with it.
         mean, std: the same of other pixel values.
+        named_in: what says which output is which class, whatever class order is given; empty: nothing.
+        brings_pixels: whether its mean and std are those that it came with, whatever the settings say.
     """
 
     images: int
@@ -52,6 +55,8 @@ class TeacherCheck:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     accuracy_normalised: float = 0.0
+    named_in: str = ""
+    brings_pixels: bool = False
 
     @property
     def problem(self) -> str:
@@ -60,7 +65,7 @@ class TeacherCheck:
         if self.order:
             return (
                 f"{seen}, and would be on {self.accuracy_in_order:.1f} % if its outputs were the classes in another "
-                f"order. If that is how it was trained, give the class order {','.join(self.order)}"
+                f"order. {advice_on_order(self.order, self.named_in)}"
             )
         if self.mean:
             return (
@@ -70,11 +75,30 @@ class TeacherCheck:
             )
         spread = CHANCE * (self.guess * (100 - self.guess) / self.images) ** 0.5
         if self.accuracy < min(self.guess + spread, 95.0):
-            return (
-                f"{seen}, and always predicting the majority class on {self.guess:.1f} %. It may be of other classes, "
-                "in another order, or need other pixel values: check the class order, teacher mean and teacher std"
-            )
+            return f"{seen}, and always predicting the majority class on {self.guess:.1f} %. {self._doubts}"
         return ""
+
+    @property
+    def _doubts(self) -> str:
+        """What may be wrong with one that knows nothing, and which settings help."""
+        if self.named_in:
+            return "It may be of other classes. Choose another teacher"
+        order = f"the class order ({SETTING})"
+        if self.brings_pixels:
+            own = "its mean and standard deviation are those that come with it, and no setting changes them"
+            return f"It may be of other classes or in another order: check {order}; {own}"
+        return (
+            "It may be of other classes, in another order, or need other pixel values: check teacher mean and teacher "
+            f"std (--teacher-mean, --teacher-std) and {order}"
+        )
+
+
+def advice_on_order(order: Sequence[str], named_in: str = "") -> str:
+    """What to do about outputs that are the classes in another order, without the full stop; named_in: see
+    `TeacherCheck`."""
+    if named_in:
+        return f"{named_in} names its classes, whatever class order is given: correct the names there"
+    return f"If that is how it was trained, give the class order {','.join(order)} ({SETTING})"
 
 
 def check_teacher_on(
@@ -155,6 +179,18 @@ def fitting_order(guesses: np.ndarray, truth: np.ndarray, class_names: Sequence[
     for output, label in zip(outputs, named, strict=True):
         order[output] = class_names[label]
     return tuple(order), 100 * float(counts[outputs, named].sum()) / len(truth)
+
+
+def order_of_outputs(
+    order: Sequence[str], class_names: Sequence[str], listed: Sequence[str] | None
+) -> tuple[str, ...]:  # fmt: skip
+    """What the outputs of a file's weights stand for, once they were moved by a list: the class order to advise.
+
+    order: what `fitting_order` found of the moved ones. class_names: the dataset's. listed: the same names in the order
+    of the list; none: the outputs were not moved.
+    """
+    fits = dict(zip(class_names, order, strict=True)) if order and listed else {}
+    return tuple(fits[name] for name in listed or ()) if fits else tuple(order)
 
 
 def _percent(right: np.ndarray) -> float:

@@ -42,6 +42,7 @@ NUMBERED = (  # lines with the number of a class before or after its name, such 
     re.compile(r"(?P<name>.*\S)\s*[\s:,;=]\s*(?P<index>\d+)", re.ASCII),
 )
 NAMED, NUMBERED_BY = ("name", "class_name", "label"), ("id", "index", "idx", "class_id", "category_id")  # in records
+SETTING = "--class-order; on the page: Order of the classes"  # that is called class order in messages
 NO_NAME = re.compile(r"\d+|LABEL_\d+", re.ASCII)  # what the Hub calls a class that has no name
 
 
@@ -84,6 +85,11 @@ def class_order_of(setting: Sequence[str]) -> tuple[str, ...]:
     return _without_numbers(names) or names
 
 
+def gives_order(class_order: Sequence[str]) -> bool:
+    """Whether a setting "class order" says which output is which class: it has names, and not only how to sort them."""
+    return bool(class_order) and class_order[0] != AS_TEXT
+
+
 def class_names_beside(weights: Path) -> tuple[tuple[str, ...], str] | None:
     """(names, the file's name) of a list of classes in the folder of a file of weights; None if there is none."""
     for name in BESIDE:
@@ -96,14 +102,17 @@ def class_names_beside(weights: Path) -> tuple[tuple[str, ...], str] | None:
     return None
 
 
-def class_names_on_hub(name: str) -> tuple[str, ...] | None:
+def class_names_on_hub(name: str, classes: Sequence[str] = ()) -> tuple[str, ...] | None:
     """What the outputs of a network on the Hub stand for, as its config.json says; None where that is not said.
+
+    classes: a dataset's. Numbers are names only where they are those of the dataset, such as digits.
 
     Raises:
         UserError: it has not been looked up.
     """
     listed = find_class_names(hub_configs.config_of(name)) if hub_configs.is_one(name) else None
-    return None if listed is None or all(map(NO_NAME.fullmatch, listed)) else listed
+    unnamed = listed is None or (all(map(NO_NAME.fullmatch, listed)) and matched(listed, classes) is None)
+    return None if unnamed else listed
 
 
 def find_class_names(value: Any) -> tuple[str, ...] | None:
@@ -189,7 +198,8 @@ def in_order_of(
         model: with an output for each class; changed in place.
         listed: the names; None: no list. where: what holds the list, for messages.
         classes: the dataset's.
-        sure: whether the user has given the order of the classes, which then counts if the list has other names.
+        sure: whether the user has given the order of the classes (`gives_order`), which then counts, whatever the list
+            says: lists may be wrong, and `classes` are in the order that was given.
     Returns:
         What to tell the user, in sentences.
     Raises:
@@ -204,15 +214,17 @@ def in_order_of(
     names = matched(listed, classes)
     if names is None and all(NO_NAME.fullmatch(name) for name in listed):
         return []
-    if names is None and sure:
-        return [f"The list of classes in {where} has other names and was ignored: the class order is the one given."]
-    if names is None:
-        raise _of_others(listed, where, classes)
     if names == tuple(classes):
         return []
+    if sure:
+        other = "other names" if names is None else f"another order ({some_of(names)})"
+        return [f"The list of classes in {where} has {other} and was ignored: the class order is the one given."]
+    if names is None:
+        raise _of_others(listed, where, classes)
     reordered(model, names, classes)
     return [
-        f"Its classes are in another order ({_some(names)}), as {where} says; the outputs were put into the dataset's."
+        f"Its classes are in another order ({some_of(names)}), as {where} says; "
+        "the outputs were put into the dataset's."
     ]
 
 
@@ -224,9 +236,19 @@ def check_listed(listed: Sequence[str], where: str, classes: Sequence[str]) -> N
 
 def _of_others(listed: Sequence[str], where: str, classes: Sequence[str]) -> UserError:
     return UserError(
-        f"The classes that {where} lists ({_some(listed)}) are not those of the dataset ({_some(classes)}). Choose "
-        "weights of these classes. If only the names differ, give the dataset's names in that order as class order."
+        f"The classes that {where} lists ({some_of(listed)}) are not those of the dataset ({some_of(classes)}). Choose "
+        f"weights of these classes. {advice_on_names()}"
     )
+
+
+def advice_on_names() -> str:
+    """What to do where two lists may mean the same classes, in a sentence."""
+    return f"If only the names differ, give the dataset's names in the order of the outputs as class order ({SETTING})."
+
+
+def some_of(names: Sequence[str]) -> str:
+    """A list of names for a message: the first five."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def matched(given: Sequence[str], classes: Sequence[str]) -> tuple[str, ...] | None:
@@ -258,7 +280,3 @@ def _without_numbers(lines: Sequence[str]) -> tuple[str, ...] | None:
 def _plain(name: str) -> str:
     plain = "".join(c for c in unicodedata.normalize("NFKC", name).casefold() if c.isalnum())
     return re.sub(r"^0+(?=\d+$)", "", plain)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -36,6 +36,7 @@ COMPUTED = ("num_batches_tracked", "relative_position_index", "position_ids")  #
 WRAPPER = "timm_wrapper"  # transformers' name for a network of timm
 CLASSIFIERS = ("ForImageClassification", "ForImageClassificationWithTeacher")  # how transformers' classes end
 ARCHITECTURE = re.compile(r"\w[\w.-]*", re.ASCII)
+SHOWN = 8  # digits of a commit
 SIDE = 224  # of images where nothing is said
 
 _known: dict[str, Config] = {}
@@ -65,6 +66,12 @@ def title(name: str) -> str:
 def without_commit(name: str) -> str:
     """hf:timm/resnet18.a1_in1k@0123... -> hf:timm/resnet18.a1_in1k, for tables and sentences; other names stay."""
     return name.partition("@")[0] if is_one(name) else name
+
+
+def with_short_commit(name: str) -> str:
+    """hf:timm/resnet18.a1_in1k@0123456789... -> hf:timm/resnet18.a1_in1k@01234567, where revisions are told apart."""
+    plain, at, revision = name.partition("@")
+    return f"{plain}{at}{revision[:SHOWN] if COMMIT.fullmatch(revision) else revision}"
 
 
 def is_of_folder(name: str) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from iekd.errors import UserError, first_line
-from iekd.models import libraries
+from iekd.models import hub_configs, libraries
 from iekd.models.info import IMAGENET, Pretrained
 
 if TYPE_CHECKING:
@@ -73,10 +73,11 @@ def check_at_hand(name: str, found: Pretrained) -> None:
 
 def missing(name: str, found: Pretrained, problem: str) -> UserError:
     """What to say where weights cannot be had."""
+    given = "that name" if hub_configs.is_one(name) else "'pretrained'"
     return UserError(
         f"The pretrained weights of {name} ({found.title}) are not on this machine and cannot be downloaded "
         f"({problem}). Connect it to the network once, get the file in another way and give its path instead of "
-        "'pretrained', or begin with random weights."
+        f"{given}, or begin with random weights."
     )
 
 

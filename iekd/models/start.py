@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from iekd.errors import UserError
 from iekd.models import hub_configs, pretrained
 from iekd.models.artifact import WEIGHTS, ModelCard
-from iekd.models.class_names import class_names_on_hub, in_order_of, matched
+from iekd.models.class_names import class_names_on_hub, in_order_of, matched, some_of
 from iekd.models.registry import build
 from iekd.models.weight_files import StateDict, WeightFile, read_weights
 from iekd.models.weight_values import COUNTER, check_values, size_text
@@ -86,7 +86,7 @@ def from_library(name: str, class_names: Sequence[str], channels: int, whose: st
     about = pretrained.pretrained(whose)
     given = pretrained.load(whose, channels)
     start = fitted(name, given, len(class_names), channels, f"The pretrained weights of {whose} ({about.title})")
-    listed = class_names_on_hub(whose)
+    listed = class_names_on_hub(whose, class_names)
     if listed and not start.new:
         start = _in_order(start, listed, hub_configs.without_commit(whose), class_names, channels, sure)
     side = f"They are {about.title}, trained with images of {about.side} x {about.side} pixels."
@@ -242,7 +242,7 @@ def _in_order(
     other = len(listed) == len(class_names) and matched(listed, class_names) is None
     if other and not refused and not sure:
         head = _head(start.name)
-        note = f"The last layer is new and random: {where} knows other classes."
+        note = f"The last layer is new and random: {where} knows other classes ({some_of(listed)})."
         weights = {key: value for key, value in start.weights.items() if key not in head}
         return replace(start, weights=weights, new=head, notes=(*start.notes, note))
     network = build(start.name, len(class_names), channels)

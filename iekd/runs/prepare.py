@@ -23,7 +23,7 @@ from iekd.plural import counted
 from iekd.runs.more_teachers import check_more
 from iekd.runs.slots import check_device
 from iekd.runs.starts import FirstWeights, check_usable, find_source, network_in, student_source
-from iekd.runs.teachers import Found, check_epochs, check_teacher, to_fine_tune
+from iekd.runs.teachers import Found, check_epochs, check_teacher, sentence_on_epochs, to_fine_tune, why_as_it_is
 
 MOST_SIDE = 512  # of the setting
 
@@ -62,7 +62,8 @@ class Prepared:
                 then = "an earlier run has fine-tuned it on these classes"
             said.append(f"The teacher begins with the {self.start.title}; {then}.")
         elif isinstance(self.teacher, FirstWeights):
-            said.append(f"The teacher has the {self.teacher.title}, as they are: they know these classes already.")
+            why = why_as_it_is(self.teacher, self.config, self.info)
+            said.append(f"The teacher has the {self.teacher.title}, as they are, because {why}.")
         if self.student is not None:
             said.append(f"The students begin with the {self.student.title}.")
         return said
@@ -99,7 +100,10 @@ def prepare(config: RunConfig, runs_dir: Path, here: bool = True) -> Prepared:
     for role in WITH_SOURCE:
         if role not in asked.model_fields_set and getattr(config, role) != getattr(asked, role):
             name = hub_configs.without_commit(getattr(config, role))
-            said = f"The {role} is {name}, as '{getattr(config, f'{role}_from')}' says."
+            source = getattr(config, f"{role}_from")
+            said = f"The {role} is {name}, as '{source}' says."
+            if hub_configs.is_one(source):
+                said = f"The {role} is {name}, the network of its weights, because none is named."
             notes = (*notes, said)
     side = config.resolution or info.resolution
     check_cutout(config, side)
@@ -116,7 +120,8 @@ def prepare(config: RunConfig, runs_dir: Path, here: bool = True) -> Prepared:
     with about_setting("teacher_from"):
         teacher = check_teacher(config, runs_dir, info)
         check_epochs(config, teacher, start, info)
-    return Prepared(config, info, teacher, start, student, notes)
+    said = sentence_on_epochs(config, teacher, runs_dir)
+    return Prepared(config, info, teacher, start, student, (*notes, said) if said else notes)
 
 
 def _at_their_resolution(

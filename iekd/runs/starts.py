@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from iekd import data
 from iekd.config.run import RunConfig
 from iekd.data.registry import describe, relative_name, source_of
 from iekd.errors import UserError
 from iekd.models.artifact import WEIGHTS, ModelCard
+from iekd.models.class_names import gives_order
 from iekd.models.model_folder import config_beside
 from iekd.models.pretrained import check_at_hand as check_cached
 from iekd.models.pretrained import pretrained
@@ -128,7 +128,7 @@ def load_start(source: FirstWeights, role: Role, config: RunConfig, dataset: Dat
     from iekd.models.start import from_file, from_library
 
     name: str = getattr(config, role)
-    sure = bool(config.class_order) and config.class_order[0] != data.AS_TEXT
+    sure = gives_order(config.class_order)
     if source.path is None:
         return from_library(name, dataset.class_names, dataset.channels, source.network, sure)
     given = (config.teacher_mean, config.teacher_std) if role == "teacher" else (None, None)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from iekd import data
 from iekd.config.run import RunConfig
 from iekd.data.base import Dataset
 from iekd.errors import UserError
-from iekd.inference.teacher_check import check_teacher_on
+from iekd.inference.teacher_check import check_teacher_on, order_of_outputs
 from iekd.models.artifact import check_fits, load_model
-from iekd.models.class_names import in_order_of
+from iekd.models.class_names import advice_on_names, class_names_on_hub, gives_order, in_order_of, matched
 from iekd.models.pretrained import for_channels, normalisation
 from iekd.models.registry import build
 from iekd.models.source import AUTO, RUN, per_channel
@@ -23,13 +22,19 @@ from iekd.runs.teachers import Found, title_of_found
 
 @dataclass(frozen=True)
 class LoadedTeacher:
-    """A torch module in evaluation mode, its pixel statistics, its architecture, and what to tell the user."""
+    """A torch module in evaluation mode, its pixel statistics, its architecture, and what to tell the user.
+
+    listed: the dataset's classes in the order of the weights' outputs, where a list that came with them was followed.
+    named_in: what holds that list, where it counts whatever class order is given.
+    """
 
     model: Any
     mean: tuple[float, ...]
     std: tuple[float, ...]
     name: str
     notes: tuple[str, ...] = ()
+    listed: tuple[str, ...] = ()
+    named_in: str = ""
 
 
 def load_teacher(found: Found, config: RunConfig, dataset: Dataset, fine_tuned: bool = False) -> LoadedTeacher:
@@ -54,20 +59,22 @@ def load_teacher(found: Found, config: RunConfig, dataset: Dataset, fine_tuned: 
         loaded.model, loaded.mean, loaded.std, dataset.test, dataset.class_names, try_normalisations=assumed,
         others={"the dataset's": dataset.statistics},
     )  # fmt: skip
+    order = order_of_outputs(check.order, dataset.class_names, loaded.listed)
+    check = replace(check, order=order, named_in=loaded.named_in, brings_pixels=isinstance(found, FirstWeights))
     if check.problem:
         problem = f"The teacher in '{title_of_found(found)}' does not fit {dataset.name}: {check.problem}."
         if isinstance(found, FirstWeights):
-            problem += f" To fine-tune it, set teacher to {title_of_found(found)} and teacher from to 'pretrained'."
+            problem += f" To fine-tune it, set teacher to {found.network} and teacher from to 'pretrained'."
         raise UserError(problem)
     note = f"It is right on {check.accuracy:.1f} % of {counted(check.images, 'held-out image')}."
-    return LoadedTeacher(loaded.model, loaded.mean, loaded.std, loaded.name, (*loaded.notes, note))
+    return replace(loaded, notes=(*loaded.notes, note))
 
 
 def _of_ours(found: Path, config: RunConfig, dataset: Dataset) -> LoadedTeacher:
     model, card = load_model(found)
     check_fits(card, dataset, found)
     notes = in_order_of(model, card.class_names, f"'{found.name}'", dataset.class_names)
-    return LoadedTeacher(model, card.mean, card.std, config.teacher, tuple(notes))
+    return LoadedTeacher(model, card.mean, card.std, config.teacher, tuple(notes), named_in=f"'{found.name}'")
 
 
 def _of_hub(found: FirstWeights, config: RunConfig, dataset: Dataset) -> LoadedTeacher:
@@ -75,13 +82,15 @@ def _of_hub(found: FirstWeights, config: RunConfig, dataset: Dataset) -> LoadedT
     if start.new:  # the names of some datasets are known only once they are loaded
         raise UserError(
             f"The {found.title} are of other classes than {dataset.name}, so they cannot teach without fine-tuning. "
-            "Give more teacher epochs than 0, or choose weights of the dataset's classes."
+            f"Give more teacher epochs than 0, or choose weights of the dataset's classes. {advice_on_names()}"
         )
     network = build(start.name, len(dataset.class_names), dataset.channels)
     start.put_into(network)
     assert start.mean is not None  # the Hub's always have some
     assert start.std is not None
-    return LoadedTeacher(network.eval(), start.mean, start.std, start.name, start.notes)
+    listed = None if gives_order(config.class_order) else class_names_on_hub(found.network, dataset.class_names)
+    followed = matched(listed or (), dataset.class_names) or ()
+    return LoadedTeacher(network.eval(), start.mean, start.std, start.name, start.notes, followed)
 
 
 def _of_file(found: Path, config: RunConfig, dataset: Dataset) -> tuple[LoadedTeacher, bool]:
@@ -93,7 +102,7 @@ def _of_file(found: Path, config: RunConfig, dataset: Dataset) -> tuple[LoadedTe
     if file.card:
         check_fits(file.card, dataset, found)
     fitted = fit_weights(file, config.teacher, len(dataset.class_names), dataset.channels)
-    sure = bool(config.class_order) and config.class_order[0] != data.AS_TEXT
+    sure = gives_order(config.class_order) and file.card is None  # what we have saved knows its classes
     moved = in_order_of(fitted.model, file.class_names, file.named_in, dataset.class_names, sure)
     assumed = not (fitted.mean and fitted.std)
     mean, std = (fitted.mean, fitted.std) if fitted.mean and fitted.std else _usual(fitted.name, dataset)
@@ -101,7 +110,9 @@ def _of_file(found: Path, config: RunConfig, dataset: Dataset) -> tuple[LoadedTe
         assumed = False
         mean = per_channel(config.teacher_mean, dataset.channels, "Teacher mean")
         std = per_channel(config.teacher_std, dataset.channels, "Teacher std")
-    return LoadedTeacher(fitted.model, mean, std, fitted.name, (*fitted.notes, *moved)), assumed
+    followed = () if sure else matched(file.class_names or (), dataset.class_names) or ()
+    loaded = LoadedTeacher(fitted.model, mean, std, fitted.name, (*fitted.notes, *moved), followed)
+    return replace(loaded, named_in=f"'{found.name}'" if file.card else ""), assumed
 
 
 def _usual(name: str, dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:

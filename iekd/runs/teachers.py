@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from pathlib import Path
 
 from iekd.config.run import ABOUT, RunConfig
 from iekd.data.base import DatasetInfo
-from iekd.data.registry import AS_TEXT, describe
+from iekd.data.registry import describe
 from iekd.errors import UserError
 from iekd.models import hub_configs
 from iekd.models.aliases import former
 from iekd.models.artifact import CARD, ModelCard, check_classes
-from iekd.models.class_names import check_listed, class_names_beside, class_names_on_hub, matched
+from iekd.models.class_names import (
+    advice_on_names,
+    check_listed,
+    class_names_beside,
+    class_names_on_hub,
+    gives_order,
+    matched,
+    some_of,
+)
 from iekd.models.shipped import cards
 from iekd.models.source import AUTO, PRETRAINED, TRAIN
 from iekd.paths import checkpoints_dir
@@ -24,6 +33,7 @@ log = logging.getLogger("iekd")
 # a trained teacher: the folder of a model, a file of weights, or weights on the Hub, which are not downloaded before
 # the run starts
 Found = Path | FirstWeights
+EPOCHS = re.compile(r"--teacher-epochs (\d+)", re.ASCII)  # in the command that trained a kept teacher
 
 
 def origin(config: RunConfig, fingerprint: str | None = None, weights_fingerprint: str = "") -> str:
@@ -77,17 +87,26 @@ def _knows_classes(source: FirstWeights, config: RunConfig, info: DatasetInfo) -
     """
     if config.teacher_from == PRETRAINED or source.classes != info.classes:
         return False
-    if source.path is not None or (config.class_order and config.class_order[0] != AS_TEXT):
+    if source.path is not None or gives_order(config.class_order):
         return True
-    listed = class_names_on_hub(source.network)
+    listed = class_names_on_hub(source.network, info.class_names)
     if listed is None or not info.class_names:
         return config.teacher_epochs == 0
     return matched(listed, info.class_names) is not None
 
 
+def why_as_it_is(source: FirstWeights, config: RunConfig, info: DatasetInfo) -> str:
+    """Why weights on the Hub teach without fine-tuning, in a clause after "because"; see `_knows_classes`."""
+    listed = class_names_on_hub(source.network, info.class_names)
+    if matched(listed or (), info.class_names) is not None:
+        return "the names of their classes are the dataset's"
+    said = "a class order is given" if gives_order(config.class_order) else "teacher epochs are 0"
+    return f"{said}, so they count as weights of the dataset's classes"
+
+
 def find_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = None) -> Found | None:
-    """The teacher that is at hand for this configuration; None if the run has to train it or to fine-tune it.
-    info: see `to_fine_tune`.
+    """The teacher that is at hand for this configuration; None if the run has to train it or to fine-tune it. Where it
+    is to be trained for no epochs, one that was trained for some will do. info: see `to_fine_tune`.
 
     Raises:
         UserError: the configuration names a file or run that does not exist, or that has another network.
@@ -104,7 +123,38 @@ def find_teacher(config: RunConfig, runs_dir: Path, info: DatasetInfo | None = N
         if fits and config.resolution in (None, card.resolution):
             return checkpoints_dir() / name
     trained = teacher_folder(config, runs_dir, weights_fingerprint=start.fingerprint if start else "")
-    return trained if (trained / CARD).is_file() else None
+    if (trained / CARD).is_file():
+        return trained
+    kept = _kept(config, runs_dir) if start is None and not config.teacher_epochs else None
+    return kept[1] if kept else None
+
+
+def _kept(config: RunConfig, runs_dir: Path) -> tuple[int, Path] | None:
+    """The teacher kept by an earlier run whose other settings were the same, that with the most epochs: (how many, its
+    folder)."""
+    mark, found = describe(config.dataset).fingerprint, []
+    folder = teacher_folder(config, runs_dir, mark)
+    for one in folder.parent.glob("*"):
+        if one.name.rpartition("-")[0] != folder.name.rpartition("-")[0]:
+            continue
+        try:
+            said = EPOCHS.search(ModelCard.read(one).command)
+        except UserError:  # it is being written, or damaged
+            continue
+        epochs = int(said[1]) if said else RunConfig.model_fields["teacher_epochs"].default
+        if teacher_folder(config.model_copy(update={"teacher_epochs": epochs}), runs_dir, mark) == one:
+            found.append((epochs, one))
+    return max(found, default=None)
+
+
+def sentence_on_epochs(config: RunConfig, found: Found | None, runs_dir: Path) -> str:
+    """How long a teacher was trained that a run has found although it asks for no epochs; "" for any other."""
+    if config.teacher_epochs or config.teacher_from != AUTO or found is None:
+        return ""
+    kept = _kept(config, runs_dir)
+    if kept is None or kept[1] != found:
+        return ""
+    return f"The teacher is an earlier run's with the same settings, which trained it for {counted(kept[0], 'epoch')}."
 
 
 def as_told(found: Found | None) -> str:
@@ -164,14 +214,17 @@ def check_epochs(config: RunConfig, found: Found | None, start: FirstWeights | N
             "say where a trained one is (teacher from).",
             "teacher_epochs",
         )
+    advice = ""
     if start.classes == info.classes:
-        listed = ", ".join((class_names_on_hub(start.network) or ())[:5])
-        kind = f"of other classes ({listed}{', ...' if info.classes > 5 else ''}) than the dataset's"
+        listed = class_names_on_hub(start.network, info.class_names) or ()
+        why, advice = f"they are of other classes ({some_of(listed)}) than the dataset's", f" {advice_on_names()}"
+    elif start.classes:
+        why = f"they are of {counted(start.classes, 'class')} and not of the dataset's {info.classes}"
     else:
-        kind = f"of {counted(start.classes or 0, 'class')} and not the dataset's {info.classes}"
+        why = "they have no classifier: the last layer is missing"
     raise UserError(
-        f"The {start.title} cannot teach without fine-tuning, being {kind}. {epochs}: give more, such as 30, or choose "
-        "weights of the dataset's classes.",
+        f"The {start.title} cannot teach without fine-tuning, because {why}. {epochs}: give more, such as 30, or "
+        f"choose weights of the dataset's classes.{advice}",
         "teacher_epochs",
     )
 
@@ -182,8 +235,7 @@ def _check_listed(file: Path, config: RunConfig, info: DatasetInfo) -> None:
     Raises:
         UserError: it has others.
     """
-    given = bool(config.class_order) and config.class_order[0] != AS_TEXT
-    beside = None if given else class_names_beside(file)
+    beside = None if gives_order(config.class_order) else class_names_beside(file)
     if beside and info.class_names and len(set(beside[0])) == len(info.class_names):
         check_listed(*beside, info.class_names)
 
@@ -203,7 +255,7 @@ def where_from(config: RunConfig, found: Found | None, start: FirstWeights | Non
 
 def title_of_found(found: Found) -> str:
     """What to call a teacher that is at hand, in messages: the name of its folder or file, or of its weights."""
-    return found.name if isinstance(found, Path) else hub_configs.without_commit(found.network)
+    return found.name if isinstance(found, Path) else hub_configs.with_short_commit(found.network)
 
 
 def teacher_folder(

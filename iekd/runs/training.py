@@ -44,6 +44,7 @@ from iekd.runs.teachers import (
     check_epochs,
     find_teacher,
     origin,
+    sentence_on_epochs,
     teacher_folder,
     title_of_found,
     to_fine_tune,
@@ -255,6 +256,8 @@ class Training:
         if found is None:
             return None
         log.info("Teacher: %s from '%s'.", config.teacher, title_of_found(found))
+        if said := sentence_on_epochs(config, found, self.run.path.parent):
+            log.info(said)
         teacher = load_teacher(found, config, dataset, fine_tuned=start is not None)
         for note in teacher.notes:
             log.info("Teacher: %s", note)

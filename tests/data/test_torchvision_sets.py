@@ -7,6 +7,7 @@ import inspect
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.error import URLError
 
 import numpy as np
@@ -234,3 +235,15 @@ def test_every_fact_is_whole(facts):
     assert len(facts.class_names) in (0, facts.classes)
     assert facts.class_name not in OTHERS
     assert bool(facts.download) == (facts.class_name not in ("FER2013", "StanfordCars", "ImageNet"))
+
+
+def test_names_that_are_written_down_are_those_that_torchvision_gives():
+    sets = torchvision.datasets
+    theirs = {
+        "EMNIST": sets.EMNIST.classes_split_dict["balanced"],
+        "FashionMNIST": sets.FashionMNIST.classes,
+        "Flowers102": sets.Flowers102.classes,
+    }
+    for name, classes in theirs.items():
+        known = data.describe(f"torchvision:{name}").class_names
+        assert known == torchvision_sets._class_names(SimpleNamespace(classes=classes)), name

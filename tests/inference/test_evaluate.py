@@ -332,3 +332,24 @@ def test_outputs_in_another_order_are_noticed(learned, tmp_path, options, tiny):
 def test_a_list_of_other_classes_is_not_ignored(learned, tmp_path, options, refuses):
     torch.save({"model": learned.state_dict(), "classes": ["ant", "bee", "cow"]}, tmp_path / "m.pth")
     refuses(lambda: evaluate_checkpoint(tmp_path / "m.pth", model="resnet8", **options), "ant", "class order")
+
+
+def test_the_class_order_that_is_advised_is_that_of_the_weights(learned, tiny, tmp_path, options, saved):
+    """A list that came with them has moved the outputs; one that is wrong is ignored where the order is given."""
+    order = (*tiny.class_names[1:], tiny.class_names[0])
+    network = reordered(copy.deepcopy(learned), tiny.class_names, order)
+    torch.save({"model": network.state_dict(), "classes": list(reversed(tiny.class_names))}, tmp_path / "m.pth")
+    given = {"model": "resnet8", "mean": MEAN, "std": STD, **options}
+    said = evaluate_checkpoint(tmp_path / "m.pth", **given).notes
+    assert any(f"give the class order {','.join(order)} (--class-order" in note for note in said), said
+    right = evaluate_checkpoint(tmp_path / "m.pth", class_order=order, **given)
+    assert right.accuracy == pytest.approx(reference(learned, tiny.test, MEAN, STD)[0])
+    assert any("and was ignored" in note for note in right.notes)
+
+    card = json.loads((saved / "model.json").read_text())
+    wrong = shutil.copytree(saved, tmp_path / "wrong")
+    (wrong / "model.json").write_text(json.dumps({**card, "class_names": [*card["class_names"][1:], "blue"]}))
+    for path in (wrong, shutil.make_archive(str(tmp_path / "zipped"), "zip", wrong)):
+        for names in (None, order):
+            said = evaluate_checkpoint(path, **options | {"resolution": None}, class_order=names).notes
+            assert any("names its classes" in note and "give the class" not in note for note in said), said

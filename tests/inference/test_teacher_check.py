@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -69,7 +71,11 @@ def test_one_that_has_learned_nothing_is_refused(teacher, sample):
     torch.manual_seed(0)
     for p in network.parameters():
         torch.nn.init.normal_(p, std=0.05)
-    assert "always predicting the majority class" in check(network, card, sample).problem
+    found = check(network, card, sample)
+    assert "always predicting the majority class" in found.problem
+    for words in ("--teacher-mean", "--class-order"):
+        assert words in found.problem
+        assert words not in replace(found, named_in="'model'").problem, "which it has no effect on"
 
 
 def test_few_images_of_many_classes_suggest_no_order(sample):

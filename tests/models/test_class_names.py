@@ -7,9 +7,13 @@ import json
 import pytest
 import torch
 
+from iekd.config.run import label
 from iekd.errors import UserError
+from iekd.models import hub_configs
 from iekd.models.class_names import (
+    SETTING,
     class_names_beside,
+    class_names_on_hub,
     class_order_of,
     find_class_names,
     in_order_of,
@@ -176,3 +180,31 @@ def test_other_names_are_refused_unless_the_user_gave_the_order():
     order, notes = outputs(("cat", "dog", "fox"), NAMES, sure=True)
     assert order == [0, 1, 2]
     assert "ignored" in notes[0]
+
+
+def test_a_list_in_another_order_is_ignored_where_the_user_gave_one():
+    """The dataset's classes are in the order that was given."""
+    order, notes = outputs(("eel", "cat", "dog"), NAMES, sure=True)
+    assert order == [0, 1, 2]
+    assert "another order (eel, cat, dog) and was ignored" in notes[0]
+    assert outputs(NAMES, NAMES, sure=True) == ([0, 1, 2], []), "it says the same"
+
+
+@pytest.mark.parametrize(
+    ("listed", "found"),
+    [
+        (("2", "0", "1"), ("2", "0", "1")),
+        (("3", "4", "5"), None),
+        (("LABEL_0", "LABEL_1", "LABEL_2"), None),
+        (("cat", "dog", "eel"), ("cat", "dog", "eel")),
+    ],
+)
+def test_numbers_on_the_hub_are_names_where_the_dataset_has_them(listed, found, monkeypatch):
+    monkeypatch.setitem(hub_configs._known, "hf:ann/digits", {"label_names": list(listed)})
+    assert class_names_on_hub("hf:ann/digits", ("0", "1", "2")) == found
+    assert class_names_on_hub("hf:ann/digits") == (found if listed == NAMES else None)
+    assert outputs(("2", "0", "1"), ("0", "1", "2"))[0] == [1, 2, 0], "beside a file they always were"
+
+
+def test_messages_call_the_setting_as_the_page_does():
+    assert label("class_order") in SETTING

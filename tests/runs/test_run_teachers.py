@@ -20,6 +20,11 @@ def test_the_teacher_is_saved_for_the_next_run(finished, tiny_config, complete, 
     again, _ = complete(store, tiny_config(methods=("kd",), epochs=1))
     assert stages(again) == ["students", "evaluation"]
     assert again.report["teacher"]["accuracy"] == run.report["teacher"]["accuracy"]
+    without, _ = complete(store, tiny_config(methods=("kd",), epochs=1, teacher_epochs=0))
+    assert without.status.state == FINISHED, without.status.error
+    assert stages(without) == ["students", "evaluation"]
+    assert equal(weights(without.model_folders["teacher"]), weights(run.model_folders["teacher"]))
+    assert "The teacher is an earlier run's with the same settings, which trained it for" in without.log_tail(100)
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,12 @@ from safetensors.torch import save_file
 
 from iekd.config.run import make_config
 from iekd.data import describe
+from iekd.launchers.sending import inputs_of
 from iekd.models.artifact import ModelCard, save_model
 from iekd.models.registry import build
+from iekd.runs.prepare import prepare
 from iekd.runs.store import Store
-from iekd.runs.teachers import check_teacher, find_teacher, origin, teacher_folder, where_from
+from iekd.runs.teachers import check_teacher, find_teacher, origin, sentence_on_epochs, teacher_folder, where_from
 from iekd.runs.worker import execute
 
 CARD = ModelCard(
@@ -112,6 +114,33 @@ def test_to_train_takes_none_that_is_there(tmp_path, tiny_config, model):
     assert check_teacher(again, tmp_path) is None
     assert where_from(again, None) == "trained by this run"
     assert teacher_folder(again, tmp_path) == teacher_folder(config, tmp_path), "later runs find the new one"
+
+
+def test_no_epochs_find_a_teacher_of_any_number_of_epochs(tmp_path, tiny_config, model, refuses):
+    """But for its epochs it is one of the same settings."""
+
+    def keep(epochs, **changes):
+        config = tiny_config(teacher_epochs=epochs, **changes)
+        save_model(folder := teacher_folder(config, tmp_path), model, replace(CARD, command=config.command_line()))
+        return folder
+
+    ask = {"teacher_epochs": 0, "methods": ("kd",)}
+    keep(9, data_seed=5)
+    keep(9, teacher="resnet14")
+    refuses(lambda: prepare(tiny_config(**ask), tmp_path), "no trained resnet8", "Teacher epochs '0'")
+    short, long, default = keep(2), keep(7), keep(30)
+    (default / "model.json").write_text("{")
+    assert find_teacher(tiny_config(**ask), tmp_path) == long
+    keep(30)
+    prepared = prepare(tiny_config(**ask), tmp_path)
+    assert prepared.teacher == default
+    assert "earlier run's with the same settings, which trained it for 30 epochs." in " ".join(prepared.sentences())
+    sent = {path for path, _ in inputs_of(prepared.config, Store(tmp_path)).files}
+    assert default / "model.safetensors" in sent, "a job elsewhere finds it too"
+    exact = tiny_config(**ask | {"teacher_epochs": 2})
+    assert find_teacher(exact, tmp_path) == short, "who asks for a number gets that"
+    assert find_teacher(tiny_config(**ask | {"teacher_epochs": 3}), tmp_path) is None
+    assert sentence_on_epochs(exact, short, tmp_path) == ""
 
 
 def test_the_origin_does_not_depend_on_where_the_teacher_comes_from(tmp_path, tiny_config):
