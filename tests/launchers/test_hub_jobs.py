@@ -66,6 +66,12 @@ def jobs(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_TOKEN", "hf_ann")
     monkeypatch.setenv("IEKD_CHECKPOINT_SECONDS", "0.2")
     yield made
+    # threads that look at runs go on until these are over, and would ask the Hub of the next tests
+    monkeypatch.setattr(HubJobsLauncher, "look", lambda self, run_id: True)
+    for thread in threading.enumerate():
+        if isinstance(thread, hub_jobs._Thread):
+            thread.join(60)
+            assert not thread.is_alive(), thread.name
     made.close()
 
 
