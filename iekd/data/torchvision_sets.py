@@ -11,6 +11,7 @@ import contextlib
 import gzip
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -220,6 +221,10 @@ class Torchvision(Source):
 
     def of(self, name: str) -> Source:
         return SETS.get(name.removeprefix(SCHEME), self)
+
+    def meant(self, name: str) -> str:
+        plain = {re.sub(r"[\W_]", "", key.lower()): source.name for key, source in SETS.items()}
+        return plain.get(re.sub(r"[\W_]", "", name.lower()), "")
 
     def check(self, name: str) -> str:
         asked = name.removeprefix(SCHEME)
