@@ -92,9 +92,13 @@ def remember(configs: dict[str, Any]) -> None:
             _known.setdefault(name, config)
 
 
-def of_these(names: Iterable[str | None]) -> dict[str, Config]:
-    """The configurations of those among `names` that are networks on the Hub, to be stored beside what uses them."""
-    return {str(name): config_of(str(name)) for name in names if is_one(name)}
+def of_these(names: Iterable[str | None], sources: Iterable[str | None] = ()) -> dict[str, Config]:
+    """The configurations of those among `names` that are networks on the Hub, to be stored beside what uses them.
+
+    sources: where weights come from; those of networks that have not been looked up yet are left out.
+    """
+    known = (source for source in sources if is_one(source) and is_known(str(source)))
+    return {str(name): config_of(str(name)) for name in (*names, *known) if is_one(name)}
 
 
 def is_known(name: str) -> bool:
