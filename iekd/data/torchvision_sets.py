@@ -228,8 +228,10 @@ class Torchvision(Source):
 
     def check(self, name: str) -> str:
         asked = name.removeprefix(SCHEME)
-        if asked in OTHERS:
-            raise DataError(f"The set {asked} of torchvision cannot be used: it {OTHERS[asked]}.")
+        for other, why in OTHERS.items():
+            if asked.lower() == other.lower():
+                usable = f"Those that can be used are {', '.join(SETS)}."
+                raise DataError(f"The set {other} of torchvision cannot be used: it {why}. {usable}")
         known = {key.lower(): key for key in SETS}
         if asked.lower() in known:
             return SETS[known[asked.lower()]].name

@@ -168,7 +168,12 @@ def download(name: str, file: str) -> Path:
     except EntryNotFoundError as error:
         if not isinstance(error, LocalEntryNotFoundError):
             raise HubError(f"'{source}' on the Hub has no {file}, so it cannot be used as a network.") from None
-        raise HubError(f"{error_sentence(error, source.repo)} '{file}' of '{name}' is not on this machine.") from None
+        revision = f" --revision {source.revision}" if source.revision else ""
+        raise HubError(
+            f"{error_sentence(error, source.repo)} '{file}' of '{name}' is not on this machine. A machine with a "
+            f"connection fetches it with `hf download {source.repo}{revision} --local-dir network`: copy that folder "
+            "here and give its path as teacher from or student from."
+        ) from None
     except Exception as error:
         why, status, cached = error_sentence(error, source.repo), status_of(error), _cached(source, file)
         if cached is None or not (status is None or status >= 500 or status == 429):  # it has answered with a no

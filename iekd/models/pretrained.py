@@ -79,10 +79,16 @@ def check_at_hand(name: str, found: Pretrained) -> None:
 
 def missing(name: str, found: Pretrained, problem: str) -> UserError:
     """What to say where weights cannot be had."""
+    if found.repo:
+        repo, _, revision = found.repo.partition("@")
+        command = f"hf download {repo}{f' --revision {revision}' if revision else ''} --local-dir weights"
+        fetch = f"fetch {FILES[0]} (or {FILES[1]}) with `{command}`"
+    else:
+        fetch = f"fetch {found.url}"
     return UserError(
         f"The pretrained weights of {name} ({found.title}) are not on this machine and cannot be downloaded "
-        f"({problem}). Connect it to the network once, get the file in another way and give its path instead of "
-        "'pretrained', or begin with random weights."
+        f"({problem}). Connect it to the network once; or {fetch} on a machine with a connection, copy the file here "
+        "and give its path instead of 'pretrained'; or begin with random weights."
     )
 
 
