@@ -120,17 +120,31 @@ def unknown_name(kind: str, value: str, known: Iterable[str], advice: str = "") 
     """
     known = list(known)
     asked = value.lower()
-    same_numbers = [name for name in known if _numbers(name) == _numbers(asked)]
-    close = difflib.get_close_matches(asked, same_numbers, n=1, cutoff=0.6)
+    close = closest(value, known)
     word = _first_word(asked)
     alike = [name for name in known if word and _first_word(name.lower()) == word]
     if close:
-        hint = f"Did you mean '{close[0]}'?"
+        hint = did_you_mean(close)
     elif alike:
         hint = f"Of this kind there {'is' if len(alike) == 1 else 'are'}: {_some(alike, asked)}."
     else:
         hint = f"Choose one of: {_some(known, asked)}."
     return UnknownNameError(f"Unknown {kind} '{value}'. {hint}{f' {advice}' if advice else ''}", kind, value)
+
+
+def did_you_mean(names: Iterable[str]) -> str:
+    """The question whether one of these was meant."""
+    return "Did you mean " + " or ".join(f"'{name}'" for name in names) + "?"
+
+
+def closest(value: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The names that are most like `value` and have the same numbers, best first.
+
+    cutoff: how like, from 0 to 1.
+    """
+    asked = value.lower()
+    same_numbers = [name for name in known if _numbers(name) == _numbers(asked)]
+    return difflib.get_close_matches(asked, same_numbers, n=most, cutoff=cutoff)
 
 
 def _some(names: list[str], asked: str) -> str:

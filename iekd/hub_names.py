@@ -11,6 +11,7 @@ PREFIX = "hf:"  # of a model or a network on the Hub, wherever one may be named
 ADDRESS = "https://huggingface.co/"
 COMMIT = re.compile(r"[0-9a-f]{40}")  # a revision that means the same for ever
 NAME = re.compile(r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?/[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?", re.ASCII)
+PAGE = re.compile(r"(https?://)?(www\.)?(huggingface\.co|hf\.co)/(?P<datasets>datasets/)?(?P<path>[^?#]*)")
 BAD = re.compile(r"--|\.\.|\.git$|^.{97}")  # the Hub's own rules
 
 
@@ -35,6 +36,18 @@ def parse_repository(text: str) -> Repository:
     if at and not revision.strip():
         raise UserError(f"'{text}' has no revision behind '@'. Write ORG/NAME@REVISION, or ORG/NAME for the newest.")
     return Repository(check_repo(repo.rstrip("/")), revision.strip() or None)
+
+
+def named_in(text: str, datasets: bool = False) -> str:
+    """hf:ORG/NAME for "ORG/NAME", or for the address of its page or of one below it; "" for anything else.
+
+    datasets: whether a dataset is meant, and no model; their pages have other addresses.
+    """
+    page = PAGE.fullmatch(text.strip())
+    if page and bool(page["datasets"]) != datasets:
+        return ""
+    repo = "/".join(page["path"].split("/")[:2]) if page else text.strip()
+    return f"{PREFIX}{repo}" if NAME.fullmatch(repo) and not BAD.search(repo) else ""
 
 
 def check_repo(repo: str) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from iekd.cli.common import AsJson, err, out, print_json, table_of
-from iekd.errors import UserError
+from iekd.errors import UserError, did_you_mean
 from iekd.models.aliases import ALIASES
 from iekd.models.info import ModelInfo
 
@@ -55,10 +55,13 @@ def _search(words: str, as_json: bool) -> None:
     from rich.progress import track
 
     from iekd.models import libraries
+    from iekd.models.unknown import nearest, prefixed
 
     found = libraries.search(words)
     if not found:
-        raise UserError(f"No network of timm or torchvision has '{words}' in its name. Try a part of it: resnet, vit.")
+        meant = prefixed(words.strip()) or nearest(words.strip())
+        advice = did_you_mean(meant) if meant else "Try a part of it: resnet, vit."
+        raise UserError(f"No network of timm or torchvision has '{words}' in its name. {advice}")
     few = len(found) <= MEASURED
     rows, unusable = list[dict[str, Any]](), dict[str, str]()
     for name in track(found[:COUNTED], "Measuring", console=err, transient=True):

@@ -332,6 +332,10 @@ class Source(Protocol):
         """
         return name
 
+    def meant(self, name: str) -> str:
+        """Of a scheme: the dataset that somebody may have meant who left the scheme out; "" for none. Reads no file."""
+        return ""
+
     def prepare(self, name: str) -> str:
         """Return the name by which the dataset is described and loaded. May read files, download or unpack.
 

@@ -23,7 +23,7 @@ from iekd.data.labels import labels_of
 from iekd.data.layout import Layout, from_labels, understand
 from iekd.data.listings import Finder, TableError, listing_of
 from iekd.data.refusals import INNER, OUTER
-from iekd.data.tree import LARGEST_TABLE, other_archive, read_tree
+from iekd.data.tree import LARGEST_TABLE, TABLES, other_archive, read_tree
 from iekd.errors import DataError, as_text
 from iekd.paths import absolute, as_typed, typed, unpacked_dir
 
@@ -60,6 +60,11 @@ class Folder(Source):
         if key == "classes" and value not in (OUTER, INNER):
             raise DataError(f"'?classes={value}' cannot be used: give '?classes={OUTER}' or '?classes={INNER}'.")
         return self._name(absolute(path), key, value)
+
+    def meant(self, name: str) -> str:
+        """Of what looks like a path: whether there is such a folder is nobody's business who may not look for it."""
+        looks = "/" in name and "//" not in name and not name.lower().endswith(TABLES)
+        return folder_name(name) if looks or name.lower().endswith(ARCHIVES) else ""
 
     def prepare(self, name: str) -> str:
         """An archive is unpacked into the cache folder, unless it has been before."""
@@ -197,6 +202,9 @@ class CsvTable(Folder):
     name = TABLE
     usage = "csv:FILE"
     note = "your own, labelled by a table with a column of files and one of classes"
+
+    def meant(self, name: str) -> str:
+        return f"{TABLE}{name}" if name.lower().endswith(TABLES) and "//" not in name else ""
 
     def prepare(self, name: str) -> str:
         name = self.check(name)

@@ -22,13 +22,15 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
+from iekd.data.archives import ARCHIVES
 from iekd.data.base import Dataset, DatasetInfo, Progress, Request, Source
 from iekd.data.file_images import Files
 from iekd.data.found import Found, drawn_of, load_found, thumbnails_of
 from iekd.data.hub_rows import Announced, HubUnreachableError, Row, announced, check_installed, commit_of, images_of
 from iekd.data.labels import natural_order
+from iekd.data.tree import TABLES
 from iekd.errors import DataError, as_text
-from iekd.hub_names import COMMIT, PREFIX
+from iekd.hub_names import COMMIT, PREFIX, named_in
 from iekd.paths import cache_dir, make_cache_dir
 from iekd.plural import counted
 
@@ -87,6 +89,9 @@ class HubDatasets(Source):
 
     def check(self, name: str) -> str:
         return _asked(name).name
+
+    def meant(self, name: str) -> str:
+        return "" if name.lower().endswith((*TABLES, *ARCHIVES)) else named_in(name, datasets=True)
 
     def prepare(self, name: str) -> str:
         """The name with the commit. The images are fetched when they are loaded; now, if the dataset does not say how

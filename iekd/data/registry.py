@@ -20,7 +20,7 @@ from iekd.data.duplicates import repeated_note
 from iekd.data.folder import CsvTable, Folder
 from iekd.data.hub_sets import HubDatasets
 from iekd.data.torchvision_sets import TORCHVISION_SETS, Torchvision
-from iekd.errors import DataError, unknown_name
+from iekd.errors import DataError, UnknownNameError, did_you_mean, unknown_name
 from iekd.plugins import VARIABLE, load_plugins, remember
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,10 @@ def source_of(name: str) -> Source:
     found = _find(name)
     if found is None:
         advice = f"A source of your own has to be in a module that {VARIABLE} names."
+        if ":" not in name:
+            advice = f"A folder of images that is called so is '{Folder.name}{name}'. {advice}"
+        if meant := list(filter(None, (source.meant(name) for source in sources()))):
+            raise UnknownNameError(f"Unknown dataset '{name}'. {did_you_mean(meant)}", "dataset", name)
         raise unknown_name("dataset", name, [source.usage or source.name for source in sources()], advice)
     return found
 

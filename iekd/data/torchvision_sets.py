@@ -11,6 +11,7 @@ import contextlib
 import gzip
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -221,10 +222,16 @@ class Torchvision(Source):
     def of(self, name: str) -> Source:
         return SETS.get(name.removeprefix(SCHEME), self)
 
+    def meant(self, name: str) -> str:
+        plain = {re.sub(r"[\W_]", "", key.lower()): source.name for key, source in SETS.items()}
+        return plain.get(re.sub(r"[\W_]", "", name.lower()), "")
+
     def check(self, name: str) -> str:
         asked = name.removeprefix(SCHEME)
-        if asked in OTHERS:
-            raise DataError(f"The set {asked} of torchvision cannot be used: it {OTHERS[asked]}.")
+        for other, why in OTHERS.items():
+            if asked.lower() == other.lower():
+                usable = f"Those that can be used are {', '.join(SETS)}."
+                raise DataError(f"The set {other} of torchvision cannot be used: it {why}. {usable}")
         known = {key.lower(): key for key in SETS}
         if asked.lower() in known:
             return SETS[known[asked.lower()]].name

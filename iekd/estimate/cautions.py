@@ -14,7 +14,9 @@ SMALLEST_BATCH = 8  # batch norm needs a few images for its statistics
 # points between which and its middle a test accuracy of 50 % may lie: more of them are worth a word, or mean nothing
 UNCERTAIN, WORTHLESS = 10.0, 25.0
 HIGH_FOR_ADAMW = 0.02  # learning rate
-HIGH_FOR_TRAINED = 0.02  # of SGD, for weights that are not random
+HIGH_FOR_TRAINED = {"sgd": 0.02, "adamw": 0.002}  # learning rates above which weights that are not random suffer
+USUAL_FOR_TRAINED = {"sgd": 0.005, "adamw": 0.0005}
+SHOWN = {"sgd": "SGD", "adamw": "AdamW"}
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ def cautions(
     whether its teacher begins with somebody's weights, which may depend on what is in a file.
     """
     found = [
-        few_steps(config, learned, images, fitting), few_test_images(tested, images), high_rate(config),
-        high_for_students(config), high_for_teacher(config, fine_tunes), alike_seeds(config),
+        few_steps(config, learned, images, fitting), few_test_images(tested, images),
+        high_rate(config) or high_for_students(config), high_for_teacher(config, fine_tunes), alike_seeds(config),
     ]  # fmt: skip
     return [caution for caution in found if caution is not None]
 
@@ -128,7 +130,7 @@ def high_rate(config: RunConfig) -> Caution | None:
 
 
 def high_for_students(config: RunConfig) -> Caution | None:
-    """SGD with a learning rate for random weights, such as the default, where students begin with trained ones."""
+    """A learning rate for random weights, such as the default of SGD, where students begin with trained ones."""
     return _high_for_trained(config, config.lr, "the students begin", "lr") if config.student_from else None
 
 
@@ -139,9 +141,9 @@ def high_for_teacher(config: RunConfig, fine_tunes: bool) -> Caution | None:
 
 
 def _high_for_trained(config: RunConfig, rate: float, who: str, option: str) -> Caution | None:
-    if config.optimizer != "sgd" or rate <= HIGH_FOR_TRAINED:
+    if rate <= HIGH_FOR_TRAINED[config.optimizer]:
         return None
     return Caution(
-        f"SGD with learning rate {rate:g} is for random weights: it spoils much of the trained ones that {who} with. "
-        f"Set {option} to about 0.005."
+        f"{SHOWN[config.optimizer]} with learning rate {rate:g} is for random weights: it spoils much of the trained "
+        f"ones that {who} with. Set {option} to about {USUAL_FOR_TRAINED[config.optimizer]:g}."
     )

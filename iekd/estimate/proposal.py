@@ -9,6 +9,7 @@ from iekd.config.presets import PRESETS
 from iekd.config.run import RunConfig
 from iekd.data.base import DatasetInfo
 from iekd.estimate.cautions import largest_batch, learned_from
+from iekd.models.pretrained import is_away, is_here
 from iekd.models.source import PRETRAINED
 from iekd.plural import counted
 
@@ -25,10 +26,16 @@ PAIRS = {  # teacher and student for photographs, by whether there is a GPU
     False: ("timm:efficientnet_lite0", "timm:mobilenetv3_small_100"),
 }
 
+WEIGHTS = {  # of those networks: timm's usual repository on the Hub, and megabytes
+    "timm:resnet50": ("timm/resnet50.a1_in1k", 102),
+    "timm:efficientnet_lite0": ("timm/efficientnet_lite0.ra_in1k", 19),
+    "timm:mobilenetv3_small_100": ("timm/mobilenetv3_small_100.lamb_in1k", 10),
+}
+
 
 @dataclass(frozen=True)
 class Proposal:
-    """preset: its name. values: settings beside those of the preset. why: one sentence."""
+    """preset: its name. values: settings beside those of the preset. why: one sentence, and one on the weights."""
 
     preset: str
     values: dict[str, Any]
@@ -51,11 +58,13 @@ class Proposal:
 
 def propose(info: DatasetInfo, gpu: bool) -> Proposal | None:
     """What to train on these pictures with; None where nothing is known of their files, or the usual settings suit
-    them."""
+    them. Pretrained networks are not proposed where their weights are known to be out of reach."""
     if not info.side:
         return None
     images, about = counted(info.train_images, "training image"), f"about {info.side} pixels on their shorter side"
-    if info.side >= PHOTO:
+    missing = [repo for network in PAIRS[gpu] if not is_here(repo := WEIGHTS[network][0])]
+    away = any(map(is_away, missing))
+    if info.side >= PHOTO and not away:
         side = min(USUAL, info.side // STRIDE * STRIDE)
         slow = not gpu and info.train_images > MANY_FOR_CPU and side > SIDE_FOR_CPU
         side = SIDE_FOR_CPU if slow else side
@@ -67,7 +76,16 @@ def propose(info: DatasetInfo, gpu: bool) -> Proposal | None:
             f"The pictures are photographs, {about}: networks that have learned from other photographs tell them "
             f"apart at {side} pixels{less}, and {images} fill batches of {values['batch_size']}."
         )
+        if missing:
+            size = sum(megabytes for repo, megabytes in WEIGHTS.values() if repo in missing)
+            why += f" Their weights, {size} MB, are downloaded when the run starts."
         return Proposal("photos", values, why)
+    without = ""
+    if info.side >= PHOTO:
+        without = (
+            " Networks that have learned from other photographs would do better, but their weights are neither on this "
+            "machine nor can they be downloaded now."
+        )
     side = max(known for known in SMALL_SIDES if known <= max(info.side, SMALL_SIDES[0]))
     wanted = {} if side == info.resolution else {"resolution": side}
     if info.train_images < FEW:
@@ -75,10 +93,11 @@ def propose(info: DatasetInfo, gpu: bool) -> Proposal | None:
         size = batch_size("small-data", usual, info)
         wanted |= {} if size == usual else {"batch_size": size}
         why = f"There are only {images}, {about}: smaller batches, more epochs and distorted images make more of them."
-        return Proposal("small-data", wanted, why)
+        return Proposal("small-data", wanted, f"{why}{without}")
     if not wanted:
         return None
-    return Proposal("quick", wanted, f"The pictures are {about}: at {info.resolution} pixels detail would be lost.")
+    why = f"The pictures are {about}: at {info.resolution} pixels detail would be lost.{without}"
+    return Proposal("quick", wanted, why)
 
 
 def batch_size(preset: str, wanted: int, info: DatasetInfo) -> int:

@@ -13,16 +13,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from iekd.errors import unknown_name
 from iekd.models import libraries
 from iekd.models.aliases import canonical
 from iekd.models.info import ModelInfo
+from iekd.models.unknown import SEARCH, unknown_model
 from iekd.plugins import VARIABLE, load_plugins
 
-IMAGENET_RESNET = re.compile(r"(wide[_-])?resnex?t[_-]?(26|50|101|152|200)(\D.*)?")  # of other libraries
 CATALOG = Path(__file__).with_name("catalog.json")
 OWN = f"A model of your own has to be in a module that {VARIABLE} names."
-SEARCH = "`iekd models --search resnet` lists those of timm and torchvision."
 MODEL_NAMES = {
     "mobilenet-v2-crd": "MobileNetV2 (CRD)", "shufflenet-v1-crd": "ShuffleNetV1 (CRD)",
     "shufflenet-v2-crd": "ShuffleNetV2 (CRD)",
@@ -117,9 +115,7 @@ def check_model(name: str) -> str:
         return libraries.check(name)
     if name not in models():
         advice = f"Networks of timm begin with timm:, those of torchvision with torchvision:. {SEARCH} {OWN}"
-        if IMAGENET_RESNET.fullmatch(name.lower()):  # the CIFAR networks are called alike, and are no substitute
-            advice = f"Those of ImageNet's design are torchvision:resnet50 and the like. {SEARCH} {OWN}"
-        raise unknown_name("model", name, models(), advice)
+        raise unknown_model(name, known_models(), advice)
     return name
 
 

@@ -99,9 +99,13 @@ def remember(configs: dict[str, Any]) -> None:
             _known.setdefault(name, config)
 
 
-def of_these(names: Iterable[str | None]) -> dict[str, Config]:
-    """The configurations of those among `names` that are networks on the Hub, to be stored beside what uses them."""
-    return {str(name): config_of(str(name)) for name in names if is_one(name)}
+def of_these(names: Iterable[str | None], sources: Iterable[str | None] = ()) -> dict[str, Config]:
+    """The configurations of those among `names` that are networks on the Hub, to be stored beside what uses them.
+
+    sources: where weights come from; those of networks that have not been looked up yet are left out.
+    """
+    known = (source for source in sources if is_one(source) and is_known(str(source)))
+    return {str(name): config_of(str(name)) for name in (*names, *known) if is_one(name)}
 
 
 def is_known(name: str) -> bool:
@@ -171,7 +175,12 @@ def download(name: str, file: str) -> Path:
     except EntryNotFoundError as error:
         if not isinstance(error, LocalEntryNotFoundError):
             raise HubError(f"'{source}' on the Hub has no {file}, so it cannot be used as a network.") from None
-        raise HubError(f"{error_sentence(error, source.repo)} '{file}' of '{name}' is not on this machine.") from None
+        revision = f" --revision {source.revision}" if source.revision else ""
+        raise HubError(
+            f"{error_sentence(error, source.repo)} '{file}' of '{name}' is not on this machine. A machine with a "
+            f"connection fetches it with `hf download {source.repo}{revision} --local-dir network`: copy that folder "
+            "here and give its path as teacher from or student from."
+        ) from None
     except Exception as error:
         why, status, cached = error_sentence(error, source.repo), status_of(error), _cached(source, file)
         if cached is None or not (status is None or status >= 500 or status == 429):  # it has answered with a no

@@ -7,6 +7,7 @@ are in the cache or can be downloaded.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import urllib.request
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from iekd.errors import UserError, first_line
+from iekd.hub_errors import status_of
 from iekd.models import hub_configs, libraries
 from iekd.models.info import IMAGENET, Pretrained
 
@@ -24,7 +26,11 @@ if TYPE_CHECKING:
 
 FILES = ("model.safetensors", "pytorch_model.bin")  # of a repository on the Hub, in the order in which timm asks
 PATIENCE = 5.0  # seconds for an answer to whether there is something to download
+AWAY = 600.0  # seconds for which the Hub counts as out of reach after it did not answer
 REMEMBERED = 60.0  # seconds that such an answer is not asked for again: the page asks whenever its form changes
+
+
+_unanswered: list[float] = []  # when the Hub did not answer, if that was the last that was heard of it
 
 
 def pretrained(name: str) -> Pretrained:
@@ -74,11 +80,31 @@ def check_at_hand(name: str, found: Pretrained) -> None:
 def missing(name: str, found: Pretrained, problem: str) -> UserError:
     """What to say where weights cannot be had."""
     given = "that name" if hub_configs.is_one(name) else "'pretrained'"
+    if found.repo:
+        repo, _, revision = found.repo.partition("@")
+        command = f"hf download {repo}{f' --revision {revision}' if revision else ''} --local-dir weights"
+        fetch = f"fetch {FILES[0]} (or {FILES[1]}) with `{command}`"
+    else:
+        fetch = f"fetch {found.url}"
     return UserError(
         f"The pretrained weights of {name} ({found.title}) are not on this machine and cannot be downloaded "
-        f"({problem}). Connect it to the network once, get the file in another way and give its path instead of "
-        f"{given}, or begin with random weights."
+        f"({problem}). Connect it to the network once; or {fetch} on a machine with a connection, copy the file here "
+        f"and give its path instead of {given}; or begin with random weights."
     )
+
+
+def is_here(repo: str) -> bool:
+    """Whether weights of a repository on the Hub are in its cache; no library is imported for that."""
+    return _in_cache(repo) is not None
+
+
+def is_away(repo: str) -> bool:
+    """Whether such weights are known to be out of reach: they are not in the cache, and the Hub is switched off or did
+    not answer within the last minutes. The Hub is not asked."""
+    from huggingface_hub import constants
+
+    lately = time.monotonic() - max(_unanswered, default=-math.inf) < AWAY
+    return not is_here(repo) and (bool(constants.HF_HUB_OFFLINE) or lately)
 
 
 def load(name: str, channels: int) -> dict[str, Tensor]:
@@ -122,9 +148,14 @@ def file_on_hub(found: Pretrained) -> Path:
 
 
 def _in_cache_of_hub(found: Pretrained) -> Path | None:
+    return _in_cache(found.repo)
+
+
+def _in_cache(name: str) -> Path | None:
+    """name: of a repository on the Hub, with "@revision" after it where one is meant."""
     from huggingface_hub import try_to_load_from_cache
 
-    repo, _, revision = found.repo.partition("@")
+    repo, _, revision = name.partition("@")
     paths = (try_to_load_from_cache(repo, name, revision=revision or None) for name in FILES)
     return next((Path(path) for path in paths if isinstance(path, str)), None)
 
@@ -147,7 +178,11 @@ def _why_unreachable(repo: str, url: str, minute: int) -> str:
             with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE):
                 pass
     except Exception as error:  # of urllib, of huggingface_hub, and of whatever that speaks through
+        if repo and status_of(error) is None:  # there was no answer
+            _unanswered[:] = [time.monotonic()]
         return _in_words(error)
+    if repo:
+        _unanswered.clear()
     return ""
 
 

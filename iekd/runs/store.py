@@ -79,8 +79,9 @@ class Run:
         for role in ("teacher", "student", "peer"):
             if isinstance(stored.get(role), str):  # old names stay usable
                 stored[role] = canonical(stored[role])
-        named = [stored.get(role) for role in ("teacher", "student", "peer")]
-        if any(map(hub_configs.is_one, [*named, *stored.get("more_teachers", ())])):
+        named = [stored.get(role) for role in ("teacher", "student", "peer", "teacher_from", "student_from")]
+        more = [name for key in ("more_teachers", "more_teachers_from") for name in stored.get(key, ())]
+        if any(map(hub_configs.is_one, [*named, *more])):
             networks = read_json(self.path / hub_configs.FILES)
             hub_configs.remember(networks if isinstance(networks, dict) else {})
         return RunConfig.model_construct(None, **stored)
@@ -313,7 +314,9 @@ class Store:
             part = self.root / f".{run_id}.part"
             part.mkdir()
             write_json(part / "config.json", config.model_dump(mode="json"))
-            if networks := hub_configs.of_these((config.teacher, config.student, config.peer, *config.more_teachers)):
+            named = (config.teacher, config.student, config.peer, *config.more_teachers)
+            sources = (config.teacher_from, config.student_from, *config.more_teachers_from)
+            if networks := hub_configs.of_these(named, sources):
                 write_json(part / hub_configs.FILES, networks)
             set_owner(part, owner)
             handle = Run(part).lock(needed=owner == LOCAL)

@@ -41,3 +41,8 @@ def test_a_search_without_a_result_says_so() -> None:
     result = CliRunner().invoke(app, ["models", "--search", "no such network"])
     assert result.exit_code == 2
     assert "'no such network'" in result.stderr
+
+
+def test_a_search_for_a_slip_gets_the_name_that_was_meant() -> None:
+    result = CliRunner().invoke(app, ["models", "--search", "vit_b16"])
+    assert "Did you mean 'torchvision:vit_b_16'?" in " ".join(result.stderr.split())

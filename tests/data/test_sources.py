@@ -101,6 +101,28 @@ def test_unknown_names_get_the_closest(refuses):
         )
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("food101", ["torchvision:Food101"]),
+        ("oxford-iiit-pet", ["torchvision:OxfordIIITPet"]),
+        ("CIFAR-10", ["cifar10"]),
+        ("ylecun/mnist", ["folder:ylecun/mnist", "hf:ylecun/mnist"]),
+        ("https://huggingface.co/datasets/ylecun/mnist", ["hf:ylecun/mnist"]),
+        ("./photos", ["folder:./photos"]),
+        ("photos.zip", ["folder:photos.zip"]),
+        ("data/labels.csv", ["csv:data/labels.csv"]),
+    ],
+)
+def test_a_name_without_its_scheme_gets_the_whole_name(name, meant, refuses):
+    refuses(lambda: data.check_name(name), "Did you mean '" + "' or '".join(meant) + "'?", kind=UserError)
+
+
+def test_of_any_other_name_the_folder_is_offered(refuses):
+    """Whether there is one is not looked up: strangers may ask."""
+    refuses(lambda: data.check_name("photos"), "Unknown dataset 'photos'", "'folder:photos'", kind=UserError)
+
+
 def test_every_named_data_set_is_described():
     infos = {info.name: info for info in data.available()}
     assert list(infos) == ["fashion-mnist-sample", "cifar10-sample", "fashion-mnist", "cifar10", "cifar100"]

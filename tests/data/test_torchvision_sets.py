@@ -224,6 +224,18 @@ def test_what_is_missing_is_a_sentence(root, refuses):
         )
 
 
+@pytest.mark.parametrize(
+    ("name", "why"), [("LSUN", "LMDB"), ("lsun", "LMDB"), ("VOCDetection", "boxes"), ("UCF101", "videos")]
+)
+def test_sets_without_one_class_per_image_are_refused_with_those_that_can_be_used(name, why, refuses):
+    refuses(lambda: data.check_name(f"torchvision:{name}"), why, "Those that can be used are", "Flowers102")
+
+
+def test_every_set_of_torchvision_is_usable_or_refused_with_a_reason():
+    parts = {"VisionDataset", "wrap_dataset_for_transforms_v2"}
+    assert set(torchvision.datasets.__all__) <= {*OTHERS, *parts, *(facts.class_name for facts in FACTS)}
+
+
 @pytest.mark.parametrize("facts", FACTS, ids=lambda facts: facts.class_name)
 def test_every_fact_is_whole(facts):
     """The class exists and takes the arguments; nothing is built, which would read or download."""

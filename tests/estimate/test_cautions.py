@@ -83,6 +83,10 @@ def test_seeds_that_begin_with_the_same_weights_are_no_repetitions():
         ({"teacher_from": "/w.pth"}, ["0.1", "teacher begins", "Set teacher-lr to"]),
         ({"teacher_from": "pretrained", "teacher_lr": 0.005}, None),
         ({"student_from": "pretrained", "optimizer": "adamw", "lr": 5e-4}, None),
+        ({"student_from": "pretrained", "optimizer": "adamw", "lr": 0.01}, ["AdamW", "0.01", "Set lr to about 0.0005"]),
+        ({"teacher_from": "pretrained", "optimizer": "adamw", "lr": 0.005}, ["AdamW", "0.005", "teacher begins"]),
+        ({"teacher_from": "hf:ann/net", "optimizer": "adamw", "lr": 1e-3, "teacher_lr": 2e-3}, None),
+        ({"student_from": "pretrained", "optimizer": "adamw", "lr": 0.1}, None),  # it is too high for random ones too
         ({}, None),
     ],
 )

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import pytest
+from huggingface_hub import constants
 
 from iekd.config.presets import PRESETS
 from iekd.config.run import make_config
 from iekd.config.unused import unused_settings
 from iekd.data import describe
 from iekd.data.base import DatasetInfo
+from iekd.estimate import proposal
 from iekd.estimate.cautions import few_steps, learned_from
 from iekd.estimate.proposal import propose
+from iekd.models import libraries, pretrained
+
+
+@pytest.fixture(autouse=True)
+def hub(monkeypatch, tmp_path):
+    """A Hub that can be reached, as far as is known, and an empty cache."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(pretrained, "_unanswered", [])
 
 
 def info(side: int, images: int, resolution: int = 32) -> DatasetInfo:
@@ -45,6 +56,42 @@ def test_sizes_and_counts_decide(side, images, gpu, preset, values):
     assert found.followed_by(config)
     assert not few_steps(config, learned_from(config, info(side, images))), "nothing is proposed that is warned of"
     assert not found.followed_by(make_config(dataset="folder:/a", epochs=3))
+
+
+def test_weights_that_have_to_be_downloaded_are_said_with_their_size(monkeypatch):
+    assert "Their weights, 29 MB, are downloaded" in propose(info(480, 240), False).why
+    monkeypatch.setattr(proposal, "is_here", lambda repo: "lite0" in repo)
+    assert "Their weights, 10 MB, are downloaded" in propose(info(480, 240), False).why
+    monkeypatch.setattr(proposal, "is_here", lambda repo: True)
+    assert "downloaded" not in propose(info(480, 240), False).why
+
+
+@pytest.mark.parametrize(("images", "preset"), [(240, "small-data"), (9000, "quick")])
+def test_offline_nothing_is_proposed_that_needs_a_download(images, preset, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    found = propose(info(480, images), False)
+    assert (found.preset, found.values["resolution"]) == (preset, 64)
+    assert "teacher_from" not in found.values
+    assert found.why.endswith("their weights are neither on this machine nor can they be downloaded now.")
+    monkeypatch.setattr(pretrained, "_in_cache", lambda repo: "there")
+    assert propose(info(480, images), False).preset == "photos"
+
+
+def test_a_hub_that_did_not_answer_counts_as_out_of_reach_for_a_while(monkeypatch):
+    def fail(repo):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(pretrained, "_ask_hub", fail)
+    assert pretrained._why_unreachable("ann/pets", "", -1) == "no route"
+    assert propose(info(480, 240), False).preset == "small-data"
+    monkeypatch.setattr(pretrained, "AWAY", -1.0)
+    assert propose(info(480, 240), False).preset == "photos"
+
+
+def test_the_weights_are_timms():
+    for network, (repo, megabytes) in proposal.WEIGHTS.items():
+        assert libraries.pretrained(network).repo == repo
+        assert libraries.parameters(network) * 4e-6 <= megabytes
 
 
 @pytest.mark.parametrize(("side", "images"), [(0, 500), (32, 9000), (40, 2000)])

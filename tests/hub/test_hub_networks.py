@@ -414,3 +414,17 @@ def test_weights_of_the_hub_are_a_start(published, refuses, picture_folder, tmp_
         start.put_into(build(getattr(prepared.config, role), 3))
     refuses(lambda: prepare(make_config(teacher="timm:resnet14t", **options | {"student_from": None}), tmp_path),
             "timm:resnet10t", "timm:resnet14t")  # fmt: skip
+
+
+def test_a_network_that_is_not_here_says_how_to_bring_it(monkeypatch, refuses):
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def fail(*_args, **_values):
+        raise LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    refuses(
+        lambda: hub_configs.download("hf:ann/tiny@v1", hub_configs.CONFIG),
+        "`hf download ann/tiny --revision v1 --local-dir network`", "give its path",
+    )  # fmt: skip

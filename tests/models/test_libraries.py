@@ -199,7 +199,11 @@ def test_names_and_sizes() -> None:
 
 @pytest.mark.parametrize(
     ("name", "closest"),
-    [("timm:resnt18", "timm:resnet18"), ("torchvision:swin_tt", "torchvision:swin_t"), ("tim:resnet18", "")],
+    [
+        ("timm:resnt18", "timm:resnet18"),
+        ("torchvision:swin_tt", "torchvision:swin_t"),
+        ("tim:resnet18", "timm:resnet18"),
+    ],
 )
 def test_unknown_names_have_the_closest_and_a_search(name: str, closest: str, refuses) -> None:
     refuses(lambda: check_model(name), f"'{name}'", *([f"'{closest}'", "--search"] if closest else []))
@@ -345,6 +349,33 @@ def test_od_is_refused_where_there_are_none(name: str, tmp_path: Path) -> None:
     data = load("fashion-mnist-sample", resolution=32).limited(64, 0)
     with pytest.raises(UserError, match=f"'od' cannot learn from {name}"):
         next(Experiment(taught, data, TrainedModel(build(name, 10, 1), (0.5,), (0.5,))).events())
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("vit_b_16", ["torchvision:vit_b_16"]),
+        ("vit_b16", ["torchvision:vit_b_16"]),
+        ("ResNet50", ["torchvision:resnet50", "timm:resnet50"]),
+        ("mobilenetv3_small_100", ["timm:mobilenetv3_small_100"]),
+        ("mobilnetv3_small_050", ["timm:mobilenetv3_small_050"]),
+        ("resnet18.a1_in1k", ["hf:timm/resnet18.a1_in1k"]),
+        ("microsoft/resnet-50", ["hf:microsoft/resnet-50"]),
+        ("https://huggingface.co/microsoft/resnet-50/tree/main", ["hf:microsoft/resnet-50"]),
+        ("resnet-20", ["resnet20"]),
+    ],
+)
+def test_a_name_without_its_prefix_gets_the_whole_name(name: str, meant: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        check_model(name)
+    assert "Did you mean '" + "' or '".join(meant) + "'" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["models/net.pth", "https://huggingface.co/datasets/ann/pets", "a/b/c", "zebra"])
+def test_what_is_no_network_gets_none(name: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check_model(name)
+    assert "Did you mean" not in str(caught.value)
 
 
 def test_a_config_with_networks_of_libraries_is_checked_without_building_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from iekd.config.run import make_config
 from iekd.errors import RunError
+from iekd.models import hub_configs
 from iekd.runs import store as store_module
 from iekd.runs.status import FAILED, FINISHED, LOST, QUEUED, RUNNING, Status
 from iekd.runs.store import Run, Store
@@ -52,6 +53,18 @@ def test_a_new_run_is_queued_and_says_what_was_asked(store, create):
     assert run.status.created == pytest.approx(time.time(), abs=3600)
     assert run.path.parent == store.root
     assert [json.loads(line)["event"] for line in (run.path / "events.jsonl").read_text().splitlines()] == ["queued"]
+
+
+@pytest.mark.parametrize("field", ["teacher_from", "student_from"])
+def test_networks_that_weights_come_from_are_known_wherever_the_run_is(store, create, monkeypatch, field):
+    monkeypatch.setattr(hub_configs, "_known", {})
+    name = f"hf:ann/net@{'0' * 40}"
+    hub_configs.remember({name: {"architecture": "test_resnet"}})
+    run = create(**{field: name})
+    monkeypatch.setattr(hub_configs, "_known", {})
+    assert not hub_configs.is_known(name)
+    assert getattr(run.config, field) == name
+    assert hub_configs.config_of(name) == {"architecture": "test_resnet"}
 
 
 def test_a_folder_gets_its_name_when_it_is_complete(store, create, monkeypatch):

@@ -263,6 +263,18 @@ def test_a_run_whose_teachers_file_has_gone_is_still_shown(tmp_path: Path, pictu
     assert teacher_accuracy(run, run.config, read_curves(run)) is None
 
 
+def test_the_hub_is_not_asked_in_order_to_draw_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from iekd.models import hub_configs
+    from iekd.runs.store import Store
+    from iekd.ui.render.curves import read_curves, teacher_accuracy
+
+    monkeypatch.setattr(hub_configs, "download", lambda *_: pytest.fail("the Hub was asked"))
+    run, handle = Store(tmp_path).create(RunConfig(**QUICK, teacher_from=f"hf:ann/gone@{'0' * 40}"))
+    assert handle is not None
+    os.close(handle)
+    assert teacher_accuracy(run, run.config, read_curves(run)) is None
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -12,7 +12,7 @@ from iekd.models.catalog import model_info
 from iekd.runs.latencies import Latencies, main, measure
 from iekd.runs.store import Store
 from iekd.ui.render.train import networks_html
-from iekd.ui.tabs.find_network import find, size_of
+from iekd.ui.tabs.find_network import _meant, find, size_of
 
 
 def test_names_are_found_by_their_words_ours_first() -> None:
@@ -21,6 +21,13 @@ def test_names_are_found_by_their_words_ours_first() -> None:
     assert "torchvision:mobilenet_v2" in found
     assert all("mobilenet" in name and "v2" in name for name in found)
     assert find("no such network") == []
+    assert _meant("no such network") == ""
+
+
+def test_a_slip_gets_the_name_that_was_meant():
+    assert find("vit_b16") == []
+    assert "torchvision:vit_b_16" in _meant("vit_b16")
+    assert "hf:microsoft/resnet-50" in _meant("microsoft/resnet-50")
 
 
 @pytest.mark.parametrize("name", ["resnet8", "timm:resnet10t", "torchvision:squeezenet1_1"])

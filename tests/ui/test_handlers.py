@@ -182,6 +182,16 @@ def test_a_network_of_a_library_is_typed(page: gr.Blocks) -> None:
     assert all(components[f"f-{role}"].allow_custom_value for role in ("teacher", "student", "peer"))
 
 
+def test_a_network_without_its_librarys_name_gets_the_whole_name(page: gr.Blocks) -> None:
+    """Its libraries are loaded in the background first, as for a name with it."""
+    assert form.asks_libraries("vit_b_16")
+    assert not any(map(form.asks_libraries, ("resnet20", "resnet18-cifar", "vgg13", "none", "")))
+    libraries.load_in_background()
+    wait_until(libraries.are_loaded)
+    described, *_ = called(page, "describe", changed={"f-student": "vit_b_16"})
+    assert "Did you mean &#39;torchvision:vit_b_16&#39;" in described["error"]
+
+
 def test_a_refused_upload_leaves_no_earlier_pictures_chosen(page: gr.Blocks, tmp_path: Path) -> None:
     """Nobody is to train on the pictures before while the page says that theirs were refused."""
     bad = tmp_path / "bad.zip"

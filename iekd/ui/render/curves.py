@@ -15,6 +15,7 @@ from iekd.config.methods import CROSS_ENTROPY, Term, known_specs, method_name, s
 from iekd.config.run import RunConfig, learner_name
 from iekd.errors import UserError
 from iekd.language import N_, _
+from iekd.models import hub_configs
 from iekd.runs.store import Run
 from iekd.runs.teachers import find_teacher
 from iekd.ui.render.figures import Figure, Point, Series, draw, mean_over_seeds
@@ -121,6 +122,8 @@ def teacher_accuracy(run: Run, config: RunConfig, curves: Curves) -> float | Non
         return trained
     from iekd.models.artifact import ModelCard
 
+    if hub_configs.is_one(config.teacher_from) and not hub_configs.is_known(config.teacher_from):
+        return None  # the Hub is not asked in order to draw a page
     try:
         found = find_teacher(config, run.path.parent)
         return ModelCard.read(found).accuracy if isinstance(found, Path) else None

@@ -8,6 +8,7 @@ from iekd.errors import UserError
 from iekd.language import _, ngettext
 from iekd.models import libraries
 from iekd.models.catalog import known_models, model_name, models
+from iekd.models.unknown import nearest, prefixed
 from iekd.ui.render.template import html_text
 from iekd.ui.render.words import count
 from iekd.ui.tabs.run import PRIVATE, Updates
@@ -37,7 +38,7 @@ def find_network(teacher: gr.Dropdown, student: gr.Dropdown) -> None:
     def search(text: str | None) -> Updates:
         names = find(text) if text and text.strip() else []
         if not names:
-            nothing = _note(html_text("No network has “{words}” in its name.", words=text or ""))
+            nothing = _note(html_text("No network has “{words}” in its name.", words=text or "") + _meant(text or ""))
             return {said: nothing if (text or "").strip() else "", **hidden}
         note = ngettext("{number} network has that name.", "{number} networks have that name.", len(names))
         if len(names) > SHOWN:
@@ -57,6 +58,12 @@ def find(words: str) -> list[str]:
     wanted = words.lower().split()
     ours = [name for name in known_models() if all(word in name.lower() for word in wanted)]
     return [*ours, *libraries.search(words)]
+
+
+def _meant(words: str) -> str:
+    """Names that may have been meant, which can be typed as teacher or student."""
+    names = ", ".join(prefixed(words.strip()) or nearest(words.strip()))
+    return f" {html_text('Did you mean {names}?', names=names)}" if names else ""
 
 
 def size_of(name: str) -> str:

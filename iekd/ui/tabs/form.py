@@ -17,6 +17,7 @@ from iekd.data.registry import available, check_name, sources
 from iekd.errors import UserError, about_setting
 from iekd.estimate.proposal import Proposal, propose
 from iekd.language import N_, _
+from iekd.models import libraries
 from iekd.models.catalog import check_model, model_name, models
 from iekd.paths import typed
 from iekd.runs.gpus import gpus
@@ -63,6 +64,11 @@ def dataset_choices() -> list[tuple[str, str]]:
     """As cards of two lines: the title, and what it takes."""
     named = [(f"{_(d.title)}\n{_(d.note)[:1].upper()}{_(d.note)[1:]}".strip(), d.name) for d in available()]
     return [*named, (_("Your own images…\nFiles, the camera, a zip, or a folder on this machine"), OWN_IMAGES)]
+
+
+def asks_libraries(network: str) -> bool:
+    """Whether libraries, which take seconds to import, have to be asked for a network: theirs, or an unknown one."""
+    return libraries.names_one(network) or (network not in ("", NO_TEACHER) and network not in models())
 
 
 def own_dataset(text: str) -> str:

@@ -162,7 +162,7 @@ def train_tab(demo: gr.Blocks, launcher: Launcher, shown: gr.Textbox, access: Ac
             networks: "", changes: html.changed_html(form.changed(values)), welcome: ready(False, False),
             advice: "", take: gr.Button(visible=False),
         }  # fmt: skip
-        if not libraries.are_loaded() and any(libraries.names_one(str(values[role] or "")) for role in ROLES):
+        if not libraries.are_loaded() and any(form.asks_libraries(str(values[role] or "")) for role in ROLES):
             libraries.load_in_background()  # it takes seconds, in which the page is to say so
             return {**found, networks: html.loading_html(), timer: gr.Timer(active=True)}
         found[networks] = html.networks_html(values["teacher"], values["student"])
