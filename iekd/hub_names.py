@@ -39,15 +39,25 @@ def parse_repository(text: str) -> Repository:
 
 
 def named_in(text: str, datasets: bool = False) -> str:
-    """hf:ORG/NAME for "ORG/NAME", or for the address of its page or of one below it; "" for anything else.
+    """hf:ORG/NAME for "ORG/NAME", or for the address of its page or of one below it; "" for anything else. A revision
+    behind "@" is left there.
 
     datasets: whether a dataset is meant, and no model; their pages have other addresses.
     """
     page = PAGE.fullmatch(text.strip())
     if page and bool(page["datasets"]) != datasets:
         return ""
-    repo = "/".join(page["path"].split("/")[:2]) if page else text.strip()
-    return f"{PREFIX}{repo}" if NAME.fullmatch(repo) and not BAD.search(repo) else ""
+    name = "/".join(page["path"].split("/")[:2]) if page else text.strip()
+    repo, at, revision = name.partition("@")
+    if not NAME.fullmatch(repo) or BAD.search(repo) or bool(at) != bool(revision):
+        return ""
+    return f"{PREFIX}{name}"
+
+
+def download_command(name: str, what: str) -> str:
+    """The command that fetches files of a repository. name: ORG/NAME or ORG/NAME@REVISION. what: its other words."""
+    repo, _, revision = name.partition("@")
+    return f"hf download {repo} {what}" + (f" --revision {revision}" if revision else "")
 
 
 def check_repo(repo: str) -> str:

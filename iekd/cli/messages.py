@@ -65,7 +65,7 @@ def say_proposal(prepared: Prepared) -> None:
     from iekd.estimate.proposal import propose
     from iekd.runs.slots import device_name
 
-    found = propose(prepared.info, device_name(prepared.config.device) == "cuda")
+    found = propose(prepared.info, device_name(prepared.config.device) == "cuda", prepared.config)
     if found is not None and not found.followed_by(prepared.config):
         err.print(f"Suggestion: {found.command()}. {escape(found.why)}", highlight=False, soft_wrap=True)
 

@@ -55,12 +55,12 @@ def _search(words: str, as_json: bool) -> None:
     from rich.progress import track
 
     from iekd.models import libraries
-    from iekd.models.unknown import nearest, prefixed
+    from iekd.models.unknown import meant
 
     found = libraries.search(words)
     if not found:
-        meant = prefixed(words.strip()) or nearest(words.strip())
-        advice = did_you_mean(meant) if meant else "Try a part of it: resnet, vit."
+        names = meant(words)
+        advice = did_you_mean(names) if names else "Try a part of it: resnet, vit."
         raise UserError(f"No network of timm or torchvision has '{words}' in its name. {advice}")
     few = len(found) <= MEASURED
     rows, unusable = list[dict[str, Any]](), dict[str, str]()

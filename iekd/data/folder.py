@@ -63,7 +63,9 @@ class Folder(Source):
 
     def meant(self, name: str) -> str:
         """Of what looks like a path: whether there is such a folder is nobody's business who may not look for it."""
-        looks = "/" in name and "//" not in name and not name.lower().endswith(TABLES)
+        if re.match(r"\w{2,}:", name):  # a scheme that nobody knows; one letter is a drive of Windows
+            return ""
+        looks = "/" in name and not name.lower().endswith(TABLES)
         return folder_name(name) if looks or name.lower().endswith(ARCHIVES) else ""
 
     def prepare(self, name: str) -> str:

@@ -67,7 +67,7 @@ def source_of(name: str) -> Source:
     if found is None:
         advice = f"A source of your own has to be in a module that {VARIABLE} names."
         if ":" not in name:
-            advice = f"A folder of images that is called so is '{Folder.name}{name}'. {advice}"
+            advice = f"If '{name}' is a folder of images, write '{Folder.name}{name}'. {advice}"
         if meant := list(filter(None, (source.meant(name) for source in sources()))):
             raise UnknownNameError(f"Unknown dataset '{name}'. {did_you_mean(meant)}", "dataset", name)
         raise unknown_name("dataset", name, [source.usage or source.name for source in sources()], advice)

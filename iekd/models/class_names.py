@@ -257,8 +257,10 @@ def matched(given: Sequence[str], classes: Sequence[str]) -> tuple[str, ...] | N
     for names in filter(None, (tuple(given), _without_numbers(given))):
         if sorted(names) == sorted(classes):
             return names
-        by_plain = {_plain(name): name for name in classes}
-        found = tuple(by_plain.get(_plain(name), "") for name in names)
+        # classes such as "A" and "a" differ in their capitals alone, which then count
+        plain = _plain if len(set(map(_plain, classes))) == len(classes) else _plain_but_capitals
+        by_plain = {plain(name): name for name in classes}
+        found = tuple(by_plain.get(plain(name), "") for name in names)
         if len(by_plain) == len(classes) and sorted(found) == sorted(classes):
             return found
     return None
@@ -278,5 +280,9 @@ def _without_numbers(lines: Sequence[str]) -> tuple[str, ...] | None:
 
 
 def _plain(name: str) -> str:
-    plain = "".join(c for c in unicodedata.normalize("NFKC", name).casefold() if c.isalnum())
+    return _plain_but_capitals(name.casefold())
+
+
+def _plain_but_capitals(name: str) -> str:
+    plain = "".join(c for c in unicodedata.normalize("NFKC", name) if c.isalnum())
     return re.sub(r"^0+(?=\d+$)", "", plain)

@@ -22,7 +22,7 @@ from typing import Any
 from iekd import __version__
 from iekd.errors import UserError
 from iekd.hub_errors import HubError, error_sentence, status_of
-from iekd.hub_names import COMMIT, PREFIX, Repository, parse_repository
+from iekd.hub_names import COMMIT, PREFIX, Repository, download_command, parse_repository
 
 log = logging.getLogger(__name__)
 Config = dict[str, Any]
@@ -175,11 +175,10 @@ def download(name: str, file: str) -> Path:
     except EntryNotFoundError as error:
         if not isinstance(error, LocalEntryNotFoundError):
             raise HubError(f"'{source}' on the Hub has no {file}, so it cannot be used as a network.") from None
-        revision = f" --revision {source.revision}" if source.revision else ""
         raise HubError(
             f"{error_sentence(error, source.repo)} '{file}' of '{name}' is not on this machine. A machine with a "
-            f"connection fetches it with `hf download {source.repo}{revision} --local-dir network`: copy that folder "
-            "here and give its path as teacher from or student from."
+            f"connection fetches it with `{download_command(str(source), '--local-dir network')}`: copy that folder "
+            "here and give its path as teacher from, student from or more teachers from."
         ) from None
     except Exception as error:
         why, status, cached = error_sentence(error, source.repo), status_of(error), _cached(source, file)

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from iekd.errors import UserError, first_line
 from iekd.hub_errors import status_of
+from iekd.hub_names import download_command
 from iekd.models import hub_configs, libraries
 from iekd.models.info import IMAGENET, Pretrained
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 FILES = ("model.safetensors", "pytorch_model.bin")  # of a repository on the Hub, in the order in which timm asks
 PATIENCE = 5.0  # seconds for an answer to whether there is something to download
-AWAY = 600.0  # seconds for which the Hub counts as out of reach after it did not answer
+AWAY = 120.0  # seconds for which the Hub counts as out of reach after it did not answer
 REMEMBERED = 60.0  # seconds that such an answer is not asked for again: the page asks whenever its form changes
 
 
@@ -81,15 +82,13 @@ def missing(name: str, found: Pretrained, problem: str) -> UserError:
     """What to say where weights cannot be had."""
     given = "that name" if hub_configs.is_one(name) else "'pretrained'"
     if found.repo:
-        repo, _, revision = found.repo.partition("@")
-        command = f"hf download {repo}{f' --revision {revision}' if revision else ''} --local-dir weights"
-        fetch = f"fetch {FILES[0]} (or {FILES[1]}) with `{command}`"
+        fetch = f"fetch it with `{download_command(found.repo, f'{FILES[0]} --local-dir weights')}`"
     else:
         fetch = f"fetch {found.url}"
     return UserError(
         f"The pretrained weights of {name} ({found.title}) are not on this machine and cannot be downloaded "
-        f"({problem}). Connect it to the network once; or {fetch} on a machine with a connection, copy the file here "
-        f"and give its path instead of {given}; or begin with random weights."
+        f"({problem}). Connect this machine to the network once; or {fetch} on a machine with a connection, "
+        f"copy the file here and give its path instead of {given}; or begin with random weights."
     )
 
 
@@ -98,13 +97,13 @@ def is_here(repo: str) -> bool:
     return _in_cache(repo) is not None
 
 
-def is_away(repo: str) -> bool:
-    """Whether such weights are known to be out of reach: they are not in the cache, and the Hub is switched off or did
-    not answer within the last minutes. The Hub is not asked."""
+def hub_is_away() -> bool:
+    """Whether the Hub is known to be out of reach: it is switched off, or did not answer this process within the last
+    minutes. It is not asked."""
     from huggingface_hub import constants
 
     lately = time.monotonic() - max(_unanswered, default=-math.inf) < AWAY
-    return not is_here(repo) and (bool(constants.HF_HUB_OFFLINE) or lately)
+    return bool(constants.HF_HUB_OFFLINE) or lately
 
 
 def load(name: str, channels: int) -> dict[str, Tensor]:
@@ -156,7 +155,7 @@ def _in_cache(name: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     repo, _, revision = name.partition("@")
-    paths = (try_to_load_from_cache(repo, name, revision=revision or None) for name in FILES)
+    paths = (try_to_load_from_cache(repo, file, revision=revision or None) for file in FILES)
     return next((Path(path) for path in paths if isinstance(path, str)), None)
 
 
@@ -178,8 +177,8 @@ def _why_unreachable(repo: str, url: str, minute: int) -> str:
             with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE):
                 pass
     except Exception as error:  # of urllib, of huggingface_hub, and of whatever that speaks through
-        if repo and status_of(error) is None:  # there was no answer
-            _unanswered[:] = [time.monotonic()]
+        if repo:  # a refusal is an answer too
+            _unanswered[:] = [time.monotonic()] if status_of(error) is None else []
         return _in_words(error)
     if repo:
         _unanswered.clear()

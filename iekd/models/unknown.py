@@ -9,6 +9,7 @@ from iekd.hub_names import PREFIX, named_in
 from iekd.models import libraries
 
 SEARCH = "`iekd models --search resnet` lists those of timm and torchvision."
+OWN_FILE = "If it is a folder or a file of your own, give it as teacher from or student from."
 LONGEST = 100  # letters of a name that is worth comparing with more than a thousand others
 FILES = (".pth", ".pt", ".th", ".tar", ".bin", ".safetensors", ".onnx")  # no networks, though ORG/NAME may look so
 VERY_LIKE, SHOWN = 0.8, 3  # of the closest names of libraries
@@ -22,9 +23,16 @@ def unknown_model(name: str, ours: list[str], advice: str) -> UnknownNameError:
     Args:
         ours: the names that are known here. advice: what to do where no network is called so.
     """
-    if meant := prefixed(name) or ([] if closest(name, ours, cutoff=VERY_LIKE) else nearest(name)):
-        return UnknownNameError(f"Unknown model '{name}'. {did_you_mean(meant)} {SEARCH}", "model", name)
-    return unknown_name("model", name, ours, advice)
+    guesses = prefixed(name) or ([] if closest(name, ours, cutoff=VERY_LIKE) else nearest(name))
+    if not guesses:
+        return unknown_name("model", name, ours, advice)
+    more = OWN_FILE if all(guess.startswith(PREFIX) for guess in guesses) else SEARCH
+    return UnknownNameError(f"Unknown model '{name}'. {did_you_mean(guesses)} {more}", "model", name)
+
+
+def meant(words: str) -> list[str]:
+    """The networks that a search which found none may have been for; [] if none is like it."""
+    return prefixed(words.strip()) or nearest(words.strip())
 
 
 def prefixed(name: str) -> list[str]:

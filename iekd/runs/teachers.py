@@ -216,8 +216,9 @@ def check_epochs(config: RunConfig, found: Found | None, start: FirstWeights | N
         )
     advice = ""
     if start.classes == info.classes:
-        listed = class_names_on_hub(start.network, info.class_names) or ()
-        why, advice = f"they are of other classes ({some_of(listed)}) than the dataset's", f" {advice_on_names()}"
+        listed = some_of(class_names_on_hub(start.network, info.class_names) or ())
+        why = f"they are of other classes {f'({listed}) ' if listed else ''}than the dataset's"
+        advice = f" {advice_on_names()}"
     elif start.classes:
         why = f"they are of {counted(start.classes, 'class')} and not of the dataset's {info.classes}"
     else:

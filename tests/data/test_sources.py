@@ -118,6 +118,12 @@ def test_a_name_without_its_scheme_gets_the_whole_name(name, meant, refuses):
     refuses(lambda: data.check_name(name), "Did you mean '" + "' or '".join(meant) + "'?", kind=UserError)
 
 
+@pytest.mark.parametrize("name", ["hub:ylecun/mnist", "HF:ylecun/mnist"])
+def test_a_scheme_that_nobody_knows_is_no_part_of_a_path(name, refuses):
+    refuses(lambda: data.check_name(name), name, "hf:ORG/NAME", kind=UserError)
+    assert data.check_name("folder:C:/pictures")
+
+
 def test_of_any_other_name_the_folder_is_offered(refuses):
     """Whether there is one is not looked up: strangers may ask."""
     refuses(lambda: data.check_name("photos"), "Unknown dataset 'photos'", "'folder:photos'", kind=UserError)

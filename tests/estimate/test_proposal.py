@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from iekd.config.presets import PRESETS
 from iekd.config.run import make_config
@@ -22,6 +24,12 @@ def hub(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(pretrained, "_unanswered", [])
+
+
+OF_PHOTOS = {
+    "dataset": "folder:/a", "resolution": 224, "batch_size": 16, "teacher": "timm:efficientnet_lite0",
+    "student": "timm:mobilenetv3_small_100",
+}  # fmt: skip
 
 
 def info(side: int, images: int, resolution: int = 32) -> DatasetInfo:
@@ -73,6 +81,11 @@ def test_offline_nothing_is_proposed_that_needs_a_download(images, preset, monke
     assert (found.preset, found.values["resolution"]) == (preset, 64)
     assert "teacher_from" not in found.values
     assert found.why.endswith("their weights are neither on this machine nor can they be downloaded now.")
+    same = propose(info(480, images, 64), False)
+    assert same.why.endswith("nor can they be downloaded now."), "also if it changes nothing"
+    own = make_config(preset="photos", teacher_from="/a/teacher.pth", student_from="/a/student.pth", **OF_PHOTOS)
+    found = propose(info(480, 240), False, own)
+    assert found.followed_by(own), "its weights are not the Hub's"
     monkeypatch.setattr(pretrained, "_in_cache", lambda repo: "there")
     assert propose(info(480, images), False).preset == "photos"
 
@@ -84,8 +97,16 @@ def test_a_hub_that_did_not_answer_counts_as_out_of_reach_for_a_while(monkeypatc
     monkeypatch.setattr(pretrained, "_ask_hub", fail)
     assert pretrained._why_unreachable("ann/pets", "", -1) == "no route"
     assert propose(info(480, 240), False).preset == "small-data"
-    monkeypatch.setattr(pretrained, "AWAY", -1.0)
-    assert propose(info(480, 240), False).preset == "photos"
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrained, "AWAY", -1.0)
+        assert propose(info(480, 240), False).preset == "photos"
+
+    def refuse(repo):
+        raise RepositoryNotFoundError("404", response=httpx.Response(404, request=httpx.Request("HEAD", "http://hub")))
+
+    monkeypatch.setattr(pretrained, "_ask_hub", refuse)
+    assert pretrained._why_unreachable("ann/pets", "", -2)
+    assert propose(info(480, 240), False).preset == "photos", "it has answered"
 
 
 def test_the_weights_are_timms():

@@ -426,5 +426,5 @@ def test_a_network_that_is_not_here_says_how_to_bring_it(monkeypatch, refuses):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
     refuses(
         lambda: hub_configs.download("hf:ann/tiny@v1", hub_configs.CONFIG),
-        "`hf download ann/tiny --revision v1 --local-dir network`", "give its path",
+        "`hf download ann/tiny --local-dir network --revision v1`", "give its path",
     )  # fmt: skip

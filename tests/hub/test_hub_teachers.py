@@ -245,7 +245,7 @@ def test_without_the_hub_it_is_refused_before_the_start_or_works(published, hub,
     shutil.move(tmp_path / "before", tmp_path / "hf-cache")  # with config.json, but without the weights
     pretrained._why_unreachable.cache_clear()  # a minute later
     text = refuses(lambda: prepare(config, tmp_path / "runs"), "hf:ann/colours", "not on this machine")
-    assert "Connect it to the network" in text
+    assert "Connect this machine to the network" in text
 
 
 class Interrupted(BaseException):

@@ -114,6 +114,7 @@ def test_spelling_differs_in_capitals_and_spaces():
     assert matched(("pug", "cat"), ("pug", "dog")) is None
     assert matched(("a b", "a_b"), ("a b", "ab")) is None, "two that would become one"
     assert matched(("01", "02", "10"), ("1", "10", "2")) == ("1", "2", "10")
+    assert matched(("a ", "A", "b"), ("A", "a", "b")) == ("a", "A", "b"), "capitals are all that tells some apart"
 
 
 @pytest.mark.parametrize("names", [("c++", "c", "c#"), ("-1", "1"), ("+", "-"), ("a", "A"), ("1 pug", "2 cat")])

@@ -361,6 +361,7 @@ def test_od_is_refused_where_there_are_none(name: str, tmp_path: Path) -> None:
         ("mobilnetv3_small_050", ["timm:mobilenetv3_small_050"]),
         ("resnet18.a1_in1k", ["hf:timm/resnet18.a1_in1k"]),
         ("microsoft/resnet-50", ["hf:microsoft/resnet-50"]),
+        ("microsoft/resnet-50@main", ["hf:microsoft/resnet-50@main"]),
         ("https://huggingface.co/microsoft/resnet-50/tree/main", ["hf:microsoft/resnet-50"]),
         ("resnet-20", ["resnet20"]),
     ],
@@ -371,7 +372,13 @@ def test_a_name_without_its_prefix_gets_the_whole_name(name: str, meant: list[st
     assert "Did you mean '" + "' or '".join(meant) + "'" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["models/net.pth", "https://huggingface.co/datasets/ann/pets", "a/b/c", "zebra"])
+def test_what_may_be_a_folder_as_well_is_said_to_go_elsewhere(refuses):
+    refuses(lambda: check_model("models/teacher"), "hf:models/teacher", "give it as teacher from or student from")
+
+
+@pytest.mark.parametrize(
+    "name", ["models/net.pth", "microsoft/resnet-50@", "https://huggingface.co/datasets/ann/pets", "a/b/c", "zebra"]
+)
 def test_what_is_no_network_gets_none(name: str) -> None:
     with pytest.raises(UserError) as caught:
         check_model(name)

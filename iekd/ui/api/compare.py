@@ -1,4 +1,4 @@
-"""The endpoints `compare` and `compare_csv`; see api.py, whose class they are methods of."""
+"""The endpoints `compare` and `compare_csv`; see methods.py, whose class they are methods of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The endpoint `explain`; see api.py, whose class it is a method of."""
+"""The endpoint `explain`; see methods.py, whose class it is a method of."""
 
 from __future__ import annotations
 

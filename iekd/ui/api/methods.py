@@ -1,6 +1,7 @@
 """The page's endpoints for programs: every action of the page, as a method whose docstring and types describe it.
 
-`endpoints.py` reads them, `answers.py` has the types. The MCP server (mcp_server.py) offers the same methods.
+`ui/shared/endpoints.py` reads them and `ui/shared/answers.py` has the types. The MCP server (mcp_server.py) offers the
+same methods.
 """
 
 from __future__ import annotations

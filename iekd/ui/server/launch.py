@@ -49,7 +49,7 @@ def launch(
 
     Args:
         where: a launcher, which starts and stops them; or the folder, for runs on this machine.
-        public: others can open it; see access.py.
+        public: others can open it; see ui/rights/access.py.
         root_path: what a proxy puts before the page's addresses: a path, or the whole public address.
         mcp: serve the endpoints as MCP tools too.
         language: of the page, such as "de"; English without a catalogue for it.

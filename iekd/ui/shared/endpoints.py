@@ -28,7 +28,7 @@ REQUEST = "request"  # the parameter that is not the caller's: who asks
 
 
 class Page(Protocol):
-    """What a method that is written outside of api.py needs of its class."""
+    """What a method that is written outside of ui/api/methods.py needs of its class."""
 
     _store: Store
     _access: Access

@@ -8,7 +8,7 @@ from iekd.errors import UserError
 from iekd.language import _, ngettext
 from iekd.models import libraries
 from iekd.models.catalog import known_models, model_name, models
-from iekd.models.unknown import nearest, prefixed
+from iekd.models.unknown import meant
 from iekd.ui.render.template import html_text
 from iekd.ui.render.words import count
 from iekd.ui.tabs.run import PRIVATE, Updates
@@ -62,7 +62,7 @@ def find(words: str) -> list[str]:
 
 def _meant(words: str) -> str:
     """Names that may have been meant, which can be typed as teacher or student."""
-    names = ", ".join(prefixed(words.strip()) or nearest(words.strip()))
+    names = " or ".join(meant(words))
     return f" {html_text('Did you mean {names}?', names=names)}" if names else ""
 
 

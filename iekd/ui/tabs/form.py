@@ -100,7 +100,7 @@ def preset_values(name: str) -> dict[str, Any]:
 
 def proposal(config: RunConfig, info: DatasetInfo) -> Proposal | None:
     """What would suit these pictures; None where the form says it already."""
-    found = propose(info, device_name(config.device) == "cuda")
+    found = propose(info, device_name(config.device) == "cuda", config)
     return None if found is None or found.followed_by(config) else found
 
 
