@@ -78,10 +78,12 @@ class Job:
         for retry in range(RETRIES + 1):
             self._say_what_it_waits_for()
             why = self._train()
-            # from now on the worker writes no more, should its node only be cut off
-            if why is None or not self._take():
+            if why is None or self.asked:  # taking the folder may last longer than Ray lets this live
                 break
-            if retry == RETRIES or self.asked or self.run.stop_requested or not self.run.status.live:
+            # from now on the worker writes no more, should its node only be cut off
+            if not self._take():
+                break
+            if retry == RETRIES or self.run.stop_requested or not self.run.status.live:
                 break
             self.run.retry(why)
         return why

@@ -168,6 +168,15 @@ def test_a_job_that_is_ended_ends_its_run(run):
     assert "job" in run.status.error
 
 
+def test_a_job_that_is_ended_does_not_wait_for_the_folder(run, monkeypatch):
+    """Ray ends it by force after three seconds, and taking a folder that a worker had lasts five."""
+    taken = []
+    monkeypatch.setattr(ray_job, "take", lambda folder: taken.append(folder) or take(folder))
+    assert attend(run, StandInRay(dies(run)), asked=[15]) == 0
+    assert len(taken) == 1
+    assert run.status.state == STOPPED
+
+
 def test_a_killed_worker_leaves_no_final_state(run):
     ray = StandInRay(lambda: run.write_status(replace(run.status, state=RUNNING, pid=1)))
     assert attend(run, ray) == 1
