@@ -28,7 +28,7 @@ from iekd.runs.status import FAILED, FINISHED, STOPPED
 from iekd.runs.store import Run
 
 RETRIES = 5  # after nodes that died
-CANCELLING = 2.5  # seconds; Ray kills a job's command 3 s after it was asked to end
+CANCELLING = 1.5  # seconds, and twice POLL; Ray kills a job's command 3 s after it was asked to end
 POLL = 0.5
 
 
@@ -138,8 +138,10 @@ class Job:
             self.ray.get(waiting, timeout=POLL)
         except errors.TaskCancelledError:
             pass
-        except errors.GetTimeoutError:  # what asked for the end ends it by force, and then writes the final state
-            sys.exit(1)
+        except errors.GetTimeoutError:  # it takes long to end, and Ray leaves this no time to see it
+            if not self.asked:
+                sys.exit(1)
+            self.token = take(self.run.path, wait=False)  # what is left of it ends itself
         except errors.RayTaskError as error:
             self._fail(f"The worker could not be started: {_first_line(error.cause)}")
         except (errors.RuntimeEnvSetupError, errors.TaskUnschedulableError) as error:

@@ -21,11 +21,13 @@ GONE = 5.0  # seconds after which an earlier holder has looked, and its worker i
 NOBODY = ""
 
 
-def take(folder: Path) -> str:
+def take(folder: Path, wait: bool = True) -> str:
     """Take a run's folder, and wait until an earlier holder, if one has not given it back, writes no more; returns what
-    `holds` and `give_back` ask for."""
+    `holds` and `give_back` ask for. wait: False where there is no time for that."""
     token = secrets.token_hex(8)
-    time.sleep(_write(folder, token))
+    seconds = _write(folder, token)
+    if wait:
+        time.sleep(seconds)
     return token
 
 

@@ -171,10 +171,23 @@ def test_a_job_that_is_ended_ends_its_run(run):
 def test_a_job_that_is_ended_does_not_wait_for_the_folder(run, monkeypatch):
     """Ray ends it by force after three seconds, and taking a folder that a worker had lasts five."""
     taken = []
-    monkeypatch.setattr(ray_job, "take", lambda folder: taken.append(folder) or take(folder))
+    monkeypatch.setattr(ray_job, "take", lambda folder, wait=True: taken.append(folder) or take(folder, wait))
     assert attend(run, StandInRay(dies(run)), asked=[15]) == 0
     assert len(taken) == 1
     assert run.status.state == STOPPED
+
+
+def test_a_job_that_is_ended_does_not_wait_for_a_worker_that_takes_long(run):
+    def hangs():
+        raise TimeoutError
+
+    earlier = []
+    ray = StandInRay(hangs)
+    ray.begin = lambda *given: earlier.append(given[-1]) or 0
+    run.write_status(replace(run.status, state=RUNNING, pid=1))
+    assert attend(run, ray, asked=[15]) == 0
+    assert (run.status.state, run.status.error) == (STOPPED, "Its job in the Ray cluster was stopped.")
+    assert not lease.holds(run.path, earlier[0]), "whoever looks after the worker kills it"
 
 
 def test_a_killed_worker_leaves_no_final_state(run):
