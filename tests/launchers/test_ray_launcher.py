@@ -29,6 +29,7 @@ from iekd.runs.lease import give_back, holds, take
 from iekd.runs.owner import LOCAL, RECORD, record, set_owner
 from iekd.runs.status import FAILED, FINISHED, LOST, QUEUED, RUNNING, STOPPED
 from iekd.runs.store import NO_LOCKS, Store
+from iekd.runs.variables import COPY_TO
 
 
 @pytest.fixture
@@ -218,17 +219,22 @@ def training_dashboard(dashboard, tmp_path):
         (["table", "--pairs", "none:resnet8", "--seeds", "0,1"], 2),
     ],
 )
-def test_the_commands_train_in_the_cluster(training_dashboard, tmp_path, tiny_options, words, runs):
+def test_the_commands_train_in_the_cluster(training_dashboard, tmp_path, tiny_options, monkeypatch, words, runs):
+    monkeypatch.setenv(COPY_TO, "")  # which the command sets; it is unset afterwards
+    copies = tmp_path.parent / f"{tmp_path.name}-copies"
     options = {name: value for name, value in tiny_options.items() if name not in ("teacher", "student", "methods")}
     settings = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     done = CliRunner().invoke(
         app,
         [
             *words, *settings, "--methods", "baseline", "--launcher", "ray", "--address", training_dashboard.address,
-            "--runs-dir", str(tmp_path), "--json",
+            "--runs-dir", str(tmp_path), "--copy-to", str(copies), "--json",
         ],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
+    told = [sent["runtime_env"]["env_vars"][COPY_TO] for sent in training_dashboard.jobs.values()]
+    assert told == [str(copies)] * runs, "the worker on another node makes the copy"
+    assert len(list(copies.rglob("*.zip"))) == runs
     trained = Store(tmp_path).list()
     assert [run.owner for run in trained] == ["ray"] * runs
     assert len(training_dashboard.jobs) == runs
