@@ -101,7 +101,7 @@ def test_offline_mode_is_named(hub, monkeypatch, refuses):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     refuses(lambda: pretrained.check_at_hand(NAME, pretrained.pretrained(NAME)), "HF_HUB_OFFLINE", "give its path")
     said = str(pretrained.missing(NAME, pretrained.pretrained(NAME), "why"))
-    assert f"`hf download {pretrained.pretrained(NAME).repo} --local-dir weights`" in said
+    assert f"`hf download {pretrained.pretrained(NAME).repo} model.safetensors --local-dir weights`" in said
 
 
 def test_a_run_fine_tunes_them_and_its_models_carry_their_own_pixels(on_hub, tmp_path, tiny_options):
