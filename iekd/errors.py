@@ -116,15 +116,21 @@ def unknown_name(kind: str, value: str, known: Iterable[str], advice: str = "") 
     """An error for a name that is not known; `advice` is one more sentence.
 
     It offers the closest name that has the same numbers: resnet-20 may be a slip for resnet20, but resnet101 is another
-    network than resnet110. Else it lists the names that begin with the same word, or all of them.
+    network than resnet110. Where names begin with what was given, it lists these; else those that begin with the same
+    word, or all of them.
     """
     known = list(known)
     asked = value.lower()
     close = closest(value, known)
-    word = _first_word(asked)
-    alike = [name for name in known if word and _first_word(name.lower()) == word]
-    if close:
-        hint = did_you_mean(close)
+    prefix = _prefix(asked, known)
+    rests = {name: name.lower().removeprefix(prefix) for name in known}
+    rest = asked.removeprefix(prefix)
+    word = _first_word(rest)
+    same = [name for name in known if rests[name] == rest]  # but for capitals
+    begun = same or [name for name in known if rest and rests[name].startswith(rest)]
+    alike = begun or [name for name in known if word and _first_word(rests[name]) == word]
+    if len(begun) == 1 or (close and not begun):
+        hint = did_you_mean(begun or close)
     elif alike:
         hint = f"Of this kind there {'is' if len(alike) == 1 else 'are'}: {_some(alike, asked)}."
     else:
@@ -138,13 +144,24 @@ def did_you_mean(names: Iterable[str]) -> str:
 
 
 def closest(value: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
-    """The names that are most like `value` and have the same numbers, best first.
+    """The names that are most like `value` and have the same numbers, best first. Capitals do not count, nor does a
+    prefix that `value` and a name share, such as "timm:".
 
     cutoff: how like, from 0 to 1.
     """
-    asked = value.lower()
-    same_numbers = [name for name in known if _numbers(name) == _numbers(asked)]
-    return difflib.get_close_matches(asked, same_numbers, n=most, cutoff=cutoff)
+    known, asked = list(known), value.lower()
+    prefix, same_numbers = _prefix(asked, known), dict[str, list[str]]()
+    for name in known:
+        if _numbers(name) == _numbers(asked):
+            same_numbers.setdefault(name.lower().removeprefix(prefix), []).append(name)
+    near = difflib.get_close_matches(asked.removeprefix(prefix), same_numbers, n=most, cutoff=cutoff)
+    return [name for one in near for name in same_numbers[one]][:most]
+
+
+def _prefix(asked: str, known: Iterable[str]) -> str:
+    """That of a name, such as "timm:", if names that are known have it; else ""."""
+    prefix = asked[: asked.find(":") + 1]
+    return prefix if any(name.lower().startswith(prefix) for name in known) else ""
 
 
 def _some(names: list[str], asked: str) -> str:

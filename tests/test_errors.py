@@ -31,6 +31,19 @@ def test_another_number_is_no_misspelling(value, there):
     assert str(unknown_name("model", value, NAMES)) == f"Unknown model '{value}'. Of this kind there {there}."
 
 
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("lib:DTDD", "Did you mean 'lib:DTD'?"), ("lib:flowers", "Did you mean 'lib:Flowers102'?"),
+        ("lib:vit", "Of this kind there are: lib:vit_b, lib:vit_l."), ("lib:VIT_B", "Did you mean 'lib:vit_b'?"),
+        ("lib:voc", "Choose one of:"), ("libb:DTD", "Did you mean 'lib:DTD'?"),
+    ],
+)  # fmt: skip
+def test_capitals_and_the_prefix_of_a_library_make_no_name_more_like_another(value, says):
+    known = ["lib:DTD", "lib:Flowers102", "lib:max_vit", "lib:vit_b", "lib:vit_l"]
+    assert says in str(unknown_name("dataset", value, known))
+
+
 @pytest.mark.parametrize("value", ["densenet121", "efficientnet_b0", "", "20"])
 def test_what_is_like_nothing_gets_the_whole_list(value):
     assert str(unknown_name("model", value, NAMES)).endswith(f"Choose one of: {', '.join(NAMES)}.")

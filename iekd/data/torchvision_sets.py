@@ -26,7 +26,7 @@ from iekd.data.base import Dataset, DatasetInfo, Request, Source, Split
 from iekd.data.bundled import SAMPLE, FashionSample
 from iekd.data.found import Found, draw_test, drawn_of, files_by_label, load_found, thumbnails_of
 from iekd.data.torchvision_facts import FACTS, OTHERS, SCHEME, Facts, Part
-from iekd.errors import DataError, unknown_name
+from iekd.errors import DataError, closest, unknown_name
 from iekd.paths import cache_dir, make_cache_dir
 
 log = logging.getLogger(__name__)
@@ -212,6 +212,15 @@ SETS = {
 TORCHVISION_SETS: tuple[Source, ...] = tuple(SETS[facts.class_name] for facts in FACTS if facts.name)
 
 
+def _unusable(asked: str) -> str:
+    """The name of the set among OTHERS that is asked for; "" if it may be one of SETS."""
+    near = closest(asked, [*SETS, *OTHERS], cutoff=0.8)
+    if near:
+        return near[0] if near[0] in OTHERS else ""
+    begun = [name for name in (*SETS, *OTHERS) if asked and name.lower().startswith(asked.lower())]
+    return begun[0] if begun and begun[0] in OTHERS else ""
+
+
 class Torchvision(Source):
     """All of them, by the names of their classes."""
 
@@ -228,13 +237,12 @@ class Torchvision(Source):
 
     def check(self, name: str) -> str:
         asked = name.removeprefix(SCHEME)
-        for other, why in OTHERS.items():
-            if asked.lower() == other.lower():
-                usable = f"Those that can be used are {', '.join(SETS)}."
-                raise DataError(f"The set {other} of torchvision cannot be used: it {why}. {usable}")
         known = {key.lower(): key for key in SETS}
         if asked.lower() in known:
             return SETS[known[asked.lower()]].name
+        if other := _unusable(asked):
+            usable = f"Those that can be used are {', '.join(SETS)}."
+            raise DataError(f"The set {other} of torchvision cannot be used: it {OTHERS[other]}. {usable}")
         advice = "" if asked else f"Those of torchvision are: {', '.join(SETS)}."
         raise unknown_name("dataset", name, [SCHEME + key for key in SETS], advice)
 

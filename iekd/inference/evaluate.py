@@ -113,7 +113,7 @@ def evaluate_checkpoint(
         check_fits(card, loaded, path)
         notes = in_order_of(network, card.class_names, f"'{path.name}'", loaded.class_names)
         name, source, used_mean, used_std = card.model, "model card", card.mean, card.std
-        named_in, listed = f"'{path.name}'", None
+        named_in, listed = f"'{path.name}'", matched(card.class_names, loaded.class_names)
     else:
         file = read_weights(path)
         described = file.card or file.config

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 IMAGES = 500  # looked at, or PER_CLASS of each class
 PER_CLASS, MOST = 10, 4000
 BETTER = 15.0  # points by which another order, or other pixel values, must be better to be spoken of
+FIRST_ONES = ", of a run's first teacher: name this one first"
 CHANCE = 3.0  # standard deviations above always predicting the majority class: as good as that is no teacher
 NORMALISATIONS = {  # what else people train with
     "ImageNet's": IMAGENET,
@@ -44,6 +45,7 @@ class TeacherCheck:
         mean, std: the same of other pixel values.
         named_in: what says which output is which class, whatever class order is given; empty: nothing.
         brings_pixels: whether its mean and std are those that it came with, whatever the settings say.
+        further: whether the settings for mean and std are those of another teacher, the run's first.
     """
 
     images: int
@@ -57,6 +59,7 @@ class TeacherCheck:
     accuracy_normalised: float = 0.0
     named_in: str = ""
     brings_pixels: bool = False
+    further: bool = False
 
     @property
     def problem(self) -> str:
@@ -68,10 +71,12 @@ class TeacherCheck:
                 f"order. {advice_on_order(self.order, self.named_in)}"
             )
         if self.mean:
+            remedy = "Give those as teacher mean and teacher std"
+            if self.further:
+                remedy += ", which are the first teacher's: name this one first"
             return (
                 f"{seen}, and would be on {self.accuracy_normalised:.1f} % with the mean and standard deviation "
-                f"{_listed(self.mean)} and {_listed(self.std)} ({self.normalisation}). Give those as teacher mean and "
-                "teacher std"
+                f"{_listed(self.mean)} and {_listed(self.std)} ({self.normalisation}). {remedy}"
             )
         spread = CHANCE * (self.guess * (100 - self.guess) / self.images) ** 0.5
         if self.accuracy < min(self.guess + spread, 95.0):
@@ -87,17 +92,18 @@ class TeacherCheck:
         if self.brings_pixels:
             own = "its mean and standard deviation are those that come with it, and no setting changes them"
             return f"It may be of other classes or in another order: check {order}; {own}"
-        return (
-            "It may be of other classes, in another order, or need other pixel values: check teacher mean and teacher "
-            f"std (--teacher-mean, --teacher-std) and {order}"
-        )
+        pixels = f"teacher mean and teacher std (--teacher-mean, --teacher-std{FIRST_ONES if self.further else ''})"
+        return f"It may be of other classes, in another order, or need other pixel values: check {pixels} and {order}"
 
 
 def advice_on_order(order: Sequence[str], named_in: str = "") -> str:
     """What to do about outputs that are the classes in another order, without the full stop; named_in: see
     `TeacherCheck`."""
     if named_in:
-        return f"{named_in} names its classes, whatever class order is given: correct the names there"
+        return (
+            f"{named_in} names its classes itself, whatever class order is given. If its outputs are "
+            f"{', '.join(order)}, correct class_names in its model.json, or save or export it again with these names"
+        )
     return f"If that is how it was trained, give the class order {','.join(order)} ({SETTING})"
 
 

@@ -37,10 +37,12 @@ class LoadedTeacher:
     named_in: str = ""
 
 
-def load_teacher(found: Found, config: RunConfig, dataset: Dataset, fine_tuned: bool = False) -> LoadedTeacher:
+def load_teacher(
+    found: Found, config: RunConfig, dataset: Dataset, fine_tuned: bool = False, further: bool = False
+) -> LoadedTeacher:
     """Load a teacher; one from outside predicts a few hundred held-out images first.
 
-    fine_tuned: an earlier run has made it of what the configuration names.
+    fine_tuned: an earlier run has made it of what the configuration names. further: it is not the run's first teacher.
 
     Raises:
         UserError: it cannot be loaded, is of other classes, or does not know these images.
@@ -60,7 +62,8 @@ def load_teacher(found: Found, config: RunConfig, dataset: Dataset, fine_tuned: 
         others={"the dataset's": dataset.statistics},
     )  # fmt: skip
     order = order_of_outputs(check.order, dataset.class_names, loaded.listed)
-    check = replace(check, order=order, named_in=loaded.named_in, brings_pixels=isinstance(found, FirstWeights))
+    brought = isinstance(found, FirstWeights)
+    check = replace(check, order=order, named_in=loaded.named_in, brings_pixels=brought, further=further)
     if check.problem:
         problem = f"The teacher in '{title_of_found(found)}' does not fit {dataset.name}: {check.problem}."
         if isinstance(found, FirstWeights):
@@ -74,7 +77,8 @@ def _of_ours(found: Path, config: RunConfig, dataset: Dataset) -> LoadedTeacher:
     model, card = load_model(found)
     check_fits(card, dataset, found)
     notes = in_order_of(model, card.class_names, f"'{found.name}'", dataset.class_names)
-    return LoadedTeacher(model, card.mean, card.std, config.teacher, tuple(notes), named_in=f"'{found.name}'")
+    listed = matched(card.class_names, dataset.class_names) or ()
+    return LoadedTeacher(model, card.mean, card.std, config.teacher, tuple(notes), listed, f"'{found.name}'")
 
 
 def _of_hub(found: FirstWeights, config: RunConfig, dataset: Dataset) -> LoadedTeacher:

@@ -78,6 +78,11 @@ def test_settings_at_their_defaults_are_not_reported(preset, method):
         ({"methods": "baseline,kd", "temperature": 2}, []),
         ({"methods": "baseline", "temperature": 2, "kd_weight": 0.5}, ["kd_weight", "temperature"]),
         ({"milestones": "0.4"}, ["milestones"]),
+        # values of presets, which nobody has chosen
+        ({"warm_up": 0.1}, ["warm_up"]),
+        ({"milestones": "0.625,0.75,0.875"}, ["milestones"]),
+        ({"teacher": "none", "methods": "baseline", "teacher_epochs": 20}, ["teacher_epochs"]),
+        ({"preset": "paper", "epochs": 5, "schedule": "cosine", "lr": 0.02}, []),
         ({"milestones": "0.4", "schedule": "multi-step"}, []),
         ({"auto_encoder": False, "auto_encoder_epochs": 7}, ["auto_encoder_epochs"]),
         ({"methods": "ft,ie-at", "factor_weight": 3, "attention_weight": 3}, ["attention_weight"]),

@@ -225,8 +225,10 @@ def test_what_is_missing_is_a_sentence(root, refuses):
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("LSUN", "LMDB"), ("lsun", "LMDB"), ("VOCDetection", "boxes"), ("UCF101", "videos")]
-)
+    ("name", "why"),
+    [("LSUN", "LMDB"), ("lsun", "LMDB"), ("VOCDetection", "boxes"), ("UCF101", "videos"), ("VOC", "boxes"),
+     ("Omniglott", "other characters")],
+)  # fmt: skip
 def test_sets_without_one_class_per_image_are_refused_with_those_that_can_be_used(name, why, refuses):
     refuses(lambda: data.check_name(f"torchvision:{name}"), why, "Those that can be used are", "Flowers102")
 

@@ -352,4 +352,5 @@ def test_the_class_order_that_is_advised_is_that_of_the_weights(learned, tiny, t
     for path in (wrong, shutil.make_archive(str(tmp_path / "zipped"), "zip", wrong)):
         for names in (None, order):
             said = evaluate_checkpoint(path, **options | {"resolution": None}, class_order=names).notes
-            assert any("names its classes" in note and "give the class" not in note for note in said), said
+            right = f"If its outputs are {', '.join(card['class_names'])}, correct class_names"
+            assert any("names its classes" in note and right in note for note in said), said

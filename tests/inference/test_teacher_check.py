@@ -64,6 +64,8 @@ def test_other_pixel_values_are_noticed_only_where_they_were_assumed(teacher, sa
     assert found.normalisation
     assert found.accuracy_normalised > found.accuracy + 15
     assert "Give those as teacher mean" in found.problem
+    assert "name this one first" not in found.problem
+    assert "name this one first" in replace(found, further=True).problem
 
 
 def test_one_that_has_learned_nothing_is_refused(teacher, sample):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from iekd.config.run import make_config
 from iekd.config.unused import unused_settings
 from iekd.models.artifact import ModelCard
+from iekd.models.registry import build
+from iekd.runs import more_teachers
 from iekd.runs.prepare import prepare
 from iekd.runs.status import FINISHED
 from iekd.runs.store import Store
@@ -48,6 +51,26 @@ def test_a_further_teacher_that_does_not_take_such_images_is_refused(tiny_config
     refuses(
         lambda: prepare(config.model_copy(update={"resolution": 24}), store.root), "torchvision:vit_b_16", "24 x 24"
     )
+
+
+def test_a_further_teacher_that_must_be_fine_tuned_says_how(tiny_config, tmp_path, refuses):
+    """A run fine-tunes its first teacher only; what is advised begins with the same weights."""
+    torch.save(build("resnet14", 7).state_dict(), tmp_path / "seven.pth")
+    config = tiny_config(teacher="resnet8,resnet14", teacher_from=f"train,{tmp_path / 'seven.pth'}", methods=("kd",))
+    refuses(
+        lambda: prepare(config, tmp_path / "runs"), "does not know these classes yet",
+        f"--student resnet14 --student-from {tmp_path / 'seven.pth'} --methods baseline",
+    )  # fmt: skip
+
+
+def test_the_pixels_that_are_given_are_the_first_teachers(tiny_config):
+    """A further teacher has its own; another network's would make it guess."""
+    config = tiny_config(
+        teacher="resnet14,resnet8", teacher_from="/a.pth,/b.pth", teacher_mean=(0.9,), teacher_std=(0.1,),
+        methods=("kd",),
+    )  # fmt: skip
+    (further,) = more_teachers._each(config)
+    assert (further.teacher_from, further.teacher_mean, further.teacher_std) == ("/b.pth", None, None)
 
 
 def test_a_run_with_two_teachers_says_so(tiny_config, large, complete, refuses):
