@@ -176,9 +176,8 @@ def download(name: str, file: str) -> Path:
         if not isinstance(error, LocalEntryNotFoundError):
             raise HubError(f"'{source}' on the Hub has no {file}, so it cannot be used as a network.") from None
         raise HubError(
-            f"{error_sentence(error, source.repo)} '{file}' of '{name}' is not on this machine. A machine with a "
-            f"connection fetches it with `{download_command(str(source), '--local-dir network')}`: copy that folder "
-            "here and give its path as teacher from, student from or more teachers from."
+            f"{error_sentence(error, source.repo)} '{file}' of '{name}' is not on this machine. "
+            f"{advice_on_folder(name)}"
         ) from None
     except Exception as error:
         why, status, cached = error_sentence(error, source.repo), status_of(error), _cached(source, file)
@@ -187,6 +186,19 @@ def download(name: str, file: str) -> Path:
         log.warning("%s Using the copy of '%s' that is on this machine.", why, name)
         return cached
     return Path(found)
+
+
+def advice_on_folder(name: str) -> str:
+    """How to bring a network to a machine that does not reach the Hub, in sentences.
+
+    The folder is a network of its own (`of_folder`), or one of timm. Beside the name on the Hub it would be refused.
+    """
+    command = download_command(str(parse_repository(name)), "--local-dir network")
+    return (
+        f"A machine with a connection fetches it with `{command}`: copy that folder here, give its path as teacher "
+        "from, student from or more teachers from, and name no network for it. Where one has to be named (on the page, "
+        "or for a further teacher), name any: the refusal says which it is."
+    )
 
 
 def is_timm(config: Config) -> bool:

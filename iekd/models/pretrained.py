@@ -80,15 +80,18 @@ def check_at_hand(name: str, found: Pretrained) -> None:
 
 def missing(name: str, found: Pretrained, problem: str) -> UserError:
     """What to say where weights cannot be had."""
-    given = "that name" if hub_configs.is_one(name) else "'pretrained'"
+    said = (
+        f"The pretrained weights of {name} ({found.title}) are not on this machine and cannot be downloaded "
+        f"({problem}). Connect this machine to the network once"
+    )
+    if hub_configs.is_one(name):  # the file alone will not do: what it is of stands in the config.json beside it
+        return UserError(f"{said}, or begin with random weights. {hub_configs.advice_on_folder(name)}")
+    fetch = f"fetch {found.url}"
     if found.repo:
         fetch = f"fetch it with `{download_command(found.repo, f'{FILES[0]} --local-dir weights')}`"
-    else:
-        fetch = f"fetch {found.url}"
     return UserError(
-        f"The pretrained weights of {name} ({found.title}) are not on this machine and cannot be downloaded "
-        f"({problem}). Connect this machine to the network once; or {fetch} on a machine with a connection, "
-        f"copy the file here and give its path instead of {given}; or begin with random weights."
+        f"{said}; or {fetch} on a machine with a connection, copy the file here and give its path instead of "
+        "'pretrained'; or begin with random weights."
     )
 
 
