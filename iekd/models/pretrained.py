@@ -124,7 +124,7 @@ def load(name: str, channels: int) -> dict[str, Tensor]:
         raise
     except Exception as error:  # whatever a library or its way to download raises
         if not _is_cached(found):
-            raise missing(name, found, _in_words(error)) from error
+            raise missing(name, found, _in_words(error, bool(found.repo))) from error
         raise UserError(
             f"The pretrained weights of {name} ({found.title}) cannot be read ({first_line(error)}). Delete them from "
             "the library's cache, and try again."
@@ -182,7 +182,7 @@ def _why_unreachable(repo: str, url: str, minute: int) -> str:
     except Exception as error:  # of urllib, of huggingface_hub, and of whatever that speaks through
         if repo:  # a refusal is an answer too
             _unanswered[:] = [time.monotonic()] if status_of(error) is None else []
-        return _in_words(error)
+        return _in_words(error, bool(repo))
     if repo:
         _unanswered.clear()
     return ""
@@ -202,8 +202,10 @@ def _ask_hub(repo: str) -> None:
                 raise
 
 
-def _in_words(error: BaseException) -> str:
-    if type(error).__name__ == "OfflineModeIsEnabled" or os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE"):
+def _in_words(error: BaseException, of_hub: bool) -> str:
+    """of_hub: whether the weights are on the Hub. torchvision's are not, and HF_HUB_OFFLINE does not keep them away."""
+    off = os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE")
+    if of_hub and (off or type(error).__name__ == "OfflineModeIsEnabled"):
         return "the Hub is switched off by HF_HUB_OFFLINE"
     reason = getattr(error, "reason", None)  # of urllib's errors
     return first_line(reason if isinstance(reason, BaseException) else error).rstrip(".")
