@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 Config = dict[str, Any]
 Numbers = tuple[float, ...]
 CONFIG = "config.json"
+PREPROCESSOR = "preprocessor_config.json"  # of transformers: how images are prepared
 LARGEST = 2**20  # bytes of a config.json: names of a hundred thousand classes
 AGAIN = 300.0  # seconds after which a name without a commit is looked up again
 FILES = "networks.json"  # of a run's folder: the configurations of its networks, by name
@@ -113,6 +114,20 @@ def is_known(name: str) -> bool:
     return _on_this_machine(name) is not None
 
 
+def is_described_here(name: str) -> bool:
+    """Whether this machine has all that is said of a network's weights, so that the Hub need not be asked: the
+    configuration of a commit and, for one of transformers, how images are prepared.
+
+    Raises:
+        UserError: the configuration cannot be used.
+    """
+    source = parse_repository(name)
+    config = _on_this_machine(name) if COMMIT.fullmatch(source.revision or "") else None
+    if config is None or is_timm(config):
+        return config is not None
+    return _cached(source, PREPROCESSOR) is not None or _is_absent(source, PREPROCESSOR)
+
+
 def config_of(name: str) -> Config:
     """The configuration of a network that was looked up before.
 
@@ -168,13 +183,16 @@ def download(name: str, file: str) -> Path:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     source = parse_repository(name)
+    absent = HubError(f"'{source}' on the Hub has no {file}, so it cannot be used as a network.")
+    if COMMIT.fullmatch(source.revision or "") and _is_absent(source, file):
+        raise absent
     try:
         found = hf_hub_download(
             source.repo, file, revision=source.revision, library_name="iekd", library_version=__version__
         )
     except EntryNotFoundError as error:
         if not isinstance(error, LocalEntryNotFoundError):
-            raise HubError(f"'{source}' on the Hub has no {file}, so it cannot be used as a network.") from None
+            raise absent from None
         raise HubError(
             f"{error_sentence(error, source.repo)} '{file}' of '{name}' is not on this machine. "
             f"{advice_on_folder(name)}"
@@ -321,6 +339,13 @@ def _cached(source: Repository, file: str) -> Path | None:
 
     found = try_to_load_from_cache(source.repo, file, revision=source.revision)
     return Path(found) if isinstance(found, str) else None
+
+
+def _is_absent(source: Repository, file: str) -> bool:
+    """Whether the Hub has said that it has no such file; the cache remembers that for each commit."""
+    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+
+    return try_to_load_from_cache(source.repo, file, revision=source.revision) is _CACHED_NO_EXIST
 
 
 def _read(path: Path, name: str, file: str = CONFIG) -> Config:
