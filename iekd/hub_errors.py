@@ -8,9 +8,9 @@ from json import JSONDecodeError
 
 from iekd.errors import UserError
 
-LOG_IN = (
-    "Run 'hf auth login', or set HF_TOKEN to a token with write permission (https://huggingface.co/settings/tokens)."
-)
+TO_LOG_IN = "Run 'hf auth login', or set HF_TOKEN to a token {that} (https://huggingface.co/settings/tokens)."
+LOG_IN = TO_LOG_IN.format(that="with write permission")
+LOG_IN_TO_READ = TO_LOG_IN.format(that="that may read it")
 TRANSPORTS = ("httpx", "httpx2", "httpcore", "requests", "urllib3")  # what versions of huggingface_hub speak through
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
@@ -19,8 +19,10 @@ class HubError(UserError):
     """The Hub refused, or could not be reached; the message says what was and was not done."""
 
 
-def error_sentence(error: BaseException, repo: str) -> str:
+def error_sentence(error: BaseException, repo: str, writes: bool = False) -> str:
     """Why a request about a repository failed, and what to do about it, as whole sentences.
+
+    writes: whether it is to be changed, which needs another token than reading it.
 
     Raises:
         BaseException: `error` itself, where it has nothing to do with the Hub.
@@ -31,7 +33,7 @@ def error_sentence(error: BaseException, repo: str) -> str:
         if isinstance(cause, OfflineModeIsEnabled):
             return "The Hub is switched off by HF_HUB_OFFLINE=1. Unset it and try again."
         if isinstance(cause, HfHubHTTPError) and getattr(cause, "response", None) is not None:
-            return _of_status(cause, repo)
+            return _of_status(cause, repo, writes)
         if type(cause).__module__.partition(".")[0] in TRANSPORTS or isinstance(cause, (ConnectionError, TimeoutError)):
             return f"The Hub cannot be reached, or the connection was cut ({_line(cause)}). Check the network."
     if isinstance(error, (LocalEntryNotFoundError, JSONDecodeError)):
@@ -52,22 +54,27 @@ def status_of(error: BaseException) -> int | None:
     return None
 
 
-def _of_status(error: BaseException, repo: str) -> str:
+def _of_status(error: BaseException, repo: str, writes: bool) -> str:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     status, response = status_of(error), error.response  # type: ignore[attr-defined]
+    log_in = LOG_IN if writes else LOG_IN_TO_READ
     if isinstance(error, GatedRepoError):
-        return f"Access to '{repo}' has to be requested on its page on the Hub, and needs a token. {LOG_IN}"
+        return f"Access to '{repo}' has to be requested on its page on the Hub, and needs a token. {log_in}"
     if isinstance(error, RevisionNotFoundError):
         return f"'{repo}' has no such revision. Its page lists branches, tags and commits."
-    if isinstance(error, RepositoryNotFoundError) and status != 401:
-        return f"There is no '{repo}' on the Hub that may be read from here. Check the name; log in if it is private."
+    if isinstance(error, RepositoryNotFoundError):  # also the status 401: what whoever has no token gets for any name
+        return (
+            f"There is no '{repo}' on the Hub that may be read from here. Check the name; if it is private, log in "
+            "('hf auth login', or HF_TOKEN)."
+        )
     said = getattr(error, "server_message", None) or response.headers.get("x-error-message") or ""
     said = f" ({' '.join(said.split()).rstrip('.')})" if said else ""
     if status == 401:
-        return f"The Hub does not accept the token, or '{repo}' cannot be read without one{said}. {LOG_IN}"
+        return f"The Hub does not accept the token, or '{repo}' cannot be read without one{said}. {log_in}"
     if status == 403:
-        return f"The token may not do this with '{repo}'{said}. Use one with write permission there, or another name."
+        that = "with write permission there" if writes else "that may read it"
+        return f"The token may not do this with '{repo}'{said}. Use one {that}, or another name."
     if status in (409, 412):
         return f"'{repo}' was changed by somebody else in the meantime{said}. Look at it, then try again."
     if status == 413:

@@ -78,7 +78,7 @@ class _Push:
         except HubError:
             raise
         except Exception as error:
-            raise HubError(f"{error_sentence(error, self.repo)} Nothing was sent.") from None
+            raise HubError(f"{error_sentence(error, self.repo, writes=True)} Nothing was sent.") from None
         created = there is None
         if created:
             self.create(private)
@@ -141,7 +141,7 @@ class _Push:
         try:
             self.api.create_repo(self.repo, repo_type=self.contents.kind, private=True if private else None, **more)
         except Exception as error:
-            why = error_sentence(error, self.repo)
+            why = error_sentence(error, self.repo, writes=True)
             if status_of(error) == 409:  # `look` has found none
                 why = (
                     f"There is a repository '{self.repo}', but this token may not see it, or somebody has made it just "
@@ -169,7 +169,7 @@ class _Push:
         Raises:
             HubError: it was not made, or nobody can tell.
         """
-        why = error_sentence(error, self.repo)
+        why = error_sentence(error, self.repo, writes=True)
         try:
             now = self.look()
         except Exception:

@@ -148,4 +148,4 @@ class Account:
             return f"The token may not {doing} for {who}{said}. Make one that may, at {SETTINGS}/tokens."
         if status == 404 and doing:
             return f"The Hub knows no such job, or no jobs of {who}{said}."
-        return error_sentence(error, repo or who)
+        return error_sentence(error, repo or who, writes=True)

@@ -21,7 +21,7 @@ from iekd.config.run import NO_TEACHER, RunConfig
 from iekd.data.tree import read_tree
 from iekd.errors import RunError
 from iekd.launchers.in_job import ABSOLUTE, AMONG_RUNS, MODIFIED
-from iekd.models.model_folder import PREPROCESSOR
+from iekd.models.hub_configs import PREPROCESSOR
 from iekd.models.source import AUTO, RUN
 from iekd.paths import PACKAGE, checkpoints_dir
 from iekd.results.predictions import ANSWERS

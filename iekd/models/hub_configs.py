@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 Config = dict[str, Any]
 Numbers = tuple[float, ...]
 CONFIG = "config.json"
+PREPROCESSOR = "preprocessor_config.json"  # of transformers: how images are prepared
 LARGEST = 2**20  # bytes of a config.json: names of a hundred thousand classes
 AGAIN = 300.0  # seconds after which a name without a commit is looked up again
 FILES = "networks.json"  # of a run's folder: the configurations of its networks, by name
@@ -113,6 +114,20 @@ def is_known(name: str) -> bool:
     return _on_this_machine(name) is not None
 
 
+def is_described_here(name: str) -> bool:
+    """Whether this machine has all that is said of a network's weights, so that the Hub need not be asked: the
+    configuration of a commit and, for one of transformers, how images are prepared.
+
+    Raises:
+        UserError: the configuration cannot be used.
+    """
+    source = parse_repository(name)
+    config = _on_this_machine(name) if COMMIT.fullmatch(source.revision or "") else None
+    if config is None or is_timm(config):
+        return config is not None
+    return _cached(source, PREPROCESSOR) is not None or _is_absent(source, PREPROCESSOR)
+
+
 def config_of(name: str) -> Config:
     """The configuration of a network that was looked up before.
 
@@ -168,17 +183,19 @@ def download(name: str, file: str) -> Path:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     source = parse_repository(name)
+    absent = HubError(f"'{source}' on the Hub has no {file}, so it cannot be used as a network.")
+    if COMMIT.fullmatch(source.revision or "") and _is_absent(source, file):
+        raise absent
     try:
         found = hf_hub_download(
             source.repo, file, revision=source.revision, library_name="iekd", library_version=__version__
         )
     except EntryNotFoundError as error:
         if not isinstance(error, LocalEntryNotFoundError):
-            raise HubError(f"'{source}' on the Hub has no {file}, so it cannot be used as a network.") from None
+            raise absent from None
         raise HubError(
-            f"{error_sentence(error, source.repo)} '{file}' of '{name}' is not on this machine. A machine with a "
-            f"connection fetches it with `{download_command(str(source), '--local-dir network')}`: copy that folder "
-            "here and give its path as teacher from, student from or more teachers from."
+            f"{error_sentence(error, source.repo)} '{file}' of '{name}' is not on this machine. "
+            f"{advice_on_folder(name)}"
         ) from None
     except Exception as error:
         why, status, cached = error_sentence(error, source.repo), status_of(error), _cached(source, file)
@@ -187,6 +204,19 @@ def download(name: str, file: str) -> Path:
         log.warning("%s Using the copy of '%s' that is on this machine.", why, name)
         return cached
     return Path(found)
+
+
+def advice_on_folder(name: str) -> str:
+    """How to bring a network to a machine that does not reach the Hub, in sentences.
+
+    The folder is a network of its own (`of_folder`), or one of timm. Beside the name on the Hub it would be refused.
+    """
+    command = download_command(str(parse_repository(name)), "--local-dir network")
+    return (
+        f"A machine with a connection fetches it with `{command}`: copy that folder here, give its path as teacher "
+        "from, student from or more teachers from, and name no network for it. Where one has to be named (on the page, "
+        "or for a further teacher), name any: the refusal says which it is."
+    )
 
 
 def is_timm(config: Config) -> bool:
@@ -309,6 +339,13 @@ def _cached(source: Repository, file: str) -> Path | None:
 
     found = try_to_load_from_cache(source.repo, file, revision=source.revision)
     return Path(found) if isinstance(found, str) else None
+
+
+def _is_absent(source: Repository, file: str) -> bool:
+    """Whether the Hub has said that it has no such file; the cache remembers that for each commit."""
+    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+
+    return try_to_load_from_cache(source.repo, file, revision=source.revision) is _CACHED_NO_EXIST
 
 
 def _read(path: Path, name: str, file: str = CONFIG) -> Config:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from iekd.models import hub_configs
+from iekd.models.hub_configs import CONFIG, PREPROCESSOR
 
-CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 USUAL_POOLS = ("avg", "token")  # timm always writes how a network pools; another way would fit without a word
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 AGAIN = "Save the model again."

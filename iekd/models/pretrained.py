@@ -80,15 +80,18 @@ def check_at_hand(name: str, found: Pretrained) -> None:
 
 def missing(name: str, found: Pretrained, problem: str) -> UserError:
     """What to say where weights cannot be had."""
-    given = "that name" if hub_configs.is_one(name) else "'pretrained'"
+    said = (
+        f"The pretrained weights of {name} ({found.title}) are not on this machine and cannot be downloaded "
+        f"({problem}). Connect this machine to the network once"
+    )
+    if hub_configs.is_one(name):  # the file alone will not do: what it is of stands in the config.json beside it
+        return UserError(f"{said}, or begin with random weights. {hub_configs.advice_on_folder(name)}")
+    fetch = f"fetch {found.url}"
     if found.repo:
         fetch = f"fetch it with `{download_command(found.repo, f'{FILES[0]} --local-dir weights')}`"
-    else:
-        fetch = f"fetch {found.url}"
     return UserError(
-        f"The pretrained weights of {name} ({found.title}) are not on this machine and cannot be downloaded "
-        f"({problem}). Connect this machine to the network once; or {fetch} on a machine with a connection, "
-        f"copy the file here and give its path instead of {given}; or begin with random weights."
+        f"{said}; or {fetch} on a machine with a connection, copy the file here and give its path instead of "
+        "'pretrained'; or begin with random weights."
     )
 
 
@@ -121,7 +124,7 @@ def load(name: str, channels: int) -> dict[str, Tensor]:
         raise
     except Exception as error:  # whatever a library or its way to download raises
         if not _is_cached(found):
-            raise missing(name, found, _in_words(error)) from error
+            raise missing(name, found, _in_words(error, bool(found.repo))) from error
         raise UserError(
             f"The pretrained weights of {name} ({found.title}) cannot be read ({first_line(error)}). Delete them from "
             "the library's cache, and try again."
@@ -179,7 +182,7 @@ def _why_unreachable(repo: str, url: str, minute: int) -> str:
     except Exception as error:  # of urllib, of huggingface_hub, and of whatever that speaks through
         if repo:  # a refusal is an answer too
             _unanswered[:] = [time.monotonic()] if status_of(error) is None else []
-        return _in_words(error)
+        return _in_words(error, bool(repo))
     if repo:
         _unanswered.clear()
     return ""
@@ -199,8 +202,10 @@ def _ask_hub(repo: str) -> None:
                 raise
 
 
-def _in_words(error: BaseException) -> str:
-    if type(error).__name__ == "OfflineModeIsEnabled" or os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE"):
+def _in_words(error: BaseException, of_hub: bool) -> str:
+    """of_hub: whether the weights are on the Hub. torchvision's are not, and HF_HUB_OFFLINE does not keep them away."""
+    off = os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE")
+    if of_hub and (off or type(error).__name__ == "OfflineModeIsEnabled"):
         return "the Hub is switched off by HF_HUB_OFFLINE"
     reason = getattr(error, "reason", None)  # of urllib's errors
     return first_line(reason if isinstance(reason, BaseException) else error).rstrip(".")

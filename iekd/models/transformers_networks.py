@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from iekd.errors import UserError
 from iekd.hub_errors import HubError
 from iekd.models import hub_configs
-from iekd.models.hub_configs import COMPUTED, SIDE, Config, Numbers
-from iekd.models.model_folder import PREPROCESSOR
+from iekd.models.hub_configs import COMPUTED, PREPROCESSOR, SIDE, Config, Numbers
 from iekd.models.taps import SMALLER, STAGES, Tapped, Taps, as_map
 
 LEFT_OUT = (  # of a config.json: what is about somebody's weights or files, or decided here

@@ -230,6 +230,9 @@ class _Handler(BaseHTTPRequestHandler):
         return self._say(200, {"errors": [], "warnings": []})
 
     def _found(self, kind: str, name: str) -> Repo | None:
+        if self.token and self.token not in self.state.tokens:
+            self._refuse(401, "Invalid credentials in Authorization header")
+            return None
         found = self.state.repos.get((kind, name))
         if found is None or (
             found.private and name.split("/", maxsplit=1)[0] not in self.state.tokens.get(self.token, ())

@@ -322,7 +322,7 @@ def test_a_run_is_resumed_without_the_hub_once_it_has_its_teacher(
     assert begun.status.state == FINISHED, begun.status.error
     assert begun.report["teacher"]["accuracy"] > 60
     execute(waiting, lambda: False)
-    for words in ("pretrained weights of hf:ann/colours", "not on this machine", "give its path instead of that name"):
+    for words in ("pretrained weights of hf:ann/colours", "not on this machine", "hf download ann/colours --local-dir"):
         assert words in waiting.status.error
 
 

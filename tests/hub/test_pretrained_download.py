@@ -104,6 +104,18 @@ def test_offline_mode_is_named(hub, monkeypatch, refuses):
     assert f"`hf download {pretrained.pretrained(NAME).repo} model.safetensors --local-dir weights`" in said
 
 
+def test_offline_mode_is_not_blamed_for_what_is_not_on_the_hub(monkeypatch, refuses, tmp_path):
+    """Nobody gets torchvision's weights by switching the Hub on."""
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    gone = Pretrained("gone", 1000, 224, *IMAGENET, url="http://127.0.0.1:9/gone.pth")
+    said = refuses(lambda: pretrained.check_at_hand("torchvision:resnet18", gone), gone.url, "refused")
+    assert "HF_HUB_OFFLINE" not in said
+
+
 def test_a_run_fine_tunes_them_and_its_models_carry_their_own_pixels(on_hub, tmp_path, tiny_options):
     """The teacher's pixels are the library's, the student's the dataset's."""
     on_hub(model__safetensors=save(weights(NAME)))

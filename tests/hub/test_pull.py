@@ -131,7 +131,7 @@ def test_private_repositories_need_a_token(hub, pushed_with, refuses, monkeypatc
     pushed_with(private=True)
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr("huggingface_hub.utils._headers.get_token", lambda: None)
-    refuses(lambda: pull("ann/pets"), "cannot be read without", "hf auth login", kind=HubError)
+    refuses(lambda: pull("ann/pets"), "may be read from here", "private", "hf auth login", kind=HubError)
     assert pull("ann/pets", token="hf_writer").fetched
 
 

@@ -154,13 +154,13 @@ def test_nobody_calls_it_done_when_the_hub_is_gone_after_the_commit(hub, pushed_
 @pytest.mark.parametrize(
     ("token", "repo", "words"),
     [
-        ("hf_nonsense", "ann/pets", ["does not accept the token", "hf auth login"]),
-        ("hf_reader", "ann/pets", ["may not do this with 'ann/pets'", "rights"]),
-        ("hf_writer", "bob/pets", ["may not do this with 'bob/pets'", "another name"]),
+        ("hf_nonsense", "ann/pets", ["does not accept the token", "hf auth login", "write", "Nothing was sent"]),
+        ("hf_reader", "ann/pets", ["may not do this with 'ann/pets'", "rights", "nothing was sent"]),
+        ("hf_writer", "bob/pets", ["may not do this with 'bob/pets'", "another name", "nothing was sent"]),
     ],
 )
 def test_tokens_that_may_not(hub, pushed_with, refuses, token, repo, words):
-    refuses(lambda: pushed_with(repo=repo, token=token), *words, "nothing was sent", kind=HubError)
+    refuses(lambda: pushed_with(repo=repo, token=token), *words, kind=HubError)
     assert not hub.repos
 
 

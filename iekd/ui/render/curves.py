@@ -16,6 +16,7 @@ from iekd.config.run import RunConfig, learner_name
 from iekd.errors import UserError
 from iekd.language import N_, _
 from iekd.models import hub_configs
+from iekd.models.source import PRETRAINED
 from iekd.runs.store import Run
 from iekd.runs.teachers import find_teacher
 from iekd.ui.render.figures import Figure, Point, Series, draw, mean_over_seeds
@@ -122,9 +123,10 @@ def teacher_accuracy(run: Run, config: RunConfig, curves: Curves) -> float | Non
         return trained
     from iekd.models.artifact import ModelCard
 
-    if hub_configs.is_one(config.teacher_from) and not hub_configs.is_known(config.teacher_from):
-        return None  # the Hub is not asked in order to draw a page
+    of_weights = config.teacher if config.teacher_from == PRETRAINED else config.teacher_from
     try:
+        if hub_configs.is_one(of_weights) and not hub_configs.is_described_here(of_weights):
+            return None  # the Hub is not asked in order to draw a page
         found = find_teacher(config, run.path.parent)
         return ModelCard.read(found).accuracy if isinstance(found, Path) else None
     except UserError:  # a file has no accuracy, and its origin may be gone by now
