@@ -9,13 +9,16 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from iekd.cli.common import err
 from iekd.config.methods import KD_ON_TOP, METHODS
 from iekd.config.presets import PRESETS
 from iekd.config.run import GROUPS, RunConfig, make_config
 from iekd.config.settings import choices_of
 from iekd.config.values import LISTS
+from iekd.models.aliases import renamed
 
 SWITCHES = [name for name, field in RunConfig.model_fields.items() if field.annotation is bool]
+NETWORKS = ("teacher", "more_teachers", "student", "peer")
 ABOUT_PRESETS = "; ".join(f"{name}: {preset.text}" for name, preset in PRESETS.items())
 
 
@@ -40,7 +43,11 @@ def run_options(command: Callable[..., Any], without: tuple[str, ...] = ()) -> C
     @wraps(command)
     def with_config(**values: Any) -> Any:
         given = {name: values.pop(name) for name in (*fields, "preset")}
-        return command(make_config(**given), **values)
+        config = make_config(**given)
+        for name in dict.fromkeys(part.strip() for role in NETWORKS for part in (given.get(role) or "").split(",")):
+            if said := renamed(name):
+                err.print(said, highlight=False, soft_wrap=True)
+        return command(config, **values)
 
     parameters = [*options, *others]
     with_config.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

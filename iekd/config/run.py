@@ -140,8 +140,8 @@ class RunConfig(ImageSettings, TeacherSettings, MethodSettings, TrainingSettings
                 )
         if self.more_teachers_from and len(self.more_teachers_from) != len(self.more_teachers):
             raise UserError(
-                f"There are {len(self.more_teachers)} further teachers and {len(self.more_teachers_from)} sources. "
-                "Give one for each, such as auto.",
+                f"Further teachers: {len(self.more_teachers)}; sources for them: {len(self.more_teachers_from)}. Give "
+                "one source for each, such as auto.",
                 "more_teachers_from",
             )
         return self

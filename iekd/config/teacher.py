@@ -48,8 +48,8 @@ class TeacherSettings(BaseModel):
         only_for="several teachers", used_when=lambda config: bool(config.more_teachers), step_time=False,
     )  # fmt: skip
     teacher_mean: tuple[float, ...] | None = setting(
-        None, "mean of the pixels (0..1) that a teacher's file was trained with; unset: the dataset's own",
-        group=TEACHER, step_time=False,
+        None, "mean of the pixels (0..1) that a teacher's file was trained with; unset: the file's own, the library's "
+        "or the dataset's", group=TEACHER, step_time=False,
     )  # fmt: skip
     teacher_std: tuple[float, ...] | None = setting(
         None, "standard deviation of those pixels", group=TEACHER, step_time=False

@@ -56,7 +56,7 @@ def spread_teachers(given: dict[str, Any]) -> None:
     if sources:
         if len(sources) != len(names):
             raise UserError(
-                f"There are {len(names)} teachers and {len(sources)} sources in teacher from. Give one for each, with "
+                f"Teachers: {len(names)}; sources in teacher from: {len(sources)}. Give one source for each, with "
                 "commas, such as auto.",
                 "teacher_from",
             )

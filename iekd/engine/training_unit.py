@@ -40,7 +40,9 @@ class TrainingUnit:
     diverged: its learners whose loss or predictions became NaN or infinite; the others are not affected.
     """
 
-    advice = "Lower the learning rate or the weights of the method, then start again."  # when all have diverged
+    advice = (  # when all have diverged
+        "Lower the learning rate or the weights of the method, or give precision fp32 if it was bf16; then start again."
+    )
 
     def __init__(
         self, names: tuple[str, ...], stage: str, device: torch.device, optimizer: Optimizer, rate: Rate,

@@ -15,6 +15,14 @@ def canonical(name: str) -> str:
     return ALIASES.get(name, name)
 
 
+def renamed(name: str) -> str:
+    """What to tell somebody who gives an earlier name for something new, as a sentence; "" for a name of today."""
+    if name not in ALIASES:
+        return ""
+    small = f", a small network of the CRD benchmark, and not torchvision's {name}" if name in CRD else ""
+    return f"'{name}' is now called {ALIASES[name]}{small}."
+
+
 def former(name: str) -> str:
     """The name that a network had in earlier versions, by which they have stored their teachers."""
     return FORMER.get(name, name)

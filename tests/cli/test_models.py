@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+import typer
 from typer.testing import CliRunner
 
 from iekd.cli import models as command
 from iekd.cli.main import app
+from iekd.cli.options import run_options
+from iekd.config.run import RunConfig
 
 LARGE, SMALL = "torchvision:mobilenet_v3_large", "torchvision:mobilenet_v3_small"
 
@@ -46,3 +49,18 @@ def test_a_search_without_a_result_says_so() -> None:
 def test_a_search_for_a_slip_gets_the_name_that_was_meant() -> None:
     result = CliRunner().invoke(app, ["models", "--search", "vit_b16"])
     assert "Did you mean 'torchvision:vit_b_16'?" in " ".join(result.stderr.split())
+
+
+def test_an_earlier_name_is_answered_with_the_name_of_today():
+    """vgg16 is the benchmark's small network here, and torchvision's everywhere else."""
+    networks, cli = [], typer.Typer()
+
+    def command(config: RunConfig) -> None:
+        networks.append(config.student)
+
+    cli.command()(run_options(command))
+    answer = CliRunner().invoke(cli, ["--student", "vgg16", "--teacher", "resnet56"])
+    said = " ".join(answer.stderr.split())
+    assert said == "'vgg16' is now called vgg16-crd, a small network of the CRD benchmark, and not torchvision's vgg16."
+    assert CliRunner().invoke(cli, ["--student", "vgg16-crd"]).stderr == ""
+    assert networks == ["vgg16-crd", "vgg16-crd"]

@@ -155,5 +155,5 @@ def _diverged(report: dict[str, Any]) -> list[str]:
     said = left_out(report)
     if not said:
         return []
-    advice = _("Lower the learning rate or the weights of the method.")
+    advice = _("Lower the learning rate or the weights of the method, or give precision fp32 if it was bf16.")
     return [" ".join([said, *report["diverged"].values(), advice])]
