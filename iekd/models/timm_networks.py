@@ -65,8 +65,10 @@ def load_pretrained(name: str, channels: int) -> dict[str, Tensor]:
     """timm's weights, with its own changes of old names; no code in them is run."""
     found = pretrained(name)
     assert found is not None
-    file = {"pretrained_cfg_overlay": {"file": str(file_on_hub(found))}} if found.repo else {}
-    network = _create(name, pretrained=True, num_classes=found.classes, in_chans=channels, **file)
+    options: dict[str, Any] = {}
+    if found.repo:  # timm 1.0.15 takes the file for one of another format if the network's first weights were such
+        options["pretrained_cfg_overlay"] = {"file": str(file_on_hub(found)), "custom_load": False}
+    network = _create(name, pretrained=True, num_classes=found.classes, in_chans=channels, **options)
     return {f"network.{key}": value for key, value in network.state_dict().items()}
 
 

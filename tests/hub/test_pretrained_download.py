@@ -10,6 +10,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save
 from stand_in import Repo
@@ -44,12 +45,22 @@ def weights(name: str, classes: int = 1000, **changes):
 def on_hub(hub):
     """`on_hub(files)` puts timm's repository there."""
 
-    def put(**files):
-        repo = hub.repos["model", REPO] = Repo("model", False)
+    def put(name=REPO, **files):
+        repo = hub.repos["model", name] = Repo("model", False)
         repo.add("weights", {name.replace("__", "."): data for name, data in files.items()})
         return hub
 
     return put
+
+
+def test_weights_that_were_first_published_in_another_format_are_read_as_what_they_are_now(on_hub):
+    """timm knows this network's as JAX's .npz; its repository has safetensors."""
+    name = "timm:vit_tiny_patch16_224"
+    assert timm.get_pretrained_cfg("vit_tiny_patch16_224").custom_load
+    state = weights(name, 1000)
+    on_hub(pretrained.pretrained(name).repo, model__safetensors=save(state))
+    loaded = pretrained.load(name, 3)
+    assert all(torch.equal(loaded[f"network.{key}"], value) for key, value in state.items())
 
 
 @pytest.mark.parametrize("kind", ["model__safetensors", "pytorch_model__bin"])
