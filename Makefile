@@ -45,7 +45,7 @@ test-oldest: $(OLDEST)/.installed
 $(VENV)/.installed: requirements.txt constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing PyTorch and the rest into $(VENV): some minutes, 6 GB."
-	$(BIN)/python -m pip install --disable-pip-version-check -q -e . -c constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -e . -c constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
