@@ -50,6 +50,28 @@ def settled(page: Any, condition: str) -> None:
     page.wait_for_function(f"() => {{ const at = document.querySelector('#comparison'); return {condition}; }}")
 
 
+# what waits may not be pale
+WATCH = """() => {
+  window.opacities = [];
+  const look = () => {
+    const waiting = document.querySelector('#comparison .placeholder[role=status]');
+    if (waiting) window.opacities.push(getComputedStyle(waiting.closest('.html-container')).opacity);
+    requestAnimationFrame(look);
+  };
+  look();
+}"""
+
+
+def test_what_waits_can_be_read_and_the_boxes_keep_their_height(browser: Any, server: str, packed: Path) -> None:
+    page, _errors = opened(browser, f"{server}/?tab=compare", 390)
+    page.evaluate(WATCH)
+    give(page, packed)
+    assert set(page.evaluate("window.opacities")) == {"1"}
+    heights = [page.locator(of).bounding_box()["height"] for of in ("#upload", "#camera")]
+    assert abs(heights[0] - heights[1]) < 4, heights
+    page.close()
+
+
 def test_a_zip_of_class_folders_is_paged_filtered_and_corrected(browser: Any, server: str, packed: Path) -> None:
     page, errors = opened(browser, f"{server}/?tab=compare", 1440)
     give(page, packed)

@@ -43,7 +43,7 @@ def test_the_costs_of_a_network() -> None:
     """1,091 kB: 272,752 parameters of 4 bytes; 4 times the multiply-adds of 32 x 32 at 64 x 64."""
     text = networks_html("resnet20", "resnet8", 3, 10, 64, {"resnet20": 0.00744, "resnet8": None})
     macs = model_info("resnet20").macs * 4 / 1e6
-    assert f"{4 * model_info('resnet20').params(3, 10) / 1e6:.3g} MB" in text
+    assert f"{4 * model_info('resnet20').params(3, 10) / 1e6:.1f} MB" in text
     assert f"{macs:.2f} M multiply-adds at 64 × 64" in text
     assert "7.44 ms per image on this machine" in text
     assert "latency is being measured" in text

@@ -55,7 +55,11 @@ def test_the_number_its_gain_and_what_the_interval_is_of(shown: Any) -> None:
 @pytest.mark.parametrize(
     ("values", "there", "absent"),
     [
-        ({"plain": 88.0, "taught": 86.0}, "<b>33 %</b> wider gap to the teacher", "−−"),
+        (
+            {"plain": 88.0, "taught": 86.0},
+            "<b>94.0 %</b> accuracy of the teacher; the plain student comes closer",
+            "−−",
+        ),
         ({"taught": 95.0}, "it is above the teacher", ""),
         ({"plain": 90.0, "taught": 91.0, "teacher": 80.0}, "knows less than the plain student", "of the gap"),
         ({"plain": 10.0, "taught": 10.5}, "Too weak to judge", "of the gap"),
@@ -126,10 +130,17 @@ def test_while_it_trains_the_numbers_are_those_of_the_epoch_that_all_have_reache
     assert "68.0 %" in text
     assert "1 seed so far" in text
     assert "95 %" not in text
+    assert "Early numbers" not in text
+    assert "Early numbers" in headline_html(
+        run, run.config.model_copy(update={"epochs": 4}), status, family_of(store, run)
+    )
     head = head_html(run, run.config, status, store)
-    assert head.count("%</b>") == 1, "one percentage"
-    assert "<b>70%</b>" in head
+    assert head.count(" %</b>") == 1, "one percentage"
+    assert "<b>70 %</b>" in head
     assert "epoch 2 of 3" in head
+    stopped = replace(status, state=STOPPED)
+    assert "1 seed</span>" in headline_html(run, run.config, stopped, family_of(store, run))
+    assert "after 1 of 3 epochs" in head_html(run, run.config, stopped, store), "as the numbers below it"
 
 
 def test_before_the_first_epoch_there_is_room_and_no_number(tmp_path: Path, written_run: Any) -> None:

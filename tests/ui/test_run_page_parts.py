@@ -24,11 +24,17 @@ from iekd.engine.metrics import Watched
 from iekd.results.card import make_card
 from iekd.results.significance import OverImages, summarise
 from iekd.runs.files import write_json
+from iekd.runs.index import Index
 from iekd.runs.status import FINISHED, RUNNING
 from iekd.runs.store import Run, Store
 from iekd.runs.watched import WatchedWriter, go_back_to
+from iekd.ui.render.result import result_html
 from iekd.ui.render.run import head_html
 from iekd.ui.render.run_parts import certainty_html, classes_html, watched_html
+from iekd.ui.render.runs import Query, list_html
+from iekd.ui.render.so_far import so_far
+from iekd.ui.render.sparkline import Sparklines
+from iekd.ui.tabs.run import look
 
 NAMES = tuple(f"kind {k}" for k in range(10))
 PLAIN = {name: 50.0 + 3 * k for k, name in enumerate(NAMES)}
@@ -216,6 +222,33 @@ def test_the_head_names_what_it_computes_on(tmp_path: Path, changes: dict[str, A
     assert said in head_html(run, run.config, status, Store(tmp_path))
 
 
+def test_sizes_and_the_teachers_accuracy_are_known_while_it_trains(tmp_path: Path) -> None:
+    run = made_run(tmp_path, live=True)
+    handle = run.lock()
+    shown = result_html(run, run.config, run.status)
+    assert shown.count('"Parameters"><span>0.27 M<') == 1
+    assert shown.count('"Parameters"><span>0.08 M<') == len(run.config.methods)
+    accuracy = so_far(run, run.config, run.status).teacher
+    listed = list_html(Index(Store(tmp_path)), Sparklines(), Query(), lambda run, what: False)
+    assert accuracy is not None
+    assert f'data-label="Teacher" class="number"><div>{accuracy:.1f}</div>' in listed
+    assert handle is not None
+    os.close(handle)
+    missing = run.config.model_copy(update={"dataset": "folder:/nowhere"})  # what it learns from is not here
+    assert '"Parameters"><span>–<' in result_html(run, missing, replace(run.status, state=RUNNING))
+
+
+def test_one_button_of_a_stopped_run_is_the_primary_one(tmp_path: Path) -> None:
+    run = made_run(tmp_path)
+    (run.path / "models" / "ft-seed0").mkdir(parents=True)
+    (run.path / "models" / "ft-seed0" / "model.json").write_text("{}")
+    for state, primary in (("stopped", "secondary"), (FINISHED, "primary")):
+        run.write_status(replace(run.status, state=state))
+        looked = look(Store(tmp_path), run.id, {}, lambda run, what: True)
+        assert looked["resume"].visible == (state == "stopped")
+        assert looked["compare"].variant == primary
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     """One that is over, with a name; and two that train as far as their locks tell."""
@@ -278,6 +311,18 @@ def test_what_is_open_stays_open_and_in_place_while_it_trains(opened: Any, runs:
     assert training.evaluate("window.shifts") < 0.01
     assert training.locator("[data-card]").count() == 0
     training.close()
+
+
+@pytest.mark.browser
+def test_a_phone_shows_all_that_can_be_done_with_a_run(opened: Any, runs: list[Run]) -> None:
+    phone = opened(runs[0], "", 390)
+    phone.locator("#again").wait_for()
+    buttons = phone.locator("#actions button:visible")
+    boxes = [one.bounding_box() for one in buttons.all()]
+    assert len(boxes) >= 2
+    assert all(box["x"] >= 0 and box["x"] + box["width"] <= 390 for box in boxes), boxes
+    assert len({box["height"] for box in boxes}) == 1, boxes
+    phone.close()
 
 
 @pytest.mark.browser

@@ -26,7 +26,7 @@ from iekd.results.card import student_name
 from iekd.results.prediction_table import PredictionRow, PredictionTable, to_csv
 from iekd.ui.render.examples import file_url
 from iekd.ui.render.template import render
-from iekd.ui.render.words import count, method_style, teacher_title
+from iekd.ui.render.words import count, file_size, method_style, teacher_title
 
 PAGE = 20  # images of one page
 LISTED = 100  # classes, up to which right answers are chosen from a list; else they are typed
@@ -192,7 +192,7 @@ def _sizes(compared: ComparedUploads, columns: Mapping[str, ModelColumn]) -> lis
     return [
         {
             "column": columns[name], "network": model_name(model.card.model) if model.card.datasets else "",
-            "params": count(model.card.params) if model.card.params else "–", "file": f"{model.size / 1024:,.0f} KB",
+            "params": count(model.card.params) if model.card.params else "–", "file": file_size(model.size),
             "time": f"{model.milliseconds:.1f} ms" if model.milliseconds else "–",
             "accuracy": f"{model.card.accuracy:.2f} %" if model.card.accuracy is not None else "–",
         }

@@ -18,7 +18,7 @@ from iekd.runs.explained import explainer_of
 from iekd.runs.exported import export_folder, files_of
 from iekd.runs.store import Run, Store
 from iekd.ui.render.template import html_text
-from iekd.ui.render.words import model_titles
+from iekd.ui.render.words import file_size, model_titles
 from iekd.ui.rights.hidden_paths import Tell
 
 ADDRESS = "/download"
@@ -43,7 +43,8 @@ def downloads_html(run: Run, with_networks: bool, tell: Tell = str) -> str:
             size = (run.path / ANSWERS).stat().st_size
             links.append(
                 _link(
-                    f".{ADDRESS}/{run.id}/{ANSWERS}", html_text("All answers <small>{size}</small>", size=_bytes(size))
+                    f".{ADDRESS}/{run.id}/{ANSWERS}",
+                    html_text("All answers <small>{size}</small>", size=file_size(size)),
                 )
             )
     networks, titles = run.model_folders if with_networks else {}, model_titles(run)
@@ -51,7 +52,9 @@ def downloads_html(run: Run, with_networks: bool, tell: Tell = str) -> str:
         with contextlib.suppress(UserError, OSError):  # a damaged one has nothing to offer
             ModelCard.read(folder)
             size = (folder / WEIGHTS).stat().st_size
-            links.append(_link(f".{ADDRESS}/{run.id}/{name}", f"{escape(titles[name])} <small>{_bytes(size)}</small>"))
+            links.append(
+                _link(f".{ADDRESS}/{run.id}/{name}", f"{escape(titles[name])} <small>{file_size(size)}</small>")
+            )
     return f'<p class="downloads">{"".join(links)}</p>' if links else ""
 
 
@@ -69,7 +72,7 @@ def export_link(run: Run, learner: str, format_name: str) -> str:
     """A link to an export that has been made."""
     size = sum(path.stat().st_size for path in files_of(export_folder(run, learner, format_name)))
     title = _(FORMAT_TITLE) if format_name == WEB else f"{model_titles(run)[learner]}, {_(FORMATS[format_name].title)}"
-    label = f"{escape(title)} <small>{_bytes(size)}</small>"
+    label = f"{escape(title)} <small>{file_size(size)}</small>"
     return _link(f".{ADDRESS}/{run.id}/{learner}/{format_name}", label)
 
 
@@ -91,7 +94,3 @@ def downloads_of(run: Run) -> dict[str, int]:
 
 def _link(address: str, label: str, name: str = "") -> str:
     return f'<a class="download" download="{escape(name)}" href="{escape(address)}">⬇ {label}</a>'
-
-
-def _bytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"

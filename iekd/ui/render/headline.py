@@ -29,12 +29,15 @@ from iekd.ui.render.words import STATES, method_style, seeds_text, state_name
 def headline_html(run: Run, config: RunConfig, status: Status, family: Family) -> str:
     """The block; "" for a run that is over and has no number."""
     report = family.report if status.state == FINISHED else None
+    shown: dict[str, Any] = {}
+    facts, warnings, early = [], [], False
     if report:
         found = lead_of(report)
         when = ngettext("after {number} epoch", "after {number} epochs", config.epochs)
         too_weak = brief(report, method_name).too_weak
-        shown = _shown(found, too_weak, True) if found else {}
-        facts = [*_size(report, found), *_speed(run), *([] if too_weak else _gap(found))] if found else []
+        if found:
+            shown = _shown(found, too_weak, True)
+            facts = [*_size(report, found), *_speed(run), *([] if too_weak else _gap(found))]
         warnings = [*remarks(report, method_name), *_diverged(report)]
     else:
         reached = so_far(run, config, status)
@@ -46,10 +49,11 @@ def headline_html(run: Run, config: RunConfig, status: Status, family: Family) -
             when = ngettext(
                 "after {at} of {number} epoch", "after {at} of {number} epochs", config.epochs, at=f"{epoch:g}"
             )
-        shown, facts, warnings = (_shown(found, "", False) if found else {}), _gap(found) if found else [], []
+            shown, facts = _shown(found, "", False, status.live), _gap(found)
+            early = status.live and epoch < config.epochs / 3
     return render(
         "headline", when=when, live=status.live, shown=shown, facts=facts, warnings=warnings,
-        note=family.note, siblings=[
+        early=early, note=family.note, siblings=[
             {
                 "id": s.run.id, "seeds": seeds_of(s), "why_not": s.why_not, "pooled": s.pooled,
                 "state": state_name(s.status.state).lower() if s.status.state in STATES else _("damaged"),
@@ -59,7 +63,8 @@ def headline_html(run: Run, config: RunConfig, status: Status, family: Family) -
     ).strip()  # fmt: skip
 
 
-def _shown(found: Lead, too_weak: str, over: bool) -> dict[str, Any]:
+def _shown(found: Lead, too_weak: str, over: bool, live: bool = False) -> dict[str, Any]:
+    """over: it has a report. live: more is to come."""
     own, gain = found.own, found.gain
     who = student_name(own.method)
     if own.n > 1:
@@ -68,14 +73,16 @@ def _shown(found: Lead, too_weak: str, over: bool) -> dict[str, Any]:
         "accuracy": f"{own.mean:.1f}", "style": method_style(own.method), "who": who,
         "gain": signed(gain.mean, 1) if gain and not too_weak else "", "too_weak": bool(too_weak),
         "plain": f"{found.plain.mean:.1f}" if found.plain else "", "alone": own.method == BASELINE,
-        "over": _interval(gain) if gain and over else _so_far(gain) if gain else "",
+        "over": _interval(gain) if gain and over else _so_far(gain, live) if gain else "",
         "sign": _sign(gain) if gain and over else "",
         "judgement": judgement(gain, found.compared) if gain and over and not too_weak else "",
         "higher": ", ".join(f"{method_name(s.method)} {s.mean:.1f} %" for s in found.higher) if over else "",
     }  # fmt: skip
 
 
-def _so_far(gain: Difference) -> str:
+def _so_far(gain: Difference, live: bool) -> str:
+    if not live:
+        return seeds_text(gain.n)
     return ngettext("{number} seed so far", "{number} seeds so far", gain.n)
 
 
@@ -136,10 +143,7 @@ def _gap(found: Lead) -> list[tuple[str, str]]:
     if found.closed is None:
         return [(accuracy, _("accuracy of the teacher"))]
     if found.closed < -0.5:
-        return [(
-            f"{-found.closed:.0f} %",
-            _("wider gap to the teacher ({accuracy}) than the plain student’s", accuracy=accuracy),
-        )]  # fmt: skip
+        return [(accuracy, _("accuracy of the teacher; the plain student comes closer to it"))]
     if found.closed > 100:
         return [(
             _("all"), _("of the gap to the teacher ({accuracy}) is closed: it is above the teacher", accuracy=accuracy)

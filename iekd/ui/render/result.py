@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import lru_cache
 from html import escape
 from typing import Any
 
 from iekd.config.methods import method_name
-from iekd.config.run import RunConfig
+from iekd.config.run import NO_TEACHER, RunConfig
+from iekd.data import source_of
+from iekd.errors import UserError
 from iekd.language import N_, _
-from iekd.models.catalog import model_name
+from iekd.models import hub_configs
+from iekd.models.catalog import model_info, model_name
 from iekd.plural import signed
 from iekd.results.report import imbalance, is_imbalanced, on_other_images, spread, stops_early, summaries
 from iekd.results.significance import Summary, p_text
@@ -78,15 +83,16 @@ def _so_far(config: RunConfig, found: SoFar) -> str:
     known = {summary.method: summary for summary in found.summaries}
     columns = [column for column in COLUMNS if column != "Balanced accuracy"]
     rows = []
+    teacher, student = _sizes(config.dataset, config.test_fraction, config.teacher, config.student)
     if config.needs_teacher:
         name = f"{escape(teacher_title())} <small>{escape(model_name(config.teacher))}</small>"
         accuracy = f"{found.teacher:.2f} %" if found.teacher is not None else "–"
-        rows.append(_row("teacher", name, columns, {"Parameters": "–", "Accuracy": accuracy}))
+        rows.append(_row("teacher", name, columns, {"Parameters": teacher, "Accuracy": accuracy}))
     for method in config.methods:
         name = f"{escape(method_name(method))} <small>{escape(_seeds(len(config.seeds), config))}</small>"
         own = known.get(method)
         texts = {
-            "Parameters": "–", "Accuracy": f"{spread(own.mean, own.sd)} %" if own else "–",
+            "Parameters": student, "Accuracy": f"{spread(own.mean, own.sd)} %" if own else "–",
             "Against the plain student": signed(own.difference.mean, 2) if own and own.difference else "",
             "Same as teacher": "–" if config.needs_teacher else "",
         }  # fmt: skip
@@ -98,6 +104,19 @@ def _so_far(config: RunConfig, found: SoFar) -> str:
         f'<div class="card all-networks" style="--rows:{len(rows)}"><h3>{html_text("All networks, so far")}</h3>'
         f'{_table(columns, rows)}<p class="sub">{words}</p></div>'
     )
+
+
+@lru_cache(maxsize=64)  # of somebody's own images all files are counted
+def _sizes(dataset: str, test_fraction: float, *networks: str) -> tuple[str, ...]:
+    """Parameters of networks for the classes and channels of a dataset; – where they cannot be known here. Nothing is
+    downloaded for it."""
+    sizes = dict.fromkeys(networks, "–")
+    with suppress(UserError):
+        info = source_of(dataset).describe(dataset, test_fraction)
+        for name in networks:
+            if name != NO_TEACHER and (not hub_configs.is_one(name) or hub_configs.is_known(name)):
+                sizes[name] = count(model_info(name).params(info.channels, info.classes))
+    return tuple(sizes[name] for name in networks)
 
 
 def _seeds(count: int, config: RunConfig) -> str:

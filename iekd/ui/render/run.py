@@ -85,7 +85,7 @@ def _age(run: Run) -> float:
 def _facts(status: Status, age: float) -> list[str]:
     facts: list[str] = []
     if status.live and status.stage == LOADING and 0 < status.stage_progress < 1:
-        facts.append(html_text("Reading the images: <b>{share}</b>", share=f"{status.stage_progress:.0%}"))
+        facts.append(html_text("Reading the images: <b>{share}</b>", share=f"{100 * status.stage_progress:.0f} %"))
     if status.seconds is not None:
         took = duration(status.seconds)
         facts.append(html_text("<b>{time}</b> so far", time=took) if status.live
@@ -184,7 +184,10 @@ def _epoch(stage: str, config: RunConfig, status: Status) -> str:
     epochs = {"teacher": config.teacher_epochs, "auto-encoder": config.auto_encoder_epochs, "students": config.epochs}
     if stage not in epochs:
         return html_text("now")
-    at = min(epochs[stage], int(status.stage_progress * epochs[stage]) + 1)
+    done = int(status.stage_progress * epochs[stage] + 1e-9)
+    if not status.live:
+        return html_plural("after {at} of {number} epoch", "after {at} of {number} epochs", epochs[stage], at=done)
+    at = min(epochs[stage], done + 1)
     return html_text("epoch {at} of {epochs}", at=at, epochs=epochs[stage])
 
 
@@ -195,7 +198,7 @@ def _bar(status: Status) -> str:
     return (
         f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}" '
         f'aria-label="{html_text("Progress of the run")}">'
-        f'<i style="width:{done:.1%}"></i><b>{"" if reading else f"{percent}%"}</b></div>'
+        f'<i style="width:{done:.1%}"></i><b>{"" if reading else f"{percent} %"}</b></div>'
     )
 
 

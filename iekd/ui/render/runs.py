@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from iekd.runs.queue import ahead_of
 from iekd.runs.status import FINISHED, LIVE, QUEUED, RUNNING, STOPPING
 from iekd.runs.store import Store
 from iekd.times import duration
+from iekd.ui.render.curves import read_curves, teacher_accuracy
 from iekd.ui.render.run import badge
 from iekd.ui.render.sparkline import Sparklines
 from iekd.ui.render.template import render
@@ -173,8 +175,11 @@ def _row(entry: Entry, store: Store, sparks: Sparklines, may: May) -> dict[str, 
     }  # fmt: skip
     if config is None:
         return {**shared, "damaged": True}
+    known = results(entry)
+    if status.live and entry.brief is None and (teacher := teacher_accuracy(run, config, read_curves(run))) is not None:
+        known["teacher"] = f"{teacher:.1f}"
     stopping = status.live and run.stop_requested
-    progress = f"{status.progress:.0%}" if status.state == RUNNING else duration(status.seconds)
+    progress = f"{math.floor(100 * status.progress)} %" if status.state == RUNNING else duration(status.seconds)
     return {
         **shared,
         "damaged": False,
@@ -191,7 +196,7 @@ def _row(entry: Entry, store: Store, sparks: Sparklines, may: May) -> dict[str, 
         "networks": networks(config),
         "about": about(config),
         "spark": Markup(sparks.draw(run, status.attempt)),
-        **results(entry),
+        **known,
     }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from iekd.runs.estimate import Estimate
 from iekd.runs.store import Run
 from iekd.times import time_range
 from iekd.ui.render.template import html_text, render
-from iekd.ui.render.words import count, run_title, with_seeds
+from iekd.ui.render.words import count, file_size, run_title, with_seeds
 
 TEACHER, STUDENT = "teacher", "student"  # also CSS classes of their colours
 
@@ -57,10 +57,10 @@ def advice_html(why: str) -> str:
 
 
 def _facts(name: str, params: int, side: int, seconds: Mapping[str, float | None]) -> str:
-    """Megabytes in float32, multiply-adds for an image of that side, and how long one takes."""
+    """Bytes in float32, multiply-adds for an image of that side, and how long one takes."""
     macs = model_info(name).macs * (side / 32) ** 2
     parts = [
-        _("{size} MB", size=f"{4 * params / 1e6:.3g}"),
+        file_size(4 * params),
         _("{count} multiply-adds at {side} × {side}", count=count(round(macs)), side=side),
     ]
     if name in seconds:

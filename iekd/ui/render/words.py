@@ -108,6 +108,11 @@ def count(params: int) -> str:
     return f"{params / 1e6:.2f} M" if params >= 10_000 else f"{params:,}"
 
 
+def file_size(size: int) -> str:
+    """311000 -> '311 kB', 1100000 -> '1.1 MB'."""
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
 def minus(text: str) -> str:
     """Numbers with a real minus."""
     return text.replace("-", "\u2212")

@@ -286,11 +286,11 @@ def _status(job: ExplainJob) -> str:
     """How far a job is."""
     share = round(100 * max(0, job.step - 1) / job.steps) if job.step else 0
     if job.state == WAITING and job.behind:
-        doing = _("Waiting until another explanation is done ...")
+        doing = _("Waiting until another explanation is done…")
     elif job.step:
         doing = _("{doing} ({step} of {steps})", doing=job.doing, step=min(job.step, job.steps), steps=job.steps)
     else:
-        doing = _("Loading the networks ...")
+        doing = _("Loading the networks…")
     return render("explain_status", doing=doing, share=share, note=_(NOTE_OWN) if job.own else _(NOTE))
 
 

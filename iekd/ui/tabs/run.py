@@ -114,6 +114,7 @@ def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
                 _("Compare on images"), variant="primary", size="md", visible=False, elem_id="to-compare"
             )
             explain = gr.Button(_("Explain"), size="md", visible=False, elem_id="to-explain")
+            present_button()
             again = gr.Button(_("New run with these settings"), size="md", visible=False, elem_id="again")
             more = gr.Button(
                 ngettext("Add {number} seed", "Add {number} seeds", USUAL),
@@ -121,7 +122,6 @@ def run_view(launcher: Launcher, shown: gr.Textbox, access: Access) -> RunView:
                 visible=False,
                 elem_id="add-seeds",
             )
-            present_button()
         with gr.Row(visible=False, elem_id="confirm-stop", elem_classes="confirm") as confirm:
             words = html_text(
                 "<b>Stop this run?</b> What the students have learned is kept, and you can resume the training later."
@@ -248,13 +248,14 @@ def look(store: Store, run_id: str, before: dict[str, Any], may: May) -> dict[st
 def _actions(run: Run, status: Status, may: May) -> dict[str, Any]:
     """What can be done with a run: to stop it while it is live, the rest afterwards."""
     over = not status.live
+    resumes = status.resumable and may(run, "resume")
     comparable = over and any(name != "teacher" for name in run.model_folders)
     return {
         "actions": gr.Row(visible=True),
         "stop": gr.Button(visible=status.live and not run.stop_requested and may(run, "stop")),
         "confirm": gr.Row(visible=False),
-        "resume": gr.Button(visible=status.resumable and may(run, "resume")),
-        "compare": gr.Button(visible=comparable),
+        "resume": gr.Button(visible=resumes),
+        "compare": gr.Button(visible=comparable, variant="secondary" if resumes else "primary"),  # one of them is
         "explain": gr.Button(visible=comparable),
         "again": gr.Button(visible=over and may(run, "start")),
         "publish": gr.Accordion(visible=over and may(run, PUBLISH)),
