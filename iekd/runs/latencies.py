@@ -31,7 +31,8 @@ from iekd.runs.store import Store
 
 log = logging.getLogger(__name__)
 LONGEST = 30.0  # seconds of a measurement, building the network included
-WARM_UP, MOST, ENOUGH = 3, 30, 2.0  # passes before, passes at most, seconds
+WARM_UP, LEAST, MOST = 3, 10, 30  # passes before; after them, at least and at most
+ENOUGH, PATIENCE = 2.0, 10.0  # seconds after which LEAST will do, and after which fewer do
 
 
 class Latencies:
@@ -70,7 +71,7 @@ class Latencies:
         return True
 
     def _result(self, request: dict[str, object]) -> Path:
-        here = [importlib.metadata.version("torch"), platform.node(), os.cpu_count()]
+        here = [importlib.metadata.version("torch"), platform.node(), os.cpu_count(), "shortest"]
         key = hashlib.sha256(json.dumps([request, here], sort_keys=True).encode()).hexdigest()[:16]
         return self.folder / f"latency-{key}.json"
 
@@ -83,7 +84,8 @@ def _request(name: str, config: RunConfig, info: DatasetInfo) -> dict[str, objec
 
 
 def measure(model: str, classes: int, channels: int, side: int, device: str) -> float:
-    """Seconds that a network takes for one image (1,C,H,W) in float32, the median of several passes."""
+    """Seconds that a network takes for one image (1,C,H,W) in float32: the shortest of several passes, because whatever
+    else the machine does only makes them longer."""
     import torch
 
     from iekd.engine.accelerate import channels_last, choose_device
@@ -93,14 +95,19 @@ def measure(model: str, classes: int, channels: int, side: int, device: str) -> 
     network = channels_last(build(model, classes, channels).eval(), place)
     image, times = torch.zeros(1, channels, side, side, device=place), list[float]()
     with torch.inference_mode():
-        while len(times) < WARM_UP + 1 or (len(times) < MOST and sum(times) < ENOUGH):
+        while not _are_enough(times):
             began = time.perf_counter()
             network(image)
             if place.type == "cuda":
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - began)
-    kept = sorted(times[WARM_UP:])
-    return kept[len(kept) // 2]
+    return min(times[WARM_UP:])
+
+
+def _are_enough(times: list[float]) -> bool:
+    """Whether these seconds, of passes in a row, can be judged."""
+    passes, taken = len(times) - WARM_UP, sum(times)
+    return passes >= 1 and (passes >= MOST or taken >= PATIENCE or (passes >= LEAST and taken >= ENOUGH))
 
 
 def main() -> int:

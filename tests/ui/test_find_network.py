@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from iekd import data
 from iekd.config.run import make_config
@@ -47,6 +49,7 @@ def test_the_costs_of_a_network() -> None:
     assert f"{macs:.2f} M multiply-adds at 64 × 64" in text
     assert "7.44 ms per image on this machine" in text
     assert "latency is being measured" in text
+    assert "1,230 ms per image" in networks_html("resnet20", "resnet8", 3, 10, 64, {"resnet20": 1.23})
     assert "ms per image" not in networks_html("resnet20", "resnet8", 3, 10, 64, {})
 
 
@@ -71,6 +74,21 @@ def test_latencies_are_measured_once_and_stored(tmp_path, monkeypatch) -> None:
     assert len(started) == 1
     monkeypatch.setenv("IEKD_PROBE", "0")
     assert not latencies.ask(["resnet20"], config, info)
+
+
+def test_other_work_does_not_make_a_network_slow(monkeypatch) -> None:
+    """Each pass but two waits for a busy machine; the clock says so, and the shortest counts."""
+    clock, seconds = [0.0], itertools.cycle([0.4, 0.9, 0.003, 0.5, 0.8])
+
+    def pass_of(image: torch.Tensor) -> torch.Tensor:
+        clock[0] += next(seconds)
+        return image
+
+    monkeypatch.setattr("iekd.models.registry.build", lambda *_: torch.nn.Identity())
+    monkeypatch.setattr(torch.nn.Identity, "forward", lambda self, image: pass_of(image))
+    monkeypatch.setattr("iekd.runs.latencies.time.perf_counter", lambda: clock[0])
+    assert measure("resnet8", 2, 3, 32, "cpu") == pytest.approx(0.003)
+    assert 5 < clock[0] < 11, "a few seconds, also where each pass takes long"
 
 
 def test_a_network_that_cannot_run_is_not_asked_again(tmp_path) -> None:

@@ -68,7 +68,7 @@ def _facts(name: str, params: int, side: int, seconds: Mapping[str, float | None
         parts.append(
             _("latency is being measured…")
             if taken is None
-            else _("{time} ms per image on this machine", time=f"{1000 * taken:.3g}")
+            else _("{time} ms per image on this machine", time=f"{1000 * taken:{'.3g' if taken < 0.1 else ',.0f'}}")
         )
     return " · ".join(parts)
 
