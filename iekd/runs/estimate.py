@@ -111,9 +111,12 @@ def expected_seconds(
     plan: Plan, config: RunConfig, train_images: int, test_images: int, store: Store, device: str
 ) -> tuple[float, float, str]:  # fmt: skip
     """Seconds of the whole run, the factor within which that is expected to be right, and where it comes from."""
-    speeds = Probes(store).known(config)
+    probes = Probes(store)
+    speeds = probes.known(config)
     if speeds is not None:
         taken = measured_seconds(plan, config, train_images, test_images, speeds)
+        if probes.disturbed(config):
+            return taken, SPREAD_OF_OTHERS, _("measured on this machine while other programs used it")
         return taken, SPREAD_MEASURED, _("measured on this machine")
     speed = measured_speed(store, device)
     if speed:

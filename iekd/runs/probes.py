@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 # what the time of a step does not depend on
 IRRELEVANT = frozenset(name for name, about in ABOUT.items() if not about.step_time)
 LONGEST = 60.0  # seconds; networks that take longer are estimated from their arithmetic
+BUSY, AGAIN = 0.3, 120.0  # cores that others used meanwhile, and seconds after which that measurement is repeated
+OTHERS = "others"  # of a result: cores that other programs used
 
 
 class Probes:
@@ -49,26 +51,35 @@ class Probes:
     def known(self, config: RunConfig) -> Speeds | None:
         """What was measured for that configuration; None if nothing was, or could be."""
         found = read_json(self._result(config))
+        if not isinstance(found, dict) or "failed" in found:
+            return None
         try:
-            return Speeds.from_json(found) if found and "failed" not in found else None
+            return Speeds.from_json({name: value for name, value in found.items() if name != OTHERS})
         except UserError:  # of another version
             return None
 
+    def disturbed(self, config: RunConfig) -> bool:
+        """Whether other programs used the machine while that configuration was measured."""
+        found = read_json(self._result(config))
+        return isinstance(found, dict) and found.get(OTHERS, 0.0) > BUSY
+
     def ask(self, config: RunConfig) -> bool:
-        """Measure that configuration in the background, unless it is known, too large, or the device is busy.
+        """Measure that configuration in the background, unless it is known, too large, or the device is busy. What was
+        measured beside other programs is measured again after a while.
 
         Returns:
             Whether a measurement, of this or another configuration, is running now.
         """
-        if os.environ.get("IEKD_PROBE") == "0" or self.known(config) is not None:
+        result = self._result(config)
+        again = self.disturbed(config) and time.time() - result.stat().st_mtime > AGAIN
+        if os.environ.get("IEKD_PROBE") == "0" or (self.known(config) is not None and not again):
             return False
         if not device_free(config, self.store):
             return False
         with held(self.folder / "lock") as turn:
             if turn is None:
                 return True
-            result = self._result(config)
-            if read_json(result) is not None or not _fits(config):
+            if (read_json(result) is not None and not again) or not _fits(config):
                 return False
             request = self.folder / "request.json"
             write_json(request, config.model_dump(mode="json"))
@@ -131,12 +142,17 @@ def main() -> int:
     store, request, result = Store(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3])
     config = RunConfig(**json.loads(request.read_text()))
     os.nice(5)  # the page comes first
-    write_json(result, {"failed": "ended without a result"})  # as a process that is killed leaves it
+    if read_json(result) is None:
+        write_json(result, {"failed": "ended without a result"})  # as a process that is killed leaves it
     threading.Thread(target=_give_way, args=(config, store, result), daemon=True).start()
+    from iekd.engine.threads import Load
     from iekd.estimate.probe import probe
 
     try:
-        write_json(result, probe(config).to_json())
+        load = Load()
+        found = probe(config).to_json()
+        others = load() or 0.0
+        write_json(result, {**found, OTHERS: round(others, 1)} if others > BUSY else found)
     except Exception as error:  # not asked again: the estimate goes on without
         log.exception("Nothing was measured")
         write_json(result, {"failed": str(error)})

@@ -6,12 +6,15 @@ import fcntl
 import json
 import os
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from iekd.config.run import make_config
 from iekd.estimate.speeds import Speeds
 from iekd.runs import probes
+from iekd.runs.estimate import estimate
 from iekd.runs.probes import IRRELEVANT, Probes
 from iekd.runs.queue import slot_lock
 from iekd.runs.slots import Slot
@@ -78,6 +81,30 @@ def test_what_cannot_matter_is_not_measured_again(store, config, started):
         assert known.known(config(**other)) is None
 
 
+def test_what_was_measured_on_a_busy_machine_says_so_and_is_measured_again(store, config, started, monkeypatch):
+    known, wanted = Probes(store), config(dataset="fashion-mnist-sample")
+    known.folder.mkdir()
+    result = known._result(wanted)
+    probes.write_json(result, {**SPEEDS.to_json(), probes.OTHERS: 0.9})
+    assert known.known(wanted) == SPEEDS
+    assert "other programs" in estimate(wanted, store, True).basis
+    assert not known.ask(wanted), "not at once"
+    os.utime(result, (time.time() - 2 * probes.AGAIN,) * 2)
+    assert known.ask(wanted)
+    assert known.known(wanted) == SPEEDS, "until there is a better one"
+    monkeypatch.setattr("sys.argv", ["probes", *started[0][3:]])
+    monkeypatch.setattr(probes.os, "nice", lambda by: by)
+    monkeypatch.setattr(probes.threading, "Thread", lambda **_: SimpleNamespace(start=lambda: None))
+    monkeypatch.setattr("iekd.estimate.probe.probe", lambda config: replace(SPEEDS, together=1e-3))
+    for others, basis in ((0.9, "other programs"), (0.0, "measured on this machine")):
+        monkeypatch.setattr("iekd.engine.threads.Load", lambda others=others: lambda: others)
+        assert probes.main() == 0
+        assert known.known(wanted).together == 1e-3
+        assert estimate(wanted, store, True).basis.endswith(basis if others == 0 else f"{basis} used it")
+    os.utime(result, (time.time() - 2 * probes.AGAIN,) * 2)
+    assert not known.ask(wanted)
+
+
 def test_another_machine_is_measured_again(store, config, monkeypatch):
     known = Probes(store)
     known.folder.mkdir()
@@ -134,7 +161,7 @@ def test_a_process_that_was_killed_is_not_started_again(store, config, tmp_path,
     result.parent.mkdir()
     probes.write_json(request, config().model_dump(mode="json"))
     monkeypatch.setattr(probes.sys, "argv", ["probes", str(store.root), str(request), str(result)])
-    monkeypatch.setattr(probes.os, "nice", lambda _: None)
+    monkeypatch.setattr(probes.os, "nice", lambda _: 0)
     monkeypatch.setattr(probes, "_give_way", lambda *_: None)
 
     def killed(config):
@@ -189,7 +216,7 @@ def test_a_configuration_that_cannot_be_measured_is_not_asked_for_again(store, t
     config = make_config(device="cuda", dataset="cifar10")
     probes.write_json(request, config.model_dump(mode="json"))
     monkeypatch.setattr(probes.sys, "argv", ["probes", str(store.root), str(request), str(result)])
-    monkeypatch.setattr(probes.os, "nice", lambda _: None)
+    monkeypatch.setattr(probes.os, "nice", lambda _: 0)
     monkeypatch.setattr(probes, "_give_way", lambda *_: None)
     import torch
 
