@@ -133,7 +133,7 @@ def _at_their_resolution(
         if config.resolution is None and source is not None and source.side is not None:
             if source.side == info.resolution:
                 return config, ()
-            whose, side = hub_configs.without_commit(name), min(source.side, MOST_SIDE)
+            whose, side = hub_configs.without_commit(source.network or name), min(source.side, MOST_SIDE)
             as_they = "as those" if side == source.side else f"the most that there can be instead of the {source.side}"
             note = (
                 f"Images are {side} x {side} pixels, {as_they} that {whose}'s weights were trained with: "

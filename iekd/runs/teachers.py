@@ -217,12 +217,12 @@ def check_epochs(config: RunConfig, found: Found | None, start: FirstWeights | N
     advice = ""
     if start.classes == info.classes:
         listed = some_of(class_names_on_hub(start.network, info.class_names) or ())
-        why = f"they are of other classes {f'({listed}) ' if listed else ''}than the dataset's"
+        why = f"the weights are of other classes {f'({listed}) ' if listed else ''}than the dataset's"
         advice = f" {advice_on_names()}"
     elif start.classes:
-        why = f"they are of {counted(start.classes, 'class')} and not of the dataset's {info.classes}"
+        why = f"the weights are of {counted(start.classes, 'class')} and not of the dataset's {info.classes}"
     else:
-        why = "they have no classifier: the last layer is missing"
+        why = "the weights have no classifier: the last layer is missing"
     raise UserError(
         f"The {start.title} cannot teach without fine-tuning, because {why}. {epochs}: give more, such as 30, or "
         f"choose weights of the dataset's classes.{advice}",

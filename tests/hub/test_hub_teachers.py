@@ -337,7 +337,7 @@ def test_it_can_be_a_further_teacher(published, knowing, asking, tmp_path, refus
     config = ask("hf:ann/colours")
     assert all(hub_configs.COMMIT.search(source) for source in config.more_teachers_from)
     assert trained(tmp_path, config).report["teacher"]["accuracy"] > 60
-    refuses(lambda: ask("hf:ann/pets"), "hf:ann/pets", "not at hand")
+    refuses(lambda: ask("hf:ann/pets"), "hf:ann/pets", "does not know these classes yet", "--student-from hf:ann/pets")
 
 
 @pytest.mark.parametrize("library", ["timm", "transformers"])

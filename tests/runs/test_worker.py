@@ -269,7 +269,7 @@ def test_while_pictures_are_read_the_page_says_how_far_and_a_stop_is_heard(
     assert run.status.state == STOPPED
     assert run.status.stage == "loading"
     assert 0.5 < run.status.stage_progress < 0.6
-    assert "Reading the images: <b>10%</b>" in said[3], said
+    assert "Reading the images: <b>10 %</b>" in said[3], said
     assert "Reading the images" not in said[0] + head_html(run, run.config, run.status, store)
 
 
