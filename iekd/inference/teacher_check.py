@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 IMAGES = 500  # looked at, or PER_CLASS of each class
 PER_CLASS, MOST = 10, 4000
 BETTER = 15.0  # points by which another order, or other pixel values, must be better to be spoken of
-FIRST_ONES = ", of a run's first teacher: name this one first"
+FIRST_ONES = ", which are the first teacher's: name this one first"
 CHANCE = 3.0  # standard deviations above always predicting the majority class: as good as that is no teacher
 NORMALISATIONS = {  # what else people train with
     "ImageNet's": IMAGENET,
@@ -73,7 +73,7 @@ class TeacherCheck:
         if self.mean:
             remedy = "Give those as teacher mean and teacher std"
             if self.further:
-                remedy += ", which are the first teacher's: name this one first"
+                remedy += FIRST_ONES
             return (
                 f"{seen}, and would be on {self.accuracy_normalised:.1f} % with the mean and standard deviation "
                 f"{_listed(self.mean)} and {_listed(self.std)} ({self.normalisation}). {remedy}"
